@@ -1,0 +1,30 @@
+"""Where the data that ships with the package lies.
+
+`tasks`, `models` and `results` stand at the top of the repository, where people look for them. A wheel carries copies
+under `vico_eval/_data`; an editable install reads the repository itself.
+"""
+
+from pathlib import Path
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def data_dir(package: Path = _PACKAGE) -> Path:
+    """The folder that holds `tasks`, `models` and `results`, for a package installed at `package`."""
+    packed = package / "_data"
+    return packed if packed.is_dir() else package.parent
+
+
+def tasks_dir() -> Path:
+    """lmms-eval task files that upstream lacks; pass it to lmms-eval as `--include_path`."""
+    return data_dir() / "tasks"
+
+
+def models_dir() -> Path:
+    """Model cards (one YAML file a system) and the built-in checkpoints."""
+    return data_dir() / "models"
+
+
+def results_dir() -> Path:
+    """`published/`: the papers' numbers. `measured/`: ours, each with what produced it."""
+    return data_dir() / "results"
