@@ -1,0 +1,175 @@
+"""Conversation templates of InternVL checkpoints and the places that visual tokens take in them.
+
+A prompt is made in two steps, because how many tokens a tile takes is known only after routing:
+
+1. `Template.render` (or `chat_text`) writes the conversation, with one mark where each image goes;
+2. `expand_images` puts `<img>`, the tokens of the image's tiles and `</img>` in place of each mark.
+
+Source: the conversation code released with InternVL 2.5, 3 and 3.5, whose strings these equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vico_eval.errors import ConfigError
+
+IMAGE_MARK = "<image>"
+IMAGE_START = "<img>"
+IMAGE_END = "</img>"
+IMAGE_TOKEN = "<IMG_CONTEXT>"
+
+_PUYU_MESSAGE = (
+    "你是由上海人工智能实验室联合商汤科技开发的书生多模态大模型，英文名叫InternVL, 是一个有用无害的人工智能助手。"
+)
+_WANXIANG_MESSAGE = (
+    "你是书生·万象，英文名是InternVL，是由上海人工智能实验室、清华大学及多家合作单位联合开发的多模态大语言模型。"
+)
+
+THINKING_SYSTEM_MESSAGE = (
+    "You are an AI assistant that rigorously follows this response protocol:\n\n"
+    "1. First, conduct a detailed analysis of the question. Consider different angles, potential solutions, and "
+    "reason through the problem step-by-step. Enclose this entire thinking process within <think> and </think> "
+    "tags.\n\n"
+    "2. After the thinking section, provide a clear, concise, and direct answer to the user's question. Separate "
+    "the answer from the think section with a newline.\n\n"
+    "Ensure that the thinking process is thorough but remains focused on the query. The final answer should be "
+    "standalone and not reference the thinking section."
+)
+"""System message that InternVL3.5 was trained to think under (its model card); a word changed is another mode."""
+
+
+@dataclass(frozen=True)
+class Template:
+    """How one family of checkpoints writes a conversation: a head per role, and what ends every message."""
+
+    system_head: str
+    user_head: str
+    assistant_head: str
+    end: str
+    """Follows every message; `stop` is the token in it."""
+
+    system_message: str
+    """Used where neither checkpoint nor caller gives one."""
+
+    @property
+    def stop(self) -> str:
+        """The token with which the assistant ends an answer."""
+        return self.end.strip()
+
+    @property
+    def markers(self) -> tuple[str, ...]:
+        """Control tokens that shape the conversation; in somebody's text they would forge it."""
+        heads = (self.system_head, self.user_head, self.assistant_head)
+        return tuple(dict.fromkeys([*(head[: head.index(">") + 1] for head in heads), self.stop]))
+
+    def render(self, turns: Sequence[tuple[str, str]], system: str | None = None) -> str:
+        """The conversation up to where the assistant is to answer.
+
+        Args:
+            turns: (role, text), role `user` or `assistant`.
+            system: system message; None takes the template's own, an empty one stays an empty message.
+        """
+        heads = {"user": self.user_head, "assistant": self.assistant_head}
+        message = self.system_message if system is None else system
+        parts = [self.system_head, message, self.end]
+        for role, text in turns:
+            parts += [heads[role], text, self.end]
+        return "".join([*parts, self.assistant_head])
+
+
+def _im_template(end: str, system_message: str) -> Template:
+    return Template(
+        "<|im_start|>system\n", "<|im_start|>user\n", "<|im_start|>assistant\n", end=end, system_message=system_message
+    )
+
+
+TEMPLATES: dict[str, Template] = {
+    "internvl2_5": _im_template("<|im_end|>\n", _WANXIANG_MESSAGE),
+    "Hermes-2": _im_template("<|im_end|>", _PUYU_MESSAGE),
+    "internlm2-chat": _im_template("<|im_end|>", _PUYU_MESSAGE),
+    "phi3-chat": Template("<|system|>\n", "<|user|>\n", "<|assistant|>\n", end="<|end|>", system_message=_PUYU_MESSAGE),
+}
+
+
+def get_template(name: str) -> Template:
+    """The template that a checkpoint's `template` field names.
+
+    Raises:
+        ConfigError: no such template; the message lists the known ones.
+    """
+    if name not in TEMPLATES:
+        raise ConfigError(
+            f"Unknown conversation template {name!r}; known are {', '.join(TEMPLATES)}. "
+            "It comes from the checkpoint's `template` field."
+        )
+    return TEMPLATES[name]
+
+
+def chat_text(
+    template: str,
+    question: str,
+    *,
+    num_images: int,
+    history: Sequence[tuple[str, str]] | None = None,
+    system: str | None = None,
+) -> str:
+    """The conversation with one `<image>` mark for each image.
+
+    A question without a mark gets `<image>` and a newline in front where there is an image and no history.
+
+    Args:
+        template: name of the conversation template.
+        question: may hold `<image>` marks.
+        num_images: over the whole conversation.
+        history: earlier (question, answer) pairs, with their own marks; None for a first question.
+        system: system message; None takes the template's own.
+
+    Raises:
+        ConfigError: unknown template.
+    """
+    if history is None and num_images > 0 and IMAGE_MARK not in question:
+        question = f"{IMAGE_MARK}\n{question}"
+    turns = [turn for asked, answered in history or () for turn in (("user", asked), ("assistant", answered))]
+    return get_template(template).render([*turns, ("user", question)], system)
+
+
+def expand_images(text: str, tokens: Sequence[Sequence[int]], *, mark: str = IMAGE_MARK) -> str:
+    """`text` with the visual tokens of one image in place of each mark.
+
+    Args:
+        text: a conversation with as many marks as images.
+        tokens: per image, in order, how many tokens each of its tiles takes.
+        mark: what stands for an image in `text`.
+
+    Raises:
+        ConfigError: marks and images differ in number.
+    """
+    pieces = text.split(mark)
+    if len(pieces) != len(tokens) + 1:
+        raise ConfigError(
+            f"The prompt has {len(pieces) - 1} places for images ({mark!r}) but {len(tokens)} images were given."
+        )
+    expanded = [pieces[0]]
+    for counts, piece in zip(tokens, pieces[1:], strict=True):
+        expanded += [IMAGE_START, IMAGE_TOKEN * sum(counts), IMAGE_END, piece]
+    return "".join(expanded)
+
+
+def build_prompt(
+    template: str,
+    question: str,
+    tiles_per_image: Sequence[int],
+    *,
+    history: Sequence[tuple[str, str]] | None = None,
+    system: str | None = None,
+    tokens_per_tile: int = 256,
+) -> str:
+    """The whole prompt where every tile takes the same number of tokens; arguments as in `chat_text`.
+
+    Raises:
+        ConfigError: unknown template, or marks and images differ in number.
+    """
+    text = chat_text(template, question, num_images=len(tiles_per_image), history=history, system=system)
+    return expand_images(text, [[tokens_per_tile] * tiles for tiles in tiles_per_image])

@@ -1,0 +1,122 @@
+"""InternVL's dynamic high resolution: an image becomes a grid of square tiles and a thumbnail.
+
+Source: the preprocessing released with InternVL 1.5 to 3.5. Same grid, same resampling, same order of tiles.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from vico_eval.errors import ConfigError, MediaError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PIXEL_MEAN = (0.485, 0.456, 0.406)
+PIXEL_STD = (0.229, 0.224, 0.225)
+
+
+@lru_cache(maxsize=64)
+def _grids(min_tiles: int, max_tiles: int) -> tuple[tuple[int, int], ...]:
+    grids = [
+        (columns, rows)
+        for columns in range(1, max_tiles + 1)
+        for rows in range(1, max_tiles // columns + 1)
+        if columns * rows >= min_tiles
+    ]
+    return tuple(sorted(grids, key=lambda grid: (grid[0] * grid[1], grid[0])))
+
+
+def tile_grid(
+    width: int, height: int, *, min_tiles: int = 1, max_tiles: int = 12, tile_size: int = 448
+) -> tuple[int, int]:
+    """The grid of `min_tiles` to `max_tiles` tiles whose shape is nearest to the image's.
+
+    Nearest is the smallest absolute difference of width/height. Grids of equal difference (2x1 and 4x2 for a wide
+    picture) are taken in ascending size, and a larger one wins only where the image has more than half its pixels.
+
+    Args:
+        width, height: of the image, in pixels, at least 1.
+        min_tiles, max_tiles: bounds on columns * rows, thumbnail not counted.
+        tile_size: side of a tile in pixels.
+
+    Returns:
+        (columns, rows).
+
+    Raises:
+        MediaError: the image has no pixels.
+        ConfigError: the bounds leave no grid.
+    """
+    if width < 1 or height < 1:
+        raise MediaError(f"An image of {width} x {height} px has no pixels; expected at least 1 x 1.")
+    if not 1 <= min_tiles <= max_tiles or tile_size < 1:
+        raise ConfigError(
+            f"Tiling got min_tiles={min_tiles}, max_tiles={max_tiles}, tile_size={tile_size}; "
+            "expected 1 <= min_tiles <= max_tiles and a tile of at least 1 px."
+        )
+    aspect = width / height
+    best, best_difference = (1, 1), float("inf")
+    for columns, rows in _grids(min_tiles, max_tiles):
+        difference = abs(aspect - columns / rows)
+        has_detail = width * height > 0.5 * tile_size * tile_size * columns * rows
+        if difference < best_difference or (difference == best_difference and has_detail):
+            best, best_difference = (columns, rows), difference
+    return best
+
+
+def tile_image(
+    image: Image.Image,
+    *,
+    max_tiles: int,
+    min_tiles: int = 1,
+    tile_size: int = 448,
+    use_thumbnail: bool = True,
+) -> np.ndarray:
+    """The tiles of one image, row by row, and its thumbnail last where there is more than one tile.
+
+    Args:
+        image: any mode; converted to RGB as PIL does (alpha is dropped, not blended).
+        max_tiles, min_tiles: bounds on the grid, thumbnail not counted.
+        tile_size: side S of a tile in pixels.
+        use_thumbnail: whether a grid of several tiles is followed by the whole image in one.
+
+    Returns:
+        [tiles, S, S, 3], uint8.
+
+    Raises:
+        MediaError: the image has no pixels.
+        ConfigError: the bounds leave no grid.
+    """
+    columns, rows = tile_grid(*image.size, min_tiles=min_tiles, max_tiles=max_tiles, tile_size=tile_size)
+    rgb = image if image.mode == "RGB" else image.convert("RGB")
+    canvas = np.asarray(rgb.resize((columns * tile_size, rows * tile_size), Image.Resampling.BICUBIC))
+    grid = canvas.reshape(rows, tile_size, columns, tile_size, 3).swapaxes(1, 2)  # [rows, columns, S, S, 3]
+    tiles = grid.reshape(rows * columns, tile_size, tile_size, 3)
+    if use_thumbnail and len(tiles) > 1:
+        thumbnail = np.asarray(rgb.resize((tile_size, tile_size), Image.Resampling.BICUBIC))
+        tiles = np.concatenate([tiles, thumbnail[None]])
+    return np.ascontiguousarray(tiles)
+
+
+def normalise(tiles: np.ndarray | Tensor) -> Tensor:
+    """Pixel values for the vision encoder: (tile / 255 - mean) / std per channel.
+
+    Args:
+        tiles: [tiles, S, S, 3], uint8, array or tensor on any device.
+
+    Returns:
+        [tiles, 3, S, S], float32, on the device of `tiles`.
+    """
+    import torch  # here, so that tiling alone needs only numpy and Pillow
+
+    if isinstance(tiles, np.ndarray):
+        # torch can't mark a tensor read-only, so it warns about read-only arrays: those are copied.
+        tiles = torch.from_numpy(tiles if tiles.flags.writeable else tiles.copy())
+    mean = torch.tensor(PIXEL_MEAN, device=tiles.device).view(3, 1, 1)
+    std = torch.tensor(PIXEL_STD, device=tiles.device).view(3, 1, 1)
+    pixels = tiles.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+    return pixels.div_(255).sub_(mean).div_(std)
