@@ -1,0 +1,218 @@
+"""One configuration for every layout an InternVL checkpoint comes in.
+
+Three kinds of `config.json` are understood:
+
+- `vico_internvl`: what this package saves;
+- `internvl_chat`: the custom-code layout of InternVL 2.5, 3, 3.5 and 3.5-Flash;
+- `internvl`: the `-HF` layout of transformers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.models.internvl import InternVLVisionConfig
+
+from vico_eval.errors import CheckpointError
+
+DECODERS = ("qwen3", "qwen3_moe", "qwen2", "llama")
+"""`model_type` of the language models that a checkpoint may hold."""
+
+LAYOUTS = ("vico_internvl", "internvl_chat", "internvl")
+
+# The released Flash code routes with these when a config names none.
+DEFAULT_RELATIVE_THRESHOLD = 0.1
+DEFAULT_ABSOLUTE_THRESHOLD = 0.5
+
+
+class VicoInternVLConfig(PreTrainedConfig):
+    """InternVL with ViCO's second connector and router.
+
+    Args:
+        vision_config: the vision encoder.
+        text_config: the decoder, one of `DECODERS`.
+        image_token_id: id of `<IMG_CONTEXT>`; None until a tokenizer is known.
+        downsample_ratio: pixel shuffle of the high connector; the low one uses half of it.
+        ps_version: "v2", or "v1" for checkpoints whose pixel shuffle leaves height and width swapped.
+        template: name of the conversation template (see `vico_eval.internvl.prompts`).
+        system_message: replaces the template's own; "" for none.
+        min_tiles, max_tiles, use_thumbnail: the tiling of an image.
+        has_low_connector, has_router, has_image_router: which of ViCO's parts the checkpoint holds.
+        router_num_heads: heads of the router's attention pooling.
+        flash_relative_threshold: a tile is compressed only above this quantile of its request's scores; None switches
+            the relative rule off, so that the decision of a tile depends on that tile alone.
+        flash_absolute_threshold: and only at this score or above.
+        image_absolute_threshold: the same for the image-level router.
+    """
+
+    model_type = "vico_internvl"
+    sub_configs = {"vision_config": InternVLVisionConfig, "text_config": AutoConfig}
+
+    def __init__(
+        self,
+        vision_config: InternVLVisionConfig | Mapping[str, Any] | None = None,
+        text_config: PreTrainedConfig | Mapping[str, Any] | None = None,
+        image_token_id: int | None = None,
+        downsample_ratio: float = 0.5,
+        ps_version: str = "v2",
+        template: str = "internvl2_5",
+        system_message: str | None = None,
+        min_tiles: int = 1,
+        max_tiles: int = 12,
+        use_thumbnail: bool = True,
+        has_low_connector: bool = False,
+        has_router: bool = False,
+        has_image_router: bool = False,
+        router_num_heads: int = 16,
+        flash_relative_threshold: float | None = DEFAULT_RELATIVE_THRESHOLD,
+        flash_absolute_threshold: float = DEFAULT_ABSOLUTE_THRESHOLD,
+        image_absolute_threshold: float | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if isinstance(vision_config, Mapping):
+            vision_config = InternVLVisionConfig(**vision_config)
+        if isinstance(text_config, Mapping):
+            text_config = decoder_config(text_config)
+        self.vision_config = vision_config if vision_config is not None else InternVLVisionConfig()
+        self.text_config = text_config if text_config is not None else decoder_config({"model_type": "qwen3"})
+        self.image_token_id = image_token_id
+        self.downsample_ratio = downsample_ratio
+        self.ps_version = ps_version
+        self.template = template
+        self.system_message = system_message
+        self.min_tiles = min_tiles
+        self.max_tiles = max_tiles
+        self.use_thumbnail = use_thumbnail
+        self.has_low_connector = has_low_connector
+        self.has_router = has_router
+        self.has_image_router = has_image_router
+        self.router_num_heads = router_num_heads
+        self.flash_relative_threshold = flash_relative_threshold
+        self.flash_absolute_threshold = flash_absolute_threshold
+        self.image_absolute_threshold = image_absolute_threshold
+        kwargs.setdefault("tie_word_embeddings", bool(getattr(self.text_config, "tie_word_embeddings", False)))
+        super().__init__(**kwargs)
+
+    @property
+    def tile_size(self) -> int:
+        """Side of a tile in px."""
+        return int(self.vision_config.image_size[0])
+
+    @property
+    def vit_grid(self) -> int:
+        """Vision tokens along one side of a tile."""
+        return self.tile_size // int(self.vision_config.patch_size[0])
+
+    @property
+    def num_high_tokens(self) -> int:
+        """Visual tokens of a tile at full length."""
+        return int(self.vit_grid * self.downsample_ratio) ** 2
+
+    @property
+    def num_low_tokens(self) -> int:
+        """Visual tokens of a compressed tile."""
+        return int(self.vit_grid * self.downsample_ratio / 2) ** 2
+
+
+def decoder_config(values: Mapping[str, Any]) -> PreTrainedConfig:
+    """The decoder's configuration from its part of a `config.json`.
+
+    Raises:
+        CheckpointError: an architecture that is not supported; names it and those that are.
+    """
+    values = dict(values)
+    model_type = values.pop("model_type", None)
+    if model_type not in DECODERS:
+        architecture = (values.get("architectures") or [model_type])[0]
+        raise CheckpointError(
+            f"the checkpoint's language model is {architecture!r} (model_type {model_type!r}); supported are "
+            f"{', '.join(DECODERS)}. Choose a checkpoint whose language model is one of these."
+        )
+    return CONFIG_MAPPING[model_type](**values)
+
+
+def from_checkpoint_config(values: Mapping[str, Any], tensor_names: frozenset[str]) -> VicoInternVLConfig:
+    """Our configuration from a checkpoint's `config.json` and the names of its weights.
+
+    Which of ViCO's parts exist is read off the weights: a config can promise what the files do not hold.
+
+    Raises:
+        CheckpointError: not an InternVL checkpoint, or one with an architecture that is not supported.
+    """
+    model_type = values.get("model_type")
+    if model_type == "vico_internvl":
+        return VicoInternVLConfig(**values)
+    if model_type == "internvl_chat":
+        return _from_released(values, tensor_names)
+    if model_type == "internvl":
+        return _from_hf(values)
+    raise CheckpointError(
+        f"config.json says model_type {model_type!r}; expected one of {', '.join(LAYOUTS)}. "
+        "Give the folder or the hub id of an InternVL 2.5, 3, 3.5 or 3.5-Flash checkpoint."
+    )
+
+
+def _from_released(values: Mapping[str, Any], tensor_names: frozenset[str]) -> VicoInternVLConfig:
+    if values.get("select_layer", -1) != -1:
+        raise CheckpointError(
+            f"config.json says select_layer {values['select_layer']}; only checkpoints that use the last layer of the "
+            "vision encoder (-1) are supported. InternVL 2.5 and later all do."
+        )
+    low = any(name.startswith("mlp2.") for name in tensor_names)
+    router = any(name.startswith("gating.") for name in tensor_names)
+    flash: dict[str, Any] = {
+        ours: values[ours] for ours in ("flash_relative_threshold", "flash_absolute_threshold") if ours in values
+    }
+    if "llm_config" not in values or "vision_config" not in values:
+        raise CheckpointError("config.json has no llm_config or no vision_config; expected both, as InternVL writes them.")
+    return VicoInternVLConfig(
+        vision_config=_released_vision(values["vision_config"]),
+        text_config=decoder_config(values["llm_config"]),
+        downsample_ratio=values.get("downsample_ratio", 0.5),
+        ps_version=values.get("ps_version", "v1"),  # the released code's own default
+        template=values.get("template", "internvl2_5"),
+        system_message=values.get("system_message"),
+        min_tiles=values.get("min_dynamic_patch", 1),
+        max_tiles=values.get("max_dynamic_patch", 12),
+        use_thumbnail=values.get("use_thumbnail", True),
+        has_low_connector=low,
+        has_router=router,
+        dtype=values.get("dtype", values.get("torch_dtype")),
+        **flash,
+    )
+
+
+def _released_vision(values: Mapping[str, Any]) -> InternVLVisionConfig:
+    """transformers' InternViT, in the words of the released configuration."""
+    return InternVLVisionConfig(
+        hidden_size=values["hidden_size"],
+        num_hidden_layers=values["num_hidden_layers"],
+        num_attention_heads=values["num_attention_heads"],
+        intermediate_size=values["intermediate_size"],
+        hidden_act=values.get("hidden_act", "gelu"),
+        attention_bias=values.get("qkv_bias", True),
+        use_qk_norm=values.get("qk_normalization", False),
+        norm_type=values.get("norm_type", "rms_norm"),
+        layer_norm_eps=values.get("layer_norm_eps", 1e-6),
+        image_size=values["image_size"],
+        patch_size=values["patch_size"],
+        num_channels=values.get("num_channels", 3),
+        layer_scale_init_value=values.get("initializer_factor", 0.1),
+    )
+
+
+def _from_hf(values: Mapping[str, Any]) -> VicoInternVLConfig:
+    if values.get("vision_feature_layer", -1) != -1:
+        raise CheckpointError(
+            f"config.json says vision_feature_layer {values['vision_feature_layer']}; only -1, the last layer, is supported."
+        )
+    return VicoInternVLConfig(
+        vision_config=values.get("vision_config"),
+        text_config=decoder_config(values["text_config"]),
+        image_token_id=values.get("image_token_id"),
+        downsample_ratio=values.get("downsample_ratio", 0.5),
+        dtype=values.get("dtype", values.get("torch_dtype")),
+    )

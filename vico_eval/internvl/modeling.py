@@ -1,0 +1,182 @@
+"""InternVL with ViCO's low connector and router, composed of transformers' own vision encoder and decoder.
+
+Shapes: tiles = tiles in the call (of any number of requests); S = tile side in px; h = w = vision tokens along a
+tile's side; C = vision width; D = decoder width; M = visual tokens in the call; N = prompt tokens.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.conversion_mapping import register_checkpoint_conversion_mapping
+from transformers.models.internvl import InternVLVisionModel
+
+from vico_eval.internvl.config import VicoInternVLConfig
+from vico_eval.internvl.connectors import HighConnector, LowConnector
+from vico_eval.internvl.router import Router
+from vico_eval.internvl.weight_names import DEAD_ROUTER_WEIGHTS, conversions
+
+
+class VisualTokens(NamedTuple):
+    """Visual tokens of several tiles, packed."""
+
+    tokens: Tensor
+    """[M, D], tile after tile."""
+
+    counts: Tensor
+    """[tiles], int64: how many of them each tile takes."""
+
+
+class VicoInternVL(PreTrainedModel):
+    """InternVL whose tiles may take their full or a quarter of their visual tokens.
+
+    A checkpoint without ViCO's parts has `connector_low`, `router` and `image_router` set to None.
+    """
+
+    config_class = VicoInternVLConfig
+    config: VicoInternVLConfig
+    base_model_prefix = ""
+    main_input_name = "pixel_values"
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flash_attn_2 = True
+    _supports_flex_attn = True
+    supports_gradient_checkpointing = True
+    _keys_to_ignore_on_load_unexpected = [DEAD_ROUTER_WEIGHTS]
+
+    def __init__(self, config: VicoInternVLConfig) -> None:
+        super().__init__(config)
+        vision_width = config.vision_config.hidden_size
+        decoder_width = config.text_config.hidden_size
+        block = round(1 / config.downsample_ratio)
+        self.vision_tower = InternVLVisionModel._from_config(config.vision_config)
+        self.connector_high = HighConnector(vision_width, decoder_width, block, config.ps_version)
+        self.connector_low = (
+            LowConnector(vision_width, decoder_width, 2 * block, config.ps_version) if config.has_low_connector else None
+        )
+        self.router = Router(vision_width, config.router_num_heads) if config.has_router else None
+        self.image_router = Router(vision_width, config.router_num_heads) if config.has_image_router else None
+        self.language_model = AutoModelForCausalLM.from_config(config.text_config)
+        self.post_init()
+
+    @property
+    def num_high_tokens(self) -> int:
+        """Visual tokens of a tile at full length."""
+        return self.config.num_high_tokens
+
+    @property
+    def num_low_tokens(self) -> int:
+        """Visual tokens of a compressed tile."""
+        return self.config.num_low_tokens
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The decoder's token embedding."""
+        return self.language_model.get_input_embeddings()  # type: ignore[no-any-return]
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the decoder's token embedding."""
+        self.language_model.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Module:
+        """The decoder's head."""
+        return self.language_model.get_output_embeddings()  # type: ignore[no-any-return]
+
+    def encode_tiles(self, pixel_values: Tensor) -> Tensor:
+        """Vision tokens [tiles, 1 + h*w, C], class token first, of normalised tiles [tiles, 3, S, S]."""
+        patch = self.vision_tower.embeddings.patch_embeddings.projection.weight
+        output = self.vision_tower(pixel_values=pixel_values.to(device=patch.device, dtype=patch.dtype))
+        return output.last_hidden_state  # type: ignore[no-any-return]
+
+    def visual_tokens(self, vit_tokens: Tensor, compressed: Tensor) -> VisualTokens:
+        """Every tile through the connector it is routed to, and only that one.
+
+        Args:
+            vit_tokens: [tiles, 1 + h*w, C].
+            compressed: [tiles], bool: True takes the low connector.
+
+        Raises:
+            RuntimeError: a tile is to be compressed and the checkpoint has no low connector.
+        """
+        compressed = compressed.to(vit_tokens.device)
+        if self.connector_low is None and bool(compressed.any()):
+            raise RuntimeError("this checkpoint has no low connector; load a ViCO (Flash) checkpoint to compress tiles")
+        counts = torch.where(compressed, self.num_low_tokens, self.num_high_tokens)
+        if self.connector_low is None or not bool(compressed.any()):
+            return VisualTokens(self.connector_high(vit_tokens).flatten(0, 1), counts)
+        low = self.connector_low(vit_tokens[compressed]).flatten(0, 1)
+        if bool(compressed.all()):
+            return VisualTokens(low, counts)
+        high = self.connector_high(vit_tokens[~compressed]).flatten(0, 1).to(low.device)
+        is_low = compressed.repeat_interleave(counts).to(low.device)
+        packed = low.new_empty(len(is_low), low.shape[-1])
+        packed[is_low] = low
+        packed[~is_low] = high
+        return VisualTokens(packed, counts)
+
+    def embed(self, input_ids: Tensor, visual_tokens: Tensor) -> Tensor:
+        """Token embeddings with the visual tokens in the places of `<IMG_CONTEXT>`, in order.
+
+        Args:
+            input_ids: [..., N], padded or not.
+            visual_tokens: [M, D]; M is the number of `<IMG_CONTEXT>` ids.
+
+        Returns:
+            [..., N, D].
+        """
+        if self.config.image_token_id is None:
+            raise RuntimeError("config.image_token_id is not set; load the checkpoint with its tokenizer")
+        embeddings: Tensor = self.get_input_embeddings()(input_ids)
+        is_visual = (input_ids == self.config.image_token_id).unsqueeze(-1).to(embeddings.device)
+        places = int(is_visual.sum())
+        if places != len(visual_tokens):
+            raise RuntimeError(f"the prompt has places for {places} visual tokens and got {len(visual_tokens)}")
+        return embeddings.masked_scatter(is_visual, visual_tokens.to(embeddings))
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        pixel_values: Tensor | None = None,
+        compressed: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        **decoder_arguments: Any,
+    ) -> Any:
+        """The decoder's output for prompts whose tiles are given.
+
+        Args:
+            input_ids: [batch, N], with as many `<IMG_CONTEXT>` ids as the tiles take.
+            pixel_values: [tiles, 3, S, S] of all prompts, in order; None for text only.
+            compressed: [tiles], bool; None keeps every tile at full length.
+            attention_mask: [batch, N].
+            **decoder_arguments: passed on to the language model (labels, logits_to_keep, ...).
+        """
+        visual = self._no_visual_tokens()
+        if pixel_values is not None and len(pixel_values):
+            vit_tokens = self.encode_tiles(pixel_values)
+            if compressed is None:
+                compressed = torch.zeros(len(vit_tokens), dtype=torch.bool, device=vit_tokens.device)
+            visual = self.visual_tokens(vit_tokens, compressed).tokens
+        return self.language_model(
+            inputs_embeds=self.embed(input_ids, visual), attention_mask=attention_mask, **decoder_arguments
+        )
+
+    @torch.inference_mode()
+    def generate(self, input_ids: Tensor, visual_tokens: Tensor, attention_mask: Tensor, **generation: Any) -> Tensor:
+        """New token ids [batch, generated] for left-padded prompts [batch, N] and their visual tokens [M, D]."""
+        return self.language_model.generate(  # type: ignore[no-any-return]
+            inputs_embeds=self.embed(input_ids, visual_tokens), attention_mask=attention_mask, **generation
+        )
+
+    def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
+        """Save in this package's own layout, whichever layout the weights were loaded from."""
+        kwargs.setdefault("save_original_format", False)
+        super().save_pretrained(save_directory, **kwargs)
+
+    def _no_visual_tokens(self) -> Tensor:
+        embedding = self.get_input_embeddings().weight
+        return embedding.new_zeros(0, embedding.shape[1])  # type: ignore[operator, no-any-return]
+
+
+register_checkpoint_conversion_mapping(VicoInternVL.__name__, conversions(), overwrite=True)

@@ -1,0 +1,132 @@
+"""ViR, the visual resolution router: may a tile be compressed?
+
+Source: ViCO (arXiv 2510.12793), section 3.2, and the modelling code released with InternVL3.5-Flash.
+
+Shapes: tiles = tiles in the call; N = h*w vision tokens of a tile; C = vision width; heads = attention heads.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vico_eval.errors import ConfigError
+
+NUM_BLOCKS = 4
+NUM_REPEATS = 3
+
+
+class QueryAttention(nn.Module):
+    """Multi-head attention of one query per tile over that tile's vision tokens, weights laid out as in torch's own.
+
+    With a single query it is cheaper to carry the query into the space of the tokens than every token into the space
+    of the keys: `q . (W_k x) = (W_k^T q) . x`, and likewise the values are mixed before they are projected. The key
+    bias adds the same to all scores of a head, so softmax removes it.
+    """
+
+    def __init__(self, width: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
+        self.out_proj = nn.Linear(width, width)
+        nn.init.xavier_uniform_(self.in_proj_weight)
+
+    def forward(self, query: Tensor, tokens: Tensor) -> Tensor:
+        """query [tiles, C], tokens [tiles, N, C] -> [tiles, C]."""
+        weight_q, weight_k, weight_v = self.in_proj_weight.chunk(3)
+        bias_q, _, bias_v = self.in_proj_bias.chunk(3)
+        heads, head_dim = self.num_heads, query.shape[-1] // self.num_heads
+        projected = F.linear(query, weight_q, bias_q).unflatten(-1, (heads, head_dim))
+        in_token_space = torch.einsum("thd,hdc->thc", projected, weight_k.unflatten(0, (heads, head_dim)))
+        scores = torch.einsum("thc,tnc->thn", in_token_space, tokens) * head_dim**-0.5
+        mixed = torch.einsum("thn,tnc->thc", scores.softmax(dim=-1), tokens)
+        values = torch.einsum("thc,hdc->thd", mixed, weight_v.unflatten(0, (heads, head_dim)))
+        return self.out_proj(values.flatten(1) + bias_v)  # type: ignore[no-any-return]
+
+
+class GatingBlock(nn.Module):
+    """Residual MLP whose branch ends in a LayerNorm."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.up = nn.Linear(width, 4 * width)
+        self.down = nn.Linear(4 * width, width)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """[tiles, C] -> [tiles, C]."""
+        return hidden + self.norm(self.down(F.gelu(self.up(hidden))))  # type: ignore[no-any-return]
+
+
+class Router(nn.Module):
+    """Attention pooling over a tile's vision tokens, then a gate of two logits: compress, keep."""
+
+    def __init__(self, width: int, num_heads: int = 16) -> None:
+        super().__init__()
+        self.query = nn.Parameter(0.02 * torch.randn(1, width))
+        self.first_attention = QueryAttention(width, num_heads)
+        self.first_norm = nn.LayerNorm(width)
+        # The released weights hold four attention blocks, but the released code runs the second one three times and
+        # never the third and fourth. The weights were trained that way, so the dead blocks have no module here.
+        self.repeated_attention = QueryAttention(width, num_heads)
+        self.repeated_norm = nn.LayerNorm(width)
+        self.blocks = nn.ModuleList(GatingBlock(width) for _ in range(NUM_BLOCKS))
+        self.gate_norm = nn.LayerNorm(width)
+        self.gate = nn.Linear(width, 2)
+
+    def pool(self, vit_tokens: Tensor) -> Tensor:
+        """[tiles, 1 + N, C], class token first and left out -> [tiles, C]."""
+        tokens = vit_tokens[:, 1:]
+        query = self.query.expand(len(tokens), -1)
+        query = self.first_norm(self.first_attention(query, tokens))
+        for _ in range(NUM_REPEATS):
+            query = self.repeated_norm(self.repeated_attention(query, tokens))
+        return query
+
+    def forward(self, vit_tokens: Tensor) -> Tensor:
+        """Gate logits [tiles, 2] of [tiles, 1 + N, C]; column 0 is "compress", column 1 "keep"."""
+        hidden = self.pool(vit_tokens)
+        for block in self.blocks:
+            hidden = block(hidden)
+        return self.gate(self.gate_norm(hidden))  # type: ignore[no-any-return]
+
+    def p_compress(self, vit_tokens: Tensor) -> Tensor:
+        """Probability of "compress" per tile, [tiles], in the model's dtype."""
+        logits: Tensor = self(vit_tokens)
+        return logits.softmax(dim=-1)[:, 0]
+
+
+def compress_tiles(p_compress: Tensor, relative: float | None, absolute: float) -> Tensor:
+    """Which tiles of ONE request are compressed.
+
+    A tile is compressed iff its score is above the `relative` quantile of the request's scores and at least
+    `absolute`. The lowest tile therefore always stays, and so does a lone one. The quantile is never taken over a
+    batch: an answer must not depend on its neighbours.
+
+    Args:
+        p_compress: [tiles], any float dtype. As in the released code, quantile (computed in float32) and threshold are
+            rounded to that dtype before they are compared.
+        relative: quantile in [0, 1], linearly interpolated; None leaves this rule out.
+        absolute: threshold in [0, 1].
+
+    Returns:
+        [tiles], bool.
+
+    Raises:
+        ConfigError: a threshold outside [0, 1].
+    """
+    check_thresholds(relative, absolute)
+    compressed = p_compress >= torch.tensor(absolute, dtype=p_compress.dtype, device=p_compress.device)
+    if relative is None or not len(p_compress):
+        return compressed
+    quantile = torch.quantile(p_compress.float(), relative).to(p_compress.dtype)
+    return compressed & (p_compress > quantile)
+
+
+def check_thresholds(relative: float | None, absolute: float | None) -> None:
+    """Raises ConfigError unless both thresholds are None or in [0, 1]."""
+    for name, value in (("relative_threshold", relative), ("absolute_threshold", absolute)):
+        if value is not None and not 0 <= value <= 1:
+            raise ConfigError(f"{name} is {value}; expected a probability in [0, 1].")

@@ -1,0 +1,68 @@
+"""Names of weights: from the layouts that checkpoints come in to the modules of this package.
+
+`register_checkpoint_conversion_mapping` makes `from_pretrained` apply them, whatever the sharding or the device map.
+Our own names pass unchanged.
+"""
+
+from __future__ import annotations
+
+from transformers.core_model_loading import Chunk, WeightConverter, WeightRenaming
+
+DEAD_ROUTER_WEIGHTS = r"^pooling_before_gating\.(attn|norm)[34]\."
+"""In every released Flash checkpoint and used by none: the released code repeats block 2 instead."""
+
+_VISION_LAYER = r"(vision_tower\.encoder\.layer\.\d+)"
+
+RENAMED: tuple[tuple[str, str], ...] = (
+    # released custom-code layout: vision encoder
+    (r"^vision_model\.embeddings\.class_embedding", "vision_tower.embeddings.cls_token"),
+    (r"^vision_model\.embeddings\.position_embedding", "vision_tower.embeddings.position_embeddings"),
+    (r"^vision_model\.embeddings\.patch_embedding\.", "vision_tower.embeddings.patch_embeddings.projection."),
+    (r"^vision_model\.encoder\.layers\.", "vision_tower.encoder.layer."),
+    (_VISION_LAYER + r"\.norm1\.", r"\1.layernorm_before."),
+    (_VISION_LAYER + r"\.norm2\.", r"\1.layernorm_after."),
+    (_VISION_LAYER + r"\.ls1", r"\1.lambda_1"),
+    (_VISION_LAYER + r"\.ls2", r"\1.lambda_2"),
+    (_VISION_LAYER + r"\.attn\.proj\.", r"\1.attention.projection_layer."),
+    (_VISION_LAYER + r"\.attn\.q_norm\.", r"\1.attention.q_norm."),
+    (_VISION_LAYER + r"\.attn\.k_norm\.", r"\1.attention.k_norm."),
+    # released custom-code layout: connectors; the gaps are activations and dropout
+    (r"^mlp1\.0\.", "connector_high.norm."),
+    (r"^mlp1\.1\.", "connector_high.linear_1."),
+    (r"^mlp1\.3\.", "connector_high.linear_2."),
+    (r"^mlp2\.0\.", "connector_low.norm."),
+    (r"^mlp2\.1\.", "connector_low.linear_1."),
+    (r"^mlp2\.4\.", "connector_low.linear_2."),
+    (r"^mlp2\.7\.", "connector_low.linear_3."),
+    # released custom-code layout: router
+    (r"^pooling_before_gating\.query_token", "router.query"),
+    (r"^pooling_before_gating\.attn1\.", "router.first_attention."),
+    (r"^pooling_before_gating\.norm1\.", "router.first_norm."),
+    (r"^pooling_before_gating\.attn2\.", "router.repeated_attention."),
+    (r"^pooling_before_gating\.norm2\.", "router.repeated_norm."),
+    *(
+        (rf"^gating\.block{block}\.{theirs}\.", f"router.blocks.{block - 1}.{ours}.")
+        for block in (1, 2, 3, 4)
+        for theirs, ours in ((0, "up"), (3, "down"), (5, "norm"))
+    ),
+    (r"^gating\.gate\.0\.", "router.gate_norm."),
+    (r"^gating\.gate\.1\.", "router.gate."),
+    # -HF layout, as saved by transformers before and since its 4.53
+    (r"^model\.vision_tower\.", "vision_tower."),
+    (r"^model\.multi_modal_projector\.", "multi_modal_projector."),
+    (r"^multi_modal_projector\.layer_norm\.", "connector_high.norm."),
+    (r"^multi_modal_projector\.linear_1\.", "connector_high.linear_1."),
+    (r"^multi_modal_projector\.linear_2\.", "connector_high.linear_2."),
+    (r"^model\.language_model\.", "language_model.model."),
+    (r"^lm_head\.", "language_model.lm_head."),
+)
+
+
+def conversions() -> list[WeightRenaming | WeightConverter]:
+    """What transformers has to do to a checkpoint's weights: renames first, then the fused q, k, v split in three."""
+    split = WeightConverter(
+        source_patterns=".attn.qkv",
+        target_patterns=[".attention.q_proj", ".attention.k_proj", ".attention.v_proj"],
+        operations=[Chunk(dim=0)],
+    )
+    return [*(WeightRenaming(theirs, ours) for theirs, ours in RENAMED), split]
