@@ -1,0 +1,282 @@
+"""From a folder, a built-in name or a hub id to a model and its tokenizer, without remote code.
+
+The weights' names and shapes are checked before and after loading: what is missing, unexpected or of another shape is
+an error that names it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
+from safetensors import SafetensorError, safe_open
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from vico_eval.errors import CheckpointError, ConfigError
+from vico_eval.internvl.config import VicoInternVLConfig, from_checkpoint_config
+from vico_eval.internvl.modeling import VicoInternVL
+from vico_eval.paths import models_dir
+
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+IMAGE_TOKEN = "<IMG_CONTEXT>"
+HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+ATTENTION = ("sdpa", "eager", "flash_attention_2", "flash_attention_3", "flex_attention")
+MAX_NAMED = 8
+HASHED_BYTES = 4 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A checkpoint on disk whose files are complete."""
+
+    name: str
+    """As the user gave it."""
+
+    folder: Path
+
+    config: VicoInternVLConfig
+
+    weights: dict[str, Path]
+    """File of every tensor, by the tensor's name in the checkpoint."""
+
+    def identity(self) -> dict[str, str]:
+        """Name, folder and a SHA-256 over `config.json` and, of every weight file, its size and both its ends.
+
+        Both ends (4 MiB each) are the whole of a small checkpoint, and enough to tell retrained weights apart without
+        reading 80 GB at the start of every run.
+        """
+        digest = sha256((self.folder / "config.json").read_bytes())
+        for file in sorted(set(self.weights.values())):
+            size = file.stat().st_size
+            digest.update(str(size).encode())
+            with file.open("rb") as opened:
+                digest.update(opened.read(HASHED_BYTES))
+                opened.seek(max(0, size - HASHED_BYTES))
+                digest.update(opened.read())
+        return {"name": self.name, "path": str(self.folder), "sha256": digest.hexdigest()}
+
+
+def find_checkpoint(pretrained: str) -> Checkpoint:
+    """Look at a checkpoint's files without loading weights.
+
+    Args:
+        pretrained: a folder, a built-in name (`vico-tiny`, `vico-tiny-base`) or a hub id, which is downloaded.
+
+    Raises:
+        CheckpointError: no such folder, no network for a hub id, half a checkpoint, or another architecture.
+    """
+    folder = _locate(pretrained)
+    config_file = folder / "config.json"
+    if not config_file.is_file():
+        raise CheckpointError(
+            f"{folder} is no checkpoint: it holds no config.json. Expected config.json, tokenizer files and "
+            f"{SINGLE} (or {INDEX} and its shards)."
+        )
+    try:
+        values = json.loads(config_file.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{config_file} can't be read as JSON: {error}. Download the checkpoint again.") from error
+    weights = _weights(folder)
+    return Checkpoint(
+        name=pretrained, folder=folder, config=from_checkpoint_config(values, frozenset(weights)), weights=weights
+    )
+
+
+def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
+    """The checkpoint's tokenizer.
+
+    Raises:
+        CheckpointError: no tokenizer files, or a vocabulary without `<IMG_CONTEXT>`.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(
+            f"the tokenizer in {checkpoint.folder} can't be loaded: {error}. Expected tokenizer.json, or vocab.json "
+            "and merges.txt, beside tokenizer_config.json."
+        ) from error
+    image_token_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
+    if image_token_id is None or image_token_id == tokenizer.unk_token_id:
+        raise CheckpointError(
+            f"the tokenizer in {checkpoint.folder} has no {IMAGE_TOKEN} token. Copy the tokenizer files (with "
+            "added_tokens.json) from the same InternVL release."
+        )
+    return tokenizer  # type: ignore[no-any-return]
+
+
+def load_model(
+    checkpoint: Checkpoint,
+    *,
+    dtype: str = "auto",
+    device: str | None = None,
+    device_map: str | dict[str, Any] | None = None,
+    attn_implementation: str = "sdpa",
+    donor: Checkpoint | None = None,
+) -> VicoInternVL:
+    """Load the weights, in evaluation mode.
+
+    Args:
+        checkpoint: from `find_checkpoint`.
+        dtype: "auto" (the checkpoint's own), "float32", "bfloat16" or "float16".
+        device: "cpu", "cuda", "cuda:1", ...; None leaves the model on the CPU or to `device_map`.
+        device_map: transformers' and accelerate's ("auto", "balanced", a dict); instead of `device`.
+        attn_implementation: attention kernel of encoder and decoder.
+        donor: a ViCO checkpoint that gives its low connector and router (the "Vanilla + ViR" row).
+
+    Raises:
+        CheckpointError: missing, unexpected or mis-shaped weights, named.
+        ConfigError: a device that is not there, an unknown dtype or attention kernel, `device` with `device_map`.
+    """
+    if device is not None and device_map is not None:
+        raise ConfigError("got both device and device_map; give one: device_map places the parts itself.")
+    check_device(device)
+    if attn_implementation not in ATTENTION:
+        raise ConfigError(f"unknown attn_implementation {attn_implementation!r}; known: {', '.join(ATTENTION)}.")
+    try:
+        model, info = VicoInternVL.from_pretrained(
+            checkpoint.folder,
+            config=checkpoint.config,
+            dtype=_dtype(dtype),
+            device_map=device_map,
+            attn_implementation=attn_implementation,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,  # so that all of them can be named below
+            output_loading_info=True,
+            local_files_only=True,
+        )
+    except ImportError as error:  # flash-attn asked for and not installed
+        raise ConfigError(f"attn_implementation={attn_implementation!r} can't be used here: {error}") from error
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"the weights in {checkpoint.folder} can't be read: {error}. Download them again.") from error
+    _refuse_wrong_weights(checkpoint, info)
+    if donor is not None:
+        _adopt(model, donor, dtype=dtype, attn_implementation=attn_implementation)
+    if device is not None:
+        model = model.to(device)
+    return model.eval()  # type: ignore[no-any-return]
+
+
+def check_device(device: str | None) -> None:
+    """Raises ConfigError if `device` is no device of this machine."""
+    if device is None:
+        return
+    try:
+        wanted = torch.device(device)
+    except RuntimeError as error:
+        raise ConfigError(f"device={device!r} is no device name; expected cpu, cuda, cuda:0, mps, ...") from error
+    if wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"device={device!r} was asked for and torch sees {torch.cuda.device_count()} GPUs here. "
+            "Pass device=cpu, or install a torch build and driver that fit your GPU."
+        )
+
+
+def _dtype(name: str) -> torch.dtype | str:
+    known = {"auto": "auto", "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if name not in known:
+        raise ConfigError(f"unknown dtype {name!r}; known: {', '.join(known)}.")
+    return known[name]  # type: ignore[return-value]
+
+
+def _locate(pretrained: str) -> Path:
+    path = Path(pretrained).expanduser()
+    if path.is_dir():
+        return path.resolve()
+    builtin = models_dir() / pretrained
+    if (builtin / "config.json").is_file():
+        return builtin
+    if path.is_absolute() or pretrained.startswith((".", "~")) or pretrained.count("/") != 1:
+        known = sorted(entry.parent.name for entry in models_dir().glob("*/config.json"))
+        raise CheckpointError(
+            f"no checkpoint {pretrained!r}: it is no folder, no hub id (owner/name) and none of the built-in ones "
+            f"({', '.join(known) or 'none is installed'})."
+        )
+    try:
+        return Path(snapshot_download(pretrained, allow_patterns=HUB_FILES))
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+        raise CheckpointError(
+            f"{pretrained!r} is not in the local hub cache and can't be downloaded: no network (or HF_HUB_OFFLINE is set). "
+            "Connect, or download it elsewhere and give its folder."
+        ) from error
+    except (HfHubHTTPError, HFValidationError) as error:
+        raise CheckpointError(
+            f"the hub did not give {pretrained!r}: {error}. Check the name, and log in if it is private."
+        ) from error
+
+
+def _weights(folder: Path) -> dict[str, Path]:
+    index = folder / INDEX
+    if index.is_file():
+        try:
+            weight_map: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        except (json.JSONDecodeError, KeyError) as error:
+            raise CheckpointError(f"{index} has no readable weight_map ({error!r}). Download it again.") from error
+        missing = sorted({name for name in weight_map.values() if not (folder / name).is_file()})
+        if missing:
+            raise CheckpointError(
+                f"{folder} is half a checkpoint: {len(missing)} of {len(set(weight_map.values()))} weight files named in "
+                f"{INDEX} are missing: {_named(missing)}. Download them into that folder."
+            )
+        return {tensor: folder / file for tensor, file in weight_map.items()}
+    single = folder / SINGLE
+    if not single.is_file():
+        pickled = " It holds pickled weights (.bin), which are not read." if list(folder.glob("*.bin")) else ""
+        raise CheckpointError(f"{folder} holds no weights: expected {SINGLE}, or {INDEX} and its shards.{pickled}")
+    try:
+        with safe_open(single, framework="pt") as opened:
+            return dict.fromkeys(opened.keys(), single)
+    except SafetensorError as error:
+        raise CheckpointError(f"{single} is not a complete safetensors file: {error}. Download it again.") from error
+
+
+def _refuse_wrong_weights(checkpoint: Checkpoint, info: dict[str, Any]) -> None:
+    problems = []
+    if info["missing_keys"]:
+        problems.append(f"missing: {_named(info['missing_keys'])}")
+    if info["unexpected_keys"]:
+        problems.append(f"unexpected: {_named(info['unexpected_keys'])}")
+    for name, found, expected in info["mismatched_keys"]:
+        problems.append(f"{name} has shape {list(found)}, expected {list(expected)}")
+    if info.get("error_msgs"):
+        problems.append("; ".join(info["error_msgs"]))
+    if problems:
+        raise CheckpointError(
+            f"the weights in {checkpoint.folder} do not fit its config.json: {'; '.join(problems[:MAX_NAMED])}. "
+            "Names are those of this package's modules. Use weights and config of the same checkpoint."
+        )
+
+
+def _adopt(model: VicoInternVL, donor: Checkpoint, *, dtype: str, attn_implementation: str) -> None:
+    """Put the donor's low connector and routers into `model`."""
+    if not donor.config.has_low_connector:
+        raise CheckpointError(f"{donor.name!r} has no low connector to give; expected a ViCO (Flash) checkpoint.")
+    given = load_model(donor, dtype=dtype, attn_implementation=attn_implementation)
+    ours, theirs = model.config, given.config
+    for name in ("hidden_size", "image_size", "patch_size"):
+        if getattr(ours.vision_config, name) != getattr(theirs.vision_config, name):
+            raise CheckpointError(f"{donor.name!r} has another vision encoder ({name}); give the ViCO model of the same size.")
+    if ours.text_config.hidden_size != theirs.text_config.hidden_size:
+        raise CheckpointError(f"{donor.name!r} has a decoder of another width; give the ViCO model of the same size.")
+    near = next(model.connector_high.parameters())
+    for part in ("connector_low", "router", "image_router"):
+        module = getattr(given, part)
+        setattr(model, part, module.to(device=near.device, dtype=near.dtype) if module is not None else None)
+    for setting in (
+        *("has_low_connector", "has_router", "has_image_router"),
+        *("flash_relative_threshold", "flash_absolute_threshold", "image_absolute_threshold"),
+    ):
+        setattr(ours, setting, getattr(theirs, setting))
+
+
+def _named(names: Iterable[str]) -> str:
+    ordered = sorted(names)
+    more = f" and {len(ordered) - MAX_NAMED} more" if len(ordered) > MAX_NAMED else ""
+    return ", ".join(ordered[:MAX_NAMED]) + more
