@@ -1,0 +1,1 @@
+"""Requests in, answers out: media, prompts, batches, generation and the account of every token."""

@@ -1,0 +1,199 @@
+"""What the engine is asked: messages with images and videos, how to generate, and a stable key."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from PIL import Image
+
+from vico_eval.errors import ConfigError
+
+Role = Literal["system", "user", "assistant"]
+
+IGNORED_GEN_KWARGS = ("image_aspect_ratio", "image_sizes", "skip_special_tokens")
+"""Keys that lmms-eval tasks carry for other models; they can't change an answer of this one."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """Words. Nothing in them is markup: a literal `<image>` stays seven characters."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class ImageInput:
+    """One image: an open one, a path, a `file:` address or the bytes of an image file."""
+
+    source: Image.Image | str | Path | bytes
+
+
+@dataclass(frozen=True)
+class VideoInput:
+    """One video file, of which frames between two moments are shown."""
+
+    source: str | Path | bytes
+
+    start_s: float | None = None
+    """First moment in seconds; None is the beginning."""
+
+    end_s: float | None = None
+    """Last moment in seconds; None is the end."""
+
+    def __post_init__(self) -> None:
+        start_s, end_s = self.start_s or 0.0, self.end_s
+        if start_s < 0 or (end_s is not None and end_s <= start_s):
+            raise ConfigError(f"A video is to be shown from {start_s} s to {end_s} s; expected 0 <= start < end.")
+
+
+Part = Text | ImageInput | VideoInput
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn: who speaks, and text, images and videos in the order they are given."""
+
+    role: Role
+    content: tuple[Part, ...]
+
+    def __post_init__(self) -> None:
+        if self.role not in ("system", "user", "assistant"):
+            raise ConfigError(f"A message has role {self.role!r}; expected system, user or assistant.")
+        object.__setattr__(self, "content", tuple(self.content))
+        for part in self.content:
+            if not isinstance(part, (Text, ImageInput, VideoInput)):
+                raise ConfigError(
+                    f"A message holds a {type(part).__name__}; expected Text, ImageInput or VideoInput parts."
+                )
+            if self.role == "system" and not isinstance(part, Text):
+                raise ConfigError(f"A system message holds a {type(part).__name__}; only text can stand there.")
+
+
+@dataclass(frozen=True)
+class GenerationSettings:
+    """How an answer is generated. Greedy unless `do_sample`; then temperature, top_p and top_k apply."""
+
+    max_new_tokens: int = 1024
+
+    do_sample: bool = False
+
+    temperature: float = 1.0
+    """Above 0."""
+
+    top_p: float = 1.0
+    """Share of probability that may be sampled, in (0, 1]."""
+
+    top_k: int = 0
+    """How many tokens may be sampled; 0 is all (not transformers' default of 50)."""
+
+    num_beams: int = 1
+
+    repetition_penalty: float = 1.0
+
+    seed: int | None = None
+    """Of sampling; None leaves it to the engine."""
+
+    until: tuple[str, ...] = ()
+    """The answer ends before the first of these strings."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_new_tokens", "num_beams"):
+            _require(_is_int(getattr(self, name)) and getattr(self, name) >= 1, self, name, "a whole number from 1 up")
+        _require(_is_int(self.top_k) and self.top_k >= 0, self, "top_k", "a whole number from 0 (all) up")
+        _require(isinstance(self.do_sample, bool), self, "do_sample", "true or false")
+        _require(_is_number(self.temperature) and self.temperature > 0, self, "temperature", "a number above 0")
+        _require(_is_number(self.top_p) and 0 < self.top_p <= 1, self, "top_p", "a share in (0, 1]")
+        penalty = self.repetition_penalty
+        _require(_is_number(penalty) and penalty > 0, self, "repetition_penalty", "a number above 0")
+        _require(self.seed is None or _is_int(self.seed), self, "seed", "a whole number or nothing")
+        is_list = isinstance(self.until, tuple) and all(isinstance(stop, str) and stop for stop in self.until)
+        _require(is_list, self, "until", "a tuple of strings that are not empty")
+
+    @classmethod
+    def from_gen_kwargs(cls, gen_kwargs: Mapping[str, Any], **defaults: Any) -> GenerationSettings:
+        """Settings from the `generation_kwargs` of an lmms-eval task, which stay untouched.
+
+        A key that is absent or null takes its default. `do_sample` decides whether there is sampling; where it is not
+        given, a temperature above 0 does. lmms-eval writes temperature 0 or top_p 0 for greedy, and that is what they
+        mean here whatever `do_sample` says. Settings of sampling are dropped from a greedy answer, so that equal
+        answers have equal settings. MM-Vet asks for temperature 0.2 and no sampling: that is greedy, where
+        lmms-eval's own InternVL samples.
+
+        Args:
+            gen_kwargs: of the task; read only, since lmms-eval's answer cache computes its key from it twice.
+            defaults: settings for what the task leaves open.
+
+        Raises:
+            ConfigError: an unknown key (the message lists the known ones) or a value outside its range.
+        """
+        known = [field.name for field in fields(cls)]
+        if unknown := [key for key in gen_kwargs if key not in known and key not in IGNORED_GEN_KWARGS]:
+            raise ConfigError(
+                f"Unknown generation argument {', '.join(map(repr, unknown))}; known are {', '.join(known)}, "
+                f"and {', '.join(IGNORED_GEN_KWARGS)} are accepted without effect."
+            )
+        given = {key: value for key, value in gen_kwargs.items() if key in known and value is not None}
+        settings = {**defaults, **given}
+        settings["until"] = _stop_strings(settings.get("until"))
+        if settings.get("temperature", 1) == 0 or settings.get("top_p", 1) == 0:
+            settings["do_sample"] = False
+        elif "do_sample" not in settings:
+            settings["do_sample"] = "temperature" in settings
+        if settings["do_sample"] is False:
+            for name in ("temperature", "top_p", "top_k", "seed"):
+                settings.pop(name, None)
+        return cls(**settings)
+
+
+@dataclass(frozen=True)
+class Request:
+    """One question to the model."""
+
+    key: str
+    """Names the document, the same in every run: `task/split/number` under lmms-eval."""
+
+    messages: tuple[Message, ...]
+    """An optional system message, then turns of user and assistant; the last is the user's."""
+
+    generation: GenerationSettings = GenerationSettings()
+
+    max_tiles: int | None = None
+    """Tiles an image may have, thumbnail not counted; None takes the engine's."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "messages", tuple(self.messages))
+        if not self.key:
+            raise ConfigError("A request has no key; expected one that names its document in every run.")
+        roles = [message.role for message in self.messages]
+        if not roles or roles[-1] != "user" or "system" in roles[1:]:
+            raise ConfigError(
+                f"Request {self.key} has messages of {', '.join(roles) or 'nobody'}; expected an optional system "
+                "message first and a user's message last."
+            )
+        if self.max_tiles is not None and not (_is_int(self.max_tiles) and self.max_tiles >= 1):
+            raise ConfigError(
+                f"Request {self.key} has max_tiles={self.max_tiles!r}; expected a whole number from 1 up."
+            )
+
+
+def _stop_strings(until: str | Sequence[str] | None) -> tuple[str, ...]:
+    if until is None:
+        return ()
+    # An empty string would end every answer before it begins.
+    return tuple(stop for stop in ((until,) if isinstance(until, str) else until) if stop)
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _require(holds: bool, settings: GenerationSettings, name: str, expected: str) -> None:
+    if not holds:
+        raise ConfigError(f"Generation got {name}={getattr(settings, name)!r}; expected {expected}.")
