@@ -1,0 +1,152 @@
+"""The command line. Commands import what they need when they run, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vico_eval import __version__
+from vico_eval.errors import UserError
+
+app = typer.Typer(
+    name="vico-eval",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"vico-eval {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    """Measure what a way of saving visual tokens costs in answers and saves in tokens.
+
+    \b
+    Examples:
+      vico-eval demo --limit 20
+      vico-eval methods
+    """
+
+
+@app.command()
+def demo(
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="First documents of each task. Default: all of them.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the table and the picture. Default: results/measured/tiny, or a folder under runs/ "
+            "for a partial table."
+        ),
+    ] = None,
+    rows: Annotated[
+        str, typer.Option(help="Systems, separated by commas; vanilla, which counts as 100%, is always run.")
+    ] = "",
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Runs of each row that has chance in it. Default: all its seeds.")
+    ] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Processes at once. Default: one a core, at most 4.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Repeat rows that are complete already.")] = False,
+) -> None:
+    """Fill Table 3 on the built-in benchmark and print it.
+
+    Every row runs through lmms-eval on really trained small models. Needs no network and no GPU. Repeating a stopped
+    command keeps the rows that are complete.
+
+    \b
+    Examples:
+      vico-eval demo
+      vico-eval demo --limit 20 --rows vico,all_compress
+    """
+    from vico_eval.commands.demo import run_demo
+
+    run_demo(limit=limit, out=out, rows=_names(rows), num_seeds=seeds, jobs=jobs, fresh=fresh)
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders: what lmms-eval got as --output_path.")],
+    table: Annotated[str, typer.Option(help="Which table: its benchmarks become the columns.")] = "vico-3",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for CSV, LaTeX, Markdown and the picture. Default: only print.")
+    ] = None,
+) -> None:
+    """Turn finished runs into a table and a picture.
+
+    Scores, relative retention and the ratio of compressed tiles. A run counts only if every document of every task has
+    an answer.
+
+    \b
+    Examples:
+      vico-eval report runs/vanilla runs/vico --table vico-3
+      vico-eval report runs/* --table vico-3 --out results/measured/8b
+    """
+    from vico_eval.commands.report import make_report
+
+    make_report(runs, table=table, out=out)
+
+
+@app.command()
+def methods(
+    name: Annotated[str | None, typer.Argument(help="A method; without it, all are listed.")] = None,
+) -> None:
+    """List the methods, or describe one.
+
+    \b
+    Examples:
+      vico-eval methods
+      vico-eval methods random
+    """
+    from vico_eval.commands.methods import print_methods
+
+    print_methods(name)
+
+
+@app.command()
+def tasks() -> None:
+    """Print the folder of our lmms-eval tasks.
+
+    They are those that lmms-eval itself lacks; it takes the folder as --include_path.
+
+    \b
+    Examples:
+      vico-eval tasks
+      lmms-eval --tasks list --include_path "$(vico-eval tasks)"
+    """
+    from vico_eval.paths import tasks_dir
+
+    typer.echo(tasks_dir())
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point: exit status 0 done, 1 failed, 2 wrong usage.
+
+    A user's error is shown without a traceback; any other keeps its own.
+    """
+    # A stopped command ends the processes that it started, also when it is stopped from outside.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        app(args=arguments)
+    except UserError as error:
+        typer.secho("Error: ", err=True, fg="red", bold=True, nl=False)
+        typer.echo(str(error), err=True)
+        sys.exit(1)

@@ -1,0 +1,1 @@
+"""What the subcommands of `vico-eval` do; imported only when one runs."""

@@ -1,0 +1,130 @@
+"""`vico-eval demo`: every row of Table 3 on the built-in benchmark through lmms-eval, then table and picture."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from vico_eval import paths
+from vico_eval.commands.cards import Checkpoints, load_cards, load_checkpoints
+from vico_eval.commands.execute import Subprocess, execute, fingerprint
+from vico_eval.commands.output import message_console, writable_folder
+from vico_eval.commands.plan import Benchmark, plan_runs
+from vico_eval.commands.progress import LiveProgress, PlainProgress
+from vico_eval.commands.report import make_report
+from vico_eval.commands.task_files import count_documents
+from vico_eval.errors import CheckpointError
+
+TABLE = "tiny"
+BATCH_SIZE = 32
+
+# Rooms whose code decides what a model answers; a change in one of them makes finished runs stale.
+_ANSWERING = ("internvl", "methods", "engine", "adapters")
+
+
+def run_demo(
+    *,
+    limit: int | None,
+    out: Path | None,
+    rows: Sequence[str],
+    num_seeds: int | None,
+    jobs: int | None,
+    fresh: bool,
+) -> None:
+    """Fill the tiny Table 3 and print it.
+
+    Args:
+        limit: first documents of each task; None for all.
+        out: folder of table and picture. Default: `results/measured/tiny`; with a limit or only some rows, a folder
+            under `runs/`, so that a partial table never takes the place of the full one.
+        rows: names of systems; all where empty.
+        num_seeds: runs of each random row; None for all of its seeds.
+        jobs: processes at once; None for one a core, at most four.
+
+    Raises:
+        UserError: bad input, or a row whose documents were not all answered.
+    """
+    name = "tiny" if limit is None else f"tiny-limit{limit}"
+    is_full = limit is None and not rows and num_seeds is None
+    out = writable_folder(out or (Path("results/measured/tiny") if is_full else Path("runs") / name / "report"))
+    runs_root = writable_folder(Path("runs") / name)
+    cores = num_cores()
+    jobs = jobs or min(4, cores)
+    checkpoints = load_checkpoints(paths.models_dir())[TABLE]
+    tasks = paths.tasks_dir() / TABLE
+    benchmark = Benchmark(
+        tasks=(TABLE,),
+        include_path=paths.tasks_dir(),
+        checkpoints=checkpoints,
+        batch_size=BATCH_SIZE,
+        device="cpu",
+        limit=limit,
+    )
+    runs = plan_runs(load_cards(paths.models_dir()), rows, benchmark, runs_root, num_seeds)
+
+    from vico_eval.report.runs import read_run  # pandas is worth importing only now
+
+    console = message_console()
+    started = time.monotonic()
+    documents = count_documents(tasks, limit)
+    console.print(
+        f"{len(runs)} runs of {documents or 'all'} documents, {jobs} at a time on {cores} cores. "
+        f"Logs and answers: {runs_root}/",
+        highlight=False,
+    )
+    environment = {
+        # Everything is on this machine; a look at the hub could only fail or wait.
+        "HF_HUB_OFFLINE": "1",
+        "HF_DATASETS_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "PYTHONUNBUFFERED": "1",
+        "OMP_NUM_THREADS": str(max(1, cores // jobs)),
+    }
+    progress: AbstractContextManager[LiveProgress | PlainProgress] = (
+        LiveProgress(console, runs, documents) if console.is_terminal else PlainProgress(console, runs, documents)
+    )
+    with progress as shown:
+        execute(
+            runs,
+            inputs=fingerprint([*_checkpoint_folders(checkpoints), tasks, *_answering_code()]),
+            jobs=jobs,
+            launch=lambda run, log: Subprocess(run.command, log, environment),
+            check=read_run,
+            progress=shown,
+            fresh=fresh,
+        )
+    make_report([run.folder for run in runs], table=TABLE, out=out)
+    console.print(f"Finished in {_minutes(time.monotonic() - started)}.", highlight=False)
+
+
+def num_cores() -> int:
+    """Cores that this process may use: its affinity, and a container's quota where there is one."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+    except (OSError, ValueError):
+        return cores
+    return cores if quota == "max" else max(1, min(cores, round(int(quota) / int(period))))
+
+
+def _checkpoint_folders(checkpoints: Checkpoints) -> list[Path]:
+    folders = [paths.models_dir() / name for name in (checkpoints.base, checkpoints.vico)]
+    for folder in folders:
+        if not (folder / "config.json").is_file():
+            raise CheckpointError(
+                f"The built-in checkpoint {folder} is missing or has no config.json. Reinstall the package, or train "
+                "it with `vico-eval train`."
+            )
+    return folders
+
+
+def _answering_code() -> list[Path]:
+    package = Path(__file__).resolve().parent.parent
+    return [package / room for room in _ANSWERING]
+
+
+def _minutes(seconds: float) -> str:
+    return f"{int(seconds) // 60} min {int(seconds) % 60:02d} s"

@@ -1,0 +1,35 @@
+"""Results go to stdout and can be piped; progress, warnings and closing lines go to stderr."""
+
+from pathlib import Path
+
+from rich.console import Console
+
+from vico_eval.errors import OutputError
+
+
+def results_console() -> Console:
+    """For what a command is asked for."""
+    return Console()
+
+
+def message_console() -> Console:
+    """For everything else."""
+    return Console(stderr=True)
+
+
+def writable_folder(path: Path) -> Path:
+    """`path`, created where it is missing.
+
+    Raises:
+        OutputError: it can't be created or nothing can be written into it; found before hours of work, not after.
+    """
+    probe = path / ".vico-eval-write-test"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise OutputError(
+            f"Can't write into {path} ({error.strerror}). Give another folder, or make this one writable."
+        ) from error
+    return path
