@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -129,7 +129,7 @@ class GenerationSettings:
         Raises:
             ConfigError: an unknown key (the message lists the known ones) or a value outside its range.
         """
-        known = [field.name for field in fields(cls)]
+        known = [setting.name for setting in fields(cls)]
         if unknown := [key for key in gen_kwargs if key not in known and key not in IGNORED_GEN_KWARGS]:
             raise ConfigError(
                 f"Unknown generation argument {', '.join(map(repr, unknown))}; known are {', '.join(known)}, "
@@ -158,7 +158,7 @@ class Request:
     messages: tuple[Message, ...]
     """An optional system message, then turns of user and assistant; the last is the user's."""
 
-    generation: GenerationSettings = GenerationSettings()
+    generation: GenerationSettings = field(default_factory=GenerationSettings)
 
     max_tiles: int | None = None
     """Tiles an image may have, thumbnail not counted; None takes the engine's."""

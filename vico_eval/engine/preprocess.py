@@ -1,0 +1,302 @@
+"""From a request to tiles and to the ids of its prompt.
+
+How many tokens a tile takes is known only after routing, so a request is prepared first (images read and tiled, text
+tokenised once) and its prompt finished later by putting runs of the image token between the ids of the text.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, fields
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vico_eval.engine.media import load_image, read_frames
+from vico_eval.engine.requests import GenerationSettings, ImageInput, Message, Request, Text, VideoInput
+from vico_eval.errors import ConfigError, DocumentError
+from vico_eval.internvl.prompts import IMAGE_END, IMAGE_START, IMAGE_TOKEN, THINKING_SYSTEM_MESSAGE, get_template
+from vico_eval.internvl.tiling import tile_image
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from vico_eval.internvl.config import VicoInternVLConfig
+
+# Stands for an image in a prepared text. Both tokens are control tokens that no user text can contain (`_defuse`).
+_SLOT = IMAGE_START + IMAGE_END
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreprocessSettings:
+    """How images, videos and messages become tiles and text."""
+
+    tile_size: int = 448
+    """Side of a tile in px."""
+
+    min_tiles: int = 1
+
+    max_tiles: int = 12
+    """Tiles an image may have, thumbnail not counted, where the request names no limit."""
+
+    use_thumbnail: bool = True
+
+    total_max_tiles: int | None = None
+    """Tiles that the images of one request share, as in VLMEvalKit: each gets total // images, at least 1."""
+
+    num_frames: int = 64
+    """Frames of a video, one tile each."""
+
+    label_images: bool = True
+    """Whether several images are introduced as `Image-1: `; otherwise they stand without words."""
+
+    template: str = "internvl2_5"
+    """Name of the conversation template."""
+
+    system_message: str | None = None
+    """The checkpoint's; None takes the template's own. A request's own system message wins over it."""
+
+    system_prompt: str | None = None
+    """The user's; wins over every other system message."""
+
+    thinking: bool = False
+    """Whether InternVL3.5 is told to think before it answers."""
+
+    def __post_init__(self) -> None:
+        for name in ("tile_size", "min_tiles", "max_tiles", "num_frames", "total_max_tiles"):
+            value = getattr(self, name)
+            is_open = name == "total_max_tiles" and value is None
+            if not is_open and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+                raise ConfigError(f"Got {name}={value!r}; expected a whole number from 1 up.")
+        if self.thinking and self.system_prompt is not None:
+            raise ConfigError(
+                "Got both thinking and system_prompt; thinking is a system prompt of its own. Leave one of them out."
+            )
+        get_template(self.template)
+
+    @classmethod
+    def from_config(cls, config: VicoInternVLConfig, **overrides: Any) -> PreprocessSettings:
+        """A checkpoint's settings, with those of `overrides` that are not None in their place.
+
+        Raises:
+            ConfigError: an unknown setting (the message lists the known ones) or a value outside its range.
+        """
+        known = [field.name for field in fields(cls)]
+        if unknown := [name for name in overrides if name not in known]:
+            raise ConfigError(f"Unknown setting {', '.join(map(repr, unknown))}; known are {', '.join(known)}.")
+        own = ("tile_size", "min_tiles", "max_tiles", "use_thumbnail", "template", "system_message")
+        given = {name: value for name, value in overrides.items() if value is not None}
+        return cls(**{**{name: getattr(config, name) for name in own}, **given})
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A request whose media are read: everything about it but the number of tokens its tiles take."""
+
+    key: str
+
+    tiles: np.ndarray
+    """[tiles, S, S, 3], uint8, in the order of the prompt; an image's thumbnail last. No media: [0, S, S, 3]."""
+
+    tile_image: np.ndarray
+    """[tiles], int64, ascending: which image of the request a tile belongs to; a video frame is an image."""
+
+    text: str
+    """The conversation with `<img></img>` where an image goes."""
+
+    text_ids: list[int]
+    """`text` in tokens: every id of the prompt that is not an image token."""
+
+    image_positions: list[int]
+    """Where in `text_ids` each image's `<img>` is."""
+
+    generation: GenerationSettings
+
+
+class Preprocessor:
+    """Prepares requests; one object may serve many threads."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, settings: PreprocessSettings) -> None:
+        """Raises ConfigError where the tokenizer has no single token for `<img>`, `</img>` or `<IMG_CONTEXT>`."""
+        self.settings = settings
+        self.template = get_template(settings.template)
+        self._tokenizer = tokenizer
+        # A fast tokenizer keeps truncation and padding as state that every call sets anew.
+        self._tokenizer_lock = threading.Lock()
+        vocabulary = tokenizer.get_vocab()
+        if missing := [token for token in (IMAGE_START, IMAGE_END, IMAGE_TOKEN) if token not in vocabulary]:
+            raise ConfigError(
+                f"The tokenizer has no token {', '.join(missing)}; expected the tokenizer of an InternVL checkpoint."
+            )
+        self._start_id, self._end_id = int(vocabulary[IMAGE_START]), int(vocabulary[IMAGE_END])
+        self.image_token_id = int(vocabulary[IMAGE_TOKEN])
+        named = [tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token, tokenizer.unk_token]
+        control = {IMAGE_START, IMAGE_END, IMAGE_TOKEN, *self.template.markers, *filter(None, named)}
+        longest_first = sorted((token for token in control if len(token) > 1), key=lambda token: (-len(token), token))
+        self._control = re.compile("|".join(map(re.escape, longest_first)))
+
+    def __call__(self, request: Request) -> Prepared:
+        """Reads, tiles and tokenises what a request holds.
+
+        Raises:
+            MediaError: an image or a video can't be read.
+        """
+        parts = [part for message in request.messages for part in message.content]
+        num_images = sum(isinstance(part, ImageInput) for part in parts)
+        image_tiles, frames_of = self._tiles(parts, request, num_images)
+        text = self._text(request, frames_of, labelled=self.settings.label_images and num_images > 1)
+        text_ids = self._tokenise(text)
+        positions = [
+            position for position, pair in enumerate(pairwise(text_ids)) if pair == (self._start_id, self._end_id)
+        ]
+        if len(positions) != len(image_tiles):
+            raise ConfigError(
+                f"The prompt of {request.key} has {len(positions)} places for {len(image_tiles)} images: the "
+                f"tokenizer does not keep {_SLOT} as two tokens. Use the tokenizer of the checkpoint."
+            )
+        size = self.settings.tile_size
+        return Prepared(
+            key=request.key,
+            tiles=np.concatenate([np.zeros((0, size, size, 3), dtype=np.uint8), *image_tiles]),
+            tile_image=np.repeat(np.arange(len(image_tiles)), [len(tiles) for tiles in image_tiles]).astype(np.int64),
+            text=text,
+            text_ids=text_ids,
+            image_positions=positions,
+            generation=request.generation,
+        )
+
+    def prompt_ids(self, prepared: Prepared, tokens_per_tile: Sequence[int]) -> list[int]:
+        """The ids of the whole prompt, no special tokens added, once routing has given every tile its length.
+
+        The same ids as of the text with `<IMG_CONTEXT>` written out, without tokenising thousands of them.
+
+        Args:
+            prepared: by this preprocessor.
+            tokens_per_tile: [tiles], visual tokens of each tile in the order of `prepared.tiles`.
+        """
+        counts = [0] * len(prepared.image_positions)
+        for image, tokens in zip(prepared.tile_image.tolist(), tokens_per_tile, strict=True):
+            counts[image] += int(tokens)
+        ids: list[int] = []
+        done = 0
+        for position, count in zip(prepared.image_positions, counts, strict=True):
+            ids += prepared.text_ids[done : position + 1]
+            ids += [self.image_token_id] * count
+            done = position + 1
+        return ids + prepared.text_ids[done:]
+
+    def _tiles(
+        self, parts: Sequence[Text | ImageInput | VideoInput], request: Request, num_images: int
+    ) -> tuple[list[np.ndarray], list[int]]:
+        """Tiles of each image and frame in order, and the number of frames of each video."""
+        settings = self.settings
+        max_tiles = request.max_tiles or settings.max_tiles
+        if settings.total_max_tiles is not None and num_images:
+            max_tiles = max(1, min(max_tiles, settings.total_max_tiles // num_images))
+        min_tiles, size = min(settings.min_tiles, max_tiles), settings.tile_size
+        tiles: list[np.ndarray] = []
+        frames_of: list[int] = []
+        for part in parts:
+            if isinstance(part, ImageInput):
+                tiles.append(
+                    tile_image(
+                        load_image(part.source),
+                        min_tiles=min_tiles,
+                        max_tiles=max_tiles,
+                        tile_size=size,
+                        use_thumbnail=settings.use_thumbnail,
+                    )
+                )
+            elif isinstance(part, VideoInput):
+                frames = read_frames(part.source, settings.num_frames, start_s=part.start_s, end_s=part.end_s)
+                tiles += [tile_image(frame, max_tiles=1, tile_size=size) for frame in frames]
+                frames_of.append(len(frames))
+        return tiles, frames_of
+
+    def _text(self, request: Request, frames_of: Sequence[int], *, labelled: bool) -> str:
+        settings = self.settings
+        system = THINKING_SYSTEM_MESSAGE if settings.thinking else settings.system_prompt
+        turns: list[tuple[str, str]] = []
+        image_number = 0
+        videos = iter(frames_of)
+        for message in request.messages:
+            if message.role == "system":
+                system = self._system_text(message) if system is None else system
+                continue
+            text = ""
+            for part in message.content:
+                if isinstance(part, Text):
+                    text += self._defuse(part.text)
+                elif isinstance(part, VideoInput):
+                    lines = [f"Frame{number}: {_SLOT}\n" for number in range(1, next(videos) + 1)]
+                    text = _on_a_new_line(text) + "".join(lines)
+                elif labelled:
+                    image_number += 1
+                    text = _on_a_new_line(text) + f"Image-{image_number}: {_SLOT}\n"
+                else:
+                    text += f"{_SLOT}\n"
+            turns.append((message.role, text))
+        system = settings.system_message if system is None else system
+        return self.template.render(turns, None if system is None else self._defuse(system))
+
+    def _system_text(self, message: Message) -> str:
+        return "".join(part.text for part in message.content if isinstance(part, Text))
+
+    def _defuse(self, text: str) -> str:
+        """`text` with a space after the first character of every control token in it.
+
+        Such words would otherwise end a turn or take the place of an image. Other special tokens (`<ref>`, `<box>`)
+        are left alone, because prompts of grounding tasks use them on purpose.
+        """
+        return self._control.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text)
+
+    def _tokenise(self, text: str) -> list[int]:
+        with self._tokenizer_lock:
+            # The model's own limit on length is the engine's business: no truncation, no warning.
+            ids: list[int] = self._tokenizer(text, add_special_tokens=False, truncation=False, verbose=False).input_ids
+        return ids
+
+
+def prepare_ahead(
+    prepare: Callable[[Request], Prepared], requests: Iterable[Request], *, workers: int = 2, ahead: int | None = None
+) -> Iterator[Prepared]:
+    """Prepared requests in their order, with threads reading ahead of whoever consumes them.
+
+    Args:
+        prepare: a `Preprocessor`.
+        requests: read no further than the requests ahead.
+        workers: threads.
+        ahead: how many requests may be prepared or waiting at once, so that memory stays bounded; twice the workers
+            by default.
+
+    Raises:
+        DocumentError: preparing a request failed, whatever the reason; names its key. Requests after it are dropped.
+    """
+    limit = 2 * workers if ahead is None else ahead
+    pending: deque[tuple[str, Future[Prepared]]] = deque()
+    with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="prepare") as pool:
+        try:
+            for request in requests:
+                pending.append((request.key, pool.submit(prepare, request)))
+                if len(pending) >= limit:
+                    yield _result(*pending.popleft())
+            while pending:
+                yield _result(*pending.popleft())
+        finally:
+            for _, future in pending:
+                future.cancel()
+
+
+def _result(key: str, future: Future[Prepared]) -> Prepared:
+    if (error := future.exception()) is not None:
+        raise DocumentError(f"Document {key} can't be prepared: {error}") from error
+    return future.result()
+
+
+def _on_a_new_line(text: str) -> str:
+    return text if not text or text.endswith("\n") else f"{text}\n"
