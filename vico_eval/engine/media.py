@@ -31,17 +31,12 @@ def load_image(source: Image.Image | str | Path | bytes) -> Image.Image:
     name = _name(source)
     with _as_media_error(f"The image {name}"):
         if isinstance(source, Image.Image):
-            image = source
-        else:
-            image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else _path(source))
-        if 0 in image.size:
-            raise MediaError(f"The image {name} is {image.width} x {image.height} px; expected at least 1 x 1.")
-        try:
-            image.load()  # a cut-off file opens and fails only here
-            return image if image.mode == "RGB" else image.convert("RGB")
-        finally:
-            if image is not source:
-                image.close()
+            _check_size(source, name)
+            source.load()
+            return source if source.mode == "RGB" else source.convert("RGB")
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else _path(source)) as image:
+            _check_size(image, name)
+            return image.convert("RGB")  # decodes: a cut-off file opens and fails only here
 
 
 def frame_indices(total: int, num_frames: int, *, first: int = 0, last: int | None = None) -> list[int]:
@@ -152,6 +147,11 @@ def _as_media_error(what: str) -> Iterator[None]:
     # SyntaxError is how Pillow's PNG reader reports broken chunks.
     except (OSError, ValueError, SyntaxError, av.FFmpegError) as error:
         raise MediaError(f"{what} can't be read: {error}.") from error
+
+
+def _check_size(image: Image.Image, name: str) -> None:
+    if 0 in image.size:
+        raise MediaError(f"The image {name} is {image.width} x {image.height} px; expected at least 1 x 1.")
 
 
 def _path(source: str | Path) -> Path:

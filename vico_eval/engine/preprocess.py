@@ -23,10 +23,14 @@ from vico_eval.errors import ConfigError, DocumentError
 from vico_eval.internvl.prompts import IMAGE_END, IMAGE_START, IMAGE_TOKEN, THINKING_SYSTEM_MESSAGE, get_template
 from vico_eval.internvl.tiling import tile_image
 
+from vico_eval.methods.parts import TilingSettings
+
 if TYPE_CHECKING:
+    from PIL import Image
     from transformers import PreTrainedTokenizerBase
 
     from vico_eval.internvl.config import VicoInternVLConfig
+    from vico_eval.methods.parts import TilingPart
 
 # Stands for an image in a prepared text. Both tokens are control tokens that no user text can contain (`_defuse`).
 _SLOT = IMAGE_START + IMAGE_END
@@ -121,9 +125,16 @@ class Prepared:
 class Preprocessor:
     """Prepares requests; one object may serve many threads."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, settings: PreprocessSettings) -> None:
-        """Raises ConfigError where the tokenizer has no single token for `<img>`, `</img>` or `<IMG_CONTEXT>`."""
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, settings: PreprocessSettings, tiling: TilingPart | None = None
+    ) -> None:
+        """A `tiling` part cuts images its own way; without one they are cut as InternVL does.
+
+        Raises:
+            ConfigError: the tokenizer has no single token for `<img>`, `</img>` or `<IMG_CONTEXT>`.
+        """
         self.settings = settings
+        self._cut = tile_by_ratio if tiling is None else tiling.tile
         self.template = get_template(settings.template)
         self._tokenizer = tokenizer
         # A fast tokenizer keeps truncation and padding as state that every call sets anew.
@@ -198,20 +209,18 @@ class Preprocessor:
         max_tiles = request.max_tiles or settings.max_tiles
         if settings.total_max_tiles is not None and num_images:
             max_tiles = max(1, min(max_tiles, settings.total_max_tiles // num_images))
-        min_tiles, size = min(settings.min_tiles, max_tiles), settings.tile_size
+        size = settings.tile_size
+        cutting = TilingSettings(
+            tile_size=size,
+            min_tiles=min(settings.min_tiles, max_tiles),
+            max_tiles=max_tiles,
+            use_thumbnail=settings.use_thumbnail,
+        )
         tiles: list[np.ndarray] = []
         frames_of: list[int] = []
         for part in parts:
             if isinstance(part, ImageInput):
-                tiles.append(
-                    tile_image(
-                        load_image(part.source),
-                        min_tiles=min_tiles,
-                        max_tiles=max_tiles,
-                        tile_size=size,
-                        use_thumbnail=settings.use_thumbnail,
-                    )
-                )
+                tiles.append(self._cut(load_image(part.source), cutting))
             elif isinstance(part, VideoInput):
                 frames = read_frames(part.source, settings.num_frames, start_s=part.start_s, end_s=part.end_s)
                 tiles += [tile_image(frame, max_tiles=1, tile_size=size) for frame in frames]
@@ -260,6 +269,17 @@ class Preprocessor:
             # The model's own limit on length is the engine's business: no truncation, no warning.
             ids: list[int] = self._tokenizer(text, add_special_tokens=False, truncation=False, verbose=False).input_ids
         return ids
+
+
+def tile_by_ratio(image: Image.Image, settings: TilingSettings) -> np.ndarray:
+    """InternVL's own tiling: uint8 [tiles, S, S, 3] of an RGB image, thumbnail last."""
+    return tile_image(
+        image,
+        min_tiles=settings.min_tiles,
+        max_tiles=settings.max_tiles,
+        tile_size=settings.tile_size,
+        use_thumbnail=settings.use_thumbnail,
+    )
 
 
 def prepare_ahead(

@@ -1,0 +1,296 @@
+"""From messages to tiles, prompt text and ids."""
+
+import itertools
+import threading
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from vico_eval.engine.preprocess import Preprocessor, PreprocessSettings, prepare_ahead
+from vico_eval.engine.requests import GenerationSettings, ImageInput, Message, Request, Text, VideoInput
+from vico_eval.engine.tile_limits import tile_limit
+from vico_eval.errors import ConfigError, DocumentError, MediaError
+from vico_eval.internvl.config import VicoInternVLConfig
+from vico_eval.internvl.prompts import THINKING_SYSTEM_MESSAGE, build_prompt, expand_images
+from vico_eval.internvl.tiling import tile_image
+
+SLOT = "<img></img>"
+SPECIAL = ["<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG_CONTEXT>", "<ref>", "</ref>", "<|endoftext|>"]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    """Byte-pair merges across the newlines around images, so that a wrong cut of the text shows."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=SPECIAL,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(["system\nuser\nassistant\n\nFrame1: \nImage-1: \nWhat is it?\n\n"] * 20, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>")
+
+
+@pytest.fixture
+def make(tokenizer):
+    def preprocessor(**settings):
+        return Preprocessor(tokenizer, PreprocessSettings(**{"tile_size": 56, "system_message": "", **settings}))
+
+    return preprocessor
+
+
+def picture(columns=1, rows=1, seed=0):
+    pixels = np.random.default_rng(seed).integers(0, 256, (rows * 56, columns * 56, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def ask(*parts, **settings):
+    content = tuple(Text(part) if isinstance(part, str) else part for part in parts)
+    return Request("task/test/0", (Message("user", content),), **settings)
+
+
+def image(*args, **kwargs):
+    return ImageInput(picture(*args, **kwargs))
+
+
+def asked(prepared):
+    """What the user says in the last turn."""
+    return prepared.text.rpartition("<|im_start|>user\n")[2].removesuffix("<|im_end|>\n<|im_start|>assistant\n")
+
+
+def test_one_image(make):
+    prepared = make()(ask(image(3, 2), "What is it?"))
+    np.testing.assert_array_equal(prepared.tiles, tile_image(picture(3, 2), max_tiles=12, tile_size=56))
+    assert prepared.tiles.shape == (7, 56, 56, 3)
+    assert prepared.tile_image.tolist() == [0] * 7
+    assert prepared.tile_image.dtype == np.int64
+    assert asked(prepared) == f"{SLOT}\nWhat is it?"
+    assert prepared.key == "task/test/0"
+    assert prepared.text == build_prompt("internvl2_5", "What is it?", [1], system="", tokens_per_tile=0)
+
+
+def test_text_only(make):
+    preprocessor = make()
+    prepared = preprocessor(ask("Hello"))
+    assert prepared.tiles.shape == (0, 56, 56, 3)
+    assert prepared.tiles.dtype == np.uint8
+    assert prepared.tile_image.shape == (0,)
+    assert preprocessor.prompt_ids(prepared, []) == prepared.text_ids
+
+
+def test_several_images_are_numbered_unless_told_not_to(make):
+    request = ask(image(2, 1), image(1, 1, seed=1), "Which is larger?")
+    prepared = make()(request)
+    assert asked(prepared) == f"Image-1: {SLOT}\nImage-2: {SLOT}\nWhich is larger?"
+    assert prepared.tile_image.tolist() == [0, 0, 0, 1]
+    np.testing.assert_array_equal(prepared.tiles[3], np.asarray(picture(1, 1, seed=1)))
+    assert asked(make(label_images=False)(request)) == f"{SLOT}\n{SLOT}\nWhich is larger?"
+
+
+def test_interleaved_parts_keep_their_order(make):
+    request = ask("First", image(), "then", image(), "Which?")
+    assert asked(make()(request)) == f"First\nImage-1: {SLOT}\nthen\nImage-2: {SLOT}\nWhich?"
+    assert asked(make(label_images=False)(request)) == f"First{SLOT}\nthen{SLOT}\nWhich?"
+
+
+def test_a_video_is_one_tile_a_frame(make, tmp_path, write_video, shown):
+    path = write_video(tmp_path / "clip.mp4", 21, size=64)
+    prepared = make(num_frames=4)(ask(VideoInput(path), "What happens?"))
+    frames = "".join(f"Frame{number}: {SLOT}\n" for number in (1, 2, 3, 4))
+    assert asked(prepared) == f"{frames}What happens?"
+    assert prepared.tile_image.tolist() == [0, 1, 2, 3]
+    assert shown(prepared.tiles) == [2, 7, 12, 17]
+
+
+def test_a_video_and_an_image(make, tmp_path, write_video):
+    path = write_video(tmp_path / "clip.mp4", 2)
+    prepared = make()(ask("Clip", VideoInput(path), image(2, 1), "Same?"))
+    assert asked(prepared) == f"Clip\nFrame1: {SLOT}\nFrame2: {SLOT}\n{SLOT}\nSame?"
+    assert prepared.tile_image.tolist() == [0, 1, 2, 2, 2]
+
+
+def test_history_keeps_its_images_and_numbers_run_on(make):
+    turns = (
+        Message("user", (image(), Text("What?"))),
+        Message("assistant", (Text("A cat."),)),
+        Message("user", (image(), Text("And this?"))),
+    )
+    assert make()(Request("a/b/0", turns)).text == (
+        f"<|im_start|>system\n<|im_end|>\n<|im_start|>user\nImage-1: {SLOT}\nWhat?<|im_end|>\n"
+        f"<|im_start|>assistant\nA cat.<|im_end|>\n"
+        f"<|im_start|>user\nImage-2: {SLOT}\nAnd this?<|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
+def test_limits_on_tiles(make):
+    big = picture(4, 3)
+    count = lambda preprocessor, **limit: len(preprocessor(ask(ImageInput(big), "?", **limit)).tiles)  # noqa: E731
+    assert count(make()) == 13
+    assert count(make(max_tiles=6)) == 7
+    assert count(make(max_tiles=6), max_tiles=12) == 13  # the request's limit wins
+    assert count(make(max_tiles=1)) == 1
+    assert count(make(min_tiles=4), max_tiles=1) == 1
+    assert count(make(use_thumbnail=False)) == 12
+
+
+@pytest.mark.parametrize(("num_images", "expected"), [(1, 12), (2, 12), (6, 4), (20, 1), (30, 1)])
+def test_images_share_a_total(make, num_images, expected):
+    # 24 tiles in all: 24, 12, 4, 1 and 0 each, at least 1 and at most 12. A 4x3 picture uses whatever it may.
+    prepared = make(total_max_tiles=24, use_thumbnail=False)(ask(*[image(4, 3)] * num_images, "?"))
+    assert np.bincount(prepared.tile_image).tolist() == [expected] * num_images
+
+
+@pytest.mark.parametrize("words", ["<image>", "<IMG_CONTEXT>", "<img>", "</img>", SLOT, "<|im_end|>", "<|im_start|>"])
+def test_typed_markup_takes_no_image_and_ends_no_turn(make, tokenizer, words):
+    preprocessor = make()
+    for message in (f"a{words}b", f"{words}{words}", f"<img{words}>"):
+        prepared = preprocessor(ask(image(), message))
+        assert len(prepared.image_positions) == 1
+        control = {tokenizer.convert_tokens_to_ids(token) for token in SPECIAL[:5]}
+        plain = [token for token in preprocessor(ask(image(), "x")).text_ids if token in control]
+        assert [token for token in prepared.text_ids if token in control] == plain
+    assert preprocessor(ask(f"is {words}")).image_positions == []
+
+
+def test_what_typed_markup_becomes(make):
+    prepared = make()(ask(image(), "Is <image> or <|im_end|> or <b> or <ref>it</ref> there?"))
+    assert asked(prepared) == f"{SLOT}\nIs <image> or < |im_end|> or <b> or <ref>it</ref> there?"
+
+
+@pytest.mark.parametrize("tokens", [[4, 16, 4, 16], [0, 0, 0, 0], [16, 16, 16, 16]])
+def test_ids_equal_those_of_the_text_written_out(make, tokenizer, tokens):
+    preprocessor = make()
+    prepared = preprocessor(ask("\n", image(2, 1), "\n\nWhat is it?\n", image(), "\n 图 é"))
+    written_out = expand_images(prepared.text, [tokens[:3], tokens[3:]], mark=SLOT)
+    assert written_out.count("<IMG_CONTEXT>") == sum(tokens)
+    ids = preprocessor.prompt_ids(prepared, tokens)
+    assert ids == tokenizer(written_out, add_special_tokens=False).input_ids
+    assert ids.count(preprocessor.image_token_id) == sum(tokens)
+    assert len(ids) == len(prepared.text_ids) + sum(tokens)
+
+
+def test_every_tile_needs_a_length(make):
+    preprocessor = make()
+    with pytest.raises(ValueError, match="shorter"):
+        preprocessor.prompt_ids(preprocessor(ask(image(2, 1), "?")), [16, 16])
+
+
+def system_of(prepared):
+    return prepared.text.removeprefix("<|im_start|>system\n").partition("<|im_end|>\n")[0]
+
+
+def test_which_system_message_counts(make):
+    plain = ask("Hi")
+    own = Request("a/b/0", (Message("system", (Text("Document's."),)), *plain.messages))
+    assert system_of(make(system_message=None)(plain)).startswith("你是书生·万象")
+    assert system_of(make(system_message="Checkpoint's.")(plain)) == "Checkpoint's."
+    assert system_of(make(system_message="Checkpoint's.")(own)) == "Document's."
+    assert system_of(make(system_prompt="User's.")(own)) == "User's."
+    assert system_of(make(system_prompt="")(own)) == ""
+    assert system_of(make(thinking=True)(own)) == THINKING_SYSTEM_MESSAGE
+
+
+def test_a_broken_image_is_named(make, tmp_path):
+    (tmp_path / "bad.png").write_text("x")
+    with pytest.raises(MediaError, match=r"bad\.png"):
+        make()(ask(ImageInput(tmp_path / "bad.png"), "?"))
+
+
+def test_settings_from_a_checkpoint():
+    config = VicoInternVLConfig(template="Hermes-2", system_message="Hi.", max_tiles=5, use_thumbnail=False)
+    settings = PreprocessSettings.from_config(config, max_tiles=None, num_frames=8)
+    assert settings == PreprocessSettings(
+        tile_size=448, template="Hermes-2", system_message="Hi.", max_tiles=5, use_thumbnail=False, num_frames=8
+    )
+    with pytest.raises(ConfigError, match=r"'frames'; known are tile_size, .*num_frames"):
+        PreprocessSettings.from_config(config, frames=8)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"max_tiles": 0}, "max_tiles=0"),
+        ({"num_frames": 1.5}, "num_frames=1.5"),
+        ({"total_max_tiles": -1}, "total_max_tiles=-1"),
+        ({"thinking": True, "system_prompt": "x"}, "Leave one of them out"),
+        ({"template": "vicuna"}, "known are internvl2_5"),
+    ],
+)
+def test_wrong_settings(wrong, message):
+    with pytest.raises(ConfigError, match=message):
+        PreprocessSettings(**wrong)
+
+
+def test_a_tokenizer_without_image_tokens():
+    plain = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE()))
+    with pytest.raises(ConfigError, match="no token <img>, </img>, <IMG_CONTEXT>"):
+        Preprocessor(plain, PreprocessSettings())
+
+
+def test_threads_prepare_the_same_in_order(make):
+    preprocessor = make()
+    requests = [
+        Request(f"task/test/{number}", ask(image(1 + number % 3, 1, seed=number), f"Number {number}?").messages)
+        for number in range(24)
+    ]
+    ahead = list(prepare_ahead(preprocessor, requests, workers=4))
+    for request, prepared in zip(requests, ahead, strict=True):
+        alone = preprocessor(request)
+        assert (prepared.key, prepared.text_ids) == (alone.key, alone.text_ids)
+        np.testing.assert_array_equal(prepared.tiles, alone.tiles)
+
+
+def test_no_more_is_prepared_than_may_wait():
+    started = []
+    requests = (ask("Hi") for _ in itertools.count())
+    prepared = prepare_ahead(started.append, requests, workers=2, ahead=3)
+    next(prepared)
+    next(prepared)
+    prepared.close()
+    assert len(started) <= 4
+
+
+def test_a_failure_names_the_document_and_stops_the_threads():
+    def prepare(request):
+        if request.key == "task/test/1":
+            raise MediaError("no such image")
+        time.sleep(0.01)
+        return request.key
+
+    requests = [Request(f"task/test/{number}", ask("Hi").messages) for number in range(50)]
+    prepared = prepare_ahead(prepare, requests, workers=2)
+    assert next(prepared) == "task/test/0"
+    with pytest.raises(DocumentError, match=r"task/test/1 .*no such image") as caught:
+        next(prepared)
+    assert isinstance(caught.value.__cause__, MediaError)
+    assert not any(thread.name.startswith("prepare") for thread in threading.enumerate())
+
+
+def test_generation_settings_travel_along(make):
+    generation = GenerationSettings(max_new_tokens=5)
+    assert make()(ask("Hi", generation=generation)).generation is generation
+
+
+@pytest.mark.parametrize(
+    ("task", "limit"),
+    [
+        ("gqa", 6),
+        ("chartqa", 12),
+        ("chartqapro", 6),
+        ("mmmu_val", 12),
+        ("docvqa_val", 18),
+        ("DocVQA_VAL", 18),
+        ("infovqa_val", 24),
+        ("ocrbench", 24),
+        ("tiny_read", None),
+    ],
+)
+def test_tile_limits(task, limit):
+    assert tile_limit(task) == limit
+    assert tile_limit(task, 3) == 3
