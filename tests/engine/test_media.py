@@ -145,7 +145,23 @@ def test_sound_only(tmp_path):
         read_frames(tmp_path / "a.wav", 4)
 
 
-@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+def test_frames_that_an_edit_list_hides(tmp_path, write_video, shown):
+    path = write_video(tmp_path / "clip.mp4", 30)
+    options = {"avoid_negative_ts": "disabled", "use_editlist": "1"}
+    with av.open(str(path)) as source, av.open(str(tmp_path / "cut.mp4"), "w", options=options) as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(source.streams.video[0]):
+            if packet.size:
+                packet.pts, packet.dts = packet.pts - 8 * packet.duration, packet.dts - 8 * packet.duration
+                packet.stream = stream
+                target.mux(packet)
+    with av.open(str(tmp_path / "cut.mp4")) as container:
+        assert container.streams.video[0].frames == 30  # what the file says
+    assert shown(read_frames(tmp_path / "cut.mp4", 64)) == list(range(8, 30))
+    assert shown(read_frames(tmp_path / "cut.mp4", 3)) == [11, 18, 25]  # segments of 21 / 3 = 7 from frame 8
+
+
+@pytest.mark.parametrize("share", [0.2, 0.4, 0.6, 0.9])
 def test_a_cut_off_video(tmp_path, share, write_video):
     content = write_video(tmp_path / "clip.avi", 30).read_bytes()
     (tmp_path / "cut.avi").write_bytes(content[: int(len(content) * share)])

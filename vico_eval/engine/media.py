@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -15,8 +16,8 @@ from PIL import Image, UnidentifiedImageError
 
 from vico_eval.errors import MediaError
 
-# Containers often count a frame or two that can't be decoded; more than this share missing is a broken file.
-_MISSING_FRAMES = 0.02
+# Share of a video's stated length that may be missing at its end, where that is more than two frames.
+_MISSING_SHARE = 0.02
 
 
 def load_image(source: Image.Image | str | Path | bytes) -> Image.Image:
@@ -99,27 +100,49 @@ def read_frames(
         first = 0 if start_s is None else round(start_s * fps)
         last = None if end_s is None else round(end_s * fps)
         wanted = frame_indices(total, num_frames, first=first, last=last)
-        frames, decoded = _decode(container, stream, wanted)
-    if len(frames) < len(wanted):
-        if not frames or total - decoded > max(2, _MISSING_FRAMES * total):
-            raise MediaError(f"The video {name} is cut off: {decoded} of {total} frames can be decoded.")
-        frames += [frames[-1]] * (len(wanted) - len(frames))
-    return frames
+        decoded = _decode(container, stream, wanted)
+        if len(decoded.frames) < len(wanted):
+            if decoded.num_decoded == 0 or _is_cut_off(stream, decoded, total):
+                raise MediaError(
+                    f"The video {name} is cut off: {decoded.num_decoded} of {total} frames can be decoded."
+                )
+            # A clip cut without encoding it anew counts frames that its edit list hides: take those there are.
+            container.seek(0)
+            wanted = frame_indices(decoded.num_decoded, num_frames, first=first, last=last)
+            decoded = _decode(container, stream, wanted)
+    return decoded.frames
 
 
-def _decode(
-    container: av.container.InputContainer, stream: av.VideoStream, wanted: list[int]
-) -> tuple[list[Image.Image], int]:
-    """The wanted frames (ascending indices) as far as there are any, and how many frames were decoded."""
+class _Decoded(NamedTuple):
+    frames: list[Image.Image]
+    num_decoded: int
+    """Frames that were decoded, wanted or not."""
+    end_s: float
+    """When the last of them starts."""
+
+
+def _decode(container: av.container.InputContainer, stream: av.VideoStream, wanted: list[int]) -> _Decoded:
+    """The wanted frames (ascending indices), as far as there are any."""
     remaining = set(wanted)
-    frames, decoded = [], 0
+    frames, num_decoded, end_s = [], 0, 0.0
     for index, frame in enumerate(container.decode(stream)):
-        decoded = index + 1
+        num_decoded, end_s = index + 1, frame.time or 0.0
         if index in remaining:
             frames.append(Image.fromarray(frame.to_ndarray(format="rgb24")))
             if index == wanted[-1]:
                 break
-    return frames, decoded
+    return _Decoded(frames, num_decoded, end_s)
+
+
+def _is_cut_off(stream: av.VideoStream, decoded: _Decoded, total: int) -> bool:
+    """Whether the picture ends long before the stream says: in time, or in frames where no duration is stated."""
+    if not stream.duration or not stream.time_base:
+        return total - decoded.num_decoded > max(2, _MISSING_SHARE * total)
+    duration_s = float(stream.duration * stream.time_base)
+    start_s = float((stream.start_time or 0) * stream.time_base)
+    frame_s = float(1 / stream.average_rate) if stream.average_rate else 0.0
+    missing_s = start_s + duration_s - (decoded.end_s + frame_s)
+    return missing_s > max(2 * frame_s, _MISSING_SHARE * duration_s)
 
 
 def _count_packets(container: av.container.InputContainer, stream: av.VideoStream) -> int:
