@@ -175,9 +175,11 @@ class Canvas:
             busy = busy[region]
         if height > busy.shape[0] or width > busy.shape[1]:
             raise NoRoomError
-        taken: np.ndarray = busy
-        if (height, width) != (1, 1):
-            taken = np.lib.stride_tricks.sliding_window_view(busy, (height, width)).any(axis=(2, 3))
+        taken = (
+            np.lib.stride_tricks.sliding_window_view(busy, (height, width))
+            .reshape(busy.shape[0] - height + 1, busy.shape[1] - width + 1, -1)
+            .any(axis=-1)
+        )
         free = np.flatnonzero(~taken)
         if not len(free):
             raise NoRoomError
