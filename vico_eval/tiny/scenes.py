@@ -274,7 +274,8 @@ def _draw_presence(rng: np.random.Generator, columns: int, rows: int) -> _Drawin
         else:
             shape, colour = _pair(rng, drawn, present=present)
             thing = f"{colour} {shape}"
-        questions.append(Question(f"Is there a {thing}?", "yes" if present else "no"))
+        article = "an" if thing[0] in "o8" else "a"
+        questions.append(Question(f"Is there {article} {thing}?", "yes" if present else "no"))
     # Two questions may draw the same thing.
     return _Drawing([canvas], list(dict.fromkeys(questions)))
 
