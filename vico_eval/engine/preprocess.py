@@ -22,7 +22,6 @@ from vico_eval.engine.requests import GenerationSettings, ImageInput, Message, R
 from vico_eval.errors import ConfigError, DocumentError
 from vico_eval.internvl.prompts import IMAGE_END, IMAGE_START, IMAGE_TOKEN, THINKING_SYSTEM_MESSAGE, get_template
 from vico_eval.internvl.tiling import tile_image
-
 from vico_eval.methods.parts import TilingSettings
 
 if TYPE_CHECKING:

@@ -83,7 +83,7 @@ def find_checkpoint(pretrained: str) -> Checkpoint:
     try:
         values = json.loads(config_file.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{config_file} can't be read as JSON: {error}. Download the checkpoint again.") from error
+        raise CheckpointError(f"{config_file} can't be read as JSON: {error}. Download it again.") from error
     weights = _weights(folder)
     return Checkpoint(
         name=pretrained, folder=folder, config=from_checkpoint_config(values, frozenset(weights)), weights=weights
@@ -109,7 +109,7 @@ def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
             f"the tokenizer in {checkpoint.folder} has no {IMAGE_TOKEN} token. Copy the tokenizer files (with "
             "added_tokens.json) from the same InternVL release."
         )
-    return tokenizer  # type: ignore[no-any-return]
+    return tokenizer
 
 
 def load_model(
@@ -141,7 +141,7 @@ def load_model(
     if attn_implementation not in ATTENTION:
         raise ConfigError(f"unknown attn_implementation {attn_implementation!r}; known: {', '.join(ATTENTION)}.")
     try:
-        model, info = VicoInternVL.from_pretrained(
+        loaded: Any = VicoInternVL.from_pretrained(
             checkpoint.folder,
             config=checkpoint.config,
             dtype=_dtype(dtype),
@@ -155,13 +155,17 @@ def load_model(
     except ImportError as error:  # flash-attn asked for and not installed
         raise ConfigError(f"attn_implementation={attn_implementation!r} can't be used here: {error}") from error
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"the weights in {checkpoint.folder} can't be read: {error}. Download them again.") from error
-    _refuse_wrong_weights(checkpoint, info)
+        raise CheckpointError(
+            f"the weights in {checkpoint.folder} can't be read: {error}. Download them again."
+        ) from error
+    model: VicoInternVL = loaded[0]
+    _refuse_wrong_weights(checkpoint, loaded[1])
     if donor is not None:
         _adopt(model, donor, dtype=dtype, attn_implementation=attn_implementation)
     if device is not None:
-        model = model.to(device)
-    return model.eval()  # type: ignore[no-any-return]
+        model.to(torch.device(device))  # type: ignore[arg-type]
+    model.eval()  # type: ignore[no-untyped-call]
+    return model
 
 
 def check_device(device: str | None) -> None:
@@ -203,8 +207,8 @@ def _locate(pretrained: str) -> Path:
         return Path(snapshot_download(pretrained, allow_patterns=HUB_FILES))
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
         raise CheckpointError(
-            f"{pretrained!r} is not in the local hub cache and can't be downloaded: no network (or HF_HUB_OFFLINE is set). "
-            "Connect, or download it elsewhere and give its folder."
+            f"{pretrained!r} is not in the local hub cache and can't be downloaded: no network, or HF_HUB_OFFLINE is "
+            "set. Connect, or download it elsewhere and give its folder."
         ) from error
     except (HfHubHTTPError, HFValidationError) as error:
         raise CheckpointError(
@@ -222,8 +226,8 @@ def _weights(folder: Path) -> dict[str, Path]:
         missing = sorted({name for name in weight_map.values() if not (folder / name).is_file()})
         if missing:
             raise CheckpointError(
-                f"{folder} is half a checkpoint: {len(missing)} of {len(set(weight_map.values()))} weight files named in "
-                f"{INDEX} are missing: {_named(missing)}. Download them into that folder."
+                f"{folder} is half a checkpoint: {len(missing)} of the {len(set(weight_map.values()))} weight files "
+                f"that {INDEX} names are missing: {_named(missing)}. Download them into that folder."
             )
         return {tensor: folder / file for tensor, file in weight_map.items()}
     single = folder / SINGLE
@@ -262,7 +266,9 @@ def _adopt(model: VicoInternVL, donor: Checkpoint, *, dtype: str, attn_implement
     ours, theirs = model.config, given.config
     for name in ("hidden_size", "image_size", "patch_size"):
         if getattr(ours.vision_config, name) != getattr(theirs.vision_config, name):
-            raise CheckpointError(f"{donor.name!r} has another vision encoder ({name}); give the ViCO model of the same size.")
+            raise CheckpointError(
+                f"{donor.name!r} has another vision encoder ({name}); give the ViCO model of the same size."
+            )
     if ours.text_config.hidden_size != theirs.text_config.hidden_size:
         raise CheckpointError(f"{donor.name!r} has a decoder of another width; give the ViCO model of the same size.")
     near = next(model.connector_high.parameters())

@@ -10,7 +10,7 @@ Three kinds of `config.json` are understood:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
@@ -49,7 +49,7 @@ class VicoInternVLConfig(PreTrainedConfig):
     """
 
     model_type = "vico_internvl"
-    sub_configs = {"vision_config": InternVLVisionConfig, "text_config": AutoConfig}
+    sub_configs: ClassVar[dict[str, type]] = {"vision_config": InternVLVisionConfig, "text_config": AutoConfig}
 
     def __init__(
         self,
@@ -99,12 +99,12 @@ class VicoInternVLConfig(PreTrainedConfig):
     @property
     def tile_size(self) -> int:
         """Side of a tile in px."""
-        return int(self.vision_config.image_size[0])
+        return _side(self.vision_config.image_size)
 
     @property
     def vit_grid(self) -> int:
         """Vision tokens along one side of a tile."""
-        return self.tile_size // int(self.vision_config.patch_size[0])
+        return self.tile_size // _side(self.vision_config.patch_size)
 
     @property
     def num_high_tokens(self) -> int:
@@ -115,6 +115,11 @@ class VicoInternVLConfig(PreTrainedConfig):
     def num_low_tokens(self) -> int:
         """Visual tokens of a compressed tile."""
         return int(self.vit_grid * self.downsample_ratio / 2) ** 2
+
+
+def _side(size: int | list[int] | tuple[int, ...]) -> int:
+    """Side of a square in px, which transformers writes once or for height and width."""
+    return size if isinstance(size, int) else size[0]
 
 
 def decoder_config(values: Mapping[str, Any]) -> PreTrainedConfig:
@@ -167,7 +172,9 @@ def _from_released(values: Mapping[str, Any], tensor_names: frozenset[str]) -> V
         ours: values[ours] for ours in ("flash_relative_threshold", "flash_absolute_threshold") if ours in values
     }
     if "llm_config" not in values or "vision_config" not in values:
-        raise CheckpointError("config.json has no llm_config or no vision_config; expected both, as InternVL writes them.")
+        raise CheckpointError(
+            "config.json has no llm_config or no vision_config; expected both, as InternVL writes them."
+        )
     return VicoInternVLConfig(
         vision_config=_released_vision(values["vision_config"]),
         text_config=decoder_config(values["llm_config"]),
@@ -207,7 +214,8 @@ def _released_vision(values: Mapping[str, Any]) -> InternVLVisionConfig:
 def _from_hf(values: Mapping[str, Any]) -> VicoInternVLConfig:
     if values.get("vision_feature_layer", -1) != -1:
         raise CheckpointError(
-            f"config.json says vision_feature_layer {values['vision_feature_layer']}; only -1, the last layer, is supported."
+            f"config.json says vision_feature_layer {values['vision_feature_layer']}; only the last layer (-1) is "
+            "supported."
         )
     return VicoInternVLConfig(
         vision_config=values.get("vision_config"),

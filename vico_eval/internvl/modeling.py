@@ -6,6 +6,7 @@ tile's side; C = vision width; D = decoder width; M = visual tokens in the call;
 
 from __future__ import annotations
 
+from os import PathLike
 from typing import Any, NamedTuple
 
 import torch
@@ -45,7 +46,7 @@ class VicoInternVL(PreTrainedModel):
     _supports_flash_attn_2 = True
     _supports_flex_attn = True
     supports_gradient_checkpointing = True
-    _keys_to_ignore_on_load_unexpected = [DEAD_ROUTER_WEIGHTS]
+    _keys_to_ignore_on_load_unexpected = [DEAD_ROUTER_WEIGHTS]  # noqa: RUF012
 
     def __init__(self, config: VicoInternVLConfig) -> None:
         super().__init__(config)
@@ -55,12 +56,14 @@ class VicoInternVL(PreTrainedModel):
         self.vision_tower = InternVLVisionModel._from_config(config.vision_config)
         self.connector_high = HighConnector(vision_width, decoder_width, block, config.ps_version)
         self.connector_low = (
-            LowConnector(vision_width, decoder_width, 2 * block, config.ps_version) if config.has_low_connector else None
+            LowConnector(vision_width, decoder_width, 2 * block, config.ps_version)
+            if config.has_low_connector
+            else None
         )
         self.router = Router(vision_width, config.router_num_heads) if config.has_router else None
         self.image_router = Router(vision_width, config.router_num_heads) if config.has_image_router else None
         self.language_model = AutoModelForCausalLM.from_config(config.text_config)
-        self.post_init()
+        self.post_init()  # type: ignore[no-untyped-call]
 
     @property
     def num_high_tokens(self) -> int:
@@ -72,9 +75,14 @@ class VicoInternVL(PreTrainedModel):
         """Visual tokens of a compressed tile."""
         return self.config.num_low_tokens
 
-    def get_input_embeddings(self) -> nn.Module:
+    def get_input_embeddings(self) -> nn.Embedding:
         """The decoder's token embedding."""
         return self.language_model.get_input_embeddings()  # type: ignore[no-any-return]
+
+    @property
+    def decoder_device(self) -> torch.device:
+        """Where prompts are to be put; under a device map the model's parts lie on several."""
+        return self.get_input_embeddings().weight.device
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         """Replace the decoder's token embedding."""
@@ -169,14 +177,14 @@ class VicoInternVL(PreTrainedModel):
             inputs_embeds=self.embed(input_ids, visual_tokens), attention_mask=attention_mask, **generation
         )
 
-    def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
+    def save_pretrained(self, save_directory: str | PathLike[Any], **kwargs: Any) -> None:  # type: ignore[override]
         """Save in this package's own layout, whichever layout the weights were loaded from."""
         kwargs.setdefault("save_original_format", False)
         super().save_pretrained(save_directory, **kwargs)
 
     def _no_visual_tokens(self) -> Tensor:
         embedding = self.get_input_embeddings().weight
-        return embedding.new_zeros(0, embedding.shape[1])  # type: ignore[operator, no-any-return]
+        return embedding.new_zeros(0, embedding.shape[1])
 
 
 register_checkpoint_conversion_mapping(VicoInternVL.__name__, conversions(), overwrite=True)

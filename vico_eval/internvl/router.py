@@ -94,8 +94,7 @@ class Router(nn.Module):
 
     def p_compress(self, vit_tokens: Tensor) -> Tensor:
         """Probability of "compress" per tile, [tiles], in the model's dtype."""
-        logits: Tensor = self(vit_tokens)
-        return logits.softmax(dim=-1)[:, 0]
+        return torch.softmax(self(vit_tokens), dim=-1)[:, 0]
 
 
 def compress_tiles(p_compress: Tensor, relative: float | None, absolute: float) -> Tensor:

@@ -1,0 +1,17 @@
+"""What lmms-eval learns of this package at start-up: names and where the classes are. Imports neither torch nor
+transformers."""
+
+from __future__ import annotations
+
+from lmms_eval.models.registry_v2 import ModelManifest
+
+from vico_eval.methods.registry import method_names
+
+MODELS = "vico_eval.adapters.lmms_models"
+COMBINED = "compressed_internvl"
+
+
+def manifests() -> list[ModelManifest]:
+    """One model `<method>_internvl` for every method, and `compressed_internvl`, which takes `method=`."""
+    named = [ModelManifest(f"{name}_internvl", chat_class_path=f"{MODELS}.{name}") for name in method_names()]
+    return [*named, ModelManifest(COMBINED, chat_class_path=f"{MODELS}.CompressedInternVL")]

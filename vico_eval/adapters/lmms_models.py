@@ -1,0 +1,155 @@
+"""InternVL with a compression method behind lmms-eval's chat interface.
+
+`vico_eval.adapters.lmms_models.<method>` is the model class of a method: lmms-eval asks for it by that path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import yaml
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts
+from lmms_eval.api.model import lmms
+from lmms_eval.protocol import ChatMessages
+from loguru import logger
+
+from vico_eval.adapters.run_folder import RunFolder, run_record
+from vico_eval.engine.account import TokenAccount
+from vico_eval.engine.engine import Answer
+from vico_eval.engine.loading import open_engine
+from vico_eval.engine.requests import GenerationSettings, ImageInput, Message, Request, Text, VideoInput
+from vico_eval.engine.tile_limits import tile_limit
+from vico_eval.errors import ConfigError
+from vico_eval.methods.registry import method_names
+from vico_eval.paths import models_dir
+
+
+class AccountedTokens(TokenCounts):  # type: ignore[misc]
+    """lmms-eval's token counts that carry the whole account into its samples file."""
+
+    def __init__(self, account: TokenAccount) -> None:
+        super().__init__(
+            input_tokens=account.text_tokens + account.visual_tokens, output_tokens=account.generated_tokens
+        )
+        self.account = account
+
+    def to_dict(self) -> dict[str, Any]:
+        """lmms-eval's counts, and ours under `account`."""
+        return {**super().to_dict(), "account": self.account.to_dict()}
+
+
+class CompressedInternVL(lmms):  # type: ignore[misc]
+    """`--model compressed_internvl --model_args pretrained=...,method=...`.
+
+    Arguments are the fields of `vico_eval.engine.loading.EngineSettings`, those of the method, and `record_dir`. One
+    that nobody knows is an error; lmms-eval itself would swallow it.
+    """
+
+    is_simple = False
+
+    method_name: str | None = None
+    """Fixed by the classes that stand for one method."""
+
+    def __init__(
+        self,
+        batch_size: int | str = 1,
+        max_batch_size: int | None = None,
+        device: str | None = None,
+        record_dir: str | None = None,
+        **arguments: Any,
+    ) -> None:
+        super().__init__()
+        if max_batch_size is not None:
+            raise ConfigError("max_batch_size only belongs to --batch_size auto, which is not supported; drop it.")
+        if not str(batch_size).isdigit():
+            raise ConfigError(f"batch_size is {batch_size!r}; expected a whole number of documents.")
+        if self.method_name is not None:
+            if "method" in arguments:
+                raise ConfigError(
+                    f"--model {self.method_name}_internvl takes no method=; --model compressed_internvl does."
+                )
+            arguments["method"] = self.method_name
+        if "pretrained" not in arguments:
+            raise ConfigError("no checkpoint was given; expected --model_args pretrained=FOLDER_OR_HUB_ID,...")
+        self.accelerator = Accelerator()
+        self._rank = self.accelerator.process_index
+        self._world_size = self.accelerator.num_processes
+        if device is None and self._world_size > 1:
+            device = str(self.accelerator.device)
+        opened = open_engine(
+            {**arguments, "batch_size": int(batch_size), "device": device}, show_progress=self._rank == 0
+        )
+        self._engine = opened.engine
+        self._max_tiles = opened.settings.max_tiles
+        self._run = RunFolder(self._run_path(record_dir, opened.method.name), self._rank)
+        self._run.write_record(
+            run_record(opened, title=_title(opened.method.name), harness="lmms-eval", num_processes=self._world_size)
+        )
+        logger.info(f"record and token accounts of this run: {self._run.folder}")
+
+    def generate_until(self, requests: list[Instance]) -> list[GenerationResult]:
+        """Answers in the order of `requests`, each with its account."""
+
+        def keep(answer: Answer) -> None:
+            self._run.add(answer.key, answer.account)
+
+        answers = self._engine.answer([self._request(instance) for instance in requests], on_answer=keep)
+        return [GenerationResult(answer.text, AccountedTokens(answer.account)) for answer in answers]
+
+    def generate_until_multi_round(self, requests: list[Instance]) -> list[str]:
+        """Not offered: no benchmark of the tables asks in rounds."""
+        raise ConfigError("this model answers single-round tasks only; choose tasks of type generate_until.")
+
+    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
+        """Not offered: all benchmarks of the tables generate."""
+        raise ConfigError("this model generates answers and scores none; choose tasks of type generate_until.")
+
+    def _request(self, instance: Instance) -> Request:
+        _, doc_to_messages, gen_kwargs, doc_id, task, split = instance.args
+        messages = ChatMessages(messages=doc_to_messages(self.task_dict[task][split][doc_id])).messages
+        return Request(
+            key=f"{task}/{split}/{doc_id}",
+            messages=tuple(Message(message.role, tuple(map(_part, message.content))) for message in messages),
+            generation=GenerationSettings.from_gen_kwargs(gen_kwargs),
+            max_tiles=tile_limit(task, self._max_tiles),
+        )
+
+    def _run_path(self, record_dir: str | None, method: str) -> Path:
+        if record_dir is not None:
+            return Path(record_dir)
+        # All processes of a run share a folder, and only one clock may name it.
+        name = [f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-{method}"]
+        if self._world_size > 1:
+            broadcast_object_list(name)
+        return Path("runs") / name[0]
+
+
+def _part(content: Any) -> Text | ImageInput | VideoInput:
+    if content.type == "text":
+        return Text(content.text)
+    if content.type == "image":
+        return ImageInput(content.url)
+    if content.type == "video":
+        return VideoInput(content.url, start_s=content.start_time, end_s=content.end_time)
+    raise ConfigError(f"a document holds {content.type}; this model takes text, images and video.")
+
+
+def _title(method: str) -> str:
+    """The row's title on the method's model card; the method's name where it has none."""
+    card = models_dir() / "systems" / f"{method}.yaml"
+    if not card.is_file():
+        return method
+    values: Mapping[str, Any] = yaml.safe_load(card.read_text(encoding="utf-8"))
+    return str(values["title"])
+
+
+def __getattr__(name: str) -> type[CompressedInternVL]:
+    """The model class of method `name`, so that a new method needs no class here."""
+    if name not in method_names():
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return type(f"{name}_internvl", (CompressedInternVL,), {"method_name": name, "__module__": __name__})

@@ -1,0 +1,83 @@
+"""What a run leaves beside the harness's own output: a record of its conditions, and every document's account.
+
+lmms-eval drops token counts when its response cache answers, so accounts are kept here too, by task and document.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import IO, Any
+
+from vico_eval.engine.account import TokenAccount
+from vico_eval.engine.loading import Opened
+from vico_eval.errors import OutputError
+
+RECORDED_VERSIONS = ("vico-eval", "torch", "transformers", "lmms-eval", "accelerate", "Pillow", "av", "datasets")
+
+
+class RunFolder:
+    """The folder of one run. Every process writes its own file of accounts; the first one writes the record."""
+
+    def __init__(self, folder: Path, rank: int = 0) -> None:
+        """Raises OutputError if the folder can't be made or written."""
+        self.folder = folder
+        self._rank = rank
+        self._file: IO[str] | None = None
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            # A new run starts its file anew: accounts of an older one would be taken for its own.
+            self._file = (folder / f"accounts.rank{rank}.jsonl").open("w", encoding="utf-8")
+        except OSError as error:
+            raise OutputError(
+                f"the run's folder {folder} can't be written: {error}. Pass another record_dir."
+            ) from error
+
+    def write_record(self, record: dict[str, Any]) -> None:
+        """`record.json`, by the first process only."""
+        if self._rank == 0:
+            (self.folder / "record.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+    def add(self, key: str, account: TokenAccount) -> None:
+        """One document's account; `key` is `task/split/number`."""
+        assert self._file is not None
+        task, split, number = key.rsplit("/", 2)
+        line = {"task": task, "split": split, "doc_id": int(number), "account": account.to_dict()}
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+
+
+def run_record(opened: Opened, *, title: str, harness: str, num_processes: int) -> dict[str, Any]:
+    """The conditions of a run: what a number needs beside it to be reported."""
+    engine = opened.engine
+    versions = {name.replace("-", "_").lower(): version(name) for name in RECORDED_VERSIONS}
+    return {
+        "version": 1,
+        "system": opened.method.name,
+        "title": title,
+        "command": sys.argv,
+        "versions": versions | {"python": platform.python_version()},
+        "checkpoint": opened.checkpoint.identity(),
+        "donor": opened.donor.identity() if opened.donor is not None else None,
+        "method": opened.method.name,
+        "method_args": opened.method.arguments(),
+        "settings": {
+            "batch_size": opened.settings.batch_size,
+            "max_tiles": opened.settings.max_tiles,
+            "total_max_tiles": opened.settings.total_max_tiles,
+            "num_frames": opened.settings.num_frames,
+            "label_images": opened.settings.label_images,
+            "system_prompt": opened.settings.system_prompt,
+            "thinking": opened.settings.thinking,
+        },
+        "dtype": str(engine.model.dtype).removeprefix("torch."),
+        "attention": opened.settings.attn_implementation,
+        "device": str(engine.model.decoder_device),
+        "num_processes": num_processes,
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "harness": harness,
+    }

@@ -1,0 +1,42 @@
+"""What a request cost, in tokens. Every ratio that is reported comes from these counts, never from a setting."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenAccount:
+    """Counts of one request."""
+
+    tiles: int
+    """Tiles of all its images, thumbnails and frames included."""
+
+    compressed_tiles: int
+    """Those that went through the low connector."""
+
+    visual_tokens: int
+    """Visual tokens at the decoder's input."""
+
+    visual_tokens_uncompressed: int
+    """What they would be with every tile at full length."""
+
+    visual_tokens_per_layer: tuple[int, ...]
+    """Visual tokens that each decoder layer works on in prefill."""
+
+    text_tokens: int
+    """The rest of the prompt, chat markup included."""
+
+    generated_tokens: int
+    """End of text included."""
+
+    p_compress: tuple[float, ...] | None = None
+    """The router's score of every tile, where there is one."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists and numbers, as they are written to disk."""
+        values = asdict(self)
+        values["visual_tokens_per_layer"] = list(self.visual_tokens_per_layer)
+        values["p_compress"] = None if self.p_compress is None else list(self.p_compress)
+        return values

@@ -1,0 +1,270 @@
+"""Requests in, answers with their token accounts out, in batches across documents.
+
+A batch goes through four steps: read and tile (threads, ahead of the model), encode all tiles of all documents at once,
+route each request on its own, generate for a left-padded batch of prompts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from itertools import islice
+from typing import Any
+
+import torch
+from loguru import logger
+from torch import Tensor
+from tqdm import tqdm
+from transformers import PreTrainedTokenizerBase
+
+from vico_eval.engine.account import TokenAccount
+from vico_eval.engine.preprocess import Prepared, Preprocessor, prepare_ahead
+from vico_eval.engine.requests import GenerationSettings, Request
+from vico_eval.errors import DocumentError
+from vico_eval.internvl.modeling import VicoInternVL
+from vico_eval.internvl.tiling import normalise
+from vico_eval.methods.parts import RequestTiles
+from vico_eval.methods.registry import Method
+
+VISION_TILES = 64
+"""Tiles that go through the vision encoder at once; bounds its memory, not the batch."""
+
+WINDOW = 8
+"""Batches whose requests are sorted by length together: less padding, and memory stays bounded."""
+
+# What a model, a tokenizer or a decoder can raise for one bad document (out of memory is a RuntimeError).
+FAILURES = (RuntimeError, ValueError, IndexError, KeyError, TypeError, AssertionError, OSError)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model said to one request, and what it cost."""
+
+    key: str
+    text: str
+    account: TokenAccount
+
+
+@dataclass
+class _Routed:
+    """A prepared request whose tiles have become visual tokens."""
+
+    prepared: Prepared
+    visual_tokens: Tensor
+    counts: list[int]
+    compressed: list[bool]
+    p_compress: list[float] | None
+    input_ids: list[int] = field(default_factory=list)
+
+
+class Engine:
+    """A loaded model with one method, answering requests."""
+
+    def __init__(
+        self,
+        model: VicoInternVL,
+        tokenizer: PreTrainedTokenizerBase,
+        preprocessor: Preprocessor,
+        method: Method,
+        *,
+        batch_size: int = 1,
+        show_progress: bool = True,
+    ) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.preprocessor = preprocessor
+        self.method = method
+        self.batch_size = batch_size
+        self.show_progress = show_progress
+        self._stop_ids = self._find_stop_ids()
+        self._pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self._stop_ids[0]
+
+    def answer(self, requests: Sequence[Request], on_answer: Callable[[Answer], None] | None = None) -> list[Answer]:
+        """Answers in the order of `requests`.
+
+        Requests with the same generation settings share batches. A batch that fails is run again document by document;
+        a document that fails twice ends the run.
+
+        Args:
+            requests: any number; images are opened shortly before they are needed.
+            on_answer: called with each answer as soon as it is there.
+
+        Raises:
+            DocumentError: a document that can't be read or answered; names it.
+        """
+        answers: list[Answer | None] = [None] * len(requests)
+        progress = tqdm(total=len(requests), unit="doc", desc=self.method.name, disable=not self.show_progress)
+        with progress:
+            for settings, numbers in _by_generation(requests).items():
+                for batch in self._batches([requests[number] for number in numbers], numbers):
+                    prepared = [entry for _, entry in batch]
+                    for (number, _), answer in zip(batch, self._answer_or_retry(prepared, settings), strict=True):
+                        answers[number] = answer
+                        if on_answer is not None:
+                            on_answer(answer)
+                    progress.update(len(batch))
+        return [answer for answer in answers if answer is not None]
+
+    def _batches(self, requests: Sequence[Request], numbers: Sequence[int]) -> Iterator[list[tuple[int, Prepared]]]:
+        """Batches of (number of the request, prepared request), of similar lengths where there is a choice."""
+        ahead = prepare_ahead(self.preprocessor, requests, ahead=2 * self.batch_size + 2)
+        numbered = zip(numbers, ahead, strict=True)
+        # Sorting makes no batch of one better, and a window would only hold tiles in memory.
+        window = self.batch_size * (WINDOW if self.batch_size > 1 else 1)
+        while entries := list(islice(numbered, window)):
+            entries.sort(key=lambda entry: (len(entry[1].tiles), len(entry[1].text_ids)))
+            for start in range(0, len(entries), self.batch_size):
+                yield entries[start : start + self.batch_size]
+
+    def _answer_or_retry(self, batch: Sequence[Prepared], settings: GenerationSettings) -> list[Answer]:
+        try:
+            return self._answer_batch(batch, settings)
+        except FAILURES as error:
+            logger.warning(
+                f"a batch of {len(batch)} failed ({type(error).__name__}: {error}); running its documents one by one"
+            )
+        answers = []
+        for prepared in batch:
+            try:
+                answers += self._answer_batch([prepared], settings)
+            except FAILURES as error:
+                raise DocumentError(
+                    f"document {prepared.key} failed twice, the second time alone: {type(error).__name__}: {error}"
+                ) from error
+        return answers
+
+    @torch.inference_mode()
+    def _answer_batch(self, batch: Sequence[Prepared], settings: GenerationSettings) -> list[Answer]:
+        routed = self._route(batch)
+        for entry in routed:
+            entry.input_ids = self.preprocessor.prompt_ids(entry.prepared, entry.counts)
+        generated = self._generate(routed, settings)
+        return [self._finish(entry, tokens, settings) for entry, tokens in zip(routed, generated, strict=True)]
+
+    def _route(self, batch: Sequence[Prepared]) -> list[_Routed]:
+        """Encode all tiles of the batch together, then decide request by request."""
+        sizes = [len(prepared.tiles) for prepared in batch]
+        connector = self.method.connector
+        vit_tokens = self._encode(batch)
+        scores = connector.score(self.model, vit_tokens) if connector is not None and len(vit_tokens) else None
+        score_of = [None] * len(batch) if scores is None else list(torch.split(scores, sizes))
+        decisions = []
+        for prepared, p_compress in zip(batch, score_of, strict=True):
+            tiles = RequestTiles(prepared.key, torch.from_numpy(prepared.tile_image), p_compress)
+            if connector is None or not tiles.num_tiles:
+                decisions.append(torch.zeros(tiles.num_tiles, dtype=torch.bool))
+            else:
+                decisions.append(connector.route(tiles, self.model.config).cpu())
+        compressed = torch.cat(decisions)
+        tokens, counts = self._connect(vit_tokens, compressed)
+        per_request = [int(part.sum()) for part in torch.split(counts, sizes)]
+        return [
+            _Routed(
+                prepared=prepared,
+                visual_tokens=visual,
+                counts=part.tolist(),
+                compressed=decision.tolist(),
+                p_compress=None if p_compress is None else p_compress.float().tolist(),
+            )
+            for prepared, visual, part, decision, p_compress in zip(
+                batch, torch.split(tokens, per_request), torch.split(counts, sizes), decisions, score_of, strict=True
+            )
+        ]
+
+    def _encode(self, batch: Sequence[Prepared]) -> Tensor:
+        """Vision tokens [tiles, 1 + h*w, C] of every tile of every request."""
+        tiles = torch.cat([torch.from_numpy(prepared.tiles) for prepared in batch])
+        if not len(tiles):
+            return torch.zeros(0, 1, self.model.config.vision_config.hidden_size)
+        device: torch.device = next(self.model.vision_tower.parameters()).device
+        # Bytes travel to the device, not floats.
+        return torch.cat(
+            [self.model.encode_tiles(normalise(chunk.to(device))) for chunk in torch.split(tiles, VISION_TILES)]
+        )
+
+    def _connect(self, vit_tokens: Tensor, compressed: Tensor) -> tuple[Tensor, Tensor]:
+        if not len(vit_tokens):
+            width = self.model.config.text_config.hidden_size
+            return torch.zeros(0, width), torch.zeros(0, dtype=torch.long)
+        tokens, counts = self.model.visual_tokens(vit_tokens, compressed)
+        return tokens, counts.cpu()
+
+    def _generate(self, routed: Sequence[_Routed], settings: GenerationSettings) -> list[list[int]]:
+        """New token ids of each request, up to and with its end of text."""
+        device = self.model.decoder_device
+        longest = max(len(entry.input_ids) for entry in routed)
+        input_ids = torch.full((len(routed), longest), self._pad_id)
+        attention_mask = torch.zeros_like(input_ids)
+        for row, entry in enumerate(routed):
+            input_ids[row, longest - len(entry.input_ids) :] = torch.tensor(entry.input_ids)
+            attention_mask[row, longest - len(entry.input_ids) :] = 1
+        visual_tokens = torch.cat([entry.visual_tokens.to(device) for entry in routed])
+        if settings.do_sample:
+            torch.manual_seed(_seed(settings, [entry.prepared.key for entry in routed]))
+        rows = self.model.generate(
+            input_ids.to(device), visual_tokens, attention_mask.to(device), **self._generation_arguments(settings)
+        )
+        return [self._up_to_stop(row) for row in rows.tolist()]
+
+    def _generation_arguments(self, settings: GenerationSettings) -> dict[str, Any]:
+        arguments: dict[str, Any] = {
+            "max_new_tokens": settings.max_new_tokens,
+            "do_sample": settings.do_sample,
+            "num_beams": settings.num_beams,
+            "repetition_penalty": settings.repetition_penalty,
+            "eos_token_id": self._stop_ids,
+            "pad_token_id": self._pad_id,
+        }
+        if settings.do_sample:
+            arguments |= {"temperature": settings.temperature, "top_p": settings.top_p, "top_k": settings.top_k}
+        if settings.until:
+            arguments |= {"stop_strings": list(settings.until), "tokenizer": self.tokenizer}
+        return arguments
+
+    def _up_to_stop(self, tokens: list[int]) -> list[int]:
+        for position, token in enumerate(tokens):
+            if token in self._stop_ids:
+                return tokens[: position + 1]
+        # Rows that ended at a stop string are padded up to the longest.
+        while tokens and tokens[-1] == self._pad_id:
+            tokens = tokens[:-1]
+        return tokens
+
+    def _finish(self, entry: _Routed, generated: list[int], settings: GenerationSettings) -> Answer:
+        text = str(self.tokenizer.decode(generated, skip_special_tokens=True))
+        for stop in settings.until:
+            text = text.split(stop, 1)[0]
+        visual = sum(entry.counts)
+        tiles = len(entry.counts)
+        account = TokenAccount(
+            tiles=tiles,
+            compressed_tiles=sum(entry.compressed),
+            visual_tokens=visual,
+            visual_tokens_uncompressed=tiles * self.model.num_high_tokens,
+            visual_tokens_per_layer=(visual,) * self.model.config.text_config.num_hidden_layers,
+            text_tokens=len(entry.input_ids) - visual,
+            generated_tokens=len(generated),
+            p_compress=None if entry.p_compress is None else tuple(round(score, 6) for score in entry.p_compress),
+        )
+        return Answer(entry.prepared.key, text.strip(), account)
+
+    def _find_stop_ids(self) -> list[int]:
+        ids = {self.tokenizer.convert_tokens_to_ids(self.preprocessor.template.stop), self.tokenizer.eos_token_id}
+        found = sorted(token for token in ids if token is not None and token != self.tokenizer.unk_token_id)
+        if not found:
+            raise ValueError("the tokenizer knows neither an end of text nor the template's end of turn")
+        return found
+
+
+def _by_generation(requests: Sequence[Request]) -> dict[GenerationSettings, list[int]]:
+    groups: dict[GenerationSettings, list[int]] = {}
+    for number, request in enumerate(requests):
+        groups.setdefault(request.generation, []).append(number)
+    return groups
+
+
+def _seed(settings: GenerationSettings, keys: Sequence[str]) -> int:
+    """Of sampling: the same batch samples the same answers in every run."""
+    digest = sha256(f"{settings.seed or 0}/{'|'.join(keys)}".encode()).digest()
+    return int.from_bytes(digest[:7], "big")

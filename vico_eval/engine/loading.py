@@ -1,0 +1,209 @@
+"""From a checkpoint's name, a method and settings to an engine that answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from vico_eval.engine.engine import Answer, Engine
+from vico_eval.engine.preprocess import Preprocessor, PreprocessSettings
+from vico_eval.engine.requests import GenerationSettings, ImageInput, Message, Request, Text, VideoInput
+from vico_eval.errors import ConfigError
+from vico_eval.internvl.checkpoint import Checkpoint, check_device, find_checkpoint, load_model, load_tokenizer
+from vico_eval.methods import registry
+from vico_eval.methods.registry import Method, did_you_mean
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineSettings:
+    """What to load and how to ask it; every field is also a model argument in lmms-eval."""
+
+    pretrained: str
+    """A folder, a hub id (`OpenGVLab/InternVL3_5-8B-Flash`) or a built-in checkpoint (`vico-tiny`)."""
+
+    method: str = "vanilla"
+    """Name of a method, or several joined by `+`."""
+
+    flash_from: str | None = None
+    """Checkpoint that gives low connector and router to base weights (`vanilla_vir`)."""
+
+    dtype: str = "auto"
+    """auto (the checkpoint's), float32, bfloat16 or float16."""
+
+    device: str | None = None
+    """cpu, cuda, cuda:1, ...; by default a GPU where there is one."""
+
+    device_map: str | None = None
+    """auto, balanced, ...: spreads one model over several GPUs; instead of `device`."""
+
+    attn_implementation: str = "sdpa"
+    """sdpa, flash_attention_2 or eager."""
+
+    batch_size: int = 1
+    """Documents answered together."""
+
+    max_tiles: int | None = None
+    """Tiles of an image, thumbnail not counted; by default the benchmark's limit, else the checkpoint's."""
+
+    total_max_tiles: int | None = None
+    """Tiles that the images of one document share."""
+
+    num_frames: int = 64
+    """Frames of a video, one tile each."""
+
+    label_images: bool = True
+    """Introduce several images as `Image-1:`, `Image-2:`, ...; otherwise in plain order."""
+
+    system_prompt: str | None = None
+    """Instead of the checkpoint's own."""
+
+    thinking: bool = False
+    """InternVL3.5's thinking mode."""
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ConfigError(f"batch_size is {self.batch_size}; expected at least 1.")
+
+
+@dataclass(frozen=True)
+class Opened:
+    """An engine and what it was made of."""
+
+    engine: Engine
+    settings: EngineSettings
+    method: Method
+    checkpoint: Checkpoint
+    donor: Checkpoint | None
+
+
+def split_arguments(method: str, arguments: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The arguments of the engine, and those of the method.
+
+    Raises:
+        ConfigError: an argument that neither knows; lists the valid ones.
+    """
+    engine_names = {field.name for field in fields(EngineSettings)}
+    method_names = set(registry.parameters(method))
+    for name in arguments:
+        if name not in engine_names | method_names:
+            known = sorted(engine_names | method_names)
+            raise ConfigError(
+                f"unknown argument {name!r} for method {method!r}{did_you_mean(name, known)}; "
+                f"known are {', '.join(known)}."
+            )
+    own = {name: value for name, value in arguments.items() if name in engine_names}
+    return own, {name: value for name, value in arguments.items() if name not in engine_names}
+
+
+def open_engine(arguments: Mapping[str, Any], *, show_progress: bool = True) -> Opened:
+    """Check everything that can be checked, then load.
+
+    Args:
+        arguments: fields of `EngineSettings` and of the method's own configuration.
+        show_progress: a progress bar over documents.
+
+    Raises:
+        ConfigError: an unknown or impossible argument.
+        CheckpointError: a checkpoint that is missing, incomplete, or lacks what the method needs.
+    """
+    method_name = str(arguments.get("method", "vanilla"))
+    own, method_arguments = split_arguments(method_name, arguments)
+    settings = registry.typed(EngineSettings, own)
+    method = registry.build(method_name, method_arguments)
+    if method.needs_donor != (settings.flash_from is not None):
+        raise ConfigError(
+            f"method {method_name!r} needs flash_from=, the ViCO checkpoint that gives low connector and router."
+            if method.needs_donor
+            else f"method {method_name!r} takes no flash_from; only vanilla_vir borrows another checkpoint's parts."
+        )
+    check_device(settings.device)
+    checkpoint = find_checkpoint(settings.pretrained)
+    donor = find_checkpoint(settings.flash_from) if settings.flash_from is not None else None
+    provider = donor or checkpoint
+    for part in method.parts:
+        part.check(provider.config, provider.name)
+    tokenizer = load_tokenizer(checkpoint)
+    preprocess = PreprocessSettings.from_config(
+        checkpoint.config,
+        total_max_tiles=settings.total_max_tiles,
+        num_frames=settings.num_frames,
+        label_images=settings.label_images,
+        system_prompt=settings.system_prompt,
+        thinking=settings.thinking,
+        max_tiles=settings.max_tiles,
+    )
+    preprocessor = Preprocessor(tokenizer, preprocess, method.tiling)
+    checkpoint.config.image_token_id = preprocessor.image_token_id
+    model = load_model(
+        checkpoint,
+        dtype=settings.dtype,
+        device=_device(settings),
+        device_map=settings.device_map,
+        attn_implementation=settings.attn_implementation,
+        donor=donor,
+    )
+    engine = Engine(model, tokenizer, preprocessor, method, batch_size=settings.batch_size, show_progress=show_progress)
+    return Opened(engine=engine, settings=settings, method=method, checkpoint=checkpoint, donor=donor)
+
+
+def _device(settings: EngineSettings) -> str | None:
+    if settings.device is not None or settings.device_map is not None:
+        return settings.device
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+class Model:
+    """A checkpoint with a method, for notebooks and scripts."""
+
+    def __init__(self, opened: Opened) -> None:
+        self.engine = opened.engine
+        self.method = opened.method
+
+    def ask(
+        self,
+        question: str,
+        images: list[Image.Image | str | Path] | None = None,
+        video: str | Path | None = None,
+        **generation: Any,
+    ) -> Answer:
+        """The model's answer to one question about images or a video, with its token account.
+
+        Args:
+            question: text; the images stand in front of it, in order.
+            images: open images or paths.
+            video: path of a video file.
+            **generation: fields of `GenerationSettings` (max_new_tokens, do_sample, temperature, ...).
+
+        Raises:
+            DocumentError: an image or video that can't be read.
+            ConfigError: an unknown generation argument.
+        """
+        media = [ImageInput(image) for image in images or []] + ([VideoInput(video)] if video is not None else [])
+        request = Request(
+            key="ask",
+            messages=(Message("user", (*media, Text(question))),),
+            generation=GenerationSettings.from_gen_kwargs(generation),
+        )
+        return self.engine.answer([request])[0]
+
+
+def load(pretrained: str, method: str = "vanilla", **arguments: Any) -> Model:
+    """Load a checkpoint with a method.
+
+    Args:
+        pretrained: a folder, a hub id or a built-in checkpoint.
+        method: name of a method, or several joined by `+` (`vico-eval methods` lists them).
+        **arguments: fields of `EngineSettings` and hyper-parameters of the method.
+
+    Example:
+        >>> import vico_eval
+        >>> model = vico_eval.load("vico-tiny", method="vico")
+        >>> answer = model.ask("What number is shown?", images=["page.png"])
+        >>> answer.text, answer.account.visual_tokens
+    """
+    return Model(open_engine({"pretrained": pretrained, "method": method, **arguments}, show_progress=False))

@@ -1,0 +1,65 @@
+"""ViCO (Image-level ViR): one decision per image, for all of its tiles.
+
+Place:   connector.
+Source:  ViCO (arXiv 2510.12793), Table 3.
+Differs: a checkpoint without a router trained at image level (all released ones) uses the mean of an image's tile
+         scores; an image is compressed at the absolute threshold or above, since a quantile over the images of a
+         request would never compress a lone image.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vico_eval.internvl.config import VicoInternVLConfig
+from vico_eval.internvl.modeling import VicoInternVL
+from vico_eval.internvl.router import check_thresholds
+from vico_eval.methods.parts import ConnectorPart, RequestTiles, need_router
+from vico_eval.methods.registry import register
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageViRConfig:
+    """Threshold of the image's score."""
+
+    absolute_threshold: float | None = None
+    """An image is compressed at this mean score or above, in [0, 1]; None takes the checkpoint's."""
+
+    def __post_init__(self) -> None:
+        check_thresholds(None, self.absolute_threshold)
+
+
+@register("image_vir")
+class ImageViR(ConnectorPart):
+    """Routes each image by the mean score of its tiles."""
+
+    Config = ImageViRConfig
+    config: ImageViRConfig
+
+    def check(self, model_config: VicoInternVLConfig, checkpoint: str) -> None:
+        """Needs a low connector and a router."""
+        need_router(model_config, checkpoint, "image_vir")
+
+    def score(self, model: VicoInternVL, vit_tokens: Tensor) -> Tensor:
+        """p_compress of the router trained at image level, else of the router, [tiles]."""
+        router = model.image_router or model.router
+        assert router is not None, "check() has seen a router"
+        return router.p_compress(vit_tokens)
+
+    def route(self, tiles: RequestTiles, model_config: VicoInternVLConfig) -> Tensor:
+        """The tiles of the images whose mean score reaches the threshold, [tiles], bool."""
+        assert tiles.p_compress is not None
+        absolute = self.config.absolute_threshold
+        if absolute is None:
+            absolute = model_config.image_absolute_threshold
+        if absolute is None:
+            absolute = model_config.flash_absolute_threshold
+        tile_image = tiles.tile_image.to(tiles.p_compress.device)
+        scores = tiles.p_compress.float()
+        num_images = int(tile_image.max()) + 1 if len(tile_image) else 0
+        totals = torch.zeros(num_images, device=scores.device).index_add_(0, tile_image, scores)
+        means = totals / torch.bincount(tile_image, minlength=num_images).clamp(min=1)
+        return (means >= absolute)[tile_image]

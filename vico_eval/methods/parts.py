@@ -1,0 +1,117 @@
+"""The places where a method can act, and what it is asked there.
+
+A method is one part, or several in different places joined by `+`. A part holds its hyper-parameters (a frozen
+dataclass, its `Config`) and no state of any request, so that answers can't depend on what else is in a batch.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from vico_eval.errors import CheckpointError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL import Image
+    from torch import Tensor
+
+    from vico_eval.internvl.config import VicoInternVLConfig
+    from vico_eval.internvl.modeling import VicoInternVL
+
+
+@dataclass(frozen=True)
+class TilingSettings:
+    """How the checkpoint and the caller would have an image cut."""
+
+    tile_size: int
+    """px."""
+
+    min_tiles: int
+    max_tiles: int
+    """Thumbnail not counted."""
+
+    use_thumbnail: bool
+
+
+@dataclass(frozen=True)
+class RequestTiles:
+    """What is known of one request's tiles when they are routed."""
+
+    key: str
+    """Of the document, `task/split/number` under lmms-eval."""
+
+    tile_image: Tensor
+    """[tiles], int64: index of the image (or frame) that each tile is cut from."""
+
+    p_compress: Tensor | None
+    """[tiles], the part's own scores; None where it has none."""
+
+    @property
+    def task(self) -> str:
+        """Name of the benchmark that the document is from."""
+        return self.key.split("/", 1)[0]
+
+    @property
+    def num_tiles(self) -> int:
+        """Tiles of the request."""
+        return len(self.tile_image)
+
+
+class Part(ABC):
+    """Something a method does in one place."""
+
+    place: ClassVar[str]
+    Config: ClassVar[type]
+    needs_donor: ClassVar[bool] = False
+    """Whether ViCO's parts come from a second checkpoint (`flash_from=`)."""
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+
+    def check(self, model_config: VicoInternVLConfig, checkpoint: str) -> None:  # noqa: B027
+        """Raises CheckpointError if the checkpoint lacks what this part needs."""
+
+
+class TilingPart(Part):
+    """Which tiles an image becomes."""
+
+    place = "tiling"
+
+    @abstractmethod
+    def tile(self, image: Image.Image, settings: TilingSettings) -> np.ndarray:
+        """An RGB image's tiles, uint8 [tiles, S, S, 3]; the thumbnail, if any, last."""
+
+
+class ConnectorPart(Part):
+    """Which connector each tile goes through."""
+
+    place = "connector"
+
+    def score(self, model: VicoInternVL, vit_tokens: Tensor) -> Tensor | None:
+        """Scores [tiles] of the tiles of many requests at once, [tiles, 1 + h*w, C]; None if it needs none."""
+        return None
+
+    @abstractmethod
+    def route(self, tiles: RequestTiles, model_config: VicoInternVLConfig) -> Tensor:
+        """Which tiles of one request are compressed, [tiles], bool."""
+
+
+def need_low_connector(model_config: VicoInternVLConfig, checkpoint: str, method: str) -> None:
+    """Raises CheckpointError unless the checkpoint has a low connector."""
+    if not model_config.has_low_connector:
+        raise CheckpointError(
+            f"checkpoint {checkpoint!r} has no low connector, and method {method!r} needs one. Load the ViCO (Flash) "
+            "checkpoint of the same size, or run `vanilla`."
+        )
+
+
+def need_router(model_config: VicoInternVLConfig, checkpoint: str, method: str) -> None:
+    """Raises CheckpointError unless the checkpoint has a low connector and a router."""
+    need_low_connector(model_config, checkpoint, method)
+    if not model_config.has_router:
+        raise CheckpointError(
+            f"checkpoint {checkpoint!r} has no router, and method {method!r} needs one. Load the ViCO (Flash) "
+            "checkpoint of the same size, or run `all_compress` or `random`."
+        )
