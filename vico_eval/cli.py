@@ -82,8 +82,11 @@ def demo(
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Run folders: what lmms-eval got as --output_path.")],
     table: Annotated[str, typer.Option(help="Which table: its benchmarks become the columns.")] = "vico-3",
-    out: Annotated[
-        Path | None, typer.Option(help="Folder for CSV, LaTeX, Markdown and the picture. Default: only print.")
+    out: Annotated[Path, typer.Option(help="Folder for CSV, LaTeX, Markdown, picture and provenance.")] = Path(
+        "report"
+    ),
+    baseline: Annotated[
+        str | None, typer.Option(help="Row that counts as 100%, by title or system. Default: vanilla.")
     ] = None,
 ) -> None:
     """Turn finished runs into a table and a picture.
@@ -98,7 +101,7 @@ def report(
     """
     from vico_eval.commands.report import make_report
 
-    make_report(runs, table=table, out=out)
+    make_report([(None, run) for run in runs], table=table, out=out, baseline=baseline)
 
 
 @app.command()
@@ -145,7 +148,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # A stopped command ends the processes that it started, also when it is stopped from outside.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
-        app(args=arguments)
+        app(args=arguments, prog_name="vico-eval")
     except UserError as error:
         typer.secho("Error: ", err=True, fg="red", bold=True, nl=False)
         typer.echo(str(error), err=True)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from vico_eval.errors import ConfigError
+from vico_eval.methods.registry import did_you_mean
 
 Weights = Literal["base", "vico"]
+Schema = TypeVar("Schema")
 
 
 class _Closed(BaseModel):
@@ -104,12 +105,11 @@ def select_cards(cards: Mapping[str, Card], names: Sequence[str]) -> list[Card]:
 def unknown(kind: str, name: str, known: Iterable[str], where: str = "") -> ConfigError:
     """The error for a name that isn't there: lists those that are and suggests the nearest."""
     known = list(known)
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f" Did you mean `{near[0]}`?" if near else ""
-    return ConfigError(f"Unknown {kind} `{name}`{f' in {where}' if where else ''}. Known: {', '.join(known)}.{hint}")
+    place = f" in {where}" if where else ""
+    return ConfigError(f"unknown {kind} {name!r}{place}{did_you_mean(name, known)}; known are {', '.join(known)}.")
 
 
-def _validated(schema: TypeAdapter[Any], path: Path) -> Any:
+def _validated(schema: TypeAdapter[Schema], path: Path) -> Schema:
     try:
         return schema.validate_python(yaml.safe_load(path.read_text(encoding="utf-8")))
     except OSError as error:

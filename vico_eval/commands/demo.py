@@ -8,15 +8,18 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+import pyarrow.parquet
+import yaml
+
 from vico_eval import paths
 from vico_eval.commands.cards import Checkpoints, load_cards, load_checkpoints
 from vico_eval.commands.execute import Subprocess, execute, fingerprint
-from vico_eval.commands.output import message_console, writable_folder
+from vico_eval.commands.output import check_writable, message_console
 from vico_eval.commands.plan import Benchmark, plan_runs
 from vico_eval.commands.progress import LiveProgress, PlainProgress
 from vico_eval.commands.report import make_report
-from vico_eval.commands.task_files import count_documents
 from vico_eval.errors import CheckpointError
+from vico_eval.report.runs import read_run
 
 TABLE = "tiny"
 BATCH_SIZE = 32
@@ -47,14 +50,12 @@ def run_demo(
     Raises:
         UserError: bad input, or a row whose documents were not all answered.
     """
-    name = "tiny" if limit is None else f"tiny-limit{limit}"
+    name = TABLE if limit is None else f"{TABLE}-limit{limit}"
     is_full = limit is None and not rows and num_seeds is None
-    out = writable_folder(out or (Path("results/measured/tiny") if is_full else Path("runs") / name / "report"))
-    runs_root = writable_folder(Path("runs") / name)
-    cores = num_cores()
-    jobs = jobs or min(4, cores)
-    checkpoints = load_checkpoints(paths.models_dir())[TABLE]
+    runs_root = Path("runs") / name
+    out = out or (Path("results/measured") / TABLE if is_full else runs_root / "report")
     tasks = paths.tasks_dir() / TABLE
+    checkpoints = load_checkpoints(paths.models_dir())[TABLE]
     benchmark = Benchmark(
         tasks=(TABLE,),
         include_path=paths.tasks_dir(),
@@ -64,15 +65,17 @@ def run_demo(
         limit=limit,
     )
     runs = plan_runs(load_cards(paths.models_dir()), rows, benchmark, runs_root, num_seeds)
-
-    from vico_eval.report.runs import read_run  # pandas is worth importing only now
+    for folder in (out, runs_root):
+        check_writable(folder)
+    inputs = fingerprint([*_checkpoint_folders(checkpoints), tasks, *_answering_code()])
+    cores = num_cores()
+    jobs = jobs or min(4, cores)
 
     console = message_console()
     started = time.monotonic()
     documents = count_documents(tasks, limit)
     console.print(
-        f"{len(runs)} runs of {documents or 'all'} documents, {jobs} at a time on {cores} cores. "
-        f"Logs and answers: {runs_root}/",
+        f"{len(runs)} runs of {documents} documents, {jobs} at a time on {cores} cores. Logs and answers: {runs_root}/",
         highlight=False,
     )
     environment = {
@@ -89,15 +92,25 @@ def run_demo(
     with progress as shown:
         execute(
             runs,
-            inputs=fingerprint([*_checkpoint_folders(checkpoints), tasks, *_answering_code()]),
+            inputs=inputs,
             jobs=jobs,
             launch=lambda run, log: Subprocess(run.command, log, environment),
             check=read_run,
             progress=shown,
             fresh=fresh,
         )
-    make_report([run.folder for run in runs], table=TABLE, out=out)
+    make_report([(run.title, run.folder) for run in runs], table=TABLE, out=out)
     console.print(f"Finished in {_minutes(time.monotonic() - started)}.", highlight=False)
+
+
+def count_documents(tasks: Path, limit: int | None) -> int:
+    """Documents that a run answers: the rows of each task's data, at most `limit` of them."""
+    files = [
+        task.parent / yaml.safe_load(task.read_text(encoding="utf-8"))["dataset_kwargs"]["data_files"]["test"]
+        for task in sorted(tasks.glob("tiny_*.yaml"))
+    ]
+    rows = [pyarrow.parquet.read_metadata(file).num_rows for file in files]
+    return sum(rows if limit is None else (min(limit, count) for count in rows))
 
 
 def num_cores() -> int:

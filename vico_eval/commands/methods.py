@@ -1,24 +1,29 @@
-"""`vico-eval methods`: what is registered, read from the registry, without importing any method."""
+"""`vico-eval methods`: what is registered. The list imports no method; only the look at one does."""
 
 from __future__ import annotations
 
-from rich.table import Table
+import typer
 
-from vico_eval.commands.cards import unknown
-from vico_eval.commands.output import results_console
-from vico_eval.methods.registry import describe, method_names
+from vico_eval.methods.registry import default_text, describe, method_names, parameters
 
 
 def print_methods(name: str | None) -> None:
-    """Print every method with its description, or one.
+    """Print every method's name and first sentence, or all about one.
 
     Raises:
         ConfigError: no method of that name.
     """
-    names = list(method_names())
-    if name is not None and name not in names:
-        raise unknown("method", name, names)
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    for each in names if name is None else [name]:
-        table.add_row(each, describe(each))
-    results_console().print(table, highlight=False)
+    # Plain lines, not a rich table: those are wrapped at 80 columns where the output is piped.
+    if name is None:
+        names = method_names()
+        width = max(map(len, names))
+        for each in names:
+            typer.echo(f"{each:<{width}}  {describe(each).partition(chr(10))[0]}")
+        return
+    typer.echo(describe(name))
+    arguments = parameters(name)
+    if arguments:
+        typer.echo("\nArguments (in --model_args):")
+        width = max(map(len, arguments))
+        for argument, field in arguments.items():
+            typer.echo(f"  {argument:<{width}}  default {default_text(field)}")

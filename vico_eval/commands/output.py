@@ -6,10 +6,14 @@ from rich.console import Console
 
 from vico_eval.errors import OutputError
 
+PIPED_WIDTH = 200
+
 
 def results_console() -> Console:
     """For what a command is asked for."""
-    return Console()
+    console = Console()
+    # A file or a pipe has no width; rich would fold a table at 80 columns.
+    return console if console.is_terminal else Console(width=PIPED_WIDTH)
 
 
 def message_console() -> Console:
@@ -17,8 +21,8 @@ def message_console() -> Console:
     return Console(stderr=True)
 
 
-def writable_folder(path: Path) -> Path:
-    """`path`, created where it is missing.
+def check_writable(path: Path) -> None:
+    """Create a folder where it is missing, and see that files can be written into it.
 
     Raises:
         OutputError: it can't be created or nothing can be written into it; found before hours of work, not after.
@@ -32,4 +36,3 @@ def writable_folder(path: Path) -> Path:
         raise OutputError(
             f"Can't write into {path} ({error.strerror}). Give another folder, or make this one writable."
         ) from error
-    return path

@@ -33,6 +33,9 @@ class PlannedRun:
 
     name: str
     system: str
+    title: str
+    """Of the row; runs that share it are seeds of one row."""
+
     folder: Path
     """lmms-eval's `--output_path`."""
 
@@ -98,4 +101,11 @@ def _planned(card: Card, seed: int | None, benchmark: Benchmark, runs_root: Path
         *("--log_samples", "--output_path", str(folder)),
         *(("--limit", str(benchmark.limit)) if benchmark.limit is not None else ()),
     ]
-    return PlannedRun(name=name, system=card.name, folder=folder, command=tuple(command), after=card.ratio_from)
+    return PlannedRun(
+        name=name,
+        system=card.name,
+        title=card.title,
+        folder=folder,
+        command=tuple(command),
+        after=card.ratio_from,
+    )

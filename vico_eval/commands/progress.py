@@ -35,7 +35,7 @@ class Progress(Protocol):
 class LiveProgress:
     """One bar a row, with documents, time and time left; a context manager."""
 
-    def __init__(self, console: Console, runs: Sequence[PlannedRun], documents: int | None) -> None:
+    def __init__(self, console: Console, runs: Sequence[PlannedRun], documents: int) -> None:
         width = max(len(run.name) for run in runs)
         self._bars = Bars(
             TextColumn(f"{{task.fields[row]:<{width}}}"),
@@ -67,7 +67,7 @@ class LiveProgress:
 
     def advanced(self, run: PlannedRun, documents: int) -> None:
         description = "answering" if documents else "loading"
-        if documents and documents == self._documents:
+        if documents >= self._documents:
             description = "scoring"
         self._bars.update(self._tasks[run.name], completed=documents, description=description)
 
@@ -85,7 +85,7 @@ class PlainProgress:
 
     EVERY_S = 30.0
 
-    def __init__(self, console: Console, runs: Sequence[PlannedRun], documents: int | None) -> None:
+    def __init__(self, console: Console, runs: Sequence[PlannedRun], documents: int) -> None:
         self._console = console
         self._rows = len(runs)
         self._documents = documents
@@ -109,7 +109,7 @@ class PlainProgress:
     def advanced(self, run: PlannedRun, documents: int) -> None:
         if time.monotonic() - self._told[run.name] >= self.EVERY_S:
             self._told[run.name] = time.monotonic()
-            self._say(run, f"{documents} of {self._documents or '?'} documents")
+            self._say(run, f"{documents} of {self._documents} documents")
 
     def finished(self, run: PlannedRun, seconds: float) -> None:
         self._finished += 1

@@ -1,0 +1,98 @@
+"""The command line as users meet it: help, exit status, streams, and what it does not import."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+from typer.main import get_command
+
+from vico_eval import __version__
+from vico_eval.cli import app, main
+
+COMMANDS = sorted(get_command(app).commands)
+
+
+def run(capsys, *arguments):
+    """Exit status, stdout and stderr of a command."""
+    try:
+        main(arguments)
+    except SystemExit as stop:
+        status = stop.code or 0
+    else:
+        status = 0
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+def test_help_imports_nothing_heavy():
+    program = (
+        "import sys\n"
+        "from vico_eval.cli import main\n"
+        "try:\n    main(['--help'])\n"
+        "except SystemExit as stop:\n    assert not stop.code\n"
+        "heavy = {'torch', 'transformers', 'pandas', 'numpy', 'matplotlib', 'lmms_eval', 'pydantic'}\n"
+        "print('HEAVY', sorted(heavy & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.rstrip().endswith("HEAVY []")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_teaches_by_a_sentence_and_two_examples(capsys, command):
+    status, out, _ = run(capsys, command, "--help")
+    assert status == 0
+    examples = re.search(r"Examples:\n((?:    .+\n)+)", out)
+    assert examples is not None
+    assert len(examples.group(1).splitlines()) == 2
+    # A sentence that fits the list of commands is not cut off there.
+    listed = run(capsys, "--help")[1].split("Commands:")[1]
+    assert re.search(rf"^  {command} .*\w\.$", listed, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_examples_are_commands_and_options_that_exist(capsys, command):
+    _, out, _ = run(capsys, *command.split(), "--help")
+    for line in re.findall(r"^\s+(vico-eval .+)$", out.split("Options:")[0], flags=re.MULTILINE):
+        words = line.split()[1:]
+        known = get_command(app).commands[words[0]]
+        options = {option for parameter in known.params for option in parameter.opts}
+        assert {word for word in words if word.startswith("--")} <= options
+
+
+def test_version(capsys):
+    assert run(capsys, "--version")[:2] == (0, f"vico-eval {__version__}\n")
+
+
+def test_tasks_prints_a_folder_that_can_be_piped(capsys):
+    status, out, err = run(capsys, "tasks")
+    assert (status, err) == (0, "")
+    assert out.endswith("tasks\n")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["evaluate"], ["demo", "--limt", "3"], ["demo", "--limit", "0"], ["demo", "--limit", "x"], ["report"]]
+)
+def test_wrong_usage_ends_with_2(capsys, arguments):
+    status, out, err = run(capsys, *arguments)
+    assert (status, out) == (2, "")
+    assert "Usage:" in err
+
+
+def test_an_unknown_row_ends_with_1_and_lists_the_known(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status, out, err = run(capsys, "demo", "--rows", "vicco", "--limit", "1")
+    assert (status, out) == (1, "")
+    assert "unknown row 'vicco'" in err
+    assert "did you mean 'vico'?" in err
+    assert "vanilla_vir" in err
+    assert "Traceback" not in err
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_anything_runs(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("in the way")
+    status, _, err = run(capsys, "demo", "--limit", "1", "--out", str(tmp_path / "file" / "table"))
+    assert status == 1
+    assert "Can't write into" in err
+    assert list(tmp_path.iterdir()) == [tmp_path / "file"]

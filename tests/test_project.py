@@ -1,0 +1,50 @@
+"""What the project's files promise to people who install it."""
+
+import re
+import sys
+from importlib.metadata import entry_points, version
+from pathlib import Path
+
+import pytest
+
+import vico_eval
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    tomllib = pytest.importorskip("tomli")
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def test_the_version_lives_in_one_place():
+    assert PROJECT["project"]["dynamic"] == ["version"]
+    assert version("vico-eval") == vico_eval.__version__
+
+
+def test_a_wheel_carries_the_data_where_paths_looks_for_it():
+    included = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
+    assert included == {name: f"vico_eval/_data/{name}" for name in ("tasks", "models", "results")}
+    assert all((ROOT / name).is_dir() for name in included)
+
+
+def test_lmms_eval_finds_the_models_by_entry_point():
+    (found,) = [entry for entry in entry_points(group="lmms_eval.models") if entry.name == "vico_eval"]
+    assert found.value == "vico_eval.adapters.lmms_manifests:manifests"
+
+
+def test_constraints_are_exact_versions_and_nothing_else():
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    assert [line for line in lines if not re.fullmatch(r"[A-Za-z0-9._-]+==[^\s;@/]+", line)] == []
+
+
+def test_every_dependency_is_constrained():
+    names = {line.split("==")[0].lower().replace("_", "-") for line in (ROOT / "constraints.txt").read_text().split()}
+    needed = [*PROJECT["project"]["dependencies"], *PROJECT["project"]["optional-dependencies"]["dev"]]
+    assert {re.split(r"[<>=!]", need)[0].lower() for need in needed} <= names
+
+
+@pytest.mark.parametrize("name", ["LICENSE", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "Makefile"])
+def test_the_files_people_look_for_are_there(name):
+    assert (ROOT / name).stat().st_size > 500
