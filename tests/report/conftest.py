@@ -1,0 +1,120 @@
+"""Run folders as lmms-eval 0.7.3 and this package's models leave them, written by hand so that numbers are chosen."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+RECORD: dict[str, Any] = {
+    "version": 1,
+    "system": "vico",
+    "title": "ViCO",
+    "command": ["python", "-m", "lmms_eval", "--model", "vico_internvl"],
+    "versions": {"vico_eval": "0.1.0", "torch": "2.15.0", "python": "3.11.9"},
+    "checkpoint": {"name": "vico-tiny", "path": "models/vico-tiny", "sha256": "ab" * 32},
+    "donor": None,
+    "method": "vico",
+    "method_args": {"relative_threshold": 0.0, "absolute_threshold": 0.5},
+    "settings": {"batch_size": 8, "max_tiles": None},
+    "dtype": "bfloat16",
+    "attention": "sdpa",
+    "device": "cpu",
+    "num_processes": 1,
+    "started": "2026-11-21T11:40:00+00:00",
+    "harness": "lmms-eval",
+}
+
+DATE = "20261121_194215"
+
+
+def account(tiles: int = 4, compressed: int = 0) -> dict[str, Any]:
+    """A tile has 16 visual tokens, a compressed one 4; the decoder has two layers."""
+    tokens = 16 * (tiles - compressed) + 4 * compressed
+    return {
+        "tiles": tiles,
+        "compressed_tiles": compressed,
+        "visual_tokens": tokens,
+        "visual_tokens_uncompressed": 16 * tiles,
+        "visual_tokens_per_layer": [tokens, tokens],
+        "text_tokens": 20,
+        "generated_tokens": 2,
+        "p_compress": None,
+    }
+
+
+def sample(doc_id: int, score: Any, *, metric: str = "exact_match", counts: Any = "default") -> dict[str, Any]:
+    if counts == "default":
+        counts = [{"output_tokens": 2, "account": account()}]
+    return {
+        "doc_id": doc_id,
+        "target": "7",
+        "filtered_resps": "7",
+        "token_counts": counts,
+        "doc_hash": "74234e98",
+        metric: score,
+        "input": "What number is it?",
+    }
+
+
+def write_run(
+    folder: Path,
+    tasks: Mapping[str, Sequence[dict[str, Any]]],
+    *,
+    metrics: Mapping[str, Mapping[str, Any]] | None = None,
+    original: int | None = None,
+    limit: float | None = None,
+    date: str = DATE,
+    config: Mapping[str, Any] | None = None,
+    **record: Any,
+) -> Path:
+    """A run of `tasks` (samples lines by task); exact_match metrics follow from the lines unless `metrics` is given."""
+    place = folder / "models__vico-tiny"
+    place.mkdir(parents=True, exist_ok=True)
+    (folder / "record.json").write_text(json.dumps(RECORD | record))
+    computed = {
+        task: {"exact_match,none": sum(line["exact_match"] for line in lines) / len(lines)}
+        for task, lines in tasks.items()
+        if metrics is None
+    }
+    results = {
+        "results": {
+            "tiny": {"exact_match,none": 0.5, "alias": "tiny"},
+            **{task: {"alias": f" - {task}"} | dict((metrics or computed).get(task, {})) for task in tasks},
+        },
+        "group_subtasks": {"tiny": list(tasks)},
+        "configs": {
+            task: {"task": task, "generation_kwargs": {"max_new_tokens": 8}, "num_fewshot": 0} for task in tasks
+        },
+        "versions": dict.fromkeys(tasks, "Yaml"),
+        "n-samples": {
+            task: {"original": original or len(lines), "effective": len(lines)} for task, lines in tasks.items()
+        },
+        "config": {"model": "vico_internvl", "model_args": "pretrained=vico-tiny", "limit": limit, "offset": 0}
+        | dict(config or {}),
+        "date": date,
+    }
+    (place / f"{date}_results.json").write_text(json.dumps(results))
+    for task, lines in tasks.items():
+        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        (place / f"{date}_samples_{task}.jsonl").write_text(text, encoding="utf-8")
+    return folder
+
+
+TINY_TASKS = tuple(
+    f"tiny_{name}" for name in ("read", "doc", "bar", "tallest", "count", "colour", "presence", "compare", "video")
+)
+
+
+@pytest.fixture
+def tiny_run(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a run of all nine tiny tasks of four documents: the first `right` correct, `compressed` of 4 tiles low."""
+
+    def write(name: str, right: int, compressed: int, **record: Any) -> Path:
+        lines = [
+            sample(doc_id, float(doc_id < right), counts=[{"account": account(4, compressed)}]) for doc_id in range(4)
+        ]
+        return write_run(tmp_path / "runs" / name, dict.fromkeys(TINY_TASKS, lines), system=name, **record)
+
+    return write

@@ -1,0 +1,210 @@
+import json
+from pathlib import Path
+
+import pytest
+from .conftest import DATE, RECORD, account, sample, write_run
+
+from vico_eval.errors import ReportError
+from vico_eval.report.runs import read_run
+
+LMMS_EVAL_RUN = Path(__file__).parent / "data" / "lmms_eval_0_7_3"
+
+
+def samples_path(folder: Path, task: str = "tiny_read", date: str = DATE) -> Path:
+    return folder / "models__vico-tiny" / f"{date}_samples_{task}.jsonl"
+
+
+def results_path(folder: Path) -> Path:
+    return folder / "models__vico-tiny" / f"{DATE}_results.json"
+
+
+def read_error(folder: Path) -> str:
+    with pytest.raises(ReportError) as caught:
+        read_run(folder)
+    return str(caught.value)
+
+
+def test_a_folder_written_by_lmms_eval_is_read():
+    run = read_run(LMMS_EVAL_RUN)
+    assert run.record.title == "Dummy"
+    assert sorted(run.tasks) == ["tiny_count", "tiny_read"]  # the group `tiny` is no task of its own
+    task = run.tasks["tiny_read"]
+    assert task.metrics["exact_match,none"] == 0.5
+    assert [document.fields["exact_match"] for document in task.documents] == [1.0, 0.0, 1.0, 0.0]
+    assert task.num_available == 5
+    assert task.settings["generation_kwargs"]["max_new_tokens"] == 8
+    assert all(document.account is None for document in task.documents)
+
+
+def test_documents_of_several_processes_are_put_in_order(tmp_path):
+    lines = [sample(doc_id, float(doc_id)) for doc_id in (0, 2, 4, 1, 3)]  # rank 0 first, then rank 1
+    run = read_run(write_run(tmp_path, {"tiny_read": lines}))
+    assert [document.fields["exact_match"] for document in run.tasks["tiny_read"].documents] == [0, 1, 2, 3, 4]
+
+
+def test_no_results_file_means_that_the_evaluation_failed(tmp_path):
+    folder = write_run(tmp_path, {"tiny_read": [sample(0, 1.0)]})
+    results_path(folder).unlink()
+    assert "no results file" in read_error(folder)
+
+
+def test_side_files_of_tasks_are_not_results(tmp_path):
+    folder = write_run(tmp_path, {"tiny_read": [sample(0, 1.0)]})
+    side = folder / "submissions"
+    side.mkdir()
+    (side / "mmbench_en_dev_static_results.json").write_text("[]")
+    assert list(read_run(folder).tasks) == ["tiny_read"]
+
+
+def test_a_run_without_a_model_folder_is_read(tmp_path):
+    folder = write_run(tmp_path, {"tiny_read": [sample(0, 1.0)]})
+    for path in (folder / "models__vico-tiny").iterdir():
+        path.rename(folder / path.name)
+    assert list(read_run(folder).tasks) == ["tiny_read"]
+
+
+def test_a_missing_document_is_named(tmp_path):
+    folder = write_run(tmp_path, {"tiny_read": [sample(doc_id, 1.0) for doc_id in range(4)]})
+    lines = samples_path(folder).read_text().splitlines(keepends=True)
+    samples_path(folder).write_text("".join(lines[:2] + lines[3:]))
+    assert "tiny_read (4 documents expected): document 2 not in the samples file" in read_error(folder)
+
+
+def test_offset_and_limit_say_which_documents_are_expected(tmp_path):
+    lines = [sample(doc_id, 1.0) for doc_id in (3, 4)]
+    folder = write_run(tmp_path, {"tiny_read": lines}, original=10, limit=2.0, config={"offset": 3})
+    assert [document.doc_id for document in read_run(folder).tasks["tiny_read"].documents] == [3, 4]
+
+
+@pytest.mark.parametrize("answer", ["", "  \n", None, [], [""], ["7", " "]])
+def test_a_document_without_an_answer_is_named(tmp_path, answer):
+    lines = [sample(doc_id, 0.0) for doc_id in range(3)]
+    lines[1]["filtered_resps"] = answer
+    assert "tiny_read (3 documents expected): document 1 without an answer" in read_error(
+        write_run(tmp_path, {"tiny_read": lines})
+    )
+
+
+def test_a_null_answer_is_told_from_the_word_none(tmp_path):
+    # lmms-eval turns a null answer into the text "None"; it then has no token counts either.
+    said = sample(0, 0.0) | {"filtered_resps": "None"}
+    null = sample(1, 0.0, counts=[None]) | {"filtered_resps": "None"}
+    assert "document 1 without" in read_error(write_run(tmp_path, {"tiny_read": [said, null]}))
+
+
+def test_an_answer_that_a_filter_emptied_is_an_answer(tmp_path):
+    thought = sample(0, 0.0) | {"filtered_resps": "", "resps": ["<think>7</think>"]}
+    assert len(read_run(write_run(tmp_path, {"tiny_read": [thought]})).tasks["tiny_read"].documents) == 1
+
+
+def test_every_incomplete_task_is_named_and_long_lists_are_cut(tmp_path):
+    blank = [sample(doc_id, 0.0) | {"filtered_resps": ""} for doc_id in range(12)]
+    message = read_error(write_run(tmp_path, {"tiny_read": blank, "tiny_doc": blank, "tiny_bar": [sample(0, 1.0)]}))
+    assert "tiny_read (12" in message
+    assert "tiny_doc (12" in message
+    assert "tiny_bar" not in message
+    assert "documents 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more without an answer" in message
+
+
+def test_a_document_logged_twice_is_refused(tmp_path):
+    folder = write_run(tmp_path, {"tiny_read": [sample(0, 1.0)]})
+    with samples_path(folder).open("a") as file:
+        file.write(json.dumps(sample(0, 0.0)) + "\n")
+    assert "line 2 is the second line of document 0" in read_error(folder)
+
+
+@pytest.mark.parametrize("name", ["results", "samples", "record"])
+def test_a_truncated_file_is_named(tmp_path, name):
+    folder = write_run(tmp_path, {"tiny_read": [sample(0, 1.0), sample(1, 1.0)]})
+    paths = {"results": results_path(folder), "samples": samples_path(folder), "record": folder / "record.json"}
+    text = paths[name].read_text()
+    paths[name].write_text(text[: len(text) - 20])
+    message = read_error(folder)
+    assert str(paths[name]) in message
+    assert "not valid JSON" in message
+
+
+def test_bytes_that_are_no_text_are_an_error(tmp_path):
+    folder = write_run(tmp_path, {"tiny_read": [sample(0, 1.0)]})
+    samples_path(folder).write_bytes(b"\xff\xfe\x00")
+    assert "can't be read" in read_error(folder)
+
+
+def test_a_line_separator_inside_an_answer_does_not_split_its_line(tmp_path):
+    line = sample(0, 1.0) | {"filtered_resps": "seven\u2028eight"}
+    assert len(read_run(write_run(tmp_path, {"tiny_read": [line]})).tasks["tiny_read"].documents) == 1
+
+
+def test_without_samples_nothing_can_be_checked(tmp_path):
+    folder = write_run(tmp_path, {"tiny_read": [sample(0, 1.0)]})
+    samples_path(folder).unlink()
+    assert "--log_samples" in read_error(folder)
+
+
+def test_a_run_without_a_record_is_not_reported(tmp_path):
+    folder = write_run(tmp_path, {"tiny_read": [sample(0, 1.0)]})
+    (folder / "record.json").unlink()
+    assert "has no record.json" in read_error(folder)
+
+
+def test_a_record_with_wrong_fields_names_each(tmp_path):
+    folder = write_run(tmp_path, {"tiny_read": [sample(0, 1.0)]})
+    record = {key: value for key, value in RECORD.items() if key != "dtype"} | {"num_processes": 0, "colour": "red"}
+    (folder / "record.json").write_text(json.dumps(record))
+    message = read_error(folder)
+    assert str(folder / "record.json") in message
+    for field in ("`dtype`: Field required", "`num_processes`: ", "`colour`: Extra inputs"):
+        assert field in message
+
+
+def test_the_newest_results_count_when_the_settings_are_the_same(tmp_path):
+    write_run(tmp_path, {"tiny_read": [sample(0, 0.0)], "tiny_doc": [sample(0, 0.0)]}, date="20261120_120000")
+    run = read_run(write_run(tmp_path, {"tiny_read": [sample(0, 1.0)]}, date="20261121_120000"))
+    assert run.tasks["tiny_read"].metrics["exact_match,none"] == 1.0
+    assert run.tasks["tiny_doc"].metrics["exact_match,none"] == 0.0
+
+
+def test_results_of_other_settings_in_the_folder_are_refused(tmp_path):
+    write_run(tmp_path, {"tiny_read": [sample(0, 0.0)]}, date="20261120_120000", limit=1.0)
+    message = read_error(write_run(tmp_path, {"tiny_read": [sample(0, 1.0)]}, date="20261121_120000"))
+    assert "differ in limit" in message
+
+
+def test_accounts_come_from_the_samples_else_from_the_side_files(tmp_path):
+    lines = [sample(0, 1.0), sample(1, 1.0, counts=[None]), sample(2, 1.0, counts=None)]
+    folder = write_run(tmp_path, {"tiny_read": lines})
+    side = {"task": "tiny_read", "split": "test", "doc_id": 1, "account": account(7, 3)}
+    (folder / "accounts.rank1.jsonl").write_text(json.dumps(side) + "\n")
+    documents = read_run(folder).tasks["tiny_read"].documents
+    tiles = [document.account and document.account[0].tiles for document in documents]
+    assert tiles == [4, 7, None]
+
+
+def test_what_the_adapter_writes_is_what_the_report_reads(tmp_path):
+    from vico_eval.adapters.run_folder import RunFolder
+    from vico_eval.engine.account import TokenAccount
+
+    folder = write_run(tmp_path, {"tiny_read": [sample(0, 1.0, counts=[None])]})
+    written = TokenAccount(**account(7, 3) | {"visual_tokens_per_layer": (76, 40), "p_compress": (0.25,) * 7})
+    RunFolder(folder).add("tiny_read/test/0", written)
+    (read,) = read_run(folder).tasks["tiny_read"].documents[0].account
+    assert read.model_dump() == written.to_dict() | {"visual_tokens_per_layer": (76, 40), "p_compress": (0.25,) * 7}
+
+
+def test_two_different_accounts_of_a_document_are_refused(tmp_path):
+    folder = write_run(tmp_path, {"tiny_read": [sample(0, 1.0, counts=[None])]})
+    for rank, compressed in enumerate((1, 2)):
+        side = {"task": "tiny_read", "split": "test", "doc_id": 0, "account": account(7, compressed)}
+        (folder / f"accounts.rank{rank}.jsonl").write_text(json.dumps(side) + "\n")
+    assert "document 0 of tiny_read other token counts" in read_error(folder)
+
+
+def test_an_impossible_account_is_refused(tmp_path):
+    lines = [sample(0, 1.0, counts=[{"account": account(4) | {"compressed_tiles": 5}}])]
+    message = read_error(write_run(tmp_path, {"tiny_read": lines}))
+    assert "line 1" in message
+    assert "compressed_tiles=5 is more than tiles=4" in message
+
+
+def test_a_path_that_is_no_folder_is_an_error(tmp_path):
+    assert "is not a folder" in read_error(tmp_path / "nothing")

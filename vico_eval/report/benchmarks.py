@@ -1,0 +1,272 @@
+"""Benchmarks as declared columns, and tables as declared lists of them: from lmms-eval's numbers to a 0-100 scale."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from vico_eval.errors import ReportError
+from vico_eval.report.runs import Document, TaskResult
+
+DocumentScores = Mapping[tuple[str, int], float]
+"""Score of each document, 0-100, by task and doc_id."""
+
+# lmms-eval means the same floats in another order; a wrong or stale samples file differs by 1 / documents at least.
+_AGREEMENT = 1e-6
+
+
+class Conversion(Protocol):
+    """How a benchmark's number on 0-100 comes out of its lmms-eval tasks."""
+
+    @property
+    def source(self) -> str:
+        """Where the number comes from, for people who trace it."""
+
+    def score(self, tasks: Sequence[TaskResult]) -> float:
+        """The benchmark's score, 0-100, unrounded."""
+
+    def document_scores(self, tasks: Sequence[TaskResult]) -> DocumentScores | None:
+        """Documents' scores, whose mean is the score; None where the score is no mean over documents."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReportedMetric:
+    """A metric as lmms-eval reports it, times `scale`.
+
+    The metric must be the mean of `field` over the documents; the samples file is checked against it.
+    """
+
+    key: str
+    """lmms-eval's key: metric, comma, filter."""
+
+    field: tuple[str, ...]
+    """Path to a document's number in its samples line."""
+
+    scale: float = 100.0
+
+    @property
+    def source(self) -> str:
+        """Metric key and scale."""
+        return f"{self.key} x {self.scale:g}"
+
+    def score(self, tasks: Sequence[TaskResult]) -> float:
+        """The reported metric on 0-100.
+
+        Raises:
+            ReportError: the metric is missing or no number, or the documents' mean differs from it.
+        """
+        (task,) = tasks
+        reported = self.scale * _metric(task, self.key)
+        mean = _mean(self.document_scores(tasks).values())
+        if abs(mean - reported) > _AGREEMENT * self.scale:
+            raise ReportError(
+                f"{task.results_path} gives {task.name} {reported:.6g}, but the documents in {task.samples_path.name} "
+                f"have a mean of {mean:.6g}. The two files don't belong together; repeat the run."
+            )
+        return reported
+
+    def document_scores(self, tasks: Sequence[TaskResult]) -> DocumentScores:
+        """Each document's `field` on 0-100."""
+        return _document_scores(tasks, self.field, self.scale)
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentMean:
+    """The mean over all documents of all the benchmark's tasks (micro), where lmms-eval's own number is another one.
+
+    MMStar: lmms-eval averages over level-2 categories, the paper's toolkit over questions. BLINK: over 14 subtasks
+    against over questions. OCRBench: lmms-eval divides by 1000 whatever the number of documents.
+    """
+
+    field: tuple[str, ...]
+    scale: float = 100.0
+
+    @property
+    def source(self) -> str:
+        """Field and scale."""
+        return f"mean over documents of {'.'.join(self.field)} x {self.scale:g}"
+
+    def score(self, tasks: Sequence[TaskResult]) -> float:
+        """Mean over the documents, 0-100."""
+        return _mean(self.document_scores(tasks).values())
+
+    def document_scores(self, tasks: Sequence[TaskResult]) -> DocumentScores:
+        """Each document's `field` on 0-100."""
+        return _document_scores(tasks, self.field, self.scale)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskMean:
+    """The plain mean over tasks of a metric that is no mean over documents, such as POPE's three F1 scores."""
+
+    key: str
+    scale: float = 100.0
+
+    @property
+    def source(self) -> str:
+        """Metric key and scale."""
+        return f"mean over tasks of {self.key} x {self.scale:g}"
+
+    def score(self, tasks: Sequence[TaskResult]) -> float:
+        """Mean over the tasks, 0-100."""
+        return _mean([self.scale * _metric(task, self.key) for task in tasks])
+
+    def document_scores(self, tasks: Sequence[TaskResult]) -> None:
+        """None: F1 doesn't split into documents."""
+
+
+@dataclass(frozen=True, slots=True)
+class MetricSum:
+    """The sum of a task's metrics, times `scale`: MME's perception (0-2000) and cognition (0-800), over 28."""
+
+    keys: tuple[str, ...]
+    scale: float
+
+    @property
+    def source(self) -> str:
+        """Metric keys and scale."""
+        return f"({' + '.join(self.keys)}) x {self.scale:.6g}"
+
+    def score(self, tasks: Sequence[TaskResult]) -> float:
+        """Scaled sum, 0-100."""
+        (task,) = tasks
+        return self.scale * sum(_metric(task, key) for key in self.keys)
+
+    def document_scores(self, tasks: Sequence[TaskResult]) -> None:
+        """None: MME scores pairs of questions within categories."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Benchmark:
+    """A column of a table."""
+
+    title: str
+    tasks: tuple[str, ...]
+    conversion: Conversion
+    digits: int = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TableSpec:
+    """A table: which benchmarks, in which order."""
+
+    name: str
+    caption: str
+    benchmarks: tuple[Benchmark, ...]
+
+
+_BLINK = (
+    "art_style",
+    "counting",
+    "forensic_detection",
+    "functional_correspondence",
+    "iq_test",
+    "jigsaw",
+    "multi_view_reasoning",
+    "object_localization",
+    "relative_depth",
+    "relative_reflectance",
+    "semantic_correspondence",
+    "spatial_relation",
+    "visual_correspondence",
+    "visual_similarity",
+)
+
+DOCVQA = Benchmark(title="DocVQA", tasks=("docvqa_val",), conversion=ReportedMetric("anls,none", ("anls",)))
+CHARTQA = Benchmark(
+    title="ChartQA", tasks=("chartqa",), conversion=ReportedMetric("relaxed_overall,none", ("relaxed_overall",))
+)
+INFOVQA = Benchmark(title="InfoVQA", tasks=("infovqa_val",), conversion=ReportedMetric("anls,none", ("anls",)))
+TEXTVQA = Benchmark(
+    title="TextVQA", tasks=("textvqa_val",), conversion=ReportedMetric("exact_match,none", ("exact_match",))
+)
+OCRBENCH = Benchmark(title="OCRBench", tasks=("ocrbench",), conversion=DocumentMean(("ocrbench_accuracy", "score")))
+AI2D = Benchmark(
+    title="AI2D", tasks=("ai2d",), conversion=ReportedMetric("exact_match,flexible-extract", ("exact_match",))
+)
+MMSTAR = Benchmark(title="MMStar", tasks=("mmstar",), conversion=DocumentMean(("average", "score")))
+BLINK = Benchmark(
+    title="BLINK",
+    tasks=tuple(f"blink_{subtask}" for subtask in _BLINK),
+    conversion=DocumentMean(("blink_acc", "is_correct")),
+)
+POPE = Benchmark(title="POPE", tasks=("pope_adv", "pope_pop", "pope_random"), conversion=TaskMean("pope_f1_score,none"))
+MME = Benchmark(
+    title="MME",
+    tasks=("mme",),
+    conversion=MetricSum(("mme_perception_score,none", "mme_cognition_score,none"), scale=1 / 28),
+)
+
+
+def _tiny(title: str) -> Benchmark:
+    return Benchmark(
+        title=title,
+        tasks=(f"tiny_{title.lower()}",),
+        conversion=ReportedMetric("exact_match,none", ("exact_match",)),
+    )
+
+
+TABLES: Mapping[str, TableSpec] = {
+    table.name: table
+    for table in (
+        TableSpec(
+            name="vico-3",
+            caption="Visual token compression and routing on InternVL",
+            benchmarks=(DOCVQA, CHARTQA, INFOVQA, TEXTVQA, OCRBENCH, AI2D, MMSTAR, BLINK),
+        ),
+        TableSpec(
+            name="tiny",
+            caption="Visual token compression and routing on the built-in benchmark",
+            benchmarks=tuple(
+                _tiny(title)
+                for title in ("Read", "Doc", "Bar", "Tallest", "Count", "Colour", "Presence", "Compare", "Video")
+            ),
+        ),
+    )
+}
+
+
+def table_spec(name: str) -> TableSpec:
+    """The declared table called `name`.
+
+    Raises:
+        ReportError: there is none; the message lists those there are.
+    """
+    if name not in TABLES:
+        raise ReportError(f"There is no table `{name}`; expected one of {', '.join(TABLES)}.")
+    return TABLES[name]
+
+
+def _metric(task: TaskResult, key: str) -> float:
+    value = task.metrics.get(key)
+    # lmms-eval writes "N/A", null or an empty list where it has no number.
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ReportError(
+            f"{task.results_path}: metric `{key}` of task {task.name} is {value!r}; expected a number. "
+            f"The task has: {', '.join(sorted(key for key in task.metrics if key != 'alias')) or 'no metrics'}."
+        )
+    return float(value)
+
+
+def _document_scores(tasks: Sequence[TaskResult], field: tuple[str, ...], scale: float) -> dict[tuple[str, int], float]:
+    return {
+        (task.name, document.doc_id): scale * _document_score(task, document, field)
+        for task in tasks
+        for document in task.documents
+    }
+
+
+def _document_score(task: TaskResult, document: Document, field: tuple[str, ...]) -> float:
+    value: object = document.fields
+    for name in field:
+        value = value.get(name) if isinstance(value, Mapping) else None
+    if not isinstance(value, (bool, int, float)) or not math.isfinite(value):
+        raise ReportError(
+            f"{task.samples_path}: `{'.'.join(field)}` of document {document.doc_id} is {value!r}; expected a number."
+        )
+    return float(value)
+
+
+def _mean(values: Iterable[float]) -> float:
+    numbers = list(values)
+    return math.fsum(numbers) / len(numbers)

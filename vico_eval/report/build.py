@@ -1,0 +1,184 @@
+"""From finished runs to a table's files: CSV, LaTeX, Markdown, the picture and where every number came from."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from vico_eval.errors import OutputError, ReportError
+from vico_eval.report.benchmarks import Benchmark, table_spec
+from vico_eval.report.figures import draw_retention, write_figure
+from vico_eval.report.layout import Table, build_table, find_baseline
+from vico_eval.report.measurements import Measurements, measure
+from vico_eval.report.runs import Run, read_run
+from vico_eval.report.tidy import tidy_numbers
+from vico_eval.report.writers import to_latex, to_markdown
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Report:
+    """A written report."""
+
+    table: Table
+    csv: Path
+    latex: Path
+    markdown: Path
+    provenance: Path
+    figures: tuple[Path, ...]
+    """PDF and PNG; empty where there was nothing to draw, which a note of the table says."""
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Every file written."""
+        return (self.csv, self.latex, self.markdown, *self.figures, self.provenance)
+
+
+def write_report(
+    runs: Sequence[tuple[str | None, Path]],
+    *,
+    table: str,
+    out: Path,
+    baseline: str | None = None,
+    benchmarks: Sequence[str] | None = None,
+) -> Report:
+    """Reads finished runs and writes their table into `out`.
+
+    Args:
+        runs: each row's title (None: the run record's) and a run's folder, lmms-eval's --output_path. Runs of the same
+            title make one row: its mean, with the spread over the runs.
+        table: `vico-3` or `tiny`.
+        out: where table3.csv, .tex, .md, retention.pdf, .png and provenance.json go; made if missing.
+        baseline: title or system of the row that counts as 100%; by default the row of the system `vanilla`.
+        benchmarks: titles of the table's benchmarks to keep; by default all of them.
+
+    Raises:
+        ReportError: runs that don't count (all of them are named), can't be compared or have no benchmark of the table.
+        OutputError: `out` can't be written.
+    """
+    spec = table_spec(table)
+    columns = _choose(spec.benchmarks, benchmarks)
+    named = _read_runs(runs)
+    systems = _systems(named)
+    base = find_baseline(systems, baseline)
+    measured = measure(named, columns)
+    built = build_table(measured, columns, systems, caption=spec.caption, baseline=base)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        return _write(built, measured, named, systems, out, label=f"tab:{spec.name}")
+    except OSError as error:
+        raise OutputError(f"The report can't be written to {out}: {error}. Choose another folder.") from error
+
+
+def _write(
+    table: Table,
+    measured: Measurements,
+    named: Sequence[tuple[str, Run]],
+    systems: Mapping[str, str],
+    out: Path,
+    label: str,
+) -> Report:
+    figures: tuple[Path, ...] = ()
+    try:
+        figures = write_figure(draw_retention(table), out)
+    except ReportError as error:
+        table = table.with_note(f"No picture: {error}")
+    report = Report(
+        table=table,
+        csv=out / "table3.csv",
+        latex=out / "table3.tex",
+        markdown=out / "table3.md",
+        provenance=out / "provenance.json",
+        figures=figures,
+    )
+    places = [_relative(run.folder, out) for _, run in named]
+    tidy = tidy_numbers(table, measured, systems, places)
+    tidy.to_csv(report.csv, index=False, lineterminator="\n")
+    report.latex.write_text(to_latex(table, label), encoding="utf-8")
+    report.markdown.write_text(to_markdown(table), encoding="utf-8")
+    provenance = json.dumps(_provenance(table, measured, named, out), indent=2, ensure_ascii=False, allow_nan=False)
+    report.provenance.write_text(provenance + "\n", encoding="utf-8")
+    return report
+
+
+def _choose(benchmarks: Sequence[Benchmark], titles: Sequence[str] | None) -> list[Benchmark]:
+    if titles is None:
+        return list(benchmarks)
+    known = {benchmark.title: benchmark for benchmark in benchmarks}
+    if unknown := [title for title in titles if title not in known]:
+        raise ReportError(f"The table has no benchmark {', '.join(unknown)}; it has {', '.join(known)}.")
+    return [benchmark for benchmark in benchmarks if benchmark.title in titles]
+
+
+def _read_runs(runs: Sequence[tuple[str | None, Path]]) -> list[tuple[str, Run]]:
+    if not runs:
+        raise ReportError("A report needs at least one run folder.")
+    resolved = [path.resolve() for _, path in runs]
+    if twice := sorted({str(path) for path in resolved if resolved.count(path) > 1}):
+        raise ReportError(f"The same run was given twice: {', '.join(twice)}.")
+    named, problems = [], []
+    for title, path in runs:
+        try:
+            run = read_run(path)
+        except ReportError as error:
+            problems.append(str(error))
+        else:
+            named.append((" ".join((title or run.record.title).split()), run))
+    if problems:
+        raise ReportError("\n".join(problems))
+    return named
+
+
+def _systems(named: Sequence[tuple[str, Run]]) -> dict[str, str]:
+    systems: dict[str, str] = {}
+    for title, run in named:
+        if systems.setdefault(title, run.record.system) != run.record.system:
+            raise ReportError(
+                f"The row `{title}` got runs of two systems, {systems[title]} and {run.record.system}. Give one of "
+                "them another title."
+            )
+    return systems
+
+
+def _provenance(table: Table, measured: Measurements, named: Sequence[tuple[str, Run]], out: Path) -> dict[str, Any]:
+    """Every cell and the runs behind it, and every run with its record. Paths are relative to the report's folder."""
+    return {
+        "baseline": table.baseline,
+        "cells": [
+            {
+                "row": cell["row"],
+                "benchmark": cell["benchmark"],
+                "run": cell["run"],
+                "score": cell["score"],
+                "source": cell["source"],
+                "documents": cell["documents"],
+                "tiles": _count(cell["tiles"]),
+                "compressed_tiles": _count(cell["compressed_tiles"]),
+                "visual_tokens": _count(cell["visual_tokens"]),
+                "results": [_relative(Path(path), out) for path in cell["results"]],
+                "samples": [_relative(Path(path), out) for path in cell["samples"]],
+            }
+            for cell in measured.cells.to_dict("records")
+        ],
+        "runs": [
+            {
+                "run": number,
+                "row": title,
+                "folder": _relative(run.folder, out),
+                "record": run.record.model_dump(mode="json"),
+            }
+            for number, (title, run) in enumerate(named)
+        ],
+        "notes": list(table.notes),
+    }
+
+
+def _count(value: float) -> int | None:
+    return None if pd.isna(value) else int(value)
+
+
+def _relative(path: Path, out: Path) -> str:
+    return Path(os.path.relpath(path.resolve(), out.resolve())).as_posix()

@@ -1,0 +1,196 @@
+"""A table ready to be written: rows in the paper's order, a ratio row beneath each row that routes its tiles."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from vico_eval.errors import ReportError
+from vico_eval.report.benchmarks import Benchmark
+from vico_eval.report.measurements import Measurements
+from vico_eval.report.tables import (
+    AVERAGE,
+    by_row,
+    compressed_tile_ratio,
+    paired_difference,
+    relative_retention,
+    retention_standard_error,
+    run_spread,
+    visual_token_share,
+    with_average,
+)
+
+BASELINE_SYSTEM = "vanilla"
+
+PAPER_ORDER = (
+    BASELINE_SYSTEM,
+    "vanilla_vir",
+    "single_tile",
+    "fastv",
+    "sparsevlm",
+    "all_compress",
+    "random",
+    "image_vir",
+    "vico",
+)
+"""Systems in the order of ViCO's Table 3; others follow in the order in which they were given."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """One line of a table."""
+
+    title: str
+    kind: Literal["score", "ratio"]
+    """Scores with their retention, or the compressed-tile ratio of the row above."""
+
+    values: Mapping[str, float]
+    """By column, `Avg.` included; NaN prints as a dash."""
+
+    competes: bool
+    """May be the best of a column: it saves tokens. The baseline never competes."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Table:
+    """What the writers print. Unrounded; `digits` says how many decimals a benchmark's scores have."""
+
+    caption: str
+    columns: tuple[str, ...]
+    digits: Mapping[str, int]
+    rows: tuple[Row, ...]
+    baseline: str
+    notes: tuple[str, ...]
+    summary: pd.DataFrame
+    """By row title: mean_score, retention, retention_se, retention_spread, difference, difference_se, tile_ratio,
+    token_share, documents, runs. Empty for a published table, which has no documents."""
+
+    def with_note(self, note: str) -> "Table":
+        """The same table with one more note."""
+        return replace(self, notes=(*self.notes, note))
+
+
+def order_rows(systems: Mapping[str, str]) -> list[str]:
+    """Row titles in the paper's order, for each row's system; unknown systems last, else as given."""
+    places = {system: place for place, system in enumerate(PAPER_ORDER)}
+    return sorted(systems, key=lambda title: places.get(systems[title], len(places)))
+
+
+def find_baseline(systems: Mapping[str, str], wanted: str | None) -> str:
+    """The row to compare with: the one titled `wanted`, else the only one of that system (`vanilla` if None).
+
+    Raises:
+        ReportError: there is none, or several of that system.
+    """
+    if wanted in systems:
+        return str(wanted)
+    system = wanted or BASELINE_SYSTEM
+    titles = [title for title, row_system in systems.items() if row_system == system]
+    if len(titles) == 1:
+        return titles[0]
+    found = "no row" if not titles else f"{len(titles)} rows ({', '.join(titles)})"
+    raise ReportError(
+        f"Found {found} of the system `{system}` to compare with. Give the baseline by its title, one of: "
+        f"{', '.join(systems)}."
+    )
+
+
+def build_table(
+    measured: Measurements,
+    benchmarks: Sequence[Benchmark],
+    systems: Mapping[str, str],
+    *,
+    caption: str,
+    baseline: str,
+) -> Table:
+    """The measured numbers as a table.
+
+    Args:
+        measured: runs on the benchmarks.
+        benchmarks: the columns.
+        systems: each row's system by row title.
+        caption: printed above the table.
+        baseline: title of the row that counts as 100%.
+    """
+    order = order_rows(systems)
+    columns = [benchmark.title for benchmark in benchmarks]
+    cells, documents = measured.cells, measured.documents
+    scores = by_row(cells, "score").reindex(index=order, columns=columns)
+    ratios = with_average(compressed_tile_ratio(cells).reindex(index=order, columns=columns))
+    shares = with_average(visual_token_share(cells, baseline).reindex(index=order, columns=columns))
+    retention = relative_retention(scores, baseline)
+    rows = []
+    for title in order:
+        values = {str(column): float(value) for column, value in scores.loc[title].items()}
+        share = shares.loc[title, AVERAGE]
+        rows.append(
+            Row(
+                title=title,
+                kind="score",
+                values=values | {AVERAGE: float(retention[title])},
+                competes=title != baseline and not np.isclose(share, 100),
+            )
+        )
+        if _routes(ratios.loc[title]):
+            ratio = {str(column): float(value) for column, value in ratios.loc[title].items()}
+            rows.append(Row(title=title, kind="ratio", values=ratio, competes=False))
+    return Table(
+        caption=caption,
+        columns=tuple(columns),
+        digits={benchmark.title: benchmark.digits for benchmark in benchmarks},
+        rows=tuple(rows),
+        baseline=baseline,
+        notes=measured.notes + _notes(cells, order, columns),
+        summary=_summary(measured, scores, baseline).assign(
+            tile_ratio=ratios[AVERAGE],
+            token_share=shares[AVERAGE],
+            documents=documents.drop_duplicates(["row", "benchmark", "task", "doc_id"]).groupby("row").size(),
+            runs=cells.groupby("row")["run"].nunique(),
+        ),
+    )
+
+
+def _summary(measured: Measurements, scores: pd.DataFrame, baseline: str) -> pd.DataFrame:
+    # A column that no run has makes every average unknown; the paired errors must not overlook it.
+    complete = scores.notna().any().all()
+    paired = paired_difference(measured.documents, baseline)
+    nan = pd.Series(np.nan, index=scores.index)
+    return pd.DataFrame(
+        {
+            "mean_score": scores.mean(axis="columns", skipna=False),
+            "retention": relative_retention(scores, baseline),
+            "retention_se": retention_standard_error(measured.documents, scores, baseline) if complete else nan,
+            "retention_spread": run_spread(measured.cells, baseline) if complete else nan,
+            "difference": paired.difference[AVERAGE] if complete else nan,
+            "difference_se": paired.standard_error[AVERAGE] if complete else nan,
+        },
+        index=scores.index,
+    )
+
+
+def _routes(ratios: pd.Series) -> bool:
+    """Whether a row's ratios say something: not 0% everywhere, nor 100%; unknown ones are shown as unknown."""
+    known = ratios.dropna()
+    return known.empty or not ((known == 0).all() or (known == 100).all())
+
+
+def _notes(cells: pd.DataFrame, order: Sequence[str], columns: Sequence[str]) -> tuple[str, ...]:
+    notes = []
+    for title in order:
+        own = cells[cells["row"] == title]
+        if missing := [column for column in columns if column not in set(own["benchmark"])]:
+            notes.append(f"{title}: not run on {', '.join(missing)}, so it has no average.")
+        for cell in own[own["without_account"] > 0].itertuples():
+            notes.append(
+                f"{title}, {cell.benchmark}: {cell.without_account} of {cell.documents} documents have no token "
+                "account (answered from lmms-eval's response cache?), so the cell has no ratio."
+            )
+        if (runs := own["run"].nunique()) > 1:
+            notes.append(f"{title}: mean of {runs} runs.")
+    for column in columns:
+        own = cells[(cells["benchmark"] == column) & (cells["documents"] < cells["num_available"])]
+        if not own.empty:
+            notes.append(f"{column}: {own['documents'].iloc[0]} of {own['num_available'].iloc[0]} documents.")
+    return tuple(notes)

@@ -1,0 +1,133 @@
+"""Finished runs as two frames: one line a run and benchmark, one line a run and document."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from vico_eval.errors import ReportError
+from vico_eval.report.benchmarks import Benchmark
+from vico_eval.report.runs import Document, Run, TaskResult
+
+_COUNTS = ("tiles", "compressed_tiles", "visual_tokens", "visual_tokens_uncompressed", "layer_tokens")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measurements:
+    """What the runs of a table measured, unrounded.
+
+    `cells` has the columns row, run (a number), benchmark, score (0-100), documents (their number), num_available,
+    without_account (their number), source, results, samples, and the summed token counts tiles, compressed_tiles,
+    visual_tokens, visual_tokens_uncompressed, layer_tokens (visual tokens of a layer, mean over layers), which are NaN
+    unless every document has an account.
+
+    `documents` has row, run, benchmark, task, doc_id, score (0-100; NaN where the benchmark has none by document).
+    """
+
+    cells: pd.DataFrame
+    documents: pd.DataFrame
+    notes: tuple[str, ...]
+
+
+def measure(runs: Sequence[tuple[str, Run]], benchmarks: Sequence[Benchmark]) -> Measurements:
+    """What `runs`, each with its row's title, measured on `benchmarks`.
+
+    Raises:
+        ReportError: a benchmark was run on other documents or at another task version by one run than by another, or
+            no run has any of the benchmarks.
+    """
+    cells: list[dict[str, object]] = []
+    documents: list[dict[str, object]] = []
+    notes: list[str] = []
+    for benchmark in benchmarks:
+        answered = []
+        for number, (row, run) in enumerate(runs):
+            tasks = [run.tasks[name] for name in benchmark.tasks if name in run.tasks]
+            if len(tasks) == len(benchmark.tasks):
+                answered.append((number, row, run, tasks))
+            elif tasks:
+                missing = ", ".join(name for name in benchmark.tasks if name not in run.tasks)
+                notes.append(f"{row}: {benchmark.title} counts as missing, since {run.folder.name} lacks {missing}.")
+        notes.extend(_comparison_notes(benchmark, [(run, tasks) for _, _, run, tasks in answered]))
+        for number, row, _, tasks in answered:
+            cells.append({"row": row, "run": number} | _cell(benchmark, tasks))
+            documents.extend({"row": row, "run": number} | line for line in _document_lines(benchmark, tasks))
+    if not cells:
+        found = sorted({name for _, run in runs for name in run.tasks})
+        wanted = [name for benchmark in benchmarks for name in benchmark.tasks]
+        raise ReportError(
+            f"No run has a benchmark of this table. It needs the tasks {', '.join(wanted)}; "
+            f"the runs have {', '.join(found) or 'none'}."
+        )
+    return Measurements(cells=pd.DataFrame(cells), documents=pd.DataFrame(documents), notes=tuple(notes))
+
+
+def _cell(benchmark: Benchmark, tasks: Sequence[TaskResult]) -> dict[str, object]:
+    documents = [document for task in tasks for document in task.documents]
+    return {
+        "benchmark": benchmark.title,
+        "score": benchmark.conversion.score(tasks),
+        "documents": len(documents),
+        "num_available": sum(task.num_available for task in tasks),
+        "without_account": sum(document.account is None for document in documents),
+        "source": benchmark.conversion.source,
+        "results": tuple(sorted({str(task.results_path) for task in tasks})),
+        "samples": tuple(str(task.samples_path) for task in tasks),
+    } | _counts(documents)
+
+
+def _counts(documents: Sequence[Document]) -> dict[str, float]:
+    totals = dict.fromkeys(_COUNTS, 0.0)
+    for document in documents:
+        if document.account is None:
+            return dict.fromkeys(_COUNTS, float("nan"))
+        for account in document.account:
+            totals["tiles"] += account.tiles
+            totals["compressed_tiles"] += account.compressed_tiles
+            totals["visual_tokens"] += account.visual_tokens
+            totals["visual_tokens_uncompressed"] += account.visual_tokens_uncompressed
+            totals["layer_tokens"] += account.mean_layer_tokens
+    return totals
+
+
+def _document_lines(benchmark: Benchmark, tasks: Sequence[TaskResult]) -> list[dict[str, object]]:
+    scores = benchmark.conversion.document_scores(tasks) or {}
+    return [
+        {
+            "benchmark": benchmark.title,
+            "task": task.name,
+            "doc_id": document.doc_id,
+            "score": scores.get((task.name, document.doc_id), float("nan")),
+        }
+        for task in tasks
+        for document in task.documents
+    ]
+
+
+def _comparison_notes(benchmark: Benchmark, answered: Sequence[tuple[Run, Sequence[TaskResult]]]) -> list[str]:
+    """Notes on what differs between runs of one benchmark; what makes them incomparable is an error."""
+    notes: dict[str, None] = {}
+    for run, tasks in answered[1:]:
+        first_run, first_tasks = answered[0]
+        for first, task in zip(first_tasks, tasks, strict=True):
+            place = f"{task.name}: {first_run.folder} and {run.folder}"
+            first_ids, ids = ([document.doc_id for document in one.documents] for one in (first, task))
+            if first_ids != ids:
+                raise ReportError(
+                    f"{place} answered different documents ({_span(first_ids)} and {_span(ids)}). Rows of one table "
+                    "need the same documents; repeat one of them with the other's --limit and --offset."
+                )
+            if first.version != task.version:
+                raise ReportError(f"{place} ran different versions of the task ({first.version} and {task.version}).")
+            if different := _different(first.settings, task.settings):
+                notes[f"{place} differ in the task's {different}."] = None
+    return list(notes)
+
+
+def _different(first: Mapping[str, Any], second: Mapping[str, Any]) -> str:
+    return ", ".join(key for key in first if first[key] != second.get(key))
+
+
+def _span(doc_ids: Sequence[int]) -> str:
+    return f"{len(doc_ids)}: {doc_ids[0]} to {doc_ids[-1]}"

@@ -1,0 +1,191 @@
+"""What a run leaves beside lmms-eval's own files: its record and its token accounts, as closed schemas."""
+
+import json
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
+
+from vico_eval.errors import ReportError
+
+
+class _Closed(BaseModel):
+    """A key that nobody declared is an error: a misspelt one would otherwise pass as absent."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Checkpoint(_Closed):
+    """Which weights ran."""
+
+    name: str
+    path: str
+    sha256: str | None
+
+
+class RunRecord(_Closed):
+    """`record.json`: what produced a run's numbers. A number without one is not reported."""
+
+    version: Literal[1]
+    system: str = Field(min_length=1)
+    """Model card or method that the run belongs to, such as `vico`."""
+
+    title: str = Field(min_length=1)
+    """The row's title in a table."""
+
+    command: tuple[str, ...]
+    versions: dict[str, str | None]
+    checkpoint: Checkpoint
+    donor: Checkpoint | None
+    """Where the low connector and the router came from, if not from the checkpoint."""
+
+    method: str
+    method_args: dict[str, Any]
+    """With defaults filled in."""
+
+    settings: dict[str, Any] = Field(default_factory=dict)
+    """How documents were asked: batch size, tile limits, frames, prompts."""
+
+    dtype: str
+    attention: str
+    device: str
+    num_processes: PositiveInt
+    started: datetime
+    harness: str
+
+
+class TokenAccount(_Closed):
+    """The tokens of one request, counted while it ran."""
+
+    tiles: NonNegativeInt
+    compressed_tiles: NonNegativeInt
+    visual_tokens: NonNegativeInt
+    visual_tokens_uncompressed: NonNegativeInt
+    visual_tokens_per_layer: tuple[NonNegativeInt, ...]
+    text_tokens: NonNegativeInt
+    generated_tokens: NonNegativeInt
+    p_compress: tuple[float, ...] | None = None
+
+    @model_validator(mode="after")
+    def _compressed_tiles_are_tiles(self) -> "TokenAccount":
+        if self.compressed_tiles > self.tiles:
+            raise ValueError(f"compressed_tiles={self.compressed_tiles} is more than tiles={self.tiles}")
+        return self
+
+    @property
+    def mean_layer_tokens(self) -> float:
+        """Visual tokens that a decoder layer saw, on average over the layers."""
+        layers = self.visual_tokens_per_layer
+        return sum(layers) / len(layers) if layers else float(self.visual_tokens)
+
+
+class AccountLine(_Closed):
+    """One line of `accounts.rank*.jsonl`."""
+
+    task: str
+    split: str
+    doc_id: NonNegativeInt
+    account: TokenAccount
+
+
+Schema = TypeVar("Schema", bound=BaseModel)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        ReportError: the file can't be read, is cut off or isn't an object.
+    """
+    return parse_object(_read_text(path), str(path))
+
+
+def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each line's place (`file, line n`, for messages) and object; blank lines are skipped.
+
+    Raises:
+        ReportError: as `read_json`, naming the line.
+    """
+    # Not splitlines(): it also breaks at characters such as U+2028 that may stand inside an answer.
+    for number, line in enumerate(_read_text(path).split("\n"), start=1):
+        if line.strip():
+            place = f"{path}, line {number}"
+            yield place, parse_object(line, place)
+
+
+def parse_object(text: str, place: str) -> dict[str, Any]:
+    """The JSON object in `text`; `place` names it in the ReportError."""
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ReportError(
+            f"{place} is not valid JSON ({error}). It may have been cut off when a run was stopped; repeat the run."
+        ) from error
+    if not isinstance(value, dict):
+        raise ReportError(f"{place} holds a JSON {type(value).__name__}; expected an object.")
+    return value
+
+
+def validate(schema: type[Schema], value: object, place: str) -> Schema:
+    """`value` as `schema`.
+
+    Raises:
+        ReportError: naming the place, each wrong field and why.
+    """
+    try:
+        return schema.model_validate(value)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"`{'.'.join(map(str, problem['loc'])) or schema.__name__}`: {problem['msg']}" for problem in error.errors()
+        )
+        raise ReportError(f"{place} doesn't fit the schema of {schema.__name__}: {problems}.") from error
+
+
+def read_record(folder: Path) -> RunRecord:
+    """The record of the run in `folder`.
+
+    Raises:
+        ReportError: there is none, or it doesn't fit the schema.
+    """
+    path = folder / "record.json"
+    if not path.is_file():
+        raise ReportError(
+            f"{folder} has no record.json, so nobody could say what produced its numbers. Expected the folder that "
+            "lmms-eval got as --output_path from one of this package's models; run it again with such a model."
+        )
+    return validate(RunRecord, read_json(path), str(path))
+
+
+def read_side_accounts(folder: Path) -> dict[tuple[str, int], TokenAccount]:
+    """Accounts by task and document from the run's side files, which survive lmms-eval's response cache.
+
+    A document may come back (padding in a run of several processes, or a repeated run); its counts must then agree.
+
+    Raises:
+        ReportError: a malformed line, or two different accounts of a document.
+    """
+    accounts: dict[tuple[str, int], TokenAccount] = {}
+    for path in sorted(folder.glob("accounts.rank*.jsonl")):
+        for place, value in read_json_lines(path):
+            line = validate(AccountLine, value, place)
+            key = (line.task, line.doc_id)
+            known = accounts.setdefault(key, line.account)
+            if _visual_counts(known) != _visual_counts(line.account):
+                raise ReportError(
+                    f"{place} gives document {line.doc_id} of {line.task} other token counts than an earlier line. "
+                    f"Two different runs seem to share {folder}; give each its own --output_path."
+                )
+    return accounts
+
+
+def _visual_counts(account: TokenAccount) -> tuple[object, ...]:
+    return account.tiles, account.compressed_tiles, account.visual_tokens, account.visual_tokens_per_layer
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ReportError(f"{path} can't be read: {error}.") from error

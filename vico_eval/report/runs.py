@@ -1,0 +1,252 @@
+"""A finished run, read from the folder that lmms-eval wrote.
+
+lmms-eval ends with exit code 0 when an evaluation failed, and a model may hand it empty answers that score zero. So a
+run counts only if its results file exists and every document of every task has an answer; all else is a ReportError.
+
+Format: lmms-eval 0.7.3, `<run>/[<model folder>/]<date>_results.json` and `<date>_samples_<task>.jsonl`.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vico_eval.errors import ReportError
+from vico_eval.report.records import (
+    RunRecord,
+    TokenAccount,
+    read_json,
+    read_json_lines,
+    read_record,
+    read_side_accounts,
+    validate,
+)
+
+# Tasks write files of their own whose names also end in `_results.json`; only lmms-eval's start with its date.
+_RESULTS_NAME = re.compile(r"(\d{8}_\d{6})_results\.json")
+
+# What must agree before two results files of a folder may be read as one run. Batch size, devices and tasks may differ.
+_SETTINGS = ("model", "model_args", "limit", "offset", "gen_kwargs", "random_seed", "numpy_seed", "torch_seed")
+
+# What lmms-eval writes into every samples line; the other keys are metrics.
+_LINE_KEYS = frozenset(
+    {"doc_id", "target", "filtered_resps", "resps", "token_counts", "doc_hash", "input", "input_media"}
+)
+
+_NAMED_DOCUMENTS = 10
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Document:
+    """One row of a benchmark, as a run answered it."""
+
+    doc_id: int
+    fields: Mapping[str, Any]
+    """The metrics' fields of the samples line: a number, or an object that holds one."""
+
+    account: tuple[TokenAccount, ...] | None
+    """One for each of the document's requests; None where a run left none."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskResult:
+    """One lmms-eval task (never a group) of a run."""
+
+    name: str
+    metrics: Mapping[str, Any]
+    """lmms-eval's aggregated numbers, under keys such as `exact_match,none`."""
+
+    documents: tuple[Document, ...]
+    """Ascending by doc_id, whichever process answered them."""
+
+    num_available: int
+    """Documents the task has; a limited run answers fewer."""
+
+    version: str
+    settings: Mapping[str, Any]
+    """What a comparison must hold fixed: generation settings and few-shot count."""
+
+    results_path: Path
+    samples_path: Path
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """One execution of one system."""
+
+    folder: Path
+    record: RunRecord
+    tasks: Mapping[str, TaskResult]
+
+
+def read_run(folder: Path) -> Run:
+    """The run in `folder`, every document of every task answered.
+
+    Where a folder holds several results files of the same settings, the newest counts for each task.
+
+    Raises:
+        ReportError: no record or results, settings that differ between results files, a malformed file, or documents
+            without an answer; the message names task and documents.
+    """
+    if not folder.is_dir():
+        raise ReportError(f"{folder} is not a folder. Expected a run: what lmms-eval got as --output_path.")
+    record = read_record(folder)
+    side_accounts: dict[tuple[str, int], TokenAccount] | None = None
+    tasks: dict[str, TaskResult] = {}
+    problems: list[str] = []
+    for results_path, name, results in _newest_by_task(folder):
+        samples_path = _samples_path(results_path, name)
+        lines = _sample_lines(samples_path)
+        problem = _unanswered(name, _expected_documents(results, name, results_path), lines)
+        if problem:
+            problems.append(problem)
+            continue
+        if side_accounts is None and any(None in _raw_accounts(line) for _, line in lines.values()):
+            side_accounts = read_side_accounts(folder)
+        config = results["configs"].get(name) or {}
+        tasks[name] = TaskResult(
+            name=name,
+            metrics=results["results"].get(name) or {},
+            documents=_read_documents(name, lines, side_accounts or {}),
+            num_available=int(results["n-samples"][name]["original"]),
+            version=str(results["versions"].get(name)),
+            settings={key: config.get(key) for key in ("generation_kwargs", "num_fewshot", "metadata")},
+            results_path=results_path,
+            samples_path=samples_path,
+        )
+    if problems:
+        raise ReportError(
+            f"{folder} is not a complete run: {'; '.join(problems)}. lmms-eval ends with exit code 0 even then; "
+            "look for the error in its log and repeat the command."
+        )
+    return Run(folder=folder, record=record, tasks=tasks)
+
+
+def _newest_by_task(folder: Path) -> list[tuple[Path, str, dict[str, Any]]]:
+    paths = sorted(
+        (path for path in folder.rglob("*_results.json") if _RESULTS_NAME.fullmatch(path.name)),
+        key=lambda path: (path.name, str(path)),
+    )
+    if not paths:
+        raise ReportError(
+            f"{folder} has no results file (<date>_results.json), so its evaluation failed or is still running; "
+            "lmms-eval ends with exit code 0 either way. Look for `Error during evaluation` in its log."
+        )
+    newest: dict[str, tuple[Path, str, dict[str, Any]]] = {}
+    first: tuple[Path, dict[str, Any]] | None = None
+    for path in paths:
+        results = read_json(path)
+        for key in ("results", "n-samples", "config", "configs", "versions"):
+            if not isinstance(results.get(key), dict):
+                raise ReportError(f"{path} has no object `{key}`; expected a results file of lmms-eval 0.7.3 or newer.")
+        settings = {key: results["config"].get(key) for key in _SETTINGS}
+        if first and settings != first[1]:
+            different = ", ".join(key for key in _SETTINGS if settings[key] != first[1][key])
+            raise ReportError(
+                f"{folder} holds results of different settings: {first[0].name} and {path.name} differ in {different}. "
+                "Give each run its own --output_path."
+            )
+        first = first or (path, settings)
+        for name in results["n-samples"]:
+            newest[name] = (path, name, results)
+    if not newest:
+        raise ReportError(f"{paths[-1]} lists no task under `n-samples`; nothing was evaluated.")
+    return [newest[name] for name in sorted(newest)]
+
+
+def _expected_documents(results: dict[str, Any], name: str, path: Path) -> range:
+    counts = results["n-samples"][name]
+    offset = results["config"].get("offset") or 0
+    try:
+        original, effective = int(counts["original"]), int(counts["effective"])
+        expected = range(int(offset), min(int(offset) + effective, original))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ReportError(f"{path}: `n-samples.{name}` is {counts!r}; expected `original` and `effective`.") from error
+    return expected
+
+
+def _samples_path(results_path: Path, name: str) -> Path:
+    path = results_path.with_name(f"{results_path.name.removesuffix('_results.json')}_samples_{name}.jsonl")
+    if not path.is_file():
+        raise ReportError(
+            f"{path} is missing, so it can't be checked that every document of {name} has an answer. "
+            "Run lmms-eval with --log_samples."
+        )
+    return path
+
+
+def _sample_lines(path: Path) -> dict[int, tuple[str, dict[str, Any]]]:
+    """Place and content of each document's line, by document."""
+    lines: dict[int, tuple[str, dict[str, Any]]] = {}
+    for place, line in read_json_lines(path):
+        doc_id = line.get("doc_id")
+        if not isinstance(doc_id, int):
+            raise ReportError(f"{place}: `doc_id` is {doc_id!r}; expected an integer.")
+        if doc_id in lines:
+            raise ReportError(f"{place} is the second line of document {doc_id}; expected one a document.")
+        lines[doc_id] = place, line
+    return dict(sorted(lines.items()))
+
+
+def _unanswered(name: str, expected: Iterable[int], lines: Mapping[int, tuple[str, dict[str, Any]]]) -> str | None:
+    """What is wrong with a task's answers, in words; None if nothing is."""
+    wanted = set(expected)
+    problems = []
+    if not wanted:
+        problems.append("it has no documents")
+    if missing := sorted(wanted - set(lines)):
+        problems.append(f"{_documents(missing)} not in the samples file")
+    if strange := sorted(set(lines) - wanted):
+        problems.append(f"{_documents(strange)} not expected")
+    if blank := [doc_id for doc_id, (_, line) in lines.items() if doc_id in wanted and not _has_answer(line)]:
+        problems.append(f"{_documents(blank)} without an answer")
+    return f"{name} ({len(wanted)} documents expected): {', '.join(problems)}" if problems else None
+
+
+def _documents(doc_ids: list[int]) -> str:
+    named = ", ".join(map(str, doc_ids[:_NAMED_DOCUMENTS]))
+    more = f" and {len(doc_ids) - _NAMED_DOCUMENTS} more" if len(doc_ids) > _NAMED_DOCUMENTS else ""
+    return f"document{'s' if len(doc_ids) > 1 else ''} {named}{more}"
+
+
+def _has_answer(line: Mapping[str, Any]) -> bool:
+    # `resps` is what the model said before any filter; lmms-eval leaves it out where the filter changed nothing.
+    answers = list(_flatten(line.get("resps", line.get("filtered_resps"))))
+    counted = any(line.get("token_counts") or [])
+    # lmms-eval writes a missing answer as the text "None"; a model that really said so has token counts.
+    return bool(answers) and all(
+        isinstance(answer, str) and answer.strip() and (counted or answer != "None") for answer in answers
+    )
+
+
+def _flatten(value: object) -> Iterable[object]:
+    if isinstance(value, list):
+        for item in value:
+            yield from _flatten(item)
+    else:
+        yield value
+
+
+def _raw_accounts(line: Mapping[str, Any]) -> list[object]:
+    """The accounts inside a samples line, one for each request of the document; None where a request has none."""
+    counts = line.get("token_counts") or [None]
+    return [entry.get("account") if isinstance(entry, dict) else None for entry in counts]
+
+
+def _read_documents(
+    name: str,
+    lines: Mapping[int, tuple[str, dict[str, Any]]],
+    side_accounts: Mapping[tuple[str, int], TokenAccount],
+) -> tuple[Document, ...]:
+    documents = []
+    for doc_id, (place, line) in lines.items():
+        account: tuple[TokenAccount, ...] | None = None
+        raw = _raw_accounts(line)
+        if None not in raw:
+            account = tuple(validate(TokenAccount, value, f"{place}, `token_counts`") for value in raw)
+        elif (name, doc_id) in side_accounts:
+            account = (side_accounts[name, doc_id],)
+        fields = {key: value for key, value in line.items() if key not in _LINE_KEYS}
+        documents.append(Document(doc_id=doc_id, fields=fields, account=account))
+    return tuple(documents)

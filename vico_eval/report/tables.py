@@ -1,0 +1,148 @@
+"""The numbers of a table: frames in, frame out. Nothing here rounds, and a missing benchmark is never skipped.
+
+Frames called `scores`, `ratios` or `shares` are rows x benchmarks. `cells` and `documents` are those of
+`vico_eval.report.measurements`. A row with several runs (seeds) has the mean over its runs.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from vico_eval.errors import ReportError
+
+
+class Difference(NamedTuple):
+    """Differences from the baseline, rows x benchmarks and `Avg.` over all benchmarks, with their standard errors."""
+
+    difference: pd.DataFrame
+    standard_error: pd.DataFrame
+
+
+AVERAGE = "Avg."
+
+
+def by_row(cells: pd.DataFrame, column: str) -> pd.DataFrame:
+    """`column` of the cells as rows x benchmarks, both in the order of first appearance; the mean over a row's runs."""
+    frame = cells.pivot_table(index="row", columns="benchmark", values=column, aggfunc=_strict_mean, dropna=False)
+    return frame.reindex(index=cells["row"].unique(), columns=cells["benchmark"].unique())
+
+
+def relative_retention(scores: pd.DataFrame, baseline: str) -> pd.Series:
+    """Each row's mean score as a percentage of the baseline's: the ratio of the means, as in ViCO's tables.
+
+    Args:
+        scores: rows x benchmarks, 0-100, MME already divided by 28.
+        baseline: the row that counts as 100.
+
+    Returns:
+        Percent by row; NaN where any benchmark is missing.
+
+    Raises:
+        ReportError: no such baseline; the message lists the rows there are.
+    """
+    _check_baseline(scores.index, baseline)
+    means = scores.mean(axis="columns", skipna=False)  # a missing benchmark makes the mean unknown, not smaller
+    if means[baseline] == 0:
+        return pd.Series(np.nan, index=scores.index)  # no percentage of zero
+    return 100 * means / means[baseline]
+
+
+def compressed_tile_ratio(cells: pd.DataFrame) -> pd.DataFrame:
+    """Compressed tiles / tiles over all documents of a benchmark, percent, rows x benchmarks; NaN without accounts."""
+    ratio = 100 * cells["compressed_tiles"] / cells["tiles"].replace(0, np.nan)
+    return by_row(cells.assign(ratio=ratio), "ratio")
+
+
+def visual_token_share(cells: pd.DataFrame, baseline: str) -> pd.DataFrame:
+    """Visual tokens that a decoder layer sees, as a percentage of the baseline's on the same documents.
+
+    Counts of two runs are compared, not a run's own counts with and without its method, so that a method that makes
+    fewer tiles is on the same scale as one that makes shorter tiles or drops tokens between layers.
+
+    Returns:
+        Percent, rows x benchmarks; NaN without accounts.
+    """
+    tokens = by_row(cells, "layer_tokens")
+    _check_baseline(tokens.index, baseline)
+    return 100 * tokens / tokens.loc[baseline].replace(0, np.nan)
+
+
+def with_average(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with the plain mean over its benchmarks as a last column; NaN where any is missing."""
+    return frame.assign(**{AVERAGE: frame.mean(axis="columns", skipna=False)})
+
+
+def paired_difference(documents: pd.DataFrame, baseline: str) -> Difference:
+    """Each row's mean score less the baseline's, in points, from differences on the same document.
+
+    A benchmark's standard error is that of the mean difference over its documents. The average weighs benchmarks alike,
+    so its standard error is the root of the summed squares over the number of benchmarks. A row with several runs has
+    the mean of a document's scores first: the error is that of the choice of documents, not of seeds.
+
+    Returns:
+        Rows x benchmarks and `Avg.`, points; NaN where the benchmark has no score by document, and for the standard
+        error of a single document.
+    """
+    return _paired(documents, baseline, slopes=None)
+
+
+def retention_standard_error(documents: pd.DataFrame, scores: pd.DataFrame, baseline: str) -> pd.Series:
+    """Standard error of the relative retention, percent by row, over the choice of documents.
+
+    Retention is r = S / B with the mean scores S and B measured on the same documents, so its error is that of the mean
+    of s - r b over B (the delta method for a ratio estimated from pairs).
+    """
+    retention = relative_retention(scores, baseline) / 100
+    residual = _paired(documents, baseline, slopes=retention)
+    base = scores.loc[baseline].mean(skipna=False)
+    return 100 * residual.standard_error[AVERAGE].reindex(scores.index) / base
+
+
+def run_spread(cells: pd.DataFrame, baseline: str) -> pd.Series:
+    """Sample standard deviation over a row's runs of their relative retention, percent by row; NaN for a single run.
+
+    Each run counts against the baseline row's mean over its own runs.
+    """
+    _check_baseline(pd.Index(cells["row"].unique()), baseline)
+    base = by_row(cells, "score").loc[baseline].mean(skipna=False)
+    runs = cells.pivot_table(index=["row", "run"], columns="benchmark", values="score", dropna=False)
+    runs = runs.loc[sorted(set(zip(cells["row"], cells["run"], strict=True)))]
+    retention = 100 * runs.mean(axis="columns", skipna=False) / base
+    return retention.groupby(level="row").agg(_spread).reindex(cells["row"].unique())
+
+
+def _paired(documents: pd.DataFrame, baseline: str, slopes: pd.Series | None) -> Difference:
+    """Mean and standard error over documents of score - slope x the baseline's score; slope 1 unless given."""
+    rows = documents["row"].unique()
+    benchmarks = documents["benchmark"].unique()
+    _check_baseline(pd.Index(rows), baseline)
+    # Runs of one table have the same documents (`measure` checks it), so no mean here is over fewer runs than another.
+    scores = documents.groupby(["benchmark", "task", "doc_id", "row"], sort=False)["score"].mean().unstack("row")
+    scores = scores.reindex(columns=rows)
+    factors = pd.Series(1.0, index=rows) if slopes is None else slopes.reindex(rows)
+    expected = np.outer(scores[baseline], factors)
+    differences = scores - pd.DataFrame(expected, index=scores.index, columns=scores.columns)
+    groups = differences.groupby(level="benchmark", sort=False)
+    difference = groups.agg(_strict_mean).T.reindex(index=rows, columns=benchmarks)
+    errors = groups.agg(_standard_error).T.reindex(index=rows, columns=benchmarks)
+    total = np.sqrt((errors**2).sum(axis="columns", skipna=False)) / len(benchmarks)
+    return Difference(with_average(difference), errors.assign(**{AVERAGE: total}))
+
+
+def _strict_mean(values: pd.Series) -> float:
+    return float(values.mean(skipna=False))
+
+
+def _standard_error(values: pd.Series) -> float:
+    # One document has no standard error, not one of zero; pandas gives NaN for it.
+    return float(values.std(ddof=1, skipna=False) / np.sqrt(len(values)))
+
+
+def _spread(values: pd.Series) -> float:
+    return float(values.std(ddof=1, skipna=False))
+
+
+def _check_baseline(rows: pd.Index, baseline: str) -> None:
+    if baseline not in rows:
+        raise ReportError(f"There is no row `{baseline}` to compare with; the rows are {', '.join(map(str, rows))}.")
