@@ -33,7 +33,7 @@ class EngineSettings:
     """Checkpoint that gives low connector and router to base weights (`vanilla_vir`)."""
 
     dtype: str = "auto"
-    """auto (the checkpoint's), float32, bfloat16 or float16."""
+    """float32, bfloat16, float16, or auto: the checkpoint's own on a GPU, float32 on the CPU (few compute in bf16)."""
 
     device: str | None = None
     """cpu, cuda, cuda:1, ...; by default a GPU where there is one."""
@@ -53,8 +53,8 @@ class EngineSettings:
     total_max_tiles: int | None = None
     """Tiles that the images of one document share."""
 
-    num_frames: int = 64
-    """Frames of a video, one tile each."""
+    num_frames: int | None = None
+    """Frames of a video, one tile each; by default the checkpoint's, 64 in every released one."""
 
     label_images: bool = True
     """Introduce several images as `Image-1:`, `Image-2:`, ...; otherwise in plain order."""
@@ -139,10 +139,11 @@ def open_engine(arguments: Mapping[str, Any], *, show_progress: bool = True) -> 
     )
     preprocessor = Preprocessor(tokenizer, preprocess, method.tiling)
     checkpoint.config.image_token_id = preprocessor.image_token_id
+    device = _device(settings)
     model = load_model(
         checkpoint,
-        dtype=settings.dtype,
-        device=_device(settings),
+        dtype="float32" if settings.dtype == "auto" and device == "cpu" else settings.dtype,
+        device=device,
         device_map=settings.device_map,
         attn_implementation=settings.attn_implementation,
         donor=donor,

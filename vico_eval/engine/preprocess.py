@@ -92,7 +92,7 @@ class PreprocessSettings:
         known = [field.name for field in fields(cls)]
         if unknown := [name for name in overrides if name not in known]:
             raise ConfigError(f"Unknown setting {', '.join(map(repr, unknown))}; known are {', '.join(known)}.")
-        own = ("tile_size", "min_tiles", "max_tiles", "use_thumbnail", "template", "system_message")
+        own = ("tile_size", "min_tiles", "max_tiles", "use_thumbnail", "num_frames", "template", "system_message")
         given = {name: value for name, value in overrides.items() if value is not None}
         return cls(**{**{name: getattr(config, name) for name in own}, **given})
 

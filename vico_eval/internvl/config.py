@@ -40,6 +40,7 @@ class VicoInternVLConfig(PreTrainedConfig):
         template: name of the conversation template (see `vico_eval.internvl.prompts`).
         system_message: replaces the template's own; "" for none.
         min_tiles, max_tiles, use_thumbnail: the tiling of an image.
+        num_frames: frames shown of a video, one tile each.
         has_low_connector, has_router, has_image_router: which of ViCO's parts the checkpoint holds.
         router_num_heads: heads of the router's attention pooling.
         flash_relative_threshold: a tile is compressed only above this quantile of its request's scores; None switches
@@ -63,6 +64,7 @@ class VicoInternVLConfig(PreTrainedConfig):
         min_tiles: int = 1,
         max_tiles: int = 12,
         use_thumbnail: bool = True,
+        num_frames: int = 64,
         has_low_connector: bool = False,
         has_router: bool = False,
         has_image_router: bool = False,
@@ -86,6 +88,7 @@ class VicoInternVLConfig(PreTrainedConfig):
         self.min_tiles = min_tiles
         self.max_tiles = max_tiles
         self.use_thumbnail = use_thumbnail
+        self.num_frames = num_frames
         self.has_low_connector = has_low_connector
         self.has_router = has_router
         self.has_image_router = has_image_router

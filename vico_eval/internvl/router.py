@@ -83,7 +83,7 @@ class Router(nn.Module):
         query = self.first_norm(self.first_attention(query, tokens))
         for _ in range(NUM_REPEATS):
             query = self.repeated_norm(self.repeated_attention(query, tokens))
-        return query
+        return query  # type: ignore[no-any-return]
 
     def forward(self, vit_tokens: Tensor) -> Tensor:
         """Gate logits [tiles, 2] of [tiles, 1 + N, C]; column 0 is "compress", column 1 "keep"."""
