@@ -13,6 +13,7 @@ from vico_eval.tiny.drawing import (
     Question,
     coin,
     pick,
+    random_number,
     scatter,
     shuffled,
 )
