@@ -1,9 +1,34 @@
 """Settings of the whole suite. They are set before any test imports a library that reads them."""
 
 import os
+from pathlib import Path
+
+import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
 # Tests are many small tensors: more threads only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+@pytest.fixture(scope="session")
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with two checkpoints of the small model's shape and seeded random weights: `base` and `vico`.
+
+    Random weights answer with noise, which is what properties of the machinery need: any difference shows.
+    """
+    from vico_eval.tiny.tokenizer import build_tokenizer
+    from vico_eval.training.architecture import build_config, build_model
+    from vico_eval.training.export import save_base, save_vico
+    from vico_eval.training.recipe import ModelRecipe
+
+    folder = tmp_path_factory.mktemp("untrained")
+    tokenizer = build_tokenizer()
+    model = build_model(build_config(ModelRecipe(), tokenizer), seed=0)
+    # The head is tied to these: tokens that are no printable ASCII are not chosen, so that answers can be told apart.
+    unprintable = [*range(32), *range(127, 256)]
+    model.get_input_embeddings().weight.data[unprintable] = 0
+    save_base(model, tokenizer, folder / "base")
+    save_vico(model, tokenizer, folder / "vico")
+    return folder

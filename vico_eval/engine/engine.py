@@ -148,7 +148,9 @@ class Engine:
         connector = self.method.connector
         vit_tokens = self._encode(batch)
         scores = connector.score(self.model, vit_tokens) if connector is not None and len(vit_tokens) else None
-        score_of = [None] * len(batch) if scores is None else list(torch.split(scores, sizes))
+        score_of: list[Tensor | None] = [None] * len(batch)
+        if scores is not None:
+            score_of = [part if len(part) else None for part in torch.split(scores, sizes)]
         decisions = []
         for prepared, p_compress in zip(batch, score_of, strict=True):
             tiles = RequestTiles(prepared.key, torch.from_numpy(prepared.tile_image), p_compress)

@@ -188,6 +188,6 @@ def _require_known(name: str) -> None:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """ ", did you mean ...?" if a known name is near, else nothing."""
+    """A hint in brackets if a known name is near, else nothing."""
     near = difflib.get_close_matches(name, list(known), n=1)
-    return f", did you mean {near[0]!r}?" if near else ""
+    return f" (did you mean {near[0]!r}?)" if near else ""

@@ -1,0 +1,222 @@
+"""Properties that hold for every method: batches change nothing, accounts are true, failures are named."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vico_eval.engine.engine import Engine
+from vico_eval.engine.loading import Model, load, open_engine
+from vico_eval.engine.requests import GenerationSettings, ImageInput, Message, Request, Text, VideoInput
+from vico_eval.errors import CheckpointError, ConfigError, DocumentError
+from vico_eval.methods.registry import method_names
+
+HIGH, LOW = 16, 4
+SHORT = GenerationSettings(max_new_tokens=6)
+
+# The random router's scores lie around 0.4: thresholds that let some tiles through and hold some back.
+ARGUMENTS = {"random": {"ratio": 0.5}, "vico": {"absolute_threshold": 0.4}, "image_vir": {"absolute_threshold": 0.4}}
+
+
+def picture(columns, rows, seed):
+    pixels = np.random.default_rng(seed).integers(0, 255, (56 * rows, 56 * columns, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def request(key, *media, text="Which?", settings=SHORT):
+    return Request(f"mixed/test/{key}", (Message("user", (*media, Text(text))),), generation=settings)
+
+
+@pytest.fixture(scope="module")
+def requests(tmp_path_factory, write_video):
+    """Text only, one tile, many tiles, several images, a video: 0, 1, 13, 1 + 3 and 8 tiles."""
+    video = write_video(tmp_path_factory.mktemp("video") / "clip.mp4", 8)
+    return [
+        request(0, text="No picture at all, but quite a long question to answer."),
+        request(1, ImageInput(picture(1, 1, seed=1))),
+        request(2, ImageInput(picture(4, 3, seed=2))),
+        request(3, ImageInput(picture(1, 1, seed=3)), ImageInput(picture(2, 1, seed=4))),
+        request(4, VideoInput(video)),
+    ]
+
+
+def make_engine(untrained, method, **settings) -> Engine:
+    arguments = {"pretrained": str(untrained / "vico"), "method": method, "device": "cpu"}
+    if method == "vanilla_vir":
+        arguments |= {"pretrained": str(untrained / "base"), "flash_from": str(untrained / "vico")}
+        arguments |= ARGUMENTS["vico"]
+    return open_engine(arguments | ARGUMENTS.get(method, {}) | settings, show_progress=False).engine
+
+
+@pytest.mark.parametrize("method", method_names())
+def test_alone_in_a_batch_and_in_any_order_the_answer_is_the_same(untrained, requests, method):
+    engine = make_engine(untrained, method)
+    alone = engine.answer(requests)
+    engine.batch_size = 5
+    assert engine.answer(requests) == alone
+    engine.batch_size = 2
+    assert engine.answer(requests[::-1]) == alone[::-1]
+
+
+@pytest.mark.parametrize("method", method_names())
+def test_the_account_is_what_the_decoder_saw(untrained, requests, method):
+    engine = make_engine(untrained, method)
+    seen = []
+    decoder = engine.model.language_model.model
+    handle = decoder.register_forward_pre_hook(
+        lambda _, args, kwargs: seen.append(
+            kwargs["inputs_embeds"].shape[1] if kwargs.get("inputs_embeds") is not None else 1
+        ),
+        with_kwargs=True,
+    )
+    for one in requests:
+        seen.clear()
+        account = engine.answer([one])[0].account
+        assert seen[0] == account.visual_tokens + account.text_tokens, one.key
+        assert account.visual_tokens_uncompressed == HIGH * account.tiles
+        assert account.visual_tokens == HIGH * account.tiles - (HIGH - LOW) * account.compressed_tiles
+        assert account.visual_tokens_per_layer == (account.visual_tokens,) * 4
+        assert 1 <= account.generated_tokens <= SHORT.max_new_tokens
+    handle.remove()
+
+
+def test_tiles_and_routing_of_each_method(untrained, requests):
+    accounts = {
+        name: [answer.account for answer in make_engine(untrained, name).answer(requests)] for name in method_names()
+    }
+    tiles = {name: [account.tiles for account in each] for name, each in accounts.items()}
+    compressed = {name: [account.compressed_tiles for account in each] for name, each in accounts.items()}
+    assert tiles["vanilla"] == [0, 1, 13, 4, 8]
+    assert tiles["single_tile"] == [0, 1, 1, 2, 8]
+    assert compressed["vanilla"] == compressed["single_tile"] == [0] * 5
+    assert compressed["all_compress"] == [0, 1, 13, 4, 8]
+    assert compressed["vanilla_vir"] == compressed["vico"]
+    assert 0 < sum(compressed["vico"]) < 26
+    assert all(account.p_compress is None for account in accounts["random"])
+    assert [len(account.p_compress or ()) for account in accounts["vico"]] == [0, 1, 13, 4, 8]
+
+
+def test_nothing_compressed_is_the_plain_model(untrained, requests):
+    plain = make_engine(untrained, "vanilla").answer(requests)
+    routed = make_engine(untrained, "vico", absolute_threshold=1.0).answer(requests)
+    assert [answer.text for answer in routed] == [answer.text for answer in plain]
+    # The random connector gives other tokens, so compressing must show in the answers.
+    squeezed = make_engine(untrained, "all_compress").answer(requests)
+    assert [answer.text for answer in squeezed[1:]] != [answer.text for answer in plain[1:]]
+
+
+def test_an_uncached_forward_over_the_same_tokens_gives_the_same_answer(untrained, requests):
+    engine = make_engine(untrained, "vico")
+    model, prepared = engine.model, engine.preprocessor(requests[2])
+    (routed,) = engine._route([prepared])
+    ids = engine.preprocessor.prompt_ids(prepared, routed.counts)
+    generated = engine._generate([routed_with(routed, ids)], SHORT)[0]
+    with torch.inference_mode():
+        for position, token in enumerate(generated):
+            so_far = torch.tensor([ids + generated[:position]])
+            logits = model.language_model(
+                inputs_embeds=model.embed(so_far, routed.visual_tokens), use_cache=False
+            ).logits
+            assert logits[0, -1].argmax().item() == token
+
+
+def routed_with(routed, ids):
+    routed.input_ids = ids
+    return routed
+
+
+def test_stop_strings_end_the_answer_and_settings_are_kept_apart(untrained, requests):
+    engine = make_engine(untrained, "vanilla", batch_size=4)
+    long = GenerationSettings(max_new_tokens=6)
+    full = engine.answer([request(2, ImageInput(picture(4, 3, seed=2)), settings=long)])[0].text
+    stop = full[2]
+    until = GenerationSettings(max_new_tokens=6, until=(stop,))
+    both = engine.answer(
+        [request(2, ImageInput(picture(4, 3, seed=2)), settings=settings) for settings in (until, long)]
+    )
+    assert both[0].text == full.split(stop, 1)[0].strip()
+    assert both[1].text == full
+    assert both[0].account.generated_tokens < both[1].account.generated_tokens
+
+
+def test_sampling_repeats_itself_and_beams_run(untrained, requests):
+    engine = make_engine(untrained, "vico")
+    sampled = GenerationSettings(max_new_tokens=6, do_sample=True, temperature=1.5)
+    one = request(2, ImageInput(picture(4, 3, seed=2)), settings=sampled)
+    assert engine.answer([one])[0].text == engine.answer([one])[0].text
+    beams = GenerationSettings(max_new_tokens=6, num_beams=3)
+    assert engine.answer([request(2, ImageInput(picture(4, 3, seed=2)), settings=beams)])[0].account.generated_tokens
+
+
+def test_a_failing_batch_is_run_again_one_by_one(untrained, requests):
+    engine = make_engine(untrained, "vanilla", batch_size=5)
+    expected = engine.answer(requests)
+    sizes = []
+
+    def refuse_batches(module, args, kwargs):
+        sizes.append(len(kwargs["inputs_embeds"]) if kwargs.get("inputs_embeds") is not None else 1)
+        if sizes[-1] > 1:
+            raise RuntimeError("out of memory")
+
+    handle = engine.model.language_model.model.register_forward_pre_hook(refuse_batches, with_kwargs=True)
+    assert engine.answer(requests) == expected
+    handle.remove()
+    assert sizes[0] == 5 and set(sizes[1:]) == {1}
+
+
+def test_a_document_that_fails_twice_is_named(untrained, requests):
+    engine = make_engine(untrained, "vanilla", batch_size=5)
+    account = engine.answer([requests[2]])[0].account
+
+    def refuse_long(module, args, kwargs):
+        length = account.visual_tokens + account.text_tokens
+        if kwargs.get("inputs_embeds") is not None and kwargs["inputs_embeds"].shape[1] == length:
+            raise RuntimeError("too long for me")
+
+    handle = engine.model.language_model.model.register_forward_pre_hook(refuse_long, with_kwargs=True)
+    with pytest.raises(DocumentError, match=r"document mixed/test/2 failed twice.*too long for me"):
+        engine.answer(requests[:4])  # the longest of these four is number 2
+    handle.remove()
+
+
+def test_an_unreadable_image_names_its_document(untrained, tmp_path):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"\x89PNG\r\n\x1a\nnot an image")
+    with pytest.raises(DocumentError, match=r"mixed/test/9.*broken.png"):
+        make_engine(untrained, "vanilla").answer([request(9, ImageInput(broken))])
+
+
+def test_the_python_interface(untrained, tmp_path):
+    import vico_eval
+
+    picture(4, 3, seed=2).save(tmp_path / "a.png")
+    model = vico_eval.load(str(untrained / "vico"), method="all_compress")
+    answer = model.ask("Which?", images=[tmp_path / "a.png"], max_new_tokens=4)
+    assert isinstance(model, Model)
+    assert answer.account.compressed_tiles == 13
+    assert json.loads(json.dumps(answer.account.to_dict()))["visual_tokens"] == 13 * LOW
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"method": "vico", "absolute_treshold": 0.5}, ConfigError, r"'absolute_treshold'.*did you mean 'absolute_thr"),
+        ({"method": "nothing"}, ConfigError, "unknown method 'nothing'"),
+        ({"batch_size": 0}, ConfigError, "batch_size is 0"),
+        ({"num_frames": "many"}, ConfigError, "num_frames is 'many'; expected int or nothing"),
+        ({"method": "vanilla_vir"}, ConfigError, "'vanilla_vir' needs flash_from="),
+        ({"method": "vico", "flash_from": "vico-tiny"}, ConfigError, "'vico' takes no flash_from"),
+        ({"pretrained": "/no/such/folder"}, CheckpointError, "no checkpoint '/no/such/folder'"),
+        ({"dtype": "int3"}, ConfigError, "unknown dtype 'int3'"),
+    ],
+)
+def test_impossible_arguments_are_refused(untrained, arguments, error, message):
+    with pytest.raises(error, match=message):
+        open_engine({"pretrained": str(untrained / "vico"), "device": "cpu"} | arguments)
+
+
+def test_base_weights_do_not_route(untrained):
+    with pytest.raises(CheckpointError, match="has no low connector"):
+        load(str(untrained / "base"), method="vico")
