@@ -10,7 +10,17 @@ from typer.main import get_command
 from vico_eval import __version__
 from vico_eval.cli import app, main
 
-COMMANDS = sorted(get_command(app).commands)
+
+def all_commands(group, prefix=""):
+    """Commands by the words that call them, those of groups included."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from all_commands(command, f"{prefix}{name} ")
+        else:
+            yield f"{prefix}{name}", command
+
+
+COMMANDS = dict(all_commands(get_command(app)))
 
 
 def run(capsys, *arguments):
@@ -25,13 +35,14 @@ def run(capsys, *arguments):
     return status, captured.out, captured.err
 
 
-def test_help_imports_nothing_heavy():
+@pytest.mark.parametrize("arguments", [["--help"], ["demo", "--help"], ["methods"], ["tasks"]])
+def test_what_only_prints_imports_nothing_heavy(arguments):
     program = (
         "import sys\n"
         "from vico_eval.cli import main\n"
-        "try:\n    main(['--help'])\n"
+        f"try:\n    main({arguments})\n"
         "except SystemExit as stop:\n    assert not stop.code\n"
-        "heavy = {'torch', 'transformers', 'pandas', 'numpy', 'matplotlib', 'lmms_eval', 'pydantic'}\n"
+        "heavy = {'torch', 'transformers', 'pandas', 'numpy', 'matplotlib', 'lmms_eval'}\n"
         "print('HEAVY', sorted(heavy & set(sys.modules)))\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
@@ -40,24 +51,25 @@ def test_help_imports_nothing_heavy():
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_teaches_by_a_sentence_and_two_examples(capsys, command):
-    status, out, _ = run(capsys, command, "--help")
+    status, out, _ = run(capsys, *command.split(), "--help")
     assert status == 0
     examples = re.search(r"Examples:\n((?:    .+\n)+)", out)
     assert examples is not None
     assert len(examples.group(1).splitlines()) == 2
     # A sentence that fits the list of commands is not cut off there.
-    listed = run(capsys, "--help")[1].split("Commands:")[1]
-    assert re.search(rf"^  {command} .*\w\.$", listed, flags=re.MULTILINE)
+    *group, name = command.split()
+    listed = run(capsys, *group, "--help")[1].split("Commands:")[1]
+    assert re.search(rf"^  {name} .*\w\.$", listed, flags=re.MULTILINE)
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])
 def test_examples_are_commands_and_options_that_exist(capsys, command):
     _, out, _ = run(capsys, *command.split(), "--help")
     for line in re.findall(r"^\s+(vico-eval .+)$", out.split("Options:")[0], flags=re.MULTILINE):
-        words = line.split()[1:]
-        known = get_command(app).commands[words[0]]
+        line = line.removeprefix("vico-eval ").rstrip('")')
+        (known,) = [known for name, known in COMMANDS.items() if f"{line} ".startswith(f"{name} ")]
         options = {option for parameter in known.params for option in parameter.opts}
-        assert {word for word in words if word.startswith("--")} <= options
+        assert {word for word in line.split() if word.startswith("--")} <= options
 
 
 def test_version(capsys):
@@ -71,12 +83,59 @@ def test_tasks_prints_a_folder_that_can_be_piped(capsys):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["evaluate"], ["demo", "--limt", "3"], ["demo", "--limit", "0"], ["demo", "--limit", "x"], ["report"]]
+    "arguments",
+    [
+        ["evaluate"],
+        ["demo", "--limt", "3"],
+        ["demo", "--limit", "0"],
+        ["demo", "--limit", "x"],
+        ["report"],
+        ["train", "huge"],
+    ],
 )
 def test_wrong_usage_ends_with_2(capsys, arguments):
     status, out, err = run(capsys, *arguments)
     assert (status, out) == (2, "")
     assert "Usage:" in err
+
+
+def test_methods_are_listed_with_a_sentence_each(capsys):
+    status, out, _ = run(capsys, "methods")
+    assert status == 0
+    assert {line.split()[0] for line in out.splitlines()} >= {"vanilla", "vico", "random"}
+
+
+def test_a_method_is_described_with_its_arguments(capsys):
+    status, out, _ = run(capsys, "methods", "random")
+    assert status == 0
+    assert re.search(r"ratio_from +default None", out)
+
+
+def test_an_unknown_method_ends_with_1_and_lists_the_known(capsys):
+    status, out, err = run(capsys, "methods", "randon")
+    assert (status, out) == (1, "")
+    assert "did you mean 'random'" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["missing"], "missing is not a folder"),
+        (["missing", "--table", "vico-9"], "no table `vico-9`"),
+    ],
+)
+def test_a_report_of_nothing_ends_with_1(capsys, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    status, out, err = run(capsys, "report", *arguments)
+    assert (status, out) == (1, "")
+    assert message in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_training_without_a_recipe_ends_with_1(capsys, tmp_path):
+    status, _, err = run(capsys, "train", "tiny", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "out"))
+    assert status == 1
+    assert "recipe.yaml" in err
 
 
 def test_an_unknown_row_ends_with_1_and_lists_the_known(capsys, tmp_path, monkeypatch):

@@ -23,6 +23,10 @@ app = typer.Typer(
 )
 
 
+train_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Train ViCO.")
+app.add_typer(train_app, name="train")
+
+
 def _version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"vico-eval {__version__}")
@@ -102,6 +106,31 @@ def report(
     from vico_eval.commands.report import make_report
 
     make_report([(None, run) for run in runs], table=table, out=out, baseline=baseline)
+
+
+@train_app.command("tiny")
+def train_tiny(
+    recipe: Annotated[Path, typer.Argument(help="YAML file with the sizes, the stages and their settings.")],
+    out: Annotated[Path, typer.Option(help="Folder for weights, log and the finished checkpoints.")] = Path(
+        "runs/train-tiny"
+    ),
+    stage: Annotated[
+        list[str] | None, typer.Option(help="Run this stage only; may be repeated. Default: all, in order.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue stages from their last saved step.")] = False,
+) -> None:
+    """Train the built-in small models from a recipe.
+
+    Each stage starts from the weights that the one before left in the output folder.
+
+    \b
+    Examples:
+      vico-eval train tiny models/vico-tiny/recipe.yaml
+      vico-eval train tiny models/vico-tiny/recipe.yaml --stage router --resume
+    """
+    from vico_eval.commands.train import train_tiny as train
+
+    train(recipe, out, stage or (), resume=resume)
 
 
 @app.command()
