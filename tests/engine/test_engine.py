@@ -163,7 +163,8 @@ def test_a_failing_batch_is_run_again_one_by_one(untrained, requests):
     handle = engine.model.language_model.model.register_forward_pre_hook(refuse_batches, with_kwargs=True)
     assert engine.answer(requests) == expected
     handle.remove()
-    assert sizes[0] == 5 and set(sizes[1:]) == {1}
+    assert sizes[0] == 5
+    assert set(sizes[1:]) == {1}
 
 
 def test_a_document_that_fails_twice_is_named(untrained, requests):

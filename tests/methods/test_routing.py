@@ -58,7 +58,8 @@ def test_random_hits_the_ratio_over_documents_and_repeats_itself():
     assert draws == [route("random", {"ratio": 0.3}, images=[0] * 5, key=key) for key in keys]
     assert draws != [route("random", {"ratio": 0.3, "seed": 1}, images=[0] * 5, key=key) for key in keys]
     each_place = torch.tensor(draws).float().mean(dim=0)
-    assert each_place.min() > 0.25 and each_place.max() < 0.35
+    assert each_place.min() > 0.25
+    assert each_place.max() < 0.35
 
 
 def write_run(folder, task, accounts):
