@@ -1,11 +1,13 @@
 import json
+import shutil
 from pathlib import Path
 
 import pytest
-from .conftest import DATE, RECORD, account, sample, write_run
 
 from vico_eval.errors import ReportError
 from vico_eval.report.runs import read_run
+
+from .conftest import DATE, RECORD, account, sample, write_run
 
 LMMS_EVAL_RUN = Path(__file__).parent / "data" / "lmms_eval_0_7_3"
 
@@ -168,6 +170,26 @@ def test_results_of_other_settings_in_the_folder_are_refused(tmp_path):
     write_run(tmp_path, {"tiny_read": [sample(0, 0.0)]}, date="20261120_120000", limit=1.0)
     message = read_error(write_run(tmp_path, {"tiny_read": [sample(0, 1.0)]}, date="20261121_120000"))
     assert "differ in limit" in message
+
+
+@pytest.mark.parametrize(
+    ("started", "counts"),
+    [
+        ("2026-11-21T11:42:14+00:00", True),  # lmms-eval's date is 19:42:15 in Singapore, its time 1.7 s
+        ("2026-11-21T12:42:18+01:00", True),
+        ("2026-11-21T11:50:00+00:00", False),  # a later run, which left no results
+        ("2026-11-21T11:30:00+00:00", False),  # the results are a later run's, which left no record
+    ],
+)
+def test_results_and_record_must_be_of_the_same_run(tmp_path, started, counts):
+    folder = tmp_path / "run"
+    shutil.copytree(LMMS_EVAL_RUN, folder)
+    record = json.loads((folder / "record.json").read_text()) | {"started": started}
+    (folder / "record.json").write_text(json.dumps(record))
+    if counts:
+        assert len(read_run(folder).tasks) == 2
+    else:
+        assert "The later run failed or was another model's" in read_error(folder)
 
 
 def test_accounts_come_from_the_samples_else_from_the_side_files(tmp_path):

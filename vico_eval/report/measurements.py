@@ -8,6 +8,7 @@ import pandas as pd
 
 from vico_eval.errors import ReportError
 from vico_eval.report.benchmarks import Benchmark
+from vico_eval.report.records import RunRecord
 from vico_eval.report.runs import Document, Run, TaskResult
 
 _COUNTS = ("tiles", "compressed_tiles", "visual_tokens", "visual_tokens_uncompressed", "layer_tokens")
@@ -39,7 +40,7 @@ def measure(runs: Sequence[tuple[str, Run]], benchmarks: Sequence[Benchmark]) ->
     """
     cells: list[dict[str, object]] = []
     documents: list[dict[str, object]] = []
-    notes: list[str] = []
+    notes = _condition_notes(runs)
     for benchmark in benchmarks:
         answered = []
         for number, (row, run) in enumerate(runs):
@@ -103,6 +104,22 @@ def _document_lines(benchmark: Benchmark, tasks: Sequence[TaskResult]) -> list[d
         for task in tasks
         for document in task.documents
     ]
+
+
+def _condition_notes(runs: Sequence[tuple[str, Run]]) -> list[str]:
+    """What differs between runs besides the system: it may be part of a difference in scores."""
+    notes = []
+    for row, run in runs[1:]:
+        first_row, first = runs[0]
+        if different := _different(_conditions(first.record), _conditions(run.record)):
+            notes.append(f"{row} ran with another {different} than {first_row}.")
+    return list(dict.fromkeys(notes))
+
+
+def _conditions(record: RunRecord) -> dict[str, Any]:
+    settings = {f"settings.{key}": value for key, value in record.settings.items() if key != "batch_size"}
+    versions = {f"version of {key}": value for key, value in record.versions.items()}
+    return {"dtype": record.dtype, "attention": record.attention, "harness": record.harness} | settings | versions
 
 
 def _comparison_notes(benchmark: Benchmark, answered: Sequence[tuple[Run, Sequence[TaskResult]]]) -> list[str]:

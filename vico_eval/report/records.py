@@ -2,11 +2,19 @@
 
 import json
 from collections.abc import Iterator
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 from vico_eval.errors import ReportError
 
@@ -52,7 +60,9 @@ class RunRecord(_Closed):
     attention: str
     device: str
     num_processes: PositiveInt
-    started: datetime
+    started: AwareDatetime
+    """When the model was loaded."""
+
     harness: str
 
 

@@ -9,8 +9,10 @@ Format: lmms-eval 0.7.3, `<run>/[<model folder>/]<date>_results.json` and `<date
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone, tzinfo
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from vico_eval.errors import ReportError
 from vico_eval.report.records import (
@@ -35,6 +37,9 @@ _LINE_KEYS = frozenset(
 )
 
 _NAMED_DOCUMENTS = 10
+
+# Dates have whole seconds.
+_CLOCK_STEP = timedelta(seconds=2)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,7 +100,9 @@ def read_run(folder: Path) -> Run:
     side_accounts: dict[tuple[str, int], TokenAccount] | None = None
     tasks: dict[str, TaskResult] = {}
     problems: list[str] = []
-    for results_path, name, results in _newest_by_task(folder):
+    newest = _newest_by_task(folder)
+    _check_times(folder, record, *max(((path, results) for path, _, results in newest), key=lambda item: item[0].name))
+    for results_path, name, results in newest:
         samples_path = _samples_path(results_path, name)
         lines = _sample_lines(samples_path)
         problem = _unanswered(name, _expected_documents(results, name, results_path), lines)
@@ -153,6 +160,39 @@ def _newest_by_task(folder: Path) -> list[tuple[Path, str, dict[str, Any]]]:
     if not newest:
         raise ReportError(f"{paths[-1]} lists no task under `n-samples`; nothing was evaluated.")
     return [newest[name] for name in sorted(newest)]
+
+
+def _check_times(folder: Path, record: RunRecord, path: Path, results: dict[str, Any]) -> None:
+    """Refuses results that another run left in the record's folder, such as those of the run before a failed one.
+
+    lmms-eval takes its date before it loads the model and its total time when it saves, so a run's own record was
+    started in between.
+    """
+    name = (results["config"].get("resolved_cli_args") or {}).get("timezone")
+    total = results.get("total_evaluation_time_seconds")
+    zone = _zone(name)
+    if zone is None or not total:
+        return  # called from Python rather than from the command line, or a zone that this machine doesn't know
+    try:
+        begun = datetime.strptime(str(results.get("date")), "%Y%m%d_%H%M%S").replace(tzinfo=zone)
+        saved = begun + timedelta(seconds=float(total))
+    except ValueError as error:
+        raise ReportError(f"{path} has times that can't be read: {error}.") from error
+    if not begun - _CLOCK_STEP <= record.started <= saved + _CLOCK_STEP:
+        raise ReportError(
+            f"{folder} has a record of a run that started at {record.started.isoformat()}, but its newest results "
+            f"({path.name}) are of a run from {begun.isoformat()} to {saved.isoformat(timespec='seconds')}. "
+            "The later run failed or was another model's; repeat it into a folder of its own."
+        )
+
+
+def _zone(name: str | None) -> tzinfo | None:
+    if name == "Asia/Singapore":
+        return timezone(timedelta(hours=8))  # lmms-eval's default; a machine without zone data must know it too
+    try:
+        return ZoneInfo(name) if name else None
+    except (ZoneInfoNotFoundError, ValueError):
+        return None
 
 
 def _expected_documents(results: dict[str, Any], name: str, path: Path) -> range:

@@ -33,7 +33,6 @@ _LATEX = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
     "–": "--",
     "−": "$-$",
     "±": r"$\pm$",
@@ -131,12 +130,13 @@ def _fitting_columns(header: list[str], body: list[tuple[Row, list[str]]], width
     if width is None:
         return [range(1, len(header))]
     blocks = [range(1, 1)]
-    used = _TITLE_WIDTH + _EDGES
+    titles = _EDGES + min(_TITLE_WIDTH, max(len(_row_title(row)) for row, _ in body))
+    used = titles
     for column, name in enumerate(header[1:], start=1):
         needed = _GAP + max(len(name), *(len(cells[column - 1].rstrip(_BOLD)) for _, cells in body))
         if used + needed > width and len(blocks[-1]) > 0:
             blocks.append(range(column, column))
-            used = _TITLE_WIDTH + _EDGES
+            used = titles
         used += needed
         blocks[-1] = range(blocks[-1].start, column + 1)
     return blocks
@@ -152,11 +152,14 @@ def _terminal_block(header: list[str], body: list[tuple[Row, list[str]]], column
         shown = [cells[column - 1] for column in columns]
         if not any(shown):
             continue
-        title = Text(f"  {RATIO_TITLE}", style="italic dim") if is_ratio else Text(_one_line(row.title))
         style = "italic dim" if is_ratio else ""
         texts = [Text(cell.rstrip(_BOLD), style="bold" if cell.endswith(_BOLD) else style) for cell in shown]
-        block.add_row(title, *texts)
+        block.add_row(Text(_row_title(row), style=style), *texts)
     return block
+
+
+def _row_title(row: Row) -> str:
+    return f"  {RATIO_TITLE}" if row.kind == "ratio" else _one_line(row.title)
 
 
 def _with_margins(
@@ -227,4 +230,4 @@ def _margin(difference: float, error: float) -> str:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return "".join(character for character in " ".join(text.split()) if character.isprintable())

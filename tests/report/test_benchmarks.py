@@ -1,0 +1,98 @@
+import pytest
+
+from vico_eval.errors import ReportError
+from vico_eval.report.benchmarks import AI2D, BLINK, MME, MMSTAR, OCRBENCH, POPE, TABLES, TEXTVQA, table_spec
+from vico_eval.report.runs import TaskResult, read_run
+
+from .conftest import sample, write_run
+
+
+def read_tasks(folder, tasks, metrics) -> list[TaskResult]:
+    run = read_run(write_run(folder, tasks, metrics=metrics))
+    return [run.tasks[name] for name in tasks]
+
+
+def test_a_reported_metric_is_scaled_to_100(tmp_path):
+    lines = [sample(0, 1.0), sample(1, 0.3)]  # soft accuracy, mean 0.65
+    metrics = {"textvqa_val": {"exact_match,none": 0.65, "submission,none": None}}
+    tasks = read_tasks(tmp_path, {"textvqa_val": lines}, metrics)
+    assert TEXTVQA.conversion.score(tasks) == pytest.approx(65.0)
+    assert TEXTVQA.conversion.document_scores(tasks) == {("textvqa_val", 0): 100.0, ("textvqa_val", 1): 30.0}
+
+
+def test_the_filter_is_part_of_the_key(tmp_path):
+    lines = [sample(0, 1.0)]
+    tasks = read_tasks(tmp_path, {"ai2d": lines}, {"ai2d": {"exact_match,none": 1.0}})
+    with pytest.raises(ReportError, match=r"`exact_match,flexible-extract` of task ai2d is None.*exact_match,none"):
+        AI2D.conversion.score(tasks)
+
+
+@pytest.mark.parametrize("value", ["N/A", [], None, float("nan"), True])
+def test_what_is_no_number_is_no_score(tmp_path, value):
+    tasks = read_tasks(tmp_path, {"textvqa_val": [sample(0, 1.0)]}, {"textvqa_val": {"exact_match,none": value}})
+    with pytest.raises(ReportError, match="expected a number"):
+        TEXTVQA.conversion.score(tasks)
+
+
+def test_samples_that_belong_to_other_results_are_refused(tmp_path):
+    lines = [sample(0, 1.0), sample(1, 0.0)]
+    tasks = read_tasks(tmp_path, {"textvqa_val": lines}, {"textvqa_val": {"exact_match,none": 1.0}})
+    with pytest.raises(ReportError, match=r"textvqa_val 100, but the documents .* mean of 50"):
+        TEXTVQA.conversion.score(tasks)
+
+
+def test_mmstar_is_the_mean_over_questions(tmp_path):
+    # Categories of 3 and 1 questions: (1 + 1 + 0) / 3 and 0 / 1. Macro would be 33.3, over questions 2 / 4.
+    scores = [{"score": score, "l2_category": category} for score, category in [(1, "a"), (1, "a"), (0, "a"), (0, "b")]]
+    lines = [sample(doc_id, score, metric="average") for doc_id, score in enumerate(scores)]
+    tasks = read_tasks(tmp_path, {"mmstar": lines}, {"mmstar": {"average,none": 1 / 3}})
+    assert MMSTAR.conversion.score(tasks) == 50.0
+
+
+def test_blink_is_the_mean_over_the_questions_of_all_subtasks(tmp_path):
+    # One subtask of 4 right of 4, thirteen of 0 of 1: 4 / 17 over questions, 1 / 14 over subtasks.
+    right = [sample(doc_id, {"is_correct": True}, metric="blink_acc") for doc_id in range(4)]
+    wrong = [sample(0, {"is_correct": False}, metric="blink_acc")]
+    lines = {name: right if name == "blink_jigsaw" else wrong for name in BLINK.tasks}
+    assert len(BLINK.tasks) == 14
+    assert BLINK.conversion.score(read_tasks(tmp_path, lines, {})) == pytest.approx(100 * 4 / 17)
+
+
+def test_ocrbench_counts_the_documents_there_are(tmp_path):
+    # lmms-eval divides hits by 1000 whatever the limit: 1 hit of 2 is reported as 0.001.
+    lines = [sample(doc_id, {"score": score}, metric="ocrbench_accuracy") for doc_id, score in enumerate((1, 0))]
+    tasks = read_tasks(tmp_path, {"ocrbench": lines}, {"ocrbench": {"ocrbench_accuracy,none": 0.001}})
+    assert OCRBENCH.conversion.score(tasks) == 50.0
+
+
+def test_a_document_without_the_metric_is_named(tmp_path):
+    lines = [sample(0, {"points": 1}, metric="average")]
+    tasks = read_tasks(tmp_path, {"mmstar": lines}, {})
+    with pytest.raises(ReportError, match=r"`average\.score` of document 0 is None"):
+        MMSTAR.conversion.score(tasks)
+
+
+def test_mme_is_perception_and_cognition_over_28(tmp_path):
+    metrics = {"mme": {"mme_perception_score,none": 1700.0, "mme_cognition_score,none": 680.0}}
+    tasks = read_tasks(tmp_path, {"mme": [sample(0, {"score": 1.0}, metric="mme_perception_score")]}, metrics)
+    assert MME.conversion.score(tasks) == pytest.approx(85.0)  # 2380 / 28
+    assert MME.conversion.document_scores(tasks) is None
+
+
+def test_pope_is_the_mean_of_three_f1_scores(tmp_path):
+    f1 = dict(zip(POPE.tasks, (0.9, 0.8, 0.7), strict=True))
+    metrics = {name: {"pope_f1_score,none": value} for name, value in f1.items()}
+    lines = [sample(0, {"score": 1.0}, metric="pope_f1_score")]
+    tasks = read_tasks(tmp_path, dict.fromkeys(POPE.tasks, lines), metrics)
+    assert POPE.conversion.score(tasks) == pytest.approx(80.0)
+
+
+def test_tables_have_the_papers_columns():
+    paper = ["DocVQA", "ChartQA", "InfoVQA", "TextVQA", "OCRBench", "AI2D", "MMStar", "BLINK"]
+    assert [benchmark.title for benchmark in TABLES["vico-3"].benchmarks] == paper
+    assert len(TABLES["tiny"].benchmarks) == 9
+
+
+def test_an_unknown_table_lists_the_known_ones():
+    with pytest.raises(ReportError, match="no table `vico-4`; expected one of vico-3, tiny"):
+        table_spec("vico-4")

@@ -1,0 +1,86 @@
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
+
+from vico_eval.errors import ReportError
+from vico_eval.report.figures import draw_retention, write_figure
+from vico_eval.report.layout import Table
+
+
+def make_table(rows: dict[str, tuple[float, float, float]], **changes) -> Table:
+    """Rows of title: retention, token share, tile ratio; `Vanilla` is the baseline."""
+    summary = pd.DataFrame.from_dict(rows, orient="index", columns=["retention", "token_share", "tile_ratio"])
+    summary = summary.assign(retention_se=0.6, documents=1504, **changes)
+    return Table(caption="Retention", columns=("A",), digits={}, rows=(), baseline="Vanilla", notes=(), summary=summary)
+
+
+ROUTED = {
+    "Vanilla": (100.0, 100.0, 0.0),
+    "ViCO (All Compress)": (80.0, 25.0, 100.0),
+    "ViCO (Random Compress)": (88.0, 56.5, 58.0),
+    "ViCO (Image-level ViR)": (88.2, 56.4, 58.1),
+    "ViCO": (98.5, 56.5, 58.0),
+}
+
+
+def labels(figure):
+    return [text for text in figure.axes[0].texts if text.get_text()]
+
+
+def test_every_row_is_named_with_its_retention():
+    names = [text.get_text() for text in labels(draw_retention(make_table(ROUTED)))]
+    assert sorted(names) == sorted(f"{title}\n{values[0]:.1f}%" for title, values in ROUTED.items())
+
+
+def test_names_overlap_neither_each_other_nor_the_points():
+    figure = draw_retention(make_table(ROUTED))
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    # Text's own extent: an annotation's includes the line that leads to its point.
+    boxes = [Text.get_window_extent(text, canvas.get_renderer()) for text in labels(figure)]
+    assert len(boxes) == len(ROUTED)
+    points = figure.axes[0].transData.transform([(100 - values[1], values[0]) for values in ROUTED.values()])
+    for place, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in boxes[place + 1 :])
+        assert not any(box.contains(x, y) for x, y in points)
+
+
+def test_the_upper_axis_reads_compressed_tiles_only_where_all_rows_agree():
+    assert len(draw_retention(make_table(ROUTED)).axes[0].child_axes) == 1
+    # With tokens dropped in the decoder too, a compressed tile saves more in that row than in the others.
+    mixed = ROUTED | {"ViCO + FastV": (95.0, 30.0, 58.0)}
+    assert not draw_retention(make_table(mixed)).axes[0].child_axes
+
+
+def test_a_far_row_is_drawn_at_the_edge_with_its_number():
+    figure = draw_retention(make_table(ROUTED | {"Vanilla w/o dynamic res.": (30.0, 14.0, 0.0)}))
+    assert "Vanilla w/o dynamic res.\n30.0% (below the scale)" in [text.get_text() for text in labels(figure)]
+    assert figure.axes[0].get_ylim()[0] > 60
+
+
+def test_a_row_without_token_counts_is_left_out():
+    figure = draw_retention(make_table(ROUTED | {"Cached": (99.0, np.nan, np.nan)}))
+    assert not any("Cached" in text.get_text() for text in labels(figure))
+
+
+def test_nothing_to_draw_is_said():
+    with pytest.raises(ReportError, match="nothing to draw"):
+        draw_retention(make_table({"Vanilla": (100.0, np.nan, np.nan)}))
+
+
+def test_the_same_numbers_give_the_same_bytes(tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    for folder in (first, second):
+        folder.mkdir()
+        write_figure(draw_retention(make_table(ROUTED)), folder)
+    for name in ("retention.pdf", "retention.png"):
+        assert (first / name).read_bytes() == (second / name).read_bytes()
+
+
+@pytest.mark.filterwarnings("ignore:Glyph")
+def test_any_title_can_be_drawn(tmp_path):
+    titles = ("$\\frac{", "$x$ and $y", "a" * 200, "模型", "line\nbreak", "100% _{^")
+    rows = {title: (90.0 + place, 60.0 - place, 50.0) for place, title in enumerate(titles)}
+    write_figure(draw_retention(make_table({"Vanilla": (100.0, 100.0, 0.0)} | rows)), tmp_path)

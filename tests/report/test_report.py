@@ -1,0 +1,228 @@
+import csv
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vico_eval.errors import OutputError, ReportError
+from vico_eval.report import write_report
+
+from .conftest import TINY_TASKS, account, sample, write_run
+
+LMMS_EVAL_RUN = Path(__file__).parent / "data" / "lmms_eval_0_7_3"
+
+
+def numbers(report) -> dict[tuple[str, str, str], dict[str, str]]:
+    with report.csv.open(newline="", encoding="utf-8") as file:
+        return {(line["row"], line["benchmark"], line["metric"]): line for line in csv.DictReader(file)}
+
+
+def value(report, row, benchmark, metric) -> float:
+    return float(numbers(report)[row, benchmark, metric]["value"])
+
+
+@pytest.fixture
+def runs(tiny_run):
+    """Vanilla has 4 of 4 right, ViCO 3 with half of its tiles compressed, all-compress 1."""
+    return [
+        (None, tiny_run("vico", 3, 2, title="ViCO")),
+        ("ViCO (All Compress)", tiny_run("all_compress", 1, 4)),
+        (None, tiny_run("vanilla", 4, 0, title="Vanilla")),
+    ]
+
+
+def test_a_report_from_run_folders(runs, tmp_path):
+    report = write_report(runs, table="tiny", out=tmp_path / "out")
+    assert [path.name for path in report.paths] == [
+        "table3.csv",
+        "table3.tex",
+        "table3.md",
+        "retention.pdf",
+        "retention.png",
+        "provenance.json",
+    ]
+    assert all(path.stat().st_size > 100 for path in report.paths)
+    assert [(row.title, row.kind) for row in report.table.rows] == [
+        ("Vanilla", "score"),  # the paper's order, not the order given
+        ("ViCO (All Compress)", "score"),  # 100% everywhere says nothing, so no ratio row
+        ("ViCO", "score"),
+        ("ViCO", "ratio"),
+    ]
+    assert value(report, "ViCO", "Read", "score") == 75.0
+    assert value(report, "ViCO", "Avg.", "relative_retention") == 75.0
+    assert value(report, "ViCO", "Avg.", "compressed_tile_ratio") == 50.0
+    assert value(report, "ViCO", "Avg.", "visual_token_share") == 62.5  # (2 x 16 + 2 x 4) / (4 x 16)
+    # One of four documents is lost in each task: variance 10000 / 4 - ... = 2500, error sqrt(2500 / 4) = 25 a task,
+    # and 25 / sqrt(9) for the mean of nine.
+    assert value(report, "ViCO", "Read", "difference_standard_error") == pytest.approx(25.0)
+    assert value(report, "ViCO", "Avg.", "difference_standard_error") == pytest.approx(25 / 3)
+
+
+def test_every_number_leads_to_the_records_of_its_runs(runs, tmp_path):
+    report = write_report(runs, table="tiny", out=tmp_path / "deep" / "out")
+    lines = numbers(report)
+    assert lines["ViCO", "Read", "score"]["runs"] == "../../runs/vico"
+    assert lines["ViCO", "Read", "difference"]["runs"] == "../../runs/vico;../../runs/vanilla"
+    for line in lines.values():
+        for record in line["records"].split(";"):
+            assert json.loads((report.csv.parent / record).read_text())["version"] == 1
+    provenance = json.loads(report.provenance.read_text())
+    assert provenance["baseline"] == "Vanilla"
+    records = {run["run"]: run["record"] for run in provenance["runs"]}
+    assert len(provenance["cells"]) == 27
+    for cell in provenance["cells"]:
+        assert records[cell["run"]]["harness"] == "lmms-eval"
+        assert cell["documents"] == 4
+        results = json.loads((report.csv.parent / cell["results"][0]).read_text())
+        task = f"tiny_{cell['benchmark'].lower()}"
+        assert cell["score"] == 100 * results["results"][task]["exact_match,none"]
+
+
+def test_the_csv_keeps_full_precision(tmp_path):
+    lines = [sample(doc_id, float(doc_id < 1)) for doc_id in range(3)]
+    folder = write_run(tmp_path / "run", dict.fromkeys(TINY_TASKS, tuple(lines)), system="vanilla", title="Vanilla")
+    report = write_report([(None, folder)], table="tiny", out=tmp_path / "out")
+    assert numbers(report)["Vanilla", "Read", "score"]["value"] == repr(100 * (1 / 3))
+    assert "33.3" in report.markdown.read_text()
+
+
+def test_a_rerun_writes_the_same_bytes(runs, tmp_path):
+    first = [path.read_bytes() for path in write_report(runs, table="tiny", out=tmp_path / "out").paths]
+    second = [path.read_bytes() for path in write_report(runs, table="tiny", out=tmp_path / "out").paths]
+    assert first == second
+
+
+def test_runs_of_one_title_are_one_row_with_mean_and_spread(tiny_run, tmp_path):
+    runs = [
+        (None, tiny_run("vanilla", 4, 0, title="Vanilla")),
+        ("Random", write_seed(tmp_path, "random-1", right=1)),
+        ("Random", write_seed(tmp_path, "random-2", right=3)),
+    ]
+    report = write_report(runs, table="tiny", out=tmp_path / "out")
+    assert value(report, "Random", "Avg.", "relative_retention") == 50.0
+    # Retentions of 25% and 75%: sample standard deviation 50 / sqrt(2).
+    assert value(report, "Random", "Avg.", "relative_retention_spread_over_runs") == pytest.approx(50 / 2**0.5)
+    assert numbers(report)["Random", "Read", "score"]["runs"] == "../runs/random-1;../runs/random-2"
+    assert "Random: mean of 2 runs." in report.markdown.read_text()
+
+
+def write_seed(tmp_path, name, right):
+    lines = tuple(sample(doc_id, float(doc_id < right), counts=[{"account": account(4, 2)}]) for doc_id in range(4))
+    return write_run(tmp_path / "runs" / name, dict.fromkeys(TINY_TASKS, lines), system="random", title="Random")
+
+
+def test_a_missing_benchmark_leaves_the_average_unknown_and_is_said(runs, tmp_path):
+    for path in (runs[0][1] / "models__vico-tiny").glob("*_results.json"):
+        results = json.loads(path.read_text())
+        del results["n-samples"]["tiny_video"]
+        path.write_text(json.dumps(results))
+    report = write_report(runs, table="tiny", out=tmp_path / "out")
+    line = next(line for line in report.markdown.read_text().splitlines() if line.startswith("| ViCO |"))
+    assert line.endswith("| – | – | – | – |")  # Video, Avg., difference, tokens
+    assert "ViCO: not run on Video, so it has no average." in report.table.notes
+    assert value(report, "ViCO (All Compress)", "Avg.", "relative_retention") == 25.0
+    chosen = write_report(runs, table="tiny", out=tmp_path / "chosen", benchmarks=["Read", "Doc"])
+    assert chosen.table.columns == ("Read", "Doc")
+    assert value(chosen, "ViCO", "Avg.", "relative_retention") == 75.0
+
+
+def test_a_cell_without_accounts_is_a_dash_and_is_said(runs, tmp_path):
+    path = next((runs[0][1] / "models__vico-tiny").glob("*_samples_tiny_read.jsonl"))
+    lines = [json.loads(line) | {"token_counts": [None]} for line in path.read_text().splitlines()]
+    path.write_text(
+        "".join(json.dumps(line) + "\n" for line in lines[:1]) + "".join(path.read_text().splitlines(True)[1:])
+    )
+    report = write_report(runs, table="tiny", out=tmp_path / "out")
+    text = report.markdown.read_text()
+    ratio = next(line for line in text.splitlines() if line.startswith("| *compressed tiles*"))
+    assert ratio.startswith("| *compressed tiles* | – | *50%* |")
+    assert "ViCO, Read: 1 of 4 documents have no token account" in text
+    assert numbers(report)["ViCO", "Read", "compressed_tile_ratio"]["value"] == ""
+
+
+def test_a_run_of_another_model_is_reported_without_ratios_or_picture(tmp_path):
+    with pytest.raises(ReportError, match="no row of the system `vanilla`"):
+        write_report([(None, LMMS_EVAL_RUN)], table="tiny", out=tmp_path)
+    report = write_report(
+        [(None, LMMS_EVAL_RUN)], table="tiny", out=tmp_path, baseline="Dummy", benchmarks=["Read", "Count"]
+    )
+    assert report.figures == ()
+    assert any(note.startswith("No picture: No row has both") for note in report.table.notes)
+    assert "Read: 4 of 5 documents." in report.table.notes
+    assert value(report, "Dummy", "Avg.", "mean_score") == 50.0
+
+
+def test_all_runs_that_do_not_count_are_named(runs, tmp_path):
+    for _, folder in runs[:2]:
+        next((folder / "models__vico-tiny").glob("*_results.json")).unlink()
+    with pytest.raises(ReportError) as caught:
+        write_report(runs, table="tiny", out=tmp_path / "out")
+    assert str(runs[0][1]) in str(caught.value)
+    assert str(runs[1][1]) in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_rows_must_have_answered_the_same_documents(runs, tiny_run, tmp_path):
+    lines = tuple(sample(doc_id, 1.0) for doc_id in range(2))
+    short = write_run(tmp_path / "short", dict.fromkeys(TINY_TASKS, lines), original=4, system="random", title="Random")
+    with pytest.raises(ReportError, match=r"tiny_read: .*different documents \(4: 0 to 3 and 2: 0 to 1\)"):
+        write_report([*runs, (None, short)], table="tiny", out=tmp_path / "out")
+
+
+def test_what_differs_between_runs_is_said(runs, tiny_run, tmp_path):
+    runs.append((None, tiny_run("random", 2, 2, title="Random", dtype="float32")))
+    report = write_report(runs, table="tiny", out=tmp_path / "out")
+    assert "Random ran with another dtype than ViCO." in report.table.notes
+
+
+def test_hostile_titles_reach_every_file_as_they_are(runs, tmp_path):
+    title = '=1+1 & \\input{x} | <b> $5, "q"; \n two'
+    report = write_report([(title, runs[0][1]), *runs[1:]], table="tiny", out=tmp_path / "out")
+    assert ('=1+1 & \\input{x} | <b> $5, "q"; two', "Read", "score") in numbers(report)
+    assert not re.search(r"\\input", report.latex.read_text())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            {"table": "vico-3"},
+            "No run has a benchmark of this table.*needs the tasks docvqa_val, .*runs have tiny_bar",
+        ),
+        ({"table": "nothing"}, "no table `nothing`"),
+        ({"baseline": "fastv"}, "no row of the system `fastv`"),
+        ({"benchmarks": ["Reading"]}, "no benchmark Reading; it has Read, Doc"),
+    ],
+)
+def test_what_cannot_be_reported_is_said(runs, tmp_path, arguments, message):
+    with pytest.raises(ReportError, match=message):
+        write_report(runs, **{"table": "tiny", "out": tmp_path / "out"} | arguments)
+
+
+def test_no_runs_the_same_run_twice_and_two_systems_in_a_row_are_errors(runs, tmp_path):
+    with pytest.raises(ReportError, match="at least one run"):
+        write_report([], table="tiny", out=tmp_path)
+    with pytest.raises(ReportError, match="given twice"):
+        write_report([*runs, runs[0]], table="tiny", out=tmp_path)
+    with pytest.raises(ReportError, match="runs of two systems, vico and vanilla"):
+        write_report([("Same", folder) for _, folder in runs[::2]], table="tiny", out=tmp_path)
+
+
+def test_a_folder_that_cannot_be_written_is_an_error(runs, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="can't be written to"):
+        write_report(runs, table="tiny", out=tmp_path / "file" / "out")
+
+
+def test_the_report_needs_no_torch():
+    code = (
+        "import sys, pkgutil, importlib, vico_eval.report as report\n"
+        "names = [module.name for module in pkgutil.iter_modules(report.__path__)]\n"
+        "for name in names: importlib.import_module(f'vico_eval.report.{name}')\n"
+        "print([name for name in ('torch', 'transformers', 'lmms_eval', 'datasets') if name in sys.modules])"
+    )
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert printed.stdout.strip() == "[]"

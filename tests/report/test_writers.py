@@ -1,0 +1,138 @@
+import io
+import re
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from vico_eval.report.layout import Row, Table
+from vico_eval.report.tables import AVERAGE
+from vico_eval.report.writers import escape_latex, to_latex, to_markdown, to_terminal
+
+NAN = float("nan")
+
+
+def row(title, *values, kind="score", competes=True) -> Row:
+    return Row(title=title, kind=kind, values=dict(zip(("A", "B", AVERAGE), values, strict=True)), competes=competes)
+
+
+def make_table(*rows, notes=(), summary=None) -> Table:
+    return Table(
+        caption="Scores",
+        columns=("A", "B"),
+        digits={"A": 1, "B": 2},
+        rows=(row("Vanilla", 90.0, 80.0, 100.0, competes=False), *rows),
+        baseline="Vanilla",
+        notes=notes,
+        summary=pd.DataFrame() if summary is None else summary,
+    )
+
+
+def latex_row(text, title):
+    (line,) = [line for line in text.splitlines() if line.strip().startswith(title)]
+    return [cell.strip().removesuffix(r" \\") for cell in line.split("&")][1:]
+
+
+def printed(table, width):
+    stream = io.StringIO()
+    Console(file=stream, width=width, color_system=None).print(to_terminal(table, width))
+    return stream.getvalue()
+
+
+def test_each_column_is_rounded_to_its_digits_and_the_average_is_a_percentage():
+    assert latex_row(to_latex(make_table(row("ViCO", 88.04, 79.996, 99.64)), "t"), "ViCO") == [
+        r"\textbf{88.0}",
+        r"\textbf{80.00}",
+        r"\textbf{99.6\%}",
+    ]
+
+
+def test_best_is_bold_among_competing_rows_and_ties_are_as_printed():
+    # The baseline's 90 is higher and must not count; 88.04 and 87.96 both print as 88.0.
+    text = to_latex(make_table(row("One", 88.04, 1.0, 90.0), row("Two", 87.96, 2.0, 91.0)), "t")
+    assert latex_row(text, "One") == [r"\textbf{88.0}", "1.00", r"90.0\%"]
+    assert latex_row(text, "Two") == [r"\textbf{88.0}", r"\textbf{2.00}", r"\textbf{91.0\%}"]
+    assert latex_row(text, "Vanilla") == ["90.0", "80.00", r"100.0\%"]
+
+
+def test_ratio_rows_are_italic_and_unknown_numbers_are_dashes():
+    table = make_table(row("ViCO", 88.0, NAN, NAN), row("ViCO", 61.6, NAN, 55.04, kind="ratio", competes=False))
+    assert latex_row(to_latex(table, "t"), r"\quad\textit{compressed tiles}") == [
+        r"\textit{62\%}",
+        "--",
+        r"\textit{55.0\%}",
+    ]
+    assert "| ViCO | **88.0** | – | – |" in to_markdown(table)
+    assert "| *compressed tiles* | *62%* | – | *55.0%* |" in to_markdown(table)
+
+
+HOSTILE = "50% of $x_1$ & {\\input{/etc/passwd}} #1 ~^ <b>|*`[red]x[/red]\nend"
+
+
+def test_latex_prints_any_name_literally():
+    assert escape_latex(r"a_b & 50% \cmd{x}") == r"a\_b \& 50\% \textbackslash{}cmd\{x\}"
+    text = to_latex(make_table(row(HOSTILE, 1.0, 2.0, 3.0), notes=(HOSTILE,)), HOSTILE)
+    body = "\n".join(text.splitlines()[1:])  # the first line is a comment
+    assert r"\input" not in body
+    assert not re.search(r"(?<!\\)[%#]", body)
+    opened = len(re.findall(r"(?<!\\)\{", body))
+    assert opened == len(re.findall(r"(?<!\\)\}", body))
+    # Every row of the tabular has as many cells as it has columns.
+    rows = [line for line in body.splitlines() if line.endswith(r"\\")]
+    assert {len(re.findall(r"(?<!\\)&", line)) for line in rows} == {3}
+
+
+def test_latex_has_no_character_outside_ascii():
+    # A document class without UTF-8 input would stop at ours: dashes, minus and plus-minus.
+    text = to_latex(make_table(row("ViCO", NAN, 2.0, 3.0), notes=("−1 ± 2 – 3",)), "t")
+    assert text.isascii()
+
+
+def test_markdown_prints_any_name_literally_in_one_cell():
+    lines = to_markdown(make_table(row(HOSTILE, 1.0, 2.0, 3.0))).splitlines()
+    (line,) = [line for line in lines if "50%" in line]
+    assert len(re.findall(r"(?<!\\)\|", line)) == 5
+    assert r"\*\`\[red\]x" in line
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_the_terminal_shows_every_number_at_any_width_and_reads_no_markup(width):
+    table = make_table(row("ViCO [red]x[/red]", 88.0, 79.0, 99.5))
+    text = printed(table, width)
+    assert "[red]x[/red]" in text
+    for number in ("90.0", "80.00", "100.0%", "88.0", "79.00", "99.5%"):
+        assert number in text
+    assert max(map(len, text.splitlines())) <= width
+
+
+def test_a_wide_table_is_continued_below_on_a_narrow_terminal():
+    columns = tuple(f"Benchmark {number}" for number in range(12))
+    values = {column: 50.0 + place for place, column in enumerate((*columns, AVERAGE))}
+    table = Table(
+        caption="Scores",
+        columns=columns,
+        digits={},
+        rows=(Row(title="Vanilla", kind="score", values=values, competes=False),),
+        baseline="Vanilla",
+        notes=(),
+        summary=pd.DataFrame(),
+    )
+    text = printed(table, 80)
+    assert text.count("Vanilla") == 3  # 4 or 5 columns of 12 characters beside each title
+    assert all(column in text for column in columns)
+    assert printed(table, 400).count("Vanilla") == 1
+
+
+def summary(difference, error):
+    columns = {"difference": difference, "difference_se": error, "token_share": 56.04, "documents": 1504}
+    return pd.DataFrame(
+        {**columns, "retention_spread": NAN}, index=["Vanilla", "ViCO"], columns=[*columns, "retention_spread"]
+    )
+
+
+def test_markdown_has_the_difference_with_its_error_and_the_visual_tokens():
+    text = to_markdown(make_table(row("ViCO", 88.0, 79.0, 99.5), summary=summary(-1.26, 0.34)))
+    assert "| **99.5%** | −1.3 ± 0.3 | 56.0% |" in text
+    assert "1504 documents a row" in text
+    unknown = to_markdown(make_table(row("ViCO", 88.0, 79.0, 99.5), summary=summary(-1.26, NAN)))
+    assert "| −1.3 ± – |" in unknown
