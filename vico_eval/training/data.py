@@ -1,0 +1,285 @@
+"""Documents of the built-in benchmark's generator as training batches, made on the fly.
+
+A batch is a pure function of the recipe's seed, a stage's name and a step, so that a stage can be repeated or resumed
+anywhere. In a document's ids every tile is one `<IMG_CONTEXT>`; `Batch.expand` repeats it once the routing is known.
+
+Shapes: docs = documents of a batch, each with T tiles; tiles = all their tiles; N = ids before expansion.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from transformers import PreTrainedTokenizerBase
+
+from vico_eval.internvl.config import VicoInternVLConfig
+from vico_eval.internvl.prompts import IMAGE_MARK, build_prompt, get_template
+from vico_eval.internvl.tiling import tile_image
+from vico_eval.tiny.scenes import COMPARE_GRIDS, GRIDS, TASKS, Question, Scene, make_scene
+
+T = TypeVar("T")
+
+NO_GLYPH = 0
+UNKNOWN = -1
+"""Label of a slot or cell that nothing is known about: those of a thumbnail."""
+
+IMAGE_TASKS = tuple(task for task in TASKS if task not in ("compare", "video"))
+SINGLE_QUESTION_SHARE = 0.15
+"""Batches whose documents ask one question, as evaluation does."""
+
+SMALL_GRID = 3
+"""Tiles, thumbnail not counted, up to which a picture counts as small."""
+
+
+class Document(NamedTuple):
+    """One picture, several or a video with its questions, tokenised."""
+
+    tiles: np.ndarray
+    """[T, S, S, 3], uint8."""
+
+    tile_image: np.ndarray
+    """[T], int64: which of the document's images a tile belongs to."""
+
+    input_ids: np.ndarray
+    """[N], int64, one image token a tile."""
+
+    is_answer: np.ndarray
+    """[N], bool: tokens that the decoder is to predict, the end of each answer included."""
+
+    cells: np.ndarray
+    """[T, h, w], int64: class of what each patch shows, `UNKNOWN` in thumbnails."""
+
+    glyphs: np.ndarray
+    """[T, h/2, w/2], int64: byte of the glyph in each slot, 0 for none, `UNKNOWN` in thumbnails."""
+
+
+class Expanded(NamedTuple):
+    """Ids with every tile at its length, right-padded: causal attention then needs no mask."""
+
+    input_ids: Tensor
+    """[docs, L], int64."""
+
+    is_answer: Tensor
+    """[docs, L], bool."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Documents with equally many tiles."""
+
+    tiles: Tensor
+    """[tiles, S, S, 3], uint8."""
+
+    tile_image: Tensor
+    """[docs, T], int64."""
+
+    input_ids: Tensor
+    """[docs, N], int64, right-padded."""
+
+    is_answer: Tensor
+    """[docs, N], bool."""
+
+    cells: Tensor
+    """[tiles, h, w], int64."""
+
+    glyphs: Tensor
+    """[tiles, h/2, w/2], int64."""
+
+    image_token_id: int
+    pad_token_id: int
+
+    @property
+    def num_documents(self) -> int:
+        """Documents in the batch."""
+        return len(self.input_ids)
+
+    @property
+    def tiles_per_document(self) -> int:
+        """Tiles of each document."""
+        return self.tile_image.shape[1]
+
+    @property
+    def answer_document(self) -> Tensor:
+        """[answers], int64: the document of each answer token, in the order in which logits are returned."""
+        return self.is_answer.nonzero()[:, 0]
+
+    @property
+    def answers(self) -> Tensor:
+        """[answers], int64: the answer tokens themselves."""
+        return self.input_ids[self.is_answer]
+
+    def expand(self, counts: Tensor) -> Expanded:
+        """The ids with `counts[tile]` image tokens for each tile [tiles]."""
+        repeats = (self.input_ids != self.pad_token_id).long()
+        repeats[self.input_ids == self.image_token_id] = counts
+        lengths = repeats.sum(dim=1)
+        is_token = torch.arange(int(lengths.max())) < lengths[:, None]
+        input_ids = torch.full(is_token.shape, self.pad_token_id)
+        is_answer = torch.zeros(is_token.shape, dtype=torch.bool)
+        input_ids[is_token] = self.input_ids.flatten().repeat_interleave(repeats.flatten())
+        is_answer[is_token] = self.is_answer.flatten().repeat_interleave(repeats.flatten())
+        return Expanded(input_ids, is_answer)
+
+
+def step_rng(seed: int, stage: str, step: int) -> np.random.Generator:
+    """The random numbers of one step of one stage, whatever ran before."""
+    return np.random.default_rng([seed, zlib.crc32(stage.encode()), step])
+
+
+def question_text(scene: Scene, text: str) -> str:
+    """A question with its images marked as InternVL marks them."""
+    if scene.is_video:
+        return "".join(f"Frame{i + 1}: {IMAGE_MARK}\n" for i in range(len(scene.images))) + text
+    if len(scene.images) > 1:
+        return "".join(f"Image-{i + 1}: {IMAGE_MARK}\n" for i in range(len(scene.images))) + text
+    return f"{IMAGE_MARK}\n{text}"
+
+
+def make_document(
+    scene: Scene, questions: Sequence[Question], tokenizer: PreTrainedTokenizerBase, config: VicoInternVLConfig
+) -> Document:
+    """A scene and some of its questions as consecutive turns; the first turn is the prompt that evaluation uses."""
+    size = config.tile_size
+    tiles = [
+        tile_image(
+            image,
+            min_tiles=config.min_tiles,
+            max_tiles=1 if scene.is_video else config.max_tiles,
+            tile_size=size,
+            use_thumbnail=config.use_thumbnail,
+        )
+        for image in scene.images
+    ]
+    counts = [len(of_image) for of_image in tiles]
+    stop = get_template(config.template).stop
+    history: list[tuple[str, str]] = []
+    ids: list[int] = []
+    spans = []
+    for turn, question in enumerate(questions):
+        asked = question_text(scene, question.text) if turn == 0 else question.text
+        prompt = build_prompt(
+            config.template, asked, counts, history=history, system=config.system_message, tokens_per_tile=1
+        )
+        start = len(tokenizer(prompt, add_special_tokens=False).input_ids)
+        ids = tokenizer(prompt + question.answer + stop, add_special_tokens=False).input_ids
+        spans.append((start, len(ids)))
+        history.append((asked, question.answer))
+    is_answer = np.zeros(len(ids), dtype=bool)
+    for start, end in spans:
+        is_answer[start:end] = True
+    side = config.vit_grid
+    return Document(
+        tiles=np.concatenate(tiles),
+        tile_image=np.repeat(np.arange(len(counts)), counts),
+        input_ids=np.asarray(ids, dtype=np.int64),
+        is_answer=is_answer,
+        cells=_labels(scene.cells, side, counts),
+        glyphs=_labels(scene.glyph_slots, side // 2, counts),
+    )
+
+
+def collate(documents: Sequence[Document], tokenizer: PreTrainedTokenizerBase) -> Batch:
+    """Documents with equally many tiles as one batch."""
+    pad = int(tokenizer.pad_token_id)  # type: ignore[arg-type]
+    length = max(len(document.input_ids) for document in documents)
+    input_ids = torch.full((len(documents), length), pad)
+    is_answer = torch.zeros(len(documents), length, dtype=torch.bool)
+    for row, document in enumerate(documents):
+        input_ids[row, : len(document.input_ids)] = torch.from_numpy(document.input_ids)
+        is_answer[row, : len(document.is_answer)] = torch.from_numpy(document.is_answer)
+    return Batch(
+        tiles=torch.from_numpy(np.concatenate([document.tiles for document in documents])),
+        tile_image=torch.from_numpy(np.stack([document.tile_image for document in documents])),
+        input_ids=input_ids,
+        is_answer=is_answer,
+        cells=torch.from_numpy(np.concatenate([document.cells for document in documents])),
+        glyphs=torch.from_numpy(np.concatenate([document.glyphs for document in documents])),
+        image_token_id=int(tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>")),  # type: ignore[arg-type]
+        pad_token_id=pad,
+    )
+
+
+def make_batch(
+    rng: np.random.Generator,
+    tokenizer: PreTrainedTokenizerBase,
+    config: VicoInternVLConfig,
+    *,
+    num_tokens: int,
+    max_questions: int,
+    small_grids: bool = False,
+) -> Batch:
+    """Random documents with equally many tiles each, at most `num_tokens` decoder tokens, padding included.
+
+    At least one document, however long it is.
+    """
+    kind = str(rng.choice(["image", "compare", "video"], p=[0.7, 0.15, 0.15]))
+    sizes = COMPARE_GRIDS if kind == "compare" else GRIDS
+    if small_grids:
+        sizes = tuple(grid for grid in sizes if grid[0] * grid[1] <= SMALL_GRID)
+    columns, rows = sizes[int(rng.integers(len(sizes)))]
+    grids = [grid for grid in sizes if grid[0] * grid[1] == columns * rows]
+    num_questions = 1 if rng.random() < SINGLE_QUESTION_SHARE else max_questions
+    documents: list[Document] = []
+    longest = 0
+    while True:
+        task = str(rng.choice(IMAGE_TASKS)) if kind == "image" else kind
+        scene = make_scene(task, rng, None if kind == "video" else grids[int(rng.integers(len(grids)))])
+        document = make_document(scene, choose_questions(scene, rng, num_questions), tokenizer, config)
+        length = len(document.input_ids) + (config.num_high_tokens - 1) * len(document.tiles)
+        longest = max(longest, length)
+        if documents and longest * (len(documents) + 1) > num_tokens:
+            return collate(documents, tokenizer)
+        documents.append(document)
+
+
+def choose_questions(scene: Scene, rng: np.random.Generator, num_questions: int) -> list[Question]:
+    """Up to `num_questions` of a scene's questions in random order; only the first where one is wanted."""
+    if num_questions == 1:
+        return [scene.questions[0]]
+    order = rng.permutation(len(scene.questions))[:num_questions]
+    return [scene.questions[i] for i in order]
+
+
+def batches(make: Callable[[int], T], start: int, stop: int, *, workers: int = 1) -> Iterator[T]:
+    """`make(step)` for each step in [start, stop), made ahead by worker processes."""
+    loader = DataLoader(
+        _Steps(make, stop),
+        batch_size=None,
+        sampler=range(start, stop),
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+    )
+    yield from loader
+
+
+class _Steps(Dataset[T]):
+    def __init__(self, make: Callable[[int], T], stop: int) -> None:
+        self.make = make
+        self.stop = stop
+
+    def __len__(self) -> int:
+        return self.stop
+
+    def __getitem__(self, step: int) -> T:
+        return self.make(step)
+
+
+def _labels(grids: Sequence[np.ndarray], side: int, counts: Sequence[int]) -> np.ndarray:
+    """Labels of all images' tiles, [tiles, side, side]."""
+    return np.concatenate([_per_tile(grid, side, count) for grid, count in zip(grids, counts, strict=True)])
+
+
+def _per_tile(grid: np.ndarray, side: int, num_tiles: int) -> np.ndarray:
+    """[rows*side, columns*side] -> [tiles, side, side], with an unknown thumbnail where the image has one."""
+    rows, columns = grid.shape[0] // side, grid.shape[1] // side
+    tiles = grid.reshape(rows, side, columns, side).swapaxes(1, 2).reshape(rows * columns, side, side).astype(np.int64)
+    if num_tiles > len(tiles):
+        tiles = np.concatenate([tiles, np.full((1, side, side), UNKNOWN)])
+    return tiles

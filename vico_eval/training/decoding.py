@@ -1,0 +1,61 @@
+"""Answer logits of a batch under a routing: the one forward pass that every stage and the evaluator share.
+
+Shapes: docs, tiles as in `data`; answers = answer tokens of the batch, document after document; V = vocabulary.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vico_eval.internvl.modeling import VicoInternVL
+from vico_eval.internvl.tiling import normalise
+from vico_eval.training.data import Batch
+
+
+def encode(model: VicoInternVL, batch: Batch) -> Tensor:
+    """Vision tokens [tiles, 1 + h*w, C] of a batch."""
+    return model.encode_tiles(normalise(batch.tiles))
+
+
+def answer_logits(model: VicoInternVL, batch: Batch, visual_tokens: Tensor, counts: Tensor) -> Tensor:
+    """Logits that predict each answer token, teacher-forced.
+
+    Whatever the routing, row i belongs to the batch's i-th answer token: two calls are aligned on the answers although
+    their prompts differ in length.
+
+    Args:
+        visual_tokens: [M, D], packed tile after tile.
+        counts: [tiles], int64: how many each tile takes.
+
+    Returns:
+        [answers, V], float32.
+    """
+    expanded = batch.expand(counts)
+    embeddings = model.embed(expanded.input_ids, visual_tokens)
+    # Right-padded and causal: no token sees the padding, so no mask is needed and attention takes its fast path.
+    hidden = model.language_model.model(inputs_embeds=embeddings, use_cache=False).last_hidden_state
+    rows, columns = expanded.is_answer.nonzero(as_tuple=True)
+    logits: Tensor = model.language_model.lm_head(hidden[rows, columns - 1])
+    return logits.float()
+
+
+def routed_logits(model: VicoInternVL, batch: Batch, vit_tokens: Tensor, compressed: Tensor) -> Tensor:
+    """Answer logits [answers, V] with tiles routed by `compressed` [tiles], bool."""
+    visual = model.visual_tokens(vit_tokens, compressed)
+    return answer_logits(model, batch, visual.tokens, visual.counts)
+
+
+def random_compressed(batch: Batch, generator: torch.Generator | None = None, *, at_least: int = 0) -> Tensor:
+    """Stage 1's routing: per document a share xi ~ U[0, 1] of its tiles, chosen at random, is low.
+
+    With T tiles floor(xi * (T + 1)) are low, so that every number from 0 to T is equally likely.
+
+    Returns:
+        [tiles], bool.
+    """
+    docs, tiles = batch.tile_image.shape
+    share = torch.rand(docs, 1, generator=generator)
+    num_low = (share * (tiles + 1)).floor().clamp(min=at_least, max=tiles)
+    rank = torch.rand(docs, tiles, generator=generator).argsort(dim=1).argsort(dim=1)
+    return (rank < num_low).flatten()

@@ -1,0 +1,201 @@
+"""The training recipe of a small model: one YAML file with a closed schema.
+
+Everything that decides the weights is in the file: the seed, the architecture and, for every stage, its steps, batch
+sizes and learning rates. Stages are counted in steps, never in seconds, so that a run can be repeated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from vico_eval.errors import ConfigError
+
+StageName = Literal["dense", "base", "warmup", "consistency", "router", "image_router", "calibration"]
+STAGES: tuple[StageName, ...] = get_args(StageName)
+"""Every stage, in the order in which they run."""
+
+
+class _Closed(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelRecipe(_Closed):
+    """Sizes of the small model; tiles, patches and connectors keep InternVL's 4:1 ratio."""
+
+    tile_size: int = 56
+    """Side of a tile in pixels."""
+
+    patch_size: int = 7
+    """Side of a ViT patch in pixels."""
+
+    num_frames: int = Field(default=8, ge=1)
+    """Frames of a video."""
+
+    vision_width: int = 96
+    vision_layers: int = 3
+    vision_heads: int = 4
+    vision_mlp_width: int = 288
+    text_width: int = 160
+    text_layers: int = 4
+    text_heads: int = 6
+    text_kv_heads: int = 6
+    text_head_width: int = 32
+    text_mlp_width: int = 384
+    router_heads: int = 16
+
+
+class Schedule(_Closed):
+    """Linear warm-up, then a cosine from `learning_rate` down to `final_share` of it."""
+
+    steps: int = Field(ge=1)
+    learning_rate: float = Field(gt=0)
+    warmup_steps: int = Field(default=30, ge=0)
+    final_share: float = Field(default=0.05, ge=0, le=1)
+    weight_decay: float = Field(default=0.01, ge=0)
+    num_parts: int = Field(default=3, ge=1)
+    """Parts of a step's batch, each computed by one process."""
+
+    save_every: int = Field(default=200, ge=1)
+    """Steps between two resumable checkpoints of the stage."""
+
+
+class DenseRecipe(Schedule):
+    """The ViT alone learns what each 7x7 px cell of a tile shows."""
+
+    num_tiles: int = Field(ge=1)
+    """Tiles a step."""
+
+    empty_weight: float = Field(default=0.2, gt=0, le=1)
+    """Weight of an empty cell in the cross-entropy; most cells are empty."""
+
+
+class TextBatchRecipe(Schedule):
+    """A stage whose steps feed documents to the decoder."""
+
+    num_tokens: int = Field(ge=1)
+    """Decoder tokens a step with every tile high, padding included. A part's documents have equally many tiles."""
+
+    max_questions: int = Field(default=4, ge=1)
+    """Questions about one picture, asked as consecutive turns of one document."""
+
+
+class BaseRecipe(TextBatchRecipe):
+    """The base model: next-token loss on answers, high tokens only."""
+
+    vision_from_step: int = Field(ge=0)
+    """The ViT is frozen before this step."""
+
+    vision_learning_rate_share: float = Field(default=0.5, gt=0)
+    """The ViT's learning rate as a share of the stage's."""
+
+    align_steps: int = Field(ge=0)
+    """Steps over which the weight of the alignment loss falls linearly to zero."""
+
+    align_weight: float = Field(default=1.0, ge=0)
+    small_grids_steps: int = Field(default=0, ge=0)
+    """Steps in which documents have few tiles only."""
+
+
+class WarmupRecipe(TextBatchRecipe):
+    """The low connector alone; every document has at least one low tile."""
+
+    layout_weight: float = Field(default=1.0, ge=0)
+    """Weight of the auxiliary loss that asks a low token for its four glyphs; its head is dropped afterwards."""
+
+
+class ConsistencyRecipe(TextBatchRecipe):
+    """Stage 1: KL from the frozen reference, a random share of tiles low."""
+
+    vision_from_step: int = Field(ge=0)
+    vision_learning_rate_share: float = Field(default=0.5, gt=0)
+
+
+class RouterRecipe(Schedule):
+    """Stage 2: pairs of a tile (or image) and its loss ratio are collected, then the router trains on them."""
+
+    num_pairs: int = Field(ge=1)
+    """Loss ratios to collect."""
+
+    num_tokens: int = Field(ge=1)
+    """Decoder tokens of a collecting batch."""
+
+    max_questions: int = Field(default=4, ge=1)
+    batch_size: int = Field(ge=1)
+    """Decisions a training step."""
+
+    percentile: float = Field(default=60, gt=0, lt=100)
+    """k of the sliding window; a ratio at or above it is labelled *keep*."""
+
+    window: int = Field(default=1024, ge=2)
+    """Ratios that the percentile is taken over."""
+
+    epsilon: float = Field(default=1e-4, gt=0)
+    """Added to both losses of a ratio, in nats, so that a perfectly consistent high tile cannot make it infinite."""
+
+
+class CalibrationRecipe(_Closed):
+    """Absolute thresholds, chosen on validation documents for a share of compressed tiles."""
+
+    num_documents: int = Field(ge=1)
+    compressed_tile_ratio: float = Field(gt=0, lt=1)
+
+
+class Recipe(_Closed):
+    """A whole training run."""
+
+    seed: int = Field(ge=0)
+    processes: int = Field(ge=1)
+    """Processes, one thread each; part of the recipe because the order of float additions depends on it."""
+
+    model: ModelRecipe = ModelRecipe()
+    dense: DenseRecipe
+    base: BaseRecipe
+    warmup: WarmupRecipe
+    consistency: ConsistencyRecipe
+    router: RouterRecipe
+    image_router: RouterRecipe
+    calibration: CalibrationRecipe
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read and check a recipe file.
+
+    Raises:
+        ConfigError: the file can't be read, is no YAML mapping, or has a missing, unknown or invalid field.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(
+            f"Recipe {path} can't be read: {error}. Pass a YAML file such as models/vico-tiny/recipe.yaml."
+        ) from error
+    if not isinstance(content, dict):
+        raise ConfigError(
+            f"Recipe {path} holds {type(content).__name__}; expected a mapping with the fields {_fields()}."
+        )
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors())
+        raise ConfigError(f"Recipe {path} is not valid: {problems}. The fields are {_fields()}.") from error
+
+
+def parse_stages(names: Sequence[str]) -> tuple[StageName, ...]:
+    """Stages by name, in the order in which they run.
+
+    Raises:
+        ConfigError: a name is no stage.
+    """
+    unknown = sorted(set(names) - set(STAGES))
+    if unknown:
+        raise ConfigError(f"Unknown stage {', '.join(unknown)}; the stages are {', '.join(STAGES)}.")
+    return tuple(stage for stage in STAGES if stage in names)
+
+
+def _fields() -> str:
+    return ", ".join(Recipe.model_fields)

@@ -1,0 +1,182 @@
+"""The small recipe's stages up to ViCO's stage 1: what each trains, on what, from which weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from vico_eval.internvl.config import VicoInternVLConfig
+from vico_eval.internvl.modeling import VicoInternVL
+from vico_eval.training.architecture import build_model, load_weights, save_weights
+from vico_eval.training.base import base_loss
+from vico_eval.training.consistency import LayoutHead, policy_loss, warmup_loss
+from vico_eval.training.data import Batch, batches, make_batch, step_rng
+from vico_eval.training.dense import DenseHead, dense_batch, dense_loss
+from vico_eval.training.loop import ParameterGroup, fit
+from vico_eval.training.processes import is_first, own_parts
+from vico_eval.training.recipe import BaseRecipe, DenseRecipe, Recipe, StageName, TextBatchRecipe
+
+
+@dataclass(frozen=True)
+class Run:
+    """What every stage of a training run needs."""
+
+    recipe: Recipe
+    out: Path
+    """Folder of weights and logs."""
+
+    resume: bool
+    """Continue stages from their last saved step."""
+
+    tokenizer: PreTrainedTokenizerBase
+    config: VicoInternVLConfig
+
+    def model(self, stage: StageName | None) -> VicoInternVL:
+        """A model with a stage's weights, frozen, in training mode; random weights without a stage."""
+        model = build_model(self.config, self.recipe.seed)
+        if stage is not None:
+            load_weights(model, self.out / f"{stage}.safetensors")
+        model.requires_grad_(False)
+        return model.train()
+
+    def save(self, model: VicoInternVL, stage: StageName) -> None:
+        """Leave a stage's weights for the next one."""
+        if is_first():
+            save_weights(model, self.out / f"{stage}.safetensors")
+
+
+def train_dense(run: Run) -> None:
+    """The ViT learns what each patch shows."""
+    settings = run.recipe.dense
+    model = run.model(None)
+    head = DenseHead(run.config.vision_config.hidden_size)
+    make = partial(_dense_parts, run.recipe.seed, run.tokenizer, run.config, settings, own_parts(settings.num_parts))
+
+    def loss(step: int, part: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+        tiles, cells = part
+        return dense_loss(model, head, tiles, cells, settings.empty_weight)
+
+    groups = [ParameterGroup("vision", model.vision_tower), ParameterGroup("head", head)]
+    fit(
+        "dense",
+        settings,
+        groups,
+        lambda start: batches(make, start, settings.steps),
+        loss,
+        seed=run.recipe.seed,
+        folder=run.out,
+        resume=run.resume,
+    )
+    run.save(model, "dense")
+
+
+def train_base(run: Run) -> None:
+    """The base model: every tile high."""
+    settings = run.recipe.base
+    model = run.model("dense")
+
+    def loss(step: int, batch: Batch) -> dict[str, Tensor]:
+        align_weight = settings.align_weight * max(0.0, 1 - step / max(1, settings.align_steps))
+        return base_loss(model, batch, align_weight, train_vision=step >= settings.vision_from_step)
+
+    decoder = nn.ModuleDict({"high": model.connector_high, "language": model.language_model})
+    vision = ParameterGroup(
+        "vision", model.vision_tower, settings.vision_learning_rate_share, from_step=settings.vision_from_step
+    )
+    _fit_documents(run, "base", settings, [ParameterGroup("decoder", decoder), vision], loss)
+    run.save(model, "base")
+
+
+def train_warmup(run: Run) -> None:
+    """The low connector alone, before stage 1."""
+    settings = run.recipe.warmup
+    reference, policy = run.model("base"), run.model("base")
+    head = LayoutHead(run.config.text_config.hidden_size)
+
+    def loss(step: int, batch: Batch) -> dict[str, Tensor]:
+        return warmup_loss(reference, policy, head, batch, settings.layout_weight)
+
+    assert policy.connector_low is not None
+    groups = [ParameterGroup("low", policy.connector_low), ParameterGroup("head", head)]
+    _fit_documents(run, "warmup", settings, groups, loss)
+    run.save(policy, "warmup")
+
+
+def train_consistency(run: Run) -> None:
+    """Stage 1: everything but the routers."""
+    settings = run.recipe.consistency
+    reference, policy = run.model("base"), run.model("warmup")
+
+    def loss(step: int, batch: Batch) -> dict[str, Tensor]:
+        return policy_loss(reference, policy, batch, train_vision=step >= settings.vision_from_step)
+
+    assert policy.connector_low is not None
+    decoder = nn.ModuleDict(
+        {"high": policy.connector_high, "low": policy.connector_low, "language": policy.language_model}
+    )
+    vision = ParameterGroup(
+        "vision", policy.vision_tower, settings.vision_learning_rate_share, from_step=settings.vision_from_step
+    )
+    _fit_documents(run, "consistency", settings, [ParameterGroup("decoder", decoder), vision], loss)
+    run.save(policy, "consistency")
+
+
+def _fit_documents(
+    run: Run,
+    stage: StageName,
+    settings: TextBatchRecipe,
+    groups: list[ParameterGroup],
+    loss: Callable[[int, Batch], dict[str, Tensor]],
+) -> None:
+    own = own_parts(settings.num_parts)
+    make = partial(_document_parts, run.recipe.seed, stage, run.tokenizer, run.config, settings, own)
+    fit(
+        stage,
+        settings,
+        groups,
+        lambda start: batches(make, start, settings.steps),
+        loss,
+        seed=run.recipe.seed,
+        folder=run.out,
+        resume=run.resume,
+    )
+
+
+def _dense_parts(
+    seed: int,
+    tokenizer: PreTrainedTokenizerBase,
+    config: VicoInternVLConfig,
+    settings: DenseRecipe,
+    own: range,
+    step: int,
+) -> list[tuple[int, tuple[Tensor, Tensor]]]:
+    num_tiles = settings.num_tiles // settings.num_parts
+    return [(part, dense_batch(step_rng(seed, f"dense/{part}", step), tokenizer, config, num_tiles)) for part in own]
+
+
+def _document_parts(
+    seed: int,
+    stage: str,
+    tokenizer: PreTrainedTokenizerBase,
+    config: VicoInternVLConfig,
+    settings: TextBatchRecipe,
+    own: range,
+    step: int,
+) -> list[tuple[int, Batch]]:
+    made = []
+    for part in own:
+        batch = make_batch(
+            step_rng(seed, f"{stage}/{part}", step),
+            tokenizer,
+            config,
+            num_tokens=settings.num_tokens // settings.num_parts,
+            max_questions=settings.max_questions,
+            small_grids=isinstance(settings, BaseRecipe) and step < settings.small_grids_steps,
+        )
+        made.append((part, batch))
+    return made
