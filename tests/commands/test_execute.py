@@ -147,6 +147,21 @@ def test_status_0_without_answers_is_a_failure_that_shows_the_log_and_the_comman
     assert world.events == ["start vico", "failed vico"]
 
 
+def test_the_reason_is_what_lmms_eval_says_where_it_says_something(planned):
+    world = World(silent=["vico"])
+
+    def launch(run, log):
+        process = World.launch(world, run, log)
+        log.write_text(
+            "12:00 | ERROR | Error during evaluation: no tensor\nnamed x.. Please set `--verbosity=DEBUG` to\n"
+        )
+        return process
+
+    world.launch = launch
+    with pytest.raises(RunFailed, match="Row `vico` failed: no tensor\nnamed x\\.\n"):
+        go(world, [planned("vico")])
+
+
 def test_after_a_failure_what_runs_is_finished_and_nothing_is_started(planned):
     world = World(status={"a": 1})
     with pytest.raises(RunFailed, match="ended with status 1"):

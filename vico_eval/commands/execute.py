@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -19,8 +20,9 @@ from vico_eval.commands.plan import PlannedRun
 from vico_eval.commands.progress import Progress
 from vico_eval.errors import ReportError, UserError
 
-LOG_TAIL_LINES = 25
+LOG_TAIL_LINES = 15
 REQUEST_FILE = "request.json"
+_LMMS_EVAL_ERROR = re.compile(r"Error during evaluation: (.*?)\.? Please set `--verbosity=DEBUG`", re.DOTALL)
 
 Check = Callable[[Path], object]
 """Raises ReportError where a run folder has no results or a document without an answer."""
@@ -184,9 +186,11 @@ def _failure(run: PlannedRun, status: int, check: Check) -> str | None:
         else:
             return None
     log = log_path(run)
-    tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_TAIL_LINES:] if log.exists() else []
+    text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+    if said := _LMMS_EVAL_ERROR.search(text):
+        reason = said[1]
+    tail = "\n".join(f"  {line}" for line in text.splitlines()[-LOG_TAIL_LINES:])
     return (
-        f"Row `{run.name}` failed: {reason}\n"
-        f"The end of {log}:\n" + "\n".join(f"  {line}" for line in tail) + "\n"
+        f"Row `{run.name}` failed: {reason}\nThe end of {log}:\n{tail}\n"
         f"To repeat it alone:\n  {shlex.join(run.command)}"
     )
