@@ -89,16 +89,20 @@ def run_demo(
     progress: AbstractContextManager[LiveProgress | PlainProgress] = (
         LiveProgress(console, runs, documents) if console.is_terminal else PlainProgress(console, runs, documents)
     )
-    with progress as shown:
-        execute(
-            runs,
-            inputs=inputs,
-            jobs=jobs,
-            launch=lambda run, log: Subprocess(run.command, log, environment),
-            check=read_run,
-            progress=shown,
-            fresh=fresh,
-        )
+    try:
+        with progress as shown:
+            execute(
+                runs,
+                inputs=inputs,
+                jobs=jobs,
+                launch=lambda run, log: Subprocess(run.command, log, environment),
+                check=read_run,
+                progress=shown,
+                fresh=fresh,
+            )
+    except KeyboardInterrupt:
+        console.print("Stopped. The same command keeps the rows that are complete and goes on with the others.")
+        raise
     make_report([(run.title, run.folder) for run in runs], table=TABLE, out=out)
     console.print(f"Finished in {_minutes(time.monotonic() - started)}.", highlight=False)
 
