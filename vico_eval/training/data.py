@@ -26,6 +26,9 @@ from vico_eval.tiny.scenes import COMPARE_GRIDS, GRIDS, TASKS, Question, Scene, 
 
 T = TypeVar("T")
 
+WORKERS = 1
+"""Processes that make batches ahead, for each process that trains."""
+
 NO_GLYPH = 0
 UNKNOWN = -1
 """Label of a slot or cell that nothing is known about: those of a thumbnail."""
@@ -247,14 +250,14 @@ def choose_questions(scene: Scene, rng: np.random.Generator, num_questions: int)
     return [scene.questions[i] for i in order]
 
 
-def batches(make: Callable[[int], T], start: int, stop: int, *, workers: int = 1) -> Iterator[T]:
-    """`make(step)` for each step in [start, stop), made ahead by worker processes."""
+def batches(make: Callable[[int], T], start: int, stop: int) -> Iterator[T]:
+    """`make(step)` for each step in [start, stop), made ahead by a worker process."""
     loader = DataLoader(
         _Steps(make, stop),
         batch_size=None,
         sampler=range(start, stop),
-        num_workers=workers,
-        prefetch_factor=4 if workers else None,
+        num_workers=WORKERS,
+        prefetch_factor=4 if WORKERS else None,
     )
     yield from loader
 

@@ -149,7 +149,7 @@ def _save(path: Path, parameters: Mapping[str, nn.Parameter], optimizer: torch.o
 
 def _restore(path: Path, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> int:
     with safe_open(path, framework="pt") as file:
-        stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        stored = {name: file.get_tensor(name) for name in file.keys()}
         step = int(file.metadata()["step"])
     weights = {name.removeprefix("weight/") for name in stored if name.startswith("weight/")}
     if weights != set(parameters):

@@ -1,0 +1,118 @@
+"""Every stage for three steps, resuming, and recipes that can't be used."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from transformers import AutoTokenizer
+
+from vico_eval.errors import CheckpointError, ConfigError
+from vico_eval.internvl.modeling import VicoInternVL
+from vico_eval.paths import models_dir
+from vico_eval.training import data
+from vico_eval.training.loop import ParameterGroup, fit, learning_rate
+from vico_eval.training.recipe import STAGES, Schedule, load_recipe, parse_stages
+from vico_eval.training.tiny import train
+
+
+@pytest.fixture(autouse=True)
+def no_workers(monkeypatch):
+    """Batches in this process: a worker's start-up is longer than these stages."""
+    monkeypatch.setattr(data, "WORKERS", 0)
+
+
+def digest(folder, stage):
+    return hashlib.sha256((folder / f"{stage}.safetensors").read_bytes()).hexdigest()
+
+
+def test_every_stage_runs_and_leaves_two_loadable_checkpoints(micro_recipe, tmp_path):
+    train(micro_recipe, tmp_path)
+    log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert {entry["stage"] for entry in log if "stage" in entry} == set(STAGES) - {"calibration"}
+    rows = {entry["validation"]: entry for entry in log if "validation" in entry}
+    assert rows["all compress"]["compressed_tile_ratio"] == 1
+    assert rows["vanilla"]["compressed_tile_ratio"] == 0
+    model = VicoInternVL.from_pretrained(tmp_path / "vico-tiny")
+    assert model.config.flash_relative_threshold is None
+    assert 0 < model.config.flash_absolute_threshold < 1
+    assert 0 < model.config.image_absolute_threshold < 1
+    base = VicoInternVL.from_pretrained(tmp_path / "vico-tiny-base")
+    assert base.connector_low is None
+    assert base.router is None
+    assert AutoTokenizer.from_pretrained(tmp_path / "vico-tiny").eos_token == "<|im_end|>"
+    # What a stage does not train stays: warm-up moves the low connector and nothing else.
+    before, after = (load_file(tmp_path / f"{stage}.safetensors") for stage in ("base", "warmup"))
+    moved = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert moved == {"connector_low"}
+    routed, consistent = (load_file(tmp_path / f"{stage}.safetensors") for stage in ("image_router", "consistency"))
+    moved = {name.split(".")[0] for name in routed if not torch.equal(routed[name], consistent[name])}
+    assert moved == {"router", "image_router"}
+
+
+def test_a_stage_stopped_half_way_ends_with_the_same_weights(micro_recipe, tmp_path):
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    for folder in (whole, stopped):
+        train(micro_recipe, folder, ("dense", "base"))
+    # `save_every` is 2 of 3 steps, so the checkpoint left behind is of a run stopped after the second.
+    (stopped / "base.safetensors").unlink()
+    train(micro_recipe, stopped, ("base",), True)
+    assert json.loads((stopped / "log.jsonl").read_text().splitlines()[-1])["step"] == 3
+    assert digest(whole, "base") == digest(stopped, "base")
+
+
+def test_resuming_from_another_recipe_is_refused(tmp_path):
+    schedule = Schedule(steps=2, learning_rate=0.1, save_every=1)
+
+    def run(module):
+        def loss(step, part):
+            return {"loss": sum(parameter.sum() for parameter in module.parameters())}
+
+        fit(
+            "small",
+            schedule,
+            [ParameterGroup("only", module)],
+            lambda start: [[(0, None)]] * (2 - start),
+            loss,
+            seed=0,
+            folder=tmp_path,
+            resume=True,
+        )
+
+    run(torch.nn.Linear(2, 1))
+    with pytest.raises(CheckpointError, match=r"only\.bias"):
+        run(torch.nn.Linear(2, 1, bias=False))
+
+
+def test_the_schedule_rises_then_falls_to_its_share():
+    schedule = Schedule(steps=110, learning_rate=1.0, warmup_steps=10, final_share=0.1)
+    assert learning_rate(schedule, 0) == pytest.approx(0.1)
+    assert learning_rate(schedule, 9) == pytest.approx(1.0)
+    assert learning_rate(schedule, 60) == pytest.approx(0.55)  # half of the cosine: (1 + 0.1) / 2
+    assert learning_rate(schedule, 110) == pytest.approx(0.1)
+
+
+def test_a_misspelt_field_of_a_recipe_is_named(tmp_path):
+    content = yaml.safe_load((models_dir() / "vico-tiny" / "recipe.yaml").read_text())
+    content["base"]["learning_rat"] = 1
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(ConfigError, match=r"base\.learning_rat"):
+        load_recipe(path)
+
+
+def test_a_missing_recipe_and_an_unknown_stage_are_users_errors(tmp_path):
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml"):
+        load_recipe(tmp_path / "nowhere.yaml")
+    with pytest.raises(ConfigError, match="basis"):
+        parse_stages(["basis"])
+    assert parse_stages(["router", "base"]) == ("base", "router")
+
+
+def test_a_stage_without_the_one_before_says_so(micro_recipe, tmp_path):
+    with pytest.raises(CheckpointError, match="dense"):
+        train(micro_recipe, tmp_path, ("base",))
