@@ -15,13 +15,20 @@ from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    StrictDataclassError,
+)
 from safetensors import SafetensorError, safe_open
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from vico_eval.errors import CheckpointError, ConfigError
 from vico_eval.internvl.config import VicoInternVLConfig, from_checkpoint_config
 from vico_eval.internvl.modeling import VicoInternVL
+from vico_eval.internvl.weight_names import expert_problems
 from vico_eval.paths import models_dir
 
 INDEX = "model.safetensors.index.json"
@@ -85,9 +92,11 @@ def find_checkpoint(pretrained: str) -> Checkpoint:
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{config_file} can't be read as JSON: {error}. Download it again.") from error
     weights = _weights(folder)
-    return Checkpoint(
-        name=pretrained, folder=folder, config=from_checkpoint_config(values, frozenset(weights)), weights=weights
-    )
+    try:
+        config = from_checkpoint_config(values, frozenset(weights))
+    except (AttributeError, KeyError, TypeError, ValueError, StrictDataclassError) as error:
+        raise CheckpointError(f"{config_file} is no complete configuration: {error!r}. Download it again.") from error
+    return Checkpoint(name=pretrained, folder=folder, config=config, weights=weights)
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
@@ -97,7 +106,9 @@ def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
         CheckpointError: no tokenizer files, or a vocabulary without `<IMG_CONTEXT>`.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(
+            checkpoint.folder, config=checkpoint.config, trust_remote_code=False, local_files_only=True
+        )
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(
             f"the tokenizer in {checkpoint.folder} can't be loaded: {error}. Expected tokenizer.json, or vocab.json "
@@ -140,6 +151,7 @@ def load_model(
     check_device(device)
     if attn_implementation not in ATTENTION:
         raise ConfigError(f"unknown attn_implementation {attn_implementation!r}; known: {', '.join(ATTENTION)}.")
+    _refuse_wrong_experts(checkpoint)
     try:
         loaded: Any = VicoInternVL.from_pretrained(
             checkpoint.folder,
@@ -221,7 +233,7 @@ def _weights(folder: Path) -> dict[str, Path]:
     if index.is_file():
         try:
             weight_map: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        except (json.JSONDecodeError, KeyError) as error:
+        except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
             raise CheckpointError(f"{index} has no readable weight_map ({error!r}). Download it again.") from error
         missing = sorted({name for name in weight_map.values() if not (folder / name).is_file()})
         if missing:
@@ -229,16 +241,38 @@ def _weights(folder: Path) -> dict[str, Path]:
                 f"{folder} is half a checkpoint: {len(missing)} of the {len(set(weight_map.values()))} weight files "
                 f"that {INDEX} names are missing: {_named(missing)}. Download them into that folder."
             )
-        return {tensor: folder / file for tensor, file in weight_map.items()}
-    single = folder / SINGLE
-    if not single.is_file():
+        files = [folder / name for name in sorted(set(weight_map.values()))]
+    elif (folder / SINGLE).is_file():
+        files = [folder / SINGLE]
+    else:
         pickled = " It holds pickled weights (.bin), which are not read." if list(folder.glob("*.bin")) else ""
         raise CheckpointError(f"{folder} holds no weights: expected {SINGLE}, or {INDEX} and its shards.{pickled}")
-    try:
-        with safe_open(single, framework="pt") as opened:
-            return dict.fromkeys(opened.keys(), single)
-    except SafetensorError as error:
-        raise CheckpointError(f"{single} is not a complete safetensors file: {error}. Download it again.") from error
+    weights: dict[str, Path] = {}
+    for file in files:
+        try:
+            with safe_open(file, framework="pt") as opened:  # reads the header only
+                weights |= dict.fromkeys(opened.keys(), file)
+        except SafetensorError as error:
+            raise CheckpointError(f"{file} is not a complete safetensors file: {error}. Download it again.") from error
+    return weights
+
+
+def _refuse_wrong_experts(checkpoint: Checkpoint) -> None:
+    """Experts lie in the released files one by one and are stacked on loading; a stack can't name what is wrong."""
+    shapes: dict[str, list[int]] = {}
+    by_file: dict[Path, list[str]] = {}
+    for name, file in checkpoint.weights.items():
+        if ".experts." in name:
+            by_file.setdefault(file, []).append(name)
+    for file, names in by_file.items():
+        with safe_open(file, framework="pt") as opened:
+            shapes |= {name: opened.get_slice(name).get_shape() for name in names}
+    problems = expert_problems(shapes, checkpoint.config.text_config)
+    if problems:
+        raise CheckpointError(
+            f"the experts' weights in {checkpoint.folder} do not fit its config.json: {_named(problems, '; ')}. "
+            "Use weights and config of the same checkpoint."
+        )
 
 
 def _refuse_wrong_weights(checkpoint: Checkpoint, info: dict[str, Any]) -> None:
@@ -282,7 +316,7 @@ def _adopt(model: VicoInternVL, donor: Checkpoint, *, dtype: str, attn_implement
         setattr(ours, setting, getattr(theirs, setting))
 
 
-def _named(names: Iterable[str]) -> str:
+def _named(names: Iterable[str], separator: str = ", ") -> str:
     ordered = sorted(names)
     more = f" and {len(ordered) - MAX_NAMED} more" if len(ordered) > MAX_NAMED else ""
-    return ", ".join(ordered[:MAX_NAMED]) + more
+    return separator.join(ordered[:MAX_NAMED]) + more

@@ -120,6 +120,10 @@ class VicoInternVLConfig(PreTrainedConfig):
         return int(self.vit_grid * self.downsample_ratio / 2) ** 2
 
 
+# AutoTokenizer reads config.json beside the tokenizer: without this it warns of a model type that it does not know.
+AutoConfig.register(VicoInternVLConfig.model_type, VicoInternVLConfig, exist_ok=True)
+
+
 def _side(size: int | list[int] | tuple[int, ...]) -> int:
     """Side of a square in px, which transformers writes once or for height and width."""
     return size if isinstance(size, int) else size[0]
@@ -151,26 +155,37 @@ def from_checkpoint_config(values: Mapping[str, Any], tensor_names: frozenset[st
         CheckpointError: not an InternVL checkpoint, or one with an architecture that is not supported.
     """
     model_type = values.get("model_type")
-    if model_type == "vico_internvl":
-        return VicoInternVLConfig(**values)
+    if model_type not in LAYOUTS:
+        raise CheckpointError(
+            f"config.json says model_type {model_type!r}; expected one of {', '.join(LAYOUTS)}. "
+            "Give the folder or the hub id of an InternVL 2.5, 3, 3.5 or 3.5-Flash checkpoint."
+        )
     if model_type == "internvl_chat":
-        return _from_released(values, tensor_names)
-    if model_type == "internvl":
-        return _from_hf(values)
-    raise CheckpointError(
-        f"config.json says model_type {model_type!r}; expected one of {', '.join(LAYOUTS)}. "
-        "Give the folder or the hub id of an InternVL 2.5, 3, 3.5 or 3.5-Flash checkpoint."
-    )
+        config = _from_released(values, tensor_names)
+    elif model_type == "internvl":
+        config = _from_hf(values, tensor_names)
+    else:
+        config = VicoInternVLConfig(**values)
+    for name in ("flash_relative_threshold", "flash_absolute_threshold", "image_absolute_threshold"):
+        threshold = getattr(config, name)
+        if threshold is not None and not 0 <= threshold <= 1:
+            raise CheckpointError(f"config.json says {name} {threshold}; expected a probability in [0, 1].")
+    return config
+
+
+def _require(values: Mapping[str, Any], expected: Mapping[str, tuple[Any, ...]]) -> None:
+    """Refuse settings that would change the features and that this package does not compute; absent ones pass."""
+    for name, supported in expected.items():
+        if values.get(name, supported[0]) not in supported:
+            raise CheckpointError(
+                f"config.json says {name} {values[name]!r}; supported is {' or '.join(map(repr, supported))}, "
+                "as in every InternVL 2.5, 3 and 3.5 checkpoint."
+            )
 
 
 def _from_released(values: Mapping[str, Any], tensor_names: frozenset[str]) -> VicoInternVLConfig:
-    if values.get("select_layer", -1) != -1:
-        raise CheckpointError(
-            f"config.json says select_layer {values['select_layer']}; only checkpoints that use the last layer of the "
-            "vision encoder (-1) are supported. InternVL 2.5 and later all do."
-        )
     low = any(name.startswith("mlp2.") for name in tensor_names)
-    router = any(name.startswith("gating.") for name in tensor_names)
+    router = any(name.startswith(("gating.", "pooling_before_gating.")) for name in tensor_names)
     flash: dict[str, Any] = {
         ours: values[ours] for ours in ("flash_relative_threshold", "flash_absolute_threshold") if ours in values
     }
@@ -178,9 +193,13 @@ def _from_released(values: Mapping[str, Any], tensor_names: frozenset[str]) -> V
         raise CheckpointError(
             "config.json has no llm_config or no vision_config; expected both, as InternVL writes them."
         )
+    tile_size = values["vision_config"]["image_size"]
+    _require(values, {"select_layer": (-1,), "ps_version": ("v2", "v1"), "force_image_size": (tile_size, None)})
+    text_config = decoder_config(values["llm_config"])
+    _untie_if_it_has_a_head(text_config, tensor_names)
     return VicoInternVLConfig(
         vision_config=_released_vision(values["vision_config"]),
-        text_config=decoder_config(values["llm_config"]),
+        text_config=text_config,
         downsample_ratio=values.get("downsample_ratio", 0.5),
         ps_version=values.get("ps_version", "v1"),  # the released code's own default
         template=values.get("template", "internvl2_5"),
@@ -196,15 +215,15 @@ def _from_released(values: Mapping[str, Any], tensor_names: frozenset[str]) -> V
 
 
 def _released_vision(values: Mapping[str, Any]) -> InternVLVisionConfig:
-    """transformers' InternViT, in the words of the released configuration."""
+    """transformers' InternViT, in the words of the released configuration and with its defaults (InternViT-6B's)."""
     return InternVLVisionConfig(
         hidden_size=values["hidden_size"],
         num_hidden_layers=values["num_hidden_layers"],
         num_attention_heads=values["num_attention_heads"],
         intermediate_size=values["intermediate_size"],
         hidden_act=values.get("hidden_act", "gelu"),
-        attention_bias=values.get("qkv_bias", True),
-        use_qk_norm=values.get("qk_normalization", False),
+        attention_bias=values.get("qkv_bias", False),
+        use_qk_norm=values.get("qk_normalization", True),
         norm_type=values.get("norm_type", "rms_norm"),
         layer_norm_eps=values.get("layer_norm_eps", 1e-6),
         image_size=values["image_size"],
@@ -214,15 +233,32 @@ def _released_vision(values: Mapping[str, Any]) -> InternVLVisionConfig:
     )
 
 
-def _from_hf(values: Mapping[str, Any]) -> VicoInternVLConfig:
-    if values.get("vision_feature_layer", -1) != -1:
+def _untie_if_it_has_a_head(text_config: PreTrainedConfig, tensor_names: frozenset[str]) -> None:
+    """Checkpoints exist that say tied and hold a trained head of their own: what the files hold counts."""
+    if any(name.endswith("lm_head.weight") for name in tensor_names):
+        text_config.tie_word_embeddings = False
+
+
+def _from_hf(values: Mapping[str, Any], tensor_names: frozenset[str]) -> VicoInternVLConfig:
+    _require(
+        values,
+        {
+            "vision_feature_layer": (-1,),
+            "vision_feature_select_strategy": ("default",),
+            "projector_hidden_act": ("gelu",),
+        },
+    )
+    if "text_config" not in values or "vision_config" not in values:
         raise CheckpointError(
-            f"config.json says vision_feature_layer {values['vision_feature_layer']}; only the last layer (-1) is "
-            "supported."
+            "config.json has no text_config or no vision_config; expected both, as transformers writes them."
         )
+    text_config = decoder_config(values["text_config"])
+    # transformers ties by the outer setting, which is true unless given.
+    text_config.tie_word_embeddings |= values.get("tie_word_embeddings", True)
+    _untie_if_it_has_a_head(text_config, tensor_names)
     return VicoInternVLConfig(
-        vision_config=values.get("vision_config"),
-        text_config=decoder_config(values["text_config"]),
+        vision_config=values["vision_config"],
+        text_config=text_config,
         image_token_id=values.get("image_token_id"),
         downsample_ratio=values.get("downsample_ratio", 0.5),
         dtype=values.get("dtype", values.get("torch_dtype")),

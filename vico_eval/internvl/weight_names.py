@@ -6,6 +6,10 @@ Our own names pass unchanged.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping, Sequence
+
+from transformers import PreTrainedConfig
 from transformers.core_model_loading import Chunk, WeightConverter, WeightRenaming
 
 DEAD_ROUTER_WEIGHTS = r"^pooling_before_gating\.(attn|norm)[34]\."
@@ -66,3 +70,34 @@ def conversions() -> list[WeightRenaming | WeightConverter]:
         operations=[Chunk(dim=0)],
     )
     return [*(WeightRenaming(theirs, ours) for theirs, ours in RENAMED), split]
+
+
+def expert_problems(shapes: Mapping[str, Sequence[int]], text_config: PreTrainedConfig) -> list[str]:
+    """What is wrong with experts that are stored one by one (`...experts.7.up_proj.weight`), each named.
+
+    Args:
+        shapes: shape by name of a checkpoint's weights; names of another form are left alone.
+        text_config: of the decoder; one without experts has no problems.
+    """
+    num_experts = getattr(text_config, "num_experts", 0)
+    if not num_experts:
+        return []
+    up = [text_config.moe_intermediate_size, text_config.hidden_size]
+    parts = {"gate_proj": up, "up_proj": up, "down_proj": up[::-1]}
+    layers = {match[1] for name in shapes if (match := re.match(r"(.*\.experts\.)\d+\.", name))}
+    expected = {
+        f"{layer}{expert}.{part}.weight": shape
+        for layer in layers
+        for expert in range(num_experts)
+        for part, shape in parts.items()
+    }
+    stored = {name: list(shape) for name, shape in shapes.items() if name.startswith(tuple(layers))}
+    return [
+        *(f"missing: {name}" for name in expected.keys() - stored.keys()),
+        *(f"unexpected: {name}" for name in stored.keys() - expected.keys()),
+        *(
+            f"{name} has shape {stored[name]}, expected {expected[name]}"
+            for name in expected.keys() & stored.keys()
+            if stored[name] != expected[name]
+        ),
+    ]
