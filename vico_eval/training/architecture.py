@@ -62,13 +62,13 @@ def build_model(config: VicoInternVLConfig, seed: int) -> VicoInternVL:
     Linear weights have a standard deviation of 1/sqrt(inputs): transformers' 0.02 suits models twenty times as wide.
     """
     torch.manual_seed(seed)
-    model = VicoInternVL(config).float()
+    model = VicoInternVL(config)
     for module in model.modules():
         if isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=module.in_features**-0.5)
     nn.init.normal_(model.vision_tower.embeddings.position_embeddings, std=EMBEDDING_STD)
     # The head is tied to the embedding, so this comes after the linear layers.
-    nn.init.normal_(model.get_input_embeddings().weight, std=EMBEDDING_STD)  # type: ignore[arg-type]
+    nn.init.normal_(model.get_input_embeddings().weight, std=EMBEDDING_STD)
     return model
 
 

@@ -23,7 +23,7 @@ def base_loss(model: VicoInternVL, batch: Batch, align_weight: float, *, train_v
     answer = F.cross_entropy(logits, batch.answers)
     losses = {"loss": answer, "answer": answer.detach()}
     if align_weight > 0:
-        align = glyph_alignment(high, batch.glyphs.flatten(1), model.get_input_embeddings().weight)  # type: ignore[arg-type]
+        align = glyph_alignment(high, batch.glyphs.flatten(1), model.get_input_embeddings().weight)
         losses["loss"] = answer + align_weight * align
         losses["align"] = align.detach()
     return losses

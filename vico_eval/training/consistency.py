@@ -95,7 +95,7 @@ def warmup_loss(
     policy_logits = routed_logits(policy, batch, vit_tokens, compressed)
     kl = consistency_loss(reference_logits, policy_logits, batch.answer_document, batch.num_documents)
     assert policy.connector_low is not None
-    embedding: Tensor = policy.get_input_embeddings().weight  # type: ignore[assignment]
+    embedding: Tensor = policy.get_input_embeddings().weight
     layout = layout_loss(head, policy.connector_low(vit_tokens), batch.glyphs, embedding)
     return {"loss": kl + layout_weight * layout, "kl": kl.detach(), "layout": layout.detach()}
 

@@ -190,7 +190,7 @@ def make_document(
 
 def collate(documents: Sequence[Document], tokenizer: PreTrainedTokenizerBase) -> Batch:
     """Documents with equally many tiles as one batch."""
-    pad = int(tokenizer.pad_token_id)  # type: ignore[arg-type]
+    pad = int(tokenizer.pad_token_id)
     length = max(len(document.input_ids) for document in documents)
     input_ids = torch.full((len(documents), length), pad)
     is_answer = torch.zeros(len(documents), length, dtype=torch.bool)
@@ -223,9 +223,9 @@ def make_batch(
     At least one document, however long it is.
     """
     kind = str(rng.choice(["image", "compare", "video"], p=[0.7, 0.15, 0.15]))
-    sizes = COMPARE_GRIDS if kind == "compare" else GRIDS
+    sizes: Sequence[tuple[int, int]] = COMPARE_GRIDS if kind == "compare" else GRIDS
     if small_grids:
-        sizes = tuple(grid for grid in sizes if grid[0] * grid[1] <= SMALL_GRID)
+        sizes = [grid for grid in sizes if grid[0] * grid[1] <= SMALL_GRID]
     columns, rows = sizes[int(rng.integers(len(sizes)))]
     grids = [grid for grid in sizes if grid[0] * grid[1] == columns * rows]
     num_questions = 1 if rng.random() < SINGLE_QUESTION_SHARE else max_questions

@@ -70,7 +70,7 @@ def validation_batches(
 def evaluate(model: VicoInternVL, batches: list[tuple[str, Batch]], routing: Routing) -> Accuracy:
     """Accuracy by task under a routing."""
     was_training = model.training
-    model.eval()
+    model.train(False)
     right: dict[str, list[Tensor]] = defaultdict(list)
     compressed_tiles = all_tiles = 0
     for task, batch in batches:

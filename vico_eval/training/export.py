@@ -16,12 +16,12 @@ _VICO_PARTS = ("connector_low.", "router.", "image_router.")
 
 def rounded(model: VicoInternVL) -> VicoInternVL:
     """The model with its weights rounded as they will be saved, computing in float32."""
-    return model.to(torch.bfloat16).to(torch.float32)
+    return _cast(_cast(model, torch.bfloat16), torch.float32)
 
 
 def save_vico(model: VicoInternVL, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Save a model with all of ViCO's parts."""
-    copy.deepcopy(model).to(torch.bfloat16).save_pretrained(folder)
+    _cast(copy.deepcopy(model), torch.bfloat16).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
@@ -33,5 +33,12 @@ def save_base(model: VicoInternVL, tokenizer: PreTrainedTokenizerBase, folder: P
     plain = VicoInternVL(VicoInternVLConfig(**values))
     weights = {name: value for name, value in model.state_dict().items() if not name.startswith(_VICO_PARTS)}
     plain.load_state_dict(weights)
-    plain.to(torch.bfloat16).save_pretrained(folder)
+    _cast(plain, torch.bfloat16).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def _cast(model: VicoInternVL, dtype: torch.dtype) -> VicoInternVL:
+    """Parameters only: buffers such as rotary frequencies are never saved and stay in float32."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+    return model

@@ -115,7 +115,7 @@ def fit(
         for index, part in own:
             torch.manual_seed(zlib.crc32(f"{seed}/{stage}/{step}/{index}".encode()))
             losses = loss(step, part)
-            (losses["loss"] / schedule.num_parts).backward()  # type: ignore[no-untyped-call]
+            (losses["loss"] / schedule.num_parts).backward()
             for name, value in losses.items():
                 totals[name] = totals.get(name, 0.0) + value.item() / schedule.num_parts
         sum_gradients([parameter for parameter in parameters.values() if parameter.requires_grad])

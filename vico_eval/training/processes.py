@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, multiprocessing
+from torch import Tensor
+from torch.multiprocessing.spawn import spawn
 
 TIMEOUT = timedelta(hours=2)
 
@@ -26,7 +27,7 @@ def launch(processes: int, work: Callable[..., None], *arguments: Any) -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder) / "store"
-        multiprocessing.spawn(_process, (processes, str(store), work, arguments), nprocs=processes)  # type: ignore[no-untyped-call]
+        spawn(_process, (processes, str(store), work, arguments), nprocs=processes)
 
 
 def _process(rank: int, processes: int, store: str, work: Callable[..., None], arguments: tuple[Any, ...]) -> None:

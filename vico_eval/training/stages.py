@@ -42,7 +42,8 @@ class Run:
         if stage is not None:
             load_weights(model, self.out / f"{stage}.safetensors")
         model.requires_grad_(False)
-        return model.train()
+        model.train()
+        return model
 
     def save(self, model: VicoInternVL, stage: StageName) -> None:
         """Leave a stage's weights for the next one."""
