@@ -151,8 +151,25 @@ def test_a_run_of_another_model_is_reported_without_ratios_or_picture(tmp_path):
     )
     assert report.figures == ()
     assert any(note.startswith("No picture: No row has both") for note in report.table.notes)
-    assert "Read: 4 of 5 documents." in report.table.notes
+    assert "4 of 5 documents answered: Read, Count." in report.table.notes
     assert value(report, "Dummy", "Avg.", "mean_score") == 50.0
+
+
+def test_a_row_that_saves_nothing_is_never_the_best(runs, tiny_run, tmp_path):
+    # ViCO's weights with nothing compressed score more than ViCO, but save no token.
+    runs.append((None, tiny_run("uncompressed", 4, 0, title="ViCO, uncompressed")))
+    report = write_report(runs, table="tiny", out=tmp_path / "out")
+    lines = report.markdown.read_text().splitlines()
+    assert any(line.startswith("| ViCO, uncompressed | 100.0 |") for line in lines)
+    assert any(line.startswith("| ViCO | **75.0** |") for line in lines)
+
+
+def test_a_baseline_of_zero_makes_no_percentage_and_is_said(tiny_run, tmp_path):
+    runs = [(None, tiny_run("vanilla", 0, 0, title="Vanilla")), (None, tiny_run("vico", 1, 2, title="ViCO"))]
+    report = write_report(runs, table="tiny", out=tmp_path / "out")
+    assert "Vanilla has a mean score of 0: nothing can be relative to it." in report.table.notes
+    assert numbers(report)["ViCO", "Avg.", "relative_retention"]["value"] == ""
+    assert value(report, "ViCO", "Avg.", "difference") == 25.0
 
 
 def test_all_runs_that_do_not_count_are_named(runs, tmp_path):

@@ -136,13 +136,15 @@ def build_table(
         if _routes(ratios.loc[title]):
             ratio = {str(column): float(value) for column, value in ratios.loc[title].items()}
             rows.append(Row(title=title, kind="ratio", values=ratio, competes=False))
+    is_zero = bool((scores.loc[baseline] == 0).all())
+    zero = (f"{baseline} has a mean score of 0: nothing can be relative to it.",) if is_zero else ()
     return Table(
         caption=caption,
         columns=tuple(columns),
         digits={benchmark.title: benchmark.digits for benchmark in benchmarks},
         rows=tuple(rows),
         baseline=baseline,
-        notes=measured.notes + _notes(cells, order, columns),
+        notes=measured.notes + _notes(cells, order, columns) + zero,
         summary=_summary(measured, scores, baseline).assign(
             tile_ratio=ratios[AVERAGE],
             token_share=shares[AVERAGE],
@@ -189,8 +191,7 @@ def _notes(cells: pd.DataFrame, order: Sequence[str], columns: Sequence[str]) ->
             )
         if (runs := own["run"].nunique()) > 1:
             notes.append(f"{title}: mean of {runs} runs.")
-    for column in columns:
-        own = cells[(cells["benchmark"] == column) & (cells["documents"] < cells["num_available"])]
-        if not own.empty:
-            notes.append(f"{column}: {own['documents'].iloc[0]} of {own['num_available'].iloc[0]} documents.")
+    limited = cells[cells["documents"] < cells["num_available"]].drop_duplicates("benchmark")
+    for (answered, available), own in limited.groupby(["documents", "num_available"], sort=False):
+        notes.append(f"{answered} of {available} documents answered: {', '.join(own['benchmark'])}.")
     return tuple(notes)
