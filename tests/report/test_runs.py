@@ -208,9 +208,21 @@ def test_what_the_adapter_writes_is_what_the_report_reads(tmp_path):
 
     folder = write_run(tmp_path, {"tiny_read": [sample(0, 1.0, counts=[None])]})
     written = TokenAccount(**account(7, 3) | {"visual_tokens_per_layer": (76, 40), "p_compress": (0.25,) * 7})
-    RunFolder(folder).add("tiny_read/test/0", written)
+    RunFolder(folder, RECORD).add("tiny_read/test/0", written)
     (read,) = read_run(folder).tasks["tiny_read"].documents[0].account
     assert read.model_dump() == written.to_dict() | {"visual_tokens_per_layer": (76, 40), "p_compress": (0.25,) * 7}
+
+
+def test_a_continued_side_file_holds_its_last_lines_and_may_have_a_cut_one(tmp_path):
+    folder = write_run(tmp_path, {"tiny_read": [sample(doc_id, 1.0, counts=[None]) for doc_id in range(3)]})
+    sides = [
+        json.dumps({"task": "tiny_read", "split": "test", "doc_id": doc_id, "account": account(7, compressed)})
+        for doc_id, compressed in ((0, 1), (1, 1), (0, 2))
+    ]
+    sides.insert(2, sides[1].replace('"doc_id": 1', '"doc_id": 2')[:60])  # the stopped run's last line
+    (folder / "accounts.rank0.jsonl").write_text("\n".join(sides))
+    documents = read_run(folder).tasks["tiny_read"].documents
+    assert [document.account and document.account[0].compressed_tiles for document in documents] == [2, 1, None]
 
 
 def test_two_different_accounts_of_a_document_are_refused(tmp_path):

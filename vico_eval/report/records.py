@@ -118,11 +118,8 @@ def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     Raises:
         ReportError: as `read_json`, naming the line.
     """
-    # Not splitlines(): it also breaks at characters such as U+2028 that may stand inside an answer.
-    for number, line in enumerate(_read_text(path).split("\n"), start=1):
-        if line.strip():
-            place = f"{path}, line {number}"
-            yield place, parse_object(line, place)
+    for place, line in _lines(path):
+        yield place, parse_object(line, place)
 
 
 def parse_object(text: str, place: str) -> dict[str, Any]:
@@ -171,27 +168,45 @@ def read_record(folder: Path) -> RunRecord:
 def read_side_accounts(folder: Path) -> dict[tuple[str, int], TokenAccount]:
     """Accounts by task and document from the run's side files, which survive lmms-eval's response cache.
 
-    A document may come back (padding in a run of several processes, or a repeated run); its counts must then agree.
+    A continued run appends: in a file, a document's last line holds. A line cut off when a run was stopped is passed
+    over; its document then counts as one without an account, which the report says.
 
     Raises:
-        ReportError: a malformed line, or two different accounts of a document.
+        ReportError: a line of another schema, or a document whose counts differ between two processes' files.
     """
     accounts: dict[tuple[str, int], TokenAccount] = {}
     for path in sorted(folder.glob("accounts.rank*.jsonl")):
-        for place, value in read_json_lines(path):
-            line = validate(AccountLine, value, place)
-            key = (line.task, line.doc_id)
-            known = accounts.setdefault(key, line.account)
-            if _visual_counts(known) != _visual_counts(line.account):
+        own: dict[tuple[str, int], TokenAccount] = {}
+        for place, text in _lines(path):
+            if (value := _object(text)) is not None:
+                line = validate(AccountLine, value, place)
+                own[line.task, line.doc_id] = line.account
+        for key, account in own.items():
+            if _visual_counts(accounts.setdefault(key, account)) != _visual_counts(account):
                 raise ReportError(
-                    f"{place} gives document {line.doc_id} of {line.task} other token counts than an earlier line. "
-                    f"Two different runs seem to share {folder}; give each its own --output_path."
+                    f"{path} gives document {key[1]} of {key[0]} other token counts than another process's file. Two "
+                    f"different runs seem to share {folder}; give each its own --output_path."
                 )
     return accounts
 
 
 def _visual_counts(account: TokenAccount) -> tuple[object, ...]:
     return account.tiles, account.compressed_tiles, account.visual_tokens, account.visual_tokens_per_layer
+
+
+def _object(text: str) -> dict[str, Any] | None:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _lines(path: Path) -> Iterator[tuple[str, str]]:
+    # Not splitlines(): it also breaks at characters such as U+2028 that may stand inside an answer.
+    for number, line in enumerate(_read_text(path).split("\n"), start=1):
+        if line.strip():
+            yield f"{path}, line {number}", line
 
 
 def _read_text(path: Path) -> str:
