@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
@@ -86,11 +87,18 @@ class CompressedInternVL(lmms):  # type: ignore[misc]
         )
         self._engine = opened.engine
         self._max_tiles = opened.settings.max_tiles
-        self._run = RunFolder(self._run_path(record_dir, opened.method.name), self._rank)
-        self._run.write_record(
-            run_record(opened, title=_title(opened.method.name), harness="lmms-eval", num_processes=self._world_size)
+        record = run_record(
+            opened, title=_title(opened.method.name), harness="lmms-eval", num_processes=self._world_size
         )
+        self._run = RunFolder(self._run_path(record_dir, opened.method.name), record, self._rank)
+        self.accelerator.wait_for_everyone()
+        self._run.write_record()
         logger.info(f"record and token accounts of this run: {self._run.folder}")
+
+    @property
+    def device(self) -> torch.device:
+        """Where lmms-eval puts the counts that its processes exchange."""
+        return self._engine.model.decoder_device
 
     def generate_until(self, requests: list[Instance]) -> list[GenerationResult]:
         """Answers in the order of `requests`, each with its account."""

@@ -20,31 +20,48 @@ from vico_eval.errors import OutputError
 RECORDED_VERSIONS = ("vico-eval", "torch", "transformers", "lmms-eval", "accelerate", "Pillow", "av", "datasets")
 
 
-class RunFolder:
-    """The folder of one run. Every process writes its own file of accounts; the first one writes the record."""
+CONDITIONS = ("checkpoint", "donor", "method", "method_args", "settings", "dtype", "attention")
+"""What of a record decides an account."""
 
-    def __init__(self, folder: Path, rank: int = 0) -> None:
+
+class RunFolder:
+    """The folder of one run. Every process writes its own file of accounts; the first one writes the record.
+
+    A folder whose record has the same conditions is continued: where the response cache answers, nothing is counted
+    again. The last line of a document holds.
+    """
+
+    def __init__(self, folder: Path, record: dict[str, Any], rank: int = 0) -> None:
         """Raises OutputError if the folder can't be made or written."""
         self.folder = folder
+        self._record = record
         self._rank = rank
-        self._file: IO[str] | None = None
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            # A new run starts its file anew: accounts of an older one would be taken for its own.
-            self._file = (folder / f"accounts.rank{rank}.jsonl").open("w", encoding="utf-8")
+            mode = "a" if self._continues() else "w"
+            self._file: IO[str] = (folder / f"accounts.rank{rank}.jsonl").open(mode, encoding="utf-8")
         except OSError as error:
             raise OutputError(
                 f"the run's folder {folder} can't be written: {error}. Pass another record_dir."
             ) from error
 
-    def write_record(self, record: dict[str, Any]) -> None:
-        """`record.json`, by the first process only."""
+    def write_record(self) -> None:
+        """`record.json`, by the first process only, after every process has looked at the one before."""
         if self._rank == 0:
-            (self.folder / "record.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+            (self.folder / "record.json").write_text(json.dumps(self._record, indent=2) + "\n", encoding="utf-8")
+
+    def _continues(self) -> bool:
+        earlier = self.folder / "record.json"
+        if not earlier.is_file():
+            return False
+        try:
+            values = json.loads(earlier.read_text(encoding="utf-8"))
+        except json.JSONDecodeError:
+            return False
+        return all(values.get(name) == self._record[name] for name in CONDITIONS)
 
     def add(self, key: str, account: TokenAccount) -> None:
         """One document's account; `key` is `task/split/number`."""
-        assert self._file is not None
         task, split, number = key.rsplit("/", 2)
         line = {"task": task, "split": split, "doc_id": int(number), "account": account.to_dict()}
         self._file.write(json.dumps(line) + "\n")

@@ -142,7 +142,7 @@ def open_engine(arguments: Mapping[str, Any], *, show_progress: bool = True) -> 
     device = _device(settings)
     model = load_model(
         checkpoint,
-        dtype="float32" if settings.dtype == "auto" and device == "cpu" else settings.dtype,
+        dtype="float32" if settings.dtype == "auto" and _is_cpu(device) else settings.dtype,
         device=device,
         device_map=settings.device_map,
         attn_implementation=settings.attn_implementation,
@@ -150,6 +150,10 @@ def open_engine(arguments: Mapping[str, Any], *, show_progress: bool = True) -> 
     )
     engine = Engine(model, tokenizer, preprocessor, method, batch_size=settings.batch_size, show_progress=show_progress)
     return Opened(engine=engine, settings=settings, method=method, checkpoint=checkpoint, donor=donor)
+
+
+def _is_cpu(device: str | None) -> bool:
+    return device is not None and torch.device(device).type == "cpu"
 
 
 def _device(settings: EngineSettings) -> str | None:

@@ -1,0 +1,192 @@
+"""The models as lmms-eval finds and runs them: through its own registry, tasks and scorers."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vico_eval.errors import ConfigError, DocumentError, OutputError
+from vico_eval.methods.registry import method_names
+from vico_eval.paths import tasks_dir
+
+TASKS = ["tiny_read", "tiny_compare"]
+LIMIT = 3
+ARGUMENTS = "absolute_threshold=0.26,device=cpu"
+
+
+@pytest.fixture(scope="module")
+def evaluate():
+    from lmms_eval.evaluator import simple_evaluate
+    from lmms_eval.tasks import TaskManager
+
+    manager = TaskManager(include_path=str(tasks_dir()))
+
+    def run(model, arguments, **options):
+        return simple_evaluate(
+            model=model,
+            model_args=arguments,
+            tasks=TASKS,
+            task_manager=manager,
+            limit=LIMIT,
+            batch_size=2,
+            log_samples=True,
+            **options,
+        )
+
+    return run
+
+
+def answers(samples):
+    """By task and document: what was answered, and its account."""
+    return {
+        (task, sample["doc_id"]): (sample["filtered_resps"], sample["token_counts"][0])
+        for task, lines in samples.items()
+        for sample in lines
+    }
+
+
+def side_file(folder):
+    lines = [json.loads(line) for file in folder.glob("accounts.rank*.jsonl") for line in file.read_text().splitlines()]
+    return {(line["task"], line["doc_id"]): line["account"] for line in lines}
+
+
+def test_lmms_eval_finds_every_method_by_entry_point():
+    from lmms_eval.models import MODEL_REGISTRY_V2
+
+    for name in [*(f"{method}_internvl" for method in method_names()), "compressed_internvl"]:
+        model = MODEL_REGISTRY_V2.get_model_class(name)
+        assert model.is_simple is False, name
+
+
+def test_the_list_of_models_imports_neither_torch_nor_transformers():
+    # lmms-eval's own package imports both, so our part of the list is looked at without it.
+    code = (
+        "import sys, types; "
+        "fake = types.ModuleType('lmms_eval.models.registry_v2'); fake.ModelManifest = lambda *a, **k: (a, k); "
+        "sys.modules |= {'lmms_eval': types.ModuleType('lmms_eval'), 'lmms_eval.models': types.ModuleType('m'), "
+        "'lmms_eval.models.registry_v2': fake}; "
+        "from vico_eval.adapters.lmms_manifests import manifests; assert len(manifests()) >= 8; "
+        "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_run_leaves_scores_accounts_and_a_record(untrained, evaluate, tmp_path):
+    results = evaluate("vico_internvl", f"pretrained={untrained}/vico,record_dir={tmp_path},{ARGUMENTS}")
+    for task in TASKS:
+        assert results["results"][task]["exact_match,none"] in (0.0, pytest.approx(1 / 3), pytest.approx(2 / 3), 1.0)
+    found = answers(results["samples"])
+    assert len(found) == LIMIT * len(TASKS)
+    kept = side_file(tmp_path)
+    for key, (_, counts) in found.items():
+        assert counts["account"] == kept[key]
+        assert counts["input_tokens"] == kept[key]["text_tokens"] + kept[key]["visual_tokens"]
+        assert counts["output_tokens"] == kept[key]["generated_tokens"]
+    assert sum(account["compressed_tiles"] for account in kept.values()) > 0
+    record = json.loads((tmp_path / "record.json").read_text())
+    assert (record["method"], record["title"], record["harness"]) == ("vico", "ViCO", "lmms-eval")
+    assert record["method_args"] == {"absolute_only": False, "absolute_threshold": 0.26, "relative_threshold": None}
+    assert record["checkpoint"]["name"] == f"{untrained}/vico"
+    assert (record["dtype"], record["device"], record["num_processes"]) == ("float32", "cpu", 1)
+
+
+def test_the_response_cache_answers_a_second_run_and_accounts_are_not_lost(untrained, evaluate, tmp_path):
+    arguments = f"pretrained={untrained}/vico,record_dir={tmp_path / 'run'},{ARGUMENTS}"
+    first = answers(evaluate("vico_internvl", arguments, use_cache=str(tmp_path / "cache"))["samples"])
+    kept = side_file(tmp_path / "run")
+    assert len(kept) == len(first)
+    second = evaluate("vico_internvl", arguments, use_cache=str(tmp_path / "cache"))["samples"]
+    texts = {(task, sample["doc_id"]): sample["filtered_resps"] for task, lines in second.items() for sample in lines}
+    assert texts == {key: text for key, (text, _) in first.items()}
+    assert side_file(tmp_path / "run") == kept
+
+
+def test_a_run_under_other_conditions_starts_its_accounts_anew(untrained, evaluate, tmp_path):
+    evaluate("vico_internvl", f"pretrained={untrained}/vico,record_dir={tmp_path},{ARGUMENTS}")
+    lines = (tmp_path / "accounts.rank0.jsonl").read_text().splitlines()
+    evaluate("vanilla_internvl", f"pretrained={untrained}/vico,record_dir={tmp_path},device=cpu")
+    assert len((tmp_path / "accounts.rank0.jsonl").read_text().splitlines()) == len(lines)
+    assert {account["compressed_tiles"] for account in side_file(tmp_path).values()} == {0}
+
+
+def test_compressed_internvl_takes_a_combination(untrained, evaluate, tmp_path):
+    arguments = f"pretrained={untrained}/vico,record_dir={tmp_path},method=single_tile+all_compress,device=cpu"
+    found = answers(evaluate("compressed_internvl", arguments)["samples"])
+    accounts = {key: counts["account"] for key, (_, counts) in found.items()}
+    assert {account["tiles"] for (task, _), account in accounts.items() if task == "tiny_read"} == {1}
+    assert all(account["compressed_tiles"] == account["tiles"] for account in accounts.values())
+
+
+@pytest.mark.parametrize(
+    ("model", "arguments", "message"),
+    [
+        (
+            "vico_internvl",
+            "pretrained=vico-tiny,absolute_treshold=0.4",
+            r"unknown argument 'absolute_treshold'.*did you",
+        ),
+        ("vico_internvl", "pretrained=vico-tiny,method=random", "takes no method="),
+        ("vico_internvl", "absolute_threshold=0.26", "no checkpoint was given"),
+        ("compressed_internvl", "pretrained=vico-tiny,method=vicoo", "unknown method 'vicoo'"),
+        ("vico_internvl", "pretrained=vico-tiny,absolute_threshold=40", r"absolute_threshold is 40"),
+    ],
+)
+def test_wrong_model_arguments_are_errors(evaluate, model, arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        evaluate(model, arguments)
+
+
+def test_a_folder_that_cannot_be_written_is_an_error(untrained, evaluate, tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("in the way")
+    with pytest.raises(OutputError, match=r"can't be written.*Pass another record_dir"):
+        evaluate("vico_internvl", f"pretrained={untrained}/vico,record_dir={blocked}/run,device=cpu")
+
+
+def test_two_processes_give_the_answers_of_one(untrained, evaluate, tmp_path):
+    arguments = f"pretrained={untrained}/vico,{ARGUMENTS}"
+    one = evaluate("vico_internvl", f"{arguments},record_dir={tmp_path / 'one'}")["samples"]
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"),
+        *("-m", "lmms_eval", "--model", "vico_internvl"),
+        *("--model_args", f"pretrained={untrained}/vico,absolute_threshold=0.26,record_dir={tmp_path / 'two'}"),
+        *("--tasks", ",".join(TASKS), "--include_path", str(tasks_dir()), "--limit", str(LIMIT), "--batch_size", "2"),
+        *("--log_samples", "--output_path", str(tmp_path / "two")),
+    ]
+    process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    files = list((tmp_path / "two").rglob("*_samples_*.jsonl"))
+    assert len(files) == len(TASKS), process.stderr[-3000:]
+    two = {file.stem.split("_samples_")[1]: read_lines(file) for file in files}
+    assert answers(two) == answers(one)
+    assert len(list((tmp_path / "two").glob("accounts.rank*.jsonl"))) == 2
+    assert json.loads((tmp_path / "two" / "record.json").read_text())["num_processes"] == 2
+
+
+def read_lines(file: Path):
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def test_an_unreadable_document_stops_the_run_by_name(untrained, tmp_path):
+    from lmms_eval.api.instance import Instance
+    from lmms_eval.models import MODEL_REGISTRY_V2
+
+    model = MODEL_REGISTRY_V2.get_model_class("vanilla_internvl")(
+        pretrained=str(untrained / "vico"), device="cpu", record_dir=str(tmp_path)
+    )
+    model.task_dict = {"broken": {"test": [{"path": str(tmp_path / "missing.png")}]}}
+
+    def messages(document):
+        return [{"role": "user", "content": [{"type": "image", "url": document["path"]}]}]
+
+    instance = Instance(
+        request_type="generate_until",
+        arguments=("", messages, {"max_new_tokens": 4, "until": ["\n\n"]}, 0, "broken", "test"),
+        idx=0,
+        metadata={"task": "broken", "doc_id": 0, "repeats": 1},
+    )
+    with pytest.raises(DocumentError, match=r"broken/test/0.*missing.png"):
+        model.generate_until([instance])
