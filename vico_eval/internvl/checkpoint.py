@@ -36,6 +36,8 @@ SINGLE = "model.safetensors"
 IMAGE_TOKEN = "<IMG_CONTEXT>"
 HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 ATTENTION = ("sdpa", "eager", "flash_attention_2", "flash_attention_3", "flex_attention")
+DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
+TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "tokenizer.model")
 MAX_NAMED = 8
 HASHED_BYTES = 4 << 20
 
@@ -105,14 +107,19 @@ def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
     Raises:
         CheckpointError: no tokenizer files, or a vocabulary without `<IMG_CONTEXT>`.
     """
+    if not any((checkpoint.folder / name).is_file() for name in TOKENIZER_FILES):
+        raise CheckpointError(
+            f"{checkpoint.folder} holds no tokenizer: expected tokenizer.json, or vocab.json and merges.txt. Copy them "
+            "and tokenizer_config.json from the same InternVL release."
+        )
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             checkpoint.folder, config=checkpoint.config, trust_remote_code=False, local_files_only=True
         )
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(
-            f"the tokenizer in {checkpoint.folder} can't be loaded: {error}. Expected tokenizer.json, or vocab.json "
-            "and merges.txt, beside tokenizer_config.json."
+            f"the tokenizer in {checkpoint.folder} can't be loaded: {error}. Copy the tokenizer files from the "
+            "same InternVL release; a tokenizer that needs code of its own is not run."
         ) from error
     image_token_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
     if image_token_id is None or image_token_id == tokenizer.unk_token_id:
@@ -149,6 +156,7 @@ def load_model(
     if device is not None and device_map is not None:
         raise ConfigError("got both device and device_map; give one: device_map places the parts itself.")
     check_device(device)
+    _check_device_map(device_map)
     if attn_implementation not in ATTENTION:
         raise ConfigError(f"unknown attn_implementation {attn_implementation!r}; known: {', '.join(ATTENTION)}.")
     _refuse_wrong_experts(checkpoint)
@@ -195,6 +203,13 @@ def check_device(device: str | None) -> None:
         )
 
 
+def _check_device_map(device_map: str | dict[str, Any] | None) -> None:
+    if device_map is None or device_map in DEVICE_MAPS:
+        return
+    for place in device_map.values() if isinstance(device_map, dict) else (device_map,):
+        check_device(f"cuda:{place}" if isinstance(place, int) else None if place == "disk" else str(place))
+
+
 def _dtype(name: str) -> torch.dtype | str:
     known = {"auto": "auto", "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if name not in known:
@@ -232,16 +247,16 @@ def _weights(folder: Path) -> dict[str, Path]:
     index = folder / INDEX
     if index.is_file():
         try:
-            weight_map: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
+            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        except (UnicodeDecodeError, json.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
             raise CheckpointError(f"{index} has no readable weight_map ({error!r}). Download it again.") from error
-        missing = sorted({name for name in weight_map.values() if not (folder / name).is_file()})
+        missing = [name for name in names if not (folder / name).is_file()]
         if missing:
             raise CheckpointError(
-                f"{folder} is half a checkpoint: {len(missing)} of the {len(set(weight_map.values()))} weight files "
+                f"{folder} is half a checkpoint: {len(missing)} of the {len(names)} weight files "
                 f"that {INDEX} names are missing: {_named(missing)}. Download them into that folder."
             )
-        files = [folder / name for name in sorted(set(weight_map.values()))]
+        files = [folder / name for name in names]
     elif (folder / SINGLE).is_file():
         files = [folder / SINGLE]
     else:
@@ -296,15 +311,19 @@ def _adopt(model: VicoInternVL, donor: Checkpoint, *, dtype: str, attn_implement
     """Put the donor's low connector and routers into `model`."""
     if not donor.config.has_low_connector:
         raise CheckpointError(f"{donor.name!r} has no low connector to give; expected a ViCO (Flash) checkpoint.")
-    given = load_model(donor, dtype=dtype, attn_implementation=attn_implementation)
-    ours, theirs = model.config, given.config
-    for name in ("hidden_size", "image_size", "patch_size"):
-        if getattr(ours.vision_config, name) != getattr(theirs.vision_config, name):
+    ours, theirs = model.config, donor.config
+    for what, here, there in (
+        ("vision width", ours.vision_config.hidden_size, theirs.vision_config.hidden_size),
+        ("tile size", ours.tile_size, theirs.tile_size),
+        ("number of vision tokens along a tile's side", ours.vit_grid, theirs.vit_grid),
+        ("number of visual tokens of a compressed tile", ours.num_low_tokens, theirs.num_low_tokens),
+        ("decoder width", ours.text_config.hidden_size, theirs.text_config.hidden_size),
+    ):
+        if here != there:
             raise CheckpointError(
-                f"{donor.name!r} has another vision encoder ({name}); give the ViCO model of the same size."
+                f"the {what} of {donor.name!r} is {there}, expected {here}. Give the ViCO checkpoint of the same size."
             )
-    if ours.text_config.hidden_size != theirs.text_config.hidden_size:
-        raise CheckpointError(f"{donor.name!r} has a decoder of another width; give the ViCO model of the same size.")
+    given = load_model(donor, dtype=dtype, attn_implementation=attn_implementation)
     near = next(model.connector_high.parameters())
     for part in ("connector_low", "router", "image_router"):
         module = getattr(given, part)
