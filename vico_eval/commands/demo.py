@@ -85,6 +85,9 @@ def run_demo(
         "TOKENIZERS_PARALLELISM": "false",
         "PYTHONUNBUFFERED": "1",
         "OMP_NUM_THREADS": str(max(1, cores // jobs)),
+        # glibc otherwise hands the memory of each large tensor back to the kernel and has it zeroed again.
+        "MALLOC_MMAP_MAX_": "0",
+        "MALLOC_TRIM_THRESHOLD_": str(2**40),
     }
     progress: AbstractContextManager[LiveProgress | PlainProgress] = (
         LiveProgress(console, runs, documents) if console.is_terminal else PlainProgress(console, runs, documents)
