@@ -17,6 +17,8 @@ IMG, PAD = META["token_ids"]["<IMG_CONTEXT>"], META["token_ids"]["pad"]
 FULL, LOW = META["tokens_per_tile"]["full"], META["tokens_per_tile"]["compressed"]
 WITH_TILES = [name for name, prompt in EXPECTED["prompts"].items() if prompt["tiles"]]
 
+GREEDY = {"max_new_tokens": META["max_new_tokens"], "do_sample": False, "pad_token_id": PAD}
+
 # A wrong LayerNorm epsilon or an approximate GELU is off by more than this; a rewrite in another order of sums by less.
 STAGE = {"atol": 2e-5, "rtol": 1e-5}
 LOGITS = {"atol": 1e-4, "rtol": 1e-4}
@@ -64,7 +66,9 @@ def test_every_stage_up_to_the_visual_tokens(model, prompts, expected, name):
             "embeds_256": model.connector_high(vit_tokens),
         }
     for stage, value in found.items():
-        torch.testing.assert_close(value, expected[f"{name}.{stage}"], **STAGE, msg=lambda text, s=stage: f"{s}: {text}")
+        torch.testing.assert_close(
+            value, expected[f"{name}.{stage}"], **STAGE, msg=lambda text, stage=stage: f"{stage}: {text}"
+        )
 
 
 @pytest.mark.parametrize("case", EXPECTED["rule"])
@@ -104,9 +108,7 @@ def test_mask_length_logits_and_greedy_tokens(case, model, prompts, expected):
         embeddings = model.embed(ids[None], tokens)
         logits = model.language_model(inputs_embeds=embeddings, logits_to_keep=1).logits[0, -1]
     torch.testing.assert_close(logits, expected[f"{case['name']}.logits"], **LOGITS)
-    generated = model.generate(
-        ids[None], tokens, torch.ones_like(ids[None]), max_new_tokens=META["max_new_tokens"], do_sample=False, pad_token_id=PAD
-    )
+    generated = model.generate(ids[None], tokens, torch.ones_like(ids[None]), **GREEDY)
     assert generated[0].tolist() == case["greedy_tokens"]
 
 
@@ -122,6 +124,6 @@ def test_all_prompts_in_one_padded_batch(setting, model, prompts):
         batch[row, longest - len(ids) :] = ids
         mask[row, longest - len(ids) :] = 1
     visual = torch.cat([tokens for _, tokens, _ in rows])
-    generated = model.generate(batch, visual, mask, max_new_tokens=META["max_new_tokens"], do_sample=False, pad_token_id=PAD)
+    generated = model.generate(batch, visual, mask, **GREEDY)
     for case, tokens in zip(cases, generated.tolist(), strict=True):
         assert tokens == case["greedy_tokens"], case["name"]

@@ -80,7 +80,7 @@ def test_offset_and_limit_say_which_documents_are_expected(tmp_path):
 
 @pytest.mark.parametrize("answer", ["", "  \n", None, [], [""], ["7", " "]])
 def test_a_document_without_an_answer_is_named(tmp_path, answer):
-    lines = [sample(doc_id, 0.0) for doc_id in range(3)]
+    lines = [sample(doc_id, 0.0, counts=[{"output_tokens": 0}]) for doc_id in range(3)]
     lines[1]["filtered_resps"] = answer
     assert "tiny_read (3 documents expected): document 1 without an answer" in read_error(
         write_run(tmp_path, {"tiny_read": lines})
@@ -99,8 +99,13 @@ def test_an_answer_that_a_filter_emptied_is_an_answer(tmp_path):
     assert len(read_run(write_run(tmp_path, {"tiny_read": [thought]})).tasks["tiny_read"].documents) == 1
 
 
+def test_a_model_that_ended_at_once_has_answered(tmp_path):
+    ended = sample(0, 0.0) | {"filtered_resps": ""}
+    assert len(read_run(write_run(tmp_path, {"tiny_read": [ended]})).tasks["tiny_read"].documents) == 1
+
+
 def test_every_incomplete_task_is_named_and_long_lists_are_cut(tmp_path):
-    blank = [sample(doc_id, 0.0) | {"filtered_resps": ""} for doc_id in range(12)]
+    blank = [sample(doc_id, 0.0, counts=[None]) | {"filtered_resps": ""} for doc_id in range(12)]
     message = read_error(write_run(tmp_path, {"tiny_read": blank, "tiny_doc": blank, "tiny_bar": [sample(0, 1.0)]}))
     assert "tiny_read (12" in message
     assert "tiny_doc (12" in message

@@ -16,6 +16,7 @@ from typing import IO, Any
 from vico_eval.engine.account import TokenAccount
 from vico_eval.engine.loading import Opened
 from vico_eval.errors import OutputError
+from vico_eval.internvl.checkpoint import Checkpoint
 
 RECORDED_VERSIONS = ("vico-eval", "torch", "transformers", "lmms-eval", "accelerate", "Pillow", "av", "datasets")
 
@@ -40,6 +41,8 @@ class RunFolder:
             folder.mkdir(parents=True, exist_ok=True)
             mode = "a" if self._continues() else "w"
             self._file: IO[str] = (folder / f"accounts.rank{rank}.jsonl").open(mode, encoding="utf-8")
+            if self._file.tell():
+                self._file.write("\n")  # a run that was killed may have left half a line
         except OSError as error:
             raise OutputError(
                 f"the run's folder {folder} can't be written: {error}. Pass another record_dir."
@@ -76,10 +79,10 @@ def run_record(opened: Opened, *, title: str, harness: str, num_processes: int) 
         "version": 1,
         "system": opened.method.name,
         "title": title,
-        "command": sys.argv,
+        "command": _command(),
         "versions": versions | {"python": platform.python_version()},
-        "checkpoint": opened.checkpoint.identity(),
-        "donor": opened.donor.identity() if opened.donor is not None else None,
+        "checkpoint": _identity(opened.checkpoint),
+        "donor": _identity(opened.donor) if opened.donor is not None else None,
         "method": opened.method.name,
         "method_args": opened.method.arguments(),
         "settings": {
@@ -98,3 +101,20 @@ def run_record(opened: Opened, *, title: str, harness: str, num_processes: int) 
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "harness": harness,
     }
+
+
+def _identity(checkpoint: Checkpoint) -> dict[str, str]:
+    identity = checkpoint.identity()
+    return identity | {"path": _from_here(identity["path"])}
+
+
+def _command() -> list[str]:
+    """What was typed, as `python -m lmms_eval ...`, with paths that mean the same on another machine."""
+    program = Path(sys.argv[0])
+    module = program.parent.name if program.name == "__main__.py" else program.name
+    return ["python", "-m", module, *map(_from_here, sys.argv[1:])]
+
+
+def _from_here(text: str) -> str:
+    """`text` with paths below the working directory made relative to it."""
+    return text.replace(f"{Path.cwd()}/", "")

@@ -89,6 +89,8 @@ class Random(ConnectorPart):
         accounts = {}
         for file in files:
             for line in file.read_text(encoding="utf-8").splitlines():
+                if not line.endswith("}"):
+                    continue  # empty, or cut off when the run was killed and written again since
                 entry = json.loads(line)
                 accounts[entry["task"], entry["split"], entry["doc_id"]] = entry["account"]
         tiles: Counter[str] = Counter()

@@ -253,11 +253,19 @@ def _documents(doc_ids: list[int]) -> str:
 def _has_answer(line: Mapping[str, Any]) -> bool:
     # `resps` is what the model said before any filter; lmms-eval leaves it out where the filter changed nothing.
     answers = list(_flatten(line.get("resps", line.get("filtered_resps"))))
+    if not answers or not all(isinstance(answer, str) for answer in answers):
+        return False
+    if _generated(line):
+        return True  # a model may end at once: a blank answer whose tokens were counted is an answer
     counted = any(line.get("token_counts") or [])
     # lmms-eval writes a missing answer as the text "None"; a model that really said so has token counts.
-    return bool(answers) and all(
-        isinstance(answer, str) and answer.strip() and (counted or answer != "None") for answer in answers
-    )
+    return all(str(answer).strip() and (counted or answer != "None") for answer in answers)
+
+
+def _generated(line: Mapping[str, Any]) -> bool:
+    """Whether every request of the document has an account with tokens that the model wrote."""
+    accounts = _raw_accounts(line)
+    return all(isinstance(account, dict) and account.get("generated_tokens", 0) > 0 for account in accounts)
 
 
 def _flatten(value: object) -> Iterable[object]:
