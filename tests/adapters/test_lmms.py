@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from vico_eval.errors import ConfigError, DocumentError, OutputError
 from vico_eval.methods.registry import method_names
@@ -170,23 +171,45 @@ def read_lines(file: Path):
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
-def test_an_unreadable_document_stops_the_run_by_name(untrained, tmp_path):
+def instance(document_path, gen_kwargs):
     from lmms_eval.api.instance import Instance
-    from lmms_eval.models import MODEL_REGISTRY_V2
-
-    model = MODEL_REGISTRY_V2.get_model_class("vanilla_internvl")(
-        pretrained=str(untrained / "vico"), device="cpu", record_dir=str(tmp_path)
-    )
-    model.task_dict = {"broken": {"test": [{"path": str(tmp_path / "missing.png")}]}}
 
     def messages(document):
-        return [{"role": "user", "content": [{"type": "image", "url": document["path"]}]}]
+        content = [{"type": "image", "url": document["path"]}, {"type": "text", "text": "What?"}]
+        return [{"role": "user", "content": content}]
 
-    instance = Instance(
+    return Instance(
         request_type="generate_until",
-        arguments=("", messages, {"max_new_tokens": 4, "until": ["\n\n"]}, 0, "broken", "test"),
+        arguments=("", messages, gen_kwargs, 0, "broken", "test"),
         idx=0,
         metadata={"task": "broken", "doc_id": 0, "repeats": 1},
     )
+
+
+def make_model(untrained, tmp_path, document_path, **arguments):
+    from lmms_eval.models import MODEL_REGISTRY_V2
+
+    model = MODEL_REGISTRY_V2.get_model_class("vanilla_internvl")(
+        pretrained=str(untrained / "vico"), device="cpu", record_dir=str(tmp_path), **arguments
+    )
+    model.task_dict = {"broken": {"test": [{"path": str(document_path)}]}}
+    return model
+
+
+def test_an_unreadable_document_stops_the_run_by_name(untrained, tmp_path):
+    missing = tmp_path / "missing.png"
+    model = make_model(untrained, tmp_path, missing)
     with pytest.raises(DocumentError, match=r"broken/test/0.*missing.png"):
-        model.generate_until([instance])
+        model.generate_until([instance(missing, {"max_new_tokens": 4, "until": ["\n\n"]})])
+
+
+def test_generation_arguments_are_honoured_and_left_as_they_were(untrained, tmp_path):
+    Image.new("RGB", (56, 56)).save(tmp_path / "a.png")
+    given = {"max_new_tokens": 3, "temperature": 0, "until": ["\n\n"]}
+    before = dict(given)
+    for thinking, until in ((False, ("\n\n",)), (True, ())):
+        model = make_model(untrained, tmp_path, tmp_path / "a.png", thinking=thinking)
+        assert model._request(instance(tmp_path / "a.png", given)).generation.until == until
+    (result,) = model.generate_until([instance(tmp_path / "a.png", given)])
+    assert 1 <= result.token_counts.to_dict()["output_tokens"] <= 3
+    assert given == before

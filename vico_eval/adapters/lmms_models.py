@@ -87,6 +87,7 @@ class CompressedInternVL(lmms):  # type: ignore[misc]
         )
         self._engine = opened.engine
         self._max_tiles = opened.settings.max_tiles
+        self._thinking = opened.settings.thinking
         record = run_record(
             opened, title=_title(opened.method.name), harness="lmms-eval", num_processes=self._world_size
         )
@@ -123,7 +124,9 @@ class CompressedInternVL(lmms):  # type: ignore[misc]
         return Request(
             key=f"{task}/{split}/{doc_id}",
             messages=tuple(Message(message.role, tuple(map(_part, message.content))) for message in messages),
-            generation=GenerationSettings.from_gen_kwargs(gen_kwargs),
+            generation=GenerationSettings.from_gen_kwargs(
+                {name: value for name, value in gen_kwargs.items() if name != "until" or not self._thinking}
+            ),
             max_tiles=tile_limit(task, self._max_tiles),
         )
 

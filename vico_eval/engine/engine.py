@@ -16,7 +16,7 @@ import torch
 from loguru import logger
 from torch import Tensor
 from tqdm import tqdm
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, StoppingCriteriaList, StopStringCriteria
 
 from vico_eval.engine.account import TokenAccount
 from vico_eval.engine.preprocess import Prepared, Preprocessor, prepare_ahead
@@ -77,6 +77,7 @@ class Engine:
         self.method = method
         self.batch_size = batch_size
         self.show_progress = show_progress
+        self._stop_criteria: dict[tuple[str, ...], StopStringCriteria] = {}
         self._stop_ids = self._find_stop_ids()
         self._pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self._stop_ids[0]
 
@@ -221,8 +222,14 @@ class Engine:
         if settings.do_sample:
             arguments |= {"temperature": settings.temperature, "top_p": settings.top_p, "top_k": settings.top_k}
         if settings.until:
-            arguments |= {"stop_strings": list(settings.until), "tokenizer": self.tokenizer}
+            arguments["stopping_criteria"] = StoppingCriteriaList([self._stop_criterion(settings.until)])
         return arguments
+
+    def _stop_criterion(self, until: tuple[str, ...]) -> StopStringCriteria:
+        # Looking at every token of a vocabulary takes long, and every batch of a benchmark has the same stop strings.
+        if until not in self._stop_criteria:
+            self._stop_criteria[until] = StopStringCriteria(self.tokenizer, list(until))
+        return self._stop_criteria[until]
 
     def _up_to_stop(self, tokens: list[int]) -> list[int]:
         for position, token in enumerate(tokens):

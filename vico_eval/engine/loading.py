@@ -63,7 +63,7 @@ class EngineSettings:
     """Instead of the checkpoint's own."""
 
     thinking: bool = False
-    """InternVL3.5's thinking mode."""
+    """InternVL3.5's thinking mode. Stop strings are then ignored: lmms-eval's default, a blank line, ends a thought."""
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
