@@ -56,6 +56,7 @@ class _Routed:
     compressed: list[bool]
     p_compress: list[float] | None
     input_ids: list[int] = field(default_factory=list)
+    visual_tokens_per_layer: tuple[int, ...] = ()
 
 
 class Engine:
@@ -71,6 +72,7 @@ class Engine:
         batch_size: int = 1,
         show_progress: bool = True,
     ) -> None:
+        model.use_decoder_part(method.decoder)
         self.model = model
         self.tokenizer = tokenizer
         self.preprocessor = preprocessor
@@ -205,9 +207,17 @@ class Engine:
         visual_tokens = torch.cat([entry.visual_tokens.to(device) for entry in routed])
         if settings.do_sample:
             torch.manual_seed(_seed(settings, [entry.prepared.key for entry in routed]))
-        rows = self.model.generate(
-            input_ids.to(device), visual_tokens, attention_mask.to(device), **self._generation_arguments(settings)
-        )
+        arguments = self._generation_arguments(settings)
+        cache = self.model.prompt_cache(input_ids, [entry.prepared.key for entry in routed])
+        if cache is not None:
+            arguments["past_key_values"] = cache
+        rows = self.model.generate(input_ids.to(device), visual_tokens, attention_mask.to(device), **arguments)
+        for row, entry in enumerate(routed):
+            entry.visual_tokens_per_layer = (
+                cache.visual_tokens_per_layer(row)
+                if cache is not None
+                else (sum(entry.counts),) * self.model.config.text_config.num_hidden_layers
+            )
         return [self._up_to_stop(row) for row in rows.tolist()]
 
     def _generation_arguments(self, settings: GenerationSettings) -> dict[str, Any]:
@@ -251,7 +261,7 @@ class Engine:
             compressed_tiles=sum(entry.compressed),
             visual_tokens=visual,
             visual_tokens_uncompressed=tiles * self.model.num_high_tokens,
-            visual_tokens_per_layer=(visual,) * self.model.config.text_config.num_hidden_layers,
+            visual_tokens_per_layer=entry.visual_tokens_per_layer,
             text_tokens=len(entry.input_ids) - visual,
             generated_tokens=len(generated),
             p_compress=None if entry.p_compress is None else tuple(round(score, 6) for score in entry.p_compress),

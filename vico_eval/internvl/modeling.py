@@ -6,6 +6,7 @@ tile's side; C = vision width; D = decoder width; M = visual tokens in the call;
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from os import PathLike
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from transformers.models.internvl import InternVLVisionModel
 
 from vico_eval.internvl.config import VicoInternVLConfig
 from vico_eval.internvl.connectors import HighConnector, LowConnector
+from vico_eval.internvl.decoder import CompressingDecoder, Prompt, PromptCache, TokenSelector
 from vico_eval.internvl.router import Router
 from vico_eval.internvl.weight_names import DEAD_ROUTER_WEIGHTS, conversions
 
@@ -143,6 +145,34 @@ class VicoInternVL(PreTrainedModel):
             raise RuntimeError(f"the prompt has places for {places} visual tokens and got {len(visual_tokens)}")
         return embeddings.masked_scatter(is_visual, visual_tokens.to(embeddings))
 
+    def use_decoder_part(self, part: TokenSelector | None) -> None:
+        """Let a part take tokens out between the decoder's layers; None gives back transformers' own decoder.
+
+        Raises:
+            CheckpointError: the decoder has layers with sliding attention.
+        """
+        decoder = self.language_model.model
+        base = decoder.base if isinstance(decoder, CompressingDecoder) else decoder
+        self.language_model.model = base if part is None else CompressingDecoder(base, part)
+
+    def prompt_cache(self, input_ids: Tensor, keys: Sequence[str]) -> PromptCache | None:
+        """What `generate` needs as `past_key_values`, and knows afterwards what each layer worked on.
+
+        Args:
+            input_ids: [batch, N], left-padded.
+            keys: document keys, [batch].
+
+        Returns:
+            None without a decoder part: transformers then makes its own cache.
+        """
+        if not isinstance(self.language_model.model, CompressingDecoder):
+            return None
+        return PromptCache(self.config.text_config, self._prompt(input_ids, keys))
+
+    def _prompt(self, input_ids: Tensor, keys: Sequence[str]) -> Prompt:
+        is_visual: Tensor = input_ids == self.config.image_token_id  # type: ignore[assignment]
+        return Prompt(is_visual, tuple(keys))
+
     def forward(
         self,
         input_ids: Tensor,
@@ -166,6 +196,8 @@ class VicoInternVL(PreTrainedModel):
             if compressed is None:
                 compressed = torch.zeros(len(vit_tokens), dtype=torch.bool, device=vit_tokens.device)
             visual = self.visual_tokens(vit_tokens, compressed).tokens
+        if isinstance(self.language_model.model, CompressingDecoder) and "past_key_values" not in decoder_arguments:
+            decoder_arguments.setdefault("prompt", self._prompt(input_ids, [""] * len(input_ids)))
         return self.language_model(
             inputs_embeds=self.embed(input_ids, visual), attention_mask=attention_mask, **decoder_arguments
         )

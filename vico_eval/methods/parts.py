@@ -7,6 +7,7 @@ dataclass, its `Config`) and no state of any request, so that answers can't depe
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from vico_eval.internvl.config import VicoInternVLConfig
+    from vico_eval.internvl.decoder import KeptTokens, LayerState, RequestPrompt
     from vico_eval.internvl.modeling import VicoInternVL
 
 
@@ -96,6 +98,29 @@ class ConnectorPart(Part):
     @abstractmethod
     def route(self, tiles: RequestTiles, model_config: VicoInternVLConfig) -> Tensor:
         """Which tiles of one request are compressed, [tiles], bool."""
+
+
+class DecoderPart(Part):
+    """Which tokens go on to the next decoder layer.
+
+    It is asked request by request, in prefill only, and never about a request without visual tokens. What it decides
+    holds for the whole answer.
+    """
+
+    place = "decoder"
+    renumbers: bool = False
+    """Whether the tokens that go on take positions 0, 1, 2, ... instead of keeping their own."""
+
+    @abstractmethod
+    def layers(self, num_layers: int) -> AbstractSet[int]:
+        """The layers, counted from 0, behind which tokens may leave."""
+
+    def prepare(self, request: RequestPrompt) -> Any:
+        """Anything about a request that is to be known from the decoder's input; found again in `state.prepared`."""
+
+    @abstractmethod
+    def reduce(self, state: LayerState) -> KeptTokens | None:
+        """The tokens that go on from a layer; None for all of them. Text always stays."""
 
 
 def need_low_connector(model_config: VicoInternVLConfig, checkpoint: str, method: str) -> None:

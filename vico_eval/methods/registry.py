@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 from vico_eval.errors import ConfigError
 
 if TYPE_CHECKING:
-    from vico_eval.methods.parts import ConnectorPart, Part, TilingPart
+    from vico_eval.methods.parts import ConnectorPart, DecoderPart, Part, TilingPart
 
 ENTRY_POINTS = "vico_eval.methods"
 _NOT_METHODS = {"parts", "registry"}
@@ -31,13 +31,14 @@ class Method:
     """A built method: at most one part in each place, each with its hyper-parameters."""
 
     name: str
-    tiling: TilingPart | None
-    connector: ConnectorPart | None
+    tiling: TilingPart | None = None
+    connector: ConnectorPart | None = None
+    decoder: DecoderPart | None = None
 
     @property
     def parts(self) -> tuple[Part, ...]:
         """The parts there are, in the order in which they act."""
-        return tuple(part for part in (self.tiling, self.connector) if part is not None)
+        return tuple(part for part in (self.tiling, self.connector, self.decoder) if part is not None)
 
     @property
     def needs_donor(self) -> bool:
@@ -134,7 +135,7 @@ def build(method: str, arguments: Mapping[str, Any] | None = None) -> Method:
                 f"method {method!r} has two parts in the {part.place}; expected at most one in each place."
             )
         by_place[part.place] = part
-    return Method(name=method, tiling=by_place.get("tiling"), connector=by_place.get("connector"))  # type: ignore[arg-type]
+    return Method(name=method, **by_place)  # type: ignore[arg-type]
 
 
 def typed(config_class: type[T], values: Mapping[str, Any]) -> T:
