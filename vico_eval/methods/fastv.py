@@ -1,0 +1,140 @@
+"""FastV: behind an early layer, only the visual tokens that the prompt's last token attends to go on.
+
+Place:   decoder, once.
+Source:  Chen et al., ECCV 2024 (arXiv 2403.06764); score, order and positions as in the released code that prunes once
+         and keeps a cache (its code for Hugging Face's LLaVA).
+Differs: the released code asks a layer for its whole attention matrix; here one row is computed from queries and keys.
+         All visual tokens of a request are ranked together, whatever tile or image they are from. The paper's R is the
+         share that leaves: keep_ratio = 1 - R, and K is `layer`. On average over L layers, K of them with all visual
+         tokens, the share (K + (L - K) * keep_ratio) / L is worked on; target_ratio= sets keep_ratio by that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from hashlib import sha256
+
+import torch
+from torch import Tensor
+
+from vico_eval.errors import ConfigError
+from vico_eval.internvl.config import VicoInternVLConfig
+from vico_eval.internvl.decoder import KeptTokens, LayerState
+from vico_eval.methods.parts import DecoderPart
+from vico_eval.methods.registry import register
+
+SELECTIONS = ("attention", "random")
+DEFAULT_KEEP_RATIO = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class FastVConfig:
+    """Where tokens leave, how many, and which."""
+
+    layer: int = 2
+    """Layers that work on all tokens, at least 1 (the paper's K)."""
+
+    keep_ratio: float | None = None
+    """Share of a request's visual tokens that stays, in (0, 1]: 1 - R of the paper. 0.5 without target_ratio."""
+
+    target_ratio: float | None = None
+    """Visual tokens averaged over all decoder layers, as a share of those at its input; instead of keep_ratio."""
+
+    selection: str = "attention"
+    """attention, or random: the control that shows what the choice is worth."""
+
+    seed: int = 0
+    """Of the random selection, which depends on it and on the document's key alone."""
+
+    def __post_init__(self) -> None:
+        if self.layer < 1:
+            raise ConfigError(f"fastv got layer={self.layer}; expected at least 1: one layer has to rank the tokens.")
+        if self.keep_ratio is not None and self.target_ratio is not None:
+            raise ConfigError("fastv takes keep_ratio or target_ratio, not both: each determines the other.")
+        if self.keep_ratio is not None and not 0 < self.keep_ratio <= 1:
+            raise ConfigError(
+                f"fastv got keep_ratio={self.keep_ratio}; expected the share of visual tokens that stays, in (0, 1]. "
+                "For the paper's R, pass 1 - R."
+            )
+        if self.target_ratio is not None and not 0 < self.target_ratio <= 1:
+            raise ConfigError(f"fastv got target_ratio={self.target_ratio}; expected a share in (0, 1].")
+        if self.selection not in SELECTIONS:
+            raise ConfigError(f"fastv got selection={self.selection!r}; expected {' or '.join(SELECTIONS)}.")
+
+
+@register("fastv")
+class FastV(DecoderPart):
+    """Ranks visual tokens once, by the attention of the prompt's last token."""
+
+    Config = FastVConfig
+    config: FastVConfig
+
+    def check(self, model_config: VicoInternVLConfig, checkpoint: str) -> None:
+        """Needs more layers than K, and a reachable target."""
+        num_layers = model_config.text_config.num_hidden_layers
+        if self.config.layer >= num_layers:
+            raise ConfigError(
+                f"fastv got layer={self.config.layer}, and the decoder of {checkpoint!r} has {num_layers} layers: no "
+                f"token could leave. Expected 1 to {num_layers - 1}."
+            )
+        self.keep_ratio(num_layers)
+
+    def keep_ratio(self, num_layers: int) -> float:
+        """Share of the visual tokens that stays, given or solved.
+
+        Raises:
+            ConfigError: the layers before the cut alone exceed the target.
+        """
+        target, layer = self.config.target_ratio, self.config.layer
+        if target is None:
+            return DEFAULT_KEEP_RATIO if self.config.keep_ratio is None else self.config.keep_ratio
+        keep_ratio = (target * num_layers - layer) / (num_layers - layer)
+        if keep_ratio <= 0:
+            raise ConfigError(
+                f"fastv can't reach target_ratio={target}: {layer} of {num_layers} layers work on all visual tokens, "
+                f"which is {layer / num_layers:.3f} on average already. Expected more than that; or lower layer=."
+            )
+        return keep_ratio
+
+    def layers(self, num_layers: int) -> AbstractSet[int]:
+        """The last layer that works on everything: its attention ranks."""
+        return {self.config.layer - 1}
+
+    def reduce(self, state: LayerState) -> KeptTokens | None:
+        """All text, and the visual tokens of the highest scores."""
+        num_visual = int(state.is_visual.sum())
+        num_keep = round(num_visual * self.keep_ratio(state.num_layers))
+        if num_keep == num_visual:
+            return None
+        if self.config.selection == "random":
+            scores = random_scores(f"{self.config.seed}/{state.key}", len(state.is_visual)).to(state.hidden.device)
+        else:
+            last = torch.tensor([len(state.is_visual) - 1], device=state.hidden.device)
+            scores = state.attention(last)[:, 0].mean(dim=0)
+        return KeptTokens(highest(scores, state.is_visual, num_keep))
+
+
+def highest(scores: Tensor, is_visual: Tensor, num_keep: int) -> Tensor:
+    """All text and the `num_keep` visual tokens of the highest scores; of equal scores, the earlier token.
+
+    Args:
+        scores: [tokens], text included.
+        is_visual: [tokens], bool.
+        num_keep: 0..is_visual.sum().
+
+    Returns:
+        [text + num_keep], int64, ascending: the decoder needs the order of the text, not of the score.
+    """
+    visual = is_visual.nonzero()[:, 0]
+    # Text shares the softmax but never competes for a place. A stable sort, because topk leaves ties open.
+    order = scores[visual].sort(descending=True, stable=True).indices
+    stays = ~is_visual
+    stays[visual[order[:num_keep]]] = True
+    return stays.nonzero()[:, 0]
+
+
+def random_scores(seed: str, num_tokens: int) -> Tensor:
+    """[num_tokens], uniform; the same for the same seed on every machine."""
+    generator = torch.Generator().manual_seed(int.from_bytes(sha256(seed.encode()).digest()[:7], "big"))
+    return torch.rand(num_tokens, generator=generator)
