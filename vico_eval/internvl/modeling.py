@@ -18,8 +18,9 @@ from transformers.models.internvl import InternVLVisionModel
 
 from vico_eval.internvl.config import VicoInternVLConfig
 from vico_eval.internvl.connectors import HighConnector, LowConnector
-from vico_eval.internvl.decoder import CompressingDecoder, Prompt, PromptCache, TokenSelector
+from vico_eval.internvl.decoder import CompressingDecoder, Prompt, PromptCache
 from vico_eval.internvl.router import Router
+from vico_eval.internvl.token_selection import TokenSelector
 from vico_eval.internvl.weight_names import DEAD_ROUTER_WEIGHTS, conversions
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from vico_eval.errors import ConfigError
 from vico_eval.internvl.config import VicoInternVLConfig
-from vico_eval.internvl.decoder import KeptTokens, LayerState
+from vico_eval.internvl.token_selection import KeptTokens, LayerState
 from vico_eval.methods.parts import DecoderPart
 from vico_eval.methods.registry import register
 

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from vico_eval.internvl.config import VicoInternVLConfig
-    from vico_eval.internvl.decoder import KeptTokens, LayerState, RequestPrompt
     from vico_eval.internvl.modeling import VicoInternVL
+    from vico_eval.internvl.token_selection import KeptTokens, LayerState, RequestPrompt
 
 
 @dataclass(frozen=True)

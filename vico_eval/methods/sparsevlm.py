@@ -1,0 +1,306 @@
+"""SparseVLM: behind a few layers, the visual tokens that the question's words attend to least leave or are merged.
+
+Place:   decoder, behind layers 2, 6, 15 (and 19 for `rank`) of 32; the same shares of another depth.
+Source:  SparseVLM (arXiv 2410.04417, ICML 2025) and its released code, which holds three methods: `topk` (v1.5, its
+         default), `rank` (the first release: as many tokens as a matrix rank says) and `plus` (v2.0: no merging,
+         positions kept, only the heads that look at the image).
+Differs: the released budgets are numbers for LLaVA's 576 visual tokens in 32 layers; here they are shares of a
+         request's visual tokens, and target_ratio= scales them to a wanted average over all decoder layers. The
+         released clustering draws noise to break ties; here the earlier token counts as the denser one. All visual
+         tokens of a request are ranked together, and the text behind the last of them rates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from vico_eval.errors import ConfigError
+from vico_eval.internvl.config import VicoInternVLConfig
+from vico_eval.internvl.token_selection import KeptTokens, LayerState, RequestPrompt
+from vico_eval.methods.parts import DecoderPart
+from vico_eval.methods.registry import register
+
+RELEASED_TOKENS, RELEASED_LAYERS = 576, 32
+LAYERS = {"topk": (2, 6, 15), "plus": (2, 6, 15), "rank": (2, 6, 15, 19)}
+BUDGETS = {
+    "topk": {192: (300, 200, 110), 128: (303, 110, 36), 96: (238, 48, 26), 64: (66, 30, 17)},
+    "plus": {192: (300, 200, 118), 128: (238, 108, 60), 96: (246, 54, 28), 64: (66, 34, 20)},
+}
+RANK_SCALES = {192: (13.5, 0.0), 128: (9.0, 6.0), 64: (0.8, 0.0)}
+LARGE = 10_000  # visual tokens of a request for which rounding plays no part
+
+
+@dataclass(frozen=True, kw_only=True)
+class SparseVLMConfig:
+    """Which of the released methods, and how many tokens it keeps."""
+
+    variant: str = "topk"
+    """topk, rank or plus."""
+
+    budget: int = 192
+    """Which row of the released table of budgets: 192, 128, 96 or 64 (rank: not 96), of 576 tokens."""
+
+    target_ratio: float | None = None
+    """Visual tokens averaged over all decoder layers, as a share of those at its input: scales shares. Not for rank."""
+
+    layers: str | None = None
+    """Layers behind which tokens leave, counted from 0, as in 2/6/15; by default the released ones, scaled to depth."""
+
+    keep_shares: str | None = None
+    """Share of all visual tokens that stays behind each of the layers, as in 0.5/0.35/0.2; instead of budget."""
+
+    plus_heads: int = 14
+    """plus: how many attention heads rate. The release's number, for every model."""
+
+    def __post_init__(self) -> None:
+        if self.variant not in LAYERS:
+            raise ConfigError(f"sparsevlm got variant={self.variant!r}; expected one of {', '.join(LAYERS)}.")
+        known = RANK_SCALES if self.variant == "rank" else BUDGETS[self.variant]
+        if self.budget not in known:
+            raise ConfigError(
+                f"sparsevlm got budget={self.budget} for variant {self.variant}; expected one of "
+                f"{', '.join(map(str, known))}. For another number of tokens, pass target_ratio= or keep_shares=."
+            )
+        if self.variant == "rank" and (self.target_ratio is not None or self.keep_shares is not None):
+            raise ConfigError(
+                "sparsevlm's variant rank takes neither target_ratio nor keep_shares: how many tokens it keeps depends "
+                "on the rank of each attention matrix. Choose topk or plus, or another budget."
+            )
+        if self.target_ratio is not None and not 0 < self.target_ratio <= 1:
+            raise ConfigError(f"sparsevlm got target_ratio={self.target_ratio}; expected a share in (0, 1].")
+        shares, layers = _numbers("keep_shares", self.keep_shares), _numbers("layers", self.layers)
+        if shares is not None and (max(shares) > 1 or not any(shares)):
+            raise ConfigError(f"sparsevlm got keep_shares={self.keep_shares!r}; expected shares in [0, 1], not all 0.")
+        if layers is not None and any(not one.is_integer() or not one < two for one, two in _pairs(layers)):
+            raise ConfigError(f"sparsevlm got layers={self.layers!r}; expected rising whole numbers, as in 2/6/15.")
+        expected = len(layers or LAYERS[self.variant])
+        if self.variant != "rank" and len(self.shares) != expected:
+            raise ConfigError(
+                f"sparsevlm got {len(self.shares)} shares for {expected} layers; expected one for each. Pass layers= "
+                "and keep_shares= together."
+            )
+        if self.plus_heads < 1:
+            raise ConfigError(f"sparsevlm got plus_heads={self.plus_heads}; expected at least 1.")
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Share of the visual tokens that stays behind each pruning layer, before any scaling."""
+        given = _numbers("keep_shares", self.keep_shares)
+        return given or tuple(tokens / RELEASED_TOKENS for tokens in BUDGETS[self.variant][self.budget])
+
+    def pruning_layers(self, num_layers: int) -> tuple[int, ...]:
+        """The layers behind which tokens leave, ascending."""
+        given = _numbers("layers", self.layers)
+        if given is not None:
+            return tuple(map(int, given))
+        return tuple(round(layer * num_layers / RELEASED_LAYERS) for layer in LAYERS[self.variant])
+
+    def share_behind(self, num_layers: int) -> dict[int, float]:
+        """Layer -> share of all visual tokens that stays behind it, before any scaling (not for `rank`)."""
+        # Pruning layers of a very shallow decoder can coincide; the last share counts.
+        return dict(zip(self.pruning_layers(num_layers), self.shares, strict=True))
+
+
+@dataclass(frozen=True)
+class Raters:
+    """What is known of a request before the first layer."""
+
+    places: Tensor
+    """[raters], int64, negative: counted from the prompt's end. The text there stays, so they hold in every layer."""
+
+    num_visual: int
+    """Visual tokens at the decoder's input."""
+
+
+@register("sparsevlm")
+class SparseVLM(DecoderPart):
+    """Rates visual tokens by the question's attention to them, layer after layer."""
+
+    Config = SparseVLMConfig
+    config: SparseVLMConfig
+
+    @property
+    def renumbers(self) -> bool:  # type: ignore[override]
+        """The `plus` variant keeps positions; the others close the gaps."""
+        return self.config.variant != "plus"
+
+    def check(self, model_config: VicoInternVLConfig, checkpoint: str) -> None:
+        """Needs deep enough a decoder, heads enough, and a target that can be reached."""
+        text = model_config.text_config
+        layers = self.config.pruning_layers(text.num_hidden_layers)
+        if layers[-1] >= text.num_hidden_layers - 1:
+            raise ConfigError(
+                f"sparsevlm got layers={self.config.layers!r}, and the decoder of {checkpoint!r} has "
+                f"{text.num_hidden_layers} layers; expected 0 to {text.num_hidden_layers - 2}: behind the last one "
+                "nothing is saved."
+            )
+        if self.config.variant == "plus" and self.config.plus_heads > text.num_attention_heads:
+            raise ConfigError(
+                f"sparsevlm's variant plus lets plus_heads={self.config.plus_heads} heads rate, and the decoder of "
+                f"{checkpoint!r} has {text.num_attention_heads}. Pass fewer; the release takes half of Qwen2-7B's."
+            )
+        target = self.config.target_ratio
+        if target is not None:
+            least = average_share(self.config, LARGE, text.num_hidden_layers, factor=0.0)
+            if target < least:
+                raise ConfigError(
+                    f"sparsevlm can't reach target_ratio={target}: {layers[0] + 1} of {text.num_hidden_layers} layers "
+                    f"work on all visual tokens, so on average at least {least:.3f} remains, merged ones included. "
+                    "Expected more than that, or earlier layers=."
+                )
+
+    def layers(self, num_layers: int) -> AbstractSet[int]:
+        """The pruning layers; none where everything is to stay."""
+        return set() if self.config.target_ratio == 1 else set(self.config.pruning_layers(num_layers))
+
+    def prepare(self, request: RequestPrompt) -> Raters | None:
+        """The text tokens that rate, from the input embeddings; None if no text follows the visual tokens."""
+        first = int(request.is_visual.nonzero()[-1]) + 1
+        if first == len(request.is_visual):
+            return None
+        visual, text = request.embeddings[request.is_visual].float(), request.embeddings[first:].float()
+        relevance = (visual @ text.T).softmax(dim=-1).mean(dim=0)  # [text]
+        rates = relevance > relevance.mean()
+        if not bool(rates.any()):
+            rates = torch.ones_like(rates)
+        return Raters(rates.nonzero()[:, 0] - len(rates), len(visual))
+
+    def reduce(self, state: LayerState) -> KeptTokens | None:
+        """The visual tokens of the highest scores, and new ones made of the best of the others."""
+        raters = state.prepared
+        if raters is None:
+            return None
+        visual = state.is_visual.nonzero()[:, 0]
+        rows = raters.places.to(visual.device) + len(state.is_visual)
+        weights = state.attention(rows)[:, :, visual]  # [heads, raters, visual]
+        if self.config.variant == "plus":
+            weights = without_distance(weights, state, rows, visual)
+            weights = weights[head_sums(weights).topk(self.config.plus_heads).indices]
+        ratings = weights.mean(dim=0)  # [raters, visual]
+        num_keep = self._num_keep(state, ratings, raters.num_visual)
+        if num_keep is None:
+            return None
+        # Stable: of equal scores the earlier token stays.
+        order = ratings.mean(dim=0).sort(descending=True, stable=True).indices
+        stays = ~state.is_visual
+        stays[visual[order[:num_keep]]] = True
+        keep = stays.nonzero()[:, 0]
+        if self.config.variant == "plus":
+            return KeptTokens(keep)
+        num_recycled, num_clusters = recycling(len(visual) - num_keep)
+        recycled = state.hidden[visual[order[num_keep : num_keep + num_recycled]]]
+        merged = cluster_means(recycled, num_clusters).to(state.hidden)
+        behind = visual[order[:num_keep]].max() if num_keep else visual[0]
+        return KeptTokens(keep, merged, int((keep <= behind).sum()))
+
+    def _num_keep(self, state: LayerState, ratings: Tensor, num_visual: int) -> int | None:
+        current = ratings.shape[1]
+        if self.config.variant != "rank":
+            share = self.config.share_behind(state.num_layers)[state.layer]
+            share *= solve_factor(self.config, num_visual, state.num_layers)
+            return min(round(share * num_visual), current - 1)
+        rank = int(torch.linalg.matrix_rank(ratings))
+        if rank == current:
+            return None
+        scale, bias = RANK_SCALES[self.config.budget]
+        return min(int((rank * scale + bias) * num_visual / RELEASED_TOKENS), current - 1)
+
+
+def average_share(config: SparseVLMConfig, num_visual: int, num_layers: int, factor: float = 1.0) -> float:
+    """Visual tokens that enter a layer, averaged over all layers, as a share of those at the input (not for `rank`)."""
+    current, total = num_visual, 0
+    for layer in range(num_layers):
+        total += current
+        share = config.share_behind(num_layers).get(layer)
+        if share is not None:
+            keep = min(round(factor * share * num_visual), current - 1)
+            current = keep + (0 if config.variant == "plus" else recycling(current - keep)[1])
+    return total / (num_layers * num_visual)
+
+
+@cache
+def solve_factor(config: SparseVLMConfig, num_visual: int, num_layers: int) -> float:
+    """By what the shares are multiplied so that the average over layers comes nearest to the target."""
+    target = config.target_ratio
+    if target is None:
+        return 1.0
+    low, high = 0.0, 1 / min(share for share in config.shares if share)
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if average_share(config, num_visual, num_layers, middle) < target else (low, middle)
+    # Counts are whole numbers: one of the two neighbours is nearest.
+    return min(low, high, key=lambda factor: abs(average_share(config, num_visual, num_layers, factor) - target))
+
+
+def recycling(num_pruned: int) -> tuple[int, int]:
+    """How many of the pruned tokens are merged, and into how many."""
+    num_recycled = int(0.3 * num_pruned) + 1
+    return num_recycled, num_recycled // 10 + 1
+
+
+def without_distance(weights: Tensor, state: LayerState, rows: Tensor, columns: Tensor) -> Tensor:
+    """Attention weights divided by the logit that two vectors of ones would have at their distance (variant `plus`).
+
+    Args:
+        weights: [heads, rows, columns].
+        state: of the layer.
+        rows: [rows], int64, indices of the queries.
+        columns: [columns], int64, indices of the keys.
+    """
+    cos, sin = state.cos, state.sin
+    # cos a cos b + sin a sin b = cos(a - b); the tables hold every frequency twice.
+    logits: Tensor = (cos[rows] @ cos[columns].T + sin[rows] @ sin[columns].T) * cos.shape[-1] ** -0.5
+    return weights / logits
+
+
+def head_sums(weights: Tensor) -> Tensor:
+    """[heads]: how much of their attention [heads, rows, columns] goes to the visual tokens."""
+    return weights.sum(dim=(1, 2))
+
+
+def cluster_means(tokens: Tensor, num_clusters: int) -> Tensor:
+    """Density-peak clusters' means.
+
+    Args:
+        tokens: [tokens, D]; of equal density, the earlier counts as denser.
+        num_clusters: 1..tokens.
+
+    Returns:
+        [num_clusters, D], float32, the clearest peak first.
+    """
+    tokens = tokens.float()
+    # By subtraction, not as a matrix product: only then are distances symmetric to the bit, and ties ties.
+    distances = torch.cdist(tokens, tokens, compute_mode="donot_use_mm_for_euclid_dist") * tokens.shape[1] ** -0.5
+    nearest = distances.topk(num_clusters, largest=False).values
+    density = (-nearest.square().mean(dim=-1)).exp()
+    number = torch.arange(len(tokens), device=tokens.device)
+    is_denser = (density > density[:, None]) | ((density == density[:, None]) & (number < number[:, None]))
+    isolation = distances.masked_fill(~is_denser, float("inf")).min(dim=-1).values  # to the nearest denser token
+    isolation = isolation.where(is_denser.any(dim=-1), distances.max())
+    centres = (density * isolation).sort(descending=True, stable=True).indices[:num_clusters]
+    cluster = distances[:, centres].min(dim=-1).indices
+    cluster[centres] = number[:num_clusters]
+    is_member = torch.nn.functional.one_hot(cluster, num_clusters).T.float()  # [clusters, tokens]
+    return is_member @ tokens / is_member.sum(dim=-1, keepdim=True)
+
+
+def _numbers(name: str, text: str | None) -> tuple[float, ...] | None:
+    if text is None:
+        return None
+    try:
+        numbers = tuple(float(number) for number in text.split("/"))
+    except ValueError:
+        numbers = (-1.0,)
+    if min(numbers) < 0:
+        raise ConfigError(f"sparsevlm got {name}={text!r}; expected numbers of at least 0 joined by /, as in 2/6/15.")
+    return numbers
+
+
+def _pairs(numbers: Sequence[float]) -> list[tuple[float, float]]:
+    return list(zip(numbers, [*numbers[1:], float("inf")], strict=True))
