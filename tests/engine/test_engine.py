@@ -182,6 +182,13 @@ def test_a_document_that_fails_twice_is_named(untrained, requests):
     handle.remove()
 
 
+def test_a_prompt_beyond_the_decoders_positions_is_named(untrained, requests):
+    engine = make_engine(untrained, "vanilla", batch_size=2)
+    engine.model.config.text_config.max_position_embeddings = 100
+    with pytest.raises(DocumentError, match=r"mixed/test/2 failed twice.*prompt has 246 tokens and the decoder 100"):
+        engine.answer([requests[0], requests[2]])
+
+
 def test_an_unreadable_image_names_its_document(untrained, tmp_path):
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"\x89PNG\r\n\x1a\nnot an image")

@@ -140,8 +140,18 @@ class Engine:
         routed = self._route(batch)
         for entry in routed:
             entry.input_ids = self.preprocessor.prompt_ids(entry.prepared, entry.counts)
+            self._check_length(len(entry.input_ids))
         generated = self._generate(routed, settings)
         return [self._finish(entry, tokens, settings) for entry, tokens in zip(routed, generated, strict=True)]
+
+    def _check_length(self, length: int) -> None:
+        limit = self.model.config.text_config.max_position_embeddings
+        # Beyond it a decoder answers with noise, or (dynamic NTK) by the longest prompt that it has seen so far.
+        if length > limit:
+            raise ValueError(
+                f"its prompt has {length} tokens and the decoder {limit} positions; lower max_tiles, "
+                "total_max_tiles or num_frames"
+            )
 
     def _route(self, batch: Sequence[Prepared]) -> list[_Routed]:
         """Encode all tiles of the batch together, then decide request by request."""

@@ -83,22 +83,26 @@ def find_checkpoint(pretrained: str) -> Checkpoint:
         CheckpointError: no such folder, no network for a hub id, half a checkpoint, or another architecture.
     """
     folder = _locate(pretrained)
-    config_file = folder / "config.json"
-    if not config_file.is_file():
+    _read_config(folder, frozenset())  # before a word about weights: a folder of another kind has none of ours
+    weights = _weights(folder)
+    return Checkpoint(name=pretrained, folder=folder, config=_read_config(folder, frozenset(weights)), weights=weights)
+
+
+def _read_config(folder: Path, tensor_names: frozenset[str]) -> VicoInternVLConfig:
+    file = folder / "config.json"
+    if not file.is_file():
         raise CheckpointError(
             f"{folder} is no checkpoint: it holds no config.json. Expected config.json, tokenizer files and "
             f"{SINGLE} (or {INDEX} and its shards)."
         )
     try:
-        values = json.loads(config_file.read_text(encoding="utf-8"))
+        values = json.loads(file.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{config_file} can't be read as JSON: {error}. Download it again.") from error
-    weights = _weights(folder)
+        raise CheckpointError(f"{file} can't be read as JSON: {error}. Download it again.") from error
     try:
-        config = from_checkpoint_config(values, frozenset(weights))
+        return from_checkpoint_config(values, tensor_names)
     except (AttributeError, KeyError, TypeError, ValueError, StrictDataclassError) as error:
-        raise CheckpointError(f"{config_file} is no complete configuration: {error!r}. Download it again.") from error
-    return Checkpoint(name=pretrained, folder=folder, config=config, weights=weights)
+        raise CheckpointError(f"{file} is no complete configuration: {error!r}. Download it again.") from error
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
@@ -231,6 +235,8 @@ def _locate(pretrained: str) -> Path:
             f"({', '.join(known) or 'none is installed'})."
         )
     try:
+        # An architecture that is not supported is refused before gigabytes are on their way.
+        _read_config(Path(snapshot_download(pretrained, allow_patterns=["config.json"])), frozenset())
         return Path(snapshot_download(pretrained, allow_patterns=HUB_FILES))
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
         raise CheckpointError(
