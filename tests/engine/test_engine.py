@@ -150,6 +150,28 @@ def test_sampling_repeats_itself_and_beams_run(untrained, requests):
     assert engine.answer([request(2, ImageInput(picture(4, 3, seed=2)), settings=beams)])[0].account.generated_tokens
 
 
+def test_a_repeated_document_is_sampled_anew(untrained):
+    # Benchmarks that count passes among many answers ask the same request several times.
+    engine = make_engine(untrained, "vanilla")
+    sampled = GenerationSettings(max_new_tokens=6, do_sample=True, temperature=2.0)
+    one = request(1, ImageInput(picture(1, 1, seed=1)), settings=sampled)
+    answers = [answer.text for answer in engine.answer([one] * 4)]
+    assert len(set(answers)) > 1
+    assert [answer.text for answer in engine.answer([one] * 4)] == answers
+
+
+def test_decoding_is_cached_whatever_the_checkpoint_says(untrained, requests):
+    engine = make_engine(untrained, "vanilla")
+    engine.model.language_model.generation_config.use_cache = False
+    lengths = []
+    handle = engine.model.language_model.model.layers[0].register_forward_pre_hook(
+        lambda _, args: lengths.append(args[0].shape[1])
+    )
+    account = engine.answer([requests[1]])[0].account
+    handle.remove()
+    assert lengths == [account.visual_tokens + account.text_tokens] + [1] * (account.generated_tokens - 1)
+
+
 def test_a_failing_batch_is_run_again_one_by_one(untrained, requests):
     engine = make_engine(untrained, "vanilla", batch_size=5)
     expected = engine.answer(requests)

@@ -6,8 +6,9 @@ route each request on its own, generate for a left-padded batch of prompts.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from itertools import islice
 from typing import Any
@@ -226,6 +227,7 @@ class Engine:
             "do_sample": settings.do_sample,
             "num_beams": settings.num_beams,
             "repetition_penalty": settings.repetition_penalty,
+            "use_cache": True,  # some released decoders are saved with their training setting, False
             "eos_token_id": self._stop_ids,
             "pad_token_id": self._pad_id,
         }
@@ -277,9 +279,16 @@ class Engine:
 
 
 def _by_generation(requests: Sequence[Request]) -> dict[GenerationSettings, list[int]]:
+    """Numbers of the requests by how they are answered. A request that is repeated is sampled anew each time."""
     groups: dict[GenerationSettings, list[int]] = {}
+    draws: Counter[tuple[str, GenerationSettings]] = Counter()
     for number, request in enumerate(requests):
-        groups.setdefault(request.generation, []).append(number)
+        settings = request.generation
+        if settings.do_sample:
+            draw = draws[request.key, settings]
+            draws[request.key, settings] += 1
+            settings = replace(settings, seed=(settings.seed or 0) + draw)
+        groups.setdefault(settings, []).append(number)
     return groups
 
 
