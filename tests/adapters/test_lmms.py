@@ -108,9 +108,10 @@ def test_the_response_cache_answers_a_second_run_and_accounts_are_not_lost(untra
 def test_a_run_under_other_conditions_starts_its_accounts_anew(untrained, evaluate, tmp_path):
     evaluate("vico_internvl", f"pretrained={untrained}/vico,record_dir={tmp_path},{ARGUMENTS}")
     lines = (tmp_path / "accounts.rank0.jsonl").read_text().splitlines()
+    (tmp_path / "accounts.rank1.jsonl").write_text("left by a second process\n")
     evaluate("vanilla_internvl", f"pretrained={untrained}/vico,record_dir={tmp_path},device=cpu")
     assert len((tmp_path / "accounts.rank0.jsonl").read_text().splitlines()) == len(lines)
-    assert {account["compressed_tiles"] for account in side_file(tmp_path).values()} == {0}
+    assert {account["compressed_tiles"] for account in side_file(tmp_path).values()} == {0}  # of rank 0, the only file
 
 
 def test_compressed_internvl_takes_a_combination(untrained, evaluate, tmp_path):
@@ -201,6 +202,11 @@ def test_an_unreadable_document_stops_the_run_by_name(untrained, tmp_path):
     model = make_model(untrained, tmp_path, missing)
     with pytest.raises(DocumentError, match=r"broken/test/0.*missing.png"):
         model.generate_until([instance(missing, {"max_new_tokens": 4, "until": ["\n\n"]})])
+    # lmms-eval catches errors; only an exit status reaches the launcher of several processes.
+    model._world_size = 2
+    with pytest.raises(SystemExit) as ended:
+        model.generate_until([instance(missing, {"max_new_tokens": 4, "until": ["\n\n"]})])
+    assert ended.value.code == 1
 
 
 def test_generation_arguments_are_honoured_and_left_as_they_were(untrained, tmp_path):

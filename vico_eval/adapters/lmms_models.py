@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
@@ -24,8 +25,8 @@ from vico_eval.engine.account import TokenAccount
 from vico_eval.engine.engine import Answer
 from vico_eval.engine.loading import open_engine
 from vico_eval.engine.requests import GenerationSettings, ImageInput, Message, Request, Text, VideoInput
-from vico_eval.engine.tile_limits import tile_limit
-from vico_eval.errors import ConfigError
+from vico_eval.engine.tile_limits import tile_limit, total_tile_limit
+from vico_eval.errors import ConfigError, UserError
 from vico_eval.methods.registry import method_names
 from vico_eval.paths import models_dir
 
@@ -86,8 +87,7 @@ class CompressedInternVL(lmms):  # type: ignore[misc]
             {**arguments, "batch_size": int(batch_size), "device": device}, show_progress=self._rank == 0
         )
         self._engine = opened.engine
-        self._max_tiles = opened.settings.max_tiles
-        self._thinking = opened.settings.thinking
+        self._settings = opened.settings
         record = run_record(
             opened, title=_title(opened.method.name), harness="lmms-eval", num_processes=self._world_size
         )
@@ -102,12 +102,24 @@ class CompressedInternVL(lmms):  # type: ignore[misc]
         return self._engine.model.decoder_device
 
     def generate_until(self, requests: list[Instance]) -> list[GenerationResult]:
-        """Answers in the order of `requests`, each with its account."""
+        """Answers in the order of `requests`, each with its account.
+
+        Raises:
+            UserError: a document that can't be answered, named.
+            SystemExit: the same where there are several processes. lmms-eval would catch the error and end this process
+                with 0, and the others would wait for it for hours; one that ends with 1 has its launcher stop them.
+        """
 
         def keep(answer: Answer) -> None:
             self._run.add(answer.key, answer.account)
 
-        answers = self._engine.answer([self._request(instance) for instance in requests], on_answer=keep)
+        try:
+            answers = self._engine.answer([self._request(instance) for instance in requests], on_answer=keep)
+        except UserError as error:
+            if self._world_size == 1:
+                raise
+            logger.error(f"{error} All processes of this run are stopped.")
+            sys.exit(1)
         return [GenerationResult(answer.text, AccountedTokens(answer.account)) for answer in answers]
 
     def generate_until_multi_round(self, requests: list[Instance]) -> list[str]:
@@ -125,9 +137,10 @@ class CompressedInternVL(lmms):  # type: ignore[misc]
             key=f"{task}/{split}/{doc_id}",
             messages=tuple(Message(message.role, tuple(map(_part, message.content))) for message in messages),
             generation=GenerationSettings.from_gen_kwargs(
-                {name: value for name, value in gen_kwargs.items() if name != "until" or not self._thinking}
+                {name: value for name, value in gen_kwargs.items() if name != "until" or not self._settings.thinking}
             ),
-            max_tiles=tile_limit(task, self._max_tiles),
+            max_tiles=tile_limit(task, self._settings.max_tiles),
+            total_max_tiles=total_tile_limit(task, self._settings.total_max_tiles),
         )
 
     def _run_path(self, record_dir: str | None, method: str) -> Path:

@@ -50,7 +50,8 @@ class PreprocessSettings:
     use_thumbnail: bool = True
 
     total_max_tiles: int | None = None
-    """Tiles that the images of one request share, as in VLMEvalKit: each gets total // images, at least 1."""
+    """Tiles that the images of one request share, where the request names no total: each gets total // images, at
+    least 1, as in VLMEvalKit. None is no limit."""
 
     num_frames: int = 64
     """Frames of a video, one tile each."""
@@ -206,8 +207,9 @@ class Preprocessor:
         """Tiles of each image and frame in order, and the number of frames of each video."""
         settings = self.settings
         max_tiles = request.max_tiles or settings.max_tiles
-        if settings.total_max_tiles is not None and num_images:
-            max_tiles = max(1, min(max_tiles, settings.total_max_tiles // num_images))
+        total_max_tiles = request.total_max_tiles or settings.total_max_tiles
+        if total_max_tiles is not None and num_images:
+            max_tiles = max(1, min(max_tiles, total_max_tiles // num_images))
         size = settings.tile_size
         cutting = TilingSettings(
             tile_size=size,
