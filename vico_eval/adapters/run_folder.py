@@ -40,6 +40,8 @@ class RunFolder:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             mode = "a" if self._continues() else "w"
+            if mode == "w" and rank == 0:
+                self._drop_accounts_of_others()
             self._file: IO[str] = (folder / f"accounts.rank{rank}.jsonl").open(mode, encoding="utf-8")
             if self._file.tell():
                 self._file.write("\n")  # a run that was killed may have left half a line
@@ -47,6 +49,13 @@ class RunFolder:
             raise OutputError(
                 f"the run's folder {folder} can't be written: {error}. Pass another record_dir."
             ) from error
+
+    def _drop_accounts_of_others(self) -> None:
+        """Accounts of an earlier run that had more processes; those of this run's processes are theirs to empty."""
+        for file in self.folder.glob("accounts.rank*.jsonl"):
+            rank = file.name.removeprefix("accounts.rank").removesuffix(".jsonl")
+            if rank.isdigit() and int(rank) >= self._record["num_processes"]:
+                file.unlink()
 
     def write_record(self) -> None:
         """`record.json`, by the first process only, after every process has looked at the one before."""
