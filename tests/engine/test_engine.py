@@ -9,7 +9,15 @@ from PIL import Image
 
 from vico_eval.engine.engine import Engine
 from vico_eval.engine.loading import Model, load, open_engine
-from vico_eval.engine.requests import GenerationSettings, ImageInput, Message, Request, Text, VideoInput
+from vico_eval.engine.requests import (
+    DeferredRequest,
+    GenerationSettings,
+    ImageInput,
+    Message,
+    Request,
+    Text,
+    VideoInput,
+)
 from vico_eval.errors import CheckpointError, ConfigError, DocumentError
 from vico_eval.methods.registry import method_names
 
@@ -148,6 +156,25 @@ def test_sampling_repeats_itself_and_beams_run(untrained, requests):
     assert engine.answer([one])[0].text == engine.answer([one])[0].text
     beams = GenerationSettings(max_new_tokens=6, num_beams=3)
     assert engine.answer([request(2, ImageInput(picture(4, 3, seed=2)), settings=beams)])[0].account.generated_tokens
+
+
+def test_deferred_requests_are_made_when_their_turn_comes(untrained):
+    # lmms-eval hands over whole benchmarks at once; their open pictures would take tens of GB.
+    engine = make_engine(untrained, "vanilla")
+    made, made_at_answer = [], []
+
+    def deferred(number):
+        def load():
+            made.append(number)
+            return request(number, ImageInput(picture(1, 1, seed=number)))
+
+        return DeferredRequest(f"mixed/test/{number}", SHORT, load)
+
+    answers = engine.answer([deferred(number) for number in range(20)], lambda _: made_at_answer.append(len(made)))
+    assert [answer.key for answer in answers] == [f"mixed/test/{number}" for number in range(20)]
+    assert sorted(made) == list(range(20))
+    assert made_at_answer[0] <= 5
+    assert answers[3] == engine.answer([request(3, ImageInput(picture(1, 1, seed=3)))])[0]
 
 
 def test_a_repeated_document_is_sampled_anew(untrained):

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
@@ -24,7 +25,15 @@ from vico_eval.adapters.run_folder import RunFolder, run_record
 from vico_eval.engine.account import TokenAccount
 from vico_eval.engine.engine import Answer
 from vico_eval.engine.loading import open_engine
-from vico_eval.engine.requests import GenerationSettings, ImageInput, Message, Request, Text, VideoInput
+from vico_eval.engine.requests import (
+    DeferredRequest,
+    GenerationSettings,
+    ImageInput,
+    Message,
+    Request,
+    Text,
+    VideoInput,
+)
 from vico_eval.engine.tile_limits import tile_limit, total_tile_limit
 from vico_eval.errors import ConfigError, UserError
 from vico_eval.methods.registry import method_names
@@ -88,6 +97,7 @@ class CompressedInternVL(lmms):  # type: ignore[misc]
         )
         self._engine = opened.engine
         self._settings = opened.settings
+        self._documents = threading.Lock()
         record = run_record(
             opened, title=_title(opened.method.name), harness="lmms-eval", num_processes=self._world_size
         )
@@ -130,18 +140,26 @@ class CompressedInternVL(lmms):  # type: ignore[misc]
         """Not offered: all benchmarks of the tables generate."""
         raise ConfigError("this model generates answers and scores none; choose tasks of type generate_until.")
 
-    def _request(self, instance: Instance) -> Request:
+    def _request(self, instance: Instance) -> DeferredRequest:
         _, doc_to_messages, gen_kwargs, doc_id, task, split = instance.args
-        messages = ChatMessages(messages=doc_to_messages(self.task_dict[task][split][doc_id])).messages
-        return Request(
-            key=f"{task}/{split}/{doc_id}",
-            messages=tuple(Message(message.role, tuple(map(_part, message.content))) for message in messages),
-            generation=GenerationSettings.from_gen_kwargs(
-                {name: value for name, value in gen_kwargs.items() if name != "until" or not self._settings.thinking}
-            ),
-            max_tiles=tile_limit(task, self._settings.max_tiles),
-            total_max_tiles=total_tile_limit(task, self._settings.total_max_tiles),
+        key = f"{task}/{split}/{doc_id}"
+        generation = GenerationSettings.from_gen_kwargs(
+            {name: value for name, value in gen_kwargs.items() if name != "until" or not self._settings.thinking}
         )
+
+        def load() -> Request:
+            # Looking at a document decodes its pictures. One at a time: tasks need not be safe in threads.
+            with self._documents:
+                messages = ChatMessages(messages=doc_to_messages(self.task_dict[task][split][doc_id])).messages
+            return Request(
+                key=key,
+                messages=tuple(Message(message.role, tuple(map(_part, message.content))) for message in messages),
+                generation=generation,
+                max_tiles=tile_limit(task, self._settings.max_tiles),
+                total_max_tiles=total_tile_limit(task, self._settings.total_max_tiles),
+            )
+
+        return DeferredRequest(key, generation, load)
 
     def _run_path(self, record_dir: str | None, method: str) -> Path:
         if record_dir is not None:

@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerBase, StoppingCriteriaList, StopStri
 
 from vico_eval.engine.account import TokenAccount
 from vico_eval.engine.preprocess import Prepared, Preprocessor, prepare_ahead
-from vico_eval.engine.requests import GenerationSettings, Request
+from vico_eval.engine.requests import DeferredRequest, GenerationSettings, Request
 from vico_eval.errors import DocumentError
 from vico_eval.internvl.modeling import VicoInternVL
 from vico_eval.internvl.tiling import normalise
@@ -31,8 +31,8 @@ from vico_eval.methods.registry import Method
 VISION_TILES = 64
 """Tiles that go through the vision encoder at once; bounds its memory, not the batch."""
 
-WINDOW = 8
-"""Batches whose requests are sorted by length together: less padding, and memory stays bounded."""
+WINDOW = 4
+"""Batches whose requests are sorted by length together, for less padding; the next window is read meanwhile."""
 
 # What a model, a tokenizer or a decoder can raise for one bad document (out of memory is a RuntimeError).
 FAILURES = (RuntimeError, ValueError, IndexError, KeyError, TypeError, AssertionError, OSError)
@@ -82,14 +82,16 @@ class Engine:
         self._stop_ids = self._find_stop_ids()
         self._pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self._stop_ids[0]
 
-    def answer(self, requests: Sequence[Request], on_answer: Callable[[Answer], None] | None = None) -> list[Answer]:
+    def answer(
+        self, requests: Sequence[Request | DeferredRequest], on_answer: Callable[[Answer], None] | None = None
+    ) -> list[Answer]:
         """Answers in the order of `requests`.
 
         Requests with the same generation settings share batches. A batch that fails is run again document by document;
         a document that fails twice ends the run.
 
         Args:
-            requests: any number; images are opened shortly before they are needed.
+            requests: any number; deferred ones are made, and images opened, shortly before they are needed.
             on_answer: called with each answer as soon as it is there.
 
         Raises:
@@ -108,12 +110,13 @@ class Engine:
                     progress.update(len(batch))
         return [answer for answer in answers if answer is not None]
 
-    def _batches(self, requests: Sequence[Request], numbers: Sequence[int]) -> Iterator[list[tuple[int, Prepared]]]:
+    def _batches(
+        self, requests: Sequence[Request | DeferredRequest], numbers: Sequence[int]
+    ) -> Iterator[list[tuple[int, Prepared]]]:
         """Batches of (number of the request, prepared request), of similar lengths where there is a choice."""
-        ahead = prepare_ahead(self.preprocessor, requests, ahead=2 * self.batch_size + 2)
-        numbered = zip(numbers, ahead, strict=True)
         # Sorting makes no batch of one better, and a window would only hold tiles in memory.
         window = self.batch_size * (WINDOW if self.batch_size > 1 else 1)
+        numbered = zip(numbers, prepare_ahead(self.preprocessor, requests, ahead=window + 3), strict=True)
         while entries := list(islice(numbered, window)):
             entries.sort(key=lambda entry: (len(entry[1].tiles), len(entry[1].text_ids)))
             for start in range(0, len(entries), self.batch_size):
@@ -278,7 +281,7 @@ class Engine:
         return found
 
 
-def _by_generation(requests: Sequence[Request]) -> dict[GenerationSettings, list[int]]:
+def _by_generation(requests: Sequence[Request | DeferredRequest]) -> dict[GenerationSettings, list[int]]:
     """Numbers of the requests by how they are answered. A request that is repeated is sampled anew each time."""
     groups: dict[GenerationSettings, list[int]] = {}
     draws: Counter[tuple[str, GenerationSettings]] = Counter()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -180,6 +180,18 @@ class Request:
             value = getattr(self, name)
             if value is not None and not (_is_int(value) and value >= 1):
                 raise ConfigError(f"Request {self.key} has {name}={value!r}; expected a whole number from 1 up.")
+
+
+@dataclass(frozen=True, eq=False)
+class DeferredRequest:
+    """A request that is made when its turn comes: the open pictures of a whole benchmark do not fit into memory."""
+
+    key: str
+
+    generation: GenerationSettings
+
+    load: Callable[[], Request]
+    """The request itself, of the same key and generation. Called once, in a thread."""
 
 
 def _stop_strings(until: str | Sequence[str] | None) -> tuple[str, ...]:
