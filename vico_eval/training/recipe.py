@@ -57,6 +57,9 @@ class Schedule(_Closed):
     warmup_steps: int = Field(default=30, ge=0)
     final_share: float = Field(default=0.05, ge=0, le=1)
     weight_decay: float = Field(default=0.01, ge=0)
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """`muon` takes Muon for the matrices inside decoder layers and AdamW for everything else."""
+
     num_parts: int = Field(default=3, ge=1)
     """Parts of a step's batch, each computed by one process."""
 
