@@ -90,8 +90,14 @@ class CompressedInternVL(lmms):  # type: ignore[misc]
         self.accelerator = Accelerator()
         self._rank = self.accelerator.process_index
         self._world_size = self.accelerator.num_processes
-        if device is None and self._world_size > 1:
-            device = str(self.accelerator.device)
+        if self._world_size > 1:
+            if arguments.get("device_map") is not None:
+                raise ConfigError(
+                    f"got {self._world_size} processes and device_map, which gives one model several GPUs; expected "
+                    "one of the two. With device_map start one process: python -m lmms_eval ..."
+                )
+            if device in (None, "cuda"):
+                device = str(self.accelerator.device)
         opened = open_engine(
             {**arguments, "batch_size": int(batch_size), "device": device}, show_progress=self._rank == 0
         )
