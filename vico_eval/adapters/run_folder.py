@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 import sys
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -120,8 +121,10 @@ def _identity(checkpoint: Checkpoint) -> dict[str, str]:
 def _command() -> list[str]:
     """What was typed, as `python -m lmms_eval ...`, with paths that mean the same on another machine."""
     program = Path(sys.argv[0])
-    module = program.parent.name if program.name == "__main__.py" else program.name
-    return ["python", "-m", module, *map(_from_here, sys.argv[1:])]
+    module = program.parent.name if program.name == "__main__.py" else program.name.replace("-", "_")
+    # lmms-eval takes hub tokens as arguments, and records are meant to be shown.
+    arguments = (re.sub(r"(token=)[^,]+", r"\1***", argument) for argument in sys.argv[1:])
+    return ["python", "-m", module, *map(_from_here, arguments)]
 
 
 def _from_here(text: str) -> str:
