@@ -35,6 +35,7 @@ def micro_recipe() -> Recipe:
             },
             "dense": {"steps": 3, "learning_rate": 0.001, "num_tiles": 4, "num_parts": 2, "save_every": 2},
             "base": BASE_STAGE,
+            "finish": {**BASE_STAGE, "max_questions": 1, "stop_after": 2},
             "warmup": TEXT_STAGE,
             "consistency": {**TEXT_STAGE, "vision_from_step": 1},
             "router": ROUTER_STAGE,

@@ -105,7 +105,9 @@ def fit(
     began = time.monotonic()
     totals: dict[str, float] = {}
     unlogged = 0
-    for step, own in zip(range(start, schedule.steps), parts(start), strict=True):
+    end = min(schedule.steps, schedule.stop_after or schedule.steps)
+    # Longer on the right: parts are made for the whole schedule.
+    for step, own in zip(range(start, end), parts(start), strict=False):
         for group in groups:
             group.module.requires_grad_(step >= group.from_step)
         for optimizer in optimizers:
@@ -124,16 +126,16 @@ def fit(
             optimizer.zero_grad(set_to_none=True)
         done = step + 1
         unlogged += 1
-        if done % LOG_EVERY == 0 or done == schedule.steps:
+        if done % LOG_EVERY == 0 or done == end:
             means = {name: round(total / unlogged, 5) for name, total in sum_totals(totals).items()}
             totals.clear()
             unlogged = 0
             seconds = time.monotonic() - began
             write_log(folder, {"stage": stage, "step": done, **means, "seconds": round(seconds, 1)})
-            left = seconds / (done - start) * (schedule.steps - done)
+            left = seconds / (done - start) * (end - done)
             shown = "  ".join(f"{name} {mean:.4f}" for name, mean in means.items())
-            say(f"{stage} {done}/{schedule.steps}  {shown}  {left / 60:.1f} min left")
-        if done % schedule.save_every == 0 and done < schedule.steps and is_first():
+            say(f"{stage} {done}/{end}  {shown}  {left / 60:.1f} min left")
+        if done % schedule.save_every == 0 and done < end and is_first():
             _save(checkpoint, parameters, optimizers, done)
 
 

@@ -26,7 +26,8 @@ from vico_eval.training.stages import Run, train_base, train_consistency, train_
 
 STAGE_FUNCTIONS: dict[StageName, Callable[[Run], None]] = {
     "dense": train_dense,
-    "base": train_base,
+    "base": partial(train_base, stage="base"),
+    "finish": partial(train_base, stage="finish"),
     "warmup": train_warmup,
     "consistency": train_consistency,
     "router": partial(train_router, stage="router"),
