@@ -143,7 +143,8 @@ def build_optimizers(groups: Sequence[ParameterGroup], schedule: Schedule) -> li
     """AdamW, and Muon for the matrices inside decoder layers where the schedule says so."""
     adamw, muon = [], []
     for group in groups:
-        inner, other = [], []
+        inner: list[nn.Parameter] = []
+        other: list[nn.Parameter] = []
         for name, parameter in group.module.named_parameters():
             is_inner = schedule.optimizer == "muon" and parameter.ndim == 2 and ".layers." in name
             (inner if is_inner else other).append(parameter)

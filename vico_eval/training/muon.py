@@ -35,27 +35,27 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         """Update every parameter that has a gradient."""
         for group in self.param_groups:
-            alike: dict[torch.Size, list[nn.Parameter]] = defaultdict(list)
+            alike: dict[torch.Size, list[tuple[nn.Parameter, Tensor]]] = defaultdict(list)
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    alike[parameter.shape].append(parameter)
-            for shape, parameters in alike.items():
+                    alike[parameter.shape].append((parameter, parameter.grad))
+            for shape, pairs in alike.items():
                 momenta = []
-                for parameter in parameters:
+                for parameter, gradient in pairs:
                     state = self.state[parameter]
                     if "momentum" not in state:
                         state["momentum"] = torch.zeros_like(parameter)
-                    state["momentum"].lerp_(parameter.grad, 1 - group["momentum"])
-                    momenta.append(parameter.grad.lerp(state["momentum"], group["momentum"]))
+                    state["momentum"].lerp_(gradient, 1 - group["momentum"])
+                    momenta.append(gradient.lerp(state["momentum"], group["momentum"]))
                 updates = orthogonalise(torch.stack(momenta)) * (_UPDATE_RMS * max(shape) ** 0.5)
-                for parameter, update in zip(parameters, updates, strict=True):
+                for (parameter, _), update in zip(pairs, updates, strict=True):
                     parameter.mul_(1 - group["lr"] * group["weight_decay"]).sub_(update, alpha=group["lr"])
 
 
 def orthogonalise(matrices: Tensor) -> Tensor:
     """Nearly the closest matrices with singular values of 1, [n, rows, columns] each on its own."""
     is_tall = matrices.shape[-2] > matrices.shape[-1]
-    x = matrices.mT if is_tall else matrices
+    x: Tensor = matrices.mT if is_tall else matrices
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(_ITERATIONS):
         gram = x @ x.mT
