@@ -85,7 +85,7 @@ def demo(
 @app.command()
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Run folders: what lmms-eval got as --output_path.")],
-    table: Annotated[str, typer.Option(help="Which table: its benchmarks become the columns.")] = "vico-3",
+    table: Annotated[str, typer.Option(help="vico-1, vico-3 or tiny: which benchmarks become the columns.")] = "vico-3",
     out: Annotated[Path, typer.Option(help="Folder for CSV, LaTeX, Markdown, picture and provenance.")] = Path(
         "report"
     ),

@@ -43,10 +43,16 @@ def evaluate():
 def answers(samples):
     """By task and document: what was answered, and its account."""
     return {
-        (task, sample["doc_id"]): (sample["filtered_resps"], sample["token_counts"][0])
+        (task, sample["doc_id"]): (answer_of(sample), sample["token_counts"][0])
         for task, lines in samples.items()
         for sample in lines
     }
+
+
+def answer_of(sample):
+    # lmms-eval's files have the text where its return value has a list of one.
+    answer = sample["filtered_resps"]
+    return answer if isinstance(answer, str) else answer[0]
 
 
 def side_file(folder):
@@ -100,7 +106,7 @@ def test_the_response_cache_answers_a_second_run_and_accounts_are_not_lost(untra
     kept = side_file(tmp_path / "run")
     assert len(kept) == len(first)
     second = evaluate("vico_internvl", arguments, use_cache=str(tmp_path / "cache"))["samples"]
-    texts = {(task, sample["doc_id"]): sample["filtered_resps"] for task, lines in second.items() for sample in lines}
+    texts = {(task, sample["doc_id"]): answer_of(sample) for task, lines in second.items() for sample in lines}
     assert texts == {key: text for key, (text, _) in first.items()}
     assert side_file(tmp_path / "run") == kept
 
@@ -108,9 +114,10 @@ def test_the_response_cache_answers_a_second_run_and_accounts_are_not_lost(untra
 def test_a_run_under_other_conditions_starts_its_accounts_anew(untrained, evaluate, tmp_path):
     evaluate("vico_internvl", f"pretrained={untrained}/vico,record_dir={tmp_path},{ARGUMENTS}")
     lines = (tmp_path / "accounts.rank0.jsonl").read_text().splitlines()
+    (tmp_path / "accounts.rank1.jsonl").write_text("left by a second process\n")
     evaluate("vanilla_internvl", f"pretrained={untrained}/vico,record_dir={tmp_path},device=cpu")
     assert len((tmp_path / "accounts.rank0.jsonl").read_text().splitlines()) == len(lines)
-    assert {account["compressed_tiles"] for account in side_file(tmp_path).values()} == {0}
+    assert {account["compressed_tiles"] for account in side_file(tmp_path).values()} == {0}  # of rank 0, the only file
 
 
 def test_compressed_internvl_takes_a_combination(untrained, evaluate, tmp_path):
@@ -140,6 +147,28 @@ def test_wrong_model_arguments_are_errors(evaluate, model, arguments, message):
         evaluate(model, arguments)
 
 
+def test_each_of_several_processes_takes_a_gpu_of_its_own(tmp_path, monkeypatch):
+    from vico_eval.adapters import lmms_models
+
+    class SecondOfTwo:
+        process_index, num_processes, device = 1, 2, "cuda:1"
+
+    asked = {}
+
+    def open_engine(arguments, **_):
+        asked.update(arguments)
+        raise ConfigError("seen")
+
+    monkeypatch.setattr(lmms_models, "Accelerator", SecondOfTwo)
+    monkeypatch.setattr(lmms_models, "open_engine", open_engine)
+    for device, expected in ((None, "cuda:1"), ("cuda", "cuda:1"), ("cpu", "cpu")):
+        with pytest.raises(ConfigError, match="seen"):
+            lmms_models.CompressedInternVL(pretrained="vico-tiny", device=device, record_dir=str(tmp_path))
+        assert asked["device"] == expected
+    with pytest.raises(ConfigError, match="2 processes and device_map"):
+        lmms_models.CompressedInternVL(pretrained="vico-tiny", device_map="auto", record_dir=str(tmp_path))
+
+
 def test_a_folder_that_cannot_be_written_is_an_error(untrained, evaluate, tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("in the way")
@@ -152,13 +181,13 @@ def test_two_processes_give_the_answers_of_one(untrained, evaluate, tmp_path):
     one = evaluate("vico_internvl", f"{arguments},record_dir={tmp_path / 'one'}")["samples"]
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     command = [
-        *(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"),
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"),
         *("-m", "lmms_eval", "--model", "vico_internvl"),
         *("--model_args", f"pretrained={untrained}/vico,absolute_threshold=0.26,record_dir={tmp_path / 'two'}"),
         *("--tasks", ",".join(TASKS), "--include_path", str(tasks_dir()), "--limit", str(LIMIT), "--batch_size", "2"),
         *("--log_samples", "--output_path", str(tmp_path / "two")),
     ]
-    process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=400)
     files = list((tmp_path / "two").rglob("*_samples_*.jsonl"))
     assert len(files) == len(TASKS), process.stderr[-3000:]
     two = {file.stem.split("_samples_")[1]: read_lines(file) for file in files}
@@ -201,6 +230,11 @@ def test_an_unreadable_document_stops_the_run_by_name(untrained, tmp_path):
     model = make_model(untrained, tmp_path, missing)
     with pytest.raises(DocumentError, match=r"broken/test/0.*missing.png"):
         model.generate_until([instance(missing, {"max_new_tokens": 4, "until": ["\n\n"]})])
+    # lmms-eval catches errors; only an exit status reaches the launcher of several processes.
+    model._world_size = 2
+    with pytest.raises(SystemExit) as ended:
+        model.generate_until([instance(missing, {"max_new_tokens": 4, "until": ["\n\n"]})])
+    assert ended.value.code == 1
 
 
 def test_generation_arguments_are_honoured_and_left_as_they_were(untrained, tmp_path):

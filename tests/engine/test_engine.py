@@ -9,7 +9,15 @@ from PIL import Image
 
 from vico_eval.engine.engine import Engine
 from vico_eval.engine.loading import Model, load, open_engine
-from vico_eval.engine.requests import GenerationSettings, ImageInput, Message, Request, Text, VideoInput
+from vico_eval.engine.requests import (
+    DeferredRequest,
+    GenerationSettings,
+    ImageInput,
+    Message,
+    Request,
+    Text,
+    VideoInput,
+)
 from vico_eval.errors import CheckpointError, ConfigError, DocumentError
 from vico_eval.methods.registry import method_names
 
@@ -156,6 +164,47 @@ def test_sampling_repeats_itself_and_beams_run(untrained, requests):
     assert engine.answer([request(2, ImageInput(picture(4, 3, seed=2)), settings=beams)])[0].account.generated_tokens
 
 
+def test_deferred_requests_are_made_when_their_turn_comes(untrained):
+    # lmms-eval hands over whole benchmarks at once; their open pictures would take tens of GB.
+    engine = make_engine(untrained, "vanilla")
+    made, made_at_answer = [], []
+
+    def deferred(number):
+        def load():
+            made.append(number)
+            return request(number, ImageInput(picture(1, 1, seed=number)))
+
+        return DeferredRequest(f"mixed/test/{number}", SHORT, load)
+
+    answers = engine.answer([deferred(number) for number in range(20)], lambda _: made_at_answer.append(len(made)))
+    assert [answer.key for answer in answers] == [f"mixed/test/{number}" for number in range(20)]
+    assert sorted(made) == list(range(20))
+    assert made_at_answer[0] <= 5
+    assert answers[3] == engine.answer([request(3, ImageInput(picture(1, 1, seed=3)))])[0]
+
+
+def test_a_repeated_document_is_sampled_anew(untrained):
+    # Benchmarks that count passes among many answers ask the same request several times.
+    engine = make_engine(untrained, "vanilla")
+    sampled = GenerationSettings(max_new_tokens=6, do_sample=True, temperature=2.0)
+    one = request(1, ImageInput(picture(1, 1, seed=1)), settings=sampled)
+    answers = [answer.text for answer in engine.answer([one] * 4)]
+    assert len(set(answers)) > 1
+    assert [answer.text for answer in engine.answer([one] * 4)] == answers
+
+
+def test_decoding_is_cached_whatever_the_checkpoint_says(untrained, requests):
+    engine = make_engine(untrained, "vanilla")
+    engine.model.language_model.generation_config.use_cache = False
+    lengths = []
+    handle = engine.model.language_model.model.layers[0].register_forward_pre_hook(
+        lambda _, args: lengths.append(args[0].shape[1])
+    )
+    account = engine.answer([requests[1]])[0].account
+    handle.remove()
+    assert lengths == [account.visual_tokens + account.text_tokens] + [1] * (account.generated_tokens - 1)
+
+
 def test_a_failing_batch_is_run_again_one_by_one(untrained, requests):
     engine = make_engine(untrained, "vanilla", batch_size=5)
     expected = engine.answer(requests)
@@ -186,6 +235,13 @@ def test_a_document_that_fails_twice_is_named(untrained, requests):
     with pytest.raises(DocumentError, match=r"document mixed/test/2 failed twice.*too long for me"):
         engine.answer(requests[:4])  # the longest of these four is number 2
     handle.remove()
+
+
+def test_a_prompt_beyond_the_decoders_positions_is_named(untrained, requests):
+    engine = make_engine(untrained, "vanilla", batch_size=2)
+    engine.model.config.text_config.max_position_embeddings = 100
+    with pytest.raises(DocumentError, match=r"mixed/test/2 failed twice.*prompt has 246 tokens and the decoder 100"):
+        engine.answer([requests[0], requests[2]])
 
 
 def test_an_unreadable_image_names_its_document(untrained, tmp_path):

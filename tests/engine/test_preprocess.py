@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from vico_eval.engine.preprocess import Preprocessor, PreprocessSettings, prepare_ahead
 from vico_eval.engine.requests import GenerationSettings, ImageInput, Message, Request, Text, VideoInput
-from vico_eval.engine.tile_limits import tile_limit
+from vico_eval.engine.tile_limits import tile_limit, total_tile_limit
 from vico_eval.errors import ConfigError, DocumentError, MediaError
 from vico_eval.internvl.config import VicoInternVLConfig
 from vico_eval.internvl.prompts import THINKING_SYSTEM_MESSAGE, build_prompt, expand_images
@@ -144,6 +144,12 @@ def test_images_share_a_total(make, num_images, expected):
     # 24 tiles in all: 24, 12, 4, 1 and 0 each, at least 1 and at most 12. A 4x3 picture uses whatever it may.
     prepared = make(total_max_tiles=24, use_thumbnail=False)(ask(*[image(4, 3)] * num_images, "?"))
     assert np.bincount(prepared.tile_image).tolist() == [expected] * num_images
+
+
+def test_the_requests_total_wins(make):
+    request = ask(image(4, 3), image(4, 3), "?", total_max_tiles=8)
+    prepared = make(total_max_tiles=24, use_thumbnail=False)(request)
+    assert np.bincount(prepared.tile_image).tolist() == [4, 4]
 
 
 @pytest.mark.parametrize("words", ["<image>", "<IMG_CONTEXT>", "<img>", "</img>", SLOT, "<|im_end|>", "<|im_start|>"])
@@ -294,3 +300,9 @@ def test_generation_settings_travel_along(make):
 def test_tile_limits(task, limit):
     assert tile_limit(task) == limit
     assert tile_limit(task, 3) == 3
+
+
+def test_total_tile_limits():
+    assert total_tile_limit("blink_jigsaw") == 64
+    assert total_tile_limit("MMIU") == 12
+    assert total_tile_limit("mmiu", 20) == 20

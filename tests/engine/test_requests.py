@@ -128,5 +128,7 @@ def test_what_a_message_may_hold():
         Request("", (user(),))
     with pytest.raises(ConfigError, match="max_tiles=0"):
         Request("a/b/0", (user(),), max_tiles=0)
+    with pytest.raises(ConfigError, match="total_max_tiles='all'"):
+        Request("a/b/0", (user(),), total_max_tiles="all")
     with pytest.raises(ConfigError, match=r"from 3.0 s to 2.0 s"):
         VideoInput("a.mp4", start_s=3.0, end_s=2.0)

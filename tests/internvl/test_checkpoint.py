@@ -60,7 +60,7 @@ class TestLoading:
 
     def test_a_device_map_never_cuts_through_a_layer(self, flash):
         kept_whole = set(load_model(find_checkpoint(str(flash.folder)))._no_split_modules)
-        assert {"InternVLVisionLayer", "Qwen3DecoderLayer"} <= kept_whole
+        assert {"InternVLVisionLayer", "Qwen3DecoderLayer", "HighConnector", "LowConnector", "Router"} <= kept_whole
 
     @pytest.mark.parametrize("attention", ["sdpa", "eager"])
     def test_attention_of_encoder_and_decoder(self, flash, layouts, pixels, expected, attention):

@@ -90,9 +90,11 @@ def test_pope_is_the_mean_of_three_f1_scores(tmp_path):
 def test_tables_have_the_papers_columns():
     paper = ["DocVQA", "ChartQA", "InfoVQA", "TextVQA", "OCRBench", "AI2D", "MMStar", "BLINK"]
     assert [benchmark.title for benchmark in TABLES["vico-3"].benchmarks] == paper
+    general = ["OCRBench", "ChartQA", "TextVQA", "MMStar", "POPE", "MME", "RealWorldQA"]
+    assert [benchmark.title for benchmark in TABLES["vico-1"].benchmarks] == general
     assert len(TABLES["tiny"].benchmarks) == 9
 
 
 def test_an_unknown_table_lists_the_known_ones():
-    with pytest.raises(ReportError, match="no table `vico-4`; expected one of vico-3, tiny"):
+    with pytest.raises(ReportError, match="no table `vico-4`; expected one of vico-1, vico-3, tiny"):
         table_spec("vico-4")

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
@@ -23,9 +25,17 @@ from vico_eval.adapters.run_folder import RunFolder, run_record
 from vico_eval.engine.account import TokenAccount
 from vico_eval.engine.engine import Answer
 from vico_eval.engine.loading import open_engine
-from vico_eval.engine.requests import GenerationSettings, ImageInput, Message, Request, Text, VideoInput
-from vico_eval.engine.tile_limits import tile_limit
-from vico_eval.errors import ConfigError
+from vico_eval.engine.requests import (
+    DeferredRequest,
+    GenerationSettings,
+    ImageInput,
+    Message,
+    Request,
+    Text,
+    VideoInput,
+)
+from vico_eval.engine.tile_limits import tile_limit, total_tile_limit
+from vico_eval.errors import ConfigError, UserError
 from vico_eval.methods.registry import method_names
 from vico_eval.paths import models_dir
 
@@ -80,14 +90,20 @@ class CompressedInternVL(lmms):  # type: ignore[misc]
         self.accelerator = Accelerator()
         self._rank = self.accelerator.process_index
         self._world_size = self.accelerator.num_processes
-        if device is None and self._world_size > 1:
-            device = str(self.accelerator.device)
+        if self._world_size > 1:
+            if arguments.get("device_map") is not None:
+                raise ConfigError(
+                    f"got {self._world_size} processes and device_map, which gives one model several GPUs; expected "
+                    "one of the two. With device_map start one process: python -m lmms_eval ..."
+                )
+            if device in (None, "cuda"):
+                device = str(self.accelerator.device)
         opened = open_engine(
             {**arguments, "batch_size": int(batch_size), "device": device}, show_progress=self._rank == 0
         )
         self._engine = opened.engine
-        self._max_tiles = opened.settings.max_tiles
-        self._thinking = opened.settings.thinking
+        self._settings = opened.settings
+        self._documents = threading.Lock()
         record = run_record(
             opened, title=_title(opened.method.name), harness="lmms-eval", num_processes=self._world_size
         )
@@ -102,12 +118,24 @@ class CompressedInternVL(lmms):  # type: ignore[misc]
         return self._engine.model.decoder_device
 
     def generate_until(self, requests: list[Instance]) -> list[GenerationResult]:
-        """Answers in the order of `requests`, each with its account."""
+        """Answers in the order of `requests`, each with its account.
+
+        Raises:
+            UserError: a document that can't be answered, named.
+            SystemExit: the same where there are several processes. lmms-eval would catch the error and end this process
+                with 0, and the others would wait for it for hours; one that ends with 1 has its launcher stop them.
+        """
 
         def keep(answer: Answer) -> None:
             self._run.add(answer.key, answer.account)
 
-        answers = self._engine.answer([self._request(instance) for instance in requests], on_answer=keep)
+        try:
+            answers = self._engine.answer([self._request(instance) for instance in requests], on_answer=keep)
+        except UserError as error:
+            if self._world_size == 1:
+                raise
+            logger.error(f"{error} All processes of this run are stopped.")
+            sys.exit(1)
         return [GenerationResult(answer.text, AccountedTokens(answer.account)) for answer in answers]
 
     def generate_until_multi_round(self, requests: list[Instance]) -> list[str]:
@@ -118,17 +146,26 @@ class CompressedInternVL(lmms):  # type: ignore[misc]
         """Not offered: all benchmarks of the tables generate."""
         raise ConfigError("this model generates answers and scores none; choose tasks of type generate_until.")
 
-    def _request(self, instance: Instance) -> Request:
+    def _request(self, instance: Instance) -> DeferredRequest:
         _, doc_to_messages, gen_kwargs, doc_id, task, split = instance.args
-        messages = ChatMessages(messages=doc_to_messages(self.task_dict[task][split][doc_id])).messages
-        return Request(
-            key=f"{task}/{split}/{doc_id}",
-            messages=tuple(Message(message.role, tuple(map(_part, message.content))) for message in messages),
-            generation=GenerationSettings.from_gen_kwargs(
-                {name: value for name, value in gen_kwargs.items() if name != "until" or not self._thinking}
-            ),
-            max_tiles=tile_limit(task, self._max_tiles),
+        key = f"{task}/{split}/{doc_id}"
+        generation = GenerationSettings.from_gen_kwargs(
+            {name: value for name, value in gen_kwargs.items() if name != "until" or not self._settings.thinking}
         )
+
+        def load() -> Request:
+            # Looking at a document decodes its pictures. One at a time: tasks need not be safe in threads.
+            with self._documents:
+                messages = ChatMessages(messages=doc_to_messages(self.task_dict[task][split][doc_id])).messages
+            return Request(
+                key=key,
+                messages=tuple(Message(message.role, tuple(map(_part, message.content))) for message in messages),
+                generation=generation,
+                max_tiles=tile_limit(task, self._settings.max_tiles),
+                total_max_tiles=total_tile_limit(task, self._settings.total_max_tiles),
+            )
+
+        return DeferredRequest(key, generation, load)
 
     def _run_path(self, record_dir: str | None, method: str) -> Path:
         if record_dir is not None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 import sys
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -40,6 +41,8 @@ class RunFolder:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             mode = "a" if self._continues() else "w"
+            if mode == "w" and rank == 0:
+                self._drop_accounts_of_others()
             self._file: IO[str] = (folder / f"accounts.rank{rank}.jsonl").open(mode, encoding="utf-8")
             if self._file.tell():
                 self._file.write("\n")  # a run that was killed may have left half a line
@@ -47,6 +50,13 @@ class RunFolder:
             raise OutputError(
                 f"the run's folder {folder} can't be written: {error}. Pass another record_dir."
             ) from error
+
+    def _drop_accounts_of_others(self) -> None:
+        """Accounts of an earlier run that had more processes; those of this run's processes are theirs to empty."""
+        for file in self.folder.glob("accounts.rank*.jsonl"):
+            rank = file.name.removeprefix("accounts.rank").removesuffix(".jsonl")
+            if rank.isdigit() and int(rank) >= self._record["num_processes"]:
+                file.unlink()
 
     def write_record(self) -> None:
         """`record.json`, by the first process only, after every process has looked at the one before."""
@@ -111,8 +121,10 @@ def _identity(checkpoint: Checkpoint) -> dict[str, str]:
 def _command() -> list[str]:
     """What was typed, as `python -m lmms_eval ...`, with paths that mean the same on another machine."""
     program = Path(sys.argv[0])
-    module = program.parent.name if program.name == "__main__.py" else program.name
-    return ["python", "-m", module, *map(_from_here, sys.argv[1:])]
+    module = program.parent.name if program.name == "__main__.py" else program.name.replace("-", "_")
+    # lmms-eval takes hub tokens as arguments, and records are meant to be shown.
+    arguments = (re.sub(r"(token=)[^,]+", r"\1***", argument) for argument in sys.argv[1:])
+    return ["python", "-m", module, *map(_from_here, arguments)]
 
 
 def _from_here(text: str) -> str:

@@ -6,8 +6,9 @@ route each request on its own, generate for a left-padded batch of prompts.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from itertools import islice
 from typing import Any
@@ -20,7 +21,7 @@ from transformers import PreTrainedTokenizerBase, StoppingCriteriaList, StopStri
 
 from vico_eval.engine.account import TokenAccount
 from vico_eval.engine.preprocess import Prepared, Preprocessor, prepare_ahead
-from vico_eval.engine.requests import GenerationSettings, Request
+from vico_eval.engine.requests import DeferredRequest, GenerationSettings, Request
 from vico_eval.errors import DocumentError
 from vico_eval.internvl.modeling import VicoInternVL
 from vico_eval.internvl.tiling import normalise
@@ -30,8 +31,8 @@ from vico_eval.methods.registry import Method
 VISION_TILES = 64
 """Tiles that go through the vision encoder at once; bounds its memory, not the batch."""
 
-WINDOW = 8
-"""Batches whose requests are sorted by length together: less padding, and memory stays bounded."""
+WINDOW = 4
+"""Batches whose requests are sorted by length together, for less padding; the next window is read meanwhile."""
 
 # What a model, a tokenizer or a decoder can raise for one bad document (out of memory is a RuntimeError).
 FAILURES = (RuntimeError, ValueError, IndexError, KeyError, TypeError, AssertionError, OSError)
@@ -83,14 +84,16 @@ class Engine:
         self._stop_ids = self._find_stop_ids()
         self._pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self._stop_ids[0]
 
-    def answer(self, requests: Sequence[Request], on_answer: Callable[[Answer], None] | None = None) -> list[Answer]:
+    def answer(
+        self, requests: Sequence[Request | DeferredRequest], on_answer: Callable[[Answer], None] | None = None
+    ) -> list[Answer]:
         """Answers in the order of `requests`.
 
         Requests with the same generation settings share batches. A batch that fails is run again document by document;
         a document that fails twice ends the run.
 
         Args:
-            requests: any number; images are opened shortly before they are needed.
+            requests: any number; deferred ones are made, and images opened, shortly before they are needed.
             on_answer: called with each answer as soon as it is there.
 
         Raises:
@@ -109,12 +112,13 @@ class Engine:
                     progress.update(len(batch))
         return [answer for answer in answers if answer is not None]
 
-    def _batches(self, requests: Sequence[Request], numbers: Sequence[int]) -> Iterator[list[tuple[int, Prepared]]]:
+    def _batches(
+        self, requests: Sequence[Request | DeferredRequest], numbers: Sequence[int]
+    ) -> Iterator[list[tuple[int, Prepared]]]:
         """Batches of (number of the request, prepared request), of similar lengths where there is a choice."""
-        ahead = prepare_ahead(self.preprocessor, requests, ahead=2 * self.batch_size + 2)
-        numbered = zip(numbers, ahead, strict=True)
         # Sorting makes no batch of one better, and a window would only hold tiles in memory.
         window = self.batch_size * (WINDOW if self.batch_size > 1 else 1)
+        numbered = zip(numbers, prepare_ahead(self.preprocessor, requests, ahead=window + 3), strict=True)
         while entries := list(islice(numbered, window)):
             entries.sort(key=lambda entry: (len(entry[1].tiles), len(entry[1].text_ids)))
             for start in range(0, len(entries), self.batch_size):
@@ -142,8 +146,18 @@ class Engine:
         routed = self._route(batch)
         for entry in routed:
             entry.input_ids = self.preprocessor.prompt_ids(entry.prepared, entry.counts)
+            self._check_length(len(entry.input_ids))
         generated = self._generate(routed, settings)
         return [self._finish(entry, tokens, settings) for entry, tokens in zip(routed, generated, strict=True)]
+
+    def _check_length(self, length: int) -> None:
+        limit = self.model.config.text_config.max_position_embeddings
+        # Beyond it a decoder answers with noise, or (dynamic NTK) by the longest prompt that it has seen so far.
+        if length > limit:
+            raise ValueError(
+                f"its prompt has {length} tokens and the decoder {limit} positions; lower max_tiles, "
+                "total_max_tiles or num_frames"
+            )
 
     def _route(self, batch: Sequence[Prepared]) -> list[_Routed]:
         """Encode all tiles of the batch together, then decide request by request."""
@@ -226,6 +240,7 @@ class Engine:
             "do_sample": settings.do_sample,
             "num_beams": settings.num_beams,
             "repetition_penalty": settings.repetition_penalty,
+            "use_cache": True,  # some released decoders are saved with their training setting, False
             "eos_token_id": self._stop_ids,
             "pad_token_id": self._pad_id,
         }
@@ -276,10 +291,17 @@ class Engine:
         return found
 
 
-def _by_generation(requests: Sequence[Request]) -> dict[GenerationSettings, list[int]]:
+def _by_generation(requests: Sequence[Request | DeferredRequest]) -> dict[GenerationSettings, list[int]]:
+    """Numbers of the requests by how they are answered. A request that is repeated is sampled anew each time."""
     groups: dict[GenerationSettings, list[int]] = {}
+    draws: Counter[tuple[str, GenerationSettings]] = Counter()
     for number, request in enumerate(requests):
-        groups.setdefault(request.generation, []).append(number)
+        settings = request.generation
+        if settings.do_sample:
+            draw = draws[request.key, settings]
+            draws[request.key, settings] += 1
+            settings = replace(settings, seed=(settings.seed or 0) + draw)
+        groups.setdefault(settings, []).append(number)
     return groups
 
 

@@ -51,7 +51,7 @@ class EngineSettings:
     """Tiles of an image, thumbnail not counted; by default the benchmark's limit, else the checkpoint's."""
 
     total_max_tiles: int | None = None
-    """Tiles that the images of one document share."""
+    """Tiles that the images of one document share; by default the benchmark's limit."""
 
     num_frames: int | None = None
     """Frames of a video, one tile each; by default the checkpoint's, 64 in every released one."""

@@ -13,12 +13,20 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from vico_eval.engine.media import load_image, read_frames
-from vico_eval.engine.requests import GenerationSettings, ImageInput, Message, Request, Text, VideoInput
+from vico_eval.engine.requests import (
+    DeferredRequest,
+    GenerationSettings,
+    ImageInput,
+    Message,
+    Request,
+    Text,
+    VideoInput,
+)
 from vico_eval.errors import ConfigError, DocumentError
 from vico_eval.internvl.prompts import IMAGE_END, IMAGE_START, IMAGE_TOKEN, THINKING_SYSTEM_MESSAGE, get_template
 from vico_eval.internvl.tiling import tile_image
@@ -30,6 +38,8 @@ if TYPE_CHECKING:
 
     from vico_eval.internvl.config import VicoInternVLConfig
     from vico_eval.methods.parts import TilingPart
+
+AnyRequest = TypeVar("AnyRequest", bound=Request | DeferredRequest)
 
 # Stands for an image in a prepared text. Both tokens are control tokens that no user text can contain (`_defuse`).
 _SLOT = IMAGE_START + IMAGE_END
@@ -50,7 +60,8 @@ class PreprocessSettings:
     use_thumbnail: bool = True
 
     total_max_tiles: int | None = None
-    """Tiles that the images of one request share, as in VLMEvalKit: each gets total // images, at least 1."""
+    """Tiles that the images of one request share, where the request names no total: each gets total // images, at
+    least 1, as in VLMEvalKit. None is no limit."""
 
     num_frames: int = 64
     """Frames of a video, one tile each."""
@@ -150,12 +161,14 @@ class Preprocessor:
         longest_first = sorted((token for token in control if len(token) > 1), key=lambda token: (-len(token), token))
         self._control = re.compile("|".join(map(re.escape, longest_first)))
 
-    def __call__(self, request: Request) -> Prepared:
-        """Reads, tiles and tokenises what a request holds.
+    def __call__(self, request: Request | DeferredRequest) -> Prepared:
+        """Reads, tiles and tokenises what a request holds; a deferred one is made first.
 
         Raises:
             MediaError: an image or a video can't be read.
         """
+        if isinstance(request, DeferredRequest):
+            request = request.load()
         parts = [part for message in request.messages for part in message.content]
         num_images = sum(isinstance(part, ImageInput) for part in parts)
         image_tiles, frames_of = self._tiles(parts, request, num_images)
@@ -206,8 +219,9 @@ class Preprocessor:
         """Tiles of each image and frame in order, and the number of frames of each video."""
         settings = self.settings
         max_tiles = request.max_tiles or settings.max_tiles
-        if settings.total_max_tiles is not None and num_images:
-            max_tiles = max(1, min(max_tiles, settings.total_max_tiles // num_images))
+        total_max_tiles = request.total_max_tiles or settings.total_max_tiles
+        if total_max_tiles is not None and num_images:
+            max_tiles = max(1, min(max_tiles, total_max_tiles // num_images))
         size = settings.tile_size
         cutting = TilingSettings(
             tile_size=size,
@@ -282,7 +296,11 @@ def tile_by_ratio(image: Image.Image, settings: TilingSettings) -> np.ndarray:
 
 
 def prepare_ahead(
-    prepare: Callable[[Request], Prepared], requests: Iterable[Request], *, workers: int = 2, ahead: int | None = None
+    prepare: Callable[[AnyRequest], Prepared],
+    requests: Iterable[AnyRequest],
+    *,
+    workers: int = 2,
+    ahead: int | None = None,
 ) -> Iterator[Prepared]:
     """Prepared requests in their order, with threads reading ahead of whoever consumes them.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -163,6 +163,9 @@ class Request:
     max_tiles: int | None = None
     """Tiles an image may have, thumbnail not counted; None takes the engine's."""
 
+    total_max_tiles: int | None = None
+    """Tiles that its images share: each may have total // images, at least 1; None takes the engine's."""
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "messages", tuple(self.messages))
         if not self.key:
@@ -173,10 +176,22 @@ class Request:
                 f"Request {self.key} has messages of {', '.join(roles) or 'nobody'}; expected an optional system "
                 "message first and a user's message last."
             )
-        if self.max_tiles is not None and not (_is_int(self.max_tiles) and self.max_tiles >= 1):
-            raise ConfigError(
-                f"Request {self.key} has max_tiles={self.max_tiles!r}; expected a whole number from 1 up."
-            )
+        for name in ("max_tiles", "total_max_tiles"):
+            value = getattr(self, name)
+            if value is not None and not (_is_int(value) and value >= 1):
+                raise ConfigError(f"Request {self.key} has {name}={value!r}; expected a whole number from 1 up.")
+
+
+@dataclass(frozen=True, eq=False)
+class DeferredRequest:
+    """A request that is made when its turn comes: the open pictures of a whole benchmark do not fit into memory."""
+
+    key: str
+
+    generation: GenerationSettings
+
+    load: Callable[[], Request]
+    """The request itself, of the same key and generation. Called once, in a thread."""
 
 
 def _stop_strings(until: str | Sequence[str] | None) -> tuple[str, ...]:

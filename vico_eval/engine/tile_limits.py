@@ -1,14 +1,13 @@
-"""How many tiles InternVL's authors give an image, by benchmark.
+"""How many tiles InternVL's authors give an image, and the images of a document together, by benchmark.
 
 Source: the evaluation scripts of InternVL 2.5 and its settings in VLMEvalKit. The thumbnail is not counted.
 """
 
 from __future__ import annotations
 
-DEFAULT_MAX_TILES = 6
+from collections.abc import Mapping
 
-TOTAL_MAX_TILES = 64
-"""What VLMEvalKit lets the images of one request share."""
+DEFAULT_MAX_TILES = 6
 
 TASK_MAX_TILES: dict[str, int | None] = {
     "chartqa": 12,
@@ -20,6 +19,12 @@ TASK_MAX_TILES: dict[str, int | None] = {
 }
 """By the first words of a task's name: `docvqa` also means `docvqa_val`. None leaves it to the checkpoint."""
 
+DEFAULT_TOTAL_MAX_TILES = 64
+"""What VLMEvalKit lets the images of one document share."""
+
+TASK_TOTAL_MAX_TILES: dict[str, int | None] = {"mmiu": 12}
+"""As in InternVL's own evaluation script; by the first words of a task's name."""
+
 
 def tile_limit(task: str, override: int | None = None) -> int | None:
     """Tiles an image of this task may have, or None for as many as the checkpoint says.
@@ -28,10 +33,17 @@ def tile_limit(task: str, override: int | None = None) -> int | None:
         task: its name in lmms-eval or VLMEvalKit, in any case of letters.
         override: the user's own limit, for every task.
     """
-    if override is not None:
-        return override
+    return override if override is not None else _limit(task, TASK_MAX_TILES, DEFAULT_MAX_TILES)
+
+
+def total_tile_limit(task: str, override: int | None = None) -> int | None:
+    """Tiles that the images of one document of this task share; arguments as in `tile_limit`."""
+    return override if override is not None else _limit(task, TASK_TOTAL_MAX_TILES, DEFAULT_TOTAL_MAX_TILES)
+
+
+def _limit(task: str, limits: Mapping[str, int | None], default: int) -> int | None:
     name = task.lower()
-    for prefix, limit in TASK_MAX_TILES.items():
+    for prefix, limit in limits.items():
         if name == prefix or name.startswith(f"{prefix}_"):
             return limit
-    return DEFAULT_MAX_TILES
+    return default

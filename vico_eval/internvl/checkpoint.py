@@ -6,6 +6,7 @@ an error that names it.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -27,8 +28,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from vico_eval.errors import CheckpointError, ConfigError
 from vico_eval.internvl.config import VicoInternVLConfig, from_checkpoint_config
-from vico_eval.internvl.modeling import VicoInternVL
-from vico_eval.internvl.weight_names import expert_problems
+from vico_eval.internvl.modeling import FlashParts, VicoInternVL
+from vico_eval.internvl.weight_names import expert_problems, our_name
 from vico_eval.paths import models_dir
 
 INDEX = "model.safetensors.index.json"
@@ -38,6 +39,7 @@ HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 ATTENTION = ("sdpa", "eager", "flash_attention_2", "flash_attention_3", "flex_attention")
 DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "tokenizer.model")
+FLASH_PACKAGES = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_interface"}
 MAX_NAMED = 8
 HASHED_BYTES = 4 << 20
 
@@ -83,22 +85,26 @@ def find_checkpoint(pretrained: str) -> Checkpoint:
         CheckpointError: no such folder, no network for a hub id, half a checkpoint, or another architecture.
     """
     folder = _locate(pretrained)
-    config_file = folder / "config.json"
-    if not config_file.is_file():
+    _read_config(folder, frozenset())  # before a word about weights: a folder of another kind has none of ours
+    weights = _weights(folder)
+    return Checkpoint(name=pretrained, folder=folder, config=_read_config(folder, frozenset(weights)), weights=weights)
+
+
+def _read_config(folder: Path, tensor_names: frozenset[str]) -> VicoInternVLConfig:
+    file = folder / "config.json"
+    if not file.is_file():
         raise CheckpointError(
             f"{folder} is no checkpoint: it holds no config.json. Expected config.json, tokenizer files and "
             f"{SINGLE} (or {INDEX} and its shards)."
         )
     try:
-        values = json.loads(config_file.read_text(encoding="utf-8"))
+        values = json.loads(file.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{config_file} can't be read as JSON: {error}. Download it again.") from error
-    weights = _weights(folder)
+        raise CheckpointError(f"{file} can't be read as JSON: {error}. Download it again.") from error
     try:
-        config = from_checkpoint_config(values, frozenset(weights))
+        return from_checkpoint_config(values, tensor_names)
     except (AttributeError, KeyError, TypeError, ValueError, StrictDataclassError) as error:
-        raise CheckpointError(f"{config_file} is no complete configuration: {error!r}. Download it again.") from error
-    return Checkpoint(name=pretrained, folder=folder, config=config, weights=weights)
+        raise CheckpointError(f"{file} is no complete configuration: {error!r}. Download it again.") from error
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
@@ -157,8 +163,7 @@ def load_model(
         raise ConfigError("got both device and device_map; give one: device_map places the parts itself.")
     check_device(device)
     _check_device_map(device_map)
-    if attn_implementation not in ATTENTION:
-        raise ConfigError(f"unknown attn_implementation {attn_implementation!r}; known: {', '.join(ATTENTION)}.")
+    _check_attention(attn_implementation, is_on_cpu=device_map is None and torch.device(device or "cpu").type == "cpu")
     _refuse_wrong_experts(checkpoint)
     try:
         loaded: Any = VicoInternVL.from_pretrained(
@@ -172,7 +177,7 @@ def load_model(
             output_loading_info=True,
             local_files_only=True,
         )
-    except ImportError as error:  # flash-attn asked for and not installed
+    except ImportError as error:  # flash-attn is there and can't be loaded
         raise ConfigError(f"attn_implementation={attn_implementation!r} can't be used here: {error}") from error
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
@@ -181,11 +186,25 @@ def load_model(
     model: VicoInternVL = loaded[0]
     _refuse_wrong_weights(checkpoint, loaded[1])
     if donor is not None:
-        _adopt(model, donor, dtype=dtype, attn_implementation=attn_implementation)
+        _adopt(model, donor)
     if device is not None:
         model.to(torch.device(device))  # type: ignore[arg-type]
     model.eval()  # type: ignore[no-untyped-call]
     return model
+
+
+def _check_attention(name: str, *, is_on_cpu: bool) -> None:
+    if name not in ATTENTION:
+        raise ConfigError(f"unknown attn_implementation {name!r}; known: {', '.join(ATTENTION)}.")
+    package = FLASH_PACKAGES.get(name)
+    # Without the package transformers may download compiled kernels instead, which is code from the hub.
+    if package is not None and importlib.util.find_spec(package) is None:
+        raise ConfigError(
+            f"attn_implementation={name!r} can't be used here: {package} is not installed. Install it "
+            "(pip install 'vico-eval[flash]'), or pass sdpa."
+        )
+    if package is not None and is_on_cpu:
+        raise ConfigError(f"attn_implementation={name!r} needs a GPU and the model is to run on the CPU; pass sdpa.")
 
 
 def check_device(device: str | None) -> None:
@@ -231,6 +250,8 @@ def _locate(pretrained: str) -> Path:
             f"({', '.join(known) or 'none is installed'})."
         )
     try:
+        # An architecture that is not supported is refused before gigabytes are on their way.
+        _read_config(Path(snapshot_download(pretrained, allow_patterns=["config.json"])), frozenset())
         return Path(snapshot_download(pretrained, allow_patterns=HUB_FILES))
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
         raise CheckpointError(
@@ -307,7 +328,18 @@ def _refuse_wrong_weights(checkpoint: Checkpoint, info: dict[str, Any]) -> None:
         )
 
 
-def _adopt(model: VicoInternVL, donor: Checkpoint, *, dtype: str, attn_implementation: str) -> None:
+def _read_part(checkpoint: Checkpoint, prefix: str) -> dict[str, torch.Tensor]:
+    """The weights of one module, by their names in it; nothing else is read."""
+    weights = {}
+    for name, file in checkpoint.weights.items():
+        ours = our_name(name)
+        if ours.startswith(prefix):
+            with safe_open(file, framework="pt") as opened:
+                weights[ours.removeprefix(prefix)] = opened.get_tensor(name)
+    return weights
+
+
+def _adopt(model: VicoInternVL, donor: Checkpoint) -> None:
     """Put the donor's low connector and routers into `model`."""
     if not donor.config.has_low_connector:
         raise CheckpointError(f"{donor.name!r} has no low connector to give; expected a ViCO (Flash) checkpoint.")
@@ -323,11 +355,16 @@ def _adopt(model: VicoInternVL, donor: Checkpoint, *, dtype: str, attn_implement
             raise CheckpointError(
                 f"the {what} of {donor.name!r} is {there}, expected {here}. Give the ViCO checkpoint of the same size."
             )
-    given = load_model(donor, dtype=dtype, attn_implementation=attn_implementation)
+    parts = FlashParts.build(theirs)._asdict()
     near = next(model.connector_high.parameters())
-    for part in ("connector_low", "router", "image_router"):
-        module = getattr(given, part)
-        setattr(model, part, module.to(device=near.device, dtype=near.dtype) if module is not None else None)
+    for name, part in parts.items():
+        if part is not None:
+            try:
+                part.load_state_dict(_read_part(donor, f"{name}."))
+            except RuntimeError as error:
+                raise CheckpointError(f"{name} of {donor.name!r} can't be used: {error}") from error
+            part.to(device=near.device, dtype=near.dtype)
+        setattr(model, name, part)
     for setting in (
         *("has_low_connector", "has_router", "has_image_router"),
         *("flash_relative_threshold", "flash_absolute_threshold", "image_absolute_threshold"),

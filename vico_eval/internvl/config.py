@@ -110,6 +110,11 @@ class VicoInternVLConfig(PreTrainedConfig):
         return self.tile_size // _side(self.vision_config.patch_size)
 
     @property
+    def high_block(self) -> int:
+        """Side of the square of vision tokens that becomes one visual token in the high connector."""
+        return round(1 / self.downsample_ratio)
+
+    @property
     def num_high_tokens(self) -> int:
         """Visual tokens of a tile at full length."""
         return int(self.vit_grid * self.downsample_ratio) ** 2

@@ -34,6 +34,25 @@ class VisualTokens(NamedTuple):
     """[tiles], int64: how many of them each tile takes."""
 
 
+class FlashParts(NamedTuple):
+    """What a ViCO (Flash) checkpoint has beyond InternVL; None where it has not."""
+
+    connector_low: LowConnector | None
+    router: Router | None
+    image_router: Router | None
+
+    @classmethod
+    def build(cls, config: VicoInternVLConfig) -> FlashParts:
+        """The parts that `config` names, with new weights."""
+        vision_width, decoder_width = config.vision_config.hidden_size, config.text_config.hidden_size
+        low = LowConnector(vision_width, decoder_width, 2 * config.high_block, config.ps_version)
+        return cls(
+            connector_low=low if config.has_low_connector else None,
+            router=Router(vision_width, config.router_num_heads) if config.has_router else None,
+            image_router=Router(vision_width, config.router_num_heads) if config.has_image_router else None,
+        )
+
+
 class VicoInternVL(PreTrainedModel):
     """InternVL whose tiles may take their full or a quarter of their visual tokens.
 
@@ -49,22 +68,20 @@ class VicoInternVL(PreTrainedModel):
     _supports_flash_attn_2 = True
     _supports_flex_attn = True
     supports_gradient_checkpointing = True
+    # Each adds or concatenates what its own layers made; a device map that cut through one would part the summands.
+    _no_split_modules = ["HighConnector", "LowConnector", "Router"]  # noqa: RUF012
     _keys_to_ignore_on_load_unexpected = [DEAD_ROUTER_WEIGHTS]  # noqa: RUF012
 
     def __init__(self, config: VicoInternVLConfig) -> None:
         super().__init__(config)
-        vision_width = config.vision_config.hidden_size
-        decoder_width = config.text_config.hidden_size
-        block = round(1 / config.downsample_ratio)
         self.vision_tower = InternVLVisionModel._from_config(config.vision_config)
-        self.connector_high = HighConnector(vision_width, decoder_width, block, config.ps_version)
-        self.connector_low = (
-            LowConnector(vision_width, decoder_width, 2 * block, config.ps_version)
-            if config.has_low_connector
-            else None
+        self.connector_high = HighConnector(
+            config.vision_config.hidden_size, config.text_config.hidden_size, config.high_block, config.ps_version
         )
-        self.router = Router(vision_width, config.router_num_heads) if config.has_router else None
-        self.image_router = Router(vision_width, config.router_num_heads) if config.has_image_router else None
+        parts = FlashParts.build(config)
+        self.connector_low = parts.connector_low
+        self.router = parts.router
+        self.image_router = parts.image_router
         self.language_model = AutoModelForCausalLM.from_config(config.text_config)
         self.post_init()  # type: ignore[no-untyped-call]
 
@@ -117,7 +134,9 @@ class VicoInternVL(PreTrainedModel):
         counts = torch.where(compressed, self.num_low_tokens, self.num_high_tokens)
         if self.connector_low is None or not bool(compressed.any()):
             return VisualTokens(self.connector_high(vit_tokens).flatten(0, 1), counts)
-        low = self.connector_low(vit_tokens[compressed]).flatten(0, 1)
+        # A connector borrowed from another checkpoint is in no device map, so nothing else moves its input.
+        near = self.connector_low.norm.weight.device
+        low = self.connector_low(vit_tokens[compressed].to(near)).flatten(0, 1)
         if bool(compressed.all()):
             return VisualTokens(low, counts)
         high = self.connector_high(vit_tokens[~compressed]).flatten(0, 1).to(low.device)

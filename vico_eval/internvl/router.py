@@ -94,7 +94,9 @@ class Router(nn.Module):
 
     def p_compress(self, vit_tokens: Tensor) -> Tensor:
         """Probability of "compress" per tile, [tiles], in the model's dtype."""
-        return torch.softmax(self(vit_tokens), dim=-1)[:, 0]
+        # A router borrowed from another checkpoint is in no device map, so nothing else moves its input.
+        logits: Tensor = self(vit_tokens.to(self.query.device))
+        return logits.softmax(dim=-1)[:, 0]
 
 
 def compress_tiles(p_compress: Tensor, relative: float | None, absolute: float) -> Tensor:

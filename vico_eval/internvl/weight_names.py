@@ -62,6 +62,13 @@ RENAMED: tuple[tuple[str, str], ...] = (
 )
 
 
+def our_name(name: str) -> str:
+    """A weight's name in this package, for a name of any layout; fused q, k, v keep theirs."""
+    for theirs, ours in RENAMED:
+        name = re.sub(theirs, ours, name, count=1)
+    return name
+
+
 def conversions() -> list[WeightRenaming | WeightConverter]:
     """What transformers has to do to a checkpoint's weights: renames first, then the fused q, k, v split in three."""
     split = WeightConverter(

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from vico_eval.errors import OutputError, ReportError
-from vico_eval.report.benchmarks import Benchmark, table_spec
+from vico_eval.report.benchmarks import Benchmark, TableSpec, table_spec
 from vico_eval.report.figures import draw_retention, write_figure
 from vico_eval.report.layout import Table, build_table, find_baseline
 from vico_eval.report.measurements import Measurements, measure
@@ -50,8 +50,9 @@ def write_report(
     Args:
         runs: each row's title (None: the run record's) and a run's folder, lmms-eval's --output_path. Runs of the same
             title make one row: its mean, with the spread over the runs.
-        table: `vico-3` or `tiny`.
-        out: where table3.csv, .tex, .md, retention.pdf, .png and provenance.json go; made if missing.
+        table: `vico-1`, `vico-3` or `tiny`.
+        out: where table3.csv, .tex, .md (table1.* for `vico-1`), retention.pdf, .png and provenance.json go; made if
+            missing.
         baseline: title or system of the row that counts as 100%; by default the row of the system `vanilla`.
         benchmarks: titles of the table's benchmarks to keep; by default all of them.
 
@@ -68,7 +69,7 @@ def write_report(
     built = build_table(measured, columns, systems, caption=spec.caption, baseline=base)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        return _write(built, measured, named, systems, out, label=f"tab:{spec.name}")
+        return _write(built, measured, named, systems, out, spec)
     except OSError as error:
         raise OutputError(f"The report can't be written to {out}: {error}. Choose another folder.") from error
 
@@ -79,7 +80,7 @@ def _write(
     named: Sequence[tuple[str, Run]],
     systems: Mapping[str, str],
     out: Path,
-    label: str,
+    spec: TableSpec,
 ) -> Report:
     figures: tuple[Path, ...] = ()
     try:
@@ -88,16 +89,16 @@ def _write(
         table = table.with_note(f"No picture: {error}")
     report = Report(
         table=table,
-        csv=out / "table3.csv",
-        latex=out / "table3.tex",
-        markdown=out / "table3.md",
+        csv=out / f"{spec.file_stem}.csv",
+        latex=out / f"{spec.file_stem}.tex",
+        markdown=out / f"{spec.file_stem}.md",
         provenance=out / "provenance.json",
         figures=figures,
     )
     places = [_relative(run.folder, out) for _, run in named]
     tidy = tidy_numbers(table, measured, systems, places)
     tidy.to_csv(report.csv, index=False, lineterminator="\n")
-    report.latex.write_text(to_latex(table, label), encoding="utf-8")
+    report.latex.write_text(to_latex(table, label=f"tab:{spec.name}"), encoding="utf-8")
     report.markdown.write_text(to_markdown(table), encoding="utf-8")
     provenance = json.dumps(_provenance(table, measured, named, out), indent=2, ensure_ascii=False, allow_nan=False)
     report.provenance.write_text(provenance + "\n", encoding="utf-8")

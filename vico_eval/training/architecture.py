@@ -15,7 +15,8 @@ from vico_eval.internvl.config import VicoInternVLConfig
 from vico_eval.internvl.modeling import VicoInternVL
 from vico_eval.training.recipe import ModelRecipe
 
-EMBEDDING_STD = 0.05
+POSITION_STD = 0.05
+DECODER_STD = 0.02
 
 
 def build_config(recipe: ModelRecipe, tokenizer: PreTrainedTokenizerBase) -> VicoInternVLConfig:
@@ -59,16 +60,18 @@ def build_config(recipe: ModelRecipe, tokenizer: PreTrainedTokenizerBase) -> Vic
 def build_model(config: VicoInternVLConfig, seed: int) -> VicoInternVL:
     """The small model with seeded random weights, float32.
 
-    Linear weights have a standard deviation of 1/sqrt(inputs): transformers' 0.02 suits models twenty times as wide.
+    The vision encoder's linear weights have a standard deviation of 1/sqrt(inputs), for which it learns the dense task
+    at once. The decoder's have transformers' 0.02: with more, what its layers write drowns the embeddings beneath.
     """
     torch.manual_seed(seed)
     model = VicoInternVL(config)
-    for module in model.modules():
+    for name, module in model.named_modules():
         if isinstance(module, nn.Linear):
-            nn.init.normal_(module.weight, std=module.in_features**-0.5)
-    nn.init.normal_(model.vision_tower.embeddings.position_embeddings, std=EMBEDDING_STD)
+            is_decoder = name.startswith(("language_model.", "connector_"))
+            nn.init.normal_(module.weight, std=DECODER_STD if is_decoder else module.in_features**-0.5)
+    nn.init.normal_(model.vision_tower.embeddings.position_embeddings, std=POSITION_STD)
     # The head is tied to the embedding, so this comes after the linear layers.
-    nn.init.normal_(model.get_input_embeddings().weight, std=EMBEDDING_STD)
+    nn.init.normal_(model.get_input_embeddings().weight, std=DECODER_STD)
     return model
 
 

@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from vico_eval.errors import CheckpointError
+from vico_eval.training.muon import Muon
 from vico_eval.training.processes import is_first, sum_gradients, sum_totals
 from vico_eval.training.recipe import Schedule
 
@@ -98,20 +99,20 @@ def fit(
     parameters = {
         f"{group.name}.{name}": parameter for group in groups for name, parameter in group.module.named_parameters()
     }
-    optimizer = torch.optim.AdamW(
-        [{"params": list(group.module.parameters()), "share": group.learning_rate_share} for group in groups],
-        betas=BETAS,
-        weight_decay=schedule.weight_decay,
-    )
+    optimizers = build_optimizers(groups, schedule)
     checkpoint = folder / f"{stage}.resume.safetensors"
-    start = _restore(checkpoint, parameters, optimizer) if resume and checkpoint.exists() else 0
+    start = _restore(checkpoint, parameters, optimizers) if resume and checkpoint.exists() else 0
     began = time.monotonic()
     totals: dict[str, float] = {}
     unlogged = 0
-    for step, own in zip(range(start, schedule.steps), parts(start), strict=True):
-        for group, settings in zip(groups, optimizer.param_groups, strict=True):
+    end = min(schedule.steps, schedule.stop_after or schedule.steps)
+    # Longer on the right: parts are made for the whole schedule.
+    for step, own in zip(range(start, end), parts(start), strict=False):
+        for group in groups:
             group.module.requires_grad_(step >= group.from_step)
-            settings["lr"] = learning_rate(schedule, step) * settings["share"]
+        for optimizer in optimizers:
+            for settings in optimizer.param_groups:
+                settings["lr"] = learning_rate(schedule, step) * settings["share"]
         for index, part in own:
             torch.manual_seed(zlib.crc32(f"{seed}/{stage}/{step}/{index}".encode()))
             losses = loss(step, part)
@@ -120,34 +121,58 @@ def fit(
                 totals[name] = totals.get(name, 0.0) + value.item() / schedule.num_parts
         sum_gradients([parameter for parameter in parameters.values() if parameter.requires_grad])
         nn.utils.clip_grad_norm_(list(parameters.values()), CLIP_NORM)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         done = step + 1
         unlogged += 1
-        if done % LOG_EVERY == 0 or done == schedule.steps:
+        if done % LOG_EVERY == 0 or done == end:
             means = {name: round(total / unlogged, 5) for name, total in sum_totals(totals).items()}
             totals.clear()
             unlogged = 0
             seconds = time.monotonic() - began
             write_log(folder, {"stage": stage, "step": done, **means, "seconds": round(seconds, 1)})
-            left = seconds / (done - start) * (schedule.steps - done)
+            left = seconds / (done - start) * (end - done)
             shown = "  ".join(f"{name} {mean:.4f}" for name, mean in means.items())
-            say(f"{stage} {done}/{schedule.steps}  {shown}  {left / 60:.1f} min left")
-        if done % schedule.save_every == 0 and done < schedule.steps and is_first():
-            _save(checkpoint, parameters, optimizer, done)
+            say(f"{stage} {done}/{end}  {shown}  {left / 60:.1f} min left")
+        if done % schedule.save_every == 0 and done < end and is_first():
+            _save(checkpoint, parameters, optimizers, done)
 
 
-def _save(path: Path, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer, step: int) -> None:
+def build_optimizers(groups: Sequence[ParameterGroup], schedule: Schedule) -> list[torch.optim.Optimizer]:
+    """AdamW, and Muon for the matrices inside decoder layers where the schedule says so."""
+    adamw, muon = [], []
+    for group in groups:
+        inner: list[nn.Parameter] = []
+        other: list[nn.Parameter] = []
+        for name, parameter in group.module.named_parameters():
+            is_inner = schedule.optimizer == "muon" and parameter.ndim == 2 and ".layers." in name
+            (inner if is_inner else other).append(parameter)
+        adamw.append({"params": other, "share": group.learning_rate_share})
+        if inner:
+            muon.append({"params": inner, "share": group.learning_rate_share})
+    optimizers: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(adamw, betas=BETAS, weight_decay=schedule.weight_decay)
+    ]
+    if muon:
+        optimizers.append(Muon(muon, weight_decay=schedule.weight_decay))
+    return optimizers
+
+
+def _save(
+    path: Path, parameters: Mapping[str, nn.Parameter], optimizers: Sequence[torch.optim.Optimizer], step: int
+) -> None:
     tensors = {f"weight/{name}": parameter.detach().clone() for name, parameter in parameters.items()}
     for name, parameter in parameters.items():
-        for key, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"{key}/{name}"] = value.clone()
+        for optimizer in optimizers:
+            for key, value in optimizer.state.get(parameter, {}).items():
+                tensors[f"{key}/{name}"] = value.clone()
     partial = path.with_suffix(".partial")
     save_file(tensors, partial, metadata={"step": str(step)})
     partial.replace(path)  # a kill while writing leaves the previous checkpoint
 
 
-def _restore(path: Path, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> int:
+def _restore(path: Path, parameters: Mapping[str, nn.Parameter], optimizers: Sequence[torch.optim.Optimizer]) -> int:
     with safe_open(path, framework="pt") as file:
         stored = {name: file.get_tensor(name) for name in file.keys()}
         step = int(file.metadata()["step"])
@@ -160,9 +185,11 @@ def _restore(path: Path, parameters: Mapping[str, nn.Parameter], optimizer: torc
     for name, parameter in parameters.items():
         with torch.no_grad():
             parameter.copy_(stored[f"weight/{name}"])
-        state: dict[str, Any] = {
-            key: stored[f"{key}/{name}"] for key in ("step", "exp_avg", "exp_avg_sq") if f"{key}/{name}" in stored
-        }
-        if state:
-            optimizer.state[parameter] = state
+    for optimizer in optimizers:
+        keys = ("momentum",) if isinstance(optimizer, Muon) else ("step", "exp_avg", "exp_avg_sq")
+        of_optimizer = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+        for name, parameter in parameters.items():
+            state: dict[str, Any] = {key: stored[f"{key}/{name}"] for key in keys if f"{key}/{name}" in stored}
+            if state and id(parameter) in of_optimizer:
+                optimizer.state[parameter] = state
     return step

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vico_eval.errors import ConfigError
 
-StageName = Literal["dense", "base", "warmup", "consistency", "router", "image_router", "calibration"]
+StageName = Literal["dense", "base", "finish", "warmup", "consistency", "router", "image_router", "calibration"]
 STAGES: tuple[StageName, ...] = get_args(StageName)
 """Every stage, in the order in which they run."""
 
@@ -53,10 +53,18 @@ class Schedule(_Closed):
     """Linear warm-up, then a cosine from `learning_rate` down to `final_share` of it."""
 
     steps: int = Field(ge=1)
+    """Length of the schedule."""
+
+    stop_after: int | None = Field(default=None, ge=1)
+    """Steps after which the stage ends although its schedule is longer; None for all of them."""
+
     learning_rate: float = Field(gt=0)
     warmup_steps: int = Field(default=30, ge=0)
     final_share: float = Field(default=0.05, ge=0, le=1)
     weight_decay: float = Field(default=0.01, ge=0)
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """`muon` takes Muon for the matrices inside decoder layers and AdamW for everything else."""
+
     num_parts: int = Field(default=3, ge=1)
     """Parts of a step's batch, each computed by one process."""
 
@@ -155,6 +163,11 @@ class Recipe(_Closed):
     model: ModelRecipe = ModelRecipe()
     dense: DenseRecipe
     base: BaseRecipe
+    """On several questions a picture, which makes the most of every picture."""
+
+    finish: BaseRecipe
+    """The base model's second half, usually on one question a picture: later turns can be answered by exclusion."""
+
     warmup: WarmupRecipe
     consistency: ConsistencyRecipe
     router: RouterRecipe

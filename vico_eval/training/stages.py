@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
@@ -76,10 +77,10 @@ def train_dense(run: Run) -> None:
     run.save(model, "dense")
 
 
-def train_base(run: Run) -> None:
+def train_base(run: Run, stage: Literal["base", "finish"]) -> None:
     """The base model: every tile high."""
-    settings = run.recipe.base
-    model = run.model("dense")
+    settings = run.recipe.base if stage == "base" else run.recipe.finish
+    model = run.model("dense" if stage == "base" else "base")
 
     def loss(step: int, batch: Batch) -> dict[str, Tensor]:
         align_weight = settings.align_weight * max(0.0, 1 - step / max(1, settings.align_steps))
@@ -89,14 +90,14 @@ def train_base(run: Run) -> None:
     vision = ParameterGroup(
         "vision", model.vision_tower, settings.vision_learning_rate_share, from_step=settings.vision_from_step
     )
-    _fit_documents(run, "base", settings, [ParameterGroup("decoder", decoder), vision], loss)
-    run.save(model, "base")
+    _fit_documents(run, stage, settings, [ParameterGroup("decoder", decoder), vision], loss)
+    run.save(model, stage)
 
 
 def train_warmup(run: Run) -> None:
     """The low connector alone, before stage 1."""
     settings = run.recipe.warmup
-    reference, policy = run.model("base"), run.model("base")
+    reference, policy = run.model("finish"), run.model("finish")
     head = LayoutHead(run.config.text_config.hidden_size)
 
     def loss(step: int, batch: Batch) -> dict[str, Tensor]:
@@ -111,7 +112,7 @@ def train_warmup(run: Run) -> None:
 def train_consistency(run: Run) -> None:
     """Stage 1: everything but the routers."""
     settings = run.recipe.consistency
-    reference, policy = run.model("base"), run.model("warmup")
+    reference, policy = run.model("finish"), run.model("warmup")
 
     def loss(step: int, batch: Batch) -> dict[str, Tensor]:
         return policy_loss(reference, policy, batch, train_vision=step >= settings.vision_from_step)

@@ -26,7 +26,8 @@ from vico_eval.training.stages import Run, train_base, train_consistency, train_
 
 STAGE_FUNCTIONS: dict[StageName, Callable[[Run], None]] = {
     "dense": train_dense,
-    "base": train_base,
+    "base": partial(train_base, stage="base"),
+    "finish": partial(train_base, stage="finish"),
     "warmup": train_warmup,
     "consistency": train_consistency,
     "router": partial(train_router, stage="router"),
@@ -36,7 +37,12 @@ STAGE_FUNCTIONS: dict[StageName, Callable[[Run], None]] = {
 
 
 def train(recipe: Recipe, out: Path, stages: tuple[StageName, ...] = STAGES, resume: bool = False) -> None:
-    """Run stages of a recipe in order; every process of a run calls this alike."""
+    """Run stages of a recipe in order, in as many processes as it names."""
+    launch(recipe.processes, run_stages, recipe, out, stages, resume)
+
+
+def run_stages(recipe: Recipe, out: Path, stages: tuple[StageName, ...], resume: bool) -> None:
+    """The part of one process; every process of a run calls this alike."""
     torch.set_num_threads(1)
     out.mkdir(parents=True, exist_ok=True)
     tokenizer = build_tokenizer()
@@ -59,8 +65,7 @@ def main(
     Example: python -m vico_eval.training.tiny models/vico-tiny/recipe.yaml --out runs/vico-tiny
     """
     try:
-        settings = load_recipe(recipe)
-        launch(settings.processes, train, settings, out, parse_stages(stage or STAGES), resume)
+        train(load_recipe(recipe), out, parse_stages(stage or STAGES), resume)
     except UserError as error:
         console.print(f"[red]{error}[/red]")
         raise typer.Exit(1) from error
