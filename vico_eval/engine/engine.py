@@ -206,7 +206,8 @@ class Engine:
         if not len(vit_tokens):
             width = self.model.config.text_config.hidden_size
             return torch.zeros(0, width), torch.zeros(0, dtype=torch.long)
-        tokens, counts = self.model.visual_tokens(vit_tokens, compressed)
+        shorten = None if self.method.connector is None else self.method.connector.shorten
+        tokens, counts = self.model.visual_tokens(vit_tokens, compressed, shorten)
         return tokens, counts.cpu()
 
     def _generate(self, routed: Sequence[_Routed], settings: GenerationSettings) -> list[list[int]]:

@@ -6,7 +6,7 @@ tile's side; C = vision width; D = decoder width; M = visual tokens in the call;
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from os import PathLike
 from typing import Any, NamedTuple
 
@@ -118,25 +118,25 @@ class VicoInternVL(PreTrainedModel):
         output = self.vision_tower(pixel_values=pixel_values.to(device=patch.device, dtype=patch.dtype))
         return output.last_hidden_state  # type: ignore[no-any-return]
 
-    def visual_tokens(self, vit_tokens: Tensor, compressed: Tensor) -> VisualTokens:
+    def visual_tokens(
+        self, vit_tokens: Tensor, compressed: Tensor, shorten: Callable[[Tensor], Tensor] | None = None
+    ) -> VisualTokens:
         """Every tile through the connector it is routed to, and only that one.
 
         Args:
             vit_tokens: [tiles, 1 + h*w, C].
             compressed: [tiles], bool: True takes the low connector.
+            shorten: makes a compressed tile's tokens [tiles, num_low, D] of its full ones [tiles, num_high, D], instead
+                of the low connector.
 
         Raises:
             RuntimeError: a tile is to be compressed and the checkpoint has no low connector.
         """
         compressed = compressed.to(vit_tokens.device)
-        if self.connector_low is None and bool(compressed.any()):
-            raise RuntimeError("this checkpoint has no low connector; load a ViCO (Flash) checkpoint to compress tiles")
         counts = torch.where(compressed, self.num_low_tokens, self.num_high_tokens)
-        if self.connector_low is None or not bool(compressed.any()):
+        if not bool(compressed.any()):
             return VisualTokens(self.connector_high(vit_tokens).flatten(0, 1), counts)
-        # A connector borrowed from another checkpoint is in no device map, so nothing else moves its input.
-        near = self.connector_low.norm.weight.device
-        low = self.connector_low(vit_tokens[compressed].to(near)).flatten(0, 1)
+        low = self._low_tokens(vit_tokens[compressed], shorten).flatten(0, 1)
         if bool(compressed.all()):
             return VisualTokens(low, counts)
         high = self.connector_high(vit_tokens[~compressed]).flatten(0, 1).to(low.device)
@@ -145,6 +145,16 @@ class VicoInternVL(PreTrainedModel):
         packed[is_low] = low
         packed[~is_low] = high
         return VisualTokens(packed, counts)
+
+    def _low_tokens(self, vit_tokens: Tensor, shorten: Callable[[Tensor], Tensor] | None) -> Tensor:
+        if shorten is not None:
+            return shorten(self.connector_high(vit_tokens))
+        if self.connector_low is None:
+            raise RuntimeError("this checkpoint has no low connector; load a ViCO (Flash) checkpoint to compress tiles")
+        # A connector borrowed from another checkpoint is in no device map, so nothing else moves its input.
+        near = self.connector_low.norm.weight.device
+        low: Tensor = self.connector_low(vit_tokens.to(near))
+        return low
 
     def embed(self, input_ids: Tensor, visual_tokens: Tensor) -> Tensor:
         """Token embeddings with the visual tokens in the places of `<IMG_CONTEXT>`, in order.

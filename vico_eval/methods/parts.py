@@ -7,6 +7,7 @@ dataclass, its `Config`) and no state of any request, so that answers can't depe
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -90,6 +91,9 @@ class ConnectorPart(Part):
     """Which connector each tile goes through."""
 
     place = "connector"
+    shorten: Callable[[Tensor], Tensor] | None = None
+    """Makes a compressed tile's tokens [tiles, num_low, D] of its full ones [tiles, num_high, D]; a method of that name
+    stands in for the low connector, so base weights will do."""
 
     def score(self, model: VicoInternVL, vit_tokens: Tensor) -> Tensor | None:
         """Scores [tiles] of the tiles of many requests at once, [tiles, 1 + h*w, C]; None if it needs none."""

@@ -1,0 +1,61 @@
+"""The controls: pooling without training, fewer pixels."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vico_eval.errors import CheckpointError, ConfigError
+from vico_eval.internvl.config import VicoInternVLConfig
+from vico_eval.methods import registry
+from vico_eval.methods.parts import TilingSettings
+
+SETTINGS = TilingSettings(tile_size=56, min_tiles=1, max_tiles=12, use_thumbnail=True)
+
+
+def test_pool_averages_neighbours_in_both_directions():
+    # A 4 x 4 grid of the numbers 0..15: the first square holds 0, 1, 4, 5, whose mean is 2.5.
+    tokens = torch.arange(16.0).reshape(1, 16, 1)
+    pooled = registry.build("pool").connector.shorten(torch.cat([tokens, -tokens], dim=2))
+    assert pooled[0, :, 0].tolist() == [2.5, 4.5, 10.5, 12.5]
+    assert pooled[0, :, 1].tolist() == [-2.5, -4.5, -10.5, -12.5]
+
+
+def test_pool_needs_no_parts_of_vico_but_an_even_grid():
+    pool = registry.build("pool").connector
+    pool.check(VicoInternVLConfig(), "base")
+    with pytest.raises(CheckpointError, match="visual tokens a tile; method 'pool' needs a square grid of even side"):
+        pool.check(VicoInternVLConfig(vision_config={"image_size": [84, 84], "patch_size": [14, 14]}), "odd")
+
+
+def picture(columns, rows):
+    return Image.fromarray(np.zeros((56 * rows, 56 * columns, 3), dtype=np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("columns", "rows", "tile_keep_ratio", "tiles"),
+    [
+        (4, 3, 1.0, 13),
+        # 13 tiles at 0.5 are 6.5: a 3 x 2 grid and its thumbnail
+        (4, 3, 0.5, 7),
+        # 13 tiles at 0.05 are 0.65: one tile, without a thumbnail
+        (4, 3, 0.05, 1),
+        # 3 tiles at 0.4 are 1.2
+        (2, 1, 0.4, 1),
+        (1, 1, 0.5, 1),
+    ],
+)
+def test_downsample_comes_as_near_to_the_budget_as_whole_tiles_can(columns, rows, tile_keep_ratio, tiles):
+    part = registry.build("downsample", {"tile_keep_ratio": tile_keep_ratio}).tiling
+    assert part.tile(picture(columns, rows), SETTINGS).shape == (tiles, 56, 56, 3)
+
+
+def test_downsample_refuses_an_impossible_share():
+    with pytest.raises(ConfigError, match=r"tile_keep_ratio=0.0; expected the share of an image's tiles"):
+        registry.build("downsample", {"tile_keep_ratio": 0.0})
+
+
+def test_a_tile_limit_still_holds():
+    part = registry.build("downsample", {"tile_keep_ratio": 1.0}).tiling
+    limited = TilingSettings(tile_size=56, min_tiles=1, max_tiles=1, use_thumbnail=True)
+    assert len(part.tile(picture(4, 3), limited)) == 1
