@@ -3,7 +3,9 @@
 Random weights, real values: any token that is lost, doubled or misplaced changes the logits.
 """
 
+import re
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from vico_eval.engine.engine import Engine
 from vico_eval.engine.loading import open_engine
 from vico_eval.engine.requests import GenerationSettings, ImageInput, Message, Request, Text
+from vico_eval.methods import registry
 from vico_eval.methods.registry import build, method_names
 
 # The random router's scores lie around 0.4: thresholds that let some tiles through and hold some back.
@@ -239,3 +242,16 @@ def test_an_attention_matrix_would_be_seen(engine_of, requests):
     # Alone and again alone: the engine's second try fails too and names the document.
     with pytest.raises(Exception, match="made attention weights"), NoAttentionMatrix(heads, lengths):
         engine.answer([requests[1]])
+
+
+def test_the_readmes_method_runs(engine_of, requests):
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    example = re.search(r"```python\n(from dataclasses import dataclass\n.*?)```", readme, re.DOTALL).group(1)
+    exec(compile(example, "README.md", "exec"), {"__name__": "readme"})
+    try:
+        account = engine_of("longest", {"layer": 0}).answer([requests[2]])[0].account
+    finally:
+        registry._registered.pop("longest")
+    # 13 tiles of 16 tokens; half of them, and the one in the middle
+    assert account.visual_tokens_per_layer[0] == 208
+    assert account.visual_tokens_per_layer[1] in (104, 105)

@@ -214,6 +214,13 @@ def test_a_target_of_everything_prunes_nothing():
     assert registry.build("sparsevlm", {"target_ratio": 1.0}).decoder.layers(36) == set()
 
 
+def test_a_schedule_of_ones_own():
+    config = registry.build("sparsevlm", {"layers": "1/4", "keep_shares": "0.5/0.25"}).decoder.config
+    assert config.share_behind(8) == {1: 0.5, 4: 0.25}
+    # Command lines deliver a lone number as one.
+    assert registry.build("sparsevlm", {"layers": 3, "keep_shares": 0.5}).decoder.config.share_behind(8) == {3: 0.5}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

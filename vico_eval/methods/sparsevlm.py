@@ -49,10 +49,10 @@ class SparseVLMConfig:
     target_ratio: float | None = None
     """Visual tokens averaged over all decoder layers, as a share of those at its input: scales shares. Not for rank."""
 
-    layers: str | None = None
+    layers: str | int | None = None
     """Layers behind which tokens leave, counted from 0, as in 2/6/15; by default the released ones, scaled to depth."""
 
-    keep_shares: str | None = None
+    keep_shares: str | float | None = None
     """Share of all visual tokens that stays behind each of the layers, as in 0.5/0.35/0.2; instead of budget."""
 
     plus_heads: int = 14
@@ -290,11 +290,12 @@ def cluster_means(tokens: Tensor, num_clusters: int) -> Tensor:
     return is_member @ tokens / is_member.sum(dim=-1, keepdim=True)
 
 
-def _numbers(name: str, text: str | None) -> tuple[float, ...] | None:
+def _numbers(name: str, text: str | float | None) -> tuple[float, ...] | None:
     if text is None:
         return None
     try:
-        numbers = tuple(float(number) for number in text.split("/"))
+        # A single one comes as a number: command lines say no more.
+        numbers = tuple(float(number) for number in str(text).split("/"))
     except ValueError:
         numbers = (-1.0,)
     if min(numbers) < 0:
