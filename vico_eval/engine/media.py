@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,12 +13,14 @@ from urllib.request import url2pathname
 
 import av
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from vico_eval.errors import MediaError
 
 # Share of a video's stated length that may be missing at its end, where that is more than two frames.
 _MISSING_SHARE = 0.02
+
+_PILLOW_SETTING = threading.Lock()
 
 
 def load_image(source: Image.Image | str | Path | bytes) -> Image.Image:
@@ -37,7 +40,20 @@ def load_image(source: Image.Image | str | Path | bytes) -> Image.Image:
             return source if source.mode == "RGB" else source.convert("RGB")
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else _path(source)) as image:
             _check_size(image, name)
-            return image.convert("RGB")  # decodes: a cut-off file opens and fails only here
+            with _whole_images_only():
+                return image.convert("RGB")  # decodes: a cut-off file opens and fails only here
+
+
+@contextmanager
+def _whole_images_only() -> Iterator[None]:
+    # lmms-eval has Pillow fill up cut-off images with grey, in the whole process; an answer about grey is no answer.
+    with _PILLOW_SETTING:
+        before = ImageFile.LOAD_TRUNCATED_IMAGES
+        ImageFile.LOAD_TRUNCATED_IMAGES = False
+        try:
+            yield
+        finally:
+            ImageFile.LOAD_TRUNCATED_IMAGES = before
 
 
 def frame_indices(total: int, num_frames: int, *, first: int = 0, last: int | None = None) -> list[int]:
