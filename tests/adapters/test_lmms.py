@@ -191,7 +191,13 @@ def test_two_processes_give_the_answers_of_one(untrained, evaluate, tmp_path):
     files = list((tmp_path / "two").rglob("*_samples_*.jsonl"))
     assert len(files) == len(TASKS), process.stderr[-3000:]
     two = {file.stem.split("_samples_")[1]: read_lines(file) for file in files}
-    assert answers(two) == answers(one)
+    found, expected = answers(two), answers(one)
+    # Scores may differ in their last digit: the processes batch other documents together.
+    scores = [[counts["account"].pop("p_compress") for _, counts in by_key.values()] for by_key in (found, expected)]
+    assert found == expected
+    assert dict(zip(found, scores[0], strict=True)) == {
+        key: pytest.approx(value, abs=1e-5) for key, value in zip(expected, scores[1], strict=True)
+    }
     assert len(list((tmp_path / "two").glob("accounts.rank*.jsonl"))) == 2
     assert json.loads((tmp_path / "two" / "record.json").read_text())["num_processes"] == 2
 
