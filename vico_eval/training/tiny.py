@@ -1,4 +1,4 @@
-"""Train the built-in small models from a recipe: `python -m vico_eval.training.tiny RECIPE --out DIR`.
+"""Train the built-in small models from a recipe: `vico-eval train tiny RECIPE --out DIR`.
 
 Each stage starts from the weights that the one before left in DIR and leaves its own there; `--stage` runs some of
 them, `--resume` continues stages that were stopped. The last one writes DIR/vico-tiny-base and DIR/vico-tiny.
@@ -9,18 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated
 
 import torch
-import typer
 
-from vico_eval.errors import UserError
 from vico_eval.tiny.tokenizer import build_tokenizer
 from vico_eval.training.architecture import build_config
 from vico_eval.training.calibrate import calibrate
-from vico_eval.training.loop import console
-from vico_eval.training.processes import launch, wait
-from vico_eval.training.recipe import STAGES, Recipe, StageName, load_recipe, parse_stages
+from vico_eval.training.processes import wait
+from vico_eval.training.recipe import STAGES, Recipe, StageName
 from vico_eval.training.router_stage import train_router
 from vico_eval.training.stages import Run, train_base, train_consistency, train_dense, train_warmup
 
@@ -50,26 +46,3 @@ def run_stages(recipe: Recipe, out: Path, stages: tuple[StageName, ...], resume:
     for stage in stages:
         STAGE_FUNCTIONS[stage](run)
         wait()
-
-
-def main(
-    recipe: Annotated[Path, typer.Argument(help="YAML recipe, such as models/vico-tiny/recipe.yaml.")],
-    out: Annotated[Path, typer.Option(help="Folder for weights, logs and the finished checkpoints.")],
-    stage: Annotated[
-        list[str] | None, typer.Option(help=f"Run only this stage; may be repeated. One of {', '.join(STAGES)}.")
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue stages from their last saved step.")] = False,
-) -> None:
-    """Train the built-in small models.
-
-    Example: python -m vico_eval.training.tiny models/vico-tiny/recipe.yaml --out runs/vico-tiny
-    """
-    try:
-        train(load_recipe(recipe), out, parse_stages(stage or STAGES), resume)
-    except UserError as error:
-        console.print(f"[red]{error}[/red]")
-        raise typer.Exit(1) from error
-
-
-if __name__ == "__main__":
-    typer.run(main)
