@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vico_eval.commands.output import check_writable, message_console
-from vico_eval.training.processes import launch
 from vico_eval.training.recipe import STAGES, load_recipe, parse_stages
 from vico_eval.training.tiny import train
 
@@ -21,5 +20,5 @@ def train_tiny(recipe: Path, out: Path, stages: Sequence[str], *, resume: bool) 
     chosen = parse_stages(stages or STAGES)
     settings = load_recipe(recipe)
     check_writable(out)
-    launch(settings.processes, train, settings, out, chosen, resume)
+    train(settings, out, chosen, resume=resume)
     message_console().print(f"Written: {out}/", highlight=False)

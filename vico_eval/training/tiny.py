@@ -15,7 +15,7 @@ import torch
 from vico_eval.tiny.tokenizer import build_tokenizer
 from vico_eval.training.architecture import build_config
 from vico_eval.training.calibrate import calibrate
-from vico_eval.training.processes import wait
+from vico_eval.training.processes import launch, wait
 from vico_eval.training.recipe import STAGES, Recipe, StageName
 from vico_eval.training.router_stage import train_router
 from vico_eval.training.stages import Run, train_base, train_consistency, train_dense, train_warmup
