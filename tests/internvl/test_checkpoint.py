@@ -456,7 +456,7 @@ class TestTokenizer:
 
     def test_spoken_would_hear_a_warning(self, spoken):
         logging.getLogger("transformers.tokenization").warning("heard")
-        assert spoken() == ["heard"]
+        assert "heard" in spoken()
 
     def test_remote_code_is_never_run(self, folder):
         file = folder / "tokenizer_config.json"
