@@ -29,12 +29,12 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from vico_eval.errors import CheckpointError, ConfigError
 from vico_eval.internvl.config import VicoInternVLConfig, from_checkpoint_config
 from vico_eval.internvl.modeling import FlashParts, VicoInternVL
+from vico_eval.internvl.prompts import IMAGE_TOKEN
 from vico_eval.internvl.weight_names import expert_problems, our_name
 from vico_eval.paths import models_dir
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
-IMAGE_TOKEN = "<IMG_CONTEXT>"
 HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 ATTENTION = ("sdpa", "eager", "flash_attention_2", "flash_attention_3", "flex_attention")
 DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")

@@ -13,6 +13,7 @@ from transformers.models.internvl import InternVLVisionConfig
 from vico_eval.errors import CheckpointError
 from vico_eval.internvl.config import VicoInternVLConfig
 from vico_eval.internvl.modeling import VicoInternVL
+from vico_eval.internvl.prompts import IMAGE_TOKEN
 from vico_eval.training.recipe import ModelRecipe
 
 POSITION_STD = 0.05
@@ -46,7 +47,7 @@ def build_config(recipe: ModelRecipe, tokenizer: PreTrainedTokenizerBase) -> Vic
             pad_token_id=tokenizer.pad_token_id,
             bos_token_id=None,
         ),
-        image_token_id=int(tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>")),  # type: ignore[arg-type]
+        image_token_id=int(tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)),  # type: ignore[arg-type]
         system_message="",
         num_frames=recipe.num_frames,
         has_low_connector=True,

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedTokenizerBase
 
 from vico_eval.internvl.config import VicoInternVLConfig
-from vico_eval.internvl.prompts import IMAGE_MARK, build_prompt, get_template
+from vico_eval.internvl.prompts import IMAGE_MARK, IMAGE_TOKEN, build_prompt, get_template
 from vico_eval.internvl.tiling import tile_image
 from vico_eval.tiny.scenes import COMPARE_GRIDS, GRIDS, TASKS, Question, Scene, make_scene
 
@@ -204,7 +204,7 @@ def collate(documents: Sequence[Document], tokenizer: PreTrainedTokenizerBase) -
         is_answer=is_answer,
         cells=torch.from_numpy(np.concatenate([document.cells for document in documents])),
         glyphs=torch.from_numpy(np.concatenate([document.glyphs for document in documents])),
-        image_token_id=int(tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>")),  # type: ignore[arg-type]
+        image_token_id=int(tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)),  # type: ignore[arg-type]
         pad_token_id=pad,
     )
 

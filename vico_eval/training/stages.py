@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
@@ -20,7 +20,9 @@ from vico_eval.training.data import Batch, batches, make_batch, step_rng
 from vico_eval.training.dense import DenseHead, dense_batch, dense_loss
 from vico_eval.training.loop import ParameterGroup, fit
 from vico_eval.training.processes import is_first, own_parts
-from vico_eval.training.recipe import BaseRecipe, DenseRecipe, Recipe, StageName, TextBatchRecipe
+from vico_eval.training.recipe import BaseRecipe, DenseRecipe, Recipe, Schedule, StageName, TextBatchRecipe
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -64,16 +66,7 @@ def train_dense(run: Run) -> None:
         return dense_loss(model, head, tiles, cells, settings.empty_weight)
 
     groups = [ParameterGroup("vision", model.vision_tower), ParameterGroup("head", head)]
-    fit(
-        "dense",
-        settings,
-        groups,
-        lambda start: batches(make, start, settings.steps),
-        loss,
-        seed=run.recipe.seed,
-        folder=run.out,
-        resume=run.resume,
-    )
+    _fit_batches(run, "dense", settings, groups, make, loss)
     run.save(model, "dense")
 
 
@@ -137,6 +130,17 @@ def _fit_documents(
 ) -> None:
     own = own_parts(settings.num_parts)
     make = partial(_document_parts, run.recipe.seed, stage, run.tokenizer, run.config, settings, own)
+    _fit_batches(run, stage, settings, groups, make, loss)
+
+
+def _fit_batches(
+    run: Run,
+    stage: StageName,
+    settings: Schedule,
+    groups: list[ParameterGroup],
+    make: Callable[[int], list[tuple[int, T]]],
+    loss: Callable[[int, T], dict[str, Tensor]],
+) -> None:
     fit(
         stage,
         settings,
