@@ -14,15 +14,21 @@ def models(tmp_path, **files):
     return tmp_path
 
 
-def test_the_shipped_cards_are_the_rows_of_table_3_in_its_order():
+def test_the_shipped_cards_are_the_rows_of_table_3_in_its_order_with_the_controls_among_them():
     assert list(load_cards(paths.models_dir())) == [
-        *("vanilla", "vanilla_vir", "single_tile", "all_compress", "random", "image_vir", "vico")
+        *("vanilla", "vanilla_vir", "single_tile", "downsample", "fastv", "sparsevlm"),
+        *("pool", "all_compress", "random", "image_vir", "vico"),
     ]
 
 
 def test_the_shipped_cards_take_the_weights_of_the_method_description():
     weights = {card.name: card.weights for card in load_cards(paths.models_dir()).values()}
-    assert {name for name, value in weights.items() if value == "base"} == {"vanilla", "vanilla_vir", "single_tile"}
+    assert {name for name, value in weights.items() if value == "vico"} == {
+        "all_compress",
+        "random",
+        "image_vir",
+        "vico",
+    }
 
 
 def test_the_tiny_checkpoints_are_a_size_among_others():

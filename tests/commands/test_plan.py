@@ -32,15 +32,16 @@ def by_name(rows=(), num_seeds=None, **changes):
 
 def test_all_rows_are_planned_with_one_run_a_seed():
     assert sorted(by_name()) == [
-        *("all_compress", "image_vir", "random-seed0", "random-seed1", "random-seed2"),
-        *("single_tile", "vanilla", "vanilla_vir", "vico"),
+        *("all_compress", "downsample", "fastv", "image_vir", "pool", "random-seed0", "random-seed1", "random-seed2"),
+        *("single_tile", "sparsevlm", "vanilla", "vanilla_vir", "vico"),
     ]
 
 
 def test_vico_starts_first_since_random_waits_for_its_ratios():
     runs = plan_runs(CARDS, (), benchmark(), RUNS)
     assert runs[0].name == "vico"
-    assert {run.after for run in runs if run.system == "random"} == {"vico"}
+    waiting = {"random", "pool", "downsample", "fastv", "sparsevlm"}
+    assert {run.system for run in runs if run.after == "vico"} == waiting
 
 
 def test_each_row_gets_its_checkpoint_and_arguments():
@@ -50,6 +51,13 @@ def test_each_row_gets_its_checkpoint_and_arguments():
     assert model_args(runs["random-seed1"]) == (
         "pretrained=v,ratio_from=runs/tiny/vico,seed=1,record_dir=runs/tiny/random-seed1"
     )
+
+
+def test_checkpoints_may_ask_for_arguments_of_their_own():
+    shallow = Checkpoints(base="b", vico="v", model_args={"fastv": {"layer": 1}})
+    runs = by_name(checkpoints=shallow)
+    assert model_args(runs["fastv"]) == "pretrained=b,ratio_from=runs/tiny/vico,layer=1,record_dir=runs/tiny/fastv"
+    assert "layer" not in model_args(runs["sparsevlm"])
 
 
 def test_a_row_brings_the_baseline_and_what_it_draws_on():

@@ -1,5 +1,7 @@
 """The controls: pooling without training, fewer pixels."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from PIL import Image
 from vico_eval.errors import CheckpointError, ConfigError
 from vico_eval.internvl.config import VicoInternVLConfig
 from vico_eval.methods import registry
-from vico_eval.methods.parts import TilingSettings
+from vico_eval.methods.parts import RequestTiles, TilingSettings
 
 SETTINGS = TilingSettings(tile_size=56, min_tiles=1, max_tiles=12, use_thumbnail=True)
 
@@ -48,6 +50,61 @@ def picture(columns, rows):
 def test_downsample_comes_as_near_to_the_budget_as_whole_tiles_can(columns, rows, tile_keep_ratio, tiles):
     part = registry.build("downsample", {"tile_keep_ratio": tile_keep_ratio}).tiling
     assert part.tile(picture(columns, rows), SETTINGS).shape == (tiles, 56, 56, 3)
+
+
+def write_run(folder, **tasks):
+    """A run whose documents have 20 uncompressed visual tokens and what each of two layers saw."""
+    lines = [
+        {
+            "task": task,
+            "split": "test",
+            "doc_id": number,
+            "account": {
+                "tiles": 1,
+                "compressed_tiles": 0,
+                "visual_tokens_uncompressed": 20,
+                "visual_tokens_per_layer": layers,
+            },
+        }
+        for task, documents in tasks.items()
+        for number, layers in enumerate(documents)
+    ]
+    (folder / "accounts.rank0.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "field"),
+    [
+        ("fastv", "decoder", "target_ratio"),
+        ("sparsevlm", "decoder", "target_ratio"),
+        ("downsample", "tiling", "tile_keep_ratio"),
+    ],
+)
+def test_a_ratio_from_an_earlier_run_is_the_mean_over_benchmarks_of_its_tokens_in_all_layers(
+    name, place, field, tmp_path
+):
+    # docvqa: (20 + 10) / 2 and (10 + 10) / 2 of 20 are 0.625; chartqa: 0.375. A text question has no visual tokens.
+    write_run(tmp_path, docvqa=[(20, 10), (10, 10)], chartqa=[(10, 5)])
+    method = registry.build(name, {"ratio_from": str(tmp_path)})
+    assert getattr(getattr(method, place).config, field) == pytest.approx(0.5)
+    assert method.arguments()[field] == pytest.approx(0.5)  # what a run's record shows
+    with pytest.raises(ConfigError, match=f"{field} and ratio_from; give one"):
+        registry.build(name, {"ratio_from": str(tmp_path), field: 0.5})
+    with pytest.raises(ConfigError, match=r"holds no accounts.rank\*.jsonl"):
+        registry.build(name, {"ratio_from": str(tmp_path / "nowhere")})
+
+
+def test_two_parts_do_not_both_save_what_an_earlier_run_saved(tmp_path):
+    write_run(tmp_path, docvqa=[(20, 10)])
+    with pytest.raises(ConfigError, match="'downsample' and 'fastv' would each save as much as ratio_from measured"):
+        registry.build("downsample+fastv", {"ratio_from": str(tmp_path)})
+
+
+def test_pool_averages_the_tiles_that_random_compresses():
+    tiles = RequestTiles("docvqa_val/test/7", torch.zeros(9, dtype=torch.long), None)
+    pooled, random = (registry.build(name, {"ratio": 0.4}).connector.route(tiles, None) for name in ("pool", "random"))
+    assert torch.equal(pooled, random)
+    assert registry.build("pool").connector.route(tiles, None).all()
 
 
 def test_downsample_refuses_an_impossible_share():

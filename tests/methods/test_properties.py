@@ -31,6 +31,7 @@ SYSTEMS = {
     "sparsevlm to target": ("sparsevlm", {"target_ratio": 0.55}),
     "vico+fastv": ("vico+fastv", ROUTING),
     "vico+sparsevlm": ("vico+sparsevlm", ROUTING),
+    "pool at random": ("pool", {"ratio": 0.5}),
     "single_tile+pool+fastv": ("single_tile+pool+fastv", {}),
     "downsample+random+sparsevlm": ("downsample+random+sparsevlm", {"ratio": 0.5}),
 }
@@ -43,12 +44,13 @@ KEEP_ALL = {
     "image_vir": {"absolute_threshold": 1.0},
     "random": {"ratio": 0.0},
     "downsample": {"tile_keep_ratio": 1.0},
+    "pool": {"ratio": 0.0},
     "fastv": {"keep_ratio": 1.0},
     "sparsevlm": {"target_ratio": 1.0},
     "vico+fastv": {"absolute_threshold": 1.0, "keep_ratio": 1.0},
     "downsample+vico+sparsevlm": {"absolute_threshold": 1.0, "tile_keep_ratio": 1.0, "target_ratio": 1.0},
 }
-NEVER_ALL = {"single_tile", "all_compress", "pool"}
+NEVER_ALL = {"single_tile", "all_compress"}
 
 SETTINGS = GenerationSettings(max_new_tokens=4)
 # Sums in another order differ by 1e-6; a wrong position or a lost token moves these logits by 1e-2 and more.

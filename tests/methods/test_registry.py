@@ -42,7 +42,7 @@ def test_an_argument_of_another_method_is_refused():
         ("vico", {"absolute_threshold": "high"}, "absolute_threshold is 'high'; expected float or nothing"),
         ("image_vir", {"absolute_threshold": 2}, "absolute_threshold is 2.0"),
         ("random", {}, "exactly one of ratio"),
-        ("random", {"ratio": 0.5, "ratio_from": "runs/vico"}, "exactly one of ratio"),
+        ("random", {"ratio": 0.5, "ratio_from": "runs/vico"}, "ratio and ratio_from; give one"),
         ("random", {"ratio": 1.5}, r"ratio=1.5; expected a share of tiles in \[0, 1\]"),
     ],
 )

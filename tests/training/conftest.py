@@ -11,7 +11,7 @@ from vico_eval.training.architecture import build_config, build_model
 from vico_eval.training.recipe import Recipe
 
 TEXT_STAGE = {"steps": 3, "learning_rate": 0.001, "num_tokens": 700, "num_parts": 2, "save_every": 2}
-BASE_STAGE = {**TEXT_STAGE, "optimizer": "muon", "vision_from_step": 1, "align_steps": 2, "small_grids_steps": 3}
+BASE_STAGE = {**TEXT_STAGE, "optimizer": "muon", "vision_from_step": 1, "align_steps": 2, "lookup_steps": 3}
 ROUTER_STAGE = {**TEXT_STAGE, "num_pairs": 12, "batch_size": 4, "window": 6}
 
 
@@ -35,7 +35,6 @@ def micro_recipe() -> Recipe:
             },
             "dense": {"steps": 3, "learning_rate": 0.001, "num_tiles": 4, "num_parts": 2, "save_every": 2},
             "base": BASE_STAGE,
-            "finish": {**BASE_STAGE, "max_questions": 1, "stop_after": 2},
             "warmup": TEXT_STAGE,
             "consistency": {**TEXT_STAGE, "vision_from_step": 1},
             "router": ROUTER_STAGE,

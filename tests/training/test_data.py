@@ -39,7 +39,7 @@ def test_a_batch_stays_within_its_token_budget(micro_model, tokenizer):
 
 
 @pytest.mark.parametrize("task", [task for task in TASKS if task != "video"])
-def test_the_first_turn_is_what_the_engine_will_ask(task, micro_model, tokenizer):
+def test_the_first_question_is_what_the_engine_will_ask(task, micro_model, tokenizer):
     scene = make_scene(task, np.random.default_rng(5))
     document = make_document(scene, scene.questions[:2], tokenizer, micro_model.config)
     prepare = Preprocessor(tokenizer, PreprocessSettings.from_config(micro_model.config))
@@ -106,3 +106,26 @@ def test_every_number_of_low_tiles_is_equally_likely(micro_model, tokenizer):
     assert (counts / counts.sum() * (tiles + 1)).sub(1).abs().max() < 0.25
     forced = random_compressed(batch, generator, at_least=1).view(batch.tile_image.shape).sum(dim=1)
     assert forced.min() >= 1
+
+
+@pytest.mark.parametrize("tiles_low", [False, True])
+def test_a_question_is_answered_as_if_it_were_the_only_one(tiles_low, micro_model, tokenizer):
+    scene = make_scene("tallest", np.random.default_rng(3), (2, 1))
+    short = make_scene("count", np.random.default_rng(3), (2, 1))  # so that one row is padded
+    several = collate(
+        [make_document(each, each.questions, tokenizer, micro_model.config) for each in (short, scene)], tokenizer
+    )
+    compressed = torch.full((len(several.tiles),), tiles_low)
+    with torch.no_grad():
+        logits = routed_logits(micro_model, several, encode(micro_model, several), compressed)
+        alone = [
+            collate([make_document(each, [question], tokenizer, micro_model.config)], tokenizer)
+            for each in (short, scene)
+            for question in each.questions
+        ]
+        expected = [
+            routed_logits(micro_model, one, encode(micro_model, one), compressed[: len(one.tiles)]) for one in alone
+        ]
+    assert len(alone) > 4
+    # A question that saw another one, or stood a position off, would differ by more than 1e-1.
+    torch.testing.assert_close(logits, torch.cat(expected), atol=1e-4, rtol=1e-4)

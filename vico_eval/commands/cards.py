@@ -43,7 +43,7 @@ class Card(_Closed):
     """Which checkpoint lends its low connector and router, where `weights` has none."""
 
     ratio_from: str | None = None
-    """System whose run of the same table tells this one how many tiles to compress."""
+    """System whose run of the same table tells this one how many tokens to save."""
 
     seeds: tuple[int, ...] = ()
     """One run a seed; empty for systems without chance."""
@@ -57,6 +57,8 @@ class Checkpoints(_Closed):
 
     base: str
     vico: str
+    model_args: dict[str, dict[str, str | int | float | bool]] = {}
+    """By system: arguments that it takes with these checkpoints, besides those of its card."""
 
     def of(self, weights: Weights) -> str:
         """The checkpoint that a card's `weights` or `flash_from` means."""

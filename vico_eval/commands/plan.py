@@ -87,7 +87,7 @@ def _planned(card: Card, seed: int | None, benchmark: Benchmark, runs_root: Path
         model_args["ratio_from"] = runs_root / card.ratio_from
     if seed is not None:
         model_args["seed"] = seed
-    model_args |= card.model_args
+    model_args |= card.model_args | benchmark.checkpoints.model_args.get(card.name, {})
     model_args["record_dir"] = folder
     command = [
         *(sys.executable, "-m", "accelerate.commands.launch"),

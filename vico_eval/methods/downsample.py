@@ -13,24 +13,39 @@ from PIL import Image
 
 from vico_eval.errors import ConfigError
 from vico_eval.internvl.tiling import tile_grid, tile_image
+from vico_eval.methods.earlier_run import visual_token_share
 from vico_eval.methods.parts import TilingPart, TilingSettings
 from vico_eval.methods.registry import register
+
+DEFAULT_KEEP_RATIO = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
 class DownsampleConfig:
     """How many tokens an image may take."""
 
-    tile_keep_ratio: float = 0.5
-    """Share of an image's tiles, thumbnail included, that it is to have, in (0, 1]. Whole tiles come as near as they
-    can, and an image or frame of one tile keeps it: the token account says what was reached."""
+    tile_keep_ratio: float | None = None
+    """Share of an image's tiles, thumbnail included, that it is to have, in (0, 1]; 0.5 without ratio_from. Whole tiles
+    come as near as they can, and an image or frame of one tile keeps it: the token account says what was reached."""
+
+    ratio_from: str | None = None
+    """Folder of an earlier run, say ViCO's, whose measured share of visual tokens becomes tile_keep_ratio."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.tile_keep_ratio <= 1:
+        if self.ratio_from is not None:
+            if self.tile_keep_ratio is not None:
+                raise ConfigError("downsample got tile_keep_ratio and ratio_from; give one: ratio_from measures it.")
+            object.__setattr__(self, "tile_keep_ratio", visual_token_share(self.ratio_from))
+        if not 0 < self.keep_ratio <= 1:
             raise ConfigError(
                 f"downsample got tile_keep_ratio={self.tile_keep_ratio}; expected the share of an image's tiles that "
                 "stays, in (0, 1]."
             )
+
+    @property
+    def keep_ratio(self) -> float:
+        """The share that counts."""
+        return DEFAULT_KEEP_RATIO if self.tile_keep_ratio is None else self.tile_keep_ratio
 
 
 @register("downsample")
@@ -42,7 +57,7 @@ class Downsample(TilingPart):
 
     def tile(self, image: Image.Image, settings: TilingSettings) -> np.ndarray:
         """uint8 [tiles, S, S, 3], thumbnail last."""
-        budget = self.config.tile_keep_ratio * _num_tiles(image, settings, settings.max_tiles)
+        budget = self.config.keep_ratio * _num_tiles(image, settings, settings.max_tiles)
         # Largest first: of limits that lead to equally near numbers, the one that InternVL would choose freest.
         limits = range(settings.max_tiles, 0, -1)
         max_tiles = min(limits, key=lambda limit: abs(_num_tiles(image, settings, limit) - budget))

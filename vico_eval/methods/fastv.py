@@ -21,6 +21,7 @@ from torch import Tensor
 from vico_eval.errors import ConfigError
 from vico_eval.internvl.config import VicoInternVLConfig
 from vico_eval.internvl.token_selection import KeptTokens, LayerState
+from vico_eval.methods.earlier_run import TargetRatio
 from vico_eval.methods.parts import DecoderPart
 from vico_eval.methods.registry import register
 
@@ -29,7 +30,7 @@ DEFAULT_KEEP_RATIO = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
-class FastVConfig:
+class FastVConfig(TargetRatio):
     """Where tokens leave, how many, and which."""
 
     layer: int = 2
@@ -38,9 +39,6 @@ class FastVConfig:
     keep_ratio: float | None = None
     """Share of a request's visual tokens that stays, in (0, 1]: 1 - R of the paper. 0.5 without target_ratio."""
 
-    target_ratio: float | None = None
-    """Visual tokens averaged over all decoder layers, as a share of those at its input; instead of keep_ratio."""
-
     selection: str = "attention"
     """attention, or random: the control that shows what the choice is worth."""
 
@@ -48,6 +46,7 @@ class FastVConfig:
     """Of the random selection, which depends on it and on the document's key alone."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.layer < 1:
             raise ConfigError(f"fastv got layer={self.layer}; expected at least 1: one layer has to rank the tokens.")
         if self.keep_ratio is not None and self.target_ratio is not None:
@@ -57,8 +56,6 @@ class FastVConfig:
                 f"fastv got keep_ratio={self.keep_ratio}; expected the share of visual tokens that stays, in (0, 1]. "
                 "For the paper's R, pass 1 - R."
             )
-        if self.target_ratio is not None and not 0 < self.target_ratio <= 1:
-            raise ConfigError(f"fastv got target_ratio={self.target_ratio}; expected a share in (0, 1].")
         if self.selection not in SELECTIONS:
             raise ConfigError(f"fastv got selection={self.selection!r}; expected {' or '.join(SELECTIONS)}.")
 

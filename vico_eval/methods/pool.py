@@ -1,34 +1,26 @@
-"""Pool: every tile's visual tokens are averaged 2 x 2, to a quarter of their number, without any training.
+"""Pool: a tile's visual tokens are averaged 2 x 2, to a quarter of their number, without any training.
 
 Place:   connector.
-Source:  none; the control that shows what a trained low connector is worth. Runs on base weights.
+Source:  none; the control that shows what a trained low connector is worth. Runs on base weights. All tiles, or with
+         ratio= or ratio_from= a random subset: the very tiles that `random` compresses with the same seed.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import isqrt
 
-import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from vico_eval.errors import CheckpointError
 from vico_eval.internvl.config import VicoInternVLConfig
-from vico_eval.methods.parts import ConnectorPart, RequestTiles
+from vico_eval.methods.random_tiles import RandomTiles
 from vico_eval.methods.registry import register
 
 
-@dataclass(frozen=True, kw_only=True)
-class PoolConfig:
-    """Nothing to set."""
-
-
 @register("pool")
-class Pool(ConnectorPart):
-    """Averages the high connector's tokens of every tile."""
-
-    Config = PoolConfig
+class Pool(RandomTiles):
+    """Averages the high connector's tokens."""
 
     def check(self, model_config: VicoInternVLConfig, checkpoint: str) -> None:
         """Needs tiles whose tokens form a grid of even side."""
@@ -37,10 +29,7 @@ class Pool(ConnectorPart):
                 f"checkpoint {checkpoint!r} has {model_config.num_high_tokens} visual tokens a tile; method 'pool' "
                 "needs a square grid of even side to average 2 x 2 of them."
             )
-
-    def route(self, tiles: RequestTiles, model_config: VicoInternVLConfig) -> Tensor:
-        """[tiles], all True."""
-        return torch.ones(tiles.num_tiles, dtype=torch.bool)
+        super().check(model_config, checkpoint)
 
     def shorten(self, high_tokens: Tensor) -> Tensor:
         """Means [tiles, n / 4, D] of 2 x 2 neighbours among a tile's tokens [tiles, n, D], which stand row by row."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from vico_eval.methods.parts import ConnectorPart, DecoderPart, Part, TilingPart
 
 ENTRY_POINTS = "vico_eval.methods"
-_NOT_METHODS = {"parts", "registry"}
+_NOT_METHODS = {"earlier_run", "parts", "random_tiles", "registry"}
 _registered: dict[str, type[Part]] = {}
 
 P = TypeVar("P", bound="type[Part]")
@@ -125,6 +125,8 @@ def build(method: str, arguments: Mapping[str, Any] | None = None) -> Method:
             f"method {method!r} has no argument {', '.join(map(repr, unknown))}; it takes "
             f"{', '.join(sorted(known)) or 'none'}."
         )
+    if "ratio_from" in arguments:
+        _refuse_two_targets(method)
     by_place: dict[str, Part] = {}
     for name in _split(method):
         part_class = load(name)
@@ -136,6 +138,15 @@ def build(method: str, arguments: Mapping[str, Any] | None = None) -> Method:
             )
         by_place[part.place] = part
     return Method(name=method, **by_place)  # type: ignore[arg-type]
+
+
+def _refuse_two_targets(method: str) -> None:
+    takers = [name for name in _split(method) if "ratio_from" in {field.name for field in fields(load(name).Config)}]
+    if len(takers) > 1:
+        raise ConfigError(
+            f"{' and '.join(map(repr, takers))} would each save as much as ratio_from measured, together more. "
+            f"Give their own arguments instead: {', '.join(sorted(set(parameters(method)) - {'ratio_from'}))}."
+        )
 
 
 def typed(config_class: type[T], values: Mapping[str, Any]) -> T:

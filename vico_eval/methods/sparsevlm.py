@@ -23,6 +23,7 @@ from torch import Tensor
 from vico_eval.errors import ConfigError
 from vico_eval.internvl.config import VicoInternVLConfig
 from vico_eval.internvl.token_selection import KeptTokens, LayerState, RequestPrompt
+from vico_eval.methods.earlier_run import TargetRatio
 from vico_eval.methods.parts import DecoderPart
 from vico_eval.methods.registry import register
 
@@ -37,7 +38,7 @@ LARGE = 10_000  # visual tokens of a request for which rounding plays no part
 
 
 @dataclass(frozen=True, kw_only=True)
-class SparseVLMConfig:
+class SparseVLMConfig(TargetRatio):
     """Which of the released methods, and how many tokens it keeps."""
 
     variant: str = "topk"
@@ -45,9 +46,6 @@ class SparseVLMConfig:
 
     budget: int = 192
     """Which row of the released table of budgets: 192, 128, 96 or 64 (rank: not 96), of 576 tokens."""
-
-    target_ratio: float | None = None
-    """Visual tokens averaged over all decoder layers, as a share of those at its input: scales shares. Not for rank."""
 
     layers: str | int | None = None
     """Layers behind which tokens leave, counted from 0, as in 2/6/15; by default the released ones, scaled to depth."""
@@ -59,6 +57,7 @@ class SparseVLMConfig:
     """plus: how many attention heads rate. The release's number, for every model."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.variant not in LAYERS:
             raise ConfigError(f"sparsevlm got variant={self.variant!r}; expected one of {', '.join(LAYERS)}.")
         known = RANK_SCALES if self.variant == "rank" else BUDGETS[self.variant]
@@ -72,8 +71,6 @@ class SparseVLMConfig:
                 "sparsevlm's variant rank takes neither target_ratio nor keep_shares: how many tokens it keeps depends "
                 "on the rank of each attention matrix. Choose topk or plus, or another budget."
             )
-        if self.target_ratio is not None and not 0 < self.target_ratio <= 1:
-            raise ConfigError(f"sparsevlm got target_ratio={self.target_ratio}; expected a share in (0, 1].")
         shares, layers = _numbers("keep_shares", self.keep_shares), _numbers("layers", self.layers)
         if shares is not None and (max(shares) > 1 or not any(shares)):
             raise ConfigError(f"sparsevlm got keep_shares={self.keep_shares!r}; expected shares in [0, 1], not all 0.")

@@ -24,18 +24,20 @@ from vico_eval.report.tables import (
 
 BASELINE_SYSTEM = "vanilla"
 
-PAPER_ORDER = (
+ROW_ORDER = (
     BASELINE_SYSTEM,
     "vanilla_vir",
     "single_tile",
+    "downsample",
     "fastv",
     "sparsevlm",
+    "pool",
     "all_compress",
     "random",
     "image_vir",
     "vico",
 )
-"""Systems in the order of ViCO's Table 3; others follow in the order in which they were given."""
+"""Systems in the order of ViCO's Table 3 with our controls among them; others follow as they were given."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,7 +76,7 @@ class Table:
 
 def order_rows(systems: Mapping[str, str]) -> list[str]:
     """Row titles in the paper's order, for each row's system; unknown systems last, else as given."""
-    places = {system: place for place, system in enumerate(PAPER_ORDER)}
+    places = {system: place for place, system in enumerate(ROW_ORDER)}
     return sorted(systems, key=lambda title: places.get(systems[title], len(places)))
 
 

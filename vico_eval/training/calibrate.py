@@ -54,7 +54,7 @@ def calibrate(run: Run) -> None:
     if not is_first():
         return
     settings, seed = run.recipe.calibration, run.recipe.seed
-    base, model = rounded(run.model("finish")), rounded(run.model("image_router"))
+    base, model = rounded(run.model("base")), rounded(run.model("image_router"))
     documents = validation_batches(run.tokenizer, model, seed, settings.num_documents)
     wanted = settings.compressed_tile_ratio
     model.config.flash_absolute_threshold = absolute_threshold(model, documents, tile_scores, wanted)

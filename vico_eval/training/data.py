@@ -3,6 +3,10 @@
 A batch is a pure function of the recipe's seed, a stage's name and a step, so that a stage can be repeated or resumed
 anywhere. In a document's ids every tile is one `<IMG_CONTEXT>`; `Batch.expand` repeats it once the routing is known.
 
+Several questions about one picture share its tokens and nothing else: each is a branch of its own behind them, at the
+positions that it would have alone, so a document of four questions says the same as four documents. As turns of one
+conversation the later ones could be answered by exclusion, and that is what a small model learns.
+
 Shapes: docs = documents of a batch, each with T tiles; tiles = all their tiles; N = ids before expansion.
 """
 
@@ -34,8 +38,8 @@ UNKNOWN = -1
 """Label of a slot or cell that nothing is known about: those of a thumbnail."""
 
 IMAGE_TASKS = tuple(task for task in TASKS if task not in ("compare", "video"))
-SINGLE_QUESTION_SHARE = 0.15
-"""Batches whose documents ask one question, as evaluation does."""
+LOOKUP = ("read", "doc", "colour")
+"""Tasks of one step: what the question names is looked up, and what stands beside it or how it looks is the answer."""
 
 SMALL_GRID = 3
 """Tiles, thumbnail not counted, up to which a picture counts as small."""
@@ -56,6 +60,9 @@ class Document(NamedTuple):
     is_answer: np.ndarray
     """[N], bool: tokens that the decoder is to predict, the end of each answer included."""
 
+    branch: np.ndarray
+    """[N], int64, ascending: 0 for what all questions share, from 1 the question that a token belongs to."""
+
     cells: np.ndarray
     """[T, h, w], int64: class of what each patch shows, `UNKNOWN` in thumbnails."""
 
@@ -64,13 +71,37 @@ class Document(NamedTuple):
 
 
 class Expanded(NamedTuple):
-    """Ids with every tile at its length, right-padded: causal attention then needs no mask."""
+    """Ids with every tile at its length, right-padded: one question a document then needs no mask."""
 
     input_ids: Tensor
     """[docs, L], int64."""
 
     is_answer: Tensor
     """[docs, L], bool."""
+
+    branch: Tensor
+    """[docs, L], int64."""
+
+    @property
+    def has_branches(self) -> bool:
+        """Whether a document asks several questions."""
+        return int(self.branch.max()) > 1
+
+    def positions(self) -> Tensor:
+        """[docs, L], int64: those that each token has when its question is the only one."""
+        place = torch.arange(self.branch.shape[1]).expand_as(self.branch)
+        shared = (self.branch == 0).sum(dim=1, keepdim=True)
+        begins = torch.ones_like(self.branch, dtype=torch.bool)
+        begins[:, 1:] = self.branch[:, 1:] != self.branch[:, :-1]
+        start = torch.where(begins, place, 0).cummax(dim=1).values
+        return torch.where(self.branch == 0, place, place - start + shared)
+
+    def mask(self) -> Tensor:
+        """[docs, 1, L, L], bool: a token sees what is before it, other questions excepted."""
+        asked, seen = self.branch[:, :, None], self.branch[:, None, :]
+        length = self.branch.shape[1]
+        is_before = torch.ones(length, length, dtype=torch.bool).tril()
+        return (is_before & ((seen == 0) | (seen == asked)))[:, None]
 
 
 @dataclass(frozen=True)
@@ -88,6 +119,9 @@ class Batch:
 
     is_answer: Tensor
     """[docs, N], bool."""
+
+    branch: Tensor
+    """[docs, N], int64; padding belongs to the last question."""
 
     cells: Tensor
     """[tiles, h, w], int64."""
@@ -126,9 +160,10 @@ class Batch:
         is_token = torch.arange(int(lengths.max())) < lengths[:, None]
         input_ids = torch.full(is_token.shape, self.pad_token_id)
         is_answer = torch.zeros(is_token.shape, dtype=torch.bool)
-        input_ids[is_token] = self.input_ids.flatten().repeat_interleave(repeats.flatten())
-        is_answer[is_token] = self.is_answer.flatten().repeat_interleave(repeats.flatten())
-        return Expanded(input_ids, is_answer)
+        branch = self.branch[:, -1:].repeat(1, is_token.shape[1])
+        for expanded, ids in ((input_ids, self.input_ids), (is_answer, self.is_answer), (branch, self.branch)):
+            expanded[is_token] = ids.flatten().repeat_interleave(repeats.flatten())
+        return Expanded(input_ids, is_answer, branch)
 
 
 def step_rng(seed: int, stage: str, step: int) -> np.random.Generator:
@@ -148,7 +183,7 @@ def question_text(scene: Scene, text: str) -> str:
 def make_document(
     scene: Scene, questions: Sequence[Question], tokenizer: PreTrainedTokenizerBase, config: VicoInternVLConfig
 ) -> Document:
-    """A scene and some of its questions as consecutive turns; the first turn is the prompt that evaluation uses."""
+    """A scene and some of its questions, each as the prompt that evaluation uses."""
     size = config.tile_size
     tiles = [
         tile_image(
@@ -161,28 +196,35 @@ def make_document(
         for image in scene.images
     ]
     counts = [len(of_image) for of_image in tiles]
+    image_token = int(tokenizer.convert_tokens_to_ids(IMAGE_TOKEN))  # type: ignore[arg-type]
     stop = get_template(config.template).stop
-    history: list[tuple[str, str]] = []
     ids: list[int] = []
-    spans = []
-    for turn, question in enumerate(questions):
-        asked = question_text(scene, question.text) if turn == 0 else question.text
+    is_answer: list[bool] = []
+    branch: list[int] = []
+    for number, question in enumerate(questions, start=1):
         prompt = build_prompt(
-            config.template, asked, counts, history=history, system=config.system_message, tokens_per_tile=1
+            config.template,
+            question_text(scene, question.text),
+            counts,
+            system=config.system_message,
+            tokens_per_tile=1,
         )
-        start = len(tokenizer(prompt, add_special_tokens=False).input_ids)
-        ids = tokenizer(prompt + question.answer + stop, add_special_tokens=False).input_ids
-        spans.append((start, len(ids)))
-        history.append((asked, question.answer))
-    is_answer = np.zeros(len(ids), dtype=bool)
-    for start, end in spans:
-        is_answer[start:end] = True
+        asked = tokenizer(prompt, add_special_tokens=False).input_ids
+        answer = tokenizer(question.answer + stop, add_special_tokens=False).input_ids
+        # Everything up to the last tile is shared.
+        shared = len(asked) - asked[::-1].index(image_token)
+        if number == 1:
+            ids, is_answer, branch = asked[:shared], [False] * shared, [0] * shared
+        ids += asked[shared:] + answer
+        is_answer += [False] * (len(asked) - shared) + [True] * len(answer)
+        branch += [number] * (len(asked) - shared + len(answer))
     side = config.vit_grid
     return Document(
         tiles=np.concatenate(tiles),
         tile_image=np.repeat(np.arange(len(counts)), counts),
         input_ids=np.asarray(ids, dtype=np.int64),
-        is_answer=is_answer,
+        is_answer=np.asarray(is_answer, dtype=bool),
+        branch=np.asarray(branch, dtype=np.int64),
         cells=_labels(scene.cells, side, counts),
         glyphs=_labels(scene.glyph_slots, side // 2, counts),
     )
@@ -194,14 +236,19 @@ def collate(documents: Sequence[Document], tokenizer: PreTrainedTokenizerBase) -
     length = max(len(document.input_ids) for document in documents)
     input_ids = torch.full((len(documents), length), pad)
     is_answer = torch.zeros(len(documents), length, dtype=torch.bool)
+    branch = torch.zeros(len(documents), length, dtype=torch.long)
     for row, document in enumerate(documents):
-        input_ids[row, : len(document.input_ids)] = torch.from_numpy(document.input_ids)
-        is_answer[row, : len(document.is_answer)] = torch.from_numpy(document.is_answer)
+        own = len(document.input_ids)
+        input_ids[row, :own] = torch.from_numpy(document.input_ids)
+        is_answer[row, :own] = torch.from_numpy(document.is_answer)
+        branch[row, :own] = torch.from_numpy(document.branch)
+        branch[row, own:] = int(document.branch[-1])
     return Batch(
         tiles=torch.from_numpy(np.concatenate([document.tiles for document in documents])),
         tile_image=torch.from_numpy(np.stack([document.tile_image for document in documents])),
         input_ids=input_ids,
         is_answer=is_answer,
+        branch=branch,
         cells=torch.from_numpy(np.concatenate([document.cells for document in documents])),
         glyphs=torch.from_numpy(np.concatenate([document.glyphs for document in documents])),
         image_token_id=int(tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)),  # type: ignore[arg-type]
@@ -216,25 +263,25 @@ def make_batch(
     *,
     num_tokens: int,
     max_questions: int,
-    small_grids: bool = False,
+    lookup_only: bool = False,
 ) -> Batch:
     """Random documents with equally many tiles each, at most `num_tokens` decoder tokens, padding included.
 
     At least one document, however long it is.
     """
-    kind = str(rng.choice(["image", "compare", "video"], p=[0.7, 0.15, 0.15]))
+    kind = "image" if lookup_only else str(rng.choice(["image", "compare", "video"], p=[0.7, 0.15, 0.15]))
+    tasks = LOOKUP if lookup_only else IMAGE_TASKS if kind == "image" else (kind,)
     sizes: Sequence[tuple[int, int]] = COMPARE_GRIDS if kind == "compare" else GRIDS
-    if small_grids:
+    if lookup_only:
         sizes = [grid for grid in sizes if grid[0] * grid[1] <= SMALL_GRID]
     columns, rows = sizes[int(rng.integers(len(sizes)))]
     grids = [grid for grid in sizes if grid[0] * grid[1] == columns * rows]
-    num_questions = 1 if rng.random() < SINGLE_QUESTION_SHARE else max_questions
     documents: list[Document] = []
     longest = 0
     while True:
-        task = str(rng.choice(IMAGE_TASKS)) if kind == "image" else kind
+        task = str(rng.choice(tasks))
         scene = make_scene(task, rng, None if kind == "video" else grids[int(rng.integers(len(grids)))])
-        document = make_document(scene, choose_questions(scene, rng, num_questions), tokenizer, config)
+        document = make_document(scene, choose_questions(scene, rng, max_questions), tokenizer, config)
         length = len(document.input_ids) + (config.num_high_tokens - 1) * len(document.tiles)
         longest = max(longest, length)
         if documents and longest * (len(documents) + 1) > num_tokens:
@@ -242,12 +289,10 @@ def make_batch(
         documents.append(document)
 
 
-def choose_questions(scene: Scene, rng: np.random.Generator, num_questions: int) -> list[Question]:
-    """Up to `num_questions` of a scene's questions in random order; only the first where one is wanted."""
-    if num_questions == 1:
-        return [scene.questions[0]]
-    order = rng.permutation(len(scene.questions))[:num_questions]
-    return [scene.questions[i] for i in order]
+def choose_questions(scene: Scene, rng: np.random.Generator, max_questions: int) -> list[Question]:
+    """Up to `max_questions` of a scene's questions; the first, which the fixed splits ask, is always among them."""
+    others = rng.permutation(len(scene.questions) - 1)[: max_questions - 1]
+    return [scene.questions[0], *(scene.questions[1 + int(i)] for i in others)]
 
 
 def batches(make: Callable[[int], T], start: int, stop: int) -> Iterator[T]:

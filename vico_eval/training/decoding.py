@@ -33,8 +33,11 @@ def answer_logits(model: VicoInternVL, batch: Batch, visual_tokens: Tensor, coun
     """
     expanded = batch.expand(counts)
     embeddings = model.embed(expanded.input_ids, visual_tokens)
-    # Right-padded and causal: no token sees the padding, so no mask is needed and attention takes its fast path.
-    hidden = model.language_model.model(inputs_embeds=embeddings, use_cache=False).last_hidden_state
+    # Right-padded and causal: no token sees the padding, so without branches attention takes its fast path.
+    mask, positions = (expanded.mask(), expanded.positions()) if expanded.has_branches else (None, None)
+    hidden = model.language_model.model(
+        inputs_embeds=embeddings, attention_mask=mask, position_ids=positions, use_cache=False
+    ).last_hidden_state
     rows, columns = expanded.is_answer.nonzero(as_tuple=True)
     logits: Tensor = model.language_model.lm_head(hidden[rows, columns - 1])
     return logits.float()

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vico_eval.errors import ConfigError
 
-StageName = Literal["dense", "base", "finish", "warmup", "consistency", "router", "image_router", "calibration"]
+StageName = Literal["dense", "base", "warmup", "consistency", "router", "image_router", "calibration"]
 STAGES: tuple[StageName, ...] = get_args(StageName)
 """Every stage, in the order in which they run."""
 
@@ -89,7 +89,7 @@ class TextBatchRecipe(Schedule):
     """Decoder tokens a step with every tile high, padding included. A part's documents have equally many tiles."""
 
     max_questions: int = Field(default=4, ge=1)
-    """Questions about one picture, asked as consecutive turns of one document."""
+    """Questions about one picture; none sees another."""
 
 
 class BaseRecipe(TextBatchRecipe):
@@ -105,8 +105,9 @@ class BaseRecipe(TextBatchRecipe):
     """Steps over which the weight of the alignment loss falls linearly to zero."""
 
     align_weight: float = Field(default=1.0, ge=0)
-    small_grids_steps: int = Field(default=0, ge=0)
-    """Steps in which documents have few tiles only."""
+    lookup_steps: int = Field(default=0, ge=0)
+    """First steps, in which pictures are small and come from tasks that look a thing up by its name (`data.LOOKUP`):
+    matching a word with what a token shows is learnt late and suddenly, and sooner where little else is asked."""
 
 
 class WarmupRecipe(TextBatchRecipe):
@@ -163,11 +164,6 @@ class Recipe(_Closed):
     model: ModelRecipe = ModelRecipe()
     dense: DenseRecipe
     base: BaseRecipe
-    """On several questions a picture, which makes the most of every picture."""
-
-    finish: BaseRecipe
-    """The base model's second half, usually on one question a picture: later turns can be answered by exclusion."""
-
     warmup: WarmupRecipe
     consistency: ConsistencyRecipe
     router: RouterRecipe

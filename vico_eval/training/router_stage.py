@@ -41,7 +41,7 @@ def train_router(run: Run, stage: Literal["router", "image_router"]) -> None:
     whole_image = stage == "image_router"
     before: StageName = "router" if whole_image else "consistency"
     settings = run.recipe.image_router if whole_image else run.recipe.router
-    reference, model = run.model("finish").train(False), run.model(before).train(False)
+    reference, model = run.model("base").train(False), run.model(before).train(False)
     router = model.image_router if whole_image else model.router
     assert router is not None
     own = own_parts(settings.num_parts)

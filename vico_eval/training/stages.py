@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
@@ -70,10 +70,10 @@ def train_dense(run: Run) -> None:
     run.save(model, "dense")
 
 
-def train_base(run: Run, stage: Literal["base", "finish"]) -> None:
+def train_base(run: Run) -> None:
     """The base model: every tile high."""
-    settings = run.recipe.base if stage == "base" else run.recipe.finish
-    model = run.model("dense" if stage == "base" else "base")
+    settings = run.recipe.base
+    model = run.model("dense")
 
     def loss(step: int, batch: Batch) -> dict[str, Tensor]:
         align_weight = settings.align_weight * max(0.0, 1 - step / max(1, settings.align_steps))
@@ -83,14 +83,14 @@ def train_base(run: Run, stage: Literal["base", "finish"]) -> None:
     vision = ParameterGroup(
         "vision", model.vision_tower, settings.vision_learning_rate_share, from_step=settings.vision_from_step
     )
-    _fit_documents(run, stage, settings, [ParameterGroup("decoder", decoder), vision], loss)
-    run.save(model, stage)
+    _fit_documents(run, "base", settings, [ParameterGroup("decoder", decoder), vision], loss)
+    run.save(model, "base")
 
 
 def train_warmup(run: Run) -> None:
     """The low connector alone, before stage 1."""
     settings = run.recipe.warmup
-    reference, policy = run.model("finish"), run.model("finish")
+    reference, policy = run.model("base"), run.model("base")
     head = LayoutHead(run.config.text_config.hidden_size)
 
     def loss(step: int, batch: Batch) -> dict[str, Tensor]:
@@ -105,7 +105,7 @@ def train_warmup(run: Run) -> None:
 def train_consistency(run: Run) -> None:
     """Stage 1: everything but the routers."""
     settings = run.recipe.consistency
-    reference, policy = run.model("finish"), run.model("warmup")
+    reference, policy = run.model("base"), run.model("warmup")
 
     def loss(step: int, batch: Batch) -> dict[str, Tensor]:
         return policy_loss(reference, policy, batch, train_vision=step >= settings.vision_from_step)
@@ -182,7 +182,7 @@ def _document_parts(
             config,
             num_tokens=settings.num_tokens // settings.num_parts,
             max_questions=settings.max_questions,
-            small_grids=isinstance(settings, BaseRecipe) and step < settings.small_grids_steps,
+            lookup_only=isinstance(settings, BaseRecipe) and step < settings.lookup_steps,
         )
         made.append((part, batch))
     return made

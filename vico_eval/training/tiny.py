@@ -22,8 +22,7 @@ from vico_eval.training.stages import Run, train_base, train_consistency, train_
 
 STAGE_FUNCTIONS: dict[StageName, Callable[[Run], None]] = {
     "dense": train_dense,
-    "base": partial(train_base, stage="base"),
-    "finish": partial(train_base, stage="finish"),
+    "base": train_base,
     "warmup": train_warmup,
     "consistency": train_consistency,
     "router": partial(train_router, stage="router"),

@@ -1,0 +1,81 @@
+"""What an earlier run measured, for methods that are to spend as much: `ratio_from=FOLDER`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from vico_eval.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetRatio:
+    """Hyper-parameters of a method that can be set by the share of visual tokens it is to leave."""
+
+    target_ratio: float | None = None
+    """Visual tokens averaged over all decoder layers, as a share of those at its input, in (0, 1]."""
+
+    ratio_from: str | None = None
+    """Folder of an earlier run, say ViCO's, whose measured share becomes target_ratio."""
+
+    def __post_init__(self) -> None:
+        if self.ratio_from is not None:
+            if self.target_ratio is not None:
+                raise ConfigError("got target_ratio and ratio_from; give one: ratio_from measures the target.")
+            # Filled in, so that a run's record says which number the folder stood for.
+            object.__setattr__(self, "target_ratio", visual_token_share(self.ratio_from))
+        if self.target_ratio is not None and not 0 < self.target_ratio <= 1:
+            raise ConfigError(f"got target_ratio={self.target_ratio}; expected a share of visual tokens in (0, 1].")
+
+
+def visual_token_share(folder: str) -> float:
+    """Visual tokens averaged over decoder layers, as a share of the uncompressed ones; the mean over benchmarks.
+
+    Raises:
+        ConfigError: the folder holds no run, or one without a visual token.
+    """
+    shares = []
+    for accounts in _accounts_by_task(folder).values():
+        uncompressed = sum(account["visual_tokens_uncompressed"] for account in accounts)
+        if uncompressed:
+            shares.append(sum(fmean(account["visual_tokens_per_layer"]) for account in accounts) / uncompressed)
+    if not shares:
+        raise ConfigError(f"the run in ratio_from={folder} has no visual token; expected a run on pictures.")
+    return fmean(shares)
+
+
+def compressed_tile_ratios(folder: str) -> dict[str, float]:
+    """Compressed tiles / tiles of each benchmark of an earlier run that has tiles.
+
+    Raises:
+        ConfigError: the folder holds no run.
+    """
+    ratios = {}
+    for task, accounts in _accounts_by_task(folder).items():
+        tiles = sum(account["tiles"] for account in accounts)
+        if tiles:
+            ratios[task] = sum(account["compressed_tiles"] for account in accounts) / tiles
+    return ratios
+
+
+def _accounts_by_task(folder: str) -> dict[str, list[Mapping[str, Any]]]:
+    files = sorted(Path(folder).glob("accounts.rank*.jsonl"))
+    if not files:
+        raise ConfigError(
+            f"ratio_from={folder} holds no accounts.rank*.jsonl; expected the record_dir of a finished run of ViCO."
+        )
+    accounts = {}
+    for file in files:
+        for line in file.read_text(encoding="utf-8").splitlines():
+            if not line.endswith("}"):
+                continue  # empty, or cut off when the run was killed and written again since
+            entry = json.loads(line)
+            accounts[entry["task"], entry["split"], entry["doc_id"]] = entry["account"]
+    by_task: dict[str, list[Mapping[str, Any]]] = {}
+    for (task, _, _), account in accounts.items():
+        by_task.setdefault(task, []).append(account)
+    return by_task
