@@ -80,7 +80,7 @@ def edge_limit(width: int, height: int, max_tiles: int, tile_size: int) -> int:
 
 
 def area_limit(width: int, height: int, max_tiles: int, tile_size: int) -> int:
-    """InternVL-X's area matching: no more tiles than the image has pixels for, ceil(W*H / S^2); else as `edge_limit`."""
+    """InternVL-X's area matching: no more tiles than the image has pixels for, ceil(W*H / S^2); as `edge_limit`."""
     return min(max_tiles, _divide_up(width * height, tile_size * tile_size))
 
 
