@@ -50,3 +50,21 @@ def same_answers() -> Callable[[Sequence[Any], Sequence[Any]], bool]:
         return close and list(map(without_scores, found)) == list(map(without_scores, expected))
 
     return compare
+
+
+@pytest.fixture(scope="session")
+def untrained_pvtc(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint like `base` of `untrained`, with PVTC for a connector."""
+    from vico_eval.tiny.tokenizer import build_tokenizer
+    from vico_eval.training.architecture import build_config, build_model
+    from vico_eval.training.export import save_base
+    from vico_eval.training.recipe import ModelRecipe
+
+    folder = tmp_path_factory.mktemp("untrained") / "pvtc"
+    tokenizer = build_tokenizer()
+    config = build_config(ModelRecipe(), tokenizer)
+    config.connector = "pvtc"
+    model = build_model(config, seed=0)
+    model.get_input_embeddings().weight.data[[*range(32), *range(127, 256)]] = 0
+    save_base(model, tokenizer, folder)
+    return folder

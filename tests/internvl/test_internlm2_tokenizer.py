@@ -8,15 +8,22 @@ import io
 import json
 import random
 import re
+from pathlib import Path
 
 import pytest
 import sentencepiece
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
 from transformers import StopStringCriteria
 
+import vico_eval
 from vico_eval.errors import CheckpointError
 from vico_eval.internvl.checkpoint import Checkpoint, load_tokenizer
 from vico_eval.internvl.internlm2_tokenizer import InternLM2Tokenizer
 from vico_eval.internvl.prompts import build_prompt
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "internvl_x" / "model"
 
 # In the vocabulary under placeholder names; the others stand behind it.
 RENAMED = ["<|plugin|>", "<|interpreter|>", "<|action_end|>", "<|action_start|>", "<|im_end|>", "<|im_start|>"]
@@ -161,3 +168,25 @@ def test_without_the_model_file(tokens, tmp_path):
     (tmp_path / "tokenizer.model").unlink()
     with pytest.raises(CheckpointError, match=r"holds no tokenizer: expected .*tokenizer\.model"):
         load(tmp_path)
+
+
+def test_a_whole_checkpoint_answers_with_the_references_prompt(model, tokens, tmp_path):
+    # The reference model, with a vocabulary for this tokenizer.
+    config = json.loads((GOLDEN / "config.json").read_text())
+    tensors = load_file(GOLDEN / "model.safetensors")
+    vocabulary = torch.randn(len(load(tmp_path)), 64, generator=torch.Generator().manual_seed(0))
+    tensors["language_model.model.tok_embeddings.weight"] = tensors["language_model.output.weight"] = vocabulary
+    config["llm_config"]["vocab_size"] = len(vocabulary)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    save_file({name: tensor.clone() for name, tensor in tensors.items()}, tmp_path / "model.safetensors")
+    seen = []
+    asked = vico_eval.load(str(tmp_path), method="pvtc", device="cpu")
+    decoder = asked.engine.model.language_model
+    decoder.register_forward_pre_hook(lambda _, __, given: seen.append(given["inputs_embeds"]), with_kwargs=True)
+    answer = asked.ask("the number?", images=[Image.new("RGB", (224, 112))], max_new_tokens=1)
+    prompt = build_prompt("internlm2-chat", "the number?", [3], tokens_per_tile=16)
+    ids = torch.tensor(reference(model, tokens, prompt))
+    is_text = ids != tokens["<IMG_CONTEXT>"]
+    assert torch.equal(seen[0][0, is_text], vocabulary[ids[is_text]])
+    assert (answer.account.visual_tokens, answer.account.text_tokens) == (3 * 16, int(is_text.sum()))
+    assert ids[0] == 1

@@ -54,7 +54,7 @@ class FlashParts(NamedTuple):
         )
 
 
-def high_connector(config: VicoInternVLConfig) -> HighConnector | PvtcConnector:
+def _high_connector(config: VicoInternVLConfig) -> HighConnector | PvtcConnector:
     """The connector that `config.connector` names, with new weights.
 
     Raises:
@@ -88,7 +88,7 @@ class VicoInternVL(PreTrainedModel):
     def __init__(self, config: VicoInternVLConfig) -> None:
         super().__init__(config)
         self.vision_tower = InternVLVisionModel._from_config(config.vision_config)
-        self.connector_high = high_connector(config)
+        self.connector_high = _high_connector(config)
         parts = FlashParts.build(config)
         self.connector_low = parts.connector_low
         self.router = parts.router
