@@ -129,8 +129,8 @@ def test_compressed_internvl_takes_a_combination(untrained, evaluate, tmp_path):
     assert all(account["compressed_tiles"] == account["tiles"] for account in accounts.values())
 
 
-def test_internvl_x_runs_the_parts_of_its_variant(untrained_pvtc, evaluate, tmp_path):
-    arguments = f"pretrained={untrained_pvtc},record_dir={tmp_path},variant=pvtc+rvtc,device=cpu"
+def test_internvl_x_runs_the_parts_of_its_variant(untrained, evaluate, tmp_path):
+    arguments = f"pretrained={untrained}/pvtc,record_dir={tmp_path},variant=pvtc+rvtc,device=cpu"
     found = answers(evaluate("internvl_x", arguments)["samples"])
     accounts = [counts["account"] for _, counts in found.values()]
     assert all(account["visual_tokens"] == 16 * account["tiles"] for account in accounts)
@@ -156,11 +156,11 @@ def test_a_variant_that_is_none(variant):
         method_of(variant)
 
 
-def test_a_variant_names_all_that_the_checkpoint_holds_and_no_more(untrained, untrained_pvtc, evaluate):
+def test_a_variant_names_all_that_the_checkpoint_holds_and_no_more(untrained, evaluate):
     with pytest.raises(
         CheckpointError, match=r"holds PVTC, which variant=rvtc does not name\. Pass variant=rvtc\+pvtc"
     ):
-        evaluate("internvl_x", f"pretrained={untrained_pvtc},variant=rvtc,device=cpu")
+        evaluate("internvl_x", f"pretrained={untrained}/pvtc,variant=rvtc,device=cpu")
     with pytest.raises(CheckpointError, match=r"has no PVTC, and method 'pvtc' needs it: its connector is 'mlp'"):
         evaluate("internvl_x", f"pretrained={untrained}/base,variant=pvtc,device=cpu")
 

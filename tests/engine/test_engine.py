@@ -51,7 +51,8 @@ def requests(tmp_path_factory, write_video):
 
 
 def make_engine(untrained, method, **settings) -> Engine:
-    arguments = {"pretrained": str(untrained / "vico"), "method": method, "device": "cpu"}
+    own = "pvtc" if method == "pvtc" else "vico"
+    arguments = {"pretrained": str(untrained / own), "method": method, "device": "cpu"}
     if method == "vanilla_vir":
         arguments |= {"pretrained": str(untrained / "base"), "flash_from": str(untrained / "vico")}
         arguments |= ARGUMENTS["vico"]

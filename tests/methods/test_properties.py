@@ -84,14 +84,14 @@ def requests():
 
 
 @pytest.fixture(scope="module")
-def engine_of(untrained, untrained_pvtc):
+def engine_of(untrained):
     engines = {}
 
     def get(method, arguments, **settings) -> Engine:
         key = repr((method, arguments, settings))
         if key not in engines:
-            own = untrained_pvtc if "pvtc" in method.split("+") else untrained / "vico"
-            given = {"pretrained": str(own), "method": method, "device": "cpu"} | arguments | settings
+            own = "pvtc" if "pvtc" in method.split("+") else "vico"
+            given = {"pretrained": str(untrained / own), "method": method, "device": "cpu"} | arguments | settings
             if method == "vanilla_vir":
                 given |= {"pretrained": str(untrained / "base"), "flash_from": str(untrained / "vico")}
             engines[key] = open_engine(given, show_progress=False).engine
@@ -150,9 +150,9 @@ def watch(engine, one) -> Watch:
 
 
 @pytest.mark.parametrize("method", [*KEEP_ALL, *sorted(set(method_names()) - set(KEEP_ALL) - NEVER_ALL)])
-def test_keeping_every_token_is_the_plain_model_to_the_bit(engine_of, requests, untrained_pvtc, method):
+def test_keeping_every_token_is_the_plain_model_to_the_bit(engine_of, requests, untrained, method):
     assert method in KEEP_ALL, f"say in KEEP_ALL how {method} keeps every token, or in NEVER_ALL that it can't"
-    weights = {"pretrained": str(untrained_pvtc)} if method == "pvtc" else {}
+    weights = {"pretrained": str(untrained / "pvtc")} if method == "pvtc" else {}
     plain, kept = engine_of("vanilla", {}, **weights), engine_of(method, KEEP_ALL[method])
     for one in requests:
         expected, seen = watch(plain, one), watch(kept, one)
