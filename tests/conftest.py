@@ -17,10 +17,11 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 @pytest.fixture(scope="session")
 def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder with two checkpoints of the small model's shape and seeded random weights: `base` and `vico`.
+    """Folder with checkpoints of the small model's shape and seeded random weights: `base`, `vico` and `pvtc`.
 
     Random weights answer with noise, which is what properties of the machinery need: any difference shows.
     """
+    from vico_eval.internvl.config import VicoInternVLConfig
     from vico_eval.tiny.tokenizer import build_tokenizer
     from vico_eval.training.architecture import build_config, build_model
     from vico_eval.training.export import save_base, save_vico
@@ -28,12 +29,16 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("untrained")
     tokenizer = build_tokenizer()
-    model = build_model(build_config(ModelRecipe(), tokenizer), seed=0)
+    config = build_config(ModelRecipe(), tokenizer)
+    plain = build_model(config, seed=0)
+    windowed = build_model(VicoInternVLConfig(**(config.to_dict() | {"connector": "pvtc"})), seed=0)
     # The head is tied to these: tokens that are no printable ASCII are not chosen, so that answers can be told apart.
     unprintable = [*range(32), *range(127, 256)]
-    model.get_input_embeddings().weight.data[unprintable] = 0
-    save_base(model, tokenizer, folder / "base")
-    save_vico(model, tokenizer, folder / "vico")
+    for model in (plain, windowed):
+        model.get_input_embeddings().weight.data[unprintable] = 0
+    save_base(plain, tokenizer, folder / "base")
+    save_vico(plain, tokenizer, folder / "vico")
+    save_base(windowed, tokenizer, folder / "pvtc")
     return folder
 
 

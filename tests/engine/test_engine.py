@@ -1,11 +1,13 @@
 """Properties that hold for every method: batches change nothing, accounts are true, failures are named."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from vico_eval.engine.engine import Engine
 from vico_eval.engine.loading import Model, load, open_engine
@@ -51,7 +53,8 @@ def requests(tmp_path_factory, write_video):
 
 
 def make_engine(untrained, method, **settings) -> Engine:
-    arguments = {"pretrained": str(untrained / "vico"), "method": method, "device": "cpu"}
+    own = "pvtc" if method == "pvtc" else "vico"
+    arguments = {"pretrained": str(untrained / own), "method": method, "device": "cpu"}
     if method == "vanilla_vir":
         arguments |= {"pretrained": str(untrained / "base"), "flash_from": str(untrained / "vico")}
         arguments |= ARGUMENTS["vico"]
@@ -260,6 +263,16 @@ def test_the_python_interface(untrained, tmp_path):
     assert isinstance(model, Model)
     assert answer.account.compressed_tiles == 13
     assert json.loads(json.dumps(answer.account.to_dict()))["visual_tokens"] == 13 * LOW
+
+
+def test_pickled_weights_need_a_word(untrained, requests, tmp_path):
+    folder = shutil.copytree(untrained / "base", tmp_path / "pickled")
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="pass allow_pickle=true"):
+        load(str(folder))
+    found = load(str(folder), allow_pickle=True, device="cpu").engine.answer(requests[:2])
+    assert found == load(str(untrained / "base"), device="cpu").engine.answer(requests[:2])
 
 
 @pytest.mark.parametrize(
