@@ -9,7 +9,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from vico_eval.errors import CheckpointError
 from vico_eval.internvl.decoder import CompressingDecoder, Prompt, PromptCache
-from vico_eval.internvl.token_selection import KeptTokens
+from vico_eval.internvl.token_selection import NextTokens
 
 LAYERS, HEADS, VOCABULARY = 5, 4, 64
 SIZES = {
@@ -34,9 +34,9 @@ GREEDY = {"max_new_tokens": 5, "do_sample": False}
 
 @dataclass
 class Drop:
-    """Behind `acting` layers, keeps the visual tokens with even numbers; where it renumbers, the others' mean joins."""
+    """Before `acting` layers, keeps the visual tokens with even numbers; where it renumbers, the others' mean joins."""
 
-    acting: tuple[int, ...] = (1, 3)
+    acting: tuple[int, ...] = (2, 4)
     renumbers: bool = False
     states: list | None = None
 
@@ -46,7 +46,7 @@ class Drop:
     def prepare(self, request):
         return request.key
 
-    def reduce(self, state):
+    def next_tokens(self, state):
         if self.states is not None:
             self.states.append(state)
         visual = state.is_visual.nonzero()[:, 0]
@@ -54,8 +54,9 @@ class Drop:
         stays[visual[::2]] = True
         keep = stays.nonzero()[:, 0]
         if not self.renumbers:
-            return KeptTokens(keep)
-        return KeptTokens(keep, state.hidden[~stays].mean(dim=0, keepdim=True), int((keep <= visual[-1]).sum()))
+            return NextTokens(keep)
+        source = torch.cat([keep[keep <= visual[-1]], torch.tensor([-1]), keep[keep > visual[-1]]])
+        return NextTokens(source, state.hidden[~stays].mean(dim=0, keepdim=True))
 
 
 def build(name, attention="sdpa"):
@@ -97,7 +98,7 @@ def generate(model, lengths, **settings):
     return tokens, cache
 
 
-@pytest.mark.parametrize("acting", [(), (LAYERS - 1,)])
+@pytest.mark.parametrize("acting", [(), (LAYERS,)])
 @torch.inference_mode()
 def test_where_nothing_leaves_nothing_changes_by_a_bit(model, acting):
     ids, mask, prompt = prompts(14, 20)
@@ -106,7 +107,6 @@ def test_where_nothing_leaves_nothing_changes_by_a_bit(model, acting):
     expected = model(input_ids=ids, attention_mask=mask).logits
     expected_tokens = model.generate(ids, attention_mask=mask, **GREEDY)[:, ids.shape[1] :]
     use(model, Drop(acting))
-    # Behind the last layer nothing is left to save, and leaving would only lose logits.
     assert torch.equal(model(input_ids=ids, attention_mask=mask, prompt=prompt).logits, expected)
     assert torch.equal(generate(model, (14, 20), **GREEDY)[0], expected_tokens)
 
@@ -122,7 +122,7 @@ def test_weights_keep_their_names_and_the_plain_decoder_comes_back(model):
 @torch.inference_mode()
 def test_attention_rows_are_the_layers_own(model):
     ids, mask, prompt = prompts(20, 13)
-    part = Drop((2,), states=[])
+    part = Drop((3,), states=[])
     use(model, part)(input_ids=ids, attention_mask=mask, prompt=prompt)
     model.model = model.model.base
     model.set_attn_implementation("eager")
@@ -148,7 +148,7 @@ def test_rows_of_a_batch_lose_different_numbers_of_tokens(model, renumbers):
         # 7 text tokens and the last generated token's place is never filled
         real = [layer.get_seq_length() for layer in own.layers]
         assert real == [count + 7 + GREEDY["max_new_tokens"] - 1 for count in own.visual_tokens_per_layer(0)]
-    # 15 visual tokens; 8 behind layer 1 (and a merged one); 4 behind layer 3 (5 of 9, and one)
+    # 15 visual tokens; 8 from layer 2 on (and a merged one); 4 from layer 4 on (5 of 9, and one)
     assert cache.visual_tokens_per_layer(0) == ((15, 15, 9, 9, 6) if renumbers else (15, 15, 8, 8, 4))
 
 
@@ -242,8 +242,8 @@ def test_every_attention_implementation_gives_the_same():
 @torch.inference_mode()
 def test_text_can_not_be_dropped():
     class Careless(Drop):
-        def reduce(self, state):
-            return KeptTokens(state.is_visual.nonzero()[:, 0])
+        def next_tokens(self, state):
+            return NextTokens(state.is_visual.nonzero()[:, 0])
 
     ids, mask, prompt = prompts(15)
     with pytest.raises(RuntimeError, match="dropped text of task/test/15"):
