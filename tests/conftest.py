@@ -17,10 +17,11 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 @pytest.fixture(scope="session")
 def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder with two checkpoints of the small model's shape and seeded random weights: `base` and `vico`.
+    """Folder with checkpoints of the small model's shape and seeded random weights: `base`, `vico` and `lvtc`.
 
     Random weights answer with noise, which is what properties of the machinery need: any difference shows.
     """
+    from vico_eval.internvl.config import VicoInternVLConfig
     from vico_eval.tiny.tokenizer import build_tokenizer
     from vico_eval.training.architecture import build_config, build_model
     from vico_eval.training.export import save_base, save_vico
@@ -28,13 +29,33 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("untrained")
     tokenizer = build_tokenizer()
-    model = build_model(build_config(ModelRecipe(), tokenizer), seed=0)
+    config = build_config(ModelRecipe(), tokenizer)
+    lvtc = {"expand_before": 2, "first_insertion": 1, "insertion_interval": 1, "num_low_resolution": 2}
+    plain = build_model(config, seed=0)
+    joining = build_model(VicoInternVLConfig(**(config.to_dict() | {"lvtc": lvtc})), seed=0)
     # The head is tied to these: tokens that are no printable ASCII are not chosen, so that answers can be told apart.
     unprintable = [*range(32), *range(127, 256)]
-    model.get_input_embeddings().weight.data[unprintable] = 0
-    save_base(model, tokenizer, folder / "base")
-    save_vico(model, tokenizer, folder / "vico")
+    for model in (plain, joining):
+        model.get_input_embeddings().weight.data[unprintable] = 0
+    save_base(plain, tokenizer, folder / "base")
+    save_vico(plain, tokenizer, folder / "vico")
+    save_base(joining, tokenizer, folder / "lvtc")
     return folder
+
+
+@pytest.fixture(scope="session")
+def checkpoint_for(untrained: Path) -> Callable[[str], dict[str, str]]:
+    """Which of them a method runs on, as arguments of the engine. Read off its parts, so a new one needs no word."""
+    from vico_eval.methods import registry
+
+    def arguments(method: str) -> dict[str, str]:
+        parts = [registry.load(name) for name in method.split("+")]
+        if any(part.needs_donor for part in parts):
+            return {"pretrained": str(untrained / "base"), "flash_from": str(untrained / "vico")}
+        own = sorted(set().union(*(part.runs for part in parts)))
+        return {"pretrained": str(untrained / (own[0] if own else "vico"))}
+
+    return arguments
 
 
 @pytest.fixture(scope="session")
