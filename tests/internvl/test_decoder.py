@@ -239,6 +239,73 @@ def test_every_attention_implementation_gives_the_same():
     torch.testing.assert_close(*logits, **SAME)
 
 
+@pytest.mark.parametrize("renumbers", [False, True])
+@torch.inference_mode()
+def test_new_tokens_in_the_places_of_old_ones_move_nothing(model, renumbers):
+    class Double(Drop):
+        def next_tokens(self, state):
+            source = torch.arange(len(state.hidden)).masked_fill(state.is_visual, -1)
+            return NextTokens(source, 2 * state.hidden[state.is_visual])
+
+    ids, mask, prompt = prompts(22, 9)
+    # Padding in every row: packing would take it away.
+    ids, mask, is_visual = (
+        torch.cat([torch.zeros_like(one[:, :2]), one], dim=1) for one in (ids, mask, prompt.is_visual)
+    )
+    described = Prompt(is_visual, prompt.keys)
+    cache = PromptCache(model.config, described)
+    use(model, Double((0,), renumbers))
+    logits = model(input_ids=ids, attention_mask=mask, past_key_values=cache).logits
+    assert len(cache.segments) == 1
+    doubled = model.get_input_embeddings()(ids) * (1 + is_visual[..., None].long())
+    model.model = model.model.base
+    assert torch.equal(logits, model(inputs_embeds=doubled, attention_mask=mask).logits)
+
+
+@pytest.mark.parametrize("renumbers", [False, True])
+@torch.inference_mode()
+def test_the_output_says_where_its_columns_stood(model, renumbers):
+    ids, mask, prompt = prompts(14, 12)
+    output = use(model, Drop((1,), renumbers)).model(input_ids=ids, attention_mask=mask, prompt=prompt)
+    # 3 text tokens, 7 or 5 visual ones of which every second stays, a new one where there is one, and 4 text tokens
+    first = [0, 1, 2, 3, 5, 7, 9, *([-1] if renumbers else []), 10, 11, 12, 13]
+    second = [2, 3, 4, 5, 7, 9, *([-1] if renumbers else []), 10, 11, 12, 13]
+    assert output.columns.tolist() == [first, [-1, *second]]
+    assert output.last_hidden_state.shape[1] == len(first)
+
+
+@torch.inference_mode()
+def test_before_the_first_layer_there_is_no_attention():
+    class Looks(Drop):
+        def next_tokens(self, state):
+            state.attention(torch.tensor([0]))
+
+    ids, mask, prompt = prompts(15)
+    with pytest.raises(RuntimeError, match="attention weights before layer 0; expected layer 1 or later"):
+        use(build("qwen3"), Looks((0,)))(input_ids=ids, attention_mask=mask, prompt=prompt)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (lambda n: NextTokens(torch.arange(n).flip(0)), "dropped text of task/test/15, or reordered its tokens"),
+        (lambda n: NextTokens(torch.arange(n).repeat_interleave(2)), "or reordered its tokens, before layer 2"),
+        (lambda n: NextTokens(torch.tensor([*range(n), -1])), "left places for 1 new tokens .* and made 0"),
+        (lambda n: NextTokens(torch.arange(n), torch.zeros(2, 32)), "left places for 0 new tokens .* and made 2"),
+        (lambda n: NextTokens(torch.tensor([*range(n), -1]), torch.zeros(1, 32)), "only renumbered tokens give them"),
+    ],
+)
+@torch.inference_mode()
+def test_answers_that_make_no_sense_are_refused(asked, message):
+    class Careless(Drop):
+        def next_tokens(self, state):
+            return asked(len(state.hidden))
+
+    ids, mask, prompt = prompts(15)
+    with pytest.raises(RuntimeError, match=message):
+        use(build("qwen3"), Careless((2,)))(input_ids=ids, attention_mask=mask, prompt=prompt)
+
+
 @torch.inference_mode()
 def test_text_can_not_be_dropped():
     class Careless(Drop):

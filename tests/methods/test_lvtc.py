@@ -207,6 +207,9 @@ def test_cached_decoding_is_recomputing_everything_and_layers_cache_what_they_sa
     text = len(ids) - 3 * LOW
     assert [layer.get_seq_length() for layer in cache.layers] == [length + 4 for length in lengths([2, 1], text)]
     assert cache.visual_tokens_per_layer(0) == (12, 12, 12, 48, 48, 48)
+    # Insertions move nothing: two stages, each with positions of its own.
+    stages = {segment.first_layer: segment.positions[0].tolist() for segment in cache.segments}
+    assert stages == {0: list(range(12 + text)), 3: list(range(48 + text))}
 
 
 @torch.inference_mode()
