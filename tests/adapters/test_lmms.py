@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from vico_eval.errors import ConfigError, DocumentError, OutputError
+from vico_eval.adapters.internvl_x import method_of
+from vico_eval.errors import CheckpointError, ConfigError, DocumentError, OutputError
 from vico_eval.methods.registry import method_names
 from vico_eval.paths import tasks_dir
 
@@ -63,7 +64,7 @@ def side_file(folder):
 def test_lmms_eval_finds_every_method_by_entry_point():
     from lmms_eval.models import MODEL_REGISTRY_V2
 
-    for name in [*(f"{method}_internvl" for method in method_names()), "compressed_internvl"]:
+    for name in [*(f"{method}_internvl" for method in method_names()), "compressed_internvl", "internvl_x"]:
         model = MODEL_REGISTRY_V2.get_model_class(name)
         assert model.is_simple is False, name
 
@@ -128,9 +129,49 @@ def test_compressed_internvl_takes_a_combination(untrained, evaluate, tmp_path):
     assert all(account["compressed_tiles"] == account["tiles"] for account in accounts.values())
 
 
+def test_internvl_x_runs_the_parts_of_its_variant(untrained, evaluate, tmp_path):
+    arguments = f"pretrained={untrained}/pvtc,record_dir={tmp_path},variant=pvtc+rvtc,device=cpu"
+    found = answers(evaluate("internvl_x", arguments)["samples"])
+    accounts = [counts["account"] for _, counts in found.values()]
+    assert all(account["visual_tokens"] == 16 * account["tiles"] for account in accounts)
+    assert json.loads((tmp_path / "record.json").read_text())["method"] == "rvtc_edge+pvtc"
+
+
+@pytest.mark.parametrize(
+    ("variant", "method"),
+    [
+        ("rvtc", "rvtc_edge"),
+        ("lvtc+pvtc", "pvtc+lvtc"),
+        ("full", "rvtc_edge+pvtc+lvtc"),
+        ("lvtc+rvtc+pvtc", "rvtc_edge+pvtc+lvtc"),
+    ],
+)
+def test_a_variant_of_internvl_x_is_a_combination_of_methods(variant, method):
+    assert method_of(variant) == method
+
+
+@pytest.mark.parametrize("variant", [None, "", "base", "pvtc+", "pvtc+pvtc", "full+rvtc"])
+def test_a_variant_that_is_none(variant):
+    with pytest.raises(ConfigError, match=r"expected full, or one or several of rvtc, pvtc, lvtc joined by \+"):
+        method_of(variant)
+
+
+def test_a_variant_names_all_that_the_checkpoint_holds_and_no_more(untrained, evaluate):
+    with pytest.raises(
+        CheckpointError, match=r"holds PVTC, which variant=rvtc does not name\. Pass variant=rvtc\+pvtc"
+    ):
+        evaluate("internvl_x", f"pretrained={untrained}/pvtc,variant=rvtc,device=cpu")
+    with pytest.raises(CheckpointError, match=r"has no PVTC, and method 'pvtc' needs it: its connector is 'mlp'"):
+        evaluate("internvl_x", f"pretrained={untrained}/base,variant=pvtc,device=cpu")
+
+
 @pytest.mark.parametrize(
     ("model", "arguments", "message"),
     [
+        ("internvl_x", "pretrained=vico-tiny,variant=pvtc,method=pvtc", "takes variant= and no method="),
+        ("internvl_x", "pretrained=vico-tiny", "got variant=None; expected full"),
+        ("internvl_x", "variant=rvtc", "no checkpoint was given"),
+        ("internvl_x", "pretrained=vico-tiny-base,variant=rvtc,allow_pickl=true", "did you mean 'allow_pickle'"),
         (
             "vico_internvl",
             "pretrained=vico-tiny,absolute_treshold=0.4",

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 from PIL import Image
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 from vico_eval.engine.preprocess import Preprocessor, PreprocessSettings, prepare_ahead
@@ -82,6 +82,21 @@ def test_text_only(make):
     assert prepared.tiles.dtype == np.uint8
     assert prepared.tile_image.shape == (0,)
     assert preprocessor.prompt_ids(prepared, []) == prepared.text_ids
+
+
+def test_a_prompt_starts_with_bos_where_the_tokenizer_does(tokenizer):
+    begins = PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, bos_token="<|endoftext|>")
+    bos = begins.bos_token_id
+    begins.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", bos)]
+    )
+    plain, beginning = (
+        Preprocessor(one, PreprocessSettings(tile_size=56, system_message="")) for one in (tokenizer, begins)
+    )
+    request = ask(image(2, 1), "What is it?")
+    expected = plain.prompt_ids(plain(request), [2, 1, 1])
+    assert bos not in expected
+    assert beginning.prompt_ids(beginning(request), [2, 1, 1]) == [bos, *expected]
 
 
 def test_several_images_are_numbered_unless_told_not_to(make):

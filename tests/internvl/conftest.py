@@ -363,6 +363,10 @@ def layouts():
         build_hf=build_hf,
         prompt_ids=prompt_ids,
         reference_logits=reference_logits,
+        reference_vision=reference_vision,
+        reference_decoder=reference_decoder,
+        released_vision_tensors=released_vision_tensors,
+        released_decoder_tensors=released_decoder_tensors,
         released_config=released_config,
         save_shards=save_shards,
     )

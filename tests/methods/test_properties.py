@@ -34,6 +34,9 @@ SYSTEMS = {
     "single_tile+pool+fastv": ("single_tile+pool+fastv", {}),
     "downsample+random+sparsevlm": ("downsample+random+sparsevlm", {"ratio": 0.5}),
     "downsample+vanilla+lvtc": ("downsample+vanilla+lvtc", {}),
+    "rvtc_edge+vico": ("rvtc_edge+vico", ROUTING),
+    "rvtc_area+pvtc+fastv": ("rvtc_area+pvtc+fastv", {}),
+    "rvtc_edge+pvtc+lvtc": ("rvtc_edge+pvtc+lvtc", {}),
 }
 
 # How each method is told to keep every token. A new one says it here, or that it can't.
@@ -44,6 +47,11 @@ KEEP_ALL = {
     "image_vir": {"absolute_threshold": 1.0},
     "random": {"ratio": 0.0},
     "downsample": {"tile_keep_ratio": 1.0},
+    # the pictures here are of whole tiles, which no limit takes away
+    "rvtc_ratio": {},
+    "rvtc_edge": {},
+    "rvtc_area": {},
+    "pvtc": {},
     "fastv": {"keep_ratio": 1.0},
     "sparsevlm": {"target_ratio": 1.0},
     "vico+fastv": {"absolute_threshold": 1.0, "keep_ratio": 1.0},
@@ -141,9 +149,10 @@ def watch(engine, one) -> Watch:
 
 
 @pytest.mark.parametrize("method", [*KEEP_ALL, *sorted(set(method_names()) - set(KEEP_ALL) - NEVER_ALL)])
-def test_keeping_every_token_is_the_plain_model_to_the_bit(engine_of, requests, method):
+def test_keeping_every_token_is_the_plain_model_to_the_bit(engine_of, requests, untrained, method):
     assert method in KEEP_ALL, f"say in KEEP_ALL how {method} keeps every token, or in NEVER_ALL that it can't"
-    plain, kept = engine_of("vanilla", {}), engine_of(method, KEEP_ALL[method])
+    weights = {"pretrained": str(untrained / "pvtc")} if method == "pvtc" else {}
+    plain, kept = engine_of("vanilla", {}, **weights), engine_of(method, KEEP_ALL[method])
     for one in requests:
         expected, seen = watch(plain, one), watch(kept, one)
         assert torch.equal(torch.cat(seen.logits), torch.cat(expected.logits))

@@ -9,9 +9,15 @@ from vico_eval.methods.registry import method_names
 
 MODELS = "vico_eval.adapters.lmms_models"
 COMBINED = "compressed_internvl"
+INTERNVL_X = "internvl_x"
 
 
 def manifests() -> list[ModelManifest]:
-    """One model `<method>_internvl` for every method, and `compressed_internvl`, which takes `method=`."""
+    """One model `<method>_internvl` for every method; `compressed_internvl`, which takes `method=`; and `internvl_x`,
+    which takes `variant=`."""
     named = [ModelManifest(f"{name}_internvl", chat_class_path=f"{MODELS}.{name}") for name in method_names()]
-    return [*named, ModelManifest(COMBINED, chat_class_path=f"{MODELS}.CompressedInternVL")]
+    return [
+        *named,
+        ModelManifest(COMBINED, chat_class_path=f"{MODELS}.CompressedInternVL"),
+        ModelManifest(INTERNVL_X, chat_class_path=f"{MODELS}.InternVLX"),
+    ]

@@ -21,6 +21,7 @@ from lmms_eval.api.model import lmms
 from lmms_eval.protocol import ChatMessages
 from loguru import logger
 
+from vico_eval.adapters.internvl_x import check_names_every_part, method_of
 from vico_eval.adapters.run_folder import RunFolder, run_record
 from vico_eval.engine.account import TokenAccount
 from vico_eval.engine.engine import Answer
@@ -36,6 +37,7 @@ from vico_eval.engine.requests import (
 )
 from vico_eval.engine.tile_limits import tile_limit, total_tile_limit
 from vico_eval.errors import ConfigError, UserError
+from vico_eval.internvl.checkpoint import find_checkpoint
 from vico_eval.methods.registry import method_names
 from vico_eval.paths import models_dir
 
@@ -175,6 +177,22 @@ class CompressedInternVL(lmms):  # type: ignore[misc]
         if self._world_size > 1:
             broadcast_object_list(name)
         return Path("runs") / name[0]
+
+
+class InternVLX(CompressedInternVL):
+    """`--model internvl_x --model_args pretrained=...,variant=rvtc+pvtc`.
+
+    The variant says which of InternVL-X's parts run, and names all that the checkpoint holds.
+    """
+
+    def __init__(self, variant: str | None = None, **arguments: Any) -> None:
+        if "method" in arguments:
+            raise ConfigError("--model internvl_x takes variant= and no method=; --model compressed_internvl does.")
+        method = method_of(variant)
+        if "pretrained" in arguments:
+            allow_pickle = arguments.get("allow_pickle", False)
+            check_names_every_part(variant, find_checkpoint(arguments["pretrained"], allow_pickle=allow_pickle))
+        super().__init__(method=method, **arguments)
 
 
 def _part(content: Any) -> Text | ImageInput | VideoInput:

@@ -157,7 +157,8 @@ class Engine:
         if self.method.decoder is not None:
             length += self.method.decoder.num_joining(num_tiles, self.model.config)
         limit = self.model.config.text_config.max_position_embeddings
-        # Beyond it a decoder answers with noise, or (dynamic NTK) by the longest prompt that it has seen so far.
+        # Beyond it a decoder answers with noise. One with dynamic NTK would go on to a multiple of it, but with a table
+        # that the longest prompt of the batch sets, and the longest so far: an answer would depend on its neighbours.
         if length > limit:
             raise ValueError(
                 f"its prompt has {length} tokens and the decoder {limit} positions; lower max_tiles, "

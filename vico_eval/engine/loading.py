@@ -29,6 +29,9 @@ class EngineSettings:
     method: str = "vanilla"
     """Name of a method, or several joined by `+`."""
 
+    allow_pickle: bool = False
+    """Read weights from `.bin` files where there are no safetensors, as plain tensors only (torch's `weights_only`)."""
+
     flash_from: str | None = None
     """Checkpoint that gives low connector and router to base weights (`vanilla_vir`)."""
 
@@ -122,8 +125,10 @@ def open_engine(arguments: Mapping[str, Any], *, show_progress: bool = True) -> 
             else f"method {method_name!r} takes no flash_from; only vanilla_vir borrows another checkpoint's parts."
         )
     check_device(settings.device)
-    checkpoint = find_checkpoint(settings.pretrained)
-    donor = find_checkpoint(settings.flash_from) if settings.flash_from is not None else None
+    checkpoint = find_checkpoint(settings.pretrained, allow_pickle=settings.allow_pickle)
+    donor = None
+    if settings.flash_from is not None:
+        donor = find_checkpoint(settings.flash_from, allow_pickle=settings.allow_pickle)
     provider = donor or checkpoint
     for part in method.parts:
         part.check(provider.config, provider.name)

@@ -124,7 +124,7 @@ class Prepared:
     """The conversation with `<img></img>` where an image goes."""
 
     text_ids: list[int]
-    """`text` in tokens: every id of the prompt that is not an image token."""
+    """`text` in tokens, BOS first where the tokenizer has it: every id of the prompt that is not an image token."""
 
     image_positions: list[int]
     """Where in `text_ids` each image's `<img>` is."""
@@ -194,7 +194,7 @@ class Preprocessor:
         )
 
     def prompt_ids(self, prepared: Prepared, tokens_per_tile: Sequence[int]) -> list[int]:
-        """The ids of the whole prompt, no special tokens added, once routing has given every tile its length.
+        """The ids of the whole prompt, once routing has given every tile its length.
 
         The same ids as of the text with `<IMG_CONTEXT>` written out, without tokenising thousands of them.
 
@@ -279,8 +279,9 @@ class Preprocessor:
 
     def _tokenise(self, text: str) -> list[int]:
         with self._tokenizer_lock:
+            # As InternVL's own code asks for it: with BOS where the tokenizer begins with one (InternLM2, Llama 3).
             # The model's own limit on length is the engine's business: no truncation, no warning.
-            ids: list[int] = self._tokenizer(text, add_special_tokens=False, truncation=False, verbose=False).input_ids
+            ids: list[int] = self._tokenizer(text, truncation=False, verbose=False).input_ids
         return ids
 
 

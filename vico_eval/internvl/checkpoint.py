@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -23,24 +22,33 @@ from huggingface_hub.errors import (
     OfflineModeIsEnabled,
     StrictDataclassError,
 )
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from vico_eval.errors import CheckpointError, ConfigError
 from vico_eval.internvl.config import VicoInternVLConfig, from_checkpoint_config
+from vico_eval.internvl.internlm2 import FUSED, fused_problems
+from vico_eval.internvl.internlm2_tokenizer import InternLM2Tokenizer, is_internlm2_tokenizer
 from vico_eval.internvl.modeling import FlashParts, VicoInternVL
 from vico_eval.internvl.prompts import IMAGE_TOKEN
+from vico_eval.internvl.weight_files import (
+    INDEX,
+    MAX_NAMED,
+    SINGLE,
+    find_weights,
+    is_pickled,
+    named,
+    read_tensors,
+    shapes_of,
+)
 from vico_eval.internvl.weight_names import expert_problems, our_name
 from vico_eval.paths import models_dir
 
-INDEX = "model.safetensors.index.json"
-SINGLE = "model.safetensors"
 HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 ATTENTION = ("sdpa", "eager", "flash_attention_2", "flash_attention_3", "flex_attention")
 DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "tokenizer.model")
 FLASH_PACKAGES = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_interface"}
-MAX_NAMED = 8
 HASHED_BYTES = 4 << 20
 
 
@@ -75,18 +83,19 @@ class Checkpoint:
         return {"name": self.name, "path": str(self.folder), "sha256": digest.hexdigest()}
 
 
-def find_checkpoint(pretrained: str) -> Checkpoint:
+def find_checkpoint(pretrained: str, *, allow_pickle: bool = False) -> Checkpoint:
     """Look at a checkpoint's files without loading weights.
 
     Args:
         pretrained: a folder, a built-in name (`vico-tiny`, `vico-tiny-base`) or a hub id, which is downloaded.
+        allow_pickle: where there are no safetensors, read `.bin` files, as plain tensors only (`weights_only`).
 
     Raises:
         CheckpointError: no such folder, no network for a hub id, half a checkpoint, or another architecture.
     """
-    folder = _locate(pretrained)
+    folder = _locate(pretrained, allow_pickle=allow_pickle)
     _read_config(folder, frozenset())  # before a word about weights: a folder of another kind has none of ours
-    weights = _weights(folder)
+    weights = find_weights(folder, allow_pickle=allow_pickle)
     return Checkpoint(name=pretrained, folder=folder, config=_read_config(folder, frozenset(weights)), weights=weights)
 
 
@@ -115,14 +124,18 @@ def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
     """
     if not any((checkpoint.folder / name).is_file() for name in TOKENIZER_FILES):
         raise CheckpointError(
-            f"{checkpoint.folder} holds no tokenizer: expected tokenizer.json, or vocab.json and merges.txt. Copy them "
-            "and tokenizer_config.json from the same InternVL release."
+            f"{checkpoint.folder} holds no tokenizer: expected tokenizer.json, or vocab.json and merges.txt, or "
+            "tokenizer.model. Copy them and tokenizer_config.json from the same InternVL release."
         )
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            checkpoint.folder, config=checkpoint.config, trust_remote_code=False, local_files_only=True
-        )
-    except (OSError, ValueError, KeyError) as error:
+        tokenizer: PreTrainedTokenizerBase
+        if is_internlm2_tokenizer(checkpoint.folder):
+            tokenizer = InternLM2Tokenizer.from_pretrained(checkpoint.folder, local_files_only=True)
+        else:
+            tokenizer = AutoTokenizer.from_pretrained(
+                checkpoint.folder, config=checkpoint.config, trust_remote_code=False, local_files_only=True
+            )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise CheckpointError(
             f"the tokenizer in {checkpoint.folder} can't be loaded: {error}. Copy the tokenizer files from the "
             "same InternVL release; a tokenizer that needs code of its own is not run."
@@ -164,7 +177,7 @@ def load_model(
     check_device(device)
     _check_device_map(device_map)
     _check_attention(attn_implementation, is_on_cpu=device_map is None and torch.device(device or "cpu").type == "cpu")
-    _refuse_wrong_experts(checkpoint)
+    _refuse_wrong_stacks(checkpoint)
     try:
         loaded: Any = VicoInternVL.from_pretrained(
             checkpoint.folder,
@@ -172,7 +185,8 @@ def load_model(
             dtype=_dtype(dtype),
             device_map=device_map,
             attn_implementation=attn_implementation,
-            use_safetensors=True,
+            use_safetensors=not any(map(is_pickled, checkpoint.weights.values())),
+            weights_only=True,
             ignore_mismatched_sizes=True,  # so that all of them can be named below
             output_loading_info=True,
             local_files_only=True,
@@ -236,7 +250,7 @@ def _dtype(name: str) -> torch.dtype | str:
     return known[name]  # type: ignore[return-value]
 
 
-def _locate(pretrained: str) -> Path:
+def _locate(pretrained: str, *, allow_pickle: bool) -> Path:
     path = Path(pretrained).expanduser()
     if path.is_dir():
         return path.resolve()
@@ -252,7 +266,10 @@ def _locate(pretrained: str) -> Path:
     try:
         # An architecture that is not supported is refused before gigabytes are on their way.
         _read_config(Path(snapshot_download(pretrained, allow_patterns=["config.json"])), frozenset())
-        return Path(snapshot_download(pretrained, allow_patterns=HUB_FILES))
+        folder = Path(snapshot_download(pretrained, allow_patterns=HUB_FILES))
+        if allow_pickle and not list(folder.glob("*.safetensors")):
+            snapshot_download(pretrained, allow_patterns=["*.bin"])
+        return folder
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
         raise CheckpointError(
             f"{pretrained!r} is not in the local hub cache and can't be downloaded: no network, or HF_HUB_OFFLINE is "
@@ -264,49 +281,15 @@ def _locate(pretrained: str) -> Path:
         ) from error
 
 
-def _weights(folder: Path) -> dict[str, Path]:
-    index = folder / INDEX
-    if index.is_file():
-        try:
-            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        except (UnicodeDecodeError, json.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
-            raise CheckpointError(f"{index} has no readable weight_map ({error!r}). Download it again.") from error
-        missing = [name for name in names if not (folder / name).is_file()]
-        if missing:
-            raise CheckpointError(
-                f"{folder} is half a checkpoint: {len(missing)} of the {len(names)} weight files "
-                f"that {INDEX} names are missing: {_named(missing)}. Download them into that folder."
-            )
-        files = [folder / name for name in names]
-    elif (folder / SINGLE).is_file():
-        files = [folder / SINGLE]
-    else:
-        pickled = " It holds pickled weights (.bin), which are not read." if list(folder.glob("*.bin")) else ""
-        raise CheckpointError(f"{folder} holds no weights: expected {SINGLE}, or {INDEX} and its shards.{pickled}")
-    weights: dict[str, Path] = {}
-    for file in files:
-        try:
-            with safe_open(file, framework="pt") as opened:  # reads the header only
-                weights |= dict.fromkeys(opened.keys(), file)
-        except SafetensorError as error:
-            raise CheckpointError(f"{file} is not a complete safetensors file: {error}. Download it again.") from error
-    return weights
-
-
-def _refuse_wrong_experts(checkpoint: Checkpoint) -> None:
-    """Experts lie in the released files one by one and are stacked on loading; a stack can't name what is wrong."""
-    shapes: dict[str, list[int]] = {}
-    by_file: dict[Path, list[str]] = {}
-    for name, file in checkpoint.weights.items():
-        if ".experts." in name:
-            by_file.setdefault(file, []).append(name)
-    for file, names in by_file.items():
-        with safe_open(file, framework="pt") as opened:
-            shapes |= {name: opened.get_slice(name).get_shape() for name in names}
-    problems = expert_problems(shapes, checkpoint.config.text_config)
+def _refuse_wrong_stacks(checkpoint: Checkpoint) -> None:
+    """Loading stacks experts, which lie one by one, and splits InternLM2's q, k, v: behind it nothing can be named."""
+    files = {file for name, file in checkpoint.weights.items() if ".experts." in name or FUSED in name}
+    shapes = {name: shape for file in files for name, shape in shapes_of(file).items()}
+    text_config = checkpoint.config.text_config
+    problems = expert_problems(shapes, text_config) + fused_problems(shapes, text_config)
     if problems:
         raise CheckpointError(
-            f"the experts' weights in {checkpoint.folder} do not fit its config.json: {_named(problems, '; ')}. "
+            f"the weights in {checkpoint.folder} do not fit its config.json: {named(problems, '; ')}. "
             "Use weights and config of the same checkpoint."
         )
 
@@ -314,9 +297,9 @@ def _refuse_wrong_experts(checkpoint: Checkpoint) -> None:
 def _refuse_wrong_weights(checkpoint: Checkpoint, info: dict[str, Any]) -> None:
     problems = []
     if info["missing_keys"]:
-        problems.append(f"missing: {_named(info['missing_keys'])}")
+        problems.append(f"missing: {named(info['missing_keys'])}")
     if info["unexpected_keys"]:
-        problems.append(f"unexpected: {_named(info['unexpected_keys'])}")
+        problems.append(f"unexpected: {named(info['unexpected_keys'])}")
     for name, found, expected in info["mismatched_keys"]:
         problems.append(f"{name} has shape {list(found)}, expected {list(expected)}")
     if info.get("error_msgs"):
@@ -330,13 +313,15 @@ def _refuse_wrong_weights(checkpoint: Checkpoint, info: dict[str, Any]) -> None:
 
 def _read_part(checkpoint: Checkpoint, prefix: str) -> dict[str, torch.Tensor]:
     """The weights of one module, by their names in it; nothing else is read."""
-    weights = {}
+    names_of: dict[Path, list[str]] = {}
     for name, file in checkpoint.weights.items():
-        ours = our_name(name)
-        if ours.startswith(prefix):
-            with safe_open(file, framework="pt") as opened:
-                weights[ours.removeprefix(prefix)] = opened.get_tensor(name)
-    return weights
+        if our_name(name).startswith(prefix):
+            names_of.setdefault(file, []).append(name)
+    return {
+        our_name(name).removeprefix(prefix): tensor
+        for file, names in names_of.items()
+        for name, tensor in read_tensors(file, names).items()
+    }
 
 
 def _adopt(model: VicoInternVL, donor: Checkpoint) -> None:
@@ -370,9 +355,3 @@ def _adopt(model: VicoInternVL, donor: Checkpoint) -> None:
         *("flash_relative_threshold", "flash_absolute_threshold", "image_absolute_threshold"),
     ):
         setattr(ours, setting, getattr(theirs, setting))
-
-
-def _named(names: Iterable[str], separator: str = ", ") -> str:
-    ordered = sorted(names)
-    more = f" and {len(ordered) - MAX_NAMED} more" if len(ordered) > MAX_NAMED else ""
-    return separator.join(ordered[:MAX_NAMED]) + more

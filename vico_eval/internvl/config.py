@@ -3,7 +3,7 @@
 Three kinds of `config.json` are understood:
 
 - `vico_internvl`: what this package saves;
-- `internvl_chat`: the custom-code layout of InternVL 2.5, 3, 3.5 and 3.5-Flash;
+- `internvl_chat`: the custom-code layout of InternVL 2, 2.5, 3, 3.5, 3.5-Flash and InternVL-X;
 - `internvl`: the `-HF` layout of transformers.
 """
 
@@ -18,12 +18,14 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.internvl import InternVLVisionConfig
 
 from vico_eval.errors import CheckpointError, ConfigError
+from vico_eval.internvl.internlm2 import is_internlm2, llama_values
 from vico_eval.internvl.lvtc import LVTCSettings
 
 DECODERS = ("qwen3", "qwen3_moe", "qwen2", "llama")
 """`model_type` of the language models that a checkpoint may hold."""
 
 LAYOUTS = ("vico_internvl", "internvl_chat", "internvl")
+CONNECTORS = ("mlp", "pvtc")
 
 # The released Flash code routes with these when a config names none.
 DEFAULT_RELATIVE_THRESHOLD = 0.1
@@ -39,6 +41,7 @@ class VicoInternVLConfig(PreTrainedConfig):
         image_token_id: id of `<IMG_CONTEXT>`; None until a tokenizer is known.
         downsample_ratio: pixel shuffle of the high connector; the low one uses half of it.
         ps_version: "v2", or "v1" for checkpoints whose pixel shuffle leaves height and width swapped.
+        connector: what a tile's full visual tokens come from: "mlp" (pixel shuffle and MLP) or "pvtc" (InternVL-X).
         template: name of the conversation template (see `vico_eval.internvl.prompts`).
         system_message: replaces the template's own; "" for none.
         min_tiles, max_tiles, use_thumbnail: the tiling of an image.
@@ -65,6 +68,7 @@ class VicoInternVLConfig(PreTrainedConfig):
         image_token_id: int | None = None,
         downsample_ratio: float = 0.5,
         ps_version: str = "v2",
+        connector: str = "mlp",
         template: str = "internvl2_5",
         system_message: str | None = None,
         min_tiles: int = 1,
@@ -90,6 +94,7 @@ class VicoInternVLConfig(PreTrainedConfig):
         self.image_token_id = image_token_id
         self.downsample_ratio = downsample_ratio
         self.ps_version = ps_version
+        self.connector = connector
         self.template = template
         self.system_message = system_message
         self.min_tiles = min_tiles
@@ -163,13 +168,13 @@ def decoder_config(values: Mapping[str, Any]) -> PreTrainedConfig:
     Raises:
         CheckpointError: an architecture that is not supported; names it and those that are.
     """
-    values = dict(values)
+    values = llama_values(values) if is_internlm2(values) else dict(values)
     model_type = values.pop("model_type", None)
     if model_type not in DECODERS:
         architecture = (values.get("architectures") or [model_type])[0]
         raise CheckpointError(
             f"the checkpoint's language model is {architecture!r} (model_type {model_type!r}); supported are "
-            f"{', '.join(DECODERS)}. Choose a checkpoint whose language model is one of these."
+            f"{', '.join(DECODERS)} and internlm2. Choose a checkpoint whose language model is one of these."
         )
     return CONFIG_MAPPING[model_type](**values)
 
@@ -186,7 +191,7 @@ def from_checkpoint_config(values: Mapping[str, Any], tensor_names: frozenset[st
     if model_type not in LAYOUTS:
         raise CheckpointError(
             f"config.json says model_type {model_type!r}; expected one of {', '.join(LAYOUTS)}. "
-            "Give the folder or the hub id of an InternVL 2.5, 3, 3.5 or 3.5-Flash checkpoint."
+            "Give the folder or the hub id of an InternVL 2, 2.5, 3, 3.5, 3.5-Flash or InternVL-X checkpoint."
         )
     if model_type == "internvl_chat":
         config = _from_released(values, tensor_names)
@@ -197,6 +202,7 @@ def from_checkpoint_config(values: Mapping[str, Any], tensor_names: frozenset[st
             config = VicoInternVLConfig(**values)
         except ConfigError as error:
             raise CheckpointError(f"config.json can't be used: {error}") from error
+    _require(vars(config), {"connector": CONNECTORS})
     for name in ("flash_relative_threshold", "flash_absolute_threshold", "image_absolute_threshold"):
         threshold = getattr(config, name)
         if threshold is not None and not 0 <= threshold <= 1:
@@ -210,7 +216,7 @@ def _require(values: Mapping[str, Any], expected: Mapping[str, tuple[Any, ...]])
         if values.get(name, supported[0]) not in supported:
             raise CheckpointError(
                 f"config.json says {name} {values[name]!r}; supported is {' or '.join(map(repr, supported))}, "
-                "as in every InternVL 2.5, 3 and 3.5 checkpoint."
+                "as in every InternVL 2 to 3.5 and InternVL-X checkpoint."
             )
 
 
@@ -233,6 +239,7 @@ def _from_released(values: Mapping[str, Any], tensor_names: frozenset[str]) -> V
         text_config=text_config,
         downsample_ratio=values.get("downsample_ratio", 0.5),
         ps_version=values.get("ps_version", "v1"),  # the released code's own default
+        connector="pvtc" if any(name.startswith("projector.") for name in tensor_names) else "mlp",
         template=values.get("template", "internvl2_5"),
         system_message=values.get("system_message"),
         min_tiles=values.get("min_dynamic_patch", 1),
@@ -266,7 +273,7 @@ def _released_vision(values: Mapping[str, Any]) -> InternVLVisionConfig:
 
 def _untie_if_it_has_a_head(text_config: PreTrainedConfig, tensor_names: frozenset[str]) -> None:
     """Checkpoints exist that say tied and hold a trained head of their own: what the files hold counts."""
-    if any(name.endswith("lm_head.weight") for name in tensor_names):
+    if any(name.endswith(("lm_head.weight", "language_model.output.weight")) for name in tensor_names):
         text_config.tie_word_embeddings = False
 
 

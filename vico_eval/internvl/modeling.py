@@ -20,6 +20,7 @@ from vico_eval.internvl.config import VicoInternVLConfig
 from vico_eval.internvl.connectors import HighConnector, LowConnector
 from vico_eval.internvl.decoder import CompressingDecoder, Prompt, PromptCache
 from vico_eval.internvl.lvtc import LVTCProjectors
+from vico_eval.internvl.pvtc import PvtcConnector
 from vico_eval.internvl.router import Router
 from vico_eval.internvl.token_selection import TokenSelector
 from vico_eval.internvl.weight_names import DEAD_ROUTER_WEIGHTS, conversions
@@ -54,11 +55,16 @@ class FlashParts(NamedTuple):
         )
 
 
-def _high_connector(config: VicoInternVLConfig) -> HighConnector:
-    """A new connector of the kind that gives a tile its full number of visual tokens."""
-    return HighConnector(
-        config.vision_config.hidden_size, config.text_config.hidden_size, config.high_block, config.ps_version
-    )
+def _high_connector(config: VicoInternVLConfig) -> HighConnector | PvtcConnector:
+    """The connector that `config.connector` names, with new weights.
+
+    Raises:
+        CheckpointError: sizes that PVTC can't have.
+    """
+    widths = config.vision_config.hidden_size, config.text_config.hidden_size
+    if config.connector == "pvtc":
+        return PvtcConnector(*widths, config.vit_grid, config.high_block, config.ps_version)
+    return HighConnector(*widths, config.high_block, config.ps_version)
 
 
 def _lvtc_projectors(config: VicoInternVLConfig) -> LVTCProjectors | None:
@@ -90,7 +96,7 @@ class VicoInternVL(PreTrainedModel):
     _supports_flex_attn = True
     supports_gradient_checkpointing = True
     # Each adds or concatenates what its own layers made; a device map that cut through one would part the summands.
-    _no_split_modules = ["HighConnector", "LowConnector", "Router"]  # noqa: RUF012
+    _no_split_modules = ["HighConnector", "PvtcConnector", "LowConnector", "Router"]  # noqa: RUF012
     _keys_to_ignore_on_load_unexpected = [DEAD_ROUTER_WEIGHTS]  # noqa: RUF012
 
     def __init__(self, config: VicoInternVLConfig) -> None:

@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from transformers import PreTrainedConfig
 from transformers.core_model_loading import Chunk, WeightConverter, WeightRenaming
 
+from vico_eval.internvl import internlm2
+
 DEAD_ROUTER_WEIGHTS = r"^pooling_before_gating\.(attn|norm)[34]\."
 """In every released Flash checkpoint and used by none: the released code repeats block 2 instead."""
 
@@ -38,6 +40,23 @@ RENAMED: tuple[tuple[str, str], ...] = (
     (r"^mlp2\.1\.", "connector_low.linear_1."),
     (r"^mlp2\.4\.", "connector_low.linear_2."),
     (r"^mlp2\.7\.", "connector_low.linear_3."),
+    # InternVL-X: PVTC
+    *(
+        (rf"^projector\.{theirs}\.{index}\.", f"connector_high.{ours}.{part}.")
+        for theirs, ours in (("mlp1", "local_query"), ("mlp2", "global_query"), ("mlp3", "key_value"))
+        for index, part in ((0, "norm"), (1, "linear"))
+    ),
+    (r"^projector\.cls_scale", "connector_high.cls_scale"),
+    *(
+        (rf"^projector\.attn_(local|global)\.{theirs}\.", rf"connector_high.\1_block.{ours}.")
+        for theirs, ours in (
+            *((r"attn\.norm1", "query_norm"), (r"attn\.norm2", "key_norm"), (r"attn\.q", "query")),
+            *((r"attn\.k", "key"), (r"attn\.v", "value"), (r"attn\.proj", "projection")),
+            *((r"mlp\.norm", "mlp_norm"), (r"mlp\.w1", "gate"), (r"mlp\.w3", "up"), (r"mlp\.w2", "down")),
+        )
+    ),
+    # InternVL2 and InternVL-X: InternLM2
+    *internlm2.RENAMED,
     # released custom-code layout: router
     (r"^pooling_before_gating\.query_token", "router.query"),
     (r"^pooling_before_gating\.attn1\.", "router.first_attention."),
@@ -76,7 +95,7 @@ def conversions() -> list[WeightRenaming | WeightConverter]:
         target_patterns=[".attention.q_proj", ".attention.k_proj", ".attention.v_proj"],
         operations=[Chunk(dim=0)],
     )
-    return [*(WeightRenaming(theirs, ours) for theirs, ours in RENAMED), split]
+    return [*(WeightRenaming(theirs, ours) for theirs, ours in RENAMED), split, internlm2.split_qkv()]
 
 
 def expert_problems(shapes: Mapping[str, Sequence[int]], text_config: PreTrainedConfig) -> list[str]:

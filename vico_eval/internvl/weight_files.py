@@ -1,0 +1,112 @@
+"""Files of weights: which there are, and what they hold.
+
+safetensors are plain data. A pickled file (`.bin`) is read only where the caller allows it, and then by torch's
+`weights_only` loader, which makes plain tensors and runs nothing that the file names.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from pickle import UnpicklingError
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+from transformers.modeling_utils import load_state_dict
+
+from vico_eval.errors import CheckpointError
+
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+PICKLED_INDEX = "pytorch_model.bin.index.json"
+PICKLED_SINGLE = "pytorch_model.bin"
+MAX_NAMED = 8
+
+
+def is_pickled(file: Path) -> bool:
+    """Whether reading it means unpickling."""
+    return file.suffix == ".bin"
+
+
+def find_weights(folder: Path, *, allow_pickle: bool = False) -> dict[str, Path]:
+    """File of every tensor of a checkpoint, by the tensor's name in it. safetensors win over pickled files.
+
+    Raises:
+        CheckpointError: no weights, missing or incomplete files, or only pickled ones that are not allowed.
+    """
+    pickled = ""
+    files = _files(folder, INDEX, SINGLE)
+    if not files and allow_pickle:
+        files = _files(folder, PICKLED_INDEX, PICKLED_SINGLE)
+        pickled = f" Of pickled weights: {PICKLED_SINGLE}, or {PICKLED_INDEX} and its shards."
+    elif list(folder.glob("*.bin")):
+        pickled = (
+            " It holds pickled weights (.bin), which are not read: pickles can run code. If you must, pass "
+            "allow_pickle=true, which takes plain tensors from them and nothing else."
+        )
+    if not files:
+        raise CheckpointError(f"{folder} holds no weights: expected {SINGLE}, or {INDEX} and its shards.{pickled}")
+    return {name: file for file in files for name in shapes_of(file)}
+
+
+def shapes_of(file: Path) -> dict[str, list[int]]:
+    """Shape of every tensor in a file, by name.
+
+    Raises:
+        CheckpointError: the file is incomplete, or a pickle of something else than tensors.
+    """
+    if is_pickled(file):
+        return {name: list(tensor.shape) for name, tensor in _unpickle(file, device="meta").items()}
+    try:
+        with safe_open(file, framework="pt") as opened:  # reads the header only
+            return {name: opened.get_slice(name).get_shape() for name in opened.keys()}
+    except SafetensorError as error:
+        raise CheckpointError(f"{file} is not a complete safetensors file: {error}. Download it again.") from error
+
+
+def read_tensors(file: Path, names: Iterable[str]) -> dict[str, Tensor]:
+    """Some tensors of a file, by name."""
+    if is_pickled(file):
+        tensors = _unpickle(file, device="cpu")
+        return {name: tensors[name] for name in names}
+    with safe_open(file, framework="pt") as opened:
+        return {name: opened.get_tensor(name) for name in names}
+
+
+def _files(folder: Path, index_name: str, single: str) -> list[Path]:
+    index = folder / index_name
+    if (folder / single).is_file():  # before an index beside it, as transformers does
+        return [folder / single]
+    if not index.is_file():
+        return []
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (UnicodeDecodeError, json.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{index} has no readable weight_map ({error!r}). Download it again.") from error
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise CheckpointError(
+            f"{folder} is half a checkpoint: {len(missing)} of the {len(names)} weight files that {index_name} names "
+            f"are missing: {named(missing)}. Download them into that folder."
+        )
+    return [folder / name for name in names]
+
+
+def _unpickle(file: Path, *, device: str) -> dict[str, Tensor]:
+    try:
+        tensors = load_state_dict(file, map_location=device, weights_only=True)
+    except (UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        raise CheckpointError(
+            f"{file} can't be read as pickled tensors: {error} Download it again, or convert it to safetensors."
+        ) from error
+    if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
+        raise CheckpointError(f"{file} holds something else than tensors by name; expected a model's state dict.")
+    return tensors
+
+
+def named(names: Iterable[str], separator: str = ", ") -> str:
+    """The first few names in order, and how many more there are."""
+    ordered = sorted(names)
+    more = f" and {len(ordered) - MAX_NAMED} more" if len(ordered) > MAX_NAMED else ""
+    return separator.join(ordered[:MAX_NAMED]) + more
