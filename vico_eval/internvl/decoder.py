@@ -45,10 +45,10 @@ class Prompt:
 
 @dataclass
 class DecoderOutput(MoeModelOutputWithPast):
-    """transformers' own, and where each of its columns stood in the input."""
+    """transformers' own, and after a prefill where each of its columns stood in the input."""
 
     columns: Tensor | None = None
-    """[batch, n], int64: of the last layer's tokens; -1 for padding and for tokens that joined."""
+    """[batch, n], int64; -1 for padding and for tokens that joined. None after later calls with the same cache."""
 
 
 @dataclass(frozen=True)
@@ -171,14 +171,16 @@ class CompressingDecoder(nn.Module):
         cache = PromptCache(self.config, prompt) if past_key_values is None and prompt is not None else past_key_values
         if not isinstance(cache, PromptCache):
             raise RuntimeError("a decoder with a compression method needs to know the prompt; pass a PromptCache")
+        columns = None
         if cache.segments:
             hidden = self._continue(inputs_embeds, cache, arguments)
         else:
             hidden = self._prefill(inputs_embeds, cache, attention_mask, position_ids, arguments)
+            columns = cache.segments[-1].columns
         return DecoderOutput(
             last_hidden_state=self.norm(hidden),
             past_key_values=None if use_cache is False else cache,
-            columns=cache.segments[-1].columns,
+            columns=columns,
         )
 
     def _prefill(

@@ -41,10 +41,14 @@ class LVTC(DecoderPart):
     needs_whole_tiles = True
 
     def __init__(
-        self, config: LVTCConfig, settings: LVTCSettings | None = None, projectors: LVTCProjectors | None = None
+        self,
+        config: LVTCConfig,
+        model_config: VicoInternVLConfig | None = None,
+        projectors: LVTCProjectors | None = None,
     ) -> None:
         super().__init__(config)
-        self._settings = settings
+        self._settings = None if model_config is None else model_config.lvtc_settings
+        self._num_low = 0 if model_config is None else model_config.num_high_tokens
         self._projectors = projectors
 
     def check(self, model_config: VicoInternVLConfig, checkpoint: str) -> None:
@@ -58,7 +62,7 @@ class LVTC(DecoderPart):
     def bind(self, model: VicoInternVL) -> LVTC:
         """The part with the model's projectors and settings."""
         self.check(model.config, str(model.config.name_or_path))
-        return LVTC(self.config, model.config.lvtc_settings, model.lvtc)
+        return LVTC(self.config, model.config, model.lvtc)
 
     @property
     def settings(self) -> LVTCSettings:
@@ -78,8 +82,7 @@ class LVTC(DecoderPart):
             if layer == self.settings.expand_before
             else self._projectors.low_resolution[self.settings.insertions.index(layer)]
         )
-        # The projectors may lie on another device than the vision encoder.
-        projected: Tensor = projector(vit_tokens.to(next(projector.parameters()).device))
+        projected: Tensor = projector(vit_tokens)
         return projected
 
     def next_tokens(self, state: LayerState) -> NextTokens:
@@ -89,14 +92,14 @@ class LVTC(DecoderPart):
         projected = state.projected.to(state.hidden)
         tokens = state.hidden[state.is_visual]
         tiles, num_high, _ = projected.shape
-        if len(tokens) % tiles or (state.layer != self.settings.expand_before and len(tokens) != tiles * num_high):
+        if len(tokens) != tiles * self._num_low:
             raise RuntimeError(
-                f"{state.key} has {len(tokens)} visual tokens for {tiles} tiles before layer {state.layer}; expected "
-                "every tile at full length"
+                f"{state.key} has {len(tokens)} visual tokens for {tiles} tiles; expected every tile at full length, "
+                f"{self._num_low} tokens"
             )
-        num_low = len(tokens) // tiles
-        source = expanded_source(state.is_visual, num_low, num_high)
-        new = upsample(tokens.unflatten(0, (tiles, num_low)), num_high, self.settings.upsample) + projected
+        source = expanded_source(state.is_visual, self._num_low, num_high)
+        # An insertion makes no more tokens than there were, and upsampling then leaves them as they are.
+        new = upsample(tokens.unflatten(0, (tiles, -1)), num_high, self.settings.upsample) + projected
         return NextTokens(source, new.flatten(0, 1))
 
     def num_joining(self, num_tiles: int, model_config: VicoInternVLConfig) -> int:
