@@ -17,7 +17,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 @pytest.fixture(scope="session")
 def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder with checkpoints of the small model's shape and seeded random weights: `base`, `vico` and `pvtc`.
+    """Folder with checkpoints of the small model's shape and seeded random weights: `base`, `vico`, `lvtc`, `pvtc`
+    and `lvtc+pvtc`.
 
     Random weights answer with noise, which is what properties of the machinery need: any difference shows.
     """
@@ -30,16 +31,34 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("untrained")
     tokenizer = build_tokenizer()
     config = build_config(ModelRecipe(), tokenizer)
-    plain = build_model(config, seed=0)
-    windowed = build_model(VicoInternVLConfig(**(config.to_dict() | {"connector": "pvtc"})), seed=0)
+    lvtc = {"expand_before": 2, "first_insertion": 1, "insertion_interval": 1, "num_low_resolution": 2}
+    settings = {"vico": {}, "lvtc": {"lvtc": lvtc}, "pvtc": {"connector": "pvtc"}}
+    settings["lvtc+pvtc"] = settings["lvtc"] | settings["pvtc"]
     # The head is tied to these: tokens that are no printable ASCII are not chosen, so that answers can be told apart.
     unprintable = [*range(32), *range(127, 256)]
-    for model in (plain, windowed):
+    for name, changes in settings.items():
+        model = build_model(VicoInternVLConfig(**(config.to_dict() | changes)), seed=0)
         model.get_input_embeddings().weight.data[unprintable] = 0
-    save_base(plain, tokenizer, folder / "base")
-    save_vico(plain, tokenizer, folder / "vico")
-    save_base(windowed, tokenizer, folder / "pvtc")
+        if name == "vico":
+            save_vico(model, tokenizer, folder / name)
+            name = "base"
+        save_base(model, tokenizer, folder / name)
     return folder
+
+
+@pytest.fixture(scope="session")
+def checkpoint_for(untrained: Path) -> Callable[[str], dict[str, str]]:
+    """Which of them a method runs on, as arguments of the engine. Read off its parts, so a new one needs no word."""
+    from vico_eval.methods import registry
+
+    def arguments(method: str) -> dict[str, str]:
+        parts = [registry.load(name) for name in method.split("+")]
+        if any(part.needs_donor for part in parts):
+            return {"pretrained": str(untrained / "base"), "flash_from": str(untrained / "vico")}
+        own = "+".join(sorted(set().union(*(part.runs for part in parts))))
+        return {"pretrained": str(untrained / (own or "vico"))}
+
+    return arguments
 
 
 @pytest.fixture(scope="session")

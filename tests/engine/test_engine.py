@@ -27,7 +27,8 @@ HIGH, LOW = 16, 4
 SHORT = GenerationSettings(max_new_tokens=6)
 
 # The random router's scores lie around 0.4: thresholds that let some tiles through and hold some back.
-ARGUMENTS = {"random": {"ratio": 0.5}, "vico": {"absolute_threshold": 0.4}, "image_vir": {"absolute_threshold": 0.4}}
+ROUTING = {"absolute_threshold": 0.4}
+ARGUMENTS = {"random": {"ratio": 0.5}, "vico": ROUTING, "image_vir": ROUTING, "vanilla_vir": ROUTING}
 
 
 def picture(columns, rows, seed):
@@ -52,18 +53,18 @@ def requests(tmp_path_factory, write_video):
     ]
 
 
-def make_engine(untrained, method, **settings) -> Engine:
-    own = "pvtc" if method == "pvtc" else "vico"
-    arguments = {"pretrained": str(untrained / own), "method": method, "device": "cpu"}
-    if method == "vanilla_vir":
-        arguments |= {"pretrained": str(untrained / "base"), "flash_from": str(untrained / "vico")}
-        arguments |= ARGUMENTS["vico"]
-    return open_engine(arguments | ARGUMENTS.get(method, {}) | settings, show_progress=False).engine
+@pytest.fixture(scope="module")
+def make_engine(checkpoint_for):
+    def make(method, **settings) -> Engine:
+        arguments = checkpoint_for(method) | {"method": method, "device": "cpu"} | ARGUMENTS.get(method, {})
+        return open_engine(arguments | settings, show_progress=False).engine
+
+    return make
 
 
 @pytest.mark.parametrize("method", method_names())
-def test_alone_in_a_batch_and_in_any_order_the_answer_is_the_same(untrained, requests, method, same_answers):
-    engine = make_engine(untrained, method)
+def test_alone_in_a_batch_and_in_any_order_the_answer_is_the_same(make_engine, requests, method, same_answers):
+    engine = make_engine(method)
     alone = engine.answer(requests)
     engine.batch_size = 5
     assert same_answers(engine.answer(requests), alone)
@@ -72,8 +73,8 @@ def test_alone_in_a_batch_and_in_any_order_the_answer_is_the_same(untrained, req
 
 
 @pytest.mark.parametrize("method", method_names())
-def test_the_account_is_what_the_decoder_saw(untrained, requests, method):
-    engine = make_engine(untrained, method)
+def test_the_account_is_what_the_decoder_saw(make_engine, requests, method):
+    engine = make_engine(method)
     seen = []
     decoder = engine.model.language_model.model
     handle = decoder.register_forward_pre_hook(
@@ -88,21 +89,23 @@ def test_the_account_is_what_the_decoder_saw(untrained, requests, method):
         assert seen[0] == account.visual_tokens + account.text_tokens, one.key
         assert account.visual_tokens_uncompressed == HIGH * account.tiles
         assert account.visual_tokens == HIGH * account.tiles - (HIGH - LOW) * account.compressed_tiles
-        # A layer of the decoder may hand on fewer tokens than it got, never more than came in.
         per_layer = account.visual_tokens_per_layer
         assert len(per_layer) == 4
         assert per_layer[0] == account.visual_tokens
-        assert sorted(per_layer, reverse=True) == list(per_layer)
-        if engine.method.decoder is None:
+        part = engine.method.decoder
+        joining = 0 if part is None else part.num_joining(account.tiles, engine.model.config)
+        if joining:
+            assert max(per_layer) == account.visual_tokens + joining
+        else:
+            assert sorted(per_layer, reverse=True) == list(per_layer)
+        if part is None:
             assert set(per_layer) == {account.visual_tokens}
         assert 1 <= account.generated_tokens <= SHORT.max_new_tokens
     handle.remove()
 
 
-def test_tiles_and_routing_of_each_method(untrained, requests):
-    accounts = {
-        name: [answer.account for answer in make_engine(untrained, name).answer(requests)] for name in method_names()
-    }
+def test_tiles_and_routing_of_each_method(make_engine, requests):
+    accounts = {name: [answer.account for answer in make_engine(name).answer(requests)] for name in method_names()}
     tiles = {name: [account.tiles for account in each] for name, each in accounts.items()}
     compressed = {name: [account.compressed_tiles for account in each] for name, each in accounts.items()}
     assert tiles["vanilla"] == [0, 1, 13, 4, 8]
@@ -115,17 +118,17 @@ def test_tiles_and_routing_of_each_method(untrained, requests):
     assert [len(account.p_compress or ()) for account in accounts["vico"]] == [0, 1, 13, 4, 8]
 
 
-def test_nothing_compressed_is_the_plain_model(untrained, requests):
-    plain = make_engine(untrained, "vanilla").answer(requests)
-    routed = make_engine(untrained, "vico", absolute_threshold=1.0).answer(requests)
+def test_nothing_compressed_is_the_plain_model(make_engine, requests):
+    plain = make_engine("vanilla").answer(requests)
+    routed = make_engine("vico", absolute_threshold=1.0).answer(requests)
     assert [answer.text for answer in routed] == [answer.text for answer in plain]
     # The random connector gives other tokens, so compressing must show in the answers.
-    squeezed = make_engine(untrained, "all_compress").answer(requests)
+    squeezed = make_engine("all_compress").answer(requests)
     assert [answer.text for answer in squeezed[1:]] != [answer.text for answer in plain[1:]]
 
 
-def test_an_uncached_forward_over_the_same_tokens_gives_the_same_answer(untrained, requests):
-    engine = make_engine(untrained, "vico")
+def test_an_uncached_forward_over_the_same_tokens_gives_the_same_answer(make_engine, requests):
+    engine = make_engine("vico")
     model, prepared = engine.model, engine.preprocessor(requests[2])
     (routed,) = engine._route([prepared])
     ids = engine.preprocessor.prompt_ids(prepared, routed.counts)
@@ -144,8 +147,8 @@ def routed_with(routed, ids):
     return routed
 
 
-def test_stop_strings_end_the_answer_and_settings_are_kept_apart(untrained, requests):
-    engine = make_engine(untrained, "vanilla", batch_size=4)
+def test_stop_strings_end_the_answer_and_settings_are_kept_apart(make_engine, requests):
+    engine = make_engine("vanilla", batch_size=4)
     long = GenerationSettings(max_new_tokens=6)
     full = engine.answer([request(2, ImageInput(picture(4, 3, seed=2)), settings=long)])[0].text
     stop = full[2]
@@ -158,8 +161,8 @@ def test_stop_strings_end_the_answer_and_settings_are_kept_apart(untrained, requ
     assert both[0].account.generated_tokens < both[1].account.generated_tokens
 
 
-def test_sampling_repeats_itself_and_beams_run(untrained, requests):
-    engine = make_engine(untrained, "vico")
+def test_sampling_repeats_itself_and_beams_run(make_engine, requests):
+    engine = make_engine("vico")
     sampled = GenerationSettings(max_new_tokens=6, do_sample=True, temperature=1.5)
     one = request(2, ImageInput(picture(4, 3, seed=2)), settings=sampled)
     assert engine.answer([one])[0].text == engine.answer([one])[0].text
@@ -167,9 +170,9 @@ def test_sampling_repeats_itself_and_beams_run(untrained, requests):
     assert engine.answer([request(2, ImageInput(picture(4, 3, seed=2)), settings=beams)])[0].account.generated_tokens
 
 
-def test_deferred_requests_are_made_when_their_turn_comes(untrained):
+def test_deferred_requests_are_made_when_their_turn_comes(make_engine):
     # lmms-eval hands over whole benchmarks at once; their open pictures would take tens of GB.
-    engine = make_engine(untrained, "vanilla")
+    engine = make_engine("vanilla")
     made, made_at_answer = [], []
 
     def deferred(number):
@@ -186,9 +189,9 @@ def test_deferred_requests_are_made_when_their_turn_comes(untrained):
     assert answers[3] == engine.answer([request(3, ImageInput(picture(1, 1, seed=3)))])[0]
 
 
-def test_a_repeated_document_is_sampled_anew(untrained):
+def test_a_repeated_document_is_sampled_anew(make_engine):
     # Benchmarks that count passes among many answers ask the same request several times.
-    engine = make_engine(untrained, "vanilla")
+    engine = make_engine("vanilla")
     sampled = GenerationSettings(max_new_tokens=6, do_sample=True, temperature=2.0)
     one = request(1, ImageInput(picture(1, 1, seed=1)), settings=sampled)
     answers = [answer.text for answer in engine.answer([one] * 4)]
@@ -196,8 +199,8 @@ def test_a_repeated_document_is_sampled_anew(untrained):
     assert [answer.text for answer in engine.answer([one] * 4)] == answers
 
 
-def test_decoding_is_cached_whatever_the_checkpoint_says(untrained, requests):
-    engine = make_engine(untrained, "vanilla")
+def test_decoding_is_cached_whatever_the_checkpoint_says(make_engine, requests):
+    engine = make_engine("vanilla")
     engine.model.language_model.generation_config.use_cache = False
     lengths = []
     handle = engine.model.language_model.model.layers[0].register_forward_pre_hook(
@@ -208,8 +211,8 @@ def test_decoding_is_cached_whatever_the_checkpoint_says(untrained, requests):
     assert lengths == [account.visual_tokens + account.text_tokens] + [1] * (account.generated_tokens - 1)
 
 
-def test_a_failing_batch_is_run_again_one_by_one(untrained, requests, same_answers):
-    engine = make_engine(untrained, "vanilla", batch_size=5)
+def test_a_failing_batch_is_run_again_one_by_one(make_engine, requests, same_answers):
+    engine = make_engine("vanilla", batch_size=5)
     expected = engine.answer(requests)
     sizes = []
 
@@ -225,8 +228,8 @@ def test_a_failing_batch_is_run_again_one_by_one(untrained, requests, same_answe
     assert set(sizes[1:]) == {1}
 
 
-def test_a_document_that_fails_twice_is_named(untrained, requests):
-    engine = make_engine(untrained, "vanilla", batch_size=5)
+def test_a_document_that_fails_twice_is_named(make_engine, requests):
+    engine = make_engine("vanilla", batch_size=5)
     account = engine.answer([requests[2]])[0].account
 
     def refuse_long(module, args, kwargs):
@@ -240,18 +243,18 @@ def test_a_document_that_fails_twice_is_named(untrained, requests):
     handle.remove()
 
 
-def test_a_prompt_beyond_the_decoders_positions_is_named(untrained, requests):
-    engine = make_engine(untrained, "vanilla", batch_size=2)
+def test_a_prompt_beyond_the_decoders_positions_is_named(make_engine, requests):
+    engine = make_engine("vanilla", batch_size=2)
     engine.model.config.text_config.max_position_embeddings = 100
     with pytest.raises(DocumentError, match=r"mixed/test/2 failed twice.*prompt has 246 tokens and the decoder 100"):
         engine.answer([requests[0], requests[2]])
 
 
-def test_an_unreadable_image_names_its_document(untrained, tmp_path):
+def test_an_unreadable_image_names_its_document(make_engine, tmp_path):
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"\x89PNG\r\n\x1a\nnot an image")
     with pytest.raises(DocumentError, match=r"mixed/test/9.*broken.png"):
-        make_engine(untrained, "vanilla").answer([request(9, ImageInput(broken))])
+        make_engine("vanilla").answer([request(9, ImageInput(broken))])
 
 
 def test_the_python_interface(untrained, tmp_path):

@@ -9,7 +9,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from vico_eval.errors import CheckpointError
 from vico_eval.internvl.decoder import CompressingDecoder, Prompt, PromptCache
-from vico_eval.internvl.token_selection import KeptTokens
+from vico_eval.internvl.token_selection import NextTokens
 
 LAYERS, HEADS, VOCABULARY = 5, 4, 64
 SIZES = {
@@ -34,9 +34,9 @@ GREEDY = {"max_new_tokens": 5, "do_sample": False}
 
 @dataclass
 class Drop:
-    """Behind `acting` layers, keeps the visual tokens with even numbers; where it renumbers, the others' mean joins."""
+    """Before `acting` layers, keeps the visual tokens with even numbers; where it renumbers, the others' mean joins."""
 
-    acting: tuple[int, ...] = (1, 3)
+    acting: tuple[int, ...] = (2, 4)
     renumbers: bool = False
     states: list | None = None
 
@@ -46,7 +46,7 @@ class Drop:
     def prepare(self, request):
         return request.key
 
-    def reduce(self, state):
+    def next_tokens(self, state):
         if self.states is not None:
             self.states.append(state)
         visual = state.is_visual.nonzero()[:, 0]
@@ -54,8 +54,9 @@ class Drop:
         stays[visual[::2]] = True
         keep = stays.nonzero()[:, 0]
         if not self.renumbers:
-            return KeptTokens(keep)
-        return KeptTokens(keep, state.hidden[~stays].mean(dim=0, keepdim=True), int((keep <= visual[-1]).sum()))
+            return NextTokens(keep)
+        source = torch.cat([keep[keep <= visual[-1]], torch.tensor([-1]), keep[keep > visual[-1]]])
+        return NextTokens(source, state.hidden[~stays].mean(dim=0, keepdim=True))
 
 
 def build(name, attention="sdpa"):
@@ -97,7 +98,7 @@ def generate(model, lengths, **settings):
     return tokens, cache
 
 
-@pytest.mark.parametrize("acting", [(), (LAYERS - 1,)])
+@pytest.mark.parametrize("acting", [(), (LAYERS,)])
 @torch.inference_mode()
 def test_where_nothing_leaves_nothing_changes_by_a_bit(model, acting):
     ids, mask, prompt = prompts(14, 20)
@@ -106,7 +107,6 @@ def test_where_nothing_leaves_nothing_changes_by_a_bit(model, acting):
     expected = model(input_ids=ids, attention_mask=mask).logits
     expected_tokens = model.generate(ids, attention_mask=mask, **GREEDY)[:, ids.shape[1] :]
     use(model, Drop(acting))
-    # Behind the last layer nothing is left to save, and leaving would only lose logits.
     assert torch.equal(model(input_ids=ids, attention_mask=mask, prompt=prompt).logits, expected)
     assert torch.equal(generate(model, (14, 20), **GREEDY)[0], expected_tokens)
 
@@ -122,7 +122,7 @@ def test_weights_keep_their_names_and_the_plain_decoder_comes_back(model):
 @torch.inference_mode()
 def test_attention_rows_are_the_layers_own(model):
     ids, mask, prompt = prompts(20, 13)
-    part = Drop((2,), states=[])
+    part = Drop((3,), states=[])
     use(model, part)(input_ids=ids, attention_mask=mask, prompt=prompt)
     model.model = model.model.base
     model.set_attn_implementation("eager")
@@ -148,7 +148,7 @@ def test_rows_of_a_batch_lose_different_numbers_of_tokens(model, renumbers):
         # 7 text tokens and the last generated token's place is never filled
         real = [layer.get_seq_length() for layer in own.layers]
         assert real == [count + 7 + GREEDY["max_new_tokens"] - 1 for count in own.visual_tokens_per_layer(0)]
-    # 15 visual tokens; 8 behind layer 1 (and a merged one); 4 behind layer 3 (5 of 9, and one)
+    # 15 visual tokens; 8 from layer 2 on (and a merged one); 4 from layer 4 on (5 of 9, and one)
     assert cache.visual_tokens_per_layer(0) == ((15, 15, 9, 9, 6) if renumbers else (15, 15, 8, 8, 4))
 
 
@@ -239,11 +239,82 @@ def test_every_attention_implementation_gives_the_same():
     torch.testing.assert_close(*logits, **SAME)
 
 
+@pytest.mark.parametrize("renumbers", [False, True])
+@torch.inference_mode()
+def test_new_tokens_in_the_places_of_old_ones_move_nothing(model, renumbers):
+    class Double(Drop):
+        def next_tokens(self, state):
+            source = torch.arange(len(state.hidden)).masked_fill(state.is_visual, -1)
+            return NextTokens(source, 2 * state.hidden[state.is_visual])
+
+    ids, mask, prompt = prompts(22, 9)
+    # Padding in every row: packing would take it away.
+    ids, mask, is_visual = (
+        torch.cat([torch.zeros_like(one[:, :2]), one], dim=1) for one in (ids, mask, prompt.is_visual)
+    )
+    described = Prompt(is_visual, prompt.keys)
+    cache = PromptCache(model.config, described)
+    use(model, Double((0,), renumbers))
+    logits = model(input_ids=ids, attention_mask=mask, past_key_values=cache).logits
+    assert len(cache.segments) == 1
+    doubled = model.get_input_embeddings()(ids) * (1 + is_visual[..., None].long())
+    model.model = model.model.base
+    assert torch.equal(logits, model(inputs_embeds=doubled, attention_mask=mask).logits)
+
+
+@pytest.mark.parametrize("renumbers", [False, True])
+@torch.inference_mode()
+def test_the_output_says_where_its_columns_stood(model, renumbers):
+    class DropOfLongest(Drop):
+        def next_tokens(self, state):
+            return super().next_tokens(state) if state.key.endswith("14") else None
+
+    ids, mask, prompt = prompts(14, 13)
+    output = use(model, DropOfLongest((1,), renumbers)).model(input_ids=ids, attention_mask=mask, prompt=prompt)
+    # 3 text tokens, 7 visual ones of which every second stays, a new one where there is one, and 4 text tokens
+    first = [0, 1, 2, 3, 5, 7, 9, *([-1] if renumbers else []), 10, 11, 12, 13]
+    second = list(range(1, 14))
+    assert output.columns.tolist() == [[-1] * (13 - len(first)) + first, second]
+    assert output.last_hidden_state.shape[1] == 13
+
+
+@torch.inference_mode()
+def test_before_the_first_layer_there_is_no_attention():
+    class Looks(Drop):
+        def next_tokens(self, state):
+            state.attention(torch.tensor([0]))
+
+    ids, mask, prompt = prompts(15)
+    with pytest.raises(RuntimeError, match="attention weights before layer 0; expected layer 1 or later"):
+        use(build("qwen3"), Looks((0,)))(input_ids=ids, attention_mask=mask, prompt=prompt)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (lambda n: NextTokens(torch.arange(n).flip(0)), "dropped text of task/test/15, or reordered its tokens"),
+        (lambda n: NextTokens(torch.arange(n).repeat_interleave(2)), "or reordered its tokens, before layer 2"),
+        (lambda n: NextTokens(torch.tensor([*range(n), -1])), "left places for 1 new tokens .* and made 0"),
+        (lambda n: NextTokens(torch.arange(n), torch.zeros(2, 32)), "left places for 0 new tokens .* and made 2"),
+        (lambda n: NextTokens(torch.tensor([*range(n), -1]), torch.zeros(1, 32)), "only renumbered tokens give them"),
+    ],
+)
+@torch.inference_mode()
+def test_answers_that_make_no_sense_are_refused(asked, message):
+    class Careless(Drop):
+        def next_tokens(self, state):
+            return asked(len(state.hidden))
+
+    ids, mask, prompt = prompts(15)
+    with pytest.raises(RuntimeError, match=message):
+        use(build("qwen3"), Careless((2,)))(input_ids=ids, attention_mask=mask, prompt=prompt)
+
+
 @torch.inference_mode()
 def test_text_can_not_be_dropped():
     class Careless(Drop):
-        def reduce(self, state):
-            return KeptTokens(state.is_visual.nonzero()[:, 0])
+        def next_tokens(self, state):
+            return NextTokens(state.is_visual.nonzero()[:, 0])
 
     ids, mask, prompt = prompts(15)
     with pytest.raises(RuntimeError, match="dropped text of task/test/15"):

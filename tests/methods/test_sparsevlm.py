@@ -65,8 +65,8 @@ class Watched:
         self.part, self.renumbers, self.seen = part, part.renumbers, []
         self.layers, self.prepare = part.layers, part.prepare
 
-    def reduce(self, state):
-        self.seen.append((state, self.part.reduce(state)))
+    def next_tokens(self, state):
+        self.seen.append((state, self.part.next_tokens(state)))
         return self.seen[-1][1]
 
 
@@ -85,7 +85,7 @@ def test_choices_and_logits_are_the_released_ones(model, inputs, expected, promp
     embeddings = inputs[f"{prompt}.inputs_embeds"][None]
     logits = model(inputs_embeds=embeddings, past_key_values=cache).logits[0]
 
-    assert [state.layer for state, _ in part.seen] == [layer["layer"] for layer in golden["layers"]]
+    assert [state.layer - 1 for state, _ in part.seen] == [layer["layer"] for layer in golden["layers"]]
     first_text = META["prompts"][prompt]["visual_start"] + META["prompts"][prompt]["visual_length"]
     raters = part.seen[0][0].prepared.places + META["prompts"][prompt]["length"] - first_text
     assert raters.tolist() == golden["raters"]
@@ -95,12 +95,12 @@ def test_choices_and_logits_are_the_released_ones(model, inputs, expected, promp
         if kept is None:
             assert layer["visual_after"] == layer["visual_before"]
             continue
-        stays = torch.isin(visual, kept.keep_indices)
+        stays = torch.isin(visual, kept.source)
         assert stays.nonzero()[:, 0].tolist() == layer["kept"]
-        assert (0 if kept.merged is None else len(kept.merged)) == layer["merged_count"]
-        if kept.merged is not None:
+        assert (0 if kept.new is None else len(kept.new)) == layer["merged_count"]
+        if kept.new is not None:
             key = f"{prompt}.{case}.layer{layer['layer']}.merged"
-            torch.testing.assert_close(kept.merged, expected[key], **LOGITS)
+            torch.testing.assert_close(kept.new, expected[key], **LOGITS)
         check_score(state, layer, golden["variant"], f"{prompt}.{case}.layer{layer['layer']}", expected)
     torch.testing.assert_close(logits[-4:], expected[f"{prompt}.{case}.last4_logits"], **LOGITS)
     assert [layer.get_seq_length() for layer in cache.layers] == golden["cache_lengths_after_prefill"]

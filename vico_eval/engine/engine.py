@@ -56,6 +56,9 @@ class _Routed:
     counts: list[int]
     compressed: list[bool]
     p_compress: list[float] | None
+    vit_tokens: Tensor | None
+    """[tiles, 1 + h*w, C], where the decoder's part needs them."""
+
     input_ids: list[int] = field(default_factory=list)
     visual_tokens_per_layer: tuple[int, ...] = ()
 
@@ -146,11 +149,13 @@ class Engine:
         routed = self._route(batch)
         for entry in routed:
             entry.input_ids = self.preprocessor.prompt_ids(entry.prepared, entry.counts)
-            self._check_length(len(entry.input_ids))
+            self._check_length(len(entry.input_ids), len(entry.counts))
         generated = self._generate(routed, settings)
         return [self._finish(entry, tokens, settings) for entry, tokens in zip(routed, generated, strict=True)]
 
-    def _check_length(self, length: int) -> None:
+    def _check_length(self, length: int, num_tiles: int) -> None:
+        if self.method.decoder is not None:
+            length += self.method.decoder.num_joining(num_tiles, self.model.config)
         limit = self.model.config.text_config.max_position_embeddings
         # Beyond it a decoder answers with noise. One with dynamic NTK would go on to a multiple of it, but with a table
         # that the longest prompt of the batch sets, and the longest so far: an answer would depend on its neighbours.
@@ -178,6 +183,7 @@ class Engine:
                 decisions.append(connector.route(tiles, self.model.config).cpu())
         compressed = torch.cat(decisions)
         tokens, counts = self._connect(vit_tokens, compressed)
+        needs_vit_tokens = self.method.decoder is not None and self.method.decoder.needs_vit_tokens
         per_request = [int(part.sum()) for part in torch.split(counts, sizes)]
         return [
             _Routed(
@@ -186,9 +192,16 @@ class Engine:
                 counts=part.tolist(),
                 compressed=decision.tolist(),
                 p_compress=None if p_compress is None else p_compress.float().tolist(),
+                vit_tokens=vit if needs_vit_tokens else None,
             )
-            for prepared, visual, part, decision, p_compress in zip(
-                batch, torch.split(tokens, per_request), torch.split(counts, sizes), decisions, score_of, strict=True
+            for prepared, visual, part, decision, p_compress, vit in zip(
+                batch,
+                torch.split(tokens, per_request),
+                torch.split(counts, sizes),
+                decisions,
+                score_of,
+                torch.split(vit_tokens, sizes),
+                strict=True,
             )
         ]
 
@@ -224,7 +237,13 @@ class Engine:
         if settings.do_sample:
             torch.manual_seed(_seed(settings, [entry.prepared.key for entry in routed]))
         arguments = self._generation_arguments(settings)
-        cache = self.model.prompt_cache(input_ids, [entry.prepared.key for entry in routed])
+        vit_tokens = [entry.vit_tokens for entry in routed if entry.vit_tokens is not None]
+        cache = self.model.prompt_cache(
+            input_ids,
+            [entry.prepared.key for entry in routed],
+            torch.cat(vit_tokens) if vit_tokens else None,
+            torch.tensor([count for entry in routed for count in entry.counts]),
+        )
         if cache is not None:
             arguments["past_key_values"] = cache
         rows = self.model.generate(input_ids.to(device), visual_tokens, attention_mask.to(device), **arguments)

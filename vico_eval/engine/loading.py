@@ -132,6 +132,7 @@ def open_engine(arguments: Mapping[str, Any], *, show_progress: bool = True) -> 
     provider = donor or checkpoint
     for part in method.parts:
         part.check(provider.config, provider.name)
+    method.check_runs_all_of(checkpoint.config, checkpoint.name)
     tokenizer = load_tokenizer(checkpoint)
     preprocess = PreprocessSettings.from_config(
         checkpoint.config,

@@ -1,12 +1,13 @@
 """A decoder whose set of tokens may change between its layers, on transformers' own layers.
 
 `CompressingDecoder` stands in the place of a causal language model's base model (Qwen3, Qwen3-MoE, Qwen2, Llama) and
-runs that model's layers. After the layers that its part names, the part says for every request which tokens go on; they
-are packed again, so a token that leaves takes no position in later layers and no entry in their cache. What leaves is
-decided once, in prefill.
+runs that model's layers. Before the layers that its part names, the part says for every request which tokens go on and
+which new ones join; they are packed again, so a token that leaves takes no position in later layers and no entry in
+their cache, and one that joins takes none in earlier ones. What leaves or joins is decided once, in prefill.
 
 Shapes: batch = rows of the call, a request's beams next to each other; N = prompt tokens; n = tokens of a segment, that
-is of a run of layers with one set of tokens; tokens = a single request's, without padding; D = width; L = layers.
+is of a run of layers with one set of tokens; tokens = a single request's, without padding; D = width; L = layers;
+tiles = all requests'; C = vision width.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from transformers.masking_utils import create_causal_mask
 from transformers.modeling_outputs import MoeModelOutputWithPast
 
 from vico_eval.errors import CheckpointError
-from vico_eval.internvl.token_selection import KeptTokens, LayerState, RequestPrompt, TokenSelector
+from vico_eval.internvl.token_selection import LayerState, NextTokens, PreviousLayer, RequestPrompt, TokenSelector
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,20 @@ class Prompt:
 
     keys: tuple[str, ...]
     """[requests]: document keys."""
+
+    vit_tokens: Tensor | None = None
+    """[tiles, 1 + h*w, C], request after request, for a part that projects them anew."""
+
+    num_tiles: tuple[int, ...] = ()
+    """[requests]: how many of those are each one's."""
+
+
+@dataclass
+class DecoderOutput(MoeModelOutputWithPast):
+    """transformers' own, and after a prefill where each of its columns stood in the input."""
+
+    columns: Tensor | None = None
+    """[batch, n], int64; -1 for padding and for tokens that joined. None after later calls with the same cache."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +64,9 @@ class _Segment:
 
     positions: Tensor
     """[batch, n], int64."""
+
+    columns: Tensor
+    """[batch, n], int64: where in the input a token stood; -1 for padding and for tokens that joined."""
 
     starts: list[int] = field(init=False)
     """[batch]: length of the padding."""
@@ -89,13 +107,13 @@ class PromptCache(DynamicCache):
 
 
 class CompressingDecoder(nn.Module):
-    """A base model's layers, with a part that takes tokens out between them.
+    """A base model's layers, with a part that takes tokens out or puts tokens in between them.
 
     Its submodules are the base model's own and carry the same names, so weights are found and saved as before.
 
     Args:
         base: transformers' `Qwen3Model`, `Qwen3MoeModel`, `Qwen2Model` or `LlamaModel`.
-        part: says which tokens go on.
+        part: says which tokens go on and which join.
 
     Raises:
         CheckpointError: the decoder has layers with a sliding window.
@@ -132,7 +150,7 @@ class CompressingDecoder(nn.Module):
         use_cache: bool | None = None,
         prompt: Prompt | None = None,
         **arguments: Any,
-    ) -> MoeModelOutputWithPast:
+    ) -> DecoderOutput:
         """Hidden states [batch, n, D] of the tokens that the last layer worked on, left-padded.
 
         Args:
@@ -153,12 +171,16 @@ class CompressingDecoder(nn.Module):
         cache = PromptCache(self.config, prompt) if past_key_values is None and prompt is not None else past_key_values
         if not isinstance(cache, PromptCache):
             raise RuntimeError("a decoder with a compression method needs to know the prompt; pass a PromptCache")
+        columns = None
         if cache.segments:
             hidden = self._continue(inputs_embeds, cache, arguments)
         else:
             hidden = self._prefill(inputs_embeds, cache, attention_mask, position_ids, arguments)
-        return MoeModelOutputWithPast(
-            last_hidden_state=self.norm(hidden), past_key_values=None if use_cache is False else cache
+            columns = cache.segments[-1].columns
+        return DecoderOutput(
+            last_hidden_state=self.norm(hidden),
+            past_key_values=None if use_cache is False else cache,
+            columns=columns,
         )
 
     def _prefill(
@@ -173,13 +195,17 @@ class CompressingDecoder(nn.Module):
         answer = segment.length - cache.prompt.is_visual.shape[1]
         acting = self.part.layers(len(self.layers))
         prepared = self._prepare(hidden, cache.prompt, segment, answer)
-        last_layer = len(self.layers) - 1
-        rotary = mask = tables = None
+        tables = self._tables(hidden, segment)
+        inputs = rotary = mask = None
         for index, layer in enumerate(self.layers):
-            if rotary is None:
+            if index in acting:
+                asked = self._ask(index, inputs, hidden, tables, segment, cache, prepared, answer)
+                if any(entry is not None for entry in asked):
+                    hidden, changed = _change(hidden, segment, asked, answer, index, self.part.renumbers)
+                    if changed is not segment:
+                        segment, tables = changed, self._tables(hidden, changed)
+            if not cache.segments or cache.segments[-1] is not segment:
                 cache.segments.append(segment)
-                # In float32 for the parts; cast, they are what transformers' decoder gives its layers.
-                tables = self.rotary_emb(hidden.new_zeros((), dtype=torch.float32), segment.positions)
                 rotary = tuple(table.to(hidden) for table in tables)
                 mask = self._mask(hidden, segment.is_real)
             inputs = hidden
@@ -193,11 +219,6 @@ class CompressingDecoder(nn.Module):
                 **arguments,
             )
             cache.count_layer(segment)
-            if index in acting and index < last_layer:
-                kept = self._reduce(index, inputs, hidden, tables, cache, prepared, answer)
-                if any(entry is not None for entry in kept):
-                    hidden, segment = _repack(hidden, segment, kept, answer, index + 1, self.part.renumbers)
-                    rotary = None
         return hidden
 
     def _continue(self, hidden: Tensor, cache: PromptCache, arguments: dict[str, Any]) -> Tensor:
@@ -211,7 +232,7 @@ class CompressingDecoder(nn.Module):
                 layer_cache = Cache(layers=[cache.layers[index]])
                 appended = layer_cache.get_seq_length() - segment.length
                 steps = torch.arange(1 + appended, 1 + appended + new, device=segment.positions.device)
-                rotary = self.rotary_emb(hidden, (segment.positions[:, -1:] + steps).to(hidden.device))
+                rotary = self._rotary(hidden, (segment.positions[:, -1:] + steps).to(hidden.device))
                 answer = segment.is_real.new_ones(batch, appended + new)
                 # A cache of this layer alone: transformers would take the first layer's length for all of them.
                 mask = self._mask(hidden, torch.cat([segment.is_real, answer], dim=1), layer_cache)
@@ -224,6 +245,17 @@ class CompressingDecoder(nn.Module):
                 **arguments,
             )
         return hidden
+
+    def _tables(self, hidden: Tensor, segment: _Segment) -> Any:
+        """cos and sin of a segment, in float32 for the parts; cast, they are what transformers gives its layers."""
+        return self._rotary(hidden.new_zeros((), dtype=torch.float32), segment.positions)
+
+    def _rotary(self, hidden: Tensor, positions: Tensor) -> Any:
+        if "dynamic" in self.rotary_emb.rope_type:
+            # Such a table keeps the base of the longest sequence that it has seen; a short one brings it back, so that
+            # every segment has the base of its own length.
+            self.rotary_emb(hidden, torch.zeros_like(positions[:, :1]))
+        return self.rotary_emb(hidden, positions)
 
     def _mask(self, hidden: Tensor, is_real: Tensor, layer_cache: Cache | None = None) -> Any:
         """What the model's attention implementation wants as mask; often None, which keeps kernels fastest."""
@@ -241,27 +273,33 @@ class CompressingDecoder(nn.Module):
             prepared.append(self.part.prepare(entry) if segment.visual_counts[row] else None)
         return prepared
 
-    def _reduce(
+    def _ask(
         self,
         index: int,
-        inputs: Tensor,
+        inputs: Tensor | None,
         hidden: Tensor,
         tables: Any,
+        segment: _Segment,
         cache: PromptCache,
         prepared: list[Any],
         answer: int,
-    ) -> list[KeptTokens | None]:
-        """What each row keeps, [batch]; asked once a request."""
-        segment = cache.segments[-1]
-        keys: Tensor = cache.layers[index].keys  # type: ignore[assignment,union-attr]
+    ) -> list[NextTokens | None]:
+        """What each row's tokens are to be in layer `index`, [batch]; asked once a request."""
         cos, sin = (table.expand(len(hidden), -1, -1).to(hidden.device) for table in tables)
+        projected = self._project(index, cache.prompt)
         beams = len(hidden) // len(cache.prompt.keys)
-        kept: list[KeptTokens | None] = []
+        asked: list[NextTokens | None] = []
         for request, key in enumerate(cache.prompt.keys):
             row = request * beams
             entry = None
             if segment.visual_counts[row]:
                 span = slice(segment.starts[row], segment.length - answer)
+                previous = None
+                if inputs is not None:
+                    keys: Tensor = cache.layers[index - 1].keys  # type: ignore[assignment,union-attr]
+                    previous = PreviousLayer(
+                        self.layers[index - 1], inputs[row, span].to(hidden.device), keys[row, :, span]
+                    )
                 state = LayerState(
                     key=key,
                     layer=index,
@@ -270,17 +308,23 @@ class CompressingDecoder(nn.Module):
                     is_visual=segment.is_visual[row, span].to(hidden.device),
                     positions=segment.positions[row, span].to(hidden.device),
                     prepared=prepared[request],
+                    projected=projected[request],
                     cos=cos[row, span],
                     sin=sin[row, span],
-                    _module=self.layers[index],
-                    _inputs=inputs[row, span].to(hidden.device),
-                    _keys=keys[row, :, span],
+                    _previous=previous,
                 )
-                entry = self.part.reduce(state)
+                entry = self.part.next_tokens(state)
                 if entry is not None:
-                    _check_text_stays(state, entry)
-            kept += [entry] * beams
-        return kept
+                    _check(state, entry)
+            asked += [entry] * beams
+        return asked
+
+    def _project(self, index: int, prompt: Prompt) -> list[Tensor | None]:
+        """What the part makes of each request's vision tokens, [requests]; all tiles of the batch at once."""
+        projected = None
+        if prompt.vit_tokens is not None and len(prompt.vit_tokens):
+            projected = self.part.project(index, prompt.vit_tokens)
+        return [None] * len(prompt.keys) if projected is None else list(projected.split(prompt.num_tiles))
 
 
 def _first_segment(
@@ -301,55 +345,65 @@ def _first_segment(
     if position_ids is None:
         # Padding counted, as transformers' decoders do where nobody says otherwise; `generate` always says.
         position_ids = torch.arange(length)[None]
-    return _Segment(0, is_real, is_visual & is_real, position_ids.to(hidden.device).expand(batch, length))
+    columns = torch.arange(length, device=hidden.device).where(is_real, -1)
+    return _Segment(0, is_real, is_visual & is_real, position_ids.to(hidden.device).expand(batch, length), columns)
 
 
-def _repack(
+def _change(
     hidden: Tensor,
     segment: _Segment,
-    kept: list[KeptTokens | None],
+    asked: list[NextTokens | None],
     answer: int,
-    first_layer: int,
+    layer: int,
     renumbers: bool,
 ) -> tuple[Tensor, _Segment]:
-    """Hidden states [batch, n', D] of the tokens that go on, packed to the right, and their segment."""
+    """Hidden states [batch, n', D] as asked for, packed to the right, and their segment; the same one if none moved."""
     device = hidden.device
     end = segment.length - answer
     rows = []
-    for row, entry in enumerate(kept):
-        if entry is None:
-            rows.append(torch.arange(segment.starts[row], segment.length, device=device))
-            continue
-        columns = segment.starts[row] + entry.keep_indices.to(device)
-        if entry.merged is not None:
-            # -1 holds a merged token's place.
-            new = columns.new_full((len(entry.merged),), -1)
-            columns = torch.cat([columns[: entry.merge_at], new, columns[entry.merge_at :]])
-        rows.append(torch.cat([columns, torch.arange(end, segment.length, device=device)]))
-    longest = max(map(len, rows))
-    source = torch.zeros(len(rows), longest, dtype=torch.long, device=device)
-    is_real = torch.zeros(len(rows), longest, dtype=torch.bool, device=device)
+    any_moves = False
+    for row, entry in enumerate(asked):
+        start = segment.starts[row]
+        columns = before = torch.arange(start, segment.length, device=device)
+        if entry is not None:
+            source = entry.source.to(device)
+            columns = torch.cat([torch.where(source < 0, -1, start + source), before[end - start :]])
+            any_moves |= len(columns) != len(before) or bool(((columns >= 0) & (columns != before)).any())
+        rows.append(columns)
+    length = max(map(len, rows)) if any_moves else segment.length
+    source = torch.zeros(len(rows), length, dtype=torch.long, device=device)
+    is_real = torch.zeros(len(rows), length, dtype=torch.bool, device=device)
     for row, columns in enumerate(rows):
-        source[row, longest - len(columns) :] = columns
-        is_real[row, longest - len(columns) :] = True
-    is_merged = source < 0
+        source[row, length - len(columns) :] = columns
+        is_real[row, length - len(columns) :] = True
+    is_new = source < 0
     source = source.clamp(min=0)
-    packed = hidden.gather(1, source[..., None].expand(-1, -1, hidden.shape[-1]))
-    merged = [entry.merged for entry in kept if entry is not None and entry.merged is not None]
-    if merged:
-        if not renumbers:
-            raise RuntimeError("a part made new tokens and keeps positions; only renumbered tokens give them a place")
-        packed[is_merged] = torch.cat(merged).to(packed)
-    is_visual = (segment.is_visual.to(device).gather(1, source) | is_merged) & is_real
+    packed = hidden.gather(1, source[..., None].expand(-1, -1, hidden.shape[-1])) if any_moves else hidden
+    new = [entry.new.to(hidden) for entry in asked if entry is not None and entry.new is not None]
+    if new:
+        packed = packed.masked_scatter(is_new[..., None], torch.cat(new))
+    if not any_moves:
+        return packed, segment
+    if new and not renumbers:
+        raise RuntimeError("a part made new tokens and keeps positions; only renumbered tokens give them a place")
+    is_visual = (segment.is_visual.to(device).gather(1, source) | is_new) & is_real
     if renumbers:
         positions = (is_real.long().cumsum(dim=1) - 1).clamp(min=0)
     else:
         positions = segment.positions.to(device).gather(1, source)
-    return packed, _Segment(first_layer, is_real, is_visual, positions)
+    origins = segment.columns.to(device).gather(1, source).masked_fill(is_new | ~is_real, -1)
+    return packed, _Segment(layer, is_real, is_visual, positions, origins)
 
 
-def _check_text_stays(state: LayerState, kept: KeptTokens) -> None:
+def _check(state: LayerState, asked: NextTokens) -> None:
+    is_new = asked.source < 0
+    kept = asked.source[~is_new]
     stays = torch.zeros_like(state.is_visual)
-    stays[kept.keep_indices] = True
-    if bool((~stays & ~state.is_visual).any()) or int(stays.sum()) != len(kept.keep_indices):
-        raise RuntimeError(f"a part dropped text of {state.key} or kept a token twice behind layer {state.layer}")
+    stays[kept] = True
+    if bool((~stays & ~state.is_visual).any()) or bool((kept.diff() <= 0).any()):
+        raise RuntimeError(f"a part dropped text of {state.key}, or reordered its tokens, before layer {state.layer}")
+    expected, made = int(is_new.sum()), 0 if asked.new is None else len(asked.new)
+    if made != expected:
+        raise RuntimeError(
+            f"a part left places for {expected} new tokens of {state.key} before layer {state.layer} and made {made}"
+        )

@@ -19,6 +19,7 @@ from transformers.models.internvl import InternVLVisionModel
 from vico_eval.internvl.config import VicoInternVLConfig
 from vico_eval.internvl.connectors import HighConnector, LowConnector
 from vico_eval.internvl.decoder import CompressingDecoder, Prompt, PromptCache
+from vico_eval.internvl.lvtc import LVTCProjectors
 from vico_eval.internvl.pvtc import PvtcConnector
 from vico_eval.internvl.router import Router
 from vico_eval.internvl.token_selection import TokenSelector
@@ -66,10 +67,23 @@ def _high_connector(config: VicoInternVLConfig) -> HighConnector | PvtcConnector
     return HighConnector(*widths, config.high_block, config.ps_version)
 
 
+def _lvtc_projectors(config: VicoInternVLConfig) -> LVTCProjectors | None:
+    if config.lvtc_settings is None:
+        return None
+    return LVTCProjectors(
+        config.lvtc_settings,
+        lambda: _high_connector(config),
+        config.vision_config.hidden_size,
+        config.text_config.hidden_size,
+        config.ps_version,
+    )
+
+
 class VicoInternVL(PreTrainedModel):
     """InternVL whose tiles may take their full or a quarter of their visual tokens.
 
-    A checkpoint without ViCO's parts has `connector_low`, `router` and `image_router` set to None.
+    A checkpoint without ViCO's parts has `connector_low`, `router` and `image_router` set to None, one without
+    InternVL-X's LVTC has `lvtc` set to None.
     """
 
     config_class = VicoInternVLConfig
@@ -93,6 +107,7 @@ class VicoInternVL(PreTrainedModel):
         self.connector_low = parts.connector_low
         self.router = parts.router
         self.image_router = parts.image_router
+        self.lvtc = _lvtc_projectors(config)
         self.language_model = AutoModelForCausalLM.from_config(config.text_config)
         self.post_init()  # type: ignore[no-untyped-call]
 
@@ -187,32 +202,53 @@ class VicoInternVL(PreTrainedModel):
         return embeddings.masked_scatter(is_visual, visual_tokens.to(embeddings))
 
     def use_decoder_part(self, part: TokenSelector | None) -> None:
-        """Let a part take tokens out between the decoder's layers; None gives back transformers' own decoder.
+        """Let a part change the tokens between the decoder's layers; None gives back transformers' own decoder.
 
         Raises:
             CheckpointError: the decoder has layers with sliding attention.
         """
         decoder = self.language_model.model
         base = decoder.base if isinstance(decoder, CompressingDecoder) else decoder
-        self.language_model.model = base if part is None else CompressingDecoder(base, part)
+        self.language_model.model = base if part is None else CompressingDecoder(base, part.bind(self))
 
-    def prompt_cache(self, input_ids: Tensor, keys: Sequence[str]) -> PromptCache | None:
+    def prompt_cache(
+        self,
+        input_ids: Tensor,
+        keys: Sequence[str],
+        vit_tokens: Tensor | None = None,
+        counts: Tensor | None = None,
+    ) -> PromptCache | None:
         """What `generate` needs as `past_key_values`, and knows afterwards what each layer worked on.
 
         Args:
             input_ids: [batch, N], left-padded.
             keys: document keys, [batch].
+            vit_tokens: [tiles, 1 + h*w, C], prompt after prompt, for a part that needs them.
+            counts: [tiles], int64: visual tokens of each of those tiles.
 
         Returns:
             None without a decoder part: transformers then makes its own cache.
         """
         if not isinstance(self.language_model.model, CompressingDecoder):
             return None
-        return PromptCache(self.config.text_config, self._prompt(input_ids, keys))
+        return PromptCache(self.config.text_config, self.prompt(input_ids, keys, vit_tokens, counts))
 
-    def _prompt(self, input_ids: Tensor, keys: Sequence[str]) -> Prompt:
+    def prompt(
+        self,
+        input_ids: Tensor,
+        keys: Sequence[str],
+        vit_tokens: Tensor | None = None,
+        counts: Tensor | None = None,
+    ) -> Prompt:
+        """What the decoder's part may know of prompts, for a forward pass without a cache; arguments as above."""
         is_visual: Tensor = input_ids == self.config.image_token_id  # type: ignore[assignment]
-        return Prompt(is_visual, tuple(keys))
+        if vit_tokens is None or counts is None:
+            return Prompt(is_visual, tuple(keys))
+        # A prompt's tiles end where its visual tokens do.
+        ends = is_visual.sum(dim=1).cumsum(dim=0)
+        tiles = torch.searchsorted(counts.cumsum(dim=0).to(ends), ends, right=True)
+        num_tiles = tiles.diff(prepend=tiles.new_zeros(1)).tolist()
+        return Prompt(is_visual, tuple(keys), vit_tokens, tuple(num_tiles))
 
     def forward(
         self,
@@ -232,13 +268,15 @@ class VicoInternVL(PreTrainedModel):
             **decoder_arguments: passed on to the language model (labels, logits_to_keep, ...).
         """
         visual = self._no_visual_tokens()
+        vit_tokens = counts = None
         if pixel_values is not None and len(pixel_values):
             vit_tokens = self.encode_tiles(pixel_values)
             if compressed is None:
                 compressed = torch.zeros(len(vit_tokens), dtype=torch.bool, device=vit_tokens.device)
-            visual = self.visual_tokens(vit_tokens, compressed).tokens
+            visual, counts = self.visual_tokens(vit_tokens, compressed)
         if isinstance(self.language_model.model, CompressingDecoder) and "past_key_values" not in decoder_arguments:
-            decoder_arguments.setdefault("prompt", self._prompt(input_ids, [""] * len(input_ids)))
+            prompt = self.prompt(input_ids, [""] * len(input_ids), vit_tokens, counts)
+            decoder_arguments.setdefault("prompt", prompt)
         return self.language_model(
             inputs_embeds=self.embed(input_ids, visual), attention_mask=attention_mask, **decoder_arguments
         )

@@ -1,6 +1,6 @@
-"""What the decoder tells a part that takes tokens out between its layers, and what it is told.
+"""What the decoder tells a part that changes its tokens between its layers, and what it is told.
 
-Shapes: tokens = a single request's, without padding; D = width.
+Shapes: tokens = a single request's, without padding; D = width; C = vision width; tiles = those of a batch.
 """
 
 from __future__ import annotations
@@ -25,48 +25,61 @@ class RequestPrompt(NamedTuple):
     """[tokens], bool."""
 
 
-class KeptTokens(NamedTuple):
-    """The tokens of one request that go on, and new ones among them."""
+class NextTokens(NamedTuple):
+    """The tokens of one request that a layer is to work on."""
 
-    keep_indices: Tensor
-    """[kept], int64, ascending; every text token is among them."""
+    source: Tensor
+    """[next], int64: indices of the tokens that go on, ascending, every text token among them; -1 in the place of a new
+    visual token."""
 
-    merged: Tensor | None = None
-    """[merged, D]: visual tokens made of others. Having no position of their own, they need a part that renumbers."""
+    new: Tensor | None = None
+    """[new, D]: the new tokens, in order. Where they only stand for others, each in its place, nothing moves; otherwise
+    they have no position of their own and need a part that renumbers."""
 
-    merge_at: int = 0
-    """How many of the kept tokens stand before the merged ones."""
+
+class PreviousLayer(NamedTuple):
+    """What the layer before has seen of one request."""
+
+    module: Any
+    inputs: Tensor
+    """[tokens, D]."""
+
+    keys: Tensor
+    """[key_heads, tokens, head_dim], rotary embedding applied."""
 
 
 @dataclass(frozen=True)
 class LayerState:
-    """One request right behind a layer: what a part decides from."""
+    """One request right before a layer: what a part decides from."""
 
     key: str
     layer: int
+    """The layer that comes next, 0..num_layers - 1."""
+
     num_layers: int
     hidden: Tensor
-    """[tokens, D]: what the layer made."""
+    """[tokens, D]: what the previous layer made; before layer 0, the embeddings."""
 
     is_visual: Tensor
     """[tokens], bool."""
 
     positions: Tensor
-    """[tokens], int64: position ids in this layer."""
+    """[tokens], int64: position ids of these tokens so far."""
 
     prepared: Any
     """What the part's `prepare` returned for this request."""
+
+    projected: Tensor | None
+    """[tiles, n, D], of this request: what the part's `project` made before this layer."""
 
     cos: Tensor
     sin: Tensor
     """[tokens, head_dim], float32: the rotary embedding at `positions`."""
 
-    _module: Any
-    _inputs: Tensor
-    _keys: Tensor
+    _previous: PreviousLayer | None
 
     def attention(self, queries: Tensor) -> Tensor:
-        """Rows of this layer's softmax attention weights.
+        """Rows of the previous layer's softmax attention weights.
 
         Computed from the layer's own queries and keys for these rows alone, so the model keeps its fast kernel, and no
         second pass through the layer touches the cache.
@@ -76,9 +89,15 @@ class LayerState:
 
         Returns:
             [heads, rows, tokens], float32; zero where a key stands behind its query.
+
+        Raises:
+            RuntimeError: before layer 0, where nothing has attended yet.
         """
-        attention, keys = self._module.self_attn, self._keys  # keys: [key_heads, tokens, head_dim]
-        query = attention.q_proj(self._module.input_layernorm(self._inputs[queries]))
+        if self._previous is None:
+            raise RuntimeError("a part asked for attention weights before layer 0; expected layer 1 or later")
+        module, inputs, keys = self._previous
+        attention = module.self_attn
+        query = attention.q_proj(module.input_layernorm(inputs[queries]))
         query = query.view(len(queries), -1, attention.head_dim)
         if getattr(attention, "q_norm", None) is not None:
             query = attention.q_norm(query)
@@ -99,11 +118,17 @@ class TokenSelector(Protocol):
     def renumbers(self) -> bool:
         """Whether the tokens that go on take positions 0, 1, 2, ... instead of keeping their own."""
 
+    def bind(self, model: Any) -> TokenSelector:
+        """The part for one `VicoInternVL`, with whatever it needs of that model."""
+
     def layers(self, num_layers: int) -> AbstractSet[int]:
-        """The layers behind which tokens may leave."""
+        """The layers before which tokens may change."""
 
     def prepare(self, request: RequestPrompt) -> Any:
         """Anything about a request that is to be known from the decoder's input."""
 
-    def reduce(self, state: LayerState) -> KeptTokens | None:
-        """The tokens that go on; None for all, as they are."""
+    def project(self, layer: int, vit_tokens: Tensor) -> Tensor | None:
+        """The batch's vision tokens [tiles, 1 + h*w, C], made [tiles, n, D] for what happens before a layer."""
+
+    def next_tokens(self, state: LayerState) -> NextTokens | None:
+        """The tokens that the layer is to work on; None for all there are, as they are."""

@@ -1,4 +1,4 @@
-"""FastV: behind an early layer, only the visual tokens that the prompt's last token attends to go on.
+"""FastV: from an early layer on, only the visual tokens that the prompt's last token attends to go on.
 
 Place:   decoder, once.
 Source:  Chen et al., ECCV 2024 (arXiv 2403.06764); score, order and positions as in the released code that prunes once
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from vico_eval.errors import ConfigError
 from vico_eval.internvl.config import VicoInternVLConfig
-from vico_eval.internvl.token_selection import KeptTokens, LayerState
+from vico_eval.internvl.token_selection import LayerState, NextTokens
 from vico_eval.methods.earlier_run import TargetRatio
 from vico_eval.methods.parts import DecoderPart
 from vico_eval.methods.registry import register
@@ -95,10 +95,10 @@ class FastV(DecoderPart):
         return keep_ratio
 
     def layers(self, num_layers: int) -> AbstractSet[int]:
-        """The last layer that works on everything: its attention ranks."""
-        return {self.config.layer - 1}
+        """The first layer that works on less: the attention of the one before ranks."""
+        return {self.config.layer}
 
-    def reduce(self, state: LayerState) -> KeptTokens | None:
+    def next_tokens(self, state: LayerState) -> NextTokens | None:
         """All text, and the visual tokens of the highest scores."""
         num_visual = int(state.is_visual.sum())
         num_keep = round(num_visual * self.keep_ratio(state.num_layers))
@@ -109,7 +109,7 @@ class FastV(DecoderPart):
         else:
             last = torch.tensor([len(state.is_visual) - 1], device=state.hidden.device)
             scores = state.attention(last)[:, 0].mean(dim=0)
-        return KeptTokens(highest(scores, state.is_visual, num_keep))
+        return NextTokens(highest(scores, state.is_visual, num_keep))
 
 
 def highest(scores: Tensor, is_visual: Tensor, num_keep: int) -> Tensor:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from vico_eval.internvl.config import VicoInternVLConfig
     from vico_eval.internvl.modeling import VicoInternVL
-    from vico_eval.internvl.token_selection import KeptTokens, LayerState, RequestPrompt
+    from vico_eval.internvl.token_selection import LayerState, NextTokens, RequestPrompt, TokenSelector
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,9 @@ class Part(ABC):
     needs_donor: ClassVar[bool] = False
     """Whether ViCO's parts come from a second checkpoint (`flash_from=`)."""
 
+    runs: ClassVar[frozenset[str]] = frozenset()
+    """Those of a checkpoint's `trained_in` parts that this part runs; a method that leaves one out is refused."""
+
     def __init__(self, config: Any) -> None:
         self.config = config
 
@@ -91,6 +94,9 @@ class ConnectorPart(Part):
     """Which connector each tile goes through."""
 
     place = "connector"
+    compresses: ClassVar[bool] = True
+    """Whether tiles may take fewer than their full number of visual tokens."""
+
     shorten: Callable[[Tensor], Tensor] | None = None
     """Makes a compressed tile's tokens [tiles, num_low, D] of its full ones [tiles, num_high, D]; a method of that name
     stands in for the low connector, so base weights will do."""
@@ -105,7 +111,7 @@ class ConnectorPart(Part):
 
 
 class DecoderPart(Part):
-    """Which tokens go on to the next decoder layer.
+    """Which tokens a decoder layer works on.
 
     It is asked request by request, in prefill only, and never about a request without visual tokens. What it decides
     holds for the whole answer.
@@ -115,16 +121,37 @@ class DecoderPart(Part):
     renumbers: bool = False
     """Whether the tokens that go on take positions 0, 1, 2, ... instead of keeping their own."""
 
+    needs_vit_tokens: ClassVar[bool] = False
+    """Whether `project` is to see the vision encoder's tokens."""
+
+    needs_whole_tiles: ClassVar[bool] = False
+    """Whether every tile has to come with its full number of visual tokens: no connector part may compress then."""
+
+    def bind(self, model: VicoInternVL) -> TokenSelector:
+        """The part for one model: itself, unless it computes with modules of the model."""
+        return self
+
     @abstractmethod
     def layers(self, num_layers: int) -> AbstractSet[int]:
-        """The layers, counted from 0, behind which tokens may leave."""
+        """The layers, counted from 0, before which tokens may change."""
 
     def prepare(self, request: RequestPrompt) -> Any:
         """Anything about a request that is to be known from the decoder's input; found again in `state.prepared`."""
 
+    def project(self, layer: int, vit_tokens: Tensor) -> Tensor | None:
+        """New vectors [tiles, n, D] of all requests' vision tokens [tiles, 1 + h*w, C], made when `layer` is reached.
+
+        A request finds those of its tiles in `state.projected`; they are not kept.
+        """
+        return None
+
     @abstractmethod
-    def reduce(self, state: LayerState) -> KeptTokens | None:
-        """The tokens that go on from a layer; None for all of them. Text always stays."""
+    def next_tokens(self, state: LayerState) -> NextTokens | None:
+        """The tokens that a layer is to work on; None for all there are, as they are. Text always stays."""
+
+    def num_joining(self, num_tiles: int, model_config: VicoInternVLConfig) -> int:
+        """Tokens by which a request of so many tiles can grow between the layers."""
+        return 0
 
 
 def need_low_connector(model_config: VicoInternVLConfig, checkpoint: str, method: str) -> None:

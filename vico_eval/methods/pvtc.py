@@ -18,6 +18,8 @@ from vico_eval.methods.vanilla import Vanilla
 class Pvtc(Vanilla):
     """Keeps every token that PVTC makes."""
 
+    runs = frozenset({"pvtc"})
+
     def check(self, model_config: VicoInternVLConfig, checkpoint: str) -> None:
         """Needs PVTC."""
         if model_config.connector != "pvtc":

@@ -13,9 +13,10 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
-from vico_eval.errors import ConfigError
+from vico_eval.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
+    from vico_eval.internvl.config import VicoInternVLConfig
     from vico_eval.methods.parts import ConnectorPart, DecoderPart, Part, TilingPart
 
 ENTRY_POINTS = "vico_eval.methods"
@@ -44,6 +45,16 @@ class Method:
     def needs_donor(self) -> bool:
         """Whether ViCO's parts come from a second checkpoint."""
         return any(part.needs_donor for part in self.parts)
+
+    def check_runs_all_of(self, model_config: VicoInternVLConfig, checkpoint: str) -> None:
+        """Raises CheckpointError if the checkpoint is trained with a part that no part of this method runs."""
+        left_out = model_config.trained_in.difference(*(part.runs for part in self.parts))
+        if left_out:
+            names = ", ".join(sorted(left_out))
+            raise CheckpointError(
+                f"checkpoint {checkpoint!r} is trained with {names}, and method {self.name!r} leaves it out: that "
+                f"would be another model. Run method={names}, alone or in a combination."
+            )
 
     def arguments(self) -> dict[str, Any]:
         """Every hyper-parameter with its value, defaults included."""
@@ -116,7 +127,8 @@ def build(method: str, arguments: Mapping[str, Any] | None = None) -> Method:
         arguments: hyper-parameters by name.
 
     Raises:
-        ConfigError: unknown method or argument, two parts in one place, or a value that a part refuses.
+        ConfigError: unknown method or argument, two parts in one place, parts that exclude each other, or a value that
+            a part refuses.
     """
     arguments = dict(arguments or {})
     known = parameters(method)
@@ -137,7 +149,14 @@ def build(method: str, arguments: Mapping[str, Any] | None = None) -> Method:
                 f"method {method!r} has two parts in the {part.place}; expected at most one in each place."
             )
         by_place[part.place] = part
-    return Method(name=method, **by_place)  # type: ignore[arg-type]
+    built = Method(name=method, **by_place)  # type: ignore[arg-type]
+    decoder, connector = built.decoder, built.connector
+    if decoder is not None and decoder.needs_whole_tiles and connector is not None and connector.compresses:
+        raise ConfigError(
+            f"method {method!r} can't be built: its part in the decoder needs every tile with all its visual tokens, "
+            "and its part in the connector compresses tiles. Leave one of them out."
+        )
+    return built
 
 
 def _refuse_two_targets(method: str) -> None:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from vico_eval.errors import ConfigError
 from vico_eval.internvl.config import VicoInternVLConfig
-from vico_eval.internvl.token_selection import KeptTokens, LayerState, RequestPrompt
+from vico_eval.internvl.token_selection import LayerState, NextTokens, RequestPrompt
 from vico_eval.methods.earlier_run import TargetRatio
 from vico_eval.methods.parts import DecoderPart
 from vico_eval.methods.registry import register
@@ -153,8 +153,8 @@ class SparseVLM(DecoderPart):
                 )
 
     def layers(self, num_layers: int) -> AbstractSet[int]:
-        """The pruning layers; none where everything is to stay."""
-        return set() if self.config.target_ratio == 1 else set(self.config.pruning_layers(num_layers))
+        """Those behind the pruning layers; none where everything is to stay."""
+        return set() if self.config.target_ratio == 1 else {n + 1 for n in self.config.pruning_layers(num_layers)}
 
     def prepare(self, request: RequestPrompt) -> Raters | None:
         """The text tokens that rate, from the input embeddings; None if no text follows the visual tokens."""
@@ -168,7 +168,7 @@ class SparseVLM(DecoderPart):
             rates = torch.ones_like(rates)
         return Raters(rates.nonzero()[:, 0] - len(rates), len(visual))
 
-    def reduce(self, state: LayerState) -> KeptTokens | None:
+    def next_tokens(self, state: LayerState) -> NextTokens | None:
         """The visual tokens of the highest scores, and new ones made of the best of the others."""
         raters = state.prepared
         if raters is None:
@@ -189,17 +189,18 @@ class SparseVLM(DecoderPart):
         stays[visual[order[:num_keep]]] = True
         keep = stays.nonzero()[:, 0]
         if self.config.variant == "plus":
-            return KeptTokens(keep)
+            return NextTokens(keep)
         num_recycled, num_clusters = recycling(len(visual) - num_keep)
         recycled = state.hidden[visual[order[num_keep : num_keep + num_recycled]]]
         merged = cluster_means(recycled, num_clusters).to(state.hidden)
         behind = visual[order[:num_keep]].max() if num_keep else visual[0]
-        return KeptTokens(keep, merged, int((keep <= behind).sum()))
+        places = keep.new_full((len(merged),), -1)
+        return NextTokens(torch.cat([keep[keep <= behind], places, keep[keep > behind]]), merged)
 
     def _num_keep(self, state: LayerState, ratings: Tensor, num_visual: int) -> int | None:
         current = ratings.shape[1]
         if self.config.variant != "rank":
-            share = self.config.share_behind(state.num_layers)[state.layer]
+            share = self.config.share_behind(state.num_layers)[state.layer - 1]
             share *= solve_factor(self.config, num_visual, state.num_layers)
             return min(round(share * num_visual), current - 1)
         rank = int(torch.linalg.matrix_rank(ratings))

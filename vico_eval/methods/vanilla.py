@@ -26,6 +26,7 @@ class Vanilla(ConnectorPart):
     """Keeps every tile at full length."""
 
     Config = VanillaConfig
+    compresses = False
 
     def route(self, tiles: RequestTiles, model_config: VicoInternVLConfig) -> Tensor:
         """[tiles], all False."""
