@@ -31,7 +31,13 @@ def model(micro_recipe, tokenizer) -> VicoInternVL:
 def batch(request, model, tokenizer) -> Batch:
     """An image of several tiles; the frames of a video; two images. The rows of each differ in length."""
     rng = step_rng(0, "test", request.param)
-    return make_batch(rng, tokenizer, model.config, num_tokens=2000, max_questions=2, small_grids=True)
+    return make_batch(rng, tokenizer, model.config, num_tokens=900, max_questions=1)
+
+
+def test_questions_that_share_a_picture_are_refused(model, tokenizer):
+    batch = make_batch(step_rng(0, "test", 0), tokenizer, model.config, num_tokens=900, max_questions=4)
+    with pytest.raises(RuntimeError, match="several questions a document"):
+        lvtc_logits(model, batch, encode(model, batch))
 
 
 def test_answers_have_the_logits_that_inference_gives_them(model, batch):

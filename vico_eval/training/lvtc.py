@@ -25,8 +25,13 @@ def lvtc_logits(model: VicoInternVL, batch: Batch, vit_tokens: Tensor) -> Tensor
 
     Returns:
         [answers, V], float32, in the order of `batch.answers`.
+
+    Raises:
+        RuntimeError: a document asks several questions. Each would need a mask of its own in both stages.
     """
     expanded = batch.expand(torch.full((len(vit_tokens),), model.num_high_tokens))
+    if expanded.has_branches:
+        raise RuntimeError("a batch with several questions a document came to LVTC; make it with max_questions=1")
     return changing_logits(model, expanded.input_ids, expanded.is_answer, vit_tokens)
 
 
