@@ -93,9 +93,7 @@ def test_rows_of_different_numbers_of_tiles_padded_on_either_side_are_the_single
 
 def test_gradients_flow_through_insertion_expansion_and_every_projection(model, tokenizer):
     model = build_like(model).double()
-    batch = make_batch(
-        step_rng(0, "test", 0), tokenizer, model.config, num_tokens=500, max_questions=1, small_grids=True
-    )
+    batch = make_batch(step_rng(0, "test", 0), tokenizer, model.config, num_tokens=400, max_questions=1)
 
     def loss():
         logits = lvtc_logits(model, batch, encode(model, batch))
