@@ -54,6 +54,9 @@ class LayerState:
     positions: Tensor
     """[tokens], int64: position ids in this layer."""
 
+    visual_tokens: tuple[int, ...]
+    """[layer + 1]: how many visual tokens this layer and those before it worked on."""
+
     prepared: Any
     """What the part's `prepare` returned for this request."""
 
