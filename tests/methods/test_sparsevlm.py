@@ -3,6 +3,7 @@
 import json
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from vico_eval.internvl.decoder import CompressingDecoder, Prompt, PromptCache
 from vico_eval.internvl.token_selection import RequestPrompt
 from vico_eval.methods import registry
 from vico_eval.methods.sparsevlm import (
+    ROWS,
     SparseVLMConfig,
     average_share,
     cluster_means,
@@ -24,6 +26,7 @@ from vico_eval.methods.sparsevlm import (
     recycling,
     solve_factor,
     undistanced_attention,
+    without_distance,
 )
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "sparsevlm"
@@ -178,6 +181,19 @@ def test_the_clustering_alone(expected, prompt, case):
         torch.testing.assert_close(merged, expected[f"{key}.merged"], **LOGITS)
 
 
+def test_rating_piece_by_piece_is_rating_at_once():
+    weights = torch.rand(3, 100, 100, generator=torch.Generator().manual_seed(0))
+    angles = torch.arange(100)[:, None] * torch.tensor([1.0, 0.1, 1.0, 0.1])
+    state = SimpleNamespace(attention=lambda rows: weights[:, rows], cos=angles.cos(), sin=angles.sin())
+    rows, columns = torch.arange(20, 100), torch.arange(5, 15)
+    assert len(rows) > 2 * ROWS
+    assert len(rows) % ROWS
+    at_once = weights[:, rows][:, :, columns]
+    torch.testing.assert_close(head_mean_attention(state, rows, columns), at_once.mean(dim=0))
+    expected = without_distance(at_once, state, rows, columns).mean(dim=1)
+    torch.testing.assert_close(undistanced_attention(state, rows, columns), expected)
+
+
 def test_the_clearest_peak_comes_first_and_the_densest_token_is_it():
     # Of width 1. Density comes from the nearest other token: 0.1 for 0 and 0.1, of which 0.1 stands earlier; 0.15 for
     # 0.25; 0.5 for 5 and 5.5, of which 5 stands earlier. Peaks are 0.1, with the largest distance there is, and 5.
@@ -242,7 +258,9 @@ def prune_by_rank(config, num_visual, num_layers, own):
 
 @pytest.mark.parametrize(("num_visual", "num_layers"), [(1, 24), (16, 28), (576, 32), (2560, 36), (9000, 64)])
 @pytest.mark.parametrize("target", [0.2, 0.55, 0.9])
-@pytest.mark.parametrize("own", [(0.0, 0.0, 0.0, 0.0), (1.0, 1.0, 1.0, 1.0), (0.1, 0.8, 0.0, 0.6), (0.9, 0.5, 0.5, 0.1)])
+@pytest.mark.parametrize(
+    "own", [(0.0, 0.0, 0.0, 0.0), (1.0, 1.0, 1.0, 1.0), (0.1, 0.8, 0.0, 0.6), (0.9, 0.5, 0.5, 0.1)]
+)
 def test_rank_meets_the_target_whatever_the_ranks_are(num_visual, num_layers, target, own):
     config = SparseVLMConfig(variant="rank", target_ratio=target)
     counts = prune_by_rank(config, num_visual, num_layers, [int(share * num_visual) for share in own])

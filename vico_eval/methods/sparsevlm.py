@@ -8,11 +8,11 @@ Differs: the released budgets are numbers for LLaVA's 576 visual tokens in 32 la
          request's visual tokens. The released clustering draws noise to break ties; here the earlier token counts as
          the denser one. All visual tokens of a request are ranked together, and the text behind the last of them rates.
          target_ratio= is ours: the wanted average over all decoder layers of the visual tokens that a layer works on,
-         merged ones included, as a share of those at the input. A pruning layer and those before it work on the larger
-         number. For `topk` and `plus` the shares of all pruning layers are multiplied by one factor, solved for the
-         request's number of tokens. What `rank` will keep is not known before its last pruning layer: there, what
-         remains of the target is spent; before, a layer's own count and those that `topk` keeps in later layers are
-         multiplied by one factor that spends it. So ranks decide in which layers tokens leave, no longer how many.
+         merged ones included, as a share of those at the input. The first pruning layer and those before it work on
+         all of them. For `topk` and `plus` one factor, solved for the request's number of tokens, multiplies the shares
+         of all pruning layers. What `rank` will keep is not known before its last pruning layer: there, what remains of
+         the target is spent; before, one factor that spends it multiplies a layer's own count and those that `topk`
+         keeps in later layers. So ranks decide in which layers tokens leave, and no longer how many.
 """
 
 from __future__ import annotations
@@ -282,8 +282,8 @@ def keep_towards_target(config: SparseVLMConfig, visual_tokens: Sequence[int], n
     expected = {later: share for later, share in config.share_behind(num_layers).items() if later > layer}
     # How many layers work on what goes on from this pruning layer, and from each one behind it.
     spans = [stop - start for start, stop in pairwise([layer, *expected, num_layers - 1])]
-    wanted = [going_on(current, own)]
-    wanted += [min(wanted[0], share * num_visual) for share in expected.values()]
+    here = going_on(current, own)
+    wanted = [here, *(min(here, share * num_visual) for share in expected.values())]
     factor = remaining / sum(span * tokens for span, tokens in zip(spans, wanted, strict=True))
 
     def least_total(keep: int) -> int:
@@ -296,7 +296,7 @@ def keep_towards_target(config: SparseVLMConfig, visual_tokens: Sequence[int], n
         return total
 
     counts = range(current + 1)
-    keep = bisect_right(counts, round(factor * wanted[0]), key=lambda keep: going_on(current, keep)) - 1
+    keep = bisect_right(counts, round(factor * here), key=lambda keep: going_on(current, keep)) - 1
     affordable = bisect_right(counts, remaining, key=least_total) - 1
     return max(0, min(keep, affordable))
 
