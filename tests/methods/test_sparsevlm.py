@@ -268,14 +268,21 @@ def test_rank_meets_the_target_whatever_the_ranks_are(num_visual, num_layers, ta
     assert all(one >= two for one, two in pairwise(counts))
 
 
+@pytest.mark.parametrize(("layers", "target"), [("2/6/15/19", 0.125), ("0/1/3", 0.135)])
+def test_rank_meets_a_target_of_which_merged_tokens_take_a_good_part(layers, target):
+    config = SparseVLMConfig(variant="rank", budget=64, layers=layers, target_ratio=target)
+    counts = prune_by_rank(config, 9000, 36, [9000] * len(config.pruning_layers(36)))
+    assert sum(counts) / 36 == pytest.approx(target * 9000, abs=1)
+
+
 def test_a_higher_rank_keeps_more_there_and_less_later():
     config = SparseVLMConfig(variant="rank", target_ratio=0.5)
     low, high = (prune_by_rank(config, 576, 32, (own, 200, 110, 110)) for own in (200, 300))
     assert low[3] < high[3] < 576
     assert low[-1] > high[-1]
     # 288 of 576 on average. 3 layers of 576 leave 7488 for 29. By itself the first would hand on 300 + 9 merged ones to
-    # 4 layers, and 200, 110 and 110 are expected for the 9, 4 and 12 behind: 4796. 309 * 7488 / 4796 = 482.
-    assert high[3] == 482
+    # 4 layers; 200 + 4, 110 + 3 and 110 + 1 are expected for the 9, 4 and 12 behind: 4856. 309 * 7488 / 4856 = 476.5.
+    assert high[3] == 476
 
 
 @pytest.mark.parametrize("target", [0.4, 0.55, 0.8])

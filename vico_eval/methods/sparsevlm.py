@@ -282,23 +282,13 @@ def keep_towards_target(config: SparseVLMConfig, visual_tokens: Sequence[int], n
     expected = {later: share for later, share in config.share_behind(num_layers).items() if later > layer}
     # How many layers work on what goes on from this pruning layer, and from each one behind it.
     spans = [stop - start for start, stop in pairwise([layer, *expected, num_layers - 1])]
-    here = going_on(current, own)
-    wanted = [here, *(min(here, share * num_visual) for share in expected.values())]
+    wanted = [going_on(current, own)]
+    for share in expected.values():
+        wanted.append(going_on(wanted[-1], min(round(share * num_visual), wanted[-1] - 1)))
     factor = remaining / sum(span * tokens for span, tokens in zip(spans, wanted, strict=True))
-
-    def least_total(keep: int) -> int:
-        """Visual tokens of all layers ahead if the later pruning layers keep none but merged ones."""
-        tokens = going_on(current, keep)
-        total = spans[0] * tokens
-        for span in spans[1:]:
-            tokens = going_on(tokens, 0)
-            total += span * tokens
-        return total
-
-    counts = range(current + 1)
-    keep = bisect_right(counts, round(factor * here), key=lambda keep: going_on(current, keep)) - 1
-    affordable = bisect_right(counts, remaining, key=least_total) - 1
-    return max(0, min(keep, affordable))
+    # The largest count that hands on no more; with none kept, merged tokens still go on.
+    goal = round(factor * wanted[0])
+    return max(0, bisect_right(range(current + 1), goal, key=lambda keep: going_on(current, keep)) - 1)
 
 
 def going_on(current: int, keep: int) -> int:
