@@ -29,6 +29,7 @@ SYSTEMS = {
     "sparsevlm rank": ("sparsevlm", {"variant": "rank"}),
     "sparsevlm plus": ("sparsevlm", {"variant": "plus", "plus_heads": 3}),
     "sparsevlm to target": ("sparsevlm", {"target_ratio": 0.55}),
+    "sparsevlm rank to target": ("sparsevlm", {"variant": "rank", "target_ratio": 0.55}),
     "vico+fastv": ("vico+fastv", ROUTING),
     "vico+sparsevlm": ("vico+sparsevlm", ROUTING),
     "pool at random": ("pool", {"ratio": 0.5}),

@@ -307,6 +307,7 @@ class CompressingDecoder(nn.Module):
                     hidden=hidden[row, span],
                     is_visual=segment.is_visual[row, span].to(hidden.device),
                     positions=segment.positions[row, span].to(hidden.device),
+                    visual_tokens=cache.visual_tokens_per_layer(request),
                     prepared=prepared[request],
                     projected=projected[request],
                     cos=cos[row, span],

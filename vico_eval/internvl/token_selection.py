@@ -66,6 +66,9 @@ class LayerState:
     positions: Tensor
     """[tokens], int64: position ids of these tokens so far."""
 
+    visual_tokens: tuple[int, ...]
+    """[layer]: how many visual tokens each of the layers so far worked on."""
+
     prepared: Any
     """What the part's `prepare` returned for this request."""
 

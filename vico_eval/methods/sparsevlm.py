@@ -5,17 +5,24 @@ Source:  SparseVLM (arXiv 2410.04417, ICML 2025) and its released code, which ho
          default), `rank` (the first release: as many tokens as a matrix rank says) and `plus` (v2.0: no merging,
          positions kept, only the heads that look at the image).
 Differs: the released budgets are numbers for LLaVA's 576 visual tokens in 32 layers; here they are shares of a
-         request's visual tokens, and target_ratio= scales them to a wanted average over all decoder layers. The
-         released clustering draws noise to break ties; here the earlier token counts as the denser one. All visual
-         tokens of a request are ranked together, and the text behind the last of them rates.
+         request's visual tokens. The released clustering draws noise to break ties; here the earlier token counts as
+         the denser one. All visual tokens of a request are ranked together, and the text behind the last of them rates.
+         target_ratio= is ours: the wanted average over all decoder layers of the visual tokens that a layer works on,
+         merged ones included, as a share of those at the input. The first pruning layer and those before it work on
+         all of them. For `topk` and `plus` one factor, solved for the request's number of tokens, multiplies the shares
+         of all pruning layers. What `rank` will keep is not known before its last pruning layer: there, what remains of
+         the target is spent; before, one factor that spends it multiplies a layer's own count and those that `topk`
+         keeps in later layers. So ranks decide in which layers tokens leave, and no longer how many.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain, pairwise, repeat
 
 import torch
 from torch import Tensor
@@ -35,6 +42,7 @@ BUDGETS = {
 }
 RANK_SCALES = {192: (13.5, 0.0), 128: (9.0, 6.0), 64: (0.8, 0.0)}
 LARGE = 10_000  # visual tokens of a request for which rounding plays no part
+ROWS = 32  # raters whose attention is in memory at once: 64 MiB for 32 heads and 16,000 tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,10 +74,10 @@ class SparseVLMConfig(TargetRatio):
                 f"sparsevlm got budget={self.budget} for variant {self.variant}; expected one of "
                 f"{', '.join(map(str, known))}. For another number of tokens, pass target_ratio= or keep_shares=."
             )
-        if self.variant == "rank" and (self.target_ratio is not None or self.keep_shares is not None):
+        if self.variant == "rank" and self.keep_shares is not None:
             raise ConfigError(
-                "sparsevlm's variant rank takes neither target_ratio nor keep_shares: how many tokens it keeps depends "
-                "on the rank of each attention matrix. Choose topk or plus, or another budget."
+                "sparsevlm's variant rank takes no keep_shares: how many tokens it keeps depends on the rank of each "
+                "attention matrix. Choose topk or plus, or pass budget= or target_ratio=."
             )
         shares, layers = _numbers("keep_shares", self.keep_shares), _numbers("layers", self.layers)
         if shares is not None and (max(shares) > 1 or not any(shares)):
@@ -87,9 +95,10 @@ class SparseVLMConfig(TargetRatio):
 
     @property
     def shares(self) -> tuple[float, ...]:
-        """Share of the visual tokens that stays behind each pruning layer, before any scaling."""
+        """Share of the visual tokens that stays behind each pruning layer, before any scaling; for `rank`, topk's."""
         given = _numbers("keep_shares", self.keep_shares)
-        return given or tuple(tokens / RELEASED_TOKENS for tokens in BUDGETS[self.variant][self.budget])
+        row = BUDGETS["topk" if self.variant == "rank" else self.variant][self.budget]
+        return given or tuple(tokens / RELEASED_TOKENS for tokens in row)
 
     def pruning_layers(self, num_layers: int) -> tuple[int, ...]:
         """The layers behind which tokens leave, ascending."""
@@ -99,20 +108,10 @@ class SparseVLMConfig(TargetRatio):
         return tuple(round(layer * num_layers / RELEASED_LAYERS) for layer in LAYERS[self.variant])
 
     def share_behind(self, num_layers: int) -> dict[int, float]:
-        """Layer -> share of all visual tokens that stays behind it, before any scaling (not for `rank`)."""
-        # Pruning layers of a very shallow decoder can coincide; the last share counts.
-        return dict(zip(self.pruning_layers(num_layers), self.shares, strict=True))
-
-
-@dataclass(frozen=True)
-class Raters:
-    """What is known of a request before the first layer."""
-
-    places: Tensor
-    """[raters], int64, negative: counted from the prompt's end. The text there stays, so they hold in every layer."""
-
-    num_visual: int
-    """Visual tokens at the decoder's input."""
+        """Layer -> share of all visual tokens that stays behind it, before any scaling; for `rank`, as expected."""
+        # Pruning layers of a very shallow decoder can coincide; the last share counts. `rank` has a layer more than
+        # the shares that are expected of it.
+        return dict(zip(self.pruning_layers(num_layers), chain(self.shares, repeat(self.shares[-1])), strict=False))
 
 
 @register("sparsevlm")
@@ -133,31 +132,49 @@ class SparseVLM(DecoderPart):
         layers = self.config.pruning_layers(text.num_hidden_layers)
         if layers[-1] >= text.num_hidden_layers - 1:
             raise ConfigError(
-                f"sparsevlm got layers={self.config.layers!r}, and the decoder of {checkpoint!r} has "
-                f"{text.num_hidden_layers} layers; expected 0 to {text.num_hidden_layers - 2}: behind the last one "
-                "nothing is saved."
+                f"sparsevlm is to prune behind layers {'/'.join(map(str, layers))}, and the decoder of {checkpoint!r} "
+                f"has {text.num_hidden_layers} layers; expected 0 to {text.num_hidden_layers - 2}: behind the last one "
+                "nothing is saved. Pass layers=."
             )
         if self.config.variant == "plus" and self.config.plus_heads > text.num_attention_heads:
             raise ConfigError(
                 f"sparsevlm's variant plus lets plus_heads={self.config.plus_heads} heads rate, and the decoder of "
                 f"{checkpoint!r} has {text.num_attention_heads}. Pass fewer; the release takes half of Qwen2-7B's."
             )
+        self._check_target(text.num_hidden_layers)
+
+    def _check_target(self, num_layers: int) -> None:
         target = self.config.target_ratio
-        if target is not None:
-            least = average_share(self.config, LARGE, text.num_hidden_layers, factor=0.0)
-            if target < least:
-                raise ConfigError(
-                    f"sparsevlm can't reach target_ratio={target}: {layers[0] + 1} of {text.num_hidden_layers} layers "
-                    f"work on all visual tokens, so on average at least {least:.3f} remains, merged ones included. "
-                    "Expected more than that, or earlier layers=."
-                )
+        if target is None or target == 1:
+            return
+        whole = self.config.pruning_layers(num_layers)[0] + 1
+        least = average_share(self.config, LARGE, num_layers, factor=0.0)
+        if target < least:
+            raise ConfigError(
+                f"sparsevlm can't reach target_ratio={target}: {whole} of {num_layers} layers work on all visual "
+                f"tokens, so on average at least {least:.3f} remains, merged ones included. Expected more than that, "
+                "or earlier layers=."
+            )
+        most = average_share(self.config, LARGE, num_layers, factor=largest_factor(self.config))
+        # A layer that prunes takes out one token at least.
+        if target > most + len(self.config.shares) / LARGE:
+            raise ConfigError(
+                f"sparsevlm can't reach target_ratio={target}: a share of 0 stays 0 whatever it is multiplied by, so "
+                f"keep_shares={self.config.keep_shares!r} leaves at most {most:.3f} on average. Expected less than "
+                "that, or shares above 0."
+            )
 
     def layers(self, num_layers: int) -> AbstractSet[int]:
         """Those behind the pruning layers; none where everything is to stay."""
         return set() if self.config.target_ratio == 1 else {n + 1 for n in self.config.pruning_layers(num_layers)}
 
-    def prepare(self, request: RequestPrompt) -> Raters | None:
-        """The text tokens that rate, from the input embeddings; None if no text follows the visual tokens."""
+    def prepare(self, request: RequestPrompt) -> Tensor | None:
+        """Places of the text tokens that rate, from the input embeddings.
+
+        Returns:
+            [raters], int64, negative: counted from the prompt's end, where text stays, so they hold in every layer.
+            None if no text follows the visual tokens.
+        """
         first = int(request.is_visual.nonzero()[-1]) + 1
         if first == len(request.is_visual):
             return None
@@ -166,25 +183,26 @@ class SparseVLM(DecoderPart):
         rates = relevance > relevance.mean()
         if not bool(rates.any()):
             rates = torch.ones_like(rates)
-        return Raters(rates.nonzero()[:, 0] - len(rates), len(visual))
+        return rates.nonzero()[:, 0] - len(rates)
 
     def next_tokens(self, state: LayerState) -> NextTokens | None:
         """The visual tokens of the highest scores, and new ones made of the best of the others."""
-        raters = state.prepared
-        if raters is None:
+        if state.prepared is None:
             return None
         visual = state.is_visual.nonzero()[:, 0]
-        rows = raters.places.to(visual.device) + len(state.is_visual)
-        weights = state.attention(rows)[:, :, visual]  # [heads, raters, visual]
+        rows = state.prepared.to(visual.device) + len(state.is_visual)
         if self.config.variant == "plus":
-            weights = without_distance(weights, state, rows, visual)
-            weights = weights[head_sums(weights).topk(self.config.plus_heads).indices]
-        ratings = weights.mean(dim=0)  # [raters, visual]
-        num_keep = self._num_keep(state, ratings, raters.num_visual)
-        if num_keep is None:
+            received = undistanced_attention(state, rows, visual)  # [heads, visual]
+            score = received[received.sum(dim=1).topk(self.config.plus_heads).indices].mean(dim=0)
+            num_keep = self._scheduled(state)
+        else:
+            ratings = head_mean_attention(state, rows, visual)  # [raters, visual]
+            score = ratings.mean(dim=0)
+            num_keep = self._scheduled(state) if self.config.variant == "topk" else self._ranked(state, ratings)
+        if num_keep == len(visual):
             return None
         # Stable: of equal scores the earlier token stays.
-        order = ratings.mean(dim=0).sort(descending=True, stable=True).indices
+        order = score.sort(descending=True, stable=True).indices
         stays = ~state.is_visual
         stays[visual[order[:num_keep]]] = True
         keep = stays.nonzero()[:, 0]
@@ -197,28 +215,34 @@ class SparseVLM(DecoderPart):
         places = keep.new_full((len(merged),), -1)
         return NextTokens(torch.cat([keep[keep <= behind], places, keep[keep > behind]]), merged)
 
-    def _num_keep(self, state: LayerState, ratings: Tensor, num_visual: int) -> int | None:
-        current = ratings.shape[1]
-        if self.config.variant != "rank":
-            share = self.config.share_behind(state.num_layers)[state.layer - 1]
-            share *= solve_factor(self.config, num_visual, state.num_layers)
-            return min(round(share * num_visual), current - 1)
-        rank = int(torch.linalg.matrix_rank(ratings))
-        if rank == current:
-            return None
-        scale, bias = RANK_SCALES[self.config.budget]
-        return min(int((rank * scale + bias) * num_visual / RELEASED_TOKENS), current - 1)
+    def _scheduled(self, state: LayerState) -> int:
+        """How many tokens `topk` and `plus` keep."""
+        num_visual, current = state.visual_tokens[0], state.visual_tokens[-1]
+        share = self.config.share_behind(state.num_layers)[state.layer - 1]
+        share *= solve_factor(self.config, num_visual, state.num_layers)
+        return min(round(share * num_visual), current - 1)
+
+    def _ranked(self, state: LayerState, ratings: Tensor) -> int:
+        """How many tokens `rank` keeps; all of them where the ratings have full rank."""
+        num_visual, current = state.visual_tokens[0], state.visual_tokens[-1]
+        keep = rank = int(torch.linalg.matrix_rank(ratings))
+        if rank < current:
+            scale, bias = RANK_SCALES[self.config.budget]
+            keep = min(int((rank * scale + bias) * num_visual / RELEASED_TOKENS), current - 1)
+        if self.config.target_ratio is None:
+            return keep
+        return keep_towards_target(self.config, state.visual_tokens, state.num_layers, keep)
 
 
 def average_share(config: SparseVLMConfig, num_visual: int, num_layers: int, factor: float = 1.0) -> float:
-    """Visual tokens that enter a layer, averaged over all layers, as a share of those at the input (not for `rank`)."""
+    """Visual tokens that enter a layer, averaged over all layers, as a share of those at the input."""
     current, total = num_visual, 0
     for layer in range(num_layers):
         total += current
         share = config.share_behind(num_layers).get(layer)
         if share is not None:
             keep = min(round(factor * share * num_visual), current - 1)
-            current = keep + (0 if config.variant == "plus" else recycling(current - keep)[1])
+            current = keep if config.variant == "plus" else going_on(current, keep)
     return total / (num_layers * num_visual)
 
 
@@ -228,7 +252,7 @@ def solve_factor(config: SparseVLMConfig, num_visual: int, num_layers: int) -> f
     target = config.target_ratio
     if target is None:
         return 1.0
-    low, high = 0.0, 1 / min(share for share in config.shares if share)
+    low, high = 0.0, largest_factor(config)
     for _ in range(40):
         middle = (low + high) / 2
         low, high = (middle, high) if average_share(config, num_visual, num_layers, middle) < target else (low, middle)
@@ -236,10 +260,58 @@ def solve_factor(config: SparseVLMConfig, num_visual: int, num_layers: int) -> f
     return min(low, high, key=lambda factor: abs(average_share(config, num_visual, num_layers, factor) - target))
 
 
+def largest_factor(config: SparseVLMConfig) -> float:
+    """By what shares can be multiplied until all keep everything, but those of 0."""
+    return 1 / min(share for share in config.shares if share)
+
+
+def keep_towards_target(config: SparseVLMConfig, visual_tokens: Sequence[int], num_layers: int, own: int) -> int:
+    """How many tokens `rank` keeps behind a layer so that the average over layers comes nearest to the target.
+
+    Args:
+        config: with a target.
+        visual_tokens: [layers so far], those that they worked on; the last one prunes.
+        num_layers: of the decoder.
+        own: how many the layer would keep without a target, 0..visual_tokens[-1].
+    """
+    assert config.target_ratio is not None
+    layer, num_visual, current = len(visual_tokens) - 1, visual_tokens[0], visual_tokens[-1]
+    remaining = config.target_ratio * num_layers * num_visual - sum(visual_tokens)
+    expected = {later: share for later, share in config.share_behind(num_layers).items() if later > layer}
+    # How many layers work on what goes on from this pruning layer, and from each one behind it.
+    spans = [stop - start for start, stop in pairwise([layer, *expected, num_layers - 1])]
+    wanted = [going_on(current, own)]
+    for share in expected.values():
+        wanted.append(going_on(wanted[-1], min(round(share * num_visual), wanted[-1] - 1)))
+    factor = remaining / sum(span * tokens for span, tokens in zip(spans, wanted, strict=True))
+    # The largest count that hands on no more; with none kept, merged tokens still go on.
+    goal = round(factor * wanted[0])
+    return max(0, bisect_right(range(current + 1), goal, key=lambda keep: going_on(current, keep)) - 1)
+
+
+def going_on(current: int, keep: int) -> int:
+    """How many tokens go on, merged ones included, if so many of the current ones are kept (`topk`, `rank`)."""
+    return keep + recycling(current - keep)[1] if keep < current else current
+
+
 def recycling(num_pruned: int) -> tuple[int, int]:
     """How many of the pruned tokens are merged, and into how many."""
     num_recycled = int(0.3 * num_pruned) + 1
     return num_recycled, num_recycled // 10 + 1
+
+
+def head_mean_attention(state: LayerState, rows: Tensor, columns: Tensor) -> Tensor:
+    """Attention weights [rows, columns], mean over heads."""
+    return torch.cat([state.attention(part)[:, :, columns].mean(dim=0) for part in rows.split(ROWS)])
+
+
+def undistanced_attention(state: LayerState, rows: Tensor, columns: Tensor) -> Tensor:
+    """What each head gives each column [heads, columns], mean over rows, without the part of distance (`plus`)."""
+    sums = [
+        without_distance(state.attention(part)[:, :, columns], state, part, columns).sum(dim=1)
+        for part in rows.split(ROWS)
+    ]
+    return torch.stack(sums).sum(dim=0) / len(rows)
 
 
 def without_distance(weights: Tensor, state: LayerState, rows: Tensor, columns: Tensor) -> Tensor:
@@ -255,11 +327,6 @@ def without_distance(weights: Tensor, state: LayerState, rows: Tensor, columns: 
     # cos a cos b + sin a sin b = cos(a - b); the tables hold every frequency twice.
     logits: Tensor = (cos[rows] @ cos[columns].T + sin[rows] @ sin[columns].T) * cos.shape[-1] ** -0.5
     return weights / logits
-
-
-def head_sums(weights: Tensor) -> Tensor:
-    """[heads]: how much of their attention [heads, rows, columns] goes to the visual tokens."""
-    return weights.sum(dim=(1, 2))
 
 
 def cluster_means(tokens: Tensor, num_clusters: int) -> Tensor:
@@ -280,6 +347,7 @@ def cluster_means(tokens: Tensor, num_clusters: int) -> Tensor:
     number = torch.arange(len(tokens), device=tokens.device)
     is_denser = (density > density[:, None]) | ((density == density[:, None]) & (number < number[:, None]))
     isolation = distances.masked_fill(~is_denser, float("inf")).min(dim=-1).values  # to the nearest denser token
+    # The densest token has no denser one, and by any number from its own largest distance up it is the first centre.
     isolation = isolation.where(is_denser.any(dim=-1), distances.max())
     centres = (density * isolation).sort(descending=True, stable=True).indices[:num_clusters]
     cluster = distances[:, centres].min(dim=-1).indices
@@ -296,7 +364,7 @@ def _numbers(name: str, text: str | float | None) -> tuple[float, ...] | None:
         numbers = tuple(float(number) for number in str(text).split("/"))
     except ValueError:
         numbers = (-1.0,)
-    if min(numbers) < 0:
+    if not all(number >= 0 for number in numbers):
         raise ConfigError(f"sparsevlm got {name}={text!r}; expected numbers of at least 0 joined by /, as in 2/6/15.")
     return numbers
 
