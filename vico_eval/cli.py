@@ -62,8 +62,8 @@ def demo(
         str, typer.Option(help="Systems, separated by commas; vanilla, which counts as 100%, is always run.")
     ] = "",
     seeds: Annotated[
-        int | None, typer.Option(min=1, help="Runs of each row that has chance in it. Default: all its seeds.")
-    ] = None,
+        int, typer.Option(min=1, help="Draws of each row that has chance in it; its card has three seeds.")
+    ] = 1,
     jobs: Annotated[int | None, typer.Option(min=1, help="Processes at once. Default: one a core, at most 4.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Repeat rows that are complete already.")] = False,
 ) -> None:

@@ -33,7 +33,7 @@ def run_demo(
     limit: int | None,
     out: Path | None,
     rows: Sequence[str],
-    num_seeds: int | None,
+    num_seeds: int,
     jobs: int | None,
     fresh: bool,
 ) -> None:
@@ -44,14 +44,14 @@ def run_demo(
         out: folder of table and picture. Default: `results/measured/tiny`; with a limit or only some rows, a folder
             under `runs/`, so that a partial table never takes the place of the full one.
         rows: names of systems; all where empty.
-        num_seeds: runs of each random row; None for all of its seeds.
+        num_seeds: runs of each random row, at most as many as its card has seeds.
         jobs: processes at once; None for one a core, at most four.
 
     Raises:
         UserError: bad input, or a row whose documents were not all answered.
     """
     name = TABLE if limit is None else f"{TABLE}-limit{limit}"
-    is_full = limit is None and not rows and num_seeds is None
+    is_full = limit is None and not rows
     runs_root = Path("runs") / name
     out = out or (Path("results/measured") / TABLE if is_full else runs_root / "report")
     tasks = paths.tasks_dir() / TABLE
