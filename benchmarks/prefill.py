@@ -1,0 +1,260 @@
+"""How much faster methods in the decoder prefill, beside the bound that their operations give.
+
+Random weights of a real shape: time does not depend on what tokens say. Plain runs stand between the others, and a
+method's time is compared with the mean of its two neighbours, so that a slower minute of the machine slows both.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import shlex
+import sys
+import time
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from tqdm import tqdm
+from transformers import Qwen3Config, Qwen3ForCausalLM
+
+from vico_eval.bench.flops import prefill_flops
+from vico_eval.internvl.decoder import CompressingDecoder, Prompt, PromptCache
+from vico_eval.methods import registry
+
+RESULTS = Path(__file__).resolve().parents[1] / "results" / "measured" / "prefill"
+
+SIZES = {
+    "small": {
+        "hidden_size": 256,
+        "intermediate_size": 768,
+        "num_hidden_layers": 8,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "head_dim": 32,
+        "vocab_size": 1024,
+    },
+    "0.6b": {
+        "hidden_size": 1024,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "vocab_size": 151936,
+    },
+    "8b": {
+        "hidden_size": 4096,
+        "intermediate_size": 12288,
+        "num_hidden_layers": 36,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "vocab_size": 151936,
+    },
+}
+"""Qwen3's 0.6B and 8B, and one for a quick look."""
+
+SYSTEMS: dict[str, tuple[str, dict[str, Any]]] = {
+    "keep everything": ("fastv", {"keep_ratio": 1.0}),
+    "fastv K=2 R=0.5": ("fastv", {"layer": 2, "keep_ratio": 0.5}),
+    "sparsevlm topk": ("sparsevlm", {}),
+    "sparsevlm topk, target 0.5": ("sparsevlm", {"target_ratio": 0.5}),
+}
+"""Title -> method and its arguments."""
+
+
+class Bench:
+    """A random model and one prompt, prefilled plainly or through a method."""
+
+    def __init__(self, size: str, visual: int, text: int, device: str, dtype: str, attention: str) -> None:
+        torch.manual_seed(0)
+        self.config = Qwen3Config(**SIZES[size], tie_word_embeddings=size != "8b", attn_implementation=attention)
+        with torch.device(device):
+            self.model = Qwen3ForCausalLM._from_config(self.config, dtype=getattr(torch, dtype)).eval()
+        self.plain = self.model.model
+        self.text = text
+        # Half of the text stands before the image, as a system prompt does, and half behind it.
+        self.is_visual = torch.zeros(1, visual + text, dtype=torch.bool, device=device)
+        self.is_visual[:, text // 2 : text // 2 + visual] = True
+        self.embeddings = torch.randn(1, visual + text, self.config.hidden_size).to(self.model.device, self.model.dtype)
+
+    def decoder(self, method: str, arguments: dict[str, Any]) -> CompressingDecoder:
+        """The model's own layers with a method's part."""
+        return CompressingDecoder(self.plain, registry.build(method, arguments).decoder)
+
+    @torch.inference_mode()
+    def prefill(self, decoder: Any) -> tuple[float, Any]:
+        """Seconds until the last token's logits are there, and the cache."""
+        self.model.model = decoder
+        cache = None
+        if isinstance(decoder, CompressingDecoder):
+            cache = PromptCache(self.config, Prompt(self.is_visual, ("prefill",)))
+        self._wait()
+        start = time.perf_counter()
+        output = self.model(inputs_embeds=self.embeddings, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        self._wait()
+        return time.perf_counter() - start, output.past_key_values
+
+    def _wait(self) -> None:
+        if self.embeddings.is_cuda:
+            torch.cuda.synchronize()
+
+
+def measure(bench: Bench, rounds: int) -> dict[str, Any]:
+    """Times [rounds] of every system and of the plain runs around it, with counts and bounds."""
+    decoders = {title: bench.decoder(*system) for title, system in SYSTEMS.items()}
+    num_tokens = bench.is_visual.shape[1]
+    plain_flops = prefill_flops(bench.config, [num_tokens] * bench.config.num_hidden_layers).total
+    bar = tqdm(total=(2 * rounds + 1) * len(decoders) + rounds + 1, unit="prefill")
+
+    def run(title: str, decoder: Any) -> tuple[float, Any]:
+        bar.set_description(title)
+        timed = bench.prefill(decoder)
+        bar.update()
+        return timed
+
+    # Once without the clock: kernels are chosen and memory is taken in first runs.
+    run("plain", bench.plain)
+    visual = {title: run(title, decoder)[1].visual_tokens_per_layer(0) for title, decoder in decoders.items()}
+    plain_s: list[list[float]] = []
+    method_s: dict[str, list[float]] = {title: [] for title in decoders}
+    for _ in range(rounds):
+        plain_s.append([run("plain", bench.plain)[0]])
+        for title, decoder in decoders.items():
+            method_s[title].append(run(title, decoder)[0])
+            plain_s[-1].append(run("plain", bench.plain)[0])
+    bar.close()
+    systems = {}
+    for number, (title, seconds) in enumerate(method_s.items()):
+        tokens = [count + bench.text for count in visual[title]]
+        flops = prefill_flops(bench.config, tokens).total
+        speedups = [sum(plain[number : number + 2]) / 2 / own for plain, own in zip(plain_s, seconds, strict=True)]
+        low, median, high = np.quantile(speedups, [0.25, 0.5, 0.75])
+        systems[title] = {
+            "method": SYSTEMS[title][0],
+            "arguments": SYSTEMS[title][1],
+            "visual_tokens_per_layer": visual[title],
+            "mean_visual_share": sum(visual[title]) / len(tokens) / int(bench.is_visual.sum()),
+            "tflop": flops / 1e12,
+            "bound": plain_flops / flops,
+            "seconds": seconds,
+            "speedups": speedups,
+            "speedup": median,
+            "speedup_quartiles": [low, high],
+            "share_of_bound": median * flops / plain_flops,
+        }
+    return {"plain": {"tflop": plain_flops / 1e12, "seconds": plain_s}, "systems": systems}
+
+
+def table(records: dict[str, dict[str, Any]]) -> str:
+    """The README beside the records."""
+    lines = [
+        "# Prefill time of methods in the decoder",
+        "",
+        "Speed-up: time of transformers' plain decoder over time of the method, both through the last token's logits,",
+        "one request; median (quartiles) over the rounds of one process, in which plain runs stand between the others.",
+        "Bound: the same ratio of operations (`vico_eval/bench/flops.py`), from the tokens that each layer really",
+        "worked on; what a method computes to choose tokens is not in it. Visual tokens: mean over layers. Weights are",
+        "random. Written by `benchmarks/prefill.py`.",
+        "",
+        "| model | prompt | where | method | visual tokens | median time | speed-up | bound | of the bound |",
+        "|:--|:--|:--|:--|--:|--:|--:|--:|--:|",
+    ]
+    for record in records.values():
+        prompt = f"{record['visual_tokens']} visual + {record['text_tokens']} text"
+        where = f"{record['processor']}, {record['dtype']}, {record['attention']}"
+        start = f"| Qwen3 {record['size']} | {prompt} | {where} |"
+        plain = np.median(record["plain"]["seconds"])
+        lines.append(f"{start} plain | 100% | {plain:.3g} s | | | |")
+        for title, system in record["systems"].items():
+            low, high = system["speedup_quartiles"]
+            lines.append(
+                f"{start} {title} | {system['mean_visual_share']:.1%} | {np.median(system['seconds']):.3g} s "
+                f"| {system['speedup']:.3f} ({low:.3f} to {high:.3f}) | {system['bound']:.3f} "
+                f"| {system['share_of_bound']:.1%} |"
+            )
+    lines += ["", "| record | rounds | threads | versions | date | command |", "|:--|--:|--:|:--|:--|:--|"]
+    for name, record in records.items():
+        versions = ", ".join(f"{package} {number}" for package, number in record["versions"].items())
+        lines.append(
+            f"| [{name}]({name}.json) | {record['rounds']} | {record['threads']} | {versions} | {record['date']} "
+            f"| `{record['command']}` |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def processor(device: str) -> str:
+    """The model's name of what computes."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def run(
+    size: Annotated[str, typer.Option(help=f"Shape of the decoder: {', '.join(SIZES)}.")] = "0.6b",
+    rounds: Annotated[int, typer.Option(min=1, help="Times that each method is measured.")] = 7,
+    visual_tokens: Annotated[int, typer.Option(min=1, help="Of the prompt; a tile has 256.")] = 2560,
+    text_tokens: Annotated[int, typer.Option(min=2, help="Of the prompt, half of them behind the image.")] = 40,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    attention: Annotated[str, typer.Option(help="sdpa, flash_attention_2 or eager.")] = "sdpa",
+    threads: Annotated[int | None, typer.Option(min=1, help="Of the CPU. Default: PyTorch's own choice.")] = None,
+    name: Annotated[str | None, typer.Option(help="Of the record. Default: size, device and dtype.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the record and the table.", show_default=False)] = RESULTS,
+) -> None:
+    """Measure how much faster methods in the decoder prefill, beside the bound that their operations give.
+
+    Builds a random Qwen3, prefills one prompt plainly and through each method in turns, and writes a record and a table
+    to results/measured/prefill. On two CPU cores small takes a minute, 0.6b half an hour; 8b wants a GPU.
+
+    \b
+    Examples:
+      python benchmarks/prefill.py --size small
+      python benchmarks/prefill.py --size 8b --device cuda --dtype bfloat16
+    """
+    for option, value, known in (("--size", size, SIZES), ("--dtype", dtype, ("float32", "bfloat16", "float16"))):
+        if value not in known:
+            raise typer.BadParameter(f"{value!r} is none of {', '.join(known)}.", param_hint=option)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    bench = Bench(size, visual_tokens, text_tokens, device, dtype, attention)
+    versions = {package: version(package) for package in ("vico-eval", "torch", "transformers")}
+    record = {
+        "version": 1,
+        "command": shlex.join(["python", "benchmarks/prefill.py", *sys.argv[1:]]),
+        "date": datetime.now(timezone.utc).date().isoformat(),
+        "versions": versions | {"python": platform.python_version()},
+        "processor": processor(device),
+        "threads": torch.get_num_threads(),
+        "size": size,
+        "shape": SIZES[size],
+        "visual_tokens": visual_tokens,
+        "text_tokens": text_tokens,
+        "dtype": dtype,
+        "attention": attention,
+        "rounds": rounds,
+        **measure(bench, rounds),
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    file = out / f"{name or f'{size}-{device}-{dtype}'}.json"
+    file.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    records = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(out.glob("*.json"))}
+    (out / "README.md").write_text(table(records), encoding="utf-8")
+    for title, system in record["systems"].items():
+        typer.echo(f"{title:<28} {system['speedup']:.3f}  bound {system['bound']:.3f}  {system['share_of_bound']:.1%}")
+    typer.echo(f"Wrote {file.name} and README.md in {file.parent}.", err=True)
+
+
+if __name__ == "__main__":
+    # typer.run would show rich's help, wrapped.
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app.command()(run)
+    app()

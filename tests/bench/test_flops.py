@@ -1,0 +1,91 @@
+"""The operations of a prefill, against what PyTorch counts while a model runs."""
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import AutoModelForCausalLM
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+from vico_eval.bench.flops import attention_width, layer_weights, prefill_flops
+from vico_eval.errors import ConfigError
+from vico_eval.internvl.decoder import CompressingDecoder, Prompt, PromptCache
+from vico_eval.methods import registry
+
+SIZES = {
+    "vocab_size": 512,
+    "hidden_size": 64,
+    "intermediate_size": 160,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
+DECODERS = {"qwen3": {"head_dim": 32}, "qwen2": {}, "llama": {}}
+VISUAL, TEXT = 240, 8
+
+
+@pytest.fixture(params=[(name, attention) for name in DECODERS for attention in ("sdpa", "eager")], ids="-".join)
+def model(request):
+    name, attention = request.param
+    config = CONFIG_MAPPING[name](**SIZES, **DECODERS[name], attn_implementation=attention)
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(config).eval()
+
+
+@torch.inference_mode()
+def counted(model, method, arguments):
+    """PyTorch's count of a prefill, ours, and the tokens of each layer."""
+    model.model = CompressingDecoder(model.model, registry.build(method, arguments).decoder)
+    is_visual = torch.arange(VISUAL + TEXT)[None] < VISUAL
+    cache = PromptCache(model.config, Prompt(is_visual, ("task/test/0",)))
+    embeddings = torch.randn(1, VISUAL + TEXT, model.config.hidden_size)
+    with FlopCounterMode(display=False) as counter:
+        model(inputs_embeds=embeddings, past_key_values=cache, logits_to_keep=1)
+    tokens = [visual + TEXT for visual in cache.visual_tokens_per_layer(0)]
+    return counter.get_total_flops(), prefill_flops(model.config, tokens), tokens
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments", "lengths"), [("fastv", {"keep_ratio": 1.0}, 1), ("fastv", {}, 2), ("sparsevlm", {}, 4)]
+)
+def test_pytorch_counts_the_same_but_takes_attention_for_a_full_square(model, method, arguments, lengths):
+    total, ours, tokens = counted(model, method, arguments)
+    assert len(set(tokens)) == lengths
+    full_square = ours.total + ours.attention
+    # What is more is what a method computes to choose tokens.
+    assert full_square <= total < 1.02 * full_square
+
+
+def test_the_formula_for_qwen3_8b_is_the_known_number():
+    config = CONFIG_MAPPING["qwen3"](
+        vocab_size=151936,
+        hidden_size=4096,
+        intermediate_size=12288,
+        num_hidden_layers=36,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        head_dim=128,
+    )
+    assert 36 * layer_weights(config) == pytest.approx(6.946e9, rel=1e-4)
+    assert attention_width(config) == 4096
+    # 10 tiles of 256 and 64 tokens of text: 38.5 TFLOP; with half of the visual tokens gone everywhere, half of them.
+    whole, half = (prefill_flops(config, [visual + 64] * 36).total for visual in (2560, 1280))
+    assert whole == pytest.approx(38.5e12, rel=2e-3)
+    assert whole / half == pytest.approx(2.00, abs=0.005)
+
+
+def test_each_layer_counts_with_its_own_tokens():
+    config = CONFIG_MAPPING["qwen3"](**SIZES, head_dim=32)
+    flops = prefill_flops(config, [10, 10, 4, 4])
+    # Queries and output 64 x 128 each, keys and values 64 x 64 each, three matrices of 64 x 160
+    weights = 2 * 64 * 128 + 2 * 64 * 64 + 3 * 64 * 160
+    assert (flops.linear, flops.attention, flops.head) == (2 * weights * 28, 2 * 128 * 232, 2 * 64 * 512)
+    assert flops.total == flops.linear + flops.attention + flops.head
+
+
+def test_what_cannot_be_counted_is_refused():
+    config = CONFIG_MAPPING["qwen3"](**SIZES)
+    with pytest.raises(ConfigError, match="got token counts of 3 layers for a decoder of 4"):
+        prefill_flops(config, [10, 10, 10])
+    experts = CONFIG_MAPPING["qwen3_moe"](**SIZES, num_experts=8)
+    with pytest.raises(ConfigError, match="mixture of 8 experts"):
+        prefill_flops(experts, [10] * 4)
