@@ -23,7 +23,7 @@ app = typer.Typer(
 )
 
 
-train_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Train ViCO.")
+train_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Train the small models.")
 app.add_typer(train_app, name="train")
 
 
@@ -48,18 +48,19 @@ def _root(
 
 @app.command()
 def demo(
+    table: Annotated[str, typer.Option(help="tiny (ViCO's Table 3) or internvl-x (InternVL-X's parts).")] = "tiny",
     limit: Annotated[
         int | None, typer.Option(min=1, help="First documents of each task. Default: all of them.")
     ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of the table and the picture. Default: results/measured/tiny, or a folder under runs/ "
+            help="Folder of the table and the picture. Default: results/measured/<table>, or a folder under runs/ "
             "for a partial table."
         ),
     ] = None,
     rows: Annotated[
-        str, typer.Option(help="Systems, separated by commas; vanilla, which counts as 100%, is always run.")
+        str, typer.Option(help="Systems, separated by commas; the first row, which counts as 100%, is always run.")
     ] = "",
     seeds: Annotated[
         int, typer.Option(min=1, help="Draws of each row that has chance in it; its card has three seeds.")
@@ -69,8 +70,8 @@ def demo(
 ) -> None:
     """Fill Table 3 on the built-in benchmark and print it.
 
-    Every row runs through lmms-eval on really trained small models. Needs no network and no GPU. Repeating a stopped
-    command keeps the rows that are complete.
+    Or InternVL-X's table. Every row runs through lmms-eval on really trained small models. Needs no network and no GPU.
+    Repeating a stopped command keeps the rows that are complete.
 
     \b
     Examples:
@@ -79,13 +80,15 @@ def demo(
     """
     from vico_eval.commands.demo import run_demo
 
-    run_demo(limit=limit, out=out, rows=_names(rows), num_seeds=seeds, jobs=jobs, fresh=fresh)
+    run_demo(table=table, limit=limit, out=out, rows=_names(rows), num_seeds=seeds, jobs=jobs, fresh=fresh)
 
 
 @app.command()
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Run folders: what lmms-eval got as --output_path.")],
-    table: Annotated[str, typer.Option(help="vico-1, vico-3 or tiny: which benchmarks become the columns.")] = "vico-3",
+    table: Annotated[
+        str, typer.Option(help="vico-1, vico-3, tiny or internvl-x: which benchmarks become the columns.")
+    ] = "vico-3",
     out: Annotated[Path, typer.Option(help="Folder for CSV, LaTeX, Markdown, picture and provenance.")] = Path(
         "report"
     ),
@@ -131,6 +134,34 @@ def train_tiny(
     from vico_eval.commands.train import train_tiny as train
 
     train(recipe, out, stage or (), resume=resume)
+
+
+@train_app.command("internvl-x")
+def train_internvl_x(
+    recipe: Annotated[Path, typer.Argument(help="YAML file with the base checkpoint, the stages and their settings.")],
+    out: Annotated[Path, typer.Option(help="Folder for weights, logs and the finished checkpoints.")] = Path(
+        "runs/train-internvl-x"
+    ),
+    variant: Annotated[
+        list[str] | None, typer.Option(help="base, pvtc, lvtc or full; may be repeated. Default: all.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Keep what is finished, continue from the last saved step.")
+    ] = False,
+) -> None:
+    """Train InternVL-X's parts on the built-in base model.
+
+    Each variant trains its new projectors alone, then everything. The variant base, with a new connector of InternVL's
+    kind, is what the others are compared with.
+
+    \b
+    Examples:
+      vico-eval train internvl-x models/internvl-x-tiny/recipe.yaml
+      vico-eval train internvl-x models/internvl-x-tiny/recipe.yaml --variant pvtc --resume
+    """
+    from vico_eval.commands.train import train_internvl_x as train
+
+    train(recipe, out, variant or (), resume=resume)
 
 
 @app.command()

@@ -37,6 +37,28 @@ def test_all_rows_are_planned_with_one_run_a_seed():
     ]
 
 
+def test_internvl_x_has_a_table_of_its_own_whose_first_row_counts_as_100_percent():
+    cards = load_cards(paths.models_dir(), "internvl-x")
+    own = Checkpoints(base="b", pvtc="p", lvtc="l", full="f")
+    runs = plan_runs(cards, (), benchmark(checkpoints=own), Path("runs/x"))
+    asked = [(run.title, run.command[run.command.index("--model") + 1], model_args(run)) for run in runs]
+    assert asked == [
+        ("Base", "vanilla_internvl", "pretrained=b,record_dir=runs/x/internvl_x_base"),
+        ("RVTC", "internvl_x", "pretrained=b,variant=rvtc,record_dir=runs/x/internvl_x_rvtc"),
+        ("PVTC", "internvl_x", "pretrained=p,variant=pvtc,record_dir=runs/x/internvl_x_pvtc"),
+        ("LVTC", "internvl_x", "pretrained=l,variant=lvtc,record_dir=runs/x/internvl_x_lvtc"),
+        ("Full", "internvl_x", "pretrained=f,variant=full,record_dir=runs/x/internvl_x_full"),
+    ]
+    only = plan_runs(cards, ["internvl_x_lvtc"], benchmark(checkpoints=own), Path("runs/x"))
+    assert [run.title for run in only] == ["Base", "LVTC"]
+
+
+def test_a_row_without_a_checkpoint_of_its_kind_is_refused():
+    cards = load_cards(paths.models_dir(), "internvl-x")
+    with pytest.raises(ConfigError, match="no `pvtc` checkpoint beside b"):
+        plan_runs(cards, ["internvl_x_pvtc"], benchmark(), Path("runs/x"))
+
+
 def test_vico_starts_first_since_random_waits_for_its_ratios():
     runs = plan_runs(CARDS, (), benchmark(), RUNS)
     assert runs[0].name == "vico"

@@ -1,10 +1,10 @@
-"""Model cards: one YAML file a system (a row of a table), and the checkpoints of each size."""
+"""Model cards: one YAML file a system (a row of a table), and the checkpoints of each size or table."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -12,7 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from vico_eval.errors import ConfigError
 from vico_eval.methods.registry import did_you_mean
 
-Weights = Literal["base", "vico"]
+TableName = Literal["tiny", "internvl-x"]
+TABLES: tuple[TableName, ...] = get_args(TableName)
+"""Tables whose rows the cards are; `vico-eval demo` fills them on the built-in benchmark."""
+
+Weights = Literal["base", "vico", "pvtc", "lvtc", "full"]
 Schema = TypeVar("Schema")
 
 
@@ -29,8 +33,11 @@ class Card(_Closed):
     title: str
     """The row's name in a table."""
 
+    table: TableName = "tiny"
+    """The table that it is a row of."""
+
     order: int
-    """Rows of a table ascend by it."""
+    """Rows of a table ascend by it. The first one counts as 100%."""
 
     description: str
     lmms_model: str
@@ -53,30 +60,48 @@ class Card(_Closed):
 
 
 class Checkpoints(_Closed):
-    """The checkpoints of one size: hub ids, folders or names of built-in ones."""
+    """The checkpoints of one size or table: hub ids, folders or names of built-in ones."""
 
     base: str
-    vico: str
+    vico: str | None = None
+    pvtc: str | None = None
+    lvtc: str | None = None
+    full: str | None = None
+    trained_by: str | None = None
+    """The command that makes the built-in ones."""
+
     model_args: dict[str, dict[str, str | int | float | bool]] = {}
     """By system: arguments that it takes with these checkpoints, besides those of its card."""
 
     def of(self, weights: Weights) -> str:
-        """The checkpoint that a card's `weights` or `flash_from` means."""
-        return self.base if weights == "base" else self.vico
+        """The checkpoint that a card's `weights` or `flash_from` means.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        checkpoint: str | None = getattr(self, weights)
+        if checkpoint is None:
+            raise ConfigError(
+                f"checkpoints.yaml names no `{weights}` checkpoint beside {self.base}; a row of this table needs one."
+            )
+        return checkpoint
 
 
-def load_cards(models: Path) -> dict[str, Card]:
-    """Every card under `models/systems` by name, in the order of a table's rows.
+def load_cards(models: Path, table: str = "tiny") -> dict[str, Card]:
+    """The cards of a table under `models/systems` by name, in the order of its rows.
 
     Raises:
-        ConfigError: a file that is no card, or two cards with one name; names the file.
+        ConfigError: an unknown table; a file that is no card, or that another row draws on and is none; names the file.
     """
+    if table not in TABLES:
+        raise unknown("table", table, TABLES)
     cards: dict[str, Card] = {}
     for path in sorted((models / "systems").glob("*.yaml")):
         card = _validated(TypeAdapter(Card), path)
         if card.name != path.stem:
             raise ConfigError(f"{path} describes system `{card.name}`; expected the name of the file, `{path.stem}`.")
-        cards[card.name] = card
+        if card.table == table:
+            cards[card.name] = card
     for card in cards.values():
         if card.ratio_from is not None and card.ratio_from not in cards:
             raise unknown("system", card.ratio_from, cards, where=f"ratio_from of {card.name}.yaml")
@@ -84,10 +109,10 @@ def load_cards(models: Path) -> dict[str, Card]:
 
 
 def load_checkpoints(models: Path) -> dict[str, Checkpoints]:
-    """The checkpoints by size, from `models/checkpoints.yaml`.
+    """The checkpoints by size or table, from `models/checkpoints.yaml`.
 
     Raises:
-        ConfigError: the file is missing or has a key that is neither `base` nor `vico`.
+        ConfigError: the file is missing or has a key that is no field of `Checkpoints`.
     """
     return _validated(TypeAdapter(dict[str, Checkpoints]), models / "checkpoints.yaml")
 

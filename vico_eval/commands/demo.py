@@ -1,4 +1,4 @@
-"""`vico-eval demo`: every row of Table 3 on the built-in benchmark through lmms-eval, then table and picture."""
+"""`vico-eval demo`: every row of a table on the built-in benchmark through lmms-eval, then table and picture."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ import pyarrow.parquet
 import yaml
 
 from vico_eval import paths
-from vico_eval.commands.cards import Checkpoints, load_cards, load_checkpoints
+from vico_eval.commands.cards import load_cards, load_checkpoints
 from vico_eval.commands.execute import Subprocess, execute, fingerprint
 from vico_eval.commands.output import check_writable, message_console
-from vico_eval.commands.plan import Benchmark, plan_runs
+from vico_eval.commands.plan import Benchmark, PlannedRun, plan_runs
 from vico_eval.commands.progress import LiveProgress, PlainProgress
 from vico_eval.commands.report import make_report
 from vico_eval.errors import CheckpointError
 from vico_eval.report.runs import read_run
 
-TABLE = "tiny"
+TASKS = "tiny"
+"""lmms-eval's group of the built-in benchmark, and the folder of its files."""
+
 BATCH_SIZE = 32
 
 # Rooms whose code decides what a model answers; a change in one of them makes finished runs stale.
@@ -30,6 +32,7 @@ _ANSWERING = ("internvl", "methods", "engine", "adapters")
 
 def run_demo(
     *,
+    table: str,
     limit: int | None,
     out: Path | None,
     rows: Sequence[str],
@@ -37,11 +40,12 @@ def run_demo(
     jobs: int | None,
     fresh: bool,
 ) -> None:
-    """Fill the tiny Table 3 and print it.
+    """Fill a table on the built-in benchmark and print it.
 
     Args:
+        table: `tiny` (ViCO's Table 3) or `internvl-x`.
         limit: first documents of each task; None for all.
-        out: folder of table and picture. Default: `results/measured/tiny`; with a limit or only some rows, a folder
+        out: folder of table and picture. Default: `results/measured/<table>`; with a limit or only some rows, a folder
             under `runs/`, so that a partial table never takes the place of the full one.
         rows: names of systems; all where empty.
         num_seeds: runs of each random row, at most as many as its card has seeds.
@@ -50,24 +54,26 @@ def run_demo(
     Raises:
         UserError: bad input, or a row whose documents were not all answered.
     """
-    name = TABLE if limit is None else f"{TABLE}-limit{limit}"
+    cards = load_cards(paths.models_dir(), table)
+    name = table if limit is None else f"{table}-limit{limit}"
     is_full = limit is None and not rows
     runs_root = Path("runs") / name
-    out = out or (Path("results/measured") / TABLE if is_full else runs_root / "report")
-    tasks = paths.tasks_dir() / TABLE
-    checkpoints = load_checkpoints(paths.models_dir())[TABLE]
+    out = out or (Path("results/measured") / table if is_full else runs_root / "report")
+    tasks = paths.tasks_dir() / TASKS
+    checkpoints = load_checkpoints(paths.models_dir())[table]
     benchmark = Benchmark(
-        tasks=(TABLE,),
+        tasks=(TASKS,),
         include_path=paths.tasks_dir(),
         checkpoints=checkpoints,
         batch_size=BATCH_SIZE,
         device="cpu",
         limit=limit,
     )
-    runs = plan_runs(load_cards(paths.models_dir()), rows, benchmark, runs_root, num_seeds)
+    runs = plan_runs(cards, rows, benchmark, runs_root, num_seeds)
+    folders = checkpoint_folders(runs, checkpoints.trained_by)
     for folder in (out, runs_root):
         check_writable(folder)
-    inputs = fingerprint([*_checkpoint_folders(checkpoints), tasks, *_answering_code()])
+    inputs = fingerprint([*folders, tasks, *_answering_code()])
     cores = num_cores()
     jobs = jobs or min(4, cores)
 
@@ -106,7 +112,7 @@ def run_demo(
     except KeyboardInterrupt:
         console.print("Stopped. The same command keeps the rows that are complete and goes on with the others.")
         raise
-    make_report([(run.title, run.folder) for run in runs], table=TABLE, out=out)
+    make_report([(run.title, run.folder) for run in runs], table=table, out=out)
     console.print(f"Finished in {_minutes(time.monotonic() - started)}.", highlight=False)
 
 
@@ -130,14 +136,23 @@ def num_cores() -> int:
     return cores if quota == "max" else max(1, min(cores, round(int(quota) / int(period))))
 
 
-def _checkpoint_folders(checkpoints: Checkpoints) -> list[Path]:
-    folders = [paths.models_dir() / name for name in (checkpoints.base, checkpoints.vico)]
-    for folder in folders:
-        if not (folder / "config.json").is_file():
-            raise CheckpointError(
-                f"The built-in checkpoint {folder} is missing or has no config.json. Reinstall the package, or train "
-                "it with `vico-eval train`."
-            )
+def checkpoint_folders(runs: Sequence[PlannedRun], trained_by: str | None) -> list[Path]:
+    """The folders of the built-in checkpoints that runs load.
+
+    Args:
+        runs: of one table.
+        trained_by: the command that trains the table's checkpoints.
+
+    Raises:
+        CheckpointError: one is not there; says how to train it.
+    """
+    folders = [paths.models_dir() / name for name in dict.fromkeys(name for run in runs for name in run.checkpoints)]
+    if missing := [folder for folder in folders if not (folder / "config.json").is_file()]:
+        names = ", ".join(folder.name for folder in missing)
+        raise CheckpointError(
+            f"{paths.models_dir()} has no finished checkpoint {names}. Train it (`{trained_by}`) and move its folder "
+            "there, or leave out its rows."
+        )
     return folders
 
 

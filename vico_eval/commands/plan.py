@@ -10,9 +10,6 @@ from pathlib import Path
 from vico_eval.commands.cards import Card, Checkpoints, select_cards
 from vico_eval.errors import ConfigError
 
-BASELINE = "vanilla"
-"""The row that counts as 100%; no table can do without it."""
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Benchmark:
@@ -43,6 +40,9 @@ class PlannedRun:
     after: str | None = None
     """Run that has to be finished before this one starts."""
 
+    checkpoints: tuple[str, ...] = ()
+    """Those that it loads."""
+
 
 def plan_runs(
     cards: Mapping[str, Card],
@@ -53,7 +53,7 @@ def plan_runs(
 ) -> list[PlannedRun]:
     """The runs that fill the named rows (all of them where `rows` is empty), those that others wait for first.
 
-    The baseline is always among them, and so is a row that another one takes its ratio from.
+    The first row, which counts as 100%, is always among them, and so is a row that another one takes its ratio from.
 
     Args:
         num_seeds: how many of a card's seeds to run; None for all.
@@ -66,11 +66,12 @@ def plan_runs(
         if set(",=") & set(str(path)):
             raise ConfigError(f"Folder {path} has a comma or an equals sign in its name; lmms-eval can't take either.")
     chosen = select_cards(cards, rows)
-    names = {card.name for card in chosen} | {card.ratio_from for card in chosen} - {None}
+    baseline = next(iter(cards))
+    names = {baseline, *(card.name for card in chosen), *(card.ratio_from for card in chosen)}
     runs = [
         _planned(card, seed, benchmark, runs_root)
         for card in cards.values()
-        if card.name in names | {BASELINE}
+        if card.name in names
         for seed in (card.seeds[:num_seeds] or (None,))
     ]
     awaited = {run.after for run in runs}
@@ -81,8 +82,10 @@ def _planned(card: Card, seed: int | None, benchmark: Benchmark, runs_root: Path
     name = card.name if seed is None else f"{card.name}-seed{seed}"
     folder = runs_root / name
     model_args: dict[str, object] = {"pretrained": benchmark.checkpoints.of(card.weights)}
+    checkpoints = [benchmark.checkpoints.of(card.weights)]
     if card.flash_from is not None:
         model_args["flash_from"] = benchmark.checkpoints.of(card.flash_from)
+        checkpoints.append(benchmark.checkpoints.of(card.flash_from))
     if card.ratio_from is not None:
         model_args["ratio_from"] = runs_root / card.ratio_from
     if seed is not None:
@@ -107,5 +110,6 @@ def _planned(card: Card, seed: int | None, benchmark: Benchmark, runs_root: Path
         title=card.title,
         folder=folder,
         command=tuple(command),
+        checkpoints=tuple(checkpoints),
         after=card.ratio_from,
     )

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vico_eval.commands.output import check_writable, message_console
+from vico_eval.training import internvl_x, tiny
+from vico_eval.training.internvl_x_recipe import VARIANTS, load_internvl_x_recipe, parse_variants
 from vico_eval.training.recipe import STAGES, load_recipe, parse_stages
-from vico_eval.training.tiny import train
 
 
 def train_tiny(recipe: Path, out: Path, stages: Sequence[str], *, resume: bool) -> None:
@@ -20,5 +21,20 @@ def train_tiny(recipe: Path, out: Path, stages: Sequence[str], *, resume: bool) 
     chosen = parse_stages(stages or STAGES)
     settings = load_recipe(recipe)
     check_writable(out)
-    train(settings, out, chosen, resume=resume)
+    tiny.train(settings, out, chosen, resume=resume)
+    message_console().print(f"Written: {out}/", highlight=False)
+
+
+def train_internvl_x(recipe: Path, out: Path, variants: Sequence[str], *, resume: bool) -> None:
+    """Train the named variants of a recipe, all of them where `variants` is empty.
+
+    Raises:
+        ConfigError: a recipe that can't be read or has an unknown key, or an unknown variant.
+        CheckpointError: the base checkpoint is missing.
+        OutputError: `out` can't be written.
+    """
+    chosen = parse_variants(variants or VARIANTS)
+    settings = load_internvl_x_recipe(recipe)
+    check_writable(out)
+    internvl_x.train(settings, out, chosen, resume=resume)
     message_console().print(f"Written: {out}/", highlight=False)

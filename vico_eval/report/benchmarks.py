@@ -212,6 +212,10 @@ def _tiny(title: str) -> Benchmark:
     )
 
 
+_TINY = tuple(
+    _tiny(title) for title in ("Read", "Doc", "Bar", "Tallest", "Count", "Colour", "Presence", "Compare", "Video")
+)
+
 TABLES: Mapping[str, TableSpec] = {
     table.name: table
     for table in (
@@ -230,10 +234,13 @@ TABLES: Mapping[str, TableSpec] = {
         TableSpec(
             name="tiny",
             caption="Visual token compression and routing on the built-in benchmark",
-            benchmarks=tuple(
-                _tiny(title)
-                for title in ("Read", "Doc", "Bar", "Tallest", "Count", "Colour", "Presence", "Compare", "Video")
-            ),
+            benchmarks=_TINY,
+        ),
+        TableSpec(
+            name="internvl-x",
+            file_stem="internvl_x",
+            caption="InternVL-X's parts on the built-in benchmark",
+            benchmarks=_TINY,
         ),
     )
 }

@@ -50,9 +50,9 @@ def write_report(
     Args:
         runs: each row's title (None: the run record's) and a run's folder, lmms-eval's --output_path. Runs of the same
             title make one row: its mean, with the spread over the runs.
-        table: `vico-1`, `vico-3` or `tiny`.
-        out: where table3.csv, .tex, .md (table1.* for `vico-1`), retention.pdf, .png and provenance.json go; made if
-            missing.
+        table: `vico-1`, `vico-3`, `tiny` or `internvl-x`.
+        out: where table3.csv, .tex, .md (table1.* for `vico-1`, internvl_x.* for `internvl-x`), retention.pdf, .png and
+            provenance.json go; made if missing.
         baseline: title or system of the row that counts as 100%; by default the row of the system `vanilla`.
         benchmarks: titles of the table's benchmarks to keep; by default all of them.
 

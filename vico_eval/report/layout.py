@@ -132,7 +132,7 @@ def build_table(
                 title=title,
                 kind="score",
                 values=values | {AVERAGE: float(retention[title])},
-                competes=title != baseline and not np.isclose(share, 100),
+                competes=title != baseline and not (share > 100 or np.isclose(share, 100)),
             )
         )
         if _routes(ratios.loc[title]):

@@ -23,9 +23,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedTokenizerBase
 
+from vico_eval.engine.preprocess import tile_by_ratio
 from vico_eval.internvl.config import VicoInternVLConfig
 from vico_eval.internvl.prompts import IMAGE_MARK, IMAGE_TOKEN, build_prompt, get_template
-from vico_eval.internvl.tiling import tile_image
+from vico_eval.methods.parts import TilingPart, TilingSettings
 from vico_eval.tiny.scenes import COMPARE_GRIDS, GRIDS, TASKS, Question, Scene, make_scene
 
 T = TypeVar("T")
@@ -181,20 +182,24 @@ def question_text(scene: Scene, text: str) -> str:
 
 
 def make_document(
-    scene: Scene, questions: Sequence[Question], tokenizer: PreTrainedTokenizerBase, config: VicoInternVLConfig
+    scene: Scene,
+    questions: Sequence[Question],
+    tokenizer: PreTrainedTokenizerBase,
+    config: VicoInternVLConfig,
+    tiling: TilingPart | None = None,
 ) -> Document:
-    """A scene and some of its questions, each as the prompt that evaluation uses."""
-    size = config.tile_size
-    tiles = [
-        tile_image(
-            image,
-            min_tiles=config.min_tiles,
-            max_tiles=1 if scene.is_video else config.max_tiles,
-            tile_size=size,
-            use_thumbnail=config.use_thumbnail,
-        )
-        for image in scene.images
-    ]
+    """A scene and some of its questions, each as the prompt that evaluation uses.
+
+    A `tiling` part cuts images its own way, without one they are cut as InternVL does; the labels need whole tiles.
+    """
+    cut = tile_by_ratio if tiling is None else tiling.tile
+    settings = TilingSettings(
+        tile_size=config.tile_size,
+        min_tiles=config.min_tiles,
+        max_tiles=1 if scene.is_video else config.max_tiles,
+        use_thumbnail=config.use_thumbnail,
+    )
+    tiles = [cut(image, settings) for image in scene.images]
     counts = [len(of_image) for of_image in tiles]
     image_token = int(tokenizer.convert_tokens_to_ids(IMAGE_TOKEN))  # type: ignore[arg-type]
     stop = get_template(config.template).stop
@@ -264,6 +269,7 @@ def make_batch(
     num_tokens: int,
     max_questions: int,
     lookup_only: bool = False,
+    tiling: TilingPart | None = None,
 ) -> Batch:
     """Random documents with equally many tiles each, at most `num_tokens` decoder tokens, padding included.
 
@@ -281,7 +287,7 @@ def make_batch(
     while True:
         task = str(rng.choice(tasks))
         scene = make_scene(task, rng, None if kind == "video" else grids[int(rng.integers(len(grids)))])
-        document = make_document(scene, choose_questions(scene, rng, max_questions), tokenizer, config)
+        document = make_document(scene, choose_questions(scene, rng, max_questions), tokenizer, config, tiling)
         length = len(document.input_ids) + (config.num_high_tokens - 1) * len(document.tiles)
         longest = max(longest, length)
         if documents and longest * (len(documents) + 1) > num_tokens:

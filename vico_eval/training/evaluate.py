@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from vico_eval.internvl.modeling import VicoInternVL
+from vico_eval.methods.parts import TilingPart
 from vico_eval.tiny.scenes import TASKS, make_scene
 from vico_eval.training.consistency import document_means
 from vico_eval.training.data import Batch, Document, collate, make_document, step_rng
@@ -24,6 +25,9 @@ from vico_eval.training.decoding import encode, routed_logits
 VALIDATION = "validation"
 Routing = Callable[[Batch, Tensor], Tensor]
 """From a batch and its vision tokens to `compressed` [tiles], bool."""
+
+Logits = Callable[[Batch, Tensor], Tensor]
+"""From a batch and its vision tokens to logits [answers, V]."""
 
 
 @dataclass(frozen=True)
@@ -43,21 +47,30 @@ class Accuracy:
 
 
 def validation_documents(
-    tokenizer: PreTrainedTokenizerBase, model: VicoInternVL, seed: int, num_documents: int
+    tokenizer: PreTrainedTokenizerBase,
+    model: VicoInternVL,
+    seed: int,
+    num_documents: int,
+    tiling: TilingPart | None = None,
 ) -> Iterator[tuple[str, Document]]:
     """Equally many documents of every task with their first question, from a stream that training never draws from."""
     for index in range(num_documents):
         task = TASKS[index % len(TASKS)]
         scene = make_scene(task, step_rng(seed, VALIDATION, index))
-        yield task, make_document(scene, scene.questions[:1], tokenizer, model.config)
+        yield task, make_document(scene, scene.questions[:1], tokenizer, model.config, tiling)
 
 
 def validation_batches(
-    tokenizer: PreTrainedTokenizerBase, model: VicoInternVL, seed: int, num_documents: int, max_tiles: int = 128
+    tokenizer: PreTrainedTokenizerBase,
+    model: VicoInternVL,
+    seed: int,
+    num_documents: int,
+    max_tiles: int = 128,
+    tiling: TilingPart | None = None,
 ) -> list[tuple[str, Batch]]:
     """Validation documents as batches of one task and one number of tiles."""
     alike: dict[tuple[str, int], list[Document]] = defaultdict(list)
-    for task, document in validation_documents(tokenizer, model, seed, num_documents):
+    for task, document in validation_documents(tokenizer, model, seed, num_documents, tiling):
         alike[task, len(document.tiles)].append(document)
     made = []
     for (task, tiles), documents in alike.items():
@@ -66,23 +79,29 @@ def validation_batches(
     return made
 
 
-@torch.inference_mode()
 def evaluate(model: VicoInternVL, batches: list[tuple[str, Batch]], routing: Routing) -> Accuracy:
     """Accuracy by task under a routing."""
+    decided: list[Tensor] = []
+
+    def logits(batch: Batch, vit_tokens: Tensor) -> Tensor:
+        decided.append(routing(batch, vit_tokens))
+        return routed_logits(model, batch, vit_tokens, decided[-1])
+
+    by_task = percent_right(model, batches, logits)
+    return Accuracy(by_task, float(torch.cat(decided).double().mean()))
+
+
+@torch.inference_mode()
+def percent_right(model: VicoInternVL, batches: list[tuple[str, Batch]], logits: Logits) -> dict[str, float]:
+    """Percent of documents answered exactly, by task."""
     was_training = model.training
     model.train(False)
     right: dict[str, list[Tensor]] = defaultdict(list)
-    compressed_tiles = all_tiles = 0
     for task, batch in batches:
-        vit_tokens = encode(model, batch)
-        compressed = routing(batch, vit_tokens)
-        hit = routed_logits(model, batch, vit_tokens, compressed).argmax(dim=-1) == batch.answers
+        hit = logits(batch, encode(model, batch)).argmax(dim=-1) == batch.answers
         right[task].append(document_means(hit.float(), batch.answer_document, batch.num_documents) == 1)
-        compressed_tiles += int(compressed.sum())
-        all_tiles += len(compressed)
     model.train(was_training)
-    by_task = {task: 100 * float(torch.cat(hits).float().mean()) for task, hits in right.items()}
-    return Accuracy(by_task, compressed_tiles / all_tiles)
+    return {task: 100 * float(torch.cat(hits).float().mean()) for task, hits in right.items()}
 
 
 def all_high(batch: Batch, vit_tokens: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -20,11 +20,17 @@ STAGES: tuple[StageName, ...] = get_args(StageName)
 """Every stage, in the order in which they run."""
 
 
-class _Closed(BaseModel):
+Name = TypeVar("Name", bound=str)
+RecipeType = TypeVar("RecipeType", bound="Closed")
+
+
+class Closed(BaseModel):
+    """An unknown field is an error."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class ModelRecipe(_Closed):
+class ModelRecipe(Closed):
     """Sizes of the small model; tiles, patches and connectors keep InternVL's 4:1 ratio."""
 
     tile_size: int = 56
@@ -49,7 +55,7 @@ class ModelRecipe(_Closed):
     router_heads: int = 16
 
 
-class Schedule(_Closed):
+class Schedule(Closed):
     """Linear warm-up, then a cosine from `learning_rate` down to `final_share` of it."""
 
     steps: int = Field(ge=1)
@@ -147,14 +153,14 @@ class RouterRecipe(Schedule):
     """Added to both losses of a ratio, in nats, so that a perfectly consistent high tile cannot make it infinite."""
 
 
-class CalibrationRecipe(_Closed):
+class CalibrationRecipe(Closed):
     """Absolute thresholds, chosen on validation documents for a share of compressed tiles."""
 
     num_documents: int = Field(ge=1)
     compressed_tile_ratio: float = Field(gt=0, lt=1)
 
 
-class Recipe(_Closed):
+class Recipe(Closed):
     """A whole training run."""
 
     seed: int = Field(ge=0)
@@ -172,26 +178,33 @@ class Recipe(_Closed):
 
 
 def load_recipe(path: Path) -> Recipe:
+    """Read and check the recipe of the small ViCO; raises ConfigError as `read_recipe`."""
+    return read_recipe(path, Recipe, "models/vico-tiny/recipe.yaml")
+
+
+def read_recipe(path: Path, schema: type[RecipeType], example: str) -> RecipeType:
     """Read and check a recipe file.
+
+    Args:
+        path: the file.
+        schema: its fields.
+        example: a recipe of that kind, for whoever has none.
 
     Raises:
         ConfigError: the file can't be read, is no YAML mapping, or has a missing, unknown or invalid field.
     """
+    fields = ", ".join(schema.model_fields)
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(
-            f"Recipe {path} can't be read: {error}. Pass a YAML file such as models/vico-tiny/recipe.yaml."
-        ) from error
+        raise ConfigError(f"Recipe {path} can't be read: {error}. Pass a YAML file such as {example}.") from error
     if not isinstance(content, dict):
-        raise ConfigError(
-            f"Recipe {path} holds {type(content).__name__}; expected a mapping with the fields {_fields()}."
-        )
+        raise ConfigError(f"Recipe {path} holds {type(content).__name__}; expected a mapping with the fields {fields}.")
     try:
-        return Recipe.model_validate(content)
+        return schema.model_validate(content)
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors())
-        raise ConfigError(f"Recipe {path} is not valid: {problems}. The fields are {_fields()}.") from error
+        raise ConfigError(f"Recipe {path} is not valid: {problems}. The fields are {fields}.") from error
 
 
 def parse_stages(names: Sequence[str]) -> tuple[StageName, ...]:
@@ -200,11 +213,12 @@ def parse_stages(names: Sequence[str]) -> tuple[StageName, ...]:
     Raises:
         ConfigError: a name is no stage.
     """
-    unknown = sorted(set(names) - set(STAGES))
+    return chosen("stage", names, STAGES)
+
+
+def chosen(kind: str, names: Sequence[str], known: tuple[Name, ...]) -> tuple[Name, ...]:
+    """Those of the known names that were given, in the known order; raises ConfigError where one is not known."""
+    unknown = sorted(set(names) - set(known))
     if unknown:
-        raise ConfigError(f"Unknown stage {', '.join(unknown)}; the stages are {', '.join(STAGES)}.")
-    return tuple(stage for stage in STAGES if stage in names)
-
-
-def _fields() -> str:
-    return ", ".join(Recipe.model_fields)
+        raise ConfigError(f"Unknown {kind} {', '.join(unknown)}; the {kind}s are {', '.join(known)}.")
+    return tuple(name for name in known if name in names)

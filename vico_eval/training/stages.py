@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
@@ -16,13 +15,12 @@ from vico_eval.internvl.modeling import VicoInternVL
 from vico_eval.training.architecture import build_model, load_weights, save_weights
 from vico_eval.training.base import base_loss
 from vico_eval.training.consistency import LayoutHead, policy_loss, warmup_loss
-from vico_eval.training.data import Batch, batches, make_batch, step_rng
+from vico_eval.training.data import Batch, step_rng
 from vico_eval.training.dense import DenseHead, dense_batch, dense_loss
-from vico_eval.training.loop import ParameterGroup, fit
+from vico_eval.training.documents import DocumentParts, fit_batches
+from vico_eval.training.loop import ParameterGroup
 from vico_eval.training.processes import is_first, own_parts
-from vico_eval.training.recipe import BaseRecipe, DenseRecipe, Recipe, Schedule, StageName, TextBatchRecipe
-
-T = TypeVar("T")
+from vico_eval.training.recipe import DenseRecipe, Recipe, StageName, TextBatchRecipe
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,7 @@ def train_dense(run: Run) -> None:
         return dense_loss(model, head, tiles, cells, settings.empty_weight)
 
     groups = [ParameterGroup("vision", model.vision_tower), ParameterGroup("head", head)]
-    _fit_batches(run, "dense", settings, groups, make, loss)
+    fit_batches("dense", settings, groups, make, loss, seed=run.recipe.seed, folder=run.out, resume=run.resume)
     run.save(model, "dense")
 
 
@@ -129,28 +127,8 @@ def _fit_documents(
     loss: Callable[[int, Batch], dict[str, Tensor]],
 ) -> None:
     own = own_parts(settings.num_parts)
-    make = partial(_document_parts, run.recipe.seed, stage, run.tokenizer, run.config, settings, own)
-    _fit_batches(run, stage, settings, groups, make, loss)
-
-
-def _fit_batches(
-    run: Run,
-    stage: StageName,
-    settings: Schedule,
-    groups: list[ParameterGroup],
-    make: Callable[[int], list[tuple[int, T]]],
-    loss: Callable[[int, T], dict[str, Tensor]],
-) -> None:
-    fit(
-        stage,
-        settings,
-        groups,
-        lambda start: batches(make, start, settings.steps),
-        loss,
-        seed=run.recipe.seed,
-        folder=run.out,
-        resume=run.resume,
-    )
+    make = DocumentParts(run.recipe.seed, stage, run.tokenizer, run.config, settings, own)
+    fit_batches(stage, settings, groups, make, loss, seed=run.recipe.seed, folder=run.out, resume=run.resume)
 
 
 def _dense_parts(
@@ -163,26 +141,3 @@ def _dense_parts(
 ) -> list[tuple[int, tuple[Tensor, Tensor]]]:
     num_tiles = settings.num_tiles // settings.num_parts
     return [(part, dense_batch(step_rng(seed, f"dense/{part}", step), tokenizer, config, num_tiles)) for part in own]
-
-
-def _document_parts(
-    seed: int,
-    stage: str,
-    tokenizer: PreTrainedTokenizerBase,
-    config: VicoInternVLConfig,
-    settings: TextBatchRecipe,
-    own: range,
-    step: int,
-) -> list[tuple[int, Batch]]:
-    made = []
-    for part in own:
-        batch = make_batch(
-            step_rng(seed, f"{stage}/{part}", step),
-            tokenizer,
-            config,
-            num_tokens=settings.num_tokens // settings.num_parts,
-            max_questions=settings.max_questions,
-            lookup_only=isinstance(settings, BaseRecipe) and step < settings.lookup_steps,
-        )
-        made.append((part, batch))
-    return made
