@@ -338,3 +338,36 @@ def test_sliding_attention_is_refused():
     model.model.config.layer_types = ["full_attention", "sliding_attention"] * 2 + ["full_attention"]
     with pytest.raises(CheckpointError, match="sliding attention"):
         use(model, Drop())
+
+
+class Replace:
+    """Before layer 2, even requests have their visual tokens replaced, each in its place; odd ones lose half."""
+
+    renumbers = False
+
+    def layers(self, num_layers):
+        return {2}
+
+    def prepare(self, request):
+        return None
+
+    def next_tokens(self, state):
+        source = torch.arange(len(state.is_visual))
+        if int(state.key.rsplit("/", 1)[1]) % 2 == 0:
+            return NextTokens(source.masked_fill(state.is_visual, -1), state.hidden[state.is_visual] * 2)
+        visual = state.is_visual.nonzero()[:, 0]
+        stays = ~state.is_visual
+        stays[visual[::2]] = True
+        return NextTokens(source[stays])
+
+
+@torch.inference_mode()
+def test_tokens_replaced_in_their_places_keep_positions_beside_a_request_that_loses_some(model):
+    logits = {}
+    for lengths in ((20, 13), (20,), (13,)):
+        ids, mask, prompt = prompts(*lengths)
+        found = use(model, Replace())(input_ids=ids, attention_mask=mask, prompt=prompt).logits
+        for row, length in enumerate(lengths):
+            logits.setdefault(length, []).append(found[row, -4:])
+    for together, alone in logits.values():
+        torch.testing.assert_close(together, alone, **SAME)

@@ -108,3 +108,11 @@ def test_pickles_of_another_name(pickled):
     (folder / "pytorch_model.bin").rename(folder / "optimizer.bin")
     with pytest.raises(CheckpointError, match=r"holds no weights.*Of pickled weights: pytorch_model\.bin, or"):
         find_checkpoint(str(folder), allow_pickle=True)
+
+
+def test_an_index_of_safetensors_that_names_a_pickle(pickled):
+    folder = pickled()
+    weights = {"weight_map": {"language_model.lm_head.weight": "pytorch_model.bin"}}
+    (Path(folder) / "model.safetensors.index.json").write_text(json.dumps(weights))
+    with pytest.raises(CheckpointError, match=r"names files that are no safetensors: pytorch_model\.bin"):
+        find_checkpoint(str(folder))

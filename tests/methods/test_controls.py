@@ -89,9 +89,28 @@ def test_a_ratio_from_an_earlier_run_is_the_mean_over_benchmarks_of_its_tokens_i
     assert getattr(getattr(method, place).config, field) == pytest.approx(0.5)
     assert method.arguments()[field] == pytest.approx(0.5)  # what a run's record shows
     with pytest.raises(ConfigError, match=f"{field} and ratio_from; give one"):
-        registry.build(name, {"ratio_from": str(tmp_path), field: 0.5})
+        registry.build(name, {"ratio_from": str(tmp_path), field: 0.3})
+    again = registry.build(name, {key: value for key, value in method.arguments().items() if value is not None})
+    assert again.arguments() == method.arguments()
     with pytest.raises(ConfigError, match=r"holds no accounts.rank\*.jsonl"):
         registry.build(name, {"ratio_from": str(tmp_path / "nowhere")})
+
+
+@pytest.mark.parametrize("name", ["fastv", "sparsevlm", "downsample", "pool", "random"])
+def test_a_run_that_saved_no_token_sets_no_ratio(name, tmp_path):
+    # One that saves by tiling, too: its account knows the tiles that it had.
+    write_run(tmp_path, docvqa=[(20, 20)])
+    with pytest.raises(ConfigError, match=r"saved none|compressed no tile"):
+        registry.build(name, {"ratio_from": str(tmp_path)}).connector.check(
+            VicoInternVLConfig(has_low_connector=True), "c"
+        )
+
+
+def test_a_line_that_was_cut_off_is_passed_over(tmp_path):
+    write_run(tmp_path, docvqa=[(20, 10)])
+    file = tmp_path / "accounts.rank0.jsonl"
+    file.write_text(file.read_text() + file.read_text().strip()[:-1])  # ends with a brace, and is no JSON
+    assert registry.build("fastv", {"ratio_from": str(tmp_path)}).decoder.config.target_ratio == pytest.approx(0.75)
 
 
 def test_two_parts_do_not_both_save_what_an_earlier_run_saved(tmp_path):

@@ -129,8 +129,8 @@ def open_engine(arguments: Mapping[str, Any], *, show_progress: bool = True) -> 
     donor = None
     if settings.flash_from is not None:
         donor = find_checkpoint(settings.flash_from, allow_pickle=settings.allow_pickle)
-    provider = donor or checkpoint
     for part in method.parts:
+        provider = donor if donor is not None and part.needs_donor else checkpoint
         part.check(provider.config, provider.name)
     method.check_runs_all_of(checkpoint.config, checkpoint.name)
     tokenizer = load_tokenizer(checkpoint)

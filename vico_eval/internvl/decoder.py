@@ -295,8 +295,9 @@ class CompressingDecoder(nn.Module):
             if segment.visual_counts[row]:
                 span = slice(segment.starts[row], segment.length - answer)
                 previous = None
-                if inputs is not None:
-                    keys: Tensor = cache.layers[index - 1].keys  # type: ignore[assignment,union-attr]
+                # No keys where a training run recomputes its layers, which takes their cache away.
+                keys: Tensor | None = None if inputs is None else cache.layers[index - 1].keys  # type: ignore[union-attr]
+                if inputs is not None and keys is not None:
                     previous = PreviousLayer(
                         self.layers[index - 1], inputs[row, span].to(hidden.device), keys[row, :, span]
                     )
@@ -369,15 +370,24 @@ def _change(
         if entry is not None:
             source = entry.source.to(device)
             columns = torch.cat([torch.where(source < 0, -1, start + source), before[end - start :]])
-            any_moves |= len(columns) != len(before) or bool(((columns >= 0) & (columns != before)).any())
-        rows.append(columns)
-    length = max(map(len, rows)) if any_moves else segment.length
+        is_new_column = columns < 0
+        if len(columns) == len(before) and bool((is_new_column | (columns == before)).all()):
+            columns = before  # each new token stands for the old one in its place
+        else:
+            any_moves = True
+            if not renumbers and bool(is_new_column.any()):
+                raise RuntimeError(
+                    "a part made new tokens and keeps positions; only renumbered tokens give them a place"
+                )
+        rows.append((columns, is_new_column))
+    length = max(len(columns) for columns, _ in rows) if any_moves else segment.length
     source = torch.zeros(len(rows), length, dtype=torch.long, device=device)
     is_real = torch.zeros(len(rows), length, dtype=torch.bool, device=device)
-    for row, columns in enumerate(rows):
-        source[row, length - len(columns) :] = columns
-        is_real[row, length - len(columns) :] = True
-    is_new = source < 0
+    is_new = torch.zeros_like(is_real)
+    for row, (columns, is_new_column) in enumerate(rows):
+        span = slice(length - len(columns), None)
+        source[row, span], is_new[row, span], is_real[row, span] = columns, is_new_column, True
+    joins = source < 0
     source = source.clamp(min=0)
     packed = hidden.gather(1, source[..., None].expand(-1, -1, hidden.shape[-1])) if any_moves else hidden
     new = [entry.new.to(hidden) for entry in asked if entry is not None and entry.new is not None]
@@ -385,14 +395,12 @@ def _change(
         packed = packed.masked_scatter(is_new[..., None], torch.cat(new))
     if not any_moves:
         return packed, segment
-    if new and not renumbers:
-        raise RuntimeError("a part made new tokens and keeps positions; only renumbered tokens give them a place")
-    is_visual = (segment.is_visual.to(device).gather(1, source) | is_new) & is_real
+    is_visual = (segment.is_visual.to(device).gather(1, source) | joins) & is_real
     if renumbers:
         positions = (is_real.long().cumsum(dim=1) - 1).clamp(min=0)
     else:
         positions = segment.positions.to(device).gather(1, source)
-    origins = segment.columns.to(device).gather(1, source).masked_fill(is_new | ~is_real, -1)
+    origins = segment.columns.to(device).gather(1, source).masked_fill(joins | ~is_real, -1)
     return packed, _Segment(layer, is_real, is_visual, positions, origins)
 
 

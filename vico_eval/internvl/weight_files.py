@@ -37,6 +37,9 @@ def find_weights(folder: Path, *, allow_pickle: bool = False) -> dict[str, Path]
     """
     pickled = ""
     files = _files(folder, INDEX, SINGLE)
+    if others := [file.name for file in files if is_pickled(file)]:
+        # transformers would go by the flag alone, and read other files than those that were looked at.
+        raise CheckpointError(f"{folder / INDEX} names files that are no safetensors: {named(others)}. Mend the index.")
     if not files and allow_pickle:
         files = _files(folder, PICKLED_INDEX, PICKLED_SINGLE)
         pickled = f" Of pickled weights: {PICKLED_SINGLE}, or {PICKLED_INDEX} and its shards."

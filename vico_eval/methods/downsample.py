@@ -33,9 +33,10 @@ class DownsampleConfig:
 
     def __post_init__(self) -> None:
         if self.ratio_from is not None:
-            if self.tile_keep_ratio is not None:
+            measured = visual_token_share(self.ratio_from)
+            if self.tile_keep_ratio not in (None, measured):
                 raise ConfigError("downsample got tile_keep_ratio and ratio_from; give one: ratio_from measures it.")
-            object.__setattr__(self, "tile_keep_ratio", visual_token_share(self.ratio_from))
+            object.__setattr__(self, "tile_keep_ratio", measured)
         if not 0 < self.keep_ratio <= 1:
             raise ConfigError(
                 f"downsample got tile_keep_ratio={self.tile_keep_ratio}; expected the share of an image's tiles that "

@@ -24,10 +24,11 @@ class TargetRatio:
 
     def __post_init__(self) -> None:
         if self.ratio_from is not None:
-            if self.target_ratio is not None:
+            measured = visual_token_share(self.ratio_from)
+            # A run's record has both, so that it says which number the folder stood for.
+            if self.target_ratio not in (None, measured):
                 raise ConfigError("got target_ratio and ratio_from; give one: ratio_from measures the target.")
-            # Filled in, so that a run's record says which number the folder stood for.
-            object.__setattr__(self, "target_ratio", visual_token_share(self.ratio_from))
+            object.__setattr__(self, "target_ratio", measured)
         if self.target_ratio is not None and not 0 < self.target_ratio <= 1:
             raise ConfigError(f"got target_ratio={self.target_ratio}; expected a share of visual tokens in (0, 1].")
 
@@ -36,15 +37,19 @@ def visual_token_share(folder: str) -> float:
     """Visual tokens averaged over decoder layers, as a share of the uncompressed ones; the mean over benchmarks.
 
     Raises:
-        ConfigError: the folder holds no run, or one without a visual token.
+        ConfigError: the folder holds no run, or one that saved no visual token.
     """
     shares = []
     for accounts in _accounts_by_task(folder).values():
         uncompressed = sum(account["visual_tokens_uncompressed"] for account in accounts)
         if uncompressed:
             shares.append(sum(fmean(account["visual_tokens_per_layer"]) for account in accounts) / uncompressed)
-    if not shares:
-        raise ConfigError(f"the run in ratio_from={folder} has no visual token; expected a run on pictures.")
+    # Fewer tiles don't count: the account of a run knows those that it had.
+    if not shares or fmean(shares) >= 1:
+        raise ConfigError(
+            f"the run in ratio_from={folder} saved none of its tiles' visual tokens; expected one of ViCO or of "
+            "another method that saves in the connector or in the decoder."
+        )
     return fmean(shares)
 
 
@@ -52,13 +57,15 @@ def compressed_tile_ratios(folder: str) -> dict[str, float]:
     """Compressed tiles / tiles of each benchmark of an earlier run that has tiles.
 
     Raises:
-        ConfigError: the folder holds no run.
+        ConfigError: the folder holds no run, or one that compressed no tile.
     """
     ratios = {}
     for task, accounts in _accounts_by_task(folder).items():
         tiles = sum(account["tiles"] for account in accounts)
         if tiles:
             ratios[task] = sum(account["compressed_tiles"] for account in accounts) / tiles
+    if not any(ratios.values()):
+        raise ConfigError(f"the run in ratio_from={folder} compressed no tile; expected a run of ViCO.")
     return ratios
 
 
@@ -71,9 +78,10 @@ def _accounts_by_task(folder: str) -> dict[str, list[Mapping[str, Any]]]:
     accounts = {}
     for file in files:
         for line in file.read_text(encoding="utf-8").splitlines():
-            if not line.endswith("}"):
+            try:
+                entry = json.loads(line)
+            except json.JSONDecodeError:
                 continue  # empty, or cut off when the run was killed and written again since
-            entry = json.loads(line)
             accounts[entry["task"], entry["split"], entry["doc_id"]] = entry["account"]
     by_task: dict[str, list[Mapping[str, Any]]] = {}
     for (task, _, _), account in accounts.items():

@@ -97,12 +97,13 @@ class Expanded(NamedTuple):
         start = torch.where(begins, place, 0).cummax(dim=1).values
         return torch.where(self.branch == 0, place, place - start + shared)
 
-    def mask(self) -> Tensor:
-        """[docs, 1, L, L], bool: a token sees what is before it, other questions excepted."""
+    def mask(self, dtype: torch.dtype) -> Tensor:
+        """[docs, 1, L, L], 0 or the lowest number, to be added: a token sees what precedes it but other questions."""
         asked, seen = self.branch[:, :, None], self.branch[:, None, :]
         length = self.branch.shape[1]
         is_before = torch.ones(length, length, dtype=torch.bool).tril()
-        return (is_before & ((seen == 0) | (seen == asked)))[:, None]
+        is_seen = is_before & ((seen == 0) | (seen == asked))
+        return torch.zeros(is_seen.shape, dtype=dtype).masked_fill(~is_seen, torch.finfo(dtype).min)[:, None]
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ def answer_logits(model: VicoInternVL, batch: Batch, visual_tokens: Tensor, coun
     expanded = batch.expand(counts)
     embeddings = model.embed(expanded.input_ids, visual_tokens)
     # Right-padded and causal: no token sees the padding, so without branches attention takes its fast path.
-    mask, positions = (expanded.mask(), expanded.positions()) if expanded.has_branches else (None, None)
+    mask, positions = (expanded.mask(embeddings.dtype), expanded.positions()) if expanded.has_branches else (None, None)
     hidden = model.language_model.model(
         inputs_embeds=embeddings, attention_mask=mask, position_ids=positions, use_cache=False
     ).last_hidden_state
