@@ -23,7 +23,8 @@ from tqdm import tqdm
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from vico_eval.bench.flops import prefill_flops
-from vico_eval.internvl.decoder import CompressingDecoder, Prompt, PromptCache
+from vico_eval.internvl.decoder import CompressingDecoder
+from vico_eval.internvl.segments import Prompt, PromptCache
 from vico_eval.methods import registry
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "measured" / "prefill"

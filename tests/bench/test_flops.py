@@ -8,7 +8,8 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from vico_eval.bench.flops import attention_width, layer_weights, prefill_flops
 from vico_eval.errors import ConfigError
-from vico_eval.internvl.decoder import CompressingDecoder, Prompt, PromptCache
+from vico_eval.internvl.decoder import CompressingDecoder
+from vico_eval.internvl.segments import Prompt, PromptCache
 from vico_eval.methods import registry
 
 SIZES = {

@@ -8,7 +8,8 @@ from transformers import AutoModelForCausalLM
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from vico_eval.errors import CheckpointError
-from vico_eval.internvl.decoder import CompressingDecoder, Prompt, PromptCache
+from vico_eval.internvl.decoder import CompressingDecoder
+from vico_eval.internvl.segments import Prompt, PromptCache
 from vico_eval.internvl.token_selection import NextTokens
 
 LAYERS, HEADS, VOCABULARY = 5, 4, 64

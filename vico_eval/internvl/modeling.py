@@ -18,10 +18,11 @@ from transformers.models.internvl import InternVLVisionModel
 
 from vico_eval.internvl.config import VicoInternVLConfig
 from vico_eval.internvl.connectors import HighConnector, LowConnector
-from vico_eval.internvl.decoder import CompressingDecoder, Prompt, PromptCache
+from vico_eval.internvl.decoder import CompressingDecoder
 from vico_eval.internvl.lvtc import LVTCProjectors
 from vico_eval.internvl.pvtc import PvtcConnector
 from vico_eval.internvl.router import Router
+from vico_eval.internvl.segments import Prompt, PromptCache
 from vico_eval.internvl.token_selection import TokenSelector
 from vico_eval.internvl.weight_names import DEAD_ROUTER_WEIGHTS, conversions
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from vico_eval.errors import ConfigError
 from vico_eval.internvl.tiling import tile_grid, tile_image
-from vico_eval.methods.earlier_run import visual_token_share
+from vico_eval.methods.earlier_run import take_measured_share
 from vico_eval.methods.parts import TilingPart, TilingSettings
 from vico_eval.methods.registry import register
 
@@ -33,10 +33,7 @@ class DownsampleConfig:
 
     def __post_init__(self) -> None:
         if self.ratio_from is not None:
-            measured = visual_token_share(self.ratio_from)
-            if self.tile_keep_ratio not in (None, measured):
-                raise ConfigError("downsample got tile_keep_ratio and ratio_from; give one: ratio_from measures it.")
-            object.__setattr__(self, "tile_keep_ratio", measured)
+            take_measured_share(self, "tile_keep_ratio", self.ratio_from)
         if not 0 < self.keep_ratio <= 1:
             raise ConfigError(
                 f"downsample got tile_keep_ratio={self.tile_keep_ratio}; expected the share of an image's tiles that "

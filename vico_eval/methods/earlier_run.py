@@ -24,13 +24,23 @@ class TargetRatio:
 
     def __post_init__(self) -> None:
         if self.ratio_from is not None:
-            measured = visual_token_share(self.ratio_from)
-            # A run's record has both, so that it says which number the folder stood for.
-            if self.target_ratio not in (None, measured):
-                raise ConfigError("got target_ratio and ratio_from; give one: ratio_from measures the target.")
-            object.__setattr__(self, "target_ratio", measured)
+            take_measured_share(self, "target_ratio", self.ratio_from)
         if self.target_ratio is not None and not 0 < self.target_ratio <= 1:
             raise ConfigError(f"got target_ratio={self.target_ratio}; expected a share of visual tokens in (0, 1].")
+
+
+def take_measured_share(config: object, field: str, folder: str) -> None:
+    """Fill a field of a frozen configuration with the share of visual tokens that an earlier run measured.
+
+    A run's record then has both and says which number the folder stood for.
+
+    Raises:
+        ConfigError: the field was given with another number; or as `visual_token_share`.
+    """
+    measured = visual_token_share(folder)
+    if getattr(config, field) not in (None, measured):
+        raise ConfigError(f"got {field} and ratio_from; give one: ratio_from measures it.")
+    object.__setattr__(config, field, measured)
 
 
 def visual_token_share(folder: str) -> float:

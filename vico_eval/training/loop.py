@@ -105,9 +105,8 @@ def fit(
     began = time.monotonic()
     totals: dict[str, float] = {}
     unlogged = 0
-    end = min(schedule.steps, schedule.stop_after or schedule.steps)
-    # Longer on the right: parts are made for the whole schedule.
-    for step, own in zip(range(start, end), parts(start), strict=False):
+    end = schedule.steps
+    for step, own in zip(range(start, end), parts(start), strict=True):
         for group in groups:
             group.module.requires_grad_(step >= group.from_step)
         for optimizer in optimizers:

@@ -59,10 +59,6 @@ class Schedule(Closed):
     """Linear warm-up, then a cosine from `learning_rate` down to `final_share` of it."""
 
     steps: int = Field(ge=1)
-    """Length of the schedule."""
-
-    stop_after: int | None = Field(default=None, ge=1)
-    """Steps after which the stage ends although its schedule is longer; None for all of them."""
 
     learning_rate: float = Field(gt=0)
     warmup_steps: int = Field(default=30, ge=0)
