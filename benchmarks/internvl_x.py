@@ -6,15 +6,9 @@ tokens say. Token counts are the account of an answer of each row's model to one
 
 from __future__ import annotations
 
-import json
-import platform
-import shlex
-import sys
 import time
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from statistics import fmean
 from typing import Annotated, Any
@@ -23,13 +17,13 @@ import numpy as np
 import torch
 import typer
 from PIL import Image
-from prefill import SIZES, processor
 from torch import nn
 from tqdm import tqdm
 from transformers import Qwen3Config
 from transformers.models.internvl import InternVLVisionConfig
 
 from vico_eval.bench.flops import prefill_flops
+from vico_eval.bench.records import DTYPES, SIZES, check_choice, conditions, in_turns, made_by, write_record
 from vico_eval.engine.engine import Engine
 from vico_eval.engine.preprocess import Preprocessor, PreprocessSettings
 from vico_eval.engine.requests import GenerationSettings, ImageInput, Message, Request, Text
@@ -190,13 +184,7 @@ def measure(bench: Bench, rounds: int) -> dict[str, Any]:
 
     for title in runs:  # once without the clock: kernels are chosen and memory is taken in first runs
         timed(title)
-    base_s: list[list[float]] = []
-    row_s: dict[str, list[float]] = {title: [] for title in others}
-    for _ in range(rounds):
-        base_s.append([timed(BASE)])
-        for title in others:
-            row_s[title].append(timed(title))
-            base_s[-1].append(timed(BASE))
+    base_s, row_s = in_turns(partial(timed, BASE), {title: partial(timed, title) for title in others}, rounds)
     bar.close()
     relative = {BASE: np.ones(rounds)}
     for number, title in enumerate(others):
@@ -255,11 +243,9 @@ def table(records: dict[str, dict[str, Any]]) -> str:
     lines += ["", "| record | picture | max tiles | where | rounds | threads | versions | date | command |"]
     lines.append("|:--|:--|--:|:--|--:|--:|:--|:--|:--|")
     for name, record in records.items():
-        versions = ", ".join(f"{package} {number}" for package, number in record["versions"].items())
         lines.append(
             f"| [{name}]({name}.json) | {record['picture']} | {record['max_tiles']} | {record['processor']}, "
-            f"{record['dtype']} | {record['rounds']} | {record['threads']} | {versions} | {record['date']} "
-            f"| `{record['command']}` |"
+            f"{record['dtype']} | {made_by(record)} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -290,26 +276,16 @@ def run(
       python benchmarks/internvl_x.py --size small
       python benchmarks/internvl_x.py --size 0.6b --device cuda --dtype bfloat16
     """
-    for option, value, known in (
-        ("--size", size, VISION_WIDTHS),
-        ("--dtype", dtype, ("float32", "bfloat16", "float16")),
-    ):
-        if value not in known:
-            raise typer.BadParameter(f"{value!r} is none of {', '.join(known)}.", param_hint=option)
+    check_choice("--size", size, VISION_WIDTHS)
+    check_choice("--dtype", dtype, DTYPES)
     sides = picture.split("x")
     if len(sides) != 2 or not all(side.isdigit() and int(side) > 0 for side in sides):
         raise typer.BadParameter(f"{picture!r} is no size such as 800x600.", param_hint="--picture")
     if threads is not None:
         torch.set_num_threads(threads)
     bench = Bench(size, (int(sides[0]), int(sides[1])), max_tiles, device, dtype)
-    versions = {package: version(package) for package in ("vico-eval", "torch", "transformers")}
     record = {
-        "version": 1,
-        "command": shlex.join(["python", "benchmarks/internvl_x.py", *sys.argv[1:]]),
-        "date": datetime.now(timezone.utc).date().isoformat(),
-        "versions": versions | {"python": platform.python_version()},
-        "processor": processor(device),
-        "threads": torch.get_num_threads(),
+        **conditions("benchmarks/internvl_x.py", device),
         "size": size,
         "shape": SIZES[size],
         "vision_width": VISION_WIDTHS[size],
@@ -319,11 +295,7 @@ def run(
         "rounds": rounds,
         "rows": measure(bench, rounds),
     }
-    out.mkdir(parents=True, exist_ok=True)
-    file = out / f"{name or f'{size}-{device}-{dtype}'}.json"
-    file.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    records = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(out.glob("*.json"))}
-    (out / "README.md").write_text(table(records), encoding="utf-8")
+    file = write_record(record, out, name or f"{size}-{device}-{dtype}", table)
     for title, row in record["rows"].items():
         typer.echo(
             f"{title:<12} {row['mean_visual_tokens']:>6.0f} tokens  time {_ratio(row['time_to_base'])}  "

@@ -6,13 +6,8 @@ method's time is compared with the mean of its two neighbours, so that a slower 
 
 from __future__ import annotations
 
-import json
-import platform
-import shlex
-import sys
 import time
-from datetime import datetime, timezone
-from importlib.metadata import version
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,42 +18,12 @@ from tqdm import tqdm
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from vico_eval.bench.flops import prefill_flops
+from vico_eval.bench.records import DTYPES, SIZES, check_choice, conditions, in_turns, made_by, write_record
 from vico_eval.internvl.decoder import CompressingDecoder
 from vico_eval.internvl.segments import Prompt, PromptCache
 from vico_eval.methods import registry
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "measured" / "prefill"
-
-SIZES = {
-    "small": {
-        "hidden_size": 256,
-        "intermediate_size": 768,
-        "num_hidden_layers": 8,
-        "num_attention_heads": 8,
-        "num_key_value_heads": 4,
-        "head_dim": 32,
-        "vocab_size": 1024,
-    },
-    "0.6b": {
-        "hidden_size": 1024,
-        "intermediate_size": 3072,
-        "num_hidden_layers": 28,
-        "num_attention_heads": 16,
-        "num_key_value_heads": 8,
-        "head_dim": 128,
-        "vocab_size": 151936,
-    },
-    "8b": {
-        "hidden_size": 4096,
-        "intermediate_size": 12288,
-        "num_hidden_layers": 36,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 8,
-        "head_dim": 128,
-        "vocab_size": 151936,
-    },
-}
-"""Qwen3's 0.6B and 8B, and one for a quick look."""
 
 SYSTEMS: dict[str, tuple[str, dict[str, Any]]] = {
     "keep everything": ("fastv", {"keep_ratio": 1.0}),
@@ -122,13 +87,11 @@ def measure(bench: Bench, rounds: int) -> dict[str, Any]:
     # Once without the clock: kernels are chosen and memory is taken in first runs.
     run("plain", bench.plain)
     visual = {title: run(title, decoder)[1].visual_tokens_per_layer(0) for title, decoder in decoders.items()}
-    plain_s: list[list[float]] = []
-    method_s: dict[str, list[float]] = {title: [] for title in decoders}
-    for _ in range(rounds):
-        plain_s.append([run("plain", bench.plain)[0]])
-        for title, decoder in decoders.items():
-            method_s[title].append(run(title, decoder)[0])
-            plain_s[-1].append(run("plain", bench.plain)[0])
+    plain_s, method_s = in_turns(
+        lambda: run("plain", bench.plain)[0],
+        {title: partial(lambda *pair: run(*pair)[0], title, decoder) for title, decoder in decoders.items()},
+        rounds,
+    )
     bar.close()
     systems = {}
     for number, (title, seconds) in enumerate(method_s.items()):
@@ -182,22 +145,8 @@ def table(records: dict[str, dict[str, Any]]) -> str:
             )
     lines += ["", "| record | rounds | threads | versions | date | command |", "|:--|--:|--:|:--|:--|:--|"]
     for name, record in records.items():
-        versions = ", ".join(f"{package} {number}" for package, number in record["versions"].items())
-        lines.append(
-            f"| [{name}]({name}.json) | {record['rounds']} | {record['threads']} | {versions} | {record['date']} "
-            f"| `{record['command']}` |"
-        )
+        lines.append(f"| [{name}]({name}.json) | {made_by(record)} |")
     return "\n".join(lines) + "\n"
-
-
-def processor(device: str) -> str:
-    """The model's name of what computes."""
-    if device.startswith("cuda"):
-        return torch.cuda.get_device_name(device)
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def run(
@@ -222,20 +171,13 @@ def run(
       python benchmarks/prefill.py --size small
       python benchmarks/prefill.py --size 8b --device cuda --dtype bfloat16
     """
-    for option, value, known in (("--size", size, SIZES), ("--dtype", dtype, ("float32", "bfloat16", "float16"))):
-        if value not in known:
-            raise typer.BadParameter(f"{value!r} is none of {', '.join(known)}.", param_hint=option)
+    check_choice("--size", size, SIZES)
+    check_choice("--dtype", dtype, DTYPES)
     if threads is not None:
         torch.set_num_threads(threads)
     bench = Bench(size, visual_tokens, text_tokens, device, dtype, attention)
-    versions = {package: version(package) for package in ("vico-eval", "torch", "transformers")}
     record = {
-        "version": 1,
-        "command": shlex.join(["python", "benchmarks/prefill.py", *sys.argv[1:]]),
-        "date": datetime.now(timezone.utc).date().isoformat(),
-        "versions": versions | {"python": platform.python_version()},
-        "processor": processor(device),
-        "threads": torch.get_num_threads(),
+        **conditions("benchmarks/prefill.py", device),
         "size": size,
         "shape": SIZES[size],
         "visual_tokens": visual_tokens,
@@ -245,11 +187,7 @@ def run(
         "rounds": rounds,
         **measure(bench, rounds),
     }
-    out.mkdir(parents=True, exist_ok=True)
-    file = out / f"{name or f'{size}-{device}-{dtype}'}.json"
-    file.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    records = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(out.glob("*.json"))}
-    (out / "README.md").write_text(table(records), encoding="utf-8")
+    file = write_record(record, out, name or f"{size}-{device}-{dtype}", table)
     for title, system in record["systems"].items():
         typer.echo(f"{title:<28} {system['speedup']:.3f}  bound {system['bound']:.3f}  {system['share_of_bound']:.1%}")
     typer.echo(f"Wrote {file.name} and README.md in {file.parent}.", err=True)

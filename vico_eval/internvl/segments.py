@@ -92,6 +92,11 @@ class PromptCache(DynamicCache):
 def first_segment(
     hidden: Tensor, prompt: Prompt, attention_mask: Tensor | None, position_ids: Tensor | None
 ) -> Segment:
+    """The tokens of the first layers.
+
+    Raises:
+        RuntimeError: a batch that isn't padded left, or less than the whole prompts.
+    """
     batch, length = hidden.shape[:2]
     requests, prompt_length = prompt.is_visual.shape
     if length < prompt_length or batch % requests:
@@ -165,6 +170,7 @@ def change_tokens(
 
 
 def check_next_tokens(state: LayerState, asked: NextTokens) -> None:
+    """Raises RuntimeError if a part dropped or reordered text, or made more or fewer tokens than it has places for."""
     is_new = asked.source < 0
     kept = asked.source[~is_new]
     stays = torch.zeros_like(state.is_visual)

@@ -1,0 +1,127 @@
+"""What the benchmark scripts share: shapes, measuring in turns, and records with a table beside them."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shlex
+import sys
+from collections.abc import Callable, Collection, Mapping
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import typer
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+SIZES = {
+    "small": {
+        "hidden_size": 256,
+        "intermediate_size": 768,
+        "num_hidden_layers": 8,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "head_dim": 32,
+        "vocab_size": 1024,
+    },
+    "0.6b": {
+        "hidden_size": 1024,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "vocab_size": 151936,
+    },
+    "8b": {
+        "hidden_size": 4096,
+        "intermediate_size": 12288,
+        "num_hidden_layers": 36,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "vocab_size": 151936,
+    },
+}
+"""Qwen3's 0.6B and 8B, and one for a quick look."""
+
+
+def check_choice(option: str, value: str, known: Collection[str]) -> None:
+    """Raises typer's BadParameter if an option's value is none of the known ones."""
+    if value not in known:
+        raise typer.BadParameter(f"{value!r} is none of {', '.join(known)}.", param_hint=option)
+
+
+def in_turns(
+    baseline: Callable[[], float], others: Mapping[str, Callable[[], float]], rounds: int
+) -> tuple[list[list[float]], dict[str, list[float]]]:
+    """Seconds of several things, each between two runs of the baseline.
+
+    Args:
+        baseline: runs once and returns its seconds.
+        others: by title, the same.
+        rounds: how often everything is run.
+
+    Returns:
+        The baseline's, [rounds][others + 1]: entry i stands before the i-th of the others and entry i + 1 behind it.
+        And the others' by title, [rounds] each.
+    """
+    before_and_behind: list[list[float]] = []
+    seconds: dict[str, list[float]] = {title: [] for title in others}
+    for _ in range(rounds):
+        before_and_behind.append([baseline()])
+        for title, measure in others.items():
+            seconds[title].append(measure())
+            before_and_behind[-1].append(baseline())
+    return before_and_behind, seconds
+
+
+def conditions(script: str, device: str) -> dict[str, Any]:
+    """What a record says of every run: command, date, versions and what computed."""
+    versions = {package: version(package) for package in ("vico-eval", "torch", "transformers")}
+    return {
+        "version": 1,
+        "command": shlex.join(["python", script, *sys.argv[1:]]),
+        "date": datetime.now(timezone.utc).date().isoformat(),
+        "versions": versions | {"python": platform.python_version()},
+        "processor": processor(device),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def processor(device: str) -> str:
+    """The model's name of what computes."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def made_by(record: Mapping[str, Any]) -> str:
+    """Table cells of a record: rounds, threads, versions, date, command."""
+    versions = ", ".join(f"{package} {number}" for package, number in record["versions"].items())
+    return f"{record['rounds']} | {record['threads']} | {versions} | {record['date']} | `{record['command']}`"
+
+
+def write_record(
+    record: Mapping[str, Any], out: Path, name: str, table: Callable[[dict[str, dict[str, Any]]], str]
+) -> Path:
+    """Write a record, and a README that shows it with those that are there already; returns the record's file.
+
+    Args:
+        record: what was measured.
+        out: folder.
+        name: of the record.
+        table: makes the README of all records by name.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    file = out / f"{name}.json"
+    file.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    records = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(out.glob("*.json"))}
+    (out / "README.md").write_text(table(records), encoding="utf-8")
+    return file
