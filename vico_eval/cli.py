@@ -25,6 +25,8 @@ app = typer.Typer(
 
 train_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Train the small models.")
 app.add_typer(train_app, name="train")
+vlmeval_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Evaluate with VLMEvalKit.")
+app.add_typer(vlmeval_app, name="vlmeval")
 
 
 def _version(wanted: bool) -> None:
@@ -166,6 +168,49 @@ def train_internvl_x(
     from vico_eval.commands.train import train_internvl_x as train
 
     train(recipe, out, variant or (), resume=resume)
+
+
+@vlmeval_app.command("run")
+def vlmeval_run(
+    data: Annotated[str, typer.Option(help="VLMEvalKit's names of data sets, separated by commas.")],
+    pretrained: Annotated[str, typer.Option(help="Checkpoint: a folder, a hub id or a built-in one.")],
+    method: Annotated[str, typer.Option(help="A method, or several joined by +; vico-eval methods lists them.")],
+    model_args: Annotated[
+        str, typer.Option(help="Further arguments of model and method: name=value, separated by commas.")
+    ] = "",
+    gen_kwargs: Annotated[
+        str, typer.Option(help="How answers are generated: name=value, separated by commas. Default: greedy.")
+    ] = "",
+    work_dir: Annotated[Path | None, typer.Option(help="Folder of the run. Default: runs/vlmevalkit/<method>.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="First documents of each data set of images. Default: all of them.")
+    ] = None,
+    judge: Annotated[
+        str, typer.Option(help="A model of VLMEvalKit's that reads answers; exact_matching asks none.")
+    ] = "exact_matching",
+) -> None:
+    """Run VLMEvalKit's data sets on one of our methods.
+
+    VLMEvalKit asks and scores, in an environment of its own (pip install 'vico-eval[vlmeval]'). Repeating a stopped
+    command goes on where it was.
+
+    \b
+    Examples:
+      vico-eval vlmeval run --data MMStar,POPE --pretrained OpenGVLab/InternVL3_5-8B-Flash --method vico
+      vico-eval vlmeval run --data OCRBench --pretrained vico-tiny-base --method fastv --model-args layer=3 --limit 20
+    """
+    from vico_eval.commands.vlmeval import run_vlmeval
+
+    run_vlmeval(
+        data=_names(data),
+        pretrained=pretrained,
+        method=method,
+        model_args=model_args,
+        gen_kwargs=gen_kwargs,
+        work_dir=work_dir or Path("runs") / "vlmevalkit" / method,
+        limit=limit,
+        judge=judge,
+    )
 
 
 @app.command()

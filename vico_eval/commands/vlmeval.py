@@ -1,0 +1,177 @@
+"""`vico-eval vlmeval run`: VLMEvalKit's own evaluation of our models.
+
+VLMEvalKit knows models by the entries of a public dictionary and has no hook for those of other packages; so this
+command puts ours in and calls VLMEvalKit's command line.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vico_eval.commands.output import check_writable, message_console
+from vico_eval.errors import ConfigError, OutputError
+from vico_eval.report.vlmevalkit import HARNESS, check_evaluated, read_vlmevalkit_run
+
+if TYPE_CHECKING:
+    from vico_eval.adapters.vlmeval_models import CompressedInternVL
+    from vico_eval.engine.requests import GenerationSettings
+
+MAX_NEW_TOKENS = 4096
+"""VLMEvalKit's own for InternVL."""
+
+NOT_OURS = {
+    "batch_size": "VLMEvalKit asks one document at a time",
+    "label_images": "VLMEvalKit writes the labels of pictures",
+    "num_frames": "VLMEvalKit takes the frames of videos; name a data set such as Video-MME_64frame",
+}
+"""Model arguments that can't have an effect, and why."""
+
+
+def run_vlmeval(
+    *,
+    data: Sequence[str],
+    pretrained: str,
+    method: str,
+    model_args: str,
+    gen_kwargs: str,
+    work_dir: Path,
+    limit: int | None,
+    judge: str,
+) -> None:
+    """Evaluate a method on data sets, one after the other.
+
+    A repeated command goes on where it was stopped. The first document that can't be answered ends it.
+
+    Args:
+        data: names that VLMEvalKit's `--data` takes.
+        pretrained: a folder, a hub id or a built-in checkpoint.
+        method: name of a method, or several joined by `+`.
+        model_args: further arguments of engine and method, `k=v,...`.
+        gen_kwargs: fields of `GenerationSettings`, `k=v,...`.
+        work_dir: the run's folder; VLMEvalKit's files go to `<work_dir>/<method>`.
+        limit: first documents of each data set; VLMEvalKit has no limit for videos.
+        judge: VLMEvalKit's name of a model that reads answers, or `exact_matching` for none.
+
+    Raises:
+        ConfigError: VLMEvalKit is not installed, or an argument that can't be.
+        OutputError: `work_dir` holds another run.
+        UserError: a data set without a score, or a document that can't be answered; named.
+    """
+    if find_spec("vlmeval") is None:
+        raise ConfigError(
+            "VLMEvalKit is not installed here. It asks for other versions than lmms-eval does, so give it an "
+            "environment of its own: python -m venv .venv-vlmeval && .venv-vlmeval/bin/pip install 'vico-eval[vlmeval]'"
+        )
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError(
+            "several processes were started; expected one. Spread a model over GPUs with --model-args device_map=auto."
+        )
+    if not data:
+        raise ConfigError("no data set was given; expected names such as --data MMStar,POPE.")
+    arguments = parse_arguments(model_args, "--model-args")
+    for name in NOT_OURS.keys() & arguments.keys():
+        raise ConfigError(f"--model-args {name}= has no effect here: {NOT_OURS[name]}.")
+    check_writable(work_dir)
+    _set_environment(thinking=bool(arguments.get("thinking", False)))
+
+    from vlmeval.run import main as vlmeval_main
+
+    from vico_eval.engine.requests import GenerationSettings
+
+    generation = GenerationSettings.from_gen_kwargs(
+        parse_arguments(gen_kwargs, "--gen-kwargs"), max_new_tokens=MAX_NEW_TOKENS
+    )
+    given = {"pretrained": pretrained, "method": method, "label_images": False, **arguments}
+    model, name = _open_model(given, generation, work_dir, {"limit": limit, "judge": judge})
+    for task in data:
+        model.start(task)
+        command = ["--model", name, "--data", task, "--work-dir", str(work_dir), "--judge", judge, "--reuse"]
+        with _command_line(["vlmeval", *command, *(() if limit is None else ("--limit", str(limit)))]):
+            vlmeval_main()
+        if model.failure is not None:
+            raise model.failure
+        check_evaluated(work_dir / name, task)
+    read_vlmevalkit_run(work_dir)
+    message_console().print(f"Scores, record and answers: {work_dir}", markup=False, highlight=False, soft_wrap=True)
+
+
+def parse_arguments(text: str, option: str) -> dict[str, str | int | float | bool]:
+    """`k=v,...` as values, as lmms-eval reads its own: true and false, whole numbers, numbers, and words.
+
+    Raises:
+        ConfigError: a part without `=`, or a name that is given twice.
+    """
+    arguments: dict[str, str | int | float | bool] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, equals, value = part.partition("=")
+        if not equals or not name or name in arguments:
+            raise ConfigError(f"{option} got {part!r}; expected name=value, each name once, separated by commas.")
+        arguments[name] = _value(value)
+    return arguments
+
+
+def _value(text: str) -> str | int | float | bool:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _set_environment(*, thinking: bool) -> None:
+    """VLMEvalKit's settings that only environment variables can give, so that the run's record tells all of them."""
+    os.environ["PRED_FORMAT"] = "tsv"  # a cell of a spreadsheet ends after 32,767 characters
+    os.environ["EVAL_FORMAT"] = "csv"
+    os.environ["USE_COT"] = "1" if thinking else "0"
+    # MMEVAL_ROOT would replace --work-dir; with SKIP_ERR an error's text would be scored as an answer.
+    for name in ("SPLIT_THINK", "MMEVAL_ROOT", "SKIP_ERR"):
+        os.environ.pop(name, None)
+    if thinking:
+        os.environ["SPLIT_THINK"] = "True"
+
+
+def _open_model(
+    arguments: Mapping[str, Any], generation: GenerationSettings, work_dir: Path, conditions: Mapping[str, Any]
+) -> tuple[CompressedInternVL, str]:
+    """The model and its name in VLMEvalKit, which is the method's."""
+    from vlmeval.config import supported_VLM
+
+    from vico_eval.adapters.run_folder import RunFolder, other_conditions, run_record, title_of
+    from vico_eval.adapters.vlmeval_models import CompressedInternVL
+    from vico_eval.engine.loading import open_engine
+
+    opened = open_engine(arguments, show_progress=False)
+    name = opened.method.name
+    record = run_record(opened, title=title_of(name), harness=HARNESS, num_processes=1)
+    record["settings"] |= {"label_images": True, "generation": asdict(generation), **conditions}
+    if different := other_conditions(work_dir, record):
+        raise OutputError(
+            f"{work_dir} holds a run of another {', '.join(different)}, whose answers VLMEvalKit would take for this "
+            "one's. Pass another --work-dir."
+        )
+    run = RunFolder(work_dir, record, resume=True)
+    run.write_record()
+    model = CompressedInternVL(opened.engine, opened.settings, run, generation)
+    supported_VLM[name] = lambda: model
+    return model, name
+
+
+@contextmanager
+def _command_line(arguments: list[str]) -> Iterator[None]:
+    """VLMEvalKit reads its arguments from there only."""
+    before = sys.argv
+    sys.argv = arguments
+    try:
+        yield
+    finally:
+        sys.argv = before
