@@ -57,7 +57,7 @@ def answer_of(sample):
 
 
 def side_file(folder):
-    lines = [json.loads(line) for file in folder.glob("accounts.rank*.jsonl") for line in file.read_text().splitlines()]
+    lines = [line for file in folder.glob("answers.rank*.jsonl") for line in read_lines(file)]
     return {(line["task"], line["doc_id"]): line["account"] for line in lines}
 
 
@@ -114,10 +114,10 @@ def test_the_response_cache_answers_a_second_run_and_accounts_are_not_lost(untra
 
 def test_a_run_under_other_conditions_starts_its_accounts_anew(untrained, evaluate, tmp_path):
     evaluate("vico_internvl", f"pretrained={untrained}/vico,record_dir={tmp_path},{ARGUMENTS}")
-    lines = (tmp_path / "accounts.rank0.jsonl").read_text().splitlines()
-    (tmp_path / "accounts.rank1.jsonl").write_text("left by a second process\n")
+    lines = (tmp_path / "answers.rank0.jsonl").read_text().splitlines()
+    (tmp_path / "answers.rank1.jsonl").write_text("left by a second process\n")
     evaluate("vanilla_internvl", f"pretrained={untrained}/vico,record_dir={tmp_path},device=cpu")
-    assert len((tmp_path / "accounts.rank0.jsonl").read_text().splitlines()) == len(lines)
+    assert len((tmp_path / "answers.rank0.jsonl").read_text().splitlines()) == len(lines)
     assert {account["compressed_tiles"] for account in side_file(tmp_path).values()} == {0}  # of rank 0, the only file
 
 
@@ -239,7 +239,7 @@ def test_two_processes_give_the_answers_of_one(untrained, evaluate, tmp_path):
     assert dict(zip(found, scores[0], strict=True)) == {
         key: pytest.approx(value, abs=1e-5) for key, value in zip(expected, scores[1], strict=True)
     }
-    assert len(list((tmp_path / "two").glob("accounts.rank*.jsonl"))) == 2
+    assert len(list((tmp_path / "two").glob("answers.rank*.jsonl"))) == 2
     assert json.loads((tmp_path / "two" / "record.json").read_text())["num_processes"] == 2
 
 
@@ -247,7 +247,7 @@ def read_lines(file: Path):
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
-def instance(document_path, gen_kwargs):
+def instance(document_path, gen_kwargs, doc_id=0):
     from lmms_eval.api.instance import Instance
 
     def messages(document):
@@ -256,9 +256,9 @@ def instance(document_path, gen_kwargs):
 
     return Instance(
         request_type="generate_until",
-        arguments=("", messages, gen_kwargs, 0, "broken", "test"),
+        arguments=("", messages, gen_kwargs, doc_id, "broken", "test"),
         idx=0,
-        metadata={"task": "broken", "doc_id": 0, "repeats": 1},
+        metadata={"task": "broken", "doc_id": doc_id, "repeats": 1},
     )
 
 
@@ -282,6 +282,67 @@ def test_an_unreadable_document_stops_the_run_by_name(untrained, tmp_path):
     with pytest.raises(SystemExit) as ended:
         model.generate_until([instance(missing, {"max_new_tokens": 4, "until": ["\n\n"]})])
     assert ended.value.code == 1
+
+
+def test_with_keep_going_a_failure_is_noted_and_the_others_are_answered(untrained, tmp_path):
+    Image.new("RGB", (56, 56)).save(tmp_path / "a.png")
+    run = tmp_path / "run"
+    model = make_model(untrained, run, tmp_path / "a.png", keep_going=True, batch_size=2)
+    pictures = ["a.png", "missing.png", "a.png"]
+    model.task_dict = {"broken": {"test": [{"path": str(tmp_path / name)} for name in pictures]}}
+    asked = [instance(tmp_path / "a.png", {"max_new_tokens": 4}, doc_id) for doc_id in range(3)]
+    results = model.generate_until(asked)
+    assert [result.text == "" for result in results] == [False, True, False]
+    assert results[1].token_counts is None
+    (failure,) = read_lines_that_are_not_blank(run / "failures.rank0.jsonl")
+    assert (failure["task"], failure["split"], failure["doc_id"]) == ("broken", "test", 1)
+    assert "missing.png does not exist" in failure["reason"]
+
+
+def test_when_one_document_after_another_fails_the_run_stops(untrained, tmp_path):
+    model = make_model(untrained, tmp_path / "run", tmp_path / "missing.png", keep_going=True)
+    model.task_dict["broken"]["test"] *= 30
+    with pytest.raises(DocumentError, match=r"20 documents in a row could not be answered; the last: .*broken/test/19"):
+        model.generate_until([instance(None, {"max_new_tokens": 4}, doc_id) for doc_id in range(30)])
+
+
+def test_a_continued_run_takes_over_the_answers_of_the_stopped_one(untrained, tmp_path):
+    Image.new("RGB", (56, 56)).save(tmp_path / "a.png")
+    run, file = tmp_path / "run", tmp_path / "run" / "answers.rank0.jsonl"
+    asked = [instance(tmp_path / "a.png", {"max_new_tokens": 4}, doc_id) for doc_id in range(3)]
+
+    def answer(**arguments):
+        model = make_model(untrained, run, tmp_path / "a.png", **arguments)
+        model.task_dict["broken"]["test"] *= 3
+        model._run.write_record()
+        return [(result.text, result.token_counts.to_dict()) for result in model.generate_until(asked)]
+
+    first = answer()
+    lines = read_lines_that_are_not_blank(file)
+    assert [line["doc_id"] for line in lines] == [0, 1, 2]
+    # Killed while it wrote its second answer; the first one is marked, to be known again.
+    file.write_text(json.dumps(lines[0] | {"text": "from the stopped run"}) + "\n" + json.dumps(lines[1])[:-9])
+    second = answer(resume=True)
+    assert second == [("from the stopped run", first[0][1]), *first[1:]]
+    assert answer(resume=True) == second
+    assert len(read_lines_that_are_not_blank(file)) == 3
+    # Other conditions, or nothing said of resuming: everything is asked again.
+    assert answer() == first
+    file.write_text(json.dumps(lines[0] | {"text": "from the stopped run"}) + "\n")
+    asked = [instance(tmp_path / "a.png", {"max_new_tokens": 3}, doc_id) for doc_id in range(3)]
+    assert answer(resume=True)[0][0] != "from the stopped run"
+    file.write_text(json.dumps(lines[0] | {"text": "from the stopped run"}) + "\n")
+    assert answer(resume=True, max_tiles=3)[0][0] != "from the stopped run"
+
+
+def read_lines_that_are_not_blank(file):
+    lines = []
+    for line in filter(None, file.read_text().split("\n")):
+        try:
+            lines.append(json.loads(line))
+        except json.JSONDecodeError:
+            assert file.name.startswith("answers")  # cut off where the run was killed
+    return lines
 
 
 def test_generation_arguments_are_honoured_and_left_as_they_were(untrained, tmp_path):

@@ -173,7 +173,7 @@ def test_sampling_repeats_itself_and_beams_run(make_engine, requests):
 def test_deferred_requests_are_made_when_their_turn_comes(make_engine):
     # lmms-eval hands over whole benchmarks at once; their open pictures would take tens of GB.
     engine = make_engine("vanilla")
-    made, made_at_answer = [], []
+    made, made_at_answer, answers = [], [], []
 
     def deferred(number):
         def load():
@@ -182,7 +182,9 @@ def test_deferred_requests_are_made_when_their_turn_comes(make_engine):
 
         return DeferredRequest(f"mixed/test/{number}", SHORT, load)
 
-    answers = engine.answer([deferred(number) for number in range(20)], lambda _: made_at_answer.append(len(made)))
+    for _, answer in engine.outcomes([deferred(number) for number in range(20)]):
+        made_at_answer.append(len(made))
+        answers.append(answer)
     assert [answer.key for answer in answers] == [f"mixed/test/{number}" for number in range(20)]
     assert sorted(made) == list(range(20))
     assert made_at_answer[0] <= 5
@@ -211,21 +213,57 @@ def test_decoding_is_cached_whatever_the_checkpoint_says(make_engine, requests):
     assert lengths == [account.visual_tokens + account.text_tokens] + [1] * (account.generated_tokens - 1)
 
 
-def test_a_failing_batch_is_run_again_one_by_one(make_engine, requests, same_answers):
+def test_a_failing_batch_is_halved_until_it_fits(make_engine, requests, same_answers):
     engine = make_engine("vanilla", batch_size=5)
     expected = engine.answer(requests)
     sizes = []
 
-    def refuse_batches(module, args, kwargs):
-        sizes.append(len(kwargs["inputs_embeds"]) if kwargs.get("inputs_embeds") is not None else 1)
-        if sizes[-1] > 1:
-            raise RuntimeError("out of memory")
+    def no_room(module, args, kwargs):
+        if kwargs.get("inputs_embeds") is not None and kwargs["inputs_embeds"].shape[1] > 1:
+            sizes.append(len(kwargs["inputs_embeds"]))
+            if sizes[-1] > 2:
+                raise torch.OutOfMemoryError("no room for so many")
 
-    handle = engine.model.language_model.model.register_forward_pre_hook(refuse_batches, with_kwargs=True)
+    handle = engine.model.language_model.model.register_forward_pre_hook(no_room, with_kwargs=True)
     assert same_answers(engine.answer(requests), expected)
     handle.remove()
-    assert sizes[0] == 5
-    assert set(sizes[1:]) == {1}
+    assert sizes == [5, 2, 3, 1, 2]
+
+
+def test_documents_that_fail_leave_the_others_their_answers(make_engine, requests, tmp_path, same_answers):
+    engine = make_engine("vanilla", batch_size=4)
+    broken = request(9, ImageInput(tmp_path / "missing.png"))
+    engine.model.config.text_config.max_position_embeddings = 200  # number 2 has 246 tokens
+    outcomes = dict(engine.outcomes([requests[0], broken, requests[1], requests[2], requests[3]]))
+    assert isinstance(outcomes[1], DocumentError)
+    assert "missing.png does not exist" in str(outcomes[1])
+    assert isinstance(outcomes[3], DocumentError)
+    assert "mixed/test/2 failed twice" in str(outcomes[3])
+    assert same_answers([outcomes[0], outcomes[2], outcomes[4]], engine.answer([requests[0], requests[1], requests[3]]))
+
+
+def test_what_is_known_is_not_answered_again_and_the_rest_is_as_if_nothing_were(make_engine):
+    # Sampled answers depend on their batch, so these show whether batches stay the same.
+    engine = make_engine("vanilla", batch_size=2)
+    sampled = GenerationSettings(max_new_tokens=6, do_sample=True, temperature=2.0)
+    made = []
+
+    def deferred(number):
+        def load():
+            made.append(number)
+            return request(number, ImageInput(picture(1 + number % 3, 1, seed=number)), settings=sampled)
+
+        return DeferredRequest(f"mixed/test/{number}", sampled, load)
+
+    asked = [deferred(number) for number in range(20)]
+    whole = dict(engine.outcomes(asked))
+    made.clear()
+    known = set(range(9)) | {12}
+    rest = dict(engine.outcomes(asked, known))
+    assert set(rest) == set(range(20)) - known
+    assert rest == {number: whole[number] for number in rest}
+    assert set(made) == set(range(8, 20))  # a window of eight is known whole and not even read
+    assert dict(engine.outcomes(asked, range(20))) == {}
 
 
 def test_a_document_that_fails_twice_is_named(make_engine, requests):

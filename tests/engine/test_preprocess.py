@@ -277,19 +277,30 @@ def test_no_more_is_prepared_than_may_wait():
     assert len(started) <= 4
 
 
-def test_a_failure_names_the_document_and_stops_the_threads():
+def test_a_failure_names_the_document_and_the_others_are_prepared():
     def prepare(request):
         if request.key == "task/test/1":
             raise MediaError("no such image")
+        return request.key
+
+    requests = [Request(f"task/test/{number}", ask("Hi").messages) for number in range(5)]
+    prepared = list(prepare_ahead(prepare, requests, workers=2))
+    assert isinstance(prepared[1], DocumentError)
+    assert str(prepared[1]) == "document task/test/1 can't be prepared: no such image"
+    assert [entry for number, entry in enumerate(prepared) if number != 1] == [
+        f"task/test/{number}" for number in (0, 2, 3, 4)
+    ]
+
+
+def test_whoever_stops_early_leaves_no_thread_behind():
+    def prepare(request):
         time.sleep(0.01)
         return request.key
 
     requests = [Request(f"task/test/{number}", ask("Hi").messages) for number in range(50)]
     prepared = prepare_ahead(prepare, requests, workers=2)
     assert next(prepared) == "task/test/0"
-    with pytest.raises(DocumentError, match=r"task/test/1 .*no such image") as caught:
-        next(prepared)
-    assert isinstance(caught.value.__cause__, MediaError)
+    prepared.close()
     assert not any(thread.name.startswith("prepare") for thread in threading.enumerate())
 
 

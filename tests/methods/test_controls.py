@@ -69,7 +69,7 @@ def write_run(folder, **tasks):
         for task, documents in tasks.items()
         for number, layers in enumerate(documents)
     ]
-    (folder / "accounts.rank0.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (folder / "answers.rank0.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_a_ratio_from_an_earlier_run_is_the_mean_over_benchmarks_of_its_tokens_i
         registry.build(name, {"ratio_from": str(tmp_path), field: 0.3})
     again = registry.build(name, {key: value for key, value in method.arguments().items() if value is not None})
     assert again.arguments() == method.arguments()
-    with pytest.raises(ConfigError, match=r"holds no accounts.rank\*.jsonl"):
+    with pytest.raises(ConfigError, match=r"holds no answers.rank\*.jsonl"):
         registry.build(name, {"ratio_from": str(tmp_path / "nowhere")})
 
 
@@ -108,7 +108,7 @@ def test_a_run_that_saved_no_token_sets_no_ratio(name, tmp_path):
 
 def test_a_line_that_was_cut_off_is_passed_over(tmp_path):
     write_run(tmp_path, docvqa=[(20, 10)])
-    file = tmp_path / "accounts.rank0.jsonl"
+    file = tmp_path / "answers.rank0.jsonl"
     file.write_text(file.read_text() + file.read_text().strip()[:-1])  # ends with a brace, and is no JSON
     assert registry.build("fastv", {"ratio_from": str(tmp_path)}).decoder.config.target_ratio == pytest.approx(0.75)
 

@@ -67,7 +67,7 @@ def write_run(folder, task, accounts):
         {"task": task, "split": "test", "doc_id": number, "account": {"tiles": tiles, "compressed_tiles": compressed}}
         for number, (tiles, compressed) in enumerate(accounts)
     ]
-    (folder / "accounts.rank0.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (folder / "answers.rank0.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
 def test_random_reads_vicos_ratio_benchmark_by_benchmark(tmp_path):
@@ -79,7 +79,7 @@ def test_random_reads_vicos_ratio_benchmark_by_benchmark(tmp_path):
 
 def test_random_says_when_there_is_no_run(tmp_path):
     method = registry.build("random", {"ratio_from": str(tmp_path / "nowhere")})
-    with pytest.raises(ConfigError, match=r"holds no accounts.rank\*.jsonl; expected the record_dir of a finished run"):
+    with pytest.raises(ConfigError, match=r"holds no answers.rank\*.jsonl; expected the record_dir of a finished run"):
         method.connector.check(RELEASED, "vico-tiny")
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from vico_eval.errors import OutputError, ReportError, UserError
 from vico_eval.report import write_report
+from vico_eval.report.writers import DASH
 
 from .conftest import TINY_TASKS, account, sample, write_run
 
@@ -32,6 +33,25 @@ def runs(tiny_run):
         ("ViCO (All Compress)", tiny_run("all_compress", 1, 4)),
         (None, tiny_run("vanilla", 4, 0, title="Vanilla")),
     ]
+
+
+def test_a_cell_with_documents_that_failed_says_so_and_has_no_score(runs, tmp_path):
+    folder = runs[0][1]
+    (samples,) = folder.rglob("*_samples_tiny_doc.jsonl")
+    lines = [json.loads(line) for line in samples.read_text().splitlines()]
+    lines[2] |= {"filtered_resps": "", "token_counts": [None], "exact_match": 0.0}
+    samples.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    failure = {"task": "tiny_doc", "split": "test", "doc_id": 2, "reason": "<b>no such image</b>"}
+    (folder / "failures.rank0.jsonl").write_text(json.dumps(failure) + "\n")
+    report = write_report(runs, table="tiny", out=tmp_path / "out")
+    line = next(line for line in report.markdown.read_text().splitlines() if line.startswith("| ViCO |"))
+    assert line.split("|")[2:5] == [" **75.0** ", " failed ", " **75.0** "]
+    assert line.split("|")[-4] == f" {DASH} "  # no average over the others
+    assert r"\<b\>no such image" in report.markdown.read_text()
+    assert "failed" in report.latex.read_text()
+    (note,) = [note for note in report.table.notes if "could not be answered" in note]
+    assert note.startswith("ViCO, Doc: 1 of 4 documents could not be answered (<b>no such image</b>)")
+    assert value(report, "ViCO (All Compress)", "Avg.", "relative_retention") == 25.0
 
 
 def test_a_report_from_run_folders(runs, tmp_path):

@@ -197,11 +197,28 @@ def test_results_and_record_must_be_of_the_same_run(tmp_path, started, counts):
         assert "The later run failed or was another model's" in read_error(folder)
 
 
+def answer_line(doc_id, compressed):
+    line = {"task": "tiny_read", "split": "test", "doc_id": doc_id, "repeat": 0, "generation": "greedy", "text": "7"}
+    return line | {"account": account(7, compressed)}
+
+
+def test_documents_that_the_run_went_on_without_are_known_to_have_failed(tmp_path):
+    blank = sample(1, 0.0, counts=[None]) | {"filtered_resps": ""}
+    folder = write_run(tmp_path, {"tiny_read": [sample(0, 1.0), blank]})
+    assert "document 1 without an answer" in read_error(folder)
+    failures = [
+        {"task": "tiny_read", "split": "test", "doc_id": doc_id, "reason": reason}
+        for doc_id, reason in ((0, "answered later"), (1, "no such image"), (1, "no such picture"))
+    ]
+    (folder / "failures.rank0.jsonl").write_text("".join(json.dumps(line) + "\n" for line in failures))
+    documents = read_run(folder).tasks["tiny_read"].documents
+    assert [document.failure for document in documents] == [None, "no such picture"]
+
+
 def test_accounts_come_from_the_samples_else_from_the_side_files(tmp_path):
     lines = [sample(0, 1.0), sample(1, 1.0, counts=[None]), sample(2, 1.0, counts=None)]
     folder = write_run(tmp_path, {"tiny_read": lines})
-    side = {"task": "tiny_read", "split": "test", "doc_id": 1, "account": account(7, 3)}
-    (folder / "accounts.rank1.jsonl").write_text(json.dumps(side) + "\n")
+    (folder / "answers.rank1.jsonl").write_text(json.dumps(answer_line(1, 3)) + "\n")
     documents = read_run(folder).tasks["tiny_read"].documents
     tiles = [document.account and document.account[0].tiles for document in documents]
     assert tiles == [4, 7, None]
@@ -213,19 +230,16 @@ def test_what_the_adapter_writes_is_what_the_report_reads(tmp_path):
 
     folder = write_run(tmp_path, {"tiny_read": [sample(0, 1.0, counts=[None])]})
     written = TokenAccount(**account(7, 3) | {"visual_tokens_per_layer": (76, 40), "p_compress": (0.25,) * 7})
-    RunFolder(folder, RECORD).add("tiny_read/test/0", written)
+    RunFolder(folder, RECORD).add(("tiny_read/test/0", 0, "greedy"), "7", written)
     (read,) = read_run(folder).tasks["tiny_read"].documents[0].account
     assert read.model_dump() == written.to_dict() | {"visual_tokens_per_layer": (76, 40), "p_compress": (0.25,) * 7}
 
 
 def test_a_continued_side_file_holds_its_last_lines_and_may_have_a_cut_one(tmp_path):
     folder = write_run(tmp_path, {"tiny_read": [sample(doc_id, 1.0, counts=[None]) for doc_id in range(3)]})
-    sides = [
-        json.dumps({"task": "tiny_read", "split": "test", "doc_id": doc_id, "account": account(7, compressed)})
-        for doc_id, compressed in ((0, 1), (1, 1), (0, 2))
-    ]
+    sides = [json.dumps(answer_line(doc_id, compressed)) for doc_id, compressed in ((0, 1), (1, 1), (0, 2))]
     sides.insert(2, sides[1].replace('"doc_id": 1', '"doc_id": 2')[:60])  # the stopped run's last line
-    (folder / "accounts.rank0.jsonl").write_text("\n".join(sides))
+    (folder / "answers.rank0.jsonl").write_text("\n".join(sides))
     documents = read_run(folder).tasks["tiny_read"].documents
     assert [document.account and document.account[0].compressed_tiles for document in documents] == [2, 1, None]
 
@@ -233,8 +247,7 @@ def test_a_continued_side_file_holds_its_last_lines_and_may_have_a_cut_one(tmp_p
 def test_two_different_accounts_of_a_document_are_refused(tmp_path):
     folder = write_run(tmp_path, {"tiny_read": [sample(0, 1.0, counts=[None])]})
     for rank, compressed in enumerate((1, 2)):
-        side = {"task": "tiny_read", "split": "test", "doc_id": 0, "account": account(7, compressed)}
-        (folder / f"accounts.rank{rank}.jsonl").write_text(json.dumps(side) + "\n")
+        (folder / f"answers.rank{rank}.jsonl").write_text(json.dumps(answer_line(0, compressed)) + "\n")
     assert "document 0 of tiny_read other token counts" in read_error(folder)
 
 

@@ -22,7 +22,7 @@ from lmms_eval.protocol import ChatMessages
 from loguru import logger
 
 from vico_eval.adapters.internvl_x import check_names_every_part, method_of
-from vico_eval.adapters.run_folder import RunFolder, run_record
+from vico_eval.adapters.run_folder import RunFolder, answer_keys, run_record
 from vico_eval.engine.account import TokenAccount
 from vico_eval.engine.engine import Answer
 from vico_eval.engine.loading import open_engine
@@ -36,10 +36,13 @@ from vico_eval.engine.requests import (
     VideoInput,
 )
 from vico_eval.engine.tile_limits import tile_limit, total_tile_limit
-from vico_eval.errors import ConfigError, UserError
+from vico_eval.errors import ConfigError, DocumentError, UserError
 from vico_eval.internvl.checkpoint import find_checkpoint
 from vico_eval.methods.registry import method_names
 from vico_eval.paths import models_dir
+
+FAILURES_IN_A_ROW = 20
+"""So many documents one after another fail for a reason that is not theirs."""
 
 
 class AccountedTokens(TokenCounts):  # type: ignore[misc]
@@ -59,8 +62,13 @@ class AccountedTokens(TokenCounts):  # type: ignore[misc]
 class CompressedInternVL(lmms):  # type: ignore[misc]
     """`--model compressed_internvl --model_args pretrained=...,method=...`.
 
-    Arguments are the fields of `vico_eval.engine.loading.EngineSettings`, those of the method, and `record_dir`. One
-    that nobody knows is an error; lmms-eval itself would swallow it.
+    Arguments are the fields of `vico_eval.engine.loading.EngineSettings`, those of the method, and
+
+    - `record_dir`: the run's folder, of record, answers and accounts;
+    - `resume=true`: answers that a stopped run of the same arguments left there are taken over;
+    - `keep_going=true`: a document that can't be answered is noted there, and the others are still answered.
+
+    One that nobody knows is an error; lmms-eval itself would swallow it.
     """
 
     is_simple = False
@@ -74,9 +82,14 @@ class CompressedInternVL(lmms):  # type: ignore[misc]
         max_batch_size: int | None = None,
         device: str | None = None,
         record_dir: str | None = None,
+        resume: bool = False,
+        keep_going: bool = False,
         **arguments: Any,
     ) -> None:
         super().__init__()
+        for name, value in (("resume", resume), ("keep_going", keep_going)):
+            if not isinstance(value, bool):
+                raise ConfigError(f"{name} is {value!r}; expected true or false.")
         if max_batch_size is not None:
             raise ConfigError("max_batch_size only belongs to --batch_size auto, which is not supported; drop it.")
         if not str(batch_size).isdigit():
@@ -109,10 +122,11 @@ class CompressedInternVL(lmms):  # type: ignore[misc]
         record = run_record(
             opened, title=_title(opened.method.name), harness="lmms-eval", num_processes=self._world_size
         )
-        self._run = RunFolder(self._run_path(record_dir, opened.method.name), record, self._rank)
+        self._keep_going = keep_going
+        self._run = RunFolder(self._run_path(record_dir, opened.method.name), record, self._rank, resume=resume)
         self.accelerator.wait_for_everyone()
         self._run.write_record()
-        logger.info(f"record and token accounts of this run: {self._run.folder}")
+        logger.info(f"record and answers of this run: {self._run.folder}")
 
     @property
     def device(self) -> torch.device:
@@ -120,25 +134,52 @@ class CompressedInternVL(lmms):  # type: ignore[misc]
         return self._engine.model.decoder_device
 
     def generate_until(self, requests: list[Instance]) -> list[GenerationResult]:
-        """Answers in the order of `requests`, each with its account.
+        """Answers in the order of `requests`, each with its account. Those that the run's folder has are not repeated.
 
         Raises:
-            UserError: a document that can't be answered, named.
+            UserError: a document that can't be answered, named; with keep_going, `FAILURES_IN_A_ROW` of them.
             SystemExit: the same where there are several processes. lmms-eval would catch the error and end this process
                 with 0, and the others would wait for it for hours; one that ends with 1 has its launcher stop them.
         """
-
-        def keep(answer: Answer) -> None:
-            self._run.add(answer.key, answer.account)
-
         try:
-            answers = self._engine.answer([self._request(instance) for instance in requests], on_answer=keep)
+            return self._generate([self._request(instance) for instance in requests])
         except UserError as error:
             if self._world_size == 1:
                 raise
             logger.error(f"{error} All processes of this run are stopped.")
             sys.exit(1)
-        return [GenerationResult(answer.text, AccountedTokens(answer.account)) for answer in answers]
+
+    def _generate(self, requests: list[DeferredRequest]) -> list[GenerationResult]:
+        keys = answer_keys(requests)
+        results: dict[int, GenerationResult] = {}
+        for number, key in enumerate(keys):
+            if (stored := self._run.answers.get(key)) is not None:
+                results[number] = GenerationResult(stored.text, AccountedTokens(stored.account))
+        if results:
+            logger.info(f"{len(results)} of {len(requests)} answers are those of the run that is continued")
+        in_a_row, failed = 0, 0
+        for number, outcome in self._engine.outcomes(requests, known=results):
+            if isinstance(outcome, Answer):
+                self._run.add(keys[number], outcome.text, outcome.account)
+                results[number] = GenerationResult(outcome.text, AccountedTokens(outcome.account))
+                in_a_row = 0
+                continue
+            if not self._keep_going:
+                raise outcome
+            self._run.add_failure(keys[number], str(outcome))
+            logger.error(str(outcome))
+            in_a_row, failed = in_a_row + 1, failed + 1
+            if in_a_row == FAILURES_IN_A_ROW:
+                raise DocumentError(f"{in_a_row} documents in a row could not be answered; the last: {outcome}")
+            # lmms-eval needs something to score; the report looks at the failures and drops the score.
+            results[number] = GenerationResult("", None)
+        if failed:
+            logger.error(
+                f"{failed} of {len(requests)} documents have no answer. lmms-eval's scores count them as wrong, so "
+                f"don't use these; {self._run.folder}/failures.rank*.jsonl says what happened. The same command with "
+                "resume=true asks only them again."
+            )
+        return [results[number] for number in range(len(requests))]
 
     def generate_until_multi_round(self, requests: list[Instance]) -> list[str]:
         """Not offered: no benchmark of the tables asks in rounds."""

@@ -1,6 +1,7 @@
-"""What a run leaves beside the harness's own output: a record of its conditions, and every document's account.
+"""What a run leaves beside the harness's own output: a record of its conditions, and every document's answer.
 
-lmms-eval drops token counts when its response cache answers, so accounts are kept here too, by task and document.
+Answers are kept as they come, so that a run that was stopped loses none; lmms-eval itself writes them when all are
+there. It also drops token counts when its response cache answers, so accounts are kept here too, by task and document.
 """
 
 from __future__ import annotations
@@ -9,13 +10,19 @@ import json
 import platform
 import re
 import sys
+from collections import Counter
+from collections.abc import Iterable
 from datetime import datetime, timezone
+from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
 
+from pydantic import BaseModel, ConfigDict, ValidationError
+
 from vico_eval.engine.account import TokenAccount
 from vico_eval.engine.loading import Opened
+from vico_eval.engine.requests import DeferredRequest, Request
 from vico_eval.errors import OutputError
 from vico_eval.internvl.checkpoint import Checkpoint
 
@@ -26,37 +33,98 @@ CONDITIONS = ("checkpoint", "donor", "method", "method_args", "settings", "dtype
 """What of a record decides an account."""
 
 
-class RunFolder:
-    """The folder of one run. Every process writes its own file of accounts; the first one writes the record.
+class StoredAnswer(BaseModel):
+    """One line of `answers.rank*.jsonl`: what was said to a document, and what it cost."""
 
-    A folder whose record has the same conditions is continued: where the response cache answers, nothing is counted
-    again. The last line of a document holds.
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    task: str
+    split: str
+    doc_id: int
+    repeat: int
+    """How many times the same document had been asked before; benchmarks may count passes among many answers."""
+
+    generation: str
+    """Fingerprint of the settings that the answer was generated with."""
+
+    text: str
+    account: TokenAccount
+
+
+AnswerKey = tuple[str, int, str]
+"""Key of the request, `task/split/number`; how many times it had been asked before; fingerprint of its generation."""
+
+
+def answer_keys(requests: Iterable[Request | DeferredRequest]) -> list[AnswerKey]:
+    """What the answer of each request is stored under."""
+    asked: Counter[str] = Counter()
+    keys = []
+    for request in requests:
+        generation = sha256(repr(request.generation).encode()).hexdigest()[:16]
+        keys.append((request.key, asked[request.key], generation))
+        asked[request.key] += 1
+    return keys
+
+
+class RunFolder:
+    """The folder of one run. Every process writes its own files of answers and failures; the first one the record.
+
+    A folder whose record has the same conditions is continued: where lmms-eval's response cache answers, nothing is
+    counted again. The last line of a document holds.
     """
 
-    def __init__(self, folder: Path, record: dict[str, Any], rank: int = 0) -> None:
-        """Raises OutputError if the folder can't be made or written."""
+    def __init__(self, folder: Path, record: dict[str, Any], rank: int = 0, *, resume: bool = False) -> None:
+        """
+        Args:
+            resume: whether answers that an earlier run of the same conditions left are taken over.
+
+        Raises:
+            OutputError: the folder can't be made or written.
+        """
         self.folder = folder
+        self.answers: dict[AnswerKey, StoredAnswer] = {}
+        """Those that need not be given again."""
+
         self._record = record
         self._rank = rank
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            mode = "a" if self._continues() else "w"
-            if mode == "w" and rank == 0:
-                self._drop_accounts_of_others()
-            self._file: IO[str] = (folder / f"accounts.rank{rank}.jsonl").open(mode, encoding="utf-8")
-            if self._file.tell():
-                self._file.write("\n")  # a run that was killed may have left half a line
+            continues = self._continues()
+            if not continues and rank == 0:
+                self._drop_files_of_others()
+            if continues and resume:
+                self.answers = self._read_answers()
+            self._answers = self._open("answers", continues)
+            self._failures = self._open("failures", continues)
         except OSError as error:
             raise OutputError(
                 f"the run's folder {folder} can't be written: {error}. Pass another record_dir."
             ) from error
 
-    def _drop_accounts_of_others(self) -> None:
-        """Accounts of an earlier run that had more processes; those of this run's processes are theirs to empty."""
-        for file in self.folder.glob("accounts.rank*.jsonl"):
-            rank = file.name.removeprefix("accounts.rank").removesuffix(".jsonl")
+    def _open(self, kind: str, continues: bool) -> IO[str]:
+        file = (self.folder / f"{kind}.rank{self._rank}.jsonl").open("a" if continues else "w", encoding="utf-8")
+        if file.tell():
+            file.write("\n")  # a run that was killed may have left half a line
+        return file
+
+    def _drop_files_of_others(self) -> None:
+        """What an earlier run that had more processes left; the files of this run's processes are theirs to empty."""
+        for file in self.folder.glob("*.rank*.jsonl"):
+            rank = file.stem.rpartition(".rank")[2]
             if rank.isdigit() and int(rank) >= self._record["num_processes"]:
                 file.unlink()
+
+    def _read_answers(self) -> dict[AnswerKey, StoredAnswer]:
+        """Answers of all processes of the earlier run; a line that is cut off is none."""
+        found = {}
+        for file in sorted(self.folder.glob("answers.rank*.jsonl")):
+            for line in file.read_text(encoding="utf-8").split("\n"):
+                try:
+                    answer = StoredAnswer.model_validate_json(line)
+                except ValidationError:
+                    continue
+                found[f"{answer.task}/{answer.split}/{answer.doc_id}", answer.repeat, answer.generation] = answer
+        return found
 
     def write_record(self) -> None:
         """`record.json`, by the first process only, after every process has looked at the one before."""
@@ -73,12 +141,25 @@ class RunFolder:
             return False
         return all(values.get(name) == self._record[name] for name in CONDITIONS)
 
-    def add(self, key: str, account: TokenAccount) -> None:
-        """One document's account; `key` is `task/split/number`."""
-        task, split, number = key.rsplit("/", 2)
-        line = {"task": task, "split": split, "doc_id": int(number), "account": account.to_dict()}
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
+    def add(self, key: AnswerKey, text: str, account: TokenAccount) -> None:
+        """Keep a document's answer."""
+        name, repeat, generation = key
+        line = _document(name) | {"repeat": repeat, "generation": generation}
+        self._write(self._answers, line | {"text": text, "account": account.to_dict()})
+
+    def add_failure(self, key: AnswerKey, reason: str) -> None:
+        """Note that a document has no answer, and why."""
+        self._write(self._failures, _document(key[0]) | {"reason": reason})
+
+    @staticmethod
+    def _write(file: IO[str], line: dict[str, Any]) -> None:
+        file.write(json.dumps(line) + "\n")
+        file.flush()
+
+
+def _document(key: str) -> dict[str, Any]:
+    task, split, number = key.rsplit("/", 2)
+    return {"task": task, "split": split, "doc_id": int(number)}
 
 
 def run_record(opened: Opened, *, title: str, harness: str, num_processes: int) -> dict[str, Any]:

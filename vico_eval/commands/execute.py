@@ -140,9 +140,9 @@ def execute(
 
 
 def documents_answered(folder: Path) -> int:
-    """Documents of a run that have an account so far: lines of its `accounts.rank*.jsonl`."""
+    """Documents of a run that have an account so far: lines of its `answers.rank*.jsonl`."""
     count = 0
-    for path in folder.glob("accounts.rank*.jsonl"):
+    for path in folder.glob("answers.rank*.jsonl"):
         with path.open("rb") as lines:
             count += sum(1 for _ in lines)
     return count

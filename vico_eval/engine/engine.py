@@ -7,13 +7,14 @@ route each request on its own, generate for a left-padded batch of prompts.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from itertools import islice
 from typing import Any
 
 import torch
+from accelerate.utils.memory import clear_device_cache
 from loguru import logger
 from torch import Tensor
 from tqdm import tqdm
@@ -87,62 +88,96 @@ class Engine:
         self._stop_ids = self._find_stop_ids()
         self._pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self._stop_ids[0]
 
-    def answer(
-        self, requests: Sequence[Request | DeferredRequest], on_answer: Callable[[Answer], None] | None = None
-    ) -> list[Answer]:
+    def answer(self, requests: Sequence[Request | DeferredRequest]) -> list[Answer]:
         """Answers in the order of `requests`.
-
-        Requests with the same generation settings share batches. A batch that fails is run again document by document;
-        a document that fails twice ends the run.
-
-        Args:
-            requests: any number; deferred ones are made, and images opened, shortly before they are needed.
-            on_answer: called with each answer as soon as it is there.
 
         Raises:
             DocumentError: a document that can't be read or answered; names it.
         """
-        answers: list[Answer | None] = [None] * len(requests)
-        progress = tqdm(total=len(requests), unit="doc", desc=self.method.name, disable=not self.show_progress)
+        answers: dict[int, Answer] = {}
+        for number, outcome in self.outcomes(requests):
+            if isinstance(outcome, DocumentError):
+                raise outcome
+            answers[number] = outcome
+        return [answers[number] for number in range(len(requests))]
+
+    def outcomes(
+        self, requests: Sequence[Request | DeferredRequest], known: Collection[int] = ()
+    ) -> Iterator[tuple[int, Answer | DocumentError]]:
+        """The number of each request with its answer, or with the error that it ended in, as soon as it is there.
+
+        Requests with the same generation settings share batches. A batch that fails is halved until its documents stand
+        alone; one that fails alone, twice, is an error of its own and the others go on.
+
+        Args:
+            requests: any number; deferred ones are made, and images opened, shortly before they are needed.
+            known: numbers of requests that have an answer already. Nothing comes for them, and all others are answered
+                in the batches in which they are when nothing is known, so that they get the same answers.
+        """
+        known = frozenset(known)
+        progress = tqdm(
+            total=len(requests),
+            initial=len(known),
+            unit="doc",
+            desc=self.method.name,
+            disable=not self.show_progress,
+        )
         with progress:
             for settings, numbers in _by_generation(requests).items():
-                for batch in self._batches([requests[number] for number in numbers], numbers):
-                    prepared = [entry for _, entry in batch]
-                    for (number, _), answer in zip(batch, self._answer_or_retry(prepared, settings), strict=True):
-                        answers[number] = answer
-                        if on_answer is not None:
-                            on_answer(answer)
-                    progress.update(len(batch))
-        return [answer for answer in answers if answer is not None]
+                for number, outcome in self._group_outcomes(requests, numbers, settings, known):
+                    if number not in known:
+                        progress.update()
+                        yield number, outcome
 
-    def _batches(
-        self, requests: Sequence[Request | DeferredRequest], numbers: Sequence[int]
-    ) -> Iterator[list[tuple[int, Prepared]]]:
-        """Batches of (number of the request, prepared request), of similar lengths where there is a choice."""
+    def _group_outcomes(
+        self,
+        requests: Sequence[Request | DeferredRequest],
+        numbers: Sequence[int],
+        settings: GenerationSettings,
+        known: frozenset[int],
+    ) -> Iterator[tuple[int, Answer | DocumentError]]:
+        """Outcomes of the requests `numbers`, which share their generation settings."""
         # Sorting makes no batch of one better, and a window would only hold tiles in memory.
-        window = self.batch_size * (WINDOW if self.batch_size > 1 else 1)
-        numbered = zip(numbers, prepare_ahead(self.preprocessor, requests, ahead=window + 3), strict=True)
-        while entries := list(islice(numbered, window)):
-            entries.sort(key=lambda entry: (len(entry[1].tiles), len(entry[1].text_ids)))
+        size = self.batch_size * (WINDOW if self.batch_size > 1 else 1)
+        windows = [numbers[start : start + size] for start in range(0, len(numbers), size)]
+        windows = [window for window in windows if not known.issuperset(window)]
+        wanted = [requests[number] for window in windows for number in window]
+        prepared = prepare_ahead(self.preprocessor, wanted, ahead=size + 3)
+        for window in windows:
+            entries = []
+            for number, entry in zip(window, islice(prepared, len(window)), strict=True):
+                if isinstance(entry, DocumentError):
+                    yield number, entry
+                else:
+                    entries.append((number, entry))
+            entries.sort(key=lambda pair: (len(pair[1].tiles), len(pair[1].text_ids)))
             for start in range(0, len(entries), self.batch_size):
-                yield entries[start : start + self.batch_size]
+                batch = entries[start : start + self.batch_size]
+                if not known.issuperset(number for number, _ in batch):
+                    outcomes = self._answer_or_halve([entry for _, entry in batch], settings)
+                    yield from zip((number for number, _ in batch), outcomes, strict=True)
 
-    def _answer_or_retry(self, batch: Sequence[Prepared], settings: GenerationSettings) -> list[Answer]:
+    def _answer_or_halve(
+        self, batch: Sequence[Prepared], settings: GenerationSettings
+    ) -> Sequence[Answer | DocumentError]:
         try:
             return self._answer_batch(batch, settings)
         except FAILURES as error:
-            logger.warning(
-                f"a batch of {len(batch)} failed ({type(error).__name__}: {error}); running its documents one by one"
-            )
-        answers = []
-        for prepared in batch:
-            try:
-                answers += self._answer_batch([prepared], settings)
-            except FAILURES as error:
-                raise DocumentError(
-                    f"document {prepared.key} failed twice, the second time alone: {type(error).__name__}: {error}"
-                ) from error
-        return answers
+            reason = f"{type(error).__name__}: {error}"
+        # The exception held the tensors of the failed batch; from here on they are free.
+        clear_device_cache(garbage_collection=True)
+        if len(batch) > 1:
+            half = len(batch) // 2
+            logger.warning(f"a batch of {len(batch)} failed ({reason}); its halves are run one after the other")
+            return [*self._answer_or_halve(batch[:half], settings), *self._answer_or_halve(batch[half:], settings)]
+        try:
+            return self._answer_batch(batch, settings)
+        except FAILURES as error:
+            return [
+                DocumentError(
+                    f"document {batch[0].key} failed twice, both times alone: {type(error).__name__}: {error}"
+                )
+            ]
 
     @torch.inference_mode()
     def _answer_batch(self, batch: Sequence[Prepared], settings: GenerationSettings) -> list[Answer]:

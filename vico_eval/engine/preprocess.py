@@ -302,8 +302,10 @@ def prepare_ahead(
     *,
     workers: int = 2,
     ahead: int | None = None,
-) -> Iterator[Prepared]:
+) -> Iterator[Prepared | DocumentError]:
     """Prepared requests in their order, with threads reading ahead of whoever consumes them.
+
+    In the place of a request that could not be prepared, whatever the reason, is the error that names it.
 
     Args:
         prepare: a `Preprocessor`.
@@ -311,9 +313,6 @@ def prepare_ahead(
         workers: threads.
         ahead: how many requests may be prepared or waiting at once, so that memory stays bounded; twice the workers
             by default.
-
-    Raises:
-        DocumentError: preparing a request failed, whatever the reason; names its key. Requests after it are dropped.
     """
     limit = 2 * workers if ahead is None else ahead
     pending: deque[tuple[str, Future[Prepared]]] = deque()
@@ -330,9 +329,9 @@ def prepare_ahead(
                 future.cancel()
 
 
-def _result(key: str, future: Future[Prepared]) -> Prepared:
+def _result(key: str, future: Future[Prepared]) -> Prepared | DocumentError:
     if (error := future.exception()) is not None:
-        raise DocumentError(f"Document {key} can't be prepared: {error}") from error
+        return DocumentError(f"document {key} can't be prepared: {error or type(error).__name__}")
     return future.result()
 
 

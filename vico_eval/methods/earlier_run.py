@@ -80,10 +80,10 @@ def compressed_tile_ratios(folder: str) -> dict[str, float]:
 
 
 def _accounts_by_task(folder: str) -> dict[str, list[Mapping[str, Any]]]:
-    files = sorted(Path(folder).glob("accounts.rank*.jsonl"))
+    files = sorted(Path(folder).glob("answers.rank*.jsonl"))
     if not files:
         raise ConfigError(
-            f"ratio_from={folder} holds no accounts.rank*.jsonl; expected the record_dir of a finished run of ViCO."
+            f"ratio_from={folder} holds no answers.rank*.jsonl; expected the record_dir of a finished run of ViCO."
         )
     accounts = {}
     for file in files:

@@ -51,6 +51,9 @@ class Row:
     values: Mapping[str, float]
     """By column, `Avg.` included; NaN prints as a dash."""
 
+    failed: frozenset[str] = frozenset()
+    """Columns without a value because documents could not be answered."""
+
     competes: bool
     """May be the best of a column: it saves tokens. The baseline never competes."""
 
@@ -132,6 +135,7 @@ def build_table(
                 title=title,
                 kind="score",
                 values=values | {AVERAGE: float(retention[title])},
+                failed=frozenset(cells.loc[(cells["row"] == title) & (cells["failed"] > 0), "benchmark"]),
                 competes=title != baseline and not (share > 100 or np.isclose(share, 100)),
             )
         )
@@ -186,7 +190,12 @@ def _notes(cells: pd.DataFrame, order: Sequence[str], columns: Sequence[str]) ->
         own = cells[cells["row"] == title]
         if missing := [column for column in columns if column not in set(own["benchmark"])]:
             notes.append(f"{title}: not run on {', '.join(missing)}, so it has no average.")
-        for cell in own[own["without_account"] > 0].itertuples():
+        for cell in own[own["failed"] > 0].itertuples():
+            notes.append(
+                f"{title}, {cell.benchmark}: {cell.failed} of {cell.documents} documents could not be answered "
+                f"({cell.failure}), so it has no score and the row no average."
+            )
+        for cell in own[own["without_account"] > own["failed"]].itertuples():
             notes.append(
                 f"{title}, {cell.benchmark}: {cell.without_account} of {cell.documents} documents have no token "
                 "account (answered from lmms-eval's response cache?), so the cell has no ratio."

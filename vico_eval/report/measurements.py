@@ -18,10 +18,11 @@ _COUNTS = ("tiles", "compressed_tiles", "visual_tokens", "visual_tokens_uncompre
 class Measurements:
     """What the runs of a table measured, unrounded.
 
-    `cells` has the columns row, run (a number), benchmark, score (0-100), documents (their number), num_available,
-    without_account (their number), source, results, samples, and the summed token counts tiles, compressed_tiles,
-    visual_tokens, visual_tokens_uncompressed, layer_tokens (visual tokens of a layer, mean over layers), which are NaN
-    unless every document has an account.
+    `cells` has the columns row, run (a number), benchmark, score (0-100; NaN where a document failed), documents (their
+    number), num_available, without_account (their number), failed (their number), failure (the first one's reason),
+    source, results, samples, and the summed token counts tiles, compressed_tiles, visual_tokens,
+    visual_tokens_uncompressed, layer_tokens (visual tokens of a layer, mean over layers), which are NaN unless every
+    document has an account.
 
     `documents` has row, run, benchmark, task, doc_id, score (0-100; NaN where the benchmark has none by document).
     """
@@ -66,12 +67,16 @@ def measure(runs: Sequence[tuple[str, Run]], benchmarks: Sequence[Benchmark]) ->
 
 def _cell(benchmark: Benchmark, tasks: Sequence[TaskResult]) -> dict[str, object]:
     documents = [document for task in tasks for document in task.documents]
+    failures = [document.failure for document in documents if document.failure is not None]
     return {
         "benchmark": benchmark.title,
-        "score": benchmark.conversion.score(tasks),
+        # The harness has scored failed documents as blank answers: wrong, or right by chance.
+        "score": float("nan") if failures else benchmark.conversion.score(tasks),
         "documents": len(documents),
         "num_available": sum(task.num_available for task in tasks),
         "without_account": sum(document.account is None for document in documents),
+        "failed": len(failures),
+        "failure": failures[0] if failures else "",
         "source": benchmark.conversion.source,
         "results": tuple(sorted({str(task.results_path) for task in tasks})),
         "samples": tuple(str(task.samples_path) for task in tasks),
@@ -93,7 +98,8 @@ def _counts(documents: Sequence[Document]) -> dict[str, float]:
 
 
 def _document_lines(benchmark: Benchmark, tasks: Sequence[TaskResult]) -> list[dict[str, object]]:
-    scores = benchmark.conversion.document_scores(tasks) or {}
+    failed = any(document.failure is not None for task in tasks for document in task.documents)
+    scores = {} if failed else benchmark.conversion.document_scores(tasks) or {}
     return [
         {
             "benchmark": benchmark.title,

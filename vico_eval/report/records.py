@@ -1,4 +1,4 @@
-"""What a run leaves beside lmms-eval's own files: its record and its token accounts, as closed schemas."""
+"""What a run leaves beside lmms-eval's own files: record, answers with accounts, and failures, as closed schemas."""
 
 import json
 from collections.abc import Iterator
@@ -91,13 +91,25 @@ class TokenAccount(_Closed):
         return sum(layers) / len(layers) if layers else float(self.visual_tokens)
 
 
-class AccountLine(_Closed):
-    """One line of `accounts.rank*.jsonl`."""
-
+class _DocumentLine(_Closed):
     task: str
     split: str
     doc_id: NonNegativeInt
+
+
+class AnswerLine(_DocumentLine):
+    """One line of `answers.rank*.jsonl`."""
+
+    repeat: NonNegativeInt
+    generation: str
+    text: str
     account: TokenAccount
+
+
+class FailureLine(_DocumentLine):
+    """One line of `failures.rank*.jsonl`."""
+
+    reason: str
 
 
 Schema = TypeVar("Schema", bound=BaseModel)
@@ -175,11 +187,11 @@ def read_side_accounts(folder: Path) -> dict[tuple[str, int], TokenAccount]:
         ReportError: a line of another schema, or a document whose counts differ between two processes' files.
     """
     accounts: dict[tuple[str, int], TokenAccount] = {}
-    for path in sorted(folder.glob("accounts.rank*.jsonl")):
+    for path in sorted(folder.glob("answers.rank*.jsonl")):
         own: dict[tuple[str, int], TokenAccount] = {}
         for place, text in _lines(path):
             if (value := _object(text)) is not None:
-                line = validate(AccountLine, value, place)
+                line = validate(AnswerLine, value, place)
                 own[line.task, line.doc_id] = line.account
         for key, account in own.items():
             if _visual_counts(accounts.setdefault(key, account)) != _visual_counts(account):
@@ -188,6 +200,23 @@ def read_side_accounts(folder: Path) -> dict[tuple[str, int], TokenAccount]:
                     f"different runs seem to share {folder}; give each its own --output_path."
                 )
     return accounts
+
+
+def read_failures(folder: Path) -> dict[tuple[str, int], str]:
+    """Why documents have no answer, by task and document: the last reason where one failed more than once.
+
+    A document that was answered later is still among them.
+
+    Raises:
+        ReportError: a line of another schema.
+    """
+    failures = {}
+    for path in sorted(folder.glob("failures.rank*.jsonl")):
+        for place, text in _lines(path):
+            if (value := _object(text)) is not None:
+                line = validate(FailureLine, value, place)
+                failures[line.task, line.doc_id] = line.reason
+    return failures
 
 
 def _visual_counts(account: TokenAccount) -> tuple[object, ...]:

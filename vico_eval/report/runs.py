@@ -1,13 +1,14 @@
 """A finished run, read from the folder that lmms-eval wrote.
 
 lmms-eval ends with exit code 0 when an evaluation failed, and a model may hand it empty answers that score zero. So a
-run counts only if its results file exists and every document of every task has an answer; all else is a ReportError.
+run counts only if its results file exists and every document of every task has an answer, or is named among those that
+the run went on without; all else is a ReportError.
 
 Format: lmms-eval 0.7.3, `<run>/[<model folder>/]<date>_results.json` and `<date>_samples_<task>.jsonl`.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone, tzinfo
 from pathlib import Path
@@ -18,6 +19,7 @@ from vico_eval.errors import ReportError
 from vico_eval.report.records import (
     RunRecord,
     TokenAccount,
+    read_failures,
     read_json,
     read_json_lines,
     read_record,
@@ -53,6 +55,9 @@ class Document:
     account: tuple[TokenAccount, ...] | None
     """One for each of the document's requests; None where a run left none."""
 
+    failure: str | None = None
+    """Why it has no answer, where the run went on without. lmms-eval has scored it as a blank one."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TaskResult:
@@ -86,7 +91,7 @@ class Run:
 
 
 def read_run(folder: Path) -> Run:
-    """The run in `folder`, every document of every task answered.
+    """The run in `folder`, every document of every task answered or known to have failed.
 
     Where a folder holds several results files of the same settings, the newest counts for each task.
 
@@ -98,6 +103,7 @@ def read_run(folder: Path) -> Run:
         raise ReportError(f"{folder} is not a folder. Expected a run: what lmms-eval got as --output_path.")
     record = read_record(folder)
     side_accounts: dict[tuple[str, int], TokenAccount] | None = None
+    failures = read_failures(folder)
     tasks: dict[str, TaskResult] = {}
     problems: list[str] = []
     newest = _newest_by_task(folder)
@@ -105,7 +111,12 @@ def read_run(folder: Path) -> Run:
     for results_path, name, results in newest:
         samples_path = _samples_path(results_path, name)
         lines = _sample_lines(samples_path)
-        problem = _unanswered(name, _expected_documents(results, name, results_path), lines)
+        failed = {
+            doc_id: failures[name, doc_id]
+            for doc_id, (_, line) in lines.items()
+            if (name, doc_id) in failures and not _has_answer(line)
+        }
+        problem = _unanswered(name, _expected_documents(results, name, results_path), lines, failed)
         if problem:
             problems.append(problem)
             continue
@@ -115,7 +126,7 @@ def read_run(folder: Path) -> Run:
         tasks[name] = TaskResult(
             name=name,
             metrics=results["results"].get(name) or {},
-            documents=_read_documents(name, lines, side_accounts or {}),
+            documents=_read_documents(name, lines, side_accounts or {}, failed),
             num_available=int(results["n-samples"][name]["original"]),
             version=str(results["versions"].get(name)),
             settings={key: config.get(key) for key in ("generation_kwargs", "num_fewshot", "metadata")},
@@ -229,7 +240,12 @@ def _sample_lines(path: Path) -> dict[int, tuple[str, dict[str, Any]]]:
     return dict(sorted(lines.items()))
 
 
-def _unanswered(name: str, expected: Iterable[int], lines: Mapping[int, tuple[str, dict[str, Any]]]) -> str | None:
+def _unanswered(
+    name: str,
+    expected: Iterable[int],
+    lines: Mapping[int, tuple[str, dict[str, Any]]],
+    failed: Collection[int],
+) -> str | None:
     """What is wrong with a task's answers, in words; None if nothing is."""
     wanted = set(expected)
     problems = []
@@ -239,7 +255,8 @@ def _unanswered(name: str, expected: Iterable[int], lines: Mapping[int, tuple[st
         problems.append(f"{_documents(missing)} not in the samples file")
     if strange := sorted(set(lines) - wanted):
         problems.append(f"{_documents(strange)} not expected")
-    if blank := [doc_id for doc_id, (_, line) in lines.items() if doc_id in wanted and not _has_answer(line)]:
+    known = wanted - set(failed)
+    if blank := [doc_id for doc_id, (_, line) in lines.items() if doc_id in known and not _has_answer(line)]:
         problems.append(f"{_documents(blank)} without an answer")
     return f"{name} ({len(wanted)} documents expected): {', '.join(problems)}" if problems else None
 
@@ -286,6 +303,7 @@ def _read_documents(
     name: str,
     lines: Mapping[int, tuple[str, dict[str, Any]]],
     side_accounts: Mapping[tuple[str, int], TokenAccount],
+    failed: Mapping[int, str],
 ) -> tuple[Document, ...]:
     documents = []
     for doc_id, (place, line) in lines.items():
@@ -296,5 +314,5 @@ def _read_documents(
         elif (name, doc_id) in side_accounts:
             account = (side_accounts[name, doc_id],)
         fields = {key: value for key, value in line.items() if key not in _LINE_KEYS}
-        documents.append(Document(doc_id=doc_id, fields=fields, account=account))
+        documents.append(Document(doc_id=doc_id, fields=fields, account=account, failure=failed.get(doc_id)))
     return tuple(documents)

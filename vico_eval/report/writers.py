@@ -1,7 +1,8 @@
 """A table as text: tidy CSV at full precision, LaTeX (booktabs), Markdown, and a table for the terminal.
 
 Numbers are rounded here and nowhere before. The best value of a column among the rows that save tokens is bold, ties as
-printed included; ratio rows are italic; what is unknown is a dash.
+printed included; ratio rows are italic; what is unknown is a dash, and a cell with documents that could not be
+answered says `failed`.
 """
 
 import math
@@ -17,6 +18,7 @@ from vico_eval.report.layout import Row, Table
 from vico_eval.report.tables import AVERAGE
 
 DASH = "–"
+FAILED = "failed"
 RATIO_TITLE = "compressed tiles"
 
 _LATEX = {
@@ -190,7 +192,7 @@ def _cells(table: Table, row: Row, *, bold: Callable[[str], str], percent: str, 
             cells.append(_percent(value, digits=1 if column == AVERAGE else 0, percent=percent, dash=dash))
             continue
         if math.isnan(value):
-            cells.append(dash)
+            cells.append(FAILED if column in row.failed else dash)
             continue
         number = _number(table, column, value)
         text = f"{number}{percent}" if column == AVERAGE else number
