@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts
@@ -22,7 +20,7 @@ from lmms_eval.protocol import ChatMessages
 from loguru import logger
 
 from vico_eval.adapters.internvl_x import check_names_every_part, method_of
-from vico_eval.adapters.run_folder import RunFolder, answer_keys, run_record
+from vico_eval.adapters.run_folder import RunFolder, answer_keys, run_record, title_of
 from vico_eval.engine.account import TokenAccount
 from vico_eval.engine.engine import Answer
 from vico_eval.engine.loading import open_engine
@@ -39,7 +37,6 @@ from vico_eval.engine.tile_limits import tile_limit, total_tile_limit
 from vico_eval.errors import ConfigError, DocumentError, UserError
 from vico_eval.internvl.checkpoint import find_checkpoint
 from vico_eval.methods.registry import method_names
-from vico_eval.paths import models_dir
 
 FAILURES_IN_A_ROW = 20
 """So many documents one after another fail for a reason that is not theirs."""
@@ -120,7 +117,7 @@ class CompressedInternVL(lmms):  # type: ignore[misc]
         self._settings = opened.settings
         self._documents = threading.Lock()
         record = run_record(
-            opened, title=_title(opened.method.name), harness="lmms-eval", num_processes=self._world_size
+            opened, title=title_of(opened.method.name), harness="lmms-eval", num_processes=self._world_size
         )
         self._keep_going = keep_going
         self._run = RunFolder(self._run_path(record_dir, opened.method.name), record, self._rank, resume=resume)
@@ -244,15 +241,6 @@ def _part(content: Any) -> Text | ImageInput | VideoInput:
     if content.type == "video":
         return VideoInput(content.url, start_s=content.start_time, end_s=content.end_time)
     raise ConfigError(f"a document holds {content.type}; this model takes text, images and video.")
-
-
-def _title(method: str) -> str:
-    """The row's title on the method's model card; the method's name where it has none."""
-    card = models_dir() / "systems" / f"{method}.yaml"
-    if not card.is_file():
-        return method
-    values: Mapping[str, Any] = yaml.safe_load(card.read_text(encoding="utf-8"))
-    return str(values["title"])
 
 
 def __getattr__(name: str) -> type[CompressedInternVL]:

@@ -11,13 +11,15 @@ import platform
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from datetime import datetime, timezone
 from hashlib import sha256
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Any
 
+import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from vico_eval.engine.account import TokenAccount
@@ -25,11 +27,14 @@ from vico_eval.engine.loading import Opened
 from vico_eval.engine.requests import DeferredRequest, Request
 from vico_eval.errors import OutputError
 from vico_eval.internvl.checkpoint import Checkpoint
+from vico_eval.paths import models_dir
 
-RECORDED_VERSIONS = ("vico-eval", "torch", "transformers", "lmms-eval", "accelerate", "Pillow", "av", "datasets")
+RECORDED_VERSIONS = (
+    *("vico-eval", "torch", "transformers", "lmms-eval", "ms-vlmeval", "accelerate", "Pillow", "av", "datasets"),
+)
+"""Of those that are installed: an environment has one of the two harnesses."""
 
-
-CONDITIONS = ("checkpoint", "donor", "method", "method_args", "settings", "dtype", "attention")
+CONDITIONS = ("checkpoint", "donor", "method", "method_args", "settings", "dtype", "attention", "harness")
 """What of a record decides an account."""
 
 
@@ -40,7 +45,9 @@ class StoredAnswer(BaseModel):
 
     task: str
     split: str
-    doc_id: int
+    doc_id: int | str
+    """A number in lmms-eval; the row's index in VLMEvalKit, which may hold words."""
+
     repeat: int
     """How many times the same document had been asked before; benchmarks may count passes among many answers."""
 
@@ -132,14 +139,7 @@ class RunFolder:
             (self.folder / "record.json").write_text(json.dumps(self._record, indent=2) + "\n", encoding="utf-8")
 
     def _continues(self) -> bool:
-        earlier = self.folder / "record.json"
-        if not earlier.is_file():
-            return False
-        try:
-            values = json.loads(earlier.read_text(encoding="utf-8"))
-        except json.JSONDecodeError:
-            return False
-        return all(values.get(name) == self._record[name] for name in CONDITIONS)
+        return (self.folder / "record.json").is_file() and not other_conditions(self.folder, self._record)
 
     def add(self, key: AnswerKey, text: str, account: TokenAccount) -> None:
         """Keep a document's answer."""
@@ -159,19 +159,30 @@ class RunFolder:
 
 def _document(key: str) -> dict[str, Any]:
     task, split, number = key.rsplit("/", 2)
-    return {"task": task, "split": split, "doc_id": int(number)}
+    return {"task": task, "split": split, "doc_id": int(number) if number.isdecimal() else number}
+
+
+def other_conditions(folder: Path, record: Mapping[str, Any]) -> tuple[str, ...]:
+    """In which conditions the run whose record is in `folder` differs from `record`; none where there is no run."""
+    earlier = folder / "record.json"
+    if not earlier.is_file():
+        return ()
+    try:
+        values = json.loads(earlier.read_text(encoding="utf-8"))
+    except json.JSONDecodeError:
+        return CONDITIONS
+    return tuple(name for name in CONDITIONS if values.get(name) != record[name])
 
 
 def run_record(opened: Opened, *, title: str, harness: str, num_processes: int) -> dict[str, Any]:
     """The conditions of a run: what a number needs beside it to be reported."""
     engine = opened.engine
-    versions = {name.replace("-", "_").lower(): version(name) for name in RECORDED_VERSIONS}
     return {
         "version": 1,
         "system": opened.method.name,
         "title": title,
         "command": _command(),
-        "versions": versions | {"python": platform.python_version()},
+        "versions": _versions(),
         "checkpoint": _identity(opened.checkpoint),
         "donor": _identity(opened.donor) if opened.donor is not None else None,
         "method": opened.method.name,
@@ -194,18 +205,36 @@ def run_record(opened: Opened, *, title: str, harness: str, num_processes: int) 
     }
 
 
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in RECORDED_VERSIONS:
+        with suppress(PackageNotFoundError):
+            found[name.replace("-", "_").lower()] = version(name)
+    return found
+
+
+def title_of(method: str) -> str:
+    """The row's title on the method's model card; the method's name where it has none."""
+    card = models_dir() / "systems" / f"{method}.yaml"
+    if not card.is_file():
+        return method
+    values: Mapping[str, Any] = yaml.safe_load(card.read_text(encoding="utf-8"))
+    return str(values["title"])
+
+
 def _identity(checkpoint: Checkpoint) -> dict[str, str]:
     identity = checkpoint.identity()
     return identity | {"path": _from_here(identity["path"])}
 
 
 def _command() -> list[str]:
-    """What was typed, as `python -m lmms_eval ...`, with paths that mean the same on another machine."""
+    """What was typed, `python -m lmms_eval ...` or ours, with paths that mean the same on another machine."""
     program = Path(sys.argv[0])
     module = program.parent.name if program.name == "__main__.py" else program.name.replace("-", "_")
     # lmms-eval takes hub tokens as arguments, and records are meant to be shown.
     arguments = (re.sub(r"(token=)[^,]+", r"\1***", argument) for argument in sys.argv[1:])
-    return ["python", "-m", module, *map(_from_here, arguments)]
+    start = ["vico-eval"] if module == "vico_eval" else ["python", "-m", module]
+    return [*start, *map(_from_here, arguments)]
 
 
 def _from_here(text: str) -> str:

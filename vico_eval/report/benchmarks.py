@@ -1,16 +1,18 @@
-"""Suites as tables that can be computed: from lmms-eval's numbers to a 0-100 scale."""
+"""Suites as tables that can be computed: from a toolkit's numbers to a 0-100 scale."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from vico_eval import suites
 from vico_eval.errors import ReportError
+from vico_eval.report.records import DocumentKey
 from vico_eval.report.runs import Document, TaskResult
+from vico_eval.report.vlmevalkit import HARNESS, VLMEvalKitMetric
 from vico_eval.suites import load_benchmarks, load_suite, task_names
 
-DocumentScores = Mapping[tuple[str, int], float]
+DocumentScores = Mapping[DocumentKey, float]
 """Score of each document, 0-100, by task and doc_id."""
 
 # lmms-eval means the same floats in another order; a wrong or stale samples file differs by 1 / documents at least.
@@ -149,6 +151,12 @@ class Benchmark:
     tasks: tuple[str, ...]
     conversion: Conversion
     digits: int = 1
+    vlmevalkit: "Benchmark | None" = None
+    """The same column in runs of VLMEvalKit; None where it lacks the benchmark."""
+
+    def of(self, harness: str) -> "Benchmark | None":
+        """The column in runs of a toolkit, by the name in their records."""
+        return self.vlmevalkit if harness == HARNESS else self
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -184,12 +192,16 @@ def as_column(benchmark: suites.Benchmark) -> Benchmark:
     Raises:
         ConfigError: an override file of its tasks is missing or names no task.
     """
-    return Benchmark(
+    column = Benchmark(
         title=benchmark.title,
         tasks=task_names(benchmark),
         conversion=_conversion(benchmark.score),
         digits=benchmark.digits,
     )
+    if (other := benchmark.vlmevalkit) is None:
+        return column
+    conversion = VLMEvalKitMetric(other.metrics, 100 / other.full, other.split)
+    return replace(column, vlmevalkit=replace(column, tasks=(other.dataset,), conversion=conversion))
 
 
 def _conversion(score: suites.Score) -> Conversion:
@@ -216,7 +228,7 @@ def _metric(task: TaskResult, key: str) -> float:
     return float(value)
 
 
-def _document_scores(tasks: Sequence[TaskResult], field: tuple[str, ...], scale: float) -> dict[tuple[str, int], float]:
+def _document_scores(tasks: Sequence[TaskResult], field: tuple[str, ...], scale: float) -> dict[DocumentKey, float]:
     return {
         (task.name, document.doc_id): scale * _document_score(task, document, field)
         for task in tasks

@@ -14,8 +14,9 @@ from vico_eval.report.benchmarks import Benchmark, TableSpec, table_spec
 from vico_eval.report.figures import draw_retention, write_figure
 from vico_eval.report.layout import Table, build_table, find_baseline
 from vico_eval.report.measurements import Measurements, measure
-from vico_eval.report.runs import Run, read_run
+from vico_eval.report.runs import Run
 from vico_eval.report.tidy import tidy_numbers
+from vico_eval.report.vlmevalkit import read_any_run
 from vico_eval.report.writers import to_latex, to_markdown
 
 
@@ -48,7 +49,8 @@ def write_report(
     """Reads finished runs and writes their table into `out`.
 
     Args:
-        runs: each row's title (None: the run record's) and a run's folder, lmms-eval's --output_path. Runs of the same
+        runs: each row's title (None: the run record's) and a run's folder, lmms-eval's --output_path or --work-dir of
+            `vico-eval vlmeval run`. Runs of the same
             title make one row: its mean, with the spread over the runs.
         table: a suite (`vico-table3`) or its table (`vico-3`).
         out: where table3.csv, .tex, .md (the suite's `file_stem`), retention.pdf, .png and provenance.json go; made if
@@ -124,7 +126,7 @@ def _read_runs(runs: Sequence[tuple[str | None, Path]]) -> list[tuple[str, Run]]
     named, problems = [], []
     for title, path in runs:
         try:
-            run = read_run(path)
+            run = read_any_run(path)
         except ReportError as error:
             problems.append(str(error))
         else:

@@ -36,13 +36,15 @@ def measure(runs: Sequence[tuple[str, Run]], benchmarks: Sequence[Benchmark]) ->
     """What `runs`, each with its row's title, measured on `benchmarks`.
 
     Raises:
-        ReportError: a benchmark was run on other documents or at another task version by one run than by another, or
-            no run has any of the benchmarks.
+        ReportError: the runs are of several toolkits, a benchmark was run on other documents or at another task version
+            by one run than by another, or no run has any of the benchmarks.
     """
     cells: list[dict[str, object]] = []
     documents: list[dict[str, object]] = []
     notes = _condition_notes(runs)
-    for benchmark in benchmarks:
+    harness = _harness(runs)
+    columns = [column for benchmark in benchmarks if (column := benchmark.of(harness)) is not None]
+    for benchmark in columns:
         answered = []
         for number, (row, run) in enumerate(runs):
             tasks = [run.tasks[name] for name in benchmark.tasks if name in run.tasks]
@@ -57,7 +59,7 @@ def measure(runs: Sequence[tuple[str, Run]], benchmarks: Sequence[Benchmark]) ->
             documents.extend({"row": row, "run": number} | line for line in _document_lines(benchmark, tasks))
     if not cells:
         found = sorted({name for _, run in runs for name in run.tasks})
-        wanted = [name for benchmark in benchmarks for name in benchmark.tasks]
+        wanted = [name for benchmark in columns for name in benchmark.tasks]
         raise ReportError(
             f"No run has a benchmark of this table. It needs the tasks {', '.join(wanted)}; "
             f"the runs have {', '.join(found) or 'none'}."
@@ -112,9 +114,24 @@ def _document_lines(benchmark: Benchmark, tasks: Sequence[TaskResult]) -> list[d
     ]
 
 
+def _harness(runs: Sequence[tuple[str, Run]]) -> str:
+    """The toolkit of all runs: prompts and scorers differ between toolkits, so their scores are not compared."""
+    found = {run.record.harness: row for row, run in runs}
+    if len(found) > 1:
+        raise ReportError(
+            f"the runs are of {' and '.join(f'{harness} ({row})' for harness, row in found.items())}, which ask and "
+            "score in different ways. Rows of one table need one toolkit; give the others a table of their own."
+        )
+    return next(iter(found))
+
+
 def _condition_notes(runs: Sequence[tuple[str, Run]]) -> list[str]:
     """What differs between runs besides the system: it may be part of a difference in scores."""
-    notes = []
+    notes = [
+        f"{row}: only the first {limit} documents of each data set."
+        for row, run in runs
+        if (limit := run.record.settings.get("limit")) is not None
+    ]
     for row, run in runs[1:]:
         first_row, first = runs[0]
         if different := _different(_conditions(first.record), _conditions(run.record)):
@@ -152,5 +169,5 @@ def _different(first: Mapping[str, Any], second: Mapping[str, Any]) -> str:
     return ", ".join(key for key in first if first[key] != second.get(key))
 
 
-def _span(doc_ids: Sequence[int]) -> str:
+def _span(doc_ids: Sequence[int | str]) -> str:
     return f"{len(doc_ids)}: {doc_ids[0]} to {doc_ids[-1]}"

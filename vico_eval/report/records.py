@@ -18,6 +18,9 @@ from pydantic import (
 
 from vico_eval.errors import ReportError
 
+DocumentKey = tuple[str, int | str]
+"""Task and doc_id: a number in lmms-eval; VLMEvalKit's index of a row, which may hold words."""
+
 
 class _Closed(BaseModel):
     """A key that nobody declared is an error: a misspelt one would otherwise pass as absent."""
@@ -94,7 +97,7 @@ class TokenAccount(_Closed):
 class _DocumentLine(_Closed):
     task: str
     split: str
-    doc_id: NonNegativeInt
+    doc_id: NonNegativeInt | str
 
 
 class AnswerLine(_DocumentLine):
@@ -177,7 +180,7 @@ def read_record(folder: Path) -> RunRecord:
     return validate(RunRecord, read_json(path), str(path))
 
 
-def read_side_accounts(folder: Path) -> dict[tuple[str, int], TokenAccount]:
+def read_side_accounts(folder: Path) -> dict[DocumentKey, TokenAccount]:
     """Accounts by task and document from the run's side files, which survive lmms-eval's response cache.
 
     A continued run appends: in a file, a document's last line holds. A line cut off when a run was stopped is passed
@@ -186,9 +189,9 @@ def read_side_accounts(folder: Path) -> dict[tuple[str, int], TokenAccount]:
     Raises:
         ReportError: a line of another schema, or a document whose counts differ between two processes' files.
     """
-    accounts: dict[tuple[str, int], TokenAccount] = {}
+    accounts: dict[DocumentKey, TokenAccount] = {}
     for path in sorted(folder.glob("answers.rank*.jsonl")):
-        own: dict[tuple[str, int], TokenAccount] = {}
+        own: dict[DocumentKey, TokenAccount] = {}
         for place, text in _lines(path):
             if (value := _object(text)) is not None:
                 line = validate(AnswerLine, value, place)
@@ -202,7 +205,7 @@ def read_side_accounts(folder: Path) -> dict[tuple[str, int], TokenAccount]:
     return accounts
 
 
-def read_failures(folder: Path) -> dict[tuple[str, int], str]:
+def read_failures(folder: Path) -> dict[DocumentKey, str]:
     """Why documents have no answer, by task and document: the last reason where one failed more than once.
 
     A document that was answered later is still among them.

@@ -17,6 +17,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from vico_eval.errors import ReportError
 from vico_eval.report.records import (
+    DocumentKey,
     RunRecord,
     TokenAccount,
     read_failures,
@@ -48,7 +49,7 @@ _CLOCK_STEP = timedelta(seconds=2)
 class Document:
     """One row of a benchmark, as a run answered it."""
 
-    doc_id: int
+    doc_id: int | str
     fields: Mapping[str, Any]
     """The metrics' fields of the samples line: a number, or an object that holds one."""
 
@@ -102,7 +103,7 @@ def read_run(folder: Path) -> Run:
     if not folder.is_dir():
         raise ReportError(f"{folder} is not a folder. Expected a run: what lmms-eval got as --output_path.")
     record = read_record(folder)
-    side_accounts: dict[tuple[str, int], TokenAccount] | None = None
+    side_accounts: dict[DocumentKey, TokenAccount] | None = None
     failures = read_failures(folder)
     tasks: dict[str, TaskResult] = {}
     problems: list[str] = []
@@ -302,7 +303,7 @@ def _raw_accounts(line: Mapping[str, Any]) -> list[object]:
 def _read_documents(
     name: str,
     lines: Mapping[int, tuple[str, dict[str, Any]]],
-    side_accounts: Mapping[tuple[str, int], TokenAccount],
+    side_accounts: Mapping[DocumentKey, TokenAccount],
     failed: Mapping[int, str],
 ) -> tuple[Document, ...]:
     documents = []
