@@ -7,6 +7,7 @@ command puts ours in and calls VLMEvalKit's command line.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -93,7 +94,7 @@ def run_vlmeval(
     for task in data:
         model.start(task)
         command = ["--model", name, "--data", task, "--work-dir", str(work_dir), "--judge", judge, "--reuse"]
-        with _command_line(["vlmeval", *command, *(() if limit is None else ("--limit", str(limit)))]):
+        with _as_vlmevalkit(["vlmeval", *command, *(() if limit is None else ("--limit", str(limit)))]):
             vlmeval_main()
         if model.failure is not None:
             raise model.failure
@@ -167,11 +168,15 @@ def _open_model(
 
 
 @contextmanager
-def _command_line(arguments: list[str]) -> Iterator[None]:
-    """VLMEvalKit reads its arguments from there only."""
-    before = sys.argv
+def _as_vlmevalkit(arguments: list[str]) -> Iterator[None]:
+    """VLMEvalKit reads its arguments from the command line only, and stops its scoring processes with SIGTERM.
+
+    They are copies of this process; with its handler, which ends Python in order, some would wait for ever.
+    """
+    before, handler = sys.argv, signal.signal(signal.SIGTERM, signal.SIG_DFL)
     sys.argv = arguments
     try:
         yield
     finally:
         sys.argv = before
+        signal.signal(signal.SIGTERM, handler)
