@@ -17,6 +17,9 @@ else:
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
+CONSTRAINTS = {"constraints.txt": "lmms", "constraints-vlmeval.txt": "vlmeval"}
+"""Versions of each environment, and the extra with its toolkit."""
+
 
 def test_the_version_lives_in_one_place():
     assert PROJECT["project"]["dynamic"] == ["version"]
@@ -34,15 +37,24 @@ def test_lmms_eval_finds_the_models_by_entry_point():
     assert found.value == "vico_eval.adapters.lmms_manifests:manifests"
 
 
-def test_constraints_are_exact_versions_and_nothing_else():
-    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+@pytest.mark.parametrize("file", CONSTRAINTS)
+def test_constraints_are_exact_versions_and_nothing_else(file):
+    lines = (ROOT / file).read_text(encoding="utf-8").splitlines()
     assert [line for line in lines if not re.fullmatch(r"[A-Za-z0-9._-]+==[^\s;@/]+", line)] == []
 
 
-def test_every_dependency_is_constrained():
-    names = {line.split("==")[0].lower().replace("_", "-") for line in (ROOT / "constraints.txt").read_text().split()}
-    needed = [*PROJECT["project"]["dependencies"], *PROJECT["project"]["optional-dependencies"]["dev"]]
+@pytest.mark.parametrize(("file", "toolkit"), CONSTRAINTS.items())
+def test_every_dependency_is_constrained(file, toolkit):
+    names = {line.split("==")[0].lower().replace("_", "-") for line in (ROOT / file).read_text().split()}
+    extras = PROJECT["project"]["optional-dependencies"]
+    needed = [*PROJECT["project"]["dependencies"], *extras["dev"], *extras[toolkit]]
     assert {re.split(r"[<>=!]", need)[0].lower() for need in needed} <= names
+
+
+def test_both_environments_have_the_same_model_code():
+    versions = [dict(line.split("==") for line in (ROOT / file).read_text().split()) for file in CONSTRAINTS]
+    for name in ("torch", "transformers", "tokenizers", "pillow", "numpy", "av", "safetensors"):
+        assert versions[0][name] == versions[1][name]
 
 
 @pytest.mark.parametrize("name", ["LICENSE", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "Makefile"])

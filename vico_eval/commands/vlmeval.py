@@ -67,8 +67,9 @@ def run_vlmeval(
     """
     if find_spec("vlmeval") is None:
         raise ConfigError(
-            "VLMEvalKit is not installed here. It asks for other versions than lmms-eval does, so give it an "
-            "environment of its own: python -m venv .venv-vlmeval && .venv-vlmeval/bin/pip install 'vico-eval[vlmeval]'"
+            "VLMEvalKit is not installed here. It asks for other versions than lmms-eval, so it has an environment of "
+            "its own: make setup-vlmeval in a clone, then .venv-vlmeval/bin/vico-eval vlmeval run ...; elsewhere "
+            "pip install 'vico-eval[vlmeval]' into a new one."
         )
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError(
@@ -154,7 +155,8 @@ def _open_model(
     opened = open_engine(arguments, show_progress=False)
     name = opened.method.name
     record = run_record(opened, title=title_of(name), harness=HARNESS, num_processes=1)
-    record["settings"] |= {"label_images": True, "generation": asdict(generation), **conditions}
+    words = {**asdict(generation), "until": list(generation.until)}  # as JSON will have it, to compare with
+    record["settings"] |= {"label_images": True, "generation": words, **conditions}
     if different := other_conditions(work_dir, record):
         raise OutputError(
             f"{work_dir} holds a run of another {', '.join(different)}, whose answers VLMEvalKit would take for this "
