@@ -128,6 +128,9 @@ class Suite(Closed):
     cards: Family
     """Whose model cards its rows are."""
 
+    checkpoints: str | None = None
+    """Entry of models/checkpoints.yaml that is run unless another is asked for."""
+
     rows: tuple[str, ...] = ()
     """Cards that are run unless others are asked for; empty for all."""
 

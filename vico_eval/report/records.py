@@ -63,6 +63,9 @@ class RunRecord(_Closed):
     started: AwareDatetime
     """When the model was loaded."""
 
+    continued: tuple[AwareDatetime, ...] = ()
+    """When it was loaded again, to go on in the same folder under the same conditions."""
+
     harness: str
 
 
