@@ -121,7 +121,7 @@ def test_an_unknown_method_ends_with_1_and_lists_the_known(capsys):
     ("arguments", "message"),
     [
         (["missing"], "missing is not a folder"),
-        (["missing", "--table", "vico-9"], "no table `vico-9`"),
+        (["missing", "--table", "vico-9"], "unknown suite 'vico-9'"),
     ],
 )
 def test_a_report_of_nothing_ends_with_1(capsys, tmp_path, monkeypatch, arguments, message):

@@ -87,7 +87,11 @@ def demo(
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Run folders: what lmms-eval got as --output_path.")],
     table: Annotated[
-        str, typer.Option(help="vico-1, vico-3, tiny or internvl-x: which benchmarks become the columns.")
+        str,
+        typer.Option(
+            help="Which benchmarks become the columns: a suite's table (vico-1, -2, -3, -5, -6, internvl-x-1, -2, "
+            "tiny, internvl-x) or its name."
+        ),
     ] = "vico-3",
     out: Annotated[Path, typer.Option(help="Folder for CSV, LaTeX, Markdown, picture and provenance.")] = Path(
         "report"

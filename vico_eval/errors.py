@@ -3,6 +3,9 @@
 A message says what happened, what was expected and what to do, with the values and the place (file, document, tensor).
 """
 
+import difflib
+from collections.abc import Iterable
+
 
 class UserError(Exception):
     """Something the user gave can't be used; the message is all that they need."""
@@ -30,3 +33,16 @@ class ReportError(UserError):
 
 class OutputError(UserError):
     """A file or folder can't be written."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A hint in brackets if a known name is near, else nothing."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str], where: str = "") -> ConfigError:
+    """The error for a name that isn't there: lists those that are and suggests the nearest."""
+    known = list(known)
+    place = f" in {where}" if where else ""
+    return ConfigError(f"unknown {kind} {name!r}{place}{did_you_mean(name, known)}; known are {', '.join(known)}.")

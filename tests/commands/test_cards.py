@@ -52,11 +52,11 @@ def test_a_ratio_comes_from_a_system_that_exists(tmp_path):
         load_cards(models(tmp_path, slow=CARD + "ratio_from: vico\n"))
 
 
-def test_a_card_is_a_row_of_one_table(tmp_path):
-    folder = models(tmp_path, slow=CARD, fast=CARD.replace("slow", "fast") + "table: internvl-x\n")
+def test_a_card_is_a_row_of_one_family(tmp_path):
+    folder = models(tmp_path, slow=CARD, fast=CARD.replace("slow", "fast") + "family: internvl-x\n")
     assert list(load_cards(folder)) == ["slow"]
     assert list(load_cards(folder, "internvl-x")) == ["fast"]
-    with pytest.raises(ConfigError, match=r"unknown table 'internvlx' \(did you mean 'internvl-x'\?\)"):
+    with pytest.raises(ConfigError, match=r"unknown family 'internvlx' \(did you mean 'internvl-x'\?\)"):
         load_cards(folder, "internvlx")
 
 

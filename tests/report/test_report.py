@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vico_eval.errors import OutputError, ReportError
+from vico_eval.errors import OutputError, ReportError, UserError
 from vico_eval.report import write_report
 
 from .conftest import TINY_TASKS, account, sample, write_run
@@ -209,13 +209,13 @@ def test_hostile_titles_reach_every_file_as_they_are(runs, tmp_path):
             {"table": "vico-3"},
             "No run has a benchmark of this table.*needs the tasks docvqa_val, .*runs have tiny_bar",
         ),
-        ({"table": "nothing"}, "no table `nothing`"),
+        ({"table": "nothing"}, "unknown suite 'nothing'"),
         ({"baseline": "fastv"}, "no row of the system `fastv`"),
         ({"benchmarks": ["Reading"]}, "no benchmark Reading; it has Read, Doc"),
     ],
 )
 def test_what_cannot_be_reported_is_said(runs, tmp_path, arguments, message):
-    with pytest.raises(ReportError, match=message):
+    with pytest.raises(UserError, match=message):
         write_report(runs, **{"table": "tiny", "out": tmp_path / "out"} | arguments)
 
 

@@ -20,6 +20,7 @@ from vico_eval.commands.progress import LiveProgress, PlainProgress
 from vico_eval.commands.report import make_report
 from vico_eval.errors import CheckpointError
 from vico_eval.report.runs import read_run
+from vico_eval.suites import load_suite
 
 TASKS = "tiny"
 """lmms-eval's group of the built-in benchmark, and the folder of its files."""
@@ -54,7 +55,7 @@ def run_demo(
     Raises:
         UserError: bad input, or a row whose documents were not all answered.
     """
-    cards = load_cards(paths.models_dir(), table)
+    cards = load_cards(paths.models_dir(), load_suite(table).cards)
     name = table if limit is None else f"{table}-limit{limit}"
     is_full = limit is None and not rows
     runs_root = Path("runs") / name

@@ -14,12 +14,13 @@ def make_report(runs: Sequence[tuple[str | None, Path]], *, table: str, out: Pat
 
     Args:
         runs: each row's title (None: the run record's) and a run's folder.
-        table: name of a declared table.
+        table: a suite, by its own name or its table's.
         out: folder of the files; made where it is missing.
         baseline: title or system of the row that counts as 100%; None for the row of the system `vanilla`.
 
     Raises:
-        ReportError: a run that does not count, an unknown table, or no baseline among the runs.
+        ConfigError: there is no such suite.
+        ReportError: a run that does not count, or no baseline among the runs.
         OutputError: `out` can't be written.
     """
     written = write_report(runs, table=table, out=out, baseline=baseline)

@@ -13,10 +13,10 @@ from PIL import Image
 from vico_eval.engine.engine import Answer, Engine
 from vico_eval.engine.preprocess import Preprocessor, PreprocessSettings
 from vico_eval.engine.requests import GenerationSettings, ImageInput, Message, Request, Text, VideoInput
-from vico_eval.errors import ConfigError
+from vico_eval.errors import ConfigError, did_you_mean
 from vico_eval.internvl.checkpoint import Checkpoint, check_device, find_checkpoint, load_model, load_tokenizer
 from vico_eval.methods import registry
-from vico_eval.methods.registry import Method, did_you_mean
+from vico_eval.methods.registry import Method
 
 
 @dataclass(frozen=True, kw_only=True)

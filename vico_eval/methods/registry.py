@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import ast
-import difflib
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, fields
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
-from vico_eval.errors import CheckpointError, ConfigError
+from vico_eval.errors import CheckpointError, ConfigError, unknown_name
 
 if TYPE_CHECKING:
     from vico_eval.internvl.config import VicoInternVLConfig
@@ -215,10 +214,4 @@ def _plugins() -> dict[str, EntryPoint]:
 def _require_known(name: str) -> None:
     known = method_names()
     if name not in known:
-        raise ConfigError(f"unknown method {name!r}{did_you_mean(name, known)}; known are {', '.join(known)}.")
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A hint in brackets if a known name is near, else nothing."""
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f" (did you mean {near[0]!r}?)" if near else ""
+        raise unknown_name("method", name, known)

@@ -1,12 +1,14 @@
-"""Benchmarks as declared columns, and tables as declared lists of them: from lmms-eval's numbers to a 0-100 scale."""
+"""Suites as tables that can be computed: from lmms-eval's numbers to a 0-100 scale."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from vico_eval import suites
 from vico_eval.errors import ReportError
 from vico_eval.report.runs import Document, TaskResult
+from vico_eval.suites import load_benchmarks, load_suite, task_names
 
 DocumentScores = Mapping[tuple[str, int], float]
 """Score of each document, 0-100, by task and doc_id."""
@@ -97,7 +99,10 @@ class DocumentMean:
 
 @dataclass(frozen=True, slots=True)
 class TaskMean:
-    """The plain mean over tasks of a metric that is no mean over documents, such as POPE's three F1 scores."""
+    """The plain mean over tasks of a metric that is no mean over documents, such as POPE's three F1 scores.
+
+    Of one task it is the metric itself: MMBench counts groups of documents, MMMU keeps no score by document.
+    """
 
     key: str
     scale: float = 100.0
@@ -112,7 +117,7 @@ class TaskMean:
         return _mean([self.scale * _metric(task, self.key) for task in tasks])
 
     def document_scores(self, tasks: Sequence[TaskResult]) -> None:
-        """None: F1 doesn't split into documents."""
+        """None: such a metric doesn't split into documents."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,108 +158,51 @@ class TableSpec:
     name: str
     caption: str
     benchmarks: tuple[Benchmark, ...]
-
-    file_stem: str = "table3"
+    file_stem: str
     """Name of its files, less the ending."""
 
 
-_BLINK = (
-    "art_style",
-    "counting",
-    "forensic_detection",
-    "functional_correspondence",
-    "iq_test",
-    "jigsaw",
-    "multi_view_reasoning",
-    "object_localization",
-    "relative_depth",
-    "relative_reflectance",
-    "semantic_correspondence",
-    "spatial_relation",
-    "visual_correspondence",
-    "visual_similarity",
-)
-
-DOCVQA = Benchmark(title="DocVQA", tasks=("docvqa_val",), conversion=ReportedMetric("anls,none", ("anls",)))
-CHARTQA = Benchmark(
-    title="ChartQA", tasks=("chartqa",), conversion=ReportedMetric("relaxed_overall,none", ("relaxed_overall",))
-)
-INFOVQA = Benchmark(title="InfoVQA", tasks=("infovqa_val",), conversion=ReportedMetric("anls,none", ("anls",)))
-TEXTVQA = Benchmark(
-    title="TextVQA", tasks=("textvqa_val",), conversion=ReportedMetric("exact_match,none", ("exact_match",))
-)
-OCRBENCH = Benchmark(title="OCRBench", tasks=("ocrbench",), conversion=DocumentMean(("ocrbench_accuracy", "score")))
-AI2D = Benchmark(
-    title="AI2D", tasks=("ai2d",), conversion=ReportedMetric("exact_match,flexible-extract", ("exact_match",))
-)
-REALWORLDQA = Benchmark(
-    title="RealWorldQA", tasks=("realworldqa",), conversion=ReportedMetric("exact_match,none", ("exact_match",))
-)
-MMSTAR = Benchmark(title="MMStar", tasks=("mmstar",), conversion=DocumentMean(("average", "score")))
-BLINK = Benchmark(
-    title="BLINK",
-    tasks=tuple(f"blink_{subtask}" for subtask in _BLINK),
-    conversion=DocumentMean(("blink_acc", "is_correct")),
-)
-POPE = Benchmark(title="POPE", tasks=("pope_adv", "pope_pop", "pope_random"), conversion=TaskMean("pope_f1_score,none"))
-MME = Benchmark(
-    title="MME",
-    tasks=("mme",),
-    conversion=MetricSum(("mme_perception_score,none", "mme_cognition_score,none"), scale=1 / 28),
-)
-
-
-def _tiny(title: str) -> Benchmark:
-    return Benchmark(
-        title=title,
-        tasks=(f"tiny_{title.lower()}",),
-        conversion=ReportedMetric("exact_match,none", ("exact_match",)),
-    )
-
-
-_TINY = tuple(
-    _tiny(title) for title in ("Read", "Doc", "Bar", "Tallest", "Count", "Colour", "Presence", "Compare", "Video")
-)
-
-TABLES: Mapping[str, TableSpec] = {
-    table.name: table
-    for table in (
-        TableSpec(
-            name="vico-1",
-            file_stem="table1",
-            # Not here: MMBench V1.1, which lmms-eval lacks, and MMMU, which the paper runs in thinking mode.
-            caption="General and text benchmarks: columns of ViCO's Table 1",
-            benchmarks=(OCRBENCH, CHARTQA, TEXTVQA, MMSTAR, POPE, MME, REALWORLDQA),
-        ),
-        TableSpec(
-            name="vico-3",
-            caption="Visual token compression and routing on InternVL",
-            benchmarks=(DOCVQA, CHARTQA, INFOVQA, TEXTVQA, OCRBENCH, AI2D, MMSTAR, BLINK),
-        ),
-        TableSpec(
-            name="tiny",
-            caption="Visual token compression and routing on the built-in benchmark",
-            benchmarks=_TINY,
-        ),
-        TableSpec(
-            name="internvl-x",
-            file_stem="internvl_x",
-            caption="InternVL-X's parts on the built-in benchmark",
-            benchmarks=_TINY,
-        ),
-    )
-}
-
-
 def table_spec(name: str) -> TableSpec:
-    """The declared table called `name`.
+    """The table of the suite called `name`, or whose table is.
 
     Raises:
-        ReportError: there is none; the message lists those there are.
+        ConfigError: there is none (the message lists those there are), or a file of the suite doesn't fit.
     """
-    if name not in TABLES:
-        raise ReportError(f"There is no table `{name}`; expected one of {', '.join(TABLES)}.")
-    return TABLES[name]
+    suite = load_suite(name)
+    catalogue = load_benchmarks()
+    return TableSpec(
+        name=suite.table,
+        caption=suite.title,
+        benchmarks=tuple(as_column(catalogue[benchmark]) for benchmark in suite.benchmarks),
+        file_stem=suite.file_stem,
+    )
+
+
+def as_column(benchmark: suites.Benchmark) -> Benchmark:
+    """An entry of the catalogue as a column that can be computed.
+
+    Raises:
+        ConfigError: an override file of its tasks is missing or names no task.
+    """
+    return Benchmark(
+        title=benchmark.title,
+        tasks=task_names(benchmark),
+        conversion=_conversion(benchmark.score),
+        digits=benchmark.digits,
+    )
+
+
+def _conversion(score: suites.Score) -> Conversion:
+    scale = 100 / score.full
+    match score:
+        case suites.MetricScore():
+            return ReportedMetric(score.key, score.field, scale)
+        case suites.DocumentMeanScore():
+            return DocumentMean(score.field, scale)
+        case suites.TaskMeanScore():
+            return TaskMean(score.key, scale)
+        case suites.MetricSumScore():
+            return MetricSum(score.keys, scale)
 
 
 def _metric(task: TaskResult, key: str) -> float:

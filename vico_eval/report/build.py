@@ -50,13 +50,14 @@ def write_report(
     Args:
         runs: each row's title (None: the run record's) and a run's folder, lmms-eval's --output_path. Runs of the same
             title make one row: its mean, with the spread over the runs.
-        table: `vico-1`, `vico-3`, `tiny` or `internvl-x`.
-        out: where table3.csv, .tex, .md (table1.* for `vico-1`, internvl_x.* for `internvl-x`), retention.pdf, .png and
-            provenance.json go; made if missing.
+        table: a suite (`vico-table3`) or its table (`vico-3`).
+        out: where table3.csv, .tex, .md (the suite's `file_stem`), retention.pdf, .png and provenance.json go; made if
+            missing.
         baseline: title or system of the row that counts as 100%; by default the row of the system `vanilla`.
         benchmarks: titles of the table's benchmarks to keep; by default all of them.
 
     Raises:
+        ConfigError: there is no such suite.
         ReportError: runs that don't count (all of them are named), can't be compared or have no benchmark of the table.
         OutputError: `out` can't be written.
     """

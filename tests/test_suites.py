@@ -1,0 +1,171 @@
+"""The catalogue of benchmarks and the suites: what ships, against the papers' tables, and what a wrong file says."""
+
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from vico_eval import paths
+from vico_eval.commands.cards import load_cards
+from vico_eval.errors import ConfigError
+from vico_eval.report.published import published_csv, read_published
+from vico_eval.suites import lmms_eval_tasks, load_benchmarks, load_suite, suite_names, task_names
+
+TABLES = {f"vico-table{number}": ("vico", number) for number in (1, 2, 3, 5, 6)} | {
+    "internvl-x-table1": ("internvl_x", 1)
+}
+
+# Not columns: what a paper prints beside its scores.
+_NO_SCORE = {"visual tokens per image", "Avg"}
+
+CATALOGUE = """
+docvqa:
+  title: DocVQA
+  tasks: [docvqa_val]
+  split: validation
+  score: {kind: metric, key: "anls,none", field: [anls]}
+subtitles:
+  title: Subtitles
+  tasks: [overrides/subtitles.yaml]
+  split: test
+  score: {kind: document_mean, field: [score]}
+"""
+SUITE = "name: own\ntitle: Own\ntable: own-1\nfile_stem: own\ncards: vico\nbenchmarks: [docvqa]\n"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder of tasks with two benchmarks and a suite."""
+
+    def write(catalogue=CATALOGUE, suite=SUITE, override="task: videomme\n"):
+        shutil.rmtree(tmp_path, ignore_errors=True)
+        for place, text in {
+            "benchmarks.yaml": catalogue,
+            "suites/own.yaml": suite,
+            "overrides/subtitles.yaml": override,
+        }.items():
+            (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / place).write_text(text)
+        return tmp_path
+
+    return write
+
+
+def printed_columns(paper: str, number: int) -> list[str]:
+    printed: pd.DataFrame = read_published(published_csv(paper, number))
+    # Of the paper's own model, since a table may begin with models that lack some columns.
+    scores = printed[(printed["metric"] == "score") & (printed["model"] == printed["model"].iloc[-1])]
+    return [title for title in scores["benchmark"].unique() if title not in _NO_SCORE]
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_suite_has_the_columns_of_its_paper_s_table_in_their_order(name):
+    catalogue = load_benchmarks()
+    titles = [catalogue[benchmark].title for benchmark in load_suite(name).benchmarks]
+    assert titles == printed_columns(*TABLES[name])
+
+
+def test_the_ablations_of_internvl_x_average_over_the_printed_six():
+    printed = read_published(published_csv("internvl_x", 2))["benchmark"]
+    (average,) = {title.removeprefix("Avg ") for title in printed if title.startswith("Avg ")}
+    catalogue = load_benchmarks()
+    titles = [catalogue[benchmark].title for benchmark in load_suite("internvl-x-table2").benchmarks]
+    assert titles == average.split(", ")
+
+
+@pytest.mark.parametrize("name", suite_names())
+def test_the_rows_of_a_suite_are_cards_of_its_family(name):
+    suite = load_suite(name)
+    assert set(suite.rows) <= set(load_cards(paths.models_dir(), suite.cards))
+
+
+def test_table_names_are_the_short_ones_and_no_two_suites_share_one():
+    tables = [load_suite(name).table for name in suite_names()]
+    assert sorted(tables) == [
+        *("internvl-x", "internvl-x-1", "internvl-x-2", "tiny"),
+        *("vico-1", "vico-2", "vico-3", "vico-5", "vico-6"),
+    ]
+    # `tiny` is both, of one suite; otherwise a name must not mean one suite here and another there.
+    assert set(tables) & set(suite_names()) == {"tiny"}
+
+
+def test_every_benchmark_is_a_column_of_some_suite():
+    used = {benchmark for name in suite_names() for benchmark in load_suite(name).benchmarks}
+    assert used == set(load_benchmarks())
+
+
+def test_mmmu_thinks_for_vico_and_answers_at_once_for_internvl_x():
+    catalogue = load_benchmarks()
+    assert catalogue["mmmu_thinking"].model_args == {"thinking": True}
+    assert catalogue["mmmu"].model_args == {}
+    assert task_names(catalogue["mmmu_thinking"]) == task_names(catalogue["mmmu"]) == ("mmmu_val",)
+
+
+def test_chance_in_a_score_and_a_judge_are_said():
+    catalogue = load_benchmarks()
+    for name in ("mmmu", "mmmu_thinking", "mmt_bench"):
+        assert "at chance" in catalogue[name].note
+    assert [name for name, benchmark in catalogue.items() if benchmark.judge] == ["mmvet"]
+
+
+def test_frames_of_subtitles_and_of_the_model_agree():
+    benchmark = load_benchmarks()["videomme_subtitles"]
+    (path,) = lmms_eval_tasks(benchmark)
+    kwargs = yaml.safe_load(Path(path).read_text(encoding="utf-8"))["lmms_eval_specific_kwargs"]
+    assert kwargs["default"]["frame_num"] == benchmark.model_args["num_frames"] == 64
+
+
+def test_an_override_is_passed_by_path_and_its_results_found_by_name(folder):
+    tasks = folder()
+    benchmark = load_benchmarks(tasks)["subtitles"]
+    assert lmms_eval_tasks(benchmark, tasks) == (str(tasks / "overrides" / "subtitles.yaml"),)
+    assert task_names(benchmark, tasks) == ("videomme",)
+    assert lmms_eval_tasks(load_benchmarks(tasks)["docvqa"], tasks) == ("docvqa_val",)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("split: validation", "spilt: validation"), r"benchmarks\.yaml does not fit: .*docvqa\.spilt: Extra inputs"),
+        (("kind: metric", "kind: median"), r"docvqa\.score: .*'median'.*'task_mean'"),
+        (("field: [anls]", "fields: [anls]"), r"docvqa\.score\.metric\.fields: Extra inputs"),
+        (("field: [anls]", "field: [anls], full: 0"), r"docvqa\.score\.metric\.full: .*greater than 0"),
+        (("[docvqa_val]", "[docvqa_val, docvqa_test]"), r"docvqa: .*`metric` is of one task"),
+        (("[docvqa_val]", "[]"), r"docvqa\.tasks: .*at least 1"),
+        (("docvqa:", "docvqa: ["), r"benchmarks\.yaml is not valid YAML"),
+    ],
+)
+def test_a_wrong_catalogue_names_the_file_and_the_key(folder, change, message):
+    with pytest.raises(ConfigError, match=message):
+        load_benchmarks(folder(catalogue=CATALOGUE.replace(*change)))
+
+
+@pytest.mark.parametrize(
+    ("suite", "message"),
+    [
+        (SUITE.replace("cards: vico", "cards: vicco"), r"own\.yaml does not fit: cards: .*'vico' or 'internvl-x'"),
+        (SUITE + "row: [vanilla]\n", r"own\.yaml does not fit: row: Extra inputs"),
+        (SUITE.replace("name: own", "name: mine"), r"describes suite `mine`; expected the name of the file, `own`"),
+        (SUITE.replace("[docvqa]", "[dokvqa]"), r"unknown benchmark 'dokvqa' in suites/own\.yaml .*mean 'docvqa'"),
+        (SUITE.replace("[docvqa]", "[docvqa, docvqa]"), r"suites/own\.yaml has two columns titled DocVQA"),
+    ],
+)
+def test_a_wrong_suite_names_the_file_and_the_key(folder, suite, message):
+    with pytest.raises(ConfigError, match=message):
+        load_suite("own", folder(suite=suite))
+
+
+def test_an_unknown_suite_lists_the_known_ones():
+    with pytest.raises(ConfigError, match=r"unknown suite 'vico-tabel1' \(did you mean 'vico-table1'\?\); known are"):
+        load_suite("vico-tabel1")
+
+
+def test_an_override_names_the_task_that_it_overrides(folder):
+    tasks = folder(override="generation_kwargs: {max_new_tokens: 8}\n")
+    with pytest.raises(ConfigError, match=r"subtitles\.yaml has task: None; expected the name of the lmms-eval task"):
+        task_names(load_benchmarks(tasks)["subtitles"], tasks)
+    (tasks / "overrides" / "subtitles.yaml").unlink()
+    with pytest.raises(ConfigError, match=r"Can't read .*subtitles\.yaml"):
+        task_names(load_benchmarks(tasks)["subtitles"], tasks)

@@ -1,0 +1,40 @@
+"""YAML files from outside as closed schemas: what doesn't fit is an error that names the file and the key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from vico_eval.errors import ConfigError
+
+Schema = TypeVar("Schema")
+
+
+class Closed(BaseModel):
+    """An unknown key in a file is an error, not a setting that silently does nothing."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def read_yaml(schema: TypeAdapter[Schema], path: Path) -> Schema:
+    """The file's content as `schema`.
+
+    Raises:
+        ConfigError: the file can't be read, is no YAML or doesn't fit; names the file and each wrong key.
+    """
+    try:
+        return schema.validate_python(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"Can't read {path}: {reason}. Is the installation complete?") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, item['loc'])) or 'file'}: {item['msg']} (got {item['input']!r})"
+            for item in error.errors()
+        )
+        raise ConfigError(f"{path} does not fit: {problems}.") from error
