@@ -11,9 +11,9 @@ run: a task file of the same name is passed over, the path of one in `--tasks` i
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, TypeAdapter, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
 from vico_eval.errors import ConfigError, unknown_name
 from vico_eval.paths import tasks_dir
@@ -72,6 +72,8 @@ Score = Annotated[
 
 class _OverriddenTask(BaseModel):
     """A packaged task and, in keys of lmms-eval's own, what is to be different in it."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
 
     task: str
 
@@ -200,19 +202,31 @@ def task_names(benchmark: Benchmark, tasks: Path | None = None) -> tuple[str, ..
     Raises:
         ConfigError: the file of an override doesn't fit.
     """
-    folder = (tasks or tasks_dir()) / "overrides"
     names: list[str] = []
     for name in benchmark.tasks:
-        path = folder / f"{name}.yaml"
-        names.extend(_overridden(path) if path.is_file() else (name,))
+        override = _override(name, tasks)
+        names.extend((name,) if override is None else (entry.task for entry in override.task))
     return tuple(names)
 
 
-def _overridden(path: Path) -> list[str]:
+def overrides(benchmark: Benchmark, tasks: Path | None = None) -> dict[str, dict[str, Any]]:
+    """What a benchmark's overrides change of a task, by task.
+
+    Raises:
+        ConfigError: the file of an override doesn't fit.
+    """
+    files = [_override(name, tasks) for name in benchmark.tasks]
+    return {entry.task: entry.model_extra or {} for file in files if file is not None for entry in file.task}
+
+
+def _override(name: str, tasks: Path | None) -> _Override | None:
+    path = (tasks or tasks_dir()) / "overrides" / f"{name}.yaml"
+    if not path.is_file():
+        return None
     override = read_yaml(TypeAdapter(_Override), path)
     if override.group != path.stem:
         raise ConfigError(f"{path} holds group `{override.group}`; expected the name of the file, `{path.stem}`.")
-    return [task.task for task in override.task]
+    return override
 
 
 def _files(tasks: Path | None) -> list[Path]:

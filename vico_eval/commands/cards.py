@@ -136,7 +136,7 @@ def find_checkpoints(given: str | None, suite: Suite, *, is_small: bool = False)
     if len(sizes) == 1:
         return known[sizes[0]]
     if "/" in given or Path(given).is_dir() or (models_dir() / given).is_dir():
-        return Checkpoints(**dict.fromkeys(get_args(Weights), given))
+        return Checkpoints.model_validate(dict.fromkeys(get_args(Weights), given))
     raise unknown_name("checkpoint", given, known, where="--checkpoint (a folder or hub id has a slash)")
 
 
@@ -148,7 +148,7 @@ def _named_checkpoints(given: str) -> Checkpoints:
             f"--checkpoint is {given!r}; expected base=CHECKPOINT, whose row counts as 100%, and others of "
             f"{', '.join(kinds)} in the same way, separated by commas."
         )
-    return Checkpoints(**named)
+    return Checkpoints.model_validate(named)
 
 
 def select_cards(cards: Mapping[str, Card], names: Sequence[str]) -> list[Card]:

@@ -13,6 +13,12 @@ from vico_eval.errors import ConfigError
 ModelArgs = Mapping[str, str | int | float | bool]
 
 
+RESERVED = frozenset(
+    ("pretrained", "flash_from", "ratio_from", "seed", "method", "variant", "record_dir", "resume", "keep_going")
+)
+"""Arguments of a model that tell rows and runs apart."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cell:
     """One benchmark of a row."""
@@ -123,6 +129,23 @@ def plan_runs(
     return sorted(runs, key=lambda run: run.name not in awaited)
 
 
+def parse_model_args(text: str) -> dict[str, str | int | float | bool]:
+    """`a=1,b=2` as lmms-eval takes it, by name; what a value means is the model's business.
+
+    Raises:
+        ConfigError: a part without an equals sign, or a name that plans set themselves.
+    """
+    arguments: dict[str, str | int | float | bool] = {}
+    for part in filter(None, text.split(",")):
+        name, equals, value = part.partition("=")
+        if not (name and equals and value):
+            raise ConfigError(f"--model-args has {part!r}; expected NAME=VALUE,... such as max_tiles=12.")
+        if name in RESERVED:
+            raise ConfigError(f"--model-args has {name}, which each row's command sets itself; leave it out.")
+        arguments[name] = value
+    return arguments
+
+
 def _same_model(cells: Sequence[Cell]) -> list[tuple[Cell, ...]]:
     """Cells parted by what the model is started with; those without arguments of their own first."""
     groups: dict[tuple[tuple[str, object], ...], list[Cell]] = {}
@@ -135,7 +158,7 @@ def _planned(
     card: Card, seed: int | None, cells: tuple[Cell, ...], conditions: Conditions, runs_root: Path
 ) -> PlannedRun:
     own_args = cells[0].model_args
-    part = "".join(f".{name}-{value}" for name, value in sorted(own_args.items()))
+    part = "".join(f".{name}" if value is True else f".{name}-{value}" for name, value in sorted(own_args.items()))
     name = (card.name if seed is None else f"{card.name}-seed{seed}") + part
     folder = runs_root / name
     checkpoints = conditions.checkpoints

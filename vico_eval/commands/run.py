@@ -92,7 +92,7 @@ def run_suite(name: str, options: RunOptions, *, dry_run: bool = False) -> None:
     checkpoints = find_checkpoints(options.checkpoint, suite, is_small=options.fixtures)
     benchmarks = choose_benchmarks(suite, options, console)
     runs_root = _runs_root(suite, options)
-    data = local_data(runs_root / "data") if options.fixtures else own_data()
+    data = local_data(runs_root / "data", benchmarks) if options.fixtures else own_data()
     conditions = Conditions(
         cells=tuple(data.cell(benchmark, options.limit) for benchmark in benchmarks),
         include_path=data.include_path,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import yaml
 
 from vico_eval import paths
 from vico_eval.commands.plan import Cell
-from vico_eval.suites import Benchmark, lmms_eval_tasks, task_names
+from vico_eval.suites import Benchmark, overrides, task_names
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,14 +52,15 @@ def own_data() -> TaskData:
     for task in (root / "tiny").glob("tiny_*.yaml"):
         data_files = yaml.safe_load(task.read_text(encoding="utf-8"))["dataset_kwargs"]["data_files"]
         files[task.stem] = task.parent / data_files["test"]
-    return TaskData(include_path=root, tasks=lmms_eval_tasks, files=files)
+    return TaskData(include_path=root, tasks=lambda benchmark: benchmark.tasks, files=files)
 
 
-def local_data(folder: Path) -> TaskData:
+def local_data(folder: Path, benchmarks: Iterable[Benchmark]) -> TaskData:
     """Small data sets in the benchmarks' schemas, written into `folder`."""
     from vico_eval.fixtures.build import build_fixtures  # `datasets` takes seconds to import
 
-    built = build_fixtures(folder)
+    changed = {task: settings for benchmark in benchmarks for task, settings in overrides(benchmark).items()}
+    built = build_fixtures(folder, overrides=changed)
     return TaskData(
         include_path=built.include_path,
         tasks=lambda benchmark: tuple(built.tasks[task] for task in task_names(benchmark)),

@@ -41,7 +41,7 @@ def measure(runs: Sequence[tuple[str, Run]], benchmarks: Sequence[Benchmark]) ->
     """
     cells: list[dict[str, object]] = []
     documents: list[dict[str, object]] = []
-    notes = _condition_notes(runs)
+    notes: list[str] = []
     for benchmark in benchmarks:
         answered = []
         for number, (row, run) in enumerate(runs):
@@ -51,6 +51,7 @@ def measure(runs: Sequence[tuple[str, Run]], benchmarks: Sequence[Benchmark]) ->
             elif tasks:
                 missing = ", ".join(name for name in benchmark.tasks if name not in run.tasks)
                 notes.append(f"{row}: {benchmark.title} counts as missing, since {run.folder.name} lacks {missing}.")
+        notes.extend(_condition_notes([(row, run) for _, row, run, _ in answered]))
         notes.extend(_comparison_notes(benchmark, [(run, tasks) for _, _, run, tasks in answered]))
         for number, row, _, tasks in answered:
             cells.append({"row": row, "run": number} | _cell(benchmark, tasks))
@@ -62,7 +63,7 @@ def measure(runs: Sequence[tuple[str, Run]], benchmarks: Sequence[Benchmark]) ->
             f"No run has a benchmark of this table. It needs the tasks {', '.join(wanted)}; "
             f"the runs have {', '.join(found) or 'none'}."
         )
-    return Measurements(cells=pd.DataFrame(cells), documents=pd.DataFrame(documents), notes=tuple(notes))
+    return Measurements(cells=pd.DataFrame(cells), documents=pd.DataFrame(documents), notes=tuple(dict.fromkeys(notes)))
 
 
 def _cell(benchmark: Benchmark, tasks: Sequence[TaskResult]) -> dict[str, object]:
@@ -113,13 +114,13 @@ def _document_lines(benchmark: Benchmark, tasks: Sequence[TaskResult]) -> list[d
 
 
 def _condition_notes(runs: Sequence[tuple[str, Run]]) -> list[str]:
-    """What differs between runs besides the system: it may be part of a difference in scores."""
+    """What differs between a benchmark's runs besides the system: it may be part of a difference in scores."""
     notes = []
     for row, run in runs[1:]:
         first_row, first = runs[0]
         if different := _different(_conditions(first.record), _conditions(run.record)):
             notes.append(f"{row} ran with another {different} than {first_row}.")
-    return list(dict.fromkeys(notes))
+    return notes
 
 
 def _conditions(record: RunRecord) -> dict[str, Any]:
