@@ -27,6 +27,8 @@ from vico_eval.suites import Benchmark, Suite, load_benchmarks, load_suite
 SMALL_BATCH, LARGE_BATCH = 8, 32
 """Documents at once: of a real checkpoint, and of a built-in one."""
 
+FIXTURES_NOTE = "On small local data sets in the benchmarks' schemas: a rehearsal, no measurement."
+
 
 class CellsFailed(UserError):
     """Cells of a table have no result, or documents without an answer; says how to repeat each."""
@@ -124,7 +126,9 @@ def run_suite(name: str, options: RunOptions, *, dry_run: bool = False) -> None:
     )
     baseline = next(iter(cards.values())).title
     if finished := _with_results(runs, baseline, console):
-        make_report([(run.title, run.folder) for run in finished], table=suite.name, out=out, baseline=baseline)
+        rows_and_folders = [(run.title, run.folder) for run in finished]
+        note = FIXTURES_NOTE if options.fixtures else None
+        make_report(rows_and_folders, table=suite.name, out=out, baseline=baseline, note=note)
     console.print(f"Finished in {_minutes(time.monotonic() - started)}.", highlight=False)
     if failures:
         raise CellsFailed(
