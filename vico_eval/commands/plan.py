@@ -157,7 +157,7 @@ def _same_model(cells: Sequence[Cell]) -> list[tuple[Cell, ...]]:
 def _planned(
     card: Card, seed: int | None, cells: tuple[Cell, ...], conditions: Conditions, runs_root: Path
 ) -> PlannedRun:
-    own_args = cells[0].model_args
+    own_args = {name: conditions.model_args.get(name, value) for name, value in cells[0].model_args.items()}
     part = "".join(f".{name}" if value is True else f".{name}-{value}" for name, value in sorted(own_args.items()))
     name = (card.name if seed is None else f"{card.name}-seed{seed}") + part
     folder = runs_root / name

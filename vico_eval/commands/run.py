@@ -184,7 +184,8 @@ def check_cell(folder: Path, cell: Cell) -> None:
         raise ReportError(f"{folder} has no results of {', '.join(missing)}.")
     documents = [document for task in tasks.values() for document in task.documents]
     if failed := [document.failure for document in documents if document.failure is not None]:
-        raise DocumentsFailed(f"{len(failed)} of {len(documents)} documents have no answer; the first: {failed[0]}.")
+        first = failed[0].rstrip(".")
+        raise DocumentsFailed(f"{len(failed)} of {len(documents)} documents have no answer; the first: {first}.")
 
 
 def num_cores() -> int:
