@@ -1,7 +1,6 @@
 """The catalogue of benchmarks and the suites: what ships, against the papers' tables, and what a wrong file says."""
 
 import shutil
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -11,7 +10,7 @@ from vico_eval import paths
 from vico_eval.commands.cards import load_cards
 from vico_eval.errors import ConfigError
 from vico_eval.report.published import published_csv, read_published
-from vico_eval.suites import lmms_eval_tasks, load_benchmarks, load_suite, suite_names, task_names
+from vico_eval.suites import load_benchmarks, load_suite, suite_names, task_names
 
 TABLES = {f"vico-table{number}": ("vico", number) for number in (1, 2, 3, 5, 6)} | {
     "internvl-x-table1": ("internvl_x", 1)
@@ -28,7 +27,7 @@ docvqa:
   score: {kind: metric, key: "anls,none", field: [anls]}
 subtitles:
   title: Subtitles
-  tasks: [overrides/subtitles.yaml]
+  tasks: [subtitles_64]
   split: test
   score: {kind: document_mean, field: [score]}
 """
@@ -39,12 +38,12 @@ SUITE = "name: own\ntitle: Own\ntable: own-1\nfile_stem: own\ncards: vico\nbench
 def folder(tmp_path):
     """A folder of tasks with two benchmarks and a suite."""
 
-    def write(catalogue=CATALOGUE, suite=SUITE, override="task: videomme\n"):
+    def write(catalogue=CATALOGUE, suite=SUITE, override="group: subtitles_64\ntask: [{task: videomme, frames: 64}]\n"):
         shutil.rmtree(tmp_path, ignore_errors=True)
         for place, text in {
             "benchmarks.yaml": catalogue,
             "suites/own.yaml": suite,
-            "overrides/subtitles.yaml": override,
+            "overrides/subtitles_64.yaml": override,
         }.items():
             (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / place).write_text(text)
@@ -112,17 +111,17 @@ def test_chance_in_a_score_and_a_judge_are_said():
 
 def test_frames_of_subtitles_and_of_the_model_agree():
     benchmark = load_benchmarks()["videomme_subtitles"]
-    (path,) = lmms_eval_tasks(benchmark)
-    kwargs = yaml.safe_load(Path(path).read_text(encoding="utf-8"))["lmms_eval_specific_kwargs"]
-    assert kwargs["default"]["frame_num"] == benchmark.model_args["num_frames"] == 64
+    (name,) = benchmark.tasks
+    override = yaml.safe_load((paths.tasks_dir() / "overrides" / f"{name}.yaml").read_text(encoding="utf-8"))
+    default = override["task"][0]["lmms_eval_specific_kwargs"]["default"]
+    assert default["frame_num"] == benchmark.model_args["num_frames"] == 64
 
 
-def test_an_override_is_passed_by_path_and_its_results_found_by_name(folder):
+def test_the_results_of_an_override_are_those_of_its_task(folder):
     tasks = folder()
-    benchmark = load_benchmarks(tasks)["subtitles"]
-    assert lmms_eval_tasks(benchmark, tasks) == (str(tasks / "overrides" / "subtitles.yaml"),)
-    assert task_names(benchmark, tasks) == ("videomme",)
-    assert lmms_eval_tasks(load_benchmarks(tasks)["docvqa"], tasks) == ("docvqa_val",)
+    catalogue = load_benchmarks(tasks)
+    assert task_names(catalogue["subtitles"], tasks) == ("videomme",)
+    assert task_names(catalogue["docvqa"], tasks) == ("docvqa_val",)
 
 
 @pytest.mark.parametrize(
@@ -162,10 +161,21 @@ def test_an_unknown_suite_lists_the_known_ones():
         load_suite("vico-tabel1")
 
 
-def test_an_override_names_the_task_that_it_overrides(folder):
-    tasks = folder(override="generation_kwargs: {max_new_tokens: 8}\n")
-    with pytest.raises(ConfigError, match=r"subtitles\.yaml has task: None; expected the name of the lmms-eval task"):
-        task_names(load_benchmarks(tasks)["subtitles"], tasks)
-    (tasks / "overrides" / "subtitles.yaml").unlink()
-    with pytest.raises(ConfigError, match=r"Can't read .*subtitles\.yaml"):
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "group: subtitles_64\ntask: [{frames: 64}]\n",
+            r"subtitles_64\.yaml does not fit: task\.0\.task: Field required",
+        ),
+        ("group: subtitles_64\ntask: videomme\n", r"subtitles_64\.yaml does not fit: task: "),
+        (
+            "group: other\ntask: [{task: videomme}]\n",
+            r"holds group `other`; expected the name of the file, `subtitles_",
+        ),
+    ],
+)
+def test_a_wrong_override_names_the_file_and_the_key(folder, override, message):
+    tasks = folder(override=override)
+    with pytest.raises(ConfigError, match=message):
         task_names(load_benchmarks(tasks)["subtitles"], tasks)

@@ -86,6 +86,87 @@ def demo(
 
 
 @app.command()
+def run(
+    suite: Annotated[
+        str, typer.Argument(help="Which table: vico-table1, -2, -3, -5, -6, internvl-x-table1, -2, tiny, ...")
+    ],
+    rows: Annotated[
+        str, typer.Option(help="Systems, separated by commas, or all. Default: those that the suite names.")
+    ] = "",
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(
+            help="A size (8B), a folder or hub id for all rows, or base=...,vico=... for each kind of weights. The "
+            "suites on the built-in benchmark have their own."
+        ),
+    ] = None,
+    benchmark: Annotated[
+        str, typer.Option(help="Only these of the suite, separated by commas, by their names in tasks/benchmarks.yaml.")
+    ] = "",
+    limit: Annotated[int | None, typer.Option(min=1, help="First documents of each task. Default: all.")] = None,
+    processes: Annotated[int, typer.Option(min=1, help="Processes that share a row's documents, one a GPU.")] = 1,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Rows at once. Default: one; on a CPU one a core, at most 4.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Documents at once. Default: 8; 32 with the built-in checkpoints.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, ... Default: a GPU where there is one.")] = None,
+    model_args: Annotated[
+        str, typer.Option(help="Further arguments of every row's model, as in max_tiles=12,dtype=bfloat16.")
+    ] = "",
+    seeds: Annotated[int, typer.Option(min=1, help="Draws of each row that has chance in it.")] = 1,
+    fixtures: Annotated[
+        bool,
+        typer.Option("--fixtures", help="Take small local data sets of the same schemas: a rehearsal without network."),
+    ] = False,
+    judge: Annotated[
+        bool, typer.Option("--judge", help="Also run benchmarks whose score is another model's judgement.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what is finished, what is to do, and the commands; run nothing.")
+    ] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Repeat what is finished; the old answers are set aside.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="Folder of the table. Default: one beside the runs.")] = None,
+) -> None:
+    """Fill a whole table: every row on every benchmark of a suite, through lmms-eval.
+
+    Each row is an lmms-eval command, which --dry-run prints and which can be run by hand. Answers are kept as they
+    come: a stopped command, repeated, goes on where it was. A benchmark that fails stops no other one, and the end says
+    what failed and how to repeat it. Runs, logs and the table are under runs/SUITE.
+
+    \b
+    Examples:
+      vico-eval run vico-table3 --checkpoint 8B --dry-run
+      vico-eval run vico-table3 --checkpoint 8B --rows vanilla,vico,fastv --processes 8
+      vico-eval run vico-table1 --checkpoint base=ckpt/base,vico=ckpt/flash --limit 100
+      vico-eval run vico-table3 --fixtures --rows all
+    """
+    from vico_eval.commands.plan import parse_model_args
+    from vico_eval.commands.run import RunOptions, run_suite
+
+    options = RunOptions(
+        rows=_names(rows),
+        benchmarks=_names(benchmark),
+        checkpoint=checkpoint,
+        limit=limit,
+        fixtures=fixtures,
+        judge=judge,
+        num_seeds=seeds,
+        num_processes=processes,
+        jobs=jobs,
+        batch_size=batch_size,
+        device=device,
+        model_args=parse_model_args(model_args),
+        out=out,
+        fresh=fresh,
+    )
+    run_suite(suite, options, dry_run=dry_run)
+
+
+@app.command()
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Run folders: what lmms-eval got as --output_path.")],
     table: Annotated[

@@ -1,16 +1,19 @@
-"""Suites: which lmms-eval tasks make which table. Two kinds of YAML files under `tasks/`, as closed schemas.
+"""Suites: which lmms-eval tasks make which table. YAML files under `tasks/`, as closed schemas.
 
 `benchmarks.yaml` is the catalogue: for each benchmark its tasks and how its number comes out of them. A file of
 `suites/` names the benchmarks of one table in the paper's order. Reading them takes neither torch nor lmms-eval.
+
+A task that lmms-eval has, but in another setting than a paper's, is changed by a file of `overrides/`: a group of
+lmms-eval's with that task in it. lmms-eval 0.7.3 takes changes of a packaged task in no other form that its models can
+run: a task file of the same name is passed over, the path of one in `--tasks` is refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
 from vico_eval.errors import ConfigError, unknown_name
 from vico_eval.paths import tasks_dir
@@ -67,6 +70,21 @@ Score = Annotated[
 ]
 
 
+class _OverriddenTask(BaseModel):
+    """A packaged task and, in keys of lmms-eval's own, what is to be different in it."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    task: str
+
+
+class _Override(Closed):
+    """A file of `overrides/`: a group of lmms-eval's, the only form in which it takes changes of a packaged task."""
+
+    group: str
+    task: Annotated[tuple[_OverriddenTask, ...], Field(min_length=1)]
+
+
 class VLMEvalKit(Closed):
     """The same benchmark in VLMEvalKit."""
 
@@ -86,7 +104,7 @@ class Benchmark(Closed):
     """As the papers' tables print it."""
 
     tasks: Names
-    """Names of lmms-eval tasks, packaged or under `tasks/`, or a file there: overrides of the task that it names."""
+    """What lmms-eval's `--tasks` takes with `tasks/` as `--include_path`: tasks, packaged or ours, and overrides."""
 
     split: str
     """Of the data set; for people, the task decides."""
@@ -127,6 +145,9 @@ class Suite(Closed):
 
     cards: Family
     """Whose model cards its rows are."""
+
+    checkpoints: str | None = None
+    """Entry of models/checkpoints.yaml that is run unless another is asked for."""
 
     rows: tuple[str, ...] = ()
     """Cards that are run unless others are asked for; empty for all."""
@@ -175,32 +196,37 @@ def load_suite(name: str, tasks: Path | None = None) -> Suite:
     return suite
 
 
-def lmms_eval_tasks(benchmark: Benchmark, tasks: Path | None = None) -> tuple[str, ...]:
-    """What lmms-eval's `--tasks` takes for a benchmark: names of tasks, and absolute paths of override files."""
-    root = tasks or tasks_dir()
-    return tuple(str((root / task).resolve()) if _is_file(task) else task for task in benchmark.tasks)
-
-
 def task_names(benchmark: Benchmark, tasks: Path | None = None) -> tuple[str, ...]:
-    """The names under which lmms-eval files a benchmark's results: an override keeps that of its task.
+    """The tasks whose results make a benchmark: an override's results are filed under the task that it changes.
 
     Raises:
-        ConfigError: an override file is missing or names no task.
+        ConfigError: the file of an override doesn't fit.
     """
-    root = tasks or tasks_dir()
-    return tuple(_overridden(root / task) if _is_file(task) else task for task in benchmark.tasks)
+    names: list[str] = []
+    for name in benchmark.tasks:
+        override = _override(name, tasks)
+        names.extend((name,) if override is None else (entry.task for entry in override.task))
+    return tuple(names)
 
 
-def _is_file(task: str) -> bool:
-    return task.endswith(".yaml")
+def overrides(benchmark: Benchmark, tasks: Path | None = None) -> dict[str, dict[str, Any]]:
+    """What a benchmark's overrides change of a task, by task.
+
+    Raises:
+        ConfigError: the file of an override doesn't fit.
+    """
+    files = [_override(name, tasks) for name in benchmark.tasks]
+    return {entry.task: entry.model_extra or {} for file in files if file is not None for entry in file.task}
 
 
-def _overridden(path: Path) -> str:
-    content: Mapping[str, Any] = read_yaml(TypeAdapter(dict[str, Any]), path)
-    task = content.get("task")
-    if not isinstance(task, str):
-        raise ConfigError(f"{path} has task: {task!r}; expected the name of the lmms-eval task that it overrides.")
-    return task
+def _override(name: str, tasks: Path | None) -> _Override | None:
+    path = (tasks or tasks_dir()) / "overrides" / f"{name}.yaml"
+    if not path.is_file():
+        return None
+    override = read_yaml(TypeAdapter(_Override), path)
+    if override.group != path.stem:
+        raise ConfigError(f"{path} holds group `{override.group}`; expected the name of the file, `{path.stem}`.")
+    return override
 
 
 def _files(tasks: Path | None) -> list[Path]:

@@ -1,8 +1,8 @@
 """What lmms-eval calls for MMBench V1.1: its MMBench's prompts, letters matched exactly, questions scored circularly.
 
 Source:  MMBench's circular evaluation; exact matching as in VLMEvalKit (`can_infer`).
-Differs: VLMEvalKit asks a chat model where matching finds no letter; here such a reply is wrong, and counted. A question
-         that lacks a rotation is left out, and counted, where VLMEvalKit takes the others for the whole.
+Differs: VLMEvalKit asks a chat model where matching finds no letter; here such a reply is wrong, and counted. A
+         question that lacks a rotation is left out, and counted, where VLMEvalKit takes the others for the whole.
 """
 
 from __future__ import annotations

@@ -6,8 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from vico_eval.adapters.internvl_x import method_of
 from vico_eval.errors import CheckpointError, ConfigError, DocumentError, OutputError
@@ -282,6 +283,22 @@ def test_an_unreadable_document_stops_the_run_by_name(untrained, tmp_path):
     with pytest.raises(SystemExit) as ended:
         model.generate_until([instance(missing, {"max_new_tokens": 4, "until": ["\n\n"]})])
     assert ended.value.code == 1
+
+
+def test_a_cut_off_image_that_datasets_decodes_is_a_failure_too(untrained, tmp_path, monkeypatch):
+    import datasets
+
+    whole = tmp_path / "whole.png"
+    pixels = np.random.default_rng(0).integers(0, 255, (56, 56, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(whole)
+    images = [{"bytes": whole.read_bytes()[:length], "path": None} for length in (None, 5000)]
+    split = datasets.Dataset.from_dict({"path": images}, features=datasets.Features({"path": datasets.Image()}))
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)  # as lmms-eval leaves it
+    model = make_model(untrained, tmp_path / "run", whole, keep_going=True)
+    model.task_dict = {"broken": {"test": split}}
+    results = model.generate_until([instance(whole, {"max_new_tokens": 4}, doc_id) for doc_id in range(2)])
+    assert [result.text == "" for result in results] == [False, True]
+    assert ImageFile.LOAD_TRUNCATED_IMAGES
 
 
 def test_with_keep_going_a_failure_is_noted_and_the_others_are_answered(untrained, tmp_path):

@@ -1,4 +1,4 @@
-"""The demo's orchestration with processes that only pretend: what starts, in which order, what is kept, what fails."""
+"""The orchestration with processes that only pretend: what starts, in which order, what is kept, what fails."""
 
 import os
 import sys
@@ -9,31 +9,37 @@ from pathlib import Path
 import pytest
 
 from vico_eval.commands.execute import (
-    RunFailed,
+    DocumentsFailed,
     Subprocess,
+    by_hand,
+    describe,
     documents_answered,
     execute,
-    fingerprint,
     log_path,
 )
-from vico_eval.commands.plan import PlannedRun
+from vico_eval.commands.plan import Cell, PlannedRun
 from vico_eval.errors import ReportError
 
-RESULTS = "results"
+READ, DOC, BAR = (
+    Cell(benchmark=name, tasks=(name.lower(),), results=(name.lower(),)) for name in ("Read", "Doc", "Bar")
+)
 
 
-def check(folder):
-    if not (folder / RESULTS).exists():
-        raise ReportError(f"{folder.name} has no results file.")
+def check(folder, cell):
+    file = folder / cell.benchmark
+    if not file.exists():
+        raise ReportError(f"{folder.name} has no results of {cell.benchmark}.")
+    if file.read_text():
+        raise DocumentsFailed(file.read_text())
 
 
 class FakeProcess:
-    """Answers at its second poll."""
+    """Answers its tasks at its second poll; where one of them is `broken`, none of them has results."""
 
-    def __init__(self, run, log, *, status, answers, world):
-        self.run, self.status, self.answers, self.world, self.polls = run, status, answers, world, 0
+    def __init__(self, run, tasks, log, world):
+        self.run, self.tasks, self.world, self.polls = run, tasks, world, 0
         log.write_text("loading\nthe reason\n")
-        world.events.append(f"start {run.name}")
+        world.events.append(f"start {run.name} {' '.join(tasks)}")
         world.alive += 1
         world.most_alive = max(world.most_alive, world.alive)
 
@@ -42,9 +48,18 @@ class FakeProcess:
         if self.polls < 2:
             return None
         self.world.alive -= 1
-        if self.answers:
-            (self.run.folder / RESULTS).write_text("{}")
-        return self.status
+        if reasons := [self.world.broken[self.run.name, task] for task in self.tasks if self.is_broken(task)]:
+            log_path(self.run).write_text(
+                f"12:00 | ERROR | Error during evaluation: {reasons[0]}. Please set `--verbosity=DEBUG` to\n"
+            )
+            return 0
+        for task in self.tasks:
+            bad = self.world.bad_documents.get((self.run.name, task), "")
+            (self.run.folder / task.capitalize()).write_text(bad)
+        return self.world.status
+
+    def is_broken(self, task):
+        return (self.run.name, task) in self.world.broken
 
     def stop(self):
         self.world.events.append(f"stop {self.run.name}")
@@ -53,13 +68,12 @@ class FakeProcess:
 class World:
     """Launches fakes, hears the progress and remembers both."""
 
-    def __init__(self, *, status=None, silent=()):
+    def __init__(self, *, broken=None, bad_documents=None, status=0):
         self.events, self.alive, self.most_alive = [], 0, 0
-        self.status, self.silent = status or {}, silent
+        self.broken, self.bad_documents, self.status = broken or {}, bad_documents or {}, status
 
-    def launch(self, run, log):
-        status = self.status.get(run.name, 0)
-        return FakeProcess(run, log, status=status, answers=run.name not in self.silent, world=self)
+    def launch(self, run, command, log):
+        return FakeProcess(run, command[command.index("--tasks") + 1].split(","), log, self)
 
     def kept(self, run):
         self.events.append(f"kept {run.name}")
@@ -79,13 +93,14 @@ class World:
 
 @pytest.fixture
 def planned(tmp_path):
-    def make(name, after=None):
+    def make(name, after=None, cells=(READ,)):
         return PlannedRun(
             name=name,
             system=name,
             title=name,
             folder=tmp_path / name,
-            command=("lmms_eval", "--model", name),
+            cells=cells,
+            arguments=("lmms_eval", "--model", name),
             after=after,
         )
 
@@ -93,13 +108,19 @@ def planned(tmp_path):
 
 
 def go(world, runs, *, inputs="x", jobs=1, fresh=False):
-    execute(runs, inputs=inputs, jobs=jobs, launch=world.launch, check=check, progress=world, fresh=fresh, poll_s=0.001)
+    world.failures = execute(
+        runs, inputs=inputs, jobs=jobs, launch=world.launch, check=check, progress=world, fresh=fresh, poll_s=0.001
+    )
     return world.events
+
+
+def failed(world):
+    return [(failure.run.name, failure.cell.benchmark, failure.reason) for failure in world.failures]
 
 
 def test_a_run_that_waits_for_another_starts_after_it_even_with_a_free_place(planned):
     events = go(World(), [planned("random", after="vico"), planned("vico")], jobs=2)
-    assert events == ["start vico", "done vico", "start random", "done random"]
+    assert events == ["start vico read", "done vico", "start random read", "done random"]
 
 
 @pytest.mark.parametrize("jobs", [1, 2, 3])
@@ -109,64 +130,108 @@ def test_no_more_runs_at_once_than_asked(planned, jobs):
     assert world.most_alive == jobs
 
 
-def test_complete_runs_are_kept(planned):
-    runs = [planned("vico"), planned("random", after="vico")]
+def test_a_runs_cells_share_a_process(planned):
+    assert go(World(), [planned("vico", cells=(READ, DOC))]) == ["start vico read doc", "done vico"]
+
+
+def test_finished_cells_are_kept(planned):
+    runs = [planned("vico", cells=(READ, DOC)), planned("random", after="vico")]
     go(World(), runs)
     assert go(World(), runs) == ["kept vico", "kept random"]
+    (runs[0].folder / "Doc").unlink()
+    assert go(World(), runs) == ["start vico doc", "done vico", "kept random"]
 
 
-def test_fresh_repeats_complete_runs(planned):
+def test_further_cells_join_those_of_a_finished_run(planned):
     go(World(), [planned("vico")])
-    assert go(World(), [planned("vico")], fresh=True) == ["start vico", "done vico"]
+    assert go(World(), [planned("vico", cells=(READ, DOC))]) == ["start vico doc", "done vico"]
 
 
-def test_other_inputs_or_another_command_repeat_a_run_and_empty_its_folder(planned):
+def test_fresh_repeats_what_is_finished_and_sets_the_old_answers_aside(planned):
     run = planned("vico")
     go(World(), [run])
-    (run.folder / "leftover").touch()
-    assert go(World(), [run], inputs="y") == ["start vico", "done vico"]
-    assert not (run.folder / "leftover").exists()
-    other = replace(run, command=(*run.command, "--limit", "1"))
-    assert go(World(), [other], inputs="y") == ["start vico", "done vico"]
+    (run.folder / "answers").write_text("of hours")
+    assert go(World(), [run], fresh=True) == ["start vico read", "done vico"]
+    assert not (run.folder / "answers").exists()
+    assert (run.folder.parent / "vico.old1" / "answers").read_text() == "of hours"
 
 
-def test_a_run_whose_answers_are_gone_is_repeated_and_so_is_what_drew_on_it(planned):
-    runs = [planned("vico"), planned("random", after="vico")]
-    go(World(), runs)
-    (runs[0].folder / RESULTS).unlink()
-    assert go(World(), runs) == ["start vico", "done vico", "start random", "done random"]
+def test_other_inputs_or_another_command_repeat_a_run(planned):
+    run = planned("vico")
+    go(World(), [run])
+    assert go(World(), [run], inputs="y") == ["start vico read", "done vico"]
+    other = replace(run, arguments=(*run.arguments, "--limit", "1"))
+    assert go(World(), [other], inputs="y") == ["start vico read", "done vico"]
+    assert sorted(path.name for path in run.folder.parent.glob("vico.old*")) == ["vico.old1", "vico.old2"]
 
 
-def test_status_0_without_answers_is_a_failure_that_shows_the_log_and_the_command(planned):
-    world = World(silent=["vico"])
-    with pytest.raises(RunFailed) as failure:
-        go(world, [planned("vico"), planned("random", after="vico")])
-    assert "Row `vico` failed: vico has no results file." in str(failure.value)
-    assert "  the reason" in str(failure.value)
-    assert "lmms_eval --model vico" in str(failure.value)
-    assert world.events == ["start vico", "failed vico"]
+def test_where_one_cell_fails_the_others_are_finished_alone(planned):
+    world = World(broken={("vico", "doc"): "no such data set"})
+    events = go(world, [planned("vico", cells=(READ, DOC, BAR)), planned("vanilla")])
+    assert events == [
+        "start vico read doc bar",
+        *("start vico read", "start vico doc", "start vico bar"),
+        "failed vico",
+        *("start vanilla read", "done vanilla"),
+    ]
+    assert failed(world) == [("vico", "Doc", "no such data set")]
 
 
-def test_the_reason_is_what_lmms_eval_says_where_it_says_something(planned):
-    world = World(silent=["vico"])
-
-    def launch(run, log):
-        process = World.launch(world, run, log)
-        log.write_text(
-            "12:00 | ERROR | Error during evaluation: no tensor\nnamed x.. Please set `--verbosity=DEBUG` to\n"
-        )
-        return process
-
-    world.launch = launch
-    with pytest.raises(RunFailed, match="Row `vico` failed: no tensor\nnamed x\\.\n"):
-        go(world, [planned("vico")])
+def test_a_reason_that_is_no_cells_own_is_not_asked_for_again_and_again(planned):
+    world = World(broken={("vico", task): "no checkpoint" for task in ("read", "doc", "bar")})
+    events = go(world, [planned("vico", cells=(READ, DOC, BAR))])
+    assert events == ["start vico read doc bar", "start vico read", "start vico doc", "failed vico"]
+    assert failed(world) == [("vico", name, "no checkpoint") for name in ("Read", "Doc", "Bar")]
 
 
-def test_after_a_failure_what_runs_is_finished_and_nothing_is_started(planned):
-    world = World(status={"a": 1})
-    with pytest.raises(RunFailed, match="ended with status 1"):
-        go(world, [planned("a"), planned("b"), planned("c")], jobs=2)
-    assert world.events == ["start a", "start b", "failed a", "done b"]
+def test_what_draws_on_a_failed_cell_goes_without_it(planned):
+    world = World(broken={("vico", "doc"): "no such data set"})
+    both = (READ, DOC)
+    events = go(world, [planned("vico", cells=both), planned("random", after="vico", cells=both)])
+    assert events[-2:] == ["start random read", "failed random"]
+    assert failed(world)[1:] == [("random", "Doc", "it draws on vico, which has no result of Doc.")]
+
+
+def test_a_cell_with_documents_that_failed_is_not_repeated_at_once_but_by_the_next_command(planned):
+    world = World(bad_documents={("vico", "doc"): "2 of 9 documents have no answer"})
+    run = planned("vico", cells=(READ, DOC))
+    assert go(world, [run]) == ["start vico read doc", "failed vico"]
+    assert failed(world) == [("vico", "Doc", "2 of 9 documents have no answer")]
+    assert go(World(), [run]) == ["start vico doc", "done vico"]
+
+
+def test_a_status_says_something_where_lmms_eval_does_not(planned):
+    world = World(status=1)
+    world.launch = lambda run, command, log: Silent(run, command[-1].split(","), log, world)
+    go(world, [planned("vico")])
+    ((_, _, reason),) = failed(world)
+    assert "lmms-eval ended with status 1; its last words:\n  loading\n  the reason" in reason
+
+
+class Silent(FakeProcess):
+    """Ends without results and without a word."""
+
+    def poll(self):
+        self.polls += 1
+        return None if self.polls < 2 else self.world.status
+
+
+def test_status_0_without_results_is_a_failure_too(planned):
+    world = World()
+    world.launch = lambda run, command, log: Silent(run, command[-1].split(","), log, world)
+    go(world, [planned("vico")])
+    assert failed(world) == [("vico", "Read", "vico has no results of Read.")]
+
+
+def test_failures_are_told_with_log_and_command(planned):
+    world = World(broken={("vico", "doc"): "no data", ("vico", "bar"): "no data"})
+    run = replace(planned("vico", cells=(READ, DOC, BAR)), environment={"COLOUR": "light blue"})
+    go(world, [run])
+    text = describe(world.failures)
+    assert text.startswith("vico on Doc, Bar: no data\n")
+    assert f"Log: {log_path(run)}" in text
+    assert text.endswith("COLOUR='light blue' lmms_eval --model vico --tasks doc,bar")
+    assert by_hand(run, [READ]).endswith("--tasks read")
 
 
 def test_stopping_the_command_stops_what_it_started(planned):
@@ -174,7 +239,7 @@ def test_stopping_the_command_stops_what_it_started(planned):
     world.advanced = lambda run, documents: (_ for _ in ()).throw(KeyboardInterrupt)
     with pytest.raises(KeyboardInterrupt):
         go(world, [planned("vico")])
-    assert world.events == ["start vico", "stop vico"]
+    assert world.events == ["start vico read", "stop vico"]
 
 
 def test_stopping_ends_the_children_of_the_launcher_too(tmp_path):
@@ -215,24 +280,7 @@ def test_environment_and_output_reach_the_process_and_its_log(tmp_path):
 
 
 def test_documents_are_counted_over_all_processes(tmp_path):
-    (tmp_path / "accounts.rank0.jsonl").write_text("{}\n{}\n")
-    (tmp_path / "accounts.rank1.jsonl").write_text("{}\n")
+    (tmp_path / "answers.rank0.jsonl").write_text("{}\n{}\n")
+    (tmp_path / "answers.rank1.jsonl").write_text("\n{}\n")  # the blank line of a continued run
     assert documents_answered(tmp_path) == 3
     assert documents_answered(tmp_path / "missing") == 0
-
-
-def test_the_log_stands_beside_the_folder_that_each_start_empties(planned):
-    run = planned("vico")
-    assert log_path(run).parent == run.folder.parent
-
-
-def test_the_fingerprint_sees_names_and_bytes_but_no_caches(tmp_path):
-    (tmp_path / "a.py").write_text("1")
-    before = fingerprint([tmp_path])
-    (tmp_path / "__pycache__").mkdir()
-    (tmp_path / "__pycache__" / "a.pyc").write_text("2")
-    assert fingerprint([tmp_path]) == before
-    (tmp_path / "a.py").write_text("2")
-    changed = fingerprint([tmp_path])
-    (tmp_path / "a.py").rename(tmp_path / "b.py")
-    assert len({before, changed, fingerprint([tmp_path])}) == 3

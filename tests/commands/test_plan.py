@@ -4,26 +4,42 @@ import pytest
 
 from vico_eval import paths
 from vico_eval.commands.cards import Checkpoints, load_cards
-from vico_eval.commands.plan import Benchmark, plan_runs
+from vico_eval.commands.plan import Cell, Conditions, parse_model_args, plan_runs
 from vico_eval.errors import ConfigError
 
 CARDS = load_cards(paths.models_dir())
 RUNS = Path("runs/tiny")
 
 
-def benchmark(**changes):
+DOCVQA = Cell(benchmark="DocVQA", tasks=("docvqa_val",), results=("docvqa_val",), documents=20)
+POPE = Cell(benchmark="POPE", tasks=("pope_adv", "pope_pop"), results=("pope_adv", "pope_pop"))
+MMMU = Cell(
+    benchmark="MMMU", tasks=("mmmu_val_thinking",), results=("mmmu_val",), model_args={"thinking": True}, documents=5
+)
+
+
+def conditions(**changes):
     settings = {
-        "tasks": ("tiny",),
+        "cells": (MMMU, DOCVQA),
         "include_path": Path("tasks"),
         "checkpoints": Checkpoints(base="b", vico="v"),
         "batch_size": 8,
         "device": "cpu",
     }
-    return Benchmark(**{**settings, **changes})
+    return Conditions(**{**settings, **changes})
+
+
+def benchmark(**changes):
+    return conditions(**{"cells": (DOCVQA,), **changes})
+
+
+def argument(run, name):
+    return run.arguments[run.arguments.index(name) + 1]
 
 
 def model_args(run):
-    return run.command[run.command.index("--model_args") + 1]
+    """Less what every run has."""
+    return argument(run, "--model_args").removesuffix(",resume=True,keep_going=True")
 
 
 def by_name(rows=(), num_seeds=None, **changes):
@@ -41,7 +57,7 @@ def test_internvl_x_has_a_table_of_its_own_whose_first_row_counts_as_100_percent
     cards = load_cards(paths.models_dir(), "internvl-x")
     own = Checkpoints(base="b", pvtc="p", lvtc="l", full="f")
     runs = plan_runs(cards, (), benchmark(checkpoints=own), Path("runs/x"))
-    asked = [(run.title, run.command[run.command.index("--model") + 1], model_args(run)) for run in runs]
+    asked = [(run.title, argument(run, "--model"), model_args(run)) for run in runs]
     assert asked == [
         ("Base", "vanilla_internvl", "pretrained=b,record_dir=runs/x/internvl_x_base"),
         ("RVTC", "internvl_x", "pretrained=b,variant=rvtc,record_dir=runs/x/internvl_x_rvtc"),
@@ -87,15 +103,61 @@ def test_a_row_brings_the_baseline_and_what_it_draws_on():
 
 
 def test_the_limit_reaches_lmms_eval_only_where_there_is_one():
-    assert by_name(limit=20)["vico"].command[-2:] == ("--limit", "20")
-    assert "--limit" not in by_name()["vico"].command
+    assert argument(by_name(limit=20)["vico"], "--limit") == "20"
+    assert "--limit" not in by_name()["vico"].arguments
 
 
 def test_a_gpu_run_is_not_told_to_use_the_cpu():
-    assert "--cpu" not in by_name(device="cuda")["vico"].command
+    assert "--cpu" not in by_name(device="cuda")["vico"].arguments
 
 
 @pytest.mark.parametrize("folder", ["runs/a,b", "runs/lr=1"])
 def test_a_folder_that_argument_strings_cannot_hold_is_refused(folder):
     with pytest.raises(ConfigError, match="comma or an equals sign"):
         plan_runs(CARDS, (), benchmark(), Path(folder))
+
+
+def test_benchmarks_that_start_the_model_in_another_way_are_runs_of_their_own():
+    runs = {run.name: run for run in plan_runs(CARDS, ["random"], conditions(cells=(MMMU, DOCVQA, POPE)), RUNS, 1)}
+    assert sorted(runs) == [
+        *("random-seed0", "random-seed0.thinking", "vanilla", "vanilla.thinking", "vico", "vico.thinking")
+    ]
+    assert [cell.benchmark for cell in runs["vico"].cells] == ["DocVQA", "POPE"]
+    thinking = runs["random-seed0.thinking"]
+    assert thinking.title == runs["random-seed0"].title
+    assert thinking.after == "vico.thinking"
+    assert model_args(thinking) == (
+        "pretrained=v,ratio_from=runs/tiny/vico.thinking,seed=0,thinking=True,record_dir=runs/tiny/random-seed0.thinking"
+    )
+    assert (thinking.documents, runs["vico"].documents) == (5, None)
+
+
+def test_a_command_asks_for_the_tasks_of_some_cells():
+    (run,) = plan_runs(CARDS, ["vanilla"], conditions(cells=(DOCVQA, POPE)), RUNS)
+    assert run.command([POPE, DOCVQA])[-2:] == ("--tasks", "pope_adv,pope_pop,docvqa_val")
+    assert run.command([DOCVQA])[:-1] == run.command([POPE])[:-1]
+
+
+def test_several_processes_are_started_by_what_starts_them_on_that_device():
+    on_cpu = by_name(num_processes=2)["vico"]
+    assert on_cpu.arguments[1:6] == ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+    assert on_cpu.environment == {"ACCELERATE_USE_CPU": "true"}
+    on_gpus = by_name(num_processes=8, device="cuda")["vico"]
+    assert argument(on_gpus, "--num_processes") == "8"
+    assert "--multi_gpu" in on_gpus.arguments
+    assert not on_gpus.environment
+
+
+def test_arguments_of_all_rows_win_over_those_of_a_card():
+    given = parse_model_args("layer=3,dtype=bfloat16")
+    shallow = Checkpoints(base="b", vico="v", model_args={"fastv": {"layer": 1}})
+    fastv = by_name(checkpoints=shallow, model_args=given)["fastv"]
+    assert "layer=3,dtype=bfloat16" in model_args(fastv)
+    assert "layer=1" not in model_args(fastv)
+    assert parse_model_args("") == {}
+
+
+@pytest.mark.parametrize(("text", "message"), [("dtype", "NAME=VALUE"), ("dtype=", "NAME"), ("seed=3", "sets itself")])
+def test_arguments_that_are_none_are_refused(text, message):
+    with pytest.raises(ConfigError, match=message):
+        parse_model_args(text)

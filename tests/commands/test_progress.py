@@ -4,21 +4,23 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from vico_eval.commands.plan import PlannedRun
+from vico_eval.commands.plan import Cell, PlannedRun
 from vico_eval.commands.progress import LiveProgress, PlainProgress
 
-RUNS = [
-    PlannedRun(name=name, system=name, title=name, folder=Path(name), command=()) for name in ("vico", "all_compress")
-]
+
+def planned(name, documents):
+    cell = Cell(benchmark="Read", tasks=("read",), results=("read",), documents=documents)
+    return PlannedRun(name=name, system=name, title=name, folder=Path(name), cells=(cell,), arguments=())
 
 
-def shown(progress_class, **console):
+def shown(progress_class, documents=30, **console):
     text = io.StringIO()
-    with progress_class(Console(file=text, width=120, **console), RUNS, 30) as progress:
-        progress.kept(RUNS[0])
-        progress.started(RUNS[1])
-        progress.advanced(RUNS[1], 12)
-        progress.finished(RUNS[1], 61.4)
+    runs = [planned("vico", documents), planned("all_compress", documents)]
+    with progress_class(Console(file=text, width=120, **console), runs) as progress:
+        progress.kept(runs[0])
+        progress.started(runs[1])
+        progress.advanced(runs[1], 12)
+        progress.finished(runs[1], 61.4)
     return text.getvalue()
 
 
@@ -33,8 +35,13 @@ def test_without_a_terminal_there_is_a_line_an_event():
 def test_a_long_row_says_how_far_it_is(monkeypatch):
     monkeypatch.setattr(PlainProgress, "EVERY_S", 0.0)
     assert "all_compress: 12 of 30 documents" in shown(PlainProgress)
+    assert "all_compress: 12 documents" in shown(PlainProgress, documents=None)
 
 
 @pytest.mark.parametrize("what", ["kept", "30/30", "12/30", "done"])
 def test_on_a_terminal_each_row_has_a_bar(what):
     assert what in shown(LiveProgress, force_terminal=True)
+
+
+def test_a_bar_needs_no_number_of_documents():
+    assert "12/?" in shown(LiveProgress, documents=None, force_terminal=True)

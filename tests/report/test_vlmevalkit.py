@@ -95,10 +95,11 @@ def test_a_prediction_that_is_not_ours_is_refused(tmp_path):
         read_vlmevalkit_run(folder)
 
 
-def test_rows_of_a_table_are_of_one_toolkit(tmp_path):
+def test_rows_of_a_column_are_of_one_toolkit(tmp_path):
     one = write_vlmevalkit_run(tmp_path / "one", record={"title": "Vanilla", "system": "vanilla"})
-    other = write_run(tmp_path / "other", {"mmstar": [sample(0, 1.0)]})
-    with pytest.raises(ReportError, match=r"VLMEvalKit \(Vanilla\) and lmms-eval \(ViCO\)"):
+    line = sample(0, {"score": 1.0}, metric="average")
+    other = write_run(tmp_path / "other", {"mmstar": [line]}, metrics={"mmstar": {"average,none": 1.0}})
+    with pytest.raises(ReportError, match=r"MMStar was run by VLMEvalKit \(Vanilla\) and by lmms-eval \(ViCO\)"):
         write_report([(None, one), (None, other)], table="vico-1", out=tmp_path / "out")
 
 

@@ -63,6 +63,13 @@ def test_an_option_without_text_matches_no_reply(task):
     assert task.process_results(doc, ["somewhere down there"])["mmiu_micro"]["letter"] is None
 
 
+def test_a_reply_of_one_character_is_a_letter_or_nothing(task):
+    # As in the original: "5" is not looked up among the options, "5 of them" is.
+    doc = DOC | {"options": "A: 3\nB: 5"}
+    assert task.process_results(doc, ["5"])["mmiu_micro"]["letter"] is None
+    assert task.process_results(doc, ["5 of them"])["mmiu_micro"]["letter"] == "B"
+
+
 def test_three_averages(task):
     # Spatial: 1 of 4 and 1 of 1; another task: 0 of 5. Means: (1/4 + 1) / 2, (1/4 + 1 + 0) / 3, 2 of 10.
     replies = [("point_tracking", "BAA"), ("point_tracking", " "), ("jigsaw_puzzle_solving", "B"), ("mevis", "AAAAA")]

@@ -24,6 +24,7 @@ from vico_eval.adapters.run_folder import RunFolder, answer_keys, run_record, ti
 from vico_eval.engine.account import TokenAccount
 from vico_eval.engine.engine import Answer
 from vico_eval.engine.loading import open_engine
+from vico_eval.engine.media import whole_images_only
 from vico_eval.engine.requests import (
     DeferredRequest,
     GenerationSettings,
@@ -195,7 +196,7 @@ class CompressedInternVL(lmms):  # type: ignore[misc]
 
         def load() -> Request:
             # Looking at a document decodes its pictures. One at a time: tasks need not be safe in threads.
-            with self._documents:
+            with self._documents, whole_images_only():
                 messages = ChatMessages(messages=doc_to_messages(self.task_dict[task][split][doc_id])).messages
             return Request(
                 key=key,

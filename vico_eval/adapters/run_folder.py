@@ -96,8 +96,11 @@ class RunFolder:
         self._rank = rank
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            continues = self._continues()
-            if not continues and rank == 0:
+            earlier = self._earlier_record()
+            continues = earlier is not None
+            if earlier is not None:
+                self._record |= {"started": earlier["started"], "continued": self._starts(earlier)}
+            elif rank == 0:
                 self._drop_files_of_others()
             if continues and resume:
                 self.answers = self._read_answers()
@@ -138,8 +141,17 @@ class RunFolder:
         if self._rank == 0:
             (self.folder / "record.json").write_text(json.dumps(self._record, indent=2) + "\n", encoding="utf-8")
 
-    def _continues(self) -> bool:
-        return (self.folder / "record.json").is_file() and not other_conditions(self.folder, self._record)
+    def _earlier_record(self) -> dict[str, Any] | None:
+        """The record that the folder has, if it is of a run of the same conditions."""
+        file = self.folder / "record.json"
+        if not file.is_file() or other_conditions(self.folder, self._record):
+            return None
+        values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        return values
+
+    def _starts(self, earlier: dict[str, Any]) -> list[str]:
+        """When a run that was started before has been started again."""
+        return [*earlier.get("continued", ()), self._record["started"]]
 
     def add(self, key: AnswerKey, text: str, account: TokenAccount) -> None:
         """Keep a document's answer."""

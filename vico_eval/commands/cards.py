@@ -9,10 +9,14 @@ from typing import Literal, get_args
 from pydantic import Field, TypeAdapter
 
 from vico_eval.errors import ConfigError, unknown_name
-from vico_eval.suites import Family
+from vico_eval.paths import models_dir
+from vico_eval.suites import Family, Suite
 from vico_eval.yaml_files import Closed, read_yaml
 
 Weights = Literal["base", "vico", "pvtc", "lvtc", "full"]
+
+BUILT_IN: Mapping[Family, str] = {"vico": "tiny", "internvl-x": "internvl-x"}
+"""Entry of checkpoints.yaml that holds the built-in small checkpoints of a family."""
 
 
 class Card(Closed):
@@ -105,6 +109,46 @@ def load_checkpoints(models: Path) -> dict[str, Checkpoints]:
         ConfigError: the file is missing or has a key that is no field of `Checkpoints`.
     """
     return read_yaml(TypeAdapter(dict[str, Checkpoints]), models / "checkpoints.yaml")
+
+
+def find_checkpoints(given: str | None, suite: Suite, *, is_small: bool = False) -> Checkpoints:
+    """The checkpoints that `--checkpoint` means for a suite.
+
+    Args:
+        given: a size of checkpoints.yaml or its end (`8B`), a folder or hub id for all rows, or `base=...,vico=...`;
+            None for the suite's own.
+        suite: whose rows are run.
+        is_small: whether the built-in ones are taken where a suite has no own.
+
+    Raises:
+        ConfigError: none was given and there is no default, or it is none of these.
+    """
+    known = load_checkpoints(models_dir())
+    given = given or suite.checkpoints or (BUILT_IN[suite.cards] if is_small else None)
+    if given is None:
+        raise ConfigError(
+            f"suite {suite.name} needs --checkpoint: a size ({', '.join(known)}), a folder or hub id for all rows, or "
+            "base=...,vico=... with one for each kind of weights."
+        )
+    if "=" in given:
+        return _named_checkpoints(given)
+    sizes = [size for size in known if given in (size, size.rpartition("-")[2])]
+    if len(sizes) == 1:
+        return known[sizes[0]]
+    if "/" in given or Path(given).is_dir() or (models_dir() / given).is_dir():
+        return Checkpoints.model_validate(dict.fromkeys(get_args(Weights), given))
+    raise unknown_name("checkpoint", given, known, where="--checkpoint (a folder or hub id has a slash)")
+
+
+def _named_checkpoints(given: str) -> Checkpoints:
+    named = dict(part.partition("=")[::2] for part in given.split(","))
+    kinds = get_args(Weights)
+    if not set(named) <= set(kinds) or not all(named.values()) or "base" not in named:
+        raise ConfigError(
+            f"--checkpoint is {given!r}; expected base=CHECKPOINT, whose row counts as 100%, and others of "
+            f"{', '.join(kinds)} in the same way, separated by commas."
+        )
+    return Checkpoints.model_validate(named)
 
 
 def select_cards(cards: Mapping[str, Card], names: Sequence[str]) -> list[Card]:

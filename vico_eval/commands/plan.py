@@ -1,59 +1,109 @@
-"""From rows of a table to the lmms-eval commands that fill them."""
+"""From the rows and benchmarks of a suite to the lmms-eval commands that fill its table."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from vico_eval.commands.cards import Card, Checkpoints, select_cards
 from vico_eval.errors import ConfigError
 
+ModelArgs = Mapping[str, str | int | float | bool]
+
+
+RESERVED = frozenset(
+    ("pretrained", "flash_from", "ratio_from", "seed", "method", "variant", "record_dir", "resume", "keep_going")
+)
+"""Arguments of a model that tell rows and runs apart."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Benchmark:
-    """What every row of a table has in common."""
+class Cell:
+    """One benchmark of a row."""
+
+    benchmark: str
+    """Its title."""
 
     tasks: tuple[str, ...]
+    """What stands for it in lmms-eval's `--tasks`."""
+
+    results: tuple[str, ...]
+    """The tasks that its results are filed under."""
+
+    model_args: ModelArgs = field(default_factory=dict)
+    """What the model is started with for it, besides a row's own arguments."""
+
+    documents: int | None = None
+    """How many a run of it answers, where that is known beforehand."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Conditions:
+    """What every row of a table has in common."""
+
+    cells: tuple[Cell, ...]
     include_path: Path
     checkpoints: Checkpoints
     batch_size: int
     device: str
+    num_processes: int = 1
     limit: int | None = None
     """First documents of each task; None for all."""
+
+    model_args: ModelArgs = field(default_factory=dict)
+    """What every row's model is started with; wins over a card's."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlannedRun:
-    """One lmms-eval process: a row, or one seed of a row."""
+    """The cells of a row, or of one seed of it, that one model can answer; they share a folder."""
 
     name: str
     system: str
     title: str
-    """Of the row; runs that share it are seeds of one row."""
+    """Of the row; runs that share it are of one row."""
 
     folder: Path
     """lmms-eval's `--output_path`."""
 
-    command: tuple[str, ...]
+    cells: tuple[Cell, ...]
+    arguments: tuple[str, ...]
+    """The command less its tasks."""
+
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """What the command needs in its environment."""
+
     after: str | None = None
     """Run that has to be finished before this one starts."""
 
     checkpoints: tuple[str, ...] = ()
     """Those that it loads."""
 
+    def command(self, cells: Sequence[Cell]) -> tuple[str, ...]:
+        """The lmms-eval command that answers these of its cells."""
+        tasks = dict.fromkeys(task for cell in cells for task in cell.tasks)
+        return (*self.arguments, "--tasks", ",".join(tasks))
+
+    @property
+    def documents(self) -> int | None:
+        """Those of all cells, where every one is known."""
+        counts = [cell.documents for cell in self.cells]
+        return None if None in counts else sum(count for count in counts if count is not None)
+
 
 def plan_runs(
     cards: Mapping[str, Card],
     rows: Sequence[str],
-    benchmark: Benchmark,
+    conditions: Conditions,
     runs_root: Path,
     num_seeds: int | None = None,
 ) -> list[PlannedRun]:
     """The runs that fill the named rows (all of them where `rows` is empty), those that others wait for first.
 
     The first row, which counts as 100%, is always among them, and so is a row that another one takes its ratio from.
+    Benchmarks whose model is started with other arguments are runs of their own.
 
     Args:
         num_seeds: how many of a card's seeds to run; None for all.
@@ -61,7 +111,7 @@ def plan_runs(
     Raises:
         ConfigError: an unknown row, or a folder that lmms-eval's argument strings can't hold.
     """
-    for path in (runs_root, benchmark.include_path):
+    for path in (runs_root, conditions.include_path):
         # lmms-eval passes both through strings like "a=1,b=2" and has no way to quote.
         if set(",=") & set(str(path)):
             raise ConfigError(f"Folder {path} has a comma or an equals sign in its name; lmms-eval can't take either.")
@@ -69,47 +119,96 @@ def plan_runs(
     baseline = next(iter(cards))
     names = {baseline, *(card.name for card in chosen), *(card.ratio_from for card in chosen)}
     runs = [
-        _planned(card, seed, benchmark, runs_root)
+        _planned(card, seed, cells, conditions, runs_root)
         for card in cards.values()
         if card.name in names
         for seed in (card.seeds[:num_seeds] or (None,))
+        for cells in _same_model(conditions.cells)
     ]
     awaited = {run.after for run in runs}
     return sorted(runs, key=lambda run: run.name not in awaited)
 
 
-def _planned(card: Card, seed: int | None, benchmark: Benchmark, runs_root: Path) -> PlannedRun:
-    name = card.name if seed is None else f"{card.name}-seed{seed}"
+def parse_model_args(text: str) -> dict[str, str | int | float | bool]:
+    """`a=1,b=2` as lmms-eval takes it, by name; what a value means is the model's business.
+
+    Raises:
+        ConfigError: a part without an equals sign, or a name that plans set themselves.
+    """
+    arguments: dict[str, str | int | float | bool] = {}
+    for part in filter(None, text.split(",")):
+        name, equals, value = part.partition("=")
+        if not (name and equals and value):
+            raise ConfigError(f"--model-args has {part!r}; expected NAME=VALUE,... such as max_tiles=12.")
+        if name in RESERVED:
+            raise ConfigError(f"--model-args has {name}, which each row's command sets itself; leave it out.")
+        arguments[name] = value
+    return arguments
+
+
+def _same_model(cells: Sequence[Cell]) -> list[tuple[Cell, ...]]:
+    """Cells parted by what the model is started with; those without arguments of their own first."""
+    groups: dict[tuple[tuple[str, object], ...], list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(tuple(sorted(cell.model_args.items())), []).append(cell)
+    return [tuple(group) for _, group in sorted(groups.items(), key=lambda item: len(item[0]) > 0)]
+
+
+def _planned(
+    card: Card, seed: int | None, cells: tuple[Cell, ...], conditions: Conditions, runs_root: Path
+) -> PlannedRun:
+    own_args = {name: conditions.model_args.get(name, value) for name, value in cells[0].model_args.items()}
+    part = "".join(f".{name}" if value is True else f".{name}-{value}" for name, value in sorted(own_args.items()))
+    name = (card.name if seed is None else f"{card.name}-seed{seed}") + part
     folder = runs_root / name
-    model_args: dict[str, object] = {"pretrained": benchmark.checkpoints.of(card.weights)}
-    checkpoints = [benchmark.checkpoints.of(card.weights)]
+    checkpoints = conditions.checkpoints
+    model_args: dict[str, object] = {"pretrained": checkpoints.of(card.weights)}
+    loaded = [checkpoints.of(card.weights)]
     if card.flash_from is not None:
-        model_args["flash_from"] = benchmark.checkpoints.of(card.flash_from)
-        checkpoints.append(benchmark.checkpoints.of(card.flash_from))
-    if card.ratio_from is not None:
-        model_args["ratio_from"] = runs_root / card.ratio_from
+        model_args["flash_from"] = checkpoints.of(card.flash_from)
+        loaded.append(checkpoints.of(card.flash_from))
+    after = None if card.ratio_from is None else f"{card.ratio_from}{part}"
+    if after is not None:
+        model_args["ratio_from"] = runs_root / after
     if seed is not None:
         model_args["seed"] = seed
-    model_args |= card.model_args | benchmark.checkpoints.model_args.get(card.name, {})
-    model_args["record_dir"] = folder
-    command = [
-        *(sys.executable, "-m", "accelerate.commands.launch"),
-        # Stated, since accelerate otherwise takes every GPU it sees and warns about each default.
-        *("--num_processes", "1", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"),
-        *(("--cpu",) if benchmark.device == "cpu" else ()),
-        *("-m", "lmms_eval", "--model", card.lmms_model),
-        *("--model_args", ",".join(f"{key}={value}" for key, value in model_args.items())),
-        *("--tasks", ",".join(benchmark.tasks), "--include_path", str(benchmark.include_path)),
-        *("--batch_size", str(benchmark.batch_size), "--device", benchmark.device),
-        *("--log_samples", "--output_path", str(folder)),
-        *(("--limit", str(benchmark.limit)) if benchmark.limit is not None else ()),
-    ]
+    model_args |= {**card.model_args, **checkpoints.model_args.get(card.name, {}), **own_args, **conditions.model_args}
+    # What a stopped or failed command has answered is kept, and a document that can't be answered stops no others.
+    model_args |= {"record_dir": folder, "resume": True, "keep_going": True}
     return PlannedRun(
         name=name,
         system=card.name,
         title=card.title,
         folder=folder,
-        command=tuple(command),
-        checkpoints=tuple(checkpoints),
-        after=card.ratio_from,
+        cells=cells,
+        arguments=(
+            *_launcher(conditions),
+            *("-m", "lmms_eval", "--model", card.lmms_model),
+            *("--model_args", ",".join(f"{key}={value}" for key, value in model_args.items())),
+            *("--include_path", str(conditions.include_path)),
+            *("--batch_size", str(conditions.batch_size), "--device", conditions.device),
+            *("--log_samples", "--output_path", str(folder)),
+            *(("--limit", str(conditions.limit)) if conditions.limit is not None else ()),
+        ),
+        # accelerate's launcher starts a single process on a CPU, whatever it is asked for.
+        environment={"ACCELERATE_USE_CPU": "true"} if _is_several_on_cpu(conditions) else {},
+        checkpoints=tuple(loaded),
+        after=after,
+    )
+
+
+def _is_several_on_cpu(conditions: Conditions) -> bool:
+    return conditions.device == "cpu" and conditions.num_processes > 1
+
+
+def _launcher(conditions: Conditions) -> tuple[str, ...]:
+    number = str(conditions.num_processes)
+    if _is_several_on_cpu(conditions):
+        return (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", number)
+    return (
+        *(sys.executable, "-m", "accelerate.commands.launch"),
+        # Stated, since accelerate otherwise takes every GPU it sees and warns about each default.
+        *("--num_processes", number, "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"),
+        *(("--cpu",) if conditions.device == "cpu" else ()),
+        *(("--multi_gpu",) if conditions.num_processes > 1 else ()),
     )

@@ -29,13 +29,13 @@ class Progress(Protocol):
         """Every document has an answer."""
 
     def failed(self, run: PlannedRun) -> None:
-        """It ended without."""
+        """It ended, and a document or a whole benchmark has none."""
 
 
 class LiveProgress:
     """One bar a row, with documents, time and time left; a context manager."""
 
-    def __init__(self, console: Console, runs: Sequence[PlannedRun], documents: int) -> None:
+    def __init__(self, console: Console, runs: Sequence[PlannedRun]) -> None:
         width = max(len(run.name) for run in runs)
         self._bars = Bars(
             TextColumn(f"{{task.fields[row]:<{width}}}"),
@@ -46,9 +46,8 @@ class LiveProgress:
             TextColumn("{task.description}"),
             console=console,
         )
-        self._documents = documents
         self._tasks: dict[str, TaskID] = {
-            run.name: self._bars.add_task("waiting", row=run.name, total=documents, start=False) for run in runs
+            run.name: self._bars.add_task("waiting", row=run.name, total=run.documents, start=False) for run in runs
         }
 
     def __enter__(self) -> LiveProgress:
@@ -59,7 +58,7 @@ class LiveProgress:
         self._bars.stop()
 
     def kept(self, run: PlannedRun) -> None:
-        self._bars.update(self._tasks[run.name], description="kept", completed=self._documents)
+        self._bars.update(self._tasks[run.name], description="kept", completed=run.documents)
 
     def started(self, run: PlannedRun) -> None:
         self._bars.start_task(self._tasks[run.name])
@@ -67,7 +66,7 @@ class LiveProgress:
 
     def advanced(self, run: PlannedRun, documents: int) -> None:
         description = "answering" if documents else "loading"
-        if documents >= self._documents:
+        if run.documents is not None and documents >= run.documents:
             description = "scoring"
         self._bars.update(self._tasks[run.name], completed=documents, description=description)
 
@@ -85,10 +84,9 @@ class PlainProgress:
 
     EVERY_S = 30.0
 
-    def __init__(self, console: Console, runs: Sequence[PlannedRun], documents: int) -> None:
+    def __init__(self, console: Console, runs: Sequence[PlannedRun]) -> None:
         self._console = console
         self._rows = len(runs)
-        self._documents = documents
         self._finished = 0
         self._told: dict[str, float] = {}
 
@@ -109,7 +107,7 @@ class PlainProgress:
     def advanced(self, run: PlannedRun, documents: int) -> None:
         if time.monotonic() - self._told[run.name] >= self.EVERY_S:
             self._told[run.name] = time.monotonic()
-            self._say(run, f"{documents} of {self._documents} documents")
+            self._say(run, f"{documents}{'' if run.documents is None else f' of {run.documents}'} documents")
 
     def finished(self, run: PlannedRun, seconds: float) -> None:
         self._finished += 1

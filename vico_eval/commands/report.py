@@ -9,7 +9,14 @@ from vico_eval.commands.output import message_console, results_console
 from vico_eval.report import to_terminal, write_report
 
 
-def make_report(runs: Sequence[tuple[str | None, Path]], *, table: str, out: Path, baseline: str | None = None) -> None:
+def make_report(
+    runs: Sequence[tuple[str | None, Path]],
+    *,
+    table: str,
+    out: Path,
+    baseline: str | None = None,
+    note: str | None = None,
+) -> None:
     """Write the report and print the table.
 
     Args:
@@ -17,13 +24,14 @@ def make_report(runs: Sequence[tuple[str | None, Path]], *, table: str, out: Pat
         table: a suite, by its own name or its table's.
         out: folder of the files; made where it is missing.
         baseline: title or system of the row that counts as 100%; None for the row of the system `vanilla`.
+        note: printed beneath the table.
 
     Raises:
         ConfigError: there is no such suite.
         ReportError: a run that does not count, or no baseline among the runs.
         OutputError: `out` can't be written.
     """
-    written = write_report(runs, table=table, out=out, baseline=baseline)
+    written = write_report(runs, table=table, out=out, baseline=baseline, note=note)
     results = results_console()
     results.print(to_terminal(written.table, width=results.width))
     messages = message_console()

@@ -40,13 +40,16 @@ def load_image(source: Image.Image | str | Path | bytes) -> Image.Image:
             return source if source.mode == "RGB" else source.convert("RGB")
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else _path(source)) as image:
             _check_size(image, name)
-            with _whole_images_only():
+            with whole_images_only():
                 return image.convert("RGB")  # decodes: a cut-off file opens and fails only here
 
 
 @contextmanager
-def _whole_images_only() -> Iterator[None]:
-    # lmms-eval has Pillow fill up cut-off images with grey, in the whole process; an answer about grey is no answer.
+def whole_images_only() -> Iterator[None]:
+    """Has Pillow refuse cut-off images, in the whole process; one thread at a time.
+
+    lmms-eval has it fill them up with grey, and an answer about grey is no answer.
+    """
     with _PILLOW_SETTING:
         before = ImageFile.LOAD_TRUNCATED_IMAGES
         ImageFile.LOAD_TRUNCATED_IMAGES = False

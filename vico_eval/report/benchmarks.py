@@ -190,7 +190,7 @@ def as_column(benchmark: suites.Benchmark) -> Benchmark:
     """An entry of the catalogue as a column that can be computed.
 
     Raises:
-        ConfigError: an override file of its tasks is missing or names no task.
+        ConfigError: the file of an override among its tasks doesn't fit.
     """
     column = Benchmark(
         title=benchmark.title,

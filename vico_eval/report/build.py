@@ -45,6 +45,7 @@ def write_report(
     out: Path,
     baseline: str | None = None,
     benchmarks: Sequence[str] | None = None,
+    note: str | None = None,
 ) -> Report:
     """Reads finished runs and writes their table into `out`.
 
@@ -57,6 +58,7 @@ def write_report(
             missing.
         baseline: title or system of the row that counts as 100%; by default the row of the system `vanilla`.
         benchmarks: titles of the table's benchmarks to keep; by default all of them.
+        note: what a reader has to know besides what the runs say.
 
     Raises:
         ConfigError: there is no such suite.
@@ -70,6 +72,8 @@ def write_report(
     base = find_baseline(systems, baseline)
     measured = measure(named, columns)
     built = build_table(measured, columns, systems, caption=spec.caption, baseline=base)
+    if note is not None:
+        built = built.with_note(note)
     try:
         out.mkdir(parents=True, exist_ok=True)
         return _write(built, measured, named, systems, out, spec)

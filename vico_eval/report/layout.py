@@ -155,7 +155,7 @@ def build_table(
             tile_ratio=ratios[AVERAGE],
             token_share=shares[AVERAGE],
             documents=documents.drop_duplicates(["row", "benchmark", "task", "doc_id"]).groupby("row").size(),
-            runs=cells.groupby("row")["run"].nunique(),
+            runs={title: _num_repeats(own) for title, own in cells.groupby("row")},
         ),
     )
 
@@ -176,6 +176,11 @@ def _summary(measured: Measurements, scores: pd.DataFrame, baseline: str) -> pd.
         },
         index=scores.index,
     )
+
+
+def _num_repeats(cells: pd.DataFrame) -> int:
+    """How often a row was run, from its cells; runs of different benchmarks are parts of one."""
+    return int(cells.groupby("benchmark")["run"].nunique().max())
 
 
 def _routes(ratios: pd.Series) -> bool:
@@ -200,7 +205,7 @@ def _notes(cells: pd.DataFrame, order: Sequence[str], columns: Sequence[str]) ->
                 f"{title}, {cell.benchmark}: {cell.without_account} of {cell.documents} documents have no token "
                 "account (answered from lmms-eval's response cache?), so the cell has no ratio."
             )
-        if (runs := own["run"].nunique()) > 1:
+        if (runs := _num_repeats(own)) > 1:
             notes.append(f"{title}: mean of {runs} runs.")
     limited = cells[cells["documents"] < cells["num_available"]].drop_duplicates("benchmark")
     for (answered, available), own in limited.groupby(["documents", "num_available"], sort=False):

@@ -36,35 +36,39 @@ def measure(runs: Sequence[tuple[str, Run]], benchmarks: Sequence[Benchmark]) ->
     """What `runs`, each with its row's title, measured on `benchmarks`.
 
     Raises:
-        ReportError: the runs are of several toolkits, a benchmark was run on other documents or at another task version
-            by one run than by another, or no run has any of the benchmarks.
+        ReportError: a benchmark was run by another toolkit, on other documents or at another task version by one run
+            than by another, or no run has any of the benchmarks.
     """
     cells: list[dict[str, object]] = []
     documents: list[dict[str, object]] = []
-    notes = _condition_notes(runs)
-    harness = _harness(runs)
-    columns = [column for benchmark in benchmarks if (column := benchmark.of(harness)) is not None]
-    for benchmark in columns:
+    notes: list[str] = []
+    for benchmark in benchmarks:
         answered = []
         for number, (row, run) in enumerate(runs):
-            tasks = [run.tasks[name] for name in benchmark.tasks if name in run.tasks]
-            if len(tasks) == len(benchmark.tasks):
+            column = benchmark.of(run.record.harness)
+            names = () if column is None else column.tasks
+            tasks = [run.tasks[name] for name in names if name in run.tasks]
+            if tasks and len(tasks) == len(names):
                 answered.append((number, row, run, tasks))
             elif tasks:
-                missing = ", ".join(name for name in benchmark.tasks if name not in run.tasks)
+                missing = ", ".join(name for name in names if name not in run.tasks)
                 notes.append(f"{row}: {benchmark.title} counts as missing, since {run.folder.name} lacks {missing}.")
+        column = benchmark.of(_harness(benchmark, [(row, run) for _, row, run, _ in answered]))
+        if column is None:
+            continue
+        notes.extend(_condition_notes([(row, run) for _, row, run, _ in answered]))
         notes.extend(_comparison_notes(benchmark, [(run, tasks) for _, _, run, tasks in answered]))
         for number, row, _, tasks in answered:
-            cells.append({"row": row, "run": number} | _cell(benchmark, tasks))
-            documents.extend({"row": row, "run": number} | line for line in _document_lines(benchmark, tasks))
+            cells.append({"row": row, "run": number} | _cell(column, tasks))
+            documents.extend({"row": row, "run": number} | line for line in _document_lines(column, tasks))
     if not cells:
         found = sorted({name for _, run in runs for name in run.tasks})
-        wanted = [name for benchmark in columns for name in benchmark.tasks]
+        wanted = [name for benchmark in benchmarks for name in benchmark.tasks]
         raise ReportError(
             f"No run has a benchmark of this table. It needs the tasks {', '.join(wanted)}; "
             f"the runs have {', '.join(found) or 'none'}."
         )
-    return Measurements(cells=pd.DataFrame(cells), documents=pd.DataFrame(documents), notes=tuple(notes))
+    return Measurements(cells=pd.DataFrame(cells), documents=pd.DataFrame(documents), notes=tuple(dict.fromkeys(notes)))
 
 
 def _cell(benchmark: Benchmark, tasks: Sequence[TaskResult]) -> dict[str, object]:
@@ -114,19 +118,19 @@ def _document_lines(benchmark: Benchmark, tasks: Sequence[TaskResult]) -> list[d
     ]
 
 
-def _harness(runs: Sequence[tuple[str, Run]]) -> str:
-    """The toolkit of all runs: prompts and scorers differ between toolkits, so their scores are not compared."""
+def _harness(benchmark: Benchmark, runs: Sequence[tuple[str, Run]]) -> str:
+    """The toolkit of a benchmark's runs. Prompts and scorers differ between toolkits, so scores are not compared."""
     found = {run.record.harness: row for row, run in runs}
     if len(found) > 1:
         raise ReportError(
-            f"the runs are of {' and '.join(f'{harness} ({row})' for harness, row in found.items())}, which ask and "
-            "score in different ways. Rows of one table need one toolkit; give the others a table of their own."
+            f"{benchmark.title} was run by {' and by '.join(f'{harness} ({row})' for harness, row in found.items())}, "
+            "which ask and score in different ways. The rows of a column need one toolkit; leave the other's runs out."
         )
-    return next(iter(found))
+    return next(iter(found), "")
 
 
 def _condition_notes(runs: Sequence[tuple[str, Run]]) -> list[str]:
-    """What differs between runs besides the system: it may be part of a difference in scores."""
+    """What differs between a benchmark's runs besides the system: it may be part of a difference in scores."""
     notes = [
         f"{row}: only the first {limit} documents of each data set."
         for row, run in runs
@@ -136,7 +140,7 @@ def _condition_notes(runs: Sequence[tuple[str, Run]]) -> list[str]:
         first_row, first = runs[0]
         if different := _different(_conditions(first.record), _conditions(run.record)):
             notes.append(f"{row} ran with another {different} than {first_row}.")
-    return list(dict.fromkeys(notes))
+    return notes
 
 
 def _conditions(record: RunRecord) -> dict[str, Any]:

@@ -66,6 +66,9 @@ class RunRecord(_Closed):
     started: AwareDatetime
     """When the model was loaded."""
 
+    continued: tuple[AwareDatetime, ...] = ()
+    """When it was loaded again, to go on in the same folder under the same conditions."""
+
     harness: str
 
 

@@ -91,10 +91,14 @@ class Run:
     tasks: Mapping[str, TaskResult]
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path, only: Collection[str] | None = None) -> Run:
     """The run in `folder`, every document of every task answered or known to have failed.
 
     Where a folder holds several results files of the same settings, the newest counts for each task.
+
+    Args:
+        folder: lmms-eval's --output_path.
+        only: tasks to read; None for all.
 
     Raises:
         ReportError: no record or results, settings that differ between results files, a malformed file, or documents
@@ -107,7 +111,9 @@ def read_run(folder: Path) -> Run:
     failures = read_failures(folder)
     tasks: dict[str, TaskResult] = {}
     problems: list[str] = []
-    newest = _newest_by_task(folder)
+    newest = [entry for entry in _newest_by_task(folder) if only is None or entry[1] in only]
+    if not newest:
+        raise ReportError(f"{folder} has no results of {', '.join(sorted(only or ()))}.")
     _check_times(folder, record, *max(((path, results) for path, _, results in newest), key=lambda item: item[0].name))
     for results_path, name, results in newest:
         samples_path = _samples_path(results_path, name)
@@ -190,9 +196,10 @@ def _check_times(folder: Path, record: RunRecord, path: Path, results: dict[str,
         saved = begun + timedelta(seconds=float(total))
     except ValueError as error:
         raise ReportError(f"{path} has times that can't be read: {error}.") from error
-    if not begun - _CLOCK_STEP <= record.started <= saved + _CLOCK_STEP:
+    starts = (record.started, *record.continued)
+    if not any(begun - _CLOCK_STEP <= start <= saved + _CLOCK_STEP for start in starts):
         raise ReportError(
-            f"{folder} has a record of a run that started at {record.started.isoformat()}, but its newest results "
+            f"{folder} has a record of a run that started at {starts[-1].isoformat()}, but its newest results "
             f"({path.name}) are of a run from {begun.isoformat()} to {saved.isoformat(timespec='seconds')}. "
             "The later run failed or was another model's; repeat it into a folder of its own."
         )

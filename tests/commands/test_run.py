@@ -1,0 +1,95 @@
+"""A suite from end to end, and what its options mean."""
+
+import json
+
+import pytest
+
+from vico_eval import paths
+from vico_eval.commands.cards import find_checkpoints
+from vico_eval.commands.execute import DocumentsFailed
+from vico_eval.commands.output import message_console
+from vico_eval.commands.plan import Cell
+from vico_eval.commands.run import RunOptions, check_cell, choose_benchmarks, num_cores
+from vico_eval.commands.task_data import own_data
+from vico_eval.errors import ConfigError, ReportError
+from vico_eval.suites import load_benchmarks, load_suite
+
+from .conftest import run
+
+
+def test_a_benchmark_that_fails_stops_no_other_and_is_told_at_the_end(tmp_path):
+    # MME asks in pairs, and its scorer fails on an odd number of documents.
+    ended = run(
+        tmp_path,
+        *("vico-table1", "--fixtures", "--rows", "vanilla", "--benchmark", "ocrbench,mme", "--limit", "3"),
+        *("--device", "cpu"),
+    )
+    assert ended.returncode == 1
+    assert "1 of 2 cells are not complete" in ended.stderr
+    assert "vanilla on MME: " in ended.stderr
+    assert "--tasks local_mme" in ended.stderr
+    assert "Vanilla: not run on" in ended.stdout
+    assert "a rehearsal, no measurement" in ended.stdout
+    results = tmp_path / "runs" / "vico-table1-fixtures-limit3"
+    assert (results / "report" / "table1.tex").is_file()
+    check_cell(results / "vanilla", Cell(benchmark="OCRBench", tasks=("ocrbench",), results=("ocrbench",)))
+    with pytest.raises(ReportError, match="no results of mme"):
+        check_cell(results / "vanilla", Cell(benchmark="MME", tasks=("mme",), results=("mme",)))
+    failure = {"task": "ocrbench", "split": "test", "doc_id": 1, "reason": "no such image"}
+    (results / "vanilla" / "failures.rank0.jsonl").write_text(json.dumps(failure) + "\n")
+    (samples,) = results.rglob("*_samples_ocrbench.jsonl")
+    lines = [json.loads(line) for line in samples.read_text().splitlines()]
+    lines[1] |= {"filtered_resps": "", "resps": "", "token_counts": [None]}
+    samples.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(DocumentsFailed, match="1 of 3 documents have no answer; the first: no such image"):
+        check_cell(results / "vanilla", Cell(benchmark="OCRBench", tasks=("ocrbench",), results=("ocrbench",)))
+
+
+def test_a_judge_is_never_called_silently(capsys):
+    suite = load_suite("internvl-x-table1")
+    without = choose_benchmarks(suite, RunOptions(), message_console())
+    assert "MMVet" not in [benchmark.title for benchmark in without]
+    assert "Left out: MMVet, whose score is another model's judgement" in " ".join(capsys.readouterr().err.split())
+    assert "MMVet" in [
+        benchmark.title for benchmark in choose_benchmarks(suite, RunOptions(judge=True), message_console())
+    ]
+    with pytest.raises(ConfigError, match="unknown benchmark 'mmve' in internvl-x-table1"):
+        choose_benchmarks(suite, RunOptions(benchmarks=["mmve"]), message_console())
+
+
+def test_the_documents_of_local_data_are_known_beforehand():
+    catalogue, data = load_benchmarks(), own_data()
+    assert data.cell(catalogue["tiny_read"], 3).documents == 3
+    assert sum(data.cell(catalogue[name], None).documents for name in load_suite("tiny").benchmarks) >= 1500
+    assert data.cell(catalogue["docvqa"], 3).documents is None
+
+
+def test_a_checkpoint_by_size_by_path_or_by_kind(tmp_path):
+    table3, tiny = load_suite("vico-table3"), load_suite("tiny")
+    assert find_checkpoints("8B", table3).vico == "OpenGVLab/InternVL3_5-8B-Flash"
+    assert find_checkpoints("3.5-2B", table3).base == "OpenGVLab/InternVL3_5-2B"
+    assert find_checkpoints(None, tiny).vico == "vico-tiny"
+    assert find_checkpoints(None, table3, is_small=True).vico == "vico-tiny"
+    assert find_checkpoints(str(tmp_path), table3).lvtc == str(tmp_path)
+    named = find_checkpoints("base=a/b,vico=c/d", table3)
+    assert (named.base, named.vico, named.pvtc) == ("a/b", "c/d", None)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (None, "suite vico-table3 needs --checkpoint"),
+        ("9B", "unknown checkpoint '9B'"),
+        ("vico=a/b", "expected base=CHECKPOINT"),
+        ("base=", "expected base=CHECKPOINT"),
+        ("base=a/b,flash=c/d", "expected base=CHECKPOINT"),
+    ],
+)
+def test_a_checkpoint_that_is_none(given, message):
+    with pytest.raises(ConfigError, match=message):
+        find_checkpoints(given, load_suite("vico-table3"))
+
+
+def test_there_is_a_core():
+    assert num_cores() >= 1
+    assert paths.tasks_dir().is_dir()

@@ -1,0 +1,293 @@
+"""`vico-eval run`: the rows and benchmarks of a suite through lmms-eval, then the table and its picture."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+
+from vico_eval import paths
+from vico_eval.commands.cards import find_checkpoints, load_cards
+from vico_eval.commands.execute import DocumentsFailed, Failure, Subprocess, by_hand, describe, execute
+from vico_eval.commands.inputs import answering_code, fingerprint, local_checkpoints
+from vico_eval.commands.output import check_writable, message_console
+from vico_eval.commands.plan import Cell, Conditions, ModelArgs, PlannedRun, plan_runs
+from vico_eval.commands.progress import LiveProgress, PlainProgress
+from vico_eval.commands.report import make_report
+from vico_eval.commands.task_data import local_data, own_data
+from vico_eval.errors import ReportError, UserError, unknown_name
+from vico_eval.report.runs import read_run
+from vico_eval.suites import Benchmark, Suite, load_benchmarks, load_suite
+
+SMALL_BATCH, LARGE_BATCH = 8, 32
+"""Documents at once: of a real checkpoint, and of a built-in one."""
+
+FIXTURES_NOTE = "On small local data sets in the benchmarks' schemas: a rehearsal, no measurement."
+
+
+class CellsFailed(UserError):
+    """Cells of a table have no result, or documents without an answer; says how to repeat each."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """What a user may choose of a suite's runs."""
+
+    rows: Sequence[str] = ()
+    """Names of systems; empty for the suite's own, `all` for every card of its family."""
+
+    benchmarks: Sequence[str] = ()
+    """Names in the catalogue; empty for all of the suite."""
+
+    checkpoint: str | None = None
+    """A size of checkpoints.yaml, a checkpoint for all rows, or `base=...,vico=...`; None for the suite's own."""
+
+    limit: int | None = None
+    """First documents of each task; None for all."""
+
+    fixtures: bool = False
+    """Whether small local data sets take the place of the benchmarks' own."""
+
+    judge: bool = False
+    """Whether benchmarks that call another model to judge answers are run."""
+
+    num_seeds: int = 1
+    """Draws of each row that has chance in it."""
+
+    num_processes: int = 1
+    """Processes that share a row's documents, one a GPU."""
+
+    jobs: int | None = None
+    """Rows at once; None for one on a GPU, and on a CPU for one a core, at most four."""
+
+    batch_size: int | None = None
+    """Documents at once; None for 8, or 32 with a built-in checkpoint."""
+
+    device: str | None = None
+    """Of the models; None for a GPU where there is one."""
+
+    model_args: ModelArgs = field(default_factory=dict)
+    """For every row's model; wins over its own."""
+
+    out: Path | None = None
+    """Folder of the table; None for one beside the runs."""
+
+    fresh: bool = False
+    """Whether finished cells are repeated."""
+
+
+def run_suite(name: str, options: RunOptions, *, dry_run: bool = False) -> None:
+    """Fill a suite's table: run what is not finished and write the table, or only show what would be run.
+
+    Raises:
+        UserError: bad input; or, after everything else has been done, cells that failed.
+    """
+    started = time.monotonic()
+    console = message_console()
+    suite = load_suite(name)
+    cards = load_cards(paths.models_dir(), suite.cards)
+    checkpoints = find_checkpoints(options.checkpoint, suite, is_small=options.fixtures)
+    benchmarks = choose_benchmarks(suite, options, console)
+    runs_root = _runs_root(suite, options)
+    data = local_data(runs_root / "data", benchmarks) if options.fixtures else own_data()
+    conditions = Conditions(
+        cells=tuple(data.cell(benchmark, options.limit) for benchmark in benchmarks),
+        include_path=data.include_path,
+        checkpoints=checkpoints,
+        batch_size=options.batch_size or (LARGE_BATCH if checkpoints.trained_by else SMALL_BATCH),
+        device=options.device or _default_device(),
+        num_processes=options.num_processes,
+        limit=options.limit,
+        model_args=options.model_args,
+    )
+    rows = () if tuple(options.rows) == ("all",) else options.rows or suite.rows
+    runs = plan_runs(cards, rows, conditions, runs_root, options.num_seeds)
+    folders = local_checkpoints(runs, checkpoints.trained_by)
+    if dry_run:
+        show_plan(runs)
+        return
+    out = options.out or runs_root / "report"
+    for folder in (out, runs_root):
+        check_writable(folder)
+    jobs = options.jobs or (min(4, num_cores()) if conditions.device == "cpu" else 1)
+    is_offline = all(cell.documents is not None for cell in conditions.cells) and len(folders) == _num_checkpoints(runs)
+    failures = _execute(
+        runs,
+        inputs=fingerprint([*folders, *answering_code(), data.include_path]),
+        jobs=jobs,
+        fresh=options.fresh,
+        environment={**_environment(num_cores() // (jobs * options.num_processes), is_offline), **data.environment},
+        console=console,
+    )
+    baseline = next(iter(cards.values())).title
+    if finished := _with_results(runs, baseline, console):
+        rows_and_folders = [(run.title, run.folder) for run in finished]
+        note = FIXTURES_NOTE if options.fixtures else None
+        make_report(rows_and_folders, table=suite.name, out=out, baseline=baseline, note=note)
+    console.print(f"Finished in {_minutes(time.monotonic() - started)}.", highlight=False)
+    if failures:
+        raise CellsFailed(
+            f"{len(failures)} of {sum(len(run.cells) for run in runs)} cells are not complete. The same command tries "
+            f"them again and keeps every answer that there is.\n\n{describe(failures)}"
+        )
+
+
+def choose_benchmarks(suite: Suite, options: RunOptions, console: Console) -> list[Benchmark]:
+    """The suite's benchmarks that are to be run; says which are left out because they need a judge.
+
+    Raises:
+        ConfigError: one that the suite doesn't have.
+    """
+    catalogue = load_benchmarks()
+    for name in options.benchmarks:
+        if name not in suite.benchmarks:
+            raise unknown_name("benchmark", name, suite.benchmarks, where=suite.name)
+    chosen = [catalogue[name] for name in suite.benchmarks if not options.benchmarks or name in options.benchmarks]
+    if judged := [benchmark.title for benchmark in chosen if benchmark.judge and not options.judge]:
+        console.print(
+            f"Left out: {', '.join(judged)}, whose score is another model's judgement. --judge runs it; lmms-eval then "
+            "needs API_TYPE and the key of that API.",
+            highlight=False,
+        )
+    return [benchmark for benchmark in chosen if options.judge or not benchmark.judge]
+
+
+def show_plan(runs: Sequence[PlannedRun]) -> None:
+    """Print each run with its benchmarks, what is finished of it, and the command of the rest."""
+    console = message_console()
+    for run in runs:
+        left = [cell for cell in run.cells if not _is_finished(run, cell)]
+        done = [cell.benchmark for cell in run.cells if cell not in left]
+        lines = [f"{run.name} ({run.title}){f', after {run.after}' if run.after else ''}"]
+        if done:
+            lines.append(f"  finished: {', '.join(done)}")
+        if left:
+            lines.append(f"  to do: {', '.join(cell.benchmark for cell in left)}")
+            lines.append(f"  {by_hand(run, left)}")
+        console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+
+
+def check_cell(folder: Path, cell: Cell) -> None:
+    """See that a run has an answer to every document of a cell.
+
+    Raises:
+        DocumentsFailed: it has results, and documents that could not be answered.
+        ReportError: it has none, or documents are missing from them.
+    """
+    tasks = read_run(folder, only=cell.results).tasks
+    if missing := [task for task in cell.results if task not in tasks]:
+        raise ReportError(f"{folder} has no results of {', '.join(missing)}.")
+    documents = [document for task in tasks.values() for document in task.documents]
+    if failed := [document.failure for document in documents if document.failure is not None]:
+        first = failed[0].rstrip(".")
+        raise DocumentsFailed(f"{len(failed)} of {len(documents)} documents have no answer; the first: {first}.")
+
+
+def num_cores() -> int:
+    """Cores that this process may use: its affinity, and a container's quota where there is one."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+    except (OSError, ValueError):
+        return cores
+    return cores if quota == "max" else max(1, min(cores, round(int(quota) / int(period))))
+
+
+def _execute(
+    runs: Sequence[PlannedRun],
+    *,
+    inputs: str,
+    jobs: int,
+    fresh: bool,
+    environment: Mapping[str, str],
+    console: Console,
+) -> list[Failure]:
+    counts = [run.documents for run in runs]
+    known = "" if None in counts else f", {sum(count for count in counts if count is not None)} answers"
+    console.print(
+        f"{len(runs)} runs{known}, {jobs} at a time. Logs and answers: {runs[0].folder.parent}/", highlight=False
+    )
+    progress: AbstractContextManager[LiveProgress | PlainProgress] = (
+        LiveProgress(console, runs) if console.is_terminal else PlainProgress(console, runs)
+    )
+    try:
+        with progress as shown:
+            return execute(
+                runs,
+                inputs=inputs,
+                jobs=jobs,
+                launch=lambda run, command, log: Subprocess(command, log, {**environment, **run.environment}),
+                check=check_cell,
+                progress=shown,
+                fresh=fresh,
+            )
+    except KeyboardInterrupt:
+        console.print("Stopped. The same command keeps every answer that there is and goes on with the others.")
+        raise
+
+
+def _with_results(runs: Sequence[PlannedRun], baseline: str, console: Console) -> list[PlannedRun]:
+    """The runs that a table can be made of; none where the row that counts as 100% has no results."""
+    readable = []
+    for run in runs:
+        try:
+            read_run(run.folder)
+        except ReportError as error:
+            console.print(f"Not in the table: {run.name}. {error}", markup=False, highlight=False)
+        else:
+            readable.append(run)
+    if baseline not in {run.title for run in readable}:
+        console.print(f"No table: {baseline}, which counts as 100%, has no results.", highlight=False)
+        return []
+    return readable
+
+
+def _is_finished(run: PlannedRun, cell: Cell) -> bool:
+    try:
+        check_cell(run.folder, cell)
+    except ReportError:
+        return False
+    return True
+
+
+def _runs_root(suite: Suite, options: RunOptions) -> Path:
+    parts = [suite.name]
+    if options.fixtures:
+        parts.append("fixtures")
+    if options.limit is not None:
+        parts.append(f"limit{options.limit}")
+    return Path("runs") / "-".join(parts)
+
+
+def _default_device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _num_checkpoints(runs: Sequence[PlannedRun]) -> int:
+    return len({name for run in runs for name in run.checkpoints})
+
+
+def _environment(threads: int, is_offline: bool) -> dict[str, str]:
+    environment = {
+        "TOKENIZERS_PARALLELISM": "false",
+        "PYTHONUNBUFFERED": "1",
+        "OMP_NUM_THREADS": str(max(1, threads)),
+        # glibc otherwise hands the memory of each large tensor back to the kernel and has it zeroed again.
+        "MALLOC_MMAP_MAX_": "0",
+        "MALLOC_TRIM_THRESHOLD_": str(2**40),
+    }
+    if is_offline:
+        # Everything is on this machine; a look at the hub could only fail or wait.
+        environment |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+    return environment
+
+
+def _minutes(seconds: float) -> str:
+    return f"{int(seconds) // 60} min {int(seconds) % 60:02d} s"
