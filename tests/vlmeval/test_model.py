@@ -21,7 +21,7 @@ def prepared(model, message, dataset):
 def test_a_video_is_frames_of_one_tile_each(open_model, tmp_path):
     from vlmeval.dataset import VideoMME
 
-    frames = [picture(tmp_path / f"{number}.jpg") for number in range(64)]
+    frames = [picture(tmp_path / f"{number}.jpg") for number in range(8)]
 
     class Frames:
         dataset_name = "Video-MME"
@@ -32,13 +32,13 @@ def test_a_video_is_frames_of_one_tile_each(open_model, tmp_path):
             shown = [{"type": "image", "value": path} for path in frames]
             return [words[0], *shown, words[1], {"type": "text", "value": f"Question: {line['question']}\nAnswer:"}]
 
-    model = open_model("Video-MME_64frame", None)
+    model = open_model("Video-MME_8frame", None)
     message = model.build_prompt(pd.Series({"index": 3, "question": "What?"}), dataset=Frames())
     asked = prepared(model, message, "Video-MME")
-    assert asked.key == "Video-MME_64frame/none/3"
-    assert len(asked.tiles) == 64
+    assert asked.key == "Video-MME_8frame/none/3"
+    assert len(asked.tiles) == 8
     assert "Frame-1: <img></img>\nFrame-2: <img></img>\n" in asked.text
-    assert "Frame-64: <img></img>\n\nThese are the frames of a video." in asked.text
+    assert "Frame-8: <img></img>\n\nThese are the frames of a video." in asked.text
     assert "Image-" not in asked.text
     assert "Question: What?\nAnswer with the option's letter" in asked.text
 
