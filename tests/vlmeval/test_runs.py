@@ -72,6 +72,16 @@ def test_every_document_has_an_account_and_the_record_names_the_toolkit(finished
     assert len(answers(finished)) == 22
 
 
+def test_documents_have_the_scores_that_vlmevalkit_gave_them(finished):
+    tasks = read_vlmevalkit_run(finished).tasks
+    scores = {name: [document.fields["score"] for document in task.documents] for name, task in tasks.items()}
+    said = predictions(finished, "POPE")
+    told = {str(document.index): document.answer for document in documents() if document.task == "POPE"}
+    assert scores["POPE"] == [float(said[index].lower() == told[index]) for index in said]
+    assert sum(scores["ChartQA_TEST"]) / 6 == pytest.approx(tasks["ChartQA_TEST"].metrics["Overall"] / 100)
+    assert sum(scores["tiny_choice"]) / 4 == pytest.approx(tasks["tiny_choice"].metrics["split=none|Overall"])
+
+
 def test_what_was_answered_is_not_asked_again(finished, evaluate, tmp_path):
     folder = tmp_path / "copy"
     shutil.copytree(finished, folder)
