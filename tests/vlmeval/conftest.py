@@ -53,7 +53,8 @@ def documents() -> list[AskedDocument]:
         return AskedDocument(task, index, images, row["question"], row["question"] + ending, row["answer"])
 
     few = [row for row in rows_of("count", 170) if row["answer"] in ("1", "2")]
-    yes_no = [*rows_of("presence", 8), *rows_of("compare", 4)]
+    pairs = [row for row in rows_of("compare", 20) if row["answer"] in ("yes", "no")]
+    yes_no = [*rows_of("presence", 8), *pairs[:4]]
     return [document("POPE", index, row) for index, row in enumerate(yes_no)] + [
         document("ChartQA_TEST", 100 + index, row, SHORT) for index, row in enumerate(few[:6])
     ]
