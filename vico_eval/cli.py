@@ -139,10 +139,8 @@ def run(
 
     \b
     Examples:
-      vico-eval run vico-table3 --checkpoint 8B --dry-run
-      vico-eval run vico-table3 --checkpoint 8B --rows vanilla,vico,fastv --processes 8
-      vico-eval run vico-table1 --checkpoint base=ckpt/base,vico=ckpt/flash --limit 100
       vico-eval run vico-table3 --fixtures --rows all
+      vico-eval run vico-table1 --checkpoint 8B --rows vanilla,vico,fastv --processes 8
     """
     from vico_eval.commands.plan import parse_model_args
     from vico_eval.commands.run import RunOptions, run_suite
