@@ -131,9 +131,9 @@ def run(
     ] = False,
     out: Annotated[Path | None, typer.Option(help="Folder of the table. Default: one beside the runs.")] = None,
 ) -> None:
-    """Fill a whole table: every row on every benchmark of a suite, through lmms-eval.
+    """Fill a whole table of a paper through lmms-eval.
 
-    Each row is an lmms-eval command, which --dry-run prints and which can be run by hand. Answers are kept as they
+    Every row on every benchmark of a suite. Each row is an lmms-eval command, which --dry-run prints and which can be run by hand. Answers are kept as they
     come: a stopped command, repeated, goes on where it was. A benchmark that fails stops no other one, and the end says
     what failed and how to repeat it. Runs, logs and the table are under runs/SUITE.
 
