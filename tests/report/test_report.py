@@ -60,6 +60,8 @@ def test_a_report_from_run_folders(runs, tmp_path):
         "table3.csv",
         "table3.tex",
         "table3.md",
+        "uncertainty.csv",
+        "loyalty.csv",
         "retention.pdf",
         "retention.png",
         "provenance.json",

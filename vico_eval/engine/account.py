@@ -34,6 +34,9 @@ class TokenAccount:
     p_compress: tuple[float, ...] | None = None
     """The router's score of every tile, where there is one."""
 
+    media: str | None = None
+    """Digest of the tiles, the same for requests about the same pictures; None where there is no tile."""
+
     def to_dict(self) -> dict[str, Any]:
         """Plain lists and numbers, as they are written to disk."""
         values = asdict(self)

@@ -336,6 +336,7 @@ class Engine:
             text_tokens=len(entry.input_ids) - visual,
             generated_tokens=len(generated),
             p_compress=None if entry.p_compress is None else tuple(round(score, 6) for score in entry.p_compress),
+            media=entry.prepared.media,
         )
         return Answer(entry.prepared.key, text.strip(), account)
 

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields
+from hashlib import sha256
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -120,6 +121,9 @@ class Prepared:
     tile_image: np.ndarray
     """[tiles], int64, ascending: which image of the request a tile belongs to; a video frame is an image."""
 
+    media: str | None
+    """Digest of `tiles`, by which requests about the same pictures are known; None where there is no tile."""
+
     text: str
     """The conversation with `<img></img>` where an image goes."""
 
@@ -183,10 +187,12 @@ class Preprocessor:
                 f"tokenizer does not keep {_SLOT} as two tokens. Use the tokenizer of the checkpoint."
             )
         size = self.settings.tile_size
+        tiles = np.concatenate([np.zeros((0, size, size, 3), dtype=np.uint8), *image_tiles])
         return Prepared(
             key=request.key,
-            tiles=np.concatenate([np.zeros((0, size, size, 3), dtype=np.uint8), *image_tiles]),
-            tile_image=np.repeat(np.arange(len(image_tiles)), [len(tiles) for tiles in image_tiles]).astype(np.int64),
+            tiles=tiles,
+            tile_image=np.repeat(np.arange(len(image_tiles)), [len(one) for one in image_tiles]).astype(np.int64),
+            media=sha256(tiles.data).hexdigest()[:16] if len(tiles) else None,
             text=text,
             text_ids=text_ids,
             image_positions=positions,

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,14 @@ import pandas as pd
 
 from vico_eval.errors import OutputError, ReportError
 from vico_eval.report.benchmarks import Benchmark, TableSpec, table_spec
+from vico_eval.report.comparison import comparison_sentences
 from vico_eval.report.figures import draw_retention, write_figure
-from vico_eval.report.layout import Table, build_table, find_baseline
+from vico_eval.report.layout import Table, build_table, find_baseline, order_rows
+from vico_eval.report.loyalty import loyalty
 from vico_eval.report.measurements import Measurements, measure
 from vico_eval.report.runs import Run
 from vico_eval.report.tidy import tidy_numbers
+from vico_eval.report.uncertainty import compare_with_baseline
 from vico_eval.report.vlmevalkit import read_any_run
 from vico_eval.report.writers import to_latex, to_markdown
 
@@ -28,6 +31,8 @@ class Report:
     csv: Path
     latex: Path
     markdown: Path
+    uncertainty: Path
+    loyalty: Path
     provenance: Path
     figures: tuple[Path, ...]
     """PDF and PNG; empty where there was nothing to draw, which a note of the table says."""
@@ -35,7 +40,7 @@ class Report:
     @property
     def paths(self) -> tuple[Path, ...]:
         """Every file written."""
-        return (self.csv, self.latex, self.markdown, *self.figures, self.provenance)
+        return (self.csv, self.latex, self.markdown, self.uncertainty, self.loyalty, *self.figures, self.provenance)
 
 
 def write_report(
@@ -54,8 +59,8 @@ def write_report(
             `vico-eval vlmeval run`. Runs of the same
             title make one row: its mean, with the spread over the runs.
         table: a suite (`vico-table3`) or its table (`vico-3`).
-        out: where table3.csv, .tex, .md (the suite's `file_stem`), retention.pdf, .png and provenance.json go; made if
-            missing.
+        out: where table3.csv, .tex, .md (the suite's `file_stem`), uncertainty.csv, loyalty.csv, retention.pdf, .png
+            and provenance.json go; made if missing.
         baseline: title or system of the row that counts as 100%; by default the row of the system `vanilla`.
         benchmarks: titles of the table's benchmarks to keep; by default all of them.
         note: what a reader has to know besides what the runs say.
@@ -94,17 +99,24 @@ def _write(
         figures = write_figure(draw_retention(table), out)
     except ReportError as error:
         table = table.with_note(f"No picture: {error}")
+    rows = order_rows(systems)
+    uncertainty = compare_with_baseline(measured, rows, table.columns, table.baseline)
+    agreement = loyalty(measured, rows, table.columns, table.baseline)
+    table = replace(table, comparison=comparison_sentences(uncertainty, agreement))
     report = Report(
         table=table,
         csv=out / f"{spec.file_stem}.csv",
         latex=out / f"{spec.file_stem}.tex",
         markdown=out / f"{spec.file_stem}.md",
+        uncertainty=out / "uncertainty.csv",
+        loyalty=out / "loyalty.csv",
         provenance=out / "provenance.json",
         figures=figures,
     )
     places = [_relative(run.folder, out) for _, run in named]
     tidy = tidy_numbers(table, measured, systems, places)
-    tidy.to_csv(report.csv, index=False, lineterminator="\n")
+    for frame, path in ((tidy, report.csv), (uncertainty, report.uncertainty), (agreement, report.loyalty)):
+        frame.to_csv(path, index=False, lineterminator="\n")
     report.latex.write_text(to_latex(table, label=f"tab:{spec.name}"), encoding="utf-8")
     report.markdown.write_text(to_markdown(table), encoding="utf-8")
     provenance = json.dumps(_provenance(table, measured, named, out), indent=2, ensure_ascii=False, allow_nan=False)

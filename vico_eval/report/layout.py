@@ -72,6 +72,9 @@ class Table:
     """By row title: mean_score, retention, retention_se, retention_spread, difference, difference_se, tile_ratio,
     token_share, documents, runs. Empty for a published table, which has no documents."""
 
+    comparison: tuple[str, ...] = ()
+    """How each row compares with the baseline, in sentences; empty for a published table."""
+
     def with_note(self, note: str) -> "Table":
         """The same table with one more note."""
         return replace(self, notes=(*self.notes, note))

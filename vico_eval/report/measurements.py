@@ -24,7 +24,9 @@ class Measurements:
     visual_tokens_uncompressed, layer_tokens (visual tokens of a layer, mean over layers), which are NaN unless every
     document has an account.
 
-    `documents` has row, run, benchmark, task, doc_id, score (0-100; NaN where the benchmark has none by document).
+    `documents` has row, run, benchmark, task, doc_id, score (0-100; NaN where the benchmark has none by document),
+    answer (text; None where the document failed) and media (digest of its pictures, empty where it has none; None where
+    the run doesn't say).
     """
 
     cells: pd.DataFrame
@@ -112,10 +114,18 @@ def _document_lines(benchmark: Benchmark, tasks: Sequence[TaskResult]) -> list[d
             "task": task.name,
             "doc_id": document.doc_id,
             "score": scores.get((task.name, document.doc_id), float("nan")),
+            "answer": document.answer,
+            "media": _media(document),
         }
         for task in tasks
         for document in task.documents
     ]
+
+
+def _media(document: Document) -> str | None:
+    digests = [account.media if account.tiles else "" for account in document.account or ()]
+    known = [digest for digest in digests if digest is not None]
+    return " ".join(known) if digests and len(known) == len(digests) else None
 
 
 def _harness(benchmark: Benchmark, runs: Sequence[tuple[str, Run]]) -> str:

@@ -84,6 +84,9 @@ class TokenAccount(_Closed):
     generated_tokens: NonNegativeInt
     p_compress: tuple[float, ...] | None = None
 
+    media: str | None = None
+    """Digest of the tiles; None where there is none, and in accounts that older versions wrote."""
+
     @model_validator(mode="after")
     def _compressed_tiles_are_tiles(self) -> "TokenAccount":
         if self.compressed_tiles > self.tiles:

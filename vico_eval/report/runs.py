@@ -56,6 +56,9 @@ class Document:
     account: tuple[TokenAccount, ...] | None
     """One for each of the document's requests; None where a run left none."""
 
+    answer: str | None = None
+    """What the model said, as it was scored; several answers are joined by line breaks. None where it failed."""
+
     failure: str | None = None
     """Why it has no answer, where the run went on without. lmms-eval has scored it as a blank one."""
 
@@ -287,6 +290,11 @@ def _has_answer(line: Mapping[str, Any]) -> bool:
     return all(str(answer).strip() and (counted or answer != "None") for answer in answers)
 
 
+def _answer(line: Mapping[str, Any]) -> str:
+    """The answer after the task's filter, which is what its scorer saw."""
+    return "\n".join(str(answer) for answer in _flatten(line.get("filtered_resps", line.get("resps"))))
+
+
 def _generated(line: Mapping[str, Any]) -> bool:
     """Whether every request of the document has an account with tokens that the model wrote."""
     accounts = _raw_accounts(line)
@@ -322,5 +330,7 @@ def _read_documents(
         elif (name, doc_id) in side_accounts:
             account = (side_accounts[name, doc_id],)
         fields = {key: value for key, value in line.items() if key not in _LINE_KEYS}
-        documents.append(Document(doc_id=doc_id, fields=fields, account=account, failure=failed.get(doc_id)))
+        failure = failed.get(doc_id)
+        answer = _answer(line) if failure is None else None
+        documents.append(Document(doc_id=doc_id, fields=fields, account=account, answer=answer, failure=failure))
     return tuple(documents)

@@ -28,6 +28,20 @@ def by_row(cells: pd.DataFrame, column: str) -> pd.DataFrame:
     return frame.reindex(index=cells["row"].unique(), columns=cells["benchmark"].unique())
 
 
+def by_document(documents: pd.DataFrame, column: str) -> pd.DataFrame:
+    """`column` of one benchmark's documents as documents x runs; documents in the order of first appearance."""
+    numbers = documents.groupby(["task", "doc_id"], sort=False).ngroup()
+    return documents.assign(document=numbers).pivot(index="document", columns="run", values=column)
+
+
+def why_left_out(cells: pd.DataFrame, row: str, benchmark: str) -> str:
+    """Why a row's documents of a benchmark can't be compared with another row's; empty where they can."""
+    own = cells[(cells["row"] == row) & (cells["benchmark"] == benchmark)]
+    if own.empty:
+        return f"{row} was not run"
+    return f"{row} has documents that could not be answered" if (own["failed"] > 0).any() else ""
+
+
 def relative_retention(scores: pd.DataFrame, baseline: str) -> pd.Series:
     """Each row's mean score as a percentage of the baseline's: the ratio of the means, as in ViCO's tables.
 

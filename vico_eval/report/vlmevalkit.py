@@ -151,7 +151,7 @@ def _documents(
             unanswered.append(str(index))
             continue
         fields = {"prediction": prediction} | ({"score": scores[index]} if index in scores else {})
-        documents.append(Document(doc_id=doc_id, fields=fields, account=(account,)))
+        documents.append(Document(doc_id=doc_id, fields=fields, account=(account,), answer=prediction))
     if unanswered:
         named = ", ".join(unanswered[:10]) + (f" and {len(unanswered) - 10} more" if len(unanswered) > 10 else "")
         raise ReportError(

@@ -1,8 +1,8 @@
 """A table as text: tidy CSV at full precision, LaTeX (booktabs), Markdown, and a table for the terminal.
 
-Numbers are rounded here and nowhere before. The best value of a column among the rows that save tokens is bold, ties as
-printed included; ratio rows are italic; what is unknown is a dash, and a cell with documents that could not be
-answered says `failed`.
+Numbers are rounded here and, in sentences, in comparison.py; nowhere before. The best value of a column among the rows
+that save tokens is bold, ties as printed included; ratio rows are italic; what is unknown is a dash, and a cell with
+documents that could not be answered says `failed`.
 """
 
 import math
@@ -104,6 +104,9 @@ def to_markdown(table: Table) -> str:
         title = f"*{RATIO_TITLE}*" if row.kind == "ratio" else escape_markdown(row.title)
         lines.append(f"| {' | '.join([title, *cells])} |")
     lines += ["", *(f"{escape_markdown(note)}  " for note in _footnotes(table))]
+    if table.comparison:
+        lines += ["", f"**Against {escape_markdown(table.baseline)}**", ""]
+        lines += [f"- {escape_markdown(sentence)}" for sentence in table.comparison]
     return "\n".join(lines) + "\n"
 
 
@@ -117,7 +120,9 @@ def to_terminal(table: Table, width: int | None = None) -> Group:
     """
     header, body = _with_margins(table, bold=lambda text: f"{text}{_BOLD}", italic=lambda text: text)
     blocks = [_terminal_block(header, body, columns) for columns in _fitting_columns(header, body, width)]
-    return Group(Text(table.caption, style="bold"), *blocks, *(Text(note, style="dim") for note in _footnotes(table)))
+    notes = [Text(note, style="dim") for note in _footnotes(table)]
+    heading = [Text(f"\nAgainst {_one_line(table.baseline)}", style="bold")] if table.comparison else []
+    return Group(Text(table.caption, style="bold"), *blocks, *notes, *heading, *map(Text, table.comparison))
 
 
 # A private mark on a cell, which rich styles; no number holds it.

@@ -1,0 +1,57 @@
+"""What the comparison with the baseline says, in sentences: one a row, then what to know about all of them."""
+
+import math
+
+import pandas as pd
+
+from vico_eval.report.tables import AVERAGE
+from vico_eval.report.uncertainty import LEVEL, THRESHOLD, verdict
+
+
+def comparison_sentences(uncertainty: pd.DataFrame, loyalty: pd.DataFrame) -> tuple[str, ...]:
+    """Each row's retention with its interval, its verdict and how often it answers as the baseline does.
+
+    Args:
+        uncertainty: of `vico_eval.report.uncertainty.compare_with_baseline`.
+        loyalty: of `vico_eval.report.loyalty.loyalty`.
+    """
+    averages = uncertainty[uncertainty["benchmark"] == AVERAGE].set_index("row")
+    agreements = loyalty[loyalty["benchmark"] == AVERAGE].set_index("row")
+    tested = averages[averages["retention"].notna()]
+    sentences = [_row(str(row), line, agreements.loc[row]) for row, line in averages.iterrows()]
+    sentences += [
+        f"Left out for {_rows(list(own.index), len(averages))}: {left_out}."
+        for left_out, own in averages.groupby("left_out", sort=False)
+        if left_out
+    ]
+    return (*sentences, _note(uncertainty, len(tested))) if len(tested) else tuple(sentences)
+
+
+def _row(row: str, line: pd.Series, agreement: pd.Series) -> str:
+    retained = "its retention is not known"
+    if not math.isnan(line["retention"]):
+        retained = f"{line['retention']:.1f}% ({line['low']:.1f}% to {line['high']:.1f}%), {verdict(line)}"
+    if math.isnan(agreement["same_answer"]):
+        return f"{row}: {retained}."
+    changes = ""
+    if not math.isnan(agreement["lost"]):
+        changes = f", {agreement['lost']:,.0f} documents lost, {agreement['gained']:,.0f} gained"
+    return f"{row}: {retained}; {agreement['same_answer']:.0f}% same answers{changes}."
+
+
+def _rows(rows: list[str], num_all: int) -> str:
+    return "all rows" if len(rows) == num_all > 1 else ", ".join(rows)
+
+
+def _note(uncertainty: pd.DataFrame, num_tested: int) -> str:
+    compared = uncertainty[(uncertainty["benchmark"] != AVERAGE) & uncertainty["documents"].notna()]
+    unknown = list(compared.loc[compared["pictures"].isna(), "benchmark"].unique())
+    alone = ""
+    if unknown:
+        where = "" if len(unknown) == compared["benchmark"].nunique() else f" in {', '.join(unknown)}"
+        alone = f"; the runs don't say which documents share them{where}, so there each counts as independent"
+    corrected = f"corrected for {num_tested} rows (Holm)" if num_tested > 1 else "of one row"
+    return (
+        f"Intervals: 95%, bootstrap over documents, those about the same pictures together{alone}. Verdicts: one-sided "
+        f"tests at {LEVEL:g} of retaining {THRESHOLD:.0f}%, {corrected}; the choice of seeds is not part of them."
+    )
