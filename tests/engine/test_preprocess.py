@@ -75,6 +75,15 @@ def test_one_image(make):
     assert prepared.text == build_prompt("internvl2_5", "What is it?", [1], system="", tokens_per_tile=0)
 
 
+def test_the_same_pictures_have_the_same_digest(make):
+    prepare = make()
+    first, again, other = (prepare(ask(image(2, 1, seed=seed), str(number))) for number, seed in enumerate((0, 0, 1)))
+    assert first.media == again.media
+    assert first.media != other.media
+    assert prepare(ask(image(2, 1), image(2, 1), "both")).media != first.media
+    assert prepare(ask("no picture")).media is None
+
+
 def test_text_only(make):
     preprocessor = make()
     prepared = preprocessor(ask("Hello"))

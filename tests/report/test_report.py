@@ -186,6 +186,38 @@ def test_a_row_that_saves_nothing_is_never_the_best(runs, tiny_run, tmp_path):
     assert any(line.startswith("| ViCO | **75.0** |") for line in lines)
 
 
+def test_rows_are_compared_with_the_baseline_document_by_document(tmp_path):
+    """Sixty documents about twenty pictures in each benchmark; ViCO loses those about the first ten pictures."""
+
+    def write(name, title, right):
+        lines = [
+            sample(doc_id, float(right(doc_id)), counts=[{"account": account() | {"media": f"picture {doc_id // 3}"}}])
+            | {"filtered_resps": "7" if right(doc_id) else "77"}
+            for doc_id in range(60)
+        ]
+        return None, write_run(tmp_path / name, dict.fromkeys(TINY_TASKS, lines), system=name, title=title)
+
+    runs = [write("vanilla", "Vanilla", lambda _: True), write("vico", "ViCO", lambda doc_id: doc_id >= 30)]
+    report = write_report(runs, table="tiny", out=tmp_path / "out")
+    with report.uncertainty.open(newline="", encoding="utf-8") as file:
+        lines = {line["benchmark"]: line for line in csv.DictReader(file)}
+    assert set(lines) == {*report.table.columns, "Avg."}
+    assert (lines["Read"]["documents"], lines["Read"]["pictures"]) == ("60.0", "20.0")
+    assert lines["Read"]["retention"] == lines["Avg."]["retention"] == "50.0"
+    # Twenty pictures, half of them lost: 100 sqrt(0.5 x 0.5 / 20); documents alone would say sqrt(3) times less.
+    assert float(lines["Read"]["standard_error"]) == pytest.approx(11.2, rel=0.05)
+    with report.loyalty.open(newline="", encoding="utf-8") as file:
+        lines = {line["benchmark"]: line for line in csv.DictReader(file)}
+    assert (lines["Read"]["same_answer"], lines["Read"]["first_difference_characters"]) == ("50.0", "1.0")
+    assert (lines["Avg."]["lost"], lines["Avg."]["gained"]) == ("270.0", "0.0")
+    text = report.markdown.read_text()
+    section = text[text.index("**Against Vanilla**") :]
+    assert "- ViCO: 50.0% (" in section
+    assert r"retains less than 99% (p \< .05); 50% same answers, 270 documents lost, 0 gained." in section
+    assert "- Vanilla" not in section
+    assert "independent" not in section
+
+
 def test_a_baseline_of_zero_makes_no_percentage_and_is_said(tiny_run, tmp_path):
     runs = [(None, tiny_run("vanilla", 0, 0, title="Vanilla")), (None, tiny_run("vico", 1, 2, title="ViCO"))]
     report = write_report(runs, table="tiny", out=tmp_path / "out")

@@ -224,12 +224,28 @@ def test_accounts_come_from_the_samples_else_from_the_side_files(tmp_path):
     assert tiles == [4, 7, None]
 
 
+def test_the_answer_is_what_was_scored_and_a_failed_document_has_none(tmp_path):
+    lines = [
+        sample(0, 1.0) | {"filtered_resps": "B", "resps": [["<think>A?</think> B"]]},
+        sample(1, 0.0) | {"filtered_resps": ["A", "B"]},
+        sample(2, 0.0) | {"filtered_resps": ""},
+        sample(3, 0.0, counts=[None]) | {"filtered_resps": ""},
+    ]
+    folder = write_run(tmp_path, {"tiny_read": lines})
+    failure = {"task": "tiny_read", "split": "test", "doc_id": 3, "reason": "no such picture"}
+    (folder / "failures.rank0.jsonl").write_text(json.dumps(failure) + "\n")
+    documents = read_run(folder).tasks["tiny_read"].documents
+    assert [document.answer for document in documents] == ["B", "A\nB", "", None]
+
+
 def test_what_the_adapter_writes_is_what_the_report_reads(tmp_path):
     from vico_eval.adapters.run_folder import RunFolder
     from vico_eval.engine.account import TokenAccount
 
     folder = write_run(tmp_path, {"tiny_read": [sample(0, 1.0, counts=[None])]})
-    written = TokenAccount(**account(7, 3) | {"visual_tokens_per_layer": (76, 40), "p_compress": (0.25,) * 7})
+    written = TokenAccount(
+        **account(7, 3) | {"visual_tokens_per_layer": (76, 40), "p_compress": (0.25,) * 7, "media": "1f2e"}
+    )
     RunFolder(folder, RECORD).add(("tiny_read/test/0", 0, "greedy"), "7", written)
     (read,) = read_run(folder).tasks["tiny_read"].documents[0].account
     assert read.model_dump() == written.to_dict() | {"visual_tokens_per_layer": (76, 40), "p_compress": (0.25,) * 7}

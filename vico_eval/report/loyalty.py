@@ -66,8 +66,7 @@ def loyalty(measured: Measurements, rows: Sequence[str], benchmarks: Sequence[st
 def first_difference(one: str, other: str) -> FirstDifference | None:
     """Where two answers part; None where they are the same. White space around them and the composition of Unicode
     characters don't count."""
-    one, other = _plain(one), _plain(other)
-    if one == other:
+    if one == other or (one := _plain(one)) == (other := _plain(other)):
         return None
     return FirstDifference(_num_in_common(one, other), _num_in_common(one.split(), other.split()))
 

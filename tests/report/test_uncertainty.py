@@ -1,0 +1,245 @@
+"""Intervals, tests and verdicts against numbers that are known otherwise."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from vico_eval.report.comparison import comparison_sentences
+from vico_eval.report.loyalty import loyalty
+from vico_eval.report.measurements import Measurements
+from vico_eval.report.tables import AVERAGE, retention_standard_error
+from vico_eval.report.uncertainty import compare_with_baseline, holm, verdict
+
+NAN = float("nan")
+
+
+def measured(
+    scores: dict[tuple[str, int, str], list[float]], media: list[str | None] | None = None, failed=()
+) -> Measurements:
+    """Documents' scores by row, run and benchmark; `failed` names (row, benchmark) with documents that failed."""
+    cells = [
+        {"row": row, "run": run, "benchmark": benchmark, "failed": int((row, benchmark) in failed)}
+        for row, run, benchmark in scores
+    ]
+    documents = [
+        {
+            "row": row,
+            "run": run,
+            "benchmark": benchmark,
+            "task": benchmark,
+            "doc_id": doc_id,
+            "answer": "7",
+            "score": NAN if (row, benchmark) in failed else score,
+            "media": media[doc_id] if media else None,
+        }
+        for (row, run, benchmark), values in scores.items()
+        for doc_id, score in enumerate(values)
+    ]
+    return Measurements(cells=pd.DataFrame(cells), documents=pd.DataFrame(documents), notes=())
+
+
+def compare(found: Measurements, baseline="base") -> pd.DataFrame:
+    """Lines by row and benchmark."""
+    rows, benchmarks = (list(found.cells[name].unique()) for name in ("row", "benchmark"))
+    return compare_with_baseline(found, rows, benchmarks, baseline).set_index(["row", "benchmark"])
+
+
+def right_and_wrong(both: int, lost: int, gained: int, neither: int) -> dict[tuple[str, int, str], list[float]]:
+    """Scores of `base` and `vico` on benchmark A, by what became of the documents."""
+    base = [100.0] * (both + lost) + [0.0] * (gained + neither)
+    vico = [100.0] * both + [0.0] * lost + [100.0] * gained + [0.0] * neither
+    return {("base", 0, "A"): base, ("vico", 1, "A"): vico}
+
+
+def of_two(both, lost, gained, neither, media=None) -> pd.Series:
+    """The `Avg.` line of such scores."""
+    return compare(measured(right_and_wrong(both, lost, gained, neither), media)).loc[("vico", AVERAGE)]
+
+
+def test_the_interval_is_that_of_the_delta_method_where_documents_are_many():
+    found = measured(right_and_wrong(2700, 300, 300, 700))
+    scores = pd.DataFrame({"A": [75.0, 75.0]}, index=["base", "vico"])
+    expected = retention_standard_error(found.documents, scores, "base")["vico"]
+    line = compare(found).loc[("vico", AVERAGE)]
+    assert line["retention"] == 100.0
+    assert line["standard_error"] == pytest.approx(expected, rel=0.04)  # 4000 resamples leave 1.1%
+    # One document more at either end: 1 / 3000 of 100% each, beside a width of 3.92 standard errors (3.2 points).
+    assert line["high"] - line["low"] == pytest.approx(2 * 1.96 * expected + 2 / 30, rel=0.04)
+    assert line["low"] < 100 < line["high"]
+
+
+def test_the_average_weighs_benchmarks_alike():
+    generator = np.random.default_rng(0)
+    scores = {
+        (row, run, benchmark): list(100.0 * (generator.random(size) < share))
+        for benchmark, size in (("A", 2000), ("B", 400))
+        for run, (row, share) in enumerate((("base", 0.8), ("vico", 0.7)))
+    }
+    found = measured(scores)
+    means = pd.DataFrame(
+        {
+            benchmark: [np.mean(scores["base", 0, benchmark]), np.mean(scores["vico", 1, benchmark])]
+            for benchmark in "AB"
+        },
+        index=["base", "vico"],
+    )
+    line = compare(found).loc[("vico", AVERAGE)]
+    assert line["retention"] == pytest.approx(100 * means.loc["vico"].mean() / means.loc["base"].mean())
+    expected = retention_standard_error(found.documents, means, "base")["vico"]
+    assert line["standard_error"] == pytest.approx(expected, rel=0.04)
+    assert line["documents"] == 2400
+
+
+def test_copies_of_a_picture_say_no_more_than_the_picture():
+    once = right_and_wrong(120, 20, 10, 50)
+    five_times = {key: list(np.repeat(values, 5)) for key, values in once.items()}
+    pictures = [f"picture {number // 5}" for number in range(1000)]
+    numbers = ["retention", "standard_error", "low", "high", "p_less"]
+    alone = compare(measured(once)).loc[("vico", "A")]
+    together = compare(measured(five_times, pictures)).loc[("vico", "A")]
+    unknown = compare(measured(five_times)).loc[("vico", "A")]
+    assert list(together[numbers]) == pytest.approx(list(alone[numbers]))
+    assert (together["documents"], together["pictures"]) == (1000, 200)
+    assert unknown["standard_error"] == pytest.approx(alone["standard_error"] / math.sqrt(5), rel=0.05)
+    assert math.isnan(unknown["pictures"])
+    # Five copies are no five pairs of answers either: the test sees 200 sums, each of 0, 500 or -500.
+    assert (unknown["test"], together["test"]) == ("McNemar, exact", "paired t over pictures")
+    differences = np.array([0] * 170 + [-500] * 20 + [500] * 10)
+    assert together["p_equal"] == pytest.approx(stats.ttest_1samp(differences, 0).pvalue)
+
+
+def test_documents_without_a_picture_share_none():
+    line = of_two(60, 10, 5, 25, media=["one", "one", *[""] * 98])
+    assert line["pictures"] == 99
+
+
+def test_one_document_without_an_account_makes_pictures_unknown():
+    assert math.isnan(of_two(60, 10, 5, 25, media=[None, *["one"] * 99])["pictures"])
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        ((900, 0, 0, 100), "retains at least 99% (p < .05)"),  # 3 / 900 may have been lost unseen
+        ((900, 100, 20, 0), "retains less than 99% (p < .05)"),
+        # No document of 36 has changed. That holds for 95% of samples where 3 / 36 of them change, so it takes 300.
+        ((36, 0, 0, 0), "can't tell at this size: about 300 documents would be needed"),
+        ((310, 0, 0, 0), "retains at least 99% (p < .05)"),
+        ((290, 0, 0, 0), "can't tell at this size: about 300 documents would be needed"),
+        # One lost of 320: its exact upper limit is 4.7 (Clopper-Pearson), 1.5% of them.
+        ((319, 1, 0, 80), "can't tell at this size"),
+        ((99, 1, 0, 0), "can't tell at this size"),  # 99% to the point: no number of documents would tell
+    ],
+)
+def test_verdicts(counts, expected):
+    found = verdict(of_two(*counts))
+    assert found == expected or found.startswith(f"{expected}: about")
+    if counts == (99, 1, 0, 0):
+        assert found == expected
+
+
+def test_the_documents_needed_are_those_that_decide():
+    # 8% change on either side. Standard error: 100 sqrt(0.16 / 500) / 0.8 = 2.24; (1.645 x 2.24)^2 x 500 = 6,800.
+    line = of_two(360, 40, 40, 60)
+    assert line["documents_needed"] == pytest.approx(6800, rel=0.08)
+    assert verdict(line).startswith("can't tell")
+    assert verdict(of_two(360 * 12, 40 * 12, 40 * 12, 60 * 12)).startswith("can't tell")  # 6,000
+    assert verdict(of_two(360 * 16, 40 * 16, 40 * 16, 60 * 16)).startswith("retains at least")  # 8,000
+
+
+def test_mcnemars_test_by_hand():
+    # 1 lost, 8 gained: 2 (1 + 9) / 2^9.
+    assert compare(measured(right_and_wrong(10, 1, 8, 5))).loc[("vico", "A"), "p_equal"] == pytest.approx(20 / 512)
+    assert compare(measured(right_and_wrong(10, 0, 0, 5))).loc[("vico", "A"), "p_equal"] == 1.0
+
+
+def test_scores_between_right_and_wrong_get_a_paired_t():
+    base, vico = [100.0, 50.0, 70.0, 20.0, 90.0], [90.0, 50.0, 20.0, 30.0, 80.0]
+    line = compare(measured({("base", 0, "A"): base, ("vico", 1, "A"): vico})).loc[("vico", "A")]
+    assert line["test"] == "paired t"
+    assert line["p_equal"] == pytest.approx(stats.ttest_rel(vico, base).pvalue)
+
+
+def test_what_can_not_be_compared_is_left_out_and_named():
+    right, half = [100.0] * 50, [100.0, 0.0] * 25
+    scores = {(row, run, benchmark): right for run, row in enumerate(("base", "vico", "short")) for benchmark in "ABCD"}
+    scores |= {("vico", 1, "A"): half, ("base", 0, "C"): [NAN] * 50, ("base", 0, "E"): [100.0], ("vico", 1, "E"): [0.0]}
+    del scores["short", 2, "B"]
+    lines = compare(measured(scores, failed=[("vico", "D")]))
+    vico = lines.loc["vico"]
+    assert list(vico["left_out"]) == [
+        *("", "", "no score by document", "vico has documents that could not be answered"),
+        *(
+            "only one document or picture",
+            "C (no score by document); D (vico has documents that could not be answered); "
+            "E (only one document or picture)",
+        ),
+    ]
+    assert vico.loc[AVERAGE, "retention"] == 75.0  # of A and B
+    assert vico["retention"].isna().to_list() == [False, False, True, True, True, False]
+    assert lines.loc[("short", "B"), "left_out"] == "short was not run"
+    assert lines.loc[("short", AVERAGE), "documents"] == 100  # of A and D
+
+
+def test_a_row_of_several_runs_counts_by_its_mean_on_a_document():
+    # The runs' mean is half of every document's score, so retention is 50% whichever documents are drawn; an eleventh
+    # run that fails makes the mean unknown, not one over ten.
+    right = [100.0] * 100
+    scores = {("base", 0, "A"): right, ("random", 1, "A"): [100.0, 0.0] * 50, ("random", 2, "A"): [0.0, 100.0] * 50}
+    line = compare(measured(scores)).loc[("random", "A")]
+    assert line["retention"] == 50.0
+    assert line["standard_error"] == pytest.approx(0.0, abs=1e-9)
+    lines = compare(measured(scores | {("random", 3, "A"): [NAN] * 100}))
+    assert lines.loc[("random", "A"), "left_out"] == "no score by document"
+
+
+def test_there_is_no_percentage_of_a_baseline_without_a_point():
+    lines = compare(measured({("base", 0, "A"): [0.0] * 9, ("vico", 1, "A"): [100.0] + [0.0] * 8}))
+    assert lines["retention"].isna().all()
+    sentences = comparison_sentences(lines.reset_index(), agreement(lines, "A"))
+    assert sentences[0].startswith("vico: its retention is not known")
+
+
+def test_holms_correction_by_hand():
+    # Smallest first: 3 x 0.01, 2 x 0.03, 1 x 0.04, but never below the one before.
+    assert list(holm(np.array([0.01, 0.04, 0.03]))) == pytest.approx([0.03, 0.06, 0.06])
+    assert list(holm(np.array([0.9, 0.8]))) == [1.0, 1.0]
+
+
+def test_many_rows_make_a_verdict_harder_to_reach():
+    # Alone, p is about .03; among nine others of which none stands out it must not be called significant.
+    base = right_and_wrong(700, 60, 34, 206)
+    alone = compare(measured(base)).loc[("vico", AVERAGE)]
+    assert 0.01 < alone["p_less"] < 0.05
+    assert verdict(alone).startswith("retains less")
+    others = {(f"other {number}", 2 + number, "A"): base["vico", 1, "A"] for number in range(9)}
+    among = compare(measured(base | others)).loc[("vico", AVERAGE)]
+    assert among["p_less"] == alone["p_less"]
+    assert verdict(among).startswith("can't tell")
+
+
+def test_a_benchmarks_interval_does_not_depend_on_the_others():
+    scores = right_and_wrong(60, 10, 5, 25)
+    both = {**{(row, run, "B"): values for (row, run, _), values in scores.items()}, **scores}
+    alone, among = compare(measured(scores)), compare(measured(both))
+    assert alone.loc[("vico", "A"), "low"] == among.loc[("vico", "A"), "low"]
+
+
+def agreement(lines, benchmark):
+    rows = lines.index.get_level_values("row").unique()
+    return pd.DataFrame({"row": rows, "benchmark": AVERAGE, "same_answer": NAN, "lost": NAN, "gained": NAN})
+
+
+def test_sentences_round_and_say_what_the_numbers_rest_on():
+    scores = right_and_wrong(90, 10, 0, 0) | {("base", 0, "MME"): [NAN] * 100, ("vico", 1, "MME"): [NAN] * 100}
+    found = measured(scores)
+    arguments = found, ["base", "vico"], ["A", "MME"], "base"
+    sentences = comparison_sentences(compare_with_baseline(*arguments), loyalty(*arguments))
+    assert sentences[0].startswith("vico: 90.0% (8")
+    assert sentences[0].endswith("), retains less than 99% (p < .05); 100% same answers, 10 documents lost, 0 gained.")
+    assert sentences[1] == "Left out for vico: MME (no score by document)."
+    assert "the runs don't say which documents share them, so there each counts as independent" in sentences[2]
+    assert "of one row" in sentences[2]
