@@ -46,6 +46,7 @@ def lines_of(found: Measurements) -> pd.DataFrame:
         ("a red car", "a red cart", (9, 2)),  # one ends where the other goes on
         ("a red car", "a red bus", (6, 2)),
         ("naïve 1", "nai\u0308ve 1", None),  # composed or not, it is the same letter
+        ("naïve 1", "nai\u0308ve 2", (6, 1)),
         ("日本語", "日本人", (2, 0)),
         ("🚗🚗 x", "🚗🚕 x", (1, 0)),  # characters, not bytes
         ("Yes", "yes", (0, 0)),

@@ -9,6 +9,9 @@ import pytest
 
 from vico_eval.errors import OutputError, ReportError, UserError
 from vico_eval.report import write_report
+from vico_eval.report.benchmarks import table_spec
+from vico_eval.report.measurements import measure
+from vico_eval.report.runs import read_run
 from vico_eval.report.writers import DASH
 
 from .conftest import TINY_TASKS, account, sample, write_run
@@ -216,6 +219,14 @@ def test_rows_are_compared_with_the_baseline_document_by_document(tmp_path):
     assert r"retains less than 99% (p \< .05); 50% same answers, 270 documents lost, 0 gained." in section
     assert "- Vanilla" not in section
     assert "independent" not in section
+
+
+def test_a_run_says_which_documents_have_no_picture_and_where_it_does_not_know(tmp_path):
+    accounts = [account() | {"media": "1f2e"}, account(tiles=0), account()]
+    lines = [sample(doc_id, 1.0, counts=[{"account": one}]) for doc_id, one in enumerate(accounts)]
+    run = read_run(write_run(tmp_path / "run", {"tiny_read": [*lines, sample(3, 1.0, counts=[None])]}))
+    measured = measure([("Vanilla", run)], table_spec("tiny").benchmarks)
+    assert list(measured.documents["media"].fillna("unknown")) == ["1f2e", "", "unknown", "unknown"]
 
 
 def test_a_baseline_of_zero_makes_no_percentage_and_is_said(tiny_run, tmp_path):

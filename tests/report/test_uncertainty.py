@@ -11,7 +11,7 @@ from vico_eval.report.comparison import comparison_sentences
 from vico_eval.report.loyalty import loyalty
 from vico_eval.report.measurements import Measurements
 from vico_eval.report.tables import AVERAGE, retention_standard_error
-from vico_eval.report.uncertainty import compare_with_baseline, holm, verdict
+from vico_eval.report.uncertainty import THRESHOLD, compare_with_baseline, holm, verdict
 
 NAN = float("nan")
 
@@ -120,6 +120,16 @@ def test_one_document_without_an_account_makes_pictures_unknown():
     assert math.isnan(of_two(60, 10, 5, 25, media=[None, *["one"] * 99])["pictures"])
 
 
+def test_rows_that_agree_everywhere_still_have_an_interval():
+    # 97.5% of draws from a Poisson distribution of mean 1 are 3 or less: 3 documents of 36 on either side.
+    line = of_two(36, 0, 0, 0)
+    assert (line["low"], line["high"]) == pytest.approx((100 - 300 / 36, 100 + 300 / 36))
+    # Of two benchmarks it is the smaller one's documents, which weigh 1 / 50 / 2 each: 3 x 1%.
+    scores = {(row, run, "A"): [100.0] * 50 for run, row in enumerate(("base", "vico"))}
+    scores |= {(row, run, "B"): [100.0] * 200 for run, row in enumerate(("base", "vico"))}
+    assert compare(measured(scores)).loc[("vico", AVERAGE), "low"] == pytest.approx(97)
+
+
 @pytest.mark.parametrize(
     ("counts", "expected"),
     [
@@ -218,6 +228,11 @@ def test_many_rows_make_a_verdict_harder_to_reach():
     others = {(f"other {number}", 2 + number, "A"): base["vico", 1, "A"] for number in range(9)}
     among = compare(measured(base | others)).loc[("vico", AVERAGE)]
     assert among["p_less"] == alone["p_less"]
+    # At 0.05 / 10 the standard normal quantile is 2.576, not 1.645.
+    distance = THRESHOLD - among["retention"]
+    assert among["documents_needed"] == pytest.approx(
+        1000 * (2.576 * among["standard_error"] / distance) ** 2, rel=0.01
+    )
     assert verdict(among).startswith("can't tell")
 
 
