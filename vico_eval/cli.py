@@ -133,9 +133,10 @@ def run(
 ) -> None:
     """Fill a whole table of a paper through lmms-eval.
 
-    Every row on every benchmark of a suite. Each row is an lmms-eval command, which --dry-run prints and which can be run by hand. Answers are kept as they
-    come: a stopped command, repeated, goes on where it was. A benchmark that fails stops no other one, and the end says
-    what failed and how to repeat it. Runs, logs and the table are under runs/SUITE.
+    Every row on every benchmark of a suite. Each row is an lmms-eval command, which --dry-run prints and which can be
+    run by hand. Answers are kept as they come: a stopped command, repeated, goes on where it was. A benchmark that
+    fails stops no other one, and the end says what failed and how to repeat it. Runs, logs and the table are under
+    runs/.
 
     \b
     Examples:
@@ -334,7 +335,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     A user's error is shown without a traceback; any other keeps its own.
     """
     # A stopped command ends the processes that it started, also when it is stopped from outside.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda received, _: sys.exit(128 + received))
     try:
         app(args=arguments, prog_name="vico-eval")
     except UserError as error:

@@ -15,6 +15,7 @@ def make_report(
     table: str,
     out: Path,
     baseline: str | None = None,
+    benchmarks: Sequence[str] | None = None,
     note: str | None = None,
 ) -> None:
     """Write the report and print the table.
@@ -24,6 +25,7 @@ def make_report(
         table: a suite, by its own name or its table's.
         out: folder of the files; made where it is missing.
         baseline: title or system of the row that counts as 100%; None for the row of the system `vanilla`.
+        benchmarks: titles of the columns to keep; None for all of the table.
         note: printed beneath the table.
 
     Raises:
@@ -31,7 +33,7 @@ def make_report(
         ReportError: a run that does not count, or no baseline among the runs.
         OutputError: `out` can't be written.
     """
-    written = write_report(runs, table=table, out=out, baseline=baseline, note=note)
+    written = write_report(runs, table=table, out=out, baseline=baseline, benchmarks=benchmarks, note=note)
     results = results_console()
     results.print(to_terminal(written.table, width=results.width))
     messages = message_console()

@@ -107,7 +107,7 @@ class AnswerLine(_DocumentLine):
     """One line of `answers.rank*.jsonl`."""
 
     repeat: NonNegativeInt
-    generation: str
+    asked: str
     text: str
     account: TokenAccount
 
