@@ -98,7 +98,9 @@ def run_suite(name: str, options: RunOptions, *, dry_run: bool = False) -> None:
     checkpoints = find_checkpoints(options.checkpoint, suite, is_small=options.fixtures)
     benchmarks = choose_benchmarks(suite, options, console)
     runs_root = _runs_root(suite, options)
-    check_writable(runs_root)
+    out = options.out or runs_root / "report"
+    for folder in (out, runs_root):
+        check_writable(folder)
     data = local_data(runs_root / "data", benchmarks) if options.fixtures else own_data()
     conditions = Conditions(
         cells=tuple(data.cell(benchmark, options.limit) for benchmark in benchmarks),
@@ -118,8 +120,6 @@ def run_suite(name: str, options: RunOptions, *, dry_run: bool = False) -> None:
     if dry_run:
         show_plan(runs, inputs)
         return
-    out = options.out or runs_root / "report"
-    check_writable(out)
     jobs = options.jobs or (min(4, num_cores()) if conditions.device == "cpu" else 1)
     is_offline = all(cell.documents is not None for cell in conditions.cells) and all(
         name in folders for run in runs for name in run.checkpoints
