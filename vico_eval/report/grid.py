@@ -36,6 +36,8 @@ _LATEX = {
     "×": r"$\times$",
 }
 
+_SHRINK = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Column:
@@ -84,8 +86,8 @@ class Grid:
     columns: tuple[Column, ...]
     lines: tuple[Line, ...]
     notes: tuple[str, ...]
-    is_wide: bool = False
-    """Too wide for a page at the size of its text: LaTeX shrinks it."""
+    shrinks: bool = False
+    """LaTeX makes it smaller where the page is too narrow for it."""
 
 
 def escape_latex(text: str) -> str:
@@ -105,8 +107,8 @@ def best_text(shown: Iterable[tuple[float, str]]) -> str | None:
 
 
 def grid_to_latex(grid: Grid, label: str) -> str:
-    """The table as a LaTeX float, for a document that loads booktabs (and graphicx for a wide one)."""
-    packages = "booktabs,graphicx" if grid.is_wide else "booktabs"
+    """The table as a LaTeX float, for a document that loads booktabs (and graphicx where it shrinks)."""
+    packages = "booktabs,graphicx" if grid.shrinks else "booktabs"
     tabular = [
         rf"\begin{{tabular}}{{{'l' * len(grid.heads)}{'r' * len(grid.columns)}}}",
         r"  \toprule",
@@ -118,8 +120,8 @@ def grid_to_latex(grid: Grid, label: str) -> str:
         if line.rule_after:
             tabular.append(r"  \midrule")
     tabular += [r"  \bottomrule", r"\end{tabular}"]
-    if grid.is_wide:
-        tabular[0] = rf"\resizebox{{\linewidth}}{{!}}{{{tabular[0]}"
+    if grid.shrinks:
+        tabular[0] = rf"{_SHRINK}{{{tabular[0]}"
         tabular[-1] += "}"
     lines = [
         rf"% Needs \usepackage{{{packages}}}.",
