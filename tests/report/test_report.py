@@ -9,7 +9,7 @@ import pytest
 
 from vico_eval.errors import OutputError, ReportError, UserError
 from vico_eval.report import write_report
-from vico_eval.report.writers import DASH
+from vico_eval.report.grid import DASH
 
 from .conftest import TINY_TASKS, account, sample, write_run
 
