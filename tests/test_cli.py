@@ -16,7 +16,7 @@ def all_commands(group, prefix=""):
     for name, command in group.commands.items():
         if hasattr(command, "commands"):
             yield from all_commands(command, f"{prefix}{name} ")
-        else:
+        if getattr(command, "invoke_without_command", True):
             yield f"{prefix}{name}", command
 
 
@@ -67,7 +67,8 @@ def test_examples_are_commands_and_options_that_exist(capsys, command):
     _, out, _ = run(capsys, *command.split(), "--help")
     for line in re.findall(r"^\s+(vico-eval .+)$", out.split("Options:")[0], flags=re.MULTILINE):
         line = line.removeprefix("vico-eval ").rstrip('")')
-        (known,) = [known for name, known in COMMANDS.items() if f"{line} ".startswith(f"{name} ")]
+        name = max((name for name in COMMANDS if f"{line} ".startswith(f"{name} ")), key=len)
+        known = COMMANDS[name]
         options = {option for parameter in known.params for option in parameter.opts}
         assert {word for word in line.split() if word.startswith("--")} <= options
 
@@ -90,6 +91,10 @@ def test_tasks_prints_a_folder_that_can_be_piped(capsys):
         ["demo", "--limit", "0"],
         ["demo", "--limit", "x"],
         ["report"],
+        ["report", "--table", "vico-3"],
+        ["report", "published", "folder"],
+        ["report", "published", "--table", "0"],
+        ["report", "audit", "--table", "3"],
         ["train", "huge"],
     ],
 )
@@ -122,6 +127,10 @@ def test_an_unknown_method_ends_with_1_and_lists_the_known(capsys):
     [
         (["missing"], "missing is not a folder"),
         (["missing", "--table", "vico-9"], "unknown suite 'vico-9'"),
+        (["--table", "vico-3", "missing"], "missing is not a folder"),
+        (["./published"], "published is not a folder"),
+        (["published", "--table", "7"], "no published table 7"),
+        (["published", "--paper", "fastv"], "unknown paper 'fastv'"),
     ],
 )
 def test_a_report_of_nothing_ends_with_1(capsys, tmp_path, monkeypatch, arguments, message):

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from vico_eval import __version__
+from vico_eval.cli_report import report_app
 from vico_eval.errors import UserError
 
 app = typer.Typer(
@@ -27,6 +28,7 @@ train_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Train
 app.add_typer(train_app, name="train")
 vlmeval_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Evaluate with VLMEvalKit.")
 app.add_typer(vlmeval_app, name="vlmeval")
+app.add_typer(report_app, name="report")
 
 
 def _version(wanted: bool) -> None:
@@ -133,9 +135,10 @@ def run(
 ) -> None:
     """Fill a whole table of a paper through lmms-eval.
 
-    Every row on every benchmark of a suite. Each row is an lmms-eval command, which --dry-run prints and which can be run by hand. Answers are kept as they
-    come: a stopped command, repeated, goes on where it was. A benchmark that fails stops no other one, and the end says
-    what failed and how to repeat it. Runs, logs and the table are under runs/SUITE.
+    Every row on every benchmark of a suite. Each row is an lmms-eval command, which --dry-run prints and which can be
+    run by hand. Answers are kept as they come: a stopped command, repeated, goes on where it was. A benchmark that
+    fails stops no other one, and the end says what failed and how to repeat it. Runs, logs and the table are under
+    runs/.
 
     \b
     Examples:
@@ -162,38 +165,6 @@ def run(
         fresh=fresh,
     )
     run_suite(suite, options, dry_run=dry_run)
-
-
-@app.command()
-def report(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders: what lmms-eval got as --output_path.")],
-    table: Annotated[
-        str,
-        typer.Option(
-            help="Which benchmarks become the columns: a suite's table (vico-1, -2, -3, -5, -6, internvl-x-1, -2, "
-            "tiny, internvl-x) or its name."
-        ),
-    ] = "vico-3",
-    out: Annotated[Path, typer.Option(help="Folder for CSV, LaTeX, Markdown, picture and provenance.")] = Path(
-        "report"
-    ),
-    baseline: Annotated[
-        str | None, typer.Option(help="Row that counts as 100%, by title or system. Default: vanilla.")
-    ] = None,
-) -> None:
-    """Turn finished runs into a table and a picture.
-
-    Scores, relative retention and the ratio of compressed tiles. A run counts only if every document of every task has
-    an answer.
-
-    \b
-    Examples:
-      vico-eval report runs/vanilla runs/vico --table vico-3
-      vico-eval report runs/* --table vico-3 --out results/measured/8b
-    """
-    from vico_eval.commands.report import make_report
-
-    make_report([(None, run) for run in runs], table=table, out=out, baseline=baseline)
 
 
 @train_app.command("tiny")
@@ -334,7 +305,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     A user's error is shown without a traceback; any other keeps its own.
     """
     # A stopped command ends the processes that it started, also when it is stopped from outside.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda received, _: sys.exit(128 + received))
     try:
         app(args=arguments, prog_name="vico-eval")
     except UserError as error:

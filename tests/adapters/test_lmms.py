@@ -199,12 +199,13 @@ def test_each_of_several_processes_takes_a_gpu_of_its_own(tmp_path, monkeypatch)
 
     def open_engine(arguments, **_):
         asked.update(arguments)
-        raise ConfigError("seen")
+        raise RuntimeError("out of memory")
 
     monkeypatch.setattr(lmms_models, "Accelerator", SecondOfTwo)
     monkeypatch.setattr(lmms_models, "open_engine", open_engine)
     for device, expected in ((None, "cuda:1"), ("cuda", "cuda:1"), ("cpu", "cpu")):
-        with pytest.raises(ConfigError, match="seen"):
+        # Whatever one process fails at, its exit status ends the others too.
+        with pytest.raises(SystemExit):
             lmms_models.CompressedInternVL(pretrained="vico-tiny", device=device, record_dir=str(tmp_path))
         assert asked["device"] == expected
     with pytest.raises(ConfigError, match="2 processes and device_map"):
@@ -248,7 +249,7 @@ def read_lines(file: Path):
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
-def instance(document_path, gen_kwargs, doc_id=0):
+def instance(document_path, gen_kwargs, doc_id=0, question=""):
     from lmms_eval.api.instance import Instance
 
     def messages(document):
@@ -257,7 +258,7 @@ def instance(document_path, gen_kwargs, doc_id=0):
 
     return Instance(
         request_type="generate_until",
-        arguments=("", messages, gen_kwargs, doc_id, "broken", "test"),
+        arguments=(question, messages, gen_kwargs, doc_id, "broken", "test"),
         idx=0,
         metadata={"task": "broken", "doc_id": doc_id, "repeats": 1},
     )
@@ -349,7 +350,31 @@ def test_a_continued_run_takes_over_the_answers_of_the_stopped_one(untrained, tm
     asked = [instance(tmp_path / "a.png", {"max_new_tokens": 3}, doc_id) for doc_id in range(3)]
     assert answer(resume=True)[0][0] != "from the stopped run"
     file.write_text(json.dumps(lines[0] | {"text": "from the stopped run"}) + "\n")
+    asked = [instance(tmp_path / "a.png", {"max_new_tokens": 4}, doc_id, "In other words?") for doc_id in range(3)]
+    assert answer(resume=True)[0][0] != "from the stopped run"
+    file.write_text(json.dumps(lines[0] | {"text": "from the stopped run"}) + "\n")
+    asked = [instance(tmp_path / "a.png", {"max_new_tokens": 4}, doc_id) for doc_id in range(3)]
     assert answer(resume=True, max_tiles=3)[0][0] != "from the stopped run"
+    assert "from the stopped run" in file.with_name("answers.rank0.jsonl.old").read_text()
+
+
+def test_old_failures_between_kept_answers_do_not_stop_a_continued_run(untrained, tmp_path, monkeypatch):
+    from vico_eval.adapters import lmms_models
+
+    monkeypatch.setattr(lmms_models, "FAILURES_IN_A_ROW", 3)
+    Image.new("RGB", (56, 56)).save(tmp_path / "a.png")
+    documents = [{"path": str(tmp_path / ("missing.png" if number % 2 else "a.png"))} for number in range(10)]
+
+    def answer(count):
+        model = make_model(untrained, tmp_path / "run", tmp_path / "a.png", keep_going=True, resume=True)
+        model.task_dict["broken"]["test"] = documents
+        model._run.write_record()
+        asked = [instance(None, {"max_new_tokens": 2}, doc_id) for doc_id in range(count)]
+        # The processes of a run end with as many requests each: the last one is repeated.
+        return [result.text for result in model.generate_until(asked + asked[-1:] * 4)]
+
+    assert [text == "" for text in answer(8)] == [False, True] * 4 + [True] * 4
+    assert [text == "" for text in answer(10)] == [False, True] * 5 + [True] * 4
 
 
 def read_lines_that_are_not_blank(file):

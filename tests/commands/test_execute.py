@@ -3,21 +3,17 @@
 import os
 import sys
 import time
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from vico_eval.commands.execute import (
-    DocumentsFailed,
-    Subprocess,
-    by_hand,
-    describe,
-    documents_answered,
-    execute,
-    log_path,
-)
+from vico_eval.commands.execute import by_hand, describe, documents_answered, execute, log_path
+from vico_eval.commands.inputs import Inputs
 from vico_eval.commands.plan import Cell, PlannedRun
+from vico_eval.commands.processes import Subprocess, stop_all
+from vico_eval.commands.run_folders import DocumentsFailed, unfinished
 from vico_eval.errors import ReportError
 
 READ, DOC, BAR = (
@@ -37,7 +33,7 @@ class FakeProcess:
     """Answers its tasks at its second poll; where one of them is `broken`, none of them has results."""
 
     def __init__(self, run, tasks, log, world):
-        self.run, self.tasks, self.world, self.polls = run, tasks, world, 0
+        self.run, self.tasks, self.log, self.world, self.polls = run, tasks, log, world, 0
         log.write_text("loading\nthe reason\n")
         world.events.append(f"start {run.name} {' '.join(tasks)}")
         world.alive += 1
@@ -49,7 +45,7 @@ class FakeProcess:
             return None
         self.world.alive -= 1
         if reasons := [self.world.broken[self.run.name, task] for task in self.tasks if self.is_broken(task)]:
-            log_path(self.run).write_text(
+            self.log.write_text(
                 f"12:00 | ERROR | Error during evaluation: {reasons[0]}. Please set `--verbosity=DEBUG` to\n"
             )
             return 0
@@ -64,6 +60,9 @@ class FakeProcess:
     def stop(self):
         self.world.events.append(f"stop {self.run.name}")
 
+    def end(self):
+        self.world.events.append(f"end {self.run.name}")
+
 
 class World:
     """Launches fakes, hears the progress and remembers both."""
@@ -74,6 +73,9 @@ class World:
 
     def launch(self, run, command, log):
         return FakeProcess(run, command[command.index("--tasks") + 1].split(","), log, self)
+
+    def set_aside(self, run, folder, reason):
+        self.events.append(f"set aside {run.name} since {reason}")
 
     def kept(self, run):
         self.events.append(f"kept {run.name}")
@@ -100,16 +102,28 @@ def planned(tmp_path):
             title=name,
             folder=tmp_path / name,
             cells=cells,
-            arguments=("lmms_eval", "--model", name),
+            launcher=("lmms_eval",),
+            arguments=("--model", name),
             after=after,
         )
 
     return make
 
 
-def go(world, runs, *, inputs="x", jobs=1, fresh=False):
+def read(code="x", tasks="x"):
+    return Inputs(defaultdict(lambda: code), defaultdict(lambda: tasks))
+
+
+def go(world, runs, *, inputs=None, jobs=1, fresh=False):
     world.failures = execute(
-        runs, inputs=inputs, jobs=jobs, launch=world.launch, check=check, progress=world, fresh=fresh, poll_s=0.001
+        runs,
+        inputs=inputs or read(),
+        jobs=jobs,
+        launch=world.launch,
+        check=check,
+        progress=world,
+        fresh=fresh,
+        poll_s=0.001,
     )
     return world.events
 
@@ -151,18 +165,35 @@ def test_fresh_repeats_what_is_finished_and_sets_the_old_answers_aside(planned):
     run = planned("vico")
     go(World(), [run])
     (run.folder / "answers").write_text("of hours")
-    assert go(World(), [run], fresh=True) == ["start vico read", "done vico"]
+    assert go(World(), [run], fresh=True) == [
+        "set aside vico since fresh answers were asked for",
+        *("start vico read", "done vico"),
+    ]
     assert not (run.folder / "answers").exists()
-    assert (run.folder.parent / "vico.old1" / "answers").read_text() == "of hours"
+    assert (run.folder.parent / "old" / "vico.1" / "answers").read_text() == "of hours"
 
 
 def test_other_inputs_or_another_command_repeat_a_run(planned):
     run = planned("vico")
     go(World(), [run])
-    assert go(World(), [run], inputs="y") == ["start vico read", "done vico"]
+    changed = read(code="y")
+    assert unfinished(run, changed, check) == ("checkpoints, code or libraries have changed", run.cells)
+    assert go(World(), [run], inputs=changed)[1:] == ["start vico read", "done vico"]
     other = replace(run, arguments=(*run.arguments, "--limit", "1"))
-    assert go(World(), [other], inputs="y") == ["start vico read", "done vico"]
-    assert sorted(path.name for path in run.folder.parent.glob("vico.old*")) == ["vico.old1", "vico.old2"]
+    assert go(World(), [other], inputs=changed)[:2] == [
+        "set aside vico since it is of other arguments",
+        "start vico read",
+    ]
+    assert go(World(), [other], inputs=read(code="y", tasks="y"))[0].endswith("since the tasks of Read have changed")
+    assert len(list(run.folder.parent.glob("old/vico.*"))) == 3
+    moved = replace(other, launcher=("torchrun", "lmms_eval"))
+    assert go(World(), [moved], inputs=read(code="y", tasks="y")) == ["kept vico"]
+    (run.folder / "request.json").write_text("{")
+    assert unfinished(moved, changed, check)[0] == "nobody knows what it is of"
+
+
+def test_a_folder_that_is_not_there_is_not_stale(planned):
+    assert unfinished(planned("vico"), read(), check) == (None, (READ,))
 
 
 def test_where_one_cell_fails_the_others_are_finished_alone(planned):
@@ -184,12 +215,35 @@ def test_a_reason_that_is_no_cells_own_is_not_asked_for_again_and_again(planned)
     assert failed(world) == [("vico", name, "no checkpoint") for name in ("Read", "Doc", "Bar")]
 
 
+def test_cells_that_the_answers_of_others_made_stale_are_answered_again(planned):
+    # FastV's ratio is ViCO's over all benchmarks: a further one changes it, and with it the record of the run.
+    run = planned("fastv", cells=(READ, DOC))
+    go(World(), [planned("fastv")])
+    world = World()
+
+    def launch(run, command, log):
+        if command[-1] == "doc":
+            (run.folder / "Read").unlink()
+        return World.launch(world, run, command, log)
+
+    world.launch = launch
+    assert go(world, [run]) == ["start fastv doc", "start fastv read", "done fastv"]
+
+
+def test_a_crash_does_not_hide_behind_documents_that_failed_before(planned):
+    run = planned("vico", cells=(READ, DOC))
+    go(World(bad_documents={("vico", "read"): "1 of 9 documents has no answer"}, broken={("vico", "doc"): "no"}), [run])
+    world = World(broken={("vico", "doc"): "no"})
+    assert go(world, [run]) == ["start vico read doc", "start vico read", "start vico doc", "failed vico"]
+    assert failed(world) == [("vico", "Doc", "no")]
+
+
 def test_what_draws_on_a_failed_cell_goes_without_it(planned):
     world = World(broken={("vico", "doc"): "no such data set"})
     both = (READ, DOC)
     events = go(world, [planned("vico", cells=both), planned("random", after="vico", cells=both)])
     assert events[-2:] == ["start random read", "failed random"]
-    assert failed(world)[1:] == [("random", "Doc", "it draws on vico, which has no result of Doc.")]
+    assert failed(world)[1:] == [("random", "Doc", "it draws on vico, which has no complete result of Doc.")]
 
 
 def test_a_cell_with_documents_that_failed_is_not_repeated_at_once_but_by_the_next_command(planned):
@@ -223,13 +277,22 @@ def test_status_0_without_results_is_a_failure_too(planned):
     assert failed(world) == [("vico", "Read", "vico has no results of Read.")]
 
 
+def test_crashes_of_one_kind_are_not_asked_for_again_and_again(planned):
+    world = World(status=-9)
+    world.launch = lambda run, command, log: Silent(run, command[-1].split(","), log, world)
+    go(world, [planned("vico", cells=(READ, DOC, BAR))])
+    assert world.events == ["start vico read doc bar", "start vico read", "start vico doc", "failed vico"]
+    assert describe(world.failures).count("its last words") == 1
+
+
 def test_failures_are_told_with_log_and_command(planned):
     world = World(broken={("vico", "doc"): "no data", ("vico", "bar"): "no data"})
     run = replace(planned("vico", cells=(READ, DOC, BAR)), environment={"COLOUR": "light blue"})
     go(world, [run])
     text = describe(world.failures)
     assert text.startswith("vico on Doc, Bar: no data\n")
-    assert f"Log: {log_path(run)}" in text
+    assert f"Log: {log_path(run, 3)}" in text  # the third process of the command: Read, and Doc before Bar
+    assert log_path(run, 3).read_text()
     assert text.endswith("COLOUR='light blue' lmms_eval --model vico --tasks doc,bar")
     assert by_hand(run, [READ]).endswith("--tasks read")
 
@@ -239,7 +302,7 @@ def test_stopping_the_command_stops_what_it_started(planned):
     world.advanced = lambda run, documents: (_ for _ in ()).throw(KeyboardInterrupt)
     with pytest.raises(KeyboardInterrupt):
         go(world, [planned("vico")])
-    assert world.events == ["start vico read", "stop vico"]
+    assert world.events == ["start vico read", "stop vico", "end vico"]
 
 
 def test_stopping_ends_the_children_of_the_launcher_too(tmp_path):
@@ -253,7 +316,7 @@ def test_stopping_ends_the_children_of_the_launcher_too(tmp_path):
     while not (pid_file.exists() and pid_file.read_text()):
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    process.stop()
+    stop_all([process])
     pid = int(pid_file.read_text())
     while _is_running(pid):
         assert time.monotonic() < deadline

@@ -108,7 +108,7 @@ def test_the_limit_reaches_lmms_eval_only_where_there_is_one():
 
 
 def test_a_gpu_run_is_not_told_to_use_the_cpu():
-    assert "--cpu" not in by_name(device="cuda")["vico"].arguments
+    assert "--cpu" not in by_name(device="cuda")["vico"].launcher
 
 
 @pytest.mark.parametrize("folder", ["runs/a,b", "runs/lr=1"])
@@ -140,12 +140,14 @@ def test_a_command_asks_for_the_tasks_of_some_cells():
 
 def test_several_processes_are_started_by_what_starts_them_on_that_device():
     on_cpu = by_name(num_processes=2)["vico"]
-    assert on_cpu.arguments[1:6] == ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+    assert on_cpu.launcher[1:6] == ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
     assert on_cpu.environment == {"ACCELERATE_USE_CPU": "true"}
     on_gpus = by_name(num_processes=8, device="cuda")["vico"]
-    assert argument(on_gpus, "--num_processes") == "8"
-    assert "--multi_gpu" in on_gpus.arguments
+    assert on_gpus.launcher[on_gpus.launcher.index("--num_processes") + 1] == "8"
+    assert "--multi_gpu" in on_gpus.launcher
     assert not on_gpus.environment
+    # What was answered by one process is gone on with by eight.
+    assert by_name()["vico"].arguments == on_gpus.arguments == on_cpu.arguments
 
 
 def test_arguments_of_all_rows_win_over_those_of_a_card():
@@ -161,3 +163,8 @@ def test_arguments_of_all_rows_win_over_those_of_a_card():
 def test_arguments_that_are_none_are_refused(text, message):
     with pytest.raises(ConfigError, match=message):
         parse_model_args(text)
+
+
+def test_a_checkpoint_whose_path_argument_strings_cannot_hold_is_refused():
+    with pytest.raises(ConfigError, match="ckpt/lr=1 has a comma or an equals sign"):
+        by_name(checkpoints=Checkpoints(base="b", vico="ckpt/lr=1"))

@@ -10,7 +10,7 @@ from vico_eval.commands.progress import LiveProgress, PlainProgress
 
 def planned(name, documents):
     cell = Cell(benchmark="Read", tasks=("read",), results=("read",), documents=documents)
-    return PlannedRun(name=name, system=name, title=name, folder=Path(name), cells=(cell,), arguments=())
+    return PlannedRun(name=name, system=name, title=name, folder=Path(name), cells=(cell,), launcher=(), arguments=())
 
 
 def shown(progress_class, documents=30, **console):

@@ -6,10 +6,10 @@ import pytest
 
 from vico_eval import paths
 from vico_eval.commands.cards import find_checkpoints
-from vico_eval.commands.execute import DocumentsFailed
 from vico_eval.commands.output import message_console
 from vico_eval.commands.plan import Cell
-from vico_eval.commands.run import RunOptions, check_cell, choose_benchmarks, num_cores
+from vico_eval.commands.run import RunOptions, check_cell, choose_benchmarks, num_cores, only_one
+from vico_eval.commands.run_folders import DocumentsFailed
 from vico_eval.commands.task_data import own_data
 from vico_eval.errors import ConfigError, ReportError
 from vico_eval.suites import load_benchmarks, load_suite
@@ -55,6 +55,13 @@ def test_a_judge_is_never_called_silently(capsys):
     ]
     with pytest.raises(ConfigError, match="unknown benchmark 'mmve' in internvl-x-table1"):
         choose_benchmarks(suite, RunOptions(benchmarks=["mmve"]), message_console())
+
+
+def test_one_command_at_a_time_works_on_a_tables_runs(tmp_path):
+    with only_one(tmp_path), pytest.raises(ConfigError, match="another command works on"), only_one(tmp_path):
+        pass
+    with only_one(tmp_path):
+        pass
 
 
 def test_the_documents_of_local_data_are_known_beforehand():

@@ -10,9 +10,9 @@ import pytest
 from vico_eval.errors import OutputError, ReportError, UserError
 from vico_eval.report import write_report
 from vico_eval.report.benchmarks import table_spec
+from vico_eval.report.grid import DASH
 from vico_eval.report.measurements import measure
 from vico_eval.report.runs import read_run
-from vico_eval.report.writers import DASH
 
 from .conftest import TINY_TASKS, account, sample, write_run
 
@@ -55,6 +55,23 @@ def test_a_cell_with_documents_that_failed_says_so_and_has_no_score(runs, tmp_pa
     (note,) = [note for note in report.table.notes if "could not be answered" in note]
     assert note.startswith("ViCO, Doc: 1 of 4 documents could not be answered (<b>no such image</b>)")
     assert value(report, "ViCO (All Compress)", "Avg.", "relative_retention") == 25.0
+
+
+def test_runs_of_one_row_are_of_one_model(tiny_run, tmp_path):
+    folders = [(None, tiny_run("vanilla", 4, 0, title="Vanilla"))]
+    for seed in (0, 1):
+        arguments = {"ratio": 0.5, "seed": seed}
+        folders.append(("Random", tiny_run(f"random{seed}", 3, 2, method_args=arguments)))
+    with pytest.raises(ReportError, match="got runs of two systems"):
+        write_report(folders, table="tiny", out=tmp_path / "out")
+    for _, folder in folders[1:]:
+        record = json.loads((folder / "record.json").read_text()) | {"system": "random"}
+        (folder / "record.json").write_text(json.dumps(record))
+    write_report(folders, table="tiny", out=tmp_path / "out")
+    record["method_args"] = {"ratio": 0.6, "seed": 1}
+    (folder / "record.json").write_text(json.dumps(record))
+    with pytest.raises(ReportError, match="both given as `Random`, and ran another checkpoint or other arguments"):
+        write_report(folders, table="tiny", out=tmp_path / "out")
 
 
 def test_a_report_from_run_folders(runs, tmp_path):

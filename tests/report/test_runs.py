@@ -198,7 +198,7 @@ def test_results_and_record_must_be_of_the_same_run(tmp_path, started, counts):
 
 
 def answer_line(doc_id, compressed):
-    line = {"task": "tiny_read", "split": "test", "doc_id": doc_id, "repeat": 0, "generation": "greedy", "text": "7"}
+    line = {"task": "tiny_read", "split": "test", "doc_id": doc_id, "repeat": 0, "asked": "so", "text": "7"}
     return line | {"account": account(7, compressed)}
 
 

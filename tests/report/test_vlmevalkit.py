@@ -31,7 +31,7 @@ def write_vlmevalkit_run(
     table.to_csv(model / "vico_MMStar.tsv", sep="\t", index=False)
     table.assign(hit=hits).to_csv(model / "vico_MMStar_exact_matching_result.tsv", sep="\t", index=False)
     lines = [
-        {"task": "MMStar", "split": "val", "doc_id": number, "repeat": 0, "generation": "ab", "text": text}
+        {"task": "MMStar", "split": "val", "doc_id": number, "repeat": 0, "asked": "ab", "text": text}
         | {"account": account()}
         for number, text in enumerate(predictions)
     ]

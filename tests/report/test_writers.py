@@ -5,9 +5,10 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from vico_eval.report.grid import escape_latex
 from vico_eval.report.layout import Row, Table
 from vico_eval.report.tables import AVERAGE
-from vico_eval.report.writers import escape_latex, to_latex, to_markdown, to_terminal
+from vico_eval.report.writers import to_latex, to_markdown, to_terminal
 
 NAN = float("nan")
 

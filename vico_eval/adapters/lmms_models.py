@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from lmms_eval.protocol import ChatMessages
 from loguru import logger
 
 from vico_eval.adapters.internvl_x import check_names_every_part, method_of
-from vico_eval.adapters.run_folder import RunFolder, answer_keys, run_record, title_of
+from vico_eval.adapters.run_folder import AnswerKey, RunFolder, answer_keys, run_record, title_of
 from vico_eval.engine.account import TokenAccount
 from vico_eval.engine.engine import Answer
 from vico_eval.engine.loading import open_engine
@@ -35,12 +37,35 @@ from vico_eval.engine.requests import (
     VideoInput,
 )
 from vico_eval.engine.tile_limits import tile_limit, total_tile_limit
-from vico_eval.errors import ConfigError, DocumentError, UserError
+from vico_eval.errors import ConfigError, DocumentError
 from vico_eval.internvl.checkpoint import find_checkpoint
 from vico_eval.methods.registry import method_names
 
 FAILURES_IN_A_ROW = 20
 """So many documents one after another fail for a reason that is not theirs."""
+
+
+@contextmanager
+def ending_together(world_size: int) -> Iterator[None]:
+    """Has all processes of a run end where one of them fails.
+
+    lmms-eval catches an error and ends that process with 0; the others would wait for it for hours. One that ends with
+    1 has its launcher stop them.
+
+    Raises:
+        SystemExit: there are several processes, and this one failed.
+    """
+    try:
+        yield
+    except Exception as error:
+        if world_size == 1:
+            raise
+        logger.exception(f"{error} All processes of this run are stopped.")
+        sys.exit(1)
+
+
+def _result(text: str, account: TokenAccount) -> GenerationResult:
+    return GenerationResult(text, AccountedTokens(account))
 
 
 class AccountedTokens(TokenCounts):  # type: ignore[misc]
@@ -111,20 +136,22 @@ class CompressedInternVL(lmms):  # type: ignore[misc]
                 )
             if device in (None, "cuda"):
                 device = str(self.accelerator.device)
-        opened = open_engine(
-            {**arguments, "batch_size": int(batch_size), "device": device}, show_progress=self._rank == 0
-        )
+        self._keep_going = keep_going
+        self._documents = threading.Lock()
+        with ending_together(self._world_size):
+            self._open({**arguments, "batch_size": int(batch_size), "device": device}, record_dir, resume)
+        logger.info(f"record and answers of this run: {self._run.folder}")
+
+    def _open(self, arguments: dict[str, Any], record_dir: str | None, resume: bool) -> None:
+        opened = open_engine(arguments, show_progress=self._rank == 0)
         self._engine = opened.engine
         self._settings = opened.settings
-        self._documents = threading.Lock()
         record = run_record(
             opened, title=title_of(opened.method.name), harness="lmms-eval", num_processes=self._world_size
         )
-        self._keep_going = keep_going
         self._run = RunFolder(self._run_path(record_dir, opened.method.name), record, self._rank, resume=resume)
         self.accelerator.wait_for_everyone()
         self._run.write_record()
-        logger.info(f"record and answers of this run: {self._run.folder}")
 
     @property
     def device(self) -> torch.device:
@@ -136,46 +163,43 @@ class CompressedInternVL(lmms):  # type: ignore[misc]
 
         Raises:
             UserError: a document that can't be answered, named; with keep_going, `FAILURES_IN_A_ROW` of them.
-            SystemExit: the same where there are several processes. lmms-eval would catch the error and end this process
-                with 0, and the others would wait for it for hours; one that ends with 1 has its launcher stop them.
         """
-        try:
-            return self._generate([self._request(instance) for instance in requests])
-        except UserError as error:
-            if self._world_size == 1:
-                raise
-            logger.error(f"{error} All processes of this run are stopped.")
-            sys.exit(1)
+        with ending_together(self._world_size):
+            asked = [self._request(instance) for instance in requests]
+            # What stands first is the text of the question; a task that words it anew asks anew.
+            keys = answer_keys(asked, (str(instance.args[0]) for instance in requests))
+            return self._answer(asked, keys)
 
-    def _generate(self, requests: list[DeferredRequest]) -> list[GenerationResult]:
-        keys = answer_keys(requests)
-        results: dict[int, GenerationResult] = {}
-        for number, key in enumerate(keys):
-            if (stored := self._run.answers.get(key)) is not None:
-                results[number] = GenerationResult(stored.text, AccountedTokens(stored.account))
-        if results:
-            logger.info(f"{len(results)} of {len(requests)} answers are those of the run that is continued")
-        in_a_row, failed = 0, 0
-        for number, outcome in self._engine.outcomes(requests, known=results):
+    def _answer(self, requests: Sequence[DeferredRequest], keys: Sequence[AnswerKey]) -> list[GenerationResult]:
+        stored = {number: self._run.answers[key] for number, key in enumerate(keys) if key in self._run.answers}
+        results = {number: _result(answer.text, answer.account) for number, answer in stored.items()}
+        if stored:
+            logger.info(f"{len(stored)} of {len(requests)} answers are those of the run that is continued")
+        failed: set[str] = set()
+        in_a_row = 0
+        for number, outcome in self._engine.outcomes(requests, known=stored):
             if isinstance(outcome, Answer):
                 self._run.add(keys[number], outcome.text, outcome.account)
-                results[number] = GenerationResult(outcome.text, AccountedTokens(outcome.account))
+                results[number] = _result(outcome.text, outcome.account)
                 in_a_row = 0
                 continue
             if not self._keep_going:
                 raise outcome
+            name = keys[number][0]
             self._run.add_failure(keys[number], str(outcome))
             logger.error(str(outcome))
-            in_a_row, failed = in_a_row + 1, failed + 1
+            # Those that failed before say nothing new; between them others may have been answered before.
+            in_a_row += name not in failed | self._run.failed
+            failed.add(name)
             if in_a_row == FAILURES_IN_A_ROW:
                 raise DocumentError(f"{in_a_row} documents in a row could not be answered; the last: {outcome}")
             # lmms-eval needs something to score; the report looks at the failures and drops the score.
             results[number] = GenerationResult("", None)
         if failed:
             logger.error(
-                f"{failed} of {len(requests)} documents have no answer. lmms-eval's scores count them as wrong, so "
-                f"don't use these; {self._run.folder}/failures.rank*.jsonl says what happened. The same command with "
-                "resume=true asks only them again."
+                f"{len(failed)} of {len(requests)} documents have no answer. lmms-eval's scores count them as wrong, "
+                f"so don't use these; {self._run.folder}/failures.rank*.jsonl says what happened. The same command "
+                "with resume=true asks only them again."
             )
         return [results[number] for number in range(len(requests))]
 

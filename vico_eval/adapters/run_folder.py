@@ -34,8 +34,8 @@ RECORDED_VERSIONS = (
 )
 """Of those that are installed: an environment has one of the two harnesses."""
 
-CONDITIONS = ("checkpoint", "donor", "method", "method_args", "settings", "dtype", "attention", "harness")
-"""What of a record decides an account."""
+CONDITIONS = ("checkpoint", "donor", "method", "method_args", "settings", "dtype", "attention", "harness", "versions")
+"""What of a record decides an answer."""
 
 
 class StoredAnswer(BaseModel):
@@ -51,25 +51,30 @@ class StoredAnswer(BaseModel):
     repeat: int
     """How many times the same document had been asked before; benchmarks may count passes among many answers."""
 
-    generation: str
-    """Fingerprint of the settings that the answer was generated with."""
+    asked: str
+    """Fingerprint of the question and of the settings that the answer was generated with."""
 
     text: str
     account: TokenAccount
 
 
 AnswerKey = tuple[str, int, str]
-"""Key of the request, `task/split/number`; how many times it had been asked before; fingerprint of its generation."""
+"""Key of the request, `task/split/number`; how many times it had been asked before; fingerprint of what was asked."""
 
 
-def answer_keys(requests: Iterable[Request | DeferredRequest]) -> list[AnswerKey]:
-    """What the answer of each request is stored under."""
-    asked: Counter[str] = Counter()
+def answer_keys(requests: Iterable[Request | DeferredRequest], questions: Iterable[str]) -> list[AnswerKey]:
+    """What the answer of each request is stored under.
+
+    Args:
+        requests: what is asked.
+        questions: the text of each, as far as it is known before pictures are opened.
+    """
+    times: Counter[str] = Counter()
     keys = []
-    for request in requests:
-        generation = sha256(repr(request.generation).encode()).hexdigest()[:16]
-        keys.append((request.key, asked[request.key], generation))
-        asked[request.key] += 1
+    for request, question in zip(requests, questions, strict=True):
+        asked = sha256(f"{request.generation!r}\n{question}".encode(errors="surrogatepass")).hexdigest()[:16]
+        keys.append((request.key, times[request.key], asked))
+        times[request.key] += 1
     return keys
 
 
@@ -77,7 +82,8 @@ class RunFolder:
     """The folder of one run. Every process writes its own files of answers and failures; the first one the record.
 
     A folder whose record has the same conditions is continued: where lmms-eval's response cache answers, nothing is
-    counted again. The last line of a document holds.
+    counted again. The last line of a document holds. Answers of a run of other conditions are set aside, by name
+    (`answers.rank0.jsonl.old`).
     """
 
     def __init__(self, folder: Path, record: dict[str, Any], rank: int = 0, *, resume: bool = False) -> None:
@@ -92,6 +98,9 @@ class RunFolder:
         self.answers: dict[AnswerKey, StoredAnswer] = {}
         """Those that need not be given again."""
 
+        self.failed: set[str] = set()
+        """Documents that had no answer in the run that is continued, `task/split/number`."""
+
         self._record = record
         self._rank = rank
         try:
@@ -104,6 +113,7 @@ class RunFolder:
                 self._drop_files_of_others()
             if continues and resume:
                 self.answers = self._read_answers()
+                self.failed = self._read_failed()
             self._answers = self._open("answers", continues)
             self._failures = self._open("failures", continues)
         except OSError as error:
@@ -112,7 +122,10 @@ class RunFolder:
             ) from error
 
     def _open(self, kind: str, continues: bool) -> IO[str]:
-        file = (self.folder / f"{kind}.rank{self._rank}.jsonl").open("a" if continues else "w", encoding="utf-8")
+        path = self.folder / f"{kind}.rank{self._rank}.jsonl"
+        if not continues and path.exists():
+            path.replace(path.with_name(f"{path.name}.old"))
+        file = path.open("a", encoding="utf-8")
         if file.tell():
             file.write("\n")  # a run that was killed may have left half a line
         return file
@@ -124,6 +137,17 @@ class RunFolder:
             if rank.isdigit() and int(rank) >= self._record["num_processes"]:
                 file.unlink()
 
+    def _read_failed(self) -> set[str]:
+        failed = set()
+        for file in self.folder.glob("failures.rank*.jsonl"):
+            for line in file.read_text(encoding="utf-8").split("\n"):
+                try:
+                    values = json.loads(line)
+                except json.JSONDecodeError:
+                    continue
+                failed.add(f"{values['task']}/{values['split']}/{values['doc_id']}")
+        return failed
+
     def _read_answers(self) -> dict[AnswerKey, StoredAnswer]:
         """Answers of all processes of the earlier run; a line that is cut off is none."""
         found = {}
@@ -133,7 +157,7 @@ class RunFolder:
                     answer = StoredAnswer.model_validate_json(line)
                 except ValidationError:
                     continue
-                found[f"{answer.task}/{answer.split}/{answer.doc_id}", answer.repeat, answer.generation] = answer
+                found[f"{answer.task}/{answer.split}/{answer.doc_id}", answer.repeat, answer.asked] = answer
         return found
 
     def write_record(self) -> None:
@@ -155,8 +179,8 @@ class RunFolder:
 
     def add(self, key: AnswerKey, text: str, account: TokenAccount) -> None:
         """Keep a document's answer."""
-        name, repeat, generation = key
-        line = _document(name) | {"repeat": repeat, "generation": generation}
+        name, repeat, asked = key
+        line = _document(name) | {"repeat": repeat, "asked": asked}
         self._write(self._answers, line | {"text": text, "account": account.to_dict()})
 
     def add_failure(self, key: AnswerKey, reason: str) -> None:

@@ -97,7 +97,8 @@ class CompressedInternVL(InternVLChat):  # type: ignore[misc]
             UserError: a document that can't be answered, named; also in `failure`.
         """
         try:
-            return self._answer(self._request(message, dataset))
+            question = "\n".join(str(part["value"]) for part in message if part["type"] == "text")
+            return self._answer(self._request(message, dataset), question)
         except UserError as error:
             self.failure = error
             raise
@@ -109,8 +110,8 @@ class CompressedInternVL(InternVLChat):  # type: ignore[misc]
         )
         raise self.failure
 
-    def _answer(self, request: DeferredRequest) -> str:
-        (key,) = answer_keys([request])
+    def _answer(self, request: DeferredRequest, question: str) -> str:
+        (key,) = answer_keys([request], [question])
         if (stored := self._run.answers.get(key)) is not None:
             return stored.text
         (answer,) = self._engine.answer([request])

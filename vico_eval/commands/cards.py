@@ -99,6 +99,10 @@ def load_cards(models: Path, family: str = "vico") -> dict[str, Card]:
     for card in cards.values():
         if card.ratio_from is not None and card.ratio_from not in cards:
             raise unknown_name("system", card.ratio_from, cards, where=f"ratio_from of {card.name}.yaml")
+        if card.ratio_from is not None and cards[card.ratio_from].seeds:
+            raise ConfigError(
+                f"ratio_from of {card.name}.yaml is {card.ratio_from}, which has several runs, one a seed."
+            )
     return dict(sorted(cards.items(), key=lambda item: item[1].order))
 
 

@@ -1,25 +1,41 @@
-"""What finished answers depend on besides their command: checkpoints, tasks and the code that answers."""
+"""What finished answers depend on besides their command: checkpoints, tasks, libraries and the code that answers."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
-import vico_eval
 from vico_eval import paths
-from vico_eval.commands.plan import PlannedRun
+from vico_eval.commands.plan import Cell, PlannedRun
 from vico_eval.errors import CheckpointError
 
 # Rooms whose code decides what a model answers; a change in one of them makes finished runs stale.
 _ANSWERING = ("internvl", "methods", "engine", "adapters")
 
+# Libraries that decide it too, and how it is scored.
+_LIBRARIES = ("vico-eval", "torch", "transformers", "lmms-eval")
+
 # Larger files are weights from elsewhere: their size and time stand for their bytes.
 _HASHED_BYTES = 2**26
 
 
-def local_checkpoints(runs: Sequence[PlannedRun], trained_by: str | None) -> list[Path]:
-    """The folders of the checkpoints that runs load, as far as they are on this machine.
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Fingerprints of what runs read."""
+
+    runs: Mapping[str, str]
+    """By run: code, libraries and checkpoints, its own and those of the run that it draws on."""
+
+    cells: Mapping[str, str]
+    """By benchmark: the files of its tasks."""
+
+
+def local_checkpoints(runs: Sequence[PlannedRun], trained_by: str | None) -> dict[str, Path]:
+    """The folders of the checkpoints that runs load, by name, as far as they are on this machine.
 
     Args:
         runs: of one table.
@@ -36,22 +52,40 @@ def local_checkpoints(runs: Sequence[PlannedRun], trained_by: str | None) -> lis
         listed = ", ".join(folder.name for folder in missing)
         advice = f"Train it (`{trained_by}`) and move its folder there, or leave" if trained_by else "Leave"
         raise CheckpointError(f"{paths.models_dir()} has no finished checkpoint {listed}. {advice} out its rows.")
-    return [folder for folder in folders.values() if folder.is_dir()]
+    return {name: folder for name, folder in folders.items() if folder.is_dir()}
 
 
-def answering_code() -> list[Path]:
-    """The folders of the code that decides what a model answers."""
+def run_inputs(runs: Sequence[PlannedRun], checkpoints: Mapping[str, Path]) -> dict[str, str]:
+    """Fingerprint of what each run reads besides its tasks, by the run's name; with it, of what it draws on."""
     package = Path(__file__).resolve().parent.parent
-    return [package / room for room in _ANSWERING]
+    code = fingerprint(package / room for room in _ANSWERING)
+    libraries = " ".join(version(name) for name in _LIBRARIES)
+    weights = {name: fingerprint([folder]) for name, folder in checkpoints.items()}
+    read = {run.name: [code, libraries, *(weights.get(name, name) for name in run.checkpoints)] for run in runs}
+    drawn = {run.name: read[run.name] + (read[run.after] if run.after is not None else []) for run in runs}
+    return {name: hashlib.sha256(" ".join(texts).encode()).hexdigest() for name, texts in drawn.items()}
+
+
+def cell_inputs(cells: Iterable[Cell], include_path: Path) -> dict[str, str]:
+    """Fingerprint of the files of our own tasks, by benchmark; those of packaged ones go with lmms-eval's version."""
+    folders: dict[str, Path] = {}
+    for file in include_path.rglob("*.yaml"):
+        for name in re.findall(r"^(?:task|group): *(\w+) *$", file.read_text(encoding="utf-8"), flags=re.MULTILINE):
+            folders[name] = file.parent
+    found = {}
+    for cell in cells:
+        own = dict.fromkeys(folders[name] for name in (*cell.tasks, *cell.results) if name in folders)
+        found[cell.benchmark] = fingerprint(own)
+    return found
 
 
 def fingerprint(paths: Iterable[Path]) -> str:
-    """SHA-256 over the names and bytes of files and of those under folders, caches left out."""
-    digest = hashlib.sha256(vico_eval.__version__.encode())
+    """SHA-256 over the names and bytes of files and of those under folders; texts for people and caches left out."""
+    digest = hashlib.sha256()
     for root in paths:
         files = [root] if root.is_file() else sorted(path for path in root.rglob("*") if path.is_file())
         for path in files:
-            if "__pycache__" not in path.parts:
+            if "__pycache__" not in path.parts and path.suffix != ".md":
                 digest.update(f"{root.name}/{path.relative_to(root)}\0".encode())
                 digest.update(_content(path))
     return digest.hexdigest()

@@ -6,8 +6,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import get_args
 
-from vico_eval.commands.cards import Card, Checkpoints, select_cards
+from vico_eval.commands.cards import Card, Checkpoints, Weights, select_cards
 from vico_eval.errors import ConfigError
 
 ModelArgs = Mapping[str, str | int | float | bool]
@@ -55,6 +56,9 @@ class Conditions:
     model_args: ModelArgs = field(default_factory=dict)
     """What every row's model is started with; wins over a card's."""
 
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """What lmms-eval needs in its environment to find the documents."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlannedRun:
@@ -69,8 +73,11 @@ class PlannedRun:
     """lmms-eval's `--output_path`."""
 
     cells: tuple[Cell, ...]
+    launcher: tuple[str, ...]
+    """What starts lmms-eval; it changes no answer."""
+
     arguments: tuple[str, ...]
-    """The command less its tasks."""
+    """Those of lmms-eval, less its tasks."""
 
     environment: Mapping[str, str] = field(default_factory=dict)
     """What the command needs in its environment."""
@@ -84,7 +91,7 @@ class PlannedRun:
     def command(self, cells: Sequence[Cell]) -> tuple[str, ...]:
         """The lmms-eval command that answers these of its cells."""
         tasks = dict.fromkeys(task for cell in cells for task in cell.tasks)
-        return (*self.arguments, "--tasks", ",".join(tasks))
+        return (*self.launcher, *self.arguments, "--tasks", ",".join(tasks))
 
     @property
     def documents(self) -> int | None:
@@ -109,12 +116,13 @@ def plan_runs(
         num_seeds: how many of a card's seeds to run; None for all.
 
     Raises:
-        ConfigError: an unknown row, or a folder that lmms-eval's argument strings can't hold.
+        ConfigError: an unknown row, or a path that lmms-eval's argument strings can't hold.
     """
-    for path in (runs_root, conditions.include_path):
-        # lmms-eval passes both through strings like "a=1,b=2" and has no way to quote.
+    loaded = filter(None, (getattr(conditions.checkpoints, kind) for kind in get_args(Weights)))
+    for path in (runs_root, conditions.include_path, *loaded):
+        # lmms-eval passes them through strings like "a=1,b=2" and has no way to quote.
         if set(",=") & set(str(path)):
-            raise ConfigError(f"Folder {path} has a comma or an equals sign in its name; lmms-eval can't take either.")
+            raise ConfigError(f"{path} has a comma or an equals sign in its name; lmms-eval can't take either.")
     chosen = select_cards(cards, rows)
     baseline = next(iter(cards))
     names = {baseline, *(card.name for card in chosen), *(card.ratio_from for card in chosen)}
@@ -181,17 +189,19 @@ def _planned(
         title=card.title,
         folder=folder,
         cells=cells,
+        launcher=(*_launcher(conditions), "-m", "lmms_eval", "--device", conditions.device),
         arguments=(
-            *_launcher(conditions),
-            *("-m", "lmms_eval", "--model", card.lmms_model),
+            *("--model", card.lmms_model),
             *("--model_args", ",".join(f"{key}={value}" for key, value in model_args.items())),
-            *("--include_path", str(conditions.include_path)),
-            *("--batch_size", str(conditions.batch_size), "--device", conditions.device),
+            *("--include_path", str(conditions.include_path), "--batch_size", str(conditions.batch_size)),
             *("--log_samples", "--output_path", str(folder)),
             *(("--limit", str(conditions.limit)) if conditions.limit is not None else ()),
         ),
-        # accelerate's launcher starts a single process on a CPU, whatever it is asked for.
-        environment={"ACCELERATE_USE_CPU": "true"} if _is_several_on_cpu(conditions) else {},
+        environment={
+            **conditions.environment,
+            # accelerate's launcher starts a single process on a CPU, whatever it is asked for.
+            **({"ACCELERATE_USE_CPU": "true"} if _is_several_on_cpu(conditions) else {}),
+        },
         checkpoints=tuple(loaded),
         after=after,
     )

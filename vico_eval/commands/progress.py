@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
 from rich.console import Console
@@ -15,6 +16,9 @@ from vico_eval.commands.plan import PlannedRun
 
 class Progress(Protocol):
     """What happens to the rows."""
+
+    def set_aside(self, run: PlannedRun, folder: Path, reason: str) -> None:
+        """Answers that the run can't go on with are kept in `folder`."""
 
     def kept(self, run: PlannedRun) -> None:
         """The run was complete already."""
@@ -57,6 +61,9 @@ class LiveProgress:
     def __exit__(self, *_: object) -> None:
         self._bars.stop()
 
+    def set_aside(self, run: PlannedRun, folder: Path, reason: str) -> None:
+        _say_set_aside(self._bars.console, run, folder, reason)
+
     def kept(self, run: PlannedRun) -> None:
         self._bars.update(self._tasks[run.name], description="kept", completed=run.documents)
 
@@ -96,6 +103,9 @@ class PlainProgress:
     def __exit__(self, *_: object) -> None:
         pass
 
+    def set_aside(self, run: PlannedRun, folder: Path, reason: str) -> None:
+        _say_set_aside(self._console, run, folder, reason)
+
     def kept(self, run: PlannedRun) -> None:
         self._finished += 1
         self._say(run, "complete already, kept")
@@ -118,3 +128,8 @@ class PlainProgress:
 
     def _say(self, run: PlannedRun, what: str) -> None:
         self._console.print(f"[{self._finished}/{self._rows} runs] {run.name}: {what}", markup=False, highlight=False)
+
+
+def _say_set_aside(console: Console, run: PlannedRun, folder: Path, reason: str) -> None:
+    text = f"{run.name}: what was there is set aside as {folder}, since {reason}"
+    console.print(text, markup=False, highlight=False, soft_wrap=True)

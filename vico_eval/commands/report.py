@@ -1,4 +1,7 @@
-"""`vico-eval report`: finished runs -> the table on stdout, its files and its picture in a folder."""
+"""`vico-eval report`: finished runs -> the table on stdout, its files and its picture in a folder.
+
+`vico-eval report published` does so for the papers' numbers, and `vico-eval report audit` compares them.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vico_eval.commands.output import message_console, results_console
+from vico_eval.errors import ReportError
 from vico_eval.report import to_terminal, write_report
+from vico_eval.report.audit import EXCEPTIONS, Finding, KnownException, audit_published
+from vico_eval.report.grid import grid_to_terminal
+from vico_eval.report.paper_layout import PAPERS
+from vico_eval.report.paper_tables import layouts
+from vico_eval.report.published import published_dir, read_table
+from vico_eval.report.published_grid import published_grid, write_published
 
 
 def make_report(
@@ -15,6 +25,7 @@ def make_report(
     table: str,
     out: Path,
     baseline: str | None = None,
+    benchmarks: Sequence[str] | None = None,
     note: str | None = None,
 ) -> None:
     """Write the report and print the table.
@@ -24,6 +35,7 @@ def make_report(
         table: a suite, by its own name or its table's.
         out: folder of the files; made where it is missing.
         baseline: title or system of the row that counts as 100%; None for the row of the system `vanilla`.
+        benchmarks: titles of the columns to keep; None for all of the table.
         note: printed beneath the table.
 
     Raises:
@@ -31,10 +43,71 @@ def make_report(
         ReportError: a run that does not count, or no baseline among the runs.
         OutputError: `out` can't be written.
     """
-    written = write_report(runs, table=table, out=out, baseline=baseline, note=note)
+    written = write_report(runs, table=table, out=out, baseline=baseline, benchmarks=benchmarks, note=note)
     results = results_console()
     results.print(to_terminal(written.table, width=results.width))
     messages = message_console()
     messages.print("Written:")
     for path in written.paths:
         messages.print(f"  {path}", markup=False, highlight=False, soft_wrap=True)
+
+
+def make_published(*, paper: str | None, number: int | None, out: Path) -> None:
+    """Write the papers' tables, averages recomputed, and print them.
+
+    Args:
+        paper: `vico` or `internvl-x`; None for both.
+        number: of the table; None for all.
+        out: folder of the files, which lie in a folder a paper; made where it is missing.
+
+    Raises:
+        ConfigError: there is no such paper or table.
+        ReportError: the numbers under `results/published` are malformed.
+        OutputError: `out` can't be written.
+    """
+    results = results_console()
+    written = []
+    for layout in layouts(paper, number):
+        table = read_table(published_dir(), layout)
+        written += write_published(table, out)
+        results.print(grid_to_terminal(published_grid(table), width=results.width))
+        results.print()
+    messages = message_console()
+    messages.print("Written:")
+    for folder in dict.fromkeys(path.parent for path in written):
+        names = [path.name for path in written if path.parent == folder]
+        messages.print(f"  {folder}: {', '.join(names)}", markup=False, highlight=False, soft_wrap=True)
+
+
+def audit() -> None:
+    """Print where the papers' numbers do not agree with each other.
+
+    Raises:
+        ReportError: something else than the known exceptions was found, or one of them was not.
+    """
+    folder = published_dir()
+    found = audit_published(folder)
+    results = results_console()
+    for finding, known in found.findings:
+        results.print(_finding_text(finding, known), markup=False, highlight=False, soft_wrap=True)
+    message_console().print(
+        f"{found.num_averages} averages recomputed, {found.without_scores} have no scores in their paper; "
+        f"{found.num_shared} numbers compared between tables. {len(found.findings)} do not agree.",
+        highlight=False,
+        soft_wrap=True,
+    )
+    problems = [f"Not known: {finding.what} ({PAPERS[finding.paper]})." for finding in found.unknown]
+    problems += [f"Known, but not found with these values: {entry.what} ({entry.paper})." for entry in found.missing]
+    if problems:
+        advice = f"Expected is what {folder / EXCEPTIONS} lists. Compare the numbers with the paper's, or mend it."
+        raise ReportError("\n".join([*problems, advice]))
+
+
+def _finding_text(finding: Finding, known: KnownException | None) -> str:
+    values = ", ".join(f"{name} {value!r}" for name, value in finding.values.items())
+    return (
+        f"{PAPERS[finding.paper]}, {finding.what}\n"
+        f"  {values}, difference {finding.difference:+.6f}\n"
+        f"  {finding.definition}\n"
+        f"  {f'known: {known.reason}' if known else 'NOT KNOWN'}"
+    )

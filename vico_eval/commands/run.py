@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import re
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,14 +15,16 @@ from rich.console import Console
 
 from vico_eval import paths
 from vico_eval.commands.cards import find_checkpoints, load_cards
-from vico_eval.commands.execute import DocumentsFailed, Failure, Subprocess, by_hand, describe, execute
-from vico_eval.commands.inputs import answering_code, fingerprint, local_checkpoints
+from vico_eval.commands.execute import Failure, by_hand, describe, execute
+from vico_eval.commands.inputs import Inputs, cell_inputs, local_checkpoints, run_inputs
 from vico_eval.commands.output import check_writable, message_console
 from vico_eval.commands.plan import Cell, Conditions, ModelArgs, PlannedRun, plan_runs
+from vico_eval.commands.processes import Subprocess
 from vico_eval.commands.progress import LiveProgress, PlainProgress
 from vico_eval.commands.report import make_report
+from vico_eval.commands.run_folders import DocumentsFailed, unfinished
 from vico_eval.commands.task_data import local_data, own_data
-from vico_eval.errors import ReportError, UserError, unknown_name
+from vico_eval.errors import ConfigError, ReportError, UserError, unknown_name
 from vico_eval.report.runs import read_run
 from vico_eval.suites import Benchmark, Suite, load_benchmarks, load_suite
 
@@ -94,6 +98,9 @@ def run_suite(name: str, options: RunOptions, *, dry_run: bool = False) -> None:
     checkpoints = find_checkpoints(options.checkpoint, suite, is_small=options.fixtures)
     benchmarks = choose_benchmarks(suite, options, console)
     runs_root = _runs_root(suite, options)
+    out = options.out or runs_root / "report"
+    for folder in (out, runs_root):
+        check_writable(folder)
     data = local_data(runs_root / "data", benchmarks) if options.fixtures else own_data()
     conditions = Conditions(
         cells=tuple(data.cell(benchmark, options.limit) for benchmark in benchmarks),
@@ -104,31 +111,38 @@ def run_suite(name: str, options: RunOptions, *, dry_run: bool = False) -> None:
         num_processes=options.num_processes,
         limit=options.limit,
         model_args=options.model_args,
+        environment=data.environment,
     )
     rows = () if tuple(options.rows) == ("all",) else options.rows or suite.rows
     runs = plan_runs(cards, rows, conditions, runs_root, options.num_seeds)
     folders = local_checkpoints(runs, checkpoints.trained_by)
+    inputs = Inputs(run_inputs(runs, folders), cell_inputs(conditions.cells, data.include_path))
     if dry_run:
-        show_plan(runs)
+        show_plan(runs, inputs)
         return
-    out = options.out or runs_root / "report"
-    for folder in (out, runs_root):
-        check_writable(folder)
     jobs = options.jobs or (min(4, num_cores()) if conditions.device == "cpu" else 1)
-    is_offline = all(cell.documents is not None for cell in conditions.cells) and len(folders) == _num_checkpoints(runs)
-    failures = _execute(
-        runs,
-        inputs=fingerprint([*folders, *answering_code(), data.include_path]),
-        jobs=jobs,
-        fresh=options.fresh,
-        environment={**_environment(num_cores() // (jobs * options.num_processes), is_offline), **data.environment},
-        console=console,
+    is_offline = all(cell.documents is not None for cell in conditions.cells) and all(
+        name in folders for run in runs for name in run.checkpoints
     )
+    with only_one(runs_root):
+        failures = _execute(
+            runs,
+            inputs=inputs,
+            jobs=jobs,
+            fresh=options.fresh,
+            environment=_environment(num_cores() // (jobs * options.num_processes), is_offline),
+            console=console,
+        )
     baseline = next(iter(cards.values())).title
     if finished := _with_results(runs, baseline, console):
-        rows_and_folders = [(run.title, run.folder) for run in finished]
-        note = FIXTURES_NOTE if options.fixtures else None
-        make_report(rows_and_folders, table=suite.name, out=out, baseline=baseline, note=note)
+        make_report(
+            [(run.title, run.folder) for run in finished],
+            table=suite.name,
+            out=out,
+            baseline=baseline,
+            benchmarks=[benchmark.title for benchmark in benchmarks],
+            note=FIXTURES_NOTE if options.fixtures else None,
+        )
     console.print(f"Finished in {_minutes(time.monotonic() - started)}.", highlight=False)
     if failures:
         raise CellsFailed(
@@ -157,13 +171,20 @@ def choose_benchmarks(suite: Suite, options: RunOptions, console: Console) -> li
     return [benchmark for benchmark in chosen if options.judge or not benchmark.judge]
 
 
-def show_plan(runs: Sequence[PlannedRun]) -> None:
+def show_plan(runs: Sequence[PlannedRun], inputs: Inputs) -> None:
     """Print each run with its benchmarks, what is finished of it, and the command of the rest."""
     console = message_console()
+    plans = {run.name: unfinished(run, inputs, check_cell) for run in runs}
+    num_left = sum(len(left) for _, left in plans.values())
+    console.print(
+        f"{len(runs)} runs of {sum(len(run.cells) for run in runs)} cells, {num_left} to do.\n", highlight=False
+    )
     for run in runs:
-        left = [cell for cell in run.cells if not _is_finished(run, cell)]
+        stale, left = plans[run.name]
         done = [cell.benchmark for cell in run.cells if cell not in left]
         lines = [f"{run.name} ({run.title}){f', after {run.after}' if run.after else ''}"]
+        if stale is not None:
+            lines.append(f"  what is there will be set aside, since {stale}")
         if done:
             lines.append(f"  finished: {', '.join(done)}")
         if left:
@@ -201,7 +222,7 @@ def num_cores() -> int:
 def _execute(
     runs: Sequence[PlannedRun],
     *,
-    inputs: str,
+    inputs: Inputs,
     jobs: int,
     fresh: bool,
     environment: Mapping[str, str],
@@ -247,16 +268,25 @@ def _with_results(runs: Sequence[PlannedRun], baseline: str, console: Console) -
     return readable
 
 
-def _is_finished(run: PlannedRun, cell: Cell) -> bool:
-    try:
-        check_cell(run.folder, cell)
-    except ReportError:
-        return False
-    return True
+@contextmanager
+def only_one(runs_root: Path) -> Iterator[None]:
+    """Holds a table's runs while they are worked on.
+
+    Raises:
+        ConfigError: another command works on them.
+    """
+    with (runs_root / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ConfigError(f"another command works on {runs_root}; wait for it, or stop it.") from error
+        yield
 
 
 def _runs_root(suite: Suite, options: RunOptions) -> Path:
     parts = [suite.name]
+    if options.checkpoint is not None:
+        parts.append(re.sub(r"[^A-Za-z0-9.]+", "-", options.checkpoint).strip("-."))
     if options.fixtures:
         parts.append("fixtures")
     if options.limit is not None:
@@ -268,10 +298,6 @@ def _default_device() -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _num_checkpoints(runs: Sequence[PlannedRun]) -> int:
-    return len({name for run in runs for name in run.checkpoints})
 
 
 def _environment(threads: int, is_offline: bool) -> dict[str, str]:

@@ -159,25 +159,30 @@ class Engine:
 
     def _answer_or_halve(
         self, batch: Sequence[Prepared], settings: GenerationSettings
-    ) -> Sequence[Answer | DocumentError]:
+    ) -> Iterator[Answer | DocumentError]:
+        """An outcome for each document of a batch, in order; a single one is tried twice."""
         try:
-            return self._answer_batch(batch, settings)
+            yield from self._answer_batch(batch, settings)
+            return
         except FAILURES as error:
             reason = f"{type(error).__name__}: {error}"
         # The exception held the tensors of the failed batch; from here on they are free.
-        clear_device_cache(garbage_collection=True)
         if len(batch) > 1:
             half = len(batch) // 2
             logger.warning(f"a batch of {len(batch)} failed ({reason}); its halves are run one after the other")
-            return [*self._answer_or_halve(batch[:half], settings), *self._answer_or_halve(batch[half:], settings)]
+            for part in (batch[:half], batch[half:]):
+                yield from self._answer_or_halve(part, settings)
+            return
         try:
-            return self._answer_batch(batch, settings)
+            clear_device_cache(garbage_collection=True)
+            yield from self._answer_batch(batch, settings)
         except FAILURES as error:
-            return [
-                DocumentError(
-                    f"document {batch[0].key} failed twice, both times alone: {type(error).__name__}: {error}"
-                )
-            ]
+            logger.opt(exception=error).debug(f"document {batch[0].key} failed")
+            failure = DocumentError(
+                f"document {batch[0].key} failed twice, both times alone: {type(error).__name__}: {error}"
+            )
+            failure.__cause__ = error
+            yield failure
 
     @torch.inference_mode()
     def _answer_batch(self, batch: Sequence[Prepared], settings: GenerationSettings) -> list[Answer]:

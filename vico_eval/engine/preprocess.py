@@ -337,7 +337,9 @@ def prepare_ahead(
 
 def _result(key: str, future: Future[Prepared]) -> Prepared | DocumentError:
     if (error := future.exception()) is not None:
-        return DocumentError(f"document {key} can't be prepared: {error or type(error).__name__}")
+        failure = DocumentError(f"document {key} can't be prepared: {str(error) or type(error).__name__}")
+        failure.__cause__ = error
+        return failure
     return future.result()
 
 

@@ -12,7 +12,6 @@ import pandas as pd
 from vico_eval.errors import OutputError, ReportError
 from vico_eval.report.benchmarks import Benchmark, TableSpec, table_spec
 from vico_eval.report.comparison import comparison_sentences
-from vico_eval.report.figures import draw_retention, write_figure
 from vico_eval.report.layout import Table, build_table, find_baseline, order_rows
 from vico_eval.report.loyalty import loyalty
 from vico_eval.report.measurements import Measurements, measure
@@ -94,6 +93,9 @@ def _write(
     out: Path,
     spec: TableSpec,
 ) -> Report:
+    # Only here: matplotlib takes half a second to load, and what reads tables draws nothing.
+    from vico_eval.report.figures import draw_retention, write_figure
+
     figures: tuple[Path, ...] = ()
     try:
         figures = write_figure(draw_retention(table), out)

@@ -58,6 +58,7 @@ def measure(runs: Sequence[tuple[str, Run]], benchmarks: Sequence[Benchmark]) ->
         column = benchmark.of(_harness(benchmark, [(row, run) for _, row, run, _ in answered]))
         if column is None:
             continue
+        _check_repeats(benchmark, [(row, run) for _, row, run, _ in answered])
         notes.extend(_condition_notes([(row, run) for _, row, run, _ in answered]))
         notes.extend(_comparison_notes(benchmark, [(run, tasks) for _, _, run, tasks in answered]))
         for number, row, _, tasks in answered:
@@ -137,6 +138,23 @@ def _harness(benchmark: Benchmark, runs: Sequence[tuple[str, Run]]) -> str:
             "which ask and score in different ways. The rows of a column need one toolkit; leave the other's runs out."
         )
     return next(iter(found), "")
+
+
+def _check_repeats(benchmark: Benchmark, answered: Sequence[tuple[str, Run]]) -> None:
+    """Runs of one row on one benchmark must be of one checkpoint and method; a seed may differ."""
+    first: dict[str, Run] = {}
+    for row, run in answered:
+        before = first.setdefault(row, run)
+        if _model(before.record) != _model(run.record):
+            raise ReportError(
+                f"{benchmark.title}: {before.folder} and {run.folder} are both given as `{row}`, and ran another "
+                "checkpoint or other arguments of the method. Give one of them another title, or leave it out."
+            )
+
+
+def _model(record: RunRecord) -> tuple[object, ...]:
+    arguments = {name: value for name, value in record.method_args.items() if name != "seed"}
+    return record.checkpoint.sha256 or record.checkpoint.name, record.donor, record.method, arguments
 
 
 def _condition_notes(runs: Sequence[tuple[str, Run]]) -> list[str]:

@@ -110,7 +110,7 @@ class AnswerLine(_DocumentLine):
     """One line of `answers.rank*.jsonl`."""
 
     repeat: NonNegativeInt
-    generation: str
+    asked: str
     text: str
     account: TokenAccount
 

@@ -117,7 +117,8 @@ def read_run(folder: Path, only: Collection[str] | None = None) -> Run:
     newest = [entry for entry in _newest_by_task(folder) if only is None or entry[1] in only]
     if not newest:
         raise ReportError(f"{folder} has no results of {', '.join(sorted(only or ()))}.")
-    _check_times(folder, record, *max(((path, results) for path, _, results in newest), key=lambda item: item[0].name))
+    for path, results in {path: results for path, _, results in newest}.items():
+        _check_times(folder, record, path, results)
     for results_path, name, results in newest:
         samples_path = _samples_path(results_path, name)
         lines = _sample_lines(samples_path)
@@ -184,7 +185,8 @@ def _newest_by_task(folder: Path) -> list[tuple[Path, str, dict[str, Any]]]:
 
 
 def _check_times(folder: Path, record: RunRecord, path: Path, results: dict[str, Any]) -> None:
-    """Refuses results that another run left in the record's folder, such as those of the run before a failed one.
+    """Refuses results that another run left in the record's folder, such as those of the run before a failed one, or of
+    one under other conditions.
 
     lmms-eval takes its date before it loads the model and its total time when it saves, so a run's own record was
     started in between.
@@ -202,7 +204,7 @@ def _check_times(folder: Path, record: RunRecord, path: Path, results: dict[str,
     starts = (record.started, *record.continued)
     if not any(begun - _CLOCK_STEP <= start <= saved + _CLOCK_STEP for start in starts):
         raise ReportError(
-            f"{folder} has a record of a run that started at {starts[-1].isoformat()}, but its newest results "
+            f"{folder} has a record of a run that started at {starts[-1].isoformat()}, but its results "
             f"({path.name}) are of a run from {begun.isoformat()} to {saved.isoformat(timespec='seconds')}. "
             "The later run failed or was another model's; repeat it into a folder of its own."
         )

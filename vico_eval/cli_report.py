@@ -1,0 +1,104 @@
+"""`vico-eval report`: of runs, and its commands for the papers' own tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+
+class _RunsOrCommand(TyperGroup):
+    """A command that takes folders, beside commands of its own: the first argument decides.
+
+    `report published` is the command; a folder of that name is `report ./published`.
+    """
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        command = self.commands.get(args[0]) if args else None
+        if command is None:
+            return super().make_context(info_name, args, parent, **extra)
+        # Not the group's own context: it would read the command's name as a folder.
+        return command.make_context(f"{info_name} {args[0]}", args[1:], parent, **extra)
+
+
+report_app = typer.Typer(
+    cls=_RunsOrCommand,
+    invoke_without_command=True,
+    subcommand_metavar="| COMMAND [ARGS]...",
+    rich_markup_mode=None,
+    # As for any command, options may follow the folders.
+    context_settings={"allow_interspersed_args": True},
+)
+
+
+@report_app.callback()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders: what lmms-eval got as --output_path.")],
+    table: Annotated[
+        str,
+        typer.Option(
+            help="Which benchmarks become the columns: a suite's table (vico-1, -2, -3, -5, -6, internvl-x-1, -2, "
+            "tiny, internvl-x) or its name."
+        ),
+    ] = "vico-3",
+    out: Annotated[Path, typer.Option(help="Folder for CSV, LaTeX, Markdown, picture and provenance.")] = Path(
+        "report"
+    ),
+    baseline: Annotated[
+        str | None, typer.Option(help="Row that counts as 100%, by title or system. Default: vanilla.")
+    ] = None,
+) -> None:
+    """Turn finished runs into a table and a picture.
+
+    Scores, relative retention and the ratio of compressed tiles. A run counts only if every document of every task has
+    an answer.
+
+    \b
+    Examples:
+      vico-eval report runs/vanilla runs/vico --table vico-3
+      vico-eval report runs/* --table vico-3 --out results/measured/8b
+    """
+    from vico_eval.commands.report import make_report
+
+    make_report([(None, run) for run in runs], table=table, out=out, baseline=baseline)
+
+
+@report_app.command()
+def published(
+    paper: Annotated[str | None, typer.Option(help="vico or internvl-x. Default: both.")] = None,
+    table: Annotated[int | None, typer.Option(min=1, help="Its number. Default: all.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for CSV (tidy, and as laid out), LaTeX and Markdown.")] = Path(
+        "report/published"
+    ),
+) -> None:
+    """Print the papers' own tables, and write their files.
+
+    Cells are as printed; averages are recomputed from them wherever the table has them.
+
+    \b
+    Examples:
+      vico-eval report published --paper vico --table 3
+      vico-eval report published --out report/published
+    """
+    from vico_eval.commands.report import make_published
+
+    make_published(paper=paper, number=table, out=out)
+
+
+@report_app.command()
+def audit() -> None:
+    """List where the papers' printed numbers do not agree.
+
+    Averages with their cells, and numbers that several tables of a paper print. Ends with 0 if it finds exactly the
+    known exceptions, with 1 otherwise.
+
+    \b
+    Examples:
+      vico-eval report audit
+      vico-eval report audit > disagreements.txt
+    """
+    from vico_eval.commands.report import audit as print_audit
+
+    print_audit()

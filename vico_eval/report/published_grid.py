@@ -1,0 +1,172 @@
+"""The papers' tables as they are laid out, their averages recomputed, and the files that they become.
+
+What is bold is ours to say, as the numbers carry no such mark: the highest score of a column within a group of rows,
+ties as printed included. Rows that are there to be compared with never are.
+"""
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from vico_eval.errors import OutputError
+from vico_eval.report.grid import (
+    DASH,
+    Cell,
+    Column,
+    Grid,
+    Line,
+    best_text,
+    grid_to_csv,
+    grid_to_latex,
+    grid_to_markdown,
+)
+from vico_eval.report.paper_layout import Head, Layout, Quantity
+from vico_eval.report.published import PrintedNumber, PrintedRow, PublishedTable, own_averages
+from vico_eval.report.tables import AVERAGE
+from vico_eval.report.writers import RATIO_TITLE
+
+_TIDY = ("paper", "table", "row", "benchmark", "setting", "metric", "value", "unit", "printed", "note")
+
+
+def published_grid(table: PublishedTable) -> Grid:
+    """A paper's table as text: cells as printed, averages recomputed where the table has what they are of."""
+    layout = table.layout
+    averages = own_averages(table)
+    lines: list[Line] = []
+    groups = _groups(table)
+    for number, group in enumerate(groups):
+        best = {quantity.key: _best(group, quantity, averages, layout) for quantity in layout.quantities}
+        for place, row in enumerate(group):
+            cells = tuple(
+                Cell(
+                    text=_text(row, quantity, averages, layout),
+                    is_bold=_competes(row, layout)
+                    and quantity.is_score
+                    and _bare(row, quantity, averages, layout) == best[quantity.key],
+                )
+                for quantity in layout.quantities
+            )
+            lines.append(
+                Line(
+                    titles=_titles(row, group[place - 1] if place else None, layout.heads),
+                    cells=cells,
+                    is_italic=row.kind == "ratio",
+                    rule_after=row is group[-1] and number < len(groups) - 1,
+                )
+            )
+    return Grid(
+        caption=layout.caption,
+        heads=tuple(head.title for head in layout.heads),
+        columns=tuple(
+            Column(title=quantity.title or quantity.benchmark, group=quantity.group) for quantity in layout.quantities
+        ),
+        lines=tuple(lines),
+        notes=(*_average_note(table, averages), *layout.notes),
+        shrinks=True,
+    )
+
+
+def tidy_csv(table: PublishedTable) -> str:
+    """The table's numbers, one a line; `value` is as printed, or recomputed, in full, for averages that can be."""
+    averages = own_averages(table)
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(_TIDY)
+    for row in table.rows:
+        for key, number in row.numbers.items():
+            recomputed = averages.get((row.name, row.kind)) if key == AVERAGE else None
+            value = number.value if recomputed is None else repr(recomputed)
+            what = (table.layout.paper, table.layout.number, row.name, number.benchmark, number.setting, number.metric)
+            writer.writerow([*what, value, number.unit, number.value, number.note])
+    return stream.getvalue()
+
+
+def write_published(table: PublishedTable, out: Path) -> list[Path]:
+    """Writes `table3.csv` (tidy), `table3_layout.csv`, `table3.tex` and `table3.md`, in a folder of the paper.
+
+    Raises:
+        OutputError: they can't be written.
+    """
+    layout, grid = table.layout, published_grid(table)
+    stem = out / layout.paper / f"table{layout.number}"
+    texts = {
+        stem.with_name(f"{stem.name}.csv"): tidy_csv(table),
+        stem.with_name(f"{stem.name}_layout.csv"): grid_to_csv(grid),
+        stem.with_name(f"{stem.name}.tex"): grid_to_latex(grid, f"tab:{layout.paper}-{layout.number}"),
+        stem.with_name(f"{stem.name}.md"): grid_to_markdown(grid),
+    }
+    try:
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        for path, text in texts.items():
+            path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"The tables can't be written to {stem.parent}: {error}. Choose another folder.") from error
+    return list(texts)
+
+
+Averages = dict[tuple[str, str], float]
+
+
+def _groups(table: PublishedTable) -> list[list[PrintedRow]]:
+    layout = table.layout
+    groups: list[list[PrintedRow]] = []
+    for row in table.rows:
+        value = row.fields[layout.group_by]
+        changes = not groups or groups[-1][-1].fields[layout.group_by] != value
+        if not groups or (changes and value in (layout.group_starts or (value,))):
+            groups.append([])
+        groups[-1].append(row)
+    return groups
+
+
+def _titles(row: PrintedRow, above: PrintedRow | None, heads: Sequence[Head]) -> tuple[Cell, ...]:
+    titles = []
+    for head in heads:
+        value = row.fields[head.source]
+        is_repeated = head.is_merged and above is not None and above.fields[head.source] == value
+        titles.append(Cell(text=head.names.get(value, value), is_repeated=is_repeated))
+    if row.kind == "ratio":
+        titles[-1] = Cell(text=RATIO_TITLE)
+    return tuple(titles)
+
+
+def _competes(row: PrintedRow, layout: Layout) -> bool:
+    return row.kind == "score" and row.fields["variant"] not in layout.references
+
+
+def _best(group: Sequence[PrintedRow], quantity: Quantity, averages: Averages, layout: Layout) -> str | None:
+    shown = [_bare(row, quantity, averages, layout) for row in group if _competes(row, layout)]
+    return best_text((float(text), text) for text in shown if text is not None)
+
+
+def _bare(row: PrintedRow, quantity: Quantity, averages: Averages, layout: Layout) -> str | None:
+    """The number as it is shown, without unit and marks; None where there is none."""
+    if quantity.key == AVERAGE and layout.average is not None and (row.name, row.kind) in averages:
+        value = averages[row.name, row.kind]
+        return None if math.isnan(value) else f"{value:.{layout.average.digits}f}"
+    number = row.numbers.get(quantity.key)
+    return None if number is None else number.value
+
+
+def _text(row: PrintedRow, quantity: Quantity, averages: Averages, layout: Layout) -> str:
+    bare = _bare(row, quantity, averages, layout)
+    if bare is None:
+        return DASH
+    number = row.numbers.get(quantity.key)
+    is_percent = row.kind == "ratio" or (
+        quantity.key == AVERAGE and layout.average is not None and layout.average.baseline is not None
+    )
+    text = f"{bare}{'%' if is_percent else quantity.unit}"
+    return text if number is None else _with_marks(text, number)
+
+
+def _with_marks(text: str, number: PrintedNumber) -> str:
+    before = "~" if "printed with ~" in number.note else ""
+    return f"{before}{text}{'*' if 'printed with *' in number.note else ''}"
+
+
+def _average_note(table: PublishedTable, averages: Averages) -> tuple[str, ...]:
+    average = table.layout.average
+    return () if average is None or not averages else (f"{AVERAGE}: {average.definition}, recomputed from the cells.",)
