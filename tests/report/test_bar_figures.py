@@ -47,9 +47,9 @@ def test_bars_are_retention_by_benchmark_and_ratios():
 
 
 def test_a_row_has_one_colour_in_both():
-    drawn = draw_bars(table(SCORES, {"Random": RATIOS["Random"]}))
+    drawn = draw_bars(table(SCORES, {"ViCO": RATIOS["ViCO"]}))
     colours = [
-        {group.get_label(): group[0].get_facecolor() for group in figure.axes[0].containers}["Random"]
+        {group.get_label(): group[0].get_facecolor() for group in figure.axes[0].containers}["ViCO"]
         for figure in drawn.values()
     ]
     assert colours[0] == colours[1]
