@@ -264,6 +264,33 @@ def vlmeval_run(
 
 
 @app.command()
+def route(
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
+    checkpoint: Annotated[str, typer.Option(help="With a router: a folder, a hub id or a built-in one.")],
+    method: Annotated[
+        str, typer.Option(help="One that asks a router: vico, image_vir, vanilla_vir, ... or a combination with it.")
+    ] = "vico",
+    model_args: Annotated[
+        str, typer.Option(help="Further arguments of model and method, as in max_tiles=40,absolute_threshold=0.5.")
+    ] = "",
+    out: Annotated[Path, typer.Option(help="Folder of the pictures.")] = Path("route"),
+) -> None:
+    """Draw which tiles of an image the router compresses.
+
+    Each image becomes a picture of its tiles with their scores, the compressed ones shaded, as in ViCO's Figures 3 to
+    5; the same numbers are printed. Tiles are cut, scored and decided on as in an evaluation.
+
+    \b
+    Examples:
+      vico-eval route page.png --checkpoint vico-tiny
+      vico-eval route a.jpg b.jpg --checkpoint OpenGVLab/InternVL3_5-8B-Flash --model-args max_tiles=40 --out pictures
+    """
+    from vico_eval.commands.route import draw_routes
+
+    draw_routes(images, checkpoint=checkpoint, method=method, model_args=model_args, out=out)
+
+
+@app.command()
 def methods(
     name: Annotated[str | None, typer.Argument(help="A method; without it, all are listed.")] = None,
 ) -> None:

@@ -84,6 +84,10 @@ def test_a_report_from_run_folders(runs, tmp_path):
         "loyalty.csv",
         "retention.pdf",
         "retention.png",
+        "benchmarks.pdf",
+        "benchmarks.png",
+        "ratios.pdf",
+        "ratios.png",
         "provenance.json",
     ]
     assert all(path.stat().st_size > 100 for path in report.paths)

@@ -13,6 +13,7 @@ from hashlib import sha256
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate.utils.memory import clear_device_cache
 from loguru import logger
@@ -46,6 +47,23 @@ class Answer:
     key: str
     text: str
     account: TokenAccount
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Routing:
+    """What became of one request's tiles before the decoder saw any; what an answer's account sums up."""
+
+    tiles: np.ndarray
+    """[tiles, S, S, 3], uint8, in the order of the prompt; an image's thumbnail last."""
+
+    compressed: tuple[bool, ...]
+    """[tiles]."""
+
+    p_compress: tuple[float, ...] | None
+    """[tiles], the router's scores, where the method has it score tiles."""
+
+    visual_tokens: tuple[int, ...]
+    """[tiles], those that enter the decoder."""
 
 
 @dataclass
@@ -100,6 +118,21 @@ class Engine:
                 raise outcome
             answers[number] = outcome
         return [answers[number] for number in range(len(requests))]
+
+    @torch.inference_mode()
+    def routing(self, request: Request | DeferredRequest) -> Routing:
+        """Which of a request's tiles are compressed, decided as for its answer; nothing is generated.
+
+        Raises:
+            MediaError: an image or a video can't be read.
+        """
+        (routed,) = self._route([self.preprocessor(request)])
+        return Routing(
+            tiles=routed.prepared.tiles,
+            compressed=tuple(routed.compressed),
+            p_compress=None if routed.p_compress is None else tuple(routed.p_compress),
+            visual_tokens=tuple(routed.counts),
+        )
 
     def outcomes(
         self, requests: Sequence[Request | DeferredRequest], known: Collection[int] = ()

@@ -219,22 +219,27 @@ class Preprocessor:
             done = position + 1
         return ids + prepared.text_ids[done:]
 
-    def _tiles(
-        self, parts: Sequence[Text | ImageInput | VideoInput], request: Request, num_images: int
-    ) -> tuple[list[np.ndarray], list[int]]:
-        """Tiles of each image and frame in order, and the number of frames of each video."""
+    def cutting(self, request: Request, num_images: int) -> TilingSettings:
+        """How each image of a request with so many of them is cut."""
         settings = self.settings
         max_tiles = request.max_tiles or settings.max_tiles
         total_max_tiles = request.total_max_tiles or settings.total_max_tiles
         if total_max_tiles is not None and num_images:
             max_tiles = max(1, min(max_tiles, total_max_tiles // num_images))
-        size = settings.tile_size
-        cutting = TilingSettings(
-            tile_size=size,
+        return TilingSettings(
+            tile_size=settings.tile_size,
             min_tiles=min(settings.min_tiles, max_tiles),
             max_tiles=max_tiles,
             use_thumbnail=settings.use_thumbnail,
         )
+
+    def _tiles(
+        self, parts: Sequence[Text | ImageInput | VideoInput], request: Request, num_images: int
+    ) -> tuple[list[np.ndarray], list[int]]:
+        """Tiles of each image and frame in order, and the number of frames of each video."""
+        settings = self.settings
+        size = settings.tile_size
+        cutting = self.cutting(request, num_images)
         tiles: list[np.ndarray] = []
         frames_of: list[int] = []
         for part in parts:

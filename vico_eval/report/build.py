@@ -34,7 +34,7 @@ class Report:
     loyalty: Path
     provenance: Path
     figures: tuple[Path, ...]
-    """PDF and PNG; empty where there was nothing to draw, which a note of the table says."""
+    """PDF and PNG of each. Without that of retention a note of the table says why."""
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -58,8 +58,8 @@ def write_report(
             `vico-eval vlmeval run`. Runs of the same
             title make one row: its mean, with the spread over the runs.
         table: a suite (`vico-table3`) or its table (`vico-3`).
-        out: where table3.csv, .tex, .md (the suite's `file_stem`), uncertainty.csv, loyalty.csv, retention.pdf, .png
-            and provenance.json go; made if missing.
+        out: where table3.csv, .tex, .md (the suite's `file_stem`), uncertainty.csv, loyalty.csv, the pictures (retention,
+            benchmarks, ratios; .pdf, .png) and provenance.json go; made if missing.
         baseline: title or system of the row that counts as 100%; by default the row of the system `vanilla`.
         benchmarks: titles of the table's benchmarks to keep; by default all of them.
         note: what a reader has to know besides what the runs say.
@@ -94,6 +94,7 @@ def _write(
     spec: TableSpec,
 ) -> Report:
     # Only here: matplotlib takes half a second to load, and what reads tables draws nothing.
+    from vico_eval.report.bar_figures import draw_bars
     from vico_eval.report.figures import draw_retention, write_figure
 
     figures: tuple[Path, ...] = ()
@@ -101,6 +102,8 @@ def _write(
         figures = write_figure(draw_retention(table), out)
     except ReportError as error:
         table = table.with_note(f"No picture: {error}")
+    for stem, figure in draw_bars(table).items():
+        figures += write_figure(figure, out, stem)
     rows = order_rows(systems)
     uncertainty = compare_with_baseline(measured, rows, table.columns, table.baseline)
     agreement = loyalty(measured, rows, table.columns, table.baseline)

@@ -1,6 +1,8 @@
 """Retention against compression as a picture: one point a row, error bars from paired differences."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,29 +16,12 @@ from matplotlib.patheffects import withStroke
 from matplotlib.transforms import Bbox
 
 from vico_eval.errors import ReportError
+from vico_eval.report.figure_style import COLOURS, FAINT, INK, STYLE, compared_rows, literal, title_of
 from vico_eval.report.layout import Table
 
-# Okabe and Ito's colours stay apart for every common colour vision; markers tell the rest. Yellow is left out: it
-# can't be read on white. The last table row, ViCO in the paper's order, gets the first.
-_COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#B07A00", "#3B9BD4", "#555555", "#000000")
 # One more than there are colours, so that no two of the first 72 rows look alike.
 _MARKERS = ("o", "s", "^", "D", "P", "X", "h", "p", "*")
 
-# Any: matplotlib types the keys one by one, differently in each release.
-_STYLE: Any = {
-    "font.family": "DejaVu Sans",
-    "font.size": 10.0,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.edgecolor": "#8A8A8A",
-    "axes.labelcolor": "#222222",
-    "axes.linewidth": 0.8,
-    "xtick.color": "#555555",
-    "ytick.color": "#555555",
-    "pdf.fonttype": 42,
-}
-
-_INK, _FAINT = "#222222", "#6B6B6B"
 _LABEL_DISTANCES = (9.0, 15.0, 24.0, 36.0, 52.0)
 # Right, left, above, below, then the corners: the first place that is free is taken.
 _LABEL_SIDES = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))
@@ -45,7 +30,9 @@ _LEADER_FROM = 26.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Point:
+class Point:
+    """A row of the picture; saved, retention and error in percent of the baseline."""
+
     title: str
     saved: float
     retention: float
@@ -65,6 +52,9 @@ def draw_retention(table: Table) -> Figure:
     A second axis above reads the share of compressed tiles, where the rows' counts agree on what a tile saves. Rows
     without both numbers are left out.
 
+    A line joins the Pareto front: the rows to which no other one is superior in both. It is one of means, so a row near
+    it may belong on it.
+
     Raises:
         ReportError: no row has both numbers.
     """
@@ -74,10 +64,20 @@ def draw_retention(table: Table) -> Figure:
             "No row has both a retention and token counts, so there is nothing to draw. Every benchmark of the table "
             "and token accounts are needed; the table's notes say what is missing."
         )
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.6, 4.8), dpi=200)
         axes = figure.add_axes((0.092, 0.122, 0.888, 0.665))
         _frame(axes, points, table.baseline)
+        front = pareto_front(points)
+        # What is known is that so much can be kept while at least so much is saved: steps, not slopes.
+        axes.plot(
+            [point.saved for point in front],
+            [point.shown for point in front],
+            drawstyle="steps-pre",
+            color="#B0B0B0",
+            linewidth=1.1,
+            zorder=2,
+        )
         for point in points:
             axes.errorbar(
                 point.saved,
@@ -95,33 +95,40 @@ def draw_retention(table: Table) -> Figure:
                 zorder=3,
             )
         _tile_axis(axes, table.summary)
-        figure.text(0.02, 0.975, _title(table), fontsize=12.5, fontweight="bold", color=_INK, va="top")
-        documents = f"{table.summary['documents'].max():,.0f} documents a system; bars: one paired standard error"
-        figure.text(0.02, 0.918, documents, fontsize=9, color=_FAINT, va="top")
+        figure.text(0.02, 0.975, title_of(table), fontsize=12.5, fontweight="bold", color=INK, va="top")
+        documents = f"{table.summary['documents'].max():,.0f} documents a system"
+        key = f"{documents}; bars: one paired standard error; grey line: Pareto front"
+        figure.text(0.02, 0.918, key, fontsize=9, color=FAINT, va="top")
         _label(figure, axes, points)
     return figure
+
+
+def pareto_front(points: Sequence[Point]) -> list[Point]:
+    """The points that no other one equals or surpasses in both numbers and surpasses in one, by tokens saved."""
+    front: list[Point] = []
+    # From the most that is saved: a point is on the front if it retains more than every one that saves more.
+    for point in sorted(points, key=lambda point: (-point.saved, -point.retention)):
+        if not front or point.retention > front[-1].retention:
+            front.append(point)
+    return front[::-1]
 
 
 def write_figure(figure: Figure, out: Path, stem: str = "retention") -> tuple[Path, Path]:
     """Writes `<stem>.pdf` (vector) and `<stem>.png`; the same figure gives the same bytes."""
     pdf, png = out / f"{stem}.pdf", out / f"{stem}.png"
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         # Dates and versions would make every rerun a change.
         figure.savefig(pdf, metadata={"CreationDate": None, "Producer": None, "Creator": None})
         figure.savefig(png, metadata={"Software": None})
     return pdf, png
 
 
-def _title(table: Table) -> str:
-    return table.caption if len(table.caption) <= 72 else f"{table.caption[:71].rstrip()}…"
-
-
-def _points(table: Table) -> list[_Point]:
+def _points(table: Table) -> list[Point]:
     if table.summary.empty:
         return []
     known = table.summary.dropna(subset=["retention", "token_share"])
     floor = _floor(known["retention"])
-    others = [title for title in reversed(known.index) if title != table.baseline]
+    others = compared_rows(table)
     points = []
     for title, row in known.iterrows():
         is_baseline = title == table.baseline
@@ -129,13 +136,13 @@ def _points(table: Table) -> list[_Point]:
         retention = float(row["retention"])
         is_below = retention < floor
         points.append(
-            _Point(
+            Point(
                 title=str(title),
                 saved=100 - float(row["token_share"]),
                 retention=retention,
                 error=float("nan") if is_baseline or is_below else float(row["retention_se"]),
                 shown=floor if is_below else retention,
-                colour=_INK if is_baseline else _COLOURS[place % len(_COLOURS)],
+                colour=INK if is_baseline else COLOURS[place % len(COLOURS)],
                 marker="o" if is_baseline else "v" if is_below else _MARKERS[place % len(_MARKERS)],
                 is_hollow=is_baseline or is_below,
                 is_baseline=is_baseline,
@@ -160,7 +167,7 @@ def _floor(retention: pd.Series) -> float:
     return float(rest[0] - 0.22 * max(rest[-1] - rest[0], 4.0))
 
 
-def _frame(axes: Axes, points: list[_Point], baseline: str) -> None:
+def _frame(axes: Axes, points: list[Point], baseline: str) -> None:
     saved = [point.saved for point in points]
     low = min(point.shown - np.nan_to_num(point.error) for point in points)
     high = max(point.shown + np.nan_to_num(point.error) for point in points)
@@ -172,8 +179,8 @@ def _frame(axes: Axes, points: list[_Point], baseline: str) -> None:
     axes.set_axisbelow(True)
     axes.tick_params(length=3)
     shown = baseline if len(baseline) <= 30 else "the baseline"
-    axes.set_xlabel(f"Visual tokens saved, % of {_literal(shown)}")
-    axes.set_ylabel(f"Score retained, % of {_literal(shown)}")
+    axes.set_xlabel(f"Visual tokens saved, % of {literal(shown)}")
+    axes.set_ylabel(f"Score retained, % of {literal(shown)}")
 
 
 def _tile_axis(axes: Axes, summary: pd.DataFrame) -> None:
@@ -187,18 +194,18 @@ def _tile_axis(axes: Axes, summary: pd.DataFrame) -> None:
         "top", functions=(lambda saved: np.asarray(saved) / slope, lambda ratio: np.asarray(ratio) * slope)
     )
     above.set_xticks(np.arange(0, 101, 25))
-    above.set_xlabel("Compressed tiles, %", fontsize=9, color=_FAINT, labelpad=5)
+    above.set_xlabel("Compressed tiles, %", fontsize=9, color=FAINT, labelpad=5)
     above.tick_params(length=3, labelsize=9)
     above.spines["top"].set_visible(True)
     above.spines["top"].set_color("#C4C4C4")
 
 
-def _label(figure: Figure, axes: Axes, points: list[_Point]) -> None:
+def _label(figure: Figure, axes: Axes, points: list[Point]) -> None:
     """Names each point where neither points, bars nor other labels are; a thin line leads to a distant name."""
     renderer = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
     unit = figure.dpi / 72
     area = axes.get_window_extent(renderer)
-    taken = [_occupied(axes, point, unit) for point in points]
+    taken = [_occupied(axes, point, unit) for point in points] + _steps(axes, points, unit)
     # The crowded ones choose first: they have the fewest free places.
     for place in sorted(range(len(points)), key=lambda place: (_nearest(taken[: len(points)], place), place)):
         point = points[place]
@@ -254,7 +261,7 @@ def _free_place(
     return best[1], best[2]
 
 
-def _occupied(axes: Axes, point: _Point, unit: float) -> Bbox:
+def _occupied(axes: Axes, point: Point, unit: float) -> Bbox:
     """The point's marker and error bar, in pixels."""
     error = float(np.nan_to_num(point.error))
     (x, low), (_, high) = axes.transData.transform(
@@ -262,6 +269,15 @@ def _occupied(axes: Axes, point: _Point, unit: float) -> Bbox:
     )
     radius = 5 * unit
     return Bbox.from_extents(x - radius, low - radius, x + radius, high + radius)
+
+
+def _steps(axes: Axes, points: list[Point], unit: float) -> list[Bbox]:
+    """The lines of the Pareto front, in pixels."""
+    boxes = []
+    for before, after in pairwise(pareto_front(points)):
+        (x0, y0), (x1, y1) = axes.transData.transform([(before.saved, before.shown), (after.saved, after.shown)])
+        boxes += [Bbox.from_extents(x0, y1, x0, y0).padded(unit), Bbox.from_extents(x0, y1, x1, y1).padded(unit)]
+    return boxes
 
 
 def _nearest(boxes: list[Bbox], place: int) -> float:
@@ -275,13 +291,8 @@ def _overlap(first: Bbox, second: Bbox) -> float:
     return 0.0 if shared is None else float(shared.width * shared.height)
 
 
-def _name(point: _Point) -> str:
+def _name(point: Point) -> str:
     line = " ".join(point.title.split())
     line = line if len(line) <= 34 else f"{line[:33].rstrip()}…"
     below = " (below the scale)" if point.shown != point.retention else ""
-    return f"{_literal(line)}\n{point.retention:.1f}%{below}"
-
-
-def _literal(text: str) -> str:
-    # matplotlib reads a pair of dollars as mathematics.
-    return text.replace("$", r"\$")
+    return f"{literal(line)}\n{point.retention:.1f}%{below}"

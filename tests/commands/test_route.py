@@ -1,0 +1,116 @@
+"""`vico-eval route`: what it prints and draws is what an answer's account says."""
+
+import re
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from vico_eval import paths
+from vico_eval.cli import main
+from vico_eval.engine.loading import load
+
+TINY = {
+    "vico": {"pretrained": "vico-tiny"},
+    "image_vir": {"pretrained": "vico-tiny"},
+    "vanilla_vir": {"pretrained": "vico-tiny-base", "flash_from": "vico-tiny"},
+}
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """A page of 4 x 3 tiles, of which some are compressed, and a picture of one tile."""
+    folder = tmp_path_factory.mktemp("images")
+    documents = pd.read_parquet(paths.tasks_dir() / "tiny" / "data" / "test-doc.parquet")
+    (folder / "page.png").write_bytes(documents["image_1"][163]["bytes"])
+    Image.new("RGB", (50, 50), "white").save(folder / "plain.png")
+    return [folder / "page.png", folder / "plain.png"]
+
+
+def route(capsys, *arguments):
+    """Exit status, stdout and stderr."""
+    try:
+        main(["route", *map(str, arguments)])
+    except SystemExit as stop:
+        status = stop.code or 0
+    else:
+        status = 0
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+def tiles(out):
+    """Place, score and decision of each printed tile."""
+    found = re.findall(r"^ *(thumbnail|\d+  +\d+) +(\d\.\d{4})  (compressed|kept)$", out, flags=re.MULTILINE)
+    return [(place.split(), float(score), decision == "compressed") for place, score, decision in found]
+
+
+@pytest.mark.parametrize("method", TINY)
+def test_the_numbers_are_those_of_an_answer(capsys, tmp_path, images, method):
+    own = {"device": "cpu"} | {name: value for name, value in TINY[method].items() if name != "pretrained"}
+    text = ",".join(f"{name}={value}" for name, value in own.items())
+    checkpoint = TINY[method]["pretrained"]
+    options = ("--checkpoint", checkpoint, "--method", method, "--model-args", text, "--out", tmp_path)
+    status, out, _ = route(capsys, *images, *options)
+    assert status == 0
+    model = load(checkpoint, method, **own)
+    for image, block in zip(images, re.split(r"^(?=\w+\.png: )", out, flags=re.MULTILINE)[1:], strict=True):
+        account = model.ask("What?", images=[image], max_new_tokens=1).account
+        printed = tiles(block)
+        assert block.startswith(f"{image.name}: ")
+        assert [score for _, score, _ in printed] == pytest.approx(account.p_compress, abs=6e-5)
+        assert sum(compressed for *_, compressed in printed) == account.compressed_tiles
+        counts = f"{account.visual_tokens:,} of {account.visual_tokens_uncompressed:,} visual tokens"
+        assert f"{account.compressed_tiles} of {account.tiles} tile" in block
+        assert counts in block
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["page-route.png", "plain-route.png"]
+
+
+def test_tiles_are_named_row_by_row_and_limits_are_those_given(capsys, tmp_path, images):
+    # 224 x 168 px is 4 x 3 tiles of 56 px; of at most five tiles, 4 x 1 to 1 x 5, the square is next to 4:3.
+    options = ("--checkpoint", "vico-tiny", "--out", tmp_path, "--model-args")
+    _, out, _ = route(capsys, images[0], *options, "device=cpu")
+    assert [place for place, *_ in tiles(out)[3:6]] == [["1", "4"], ["2", "1"], ["2", "2"]]
+    assert tiles(out)[-1][0] == ["thumbnail"]
+    assert 0 < sum(compressed for *_, compressed in tiles(out)) < 13
+    _, out, _ = route(capsys, images[0], *options, "device=cpu,max_tiles=5,absolute_threshold=0.0")
+    assert [place for place, *_ in tiles(out)] == [["1", "1"], ["1", "2"], ["2", "1"], ["2", "2"], ["thumbnail"]]
+    assert all(compressed for *_, compressed in tiles(out))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["missing.png"], "missing.png does not exist"),
+        (["page.png", "text.png"], "text.png is not in a format"),
+        (["page.png", "--checkpoint", "vico-tiny-base"], "'vico-tiny-base' has no low connector"),
+        (["page.png", "--checkpoint", "vico-smal"], "vico-smal"),
+        (["page.png", "--method", "fastv"], "asks no router, .*: image_vir, vanilla_vir, vico"),
+        (["page.png", "--method", "single_tile+vico"], "cuts images its own way"),
+        (["page.png", "--method", "vanilla_vir"], "needs flash_from="),
+        (["page.png", "--model-args", "pretrained=a"], "--checkpoint sets"),
+        (["page.png", "--model-args", "max_tile=4"], "did you mean 'max_tiles'"),
+        (["page.png", "page.png"], "Several images would be drawn into"),
+        (["page.png", "page-route.png", "--out", "."], "page-route.png would be drawn over"),
+    ],
+)
+def test_what_cannot_be_drawn_is_said(capsys, tmp_path, monkeypatch, images, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    for name in ("page.png", "page-route.png"):
+        (tmp_path / name).write_bytes(images[0].read_bytes())
+    (tmp_path / "text.png").write_text("no image")
+    if "--checkpoint" not in arguments:
+        arguments = [*arguments, "--checkpoint", "vico-tiny"]
+    status, out, err = route(capsys, *arguments)
+    assert (status, out) == (1, "")
+    assert re.search(message, err)
+    assert "Traceback" not in err
+    assert not list(tmp_path.glob("route/*"))
+    assert (tmp_path / "page-route.png").read_bytes() == images[0].read_bytes()
+
+
+@pytest.mark.parametrize("arguments", [[], ["page.png"], ["--checkpoint", "vico-tiny"]])
+def test_wrong_usage_ends_with_2(capsys, arguments):
+    status, out, err = route(capsys, *arguments)
+    assert (status, out) == (2, "")
+    assert "Usage:" in err

@@ -1,0 +1,168 @@
+"""A router's decisions as a picture: an image's tiles with their scores, the compressed ones shaded.
+
+Source: ViCO (arXiv 2510.12793), Figures 3 to 5, which show what becomes of the tiles of an image.
+Differs: each tile's score is written on it, and the thumbnail, which is routed too, stands beside them.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+DPI = 160
+
+# Okabe and Ito's blue: apart from white and from black for every colour vision, and in grey.
+_COMPRESSED, _KEPT = "#0072B2", "#B5B5B5"
+_INK, _FAINT = "#222222", "#6B6B6B"
+_SHADE = 0.38
+
+# Inches. A grid is as long as _GRID; its tiles are never larger than _TILE, nor so small that a score can't be read.
+_GRID, _TILE, _SMALLEST_TILE = 7.4, 2.6, 0.56
+_MARGIN, _HEADER, _FOOTER, _CAPTION = 0.28, 0.86, 0.44, 0.26
+_GAP, _BESIDE = 0.02, 0.3
+_LEAST_WIDTH = 5.4
+
+# matplotlib types the keys one by one, differently in each release.
+_STYLE: Any = {"font.family": "DejaVu Sans", "text.parse_math": False}
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class RoutedImage:
+    """An image's tiles and what the router made of them."""
+
+    title: str
+    method: str
+    width: int
+    height: int
+    """Of the image, px; it was stretched to the grid, and is drawn in its own shape."""
+
+    columns: int
+    rows: int
+
+    tiles: np.ndarray
+    """[tiles, S, S, 3], uint8, row by row; then the thumbnail, if there is one."""
+
+    p_compress: tuple[float, ...]
+    """[tiles], the router's probability of compressing."""
+
+    compressed: tuple[bool, ...]
+    """[tiles], the decision."""
+
+    visual_tokens: tuple[int, ...]
+    """[tiles]."""
+
+    visual_tokens_uncompressed: int
+    """What all tiles would have together with none compressed."""
+
+    @property
+    def has_thumbnail(self) -> bool:
+        """Whether a tile follows those of the grid."""
+        return len(self.tiles) > self.columns * self.rows
+
+    @property
+    def totals(self) -> str:
+        """The counts in words; the thumbnail is a tile."""
+        num_tiles, visual = len(self.tiles), sum(self.visual_tokens)
+        return (
+            f"{sum(self.compressed)} of {num_tiles} tile{'s' * (num_tiles > 1)} compressed, {visual:,} of "
+            f"{self.visual_tokens_uncompressed:,} visual tokens ({visual / self.visual_tokens_uncompressed:.0%})"
+        )
+
+
+def draw_routing(routed: RoutedImage) -> Figure:
+    """The image in its grid of tiles, each with its score and shaded where it is compressed, and the thumbnail."""
+    width, height = _tile_size(routed)
+    grid_width, grid_height = routed.columns * width, routed.rows * height
+    thumbnail = min(max(0.4 * grid_height, 1.1), _TILE) if routed.has_thumbnail else 0.0
+    body = max(grid_height, thumbnail + _CAPTION if thumbnail else 0.0)
+    content = grid_width + (_BESIDE + thumbnail if thumbnail else 0.0)
+    total_width = max(content, _LEAST_WIDTH) + 2 * _MARGIN
+    total_height = _HEADER + body + _FOOTER
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(total_width, total_height), dpi=DPI, facecolor="white")
+        # One unit of the axes is an inch, counted from the top left.
+        axes = figure.add_axes((0, 0, 1, 1))
+        axes.set(xlim=(0, total_width), ylim=(total_height, 0))
+        axes.set_axis_off()
+        for place in range(routed.columns * routed.rows):
+            row, column = divmod(place, routed.columns)
+            _draw_tile(axes, routed, place, (_MARGIN + column * width, _HEADER + row * height, width, height))
+        if thumbnail:
+            side = _MARGIN + grid_width + _BESIDE
+            _draw_tile(axes, routed, len(routed.tiles) - 1, (side, _HEADER, thumbnail, thumbnail))
+            middle, below = side + thumbnail / 2, _HEADER + thumbnail + 0.16
+            axes.text(middle, below, "thumbnail", fontsize=9, color=_FAINT, ha="center")
+        _write_words(axes, routed, total_width, _HEADER + body + 0.3)
+    return figure
+
+
+def write_png(figure: Figure, path: Path) -> None:
+    """Writes a figure; the same figure gives the same bytes."""
+    with mpl.rc_context(_STYLE):
+        figure.savefig(path, format="png", metadata={"Software": None})
+
+
+def _tile_size(routed: RoutedImage) -> tuple[float, float]:
+    """Width and height of a drawn tile, inches. A very long image is drawn less long than it is."""
+    shape = (routed.width / routed.columns) / (routed.height / routed.rows)
+    width = min(max(shape, 0.5), 2.0)
+    scale = min(_GRID / max(routed.columns * width, routed.rows), _TILE / max(width, 1.0))
+    scale = max(scale, _SMALLEST_TILE / min(width, 1.0))
+    return scale * width, scale
+
+
+def _draw_tile(axes: Axes, routed: RoutedImage, place: int, box: tuple[float, float, float, float]) -> None:
+    """A tile at (left, top, width, height), inches."""
+    left, top, width, height = box
+    compressed = routed.compressed[place]
+    left, top, width, height = left + _GAP, top + _GAP, width - 2 * _GAP, height - 2 * _GAP
+    axes.imshow(routed.tiles[place], extent=(left, left + width, top + height, top), aspect="auto", zorder=1)
+    if compressed:
+        axes.add_patch(Rectangle((left, top), width, height, color=_COMPRESSED, alpha=_SHADE, linewidth=0, zorder=2))
+    colour, line = (_COMPRESSED, 1.8) if compressed else (_KEPT, 0.8)
+    # Half of a line is outside of its rectangle; whole lines stay inside, so that the gap between tiles stays white.
+    in_by = line / 72 / 2
+    inner = Rectangle((left + in_by, top + in_by), width - 2 * in_by, height - 2 * in_by)
+    inner.set(fill=False, edgecolor=colour, linewidth=line, zorder=3)
+    axes.add_patch(inner)
+    # Four characters are two and a half times as wide as they are high; they take a third of a tile at most.
+    size = min(9.5, 72 * 0.36 * width / 2.5, 72 * 0.3 * height)
+    inset = 0.65 * size / 72
+    axes.text(
+        left + inset,
+        top + inset,
+        f"{routed.p_compress[place]:.2f}",
+        fontsize=size,
+        fontweight="bold" if compressed else "normal",
+        color="white" if compressed else _INK,
+        ha="left",
+        va="top",
+        zorder=4,
+        bbox={
+            "boxstyle": "round,pad=0.25",
+            "facecolor": _COMPRESSED if compressed else "white",
+            "edgecolor": "white" if compressed else colour,
+            "linewidth": 0.6,
+        },
+    )
+
+
+def _write_words(axes: Axes, routed: RoutedImage, width: float, bottom: float) -> None:
+    """Title and totals above, what the colours mean below."""
+    room = int((width - 2 * _MARGIN) / 0.115)
+    title = routed.title if len(routed.title) <= room else f"{routed.title[: room - 1].rstrip()}…"
+    axes.text(_MARGIN, 0.24, title, fontsize=12.5, fontweight="bold", color=_INK, va="center")
+    axes.text(_MARGIN, 0.54, routed.totals, fontsize=9.5, color=_FAINT, va="center")
+    legend = (("kept", "white", _KEPT, 1.0), ("compressed", _COMPRESSED, _COMPRESSED, _SHADE))
+    left = _MARGIN
+    for name, face, edge, alpha in legend:
+        axes.add_patch(Rectangle((left, bottom - 0.08), 0.2, 0.16, facecolor=face, alpha=alpha, linewidth=0))
+        axes.add_patch(Rectangle((left, bottom - 0.08), 0.2, 0.16, fill=False, edgecolor=edge, linewidth=1.0))
+        axes.text(left + 0.28, bottom, name, fontsize=9, color=_FAINT, va="center")
+        left += 0.28 + 0.085 * len(name) + 0.2
+    axes.text(left, bottom, f"number: p(compress); method {routed.method}", fontsize=9, color=_FAINT, va="center")
