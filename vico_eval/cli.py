@@ -145,7 +145,7 @@ def run(
       vico-eval run vico-table3 --fixtures --rows all
       vico-eval run vico-table1 --checkpoint 8B --rows vanilla,vico,fastv --processes 8
     """
-    from vico_eval.commands.plan import parse_model_args
+    from vico_eval.commands.arguments import parse_arguments
     from vico_eval.commands.run import RunOptions, run_suite
 
     options = RunOptions(
@@ -160,7 +160,7 @@ def run(
         jobs=jobs,
         batch_size=batch_size,
         device=device,
-        model_args=parse_model_args(model_args),
+        model_args=parse_arguments(model_args, "--model-args"),
         out=out,
         fresh=fresh,
     )

@@ -8,7 +8,7 @@ from vico_eval import paths
 from vico_eval.commands.cards import find_checkpoints
 from vico_eval.commands.output import message_console
 from vico_eval.commands.plan import Cell
-from vico_eval.commands.run import RunOptions, check_cell, choose_benchmarks, num_cores, only_one
+from vico_eval.commands.run import RunOptions, check_cell, choose_benchmarks, num_cores, only_one, run_suite
 from vico_eval.commands.run_folders import DocumentsFailed
 from vico_eval.commands.task_data import own_data
 from vico_eval.errors import ConfigError, ReportError
@@ -55,6 +55,11 @@ def test_a_judge_is_never_called_silently(capsys):
     ]
     with pytest.raises(ConfigError, match="unknown benchmark 'mmve' in internvl-x-table1"):
         choose_benchmarks(suite, RunOptions(benchmarks=["mmve"]), message_console())
+
+
+def test_arguments_that_tell_rows_apart_are_not_for_all_of_them():
+    with pytest.raises(ConfigError, match="--model-args has seed, which each row's command sets itself"):
+        run_suite("tiny", RunOptions(model_args={"seed": 3}))
 
 
 def test_one_command_at_a_time_works_on_a_tables_runs(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import vico_eval
-from vico_eval.commands.vlmeval import parse_arguments
+from vico_eval.commands.arguments import parse_arguments
 from vico_eval.engine.requests import ImageInput, Message, Request, Text
 
 from .conftest import ARGUMENTS, GENERATION

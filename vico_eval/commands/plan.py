@@ -14,12 +14,6 @@ from vico_eval.errors import ConfigError
 ModelArgs = Mapping[str, str | int | float | bool]
 
 
-RESERVED = frozenset(
-    ("pretrained", "flash_from", "ratio_from", "seed", "method", "variant", "record_dir", "resume", "keep_going")
-)
-"""Arguments of a model that tell rows and runs apart."""
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cell:
     """One benchmark of a row."""
@@ -135,23 +129,6 @@ def plan_runs(
     ]
     awaited = {run.after for run in runs}
     return sorted(runs, key=lambda run: run.name not in awaited)
-
-
-def parse_model_args(text: str) -> dict[str, str | int | float | bool]:
-    """`a=1,b=2` as lmms-eval takes it, by name; what a value means is the model's business.
-
-    Raises:
-        ConfigError: a part without an equals sign, or a name that plans set themselves.
-    """
-    arguments: dict[str, str | int | float | bool] = {}
-    for part in filter(None, text.split(",")):
-        name, equals, value = part.partition("=")
-        if not (name and equals and value):
-            raise ConfigError(f"--model-args has {part!r}; expected NAME=VALUE,... such as max_tiles=12.")
-        if name in RESERVED:
-            raise ConfigError(f"--model-args has {name}, which each row's command sets itself; leave it out.")
-        arguments[name] = value
-    return arguments
 
 
 def _same_model(cells: Sequence[Cell]) -> list[tuple[Cell, ...]]:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import typer
 
+from vico_eval.commands.arguments import parse_arguments
 from vico_eval.commands.output import check_writable, message_console
-from vico_eval.commands.vlmeval import parse_arguments
 from vico_eval.engine.engine import Engine
 from vico_eval.engine.loading import open_engine
 from vico_eval.engine.media import load_image

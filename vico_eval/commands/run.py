@@ -28,6 +28,11 @@ from vico_eval.errors import ConfigError, ReportError, UserError, unknown_name
 from vico_eval.report.runs import read_run
 from vico_eval.suites import Benchmark, Suite, load_benchmarks, load_suite
 
+RESERVED = frozenset(
+    ("pretrained", "flash_from", "ratio_from", "seed", "method", "variant", "record_dir", "resume", "keep_going")
+)
+"""Arguments of a model that tell rows and runs apart."""
+
 SMALL_BATCH, LARGE_BATCH = 8, 32
 """Documents at once: of a real checkpoint, and of a built-in one."""
 
@@ -93,6 +98,10 @@ def run_suite(name: str, options: RunOptions, *, dry_run: bool = False) -> None:
     """
     started = time.monotonic()
     console = message_console()
+    if reserved := RESERVED & options.model_args.keys():
+        raise ConfigError(
+            f"--model-args has {', '.join(sorted(reserved))}, which each row's command sets itself; leave it out."
+        )
     suite = load_suite(name)
     cards = load_cards(paths.models_dir(), suite.cards)
     checkpoints = find_checkpoints(options.checkpoint, suite, is_small=options.fixtures)

@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vico_eval.commands.arguments import parse_arguments
 from vico_eval.commands.output import check_writable, message_console
 from vico_eval.errors import ConfigError, OutputError
 from vico_eval.report.vlmevalkit import HARNESS, check_evaluated, read_vlmevalkit_run
@@ -102,32 +103,6 @@ def run_vlmeval(
         check_evaluated(work_dir / name, task)
     read_vlmevalkit_run(work_dir)
     message_console().print(f"Scores, record and answers: {work_dir}", markup=False, highlight=False, soft_wrap=True)
-
-
-def parse_arguments(text: str, option: str) -> dict[str, str | int | float | bool]:
-    """`k=v,...` as values, as lmms-eval reads its own: true and false, whole numbers, numbers, and words.
-
-    Raises:
-        ConfigError: a part without `=`, or a name that is given twice.
-    """
-    arguments: dict[str, str | int | float | bool] = {}
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        name, equals, value = part.partition("=")
-        if not equals or not name or name in arguments:
-            raise ConfigError(f"{option} got {part!r}; expected name=value, each name once, separated by commas.")
-        arguments[name] = _value(value)
-    return arguments
-
-
-def _value(text: str) -> str | int | float | bool:
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
 
 
 def _set_environment(*, thinking: bool) -> None:

@@ -58,8 +58,8 @@ def write_report(
             `vico-eval vlmeval run`. Runs of the same
             title make one row: its mean, with the spread over the runs.
         table: a suite (`vico-table3`) or its table (`vico-3`).
-        out: where table3.csv, .tex, .md (the suite's `file_stem`), uncertainty.csv, loyalty.csv, the pictures (retention,
-            benchmarks, ratios; .pdf, .png) and provenance.json go; made if missing.
+        out: where table3.csv, .tex, .md (the suite's `file_stem`), uncertainty.csv, loyalty.csv, the pictures
+            (retention, benchmarks, ratios; .pdf, .png) and provenance.json go; made if missing.
         baseline: title or system of the row that counts as 100%; by default the row of the system `vanilla`.
         benchmarks: titles of the table's benchmarks to keep; by default all of them.
         note: what a reader has to know besides what the runs say.

@@ -5,7 +5,7 @@ from importlib.util import find_spec
 import pytest
 
 from vico_eval.cli import main
-from vico_eval.commands.vlmeval import parse_arguments
+from vico_eval.commands.arguments import parse_arguments
 from vico_eval.errors import ConfigError
 
 
