@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from vico_eval.commands.execute import by_hand, describe, documents_answered, execute, log_path
+from vico_eval.commands.execute import by_hand, describe, execute, log_path
 from vico_eval.commands.inputs import Inputs
 from vico_eval.commands.plan import Cell, PlannedRun
 from vico_eval.commands.processes import Subprocess, stop_all
-from vico_eval.commands.run_folders import DocumentsFailed, unfinished
+from vico_eval.commands.run_folders import AnswerCount, DocumentsFailed, unfinished
 from vico_eval.errors import ReportError
 
 READ, DOC, BAR = (
@@ -343,7 +343,13 @@ def test_environment_and_output_reach_the_process_and_its_log(tmp_path):
 
 
 def test_documents_are_counted_over_all_processes(tmp_path):
-    (tmp_path / "answers.rank0.jsonl").write_text("{}\n{}\n")
+    answered = AnswerCount(tmp_path)
+    assert answered.count() == 0
+    first = tmp_path / "answers.rank0.jsonl"
+    first.write_text("{}\n{}\n{")
     (tmp_path / "answers.rank1.jsonl").write_text("\n{}\n")  # the blank line of a continued run
-    assert documents_answered(tmp_path) == 3
-    assert documents_answered(tmp_path / "missing") == 0
+    assert answered.count() == 3
+    with first.open("a") as file:
+        file.write("}\n{}\n")
+    assert answered.count() == 5
+    assert answered.count() == 5

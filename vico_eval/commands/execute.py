@@ -14,7 +14,7 @@ from vico_eval.commands.inputs import Inputs
 from vico_eval.commands.plan import Cell, PlannedRun
 from vico_eval.commands.processes import Process, stop_all
 from vico_eval.commands.progress import Progress
-from vico_eval.commands.run_folders import Check, DocumentsFailed, prepare, problem_of, unfinished
+from vico_eval.commands.run_folders import AnswerCount, Check, DocumentsFailed, prepare, problem_of, unfinished
 
 LOG_TAIL_LINES = 15
 
@@ -49,6 +49,7 @@ class _State:
     attempts: deque[tuple[Cell, ...]]
     """Cells to be answered, a process each."""
 
+    answered: AnswerCount
     failures: list[Failure] = field(default_factory=list)
     num_started: int = 0
     since: float = 0.0
@@ -83,7 +84,7 @@ def execute(
     """
     for run in runs:
         prepare(run, inputs, progress, fresh=fresh)
-    waiting = [_State(run, deque(filter(None, [unfinished(run, inputs, check)[1]]))) for run in runs]
+    waiting = [_start_state(run, unfinished(run, inputs, check)[1]) for run in runs]
     settled: dict[str, _State] = {}
     running: dict[str, tuple[_State, tuple[Cell, ...], Process]] = {}
     try:
@@ -107,7 +108,7 @@ def execute(
                 running[state.run.name] = (state, cells, launch(state.run, state.run.command(cells), state.log))
             time.sleep(poll_s if running else 0)
             for name, (state, cells, process) in list(running.items()):
-                progress.advanced(state.run, documents_answered(state.run.folder))
+                progress.advanced(state.run, state.answered.count())
                 status = process.poll()
                 if status is not None:
                     del running[name]
@@ -116,6 +117,10 @@ def execute(
     finally:
         stop_all(process for _, _, process in running.values())
     return [failure for state in settled.values() for failure in state.failures]
+
+
+def _start_state(run: PlannedRun, left: tuple[Cell, ...]) -> _State:
+    return _State(run, deque([left] if left else []), AnswerCount(run.folder))
 
 
 def _drop_without_source(state: _State, source: _State, check: Check) -> None:
@@ -173,15 +178,6 @@ def _tell(state: _State, progress: Progress) -> None:
         progress.finished(state.run, time.monotonic() - state.since)
     else:
         progress.kept(state.run)
-
-
-def documents_answered(folder: Path) -> int:
-    """Documents of a run that have an answer so far: lines of its `answers.rank*.jsonl`."""
-    count = 0
-    for path in folder.glob("answers.rank*.jsonl"):
-        with path.open("rb") as lines:
-            count += sum(1 for line in lines if line.strip())
-    return count
 
 
 def log_path(run: PlannedRun, number: int = 1) -> Path:

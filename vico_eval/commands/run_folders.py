@@ -22,6 +22,26 @@ class DocumentsFailed(ReportError):
     """A cell has results, but documents of it have no answer."""
 
 
+class AnswerCount:
+    """Documents of a run that have an answer so far: lines of its `answers.rank*.jsonl`, of which each is read once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._lines = 0
+        self._offsets: dict[Path, int] = {}
+
+    def count(self) -> int:
+        """As of now; a line that is being written does not count yet."""
+        for path in self._folder.glob("answers.rank*.jsonl"):
+            offset = self._offsets.get(path, 0)
+            with path.open("rb") as file:
+                file.seek(offset)
+                *lines, _ = file.read().split(b"\n")
+            self._lines += sum(1 for line in lines if line.strip())
+            self._offsets[path] = offset + sum(len(line) + 1 for line in lines)
+        return self._lines
+
+
 def problem_of(run: PlannedRun, cell: Cell, check: Check) -> ReportError | None:
     """What keeps a cell from being finished."""
     try:
