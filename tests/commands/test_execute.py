@@ -339,7 +339,9 @@ def test_environment_and_output_reach_the_process_and_its_log(tmp_path):
     while (status := process.poll()) is None:
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    assert (status, log.read_text()) == (0, "blue\n")
+    command, _, output = log.read_text().partition("\n\n")
+    assert command.startswith(f"$ {sys.executable} -c ")
+    assert (status, output) == (0, "blue\n")
 
 
 def test_documents_are_counted_over_all_processes(tmp_path):

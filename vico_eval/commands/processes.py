@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,10 +28,15 @@ class Process(Protocol):
 
 
 class Subprocess:
-    """A command as a process group of its own, so that stopping it leaves no orphan behind accelerate's launcher."""
+    """A command as a process group of its own, so that stopping it leaves no orphan behind accelerate's launcher.
+
+    Its log begins with the command.
+    """
 
     def __init__(self, command: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
         with log.open("wb") as output:
+            output.write(f"$ {shlex.join(command)}\n\n".encode())
+            output.flush()
             self._process = subprocess.Popen(
                 list(command),
                 stdin=subprocess.DEVNULL,
