@@ -27,13 +27,15 @@ def convert(tsv: Path, out: Path) -> int:
     Raises:
         SystemExit: the file lacks a column.
     """
-    table = pd.read_csv(tsv, sep="\t").rename(columns={"l2-category": "L2-category"})
+    # As text: an option may be "None", "NA" or 3, and must stay what it is.
+    table = pd.read_csv(tsv, sep="\t", dtype=str, keep_default_na=False, na_values=[""])
+    table = table.rename(columns={"l2-category": "L2-category"})
     optional = {"hint", "source", "D", "C", "split"}
     if missing := [name for name in ("index", "image", *_TEXTS) if name not in table and name not in optional]:
         raise SystemExit(
             f"{tsv} has no column {', '.join(missing)}; expected MMBench_DEV_EN_V11.tsv as VLMEvalKit downloads it."
         )
-    table = table.reindex(columns=["index", "image", *_TEXTS])
+    table = table.reindex(columns=["index", "image", *_TEXTS]).astype({"index": int})
     table = table.iloc[table["index"].mod(_ROTATION).argsort(kind="stable")]
     pictures = dict(zip(table["index"], table["image"].astype(str), strict=True))
     rows = {

@@ -355,7 +355,7 @@ def test_a_continued_run_takes_over_the_answers_of_the_stopped_one(untrained, tm
     file.write_text(json.dumps(lines[0] | {"text": "from the stopped run"}) + "\n")
     asked = [instance(tmp_path / "a.png", {"max_new_tokens": 4}, doc_id) for doc_id in range(3)]
     assert answer(resume=True, max_tiles=3)[0][0] != "from the stopped run"
-    assert "from the stopped run" in file.with_name("answers.rank0.jsonl.old").read_text()
+    assert "from the stopped run" in file.with_name("answers.rank0.jsonl.old1").read_text()
 
 
 def test_old_failures_between_kept_answers_do_not_stop_a_continued_run(untrained, tmp_path, monkeypatch):

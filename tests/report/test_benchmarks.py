@@ -1,3 +1,5 @@
+import math
+
 import pytest
 
 from vico_eval.errors import ConfigError, ReportError
@@ -38,6 +40,13 @@ def test_what_is_no_number_is_no_score(tmp_path, value):
     tasks = read_tasks(tmp_path, {"textvqa_val": [sample(0, 1.0)]}, {"textvqa_val": {"exact_match,none": value}})
     with pytest.raises(ReportError, match="expected a number"):
         TEXTVQA.conversion.score(tasks)
+
+
+def test_a_scorer_that_had_too_few_documents_leaves_its_cell_open(tmp_path):
+    key = "mmbench_v11_exact,none"
+    conversion = COLUMNS["mmbench_v11"].conversion
+    tasks = read_tasks(tmp_path, {"mmbench_v11_en_dev": [sample(0, 1.0)]}, {"mmbench_v11_en_dev": {key: float("nan")}})
+    assert math.isnan(conversion.score(tasks))
 
 
 def test_samples_that_belong_to_other_results_are_refused(tmp_path):

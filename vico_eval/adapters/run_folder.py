@@ -83,7 +83,7 @@ class RunFolder:
 
     A folder whose record has the same conditions is continued: where lmms-eval's response cache answers, nothing is
     counted again. The last line of a document holds. Answers of a run of other conditions are set aside, by name
-    (`answers.rank0.jsonl.old`).
+    (`answers.rank0.jsonl.old1`).
     """
 
     def __init__(self, folder: Path, record: dict[str, Any], rank: int = 0, *, resume: bool = False) -> None:
@@ -124,7 +124,7 @@ class RunFolder:
     def _open(self, kind: str, continues: bool) -> IO[str]:
         path = self.folder / f"{kind}.rank{self._rank}.jsonl"
         if not continues and path.exists():
-            path.replace(path.with_name(f"{path.name}.old"))
+            path.replace(_free_name(path))
         file = path.open("a", encoding="utf-8")
         if file.tell():
             file.write("\n")  # a run that was killed may have left half a line
@@ -191,6 +191,13 @@ class RunFolder:
     def _write(file: IO[str], line: dict[str, Any]) -> None:
         file.write(json.dumps(line) + "\n")
         file.flush()
+
+
+def _free_name(path: Path) -> Path:
+    number = 1
+    while (aside := path.with_name(f"{path.name}.old{number}")).exists():
+        number += 1
+    return aside
 
 
 def _document(key: str) -> dict[str, Any]:

@@ -51,6 +51,7 @@ class _State:
 
     answered: AnswerCount
     failures: list[Failure] = field(default_factory=list)
+    looked_again: bool = False
     num_started: int = 0
     since: float = 0.0
 
@@ -136,7 +137,10 @@ def _drop_without_source(state: _State, source: _State, check: Check) -> None:
 
 
 def _look_again(state: _State, check: Check) -> None:
-    """A run whose ratio has changed since some of its cells were finished has to answer these anew."""
+    """A run whose ratio has changed since some of its cells were finished has to answer these anew; once."""
+    if state.looked_again:
+        return
+    state.looked_again = True
     failed = {failure.cell.benchmark for failure in state.failures}
     lost = tuple(
         cell

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from vico_eval.commands.output import message_console, results_console
@@ -26,6 +26,7 @@ def make_report(
     out: Path,
     baseline: str | None = None,
     benchmarks: Sequence[str] | None = None,
+    only: Mapping[Path, Collection[str]] | None = None,
     note: str | None = None,
 ) -> None:
     """Write the report and print the table.
@@ -36,6 +37,7 @@ def make_report(
         out: folder of the files; made where it is missing.
         baseline: title or system of the row that counts as 100%; None for the row of the system `vanilla`.
         benchmarks: titles of the columns to keep; None for all of the table.
+        only: tasks to read of a run, by its folder; all where it isn't named.
         note: printed beneath the table.
 
     Raises:
@@ -43,7 +45,7 @@ def make_report(
         ReportError: a run that does not count, or no baseline among the runs.
         OutputError: `out` can't be written.
     """
-    written = write_report(runs, table=table, out=out, baseline=baseline, benchmarks=benchmarks, note=note)
+    written = write_report(runs, table=table, out=out, baseline=baseline, benchmarks=benchmarks, only=only, note=note)
     results = results_console()
     results.print(to_terminal(written.table, width=results.width))
     messages = message_console()

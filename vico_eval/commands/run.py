@@ -22,7 +22,7 @@ from vico_eval.commands.plan import Cell, Conditions, ModelArgs, PlannedRun, pla
 from vico_eval.commands.processes import Subprocess
 from vico_eval.commands.progress import LiveProgress, PlainProgress
 from vico_eval.commands.report import make_report
-from vico_eval.commands.run_folders import DocumentsFailed, unfinished
+from vico_eval.commands.run_folders import DocumentsFailed, problem_of, unfinished
 from vico_eval.commands.task_data import local_data, own_data
 from vico_eval.errors import ConfigError, ReportError, UserError, unknown_name
 from vico_eval.report.runs import read_run
@@ -143,21 +143,29 @@ def run_suite(name: str, options: RunOptions, *, dry_run: bool = False) -> None:
             console=console,
         )
     baseline = next(iter(cards.values())).title
+    problem = None
     if finished := _with_results(runs, baseline, console):
-        make_report(
-            [(run.title, run.folder) for run in finished],
-            table=suite.name,
-            out=out,
-            baseline=baseline,
-            benchmarks=[benchmark.title for benchmark in benchmarks],
-            note=FIXTURES_NOTE if options.fixtures else None,
-        )
+        try:
+            make_report(
+                [(run.title, run.folder) for run in runs if run.folder in finished],
+                table=suite.name,
+                out=out,
+                baseline=baseline,
+                benchmarks=[benchmark.title for benchmark in benchmarks],
+                only=finished,
+                note=FIXTURES_NOTE if options.fixtures else None,
+            )
+        except UserError as error:
+            problem = f"There is no table: {error}"
     console.print(f"Finished in {_minutes(time.monotonic() - started)}.", highlight=False)
-    if failures:
-        raise CellsFailed(
-            f"{len(failures)} of {sum(len(run.cells) for run in runs)} cells are not complete. The same command tries "
-            f"them again and keeps every answer that there is.\n\n{describe(failures)}"
-        )
+    if failures or problem:
+        told = [problem] if problem else []
+        if failures:
+            told.append(
+                f"{len(failures)} of {sum(len(run.cells) for run in runs)} cells are not complete. The same command "
+                f"tries them again and keeps every answer that there is.\n\n{describe(failures)}"
+            )
+        raise CellsFailed("\n\n".join(told))
 
 
 def choose_benchmarks(suite: Suite, options: RunOptions, console: Console) -> list[Benchmark]:
@@ -261,20 +269,19 @@ def _execute(
         raise
 
 
-def _with_results(runs: Sequence[PlannedRun], baseline: str, console: Console) -> list[PlannedRun]:
-    """The runs that a table can be made of; none where the row that counts as 100% has no results."""
-    readable = []
+def _with_results(runs: Sequence[PlannedRun], baseline: str, console: Console) -> dict[Path, list[str]]:
+    """The tasks that a table can be made of, by folder; none where the row that counts as 100% has no results."""
+    found: dict[Path, list[str]] = {}
     for run in runs:
-        try:
-            read_run(run.folder)
-        except ReportError as error:
-            console.print(f"Not in the table: {run.name}. {error}", markup=False, highlight=False)
-        else:
-            readable.append(run)
-    if baseline not in {run.title for run in readable}:
+        problems = [(cell, problem_of(run, cell, check_cell)) for cell in run.cells]
+        # A cell with documents that failed is in the table, and says so there.
+        readable = [cell for cell, problem in problems if problem is None or isinstance(problem, DocumentsFailed)]
+        if readable:
+            found[run.folder] = [task for cell in readable for task in cell.results]
+    if baseline not in {run.title for run in runs if run.folder in found}:
         console.print(f"No table: {baseline}, which counts as 100%, has no results.", highlight=False)
-        return []
-    return readable
+        return {}
+    return found
 
 
 @contextmanager

@@ -34,6 +34,8 @@ class AnswerCount:
         """As of now; a line that is being written does not count yet."""
         for path in self._folder.glob("answers.rank*.jsonl"):
             offset = self._offsets.get(path, 0)
+            if path.stat().st_size < offset:  # set aside, and begun anew
+                self._lines, offset = 0, 0
             with path.open("rb") as file:
                 file.seek(offset)
                 *lines, _ = file.read().split(b"\n")

@@ -20,6 +20,7 @@ from vico_eval.commands.arguments import parse_arguments
 from vico_eval.commands.output import check_writable, message_console
 from vico_eval.errors import ConfigError, OutputError
 from vico_eval.report.vlmevalkit import HARNESS, check_evaluated, read_vlmevalkit_run
+from vico_eval.suites import load_benchmarks
 
 if TYPE_CHECKING:
     from vico_eval.adapters.vlmeval_models import CompressedInternVL
@@ -78,6 +79,12 @@ def run_vlmeval(
         )
     if not data:
         raise ConfigError("no data set was given; expected names such as --data MMStar,POPE.")
+    judged = {entry.vlmevalkit.dataset for entry in load_benchmarks().values() if entry.judge and entry.vlmevalkit}
+    if judge == "exact_matching" and (unscored := sorted(judged.intersection(data))):
+        raise ConfigError(
+            f"{', '.join(unscored)} has no score without another model's judgement; name it with --judge, or leave the "
+            "data set out."
+        )
     arguments = parse_arguments(model_args, "--model-args")
     for name in NOT_OURS.keys() & arguments.keys():
         raise ConfigError(f"--model-args {name}= has no effect here: {NOT_OURS[name]}.")

@@ -115,8 +115,8 @@ class TaskMean:
         return f"mean over tasks of {self.key} x {self.scale:g}"
 
     def score(self, tasks: Sequence[TaskResult]) -> float:
-        """Mean over the tasks, 0-100."""
-        return _mean([self.scale * _metric(task, self.key) for task in tasks])
+        """Mean over the tasks, 0-100; NaN where a task has too few documents for a number."""
+        return _mean([self.scale * _metric(task, self.key, may_be_nan=True) for task in tasks])
 
     def document_scores(self, tasks: Sequence[TaskResult]) -> None:
         """None: such a metric doesn't split into documents."""
@@ -217,10 +217,15 @@ def _conversion(score: suites.Score) -> Conversion:
             return MetricSum(score.keys, scale)
 
 
-def _metric(task: TaskResult, key: str) -> float:
+def _metric(task: TaskResult, key: str, *, may_be_nan: bool = False) -> float:
+    """A reported metric; NaN is a scorer's own word for none, as where a limit leaves no whole question."""
     value = task.metrics.get(key)
     # lmms-eval writes "N/A", null or an empty list where it has no number.
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (int, float))
+        or not (math.isfinite(value) or (may_be_nan and math.isnan(value)))
+    ):
         raise ReportError(
             f"{task.results_path}: metric `{key}` of task {task.name} is {value!r}; expected a number. "
             f"The task has: {', '.join(sorted(key for key in task.metrics if key != 'alias')) or 'no metrics'}."

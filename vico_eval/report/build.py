@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from vico_eval.report.comparison import comparison_sentences
 from vico_eval.report.layout import Table, build_table, find_baseline, order_rows
 from vico_eval.report.loyalty import loyalty
 from vico_eval.report.measurements import Measurements, measure
-from vico_eval.report.runs import Run
+from vico_eval.report.runs import Run, read_run
 from vico_eval.report.tidy import tidy_numbers
 from vico_eval.report.uncertainty import compare_with_baseline
 from vico_eval.report.vlmevalkit import read_any_run
@@ -49,6 +49,7 @@ def write_report(
     out: Path,
     baseline: str | None = None,
     benchmarks: Sequence[str] | None = None,
+    only: Mapping[Path, Collection[str]] | None = None,
     note: str | None = None,
 ) -> Report:
     """Reads finished runs and writes their table into `out`.
@@ -62,6 +63,7 @@ def write_report(
             (retention, benchmarks, ratios; .pdf, .png) and provenance.json go; made if missing.
         baseline: title or system of the row that counts as 100%; by default the row of the system `vanilla`.
         benchmarks: titles of the table's benchmarks to keep; by default all of them.
+        only: tasks to read of a run of lmms-eval, by its folder; all where it isn't named.
         note: what a reader has to know besides what the runs say.
 
     Raises:
@@ -71,7 +73,7 @@ def write_report(
     """
     spec = table_spec(table)
     columns = _choose(spec.benchmarks, benchmarks)
-    named = _read_runs(runs)
+    named = _read_runs(runs, only or {})
     systems = _systems(named)
     base = find_baseline(systems, baseline)
     measured = measure(named, columns)
@@ -138,7 +140,7 @@ def _choose(benchmarks: Sequence[Benchmark], titles: Sequence[str] | None) -> li
     return [benchmark for benchmark in benchmarks if benchmark.title in titles]
 
 
-def _read_runs(runs: Sequence[tuple[str | None, Path]]) -> list[tuple[str, Run]]:
+def _read_runs(runs: Sequence[tuple[str | None, Path]], only: Mapping[Path, Collection[str]]) -> list[tuple[str, Run]]:
     if not runs:
         raise ReportError("A report needs at least one run folder.")
     resolved = [path.resolve() for _, path in runs]
@@ -147,7 +149,7 @@ def _read_runs(runs: Sequence[tuple[str | None, Path]]) -> list[tuple[str, Run]]
     named, problems = [], []
     for title, path in runs:
         try:
-            run = read_any_run(path)
+            run = read_run(path, only[path]) if path in only else read_any_run(path)
         except ReportError as error:
             problems.append(str(error))
         else:

@@ -30,7 +30,8 @@ def comparison_sentences(uncertainty: pd.DataFrame, loyalty: pd.DataFrame) -> tu
 def _row(row: str, line: pd.Series, agreement: pd.Series) -> str:
     retained = "its retention is not known"
     if not math.isnan(line["retention"]):
-        retained = f"{line['retention']:.1f}% ({line['low']:.1f}% to {line['high']:.1f}%), {verdict(line)}"
+        high = f"to {line['high']:.1f}%" if math.isfinite(line["high"]) else "or more"
+        retained = f"{line['retention']:.1f}% ({line['low']:.1f}% {high}), {verdict(line)}"
     if math.isnan(agreement["same_answer"]):
         return f"{row}: {retained}."
     changes = ""

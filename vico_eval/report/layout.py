@@ -203,6 +203,15 @@ def _notes(cells: pd.DataFrame, order: Sequence[str], columns: Sequence[str]) ->
                 f"{title}, {cell.benchmark}: {cell.failed} of {cell.documents} documents could not be answered "
                 f"({cell.failure}), so it has no score and the row no average."
             )
+        unknown = own[own["score"].isna() & (own["failed"] == 0)]
+        if not unknown.empty:
+            notes.append(
+                f"{title}: the scorer of {', '.join(unknown['benchmark'])} had too few documents for a number."
+            )
+        repeats = own.groupby("benchmark", sort=False)["run"].nunique()
+        if repeats.nunique() > 1:
+            fewer = ", ".join(str(name) for name in repeats.index[repeats < repeats.max()])
+            notes.append(f"{title}: {fewer} has fewer runs than the row's other benchmarks.")
         for cell in own[own["without_account"] > own["failed"]].itertuples():
             notes.append(
                 f"{title}, {cell.benchmark}: {cell.without_account} of {cell.documents} documents have no token "

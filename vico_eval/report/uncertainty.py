@@ -164,17 +164,17 @@ def _draw_means(column: _Column) -> np.ndarray:
     return np.concatenate(means)
 
 
-def _retention(columns: Sequence[_Column], draws: Sequence[np.ndarray], place: int, level: float) -> dict[str, float]:
+def _retention(columns: Sequence[_Column], draws: Sequence[np.ndarray], place: int, level: float) -> dict[str, object]:
     """Retention over the mean of the columns, of the row at `place`; `level` is that of documents_needed."""
     observed, base = (float(np.mean([column.scores[:, one].mean() for column in columns])) for one in (place, 0))
     documents = sum(len(column.scores) for column in columns)
     known = all(column.knows_pictures for column in columns)
-    counts = {
+    counts: dict[str, object] = {
         "documents": float(documents),
         "pictures": float(sum(column.num_groups for column in columns)) if known else np.nan,
     }
     if base == 0:
-        return counts  # no percentage of zero
+        return {**counts, "left_out": "the baseline scores 0"}  # no percentage of zero
     drawn, drawn_base = (np.mean([draw[:, one] for draw in draws], axis=0) for one in (place, 0))
     # One group of documents, in points of the mean, where it weighs most.
     unit = max(100 / column.num_groups for column in columns) / len(columns)
@@ -182,7 +182,7 @@ def _retention(columns: Sequence[_Column], draws: Sequence[np.ndarray], place: i
     retention = 100 * observed / base
     low = _percent(drawn - unseen, drawn_base, otherwise=-np.inf)
     high = _percent(drawn + unseen, drawn_base, otherwise=np.inf)
-    error = float(_percent(drawn, drawn_base, otherwise=np.nan).std())
+    error = float(np.nanstd(_percent(drawn, drawn_base, otherwise=np.nan)))
     return counts | {
         "retention": retention,
         "standard_error": error,

@@ -155,8 +155,9 @@ def _documents(
     if unanswered:
         named = ", ".join(unanswered[:10]) + (f" and {len(unanswered) - 10} more" if len(unanswered) > 10 else "")
         raise ReportError(
-            f"{predictions} has documents without an answer of this run: {named}. Remove the file and repeat the "
-            "command; what was answered is not asked again."
+            f"{predictions} has documents without an answer of this run: {named}. Remove it with every "
+            f"other file of this data set beside it (VLMEvalKit takes answers and scores from them) and repeat the "
+            "command; what this run has answered is not asked again."
         )
     return tuple(documents)
 
