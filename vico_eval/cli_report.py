@@ -60,9 +60,10 @@ def report(
       vico-eval report runs/vanilla runs/vico --table vico-3
       vico-eval report runs/* --table vico-3 --out results/measured/8b
     """
-    from vico_eval.commands.report import make_report
+    from vico_eval.commands.report import print_report
+    from vico_eval.report import write_report
 
-    make_report([(None, run) for run in runs], table=table, out=out, baseline=baseline)
+    print_report(write_report([(None, run) for run in runs], table=table, out=out, baseline=baseline))
 
 
 @report_app.command()

@@ -15,6 +15,14 @@ def data_dir(package: Path = _PACKAGE) -> Path:
     return packed if packed.is_dir() else package.parent
 
 
+def free_path(start: Path) -> Path:
+    """The first of `start` with 1, 2, ... behind its name that does not exist: where something is set aside."""
+    number = 1
+    while (path := start.with_name(f"{start.name}{number}")).exists():
+        number += 1
+    return path
+
+
 def tasks_dir() -> Path:
     """lmms-eval task files that upstream lacks; pass it to lmms-eval as `--include_path`."""
     return data_dir() / "tasks"

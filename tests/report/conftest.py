@@ -5,7 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
+
+from vico_eval.report.measurements import Measurements
 
 RECORD: dict[str, Any] = {
     "version": 1,
@@ -118,3 +121,19 @@ def tiny_run(tmp_path: Path) -> Callable[..., Path]:
         return write_run(tmp_path / "runs" / name, dict.fromkeys(TINY_TASKS, lines), system=name, **record)
 
     return write
+
+
+def measurements(
+    values: Mapping[tuple[str, int, str], Sequence[Mapping[str, Any]]], failed: Sequence[tuple[str, str]] = ()
+) -> Measurements:
+    """Fields of documents by row, run and benchmark; `failed` names (row, benchmark) with documents that failed."""
+    cells = [
+        {"row": row, "run": run, "benchmark": benchmark, "failed": int((row, benchmark) in failed)}
+        for row, run, benchmark in values
+    ]
+    documents = [
+        {"row": row, "run": run, "benchmark": benchmark, "task": benchmark, "doc_id": doc_id, **fields}
+        for (row, run, benchmark), own in values.items()
+        for doc_id, fields in enumerate(own)
+    ]
+    return Measurements(cells=pd.DataFrame(cells), documents=pd.DataFrame(documents), notes=())

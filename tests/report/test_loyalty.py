@@ -7,29 +7,15 @@ from vico_eval.report.loyalty import first_difference, loyalty
 from vico_eval.report.measurements import Measurements
 from vico_eval.report.tables import AVERAGE
 
+from .conftest import measurements
+
 NAN = float("nan")
 
 
 def measured(answers: dict[tuple[str, int, str], list[tuple[str | None, float]]], failed=()) -> Measurements:
-    """Answers with their scores by row, run and benchmark; `failed` names (row, benchmark) whose documents failed."""
-    cells = [
-        {"row": row, "run": run, "benchmark": benchmark, "failed": int((row, benchmark) in failed)}
-        for row, run, benchmark in answers
-    ]
-    documents = [
-        {
-            "row": row,
-            "run": run,
-            "benchmark": benchmark,
-            "task": benchmark,
-            "doc_id": doc_id,
-            "answer": answer,
-            "score": score,
-        }
-        for (row, run, benchmark), values in answers.items()
-        for doc_id, (answer, score) in enumerate(values)
-    ]
-    return Measurements(cells=pd.DataFrame(cells), documents=pd.DataFrame(documents), notes=())
+    """Answers with their scores by row, run and benchmark."""
+    fields = {key: [{"answer": answer, "score": score} for answer, score in own] for key, own in answers.items()}
+    return measurements(fields, failed)
 
 
 def lines_of(found: Measurements) -> pd.DataFrame:

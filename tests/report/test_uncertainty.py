@@ -13,32 +13,27 @@ from vico_eval.report.measurements import Measurements
 from vico_eval.report.tables import AVERAGE, retention_standard_error
 from vico_eval.report.uncertainty import THRESHOLD, compare_with_baseline, holm, verdict
 
+from .conftest import measurements
+
 NAN = float("nan")
 
 
 def measured(
     scores: dict[tuple[str, int, str], list[float]], media: list[str | None] | None = None, failed=()
 ) -> Measurements:
-    """Documents' scores by row, run and benchmark; `failed` names (row, benchmark) with documents that failed."""
-    cells = [
-        {"row": row, "run": run, "benchmark": benchmark, "failed": int((row, benchmark) in failed)}
-        for row, run, benchmark in scores
-    ]
-    documents = [
-        {
-            "row": row,
-            "run": run,
-            "benchmark": benchmark,
-            "task": benchmark,
-            "doc_id": doc_id,
-            "answer": "7",
-            "score": NAN if (row, benchmark) in failed else score,
-            "media": media[doc_id] if media else None,
-        }
-        for (row, run, benchmark), values in scores.items()
-        for doc_id, score in enumerate(values)
-    ]
-    return Measurements(cells=pd.DataFrame(cells), documents=pd.DataFrame(documents), notes=())
+    """Documents' scores by row, run and benchmark."""
+    fields = {
+        (row, run, benchmark): [
+            {
+                "answer": "7",
+                "score": NAN if (row, benchmark) in failed else score,
+                "media": media[doc_id] if media else None,
+            }
+            for doc_id, score in enumerate(own)
+        ]
+        for (row, run, benchmark), own in scores.items()
+    }
+    return measurements(fields, failed)
 
 
 def compare(found: Measurements, baseline="base") -> pd.DataFrame:

@@ -11,7 +11,7 @@ import platform
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime, timezone
 from hashlib import sha256
@@ -27,7 +27,7 @@ from vico_eval.engine.loading import Opened
 from vico_eval.engine.requests import DeferredRequest, Request
 from vico_eval.errors import OutputError
 from vico_eval.internvl.checkpoint import Checkpoint
-from vico_eval.paths import models_dir
+from vico_eval.paths import free_path, models_dir
 
 RECORDED_VERSIONS = (
     *("vico-eval", "torch", "transformers", "lmms-eval", "ms-vlmeval", "accelerate", "Pillow", "av", "datasets"),
@@ -124,7 +124,7 @@ class RunFolder:
     def _open(self, kind: str, continues: bool) -> IO[str]:
         path = self.folder / f"{kind}.rank{self._rank}.jsonl"
         if not continues and path.exists():
-            path.replace(_free_name(path))
+            path.replace(free_path(path.with_name(f"{path.name}.old")))
         file = path.open("a", encoding="utf-8")
         if file.tell():
             file.write("\n")  # a run that was killed may have left half a line
@@ -138,27 +138,22 @@ class RunFolder:
                 file.unlink()
 
     def _read_failed(self) -> set[str]:
-        failed = set()
-        for file in self.folder.glob("failures.rank*.jsonl"):
-            for line in file.read_text(encoding="utf-8").split("\n"):
-                try:
-                    values = json.loads(line)
-                except json.JSONDecodeError:
-                    continue
-                failed.add(f"{values['task']}/{values['split']}/{values['doc_id']}")
-        return failed
+        return {f"{line['task']}/{line['split']}/{line['doc_id']}" for line in self._lines("failures")}
 
     def _read_answers(self) -> dict[AnswerKey, StoredAnswer]:
-        """Answers of all processes of the earlier run; a line that is cut off is none."""
         found = {}
-        for file in sorted(self.folder.glob("answers.rank*.jsonl")):
-            for line in file.read_text(encoding="utf-8").split("\n"):
-                try:
-                    answer = StoredAnswer.model_validate_json(line)
-                except ValidationError:
-                    continue
+        for line in self._lines("answers"):
+            with suppress(ValidationError):
+                answer = StoredAnswer.model_validate(line)
                 found[f"{answer.task}/{answer.split}/{answer.doc_id}", answer.repeat, answer.asked] = answer
         return found
+
+    def _lines(self, kind: str) -> Iterator[dict[str, Any]]:
+        """What all processes of the earlier run wrote; a line that is cut off is none."""
+        for file in sorted(self.folder.glob(f"{kind}.rank*.jsonl")):
+            for line in file.read_text(encoding="utf-8").split("\n"):
+                with suppress(json.JSONDecodeError):
+                    yield json.loads(line)
 
     def write_record(self) -> None:
         """`record.json`, by the first process only, after every process has looked at the one before."""
@@ -191,13 +186,6 @@ class RunFolder:
     def _write(file: IO[str], line: dict[str, Any]) -> None:
         file.write(json.dumps(line) + "\n")
         file.flush()
-
-
-def _free_name(path: Path) -> Path:
-    number = 1
-    while (aside := path.with_name(f"{path.name}.old{number}")).exists():
-        number += 1
-    return aside
 
 
 def _document(key: str) -> dict[str, Any]:

@@ -5,12 +5,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from vico_eval.commands.output import message_console, results_console
 from vico_eval.errors import ReportError
-from vico_eval.report import to_terminal, write_report
+from vico_eval.report import Report, to_terminal
 from vico_eval.report.audit import EXCEPTIONS, Finding, KnownException, audit_published
 from vico_eval.report.grid import grid_to_terminal
 from vico_eval.report.paper_layout import PAPERS
@@ -19,33 +18,8 @@ from vico_eval.report.published import published_dir, read_table
 from vico_eval.report.published_grid import published_grid, write_published
 
 
-def make_report(
-    runs: Sequence[tuple[str | None, Path]],
-    *,
-    table: str,
-    out: Path,
-    baseline: str | None = None,
-    benchmarks: Sequence[str] | None = None,
-    only: Mapping[Path, Collection[str]] | None = None,
-    note: str | None = None,
-) -> None:
-    """Write the report and print the table.
-
-    Args:
-        runs: each row's title (None: the run record's) and a run's folder.
-        table: a suite, by its own name or its table's.
-        out: folder of the files; made where it is missing.
-        baseline: title or system of the row that counts as 100%; None for the row of the system `vanilla`.
-        benchmarks: titles of the columns to keep; None for all of the table.
-        only: tasks to read of a run, by its folder; all where it isn't named.
-        note: printed beneath the table.
-
-    Raises:
-        ConfigError: there is no such suite.
-        ReportError: a run that does not count, or no baseline among the runs.
-        OutputError: `out` can't be written.
-    """
-    written = write_report(runs, table=table, out=out, baseline=baseline, benchmarks=benchmarks, only=only, note=note)
+def print_report(written: Report) -> None:
+    """Print a written report's table, and say where its files are."""
     results = results_console()
     results.print(to_terminal(written.table, width=results.width))
     messages = message_console()

@@ -21,10 +21,11 @@ from vico_eval.commands.output import check_writable, message_console
 from vico_eval.commands.plan import Cell, Conditions, ModelArgs, PlannedRun, plan_runs
 from vico_eval.commands.processes import Subprocess
 from vico_eval.commands.progress import LiveProgress, PlainProgress
-from vico_eval.commands.report import make_report
+from vico_eval.commands.report import print_report
 from vico_eval.commands.run_folders import DocumentsFailed, problem_of, unfinished
 from vico_eval.commands.task_data import local_data, own_data
 from vico_eval.errors import ConfigError, ReportError, UserError, unknown_name
+from vico_eval.report import write_report
 from vico_eval.report.runs import read_run
 from vico_eval.suites import Benchmark, Suite, load_benchmarks, load_suite
 
@@ -146,7 +147,7 @@ def run_suite(name: str, options: RunOptions, *, dry_run: bool = False) -> None:
     problem = None
     if finished := _with_results(runs, baseline, console):
         try:
-            make_report(
+            written = write_report(
                 [(run.title, run.folder) for run in runs if run.folder in finished],
                 table=suite.name,
                 out=out,
@@ -155,6 +156,7 @@ def run_suite(name: str, options: RunOptions, *, dry_run: bool = False) -> None:
                 only=finished,
                 note=FIXTURES_NOTE if options.fixtures else None,
             )
+            print_report(written)
         except UserError as error:
             problem = f"There is no table: {error}"
     console.print(f"Finished in {_minutes(time.monotonic() - started)}.", highlight=False)

@@ -11,6 +11,7 @@ from vico_eval.commands.inputs import Inputs
 from vico_eval.commands.plan import Cell, PlannedRun
 from vico_eval.commands.progress import Progress
 from vico_eval.errors import ReportError
+from vico_eval.paths import free_path
 
 REQUEST_FILE = "request.json"
 
@@ -65,7 +66,7 @@ def prepare(run: PlannedRun, inputs: Inputs, progress: Progress, *, fresh: bool)
     """Make a run's folder ready; one that holds stale answers is set aside, under `old/`."""
     reason = "fresh answers were asked for" if fresh else _stale(run, inputs)
     if reason is not None and run.folder.exists():
-        aside = _free_name(run.folder)
+        aside = free_path(run.folder.parent / "old" / f"{run.folder.name}.")
         aside.parent.mkdir(exist_ok=True)
         run.folder.rename(aside)
         progress.set_aside(run, aside, reason)
@@ -102,10 +103,3 @@ def _stale(run: PlannedRun, inputs: Inputs) -> str | None:
         return "checkpoints, code or libraries have changed"
     changed = [name for name, content in now["cells"].items() if earlier["cells"].get(name, content) != content]
     return f"the tasks of {', '.join(changed)} have changed" if changed else None
-
-
-def _free_name(folder: Path) -> Path:
-    number = 1
-    while (name := folder.parent / "old" / f"{folder.name}.{number}").exists():
-        number += 1
-    return name
