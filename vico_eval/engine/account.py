@@ -37,9 +37,17 @@ class TokenAccount:
     media: str | None = None
     """Digest of the tiles, the same for requests about the same pictures; None where there is no tile."""
 
+    grids: tuple[tuple[int, int, int], ...] | None = None
+    """Columns, rows and tiles of each picture or frame, in the order of the tiles. One tile more than columns x rows is
+    a thumbnail, the picture's last tile."""
+
+    compressed: tuple[int, ...] | None = None
+    """Places of the compressed tiles, ascending."""
+
     def to_dict(self) -> dict[str, Any]:
         """Plain lists and numbers, as they are written to disk."""
         values = asdict(self)
         values["visual_tokens_per_layer"] = list(self.visual_tokens_per_layer)
-        values["p_compress"] = None if self.p_compress is None else list(self.p_compress)
+        for name in ("p_compress", "compressed", "grids"):
+            values[name] = None if values[name] is None else list(values[name])
         return values

@@ -71,6 +71,11 @@ class RunRecord(_Closed):
 
     harness: str
 
+    previews: str | None = None
+    """Folder of small copies of the documents' pictures, relative to the run's folder or absolute; None where the run
+    kept none. Picture n of a request is `<media[:2]>/<media>-<n>.jpg`, by the account's `media`; of a video's frames
+    only some are there."""
+
 
 class TokenAccount(_Closed):
     """The tokens of one request, counted while it ran."""
@@ -86,6 +91,13 @@ class TokenAccount(_Closed):
 
     media: str | None = None
     """Digest of the tiles; None where there is none, and in accounts that older versions wrote."""
+
+    grids: tuple[tuple[PositiveInt, PositiveInt, PositiveInt], ...] | None = None
+    """Columns, rows and tiles of each picture or frame, in the order of the tiles. One tile more than columns x rows is
+    a thumbnail, the picture's last tile. None in accounts that older versions wrote."""
+
+    compressed: tuple[NonNegativeInt, ...] | None = None
+    """Places of the compressed tiles, ascending; None in accounts that older versions wrote."""
 
     @model_validator(mode="after")
     def _compressed_tiles_are_tiles(self) -> "TokenAccount":

@@ -8,6 +8,7 @@ Format: lmms-eval 0.7.3, `<run>/[<model folder>/]<date>_results.json` and `<date
 """
 
 import re
+import sys
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone, tzinfo
@@ -61,6 +62,12 @@ class Document:
 
     failure: str | None = None
     """Why it has no answer, where the run went on without. lmms-eval has scored it as a blank one."""
+
+    question: str = ""
+    """The text that was asked, as far as the toolkit kept it."""
+
+    target: str = ""
+    """What is right, as text; several right answers are joined by line breaks."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -334,5 +341,20 @@ def _read_documents(
         fields = {key: value for key, value in line.items() if key not in _LINE_KEYS}
         failure = failed.get(doc_id)
         answer = _answer(line) if failure is None else None
-        documents.append(Document(doc_id=doc_id, fields=fields, account=account, answer=answer, failure=failure))
+        documents.append(
+            Document(
+                doc_id=doc_id,
+                fields=fields,
+                account=account,
+                answer=answer,
+                failure=failure,
+                question=_text(line.get("input")),
+                target=_text(line.get("target")),
+            )
+        )
     return tuple(documents)
+
+
+def _text(value: object) -> str:
+    # All runs of a table have the same questions: one copy of each is enough.
+    return sys.intern("\n".join("" if item is None else str(item) for item in _flatten(value)))

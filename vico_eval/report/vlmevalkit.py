@@ -144,14 +144,25 @@ def _documents(
     table = _table(predictions)
     documents = []
     unanswered = []
-    for index, prediction in zip(table["index"], table["prediction"], strict=True):
+    for index, prediction, question, target in zip(
+        table["index"], table["prediction"], _column(table, "question"), _column(table, "answer"), strict=True
+    ):
         doc_id = _doc_id(index)
         account = accounts.get((name, doc_id))
         if account is None or FAILED in prediction:
             unanswered.append(str(index))
             continue
         fields = {"prediction": prediction} | ({"score": scores[index]} if index in scores else {})
-        documents.append(Document(doc_id=doc_id, fields=fields, account=(account,), answer=prediction))
+        documents.append(
+            Document(
+                doc_id=doc_id,
+                fields=fields,
+                account=(account,),
+                answer=prediction,
+                question=question,
+                target=target,
+            )
+        )
     if unanswered:
         named = ", ".join(unanswered[:10]) + (f" and {len(unanswered) - 10} more" if len(unanswered) > 10 else "")
         raise ReportError(
@@ -179,6 +190,10 @@ def _table(path: Path) -> pd.DataFrame:
     if "index" not in table:
         raise ReportError(f"{path} has no column `index`; expected a file of VLMEvalKit.")
     return table
+
+
+def _column(table: pd.DataFrame, name: str) -> Sequence[str]:
+    return list(table[name]) if name in table else [""] * len(table)
 
 
 def _doc_id(index: str) -> int | str:
