@@ -49,6 +49,10 @@ def report(
     baseline: Annotated[
         str | None, typer.Option(help="Row that counts as 100%, by title or system. Default: vanilla.")
     ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(help="Also write the report as a page with its samples into this folder, for any browser."),
+    ] = None,
 ) -> None:
     """Turn finished runs into a table and a picture.
 
@@ -58,12 +62,12 @@ def report(
     \b
     Examples:
       vico-eval report runs/vanilla runs/vico --table vico-3
-      vico-eval report runs/* --table vico-3 --out results/measured/8b
+      vico-eval report runs/* --table vico-3 --out results/measured/8b --html page
     """
     from vico_eval.commands.report import print_report
     from vico_eval.report import write_report
 
-    print_report(write_report([(None, run) for run in runs], table=table, out=out, baseline=baseline))
+    print_report(write_report([(None, run) for run in runs], table=table, out=out, baseline=baseline, html=html))
 
 
 @report_app.command()
