@@ -373,10 +373,14 @@ def test_runs_without_pictures_say_so(browser, tiny_run, tmp_path):
     watched.close()
 
 
-def test_twenty_thousand_documents_are_shown_a_page_at_a_time(browser, tmp_path):
+def test_twenty_thousand_documents_are_shown_a_page_at_a_time(browser, tmp_path, monkeypatch):
+    monkeypatch.setattr("vico_eval.report.uncertainty.RESAMPLES", 250)  # intervals are not what this is about
+
     def run(name: str, period: int) -> Run:
         own = tuple(
-            Document(doc_id=number, fields={"exact_match": float(number % period > 0)}, account=None, answer=f"{number}")
+            Document(
+                doc_id=number, fields={"exact_match": float(number % period > 0)}, account=None, answer=f"{number}"
+            )
             for number in range(20_000)
         )
         score = sum(document.fields["exact_match"] for document in own) / len(own)

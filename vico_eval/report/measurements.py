@@ -124,7 +124,7 @@ def _document_lines(benchmark: Benchmark, tasks: Sequence[TaskResult]) -> list[d
 
 
 def _writable(text: str) -> str:
-    """The text with a question mark for each half of a surrogate pair, which pandas has no room for and no file takes."""
+    """The text with a question mark for each half of a surrogate pair: pandas has no room for it, and no file."""
     return text if text.isascii() else text.encode(errors="replace").decode()
 
 

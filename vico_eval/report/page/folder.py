@@ -18,6 +18,6 @@ def check_page_folder(folder: Path) -> None:
         raise OutputError(f"The page can't be written to {folder}, which is a file. Give a folder.")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / MARK).is_file():
         raise OutputError(
-            f"The page can't be written to {folder}: the folder has files in it, and no page of vico-eval. Give a new or "
-            "empty folder, or that of an earlier page, which is then replaced."
+            f"The page can't be written to {folder}: the folder has files in it, and no page of vico-eval. Give a "
+            "new or empty folder, or that of an earlier page, which is then replaced."
         )

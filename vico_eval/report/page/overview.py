@@ -68,9 +68,7 @@ def page_rows(table: Table, uncertainty: pd.DataFrame, loyalty: pd.DataFrame) ->
     """
     lines = list(zip(table.rows, text_grid(table, has_margins=True).lines, strict=True))
     ratios = {row.title: line for row, line in lines if row.kind == "ratio"}
-    intervals, agreements = (
-        frame[frame["benchmark"] == AVERAGE].set_index("row") for frame in (uncertainty, loyalty)
-    )
+    intervals, agreements = (frame[frame["benchmark"] == AVERAGE].set_index("row") for frame in (uncertainty, loyalty))
     rows = []
     for row, line in lines:
         if row.kind == "ratio":

@@ -6,10 +6,10 @@ A row with several runs is shown by its first one: answers of several can't be t
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from vico_eval.report.loyalty import first_difference
@@ -149,8 +149,10 @@ def _tiling(accounts: Sequence[TokenAccount]) -> dict[str, Any]:
     tiles = sum(account.tiles for account in accounts)
     if not grids or sum(grid[2] for grid in grids) != tiles:
         return {}
-    starts = np.cumsum([0, *(account.tiles for account in accounts)])
-    places = [int(start) + place for start, one in zip(starts, accounts, strict=False) for place in one.compressed or ()]
+    starts = accumulate((account.tiles for account in accounts), initial=0)
+    places = [
+        start + place for start, account in zip(starts, accounts, strict=False) for place in account.compressed or ()
+    ]
     scores = [round(score, 3) for account in accounts for score in account.p_compress or ()]
     return {
         "grids": grids,
@@ -160,7 +162,7 @@ def _tiling(accounts: Sequence[TokenAccount]) -> dict[str, Any]:
 
 
 def _pictures(rows: Sequence[RowAnswers], place: int) -> tuple[list[str | None], dict[str, Path]]:
-    """A name for each picture or frame, None where it has no file, of the first row whose run kept any; and the files."""
+    """A name a picture or frame, None where it has no file, of the first row whose run kept any; and the files."""
     for row in rows:
         if row.run.record.previews is None:
             continue
