@@ -137,7 +137,7 @@ def run(
     out: Annotated[Path | None, typer.Option(help="Folder of the table. Default: one beside the runs.")] = None,
     html: Annotated[
         Path | None,
-        typer.Option(help="Folder of the table as a page with its samples. Default: page in that of the table."),
+        typer.Option(help="Folder of the table as a page with its samples. Default: one beside the runs."),
     ] = None,
 ) -> None:
     """Fill a whole table of a paper through lmms-eval.

@@ -89,7 +89,7 @@ class RunOptions:
     """Folder of the table; None for one beside the runs."""
 
     html: Path | None = None
-    """Folder of the page; None for `page` in that of the table."""
+    """Folder of the page; None for one beside the runs."""
 
     page: bool = True
     """Whether there is a page."""
@@ -118,7 +118,7 @@ def run_suite(name: str, options: RunOptions, *, dry_run: bool = False) -> None:
     out = options.out or runs_root / "report"
     for folder in (out, runs_root):
         check_writable(folder)
-    html = (options.html or out / "page") if options.page else None
+    html = (options.html or runs_root / "report" / "page") if options.page else None
     if html is not None:
         check_page_folder(html)
     data = local_data(runs_root / "data", benchmarks) if options.fixtures else own_data()
