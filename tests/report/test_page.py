@@ -292,6 +292,13 @@ def test_tiles_lie_over_the_picture_with_scores_and_the_compressed_ones_shaded(w
     assert "row=Vanilla" in page.url
 
 
+def test_tiles_are_counted_on_through_several_pictures(watched):
+    page = watched.open(document="Compare/tiny_compare/0")  # of two tiles, each a picture, the second is compressed
+    pictures = page.locator(".picture")
+    assert [picture.locator(".tile.compressed").count() for picture in pictures.all()] == [0, 1]
+    assert [picture.locator(".score").inner_text() for picture in pictures.all()] == ["0.10", "0.90"]
+
+
 def test_arrows_and_buttons_go_through_the_selection_and_back_returns_to_it(watched):
     page = watched.open(benchmark="Read", outcome="differ")
     assert documents(page) == [f"Read/tiny_read/{number}" for number in (1, 2, 3, 4, 5)]
