@@ -15,6 +15,7 @@ from vico_eval.report.comparison import comparison_sentences
 from vico_eval.report.layout import Table, build_table, find_baseline, order_rows
 from vico_eval.report.loyalty import loyalty
 from vico_eval.report.measurements import Measurements, measure
+from vico_eval.report.records import RECORD_NAME
 from vico_eval.report.runs import Run, read_run
 from vico_eval.report.tidy import tidy_numbers
 from vico_eval.report.uncertainty import compare_with_baseline
@@ -55,9 +56,8 @@ def write_report(
     """Reads finished runs and writes their table into `out`.
 
     Args:
-        runs: each row's title (None: the run record's) and a run's folder, lmms-eval's --output_path or --work-dir of
-            `vico-eval vlmeval run`. Runs of the same
-            title make one row: its mean, with the spread over the runs.
+        runs: each row's title (None: the run record's) and a run's folder, lmms-eval's --output_path or VLMEvalKit's
+            --work-dir, whoever started it. Runs of the same title make one row: its mean, with the spread over the runs.
         table: a suite (`vico-table3`) or its table (`vico-3`).
         out: where table3.csv, .tex, .md (the suite's `file_stem`), uncertainty.csv, loyalty.csv, the pictures
             (retention, benchmarks, ratios; .pdf, .png) and provenance.json go; made if missing.
@@ -121,7 +121,8 @@ def _write(
         figures=figures,
     )
     places = [_relative(run.folder, out) for _, run in named]
-    tidy = tidy_numbers(table, measured, systems, places)
+    records = [f"{place}/{run.record.made_from or RECORD_NAME}" for place, (_, run) in zip(places, named, strict=True)]
+    tidy = tidy_numbers(table, measured, systems, places, records)
     for frame, path in ((tidy, report.csv), (uncertainty, report.uncertainty), (agreement, report.loyalty)):
         frame.to_csv(path, index=False, lineterminator="\n")
     report.latex.write_text(to_latex(table, label=f"tab:{spec.name}"), encoding="utf-8")

@@ -1,7 +1,7 @@
 """A table ready to be written: rows in the paper's order, a ratio row beneath each row that routes its tiles."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -18,6 +18,7 @@ from vico_eval.report.tables import (
     relative_retention,
     retention_standard_error,
     run_spread,
+    score_spread,
     visual_token_share,
     with_average,
 )
@@ -71,6 +72,9 @@ class Table:
     summary: pd.DataFrame
     """By row title: mean_score, retention, retention_se, retention_spread, difference, difference_se, tile_ratio,
     token_share, documents, runs. Empty for a published table, which has no documents."""
+
+    score_spread: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Sample standard deviation of a score over a row's runs, points, by row title and column where there are several."""
 
     comparison: tuple[str, ...] = ()
     """How each row compares with the baseline, in sentences; empty for a published table."""
@@ -153,6 +157,7 @@ def build_table(
         digits={benchmark.title: benchmark.digits for benchmark in benchmarks},
         rows=tuple(rows),
         baseline=baseline,
+        score_spread=score_spread(cells),
         notes=measured.notes + _notes(cells, order, columns) + zero,
         summary=_summary(measured, scores, baseline).assign(
             tile_ratio=ratios[AVERAGE],
@@ -212,7 +217,7 @@ def _notes(cells: pd.DataFrame, order: Sequence[str], columns: Sequence[str]) ->
         if repeats.nunique() > 1:
             fewer = ", ".join(str(name) for name in repeats.index[repeats < repeats.max()])
             notes.append(f"{title}: {fewer} has fewer runs than the row's other benchmarks.")
-        for cell in own[own["without_account"] > own["failed"]].itertuples():
+        for cell in own[own["has_record"] & (own["without_account"] > own["failed"])].itertuples():
             notes.append(
                 f"{title}, {cell.benchmark}: {cell.without_account} of {cell.documents} documents have no token "
                 "account (answered from lmms-eval's response cache?), so the cell has no ratio."
