@@ -28,6 +28,17 @@ def print_report(written: Report) -> None:
         messages.print(f"  {path}", markup=False, highlight=False, soft_wrap=True)
 
 
+def titled_run(text: str) -> tuple[str | None, Path]:
+    """A run as the command line names it, `FOLDER` or `TITLE=FOLDER`: title and folder.
+
+    What is there is a folder, whatever its name; a title may hold equals signs, the folder behind it none.
+    """
+    title, equals, folder = text.rpartition("=")
+    if not equals or Path(text).exists():
+        return None, Path(text)
+    return title or None, Path(folder)
+
+
 def make_published(*, paper: str | None, number: int | None, out: Path) -> None:
     """Write the papers' tables, averages recomputed, and print them.
 

@@ -57,7 +57,7 @@ def write_report(
 
     Args:
         runs: each row's title (None: the run record's) and a run's folder, lmms-eval's --output_path or VLMEvalKit's
-            --work-dir, whoever started it. Runs of the same title make one row: its mean, with the spread over the runs.
+            --work-dir, whoever started it. Runs of the same title make one row: its mean, with the spread over them.
         table: a suite (`vico-table3`) or its table (`vico-3`).
         out: where table3.csv, .tex, .md (the suite's `file_stem`), uncertainty.csv, loyalty.csv, the pictures
             (retention, benchmarks, ratios; .pdf, .png) and provenance.json go; made if missing.

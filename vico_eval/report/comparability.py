@@ -33,10 +33,13 @@ def asked_otherwise(benchmark: Benchmark, run: Run) -> Asked:
         # Arguments of other programs are text.
         elif str(said[name]).lower() != str(wanted).lower():
             return Asked(
-                True, f"{place} counts as missing, since it was asked with {name}={said[name]}; expected {name}={wanted}."
+                True,
+                f"{place} counts as missing, since it was asked with {name}={said[name]}; expected {name}={wanted}.",
             )
     if unknown:
-        return Asked(False, f"it can't be checked that {place} was asked with {', '.join(unknown)}: the run doesn't say.")
+        return Asked(
+            False, f"it can't be checked that {place} was asked with {', '.join(unknown)}: the run doesn't say."
+        )
     return Asked(False, "")
 
 

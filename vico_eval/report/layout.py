@@ -56,7 +56,7 @@ class Row:
     """Columns without a value because documents could not be answered."""
 
     competes: bool
-    """May be the best of a column: it saves tokens. The baseline never competes."""
+    """May be the best of a column: it saves tokens. The baseline never competes, nor a run of which it isn't known."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,7 +74,7 @@ class Table:
     token_share, documents, runs. Empty for a published table, which has no documents."""
 
     score_spread: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    """Sample standard deviation of a score over a row's runs, points, by row title and column where there are several."""
+    """Sample standard deviation of a score over a row's runs, points, by row title and column, if there are several."""
 
     comparison: tuple[str, ...] = ()
     """How each row compares with the baseline, in sentences; empty for a published table."""
@@ -133,6 +133,7 @@ def build_table(
     ratios = with_average(compressed_tile_ratio(cells).reindex(index=order, columns=columns))
     shares = with_average(visual_token_share(cells, baseline).reindex(index=order, columns=columns))
     retention = relative_retention(scores, baseline)
+    recorded = cells.groupby("row")["has_record"].all()
     rows = []
     for title in order:
         values = {str(column): float(value) for column, value in scores.loc[title].items()}
@@ -143,10 +144,10 @@ def build_table(
                 kind="score",
                 values=values | {AVERAGE: float(retention[title])},
                 failed=frozenset(cells.loc[(cells["row"] == title) & (cells["failed"] > 0), "benchmark"]),
-                competes=title != baseline and not (share > 100 or np.isclose(share, 100)),
+                competes=title != baseline and recorded[title] and not (share > 100 or np.isclose(share, 100)),
             )
         )
-        if _routes(ratios.loc[title]):
+        if recorded[title] and _routes(ratios.loc[title]):
             ratio = {str(column): float(value) for column, value in ratios.loc[title].items()}
             rows.append(Row(title=title, kind="ratio", values=ratio, competes=False))
     is_zero = bool((scores.loc[baseline] == 0).all())

@@ -19,9 +19,9 @@ class Measurements:
 
     `cells` has the columns row, run (a number), benchmark, score (0-100; NaN where a document failed), documents (their
     number), num_available, without_account (their number), failed (their number), failure (the first one's reason),
-    source, results, samples, has_record (whether the run left one), and the summed token counts tiles, compressed_tiles, visual_tokens,
-    visual_tokens_uncompressed, layer_tokens (visual tokens of a layer, mean over layers), which are NaN unless every
-    document has an account.
+    source, results, samples, has_record (whether the run left one), and the summed token counts tiles,
+    compressed_tiles, visual_tokens, visual_tokens_uncompressed, layer_tokens (visual tokens of a layer, mean over
+    layers), which are NaN unless every document has an account.
 
     `documents` has row, run, benchmark, task, doc_id, score (0-100; NaN where the benchmark has none by document),
     answer (text; None where the document failed) and media (digest of its pictures, empty where it has none; None where

@@ -67,9 +67,9 @@ def nothing_found(folder: Path) -> ReportError:
     if not any(folder.iterdir()):
         return ReportError(f"{folder} is empty. Expected a finished run of lmms-eval or VLMEvalKit.")
     return ReportError(
-        f"{folder} has neither a results file of lmms-eval (<date>_results.json) nor a status.json of VLMEvalKit, so its "
-        "evaluation failed or is still running, or it is another folder. Give what lmms-eval got as --output_path or "
-        "VLMEvalKit as --work-dir, and look for `Error during evaluation` in the log."
+        f"{folder} has neither a results file of lmms-eval (<date>_results.json) nor a status.json of VLMEvalKit, so "
+        "its evaluation failed or is still running, or it is another folder. Give what lmms-eval got as --output_path "
+        "or VLMEvalKit as --work-dir, and look for `Error during evaluation` in the log."
     )
 
 

@@ -131,10 +131,12 @@ def read_run(folder: Path, only: Collection[str] | None = None) -> Run:
         return Run(folder=folder, record=record, tasks=tasks)
     if any(document.account is not None for task in tasks.values() for document in task.documents):
         raise ReportError(
-            f"{folder} has no record.json, but token accounts, so it is a run of one of this package's models that lost "
-            "it, and nobody could say what produced its numbers. Put the file back, or run it again."
+            f"{folder} has no record.json, but token accounts, so it is a run of one of this package's models that "
+            "lost it, and nobody could say what produced its numbers. Put the file back, or run it again."
         )
-    return Run(folder=folder, record=lmms_eval_record(folder, newest[-1]), tasks=tasks, notes=(what_is_unknown(LMMS_EVAL),))
+    return Run(
+        folder=folder, record=lmms_eval_record(folder, newest[-1]), tasks=tasks, notes=(what_is_unknown(LMMS_EVAL),)
+    )
 
 
 def _read_tasks(folder: Path, newest: list[Results], *, goes_on_after_blanks: bool) -> dict[str, TaskResult]:

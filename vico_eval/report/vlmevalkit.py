@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from vico_eval.errors import ReportError
 from vico_eval.report.records import DocumentKey, TokenAccount, read_json, read_record, read_side_accounts
 from vico_eval.report.run_files import check_folder, check_one_run, nothing_found, results_files, status_files
@@ -83,8 +81,8 @@ def read_any_run(folder: Path) -> Run:
     check_one_run(folder, [*statuses, *results])
     if statuses and results:
         raise ReportError(
-            f"{folder} holds results of lmms-eval ({results[-1].name}) and of VLMEvalKit ({statuses[0].name}). Expected "
-            "those of one toolkit; move one's to a folder of its own."
+            f"{folder} holds results of lmms-eval ({results[-1].name}) and of VLMEvalKit ({statuses[0].name}). "
+            "Expected those of one toolkit; move one's to a folder of its own."
         )
     return read_vlmevalkit_run(folder) if statuses else read_run(folder)
 

@@ -55,8 +55,8 @@ def document_scores(predictions: Path, judge: str, documents: Sequence[str]) -> 
         # Some may lack one: questions whose options are rotated have a score in all.
         if others := sorted(set(table["index"]) - set(documents)):
             raise ReportError(
-                f"{path} has scores of documents that {predictions.name} has no answers to: {', '.join(others[:10])}. The "
-                "two files are of different runs; remove both and repeat VLMEvalKit's command."
+                f"{path} has scores of documents that {predictions.name} has no answers to: {', '.join(others[:10])}. "
+                "The two files are of different runs; remove both and repeat VLMEvalKit's command."
             )
         return {index: _number(value, path) for index, value in zip(table["index"], table[column], strict=True)}
     return {}
@@ -70,6 +70,8 @@ def column_of(table: pd.DataFrame, name: str) -> Sequence[str]:
 def _read(path: Path) -> pd.DataFrame:
     try:
         if path.suffix == ".tsv":
+            if not path.read_bytes().endswith(b"\n"):  # pandas would read a row that ends early as blank cells
+                raise ReportError(f"{path} was cut off inside its last row. Remove it and repeat the command.")
             table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
         elif path.suffix == ".xlsx":
             table = pd.read_excel(path, dtype=str, keep_default_na=False, engine="openpyxl")
@@ -81,9 +83,6 @@ def _read(path: Path) -> pd.DataFrame:
         raise ReportError(f"{path} can't be read: {error}. Remove it and repeat the command.") from error
     if "index" not in table:
         raise ReportError(f"{path} has no column `index`; expected a file of VLMEvalKit.")
-    # A row that ends early has no text in the columns it lacks.
-    if table.isna().any(axis=None):
-        raise ReportError(f"{path} has a row that was cut off. Remove it and repeat the command.")
     return table
 
 
