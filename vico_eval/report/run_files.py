@@ -47,7 +47,7 @@ def check_one_run(folder: Path, files: Iterable[Path]) -> None:
         ReportError: there are more, or the run has a folder of its own further down; says which to give.
     """
     places = sorted({path.parent for path in files})
-    runs = sorted({_run_of(place, folder) for place in places})
+    runs = sorted({_run_of(place, folder) for place in places}, key=lambda run: (len(run.parts), run))
     if len(runs) > 1:
         raise ReportError(
             f"{folder} holds {len(runs)} runs, which would be mixed in one row. Give each by its own folder: "
