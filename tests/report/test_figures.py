@@ -47,6 +47,29 @@ def test_names_overlap_neither_each_other_nor_the_points():
         assert not any(box.contains(x, y) for x, y in points)
 
 
+def test_a_name_beside_the_front_keeps_off_its_steps():
+    # As measured: the last row stands right below the front's step, with no room to its right, and another name to its
+    # left.
+    rows = {
+        "Vanilla": (100.0, 100.0, 0.0),
+        "Vanilla w/o dynamic res.": (38.6, 24.7, 0.0),
+        "Downsample": (43.7, 51.6, 0.0),
+        "FastV": (94.5, 55.2, 0.0),
+        "Average pooling": (58.4, 55.2, 59.8),
+        "ViCO (All Compress)": (64.5, 25.0, 100.0),
+        "ViCO": (89.8, 55.2, 59.7),
+    }
+    figure = draw_retention(make_table(rows))
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    axes = figure.axes[0]
+    boxes = {text.get_text(): Text.get_window_extent(text, canvas.get_renderer()) for text in labels(figure)}
+    box = boxes["Vanilla w/o dynamic res.\n38.6%"]
+    (step_x, top), (_, bottom) = axes.transData.transform([(75.0, 64.5), (75.3, 38.6)])
+    assert not (box.x0 < step_x < box.x1 and box.y0 < top and box.y1 > bottom)
+    assert box.x1 < axes.get_window_extent().x1
+
+
 def test_the_upper_axis_reads_compressed_tiles_only_where_all_rows_agree():
     assert len(draw_retention(make_table(ROUTED)).axes[0].child_axes) == 1
     # With tokens dropped in the decoder too, a compressed tile saves more in that row than in the others.

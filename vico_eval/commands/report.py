@@ -29,7 +29,7 @@ def print_report(written: Report) -> None:
 
 
 def make_published(*, paper: str | None, number: int | None, out: Path) -> None:
-    """Write the papers' tables, averages recomputed, and print them.
+    """Write the papers' tables, averages recomputed, and print them; with all of ViCO's, also its Figure 1(b).
 
     Args:
         paper: `vico` or `internvl-x`; None for both.
@@ -48,11 +48,23 @@ def make_published(*, paper: str | None, number: int | None, out: Path) -> None:
         written += write_published(table, out)
         results.print(grid_to_terminal(published_grid(table), width=results.width))
         results.print()
+    if number is None and paper in (None, "vico"):
+        written += _write_bubbles(out)
     messages = message_console()
     messages.print("Written:")
     for folder in dict.fromkeys(path.parent for path in written):
         names = [path.name for path in written if path.parent == folder]
         messages.print(f"  {folder}: {', '.join(names)}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _write_bubbles(out: Path) -> tuple[Path, ...]:
+    # Only here: matplotlib takes half a second to load.
+    from vico_eval.report.bubble_figure import SCORES, THROUGHPUT, bubbles, draw_bubbles
+    from vico_eval.report.figures import write_figure
+
+    (scores,), (throughput,) = layouts("vico", SCORES), layouts("vico", THROUGHPUT)
+    found = bubbles(read_table(published_dir(), scores), read_table(published_dir(), throughput))
+    return write_figure(draw_bubbles(found), out / scores.paper, "figure1b")
 
 
 def audit() -> None:

@@ -9,7 +9,8 @@ import numpy as np
 from vico_eval.report.records import TokenAccount
 
 NUM_BINS = 40
-EDGES = np.linspace(0.0, 1.0, NUM_BINS + 1)
+# Not linspace, whose 0.3 is more than 0.3: such a score would fall into the bin below.
+EDGES = np.arange(NUM_BINS + 1) / NUM_BINS
 """Of the scores' bins, [NUM_BINS + 1]; each has its lower edge, the last one both."""
 
 
@@ -43,5 +44,4 @@ def _compressed_scores(account: TokenAccount) -> list[float] | None:
 
 
 def _histogram(scores: Iterable[Iterable[float]]) -> np.ndarray:
-    # float64: a threshold of 0.72 and a score of 0.72 must not part at the edge of a bin.
     return np.histogram(np.fromiter(chain.from_iterable(scores), dtype=np.float64), bins=EDGES)[0]

@@ -124,7 +124,8 @@ def _draw(table: Table, titles: list[str], found: Mapping[tuple[str, str], _Hist
             words = "–" if np.isnan(ratio) else f"{ratio:.0f}%"
             axes.text(1.06, 0.25 - level, words, color=colour, fontsize=8, va="center")
     figure.text(0.12 / width, 1 - 0.12 / height, title_of(table), fontsize=12.5, weight="bold", color=INK, va="top")
-    key = f"{NUM_BINS} bins of the router's score, up to {top:.0f}% of the tiles high; a higher one has its number\n{_key(found)}"
+    scale = f"{NUM_BINS} bins of the router's score, up to {top:.0f}% of the tiles high; a higher one has its number"
+    key = f"{scale}\n{_key(found)}"
     figure.text(0.12 / width, 1 - 0.42 / height, key, fontsize=9, color=FAINT, va="top", linespacing=1.4)
     figure.text((left + (across * (_PANEL + _BESIDE) - _BESIDE) / 2) / width, 0.12 / height, "p(compress)", ha="center")
     return figure
