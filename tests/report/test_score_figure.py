@@ -3,13 +3,14 @@ import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from tests.report.conftest import account
 from vico_eval.report.figures import write_figure
 from vico_eval.report.layout import Table
 from vico_eval.report.measurements import Measurements
 from vico_eval.report.records import TokenAccount
 from vico_eval.report.router_scores import NUM_BINS, ScoreCounts, count_scores
 from vico_eval.report.score_figure import draw_scores
+
+from .conftest import account
 
 NAN = float("nan")
 

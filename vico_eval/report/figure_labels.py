@@ -1,6 +1,6 @@
 """Names beside the points of a picture, where neither points nor lines nor other names are."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +21,8 @@ _SIDES = (
 _ALIGNMENT: dict[int, Any] = {1: "left", -1: "right", 0: "center"}
 _LEADER_FROM = 26.0
 
-# A thin line takes little of a name's area and spoils it as much as a marker.
-_LINE_COST = 8.0
+# What a name must not hide or leave costs more than another name beneath it; a thin line takes little of its area.
+_MARK_COST, _LINE_COST, _OUTSIDE_COST = 4.0, 8.0, 4.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,9 +54,12 @@ def place_labels(figure: Figure, axes: Axes, labels: Sequence[Label], lines: Seq
     renderer = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
     unit = figure.dpi / 72
     area = axes.get_window_extent(renderer)
-    taken = [label.mark for label in labels]
+    marks = [label.mark for label in labels]
+    # A little air, in which the label still counts as touching the line.
+    padded = [line.padded(1.5 * unit) for line in lines]
+    taken: list[Bbox] = []
     # The crowded ones choose first: they have the fewest free places.
-    for place in sorted(range(len(labels)), key=lambda place: (_nearest(taken[: len(labels)], place), place)):
+    for place in sorted(range(len(labels)), key=lambda place: (_nearest(marks, place), place)):
         label = labels[place]
         style: Any = {
             "fontsize": 9,
@@ -69,9 +72,13 @@ def place_labels(figure: Figure, axes: Axes, labels: Sequence[Label], lines: Seq
         ruler = figure.text(0, 0, label.text, **style)
         extent = ruler.get_window_extent(renderer)
         ruler.remove()
-        # A little air, in which the label still counts as touching the line.
-        padded = [line.padded(1.5 * unit) for line in lines]
-        offset, box = _free_place(label.mark, (extent.width, extent.height), taken, padded, area, unit)
+
+        def cost(box: Bbox) -> float:
+            outside = box.width * box.height - _overlap(box, area)
+            hidden = _MARK_COST * _overlaps(box, marks) + _LINE_COST * _overlaps(box, padded)
+            return hidden + _overlaps(box, taken) + _OUTSIDE_COST * outside
+
+        offset, box = _free_place(label.mark, (extent.width, extent.height), cost, unit)
         taken.append(box)
         distance = float(np.hypot(*offset))
         axes.annotate(
@@ -90,12 +97,7 @@ def place_labels(figure: Figure, axes: Axes, labels: Sequence[Label], lines: Seq
 
 
 def _free_place(
-    mark: Bbox,
-    size: tuple[float, float],
-    taken: Sequence[Bbox],
-    lines: Sequence[Bbox],
-    area: Bbox,
-    unit: float,
+    mark: Bbox, size: tuple[float, float], cost_of: Callable[[Bbox], float], unit: float
 ) -> tuple[tuple[float, float], Bbox]:
     """Offset in points of a label's anchor (vertical centre, side next to the point) and its box in pixels."""
     width, height = size
@@ -108,8 +110,7 @@ def _free_place(
             middle_x, middle_y = x + across * shift, y + up * (shift + height / 2)
             left = middle_x - (width / 2 if across == 0 else 0 if across > 0 else width)
             box = Bbox.from_bounds(left, middle_y - height / 2, width, height).padded(1.5 * unit)
-            cost = sum(_overlap(box, other) for other in taken) + box.width * box.height - _overlap(box, area)
-            cost += _LINE_COST * sum(_overlap(box, line) for line in lines)
+            cost = cost_of(box)
             if best is None or cost < best[0] - 1e-6:
                 best = (cost, ((middle_x - x) / unit, (middle_y - y) / unit), box)
         if best is not None and best[0] < 1e-6:
@@ -122,6 +123,10 @@ def _nearest(boxes: Sequence[Bbox], place: int) -> float:
     centres = [(box.x0 + box.width / 2, box.y0 + box.height / 2) for box in boxes]
     distances = [np.hypot(x - centres[place][0], y - centres[place][1]) for x, y in centres]
     return float(min((d for index, d in enumerate(distances) if index != place), default=0.0))
+
+
+def _overlaps(box: Bbox, others: Sequence[Bbox]) -> float:
+    return sum(_overlap(box, other) for other in others)
 
 
 def _overlap(first: Bbox, second: Bbox) -> float:

@@ -57,8 +57,11 @@ def draw_retention(table: Table) -> Figure:
             "and token accounts are needed; the table's notes say what is missing."
         )
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(7.6, 4.8), dpi=200)
-        axes = figure.add_axes((0.092, 0.122, 0.888, 0.665))
+        # Inches; more names than a dozen need more room.
+        body = 3.19 + 0.2 * max(len(points) - 12, 0)
+        height = 0.586 + body + 1.024
+        figure = Figure(figsize=(7.6, height), dpi=200)
+        axes = figure.add_axes((0.092, 0.586 / height, 0.888, body / height))
         _frame(axes, points, table.baseline)
         front = pareto_front(points)
         # What is known is that so much can be kept while at least so much is saved: steps, not slopes.
@@ -87,10 +90,10 @@ def draw_retention(table: Table) -> Figure:
                 zorder=3,
             )
         _tile_axis(axes, table.summary)
-        figure.text(0.02, 0.975, title_of(table), fontsize=12.5, fontweight="bold", color=INK, va="top")
+        figure.text(0.02, 1 - 0.12 / height, title_of(table), fontsize=12.5, fontweight="bold", color=INK, va="top")
         documents = f"{table.summary['documents'].max():,.0f} documents a system"
         key = f"{documents}; bars: one paired standard error; grey line: Pareto front"
-        figure.text(0.02, 0.918, key, fontsize=9, color=FAINT, va="top")
+        figure.text(0.02, 1 - 0.394 / height, key, fontsize=9, color=FAINT, va="top")
         _label(figure, axes, points)
     return figure
 
@@ -165,7 +168,8 @@ def _frame(axes: Axes, points: list[Point], baseline: str) -> None:
     high = max(point.shown + np.nan_to_num(point.error) for point in points)
     room = max(high - low, 4.0)
     axes.set_xlim(min(0.0, *saved) - 5, max(10.0, *saved) + 9)
-    axes.set_ylim(low - 0.10 * room, max(high, 100.0) + 0.10 * room)
+    spare = (room - (high - low)) / 2
+    axes.set_ylim(low - 0.10 * room - spare, max(high, 100.0) + 0.10 * room + spare)
     axes.axhline(100, color="#8A8A8A", linewidth=0.9, linestyle=(0, (5, 4)), zorder=1)
     axes.grid(axis="y", color="#E9E9E9", linewidth=0.8, zorder=0)
     axes.set_axisbelow(True)

@@ -124,8 +124,7 @@ def _draw(table: Table, titles: list[str], found: Mapping[tuple[str, str], _Hist
             words = "–" if np.isnan(ratio) else f"{ratio:.0f}%"
             axes.text(1.06, 0.25 - level, words, color=colour, fontsize=8, va="center")
     figure.text(0.12 / width, 1 - 0.12 / height, title_of(table), fontsize=12.5, weight="bold", color=INK, va="top")
-    scale = f"{NUM_BINS} bins of the router's score, up to {top:.0f}% of the tiles high; a higher one has its number"
-    key = f"{scale}\n{_key(found)}"
+    key = f"{NUM_BINS} bins of the router's score, up to {top:.0f}% of the tiles high\n{_key(found)}"
     figure.text(0.12 / width, 1 - 0.42 / height, key, fontsize=9, color=FAINT, va="top", linespacing=1.4)
     figure.text((left + (across * (_PANEL + _BESIDE) - _BESIDE) / 2) / width, 0.12 / height, "p(compress)", ha="center")
     return figure
@@ -138,6 +137,8 @@ def _key(found: Mapping[tuple[str, str], _Histogram]) -> str:
         words.append("dark: those tiles")
     if any(each.thresholds for each in found.values()):
         words.append("dashed: absolute threshold")
+    if any(each.tiles.max() > _HIGHEST for each in found.values()):
+        words.append("above: percent in a bin that is higher")
     return "; ".join(words)
 
 
