@@ -2,9 +2,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from matplotlib.text import Text
+from matplotlib.transforms import Bbox
 
 from vico_eval.errors import ReportError
+from vico_eval.report.figure_labels import Label, place_labels
 from vico_eval.report.figures import Point, draw_retention, pareto_front, write_figure
 from vico_eval.report.layout import Table
 
@@ -47,27 +50,15 @@ def test_names_overlap_neither_each_other_nor_the_points():
         assert not any(box.contains(x, y) for x, y in points)
 
 
-def test_a_name_beside_the_front_keeps_off_its_steps():
-    # As measured: the last row stands right below the front's step, with no room to its right, and another name to its
-    # left.
-    rows = {
-        "Vanilla": (100.0, 100.0, 0.0),
-        "Vanilla w/o dynamic res.": (38.6, 24.7, 0.0),
-        "Downsample": (43.7, 51.6, 0.0),
-        "FastV": (94.5, 55.2, 0.0),
-        "Average pooling": (58.4, 55.2, 59.8),
-        "ViCO (All Compress)": (64.5, 25.0, 100.0),
-        "ViCO": (89.8, 55.2, 59.7),
-    }
-    figure = draw_retention(make_table(rows))
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    axes = figure.axes[0]
-    boxes = {text.get_text(): Text.get_window_extent(text, canvas.get_renderer()) for text in labels(figure)}
-    box = boxes["Vanilla w/o dynamic res.\n38.6%"]
-    (step_x, top), (_, bottom) = axes.transData.transform([(75.0, 64.5), (75.3, 38.6)])
-    assert not (box.x0 < step_x < box.x1 and box.y0 < top and box.y1 > bottom)
-    assert box.x1 < axes.get_window_extent().x1
+@pytest.mark.parametrize(("lines", "side"), [([], "left"), ([(1, 0)], "right"), ([(1, 0), (-1, 0)], "center")])
+def test_a_name_keeps_off_lines(lines, side):
+    figure = Figure(figsize=(4, 4))
+    axes = figure.add_axes((0, 0, 1, 1))
+    x, y = axes.transData.transform((0.5, 0.5))
+    label = Label(text="Name", at=(0.5, 0.5), mark=Bbox.from_extents(x - 5, y - 5, x + 5, y + 5), colour="k")
+    place_labels(figure, axes, [label], [Bbox.from_extents(x, y, x + 150 * right, y + 150 * up) for right, up in lines])
+    # The first free place of right, left and above; a name to the right is aligned left.
+    assert axes.texts[0].get_horizontalalignment() == side
 
 
 def test_the_upper_axis_reads_compressed_tiles_only_where_all_rows_agree():

@@ -76,10 +76,12 @@ def test_scores_are_counted_by_bin_and_decision():
     assert {place / NUM_BINS: count for place, count in enumerate(found.compressed) if count} == {0.9: 1, 0.975: 1}
 
 
-@pytest.mark.parametrize("others", [[], [TokenAccount(**account(4))]])
-def test_without_the_scores_of_all_tiles_there_are_no_counts(others):
-    assert count_scores([scored([], []), *others]) is None
-    assert count_scores(others) is None
+@pytest.mark.parametrize(
+    "accounts",
+    [[], [scored([], [])], [TokenAccount(**account(4))], [scored([0.9], [0]), TokenAccount(**account(4))]],
+)
+def test_without_the_scores_of_all_tiles_there_are_no_counts(accounts):
+    assert count_scores(accounts) is None
 
 
 def test_accounts_that_do_not_say_which_tiles_were_compressed_are_counted_without():
