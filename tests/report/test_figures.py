@@ -61,6 +61,17 @@ def test_a_name_keeps_off_lines(lines, side):
     assert axes.texts[0].get_horizontalalignment() == side
 
 
+def test_a_name_keeps_off_the_front():
+    # Behind `Near` the front goes on level, just beneath it, where its name would be.
+    rows = {"Vanilla": (100.0, 100.0, 0.0), "Near": (95.0, 80.0, 0.0), "Far": (94.8, 40.0, 0.0)}
+    figure = draw_retention(make_table(rows))
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    (name,) = [text for text in labels(figure) if text.get_text().startswith("Near")]
+    step = Bbox(figure.axes[0].transData.transform([(20, 94.8), (60, 94.8)])).padded(1)
+    assert not Text.get_window_extent(name, canvas.get_renderer()).overlaps(step)
+
+
 def test_the_upper_axis_reads_compressed_tiles_only_where_all_rows_agree():
     assert len(draw_retention(make_table(ROUTED)).axes[0].child_axes) == 1
     # With tokens dropped in the decoder too, a compressed tile saves more in that row than in the others.
