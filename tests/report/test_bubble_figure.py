@@ -3,7 +3,8 @@
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from vico_eval.errors import ReportError
+from vico_eval.commands.report import make_published
+from vico_eval.errors import OutputError, ReportError
 from vico_eval.report.bubble_figure import SCORES, THROUGHPUT, Bubble, bubbles, draw_bubbles
 from vico_eval.report.figures import write_figure
 from vico_eval.report.paper_tables import layouts
@@ -72,3 +73,16 @@ def test_the_same_numbers_give_the_same_bytes(tmp_path, found):
         write_figure(draw_bubbles(found), tmp_path, stem)
     for kind in ("pdf", "png"):
         assert (tmp_path / f"first.{kind}").read_bytes() == (tmp_path / f"second.{kind}").read_bytes()
+
+
+def test_it_is_drawn_with_all_of_vicos_tables_only(tmp_path):
+    make_published(paper="vico", number=4, out=tmp_path)
+    make_published(paper="internvl-x", number=None, out=tmp_path)
+    assert not list(tmp_path.rglob("*.png"))
+    make_published(paper="vico", number=None, out=tmp_path)
+    pictures = sorted(path.name for path in (tmp_path / "vico").glob("figure1b.*"))
+    assert pictures == ["figure1b.pdf", "figure1b.png"]
+    (tmp_path / "vico" / "figure1b.pdf").unlink()
+    (tmp_path / "vico" / "figure1b.pdf").mkdir()
+    with pytest.raises(OutputError, match="Choose another folder"):
+        make_published(paper=None, number=None, out=tmp_path)

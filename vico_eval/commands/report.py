@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from vico_eval.commands.output import message_console, results_console
-from vico_eval.errors import ReportError
+from vico_eval.errors import OutputError, ReportError
 from vico_eval.report import Report, to_terminal
 from vico_eval.report.audit import EXCEPTIONS, Finding, KnownException, audit_published
 from vico_eval.report.grid import grid_to_terminal
@@ -64,7 +64,11 @@ def _write_bubbles(out: Path) -> tuple[Path, ...]:
 
     (scores,), (throughput,) = layouts("vico", SCORES), layouts("vico", THROUGHPUT)
     found = bubbles(read_table(published_dir(), scores), read_table(published_dir(), throughput))
-    return write_figure(draw_bubbles(found), out / scores.paper, "figure1b")
+    folder = out / scores.paper
+    try:
+        return write_figure(draw_bubbles(found), folder, "figure1b")
+    except OSError as error:
+        raise OutputError(f"The picture can't be written to {folder}: {error}. Choose another folder.") from error
 
 
 def audit() -> None:
