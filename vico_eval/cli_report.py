@@ -77,13 +77,14 @@ def report(
 def published(
     paper: Annotated[str | None, typer.Option(help="vico or internvl-x. Default: both.")] = None,
     table: Annotated[int | None, typer.Option(min=1, help="Its number. Default: all.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder for CSV (tidy, and as laid out), LaTeX and Markdown.")] = Path(
-        "report/published"
-    ),
+    out: Annotated[
+        Path, typer.Option(help="Folder for CSV (tidy, and as laid out), LaTeX, Markdown and Figure 1(b).")
+    ] = Path("report/published"),
 ) -> None:
     """Print the papers' own tables, and write their files.
 
-    Cells are as printed; averages are recomputed from them wherever the table has them.
+    Cells are as printed; averages are recomputed from them wherever the table has them. With all of ViCO's tables its
+    Figure 1(b) is drawn from their numbers.
 
     \b
     Examples:

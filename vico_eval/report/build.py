@@ -60,7 +60,7 @@ def write_report(
             --work-dir, whoever started it. Runs of the same title make one row: its mean, with the spread over them.
         table: a suite (`vico-table3`) or its table (`vico-3`).
         out: where table3.csv, .tex, .md (the suite's `file_stem`), uncertainty.csv, loyalty.csv, the pictures
-            (retention, benchmarks, ratios; .pdf, .png) and provenance.json go; made if missing.
+            (retention, benchmarks, ratios, scores; .pdf, .png) and provenance.json go; made if missing.
         baseline: title or system of the row that counts as 100%; by default the row of the system `vanilla`.
         benchmarks: titles of the table's benchmarks to keep; by default all of them.
         only: tasks to read of a run of lmms-eval, by its folder; all where it isn't named.
@@ -98,14 +98,17 @@ def _write(
     # Only here: matplotlib takes half a second to load, and what reads tables draws nothing.
     from vico_eval.report.bar_figures import draw_bars
     from vico_eval.report.figures import draw_retention, write_figure
+    from vico_eval.report.score_figure import draw_scores
 
     figures: tuple[Path, ...] = ()
     try:
         figures = write_figure(draw_retention(table), out)
     except ReportError as error:
         table = table.with_note(f"No picture: {error}")
-    for stem, figure in draw_bars(table).items():
-        figures += write_figure(figure, out, stem)
+    drawn = draw_bars(table) | {"scores": draw_scores(table, measured)}
+    for stem, figure in drawn.items():
+        if figure is not None:
+            figures += write_figure(figure, out, stem)
     rows = order_rows(systems)
     uncertainty = compare_with_baseline(measured, rows, table.columns, table.baseline)
     agreement = loyalty(measured, rows, table.columns, table.baseline)

@@ -8,6 +8,8 @@ import pandas as pd
 from vico_eval.errors import ReportError
 from vico_eval.report.benchmarks import Benchmark
 from vico_eval.report.comparability import asked_otherwise, check_repeats, comparison_notes, condition_notes
+from vico_eval.report.records import RunRecord
+from vico_eval.report.router_scores import ScoreCounts, count_scores
 from vico_eval.report.runs import Document, Run, TaskResult
 
 _COUNTS = ("tiles", "compressed_tiles", "visual_tokens", "visual_tokens_uncompressed", "layer_tokens")
@@ -19,9 +21,10 @@ class Measurements:
 
     `cells` has the columns row, run (a number), benchmark, score (0-100; NaN where a document failed), documents (their
     number), num_available, without_account (their number), failed (their number), failure (the first one's reason),
-    source, results, samples, has_record (whether the run left one), and the summed token counts tiles,
-    compressed_tiles, visual_tokens, visual_tokens_uncompressed, layer_tokens (visual tokens of a layer, mean over
-    layers), which are NaN unless every document has an account.
+    source, results, samples, has_record (whether the run left one), threshold (the absolute one of a router that the
+    run's record has; NaN without), scores (ScoreCounts of the router; None unless every document has them), and the
+    summed token counts tiles, compressed_tiles, visual_tokens, visual_tokens_uncompressed, layer_tokens (visual tokens
+    of a layer, mean over layers), which are NaN unless every document has an account.
 
     `documents` has row, run, benchmark, task, doc_id, score (0-100; NaN where the benchmark has none by document),
     answer (text; None where the document failed) and media (digest of its pictures, empty where it has none; None where
@@ -65,8 +68,8 @@ def measure(runs: Sequence[tuple[str, Run]], benchmarks: Sequence[Benchmark]) ->
         notes.extend(condition_notes([(row, run) for _, row, run, _ in answered]))
         notes.extend(comparison_notes([(run, tasks) for _, _, run, tasks in answered]))
         for number, row, run, tasks in answered:
-            has_record = run.record.made_from is None
-            cells.append({"row": row, "run": number, "has_record": has_record} | _cell(column, tasks))
+            of_run = {"has_record": run.record.made_from is None, "threshold": _threshold(run.record)}
+            cells.append({"row": row, "run": number} | of_run | _cell(column, tasks))
             documents.extend({"row": row, "run": number} | line for line in _document_lines(column, tasks))
     if not cells:
         found = sorted({name for _, run in runs for name in run.tasks})
@@ -93,7 +96,21 @@ def _cell(benchmark: Benchmark, tasks: Sequence[TaskResult]) -> dict[str, object
         "source": benchmark.conversion.source,
         "results": tuple(sorted({str(task.results_path) for task in tasks})),
         "samples": tuple(str(task.samples_path) for task in tasks),
+        "scores": _scores(documents),
     } | _counts(documents)
+
+
+def _scores(documents: Sequence[Document]) -> ScoreCounts | None:
+    accounts = [document.account for document in documents]
+    if None in accounts:
+        return None
+    return count_scores(account for own in accounts for account in own or ())
+
+
+def _threshold(record: RunRecord) -> float:
+    # None: the checkpoint's own, which the record doesn't have.
+    value = record.method_args.get("absolute_threshold")
+    return float(value) if isinstance(value, int | float) else float("nan")
 
 
 def _counts(documents: Sequence[Document]) -> dict[str, float]:
