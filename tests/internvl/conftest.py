@@ -4,6 +4,7 @@ The names here are written down a second time, from the released weights to this
 slip in `weight_names` can't hide in the tests.
 """
 
+import copy
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,7 +134,7 @@ def reference_vision(values: dict) -> nn.Module:
 
 def reference_decoder(values: dict) -> nn.Module:
     """transformers' decoder for a released llm_config."""
-    values = dict(values)
+    values = copy.deepcopy(values)  # transformers writes into the rope_scaling that it is given
     config = CONFIG_MAPPING[values.pop("model_type")](**values)
     config.dtype = torch.float32
     decoder = _randomise(AutoModelForCausalLM.from_config(config))
