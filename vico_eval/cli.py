@@ -227,11 +227,11 @@ def train_export(
 ) -> None:
     """Write a checkpoint in InternVL's released layout.
 
-    As of InternVL3.5-Flash where the checkpoint has a low connector and a router (internvl_chat). What that layout can't
-    say is named. LMDeploy and the authors' code need two things more, which are the authors' and not written: copy
-    the .py files of the release that the weights began as into OUT, and the entry auto_map of its config.json. Then:
-    lmdeploy serve api_server OUT --backend pytorch --trust-remote-code. Where transformers is older than 5, copy the
-    release's tokenizer files too.
+    With a low connector and a router it is that of InternVL3.5-Flash. What the layout can't say is left out and named.
+    LMDeploy and the authors' code also need the authors' own files, which are not written: copy into OUT the .py files
+    of a release of the same kind (with a router: a Flash one, such as OpenGVLab/InternVL3_5-8B-Flash), and into
+    OUT/config.json the entry auto_map of its config.json. Then lmdeploy serve api_server OUT --backend pytorch
+    --trust-remote-code. For a transformers before 5, take the tokenizer files from a release too.
 
     \b
     Examples:

@@ -1,7 +1,7 @@
 """Saving in the layout that InternVL is released in (`internvl_chat`), which LMDeploy and the authors' code read.
 
-The inverse of loading, from the same table of names. InternLM2 stays the Llama that it was loaded as, a decoder that the
-released code knows too.
+The inverse of loading, from the same table of names. InternLM2 stays the Llama that it was loaded as: the released code
+has that decoder too.
 
 Differs: released Flash checkpoints hold two attention blocks of the router that no code runs. They are gone after
 loading; see `_dead_router_weights` for what stands in their place.
