@@ -131,7 +131,7 @@ def write(runs, folder: Path, keep=None) -> Path:
         table=replace(table, comparison=comparison_sentences(uncertainty, agreement)),
         measured=measured,
         runs=read,
-        numbers=tidy_numbers(table, measured, systems, [""] * len(read)),
+        numbers=tidy_numbers(table, measured, systems, [""] * len(read), [""] * len(read)),
         uncertainty=uncertainty,
         loyalty=agreement,
     )
