@@ -30,6 +30,9 @@ class ImageInput:
 
     source: Image.Image | str | Path | bytes
 
+    is_previewed: bool = True
+    """Whether a small copy is kept, where any are; of a video's frames only a few are worth one."""
+
 
 @dataclass(frozen=True)
 class VideoInput:
