@@ -11,7 +11,7 @@ from vico_eval.errors import OutputError, ReportError, UserError
 from vico_eval.report import write_report
 from vico_eval.report.benchmarks import table_spec
 from vico_eval.report.grid import DASH
-from vico_eval.report.measurements import measure
+from vico_eval.report.measurements import count_run, measure
 from vico_eval.report.runs import read_run
 
 from .conftest import TINY_TASKS, account, sample, write_run
@@ -246,7 +246,8 @@ def test_a_run_says_which_documents_have_no_picture_and_where_it_does_not_know(t
     accounts = [account() | {"media": "1f2e"}, account(tiles=0), account()]
     lines = [sample(doc_id, 1.0, counts=[{"account": one}]) for doc_id, one in enumerate(accounts)]
     run = read_run(write_run(tmp_path / "run", {"tiny_read": [*lines, sample(3, 1.0, counts=[None])]}))
-    measured = measure([("Vanilla", run)], table_spec("tiny").benchmarks)
+    columns = table_spec("tiny").benchmarks
+    measured = measure([count_run("Vanilla", run, columns)], columns)
     assert list(measured.documents["media"].fillna("unknown")) == ["1f2e", "", "unknown", "unknown"]
 
 

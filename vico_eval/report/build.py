@@ -1,8 +1,10 @@
 """From finished runs to a table's files: CSV, LaTeX, Markdown, the picture and where every number came from."""
 
+import gc
 import json
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from vico_eval.report.benchmarks import Benchmark, TableSpec, table_spec
 from vico_eval.report.comparison import comparison_sentences
 from vico_eval.report.layout import Table, build_table, find_baseline, order_rows
 from vico_eval.report.loyalty import loyalty
-from vico_eval.report.measurements import Measurements, measure
+from vico_eval.report.measurements import CountedRun, Measurements, count_run, measure
 from vico_eval.report.runs import Run, read_run
 from vico_eval.report.tidy import tidy_numbers
 from vico_eval.report.uncertainty import compare_with_baseline
@@ -45,7 +47,7 @@ class Report:
 def write_report(
     runs: Sequence[tuple[str | None, Path]],
     *,
-    table: str,
+    table: str | TableSpec,
     out: Path,
     baseline: str | None = None,
     benchmarks: Sequence[str] | None = None,
@@ -58,7 +60,7 @@ def write_report(
         runs: each row's title (None: the run record's) and a run's folder, lmms-eval's --output_path or --work-dir of
             `vico-eval vlmeval run`. Runs of the same
             title make one row: its mean, with the spread over the runs.
-        table: a suite (`vico-table3`) or its table (`vico-3`).
+        table: a suite (`vico-table3`), its table (`vico-3`) or one of your own.
         out: where table3.csv, .tex, .md (the suite's `file_stem`), uncertainty.csv, loyalty.csv, the pictures
             (retention, benchmarks, ratios; .pdf, .png) and provenance.json go; made if missing.
         baseline: title or system of the row that counts as 100%; by default the row of the system `vanilla`.
@@ -71,18 +73,19 @@ def write_report(
         ReportError: runs that don't count (all of them are named), can't be compared or have no benchmark of the table.
         OutputError: `out` can't be written.
     """
-    spec = table_spec(table)
+    spec = table_spec(table) if isinstance(table, str) else table
     columns = _choose(spec.benchmarks, benchmarks)
-    named = _read_runs(runs, only or {})
-    systems = _systems(named)
+    with _garbage_left():
+        counted = [count_run(title, run, columns) for title, run in _read_runs(runs, only or {})]
+    systems = _systems(counted)
     base = find_baseline(systems, baseline)
-    measured = measure(named, columns)
+    measured = measure(counted, columns)
     built = build_table(measured, columns, systems, caption=spec.caption, baseline=base)
     if note is not None:
         built = built.with_note(note)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        return _write(built, measured, named, systems, out, spec)
+        return _write(built, measured, counted, systems, out, spec)
     except OSError as error:
         raise OutputError(f"The report can't be written to {out}: {error}. Choose another folder.") from error
 
@@ -90,7 +93,7 @@ def write_report(
 def _write(
     table: Table,
     measured: Measurements,
-    named: Sequence[tuple[str, Run]],
+    runs: Sequence[CountedRun],
     systems: Mapping[str, str],
     out: Path,
     spec: TableSpec,
@@ -120,13 +123,13 @@ def _write(
         provenance=out / "provenance.json",
         figures=figures,
     )
-    places = [_relative(run.folder, out) for _, run in named]
+    places = [_relative(run.folder, out) for run in runs]
     tidy = tidy_numbers(table, measured, systems, places)
     for frame, path in ((tidy, report.csv), (uncertainty, report.uncertainty), (agreement, report.loyalty)):
         frame.to_csv(path, index=False, lineterminator="\n")
     report.latex.write_text(to_latex(table, label=f"tab:{spec.name}"), encoding="utf-8")
     report.markdown.write_text(to_markdown(table), encoding="utf-8")
-    provenance = json.dumps(_provenance(table, measured, named, out), indent=2, ensure_ascii=False, allow_nan=False)
+    provenance = json.dumps(_provenance(table, measured, runs, out), indent=2, ensure_ascii=False, allow_nan=False)
     report.provenance.write_text(provenance + "\n", encoding="utf-8")
     return report
 
@@ -140,37 +143,52 @@ def _choose(benchmarks: Sequence[Benchmark], titles: Sequence[str] | None) -> li
     return [benchmark for benchmark in benchmarks if benchmark.title in titles]
 
 
-def _read_runs(runs: Sequence[tuple[str | None, Path]], only: Mapping[Path, Collection[str]]) -> list[tuple[str, Run]]:
+@contextmanager
+def _garbage_left() -> Iterator[None]:
+    """Without looking for cycles of garbage: what is read has none, and the search takes a third of the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _read_runs(
+    runs: Sequence[tuple[str | None, Path]], only: Mapping[Path, Collection[str]]
+) -> Iterator[tuple[str, Run]]:
+    """Each run with its row's title. Once one can't be read, the others are read for their problems only."""
     if not runs:
         raise ReportError("A report needs at least one run folder.")
     resolved = [path.resolve() for _, path in runs]
     if twice := sorted({str(path) for path in resolved if resolved.count(path) > 1}):
         raise ReportError(f"The same run was given twice: {', '.join(twice)}.")
-    named, problems = [], []
+    problems = []
     for title, path in runs:
         try:
             run = read_run(path, only[path]) if path in only else read_any_run(path)
         except ReportError as error:
             problems.append(str(error))
         else:
-            named.append((" ".join((title or run.record.title).split()), run))
+            if not problems:
+                yield " ".join((title or run.record.title).split()), run
     if problems:
         raise ReportError("\n".join(problems))
-    return named
 
 
-def _systems(named: Sequence[tuple[str, Run]]) -> dict[str, str]:
+def _systems(runs: Sequence[CountedRun]) -> dict[str, str]:
     systems: dict[str, str] = {}
-    for title, run in named:
-        if systems.setdefault(title, run.record.system) != run.record.system:
+    for run in runs:
+        if systems.setdefault(run.row, run.record.system) != run.record.system:
             raise ReportError(
-                f"The row `{title}` got runs of two systems, {systems[title]} and {run.record.system}. Give one of "
+                f"The row `{run.row}` got runs of two systems, {systems[run.row]} and {run.record.system}. Give one of "
                 "them another title."
             )
     return systems
 
 
-def _provenance(table: Table, measured: Measurements, named: Sequence[tuple[str, Run]], out: Path) -> dict[str, Any]:
+def _provenance(table: Table, measured: Measurements, runs: Sequence[CountedRun], out: Path) -> dict[str, Any]:
     """Every cell and the runs behind it, and every run with its record. Paths are relative to the report's folder."""
     return {
         "baseline": table.baseline,
@@ -194,11 +212,11 @@ def _provenance(table: Table, measured: Measurements, named: Sequence[tuple[str,
         "runs": [
             {
                 "run": number,
-                "row": title,
+                "row": run.row,
                 "folder": _relative(run.folder, out),
                 "record": run.record.model_dump(mode="json"),
             }
-            for number, (title, run) in enumerate(named)
+            for number, run in enumerate(runs)
         ],
         "notes": list(table.notes),
     }

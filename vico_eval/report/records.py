@@ -15,6 +15,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic_core import from_json
 
 from vico_eval.errors import ReportError
 
@@ -158,7 +159,7 @@ def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 def parse_object(text: str, place: str) -> dict[str, Any]:
     """The JSON object in `text`; `place` names it in the ReportError."""
     try:
-        value = json.loads(text)
+        value = _parse(text)
     except json.JSONDecodeError as error:
         raise ReportError(
             f"{place} is not valid JSON ({error}). It may have been cut off when a run was stopped; repeat the run."
@@ -250,6 +251,13 @@ def _object(text: str) -> dict[str, Any] | None:
     except json.JSONDecodeError:
         return None
     return value if isinstance(value, dict) else None
+
+
+def _parse(text: str) -> object:
+    try:
+        return from_json(text)  # half the time of json's, which is most of reading a run
+    except ValueError:
+        return json.loads(text)  # takes half of a character too (a lone surrogate), and says where an error is
 
 
 def _lines(path: Path) -> Iterator[tuple[str, str]]:

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone, tzinfo
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from vico_eval.errors import ReportError
@@ -101,6 +101,17 @@ class Run:
     tasks: Mapping[str, TaskResult]
 
 
+class _Sample(NamedTuple):
+    """What is kept of a samples line. The line itself would take several times the memory, and the time to make it."""
+
+    has_answer: bool
+    answer: str
+    account: tuple[TokenAccount, ...] | None
+    fields: Mapping[str, Any]
+    question: str
+    target: str
+
+
 def read_run(folder: Path, only: Collection[str] | None = None) -> Run:
     """The run in `folder`, every document of every task answered or known to have failed.
 
@@ -131,14 +142,14 @@ def read_run(folder: Path, only: Collection[str] | None = None) -> Run:
         lines = _sample_lines(samples_path)
         failed = {
             doc_id: failures[name, doc_id]
-            for doc_id, (_, line) in lines.items()
-            if (name, doc_id) in failures and not _has_answer(line)
+            for doc_id, sample in lines.items()
+            if (name, doc_id) in failures and not sample.has_answer
         }
         problem = _unanswered(name, _expected_documents(results, name, results_path), lines, failed)
         if problem:
             problems.append(problem)
             continue
-        if side_accounts is None and any(None in _raw_accounts(line) for _, line in lines.values()):
+        if side_accounts is None and any(sample.account is None for sample in lines.values()):
             side_accounts = read_side_accounts(folder)
         config = results["configs"].get(name) or {}
         tasks[name] = TaskResult(
@@ -247,23 +258,38 @@ def _samples_path(results_path: Path, name: str) -> Path:
     return path
 
 
-def _sample_lines(path: Path) -> dict[int, tuple[str, dict[str, Any]]]:
-    """Place and content of each document's line, by document."""
-    lines: dict[int, tuple[str, dict[str, Any]]] = {}
+def _sample_lines(path: Path) -> dict[int, _Sample]:
+    """What a samples file says of each document, by document."""
+    lines: dict[int, _Sample] = {}
     for place, line in read_json_lines(path):
         doc_id = line.get("doc_id")
         if not isinstance(doc_id, int):
             raise ReportError(f"{place}: `doc_id` is {doc_id!r}; expected an integer.")
         if doc_id in lines:
             raise ReportError(f"{place} is the second line of document {doc_id}; expected one a document.")
-        lines[doc_id] = place, line
+        lines[doc_id] = _read_sample(place, line)
     return dict(sorted(lines.items()))
+
+
+def _read_sample(place: str, line: Mapping[str, Any]) -> _Sample:
+    raw = _raw_accounts(line)
+    account = None
+    if None not in raw:
+        account = tuple([validate(TokenAccount, value, f"{place}, `token_counts`") for value in raw])
+    return _Sample(
+        has_answer=_has_answer(line),
+        answer=_answer(line),
+        account=account,
+        fields={key: value for key, value in line.items() if key not in _LINE_KEYS},
+        question=_text(line.get("input")),
+        target=_text(line.get("target")),
+    )
 
 
 def _unanswered(
     name: str,
     expected: Iterable[int],
-    lines: Mapping[int, tuple[str, dict[str, Any]]],
+    lines: Mapping[int, _Sample],
     failed: Collection[int],
 ) -> str | None:
     """What is wrong with a task's answers, in words; None if nothing is."""
@@ -276,7 +302,7 @@ def _unanswered(
     if strange := sorted(set(lines) - wanted):
         problems.append(f"{_documents(strange)} not expected")
     known = wanted - set(failed)
-    if blank := [doc_id for doc_id, (_, line) in lines.items() if doc_id in known and not _has_answer(line)]:
+    if blank := [doc_id for doc_id, sample in lines.items() if doc_id in known and not sample.has_answer]:
         problems.append(f"{_documents(blank)} without an answer")
     return f"{name} ({len(wanted)} documents expected): {', '.join(problems)}" if problems else None
 
@@ -289,7 +315,7 @@ def _documents(doc_ids: list[int]) -> str:
 
 def _has_answer(line: Mapping[str, Any]) -> bool:
     # `resps` is what the model said before any filter; lmms-eval leaves it out where the filter changed nothing.
-    answers = list(_flatten(line.get("resps", line.get("filtered_resps"))))
+    answers = _flatten(line.get("resps", line.get("filtered_resps")))
     if not answers or not all(isinstance(answer, str) for answer in answers):
         return False
     if _generated(line):
@@ -301,7 +327,7 @@ def _has_answer(line: Mapping[str, Any]) -> bool:
 
 def _answer(line: Mapping[str, Any]) -> str:
     """The answer after the task's filter, which is what its scorer saw."""
-    return "\n".join(str(answer) for answer in _flatten(line.get("filtered_resps", line.get("resps"))))
+    return "\n".join(map(str, _flatten(line.get("filtered_resps", line.get("resps")))))
 
 
 def _generated(line: Mapping[str, Any]) -> bool:
@@ -310,12 +336,8 @@ def _generated(line: Mapping[str, Any]) -> bool:
     return all(isinstance(account, dict) and account.get("generated_tokens", 0) > 0 for account in accounts)
 
 
-def _flatten(value: object) -> Iterable[object]:
-    if isinstance(value, list):
-        for item in value:
-            yield from _flatten(item)
-    else:
-        yield value
+def _flatten(value: object) -> list[object]:
+    return [item for part in value for item in _flatten(part)] if isinstance(value, list) else [value]
 
 
 def _raw_accounts(line: Mapping[str, Any]) -> list[object]:
@@ -326,30 +348,25 @@ def _raw_accounts(line: Mapping[str, Any]) -> list[object]:
 
 def _read_documents(
     name: str,
-    lines: Mapping[int, tuple[str, dict[str, Any]]],
+    lines: Mapping[int, _Sample],
     side_accounts: Mapping[DocumentKey, TokenAccount],
     failed: Mapping[int, str],
 ) -> tuple[Document, ...]:
     documents = []
-    for doc_id, (place, line) in lines.items():
-        account: tuple[TokenAccount, ...] | None = None
-        raw = _raw_accounts(line)
-        if None not in raw:
-            account = tuple(validate(TokenAccount, value, f"{place}, `token_counts`") for value in raw)
-        elif (name, doc_id) in side_accounts:
+    for doc_id, sample in lines.items():
+        account = sample.account
+        if account is None and (name, doc_id) in side_accounts:
             account = (side_accounts[name, doc_id],)
-        fields = {key: value for key, value in line.items() if key not in _LINE_KEYS}
         failure = failed.get(doc_id)
-        answer = _answer(line) if failure is None else None
         documents.append(
             Document(
                 doc_id=doc_id,
-                fields=fields,
+                fields=sample.fields,
                 account=account,
-                answer=answer,
+                answer=sample.answer if failure is None else None,
                 failure=failure,
-                question=_text(line.get("input")),
-                target=_text(line.get("target")),
+                question=sample.question,
+                target=sample.target,
             )
         )
     return tuple(documents)
@@ -357,4 +374,4 @@ def _read_documents(
 
 def _text(value: object) -> str:
     # All runs of a table have the same questions: one copy of each is enough.
-    return sys.intern("\n".join("" if item is None else str(item) for item in _flatten(value)))
+    return sys.intern("\n".join(["" if item is None else str(item) for item in _flatten(value)]))

@@ -11,6 +11,7 @@ from vico_eval.report.tables import (
     by_row,
     compressed_tile_ratio,
     paired_difference,
+    runs_by_cell,
     visual_token_share,
 )
 
@@ -64,29 +65,23 @@ def _cell_lines(table: Table, measured: Measurements) -> Iterator[Line]:
         ("difference", "points", paired.difference, True),
         ("difference_standard_error", "points", paired.standard_error, True),
     )
+    runs = runs_by_cell(cells)
+    num_documents = cells.drop_duplicates(["row", "benchmark"]).set_index(["row", "benchmark"])["documents"].to_dict()
     for row in table.summary.index:
         for column in table.columns:
-            own = cells[(cells["row"] == row) & (cells["benchmark"] == column)]
-            if own.empty:
+            own, base = runs.get((row, column), []), runs.get((table.baseline, column), [])
+            if not own:
                 continue
             for metric, unit, frame, compares in frames:
-                numbers = _numbers(cells, row, table.baseline if compares else row, column)
-                documents = int(own["documents"].iloc[0])
+                numbers = tuple(sorted({*own, *base} if compares else own))
+                documents = int(num_documents[row, column])
                 yield str(row), column, metric, float(frame.loc[row, column]), unit, documents, numbers
 
 
 def _average_lines(table: Table, measured: Measurements) -> Iterator[Line]:
-    cells = measured.cells
+    runs = {row: set(own) for row, own in measured.cells.groupby("row")["run"]}
     for row, summary in table.summary.iterrows():
         for key, (metric, unit) in _SUMMARY.items():
             is_own = key in ("mean_score", "tile_ratio")
-            numbers = _numbers(cells, str(row), str(row) if is_own else table.baseline, None)
+            numbers = tuple(sorted(runs[row] | (set() if is_own else runs[table.baseline])))
             yield str(row), AVERAGE, metric, float(summary[key]), unit, int(summary["documents"]), numbers
-
-
-def _numbers(cells: pd.DataFrame, row: str, other: str, benchmark: str | None) -> tuple[int, ...]:
-    """Runs behind a number: the row's and those it is compared with."""
-    own = cells[cells["row"].isin([row, other])]
-    if benchmark is not None:
-        own = own[own["benchmark"] == benchmark]
-    return tuple(sorted(own["run"].unique()))
