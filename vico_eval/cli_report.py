@@ -49,6 +49,12 @@ def report(
     baseline: Annotated[
         str | None, typer.Option(help="Row that counts as 100%, by title or system. Default: vanilla.")
     ] = None,
+    published: Annotated[
+        bool, typer.Option("--published", help="Set the paper's numbers of the table beneath the measured ones.")
+    ] = False,
+    published_model: Annotated[
+        str | None, typer.Option(help="Whose, where the paper's table has several models: InternVL3.5-8B, ...")
+    ] = None,
 ) -> None:
     """Turn finished runs into a table and a picture.
 
@@ -59,11 +65,14 @@ def report(
     Examples:
       vico-eval report runs/vanilla runs/vico --table vico-3
       vico-eval report runs/* --table vico-3 --out results/measured/8b
+      vico-eval report runs/* --table vico-1 --published-model InternVL3.5-8B
     """
     from vico_eval.commands.report import print_report
     from vico_eval.report import write_report
 
-    print_report(write_report([(None, run) for run in runs], table=table, out=out, baseline=baseline))
+    named = [(None, run) for run in runs]
+    beside = published_model or published
+    print_report(write_report(named, table=table, out=out, baseline=baseline, published=beside))
 
 
 @report_app.command()

@@ -13,6 +13,7 @@ import pandas as pd
 
 from vico_eval.errors import OutputError, ReportError
 from vico_eval.report.benchmarks import Benchmark, TableSpec, table_spec
+from vico_eval.report.beside import find_model, with_published
 from vico_eval.report.comparison import comparison_sentences
 from vico_eval.report.layout import Table, build_table, find_baseline, order_rows
 from vico_eval.report.loyalty import loyalty
@@ -53,6 +54,7 @@ def write_report(
     benchmarks: Sequence[str] | None = None,
     only: Mapping[Path, Collection[str]] | None = None,
     note: str | None = None,
+    published: str | bool = False,
 ) -> Report:
     """Reads finished runs and writes their table into `out`.
 
@@ -67,20 +69,25 @@ def write_report(
         benchmarks: titles of the table's benchmarks to keep; by default all of them.
         only: tasks to read of a run of lmms-eval, by its folder; all where it isn't named.
         note: what a reader has to know besides what the runs say.
+        published: whether the paper's numbers of a table stand beneath the measured ones; of which model, where the
+            paper's table has several.
 
     Raises:
-        ConfigError: there is no such suite.
+        ConfigError: there is no such suite, or no paper's table with such a model.
         ReportError: runs that don't count (all of them are named), can't be compared or have no benchmark of the table.
         OutputError: `out` can't be written.
     """
     spec = table_spec(table) if isinstance(table, str) else table
     columns = _choose(spec.benchmarks, benchmarks)
+    paper = find_model(spec.name, published if isinstance(published, str) else None) if published else None
     with _garbage_left():
         counted = [count_run(title, run, columns) for title, run in _read_runs(runs, only or {})]
     systems = _systems(counted)
     base = find_baseline(systems, baseline)
     measured = measure(counted, columns)
     built = build_table(measured, columns, systems, caption=spec.caption, baseline=base)
+    if paper is not None:
+        built = with_published(built, systems, paper)
     if note is not None:
         built = built.with_note(note)
     try:

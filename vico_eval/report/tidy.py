@@ -1,5 +1,6 @@
 """Every number of a table as one line: what it is, unrounded, over how many documents, from which runs."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import pandas as pd
@@ -43,13 +44,18 @@ def tidy_numbers(
 
     Returns:
         The columns `COLUMNS`; `runs` and `records` hold one path a run, joined by semicolons. Unknown values are NaN.
+        Where a paper's numbers stand beside them, they follow, and a last column `source` tells them: `measured`,
+        `published` (without documents and runs; `records` is the file they are in), or the difference of both.
     """
     lines = list(_cell_lines(table, measured)) + list(_average_lines(table, measured))
     frame = pd.DataFrame(lines, columns=["row", "benchmark", "metric", "value", "unit", "documents", "numbers"])
     frame["system"] = frame["row"].map(systems)
     frame["runs"] = [";".join(places[number] for number in numbers) for numbers in frame["numbers"]]
     frame["records"] = [";".join(f"{places[number]}/record.json" for number in numbers) for numbers in frame["numbers"]]
-    return frame[list(COLUMNS)]
+    if not table.published:
+        return frame[list(COLUMNS)]
+    published = pd.DataFrame(_published_lines(table, systems), columns=[*COLUMNS, "source"])
+    return pd.concat([frame[list(COLUMNS)].assign(source="measured").astype(object), published.astype(object)])
 
 
 Line = tuple[str, str, str, float, str, int, tuple[int, ...]]
@@ -85,3 +91,20 @@ def _average_lines(table: Table, measured: Measurements) -> Iterator[Line]:
             is_own = key in ("mean_score", "tile_ratio")
             numbers = tuple(sorted(runs[row] | (set() if is_own else runs[table.baseline])))
             yield str(row), AVERAGE, metric, float(summary[key]), unit, int(summary["documents"]), numbers
+
+
+def _published_lines(table: Table, systems: Mapping[str, str]) -> Iterator[tuple[object, ...]]:
+    """A paper's numbers, then the measured mean score less the paper's; what the paper doesn't have is left out."""
+    for row in table.published:
+        for column, value in row.values.items():
+            if math.isnan(value):
+                continue
+            metric = "compressed_tile_ratio" if row.kind == "ratio" else "score"
+            if column == AVERAGE and row.kind == "score":
+                metric = "relative_retention"
+            unit = "points" if metric == "score" else "%"
+            what = (row.title, systems[row.title], column, metric, value, unit)
+            yield (*what, "", "", table.published_place, "published")
+        if not math.isnan(row.difference):
+            what = (row.title, systems[row.title], AVERAGE, "mean_score_difference", row.difference, "points")
+            yield (*what, "", "", table.published_place, "measured - published")
