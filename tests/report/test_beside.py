@@ -18,17 +18,22 @@ from .test_writers import latex_row
 SNAPSHOTS = Path(__file__).parent / "snapshots" / "beside"
 
 
-@pytest.fixture
-def runs(tmp_path):
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("beside")
+
+
+@pytest.fixture(scope="module")
+def runs(place):
     """Right answers of four documents: Vanilla 4 (DocVQA) and 2 (ChartQA), ViCO 3 and 2, pooling 1 and 1."""
 
     def write(system, title, right, compressed):
         lines = {}
         for task, metric, number in zip(("docvqa_val", "chartqa"), ("anls", "relaxed_overall"), right, strict=True):
             counts = [{"account": account(4, compressed)}]
-            lines[task] = [sample(place, float(place < number), metric=metric, counts=counts) for place in range(4)]
+            lines[task] = [sample(doc_id, float(doc_id < number), metric=metric, counts=counts) for doc_id in range(4)]
         metrics = {"docvqa_val": {"anls,none": right[0] / 4}, "chartqa": {"relaxed_overall,none": right[1] / 4}}
-        return None, write_run(tmp_path / "runs" / system, lines, metrics=metrics, system=system, title=title)
+        return None, write_run(place / "runs" / system, lines, metrics=metrics, system=system, title=title)
 
     return [
         write("vanilla", "Vanilla", (4, 2), 0),
@@ -41,8 +46,18 @@ def make(runs, out, **options):
     return write_report(runs, table="vico-3", out=out, benchmarks=["DocVQA", "ChartQA"], **options)
 
 
-def test_the_papers_row_stands_beneath_the_measured_one_with_its_average_over_these_columns(runs, tmp_path):
-    table = make(runs, tmp_path / "out", published=True).table
+@pytest.fixture(scope="module")
+def alone(runs, place):
+    return make(runs, place / "alone")
+
+
+@pytest.fixture(scope="module")
+def beside(runs, place):
+    return make(runs, place / "beside", published=True)
+
+
+def test_the_papers_row_stands_beneath_the_measured_one_with_its_average_over_these_columns(beside):
+    table = beside.table
     rows = {(row.title, row.kind): row for row in table.published}
     vico = rows["ViCO", "score"]
     assert (vico.values["DocVQA"], vico.values["ChartQA"]) == (90.8, 86.7)
@@ -57,14 +72,13 @@ def test_the_papers_row_stands_beneath_the_measured_one_with_its_average_over_th
     assert "checkpoints, prompts and scorers may differ" in note
 
 
-def test_published_numbers_take_no_part_in_what_is_measured(runs, tmp_path):
-    alone, beside = make(runs, tmp_path / "alone"), make(runs, tmp_path / "beside", published=True)
+def test_published_numbers_take_no_part_in_what_is_measured(alone, beside):
     assert beside.table.rows == alone.table.rows
     for name in ("uncertainty", "loyalty"):
         assert getattr(beside, name).read_bytes() == getattr(alone, name).read_bytes()
     pictures = [path for path in alone.figures if path.suffix == ".png"]
     assert pictures
-    assert all(path.read_bytes() == (tmp_path / "beside" / path.name).read_bytes() for path in pictures)
+    assert all(path.read_bytes() == (beside.csv.parent / path.name).read_bytes() for path in pictures)
     latex = beside.latex.read_text()
     assert latex_row(latex, "ViCO &")[:2] == [r"\textbf{75.0}", r"\textbf{50.0}"]  # the paper's are higher
     assert latex_row(latex, r"\quad\textit{ViCO (paper)}")[:2] == [r"\textit{90.8}", r"\textit{86.7}"]
@@ -72,21 +86,19 @@ def test_published_numbers_take_no_part_in_what_is_measured(runs, tmp_path):
     pd.testing.assert_frame_equal(measured, pd.read_csv(alone.csv), check_dtype=False)
 
 
-def test_every_form_marks_them(runs, tmp_path):
-    report = make(runs, tmp_path / "out", published=True)
-    assert r"| *ViCO (paper)* | *90.8* | *86.7* | *99.8%* | *−26.2* |  |" in to_markdown(report.table)
-    assert r"| *Average pooling (paper)* | – | – | – | – |  |" in to_markdown(report.table)
-    assert "compressed tiles (paper)" in to_markdown(report.table)
-    assert to_terminal(report.table) is not None
-    lines = report.latex.read_text().splitlines()
+def test_every_form_marks_them(beside):
+    assert r"| *ViCO (paper)* | *90.8* | *86.7* | *99.8%* | *−26.2* |  |" in to_markdown(beside.table)
+    assert r"| *Average pooling (paper)* | – | – | – | – |  |" in to_markdown(beside.table)
+    assert "compressed tiles (paper)" in to_markdown(beside.table)
+    assert to_terminal(beside.table) is not None
+    lines = beside.latex.read_text().splitlines()
     # The rule behind the baseline stands behind the paper's baseline.
     assert lines[lines.index(next(line for line in lines if "Vanilla (paper)" in line)) + 1].strip() == r"\midrule"
 
 
 @pytest.mark.parametrize("name", ["table3.csv", "table3.tex"])
-def test_files_are_as_they_were(runs, tmp_path, name):
-    make(runs, tmp_path / "out", published=True)
-    assert (tmp_path / "out" / name).read_text(encoding="utf-8") == (SNAPSHOTS / name).read_text(encoding="utf-8")
+def test_files_are_as_they_were(beside, name):
+    assert (beside.csv.parent / name).read_text(encoding="utf-8") == (SNAPSHOTS / name).read_text(encoding="utf-8")
 
 
 def test_a_model_is_chosen_where_the_paper_has_several():

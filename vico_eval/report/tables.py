@@ -31,9 +31,8 @@ def by_row(cells: pd.DataFrame, column: str) -> pd.DataFrame:
 
 
 def by_document(documents: pd.DataFrame, column: str) -> pd.DataFrame:
-    """`column` of one benchmark's documents as documents x runs; documents in the order of first appearance."""
-    numbers = documents.groupby(["task", "doc_id"], sort=False).ngroup()
-    return documents.assign(document=numbers).pivot(index="document", columns="run", values=column)
+    """`column` of one benchmark's documents as documents x runs; each run has the same ones in the same order."""
+    return pd.DataFrame({run: own[column].reset_index(drop=True) for run, own in documents.groupby("run")})
 
 
 def runs_by_cell(cells: pd.DataFrame) -> dict[tuple[str, str], list[int]]:
