@@ -56,6 +56,12 @@ def report(
     baseline: Annotated[
         str | None, typer.Option(help="Row that counts as 100%, by title or system. Default: vanilla.")
     ] = None,
+    published: Annotated[
+        bool, typer.Option("--published", help="Set the paper's numbers of the table beneath the measured ones.")
+    ] = False,
+    published_model: Annotated[
+        str | None, typer.Option(help="Whose, where the paper's table has several models: InternVL3.5-8B, ...")
+    ] = None,
     html: Annotated[
         Path | None,
         typer.Option(help="Also write the report as a page with its samples into this folder, for any browser."),
@@ -68,14 +74,15 @@ def report(
 
     \b
     Examples:
-      vico-eval report runs/vanilla runs/vico --table vico-3 --html page
+      vico-eval report runs/vanilla runs/vico --table vico-3 --published --html page
       vico-eval report runs/* "InternVL=logs/OpenGVLab__InternVL3_5-8B-HF" --table vico-3 --out results/measured/8b
     """
     from vico_eval.commands.report import print_report, titled_run
     from vico_eval.report import write_report
 
     named = [titled_run(run) for run in runs]
-    print_report(write_report(named, table=table, out=out, baseline=baseline, html=html))
+    beside = published_model or published
+    print_report(write_report(named, table=table, out=out, baseline=baseline, published=beside, html=html))
 
 
 @report_app.command()

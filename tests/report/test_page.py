@@ -12,6 +12,7 @@ from vico_eval.errors import OutputError
 from vico_eval.report import write_report
 from vico_eval.report.benchmarks import table_spec
 from vico_eval.report.comparison import comparison_sentences
+from vico_eval.report.counting import count_run
 from vico_eval.report.figure_style import COLOURS
 from vico_eval.report.layout import build_table
 from vico_eval.report.loyalty import loyalty
@@ -121,7 +122,7 @@ def write(runs, folder: Path, keep=None) -> Path:
     read = [own if isinstance(own, Run) else read_run(own) for _, own in runs]
     named = [(title or run.record.title, run) for (title, _), run in zip(runs, read, strict=True)]
     systems = {title: run.record.system for title, run in named}
-    measured = measure(named, columns)
+    measured = measure([count_run(title, run, columns) for title, run in named], columns)
     table = build_table(measured, columns, systems, caption=spec.caption, baseline="Vanilla")
     rows = list(table.summary.index)
     agreement = loyalty(measured, rows, table.columns, "Vanilla")
@@ -130,7 +131,7 @@ def write(runs, folder: Path, keep=None) -> Path:
         folder,
         table=replace(table, comparison=comparison_sentences(uncertainty, agreement)),
         measured=measured,
-        runs=read,
+        read=lambda number, tasks: read[number],
         numbers=tidy_numbers(table, measured, systems, [""] * len(read), [""] * len(read)),
         uncertainty=uncertainty,
         loyalty=agreement,

@@ -11,6 +11,7 @@ import pytest
 from vico_eval.errors import OutputError, ReportError, UserError
 from vico_eval.report import write_report
 from vico_eval.report.benchmarks import table_spec
+from vico_eval.report.counting import count_run
 from vico_eval.report.grid import DASH
 from vico_eval.report.measurements import measure
 from vico_eval.report.runs import read_run
@@ -120,7 +121,8 @@ def test_scores_of_a_router_are_drawn_with_its_threshold(tiny_run, tmp_path):
     assert [path.name for path in report.figures][-2:] == ["scores.pdf", "scores.png"]
     assert all(path.stat().st_size > 10_000 for path in report.figures[-2:])
     read = [read_run(path) for _, path in runs]
-    cells = measure([(run.record.title, run) for run in read], table_spec("tiny").benchmarks).cells
+    columns = table_spec("tiny").benchmarks
+    cells = measure([count_run(run.record.title, run, columns) for run in read], columns).cells
     (_, vanilla), (_, vico) = cells[cells["benchmark"] == "Read"].iterrows()
     assert vanilla["scores"] is None
     assert np.isnan(vanilla["threshold"])
@@ -267,7 +269,8 @@ def test_a_run_says_which_documents_have_no_picture_and_where_it_does_not_know(t
     accounts = [account() | {"media": "1f2e"}, account(tiles=0), account()]
     lines = [sample(doc_id, 1.0, counts=[{"account": one}]) for doc_id, one in enumerate(accounts)]
     run = read_run(write_run(tmp_path / "run", {"tiny_read": [*lines, sample(3, 1.0, counts=[None])]}))
-    measured = measure([("Vanilla", run)], table_spec("tiny").benchmarks)
+    columns = table_spec("tiny").benchmarks
+    measured = measure([count_run("Vanilla", run, columns)], columns)
     assert list(measured.documents["media"].fillna("unknown")) == ["1f2e", "", "unknown", "unknown"]
 
 

@@ -12,7 +12,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
 import typer
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -81,6 +80,8 @@ def in_turns(
 
 def conditions(script: str, device: str) -> dict[str, Any]:
     """What a record says of every run: command, date, versions and what computed."""
+    import torch  # only here: a script that measures its own memory must not hold it
+
     versions = {package: version(package) for package in ("vico-eval", "torch", "transformers")}
     return {
         "version": 1,
@@ -95,6 +96,8 @@ def conditions(script: str, device: str) -> dict[str, Any]:
 def processor(device: str) -> str:
     """The model's name of what computes."""
     if device.startswith("cuda"):
+        import torch
+
         return torch.cuda.get_device_name(device)
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []

@@ -11,13 +11,14 @@ import pandas as pd
 
 from vico_eval.errors import OutputError, ReportError
 from vico_eval.report.benchmarks import Benchmark, TableSpec, table_spec
+from vico_eval.report.beside import find_model, with_published
 from vico_eval.report.comparison import comparison_sentences
+from vico_eval.report.counting import CountedRun, count_runs
 from vico_eval.report.layout import Table, build_table, find_baseline, order_rows
 from vico_eval.report.loyalty import loyalty
 from vico_eval.report.measurements import Measurements, measure
 from vico_eval.report.page.folder import check_page_folder
 from vico_eval.report.records import RECORD_NAME
-from vico_eval.report.runs import Run, read_run
 from vico_eval.report.tidy import tidy_numbers
 from vico_eval.report.uncertainty import compare_with_baseline
 from vico_eval.report.vlmevalkit import read_any_run
@@ -52,12 +53,13 @@ class Report:
 def write_report(
     runs: Sequence[tuple[str | None, Path]],
     *,
-    table: str,
+    table: str | TableSpec,
     out: Path,
     baseline: str | None = None,
     benchmarks: Sequence[str] | None = None,
     only: Mapping[Path, Collection[str]] | None = None,
     note: str | None = None,
+    published: str | bool = False,
     html: Path | None = None,
 ) -> Report:
     """Reads finished runs and writes their table into `out`.
@@ -65,34 +67,40 @@ def write_report(
     Args:
         runs: each row's title (None: the run record's) and a run's folder, lmms-eval's --output_path or VLMEvalKit's
             --work-dir, whoever started it. Runs of the same title make one row: its mean, with the spread over them.
-        table: a suite (`vico-table3`) or its table (`vico-3`).
+            Where they are large a second process is started, so a script must call this under `__main__` only.
+        table: a suite (`vico-table3`), its table (`vico-3`) or one of your own.
         out: where table3.csv, .tex, .md (the suite's `file_stem`), uncertainty.csv, loyalty.csv, the pictures
             (retention, benchmarks, ratios, scores; .pdf, .png) and provenance.json go; made if missing.
         baseline: title or system of the row that counts as 100%; by default the row of the system `vanilla`.
         benchmarks: titles of the table's benchmarks to keep; by default all of them.
-        only: tasks to read of a run of lmms-eval, by its folder; all where it isn't named.
+        only: tasks to read of a run, by its folder; all where it isn't named.
         note: what a reader has to know besides what the runs say.
+        published: whether the paper's numbers of a table stand beneath the measured ones; of which model, where the
+            paper's table has several.
         html: folder of the report as a page (`vico_eval.report.page`), new, empty or an earlier page's; None for none.
 
     Raises:
-        ConfigError: there is no such suite.
+        ConfigError: there is no such suite, or no paper's table with such a model.
         ReportError: runs that don't count (all of them are named), can't be compared or have no benchmark of the table.
         OutputError: `out` or `html` can't be written.
     """
     if html is not None:
         check_page_folder(html)
-    spec = table_spec(table)
+    spec = table_spec(table) if isinstance(table, str) else table
     columns = _choose(spec.benchmarks, benchmarks)
-    named = _read_runs(runs, only or {})
-    systems = _systems(named)
+    paper = find_model(spec.name, published if isinstance(published, str) else None) if published else None
+    counted = count_runs(runs, columns, only or {})
+    systems = _systems(counted)
     base = find_baseline(systems, baseline)
-    measured = measure(named, columns)
+    measured = measure(counted, columns)
     built = build_table(measured, columns, systems, caption=spec.caption, baseline=base)
+    if paper is not None:
+        built = with_published(built, systems, paper)
     if note is not None:
         built = built.with_note(note)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        return _write(built, measured, named, systems, out, spec, html)
+        return _write(built, measured, counted, systems, out, spec, html)
     except OSError as error:
         raise OutputError(f"The report can't be written to {out}: {error}. Choose another folder.") from error
 
@@ -100,7 +108,7 @@ def write_report(
 def _write(
     table: Table,
     measured: Measurements,
-    named: Sequence[tuple[str, Run]],
+    runs: Sequence[CountedRun],
     systems: Mapping[str, str],
     out: Path,
     spec: TableSpec,
@@ -135,14 +143,14 @@ def _write(
         provenance=out / "provenance.json",
         figures=figures,
     )
-    places = [_relative(run.folder, out) for _, run in named]
-    records = [f"{place}/{run.record.made_from or RECORD_NAME}" for place, (_, run) in zip(places, named, strict=True)]
+    places = [_relative(run.folder, out) for run in runs]
+    records = [f"{place}/{run.record.made_from or RECORD_NAME}" for place, run in zip(places, runs, strict=True)]
     tidy = tidy_numbers(table, measured, systems, places, records)
     for frame, path in ((tidy, report.csv), (uncertainty, report.uncertainty), (agreement, report.loyalty)):
         frame.to_csv(path, index=False, lineterminator="\n")
     report.latex.write_text(to_latex(table, label=f"tab:{spec.name}"), encoding="utf-8")
     report.markdown.write_text(to_markdown(table), encoding="utf-8")
-    provenance = json.dumps(_provenance(table, measured, named, out), indent=2, ensure_ascii=False, allow_nan=False)
+    provenance = json.dumps(_provenance(table, measured, runs, out), indent=2, ensure_ascii=False, allow_nan=False)
     report.provenance.write_text(provenance + "\n", encoding="utf-8")
     if html is None:
         return report
@@ -150,7 +158,8 @@ def _write(
         html,
         table=table,
         measured=measured,
-        runs=[run for _, run in named],
+        # Documents were let go once counted; the page has them read again, a benchmark at a time.
+        read=lambda number, tasks: read_any_run(runs[number].folder, tasks),
         numbers=tidy,
         uncertainty=uncertainty,
         loyalty=agreement,
@@ -167,37 +176,18 @@ def _choose(benchmarks: Sequence[Benchmark], titles: Sequence[str] | None) -> li
     return [benchmark for benchmark in benchmarks if benchmark.title in titles]
 
 
-def _read_runs(runs: Sequence[tuple[str | None, Path]], only: Mapping[Path, Collection[str]]) -> list[tuple[str, Run]]:
-    if not runs:
-        raise ReportError("A report needs at least one run folder.")
-    resolved = [path.resolve() for _, path in runs]
-    if twice := sorted({str(path) for path in resolved if resolved.count(path) > 1}):
-        raise ReportError(f"The same run was given twice: {', '.join(twice)}.")
-    named, problems = [], []
-    for title, path in runs:
-        try:
-            run = read_run(path, only[path]) if path in only else read_any_run(path)
-        except ReportError as error:
-            problems.append(str(error))
-        else:
-            named.append((" ".join((title or run.record.title).split()), run))
-    if problems:
-        raise ReportError("\n".join(problems))
-    return named
-
-
-def _systems(named: Sequence[tuple[str, Run]]) -> dict[str, str]:
+def _systems(runs: Sequence[CountedRun]) -> dict[str, str]:
     systems: dict[str, str] = {}
-    for title, run in named:
-        if systems.setdefault(title, run.record.system) != run.record.system:
+    for run in runs:
+        if systems.setdefault(run.row, run.record.system) != run.record.system:
             raise ReportError(
-                f"The row `{title}` got runs of two systems, {systems[title]} and {run.record.system}. Give one of "
+                f"The row `{run.row}` got runs of two systems, {systems[run.row]} and {run.record.system}. Give one of "
                 "them another title."
             )
     return systems
 
 
-def _provenance(table: Table, measured: Measurements, named: Sequence[tuple[str, Run]], out: Path) -> dict[str, Any]:
+def _provenance(table: Table, measured: Measurements, runs: Sequence[CountedRun], out: Path) -> dict[str, Any]:
     """Every cell and the runs behind it, and every run with its record. Paths are relative to the report's folder."""
     return {
         "baseline": table.baseline,
@@ -221,11 +211,11 @@ def _provenance(table: Table, measured: Measurements, named: Sequence[tuple[str,
         "runs": [
             {
                 "run": number,
-                "row": title,
+                "row": run.row,
                 "folder": _relative(run.folder, out),
                 "record": run.record.model_dump(mode="json"),
             }
-            for number, (title, run) in enumerate(named)
+            for number, run in enumerate(runs)
         ],
         "notes": list(table.notes),
     }

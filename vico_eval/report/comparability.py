@@ -1,84 +1,70 @@
 """What runs of one column have in common: what makes them incomparable is an error, what may matter is a note."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
+
+import numpy as np
 
 from vico_eval.errors import ReportError
 from vico_eval.report.benchmarks import Benchmark
+from vico_eval.report.counting import CountedRun, CountedTask
 from vico_eval.report.records import RunRecord
-from vico_eval.report.runs import Document, Run, TaskResult
 from vico_eval.report.vlmevalkit import HARNESS
 
 # Of a task's settings, those that make its numbers others.
 _DECISIVE = ("generation_kwargs", "generation", "num_fewshot", "judge")
 
 
-class Asked(NamedTuple):
-    """How a run asked a benchmark, against the catalogue."""
+def check_harness(benchmark: Benchmark, runs: Sequence[CountedRun]) -> None:
+    """Runs of one benchmark must be by one toolkit: prompts and scorers differ between them.
 
-    is_other: bool
-    """It was started with other arguments, so its score is not the benchmark's."""
-
-    note: str
-
-
-def asked_otherwise(benchmark: Benchmark, run: Run) -> Asked:
-    """Whether a run's model was started with what the catalogue asks for the benchmark, such as frames or thinking."""
-    said = {**run.record.method_args, **run.record.settings}
-    place = f"{benchmark.title} of {run.folder.name}"
-    unknown = []
-    for name, wanted in benchmark.model_args.items():
-        if name not in said:
-            unknown.append(f"{name}={wanted}")
-        # Arguments of other programs are text.
-        elif str(said[name]).lower() != str(wanted).lower():
-            return Asked(
-                True,
-                f"{place} counts as missing, since it was asked with {name}={said[name]}; expected {name}={wanted}.",
-            )
-    if unknown:
-        return Asked(
-            False, f"it can't be checked that {place} was asked with {', '.join(unknown)}: the run doesn't say."
+    Raises:
+        ReportError: they are not.
+    """
+    found = {run.record.harness: run.row for run in runs}
+    if len(found) > 1:
+        raise ReportError(
+            f"{benchmark.title} was run by {' and by '.join(f'{harness} ({row})' for harness, row in found.items())}, "
+            "which ask and score in different ways. The rows of a column need one toolkit; leave the other's runs out."
         )
-    return Asked(False, "")
 
 
-def check_repeats(benchmark: Benchmark, answered: Sequence[tuple[str, Run]]) -> None:
+def check_repeats(benchmark: Benchmark, runs: Sequence[CountedRun]) -> None:
     """Runs of one row on one benchmark must be of one checkpoint and method; a seed may differ.
 
     Raises:
         ReportError: they are not.
     """
-    first: dict[str, Run] = {}
-    for row, run in answered:
-        before = first.setdefault(row, run)
+    first: dict[str, CountedRun] = {}
+    for run in runs:
+        before = first.setdefault(run.row, run)
         if _model(before.record) != _model(run.record):
             raise ReportError(
-                f"{benchmark.title}: {before.folder} and {run.folder} are both given as `{row}`, and ran another "
+                f"{benchmark.title}: {before.folder} and {run.folder} are both given as `{run.row}`, and ran another "
                 "checkpoint or other arguments of the method. Give one of them another title, or leave it out."
             )
 
 
-def condition_notes(runs: Sequence[tuple[str, Run]]) -> list[str]:
+def condition_notes(runs: Sequence[CountedRun]) -> list[str]:
     """What differs between a benchmark's runs besides the system: it may be part of a difference in scores."""
     notes = [
-        f"{row}: only the first {limit} documents of each data set."
-        for row, run in runs
+        f"{run.row}: only the first {limit} documents of each data set."
+        for run in runs
         # lmms-eval says how many there are, and the table does.
         if run.record.harness == HARNESS and (limit := run.record.settings.get("limit")) is not None
     ]
-    for row, run in runs[1:]:
-        first_row, first = runs[0]
+    for run in runs[1:]:
+        first = runs[0]
         ours, theirs = _conditions(first.record), _conditions(run.record)
         if first.record.made_from is not None or run.record.made_from is not None:
             # Where one of them doesn't say, nobody knows that they differ.
             ours = {key: value for key, value in ours.items() if None not in (value, theirs.get(key))}
         if different := _different(ours, theirs):
-            notes.append(f"{row} ran with another {different} than {first_row}.")
+            notes.append(f"{run.row} ran with another {different} than {first.row}.")
     return notes
 
 
-def comparison_notes(answered: Sequence[tuple[Run, Sequence[TaskResult]]]) -> list[str]:
+def comparison_notes(answered: Sequence[tuple[CountedRun, Sequence[CountedTask]]]) -> list[str]:
     """Notes on what differs between runs of one benchmark.
 
     Raises:
@@ -92,18 +78,21 @@ def comparison_notes(answered: Sequence[tuple[Run, Sequence[TaskResult]]]) -> li
             _check_comparable(place, first, task)
             if different := _different(first.settings, task.settings):
                 notes[f"{place} differ in the task's {different}."] = None
-            for what, fields in (("questions", "question"), ("right answers", "target")):
-                if number := _num_different(first.documents, task.documents, fields):
-                    notes[f"{place} have other {what} in {number} of {len(task.documents)} documents."] = None
+            pairs = {
+                "questions": (first.questions, task.questions),
+                "right answers": (first.targets, task.targets),
+            }
+            for what, (ours, theirs) in pairs.items():
+                if number := np.count_nonzero(ours != theirs):
+                    notes[f"{place} have other {what} in {number} of {len(theirs)} documents."] = None
     return list(notes)
 
 
-def _check_comparable(place: str, first: TaskResult, task: TaskResult) -> None:
-    first_ids, ids = ([document.doc_id for document in one.documents] for one in (first, task))
-    if first_ids != ids:
+def _check_comparable(place: str, first: CountedTask, task: CountedTask) -> None:
+    if first.doc_ids != task.doc_ids:
         raise ReportError(
-            f"{place} answered different documents ({_span(first_ids)} and {_span(ids)}). Rows of one table "
-            "need the same documents; repeat one of them with the other's --limit and --offset."
+            f"{place} answered different documents ({_span(first.doc_ids)} and {_span(task.doc_ids)}). Rows of one "
+            "table need the same documents; repeat one of them with the other's --limit and --offset."
         )
     if "" not in (first.version, task.version) and first.version != task.version:
         raise ReportError(
@@ -117,11 +106,6 @@ def _check_comparable(place: str, first: TaskResult, task: TaskResult) -> None:
                 f"{place} were asked with another {key} ({ours} and {theirs}). Rows of one table need the same; repeat "
                 "one of them with the other's, or leave it out."
             )
-
-
-def _num_different(first: Sequence[Document], documents: Sequence[Document], field: str) -> int:
-    pairs = ((getattr(one, field), getattr(other, field)) for one, other in zip(first, documents, strict=True))
-    return sum(ours != theirs for ours, theirs in pairs)
 
 
 def _model(record: RunRecord) -> tuple[object, ...]:

@@ -60,6 +60,21 @@ class Row:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class PublishedRow:
+    """A paper's numbers of a measured row's system, to be printed beneath it; never compared with what was measured."""
+
+    title: str
+    """Of the measured row."""
+
+    kind: Literal["score", "ratio"]
+    values: Mapping[str, float]
+    """By column, `Avg.` included, recomputed over the table's columns; NaN where the paper has none."""
+
+    difference: float = float("nan")
+    """The measured mean score less the paper's, in points; of a row of scores."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Table:
     """What the writers print. Unrounded; `digits` says how many decimals a benchmark's scores have."""
 
@@ -78,6 +93,12 @@ class Table:
 
     comparison: tuple[str, ...] = ()
     """How each row compares with the baseline, in sentences; empty for a published table."""
+
+    published: tuple[PublishedRow, ...] = ()
+    """A paper's rows, in the order of the measured ones; empty unless they were asked for."""
+
+    published_place: str = ""
+    """File of the paper's numbers."""
 
     def with_note(self, note: str) -> "Table":
         """The same table with one more note."""

@@ -2,14 +2,14 @@
 
 import unicodedata
 from collections.abc import Sequence
-from itertools import product, takewhile
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from vico_eval.report.measurements import Measurements
-from vico_eval.report.tables import AVERAGE, by_document, why_left_out
+from vico_eval.report.tables import AVERAGE, by_document, runs_by_cell, why_left_out
 
 COLUMNS = (
     *("row", "benchmark", "documents", "same_answer", "lost", "gained"),
@@ -41,19 +41,20 @@ def loyalty(measured: Measurements, rows: Sequence[str], benchmarks: Sequence[st
     others = [row for row in rows if row != baseline]
     lines: dict[str, list[dict[str, object]]] = {row: [] for row in others}
     partings: dict[str, list[FirstDifference]] = {row: [] for row in others}
+    reasons = why_left_out(measured.cells, rows, benchmarks)
+    runs = runs_by_cell(measured.cells)
     for benchmark in benchmarks:
         documents = measured.documents[measured.documents["benchmark"] == benchmark]
-        answers, scores = by_document(documents, "answer"), by_document(documents, "score")
+        answers, scores = (_by_run(documents, column) for column in ("answer", "score"))
         for row in others:
-            reasons = [why_left_out(measured.cells, one, benchmark) for one in (row, baseline)]
-            left_out = next(filter(None, reasons), "")
+            left_out = reasons[row, benchmark] or reasons[baseline, benchmark]
             line: dict[str, object] = {"row": row, "benchmark": benchmark, "left_out": left_out}
             if not left_out:
-                own, base = (_runs(measured.cells, one, benchmark) for one in (row, baseline))
+                own, base = runs[row, benchmark], runs[baseline, benchmark]
                 found = _partings(answers, own, base)
-                pairs = len(own) * len(base) * len(answers)
-                line["documents"] = len(answers)
-                line["same_answer"] = 100 * (1 - len(found) / pairs)
+                num_documents = len(answers[own[0]])
+                line["documents"] = num_documents
+                line["same_answer"] = 100 * (1 - len(found) / (len(own) * len(base) * num_documents))
                 line = {**line, **_changes(scores, own, base), **_medians(found)}
                 partings[row].extend(found)
             lines[row].append(line)
@@ -71,23 +72,24 @@ def first_difference(one: str, other: str) -> FirstDifference | None:
     return FirstDifference(_num_in_common(one, other), _num_in_common(one.split(), other.split()))
 
 
-def _runs(cells: pd.DataFrame, row: str, benchmark: str) -> list[int]:
-    return list(cells.loc[(cells["row"] == row) & (cells["benchmark"] == benchmark), "run"])
+def _by_run(documents: pd.DataFrame, column: str) -> dict[int, np.ndarray]:
+    """`column` of one benchmark's documents, [documents] by run; texts as objects, which are compared at once."""
+    frame = by_document(documents, column)
+    return {run: frame[run].to_numpy(dtype=object if column == "answer" else float) for run in frame}
 
 
-def _partings(answers: pd.DataFrame, own: Sequence[int], base: Sequence[int]) -> list[FirstDifference]:
+def _partings(answers: dict[int, np.ndarray], own: Sequence[int], base: Sequence[int]) -> list[FirstDifference]:
     """Of every pair of answers that differ."""
-    found = (
-        first_difference(*pair)
-        for run, other in product(own, base)
-        for pair in zip(answers[run], answers[other], strict=True)
-    )
+    found = []
+    for run, other in product(own, base):
+        differ = answers[run] != answers[other]
+        found += [first_difference(*pair) for pair in zip(answers[run][differ], answers[other][differ], strict=True)]
     return [parting for parting in found if parting is not None]
 
 
-def _changes(scores: pd.DataFrame, own: Sequence[int], base: Sequence[int]) -> dict[str, float]:
+def _changes(scores: dict[int, np.ndarray], own: Sequence[int], base: Sequence[int]) -> dict[str, float]:
     """Documents lost and gained, mean over pairs of runs; empty where there is no score by document."""
-    if scores[[*own, *base]].isna().any(axis=None):
+    if any(np.isnan(scores[run]).any() for run in (*own, *base)):
         return {}
     differences = [scores[run] - scores[other] for run, other in product(own, base)]
     return {
@@ -111,13 +113,18 @@ def _total(row: str, lines: Sequence[dict[str, object]]) -> dict[str, object]:
 def _medians(partings: Sequence[FirstDifference]) -> dict[str, float]:
     if not partings:
         return {}
-    characters, words = np.median(np.array(partings), axis=0)
-    return {"first_difference_characters": float(characters), "first_difference_words": float(words)}
+    return {
+        "first_difference_characters": float(np.median([parting.characters for parting in partings])),
+        "first_difference_words": float(np.median([parting.words for parting in partings])),
+    }
 
 
 def _num_in_common(one: Sequence[str], other: Sequence[str]) -> int:
     """How many items two sequences share at their start."""
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+    for place, (item, its) in enumerate(zip(one, other, strict=False)):
+        if item != its:
+            return place
+    return min(len(one), len(other))
 
 
 def _plain(text: str) -> str:

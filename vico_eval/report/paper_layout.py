@@ -99,6 +99,13 @@ class Layout:
     systems: Mapping[str, str] = field(default_factory=dict)
     """Rows that another table of the paper has under another name: that name, by the row's name here."""
 
+    rows_of: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Rows that are a system of ours: the fields that tell them, by the system's name. Empty where the table has no
+    scores that a measured table could have."""
+
+    model_field: str = "model"
+    """Which field tells rows of one system from each other."""
+
     notes: tuple[str, ...] = ()
 
     @property

@@ -34,6 +34,7 @@ def _vico(number: int, caption: str, quantities: tuple[Quantity, ...]) -> Layout
         heads=(_MODEL, _VARIANT),
         quantities=(*quantities, _AVERAGE),
         average=_relative(quantities, "baseline"),
+        rows_of={"vanilla": {"variant": "baseline"}, "vico": {"variant": "ViCO"}},
         notes=(_RATIO_NOTE,),
     )
 
@@ -60,6 +61,17 @@ _VICO = (
         group_starts=("Vanilla + VIR",),
         references=("Vanilla",),
         systems={"InternVL3.5-8B, Vanilla": "InternVL3.5-8B, baseline"},
+        rows_of={
+            "vanilla": {"variant": "Vanilla"},
+            "vanilla_vir": {"variant": "Vanilla + VIR"},
+            "single_tile": {"variant": "Vanilla w/o dynamic res."},
+            "fastv": {"variant": "FastV"},
+            "sparsevlm": {"variant": "SparseVLM"},
+            "all_compress": {"variant": "ViCO (All Compress)"},
+            "random": {"variant": "ViCO (Random Compress)"},
+            "image_vir": {"variant": "ViCO (Image-level ViR)"},
+            "vico": {"variant": "ViCO"},
+        },
         notes=(_RATIO_NOTE,),
     ),
     Layout(
@@ -120,6 +132,9 @@ _INTERNVL_X = (
             "InternVL2-HD, LLM=Internlm2.5-7B; PT/IT=558K/770K": "InternVL2-8B, Base-HD",
             "InternVL-X-HD, LLM=Internlm2-1.8B; PT/IT=558K/770K": "InternVL2-2B, Full Model, no flash attention",
         },
+        # Ours cut images into tiles, as those at high resolution do.
+        rows_of={"internvl_x_base": {"model": "InternVL2-HD"}, "internvl_x_full": {"model": "InternVL-X-HD"}},
+        model_field="LLM",
         notes=("PT/IT: samples of pre-training and instruction tuning. *: training set visible. ~: about.",),
     ),
     Layout(

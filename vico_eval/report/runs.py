@@ -15,15 +15,7 @@ from typing import Any
 
 from vico_eval.errors import ReportError
 from vico_eval.report.lmms_results import Results, check_times, expected_documents, newest_by_task, samples_path
-from vico_eval.report.lmms_samples import (
-    accounts_of,
-    answer_of,
-    fields_of,
-    has_answer,
-    sample_lines,
-    text_of,
-    what_is_wrong,
-)
+from vico_eval.report.lmms_samples import Sample, read_samples, what_is_wrong
 from vico_eval.report.records import (
     DocumentKey,
     RunRecord,
@@ -31,7 +23,6 @@ from vico_eval.report.records import (
     read_failures,
     read_record,
     read_side_accounts,
-    validate,
 )
 from vico_eval.report.run_files import check_folder, check_one_run, nothing_found, results_files
 from vico_eval.report.unrecorded import BLANK, LMMS_EVAL, lmms_eval_record, what_is_unknown
@@ -146,27 +137,27 @@ def _read_tasks(folder: Path, newest: list[Results], *, goes_on_after_blanks: bo
     problems: list[str] = []
     for results in newest:
         name, content = results.task, results.content
-        samples = samples_path(results)
-        lines = sample_lines(samples)
-        unanswered = [doc_id for doc_id, (_, line) in lines.items() if not has_answer(line)]
+        path = samples_path(results)
+        samples = read_samples(path)
+        unanswered = [doc_id for doc_id, sample in samples.items() if not sample.has_answer]
         failed = {doc_id: failures[name, doc_id] for doc_id in unanswered if (name, doc_id) in failures}
         if goes_on_after_blanks:
             failed = dict.fromkeys(unanswered, BLANK)
-        if problem := what_is_wrong(name, expected_documents(results), lines, failed):
+        if problem := what_is_wrong(name, expected_documents(results), samples, failed):
             problems.append(problem)
             continue
-        if side_accounts is None and any(None in accounts_of(line) for _, line in lines.values()):
-            side_accounts = read_side_accounts(folder)
+        if side_accounts is None and any(sample.account is None for sample in samples.values()):
+            side_accounts = read_side_accounts(folder, {one.task for one in newest})
         config = content["configs"].get(name) or {}
         tasks[name] = TaskResult(
             name=name,
             metrics=content["results"].get(name) or {},
-            documents=_read_documents(name, lines, side_accounts or {}, failed),
+            documents=_documents(name, samples, side_accounts or {}, failed),
             num_available=int(content["n-samples"][name]["original"]),
             version=str(content["versions"].get(name)),
             settings={key: config.get(key) for key in ("generation_kwargs", "num_fewshot", "metadata")},
             results_path=results.path,
-            samples_path=samples,
+            samples_path=path,
         )
     if problems:
         raise ReportError(
@@ -176,31 +167,27 @@ def _read_tasks(folder: Path, newest: list[Results], *, goes_on_after_blanks: bo
     return tasks
 
 
-def _read_documents(
+def _documents(
     name: str,
-    lines: Mapping[int, tuple[str, dict[str, Any]]],
+    samples: Mapping[int, Sample],
     side_accounts: Mapping[DocumentKey, TokenAccount],
     failed: Mapping[int, str],
 ) -> tuple[Document, ...]:
     documents = []
-    for doc_id, (place, line) in lines.items():
-        account: tuple[TokenAccount, ...] | None = None
-        raw = accounts_of(line)
-        if None not in raw:
-            account = tuple(validate(TokenAccount, value, f"{place}, `token_counts`") for value in raw)
-        elif (name, doc_id) in side_accounts:
+    for doc_id, sample in samples.items():
+        account = sample.account
+        if account is None and (name, doc_id) in side_accounts:
             account = (side_accounts[name, doc_id],)
         failure = failed.get(doc_id)
-        answer = answer_of(line) if failure is None else None
         documents.append(
             Document(
                 doc_id=doc_id,
-                fields=fields_of(line),
+                fields=sample.fields,
                 account=account,
-                answer=answer,
+                answer=sample.answer if failure is None else None,
                 failure=failure,
-                question=text_of(line.get("input")),
-                target=text_of(line.get("target")),
+                question=sample.question,
+                target=sample.target,
             )
         )
     return tuple(documents)

@@ -4,6 +4,8 @@ Frames called `scores`, `ratios` or `shares` are rows x benchmarks. `cells` and 
 `vico_eval.report.measurements`. A row with several runs (seeds) has the mean over its runs.
 """
 
+from collections.abc import Sequence
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -29,17 +31,28 @@ def by_row(cells: pd.DataFrame, column: str) -> pd.DataFrame:
 
 
 def by_document(documents: pd.DataFrame, column: str) -> pd.DataFrame:
-    """`column` of one benchmark's documents as documents x runs; documents in the order of first appearance."""
-    numbers = documents.groupby(["task", "doc_id"], sort=False).ngroup()
-    return documents.assign(document=numbers).pivot(index="document", columns="run", values=column)
+    """`column` of one benchmark's documents as documents x runs; each run has the same ones in the same order."""
+    return pd.DataFrame({run: own[column].reset_index(drop=True) for run, own in documents.groupby("run")})
 
 
-def why_left_out(cells: pd.DataFrame, row: str, benchmark: str) -> str:
+def runs_by_cell(cells: pd.DataFrame) -> dict[tuple[str, str], list[int]]:
+    """The numbers of the runs of each row and benchmark that was run. Of hundreds of cells, filtering the frame for one
+    after the other would take seconds."""
+    runs: dict[tuple[str, str], list[int]] = {}
+    for row, benchmark, run in zip(cells["row"], cells["benchmark"], cells["run"], strict=True):
+        runs.setdefault((row, benchmark), []).append(int(run))
+    return runs
+
+
+def why_left_out(cells: pd.DataFrame, rows: Sequence[str], benchmarks: Sequence[str]) -> dict[tuple[str, str], str]:
     """Why a row's documents of a benchmark can't be compared with another row's; empty where they can."""
-    own = cells[(cells["row"] == row) & (cells["benchmark"] == benchmark)]
-    if own.empty:
-        return f"{row} was not run"
-    return f"{row} has documents that could not be answered" if (own["failed"] > 0).any() else ""
+    known = runs_by_cell(cells)
+    failed = runs_by_cell(cells[cells["failed"] > 0])
+    reasons = {}
+    for key in product(rows, benchmarks):
+        unanswered = f"{key[0]} has documents that could not be answered" if key in failed else ""
+        reasons[key] = unanswered if key in known else f"{key[0]} was not run"
+    return reasons
 
 
 def relative_retention(scores: pd.DataFrame, baseline: str) -> pd.Series:

@@ -1,5 +1,6 @@
 """Every number of a table as one line: what it is, unrounded, over how many documents, from which runs."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import pandas as pd
@@ -11,6 +12,7 @@ from vico_eval.report.tables import (
     by_row,
     compressed_tile_ratio,
     paired_difference,
+    runs_by_cell,
     visual_token_share,
 )
 
@@ -43,13 +45,18 @@ def tidy_numbers(
 
     Returns:
         The columns `COLUMNS`; `runs` and `records` hold one path a run, joined by semicolons. Unknown values are NaN.
+        Where a paper's numbers stand beside them, they follow, and a last column `source` tells them: `measured`,
+        `published` (without documents and runs; `records` is the file they are in), or the difference of both.
     """
     lines = list(_cell_lines(table, measured)) + list(_average_lines(table, measured))
     frame = pd.DataFrame(lines, columns=["row", "benchmark", "metric", "value", "unit", "documents", "numbers"])
     frame["system"] = frame["row"].map(systems)
     frame["runs"] = [";".join(places[number] for number in numbers) for numbers in frame["numbers"]]
     frame["records"] = [";".join(records[number] for number in numbers) for numbers in frame["numbers"]]
-    return frame[list(COLUMNS)]
+    if not table.published:
+        return frame[list(COLUMNS)]
+    published = pd.DataFrame(_published_lines(table, systems), columns=[*COLUMNS, "source"])
+    return pd.concat([frame[list(COLUMNS)].assign(source="measured").astype(object), published.astype(object)])
 
 
 Line = tuple[str, str, str, float, str, int, tuple[int, ...]]
@@ -65,32 +72,42 @@ def _cell_lines(table: Table, measured: Measurements) -> Iterator[Line]:
         ("difference", "points", paired.difference, True),
         ("difference_standard_error", "points", paired.standard_error, True),
     )
+    runs = runs_by_cell(cells)
+    num_documents = cells.drop_duplicates(["row", "benchmark"]).set_index(["row", "benchmark"])["documents"].to_dict()
     for row in table.summary.index:
         for column in table.columns:
-            own = cells[(cells["row"] == row) & (cells["benchmark"] == column)]
-            if own.empty:
+            own, base = runs.get((row, column), []), runs.get((table.baseline, column), [])
+            if not own:
                 continue
+            documents = int(num_documents[row, column])
             for metric, unit, frame, compares in frames:
-                numbers = _numbers(cells, row, table.baseline if compares else row, column)
-                documents = int(own["documents"].iloc[0])
+                numbers = tuple(sorted({*own, *base} if compares else own))
                 yield str(row), column, metric, float(frame.loc[row, column]), unit, documents, numbers
             if (spread := table.score_spread.get(str(row), {}).get(column)) is not None:
-                numbers = _numbers(cells, row, row, column)
-                yield str(row), column, "score_spread_over_runs", spread, "points", documents, numbers
+                yield str(row), column, "score_spread_over_runs", spread, "points", documents, tuple(sorted(own))
 
 
 def _average_lines(table: Table, measured: Measurements) -> Iterator[Line]:
-    cells = measured.cells
+    runs = {row: set(own) for row, own in measured.cells.groupby("row")["run"]}
     for row, summary in table.summary.iterrows():
         for key, (metric, unit) in _SUMMARY.items():
             is_own = key in ("mean_score", "tile_ratio")
-            numbers = _numbers(cells, str(row), str(row) if is_own else table.baseline, None)
+            numbers = tuple(sorted(runs[row] | (set() if is_own else runs[table.baseline])))
             yield str(row), AVERAGE, metric, float(summary[key]), unit, int(summary["documents"]), numbers
 
 
-def _numbers(cells: pd.DataFrame, row: str, other: str, benchmark: str | None) -> tuple[int, ...]:
-    """Runs behind a number: the row's and those it is compared with."""
-    own = cells[cells["row"].isin([row, other])]
-    if benchmark is not None:
-        own = own[own["benchmark"] == benchmark]
-    return tuple(sorted(own["run"].unique()))
+def _published_lines(table: Table, systems: Mapping[str, str]) -> Iterator[tuple[object, ...]]:
+    """A paper's numbers, then the measured mean score less the paper's; what the paper doesn't have is left out."""
+    for row in table.published:
+        for column, value in row.values.items():
+            if math.isnan(value):
+                continue
+            metric = "compressed_tile_ratio" if row.kind == "ratio" else "score"
+            if column == AVERAGE and row.kind == "score":
+                metric = "relative_retention"
+            unit = "points" if metric == "score" else "%"
+            what = (row.title, systems[row.title], column, metric, value, unit)
+            yield (*what, "", "", table.published_place, "published")
+        if not math.isnan(row.difference):
+            what = (row.title, systems[row.title], AVERAGE, "mean_score_difference", row.difference, "points")
+            yield (*what, "", "", table.published_place, "measured - published")

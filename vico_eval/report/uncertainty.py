@@ -13,16 +13,15 @@ it is the rule of three, 3 / n.
 What it leaves out: the choice of seeds, and pictures that two benchmarks share.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from zlib import crc32
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from vico_eval.report.measurements import Measurements
-from vico_eval.report.tables import AVERAGE, by_document, why_left_out
+from vico_eval.report.tables import AVERAGE, by_document, runs_by_cell, why_left_out
 
 THRESHOLD = 99.0
 """Percent of the baseline that a row is said to retain, or not."""
@@ -86,14 +85,16 @@ def compare_with_baseline(
         left_out (why there is no number; for `Avg.` the benchmarks left out).
     """
     titles = [baseline, *(row for row in rows if row != baseline)]
-    columns = [_column(measured, titles, benchmark) for benchmark in benchmarks]
+    runs = runs_by_cell(measured.cells)
+    columns = [_column(measured, runs, titles, benchmark) for benchmark in benchmarks]
+    left_out_of = why_left_out(measured.cells, titles, benchmarks)
     draws = [_draw_means(column) for column in columns]
     level = LEVEL / max(1, len(titles) - 1)
     lines = []
     for place, row in enumerate(titles[1:], start=1):
         compared = [number for number, column in enumerate(columns) if column.is_compared[place]]
         reasons = [
-            "" if column.is_compared[place] else _reason(measured.cells, baseline, row, column, place)
+            "" if column.is_compared[place] else _reason(left_out_of, baseline, row, column, place)
             for column in columns
         ]
         for number, column in enumerate(columns):
@@ -129,13 +130,14 @@ def holm(p_values: np.ndarray) -> np.ndarray:
     return adjusted
 
 
-def _column(measured: Measurements, titles: Sequence[str], benchmark: str) -> _Column:
-    cells, documents = measured.cells, measured.documents
-    own = documents[documents["benchmark"] == benchmark]
+def _column(
+    measured: Measurements, runs_of: Mapping[tuple[str, str], list[int]], titles: Sequence[str], benchmark: str
+) -> _Column:
+    own = measured.documents[measured.documents["benchmark"] == benchmark]
     if own.empty:
         return _Column(benchmark, np.full((1, len(titles)), np.nan), np.zeros(1, dtype=np.int64), False)
     by_run = by_document(own, "score")
-    runs = {row: cells.loc[(cells["row"] == row) & (cells["benchmark"] == benchmark), "run"] for row in titles}
+    runs = {row: runs_of.get((row, benchmark), []) for row in titles}
     scores = [by_run[runs[row]].mean(axis="columns", skipna=False).to_numpy(dtype=float) for row in titles]
     # Any run's pictures will do, for all have the same documents; the baseline's are the least changed.
     order = [run for row in titles for run in runs[row]]
@@ -201,6 +203,9 @@ def _documents_needed(
     distance = abs(retention - THRESHOLD)
     if distance == 0:
         return np.inf
+    # Only here and below: it takes a second to load, and what reads published tables tests nothing.
+    from scipy import stats
+
     end = _quantile(low, level) if retention > THRESHOLD else _quantile(high, 1 - level)
     # The seen spread shrinks with the root of their number, the unseen group's share with the number itself.
     seen = (float(stats.norm.isf(level)) * error / distance) ** 2
@@ -209,6 +214,8 @@ def _documents_needed(
 
 def _test(column: _Column, place: int) -> dict[str, object]:
     """Two-sided test of no difference: McNemar's on right and wrong answers, else a paired t on groups' sums."""
+    from scipy import stats
+
     base, own = column.scores[:, 0], column.scores[:, place]
     is_alone = column.num_groups == len(base)
     if is_alone and np.isin(column.scores[:, [0, place]], (0, 100)).all():
@@ -223,9 +230,8 @@ def _test(column: _Column, place: int) -> dict[str, object]:
     return {"test": "paired t" if is_alone else "paired t over pictures", "p_equal": float(p_equal)}
 
 
-def _reason(cells: pd.DataFrame, baseline: str, row: str, column: _Column, place: int) -> str:
-    reasons = [why_left_out(cells, one, column.benchmark) for one in (row, baseline)]
-    if found := next(filter(None, reasons), None):
+def _reason(reasons: Mapping[tuple[str, str], str], baseline: str, row: str, column: _Column, place: int) -> str:
+    if found := reasons[row, column.benchmark] or reasons[baseline, column.benchmark]:
         return found
     has_scores = not np.isnan(column.scores[:, [0, place]]).any()
     return "only one document or picture" if has_scores else "no score by document"

@@ -9,7 +9,7 @@ file beside it with each document's score, whose name depends on the kind of dat
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,8 +65,12 @@ class VLMEvalKitMetric:
         return scores if agrees else None
 
 
-def read_any_run(folder: Path) -> Run:
+def read_any_run(folder: Path, only: Collection[str] | None = None) -> Run:
     """The run in `folder`, by whichever toolkit its record names; without one, by whose files are there.
+
+    Args:
+        folder: lmms-eval's --output_path or VLMEvalKit's --work-dir.
+        only: tasks to read; None for all.
 
     Raises:
         ReportError: as `read_run` and `read_vlmevalkit_run`, or files of both toolkits or of none.
@@ -74,7 +78,7 @@ def read_any_run(folder: Path) -> Run:
     check_folder(folder)
     record = read_record(folder)
     if record is not None:
-        return read_vlmevalkit_run(folder) if record.harness == HARNESS else read_run(folder)
+        return read_vlmevalkit_run(folder, only) if record.harness == HARNESS else read_run(folder, only)
     statuses, results = status_files(folder), results_files(folder)
     if not statuses and not results:
         raise nothing_found(folder)
@@ -84,11 +88,15 @@ def read_any_run(folder: Path) -> Run:
             f"{folder} holds results of lmms-eval ({results[-1].name}) and of VLMEvalKit ({statuses[0].name}). "
             "Expected those of one toolkit; move one's to a folder of its own."
         )
-    return read_vlmevalkit_run(folder) if statuses else read_run(folder)
+    return read_vlmevalkit_run(folder, only) if statuses else read_run(folder, only)
 
 
-def read_vlmevalkit_run(folder: Path) -> Run:
+def read_vlmevalkit_run(folder: Path, only: Collection[str] | None = None) -> Run:
     """The run in `folder`, every document of every data set answered by us and every data set scored.
+
+    Args:
+        folder: VLMEvalKit's --work-dir.
+        only: data sets to read; None for all.
 
     Raises:
         ReportError: no status or several, a data set without a score, or documents without an answer; named.
@@ -101,10 +109,12 @@ def read_vlmevalkit_run(folder: Path) -> Run:
     status = read_json(status_path)
     own = read_record(folder)
     record = own or vlmevalkit_record(folder, status_path, status, HARNESS)
-    accounts = None if own is None else read_side_accounts(folder)
+    accounts = None if own is None else read_side_accounts(folder, only)
     tasks = {}
     notes = [] if own else [what_is_unknown(HARNESS)]
     for name in _datasets(status_path):
+        if only is not None and name not in only:
+            continue
         try:
             entry = check_evaluated(status_path.parent, name)
         except ReportError as error:

@@ -1,11 +1,12 @@
 """A measured table as text: LaTeX (booktabs), Markdown, and a table for the terminal.
 
 Numbers are rounded here and, in sentences, in comparison.py; nowhere before. The best value of a column among the rows
-that save tokens is bold, ties as printed included; ratio rows are italic; what is unknown is a dash, and a cell with
-documents that could not be answered says `failed`.
+that save tokens is bold, ties as printed included; ratio rows and a paper's are italic; what is unknown is a dash, and
+a cell with documents that could not be answered says `failed`.
 """
 
 import math
+from dataclasses import replace
 
 from rich.console import Group
 from rich.text import Text
@@ -22,11 +23,13 @@ from vico_eval.report.grid import (
     grid_to_markdown,
     grid_to_terminal,
 )
-from vico_eval.report.layout import Row, Table
+from vico_eval.report.layout import PublishedRow, Row, Table
 from vico_eval.report.tables import AVERAGE
 
 FAILED = "failed"
 RATIO_TITLE = "compressed tiles"
+PAPER = "(paper)"
+"""Marks a line of published numbers."""
 
 
 def to_latex(table: Table, label: str) -> str:
@@ -69,18 +72,22 @@ def text_grid(table: Table, *, has_margins: bool) -> Grid:
     titles = [*table.columns, AVERAGE, *(["Difference", "Visual tokens"] if has_margins else [])]
     best = {column: _best(table, column) for column in (*table.columns, AVERAGE)}
     lines = []
-    for row in table.rows:
+    for place, row in enumerate(table.rows):
         cells = [_cell(table, row, column, best[column]) for column in (*table.columns, AVERAGE)]
         if has_margins:
             cells += [Cell(text=text) for text in _margins(table, row)]
-        lines.append(
+        own = [
             Line(
                 titles=(Cell(text=RATIO_TITLE if row.kind == "ratio" else row.title),),
                 cells=tuple(cells),
                 is_italic=row.kind == "ratio",
-                rule_after=row.title == table.baseline and len(table.rows) > 1,
             )
-        )
+        ]
+        is_last = row is table.rows[-1] or table.rows[place + 1].title != row.title
+        if is_last:
+            own += [published_line(table, one, has_margins) for one in table.published if one.title == row.title]
+        is_end_of_baseline = is_last and row.title == table.baseline and len(table.rows) > 1
+        lines += [*own[:-1], replace(own[-1], rule_after=is_end_of_baseline)]
     return Grid(
         caption=table.caption,
         heads=("Method",),
@@ -104,6 +111,23 @@ def _cell(table: Table, row: Row, column: str, best: str | None) -> Cell:
     number = _number(table, column, value)
     text = f"{number}%" if column == AVERAGE else number
     return Cell(text=text, is_bold=row.competes and number == best)
+
+
+def published_line(table: Table, row: PublishedRow, has_margins: bool) -> Line:
+    """A paper's numbers; never bold. The margins are its difference and a blank for visual tokens."""
+    columns = (*table.columns, AVERAGE)
+    if row.kind == "ratio":
+        texts = [percent(row.values[column], digits=1 if column == AVERAGE else 0) for column in columns]
+    else:
+        texts = [
+            DASH if math.isnan(row.values[column]) else _number(table, column, row.values[column])
+            for column in table.columns
+        ]
+        texts.append(percent(row.values[AVERAGE], digits=1))
+    if has_margins:
+        texts += [_signed(row.difference) if row.kind == "score" else "", ""]
+    title = RATIO_TITLE if row.kind == "ratio" else row.title
+    return Line(titles=(Cell(text=f"{title} {PAPER}"),), cells=tuple(Cell(text=text) for text in texts), is_italic=True)
 
 
 def _margins(table: Table, row: Row) -> tuple[str, str]:
@@ -143,5 +167,8 @@ def _number(table: Table, column: str, value: float) -> str:
 def _margin(difference: float, error: float) -> str:
     if math.isnan(difference):
         return DASH
-    text = f"{difference:+.1f}".replace("-", "−")
-    return f"{text} ± {DASH if math.isnan(error) else f'{error:.1f}'}"
+    return f"{_signed(difference)} ± {DASH if math.isnan(error) else f'{error:.1f}'}"
+
+
+def _signed(difference: float) -> str:
+    return DASH if math.isnan(difference) else f"{difference:+.1f}".replace("-", "−")

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -13,7 +13,7 @@ from vico_eval.report.grid import DASH
 from vico_eval.report.layout import Table
 from vico_eval.report.tables import AVERAGE, relative_retention
 from vico_eval.report.uncertainty import verdict
-from vico_eval.report.writers import text_grid
+from vico_eval.report.writers import published_line, text_grid
 
 _BESIDE = ("95% interval", "Verdict")
 
@@ -66,7 +66,7 @@ def page_rows(table: Table, uncertainty: pd.DataFrame, loyalty: pd.DataFrame) ->
         uncertainty: of `vico_eval.report.uncertainty.compare_with_baseline`.
         loyalty: of `vico_eval.report.loyalty.loyalty`.
     """
-    lines = list(zip(table.rows, text_grid(table, has_margins=True).lines, strict=True))
+    lines = list(zip(table.rows, text_grid(replace(table, published=()), has_margins=True).lines, strict=True))
     ratios = {row.title: line for row, line in lines if row.kind == "ratio"}
     intervals, agreements = (frame[frame["benchmark"] == AVERAGE].set_index("row") for frame in (uncertainty, loyalty))
     rows = []
@@ -84,6 +84,23 @@ def page_rows(table: Table, uncertainty: pd.DataFrame, loyalty: pd.DataFrame) ->
         beside = [_NONE] * len(_BESIDE) if is_baseline else _interval(intervals.loc[row.title])
         loyal = [_NONE] * len(LOYALTY) if is_baseline else _agreement(agreements.loc[row.title])
         rows.append(PageRow(title=row.title, cells=(*cells, *beside, *loyal), is_baseline=is_baseline))
+    return rows
+
+
+def paper_rows(table: Table) -> list[PageRow]:
+    """A paper's rows, where they were asked for: scores with ratios beneath them, and the difference from ours."""
+    ratios = {row.title: published_line(table, row, has_margins=True) for row in table.published if row.kind == "ratio"}
+    rows = []
+    for row in table.published:
+        if row.kind == "ratio":
+            continue
+        line = published_line(table, row, has_margins=True)
+        below = [cell.text for cell in ratios[row.title].cells] if row.title in ratios else [""] * len(line.cells)
+        cells = [
+            PageCell(text=cell.text, sort=None, below=ratio) for cell, ratio in zip(line.cells, below, strict=True)
+        ]
+        cells += [_NONE] * (len(_BESIDE) + len(LOYALTY))
+        rows.append(PageRow(title=line.titles[0].text, cells=tuple(cells), is_baseline=False))
     return rows
 
 
@@ -197,5 +214,7 @@ def _point(
 
 def _by_row_and_column(numbers: pd.DataFrame, metric: str) -> dict[tuple[str, str], float]:
     own = numbers[numbers["metric"] == metric]
+    if "source" in own:
+        own = own[own["source"] == "measured"]
     keys: Sequence[tuple[str, str]] = list(zip(own["row"], own["benchmark"], strict=True))
     return dict(zip(keys, own["value"], strict=True))

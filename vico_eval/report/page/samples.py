@@ -4,7 +4,7 @@ A row with several runs is shown by its first one: answers of several can't be t
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -20,6 +20,9 @@ from vico_eval.report.runs import Document, Run
 
 # What a digest may be: it becomes part of a path.
 _DIGEST = re.compile(r"[0-9a-f]{8,64}")
+
+ReadRun = Callable[[int, Collection[str]], Run]
+"""Reads a run, by its number among the measured ones, with its documents of some tasks."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,13 +92,13 @@ class BenchmarkSamples:
 
 
 def read_samples(
-    measured: Measurements, runs: Sequence[Run], rows: Sequence[str], benchmarks: Sequence[str], baseline: str
+    measured: Measurements, read: ReadRun, rows: Sequence[str], benchmarks: Sequence[str], baseline: str
 ) -> Iterator[BenchmarkSamples]:
     """The benchmarks that some row was run on, one at a time.
 
     Args:
         measured: what the runs measured.
-        runs: in the order of their numbers in `measured`.
+        read: reads a run's documents of a benchmark.
         rows: titles in the order of the table; the baseline among them.
         benchmarks: titles.
         baseline: the row to compare with.
@@ -106,7 +109,7 @@ def read_samples(
             continue
         firsts = lines.groupby("row", sort=False)["run"].min()
         answers = [
-            _row_answers(lines[lines["run"] == firsts[row]], runs[firsts[row]]) if row in firsts else None
+            _row_answers(lines[lines["run"] == firsts[row]], int(firsts[row]), read) if row in firsts else None
             for row in rows
         ]
         counts = lines[lines["run"] == lines["run"].iloc[0]].groupby("task", sort=False).size()
@@ -118,8 +121,10 @@ def read_samples(
         )
 
 
-def _row_answers(lines: pd.DataFrame, run: Run) -> RowAnswers:
-    documents = [document for task in lines["task"].unique() for document in run.tasks[task].documents]
+def _row_answers(lines: pd.DataFrame, number: int, read: ReadRun) -> RowAnswers:
+    tasks = [str(task) for task in lines["task"].unique()]
+    run = read(number, tasks)
+    documents = [document for task in tasks for document in run.tasks[task].documents]
     return RowAnswers(run=run, documents=documents, scores=lines["score"].to_numpy(dtype=float))
 
 

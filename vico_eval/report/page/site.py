@@ -7,7 +7,7 @@ written in ASCII, with <, > and & escaped, so that nothing in them can end a scr
 import json
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,8 @@ from vico_eval.errors import OutputError
 from vico_eval.report.layout import Table
 from vico_eval.report.measurements import Measurements
 from vico_eval.report.page.folder import MARK, check_page_folder
-from vico_eval.report.page.overview import LOYALTY, page_heads, page_rows, plots, row_styles
-from vico_eval.report.page.samples import BenchmarkSamples, read_samples
-from vico_eval.report.runs import Run
+from vico_eval.report.page.overview import LOYALTY, page_heads, page_rows, paper_rows, plots, row_styles
+from vico_eval.report.page.samples import BenchmarkSamples, ReadRun, read_samples
 from vico_eval.report.writers import text_grid
 
 SCRIPTS = ("page.js", "state.js", "markers.js", "table.js", "plot.js", "pictures.js", "document.js", "samples.js")
@@ -40,7 +39,7 @@ def write_page(
     *,
     table: Table,
     measured: Measurements,
-    runs: Sequence[Run],
+    read: ReadRun,
     numbers: pd.DataFrame,
     uncertainty: pd.DataFrame,
     loyalty: pd.DataFrame,
@@ -53,7 +52,7 @@ def write_page(
         folder: where it goes; made if missing.
         table: what the report prints.
         measured: what it was made from.
-        runs: in the order of their numbers in `measured`.
+        read: reads a run's documents of a benchmark; asked for one benchmark after the other.
         numbers: of `vico_eval.report.tidy.tidy_numbers`.
         uncertainty: of `vico_eval.report.uncertainty.compare_with_baseline`.
         loyalty: of `vico_eval.report.loyalty.loyalty`.
@@ -66,7 +65,7 @@ def write_page(
     """
     check_page_folder(folder)
     try:
-        return _write(folder, table, measured, runs, numbers, uncertainty, loyalty)
+        return _write(folder, table, measured, read, numbers, uncertainty, loyalty)
     except OSError as error:
         raise OutputError(f"The page can't be written to {folder}: {error}. Choose another folder.") from error
 
@@ -75,7 +74,7 @@ def _write(
     folder: Path,
     table: Table,
     measured: Measurements,
-    runs: Sequence[Run],
+    read: ReadRun,
     numbers: pd.DataFrame,
     uncertainty: pd.DataFrame,
     loyalty: pd.DataFrame,
@@ -89,7 +88,7 @@ def _write(
         old.unlink()
     (folder / "data").mkdir(exist_ok=True)
     styles = row_styles(table)
-    samples = read_samples(measured, runs, [row["title"] for row in styles], table.columns, table.baseline)
+    samples = read_samples(measured, read, [row["title"] for row in styles], table.columns, table.baseline)
     writer = _Documents(folder)
     benchmarks = [writer.add(each) for each in samples]
     writer.end_chunk()
@@ -110,6 +109,7 @@ def _write(
         heads=page_heads(table),
         first_loyal=len(page_heads(table)) - len(LOYALTY),
         rows=page_rows(table, uncertainty, loyalty),
+        paper_rows=paper_rows(table),
         notes=text_grid(table, has_margins=True).notes,
         num_documents=int(table.summary["documents"].max()),
         scripts=(*SCRIPTS, "data/report.js", "start.js"),

@@ -1,0 +1,248 @@
+"""What a run says of a table's benchmarks, counted, so that its documents can be let go before the next run is read."""
+
+import gc
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+
+from vico_eval.errors import ReportError
+from vico_eval.report.asked import asked_otherwise
+from vico_eval.report.benchmarks import Benchmark
+from vico_eval.report.records import RunRecord
+from vico_eval.report.router_scores import ScoreCounts, count_scores
+from vico_eval.report.runs import Document, Run, TaskResult
+from vico_eval.report.vlmevalkit import read_any_run
+
+_COUNTS = ("tiles", "compressed_tiles", "visual_tokens", "visual_tokens_uncompressed", "layer_tokens")
+
+_WORTH_A_PROCESS = 50_000_000
+"""Bytes of samples whose reading takes longer than starting a process."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
+class CountedTask:
+    """What runs of a task must have in common to be compared."""
+
+    name: str
+    version: str
+    settings: Mapping[str, Any]
+    doc_ids: Sequence[int | str]
+    questions: np.ndarray
+    """[documents], uint32, checksums; all that is asked of them is whether two runs' differ."""
+
+    targets: np.ndarray
+    """[documents], uint32, checksums of the right answers."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CountedBenchmark:
+    """What a run says of a benchmark."""
+
+    note: str = ""
+    """Why it counts as missing, or what can't be checked."""
+
+    tasks: tuple[CountedTask, ...] = ()
+    """None where it counts as missing; then the rest is empty too."""
+
+    cell: Mapping[str, object] = field(default_factory=dict)
+    """Columns of `Measurements.cells`."""
+
+    documents: Mapping[str, list[Any]] = field(default_factory=dict)
+    """Columns of `Measurements.documents`: task, doc_id, score, answer, media."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CountedRun:
+    """A run whose documents are counted, and gone: all documents of all runs at once would take gigabytes."""
+
+    row: str
+    """Its row's title."""
+
+    folder: Path
+    record: RunRecord
+    notes: tuple[str, ...]
+    """What a reader has to know of it besides its record."""
+
+    tasks: tuple[str, ...]
+    """All that it has, of the table or not."""
+
+    benchmarks: Mapping[str, CountedBenchmark]
+    """By title, those that it has a task of."""
+
+
+def count_runs(
+    runs: Sequence[tuple[str | None, Path]], columns: Sequence[Benchmark], only: Mapping[Path, Collection[str]]
+) -> list[CountedRun]:
+    """What runs, by their row's title (None: the record's) and folder, say of `columns`.
+
+    Large ones are read in two processes.
+
+    Args:
+        runs: titles and folders.
+        columns: of the table.
+        only: tasks to read of a run, by its folder; all where it isn't named.
+
+    Raises:
+        ReportError: no run, one given twice, or runs that don't count; all of them are named.
+    """
+    if not runs:
+        raise ReportError("A report needs at least one run folder.")
+    resolved = [path.resolve() for _, path in runs]
+    if twice := sorted({str(path) for path in resolved if resolved.count(path) > 1}):
+        raise ReportError(f"The same run was given twice: {', '.join(twice)}.")
+    titles, paths = zip(*runs, strict=True)
+    arguments = (titles, paths, [only.get(path) for path in paths], [columns] * len(runs))
+    num_bytes = sum(file.stat().st_size for path in paths for file in path.rglob("*.jsonl"))
+    if num_bytes < _WORTH_A_PROCESS or len(runs) == 1:
+        counted = list(map(_read_and_count, *arguments))
+    else:
+        # Spawned: a copy of a process that has threads, as pandas' libraries start them, may hang.
+        with ProcessPoolExecutor(max_workers=2, mp_context=get_context("spawn")) as pool:
+            counted = list(pool.map(_read_and_count, *arguments))
+    if problems := [problem for problem in counted if isinstance(problem, str)]:
+        raise ReportError("\n".join(problems))
+    return [run for run in counted if isinstance(run, CountedRun)]
+
+
+def _read_and_count(
+    title: str | None, path: Path, only: Collection[str] | None, columns: Sequence[Benchmark]
+) -> CountedRun | str:
+    """What a run says of the columns, or why it doesn't count."""
+    # What is read has no cycles of garbage, and the search for them takes a third of the time.
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        run = read_any_run(path, only)
+        return count_run(" ".join((title or run.record.title).split()), run, columns)
+    except ReportError as error:
+        return str(error)
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def count_run(row: str, run: Run, benchmarks: Sequence[Benchmark]) -> CountedRun:
+    """What a run, of the row of this title, says of each benchmark that it has a task of.
+
+    Raises:
+        ReportError: a metric or a document's score is not what the benchmark needs.
+    """
+    counted = {}
+    for benchmark in benchmarks:
+        column = benchmark.of(run.record.harness)
+        if column is not None and any(name in run.tasks for name in column.tasks):
+            counted[benchmark.title] = _count(row, run, column)
+    return CountedRun(
+        row=row, folder=run.folder, record=run.record, notes=run.notes, tasks=tuple(run.tasks), benchmarks=counted
+    )
+
+
+def _count(row: str, run: Run, benchmark: Benchmark) -> CountedBenchmark:
+    if missing := [name for name in benchmark.tasks if name not in run.tasks]:
+        return CountedBenchmark(
+            note=f"{row}: {benchmark.title} counts as missing, since {run.folder.name} lacks {', '.join(missing)}."
+        )
+    is_other, asked = asked_otherwise(benchmark, run)
+    note = f"{row}: {asked}" if asked else ""
+    if is_other:
+        return CountedBenchmark(note=note)
+    tasks = [run.tasks[name] for name in benchmark.tasks]
+    of_run = {"has_record": run.record.made_from is None, "threshold": _threshold(run.record)}
+    return CountedBenchmark(
+        note=note,
+        tasks=tuple(map(_count_task, tasks)),
+        cell=of_run | _cell(benchmark, tasks),
+        documents=_document_columns(benchmark, tasks),
+    )
+
+
+def _count_task(task: TaskResult) -> CountedTask:
+    return CountedTask(
+        name=task.name,
+        version=task.version,
+        settings=task.settings,
+        doc_ids=[document.doc_id for document in task.documents],
+        questions=_checksums(document.question for document in task.documents),
+        targets=_checksums(document.target for document in task.documents),
+    )
+
+
+def _checksums(texts: Iterable[str]) -> np.ndarray:
+    return np.array([crc32(text.encode(errors="surrogatepass")) for text in texts], dtype=np.uint32)
+
+
+def _cell(benchmark: Benchmark, tasks: Sequence[TaskResult]) -> dict[str, object]:
+    documents = [document for task in tasks for document in task.documents]
+    failures = [document.failure for document in documents if document.failure is not None]
+    return {
+        "benchmark": benchmark.title,
+        # The harness has scored failed documents as blank answers: wrong, or right by chance.
+        "score": float("nan") if failures else benchmark.conversion.score(tasks),
+        "documents": len(documents),
+        "num_available": sum(task.num_available for task in tasks),
+        "without_account": sum(document.account is None for document in documents),
+        "failed": len(failures),
+        "failure": _writable(failures[0]) if failures else "",
+        "source": benchmark.conversion.source,
+        "results": tuple(sorted({str(task.results_path) for task in tasks})),
+        "samples": tuple(str(task.samples_path) for task in tasks),
+        "scores": _scores(documents),
+    } | _counts(documents)
+
+
+def _scores(documents: Sequence[Document]) -> ScoreCounts | None:
+    accounts = [document.account for document in documents]
+    if None in accounts:
+        return None
+    return count_scores(account for own in accounts for account in own or ())
+
+
+def _threshold(record: RunRecord) -> float:
+    # None: the checkpoint's own, which the record doesn't have.
+    value = record.method_args.get("absolute_threshold")
+    return float(value) if isinstance(value, int | float) else float("nan")
+
+
+def _counts(documents: Sequence[Document]) -> dict[str, float]:
+    totals = dict.fromkeys(_COUNTS, 0.0)
+    for document in documents:
+        if document.account is None:
+            return dict.fromkeys(_COUNTS, float("nan"))
+        for account in document.account:
+            totals["tiles"] += account.tiles
+            totals["compressed_tiles"] += account.compressed_tiles
+            totals["visual_tokens"] += account.visual_tokens
+            totals["visual_tokens_uncompressed"] += account.visual_tokens_uncompressed
+            totals["layer_tokens"] += account.mean_layer_tokens
+    return totals
+
+
+def _document_columns(benchmark: Benchmark, tasks: Sequence[TaskResult]) -> dict[str, list[Any]]:
+    documents = [document for task in tasks for document in task.documents]
+    failed = any(document.failure is not None for document in documents)
+    scores = {} if failed else benchmark.conversion.document_scores(tasks) or {}
+    keys = [(task.name, document.doc_id) for task in tasks for document in task.documents]
+    return {
+        "task": [task for task, _ in keys],
+        "doc_id": [doc_id for _, doc_id in keys],
+        "score": [scores.get(key, float("nan")) for key in keys],
+        "answer": [None if document.answer is None else _writable(document.answer) for document in documents],
+        "media": [_media(document) for document in documents],
+    }
+
+
+def _writable(text: str) -> str:
+    """The text with a question mark for each half of a surrogate pair: pandas has no room for it, and no file."""
+    return text if text.isascii() else text.encode(errors="replace").decode()
+
+
+def _media(document: Document) -> str | None:
+    digests = [account.media if account.tiles else "" for account in document.account or ()]
+    known = [digest for digest in digests if digest is not None]
+    return " ".join(known) if digests and len(known) == len(digests) else None
