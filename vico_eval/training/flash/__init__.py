@@ -1,0 +1,1 @@
+"""ViCO training of real InternVL checkpoints."""
