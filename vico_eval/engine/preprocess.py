@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 AnyRequest = TypeVar("AnyRequest", bound=Request | DeferredRequest)
 
-# Stands for an image in a prepared text. Both tokens are control tokens that no user text can contain (`_defuse`).
+# Stands for an image in a prepared text. Both tokens are control tokens that no user text can contain (`defuse`).
 _SLOT = IMAGE_START + IMAGE_END
 
 
@@ -264,10 +264,12 @@ class Preprocessor:
             text = ""
             for part in message.content:
                 if isinstance(part, Text):
-                    text += self._defuse(part.text)
+                    text += self.defuse(part.text)
                 elif isinstance(part, VideoInput):
                     lines = [f"Frame{number}: {_SLOT}\n" for number in range(1, next(videos) + 1)]
                     text = _on_a_new_line(text) + "".join(lines)
+                elif part.is_inline:
+                    text += _SLOT
                 elif labelled:
                     image_number += 1
                     text = _on_a_new_line(text) + f"Image-{image_number}: {_SLOT}\n"
@@ -275,12 +277,12 @@ class Preprocessor:
                     text += f"{_SLOT}\n"
             turns.append((message.role, text))
         system = settings.system_message if system is None else system
-        return self.template.render(turns, None if system is None else self._defuse(system))
+        return self.template.render(turns, None if system is None else self.defuse(system))
 
     def _system_text(self, message: Message) -> str:
         return "".join(part.text for part in message.content if isinstance(part, Text))
 
-    def _defuse(self, text: str) -> str:
+    def defuse(self, text: str) -> str:
         """`text` with a space after the first character of every control token in it.
 
         Such words would otherwise end a turn or take the place of an image. Other special tokens (`<ref>`, `<box>`)
@@ -294,6 +296,21 @@ class Preprocessor:
             # The model's own limit on length is the engine's business: no truncation, no warning.
             ids: list[int] = self._tokenizer(text, truncation=False, verbose=False).input_ids
         return ids
+
+    def token_starts(self, text: str) -> tuple[list[int], list[int]]:
+        """The tokens of a prepared text, the same as `Prepared.text_ids`, and the character at which each begins.
+
+        Raises:
+            ConfigError: the tokenizer is a slow one, which can't say where its tokens are.
+        """
+        if not self._tokenizer.is_fast:
+            raise ConfigError(
+                f"{type(self._tokenizer).__name__} can't say which characters a token covers; expected a tokenizer "
+                "with a tokenizer.json. Save the checkpoint's tokenizer as a fast one."
+            )
+        with self._tokenizer_lock:
+            encoded = self._tokenizer(text, truncation=False, verbose=False, return_offsets_mapping=True)
+        return encoded.input_ids, [start for start, _ in encoded.offset_mapping]
 
 
 def tile_by_ratio(image: Image.Image, settings: TilingSettings) -> np.ndarray:

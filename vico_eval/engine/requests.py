@@ -30,6 +30,9 @@ class ImageInput:
 
     source: Image.Image | str | Path | bytes
 
+    is_inline: bool = False
+    """Whether it stands in the words as they are; otherwise a line of its own, with a label among several, is made."""
+
 
 @dataclass(frozen=True)
 class VideoInput:
