@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from vico_eval.internvl.config import VicoInternVLConfig
 from vico_eval.training.flash.corpus.prepare import TrainingSample
@@ -66,9 +67,11 @@ class MicroBatch:
         parts = torch.split(counts.cpu(), self.num_tiles().tolist())
         expanded = [sample.expand(part.tolist()) for sample, part in zip(self.samples, parts, strict=True)]
         ids = [torch.as_tensor(one.input_ids) for one in expanded]
-        is_answer = torch.nn.utils.rnn.pad_sequence([torch.as_tensor(one.is_answer) for one in expanded], True, False)
+        is_answer = pad_sequence(
+            [torch.as_tensor(one.is_answer) for one in expanded], batch_first=True
+        )
         row, column = is_answer.nonzero(as_tuple=True)
-        return Layout(torch.nn.utils.rnn.pad_sequence(ids, batch_first=True), row, column - 1)
+        return Layout(pad_sequence(ids, batch_first=True), row, column - 1)
 
     def num_tokens(self, compressed: Tensor, config: VicoInternVLConfig) -> int:
         """Tokens that the decoder works on under a routing, padding left out."""
@@ -108,8 +111,8 @@ def seeded(*names: object) -> torch.Generator:
 def random_share(batch: MicroBatch, seeds: Sequence[object], *, at_least: int = 0) -> Tensor:
     """Stage 1's routing: of each sample a share xi ~ U[0, 1] of its tiles, chosen at random, is low.
 
-    With T tiles floor(xi * (T + 1)) are low, so that every number from 0 to T is equally likely. A sample's draw depends
-    on its key and on `seeds`, so neither on its neighbours nor on the process that computes it.
+    With T tiles floor(xi * (T + 1)) are low, so that every number from 0 to T is equally likely. A sample's draw
+    depends on its key and on `seeds`, so neither on its neighbours nor on the process that computes it.
 
     Returns:
         [tiles], bool.

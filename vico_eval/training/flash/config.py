@@ -115,7 +115,7 @@ class RouterConfig(RunConfig):
     """Ratios that only fill the window before the first label: a percentile of a few says little."""
 
     epsilon: float = Field(default=1e-4, gt=0)
-    """Added to both losses of a ratio, in nats, so that an answer that equals the reference's does not make it infinite."""
+    """Added to both losses of a ratio, in nats: an answer that equals the reference's would make it infinite."""
 
 
 def read_consistency(path: Path) -> ConsistencyConfig:

@@ -23,9 +23,7 @@ def kl_name(share: float) -> str:
 class ConsistencyStepper:
     """The consistency loss of samples whose tiles are low at random."""
 
-    def __init__(
-        self, config: VicoInternVLConfig, watch: Watch, held_out: HeldOut, *, at_least: int = 0
-    ) -> None:
+    def __init__(self, config: VicoInternVLConfig, watch: Watch, held_out: HeldOut, *, at_least: int = 0) -> None:
         """
         Args:
             config: the policy's.

@@ -60,7 +60,7 @@ class HeldOut:
         sums = self.total(sums)
         samples = int(self.total(torch.tensor(samples, device=sums.device)))
         means = (sums / max(samples, 1)).tolist()
-        return [AtShare(share, *mean, samples) for share, mean in zip(shares, means, strict=True)]
+        return [AtShare(share, kl, agreement, samples) for share, (kl, agreement) in zip(shares, means, strict=True)]
 
     def total(self, values: Tensor) -> Tensor:
         """The sum over all processes."""

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, DistributedType, GradientAccumulationPlugin
+from accelerate.utils import DistributedDataParallelKwargs, DistributedType, GradientAccumulationPlugin, gather_object
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -24,9 +24,13 @@ from vico_eval.training.flash.batches import MicroBatch, collate
 from vico_eval.training.flash.checkpoints import Checkpoints
 from vico_eval.training.flash.config import OptimizerSettings, RunConfig
 from vico_eval.training.flash.corpus.prepare import TrainingSample
-from vico_eval.training.flash.corpus.stream import SkipCount, StepBatch
+from vico_eval.training.flash.corpus.skips import SkipCount
+from vico_eval.training.flash.corpus.stream import StepBatch
 from vico_eval.training.flash.schedule import make_optimizer, make_scheduler
 from vico_eval.training.flash.watch import Watch
+
+SKIPS_SAY_SOMETHING = 1000
+"""Samples of a process before which a run does not end for the share of skipped ones among them."""
 
 _TRAINED = "trained.safetensors"
 
@@ -127,7 +131,8 @@ def run_phase(run: Run, phase: Phase) -> nn.Module:
     optimizer = make_optimizer(phase.model.parameters(), phase.optimizer)
     scheduler = make_scheduler(optimizer, phase.optimizer)
     accelerator.free_memory()
-    model, optimizer = accelerator.prepare(phase.model, optimizer)
+    prepared: tuple[nn.Module, Any] = accelerator.prepare(phase.model, optimizer)
+    model, wrapped = prepared
     state: dict[str, Resumable] = {"schedule": scheduler, "skips": run.skips, **phase.resumables}
     first, last = 0, phase.optimizer.steps
     if done is not None:
@@ -137,20 +142,32 @@ def run_phase(run: Run, phase: Phase) -> nn.Module:
         for step in range(first, last):
             began = time.monotonic()
             batch = next(batches)
-            run.skips.add(batch)
-            _train_step(run, phase, model, optimizer, batch)
-            run.watch.step(step, scheduler.get_last_lr()[0], time.monotonic() - began)
+            run.skips.count(batch)
+            _train_step(run, phase, model, wrapped, batch)
+            run.watch.step(step, float(scheduler.get_last_lr()[0]), time.monotonic() - began)
             scheduler.step()
             stopping = _anywhere(accelerator, stop.requested)
-            run.skips.check(config.data.max_skipped_share)
             done_now = step + 1
             if stopping or done_now % config.saving.every == 0 or done_now == last:
                 _save(run, phase, model, checkpoints, done_now, state)
+                check_skips(run, at_least=SKIPS_SAY_SOMETHING)
             if stopping and done_now < last:
                 raise Stopped(
                     f"Stopped behind step {done_now} of {last} of {phase.name}, and saved. Repeat the command to go on."
                 )
     return model
+
+
+def check_skips(run: Run, *, at_least: int = 0) -> None:
+    """End the run if too many of its samples were skipped, but not before a process has seen `at_least`.
+
+    Raises:
+        SkippedTooMany: over all processes.
+    """
+    states = gather_object([run.skips.state_dict()])
+    if run.skips.num_samples >= at_least:
+        others = [state for rank, state in enumerate(states) if rank != run.accelerator.process_index]
+        run.skips.check(run.config.data.max_skipped_share, others)
 
 
 def _train_step(run: Run, phase: Phase, model: nn.Module, optimizer: Any, batch: StepBatch) -> None:
@@ -277,5 +294,5 @@ def _anywhere(accelerator: Accelerator, flag: bool) -> bool:
 
 def _identity(config: RunConfig, phase: Phase) -> dict[str, Any]:
     """What a checkpoint has to agree in: everything but where it lies, how it is saved and shared among devices."""
-    free = {"out", "saving", "micro_batch", "logit_chunk", "held_out_samples", "gradient_checkpointing"}
+    free = {"out", "saving", "logit_chunk", "held_out_samples", "gradient_checkpointing"}
     return {"phase": phase.name, **config.model_dump(mode="json", exclude=free)}

@@ -35,9 +35,10 @@ class Consistency(NamedTuple):
 class PolicyAndReference(nn.Module):
     """The policy and what it is to be consistent with.
 
-    The reference is a copy of the weights that the policy started from, but for the vision encoder: while that is frozen
-    both are the same module, and its output is computed once. There is no copy at all where the policy itself can give
-    the reference's answers: trained with LoRA, without its adapters; and while nothing but the low connector is trained.
+    The reference is a copy of the weights that the policy started from, but for the vision encoder: while that is
+    frozen both are the same module, and its output is computed once. There is no copy at all where the policy itself
+    can give the reference's answers: trained with LoRA, without its adapters; and while nothing but the low connector
+    is trained.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class PolicyAndReference(nn.Module):
         """The reference stays in evaluation mode, and so does a vision encoder that is not trained."""
         super().train(mode)
         if self.reference is not None:
-            self.reference.eval()
+            self.reference.eval()  # type: ignore[no-untyped-call]
         if self.shares_vision:
             self.policy.vision_tower.eval()
         return self
@@ -123,7 +124,7 @@ def frozen_copy(policy: VicoInternVL, *, train_vision: bool, dtype: torch.dtype 
     for name in parts:
         setattr(policy, name, None)
     try:
-        reference = copy.deepcopy(policy, shared)
+        reference: VicoInternVL = copy.deepcopy(policy, shared)
     finally:
         for name, part in parts.items():
             setattr(policy, name, part)
@@ -132,7 +133,8 @@ def frozen_copy(policy: VicoInternVL, *, train_vision: bool, dtype: torch.dtype 
             part.requires_grad_(False)
             if dtype is not None:
                 _cast(part, dtype)
-    return reference.eval()
+    reference.eval()  # type: ignore[no-untyped-call]
+    return reference
 
 
 def answer_states(
@@ -158,10 +160,10 @@ def answer_states(
 def _idle_connectors(model: VicoInternVL, vit_tokens: Tensor, compressed: Tensor) -> Tensor:
     """Zero, by way of the connectors that no tile takes.
 
-    Processes that train together wait for each other's gradients (DDP) or weights (FSDP, ZeRO-3) of every part, so every
-    part has to take part in every micro-batch.
+    Processes that train together wait for each other's gradients (DDP) or weights (FSDP, ZeRO-3) of every part, so
+    every part has to take part in every micro-batch.
     """
-    idle = []
+    idle: list[nn.Module | None] = []
     if not bool(compressed.any()):
         idle.append(model.connector_low)
     if bool(compressed.all()):

@@ -189,6 +189,7 @@ class RouterStepper:
                 self._watch.add("keep_share", float(label))
         self._watch.add("tokens", float(batch.num_tokens(decisions.chosen, self._pair.policy.config)))
 
+
 def choose(batch: MicroBatch, seeds: tuple[object, ...], level: str) -> Tensor:
     """What each sample's decision is about: a random tile, or all tiles of the image that a random tile is of.
 

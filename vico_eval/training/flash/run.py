@@ -20,7 +20,7 @@ from vico_eval.training.flash.config import ConsistencyConfig, RouterConfig, Run
 from vico_eval.training.flash.consistency import ConsistencyStepper
 from vico_eval.training.flash.data import Data
 from vico_eval.training.flash.held_out import HeldOut, as_dict
-from vico_eval.training.flash.loop import Phase, Run, make_accelerator, run_phase
+from vico_eval.training.flash.loop import Phase, Run, check_skips, make_accelerator, run_phase
 from vico_eval.training.flash.models import add_adapters, add_low_connector, add_router, open_model
 from vico_eval.training.flash.pair import PolicyAndReference, frozen_copy
 from vico_eval.training.flash.router import RouterOnly, RouterStepper
@@ -140,19 +140,17 @@ def _warm_up(accelerator: Accelerator, config: ConsistencyConfig, warm: Path) ->
 
 
 def _build(config: ConsistencyConfig, accelerator: Accelerator, *, only_low: bool = False) -> _Trainee:
-    """Policy and reference, all of it frozen; without a copy or adapters where only the low connector is to be trained."""
+    """Policy and reference, all frozen; without a copy or adapters where only the low connector is to be trained."""
     policy, tokenizer = open_model(config.checkpoint, config.attn_implementation)
     # The copy is made before the low connector is added, and takes bfloat16 where nothing keeps it from doing so.
     can_round = config.precision == "bf16" and accelerator.distributed_type not in _SHARDED
     torch.manual_seed(config.seed)
     adapters = reference = None
-    if only_low:
-        pass
-    elif config.lora is None:
+    if config.lora is not None and not only_low:
+        adapters = add_adapters(policy, config.lora)
+    elif not only_low:
         dtype = torch.bfloat16 if can_round else None
         reference = frozen_copy(policy, train_vision=config.train_vision, dtype=dtype)
-    else:
-        adapters = add_adapters(policy, config.lora)
     add_low_connector(policy)
     policy.requires_grad_(False)
     if config.gradient_checkpointing:
@@ -207,9 +205,7 @@ def _weights(accelerator: Accelerator, model: nn.Module, prefix: str) -> dict[st
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
-def _save(
-    run: Run, policy: VicoInternVL, tokenizer: PreTrainedTokenizerBase, weights: dict[str, Tensor]
-) -> Path:
+def _save(run: Run, policy: VicoInternVL, tokenizer: PreTrainedTokenizerBase, weights: dict[str, Tensor]) -> Path:
     """The finished model in this package's layout, bfloat16 unless the run computed in float32."""
     folder = run.config.out / MODEL
     if run.accelerator.is_main_process:
@@ -218,4 +214,5 @@ def _save(
         policy.save_pretrained(folder, state_dict={name: value.to(dtype) for name, value in weights.items()})
         tokenizer.save_pretrained(folder)
     run.accelerator.wait_for_everyone()
+    check_skips(run)
     return folder

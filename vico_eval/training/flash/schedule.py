@@ -25,7 +25,7 @@ def make_optimizer(parameters: Iterable[nn.Parameter], settings: OptimizerSettin
 
 def make_scheduler(optimizer: torch.optim.Optimizer, settings: OptimizerSettings) -> LRScheduler:
     """Linear warm-up, then a cosine from `learning_rate` to `final_learning_rate`; one step a step of training."""
-    return get_cosine_with_min_lr_schedule_with_warmup(  # type: ignore[no-any-return,no-untyped-call]
+    return get_cosine_with_min_lr_schedule_with_warmup(  # type: ignore[no-any-return]
         optimizer,
         num_warmup_steps=settings.warmup_steps,
         num_training_steps=settings.steps,
