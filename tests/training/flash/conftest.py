@@ -64,9 +64,7 @@ def run_settings(base: Path, corpus: Path, out: Path, **changes: Any) -> dict[st
 @pytest.fixture
 def consistency_settings(base_checkpoint, corpus, tmp_path) -> dict[str, Any]:
     optimizer = {"steps": 4, "learning_rate": 1e-3, "final_learning_rate": 1e-4}
-    return run_settings(
-        base_checkpoint, corpus, tmp_path / "stage1", warmup=optimizer | {"steps": 2}, train=optimizer
-    )
+    return run_settings(base_checkpoint, corpus, tmp_path / "stage1", warmup=optimizer | {"steps": 2}, train=optimizer)
 
 
 @pytest.fixture

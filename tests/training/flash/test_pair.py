@@ -66,8 +66,12 @@ def test_losses_are_those_of_samples_alone(policy, micro_model, samples):
     pair = PolicyAndReference(policy, frozen_copy(micro_model, train_vision=True), chunk=4).eval()
     with torch.no_grad():
         found = pair(batch, [compressed, torch.zeros_like(compressed)])
-        for routing, kl, agreement in zip((compressed, torch.zeros_like(compressed)), found.kl, found.agreement, strict=True):
-            for one, own, value, share in zip(samples, routing.split(batch.num_tiles().tolist()), kl, agreement, strict=True):
+        for routing, kl, agreement in zip(
+            (compressed, torch.zeros_like(compressed)), found.kl, found.agreement, strict=True
+        ):
+            for one, own, value, share in zip(
+                samples, routing.split(batch.num_tiles().tolist()), kl, agreement, strict=True
+            ):
                 reference = alone(micro_model, one, torch.zeros_like(own))
                 answer = alone(policy, one, own)
                 naive = (reference.exp() * (reference - answer)).sum(-1).mean()

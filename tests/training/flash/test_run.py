@@ -57,7 +57,11 @@ def test_the_stages_make_a_model_that_routes(trained, consistency_config, router
     base = load_model(find_checkpoint(str(base_checkpoint)))
     assert policy.connector_low is not None
     assert policy.router is None
-    pairs = [(name, value, dict(base.named_parameters())[name]) for name, value in policy.named_parameters() if "low" not in name]
+    pairs = [
+        (name, value, dict(base.named_parameters())[name])
+        for name, value in policy.named_parameters()
+        if "low" not in name
+    ]
     changed = {name.split(".")[0] for name, value, other in pairs if not torch.equal(value, other)}
     assert changed == {"connector_high", "language_model"}  # the vision encoder is frozen
     report = json.loads((consistency_config.out / "held_out.json").read_text())["consistency"]
@@ -167,11 +171,15 @@ def test_checkpoints_of_another_configuration_are_refused(trained, consistency_s
         train_consistency(config)
 
 
-def test_corrupt_samples_are_skipped_and_too_many_end_the_run_behind_its_last_step(consistency_settings, corpus, tmp_path):
+def test_corrupt_samples_are_skipped_and_too_many_end_the_run_behind_its_last_step(
+    consistency_settings, corpus, tmp_path
+):
     lines = (corpus.parent / "all.jsonl").read_text().splitlines()
     broken = [line.replace(".png", "-missing.png") if number % 3 == 0 else line for number, line in enumerate(lines)]
     (tmp_path / "broken.jsonl").write_text("\n".join(broken))
-    data = consistency_settings["data"] | {"sources": [{"jsonl": str(tmp_path / "broken.jsonl"), "root": str(corpus.parent)}]}
+    data = consistency_settings["data"] | {
+        "sources": [{"jsonl": str(tmp_path / "broken.jsonl"), "root": str(corpus.parent)}]
+    }
     config = ConsistencyConfig.model_validate(consistency_settings | {"warmup": None, "data": data})
     with pytest.raises(SkippedTooMany, match="were skipped"):
         train_consistency(config)

@@ -67,9 +67,7 @@ class MicroBatch:
         parts = torch.split(counts.cpu(), self.num_tiles().tolist())
         expanded = [sample.expand(part.tolist()) for sample, part in zip(self.samples, parts, strict=True)]
         ids = [torch.as_tensor(one.input_ids) for one in expanded]
-        is_answer = pad_sequence(
-            [torch.as_tensor(one.is_answer) for one in expanded], batch_first=True
-        )
+        is_answer = pad_sequence([torch.as_tensor(one.is_answer) for one in expanded], batch_first=True)
         row, column = is_answer.nonzero(as_tuple=True)
         return Layout(pad_sequence(ids, batch_first=True), row, column - 1)
 

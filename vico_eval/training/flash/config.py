@@ -120,9 +120,9 @@ class RouterConfig(RunConfig):
 
 def read_consistency(path: Path) -> ConsistencyConfig:
     """Stage 1's configuration; raises ConfigError as `read_recipe`."""
-    return read_recipe(path, ConsistencyConfig, "examples/training/consistency-1b.yaml")
+    return read_recipe(path, ConsistencyConfig, "models/training/consistency-1b.yaml")
 
 
 def read_router(path: Path) -> RouterConfig:
     """Stage 2's configuration; raises ConfigError as `read_recipe`."""
-    return read_recipe(path, RouterConfig, "examples/training/router-1b.yaml")
+    return read_recipe(path, RouterConfig, "models/training/router-1b.yaml")
