@@ -126,10 +126,10 @@ def test_stage_two_goes_on_with_its_window(trained, router_settings, tmp_path):
     assert log_of(again.out, "keep_share") == log_of(config.out, "keep_share")
 
 
-def test_a_killed_run_shared_by_two_processes_equals_one(trained, consistency_config, consistency_settings, tmp_path):
+def test_a_killed_run_that_two_processes_finish_equals_one(trained, consistency_config, consistency_settings, tmp_path):
     out = tmp_path / "shared"
     path = write_config(tmp_path, consistency_settings, out=out)
-    first = launch("consistency", path, processes=2)
+    first = launch("consistency", path)
     deadline = time.monotonic() + 120
     while not list(out.glob("checkpoints/train/*/progress.json")) and time.monotonic() < deadline:
         time.sleep(0.05)
