@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -38,10 +39,10 @@ def write_config(folder, settings, **changes):
 
 
 def launch(*arguments, processes=1):
-    command = [sys.executable, "-m", "vico_eval.training", *map(str, arguments)]
+    command = [sys.executable]
     if processes > 1:
-        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-        command = [sys.executable, *launcher, *command[1:]]
+        command += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    command += map(str, arguments)
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
@@ -129,13 +130,13 @@ def test_stage_two_goes_on_with_its_window(trained, router_settings, tmp_path):
 def test_a_killed_run_that_two_processes_finish_equals_one(trained, consistency_config, consistency_settings, tmp_path):
     out = tmp_path / "shared"
     path = write_config(tmp_path, consistency_settings, out=out)
-    first = launch("consistency", path)
+    first = launch("-m", "vico_eval.training", "consistency", path)
     deadline = time.monotonic() + 120
     while not list(out.glob("checkpoints/train/*/progress.json")) and time.monotonic() < deadline:
         time.sleep(0.05)
     first.kill()
     first.communicate()
-    second = launch("consistency", path, processes=2)
+    second = launch("-m", "vico_eval.training", "consistency", path, processes=2)
     output, _ = second.communicate(timeout=180)
     assert second.returncode == 0, output
     wanted, found = log_of(consistency_config.out), log_of(out)
@@ -199,3 +200,10 @@ def test_stage_two_needs_what_stage_one_made(router_settings, base_checkpoint):
     config = RouterConfig.model_validate(router_settings | {"policy": str(base_checkpoint)})
     with pytest.raises(CheckpointError, match="no low connector"):
         train_router(config)
+
+
+def test_weights_in_shards_give_the_same_losses_and_gradients(consistency_settings, tmp_path):
+    process = launch(Path(__file__).with_name("sharded.py"), write_config(tmp_path, consistency_settings), processes=2)
+    output, _ = process.communicate(timeout=180)
+    assert process.returncode == 0, output
+    assert output.count("alike") == 2

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, DistributedType, GradientAccumulationPlugin, gather_object
+from accelerate.utils import DistributedType, GradientAccumulationPlugin, gather_object
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -101,8 +101,6 @@ def make_accelerator(config: RunConfig) -> Accelerator:
         mixed_precision="bf16" if config.precision == "bf16" else "no",
         # The number of accumulated micro-batches follows from the number of processes, which is known only now.
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1, sync_with_dataloader=False),
-        # A part that no sample of a micro-batch needs has no gradient there.
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
     share = config.micro_batch * accelerator.num_processes
     if config.global_batch % share:

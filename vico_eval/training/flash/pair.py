@@ -171,7 +171,7 @@ def _idle_connectors(model: VicoInternVL, vit_tokens: Tensor, compressed: Tensor
     zero = vit_tokens.new_zeros(())
     for connector in idle:
         if connector is not None:
-            zero = zero + 0.0 * connector(vit_tokens[:1].detach()).sum()
+            zero = zero + 0.0 * connector(vit_tokens[:1]).sum()
     return zero
 
 
