@@ -65,7 +65,7 @@ def main():
         if parameter.requires_grad:
             # FSDP takes the mean over the processes.
             torch.testing.assert_close(parameter.grad.full_tensor(), whole[name].grad / 2, atol=1e-6, rtol=1e-4)
-    print(f"process {rank}: alike")
+    sys.stdout.write(f"process {rank}: alike\n")
 
 
 if __name__ == "__main__":
