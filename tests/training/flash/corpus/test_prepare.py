@@ -43,13 +43,8 @@ def test_the_prompt_is_that_of_inference_and_the_rest_the_answer(read, say, make
     conversation = read(say(*said, **media))
     preprocessor = make_preprocessor(tokenizer)
     sample = Prepare(preprocessor, max_length=10_000, tokens_per_tile=4)(conversation, 0)
-    asked = preprocessor(
-        Request(
-            "x",
-            conversation.messages[:-1],
-            max_tiles=12 // max(1, len(media.get("image", "x"))) if isinstance(media.get("image"), list) else None,
-        )
-    )
+    num_images = len(media["image"]) if isinstance(media.get("image"), list) else 1
+    asked = preprocessor(Request("x", conversation.messages[:-1], max_tiles=12 // num_images))
 
     length = len(asked.text_ids)
     assert sample.text_ids[:length] == asked.text_ids
