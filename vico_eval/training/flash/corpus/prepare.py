@@ -79,11 +79,13 @@ class Prepare:
     def __init__(
         self, preprocessor: Preprocessor, *, max_length: int, tokens_per_tile: int, augment: bool = True
     ) -> None:
-        """Args:
-        preprocessor: of the checkpoint; its `max_tiles` holds where a source has no limit.
-        max_length: tokens that a sample may have with every tile high.
-        tokens_per_tile: visual tokens of a high tile.
-        augment: whether sources that ask for it are degraded; not where held-out samples are measured.
+        """For one checkpoint.
+
+        Args:
+            preprocessor: of the checkpoint; its `max_tiles` holds where a source has no limit.
+            max_length: tokens that a sample may have with every tile high.
+            tokens_per_tile: visual tokens of a high tile.
+            augment: whether sources that ask for it are degraded; not where held-out samples are measured.
 
         Raises:
             ConfigError: the template's control tokens are no tokens of the tokenizer.
