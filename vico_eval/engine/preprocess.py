@@ -177,7 +177,7 @@ class Preprocessor:
         num_images = sum(isinstance(part, ImageInput) for part in parts)
         image_tiles, frames_of = self._tiles(parts, request, num_images)
         text = self._text(request, frames_of, labelled=self.settings.label_images and num_images > 1)
-        text_ids = self._tokenise(text)
+        text_ids = self.tokenise(text)
         positions = [
             position for position, pair in enumerate(pairwise(text_ids)) if pair == (self._start_id, self._end_id)
         ]
@@ -290,27 +290,13 @@ class Preprocessor:
         """
         return self._control.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text)
 
-    def _tokenise(self, text: str) -> list[int]:
+    def tokenise(self, text: str) -> list[int]:
+        """The ids of a rendered conversation, BOS first where the tokenizer has it; nothing is taken apart."""
         with self._tokenizer_lock:
             # As InternVL's own code asks for it: with BOS where the tokenizer begins with one (InternLM2, Llama 3).
             # The model's own limit on length is the engine's business: no truncation, no warning.
             ids: list[int] = self._tokenizer(text, truncation=False, verbose=False).input_ids
         return ids
-
-    def token_starts(self, text: str) -> tuple[list[int], list[int]]:
-        """The tokens of a prepared text, the same as `Prepared.text_ids`, and the character at which each begins.
-
-        Raises:
-            ConfigError: the tokenizer is a slow one, which can't say where its tokens are.
-        """
-        if not self._tokenizer.is_fast:
-            raise ConfigError(
-                f"{type(self._tokenizer).__name__} can't say which characters a token covers; expected a tokenizer "
-                "with a tokenizer.json. Save the checkpoint's tokenizer as a fast one."
-            )
-        with self._tokenizer_lock:
-            encoded = self._tokenizer(text, truncation=False, verbose=False, return_offsets_mapping=True)
-        return encoded.input_ids, [start for start, _ in encoded.offset_mapping]
 
 
 def tile_by_ratio(image: Image.Image, settings: TilingSettings) -> np.ndarray:

@@ -115,10 +115,10 @@ class _Turns:
         messages = []
         for role, content in self.turns:
             parts: list[Text | ImageInput | VideoInput] = []
-            for part, before in zip(content, [None, *content[:-1]], strict=True):
+            for part in content:
                 if isinstance(part, Text):
                     # A frame's line ends by itself.
-                    after_video = isinstance(before, _Place) and before.kind == "video"
+                    after_video = bool(parts) and isinstance(parts[-1], VideoInput)
                     parts.append(Text(part.text.removeprefix("\n")) if after_video else part)
                     continue
                 source = next(rest[part.kind]) if part.own is None else part.own

@@ -6,7 +6,6 @@ Shapes: tiles = all tiles of the sample; S = side of a tile in px; N = ids of th
 from __future__ import annotations
 
 import io
-import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from PIL import Image
 
 from vico_eval.engine.preprocess import Preprocessor
 from vico_eval.engine.requests import ImageInput, Request, Text, VideoInput
+from vico_eval.errors import ConfigError
 from vico_eval.internvl.tiling import tile_grid
 from vico_eval.training.flash.corpus.conversations import Conversation, CorruptSample
 
@@ -79,19 +79,28 @@ class Prepare:
     def __init__(
         self, preprocessor: Preprocessor, *, max_length: int, tokens_per_tile: int, augment: bool = True
     ) -> None:
-        """Args:
-        preprocessor: of the checkpoint; its `max_tiles` holds where a source has no limit.
-        max_length: tokens that a sample may have with every tile high.
-        tokens_per_tile: visual tokens of a high tile.
-        augment: whether sources that ask for it are degraded; not where held-out samples are measured.
+        """For one checkpoint.
+
+        Args:
+            preprocessor: of the checkpoint; its `max_tiles` holds where a source has no limit.
+            max_length: tokens that a sample may have with every tile high.
+            tokens_per_tile: visual tokens of a high tile.
+            augment: whether sources that ask for it are degraded; not where held-out samples are measured.
+
+        Raises:
+            ConfigError: the template's control tokens are no tokens of the tokenizer.
         """
         self._preprocessor = preprocessor
         self._max_length = max_length
         self._tokens_per_tile = tokens_per_tile
         self._augment = augment
         template = preprocessor.template
-        # Words can't forge either end: the preprocessor takes control tokens in them apart.
-        self._answers = re.compile(f"{re.escape(template.assistant_head)}(.*?{re.escape(template.stop)})", re.DOTALL)
+        marker, stop = (
+            self._control_id(token) for token in (template.assistant_head.partition(">")[0] + ">", template.stop)
+        )
+        head = preprocessor.tokenise(template.assistant_head)
+        self._head_ids = head[head.index(marker) :]  # without BOS
+        self._stop_id = stop
 
     def __call__(self, conversation: Conversation, epoch: int) -> TrainingSample:
         """The sample in that epoch, which decides how its tiles are degraded.
@@ -99,7 +108,6 @@ class Prepare:
         Raises:
             CorruptSample: it is too long, or has no answer.
             MediaError: an image or a video can't be read.
-            ConfigError: the tokenizer is a slow one.
         """
         *asked, answer = conversation.messages
         prompt = self._preprocessor(
@@ -107,7 +115,7 @@ class Prepare:
         )
         said = "".join(part.text for part in answer.content if isinstance(part, Text))
         text = prompt.text + self._preprocessor.defuse(said) + self._preprocessor.template.stop
-        text_ids, starts = self._preprocessor.token_starts(text)
+        text_ids = self._preprocessor.tokenise(text)
         length = len(text_ids) + self._tokens_per_tile * len(prompt.tiles)
         if length > self._max_length:
             raise CorruptSample(
@@ -115,12 +123,9 @@ class Prepare:
                 f"it has {length} tokens ({len(prompt.tiles)} tiles of {self._tokens_per_tile}); "
                 f"max_length is {self._max_length}",
             )
-        is_answer = np.zeros(len(text_ids), dtype=bool)
-        for match in self._answers.finditer(text):
-            # A token is of the answer if it begins there: one that begins in the head is known at inference.
-            is_answer |= (match.start(1) <= np.asarray(starts)) & (np.asarray(starts) < match.end(1))
-        if not is_answer.any():
-            raise CorruptSample("empty answer", "no token of it is an answer's")
+        is_answer, num_answers = self._find_answers(text_ids)
+        if num_answers != (expected := sum(message.role == "assistant" for message in conversation.messages)):
+            raise CorruptSample("tokens", f"{num_answers} of {expected} answers begin where a token does")
         tiles = prompt.tiles
         if conversation.augment and self._augment:
             rng = np.random.default_rng([zlib.crc32(conversation.key.encode()), epoch])
@@ -153,6 +158,31 @@ class Prepare:
         else:
             tiles += num_images * self._tiles_of(conversation, None)
         return characters // _CHARACTERS_PER_TOKEN + tiles * self._tokens_per_tile
+
+    def _find_answers(self, text_ids: list[int]) -> tuple[np.ndarray, int]:
+        """[N], bool: from behind each head of the assistant to the end of its turn; and the number of them.
+
+        Words can't forge either: the preprocessor takes control tokens in them apart.
+        """
+        is_answer = np.zeros(len(text_ids), dtype=bool)
+        num_answers = 0
+        head = self._head_ids
+        for position, token in enumerate(text_ids):
+            if token == head[0] and text_ids[position : position + len(head)] == head:
+                start = position + len(head)
+                is_answer[start : text_ids.index(self._stop_id, start) + 1] = True
+                num_answers += 1
+        return is_answer, num_answers
+
+    def _control_id(self, token: str) -> int:
+        """The id of a control token: the last of its ids, as BOS may come first."""
+        ids = self._preprocessor.tokenise(token)
+        if ids[:-1] != self._preprocessor.tokenise(""):
+            raise ConfigError(
+                f"The tokenizer takes {token!r} of the template {self._preprocessor.settings.template} apart; expected "
+                "one token. Use the tokenizer of the checkpoint."
+            )
+        return ids[-1]
 
     def _tiles_of(self, conversation: Conversation, size: tuple[int, int] | None) -> int:
         settings = self._preprocessor.settings

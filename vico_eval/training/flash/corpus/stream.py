@@ -86,16 +86,18 @@ class TrainingStream:
         window_steps: int = 8,
         workers: int = 8,
     ) -> None:
-        """Args:
-        source: samples by number, or a stream of rows.
-        prepare: makes a sample of a conversation; a `Prepare`.
-        seed: of the order.
-        global_batch: samples of an optimizer step, over all processes.
-        micro_batch: samples of one forward pass.
-        rank, world: which process this is, and of how many.
-        window_steps: steps whose samples are sorted by length together. A stream of rows holds so many steps' rows in
-            memory, twice, in every process.
-        workers: threads that prepare. Two steps of this process are in memory at once.
+        """How the corpus is cut into steps, and how much of it is prepared at once.
+
+        Args:
+            source: samples by number, or a stream of rows.
+            prepare: makes a sample of a conversation; a `Prepare`.
+            seed: of the order.
+            global_batch: samples of an optimizer step, over all processes.
+            micro_batch: samples of one forward pass.
+            rank, world: which process this is, and of how many.
+            window_steps: steps whose samples are sorted by length together. A stream of rows holds so many steps'
+                rows in memory, twice, in every process.
+            workers: threads that prepare. Two steps of this process are in memory at once.
 
         Raises:
             ConfigError: the sizes don't divide, or there is no sample.
