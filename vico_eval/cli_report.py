@@ -35,7 +35,14 @@ report_app = typer.Typer(
 
 @report_app.callback()
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders: what lmms-eval got as --output_path.")],
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[TITLE=]RUN",
+            help="Run folders: what lmms-eval got as --output_path or VLMEvalKit as --work-dir. TITLE names the row; "
+            "runs of one title are one row, the mean over them.",
+        ),
+    ],
     table: Annotated[
         str,
         typer.Option(
@@ -53,30 +60,31 @@ def report(
     """Turn finished runs into a table and a picture.
 
     Scores, relative retention and the ratio of compressed tiles. A run counts only if every document of every task has
-    an answer.
+    an answer. Runs that other programs started are read too; without token accounts they have no ratios.
 
     \b
     Examples:
       vico-eval report runs/vanilla runs/vico --table vico-3
-      vico-eval report runs/* --table vico-3 --out results/measured/8b
+      vico-eval report runs/* "InternVL=logs/OpenGVLab__InternVL3_5-8B-HF" --table vico-3 --out results/measured/8b
     """
-    from vico_eval.commands.report import print_report
+    from vico_eval.commands.report import print_report, titled_run
     from vico_eval.report import write_report
 
-    print_report(write_report([(None, run) for run in runs], table=table, out=out, baseline=baseline))
+    print_report(write_report([titled_run(run) for run in runs], table=table, out=out, baseline=baseline))
 
 
 @report_app.command()
 def published(
     paper: Annotated[str | None, typer.Option(help="vico or internvl-x. Default: both.")] = None,
     table: Annotated[int | None, typer.Option(min=1, help="Its number. Default: all.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder for CSV (tidy, and as laid out), LaTeX and Markdown.")] = Path(
-        "report/published"
-    ),
+    out: Annotated[
+        Path, typer.Option(help="Folder for CSV (tidy, and as laid out), LaTeX, Markdown and Figure 1(b).")
+    ] = Path("report/published"),
 ) -> None:
     """Print the papers' own tables, and write their files.
 
-    Cells are as printed; averages are recomputed from them wherever the table has them.
+    Cells are as printed; averages are recomputed from them wherever the table has them. With all of ViCO's tables its
+    Figure 1(b) is drawn from their numbers.
 
     \b
     Examples:

@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-train_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Train ViCO, or the built-in small models.")
+train_app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Train ViCO or the built-in small models, or export a checkpoint."
+)
 
 _Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file; models/training has examples.")]
 _Processes = Annotated[
@@ -52,6 +54,29 @@ def router(config: _Config, processes: _Processes = None, accelerate_config: _Ac
     from vico_eval.commands.train_flash import train
 
     train("router", config, processes, accelerate_config)
+
+
+@train_app.command("export")
+def train_export(
+    checkpoint: Annotated[str, typer.Argument(help="A folder, a hub id or a built-in one, in any layout.")],
+    out: Annotated[Path, typer.Argument(help="A new or empty folder.")],
+) -> None:
+    """Write a checkpoint in InternVL's released layout.
+
+    With a low connector and a router it is that of InternVL3.5-Flash. What the layout can't say is left out and named.
+    LMDeploy and the authors' code also need the authors' own files, which are not written: copy into OUT the .py files
+    of a release of the same kind (with a router: a Flash one, such as OpenGVLab/InternVL3_5-8B-Flash), and into
+    OUT/config.json the entry auto_map of its config.json. Then lmdeploy serve api_server OUT --backend pytorch
+    --trust-remote-code. For a transformers before 5, take the tokenizer files from a release too.
+
+    \b
+    Examples:
+      vico-eval train export runs/vico-8b released/vico-8b
+      vico-eval train export vico-tiny released/vico-tiny
+    """
+    from vico_eval.commands.train import export_checkpoint
+
+    export_checkpoint(checkpoint, out)
 
 
 @train_app.command("tiny")

@@ -14,6 +14,7 @@ from vico_eval.adapters.internvl_x import method_of
 from vico_eval.errors import CheckpointError, ConfigError, DocumentError, OutputError
 from vico_eval.methods.registry import method_names
 from vico_eval.paths import tasks_dir
+from vico_eval.report.records import read_side_accounts
 
 TASKS = ["tiny_read", "tiny_compare"]
 LIMIT = 3
@@ -100,6 +101,13 @@ def test_a_run_leaves_scores_accounts_and_a_record(untrained, evaluate, tmp_path
     assert record["method_args"] == {"absolute_only": False, "absolute_threshold": 0.26, "relative_threshold": None}
     assert record["checkpoint"]["name"] == f"{untrained}/vico"
     assert (record["dtype"], record["device"], record["num_processes"]) == ("float32", "cpu", 1)
+    assert record["previews"] == "previews"
+    named = {
+        f"{account['media'][:2]}/{account['media']}-{number}.jpg"
+        for account in kept.values()
+        for number in range(len(account["grids"]))
+    }
+    assert named == {path.relative_to(tmp_path / "previews").as_posix() for path in tmp_path.rglob("*.jpg")}
 
 
 def test_the_response_cache_answers_a_second_run_and_accounts_are_not_lost(untrained, evaluate, tmp_path):
@@ -356,6 +364,51 @@ def test_a_continued_run_takes_over_the_answers_of_the_stopped_one(untrained, tm
     asked = [instance(tmp_path / "a.png", {"max_new_tokens": 4}, doc_id) for doc_id in range(3)]
     assert answer(resume=True, max_tiles=3)[0][0] != "from the stopped run"
     assert "from the stopped run" in file.with_name("answers.rank0.jsonl.old1").read_text()
+
+
+def test_where_pictures_are_kept(untrained, tmp_path, monkeypatch):
+    Image.new("RGB", (56, 56)).save(tmp_path / "a.png")
+    monkeypatch.chdir(tmp_path)
+
+    def answer(run, **arguments):
+        model = make_model(untrained, Path("runs") / run, tmp_path / "a.png", **arguments)
+        model.generate_until([instance(None, {"max_new_tokens": 1})])
+        record = json.loads(Path("runs", run, "record.json").read_text())
+        return record["previews"], [path.parent.parent.as_posix() for path in Path().rglob("*.jpg")]
+
+    assert answer("a", previews=False) == (None, [])
+    assert answer("a", previews="runs/shared") == ("../shared", ["runs/shared"])
+    assert answer("a", previews=False, resume=True) == ("../shared", ["runs/shared"])  # those of the answers kept
+    assert answer("b", previews="runs/shared") == ("../shared", ["runs/shared"])
+    assert answer("c")[0] == "previews"
+    with pytest.raises(ConfigError, match="previews is 1; expected true, false or a folder"):
+        answer("d", previews=1)
+
+
+def test_a_run_that_an_older_version_began_is_gone_on_with(untrained, tmp_path):
+    Image.new("RGB", (56, 56)).save(tmp_path / "a.png")
+    run = tmp_path / "run"
+
+    def answer():
+        model = make_model(untrained, run, tmp_path / "a.png", resume=True)
+        model.task_dict["broken"]["test"] *= 2
+        return [
+            result.text for result in model.generate_until([instance(None, {"max_new_tokens": 4}, d) for d in (0, 1)])
+        ]
+
+    first = answer()
+    file = run / "answers.rank0.jsonl"
+    old, _ = read_lines_that_are_not_blank(file)
+    for name in ("grids", "compressed", "media"):
+        del old["account"][name]
+    file.write_text(json.dumps(old | {"text": "from the older version"}) + "\n")
+    record = json.loads((run / "record.json").read_text())
+    del record["previews"]
+    (run / "record.json").write_text(json.dumps(record))
+    assert answer() == ["from the older version", first[1]]
+    assert [line["account"].get("grids") for line in read_lines_that_are_not_blank(file)] == [None, [[1, 1, 1]]]
+    assert json.loads((run / "record.json").read_text())["previews"] == "previews"
+    assert [account.grids for account in read_side_accounts(run).values()] == [None, ((1, 1, 1),)]
 
 
 def test_old_failures_between_kept_answers_do_not_stop_a_continued_run(untrained, tmp_path, monkeypatch):

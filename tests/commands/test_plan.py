@@ -150,6 +150,16 @@ def test_several_processes_are_started_by_what_starts_them_on_that_device():
     assert by_name()["vico"].arguments == on_gpus.arguments == on_cpu.arguments
 
 
+def test_rows_share_a_folder_of_pictures_which_makes_no_run_anew():
+    of_suite = by_name()["vico"]
+    for given, expected in ((True, "runs/tiny/previews"), ("/data/small", "/data/small"), (False, "False")):
+        for run in by_name(model_args={"previews": given}).values():
+            passed = run.command([DOCVQA])
+            assert passed[passed.index("--model_args") + 1].endswith(f",keep_going=True,previews={expected}")
+            assert "previews" not in " ".join(run.arguments)
+    assert by_name(model_args={"previews": False})["vico"].arguments == of_suite.arguments
+
+
 def test_arguments_of_all_rows_win_over_those_of_a_card():
     given = {"layer": 3, "dtype": "bfloat16"}
     shallow = Checkpoints(base="b", vico="v", model_args={"fastv": {"layer": 1}})

@@ -78,6 +78,19 @@ def test_tiles_are_named_row_by_row_and_limits_are_those_given(capsys, tmp_path,
     assert all(compressed for *_, compressed in tiles(out))
 
 
+def test_a_grid_that_the_method_cuts_its_own_way_is_drawn(capsys, tmp_path):
+    # 120 x 30 px lie nearest to 4 x 1 tiles of 56 px, of which 3 x 1 would do: the nearest grid of at most three.
+    Image.new("RGB", (120, 30), "white").save(tmp_path / "strip.png")
+    options = (tmp_path / "strip.png", "--checkpoint", "vico-tiny", "--out", tmp_path, "--model-args", "device=cpu")
+    for method, grid in (("vico", "4 x 1"), ("vico+rvtc_edge", "3 x 1"), ("single_tile+vico", "1 x 1")):
+        status, out, _ = route(capsys, *options, "--method", method)
+        assert status == 0
+        assert out.startswith(f"strip.png: 120 x 30 px, {grid} tiles\n")
+        columns = int(grid[0])
+        places = [["1", str(column + 1)] for column in range(columns)]
+        assert [place for place, *_ in tiles(out)] == places + [["thumbnail"]] * (columns > 1)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -86,7 +99,6 @@ def test_tiles_are_named_row_by_row_and_limits_are_those_given(capsys, tmp_path,
         (["page.png", "--checkpoint", "vico-tiny-base"], "'vico-tiny-base' has no low connector"),
         (["page.png", "--checkpoint", "vico-smal"], "vico-smal"),
         (["page.png", "--method", "fastv"], "asks no router, .*: image_vir, vanilla_vir, vico"),
-        (["page.png", "--method", "single_tile+vico"], "cuts images its own way"),
         (["page.png", "--method", "vanilla_vir"], "needs flash_from="),
         (["page.png", "--model-args", "pretrained=a"], "--checkpoint sets"),
         (["page.png", "--model-args", "max_tile=4"], "did you mean 'max_tiles'"),

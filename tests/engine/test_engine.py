@@ -114,6 +114,14 @@ def test_tiles_and_routing_of_each_method(make_engine, requests):
     assert compressed["all_compress"] == [0, 1, 13, 4, 8]
     assert compressed["vanilla_vir"] == compressed["vico"]
     assert 0 < sum(compressed["vico"]) < 26
+    grids = {name: [account.grids for account in each] for name, each in accounts.items()}
+    whole = [(), ((1, 1, 1),), ((4, 3, 13),), ((1, 1, 1), (2, 1, 3)), ((1, 1, 1),) * 8]
+    assert grids["vico"] == grids["vanilla"] == whole
+    assert grids["single_tile"] == [((1, 1, 1),) * images for images in (0, 1, 1, 2, 8)]
+    places = {name: [account.compressed for account in each] for name, each in accounts.items()}
+    assert places["all_compress"][2] == tuple(range(13))
+    assert [place for place, score in enumerate(accounts["vico"][2].p_compress) if score >= 0.4] == [*places["vico"][2]]
+    assert {name: [len(each) for each in of] for name, of in places.items()} == compressed
     assert all(account.p_compress is None for account in accounts["random"])
     assert [len(account.p_compress or ()) for account in accounts["vico"]] == [0, 1, 13, 4, 8]
 

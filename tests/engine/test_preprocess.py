@@ -11,6 +11,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 from vico_eval.engine.preprocess import Preprocessor, PreprocessSettings, prepare_ahead
+from vico_eval.engine.previews import Previews
 from vico_eval.engine.requests import GenerationSettings, ImageInput, Message, Request, Text, VideoInput
 from vico_eval.engine.tile_limits import tile_limit, total_tile_limit
 from vico_eval.errors import ConfigError, DocumentError, MediaError
@@ -66,8 +67,9 @@ def asked(prepared):
 
 def test_one_image(make):
     prepared = make()(ask(image(3, 2), "What is it?"))
-    np.testing.assert_array_equal(prepared.tiles, tile_image(picture(3, 2), max_tiles=12, tile_size=56))
+    np.testing.assert_array_equal(prepared.tiles, tile_image(picture(3, 2), max_tiles=12, tile_size=56).tiles)
     assert prepared.tiles.shape == (7, 56, 56, 3)
+    assert prepared.grids == ((3, 2, 7),)
     assert prepared.tile_image.tolist() == [0] * 7
     assert prepared.tile_image.dtype == np.int64
     assert asked(prepared) == f"{SLOT}\nWhat is it?"
@@ -90,6 +92,7 @@ def test_text_only(make):
     assert prepared.tiles.shape == (0, 56, 56, 3)
     assert prepared.tiles.dtype == np.uint8
     assert prepared.tile_image.shape == (0,)
+    assert prepared.grids == ()
     assert preprocessor.prompt_ids(prepared, []) == prepared.text_ids
 
 
@@ -137,6 +140,29 @@ def test_a_video_and_an_image(make, tmp_path, write_video):
     prepared = make()(ask("Clip", VideoInput(path), image(2, 1), "Same?"))
     assert asked(prepared) == f"Clip\nFrame1: {SLOT}\nFrame2: {SLOT}\n{SLOT}\nSame?"
     assert prepared.tile_image.tolist() == [0, 1, 2, 2, 2]
+    assert prepared.grids == ((1, 1, 1), (1, 1, 1), (2, 1, 3))
+
+
+def test_pictures_are_kept_under_their_digest_and_number(make, tmp_path, write_video, shown):
+    clip = write_video(tmp_path / "clip.mp4", 21)
+    prepare = make(num_frames=20)
+    request = ask(image(2, 1), VideoInput(clip), ImageInput(picture(), is_previewed=False), image(1, 2), "Same?")
+    without = prepare(request)
+    prepare.previews = Previews(tmp_path / "previews")
+    kept = prepare(request)
+    assert (kept.text_ids, kept.media) == (without.text_ids, without.media)
+    assert prepare(ask("No picture.")).media is None
+    folder = tmp_path / "previews" / kept.media[:2]
+    assert [path.parent for path in folder.parent.rglob("*.jpg")] == [folder] * 10
+    # The video's 20 frames are pictures 1 to 20; kept are those in the middle of eight stretches of 19 / 8 frames.
+    frames = [2, 4, 7, 9, 12, 14, 16, 19]
+    assert {path.name for path in folder.iterdir()} == {f"{kept.media}-{number}.jpg" for number in (0, *frames, 22)}
+    first, last = (Image.open(folder / f"{kept.media}-{number}.jpg").size for number in (0, 22))
+    assert (first, last) == ((112, 56), (56, 112))
+    tiles = shown(kept.tiles[3:23])
+    assert shown(Image.open(folder / f"{kept.media}-{number}.jpg") for number in frames) == [
+        tiles[number - 1] for number in frames
+    ]
 
 
 def test_history_keeps_its_images_and_numbers_run_on(make):

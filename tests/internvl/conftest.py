@@ -4,6 +4,7 @@ The names here are written down a second time, from the released weights to this
 slip in `weight_names` can't hide in the tests.
 """
 
+import copy
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,7 +134,7 @@ def reference_vision(values: dict) -> nn.Module:
 
 def reference_decoder(values: dict) -> nn.Module:
     """transformers' decoder for a released llm_config."""
-    values = dict(values)
+    values = copy.deepcopy(values)  # transformers writes into the rope_scaling that it is given
     config = CONFIG_MAPPING[values.pop("model_type")](**values)
     config.dtype = torch.float32
     decoder = _randomise(AutoModelForCausalLM.from_config(config))
@@ -234,7 +235,7 @@ def released_config(llm_config: dict, vision_config: dict, **values: object) -> 
         "force_image_size": vision_config["image_size"],
         "hidden_size": WIDTH,
         "image_fold": None,
-        "llm_config": llm_config,
+        "llm_config": copy.deepcopy(llm_config),
         "max_dynamic_patch": 12,
         "min_dynamic_patch": 1,
         "model_type": "internvl_chat",
@@ -302,7 +303,7 @@ def build_hf(
     model = InternVLForConditionalGeneration(
         InternVLConfig(
             vision_config=values,
-            text_config=dict(DECODERS[decoder]),
+            text_config=copy.deepcopy(DECODERS[decoder]),
             image_token_id=IMAGE_TOKEN_ID,
             image_seq_length=4,
             **config,
@@ -356,7 +357,7 @@ def pixels():
 def layouts():
     """The helpers above: a fixture, since the folders of the tests are no packages."""
     return SimpleNamespace(
-        DECODERS=DECODERS,
+        DECODERS=copy.deepcopy(DECODERS),
         VISIONS=VISIONS,
         IMAGE_TOKEN_ID=IMAGE_TOKEN_ID,
         build_released=build_released,

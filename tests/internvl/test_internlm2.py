@@ -12,6 +12,8 @@ from safetensors.torch import load_file
 from vico_eval.errors import CheckpointError
 from vico_eval.internvl.checkpoint import find_checkpoint, load_model
 from vico_eval.internvl.config import from_checkpoint_config
+from vico_eval.internvl.released_layout import save_released
+from vico_eval.tiny.tokenizer import build_tokenizer
 
 LOGITS = {"atol": 1e-4, "rtol": 1e-4}
 SAME = {
@@ -110,6 +112,19 @@ def test_saved_in_our_own_layout_it_is_a_llama(build, tmp_path_factory, kv_heads
     checkpoint = find_checkpoint(str(ours))
     assert checkpoint.config.text_config.model_type == "llama"
     torch.testing.assert_close(logits(load_model(checkpoint).language_model), logits(llama), **LOGITS)
+
+
+def test_exported_it_is_a_llama_in_the_released_layout(build, tmp_path_factory):
+    folder, llama = build(bias=True, scaling={"type": "dynamic", "factor": 2.0})
+    exported = tmp_path_factory.mktemp("exported") / "out"
+    save_released(load_model(find_checkpoint(str(folder))), build_tokenizer(), exported)
+    assert "language_model.model.layers.1.self_attn.k_proj.bias" in load_file(exported / "model.safetensors")
+    values = json.loads((exported / "config.json").read_text())
+    assert values["template"] == "internlm2-chat"
+    assert values["llm_config"]["architectures"] == ["LlamaForCausalLM"]
+    assert values["llm_config"]["rope_scaling"] == {"factor": 2.0, "rope_type": "dynamic", "type": "dynamic"}
+    model = load_model(find_checkpoint(str(exported)))
+    torch.testing.assert_close(logits(model.language_model), logits(llama), **LOGITS)
 
 
 def test_bfloat16_is_cast_before_the_split(build):

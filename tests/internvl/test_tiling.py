@@ -19,7 +19,7 @@ EXPECTED = json.loads((GOLDEN / "expected.json").read_text())
 
 @pytest.mark.parametrize("case", EXPECTED["cases"], ids=lambda case: f"{case['file']}-{case['max_tiles']}")
 def test_golden_tiles(case):
-    tiles = tile_image(Image.open(GOLDEN / case["file"]), max_tiles=case["max_tiles"])
+    tiles = tile_image(Image.open(GOLDEN / case["file"]), max_tiles=case["max_tiles"]).tiles
     assert tiles.shape == (case["tiles"], 448, 448, 3)
     assert tiles.dtype == np.uint8
     cells = tiles.reshape(-1, 8, 56, 8, 56, 3).mean(axis=(2, 4)).reshape(len(tiles), -1)
@@ -53,17 +53,17 @@ def test_min_tiles_bounds_the_grid():
 
 def test_an_image_of_whole_tiles_is_only_cut():
     pixels = np.random.default_rng(0).integers(0, 256, (112, 168, 3), dtype=np.uint8)
-    tiles = tile_image(Image.fromarray(pixels), max_tiles=12, tile_size=56)
-    assert len(tiles) == 3 * 2 + 1
-    np.testing.assert_array_equal(tiles[4], pixels[56:112, 56:112])  # row 1, column 1
-    np.testing.assert_array_equal(
-        tile_image(Image.fromarray(pixels), max_tiles=12, tile_size=56, use_thumbnail=False), tiles[:6]
-    )
+    cut = tile_image(Image.fromarray(pixels), max_tiles=12, tile_size=56)
+    assert (cut.columns, cut.rows, len(cut.tiles)) == cut.grid == (3, 2, 3 * 2 + 1)
+    np.testing.assert_array_equal(cut.tiles[4], pixels[56:112, 56:112])  # row 1, column 1
+    without = tile_image(Image.fromarray(pixels), max_tiles=12, tile_size=56, use_thumbnail=False)
+    assert without.grid == (3, 2, 6)
+    np.testing.assert_array_equal(without.tiles, cut.tiles[:6])
 
 
 def test_alpha_is_dropped_and_not_blended():
     image = Image.new("RGBA", (56, 56), (200, 10, 30, 0))
-    assert tile_image(image, max_tiles=1, tile_size=56)[0, 0, 0].tolist() == [200, 10, 30]
+    assert tile_image(image, max_tiles=1, tile_size=56).tiles[0, 0, 0].tolist() == [200, 10, 30]
 
 
 def test_no_pixels():

@@ -49,7 +49,7 @@ def picture(columns, rows):
 )
 def test_downsample_comes_as_near_to_the_budget_as_whole_tiles_can(columns, rows, tile_keep_ratio, tiles):
     part = registry.build("downsample", {"tile_keep_ratio": tile_keep_ratio}).tiling
-    assert part.tile(picture(columns, rows), SETTINGS).shape == (tiles, 56, 56, 3)
+    assert part.tile(picture(columns, rows), SETTINGS).tiles.shape == (tiles, 56, 56, 3)
 
 
 def write_run(folder, **tasks):
@@ -134,4 +134,4 @@ def test_downsample_refuses_an_impossible_share():
 def test_a_tile_limit_still_holds():
     part = registry.build("downsample", {"tile_keep_ratio": 1.0}).tiling
     limited = TilingSettings(tile_size=56, min_tiles=1, max_tiles=1, use_thumbnail=True)
-    assert len(part.tile(picture(4, 3), limited)) == 1
+    assert part.tile(picture(4, 3), limited).grid == (1, 1, 1)

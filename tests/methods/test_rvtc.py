@@ -77,7 +77,7 @@ def test_limits_by_hand(width, height, edge, area):
 )
 def test_tiles_of_tiny_and_of_endless_images(rule, size, tiles):
     part = registry.build(f"rvtc_{rule}").tiling
-    assert part.tile(Image.new("RGB", size), settings(max_tiles=6)).shape == (tiles, 448, 448, 3)
+    assert part.tile(Image.new("RGB", size), settings(max_tiles=6)).tiles.shape == (tiles, 448, 448, 3)
 
 
 def test_an_image_too_small_for_the_least_tiles_is_one_tile():
@@ -85,8 +85,9 @@ def test_an_image_too_small_for_the_least_tiles_is_one_tile():
     image = Image.new("RGB", (100, 30))
     for rule, tiles in (("ratio", 4), ("edge", 1), ("area", 1)):
         part = registry.build(f"rvtc_{rule}").tiling
-        assert len(part.tile(image, settings(min_tiles=3, max_tiles=6, tile_size=56))) == tiles
-    assert len(registry.build("rvtc_edge").tiling.tile(image, settings(min_tiles=2, max_tiles=6, tile_size=56))) == 3
+        assert len(part.tile(image, settings(min_tiles=3, max_tiles=6, tile_size=56)).tiles) == tiles
+    edge = registry.build("rvtc_edge").tiling
+    assert edge.tile(image, settings(min_tiles=2, max_tiles=6, tile_size=56)).grid == (2, 1, 3)
 
 
 def test_it_combines_with_methods_of_other_places():

@@ -55,6 +55,15 @@ def test_a_row_has_one_colour_in_both():
     assert colours[0] == colours[1]
 
 
+def test_rows_differ_in_colour_and_hatching():
+    values = {f"Method {place}": (90.0,) * 3 for place in range(57)}
+    drawn = draw_bars(table(values))["benchmarks"].axes[0].containers
+    looks = [(group[0].get_facecolor(), group[0].get_hatch()) for group in drawn]
+    assert len(set(looks)) == len(looks) == 56
+    # Without colours, too, a bar differs from its neighbours.
+    assert all(one != other for (_, one), (_, other) in pairwise(looks))
+
+
 def test_the_unknown_and_percentages_of_zero_are_dashes_and_far_bars_end_with_their_number():
     scores = {"Vanilla": (0.0, 10.0, 100.0), "ViCO": (5.0, NAN, NAN), "Other": (5.0, 90.0, 100.0)}
     drawn = draw_bars(table(scores))["benchmarks"]

@@ -2,9 +2,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from matplotlib.text import Text
+from matplotlib.transforms import Bbox
 
 from vico_eval.errors import ReportError
+from vico_eval.report.figure_labels import Label, place_labels
 from vico_eval.report.figures import Point, draw_retention, pareto_front, write_figure
 from vico_eval.report.layout import Table
 
@@ -45,6 +48,28 @@ def test_names_overlap_neither_each_other_nor_the_points():
     for place, box in enumerate(boxes):
         assert not any(box.overlaps(other) for other in boxes[place + 1 :])
         assert not any(box.contains(x, y) for x, y in points)
+
+
+@pytest.mark.parametrize(("lines", "side"), [([], "left"), ([(1, 0)], "right"), ([(1, 0), (-1, 0)], "center")])
+def test_a_name_keeps_off_lines(lines, side):
+    figure = Figure(figsize=(4, 4))
+    axes = figure.add_axes((0, 0, 1, 1))
+    x, y = axes.transData.transform((0.5, 0.5))
+    label = Label(text="Name", at=(0.5, 0.5), mark=Bbox.from_extents(x - 5, y - 5, x + 5, y + 5), colour="k")
+    place_labels(figure, axes, [label], [Bbox.from_extents(x, y, x + 150 * right, y + 150 * up) for right, up in lines])
+    # The first free place of right, left and above; a name to the right is aligned left.
+    assert axes.texts[0].get_horizontalalignment() == side
+
+
+def test_a_name_keeps_off_the_front():
+    # Behind `Near` the front goes on level, just beneath it, where its name would be.
+    rows = {"Vanilla": (100.0, 100.0, 0.0), "Near": (95.0, 80.0, 0.0), "Far": (94.8, 40.0, 0.0)}
+    figure = draw_retention(make_table(rows))
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    (name,) = [text for text in labels(figure) if text.get_text().startswith("Near")]
+    step = Bbox(figure.axes[0].transData.transform([(20, 94.8), (60, 94.8)])).padded(1)
+    assert not Text.get_window_extent(name, canvas.get_renderer()).overlaps(step)
 
 
 def test_the_upper_axis_reads_compressed_tiles_only_where_all_rows_agree():

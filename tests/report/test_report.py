@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from vico_eval.errors import OutputError, ReportError, UserError
@@ -105,6 +106,26 @@ def test_a_report_from_run_folders(runs, tmp_path):
     # and 25 / sqrt(9) for the mean of nine.
     assert value(report, "ViCO", "Read", "difference_standard_error") == pytest.approx(25.0)
     assert value(report, "ViCO", "Avg.", "difference_standard_error") == pytest.approx(25 / 3)
+
+
+def test_scores_of_a_router_are_drawn_with_its_threshold(tiny_run, tmp_path):
+    routed = tiny_run("vico", 3, 2)
+    for path in routed.rglob("*_samples_*.jsonl"):
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        for line in lines:
+            line["token_counts"][0]["account"] |= {"p_compress": [0.9, 0.1, 0.6, 0.2], "compressed": [0, 2]}
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    runs = [(None, tiny_run("vanilla", 4, 0, title="Vanilla", method_args={})), (None, routed)]
+    report = write_report(runs, table="tiny", out=tmp_path / "out")
+    assert [path.name for path in report.figures][-2:] == ["scores.pdf", "scores.png"]
+    assert all(path.stat().st_size > 10_000 for path in report.figures[-2:])
+    read = [read_run(path) for _, path in runs]
+    cells = measure([(run.record.title, run) for run in read], table_spec("tiny").benchmarks).cells
+    (_, vanilla), (_, vico) = cells[cells["benchmark"] == "Read"].iterrows()
+    assert vanilla["scores"] is None
+    assert np.isnan(vanilla["threshold"])
+    # Four documents of four tiles; two of each are compressed, at the record's 0.5 or above.
+    assert (vico["scores"].tiles.sum(), vico["scores"].compressed.sum(), vico["threshold"]) == (16, 8, 0.5)
 
 
 def test_every_number_leads_to_the_records_of_its_runs(runs, tmp_path):

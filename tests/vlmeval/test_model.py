@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from vico_eval.engine.requests import ImageInput
 from vico_eval.engine.tile_limits import tile_limit, total_tile_limit
 from vico_eval.errors import ConfigError
 from vico_eval.suites import load_benchmarks
@@ -41,6 +42,17 @@ def test_a_video_is_frames_of_one_tile_each(open_model, tmp_path):
     assert "Frame-8: <img></img>\n\nThese are the frames of a video." in asked.text
     assert "Image-" not in asked.text
     assert "Question: What?\nAnswer with the option's letter" in asked.text
+
+
+def test_of_a_videos_frames_eight_are_kept_as_pictures(open_model, tmp_path):
+    model = open_model("Video-MME_64frame", None)
+    path = picture(tmp_path / "frame.jpg", (56, 56))
+    for is_video, expected in ((True, [3, 11, 19, 27, 35, 42, 50, 58]), (False, list(range(64)))):
+        message = [{"type": "text", "value": "What?", "document": "a/none/1", "is_video": is_video}]
+        message += [{"type": "image", "value": path}] * 64
+        (asked,) = model._request(message, "Video-MME").load().messages
+        images = [part for part in asked.content if isinstance(part, ImageInput)]
+        assert [number for number, image in enumerate(images) if image.is_previewed] == expected
 
 
 def test_marks_in_a_question_stay_words(open_model, tmp_path):

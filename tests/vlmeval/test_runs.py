@@ -70,6 +70,22 @@ def test_every_document_has_an_account_and_the_record_names_the_toolkit(finished
     assert {account.generated_tokens > 0 for account in accounts} == {True}
     assert {account.compressed_tiles < account.tiles for account in accounts} == {True, False}
     assert len(answers(finished)) == 22
+    assert run.record.previews == "previews"
+    named = {
+        finished / "previews" / account.media[:2] / f"{account.media}-{number}.jpg"
+        for account in accounts
+        for number in range(len(account.grids))
+    }
+    assert named == set((finished / "previews").rglob("*.jpg"))
+
+
+def test_pictures_are_left_out_or_go_elsewhere(evaluate, tmp_path):
+    for value, expected in (("false", None), (tmp_path / "shared", "../shared")):
+        folder = tmp_path / f"run-{value}".replace("/", "-")
+        options = ("--limit", "1", "--model-args", f"device=cpu,previews={value}")
+        assert evaluate(folder, *options, names="ChartQA_TEST", method="vanilla") == 0
+        assert read_vlmevalkit_run(folder).record.previews == expected
+        assert len(list(tmp_path.rglob("*.jpg"))) == (expected is not None)
 
 
 def test_documents_have_the_scores_that_vlmevalkit_gave_them(finished):

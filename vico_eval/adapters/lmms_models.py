@@ -88,6 +88,7 @@ class CompressedInternVL(lmms):  # type: ignore[misc]
     Arguments are the fields of `vico_eval.engine.loading.EngineSettings`, those of the method, and
 
     - `record_dir`: the run's folder, of record, answers and accounts;
+    - `previews`: whether small copies of pictures are kept in its folder `previews` (by default they are), or a folder;
     - `resume=true`: answers that a stopped run of the same arguments left there are taken over;
     - `keep_going=true`: a document that can't be answered is noted there, and the others are still answered.
 
@@ -105,6 +106,7 @@ class CompressedInternVL(lmms):  # type: ignore[misc]
         max_batch_size: int | None = None,
         device: str | None = None,
         record_dir: str | None = None,
+        previews: bool | str = True,
         resume: bool = False,
         keep_going: bool = False,
         **arguments: Any,
@@ -139,10 +141,10 @@ class CompressedInternVL(lmms):  # type: ignore[misc]
         self._keep_going = keep_going
         self._documents = threading.Lock()
         with ending_together(self._world_size):
-            self._open({**arguments, "batch_size": int(batch_size), "device": device}, record_dir, resume)
+            self._open({**arguments, "batch_size": int(batch_size), "device": device}, record_dir, previews, resume)
         logger.info(f"record and answers of this run: {self._run.folder}")
 
-    def _open(self, arguments: dict[str, Any], record_dir: str | None, resume: bool) -> None:
+    def _open(self, arguments: dict[str, Any], record_dir: str | None, previews: bool | str, resume: bool) -> None:
         opened = open_engine(arguments, show_progress=self._rank == 0)
         self._engine = opened.engine
         self._settings = opened.settings
@@ -150,6 +152,7 @@ class CompressedInternVL(lmms):  # type: ignore[misc]
             opened, title=title_of(opened.method.name), harness="lmms-eval", num_processes=self._world_size
         )
         self._run = RunFolder(self._run_path(record_dir, opened.method.name), record, self._rank, resume=resume)
+        self._engine.preprocessor.previews = self._run.open_previews(previews)
         self.accelerator.wait_for_everyone()
         self._run.write_record()
 

@@ -7,6 +7,7 @@ there. It also drops token counts when its response cache answers, so accounts a
 from __future__ import annotations
 
 import json
+import os
 import platform
 import re
 import sys
@@ -24,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from vico_eval.engine.account import TokenAccount
 from vico_eval.engine.loading import Opened
+from vico_eval.engine.previews import Previews, open_previews
 from vico_eval.engine.requests import DeferredRequest, Request
 from vico_eval.errors import OutputError
 from vico_eval.internvl.checkpoint import Checkpoint
@@ -109,6 +111,7 @@ class RunFolder:
             continues = earlier is not None
             if earlier is not None:
                 self._record |= {"started": earlier["started"], "continued": self._starts(earlier)}
+                self._record["previews"] = earlier.get("previews")
             elif rank == 0:
                 self._drop_files_of_others()
             if continues and resume:
@@ -154,6 +157,19 @@ class RunFolder:
             for line in file.read_text(encoding="utf-8").split("\n"):
                 with suppress(json.JSONDecodeError):
                     yield json.loads(line)
+
+    def open_previews(self, asked: bool | str) -> Previews | None:
+        """Where small copies of pictures go, by the model argument `previews`; the record will name it.
+
+        The record of a run that is continued without any still names the folder of the answers that are taken over.
+
+        Raises:
+            ConfigError, OutputError: as `vico_eval.engine.previews.open_previews`.
+        """
+        previews = open_previews(asked, self.folder / "previews")
+        if previews is not None:
+            self._record["previews"] = Path(os.path.relpath(previews.folder, self.folder)).as_posix()
+        return previews
 
     def write_record(self) -> None:
         """`record.json`, by the first process only, after every process has looked at the one before."""
@@ -233,6 +249,7 @@ def run_record(opened: Opened, *, title: str, harness: str, num_processes: int) 
         "num_processes": num_processes,
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "harness": harness,
+        "previews": None,
     }
 
 

@@ -19,6 +19,7 @@ from vico_eval.adapters.run_folder import RunFolder, answer_keys
 from vico_eval.engine.engine import Engine
 from vico_eval.engine.loading import EngineSettings
 from vico_eval.engine.media import load_image
+from vico_eval.engine.previews import previewed_frames
 from vico_eval.engine.requests import DeferredRequest, GenerationSettings, ImageInput, Message, Request, Text
 from vico_eval.engine.tile_limits import tile_limit, total_tile_limit
 from vico_eval.errors import ConfigError, UserError
@@ -131,7 +132,8 @@ class CompressedInternVL(InternVLChat):  # type: ignore[misc]
             prompt = reorganize_prompt(message, len(paths), dataset=dataset)
             if is_video:
                 prompt = build_video_prompt(prompt, dataset)
-            images = [ImageInput(path) for path in paths]
+            previewed = previewed_frames(len(paths)) if is_video else range(len(paths))
+            images = [ImageInput(path, is_previewed=number in previewed) for number, path in enumerate(paths)]
             if images and "MMMU" in self._task:
                 images[0] = _enlarged(paths[0])
             return Request(

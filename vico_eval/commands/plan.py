@@ -73,6 +73,9 @@ class PlannedRun:
     arguments: tuple[str, ...]
     """Those of lmms-eval, less its tasks."""
 
+    previews: str | None = None
+    """Value of the model argument of that name. It changes no answer, so a run is not made anew for it."""
+
     environment: Mapping[str, str] = field(default_factory=dict)
     """What the command needs in its environment."""
 
@@ -85,7 +88,10 @@ class PlannedRun:
     def command(self, cells: Sequence[Cell]) -> tuple[str, ...]:
         """The lmms-eval command that answers these of its cells."""
         tasks = dict.fromkeys(task for cell in cells for task in cell.tasks)
-        return (*self.launcher, *self.arguments, "--tasks", ",".join(tasks))
+        arguments = list(self.arguments)
+        if self.previews is not None:
+            arguments[arguments.index("--model_args") + 1] += f",previews={self.previews}"
+        return (*self.launcher, *arguments, "--tasks", ",".join(tasks))
 
     @property
     def documents(self) -> int | None:
@@ -158,6 +164,7 @@ def _planned(
     if seed is not None:
         model_args["seed"] = seed
     model_args |= {**card.model_args, **checkpoints.model_args.get(card.name, {}), **own_args, **conditions.model_args}
+    previews = model_args.pop("previews", True)
     # What a stopped or failed command has answered is kept, and a document that can't be answered stops no others.
     model_args |= {"record_dir": folder, "resume": True, "keep_going": True}
     return PlannedRun(
@@ -179,6 +186,8 @@ def _planned(
             # accelerate's launcher starts a single process on a CPU, whatever it is asked for.
             **({"ACCELERATE_USE_CPU": "true"} if _is_several_on_cpu(conditions) else {}),
         },
+        # One folder for all rows: those that cut pictures alike share them.
+        previews=str(runs_root / "previews" if previews is True else previews),
         checkpoints=tuple(loaded),
         after=after,
     )

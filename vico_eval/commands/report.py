@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from vico_eval.commands.output import message_console, results_console
-from vico_eval.errors import ReportError
+from vico_eval.errors import OutputError, ReportError
 from vico_eval.report import Report, to_terminal
 from vico_eval.report.audit import EXCEPTIONS, Finding, KnownException, audit_published
 from vico_eval.report.grid import grid_to_terminal
@@ -28,8 +28,19 @@ def print_report(written: Report) -> None:
         messages.print(f"  {path}", markup=False, highlight=False, soft_wrap=True)
 
 
+def titled_run(text: str) -> tuple[str | None, Path]:
+    """A run as the command line names it, `FOLDER` or `TITLE=FOLDER`: title and folder.
+
+    What is there is a folder, whatever its name; a title may hold equals signs, the folder behind it none.
+    """
+    title, equals, folder = text.rpartition("=")
+    if not equals or Path(text).exists():
+        return None, Path(text)
+    return title or None, Path(folder)
+
+
 def make_published(*, paper: str | None, number: int | None, out: Path) -> None:
-    """Write the papers' tables, averages recomputed, and print them.
+    """Write the papers' tables, averages recomputed, and print them; with all of ViCO's, also its Figure 1(b).
 
     Args:
         paper: `vico` or `internvl-x`; None for both.
@@ -48,11 +59,27 @@ def make_published(*, paper: str | None, number: int | None, out: Path) -> None:
         written += write_published(table, out)
         results.print(grid_to_terminal(published_grid(table), width=results.width))
         results.print()
+    if number is None and paper in (None, "vico"):
+        written += _write_bubbles(out)
     messages = message_console()
     messages.print("Written:")
     for folder in dict.fromkeys(path.parent for path in written):
         names = [path.name for path in written if path.parent == folder]
         messages.print(f"  {folder}: {', '.join(names)}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _write_bubbles(out: Path) -> tuple[Path, ...]:
+    # Only here: matplotlib takes half a second to load.
+    from vico_eval.report.bubble_figure import SCORES, THROUGHPUT, bubbles, draw_bubbles
+    from vico_eval.report.figures import write_figure
+
+    (scores,), (throughput,) = layouts("vico", SCORES), layouts("vico", THROUGHPUT)
+    found = bubbles(read_table(published_dir(), scores), read_table(published_dir(), throughput))
+    folder = out / scores.paper
+    try:
+        return write_figure(draw_bubbles(found), folder, "figure1b")
+    except OSError as error:
+        raise OutputError(f"The picture can't be written to {folder}: {error}. Choose another folder.") from error
 
 
 def audit() -> None:

@@ -14,7 +14,6 @@ from vico_eval.engine.loading import open_engine
 from vico_eval.engine.media import load_image
 from vico_eval.engine.requests import ImageInput, Message, Request
 from vico_eval.errors import ConfigError, OutputError
-from vico_eval.internvl.tiling import tile_grid
 from vico_eval.methods import registry
 from vico_eval.methods.parts import ConnectorPart, Part
 from vico_eval.report.routing_figure import RoutedImage, draw_routing, write_png
@@ -31,7 +30,7 @@ def draw_routes(images: Sequence[Path], *, checkpoint: str, method: str, model_a
         out: folder of the pictures; made if missing.
 
     Raises:
-        ConfigError: an unknown argument, or a method that asks no router or cuts images its own way.
+        ConfigError: an unknown argument, or a method that asks no router.
         CheckpointError: the checkpoint is missing, or has no router.
         MediaError: an image that can't be read; found before the model is loaded.
         OutputError: the pictures can't be written, or two would have one name.
@@ -57,7 +56,7 @@ def route_image(engine: Engine, path: Path) -> RoutedImage:
     """An image's tiles, scores and decisions, as in a request that has no other image.
 
     Args:
-        engine: of a method that asks a router and leaves tiling to the checkpoint.
+        engine: of a method that asks a router.
         path: an image file.
 
     Raises:
@@ -67,10 +66,7 @@ def route_image(engine: Engine, path: Path) -> RoutedImage:
     routing = engine.routing(request)
     assert routing.p_compress is not None, "a method that asks a router has scores"
     width, height = load_image(path).size
-    cutting = engine.preprocessor.cutting(request, num_images=1)
-    columns, rows = tile_grid(
-        width, height, min_tiles=cutting.min_tiles, max_tiles=cutting.max_tiles, tile_size=cutting.tile_size
-    )
+    columns, rows, _ = routing.grids[0]
     return RoutedImage(
         title=path.name,
         method=engine.method.name,
@@ -87,12 +83,9 @@ def route_image(engine: Engine, path: Path) -> RoutedImage:
 
 
 def _check_method(method: str) -> None:
-    parts = _parts(method)
-    if not any(map(_asks_a_router, parts)):
+    if not any(map(_asks_a_router, _parts(method))):
         known = ", ".join(name for name in registry.method_names() if any(map(_asks_a_router, _parts(name))))
         raise ConfigError(f"method {method!r} asks no router, so there is nothing to draw; those that do: {known}.")
-    if any(part.place == "tiling" for part in parts):
-        raise ConfigError(f"method {method!r} cuts images its own way; only the checkpoint's own tiles are drawn.")
 
 
 def _parts(method: str) -> list[type[Part]]:

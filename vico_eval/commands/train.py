@@ -1,4 +1,4 @@
-"""`vico-eval train`: training from recipe files."""
+"""`vico-eval train`: training from recipe files, and the export of what was trained."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vico_eval.commands.output import check_writable, message_console
+from vico_eval.internvl.checkpoint import find_checkpoint, load_model, load_tokenizer
+from vico_eval.internvl.released_config import not_in_released
+from vico_eval.internvl.released_layout import check_unused, save_released
 from vico_eval.training import internvl_x, tiny
 from vico_eval.training.internvl_x_recipe import VARIANTS, load_internvl_x_recipe, parse_variants
 from vico_eval.training.recipe import STAGES, load_recipe, parse_stages
@@ -38,3 +41,21 @@ def train_internvl_x(recipe: Path, out: Path, variants: Sequence[str], *, resume
     check_writable(out)
     internvl_x.train(settings, out, chosen, resume=resume)
     message_console().print(f"Written: {out}/", highlight=False)
+
+
+def export_checkpoint(checkpoint: str, out: Path) -> None:
+    """Write a checkpoint in the layout that InternVL is released in, and say what that layout leaves out.
+
+    Raises:
+        CheckpointError: the checkpoint is missing, or has parts that the layout has no place for.
+        OutputError: `out` is in use or can't be written.
+    """
+    found = find_checkpoint(checkpoint)
+    lost = not_in_released(found.config)
+    check_unused(out)
+    check_writable(out.absolute().parent)
+    save_released(load_model(found), load_tokenizer(found), out)
+    console = message_console()
+    for sentence in lost:
+        console.print(f"Note: {sentence}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"Written: {out}/", markup=False, highlight=False, soft_wrap=True)

@@ -56,7 +56,7 @@ def run_vlmeval(
         data: names that VLMEvalKit's `--data` takes.
         pretrained: a folder, a hub id or a built-in checkpoint.
         method: name of a method, or several joined by `+`.
-        model_args: further arguments of engine and method, `k=v,...`.
+        model_args: further arguments of engine and method, and `previews` (true, false or a folder), `k=v,...`.
         gen_kwargs: fields of `GenerationSettings`, `k=v,...`.
         work_dir: the run's folder; VLMEvalKit's files go to `<work_dir>/<method>`.
         limit: first documents of each data set; VLMEvalKit has no limit for videos.
@@ -98,8 +98,9 @@ def run_vlmeval(
     generation = GenerationSettings.from_gen_kwargs(
         parse_arguments(gen_kwargs, "--gen-kwargs"), max_new_tokens=MAX_NEW_TOKENS
     )
+    previews = arguments.pop("previews", True)
     given = {"pretrained": pretrained, "method": method, "label_images": False, **arguments}
-    model, name = _open_model(given, generation, work_dir, {"limit": limit, "judge": judge})
+    model, name = _open_model(given, generation, work_dir, previews, {"limit": limit, "judge": judge})
     for task in data:
         model.start(task)
         command = ["--model", name, "--data", task, "--work-dir", str(work_dir), "--judge", judge, "--reuse"]
@@ -125,7 +126,11 @@ def _set_environment(*, thinking: bool) -> None:
 
 
 def _open_model(
-    arguments: Mapping[str, Any], generation: GenerationSettings, work_dir: Path, conditions: Mapping[str, Any]
+    arguments: Mapping[str, Any],
+    generation: GenerationSettings,
+    work_dir: Path,
+    previews: Any,
+    conditions: Mapping[str, Any],
 ) -> tuple[CompressedInternVL, str]:
     """The model and its name in VLMEvalKit, which is the method's."""
     from vlmeval.config import supported_VLM
@@ -145,6 +150,7 @@ def _open_model(
             "one's. Pass another --work-dir."
         )
     run = RunFolder(work_dir, record, resume=True)
+    opened.engine.preprocessor.previews = run.open_previews(previews)
     run.write_record()
     model = CompressedInternVL(opened.engine, opened.settings, run, generation)
     supported_VLM[name] = lambda: model

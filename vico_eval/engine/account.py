@@ -48,6 +48,7 @@ class TokenAccount:
         """Plain lists and numbers, as they are written to disk."""
         values = asdict(self)
         values["visual_tokens_per_layer"] = list(self.visual_tokens_per_layer)
-        for name in ("p_compress", "compressed", "grids"):
+        for name in ("p_compress", "compressed"):
             values[name] = None if values[name] is None else list(values[name])
+        values["grids"] = None if self.grids is None else [list(grid) for grid in self.grids]
         return values

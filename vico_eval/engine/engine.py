@@ -56,6 +56,9 @@ class Routing:
     tiles: np.ndarray
     """[tiles, S, S, 3], uint8, in the order of the prompt; an image's thumbnail last."""
 
+    grids: tuple[tuple[int, int, int], ...]
+    """Columns, rows and tiles of each image or frame; a tile more than columns x rows is the thumbnail."""
+
     compressed: tuple[bool, ...]
     """[tiles]."""
 
@@ -129,6 +132,7 @@ class Engine:
         (routed,) = self._route([self.preprocessor(request)])
         return Routing(
             tiles=routed.prepared.tiles,
+            grids=routed.prepared.grids,
             compressed=tuple(routed.compressed),
             p_compress=None if routed.p_compress is None else tuple(routed.p_compress),
             visual_tokens=tuple(routed.counts),
@@ -375,6 +379,8 @@ class Engine:
             generated_tokens=len(generated),
             p_compress=None if entry.p_compress is None else tuple(round(score, 6) for score in entry.p_compress),
             media=entry.prepared.media,
+            grids=entry.prepared.grids,
+            compressed=tuple(place for place, is_compressed in enumerate(entry.compressed) if is_compressed),
         )
         return Answer(entry.prepared.key, text.strip(), account)
 

@@ -14,11 +14,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from hashlib import sha256
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from vico_eval.engine.media import load_image, read_frames
+from vico_eval.engine.previews import previewed_frames
 from vico_eval.engine.requests import (
     DeferredRequest,
     GenerationSettings,
@@ -30,13 +31,14 @@ from vico_eval.engine.requests import (
 )
 from vico_eval.errors import ConfigError, DocumentError
 from vico_eval.internvl.prompts import IMAGE_END, IMAGE_START, IMAGE_TOKEN, THINKING_SYSTEM_MESSAGE, get_template
-from vico_eval.internvl.tiling import tile_image
+from vico_eval.internvl.tiling import TiledImage, tile_image
 from vico_eval.methods.parts import TilingSettings
 
 if TYPE_CHECKING:
     from PIL import Image
     from transformers import PreTrainedTokenizerBase
 
+    from vico_eval.engine.previews import Previews
     from vico_eval.internvl.config import VicoInternVLConfig
     from vico_eval.methods.parts import TilingPart
 
@@ -121,6 +123,9 @@ class Prepared:
     tile_image: np.ndarray
     """[tiles], int64, ascending: which image of the request a tile belongs to; a video frame is an image."""
 
+    grids: tuple[tuple[int, int, int], ...]
+    """Columns, rows and tiles of each image or frame; a tile more than columns x rows is the thumbnail."""
+
     media: str | None
     """Digest of `tiles`, by which requests about the same pictures are known; None where there is no tile."""
 
@@ -136,6 +141,19 @@ class Prepared:
     generation: GenerationSettings
 
 
+class _Media(NamedTuple):
+    """The images and frames of a request."""
+
+    cut: list[TiledImage]
+    """Of each, in order."""
+
+    frames_of: list[int]
+    """How many frames each video has."""
+
+    previewed: dict[int, Image.Image]
+    """By number, those of which a small copy is kept; they are held only where any are."""
+
+
 class Preprocessor:
     """Prepares requests; one object may serve many threads."""
 
@@ -148,6 +166,9 @@ class Preprocessor:
             ConfigError: the tokenizer has no single token for `<img>`, `</img>` or `<IMG_CONTEXT>`.
         """
         self.settings = settings
+        self.previews: Previews | None = None
+        """Where small copies of the pictures go; None keeps none."""
+
         self._cut = tile_by_ratio if tiling is None else tiling.tile
         self.template = get_template(settings.template)
         self._tokenizer = tokenizer
@@ -175,24 +196,29 @@ class Preprocessor:
             request = request.load()
         parts = [part for message in request.messages for part in message.content]
         num_images = sum(isinstance(part, ImageInput) for part in parts)
-        image_tiles, frames_of = self._tiles(parts, request, num_images)
-        text = self._text(request, frames_of, labelled=self.settings.label_images and num_images > 1)
+        media = self._media(parts, request, num_images)
+        text = self._text(request, media.frames_of, labelled=self.settings.label_images and num_images > 1)
         text_ids = self.tokenise(text)
         positions = [
             position for position, pair in enumerate(pairwise(text_ids)) if pair == (self._start_id, self._end_id)
         ]
-        if len(positions) != len(image_tiles):
+        if len(positions) != len(media.cut):
             raise ConfigError(
-                f"The prompt of {request.key} has {len(positions)} places for {len(image_tiles)} images: the "
+                f"The prompt of {request.key} has {len(positions)} places for {len(media.cut)} images: the "
                 f"tokenizer does not keep {_SLOT} as two tokens. Use the tokenizer of the checkpoint."
             )
         size = self.settings.tile_size
-        tiles = np.concatenate([np.zeros((0, size, size, 3), dtype=np.uint8), *image_tiles])
+        tiles = np.concatenate([np.zeros((0, size, size, 3), dtype=np.uint8), *(one.tiles for one in media.cut)])
+        grids = tuple(one.grid for one in media.cut)
+        digest = sha256(tiles.data).hexdigest()[:16] if len(tiles) else None
+        if self.previews is not None and digest is not None:
+            self.previews.keep(digest, media.previewed)
         return Prepared(
             key=request.key,
             tiles=tiles,
-            tile_image=np.repeat(np.arange(len(image_tiles)), [len(one) for one in image_tiles]).astype(np.int64),
-            media=sha256(tiles.data).hexdigest()[:16] if len(tiles) else None,
+            tile_image=np.repeat(np.arange(len(grids)), [count for *_, count in grids]).astype(np.int64),
+            grids=grids,
+            media=digest,
             text=text,
             text_ids=text_ids,
             image_positions=positions,
@@ -219,7 +245,7 @@ class Preprocessor:
             done = position + 1
         return ids + prepared.text_ids[done:]
 
-    def cutting(self, request: Request, num_images: int) -> TilingSettings:
+    def _cutting(self, request: Request, num_images: int) -> TilingSettings:
         """How each image of a request with so many of them is cut."""
         settings = self.settings
         max_tiles = request.max_tiles or settings.max_tiles
@@ -233,23 +259,27 @@ class Preprocessor:
             use_thumbnail=settings.use_thumbnail,
         )
 
-    def _tiles(
-        self, parts: Sequence[Text | ImageInput | VideoInput], request: Request, num_images: int
-    ) -> tuple[list[np.ndarray], list[int]]:
-        """Tiles of each image and frame in order, and the number of frames of each video."""
+    def _media(self, parts: Sequence[Text | ImageInput | VideoInput], request: Request, num_images: int) -> _Media:
         settings = self.settings
         size = settings.tile_size
-        cutting = self.cutting(request, num_images)
-        tiles: list[np.ndarray] = []
-        frames_of: list[int] = []
+        cutting = self._cutting(request, num_images)
+        keeps_copies = self.previews is not None
+        media = _Media([], [], {})
         for part in parts:
             if isinstance(part, ImageInput):
-                tiles.append(self._cut(load_image(part.source), cutting))
+                image = load_image(part.source)
+                if keeps_copies and part.is_previewed:
+                    media.previewed[len(media.cut)] = image
+                media.cut.append(self._cut(image, cutting))
             elif isinstance(part, VideoInput):
                 frames = read_frames(part.source, settings.num_frames, start_s=part.start_s, end_s=part.end_s)
-                tiles += [tile_image(frame, max_tiles=1, tile_size=size) for frame in frames]
-                frames_of.append(len(frames))
-        return tiles, frames_of
+                if keeps_copies:
+                    media.previewed.update(
+                        {len(media.cut) + frame: frames[frame] for frame in previewed_frames(len(frames))}
+                    )
+                media.cut.extend(tile_image(frame, max_tiles=1, tile_size=size) for frame in frames)
+                media.frames_of.append(len(frames))
+        return media
 
     def _text(self, request: Request, frames_of: Sequence[int], *, labelled: bool) -> str:
         settings = self.settings
@@ -299,8 +329,8 @@ class Preprocessor:
         return ids
 
 
-def tile_by_ratio(image: Image.Image, settings: TilingSettings) -> np.ndarray:
-    """InternVL's own tiling: uint8 [tiles, S, S, 3] of an RGB image, thumbnail last."""
+def tile_by_ratio(image: Image.Image, settings: TilingSettings) -> TiledImage:
+    """InternVL's own tiling of an RGB image."""
     return tile_image(
         image,
         min_tiles=settings.min_tiles,

@@ -6,7 +6,7 @@ Source: the preprocessing released with InternVL 1.5 to 3.5. Same grid, same res
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -18,6 +18,22 @@ if TYPE_CHECKING:
 
 PIXEL_MEAN = (0.485, 0.456, 0.406)
 PIXEL_STD = (0.229, 0.224, 0.225)
+
+
+class TiledImage(NamedTuple):
+    """The tiles of one image."""
+
+    tiles: np.ndarray
+    """[tiles, S, S, 3], uint8: the grid row by row, then the thumbnail if there is one."""
+
+    columns: int
+    rows: int
+    """Of the grid. A tile more than columns x rows is the thumbnail."""
+
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        """Columns, rows and tiles."""
+        return self.columns, self.rows, len(self.tiles)
 
 
 @lru_cache(maxsize=64)
@@ -95,7 +111,7 @@ def tile_image(
     min_tiles: int = 1,
     tile_size: int = 448,
     use_thumbnail: bool = True,
-) -> np.ndarray:
+) -> TiledImage:
     """The tiles of one image, row by row, and its thumbnail last where there is more than one tile.
 
     Args:
@@ -103,9 +119,6 @@ def tile_image(
         max_tiles, min_tiles: bounds on the grid, thumbnail not counted.
         tile_size: side S of a tile in pixels.
         use_thumbnail: whether a grid of several tiles is followed by the whole image in one.
-
-    Returns:
-        [tiles, S, S, 3], uint8.
 
     Raises:
         MediaError: the image has no pixels.
@@ -119,7 +132,7 @@ def tile_image(
     if use_thumbnail and len(tiles) > 1:
         thumbnail = np.asarray(rgb.resize((tile_size, tile_size), Image.Resampling.BICUBIC))
         tiles = np.concatenate([tiles, thumbnail[None]])
-    return np.ascontiguousarray(tiles)
+    return TiledImage(np.ascontiguousarray(tiles), columns, rows)
 
 
 def normalise(tiles: np.ndarray | Tensor) -> Tensor:

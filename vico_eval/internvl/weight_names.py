@@ -1,4 +1,4 @@
-"""Names of weights: from the layouts that checkpoints come in to the modules of this package.
+"""Names of weights: from the layouts that checkpoints come in to the modules of this package, and back to the released.
 
 `register_checkpoint_conversion_mapping` makes `from_pretrained` apply them, whatever the sharding or the device map.
 Our own names pass unchanged.
@@ -19,8 +19,12 @@ DEAD_ROUTER_WEIGHTS = r"^pooling_before_gating\.(attn|norm)[34]\."
 
 _VISION_LAYER = r"(vision_tower\.encoder\.layer\.\d+)"
 
-RENAMED: tuple[tuple[str, str], ...] = (
-    # released custom-code layout: vision encoder
+FUSED_QKV = ".attn.qkv"
+SPLIT_QKV = (".attention.q_proj", ".attention.k_proj", ".attention.v_proj")
+"""Queries, keys and values of the vision encoder: one projection in the released layout, three here."""
+
+RELEASED: tuple[tuple[str, str], ...] = (
+    # vision encoder
     (r"^vision_model\.embeddings\.class_embedding", "vision_tower.embeddings.cls_token"),
     (r"^vision_model\.embeddings\.position_embedding", "vision_tower.embeddings.position_embeddings"),
     (r"^vision_model\.embeddings\.patch_embedding\.", "vision_tower.embeddings.patch_embeddings.projection."),
@@ -32,7 +36,7 @@ RENAMED: tuple[tuple[str, str], ...] = (
     (_VISION_LAYER + r"\.attn\.proj\.", r"\1.attention.projection_layer."),
     (_VISION_LAYER + r"\.attn\.q_norm\.", r"\1.attention.q_norm."),
     (_VISION_LAYER + r"\.attn\.k_norm\.", r"\1.attention.k_norm."),
-    # released custom-code layout: connectors; the gaps are activations and dropout
+    # connectors; the gaps are activations and dropout
     (r"^mlp1\.0\.", "connector_high.norm."),
     (r"^mlp1\.1\.", "connector_high.linear_1."),
     (r"^mlp1\.3\.", "connector_high.linear_2."),
@@ -40,7 +44,23 @@ RENAMED: tuple[tuple[str, str], ...] = (
     (r"^mlp2\.1\.", "connector_low.linear_1."),
     (r"^mlp2\.4\.", "connector_low.linear_2."),
     (r"^mlp2\.7\.", "connector_low.linear_3."),
-    # InternVL-X: PVTC
+    # router
+    (r"^pooling_before_gating\.query_token", "router.query"),
+    (r"^pooling_before_gating\.attn1\.", "router.first_attention."),
+    (r"^pooling_before_gating\.norm1\.", "router.first_norm."),
+    (r"^pooling_before_gating\.attn2\.", "router.repeated_attention."),
+    (r"^pooling_before_gating\.norm2\.", "router.repeated_norm."),
+    *(
+        (rf"^gating\.block{block}\.{theirs}\.", f"router.blocks.{block - 1}.{ours}.")
+        for block in (1, 2, 3, 4)
+        for theirs, ours in ((0, "up"), (3, "down"), (5, "norm"))
+    ),
+    (r"^gating\.gate\.0\.", "router.gate_norm."),
+    (r"^gating\.gate\.1\.", "router.gate."),
+)
+"""The custom-code layout of InternVL 2 to 3.5-Flash, in the order in which renames build on each other."""
+
+_PVTC: tuple[tuple[str, str], ...] = (
     *(
         (rf"^projector\.{theirs}\.{index}\.", f"connector_high.{ours}.{part}.")
         for theirs, ours in (("mlp1", "local_query"), ("mlp2", "global_query"), ("mlp3", "key_value"))
@@ -55,22 +75,10 @@ RENAMED: tuple[tuple[str, str], ...] = (
             *((r"mlp\.norm", "mlp_norm"), (r"mlp\.w1", "gate"), (r"mlp\.w3", "up"), (r"mlp\.w2", "down")),
         )
     ),
-    # InternVL2 and InternVL-X: InternLM2
-    *internlm2.RENAMED,
-    # released custom-code layout: router
-    (r"^pooling_before_gating\.query_token", "router.query"),
-    (r"^pooling_before_gating\.attn1\.", "router.first_attention."),
-    (r"^pooling_before_gating\.norm1\.", "router.first_norm."),
-    (r"^pooling_before_gating\.attn2\.", "router.repeated_attention."),
-    (r"^pooling_before_gating\.norm2\.", "router.repeated_norm."),
-    *(
-        (rf"^gating\.block{block}\.{theirs}\.", f"router.blocks.{block - 1}.{ours}.")
-        for block in (1, 2, 3, 4)
-        for theirs, ours in ((0, "up"), (3, "down"), (5, "norm"))
-    ),
-    (r"^gating\.gate\.0\.", "router.gate_norm."),
-    (r"^gating\.gate\.1\.", "router.gate."),
-    # -HF layout, as saved by transformers before and since its 4.53
+)
+"""InternVL-X, beside the released names."""
+
+_HF: tuple[tuple[str, str], ...] = (
     (r"^model\.vision_tower\.", "vision_tower."),
     (r"^model\.multi_modal_projector\.", "multi_modal_projector."),
     (r"^multi_modal_projector\.layer_norm\.", "connector_high.norm."),
@@ -79,6 +87,9 @@ RENAMED: tuple[tuple[str, str], ...] = (
     (r"^model\.language_model\.", "language_model.model."),
     (r"^lm_head\.", "language_model.lm_head."),
 )
+"""The -HF layout, as saved by transformers before and since its 4.53."""
+
+RENAMED = (*RELEASED, *_PVTC, *internlm2.RENAMED, *_HF)
 
 
 def our_name(name: str) -> str:
@@ -88,11 +99,33 @@ def our_name(name: str) -> str:
     return name
 
 
+def _undone(theirs: str, ours: str) -> tuple[str, str]:
+    """Pattern and replacement that undo a renaming, whose sides are literal but for one captured group."""
+    pattern, replacement = f"^{re.escape(ours)}", theirs.removeprefix("^")
+    if group := re.search(r"\(.*\)", theirs):
+        pattern, replacement = pattern.replace(r"\\1", group[0]), replacement.replace(group[0], r"\1")
+    return pattern, replacement.replace(r"\.", ".")
+
+
+_UNDONE = [_undone(*names) for names in reversed(RELEASED)]
+
+
+def released_name(name: str) -> str:
+    """A weight's name in the released layout, for a name in this package; the encoder's q, k, v are fused before.
+
+    transformers reverses renames too, but takes the `.` of a name for any character, and so `router.gate_norm` for
+    `router.gate.`.
+    """
+    for ours, theirs in _UNDONE:
+        name = re.sub(ours, theirs, name, count=1)
+    return name
+
+
 def conversions() -> list[WeightRenaming | WeightConverter]:
     """What transformers has to do to a checkpoint's weights: renames first, then the fused q, k, v split in three."""
     split = WeightConverter(
-        source_patterns=".attn.qkv",
-        target_patterns=[".attention.q_proj", ".attention.k_proj", ".attention.v_proj"],
+        source_patterns=FUSED_QKV,
+        target_patterns=list(SPLIT_QKV),
         operations=[Chunk(dim=0)],
     )
     return [*(WeightRenaming(theirs, ours) for theirs, ours in RENAMED), split, internlm2.split_qkv()]

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 from PIL import Image
 
 from vico_eval.errors import ConfigError
-from vico_eval.internvl.tiling import tile_grid, tile_image
+from vico_eval.internvl.tiling import TiledImage, tile_grid, tile_image
 from vico_eval.methods.earlier_run import take_measured_share
 from vico_eval.methods.parts import TilingPart, TilingSettings
 from vico_eval.methods.registry import register
@@ -53,8 +52,8 @@ class Downsample(TilingPart):
     Config = DownsampleConfig
     config: DownsampleConfig
 
-    def tile(self, image: Image.Image, settings: TilingSettings) -> np.ndarray:
-        """uint8 [tiles, S, S, 3], thumbnail last."""
+    def tile(self, image: Image.Image, settings: TilingSettings) -> TiledImage:
+        """InternVL's grid under the lower limit."""
         budget = self.config.keep_ratio * _num_tiles(image, settings, settings.max_tiles)
         # Largest first: of limits that lead to equally near numbers, the one that InternVL would choose freest.
         limits = range(settings.max_tiles, 0, -1)

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from vico_eval.errors import CheckpointError
 
 if TYPE_CHECKING:
-    import numpy as np
     from PIL import Image
     from torch import Tensor
 
     from vico_eval.internvl.config import VicoInternVLConfig
     from vico_eval.internvl.modeling import VicoInternVL
+    from vico_eval.internvl.tiling import TiledImage
     from vico_eval.internvl.token_selection import LayerState, NextTokens, RequestPrompt, TokenSelector
 
 
@@ -86,8 +86,8 @@ class TilingPart(Part):
     place = "tiling"
 
     @abstractmethod
-    def tile(self, image: Image.Image, settings: TilingSettings) -> np.ndarray:
-        """An RGB image's tiles, uint8 [tiles, S, S, 3]; the thumbnail, if any, last."""
+    def tile(self, image: Image.Image, settings: TilingSettings) -> TiledImage:
+        """An RGB image's tiles and the grid that they are of."""
 
 
 class ConnectorPart(Part):

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 from PIL import Image
 
-from vico_eval.internvl.tiling import tile_image
+from vico_eval.internvl.tiling import TiledImage, tile_image
 from vico_eval.methods.parts import TilingPart, TilingSettings
 from vico_eval.methods.registry import register
 
@@ -32,8 +31,8 @@ class RvtcRatio(TilingPart):
         """Tiles that an image of width x height px may have, thumbnail not counted: here as many as it is allowed."""
         return settings.max_tiles
 
-    def tile(self, image: Image.Image, settings: TilingSettings) -> np.ndarray:
-        """uint8 [tiles, S, S, 3], thumbnail last; one tile where the limit is below `min_tiles`."""
+    def tile(self, image: Image.Image, settings: TilingSettings) -> TiledImage:
+        """InternVL's grid under the limit; one tile where that is below `min_tiles`."""
         limit = self.limit(*image.size, settings)
         min_tiles, max_tiles = (settings.min_tiles, limit) if settings.min_tiles <= limit else (1, 1)
         return tile_image(

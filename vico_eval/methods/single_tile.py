@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 from PIL import Image
 
-from vico_eval.internvl.tiling import tile_image
+from vico_eval.internvl.tiling import TiledImage, tile_image
 from vico_eval.methods.parts import TilingPart, TilingSettings
 from vico_eval.methods.registry import register
 
@@ -27,6 +26,6 @@ class SingleTile(TilingPart):
 
     Config = SingleTileConfig
 
-    def tile(self, image: Image.Image, settings: TilingSettings) -> np.ndarray:
-        """uint8 [1, S, S, 3]."""
+    def tile(self, image: Image.Image, settings: TilingSettings) -> TiledImage:
+        """A grid of one tile."""
         return tile_image(image, max_tiles=1, tile_size=settings.tile_size)

@@ -10,8 +10,8 @@ from vico_eval.report.figure_style import COLOURS, FAINT, INK, STYLE, compared_r
 from vico_eval.report.layout import Table
 from vico_eval.report.tables import AVERAGE
 
-# A second and third round through the colours is told from the first by its hatching.
-_HATCHES = ("", "////", "....")
+# Rows differ without colours too. One fewer than there are colours, so that no two of the first 56 rows look alike.
+_HATCHES = ("", "////", "....", "\\\\\\\\", "----", "xxxx", "++++")
 _GROUP = 0.86
 _LEGEND_COLUMNS = 4
 _HIGHEST = 130.0
@@ -76,7 +76,7 @@ def _draw(table: Table, values: Mapping[str, Mapping[str, float]], label: str) -
                 [min(row[column], _HIGHEST) for column in columns],
                 width=0.92 * width,
                 color=colour,
-                hatch=_HATCHES[place // len(COLOURS) % len(_HATCHES)],
+                hatch=_HATCHES[place % len(_HATCHES)],
                 edgecolor="white",
                 linewidth=0,
                 label=literal(" ".join(title.split())),

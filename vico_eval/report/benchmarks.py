@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from vico_eval import suites
@@ -151,6 +151,9 @@ class Benchmark:
     tasks: tuple[str, ...]
     conversion: Conversion
     digits: int = 1
+    model_args: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+    """What the model must have been started with; otherwise its score is one of another benchmark."""
+
     vlmevalkit: "Benchmark | None" = None
     """The same column in runs of VLMEvalKit; None where it lacks the benchmark."""
 
@@ -197,11 +200,15 @@ def as_column(benchmark: suites.Benchmark) -> Benchmark:
         tasks=task_names(benchmark),
         conversion=_conversion(benchmark.score),
         digits=benchmark.digits,
+        model_args=benchmark.model_args,
     )
     if (other := benchmark.vlmevalkit) is None:
         return column
     conversion = VLMEvalKitMetric(other.metrics, 100 / other.full, other.split)
-    return replace(column, vlmevalkit=replace(column, tasks=(other.dataset,), conversion=conversion))
+    # There the data set's name says how many frames.
+    model_args = {name: value for name, value in benchmark.model_args.items() if name != "num_frames"}
+    in_vlmevalkit = replace(column, tasks=(other.dataset,), conversion=conversion, model_args=model_args)
+    return replace(column, vlmevalkit=in_vlmevalkit)
 
 
 def _conversion(score: suites.Score) -> Conversion:

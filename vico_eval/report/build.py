@@ -15,6 +15,7 @@ from vico_eval.report.comparison import comparison_sentences
 from vico_eval.report.layout import Table, build_table, find_baseline, order_rows
 from vico_eval.report.loyalty import loyalty
 from vico_eval.report.measurements import Measurements, measure
+from vico_eval.report.records import RECORD_NAME
 from vico_eval.report.runs import Run, read_run
 from vico_eval.report.tidy import tidy_numbers
 from vico_eval.report.uncertainty import compare_with_baseline
@@ -55,12 +56,11 @@ def write_report(
     """Reads finished runs and writes their table into `out`.
 
     Args:
-        runs: each row's title (None: the run record's) and a run's folder, lmms-eval's --output_path or --work-dir of
-            `vico-eval vlmeval run`. Runs of the same
-            title make one row: its mean, with the spread over the runs.
+        runs: each row's title (None: the run record's) and a run's folder, lmms-eval's --output_path or VLMEvalKit's
+            --work-dir, whoever started it. Runs of the same title make one row: its mean, with the spread over them.
         table: a suite (`vico-table3`) or its table (`vico-3`).
         out: where table3.csv, .tex, .md (the suite's `file_stem`), uncertainty.csv, loyalty.csv, the pictures
-            (retention, benchmarks, ratios; .pdf, .png) and provenance.json go; made if missing.
+            (retention, benchmarks, ratios, scores; .pdf, .png) and provenance.json go; made if missing.
         baseline: title or system of the row that counts as 100%; by default the row of the system `vanilla`.
         benchmarks: titles of the table's benchmarks to keep; by default all of them.
         only: tasks to read of a run of lmms-eval, by its folder; all where it isn't named.
@@ -98,14 +98,17 @@ def _write(
     # Only here: matplotlib takes half a second to load, and what reads tables draws nothing.
     from vico_eval.report.bar_figures import draw_bars
     from vico_eval.report.figures import draw_retention, write_figure
+    from vico_eval.report.score_figure import draw_scores
 
     figures: tuple[Path, ...] = ()
     try:
         figures = write_figure(draw_retention(table), out)
     except ReportError as error:
         table = table.with_note(f"No picture: {error}")
-    for stem, figure in draw_bars(table).items():
-        figures += write_figure(figure, out, stem)
+    drawn = draw_bars(table) | {"scores": draw_scores(table, measured)}
+    for stem, figure in drawn.items():
+        if figure is not None:
+            figures += write_figure(figure, out, stem)
     rows = order_rows(systems)
     uncertainty = compare_with_baseline(measured, rows, table.columns, table.baseline)
     agreement = loyalty(measured, rows, table.columns, table.baseline)
@@ -121,7 +124,8 @@ def _write(
         figures=figures,
     )
     places = [_relative(run.folder, out) for _, run in named]
-    tidy = tidy_numbers(table, measured, systems, places)
+    records = [f"{place}/{run.record.made_from or RECORD_NAME}" for place, (_, run) in zip(places, named, strict=True)]
+    tidy = tidy_numbers(table, measured, systems, places, records)
     for frame, path in ((tidy, report.csv), (uncertainty, report.uncertainty), (agreement, report.loyalty)):
         frame.to_csv(path, index=False, lineterminator="\n")
     report.latex.write_text(to_latex(table, label=f"tab:{spec.name}"), encoding="utf-8")

@@ -4,29 +4,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 from matplotlib.transforms import Bbox
 
 from vico_eval.errors import ReportError
+from vico_eval.report.figure_labels import Label, place_labels
 from vico_eval.report.figure_style import COLOURS, FAINT, INK, STYLE, compared_rows, literal, title_of
 from vico_eval.report.layout import Table
 
 # One more than there are colours, so that no two of the first 72 rows look alike.
 _MARKERS = ("o", "s", "^", "D", "P", "X", "h", "p", "*")
-
-_LABEL_DISTANCES = (9.0, 15.0, 24.0, 36.0, 52.0)
-# Right, left, above, below, then the corners: the first place that is free is taken.
-_LABEL_SIDES = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))
-_SIDE_ALIGNMENT: dict[int, Any] = {1: "left", -1: "right", 0: "center"}
-_LEADER_FROM = 26.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +57,11 @@ def draw_retention(table: Table) -> Figure:
             "and token accounts are needed; the table's notes say what is missing."
         )
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(7.6, 4.8), dpi=200)
-        axes = figure.add_axes((0.092, 0.122, 0.888, 0.665))
+        # Inches; more names than a dozen need more room.
+        body = 3.19 + 0.2 * max(len(points) - 12, 0)
+        height = 0.586 + body + 1.024
+        figure = Figure(figsize=(7.6, height), dpi=200)
+        axes = figure.add_axes((0.092, 0.586 / height, 0.888, body / height))
         _frame(axes, points, table.baseline)
         front = pareto_front(points)
         # What is known is that so much can be kept while at least so much is saved: steps, not slopes.
@@ -95,10 +90,10 @@ def draw_retention(table: Table) -> Figure:
                 zorder=3,
             )
         _tile_axis(axes, table.summary)
-        figure.text(0.02, 0.975, title_of(table), fontsize=12.5, fontweight="bold", color=INK, va="top")
+        figure.text(0.02, 1 - 0.12 / height, title_of(table), fontsize=12.5, fontweight="bold", color=INK, va="top")
         documents = f"{table.summary['documents'].max():,.0f} documents a system"
         key = f"{documents}; bars: one paired standard error; grey line: Pareto front"
-        figure.text(0.02, 0.918, key, fontsize=9, color=FAINT, va="top")
+        figure.text(0.02, 1 - 0.394 / height, key, fontsize=9, color=FAINT, va="top")
         _label(figure, axes, points)
     return figure
 
@@ -173,7 +168,8 @@ def _frame(axes: Axes, points: list[Point], baseline: str) -> None:
     high = max(point.shown + np.nan_to_num(point.error) for point in points)
     room = max(high - low, 4.0)
     axes.set_xlim(min(0.0, *saved) - 5, max(10.0, *saved) + 9)
-    axes.set_ylim(low - 0.10 * room, max(high, 100.0) + 0.10 * room)
+    spare = (room - (high - low)) / 2
+    axes.set_ylim(low - 0.10 * room - spare, max(high, 100.0) + 0.10 * room + spare)
     axes.axhline(100, color="#8A8A8A", linewidth=0.9, linestyle=(0, (5, 4)), zorder=1)
     axes.grid(axis="y", color="#E9E9E9", linewidth=0.8, zorder=0)
     axes.set_axisbelow(True)
@@ -201,64 +197,18 @@ def _tile_axis(axes: Axes, summary: pd.DataFrame) -> None:
 
 
 def _label(figure: Figure, axes: Axes, points: list[Point]) -> None:
-    """Names each point where neither points, bars nor other labels are; a thin line leads to a distant name."""
-    renderer = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
     unit = figure.dpi / 72
-    area = axes.get_window_extent(renderer)
-    taken = [_occupied(axes, point, unit) for point in points] + _steps(axes, points, unit)
-    # The crowded ones choose first: they have the fewest free places.
-    for place in sorted(range(len(points)), key=lambda place: (_nearest(taken[: len(points)], place), place)):
-        point = points[place]
-        style: Any = {
-            "fontsize": 9,
-            "color": point.colour,
-            "fontweight": "bold" if place == len(points) - 1 and not point.is_baseline else "normal",
-            "linespacing": 1.2,
-            # A name may cross a grid line; the halo keeps it readable.
-            "path_effects": [withStroke(linewidth=3, foreground="white")],
-        }
-        ruler = figure.text(0, 0, _name(point), **style)
-        extent = ruler.get_window_extent(renderer)
-        ruler.remove()
-        offset, box = _free_place(taken[place], (extent.width, extent.height), taken, area, unit)
-        taken.append(box)
-        distance = float(np.hypot(*offset))
-        axes.annotate(
-            _name(point),
-            (point.saved, point.shown),
-            xytext=offset,
-            textcoords="offset points",
-            ha=_SIDE_ALIGNMENT[int(np.sign(offset[0]))],
-            va="center",
-            arrowprops={"arrowstyle": "-", "color": point.colour, "linewidth": 0.7, "shrinkA": 1, "shrinkB": 5}
-            if distance > _LEADER_FROM
-            else None,
-            zorder=4,
-            **style,
+    labels = [
+        Label(
+            text=_name(point),
+            at=(point.saved, point.shown),
+            mark=_occupied(axes, point, unit),
+            colour=point.colour,
+            is_bold=place == len(points) - 1 and not point.is_baseline,
         )
-
-
-def _free_place(
-    marker: Bbox, size: tuple[float, float], taken: list[Bbox], area: Bbox, unit: float
-) -> tuple[tuple[float, float], Bbox]:
-    """Offset in points of a label's anchor (vertical centre, side next to the point) and its box in pixels."""
-    width, height = size
-    x, y = (marker.x0 + marker.x1) / 2, (marker.y0 + marker.y1) / 2
-    best: tuple[float, tuple[float, float], Bbox] | None = None
-    for distance in _LABEL_DISTANCES:
-        for across, up in _LABEL_SIDES:
-            shift = distance * unit / float(np.hypot(across, up))
-            # The side that faces the point is `shift` away; straight above or below, the label is centred.
-            middle_x, middle_y = x + across * shift, y + up * (shift + height / 2)
-            left = middle_x - (width / 2 if across == 0 else 0 if across > 0 else width)
-            box = Bbox.from_bounds(left, middle_y - height / 2, width, height).padded(1.5 * unit)
-            cost = sum(_overlap(box, other) for other in taken) + box.width * box.height - _overlap(box, area)
-            if best is None or cost < best[0] - 1e-6:
-                best = (cost, ((middle_x - x) / unit, (middle_y - y) / unit), box)
-        if best is not None and best[0] < 1e-6:
-            break
-    assert best is not None
-    return best[1], best[2]
+        for place, point in enumerate(points)
+    ]
+    place_labels(figure, axes, labels, _steps(axes, points))
 
 
 def _occupied(axes: Axes, point: Point, unit: float) -> Bbox:
@@ -271,24 +221,13 @@ def _occupied(axes: Axes, point: Point, unit: float) -> Bbox:
     return Bbox.from_extents(x - radius, low - radius, x + radius, high + radius)
 
 
-def _steps(axes: Axes, points: list[Point], unit: float) -> list[Bbox]:
+def _steps(axes: Axes, points: list[Point]) -> list[Bbox]:
     """The lines of the Pareto front, in pixels."""
     boxes = []
     for before, after in pairwise(pareto_front(points)):
         (x0, y0), (x1, y1) = axes.transData.transform([(before.saved, before.shown), (after.saved, after.shown)])
-        boxes += [Bbox.from_extents(x0, y1, x0, y0).padded(unit), Bbox.from_extents(x0, y1, x1, y1).padded(unit)]
+        boxes += [Bbox.from_extents(x0, y1, x0, y0), Bbox.from_extents(x0, y1, x1, y1)]
     return boxes
-
-
-def _nearest(boxes: list[Bbox], place: int) -> float:
-    centres = [(box.x0 + box.width / 2, box.y0 + box.height / 2) for box in boxes]
-    distances = [np.hypot(x - centres[place][0], y - centres[place][1]) for x, y in centres]
-    return float(min((d for index, d in enumerate(distances) if index != place), default=0.0))
-
-
-def _overlap(first: Bbox, second: Bbox) -> float:
-    shared = Bbox.intersection(first, second)
-    return 0.0 if shared is None else float(shared.width * shared.height)
 
 
 def _name(point: Point) -> str:

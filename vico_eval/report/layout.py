@@ -1,7 +1,7 @@
 """A table ready to be written: rows in the paper's order, a ratio row beneath each row that routes its tiles."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -18,6 +18,7 @@ from vico_eval.report.tables import (
     relative_retention,
     retention_standard_error,
     run_spread,
+    score_spread,
     visual_token_share,
     with_average,
 )
@@ -55,7 +56,7 @@ class Row:
     """Columns without a value because documents could not be answered."""
 
     competes: bool
-    """May be the best of a column: it saves tokens. The baseline never competes."""
+    """May be the best of a column: it saves tokens. The baseline never competes, nor a run of which it isn't known."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,6 +72,9 @@ class Table:
     summary: pd.DataFrame
     """By row title: mean_score, retention, retention_se, retention_spread, difference, difference_se, tile_ratio,
     token_share, documents, runs. Empty for a published table, which has no documents."""
+
+    score_spread: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Sample standard deviation of a score over a row's runs, points, by row title and column, if there are several."""
 
     comparison: tuple[str, ...] = ()
     """How each row compares with the baseline, in sentences; empty for a published table."""
@@ -129,6 +133,7 @@ def build_table(
     ratios = with_average(compressed_tile_ratio(cells).reindex(index=order, columns=columns))
     shares = with_average(visual_token_share(cells, baseline).reindex(index=order, columns=columns))
     retention = relative_retention(scores, baseline)
+    recorded = cells.groupby("row")["has_record"].all()
     rows = []
     for title in order:
         values = {str(column): float(value) for column, value in scores.loc[title].items()}
@@ -139,10 +144,10 @@ def build_table(
                 kind="score",
                 values=values | {AVERAGE: float(retention[title])},
                 failed=frozenset(cells.loc[(cells["row"] == title) & (cells["failed"] > 0), "benchmark"]),
-                competes=title != baseline and not (share > 100 or np.isclose(share, 100)),
+                competes=title != baseline and recorded[title] and not (share > 100 or np.isclose(share, 100)),
             )
         )
-        if _routes(ratios.loc[title]):
+        if recorded[title] and _routes(ratios.loc[title]):
             ratio = {str(column): float(value) for column, value in ratios.loc[title].items()}
             rows.append(Row(title=title, kind="ratio", values=ratio, competes=False))
     is_zero = bool((scores.loc[baseline] == 0).all())
@@ -153,6 +158,7 @@ def build_table(
         digits={benchmark.title: benchmark.digits for benchmark in benchmarks},
         rows=tuple(rows),
         baseline=baseline,
+        score_spread=score_spread(cells),
         notes=measured.notes + _notes(cells, order, columns) + zero,
         summary=_summary(measured, scores, baseline).assign(
             tile_ratio=ratios[AVERAGE],
@@ -212,7 +218,7 @@ def _notes(cells: pd.DataFrame, order: Sequence[str], columns: Sequence[str]) ->
         if repeats.nunique() > 1:
             fewer = ", ".join(str(name) for name in repeats.index[repeats < repeats.max()])
             notes.append(f"{title}: {fewer} has fewer runs than the row's other benchmarks.")
-        for cell in own[own["without_account"] > own["failed"]].itertuples():
+        for cell in own[own["has_record"] & (own["without_account"] > own["failed"])].itertuples():
             notes.append(
                 f"{title}, {cell.benchmark}: {cell.without_account} of {cell.documents} documents have no token "
                 "account (answered from lmms-eval's response cache?), so the cell has no ratio."

@@ -1,14 +1,15 @@
 """Finished runs as two frames: one line a run and benchmark, one line a run and document."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 
 from vico_eval.errors import ReportError
 from vico_eval.report.benchmarks import Benchmark
+from vico_eval.report.comparability import asked_otherwise, check_repeats, comparison_notes, condition_notes
 from vico_eval.report.records import RunRecord
+from vico_eval.report.router_scores import ScoreCounts, count_scores
 from vico_eval.report.runs import Document, Run, TaskResult
 
 _COUNTS = ("tiles", "compressed_tiles", "visual_tokens", "visual_tokens_uncompressed", "layer_tokens")
@@ -20,9 +21,10 @@ class Measurements:
 
     `cells` has the columns row, run (a number), benchmark, score (0-100; NaN where a document failed), documents (their
     number), num_available, without_account (their number), failed (their number), failure (the first one's reason),
-    source, results, samples, and the summed token counts tiles, compressed_tiles, visual_tokens,
-    visual_tokens_uncompressed, layer_tokens (visual tokens of a layer, mean over layers), which are NaN unless every
-    document has an account.
+    source, results, samples, has_record (whether the run left one), threshold (the absolute one of a router that the
+    run's record has; NaN without), scores (ScoreCounts of the router; None unless every document has them), and the
+    summed token counts tiles, compressed_tiles, visual_tokens, visual_tokens_uncompressed, layer_tokens (visual tokens
+    of a layer, mean over layers), which are NaN unless every document has an account.
 
     `documents` has row, run, benchmark, task, doc_id, score (0-100; NaN where the benchmark has none by document),
     answer (text; None where the document failed) and media (digest of its pictures, empty where it has none; None where
@@ -43,33 +45,38 @@ def measure(runs: Sequence[tuple[str, Run]], benchmarks: Sequence[Benchmark]) ->
     """
     cells: list[dict[str, object]] = []
     documents: list[dict[str, object]] = []
-    notes: list[str] = []
+    notes = [f"{row}: {note}" for row, run in runs for note in run.notes]
     for benchmark in benchmarks:
         answered = []
         for number, (row, run) in enumerate(runs):
             column = benchmark.of(run.record.harness)
             names = () if column is None else column.tasks
             tasks = [run.tasks[name] for name in names if name in run.tasks]
-            if tasks and len(tasks) == len(names):
-                answered.append((number, row, run, tasks))
+            if column is not None and tasks and len(tasks) == len(names):
+                is_other, note = asked_otherwise(column, run)
+                if not is_other:
+                    answered.append((number, row, run, tasks))
+                if note:
+                    notes.append(f"{row}: {note}")
             elif tasks:
                 missing = ", ".join(name for name in names if name not in run.tasks)
                 notes.append(f"{row}: {benchmark.title} counts as missing, since {run.folder.name} lacks {missing}.")
         column = benchmark.of(_harness(benchmark, [(row, run) for _, row, run, _ in answered]))
         if column is None:
             continue
-        _check_repeats(benchmark, [(row, run) for _, row, run, _ in answered])
-        notes.extend(_condition_notes([(row, run) for _, row, run, _ in answered]))
-        notes.extend(_comparison_notes(benchmark, [(run, tasks) for _, _, run, tasks in answered]))
-        for number, row, _, tasks in answered:
-            cells.append({"row": row, "run": number} | _cell(column, tasks))
+        check_repeats(benchmark, [(row, run) for _, row, run, _ in answered])
+        notes.extend(condition_notes([(row, run) for _, row, run, _ in answered]))
+        notes.extend(comparison_notes([(run, tasks) for _, _, run, tasks in answered]))
+        for number, row, run, tasks in answered:
+            of_run = {"has_record": run.record.made_from is None, "threshold": _threshold(run.record)}
+            cells.append({"row": row, "run": number} | of_run | _cell(column, tasks))
             documents.extend({"row": row, "run": number} | line for line in _document_lines(column, tasks))
     if not cells:
         found = sorted({name for _, run in runs for name in run.tasks})
         wanted = [name for benchmark in benchmarks for name in benchmark.tasks]
         raise ReportError(
             f"No run has a benchmark of this table. It needs the tasks {', '.join(wanted)}; "
-            f"the runs have {', '.join(found) or 'none'}."
+            f"the runs have {', '.join(found) or 'none'}. {' '.join(dict.fromkeys(notes))}".rstrip()
         )
     return Measurements(cells=pd.DataFrame(cells), documents=pd.DataFrame(documents), notes=tuple(dict.fromkeys(notes)))
 
@@ -89,7 +96,21 @@ def _cell(benchmark: Benchmark, tasks: Sequence[TaskResult]) -> dict[str, object
         "source": benchmark.conversion.source,
         "results": tuple(sorted({str(task.results_path) for task in tasks})),
         "samples": tuple(str(task.samples_path) for task in tasks),
+        "scores": _scores(documents),
     } | _counts(documents)
+
+
+def _scores(documents: Sequence[Document]) -> ScoreCounts | None:
+    accounts = [document.account for document in documents]
+    if None in accounts:
+        return None
+    return count_scores(account for own in accounts for account in own or ())
+
+
+def _threshold(record: RunRecord) -> float:
+    # None: the checkpoint's own, which the record doesn't have.
+    value = record.method_args.get("absolute_threshold")
+    return float(value) if isinstance(value, int | float) else float("nan")
 
 
 def _counts(documents: Sequence[Document]) -> dict[str, float]:
@@ -138,68 +159,3 @@ def _harness(benchmark: Benchmark, runs: Sequence[tuple[str, Run]]) -> str:
             "which ask and score in different ways. The rows of a column need one toolkit; leave the other's runs out."
         )
     return next(iter(found), "")
-
-
-def _check_repeats(benchmark: Benchmark, answered: Sequence[tuple[str, Run]]) -> None:
-    """Runs of one row on one benchmark must be of one checkpoint and method; a seed may differ."""
-    first: dict[str, Run] = {}
-    for row, run in answered:
-        before = first.setdefault(row, run)
-        if _model(before.record) != _model(run.record):
-            raise ReportError(
-                f"{benchmark.title}: {before.folder} and {run.folder} are both given as `{row}`, and ran another "
-                "checkpoint or other arguments of the method. Give one of them another title, or leave it out."
-            )
-
-
-def _model(record: RunRecord) -> tuple[object, ...]:
-    arguments = {name: value for name, value in record.method_args.items() if name != "seed"}
-    return record.checkpoint.sha256 or record.checkpoint.name, record.donor, record.method, arguments
-
-
-def _condition_notes(runs: Sequence[tuple[str, Run]]) -> list[str]:
-    """What differs between a benchmark's runs besides the system: it may be part of a difference in scores."""
-    notes = [
-        f"{row}: only the first {limit} documents of each data set."
-        for row, run in runs
-        if (limit := run.record.settings.get("limit")) is not None
-    ]
-    for row, run in runs[1:]:
-        first_row, first = runs[0]
-        if different := _different(_conditions(first.record), _conditions(run.record)):
-            notes.append(f"{row} ran with another {different} than {first_row}.")
-    return notes
-
-
-def _conditions(record: RunRecord) -> dict[str, Any]:
-    settings = {f"settings.{key}": value for key, value in record.settings.items() if key != "batch_size"}
-    versions = {f"version of {key}": value for key, value in record.versions.items()}
-    return {"dtype": record.dtype, "attention": record.attention, "harness": record.harness} | settings | versions
-
-
-def _comparison_notes(benchmark: Benchmark, answered: Sequence[tuple[Run, Sequence[TaskResult]]]) -> list[str]:
-    """Notes on what differs between runs of one benchmark; what makes them incomparable is an error."""
-    notes: dict[str, None] = {}
-    for run, tasks in answered[1:]:
-        first_run, first_tasks = answered[0]
-        for first, task in zip(first_tasks, tasks, strict=True):
-            place = f"{task.name}: {first_run.folder} and {run.folder}"
-            first_ids, ids = ([document.doc_id for document in one.documents] for one in (first, task))
-            if first_ids != ids:
-                raise ReportError(
-                    f"{place} answered different documents ({_span(first_ids)} and {_span(ids)}). Rows of one table "
-                    "need the same documents; repeat one of them with the other's --limit and --offset."
-                )
-            if first.version != task.version:
-                raise ReportError(f"{place} ran different versions of the task ({first.version} and {task.version}).")
-            if different := _different(first.settings, task.settings):
-                notes[f"{place} differ in the task's {different}."] = None
-    return list(notes)
-
-
-def _different(first: Mapping[str, Any], second: Mapping[str, Any]) -> str:
-    return ", ".join(key for key in first if first[key] != second.get(key))
-
-
-def _span(doc_ids: Sequence[int | str]) -> str:
-    return f"{len(doc_ids)}: {doc_ids[0]} to {doc_ids[-1]}"

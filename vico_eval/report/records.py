@@ -18,6 +18,9 @@ from pydantic import (
 
 from vico_eval.errors import ReportError
 
+RECORD_NAME = "record.json"
+RECORD_VERSION = 1
+
 DocumentKey = tuple[str, int | str]
 """Task and doc_id: a number in lmms-eval; VLMEvalKit's index of a row, which may hold words."""
 
@@ -37,7 +40,11 @@ class Checkpoint(_Closed):
 
 
 class RunRecord(_Closed):
-    """`record.json`: what produced a run's numbers. A number without one is not reported."""
+    """`record.json`: what produced a run's numbers.
+
+    Of a run that another program started there is none. Then the toolkit's own files say what they can
+    (`made_from`), and what they don't say is None or empty, never guessed.
+    """
 
     version: Literal[1]
     system: str = Field(min_length=1)
@@ -59,22 +66,34 @@ class RunRecord(_Closed):
     settings: dict[str, Any] = Field(default_factory=dict)
     """How documents were asked: batch size, tile limits, frames, prompts."""
 
-    dtype: str
-    attention: str
-    device: str
-    num_processes: PositiveInt
-    started: AwareDatetime
-    """When the model was loaded."""
+    dtype: str | None
+    attention: str | None
+    device: str | None
+    num_processes: PositiveInt | None
+    started: AwareDatetime | None
+    """When the model was loaded; of a run without a record, when its toolkit began."""
 
     continued: tuple[AwareDatetime, ...] = ()
     """When it was loaded again, to go on in the same folder under the same conditions."""
 
     harness: str
 
+    made_from: str | None = None
+    """The toolkit's file that says this, relative to the run's folder, where the run left no record of its own."""
+
     previews: str | None = None
     """Folder of small copies of the documents' pictures, relative to the run's folder or absolute; None where the run
     kept none. Picture n of a request is `<media[:2]>/<media>-<n>.jpg`, by the account's `media`; of a video's frames
     only some are there."""
+
+    @model_validator(mode="after")
+    def _says_all_that_its_own_run_knew(self) -> "RunRecord":
+        if self.made_from is None and (unknown := [name for name in _OF_OWN_RUNS if getattr(self, name) is None]):
+            raise ValueError(f"{', '.join(unknown)} must not be null")
+        return self
+
+
+_OF_OWN_RUNS = ("dtype", "attention", "device", "num_processes", "started")
 
 
 class TokenAccount(_Closed):
@@ -183,19 +202,22 @@ def validate(schema: type[Schema], value: object, place: str) -> Schema:
         raise ReportError(f"{place} doesn't fit the schema of {schema.__name__}: {problems}.") from error
 
 
-def read_record(folder: Path) -> RunRecord:
-    """The record of the run in `folder`.
+def read_record(folder: Path) -> RunRecord | None:
+    """The record of the run in `folder`; None where it left none, since another program started it.
 
     Raises:
-        ReportError: there is none, or it doesn't fit the schema.
+        ReportError: it doesn't fit the schema, or is of another version.
     """
-    path = folder / "record.json"
-    if not path.is_file():
+    path = folder / RECORD_NAME
+    if not path.exists():
+        return None
+    value = read_json(path)
+    if (version := value.get("version")) != RECORD_VERSION:
         raise ReportError(
-            f"{folder} has no record.json, so nobody could say what produced its numbers. Expected the folder that "
-            "lmms-eval got as --output_path from one of this package's models; run it again with such a model."
+            f"{path} is a record of version {version!r}; expected {RECORD_VERSION}. Another release of vico-eval wrote "
+            "it: report the run with that release, or repeat it with this one."
         )
-    return validate(RunRecord, read_json(path), str(path))
+    return validate(RunRecord, value, str(path))
 
 
 def read_side_accounts(folder: Path) -> dict[DocumentKey, TokenAccount]:

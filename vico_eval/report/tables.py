@@ -113,6 +113,18 @@ def retention_standard_error(documents: pd.DataFrame, scores: pd.DataFrame, base
     return 100 * residual.standard_error[AVERAGE].reindex(scores.index) / base
 
 
+def score_spread(cells: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """Sample standard deviation over a row's runs of a benchmark's score, points, by row and benchmark.
+
+    Only where there are several runs; NaN where one of them has no score.
+    """
+    spreads: dict[str, dict[str, float]] = {}
+    for (row, benchmark), scores in cells.groupby(["row", "benchmark"], sort=False)["score"]:
+        if len(scores) > 1:
+            spreads.setdefault(row, {})[benchmark] = _spread(scores)
+    return spreads
+
+
 def run_spread(cells: pd.DataFrame, baseline: str) -> pd.Series:
     """Sample standard deviation over a row's runs of their relative retention, percent by row; NaN for a single run.
 

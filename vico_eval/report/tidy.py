@@ -30,7 +30,7 @@ _SUMMARY = {
 
 
 def tidy_numbers(
-    table: Table, measured: Measurements, systems: Mapping[str, str], places: Sequence[str]
+    table: Table, measured: Measurements, systems: Mapping[str, str], places: Sequence[str], records: Sequence[str]
 ) -> pd.DataFrame:
     """The table's numbers, one a line, at full precision.
 
@@ -39,6 +39,7 @@ def tidy_numbers(
         measured: what it was built from.
         systems: each row's system.
         places: folder of each run, in the order of the runs' numbers.
+        records: file of each run that says what produced its numbers.
 
     Returns:
         The columns `COLUMNS`; `runs` and `records` hold one path a run, joined by semicolons. Unknown values are NaN.
@@ -47,7 +48,7 @@ def tidy_numbers(
     frame = pd.DataFrame(lines, columns=["row", "benchmark", "metric", "value", "unit", "documents", "numbers"])
     frame["system"] = frame["row"].map(systems)
     frame["runs"] = [";".join(places[number] for number in numbers) for numbers in frame["numbers"]]
-    frame["records"] = [";".join(f"{places[number]}/record.json" for number in numbers) for numbers in frame["numbers"]]
+    frame["records"] = [";".join(records[number] for number in numbers) for numbers in frame["numbers"]]
     return frame[list(COLUMNS)]
 
 
@@ -73,6 +74,9 @@ def _cell_lines(table: Table, measured: Measurements) -> Iterator[Line]:
                 numbers = _numbers(cells, row, table.baseline if compares else row, column)
                 documents = int(own["documents"].iloc[0])
                 yield str(row), column, metric, float(frame.loc[row, column]), unit, documents, numbers
+            if (spread := table.score_spread.get(str(row), {}).get(column)) is not None:
+                numbers = _numbers(cells, row, row, column)
+                yield str(row), column, "score_spread_over_runs", spread, "points", documents, numbers
 
 
 def _average_lines(table: Table, measured: Measurements) -> Iterator[Line]:

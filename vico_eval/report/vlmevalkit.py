@@ -1,10 +1,11 @@
-"""A finished run of VLMEvalKit, read from the folder that `vico-eval vlmeval run` wrote.
+"""A finished run of VLMEvalKit, read from the folder that `vico-eval vlmeval run` or VLMEvalKit itself wrote.
 
 VLMEvalKit notes an error in a data set and goes on with the next one, so a run counts only if every data set has a
-score and every prediction is an answer that we gave.
+score and every prediction is an answer that we gave. Of a run that VLMEvalKit started itself, data sets without a score
+are left out, and an answer is what it does not mark as a failure.
 
-Format: ms-vlmeval 0.0.20, `<run>/<model>/status.json`, `<model>_<data set>.tsv` with the predictions, and a file beside
-it with each document's score, whose name depends on the kind of data set.
+Format: ms-vlmeval 0.0.20, `<run>/<model>/status.json`, `<model>_<data set>.xlsx` or .tsv with the predictions, and a
+file beside it with each document's score, whose name depends on the kind of data set.
 """
 
 import math
@@ -13,20 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from vico_eval.errors import ReportError
 from vico_eval.report.records import DocumentKey, TokenAccount, read_json, read_record, read_side_accounts
+from vico_eval.report.run_files import check_folder, check_one_run, nothing_found, results_files, status_files
 from vico_eval.report.runs import Document, Run, TaskResult, read_run
+from vico_eval.report.unrecorded import vlmevalkit_record, what_is_unknown
+from vico_eval.report.vlmevalkit_tables import FAILED, column_of, document_scores, prediction_table
 
 HARNESS = "VLMEvalKit"
 """Of such a run's record."""
-
-FAILED = "Failed to obtain answer"
-"""What VLMEvalKit writes in place of an answer that it could not get, and scores."""
-
-_SCORES = (("_{judge}_result", "hit"), ("_auxmatch", "score"), ("_results", "eval_score"), ("_score", "score"))
-"""Endings of the files with documents' scores and the column: multiple choice, yes or no, short answers, videos."""
 
 _AGREEMENT = 1e-6
 
@@ -70,44 +66,68 @@ class VLMEvalKitMetric:
 
 
 def read_any_run(folder: Path) -> Run:
-    """The run in `folder`, by whichever toolkit its record names.
+    """The run in `folder`, by whichever toolkit its record names; without one, by whose files are there.
 
     Raises:
-        ReportError: as `read_run` and `read_vlmevalkit_run`.
+        ReportError: as `read_run` and `read_vlmevalkit_run`, or files of both toolkits or of none.
     """
-    has_record = (folder / "record.json").is_file()
-    if has_record and read_record(folder).harness == HARNESS:
-        return read_vlmevalkit_run(folder)
-    return read_run(folder)
+    check_folder(folder)
+    record = read_record(folder)
+    if record is not None:
+        return read_vlmevalkit_run(folder) if record.harness == HARNESS else read_run(folder)
+    statuses, results = status_files(folder), results_files(folder)
+    if not statuses and not results:
+        raise nothing_found(folder)
+    check_one_run(folder, [*statuses, *results])
+    if statuses and results:
+        raise ReportError(
+            f"{folder} holds results of lmms-eval ({results[-1].name}) and of VLMEvalKit ({statuses[0].name}). "
+            "Expected those of one toolkit; move one's to a folder of its own."
+        )
+    return read_vlmevalkit_run(folder) if statuses else read_run(folder)
 
 
 def read_vlmevalkit_run(folder: Path) -> Run:
     """The run in `folder`, every document of every data set answered by us and every data set scored.
 
     Raises:
-        ReportError: no record or status, a data set without a score, or documents without an answer; named.
+        ReportError: no status or several, a data set without a score, or documents without an answer; named.
     """
-    record = read_record(folder)
-    found = sorted(folder.glob("*/status.json"))
-    if len(found) != 1:
-        raise ReportError(f"{folder} holds {len(found)} files */status.json; expected VLMEvalKit's one of a run.")
-    status_path = found[0]
-    accounts = read_side_accounts(folder)
+    found = status_files(folder)
+    if not found:
+        raise ReportError(f"{folder} holds no file status.json; expected VLMEvalKit's one of a run.")
+    check_one_run(folder, found)
+    (status_path,) = found
+    status = read_json(status_path)
+    own = read_record(folder)
+    record = own or vlmevalkit_record(folder, status_path, status, HARNESS)
+    accounts = None if own is None else read_side_accounts(folder)
     tasks = {}
+    notes = [] if own else [what_is_unknown(HARNESS)]
     for name in _datasets(status_path):
-        status = check_evaluated(status_path.parent, name)
-        predictions = status_path.parent / f"{status_path.parent.name}_{name}.tsv"
+        try:
+            entry = check_evaluated(status_path.parent, name)
+        except ReportError as error:
+            if own is not None:
+                raise
+            notes.append(str(error))
+            continue
+        predictions = _predictions(status_path, status, name, entry)
+        judge = entry.get("judge_model")
+        documents = _documents(name, predictions, str(judge), accounts)
         tasks[name] = TaskResult(
             name=name,
-            metrics=status["metrics"],
-            documents=_documents(name, predictions, str(status.get("judge_model")), accounts),
-            num_available=len(_table(predictions)),
-            version=str(record.versions.get("ms_vlmeval")),
-            settings={key: record.settings.get(key) for key in ("generation", "judge")},
+            metrics=entry["metrics"],
+            documents=documents,
+            num_available=len(documents),
+            version=str(record.versions.get("ms_vlmeval") or ""),
+            settings={"generation": record.settings.get("generation"), "judge": judge},
             results_path=status_path,
             samples_path=predictions,
         )
-    return Run(folder=folder, record=record, tasks=tasks)
+    if not tasks:
+        raise ReportError(" ".join(notes[1:]))
+    return Run(folder=folder, record=record, tasks=tasks, notes=tuple(notes))
 
 
 def check_evaluated(model_folder: Path, name: str) -> dict[str, Any]:
@@ -129,36 +149,48 @@ def check_evaluated(model_folder: Path, name: str) -> dict[str, Any]:
 
 def _datasets(status_path: Path) -> dict[str, Any]:
     datasets = read_json(status_path).get("datasets")
-    if not isinstance(datasets, dict) or not datasets:
+    if not isinstance(datasets, dict) or not datasets or not all(isinstance(one, dict) for one in datasets.values()):
         raise ReportError(
             f"{status_path} names no data sets; expected the status of a run of ms-vlmeval 0.0.20 or newer."
         )
     return datasets
 
 
+def _predictions(status_path: Path, status: Mapping[str, Any], name: str, entry: Mapping[str, Any]) -> Path:
+    """The file of a data set's predictions beside the status, wherever the folder has been moved to."""
+    model = status.get("model_name") or status_path.parent.name
+    given = entry.get("prediction_file") or f"{model}_{name}.tsv"
+    return status_path.parent / Path(str(given)).name
+
+
 def _documents(
-    name: str, predictions: Path, judge: str, accounts: Mapping[DocumentKey, TokenAccount]
+    name: str, predictions: Path, judge: str, accounts: Mapping[DocumentKey, TokenAccount] | None
 ) -> tuple[Document, ...]:
-    """The documents in the order of the data set; their field `score` is VLMEvalKit's, 0-1, where it has one."""
-    scores = _document_scores(predictions, judge)
-    table = _table(predictions)
+    """The documents in the order of the data set; their field `score` is VLMEvalKit's, 0-1, where it has one.
+
+    Args:
+        accounts: of the run's own answers; None for a run that VLMEvalKit started itself.
+    """
+    table = prediction_table(predictions)
+    scores = document_scores(predictions, judge, list(table["index"]))
     documents = []
     unanswered = []
     for index, prediction, question, target in zip(
-        table["index"], table["prediction"], _column(table, "question"), _column(table, "answer"), strict=True
+        table["index"], table["prediction"], column_of(table, "question"), column_of(table, "answer"), strict=True
     ):
-        doc_id = _doc_id(index)
-        account = accounts.get((name, doc_id))
-        if account is None or FAILED in prediction:
+        doc_id = int(index) if index.isdecimal() else index
+        account = None if accounts is None else accounts.get((name, doc_id))
+        has_failed = FAILED in prediction
+        if accounts is not None and (account is None or has_failed):
             unanswered.append(str(index))
             continue
-        fields = {"prediction": prediction} | ({"score": scores[index]} if index in scores else {})
         documents.append(
             Document(
                 doc_id=doc_id,
-                fields=fields,
-                account=(account,),
-                answer=prediction,
+                fields={"prediction": prediction} | ({"score": scores[index]} if index in scores else {}),
+                account=None if account is None else (account,),
+                answer=None if has_failed else prediction,
+                failure=f"VLMEvalKit wrote `{FAILED}` and scored it" if has_failed else None,
                 question=question,
                 target=target,
             )
@@ -171,40 +203,6 @@ def _documents(
             "command; what this run has answered is not asked again."
         )
     return tuple(documents)
-
-
-def _document_scores(predictions: Path, judge: str) -> dict[str, float]:
-    for ending, column in _SCORES:
-        path = predictions.with_name(f"{predictions.stem}{ending.format(judge=judge)}.tsv")
-        if path.is_file() and column in (table := _table(path)):
-            return {index: _number(value, path) for index, value in zip(table["index"], table[column], strict=True)}
-    return {}
-
-
-def _table(path: Path) -> pd.DataFrame:
-    """All cells as text: `None` and `NA` are answers."""
-    try:
-        table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise ReportError(f"{path} can't be read: {error}. Remove it and repeat the command.") from error
-    if "index" not in table:
-        raise ReportError(f"{path} has no column `index`; expected a file of VLMEvalKit.")
-    return table
-
-
-def _column(table: pd.DataFrame, name: str) -> Sequence[str]:
-    return list(table[name]) if name in table else [""] * len(table)
-
-
-def _doc_id(index: str) -> int | str:
-    return int(index) if index.isdecimal() else index
-
-
-def _number(text: str, path: Path) -> float:
-    try:
-        return {"True": 1.0, "False": 0.0}[text] if text in ("True", "False") else float(text)
-    except ValueError as error:
-        raise ReportError(f"{path}: a document's score is {text!r}; expected a number.") from error
 
 
 def _metric(task: TaskResult, name: str, split: str | None) -> float:

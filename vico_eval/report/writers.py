@@ -122,11 +122,18 @@ def _footnotes(table: Table) -> list[str]:
         f"standard error from differences on the same document ({documents:.0f} documents a row). Visual tokens: those "
         f"a decoder layer sees, relative to {table.baseline}."
     )
-    spreads = [
-        f"{title}: retention spreads by {spread:.1f} over its runs (sample standard deviation)."
-        for title, spread in table.summary["retention_spread"].dropna().items()
-    ]
-    return [text, *table.notes, *spreads]
+    return [text, *table.notes, *(_spread(table, title) for title in table.score_spread)]
+
+
+def _spread(table: Table, title: str) -> str:
+    """How far a row's runs are apart."""
+    of_scores = ", ".join(
+        f"{column} {DASH if math.isnan(spread) else _number(table, column, spread)}"
+        for column, spread in table.score_spread[title].items()
+    )
+    of_retention = table.summary.loc[title, "retention_spread"]
+    also = "" if math.isnan(of_retention) else f"; of its retention: {of_retention:.1f}"
+    return f"{title}: sample standard deviation over its runs, in points: {of_scores}{also}."
 
 
 def _number(table: Table, column: str, value: float) -> str:

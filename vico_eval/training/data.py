@@ -200,7 +200,7 @@ def make_document(
         max_tiles=1 if scene.is_video else config.max_tiles,
         use_thumbnail=config.use_thumbnail,
     )
-    tiles = [cut(image, settings) for image in scene.images]
+    tiles = [cut(image, settings).tiles for image in scene.images]
     counts = [len(of_image) for of_image in tiles]
     image_token = int(tokenizer.convert_tokens_to_ids(IMAGE_TOKEN))  # type: ignore[arg-type]
     stop = get_template(config.template).stop

@@ -1,0 +1,198 @@
+"""The router's scores as a picture: for each benchmark a histogram a row, one above the other, on one scale."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+
+from vico_eval.report.figure_style import COLOURS, FAINT, INK, STYLE, compared_rows, literal, title_of
+from vico_eval.report.layout import Table
+from vico_eval.report.measurements import Measurements
+from vico_eval.report.router_scores import EDGES, NUM_BINS, ScoreCounts
+from vico_eval.report.tables import AVERAGE, compressed_tile_ratio, with_average
+
+_HIGHEST = 20.0
+"""Percent of the tiles in one bin; a higher bar ends here with its number and doesn't flatten the others."""
+
+_IN_A_LINE = 5
+# Inches.
+_HISTOGRAM, _STEP, _PANEL, _BESIDE = 0.4, 0.56, 1.3, 0.5
+_ABOVE, _BELOW, _PANEL_TITLE, _TICKS = 0.9, 0.26, 0.26, 0.36
+_RIGHT, _LEAST_WIDTH = 0.12, 7.6
+_LONGEST_NAME, _LONGEST_TITLE = 30, 20
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Histogram:
+    """Percent of a row's tiles on a benchmark, [NUM_BINS]."""
+
+    tiles: np.ndarray
+    compressed: np.ndarray | None
+    thresholds: tuple[float, ...]
+
+
+def draw_scores(table: Table, measured: Measurements) -> Figure | None:
+    """p_compress of all tiles of each benchmark, row by row, and `Avg.`, the mean of the benchmarks' histograms.
+
+    Dark are the tiles that were compressed, where the accounts say which were; the number beside a histogram is their
+    share, as in the table. A dashed line is the absolute threshold, where the run's record has one: a router by tile
+    compresses no tile below it, one by image compares it with the mean of an image's tiles. One that the checkpoint
+    brings isn't in the record, and a relative threshold is another score in each request.
+
+    Args:
+        table: for its rows, columns and title.
+        measured: what the table was built from.
+
+    Returns:
+        None where no row has scores.
+    """
+    found = _histograms(measured.cells)
+    if not found:
+        return None
+    titles = [str(title) for title in table.summary.index if any(row == title for row, _ in found)]
+    for title in titles:
+        if average := _average([found.get((title, column)) for column in table.columns]):
+            found[title, AVERAGE] = average
+    ratios = with_average(compressed_tile_ratio(measured.cells).reindex(columns=list(table.columns)))
+    with mpl.rc_context(STYLE):
+        return _draw(table, titles, found, ratios)
+
+
+def _histograms(cells: pd.DataFrame) -> dict[tuple[str, str], _Histogram]:
+    """By row and benchmark, over all runs of the row; without those of which a run has no scores."""
+    found = {}
+    for (title, column), own in cells.groupby(["row", "benchmark"], sort=False):
+        counts = [value for value in own["scores"] if isinstance(value, ScoreCounts)]
+        total = sum((each.tiles for each in counts), np.zeros(NUM_BINS))
+        if len(counts) < len(own) or not total.any():
+            continue
+        low = [each.compressed for each in counts if each.compressed is not None]
+        found[str(title), str(column)] = _Histogram(
+            tiles=100 * total / total.sum(),
+            compressed=100 * sum(low) / total.sum() if len(low) == len(counts) else None,
+            thresholds=tuple(sorted(own["threshold"].dropna().unique())),
+        )
+    return found
+
+
+def _average(histograms: list[_Histogram | None]) -> _Histogram | None:
+    known = [each for each in histograms if each is not None]
+    if len(known) < len(histograms):
+        return None
+    low = [each.compressed for each in known if each.compressed is not None]
+    return _Histogram(
+        tiles=np.mean([each.tiles for each in known], axis=0),
+        compressed=np.mean(low, axis=0) if len(low) == len(known) else None,
+        thresholds=tuple(sorted({value for each in known for value in each.thresholds})),
+    )
+
+
+def _draw(table: Table, titles: list[str], found: Mapping[tuple[str, str], _Histogram], ratios: pd.DataFrame) -> Figure:
+    columns = (*table.columns, AVERAGE)
+    names = [_short(title, _LONGEST_NAME) for title in titles]
+    across = min(_IN_A_LINE, len(columns))
+    down = -(-len(columns) // across)
+    left = 0.3 + 0.068 * max(map(len, names))
+    body = len(titles) * _STEP
+    line = _PANEL_TITLE + body + _TICKS
+    width = max(_LEAST_WIDTH, left + across * (_PANEL + _BESIDE) + _RIGHT)
+    height = _ABOVE + down * line + _BELOW
+    top = min(_HIGHEST, max(float(each.tiles.max()) for each in found.values()))
+    figure = Figure(figsize=(width, height), dpi=200)
+    for number, column in enumerate(columns):
+        row, place = divmod(number, across)
+        corner = (left + place * (_PANEL + _BESIDE), height - _ABOVE - row * line - _PANEL_TITLE - body)
+        box = (corner[0] / width, corner[1] / height, _PANEL / width, body / height)
+        axes = figure.add_axes(box, label=column)
+        _frame(axes, column, len(titles))
+        if place == 0:
+            axes.set_yticks([0.25 - level for level in range(len(titles))], [literal(name) for name in names])
+        for level, title in enumerate(titles):
+            colour = _colour(table, title)
+            if place == 0:
+                axes.get_yticklabels()[level].set_color(colour)
+            histogram = found.get((title, column))
+            if histogram is not None:
+                _draw_histogram(axes, histogram, -level, top, colour)
+            ratio = ratios.loc[title, column] if histogram is not None else np.nan
+            words = "–" if np.isnan(ratio) else f"{ratio:.0f}%"
+            axes.text(1.06, 0.25 - level, words, color=colour, fontsize=8, va="center")
+    figure.text(0.12 / width, 1 - 0.12 / height, title_of(table), fontsize=12.5, weight="bold", color=INK, va="top")
+    key = f"{NUM_BINS} bins of the router's score, up to {top:.0f}% of the tiles high\n{_key(found)}"
+    figure.text(0.12 / width, 1 - 0.42 / height, key, fontsize=9, color=FAINT, va="top", linespacing=1.4)
+    figure.text((left + (across * (_PANEL + _BESIDE) - _BESIDE) / 2) / width, 0.12 / height, "p(compress)", ha="center")
+    return figure
+
+
+def _key(found: Mapping[tuple[str, str], _Histogram]) -> str:
+    """What the marks mean that there are."""
+    words = ["Right: compressed tiles"]
+    if any(each.compressed is not None for each in found.values()):
+        words.append("dark: those tiles")
+    if any(each.thresholds for each in found.values()):
+        words.append("dashed: absolute threshold")
+    if any(each.tiles.max() > _HIGHEST for each in found.values()):
+        words.append("above: percent in a bin that is higher")
+    return "; ".join(words)
+
+
+def _short(text: str, longest: int) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= longest else f"{line[: longest - 1].rstrip()}…"
+
+
+def _colour(table: Table, title: str) -> str:
+    places = [*compared_rows(table), table.baseline]
+    return COLOURS[places.index(title) % len(COLOURS)]
+
+
+def _frame(axes: Axes, column: str, number: int) -> None:
+    """Axes whose lines are 1 apart, the first at 0 and the others beneath it."""
+    axes.set(xlim=(0, 1), ylim=(-(number - 1) - 0.04, _HISTOGRAM / _STEP + 0.3))
+    axes.set_title(literal(_short(column, _LONGEST_TITLE)), fontsize=9.5, color=INK, pad=3)
+    axes.spines["left"].set_visible(False)
+    axes.spines["bottom"].set_visible(False)
+    axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
+    axes.set_yticks([])
+    axes.tick_params(axis="x", length=3, labelsize=8)
+    axes.tick_params(axis="y", length=0, labelsize=9, pad=6)
+    for level in range(number):
+        axes.axhline(-level, color="#C4C4C4", linewidth=0.7, zorder=1)
+
+
+def _draw_histogram(axes: Axes, histogram: _Histogram, level: float, top: float, colour: str) -> None:
+    scale = _HISTOGRAM / _STEP / top
+    tiles = level + scale * np.minimum(histogram.tiles, top)
+    axes.stairs(tiles, EDGES, baseline=level, fill=True, color=colour, alpha=0.28, linewidth=0, zorder=2)
+    if histogram.compressed is not None:
+        low = level + scale * np.minimum(histogram.compressed, top)
+        axes.stairs(low, EDGES, baseline=level, fill=True, color=colour, linewidth=0, zorder=3)
+    axes.stairs(tiles, EDGES, baseline=level, color=colour, linewidth=0.8, zorder=4)
+    for threshold in histogram.thresholds:
+        axes.plot(
+            [threshold, threshold],
+            [level, level + scale * top],
+            color=INK,
+            linewidth=0.9,
+            linestyle=(0, (3, 2)),
+            zorder=5,
+        )
+    for share, (start, end) in zip(histogram.tiles, pairwise(EDGES), strict=True):
+        if share > top * 1.001:
+            axes.text(
+                np.clip((start + end) / 2, 0.06, 0.94),
+                level + scale * top,
+                f"{share:.0f}",
+                fontsize=6.5,
+                color=colour,
+                ha="center",
+                va="bottom",
+                path_effects=[withStroke(linewidth=2, foreground="white")],
+                zorder=6,
+            )

@@ -1,0 +1,93 @@
+"""VLMEvalKit's tables: predictions of a data set, and each document's score, as .tsv or .xlsx.
+
+Format: ms-vlmeval 0.0.20. Its default is .xlsx, whose cells end after 32,767 characters; PRED_FORMAT=tsv asks for .tsv.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from zipfile import BadZipFile
+
+import pandas as pd
+
+from vico_eval.errors import ReportError
+
+FAILED = "Failed to obtain answer"
+"""What VLMEvalKit writes in place of an answer that it could not get, and scores."""
+
+_SCORES = (("_{judge}_result", "hit"), ("_auxmatch", "score"), ("_results", "eval_score"), ("_score", "score"))
+"""Endings of the files with documents' scores and the column: multiple choice, yes or no, short answers, videos."""
+
+_AS_TSV = "repeat VLMEvalKit's command with PRED_FORMAT=tsv in the environment"
+
+
+def prediction_table(path: Path) -> pd.DataFrame:
+    """A data set's predictions, one row a document, all cells as text: `None` and `NA` are answers.
+
+    Raises:
+        ReportError: the file is missing, can't be read or is cut off, or a document is in it twice.
+    """
+    table = _read(path)
+    if "prediction" not in table:
+        raise ReportError(f"{path} has no column `prediction`; expected a file of VLMEvalKit.")
+    if table.empty:
+        raise ReportError(f"{path} has no documents. Remove it and {_AS_TSV}.")
+    if table["index"].duplicated().any():
+        twice = ", ".join(table.loc[table["index"].duplicated(), "index"].unique()[:10])
+        raise ReportError(f"{path} has more than one row of document {twice}; expected one. Remove it and {_AS_TSV}.")
+    return table
+
+
+def document_scores(predictions: Path, judge: str, documents: Sequence[str]) -> dict[str, float]:
+    """Scores, 0-1, by index of the document; empty where VLMEvalKit leaves none.
+
+    Args:
+        predictions: the file beside which they are.
+        judge: the judge's name, which is part of some files' names.
+        documents: indices of the documents that have predictions.
+
+    Raises:
+        ReportError: a file can't be read, or is of other documents.
+    """
+    for ending, column in _SCORES:
+        path = predictions.with_name(f"{predictions.stem}{ending.format(judge=judge)}{predictions.suffix}")
+        if not path.is_file() or column not in (table := _read(path)):
+            continue
+        # Some may lack one: questions whose options are rotated have a score in all.
+        if others := sorted(set(table["index"]) - set(documents)):
+            raise ReportError(
+                f"{path} has scores of documents that {predictions.name} has no answers to: {', '.join(others[:10])}. "
+                "The two files are of different runs; remove both and repeat VLMEvalKit's command."
+            )
+        return {index: _number(value, path) for index, value in zip(table["index"], table[column], strict=True)}
+    return {}
+
+
+def column_of(table: pd.DataFrame, name: str) -> Sequence[str]:
+    """A column's cells; blank ones where the table lacks it."""
+    return list(table[name]) if name in table else [""] * len(table)
+
+
+def _read(path: Path) -> pd.DataFrame:
+    try:
+        if path.suffix == ".tsv":
+            if not path.read_bytes().endswith(b"\n"):  # pandas would read a row that ends early as blank cells
+                raise ReportError(f"{path} was cut off inside its last row. Remove it and repeat the command.")
+            table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+        elif path.suffix == ".xlsx":
+            table = pd.read_excel(path, dtype=str, keep_default_na=False, engine="openpyxl")
+        else:
+            raise ReportError(f"{path} is of a format that the report doesn't read, only .tsv and .xlsx; {_AS_TSV}.")
+    except ImportError as error:
+        raise ReportError(f"{path} is a spreadsheet: pip install openpyxl to have it read, or {_AS_TSV}.") from error
+    except (OSError, ValueError, KeyError, BadZipFile) as error:
+        raise ReportError(f"{path} can't be read: {error}. Remove it and repeat the command.") from error
+    if "index" not in table:
+        raise ReportError(f"{path} has no column `index`; expected a file of VLMEvalKit.")
+    return table
+
+
+def _number(text: str, path: Path) -> float:
+    try:
+        return {"True": 1.0, "False": 0.0}[text] if text in ("True", "False") else float(text)
+    except ValueError as error:
+        raise ReportError(f"{path}: a document's score is {text!r}; expected a number.") from error
