@@ -26,12 +26,12 @@ def consistency(config: _Config, processes: _Processes = None, accelerate_config
     """Train a checkpoint to answer alike from fewer visual tokens: ViCO's stage 1.
 
     The finished model is OUT/model, with held_out.json beside it. Repeat a stopped or killed command and it goes on.
+    accelerate launch ... -m vico_eval.training consistency CONFIG does the same.
 
     \b
     Examples:
       vico-eval train consistency models/training/consistency-1b.yaml
-      vico-eval train consistency models/training/consistency-8b.yaml --accelerate-config fsdp.yaml
-      accelerate launch --num_processes 8 -m vico_eval.training consistency models/training/consistency-8b.yaml
+      vico-eval train consistency models/training/consistency-8b.yaml --accelerate-config models/training/fsdp2.yaml
     """
     from vico_eval.commands.train_flash import train
 
@@ -43,13 +43,12 @@ def router(config: _Config, processes: _Processes = None, accelerate_config: _Ac
     """Train the router that says which tiles to compress: ViCO's stage 2.
 
     CONFIG names the base model and what stage 1 made of it. The finished model is OUT/model; repeat a stopped command
-    and it goes on.
+    and it goes on. accelerate launch ... -m vico_eval.training router CONFIG does the same.
 
     \b
     Examples:
       vico-eval train router models/training/router-1b.yaml
       vico-eval train router models/training/router-8b.yaml --processes 8
-      accelerate launch --num_processes 8 -m vico_eval.training router models/training/router-8b.yaml
     """
     from vico_eval.commands.train_flash import train
 

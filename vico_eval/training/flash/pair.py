@@ -132,7 +132,7 @@ def frozen_copy(policy: VicoInternVL, *, train_vision: bool, dtype: torch.dtype 
         if name != "vision_tower" or train_vision:
             part.requires_grad_(False)
             if dtype is not None:
-                _cast(part, dtype)
+                round_weights(part, dtype)
     reference.eval()  # type: ignore[no-untyped-call]
     return reference
 
@@ -183,7 +183,7 @@ def _tiles(batch: MicroBatch, model: VicoInternVL) -> Tensor:
     return normalise(batch.tiles.new_zeros(1, side, side, 3))
 
 
-def _cast(part: nn.Module, dtype: torch.dtype) -> None:
-    """Parameters only: buffers such as rotary frequencies stay in float32."""
+def round_weights(part: nn.Module, dtype: torch.dtype) -> None:
+    """Give a part's weights another precision. Buffers such as rotary frequencies keep theirs."""
     for parameter in part.parameters():
         parameter.data = parameter.data.to(dtype)

@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vico_eval.internvl.config import VicoInternVLConfig
 from vico_eval.internvl.router import Router
 from vico_eval.training.flash.batches import MicroBatch, seeded
 from vico_eval.training.flash.config import RouterConfig
@@ -25,28 +26,66 @@ from vico_eval.training.router import auc, decision_scores
 
 
 class Decisions(NamedTuple):
-    """One decision a sample, and what compressing would cost."""
-
-    chosen: Tensor
-    """[tiles], bool: the tiles that a decision is about."""
+    """One decision a sample: what compressing would cost, and what the router says."""
 
     ratio: Tensor
-    """[samples]: loss with these tiles low over that with every tile high; NaN where a sample has no tile."""
+    """[samples]: loss with the decision's tiles low over that with every tile high; NaN where a sample has no tile."""
 
-    vit_tokens: Tensor
-    """[tiles, 1 + h*w, C], the policy's."""
+    p_compress: Tensor
+    """[samples], float32; about several tiles, the mean of theirs."""
 
 
-class RouterOnly(nn.Module):
-    """The router as what is trained: p_compress of decisions."""
+class RouterInTraining(nn.Module):
+    """The router, and the frozen models whose losses teach it."""
 
-    def __init__(self, router: Router) -> None:
+    def __init__(self, pair: PolicyAndReference, level: str, epsilon: float) -> None:
+        """
+        Args:
+            pair: whose policy has the router.
+            level: "tile" or "image": which of the policy's routers is trained.
+            epsilon: of `loss_ratio`.
+        """
         super().__init__()
-        self.router = router
+        self.pair = pair
+        self._level = level
+        self._epsilon = epsilon
 
-    def forward(self, vit_tokens: Tensor, decision: Tensor, num_decisions: int) -> Tensor:
-        """[decisions] of the tiles [tiles, 1 + h*w, C] that each is about; about several tiles, the mean of theirs."""
-        return decision_scores(self.router, vit_tokens, decision, num_decisions)
+    @property
+    def router(self) -> Router:
+        """What is trained."""
+        policy = self.pair.policy
+        router = policy.image_router if self._level == "image" else policy.router
+        assert router is not None
+        return router
+
+    def train(self, mode: bool = True) -> RouterInTraining:
+        """The frozen models stay in evaluation mode; a router has no other."""
+        super().train(mode)
+        self.pair.eval()
+        return self
+
+    def forward(self, batch: MicroBatch, chosen: Tensor) -> Decisions:
+        """A decision for each sample, about its tiles in `chosen`, [tiles] bool.
+
+        One pass of the vision encoder and three of decoders, without gradients; these reach the router alone. A sample
+        without a tile is asked about a blank one.
+        """
+        with torch.no_grad():
+            result = self.pair(batch, [chosen, torch.zeros_like(chosen)])
+        low, high = result.kl
+        ratio = loss_ratio(low, high, self._epsilon)
+        has_tiles = (batch.num_tiles() > 0).to(ratio.device)
+        decision = batch.tile_sample[chosen]
+        tokens = result.vit_tokens[chosen.to(result.vit_tokens.device)]
+        missing = (batch.num_tiles() == 0).nonzero()[:, 0]
+        blank = tokens.new_zeros(len(missing), *result.vit_tokens.shape[1:])
+        p_compress = decision_scores(
+            self.router,
+            torch.cat([tokens, blank]),
+            torch.cat([decision, missing]).to(tokens.device),
+            len(batch),
+        )
+        return Decisions(torch.where(has_tiles, ratio, torch.nan), p_compress.float())
 
 
 class Labels:
@@ -85,15 +124,20 @@ class RouterStepper:
     """Cross-entropy of one decision a sample."""
 
     def __init__(
-        self, accelerator: Accelerator, pair: PolicyAndReference, config: RouterConfig, watch: Watch, held_out: HeldOut
+        self,
+        accelerator: Accelerator,
+        policy: VicoInternVLConfig,
+        config: RouterConfig,
+        watch: Watch,
+        held_out: HeldOut,
     ) -> None:
         """
         Args:
-            pair: both frozen.
+            policy: its configuration.
         """
         self.labels = Labels(config)
         self._accelerator = accelerator
-        self._pair = pair
+        self._policy = policy
         self._config = config
         self._watch = watch
         self._held_out = held_out
@@ -101,24 +145,15 @@ class RouterStepper:
 
     def losses(self, model: nn.Module, batch: MicroBatch, seeds: tuple[object, ...]) -> Tensor:
         """[samples]; 0 where a sample has no tile, or no label yet."""
-        decisions = self.decide(batch, seeds)
-        counts = batch.counts_in_loss.to(decisions.ratio.device)
-        labels = self._label(torch.where(counts, decisions.ratio, torch.nan))
-        p_compress = model(*self._asked(batch, decisions)).float()
-        known = labels >= 0
-        losses = _cross_entropy(p_compress, labels)
-        self._show(batch, losses, p_compress, labels, decisions)
-        return torch.where(known, losses, 0.0 * losses)
-
-    @torch.no_grad()
-    def decide(self, batch: MicroBatch, seeds: tuple[object, ...]) -> Decisions:
-        """One decision a sample, about a random tile or all tiles of a random image, every other tile high."""
         chosen = choose(batch, seeds, self._config.level)
-        result = self._pair(batch, [chosen, torch.zeros_like(chosen)])
-        low, high = result.kl
-        ratio = loss_ratio(low, high, self._config.epsilon)
-        has_tiles = (batch.num_tiles() > 0).to(ratio.device)
-        return Decisions(chosen, torch.where(has_tiles, ratio, torch.nan), result.vit_tokens)
+        decisions: Decisions = model(batch, chosen)
+        counts = batch.counts_in_loss.to(decisions.ratio.device)
+        ratio = torch.where(counts, decisions.ratio, torch.nan)
+        labels = self._label(ratio)
+        losses = torch.where(labels >= 0, _cross_entropy(decisions.p_compress, labels), 0.0 * decisions.p_compress)
+        self._show(losses, decisions.p_compress, labels, ratio)
+        self._watch.add("tokens", float(batch.num_tokens(chosen, self._policy)))
+        return losses
 
     def held_out(self, model: nn.Module) -> float:
         """Cross-entropy on held-out decisions, labelled by their own percentile."""
@@ -145,10 +180,10 @@ class RouterStepper:
         """p_compress and oracle label of the held-out decisions of all processes; labels as `_label` makes them."""
         ratios, scores = [], []
         for batch in self._held_out.batches():
-            moved = batch.to(self._accelerator.device)
-            decisions = self.decide(moved, ("held-out",))
-            ratios.append(torch.where(batch.counts_in_loss.to(decisions.ratio.device), decisions.ratio, torch.nan))
-            scores.append(model(*self._asked(moved, decisions)).float())
+            decisions = model(batch.to(self._accelerator.device), choose(batch, ("held-out",), self._config.level))
+            counts = batch.counts_in_loss.to(decisions.ratio.device)
+            ratios.append(torch.where(counts, decisions.ratio, torch.nan))
+            scores.append(decisions.p_compress)
         everyone = self._held_out.together(torch.cat(ratios)).double()
         labels = torch.full(everyone.shape, -1)
         known = ~everyone.isnan()
@@ -156,15 +191,6 @@ class RouterStepper:
             tau = torch.quantile(everyone[known], self._config.percentile / 100)
             labels = torch.where(known, (everyone >= tau).long(), labels)
         return self._held_out.together(torch.cat(scores)), labels
-
-    @staticmethod
-    def _asked(batch: MicroBatch, decisions: Decisions) -> tuple[Tensor, Tensor, int]:
-        """What `RouterOnly` is called with. A sample without a tile is asked about a blank one, and never labelled."""
-        decision = batch.tile_sample[decisions.chosen]
-        tokens = decisions.vit_tokens[decisions.chosen.to(decisions.vit_tokens.device)]
-        missing = (batch.num_tiles() == 0).nonzero()[:, 0]
-        blank = tokens.new_zeros(len(missing), *decisions.vit_tokens.shape[1:])
-        return torch.cat([tokens, blank]), torch.cat([decision, missing]).to(tokens.device), len(batch)
 
     def _label(self, ratio: Tensor) -> Tensor:
         """[samples]: 1 to keep, 0 to compress, -1 for no label, of this process's ratios.
@@ -176,10 +202,8 @@ class RouterStepper:
         first = self._accelerator.process_index * len(ratio)
         return torch.tensor(labels[first : first + len(ratio)], device=ratio.device)
 
-    def _show(
-        self, batch: MicroBatch, losses: Tensor, p_compress: Tensor, labels: Tensor, decisions: Decisions
-    ) -> None:
-        values = zip(losses.tolist(), p_compress.tolist(), labels.tolist(), decisions.ratio.tolist(), strict=True)
+    def _show(self, losses: Tensor, p_compress: Tensor, labels: Tensor, ratios: Tensor) -> None:
+        values = zip(losses.tolist(), p_compress.tolist(), labels.tolist(), ratios.tolist(), strict=True)
         for loss, score, label, ratio in values:
             if ratio == ratio:
                 self._watch.add("ratio", ratio)
@@ -187,7 +211,6 @@ class RouterStepper:
                 self._watch.add("loss", loss)
                 self._watch.add("accuracy", float((score > 0.5) == (label == 0)))
                 self._watch.add("keep_share", float(label))
-        self._watch.add("tokens", float(batch.num_tokens(decisions.chosen, self._pair.policy.config)))
 
 
 def choose(batch: MicroBatch, seeds: tuple[object, ...], level: str) -> Tensor:

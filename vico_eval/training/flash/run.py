@@ -22,8 +22,8 @@ from vico_eval.training.flash.data import Data
 from vico_eval.training.flash.held_out import HeldOut, as_dict
 from vico_eval.training.flash.loop import Phase, Run, check_skips, make_accelerator, run_phase
 from vico_eval.training.flash.models import add_adapters, add_low_connector, add_router, open_model
-from vico_eval.training.flash.pair import PolicyAndReference, frozen_copy
-from vico_eval.training.flash.router import RouterOnly, RouterStepper
+from vico_eval.training.flash.pair import PolicyAndReference, frozen_copy, round_weights
+from vico_eval.training.flash.router import RouterInTraining, RouterStepper
 from vico_eval.training.flash.watch import Watch
 
 MODEL = "model"
@@ -97,26 +97,21 @@ def train_router(config: RouterConfig) -> Path:
         raise CheckpointError(f"{config.policy!r} has no low connector; expected what stage 1 made.")
     base, _ = open_model(config.checkpoint, config.attn_implementation)
     _check_same_sizes(policy, base, config)
+    if config.precision == "bf16" and accelerator.distributed_type not in _SHARDED:
+        for frozen in (policy, base):
+            round_weights(frozen, torch.bfloat16)
     torch.manual_seed(config.seed)
     add_router(policy, config.level)
-    trained = policy.image_router if config.level == "image" else policy.router
-    assert trained is not None
-    trained.requires_grad_(False)
-    pair = PolicyAndReference(policy, base, chunk=config.logit_chunk).eval()
+    policy.requires_grad_(False)
+    pair = PolicyAndReference(policy, base, chunk=config.logit_chunk)
+    trainee = RouterInTraining(pair, config.level, config.epsilon)
+    trainee.router.requires_grad_(True)
     run, held_out = _open_run(accelerator, config, policy, tokenizer)
-    if accelerator.distributed_type in _SHARDED:
-        raise ConfigError(
-            "Stage 2 trains the router alone, which needs no sharding; use one process or DDP, with a reference and a "
-            "policy that fit on a device."
-        )
-    pair.to(accelerator.device)
-    only = RouterOnly(trained)
-    only.requires_grad_(True)
-    stepper = RouterStepper(accelerator, pair, config, run.watch, held_out)
-    phase = Phase(f"{config.level}_router", only, config.train, stepper, {"labels": stepper.labels})
+    stepper = RouterStepper(accelerator, policy.config, config, run.watch, held_out)
+    phase = Phase(f"{config.level}_router", trainee, config.train, stepper, {"labels": stepper.labels})
     model = run_phase(run, phase).eval()
     _write_report(run, {f"{config.level}_router": stepper.report(model)})
-    return _save(run, policy, tokenizer, dict(policy.state_dict()))
+    return _save(run, policy, tokenizer, _weights(accelerator, model, "pair.policy."))
 
 
 def _warm_up(accelerator: Accelerator, config: ConsistencyConfig, warm: Path) -> None:
