@@ -23,7 +23,7 @@ _Accelerate = Annotated[
 
 @train_app.command("consistency")
 def consistency(config: _Config, processes: _Processes = None, accelerate_config: _Accelerate = None) -> None:
-    """Train a checkpoint to answer alike from fewer visual tokens: ViCO's stage 1.
+    """Train ViCO's stage 1: the same answers from fewer tokens.
 
     The finished model is OUT/model, with held_out.json beside it. Repeat a stopped or killed command and it goes on.
     accelerate launch ... -m vico_eval.training consistency CONFIG does the same.
@@ -40,7 +40,7 @@ def consistency(config: _Config, processes: _Processes = None, accelerate_config
 
 @train_app.command("router")
 def router(config: _Config, processes: _Processes = None, accelerate_config: _Accelerate = None) -> None:
-    """Train the router that says which tiles to compress: ViCO's stage 2.
+    """Train ViCO's stage 2: the router of tiles.
 
     CONFIG names the base model and what stage 1 made of it. The finished model is OUT/model; repeat a stopped command
     and it goes on. accelerate launch ... -m vico_eval.training router CONFIG does the same.
