@@ -71,6 +71,9 @@ def demo(
     ] = 1,
     jobs: Annotated[int | None, typer.Option(min=1, help="Processes at once. Default: one a core, at most 4.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Repeat rows that are complete already.")] = False,
+    html: Annotated[
+        Path | None, typer.Option(help="Also write the table as a page with its samples into this folder.")
+    ] = None,
 ) -> None:
     """Fill Table 3 on the built-in benchmark and print it.
 
@@ -84,7 +87,7 @@ def demo(
     """
     from vico_eval.commands.demo import run_demo
 
-    run_demo(table=table, limit=limit, out=out, rows=_names(rows), num_seeds=seeds, jobs=jobs, fresh=fresh)
+    run_demo(table=table, limit=limit, out=out, rows=_names(rows), num_seeds=seeds, jobs=jobs, fresh=fresh, html=html)
 
 
 @app.command()
@@ -132,13 +135,17 @@ def run(
         bool, typer.Option("--fresh", help="Repeat what is finished; the old answers are set aside.")
     ] = False,
     out: Annotated[Path | None, typer.Option(help="Folder of the table. Default: one beside the runs.")] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the table as a page with its samples. Default: one beside the runs."),
+    ] = None,
 ) -> None:
     """Fill a whole table of a paper through lmms-eval.
 
     Every row on every benchmark of a suite. Each row is an lmms-eval command, which --dry-run prints and which can be
     run by hand. Answers are kept as they come: a stopped command, repeated, goes on where it was. A benchmark that
-    fails stops no other one, and the end says what failed and how to repeat it. Runs, logs and the table are under
-    runs/.
+    fails stops no other one, and the end says what failed and how to repeat it. Runs, logs, the table and its page
+    are under runs/.
 
     \b
     Examples:
@@ -163,6 +170,7 @@ def run(
         model_args=parse_arguments(model_args, "--model-args"),
         out=out,
         fresh=fresh,
+        html=html,
     )
     run_suite(suite, options, dry_run=dry_run)
 

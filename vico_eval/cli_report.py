@@ -56,6 +56,10 @@ def report(
     baseline: Annotated[
         str | None, typer.Option(help="Row that counts as 100%, by title or system. Default: vanilla.")
     ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(help="Also write the report as a page with its samples into this folder, for any browser."),
+    ] = None,
 ) -> None:
     """Turn finished runs into a table and a picture.
 
@@ -64,13 +68,14 @@ def report(
 
     \b
     Examples:
-      vico-eval report runs/vanilla runs/vico --table vico-3
+      vico-eval report runs/vanilla runs/vico --table vico-3 --html page
       vico-eval report runs/* "InternVL=logs/OpenGVLab__InternVL3_5-8B-HF" --table vico-3 --out results/measured/8b
     """
     from vico_eval.commands.report import print_report, titled_run
     from vico_eval.report import write_report
 
-    print_report(write_report([titled_run(run) for run in runs], table=table, out=out, baseline=baseline))
+    named = [titled_run(run) for run in runs]
+    print_report(write_report(named, table=table, out=out, baseline=baseline, html=html))
 
 
 @report_app.command()

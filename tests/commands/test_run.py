@@ -32,6 +32,7 @@ def test_a_benchmark_that_fails_stops_no_other_and_is_told_at_the_end(tmp_path):
     assert "a rehearsal, no measurement" in ended.stdout
     results = tmp_path / "runs" / "vico-table1-fixtures-limit3"
     assert (results / "report" / "table1.tex").is_file()
+    assert (results / "report" / "page" / "index.html").is_file()
     check_cell(results / "vanilla", Cell(benchmark="OCRBench", tasks=("ocrbench",), results=("ocrbench",)))
     with pytest.raises(ReportError, match="no results of mme"):
         check_cell(results / "vanilla", Cell(benchmark="MME", tasks=("mme",), results=("mme",)))

@@ -18,6 +18,7 @@ def run_demo(
     num_seeds: int,
     jobs: int | None,
     fresh: bool,
+    html: Path | None = None,
 ) -> None:
     """Fill a table on the built-in benchmark and print it.
 
@@ -29,6 +30,8 @@ def run_demo(
         rows: names of systems; all where empty.
         num_seeds: runs of each random row, at most as many as its card has seeds.
         jobs: processes at once; None for one a core, at most four.
+        fresh: whether complete rows are repeated.
+        html: folder of the table as a page with its samples; None for none.
 
     Raises:
         UserError: bad input, or a row whose documents were not all answered.
@@ -36,5 +39,15 @@ def run_demo(
     suite = load_suite(table)
     if out is None and limit is None and not rows:
         out = Path("results/measured") / suite.table
-    options = RunOptions(rows=rows, limit=limit, num_seeds=num_seeds, jobs=jobs, device="cpu", out=out, fresh=fresh)
+    options = RunOptions(
+        rows=rows,
+        limit=limit,
+        num_seeds=num_seeds,
+        jobs=jobs,
+        device="cpu",
+        out=out,
+        fresh=fresh,
+        html=html,
+        page=html is not None,
+    )
     run_suite(suite.name, options)

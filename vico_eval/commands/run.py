@@ -26,6 +26,7 @@ from vico_eval.commands.run_folders import DocumentsFailed, problem_of, unfinish
 from vico_eval.commands.task_data import local_data, own_data
 from vico_eval.errors import ConfigError, ReportError, UserError, unknown_name
 from vico_eval.report import write_report
+from vico_eval.report.page.folder import check_page_folder
 from vico_eval.report.runs import read_run
 from vico_eval.suites import Benchmark, Suite, load_benchmarks, load_suite
 
@@ -87,6 +88,12 @@ class RunOptions:
     out: Path | None = None
     """Folder of the table; None for one beside the runs."""
 
+    html: Path | None = None
+    """Folder of the page; None for one beside the runs."""
+
+    page: bool = True
+    """Whether there is a page."""
+
     fresh: bool = False
     """Whether finished cells are repeated."""
 
@@ -111,6 +118,9 @@ def run_suite(name: str, options: RunOptions, *, dry_run: bool = False) -> None:
     out = options.out or runs_root / "report"
     for folder in (out, runs_root):
         check_writable(folder)
+    html = (options.html or runs_root / "report" / "page") if options.page else None
+    if html is not None:
+        check_page_folder(html)
     data = local_data(runs_root / "data", benchmarks) if options.fixtures else own_data()
     conditions = Conditions(
         cells=tuple(data.cell(benchmark, options.limit) for benchmark in benchmarks),
@@ -155,6 +165,7 @@ def run_suite(name: str, options: RunOptions, *, dry_run: bool = False) -> None:
                 benchmarks=[benchmark.title for benchmark in benchmarks],
                 only=finished,
                 note=FIXTURES_NOTE if options.fixtures else None,
+                html=html,
             )
             print_report(written)
         except UserError as error:

@@ -15,6 +15,7 @@ from vico_eval.report.comparison import comparison_sentences
 from vico_eval.report.layout import Table, build_table, find_baseline, order_rows
 from vico_eval.report.loyalty import loyalty
 from vico_eval.report.measurements import Measurements, measure
+from vico_eval.report.page.folder import check_page_folder
 from vico_eval.report.records import RECORD_NAME
 from vico_eval.report.runs import Run, read_run
 from vico_eval.report.tidy import tidy_numbers
@@ -37,10 +38,15 @@ class Report:
     figures: tuple[Path, ...]
     """PDF and PNG of each. Without that of retention a note of the table says why."""
 
+    html: Path | None = None
+    """index.html of the page, where one was asked for."""
+
     @property
     def paths(self) -> tuple[Path, ...]:
         """Every file written."""
-        return (self.csv, self.latex, self.markdown, self.uncertainty, self.loyalty, *self.figures, self.provenance)
+        page = () if self.html is None else (self.html,)
+        files = (self.csv, self.latex, self.markdown, self.uncertainty, self.loyalty, *self.figures, self.provenance)
+        return files + page
 
 
 def write_report(
@@ -52,6 +58,7 @@ def write_report(
     benchmarks: Sequence[str] | None = None,
     only: Mapping[Path, Collection[str]] | None = None,
     note: str | None = None,
+    html: Path | None = None,
 ) -> Report:
     """Reads finished runs and writes their table into `out`.
 
@@ -65,12 +72,15 @@ def write_report(
         benchmarks: titles of the table's benchmarks to keep; by default all of them.
         only: tasks to read of a run of lmms-eval, by its folder; all where it isn't named.
         note: what a reader has to know besides what the runs say.
+        html: folder of the report as a page (`vico_eval.report.page`), new, empty or an earlier page's; None for none.
 
     Raises:
         ConfigError: there is no such suite.
         ReportError: runs that don't count (all of them are named), can't be compared or have no benchmark of the table.
-        OutputError: `out` can't be written.
+        OutputError: `out` or `html` can't be written.
     """
+    if html is not None:
+        check_page_folder(html)
     spec = table_spec(table)
     columns = _choose(spec.benchmarks, benchmarks)
     named = _read_runs(runs, only or {})
@@ -82,7 +92,7 @@ def write_report(
         built = built.with_note(note)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        return _write(built, measured, named, systems, out, spec)
+        return _write(built, measured, named, systems, out, spec, html)
     except OSError as error:
         raise OutputError(f"The report can't be written to {out}: {error}. Choose another folder.") from error
 
@@ -94,10 +104,12 @@ def _write(
     systems: Mapping[str, str],
     out: Path,
     spec: TableSpec,
+    html: Path | None,
 ) -> Report:
     # Only here: matplotlib takes half a second to load, and what reads tables draws nothing.
     from vico_eval.report.bar_figures import draw_bars
     from vico_eval.report.figures import draw_retention, write_figure
+    from vico_eval.report.page.site import write_page
     from vico_eval.report.score_figure import draw_scores
 
     figures: tuple[Path, ...] = ()
@@ -132,7 +144,18 @@ def _write(
     report.markdown.write_text(to_markdown(table), encoding="utf-8")
     provenance = json.dumps(_provenance(table, measured, named, out), indent=2, ensure_ascii=False, allow_nan=False)
     report.provenance.write_text(provenance + "\n", encoding="utf-8")
-    return report
+    if html is None:
+        return report
+    page = write_page(
+        html,
+        table=table,
+        measured=measured,
+        runs=[run for _, run in named],
+        numbers=tidy,
+        uncertainty=uncertainty,
+        loyalty=agreement,
+    )
+    return replace(report, html=page)
 
 
 def _choose(benchmarks: Sequence[Benchmark], titles: Sequence[str] | None) -> list[Benchmark]:

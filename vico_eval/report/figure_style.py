@@ -8,6 +8,9 @@ from vico_eval.report.layout import Table
 # can't be read on white. The last table row, ViCO in the paper's order, gets the first.
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#B07A00", "#3B9BD4", "#555555", "#000000")
 
+# One more than there are colours, so that no two of the first 72 rows look alike.
+MARKERS = ("o", "s", "^", "D", "P", "X", "h", "p", "*")
+
 # Any: matplotlib types the keys one by one, differently in each release.
 STYLE: Any = {
     "font.family": "DejaVu Sans",

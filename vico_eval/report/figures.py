@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import matplotlib as mpl
 import numpy as np
@@ -14,11 +15,8 @@ from matplotlib.transforms import Bbox
 
 from vico_eval.errors import ReportError
 from vico_eval.report.figure_labels import Label, place_labels
-from vico_eval.report.figure_style import COLOURS, FAINT, INK, STYLE, compared_rows, literal, title_of
+from vico_eval.report.figure_style import COLOURS, FAINT, INK, MARKERS, STYLE, compared_rows, literal, title_of
 from vico_eval.report.layout import Table
-
-# One more than there are colours, so that no two of the first 72 rows look alike.
-_MARKERS = ("o", "s", "^", "D", "P", "X", "h", "p", "*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +96,24 @@ def draw_retention(table: Table) -> Figure:
     return figure
 
 
-def pareto_front(points: Sequence[Point]) -> list[Point]:
+class HasBoth(Protocol):
+    """What the front compares, in percent of the baseline."""
+
+    @property
+    def saved(self) -> float:
+        """Visual tokens."""
+
+    @property
+    def retention(self) -> float:
+        """Score."""
+
+
+Compared = TypeVar("Compared", bound=HasBoth)
+
+
+def pareto_front(points: Sequence[Compared]) -> list[Compared]:
     """The points that no other one equals or surpasses in both numbers and surpasses in one, by tokens saved."""
-    front: list[Point] = []
+    front: list[Compared] = []
     # From the most that is saved: a point is on the front if it retains more than every one that saves more.
     for point in sorted(points, key=lambda point: (-point.saved, -point.retention)):
         if not front or point.retention > front[-1].retention:
@@ -138,7 +151,7 @@ def _points(table: Table) -> list[Point]:
                 error=float("nan") if is_baseline or is_below else float(row["retention_se"]),
                 shown=floor if is_below else retention,
                 colour=INK if is_baseline else COLOURS[place % len(COLOURS)],
-                marker="o" if is_baseline else "v" if is_below else _MARKERS[place % len(_MARKERS)],
+                marker="o" if is_baseline else "v" if is_below else MARKERS[place % len(MARKERS)],
                 is_hollow=is_baseline or is_below,
                 is_baseline=is_baseline,
             )

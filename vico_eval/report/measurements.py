@@ -92,7 +92,7 @@ def _cell(benchmark: Benchmark, tasks: Sequence[TaskResult]) -> dict[str, object
         "num_available": sum(task.num_available for task in tasks),
         "without_account": sum(document.account is None for document in documents),
         "failed": len(failures),
-        "failure": failures[0] if failures else "",
+        "failure": _writable(failures[0]) if failures else "",
         "source": benchmark.conversion.source,
         "results": tuple(sorted({str(task.results_path) for task in tasks})),
         "samples": tuple(str(task.samples_path) for task in tasks),
@@ -136,12 +136,17 @@ def _document_lines(benchmark: Benchmark, tasks: Sequence[TaskResult]) -> list[d
             "task": task.name,
             "doc_id": document.doc_id,
             "score": scores.get((task.name, document.doc_id), float("nan")),
-            "answer": document.answer,
+            "answer": None if document.answer is None else _writable(document.answer),
             "media": _media(document),
         }
         for task in tasks
         for document in task.documents
     ]
+
+
+def _writable(text: str) -> str:
+    """The text with a question mark for each half of a surrogate pair: pandas has no room for it, and no file."""
+    return text if text.isascii() else text.encode(errors="replace").decode()
 
 
 def _media(document: Document) -> str | None:

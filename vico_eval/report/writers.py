@@ -31,12 +31,12 @@ RATIO_TITLE = "compressed tiles"
 
 def to_latex(table: Table, label: str) -> str:
     """The table as a LaTeX float, for a document that loads booktabs."""
-    return grid_to_latex(_grid(table, has_margins=False), label)
+    return grid_to_latex(text_grid(table, has_margins=False), label)
 
 
 def to_markdown(table: Table) -> str:
     """The table in Markdown, with what it measured against the baseline beside the averages, and the notes beneath."""
-    text = grid_to_markdown(_grid(table, has_margins=True))
+    text = grid_to_markdown(text_grid(table, has_margins=True))
     if not table.comparison:
         return text
     sentences = "".join(f"- {escape_markdown(sentence)}\n" for sentence in table.comparison)
@@ -51,7 +51,7 @@ def to_terminal(table: Table, width: int | None = None) -> Group:
         width: the console's columns; where the table needs more, its columns follow in further blocks. None prints a
             single one, whatever it needs.
     """
-    text = grid_to_terminal(_grid(table, has_margins=True), width)
+    text = grid_to_terminal(text_grid(table, has_margins=True), width)
     if not table.comparison:
         return text
     heading = Text(f"\nAgainst {table.baseline}", style="bold")
@@ -63,7 +63,7 @@ def percent(value: float, digits: int) -> str:
     return DASH if math.isnan(value) else f"{value:.{digits}f}%"
 
 
-def _grid(table: Table, *, has_margins: bool) -> Grid:
+def text_grid(table: Table, *, has_margins: bool) -> Grid:
     """The table's text; with margins, the forms that have room for the difference and the visual tokens."""
     has_margins = has_margins and not table.summary.empty
     titles = [*table.columns, AVERAGE, *(["Difference", "Visual tokens"] if has_margins else [])]

@@ -1,0 +1,6 @@
+"use strict";
+
+vicoPage.table.start();
+vicoPage.plot.start();
+vicoPage.samples.start();
+vicoPage.state.notify();

@@ -1,0 +1,197 @@
+"""Writes the page's folder: index.html, its style and scripts, data/ and pictures/.
+
+Files of data are scripts that register what they hold, for a page opened from a file may not fetch any. They are
+written in ASCII, with <, > and & escaped, so that nothing in them can end a script or begin a comment.
+"""
+
+import json
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from vico_eval.errors import OutputError
+from vico_eval.report.layout import Table
+from vico_eval.report.measurements import Measurements
+from vico_eval.report.page.folder import MARK, check_page_folder
+from vico_eval.report.page.overview import LOYALTY, page_heads, page_rows, plots, row_styles
+from vico_eval.report.page.samples import BenchmarkSamples, read_samples
+from vico_eval.report.runs import Run
+from vico_eval.report.writers import text_grid
+
+SCRIPTS = ("page.js", "state.js", "markers.js", "table.js", "plot.js", "pictures.js", "document.js", "samples.js")
+"""In the order in which they are loaded."""
+
+CHUNK_DOCUMENTS = 250
+CHUNK_CHARACTERS = 2_000_000
+"""A file of documents ends with the first of both, so that long answers make more files, not larger ones."""
+
+_ASSETS = Path(__file__).parent / "assets"
+
+_PICTURE = re.compile(r"[0-9a-f]{2}/[0-9a-f]+-\d+\.jpg")
+
+
+def write_page(
+    folder: Path,
+    *,
+    table: Table,
+    measured: Measurements,
+    runs: Sequence[Run],
+    numbers: pd.DataFrame,
+    uncertainty: pd.DataFrame,
+    loyalty: pd.DataFrame,
+) -> Path:
+    """Writes the page of a report; the same report gives the same bytes.
+
+    An earlier page in the folder is replaced, and files that are no page's stay.
+
+    Args:
+        folder: where it goes; made if missing.
+        table: what the report prints.
+        measured: what it was made from.
+        runs: in the order of their numbers in `measured`.
+        numbers: of `vico_eval.report.tidy.tidy_numbers`.
+        uncertainty: of `vico_eval.report.uncertainty.compare_with_baseline`.
+        loyalty: of `vico_eval.report.loyalty.loyalty`.
+
+    Returns:
+        The path of index.html.
+
+    Raises:
+        OutputError: the folder holds something else, or can't be written.
+    """
+    check_page_folder(folder)
+    try:
+        return _write(folder, table, measured, runs, numbers, uncertainty, loyalty)
+    except OSError as error:
+        raise OutputError(f"The page can't be written to {folder}: {error}. Choose another folder.") from error
+
+
+def _write(
+    folder: Path,
+    table: Table,
+    measured: Measurements,
+    runs: Sequence[Run],
+    numbers: pd.DataFrame,
+    uncertainty: pd.DataFrame,
+    loyalty: pd.DataFrame,
+) -> Path:
+    index = folder / "index.html"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MARK).touch()
+    # Written last: a page that is only half there can't be opened.
+    index.unlink(missing_ok=True)
+    for old in (folder / "data").glob("*.js"):
+        old.unlink()
+    (folder / "data").mkdir(exist_ok=True)
+    styles = row_styles(table)
+    samples = read_samples(measured, runs, [row["title"] for row in styles], table.columns, table.baseline)
+    writer = _Documents(folder)
+    benchmarks = [writer.add(each) for each in samples]
+    writer.end_chunk()
+    writer.drop_other_pictures()
+    report = {
+        "baseline": table.baseline,
+        "rows": styles,
+        "plots": plots(table, numbers, uncertainty),
+        "benchmarks": benchmarks,
+        "chunks": writer.starts,
+        "hasPictures": bool(writer.pictures),
+    }
+    (folder / "data" / "report.js").write_bytes(as_script("report", report))
+    for name in ("page.css", *SCRIPTS, "start.js"):
+        (folder / name).write_bytes((_ASSETS / name).read_bytes())
+    page = _template().render(
+        table=table,
+        heads=page_heads(table),
+        first_loyal=len(page_heads(table)) - len(LOYALTY),
+        rows=page_rows(table, uncertainty, loyalty),
+        notes=text_grid(table, has_margins=True).notes,
+        num_documents=int(table.summary["documents"].max()),
+        scripts=(*SCRIPTS, "data/report.js", "start.js"),
+    )
+    # A title may hold half of a surrogate pair, which no encoding has.
+    index.write_bytes(page.encode("utf-8", errors="replace"))
+    return index
+
+
+def as_script(name: str, value: object) -> bytes:
+    """A script, in ASCII, by which the page gets `value` under `name`."""
+    return f"vicoPage.register({_json(name)}, {_json(value)});\n".encode("ascii")
+
+
+class _Documents:
+    """Writes documents into chunks as they come, and copies their pictures."""
+
+    def __init__(self, folder: Path) -> None:
+        self.starts: list[int] = []
+        """The number of each chunk's first document, over all benchmarks."""
+
+        self.pictures: set[str] = set()
+        """Those of the page, by their place in its folder."""
+
+        self._folder = folder
+        self._chunk: list[str] = []
+        self._count = 0
+
+    def add(self, samples: BenchmarkSamples) -> dict[str, Any]:
+        """Writes a benchmark's documents and returns what the page must know of all of them."""
+        for document, pictures in samples.documents():
+            if not self._chunk:
+                self.starts.append(self._count)
+            self._chunk.append(_json(document))
+            self._count += 1
+            for name, source in pictures.items():
+                self._copy(name, source)
+            if len(self._chunk) == CHUNK_DOCUMENTS or sum(map(len, self._chunk)) >= CHUNK_CHARACTERS:
+                self.end_chunk()
+        return samples.index()
+
+    def end_chunk(self) -> None:
+        """Writes what was added since the last chunk."""
+        if self._chunk:
+            name = f"documents-{len(self.starts) - 1}"
+            text = f"vicoPage.register({_json(name)}, [\n{','.join(self._chunk)}\n]);\n"
+            (self._folder / "data" / f"{name}.js").write_bytes(text.encode("ascii"))
+            self._chunk.clear()
+
+    def drop_other_pictures(self) -> None:
+        """Removes the pictures of an earlier page that this one doesn't show."""
+        for path in self._old_pictures():
+            path.unlink()
+            if not any(path.parent.iterdir()):
+                path.parent.rmdir()
+
+    def _old_pictures(self) -> Iterator[Path]:
+        root = self._folder / "pictures"
+        for path in sorted(root.glob("*/*.jpg")):
+            name = path.relative_to(root).as_posix()
+            if _PICTURE.fullmatch(name) and f"pictures/{name}" not in self.pictures:
+                yield path
+
+    def _copy(self, name: str, source: Path) -> None:
+        if name not in self.pictures:
+            target = self._folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
+            self.pictures.add(name)
+
+
+def _json(value: object) -> str:
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", r"\u003c").replace(">", r"\u003e").replace("&", r"\u0026")
+
+
+def _template() -> Any:
+    environment = Environment(
+        loader=FileSystemLoader(_ASSETS),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("template.html.j2")
