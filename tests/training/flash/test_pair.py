@@ -15,7 +15,7 @@ from vico_eval.training.flash.config import LoraSettings
 from vico_eval.training.flash.corpus.conversations import Conversation
 from vico_eval.training.flash.corpus.prepare import Prepare
 from vico_eval.training.flash.corpus.stream import Skipped
-from vico_eval.training.flash.models import add_adapters
+from vico_eval.training.flash.models import add_adapters, halve_reference
 from vico_eval.training.flash.pair import PolicyAndReference, frozen_copy
 
 
@@ -124,6 +124,18 @@ def test_adapters_are_off_in_the_reference(micro_model, samples):
         copied = PolicyAndReference(policy, frozen_copy(micro_model, train_vision=True)).eval()
         torch.testing.assert_close(pair(batch, [high]).kl, copied(batch, [high]).kl, atol=1e-5, rtol=1e-4)
         assert float(pair(batch, [high]).kl.max()) > 1e-3
+
+
+def test_a_reference_of_eight_bits_says_nearly_the_same(micro_model, samples):
+    batch = collate(samples, samples[1])
+    high = torch.zeros(len(batch.tile_sample), dtype=torch.bool)
+    reference = frozen_copy(micro_model, train_vision=False)
+    halve_reference(reference)
+    weights = reference.language_model.model.layers[0].self_attn.q_proj.weight
+    with torch.no_grad():
+        kl = PolicyAndReference(micro_model, reference).eval()(batch, [high]).kl
+    assert type(weights).__name__ == "Int8Tensor"
+    assert 0 < float(kl.max()) < 1e-3
 
 
 def test_a_skipped_sample_keeps_its_place_and_counts_for_nothing(samples):

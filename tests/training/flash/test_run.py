@@ -73,6 +73,18 @@ def test_the_stages_make_a_model_that_routes(trained, consistency_config, router
         assert torch.equal(value, dict(finished.named_parameters())[name])
 
 
+def test_everything_is_shown(trained, consistency_config, router_config):
+    train_router(router_config)
+    lines = [json.loads(line) for line in (router_config.out / "log.jsonl").read_text().splitlines()]
+    steps = [line for line in lines if "learning_rate" in line]
+    assert {"ratio", "tau", "tokens_per_s"} <= steps[0].keys()
+    assert {"loss", "accuracy", "keep_share"} <= steps[-1].keys()
+    assert any("ratios" in line and "p50" in line["ratios"] for line in lines)
+    first = json.loads((consistency_config.out / "log.jsonl").read_text().splitlines()[0])
+    assert any(name.startswith("kl_at_") for name in first)
+    assert list(router_config.out.rglob("events.out.tfevents*"))
+
+
 def test_the_image_router_is_one_of_its_own(trained, router_settings):
     config = RouterConfig.model_validate(router_settings | {"level": "image"})
     finished = load_model(find_checkpoint(str(train_router(config))))

@@ -73,6 +73,12 @@ class RunConfig(Closed):
     logit_chunk: int = Field(default=256, ge=1)
     """Answer tokens whose logits are in memory at once."""
 
+    reference: Literal["copy", "int8"] = "copy"
+    """How the frozen decoder is kept: as it is, or with its linear layers in 8 bits (torchao), at half the memory."""
+
+    trackers: list[Literal["tensorboard", "wandb"]] | None = None
+    """What else is told of every step, besides `log.jsonl`; null is TensorBoard where it is installed."""
+
     saving: Saving = Saving()
     held_out_samples: int = Field(default=256, ge=1)
     """Samples of the held-out report, and of the held-out loss at every checkpoint."""

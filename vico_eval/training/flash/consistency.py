@@ -49,6 +49,10 @@ class ConsistencyStepper:
         """KL with half of the tiles low, nats."""
         return self._held_out.kl(model)
 
+    def distributions(self) -> dict[str, list[float]]:
+        """None."""
+        return {}
+
     def _show(self, batch: MicroBatch, compressed: Tensor, losses: list[float], agreement: list[float]) -> None:
         num_tiles = batch.num_tiles().tolist()
         num_low = torch.bincount(batch.tile_sample, weights=compressed.double(), minlength=len(batch)).tolist()

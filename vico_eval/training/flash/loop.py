@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
@@ -50,6 +51,9 @@ class Stepper(Protocol):
 
     def held_out(self, model: nn.Module) -> float:
         """The loss on held-out samples, over all processes."""
+
+    def distributions(self) -> dict[str, list[float]]:
+        """What else is shown at a checkpoint, by name."""
 
 
 class Resumable(Protocol):
@@ -97,8 +101,11 @@ def make_accelerator(config: RunConfig) -> Accelerator:
     Raises:
         ConfigError: a global batch that can't be shared among them.
     """
+    trackers = _trackers(config)
     accelerator = Accelerator(
         mixed_precision="bf16" if config.precision == "bf16" else "no",
+        log_with=trackers,
+        project_dir=str(config.out),
         # The number of accumulated micro-batches follows from the number of processes, which is known only now.
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1, sync_with_dataloader=False),
     )
@@ -109,7 +116,24 @@ def make_accelerator(config: RunConfig) -> Accelerator:
             f"{config.micro_batch} x {accelerator.num_processes}."
         )
     accelerator.gradient_accumulation_steps = config.global_batch // share
+    if trackers:
+        accelerator.init_trackers("vico-eval", config={"config": config.model_dump_json()})
     return accelerator
+
+
+def _trackers(config: RunConfig) -> list[str]:
+    """Names of the trackers to use.
+
+    Raises:
+        ConfigError: one is not installed.
+    """
+    if config.trackers is None:
+        return ["tensorboard"] if find_spec("tensorboard") else []
+    if missing := [name for name in config.trackers if not find_spec(name)]:
+        raise ConfigError(
+            f"trackers has {', '.join(missing)}, which is not installed: pip install {' '.join(missing)}."
+        )
+    return list(config.trackers)
 
 
 def run_phase(run: Run, phase: Phase) -> nn.Module:
@@ -204,6 +228,8 @@ def _save(
     with torch.no_grad():
         held_out = phase.stepper.held_out(model)
     run.watch.held_out(step, held_out)
+    for name, distribution in phase.stepper.distributions().items():
+        run.watch.histogram(name, distribution, step)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         checkpoints.finish(step, held_out)
@@ -292,5 +318,5 @@ def _anywhere(accelerator: Accelerator, flag: bool) -> bool:
 
 def _identity(config: RunConfig, phase: Phase) -> dict[str, Any]:
     """What a checkpoint has to agree in: everything but where it lies, how it is saved and shared among devices."""
-    free = {"out", "saving", "logit_chunk", "held_out_samples", "gradient_checkpointing"}
+    free = {"out", "saving", "logit_chunk", "held_out_samples", "gradient_checkpointing", "trackers"}
     return {"phase": phase.name, **config.model_dump(mode="json", exclude=free)}

@@ -85,6 +85,19 @@ def add_adapters(model: VicoInternVL, settings: LoraSettings) -> Any:
     return LoraModel(model.language_model, config, "default")
 
 
+def halve_reference(reference: VicoInternVL) -> None:
+    """Give the linear layers of a frozen decoder weights of 8 bits, scaled row by row (torchao); its head stays.
+
+    Raises:
+        ConfigError: torchao is not installed.
+    """
+    try:
+        from torchao.quantization import Int8WeightOnlyConfig, quantize_
+    except ImportError as error:
+        raise ConfigError("`reference: int8` needs torchao: pip install 'vico-eval[train]'.") from error
+    quantize_(reference.language_model.model, Int8WeightOnlyConfig())
+
+
 def _linear_layers(model: VicoInternVL) -> list[str]:
     """The names that the decoder's linear layers have in each of its layers, such as `q_proj`."""
     modules = model.language_model.model.named_modules()

@@ -141,7 +141,7 @@ class RouterStepper:
         self._config = config
         self._watch = watch
         self._held_out = held_out
-        watch.declare("loss", "accuracy", "keep_share", "ratio", "tokens")
+        watch.declare("loss", "accuracy", "keep_share", "ratio", "tau", "tokens")
 
     def losses(self, model: nn.Module, batch: MicroBatch, seeds: tuple[object, ...]) -> Tensor:
         """[samples]; 0 where a sample has no tile, or no label yet."""
@@ -152,6 +152,8 @@ class RouterStepper:
         labels = self._label(ratio)
         losses = torch.where(labels >= 0, _cross_entropy(decisions.p_compress, labels), 0.0 * decisions.p_compress)
         self._show(losses, decisions.p_compress, labels, ratio)
+        if self.labels.ratios:
+            self._watch.add("tau", self.labels.tau)
         self._watch.add("tokens", float(batch.num_tokens(chosen, self._policy)))
         return losses
 
@@ -160,6 +162,10 @@ class RouterStepper:
         scores, labels = self._held_out_scores(model)
         known = labels >= 0
         return float(_cross_entropy(scores, labels)[known].mean()) if bool(known.any()) else float("nan")
+
+    def distributions(self) -> dict[str, list[float]]:
+        """The loss ratios in the window."""
+        return {"ratios": self.labels.ratios}
 
     def report(self, model: nn.Module) -> dict[str, float]:
         """How well the router tells held-out decisions apart: `auc` against the oracle's labels, `accuracy`, `samples`.

@@ -21,7 +21,7 @@ from vico_eval.training.flash.consistency import ConsistencyStepper
 from vico_eval.training.flash.data import Data
 from vico_eval.training.flash.held_out import HeldOut, as_dict
 from vico_eval.training.flash.loop import Phase, Run, check_skips, make_accelerator, run_phase
-from vico_eval.training.flash.models import add_adapters, add_low_connector, add_router, open_model
+from vico_eval.training.flash.models import add_adapters, add_low_connector, add_router, halve_reference, open_model
 from vico_eval.training.flash.pair import PolicyAndReference, frozen_copy, round_weights
 from vico_eval.training.flash.router import RouterInTraining, RouterStepper
 from vico_eval.training.flash.watch import Watch
@@ -61,8 +61,11 @@ def train_consistency(config: ConsistencyConfig) -> Path:
         Stopped: SIGTERM or Ctrl-C; the same command goes on.
     """
     accelerator = make_accelerator(config)
+    _check_reference(config, accelerator)
     if config.lora is not None and accelerator.distributed_type in _SHARDED:
         raise ConfigError("`lora` can't be combined with FSDP or DeepSpeed here; use DDP, or train all weights.")
+    if config.lora is not None and config.reference != "copy":
+        raise ConfigError("with `lora` the reference is the policy without its adapters: leave `reference` out.")
     warm = config.out / _WARM
     if config.warmup is not None and not warm.exists():
         _warm_up(accelerator, config, warm)
@@ -92,6 +95,7 @@ def train_router(config: RouterConfig) -> Path:
         As `train_consistency`.
     """
     accelerator = make_accelerator(config)
+    _check_reference(config, accelerator)
     policy, tokenizer = open_model(config.policy, config.attn_implementation)
     if policy.connector_low is None:
         raise CheckpointError(f"{config.policy!r} has no low connector; expected what stage 1 made.")
@@ -100,6 +104,8 @@ def train_router(config: RouterConfig) -> Path:
     if config.precision == "bf16" and accelerator.distributed_type not in _SHARDED:
         for frozen in (policy, base):
             round_weights(frozen, torch.bfloat16)
+    if config.reference == "int8":
+        halve_reference(base)
     torch.manual_seed(config.seed)
     add_router(policy, config.level)
     policy.requires_grad_(False)
@@ -146,6 +152,8 @@ def _build(config: ConsistencyConfig, accelerator: Accelerator, *, only_low: boo
     elif not only_low:
         dtype = torch.bfloat16 if can_round else None
         reference = frozen_copy(policy, train_vision=config.train_vision, dtype=dtype)
+        if config.reference == "int8":
+            halve_reference(reference)
     add_low_connector(policy)
     policy.requires_grad_(False)
     if config.gradient_checkpointing:
@@ -175,6 +183,11 @@ def _open_run(
     watch = Watch(accelerator, config.out)
     run = Run(accelerator, config, data.batches, data.blank, data.skips, watch)
     return run, HeldOut(accelerator, data.held_out)
+
+
+def _check_reference(config: RunConfig, accelerator: Accelerator) -> None:
+    if config.reference == "int8" and accelerator.distributed_type in _SHARDED:
+        raise ConfigError("`reference: int8` can't be in shards (FSDP, DeepSpeed), which save more; leave it out.")
 
 
 def _check_same_sizes(policy: VicoInternVL, base: VicoInternVL, config: RouterConfig) -> None:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from rich.console import Console
@@ -20,17 +21,15 @@ LOG = "log.jsonl"
 class Watch:
     """Collects a step's numbers on every process, sums them over all, and shows them from the first."""
 
-    def __init__(self, accelerator: Accelerator, out: Path, trackers: Sequence[str] = ()) -> None:
+    def __init__(self, accelerator: Accelerator, out: Path) -> None:
         """
         Args:
-            accelerator: of the run.
+            accelerator: of the run, with its trackers.
             out: where `log.jsonl` goes.
-            trackers: names of trackers that accelerate was made with.
         """
         self._accelerator = accelerator
         self._log = out / LOG
         self._console = Console(stderr=True)
-        self._has_trackers = bool(trackers)
         self._sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
         self._names: tuple[str, ...] = ()
         self._phase = ""
@@ -73,6 +72,16 @@ class Watch:
             )
             self._progress.update(self._task, advance=1, numbers=numbers)
 
+    def histogram(self, name: str, values: Sequence[float], step: int) -> None:
+        """A distribution: its percentiles to the log, all of it to TensorBoard."""
+        if not values:
+            return
+        percentiles = {f"p{q}": round(float(np.percentile(values, q)), 4) for q in (1, 10, 25, 50, 75, 90, 99)}
+        self.write({"phase": self._phase, "step": step, name: percentiles})
+        for tracker in self._accelerator.trackers:
+            if tracker.name == "tensorboard" and self._accelerator.is_main_process:
+                tracker.writer.add_histogram(f"{self._phase}/{name}", np.asarray(values), global_step=step)
+
     def held_out(self, step: int, loss: float) -> None:
         """A checkpoint's loss on held-out samples."""
         self.write({"phase": self._phase, "step": step, "held_out": loss})
@@ -82,9 +91,12 @@ class Watch:
         if self._accelerator.is_main_process:
             with self._log.open("a", encoding="utf-8") as log:
                 log.write(json.dumps(entry) + "\n")
-        if self._has_trackers and "step" in entry:
-            phase = entry.get("phase", "")
-            numbers = {f"{phase}/{k}": v for k, v in entry.items() if isinstance(v, (int, float)) and k != "step"}
+        if "step" in entry:
+            numbers = {
+                f"{entry['phase']}/{name}": value
+                for name, value in entry.items()
+                if isinstance(value, (int, float)) and name != "step"
+            }
             self._accelerator.log(numbers, step=entry["step"])
 
     def say(self, message: str) -> None:
