@@ -8,12 +8,26 @@ from typing import Any
 
 import numpy as np
 import pytest
+from accelerate.state import AcceleratorState, GradientState
 
 from vico_eval.tiny.scenes import make_scene
 from vico_eval.training.export import save_base
 from vico_eval.training.flash.config import ConsistencyConfig, RouterConfig
+from vico_eval.training.flash.run import train_consistency
 
 TASKS = ("read", "count", "compare", "colour")
+
+
+def forget_accelerate() -> None:
+    """Accelerate remembers a process's first settings; what follows is to be a process of its own."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+
+
+@pytest.fixture(autouse=True)
+def fresh_process():
+    yield
+    forget_accelerate()
 
 
 @pytest.fixture(scope="session")
@@ -61,24 +75,31 @@ def run_settings(base: Path, corpus: Path, out: Path, **changes: Any) -> dict[st
     }
 
 
+OPTIMIZER = {"steps": 4, "learning_rate": 1e-3, "final_learning_rate": 1e-4}
+STAGE_ONE = {"warmup": OPTIMIZER | {"steps": 2}, "train": OPTIMIZER}
+
+
 @pytest.fixture
 def consistency_settings(base_checkpoint, corpus, tmp_path) -> dict[str, Any]:
-    optimizer = {"steps": 4, "learning_rate": 1e-3, "final_learning_rate": 1e-4}
-    return run_settings(base_checkpoint, corpus, tmp_path / "stage1", warmup=optimizer | {"steps": 2}, train=optimizer)
+    return run_settings(base_checkpoint, corpus, tmp_path / "stage1", **STAGE_ONE)
+
+
+@pytest.fixture(scope="session")
+def stage_one(base_checkpoint, corpus, tmp_path_factory) -> Path:
+    """`out` of an uninterrupted run of stage 1; nothing may be changed in it."""
+    out = tmp_path_factory.mktemp("stage1")
+    train_consistency(ConsistencyConfig.model_validate(run_settings(base_checkpoint, corpus, out, **STAGE_ONE)))
+    forget_accelerate()
+    return out
 
 
 @pytest.fixture
-def consistency_config(consistency_settings) -> ConsistencyConfig:
-    return ConsistencyConfig.model_validate(consistency_settings)
-
-
-@pytest.fixture
-def router_settings(base_checkpoint, corpus, tmp_path) -> dict[str, Any]:
+def router_settings(base_checkpoint, corpus, stage_one, tmp_path) -> dict[str, Any]:
     return run_settings(
         base_checkpoint,
         corpus,
         tmp_path / "stage2",
-        policy=str(tmp_path / "stage1" / "model"),
+        policy=str(stage_one / "model"),
         train={"steps": 4, "learning_rate": 1e-3},
         burn_in=4,
     )

@@ -47,14 +47,8 @@ def launch(*arguments, processes=1):
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-@pytest.fixture
-def trained(consistency_config):
-    """Stage 1, uninterrupted."""
-    return train_consistency(consistency_config)
-
-
-def test_the_stages_make_a_model_that_routes(trained, consistency_config, router_config, base_checkpoint):
-    policy = load_model(find_checkpoint(str(trained)))
+def test_the_stages_make_a_model_that_routes(stage_one, router_config, base_checkpoint):
+    policy = load_model(find_checkpoint(str(stage_one / "model")))
     base = load_model(find_checkpoint(str(base_checkpoint)))
     assert policy.connector_low is not None
     assert policy.router is None
@@ -65,7 +59,7 @@ def test_the_stages_make_a_model_that_routes(trained, consistency_config, router
     ]
     changed = {name.split(".")[0] for name, value, other in pairs if not torch.equal(value, other)}
     assert changed == {"connector_high", "language_model"}  # the vision encoder is frozen
-    report = json.loads((consistency_config.out / "held_out.json").read_text())["consistency"]
+    report = json.loads((stage_one / "held_out.json").read_text())["consistency"]
     assert [line["share"] for line in report] == [0, 0.25, 0.5, 0.75, 1]
     finished = load_model(find_checkpoint(str(train_router(router_config))))
     assert finished.router is not None
@@ -73,19 +67,19 @@ def test_the_stages_make_a_model_that_routes(trained, consistency_config, router
         assert torch.equal(value, dict(finished.named_parameters())[name])
 
 
-def test_everything_is_shown(trained, consistency_config, router_config):
+def test_everything_is_shown(stage_one, router_config):
     train_router(router_config)
     lines = [json.loads(line) for line in (router_config.out / "log.jsonl").read_text().splitlines()]
     steps = [line for line in lines if "learning_rate" in line]
     assert {"ratio", "tau", "tokens_per_s"} <= steps[0].keys()
     assert {"loss", "accuracy", "keep_share"} <= steps[-1].keys()
     assert any("ratios" in line and "p50" in line["ratios"] for line in lines)
-    first = json.loads((consistency_config.out / "log.jsonl").read_text().splitlines()[0])
+    first = json.loads((stage_one / "log.jsonl").read_text().splitlines()[0])
     assert any(name.startswith("kl_at_") for name in first)
     assert list(router_config.out.rglob("events.out.tfevents*"))
 
 
-def test_the_image_router_is_one_of_its_own(trained, router_settings):
+def test_the_image_router_is_one_of_its_own(router_settings):
     config = RouterConfig.model_validate(router_settings | {"level": "image"})
     finished = load_model(find_checkpoint(str(train_router(config))))
     assert finished.router is None
@@ -114,19 +108,19 @@ def stop_after(out, steps):
     threading.Thread(target=watch, daemon=True).start()
 
 
-def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(trained, consistency_config, tmp_path):
-    config = consistency_config.model_copy(update={"out": tmp_path / "stopped"})
+def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(stage_one, consistency_settings):
+    config = ConsistencyConfig.model_validate(consistency_settings)
     stop_after(config.out, 4)
     with pytest.raises(Stopped, match="Repeat the command"):
         train_consistency(config)
     assert 4 <= len(log_of(config.out)) < 6
     folder = train_consistency(config)
-    assert log_of(config.out) == log_of(consistency_config.out)
-    wanted = weights_of(trained)
+    assert log_of(config.out) == log_of(stage_one)
+    wanted = weights_of(stage_one / "model")
     assert all(torch.equal(value, wanted[name]) for name, value in weights_of(folder).items())
 
 
-def test_stage_two_goes_on_with_its_window(trained, router_settings, tmp_path):
+def test_stage_two_goes_on_with_its_window(router_settings, tmp_path):
     settings = router_settings | {"train": {"steps": 6, "learning_rate": 1e-3}}
     config = RouterConfig.model_validate(settings)
     folder = train_router(config)
@@ -139,7 +133,7 @@ def test_stage_two_goes_on_with_its_window(trained, router_settings, tmp_path):
     assert log_of(again.out, "keep_share") == log_of(config.out, "keep_share")
 
 
-def test_a_killed_run_that_two_processes_finish_equals_one(trained, consistency_config, consistency_settings, tmp_path):
+def test_a_killed_run_that_two_processes_finish_equals_one(stage_one, consistency_settings, tmp_path):
     out = tmp_path / "shared"
     path = write_config(tmp_path, consistency_settings, out=out)
     first = launch("-m", "vico_eval.training", "consistency", path)
@@ -151,9 +145,9 @@ def test_a_killed_run_that_two_processes_finish_equals_one(trained, consistency_
     second = launch("-m", "vico_eval.training", "consistency", path, processes=2)
     output, _ = second.communicate(timeout=180)
     assert second.returncode == 0, output
-    wanted, found = log_of(consistency_config.out), log_of(out)
+    wanted, found = log_of(stage_one), log_of(out)
     assert found == pytest.approx(wanted, rel=1e-4)
-    one, other = weights_of(trained), weights_of(out / "model")
+    one, other = weights_of(stage_one / "model"), weights_of(out / "model")
     for name, value in other.items():
         torch.testing.assert_close(value, one[name], atol=2e-5, rtol=2e-3)
 
@@ -178,8 +172,8 @@ def test_only_the_last_checkpoint_and_the_best_stay(consistency_settings):
     assert kept == {best, 4}
 
 
-def test_checkpoints_of_another_configuration_are_refused(trained, consistency_settings):
-    config = ConsistencyConfig.model_validate(consistency_settings | {"seed": 9})
+def test_checkpoints_of_another_configuration_are_refused(stage_one, consistency_settings):
+    config = ConsistencyConfig.model_validate(consistency_settings | {"out": stage_one, "seed": 9})
     with pytest.raises(CheckpointError, match="another seed"):
         train_consistency(config)
 
@@ -200,6 +194,26 @@ def test_corrupt_samples_are_skipped_and_too_many_end_the_run_behind_its_last_st
     assert len(log_of(config.out)) == 4
     skipped = [json.loads(line) for line in (config.out / "skipped.rank0.jsonl").read_text().splitlines()]
     assert {"step", "key", "kind", "reason"} == set(skipped[0])
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"lora": {"rank": 2, "alpha": 4}}, {"reference": "int8"}, {"train_vision": True}]
+)
+def test_stage_one_in_bfloat16(consistency_settings, changes):
+    config = ConsistencyConfig.model_validate(consistency_settings | {"precision": "bf16"} | changes)
+    weights = weights_of(train_consistency(config))
+    assert {value.dtype for value in weights.values()} == {torch.bfloat16}
+    (checkpoint,) = (config.out / "checkpoints" / "train").glob("step-*4")
+    trained = load_file(checkpoint / "trained.safetensors")
+    assert {value.dtype for value in trained.values()} == {torch.float32}
+    parts = {name.split(".")[1] for name in trained}
+    assert ("vision_tower" in parts) == bool(changes.get("train_vision"))
+    assert ("connector_high" in parts) == ("lora" not in changes)
+
+
+def test_stage_two_in_bfloat16(router_settings):
+    config = RouterConfig.model_validate(router_settings | {"precision": "bf16", "reference": "int8"})
+    assert {value.dtype for value in weights_of(train_router(config)).values()} == {torch.bfloat16}
 
 
 def test_a_batch_that_can_not_be_shared_is_refused(consistency_settings):

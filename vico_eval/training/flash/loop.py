@@ -148,7 +148,7 @@ def run_phase(run: Run, phase: Phase) -> nn.Module:
         UserError: too many samples were skipped.
     """
     accelerator, config = run.accelerator, run.config
-    checkpoints = Checkpoints(config.out / "checkpoints" / phase.name, config.saving, _identity(config, phase))
+    checkpoints = checkpoints_of(config, phase.name)
     done = checkpoints.newest()
     optimizer = make_optimizer(phase.model.parameters(), phase.optimizer)
     scheduler = make_scheduler(optimizer, phase.optimizer)
@@ -316,7 +316,12 @@ def _anywhere(accelerator: Accelerator, flag: bool) -> bool:
     return bool(accelerator.reduce(torch.tensor(int(flag), device=accelerator.device), reduction="sum"))
 
 
-def _identity(config: RunConfig, phase: Phase) -> dict[str, Any]:
-    """What a checkpoint has to agree in: everything but where it lies, how it is saved and shared among devices."""
+def checkpoints_of(config: RunConfig, phase: str) -> Checkpoints:
+    """The checkpoints of a phase of a run; those of another configuration are refused when they are looked at."""
+    return Checkpoints(config.out / "checkpoints" / phase, config.saving, _identity(config))
+
+
+def _identity(config: RunConfig) -> dict[str, Any]:
+    """What a checkpoint has to agree in: everything but where it lies, how it is saved and how it is shown."""
     free = {"out", "saving", "logit_chunk", "held_out_samples", "gradient_checkpointing", "trackers"}
-    return {"phase": phase.name, **config.model_dump(mode="json", exclude=free)}
+    return config.model_dump(mode="json", exclude=free)

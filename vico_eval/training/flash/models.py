@@ -82,7 +82,12 @@ def add_adapters(model: VicoInternVL, settings: LoraSettings) -> Any:
         lora_dropout=settings.dropout,
         target_modules=_linear_layers(model),
     )
-    return LoraModel(model.language_model, config, "default")
+    adapters = LoraModel(model.language_model, config, "default")
+    for name, parameter in model.language_model.named_parameters():
+        if "lora_" in name:
+            # peft gives them the precision of the weights that they stand beside.
+            parameter.data = parameter.data.float()
+    return adapters
 
 
 def halve_reference(reference: VicoInternVL) -> None:

@@ -20,7 +20,7 @@ from vico_eval.training.flash.config import ConsistencyConfig, RouterConfig, Run
 from vico_eval.training.flash.consistency import ConsistencyStepper
 from vico_eval.training.flash.data import Data
 from vico_eval.training.flash.held_out import HeldOut, as_dict
-from vico_eval.training.flash.loop import Phase, Run, check_skips, make_accelerator, run_phase
+from vico_eval.training.flash.loop import Phase, Run, check_skips, checkpoints_of, make_accelerator, run_phase
 from vico_eval.training.flash.models import add_adapters, add_low_connector, add_router, halve_reference, open_model
 from vico_eval.training.flash.pair import PolicyAndReference, frozen_copy, round_weights
 from vico_eval.training.flash.router import RouterInTraining, RouterStepper
@@ -67,10 +67,10 @@ def train_consistency(config: ConsistencyConfig) -> Path:
     if config.lora is not None and config.reference != "copy":
         raise ConfigError("with `lora` the reference is the policy without its adapters: leave `reference` out.")
     warm = config.out / _WARM
-    if config.warmup is not None and not warm.exists():
+    if config.warmup is not None and (checkpoints_of(config, "warmup").newest() is None or not warm.exists()):
         _warm_up(accelerator, config, warm)
     trainee = _build(config, accelerator)
-    if warm.exists():
+    if config.warmup is not None:
         trainee.low.load_state_dict(load_file(warm))
     _unfreeze(trainee, config)
     run, held_out = _open_run(accelerator, config, trainee.pair.policy, trainee.tokenizer)
@@ -147,13 +147,19 @@ def _build(config: ConsistencyConfig, accelerator: Accelerator, *, only_low: boo
     can_round = config.precision == "bf16" and accelerator.distributed_type not in _SHARDED
     torch.manual_seed(config.seed)
     adapters = reference = None
-    if config.lora is not None and not only_low:
-        adapters = add_adapters(policy, config.lora)
-    elif not only_low:
+    if config.lora is None and not only_low:
         dtype = torch.bfloat16 if can_round else None
         reference = frozen_copy(policy, train_vision=config.train_vision, dtype=dtype)
         if config.reference == "int8":
             halve_reference(reference)
+    if can_round:
+        stays_frozen = [] if config.train_vision and not only_low else [policy.vision_tower]
+        if config.lora is not None or only_low:
+            stays_frozen += [policy.connector_high, policy.language_model]
+        for part in stays_frozen:
+            round_weights(part, torch.bfloat16)
+    if config.lora is not None and not only_low:
+        adapters = add_adapters(policy, config.lora)
     add_low_connector(policy)
     policy.requires_grad_(False)
     if config.gradient_checkpointing:
