@@ -37,7 +37,7 @@ endef
 comma := ,
 
 $(STAMP):
-	$(call install,$(VENV),lmms$(comma)dev,constraints.txt)
+	$(call install,$(VENV),lmms$(comma)train$(comma)dev,constraints.txt)
 
 $(VLMEVAL_STAMP):
 	$(call install,$(VLMEVAL_VENV),vlmeval$(comma)dev,constraints-vlmeval.txt)

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 AnyRequest = TypeVar("AnyRequest", bound=Request | DeferredRequest)
 
-# Stands for an image in a prepared text. Both tokens are control tokens that no user text can contain (`_defuse`).
+# Stands for an image in a prepared text. Both tokens are control tokens that no user text can contain (`defuse`).
 _SLOT = IMAGE_START + IMAGE_END
 
 
@@ -198,7 +198,7 @@ class Preprocessor:
         num_images = sum(isinstance(part, ImageInput) for part in parts)
         media = self._media(parts, request, num_images)
         text = self._text(request, media.frames_of, labelled=self.settings.label_images and num_images > 1)
-        text_ids = self._tokenise(text)
+        text_ids = self.tokenise(text)
         positions = [
             position for position, pair in enumerate(pairwise(text_ids)) if pair == (self._start_id, self._end_id)
         ]
@@ -294,10 +294,12 @@ class Preprocessor:
             text = ""
             for part in message.content:
                 if isinstance(part, Text):
-                    text += self._defuse(part.text)
+                    text += self.defuse(part.text)
                 elif isinstance(part, VideoInput):
                     lines = [f"Frame{number}: {_SLOT}\n" for number in range(1, next(videos) + 1)]
                     text = _on_a_new_line(text) + "".join(lines)
+                elif part.is_inline:
+                    text += _SLOT
                 elif labelled:
                     image_number += 1
                     text = _on_a_new_line(text) + f"Image-{image_number}: {_SLOT}\n"
@@ -305,12 +307,12 @@ class Preprocessor:
                     text += f"{_SLOT}\n"
             turns.append((message.role, text))
         system = settings.system_message if system is None else system
-        return self.template.render(turns, None if system is None else self._defuse(system))
+        return self.template.render(turns, None if system is None else self.defuse(system))
 
     def _system_text(self, message: Message) -> str:
         return "".join(part.text for part in message.content if isinstance(part, Text))
 
-    def _defuse(self, text: str) -> str:
+    def defuse(self, text: str) -> str:
         """`text` with a space after the first character of every control token in it.
 
         Such words would otherwise end a turn or take the place of an image. Other special tokens (`<ref>`, `<box>`)
@@ -318,7 +320,8 @@ class Preprocessor:
         """
         return self._control.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text)
 
-    def _tokenise(self, text: str) -> list[int]:
+    def tokenise(self, text: str) -> list[int]:
+        """The ids of a rendered conversation, BOS first where the tokenizer has it; nothing is taken apart."""
         with self._tokenizer_lock:
             # As InternVL's own code asks for it: with BOS where the tokenizer begins with one (InternLM2, Llama 3).
             # The model's own limit on length is the engine's business: no truncation, no warning.

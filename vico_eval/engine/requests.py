@@ -30,6 +30,9 @@ class ImageInput:
 
     source: Image.Image | str | Path | bytes
 
+    is_inline: bool = False
+    """Whether it stands in the words as they are; otherwise a line of its own, with a label among several, is made."""
+
     is_previewed: bool = True
     """Whether a small copy is kept, where any are; of a video's frames only a few are worth one."""
 

@@ -1,0 +1,235 @@
+"""Whole runs of both stages: what they leave, and that stopping, resuming and sharing change nothing."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from vico_eval.errors import CheckpointError, ConfigError
+from vico_eval.internvl.checkpoint import find_checkpoint, load_model
+from vico_eval.training.flash.config import ConsistencyConfig, RouterConfig
+from vico_eval.training.flash.corpus.skips import SkippedTooMany
+from vico_eval.training.flash.loop import Stopped
+from vico_eval.training.flash.run import train_consistency, train_router
+
+
+def log_of(out, name="loss"):
+    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    return {(line["phase"], line["step"]): line[name] for line in lines if name in line and "phase" in line}
+
+
+def weights_of(folder):
+    return load_file(folder / "model.safetensors")
+
+
+def write_config(folder, settings, **changes):
+    values = {**settings, **changes}
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump({name: str(value) if name == "out" else value for name, value in values.items()}))
+    return path
+
+
+def launch(*arguments, processes=1):
+    command = [sys.executable]
+    if processes > 1:
+        command += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    command += map(str, arguments)
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def test_the_stages_make_a_model_that_routes(stage_one, router_config, base_checkpoint):
+    policy = load_model(find_checkpoint(str(stage_one / "model")))
+    base = load_model(find_checkpoint(str(base_checkpoint)))
+    assert policy.connector_low is not None
+    assert policy.router is None
+    pairs = [
+        (name, value, dict(base.named_parameters())[name])
+        for name, value in policy.named_parameters()
+        if "low" not in name
+    ]
+    changed = {name.split(".")[0] for name, value, other in pairs if not torch.equal(value, other)}
+    assert changed == {"connector_high", "language_model"}  # the vision encoder is frozen
+    report = json.loads((stage_one / "held_out.json").read_text())["consistency"]
+    assert [line["share"] for line in report] == [0, 0.25, 0.5, 0.75, 1]
+    finished = load_model(find_checkpoint(str(train_router(router_config))))
+    assert finished.router is not None
+    for name, value in policy.named_parameters():
+        assert torch.equal(value, dict(finished.named_parameters())[name])
+
+
+def test_everything_is_shown(stage_one, router_config):
+    train_router(router_config)
+    lines = [json.loads(line) for line in (router_config.out / "log.jsonl").read_text().splitlines()]
+    steps = [line for line in lines if "learning_rate" in line]
+    assert {"ratio", "tau", "tokens_per_s"} <= steps[0].keys()
+    assert {"loss", "accuracy", "keep_share"} <= steps[-1].keys()
+    assert any("ratios" in line and "p50" in line["ratios"] for line in lines)
+    first = json.loads((stage_one / "log.jsonl").read_text().splitlines()[0])
+    assert any(name.startswith("kl_at_") for name in first)
+    assert list(router_config.out.rglob("events.out.tfevents*"))
+
+
+def test_the_image_router_is_one_of_its_own(router_settings):
+    config = RouterConfig.model_validate(router_settings | {"level": "image"})
+    finished = load_model(find_checkpoint(str(train_router(config))))
+    assert finished.router is None
+    assert finished.image_router is not None
+
+
+def test_warming_up_changes_the_low_connector_alone(consistency_settings):
+    config = ConsistencyConfig.model_validate(consistency_settings)
+    train_consistency(config)
+    warm = load_file(config.out / "warm_connector.safetensors")
+    (checkpoint,) = (config.out / "checkpoints" / "warmup").glob("step-*")
+    trained = load_file(checkpoint / "trained.safetensors")
+    assert {name.removeprefix("policy.connector_low.") for name in trained} == set(warm)
+    assert log_of(config.out).keys() == {("warmup", 0), ("warmup", 1), *(("train", step) for step in range(4))}
+
+
+def stop_after(out, steps):
+    """SIGTERM to this process when the run has logged so many steps."""
+
+    def watch():
+        log = out / "log.jsonl"
+        while not log.exists() or log.read_text().count("learning_rate") < steps:
+            time.sleep(0.002)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(stage_one, consistency_settings):
+    config = ConsistencyConfig.model_validate(consistency_settings)
+    stop_after(config.out, 4)
+    with pytest.raises(Stopped, match="Repeat the command"):
+        train_consistency(config)
+    assert 4 <= len(log_of(config.out)) < 6
+    folder = train_consistency(config)
+    assert log_of(config.out) == log_of(stage_one)
+    wanted = weights_of(stage_one / "model")
+    assert all(torch.equal(value, wanted[name]) for name, value in weights_of(folder).items())
+
+
+def test_stage_two_goes_on_with_its_window(router_settings, tmp_path):
+    settings = router_settings | {"train": {"steps": 6, "learning_rate": 1e-3}}
+    config = RouterConfig.model_validate(settings)
+    folder = train_router(config)
+    again = config.model_copy(update={"out": tmp_path / "again"})
+    stop_after(again.out, 3)
+    with pytest.raises(Stopped):
+        train_router(again)
+    wanted = weights_of(folder)
+    assert all(torch.equal(value, wanted[name]) for name, value in weights_of(train_router(again)).items())
+    assert log_of(again.out, "keep_share") == log_of(config.out, "keep_share")
+
+
+def test_a_killed_run_that_two_processes_finish_equals_one(stage_one, consistency_settings, tmp_path):
+    out = tmp_path / "shared"
+    path = write_config(tmp_path, consistency_settings, out=out)
+    first = launch("-m", "vico_eval.training", "consistency", path)
+    deadline = time.monotonic() + 120
+    while not list(out.glob("checkpoints/train/*/progress.json")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    first.kill()
+    first.communicate()
+    second = launch("-m", "vico_eval.training", "consistency", path, processes=2)
+    output, _ = second.communicate(timeout=180)
+    assert second.returncode == 0, output
+    wanted, found = log_of(stage_one), log_of(out)
+    assert found == pytest.approx(wanted, rel=1e-4)
+    one, other = weights_of(stage_one / "model"), weights_of(out / "model")
+    for name, value in other.items():
+        torch.testing.assert_close(value, one[name], atol=2e-5, rtol=2e-3)
+
+
+def test_adapters_are_merged_into_the_finished_model(consistency_settings, base_checkpoint):
+    config = ConsistencyConfig.model_validate(consistency_settings | {"lora": {"rank": 2, "alpha": 4}, "warmup": None})
+    folder = train_consistency(config)
+    weights, base = weights_of(folder), weights_of(base_checkpoint)
+    changed = {name for name, value in base.items() if not torch.equal(value.float(), weights[name].float())}
+    assert changed
+    assert all("language_model" in name and "proj" in name for name in changed)
+    assert not any("lora" in name for name in weights)
+
+
+def test_only_the_last_checkpoint_and_the_best_stay(consistency_settings):
+    settings = consistency_settings | {"warmup": None, "saving": {"every": 1, "keep_best": 1}}
+    config = ConsistencyConfig.model_validate(settings)
+    train_consistency(config)
+    held_out = log_of(config.out, "held_out")
+    best = min(held_out, key=held_out.get)[1]
+    kept = {int(path.name.removeprefix("step-")) for path in (config.out / "checkpoints" / "train").glob("step-*")}
+    assert kept == {best, 4}
+
+
+def test_checkpoints_of_another_configuration_are_refused(stage_one, consistency_settings):
+    config = ConsistencyConfig.model_validate(consistency_settings | {"out": stage_one, "seed": 9})
+    with pytest.raises(CheckpointError, match="another seed"):
+        train_consistency(config)
+
+
+def test_corrupt_samples_are_skipped_and_too_many_end_the_run_behind_its_last_step(
+    consistency_settings, corpus, tmp_path
+):
+    lines = (corpus.parent / "all.jsonl").read_text().splitlines()
+    broken = [line.replace(".png", "-missing.png") if number % 3 == 0 else line for number, line in enumerate(lines)]
+    (tmp_path / "broken.jsonl").write_text("\n".join(broken))
+    data = consistency_settings["data"] | {
+        "sources": [{"jsonl": str(tmp_path / "broken.jsonl"), "root": str(corpus.parent)}]
+    }
+    config = ConsistencyConfig.model_validate(consistency_settings | {"warmup": None, "data": data})
+    with pytest.raises(SkippedTooMany, match="were skipped"):
+        train_consistency(config)
+    assert (config.out / "model" / "model.safetensors").exists()
+    assert len(log_of(config.out)) == 4
+    skipped = [json.loads(line) for line in (config.out / "skipped.rank0.jsonl").read_text().splitlines()]
+    assert {"step", "key", "kind", "reason"} == set(skipped[0])
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"lora": {"rank": 2, "alpha": 4}}, {"reference": "int8"}, {"train_vision": True}]
+)
+def test_stage_one_in_bfloat16(consistency_settings, changes):
+    config = ConsistencyConfig.model_validate(consistency_settings | {"precision": "bf16"} | changes)
+    weights = weights_of(train_consistency(config))
+    assert {value.dtype for value in weights.values()} == {torch.bfloat16}
+    (checkpoint,) = (config.out / "checkpoints" / "train").glob("step-*4")
+    trained = load_file(checkpoint / "trained.safetensors")
+    assert {value.dtype for value in trained.values()} == {torch.float32}
+    parts = {name.split(".")[1] for name in trained}
+    assert ("vision_tower" in parts) == bool(changes.get("train_vision"))
+    assert ("connector_high" in parts) == ("lora" not in changes)
+
+
+def test_stage_two_in_bfloat16(router_settings):
+    config = RouterConfig.model_validate(router_settings | {"precision": "bf16", "reference": "int8"})
+    assert {value.dtype for value in weights_of(train_router(config)).values()} == {torch.bfloat16}
+
+
+def test_a_batch_that_can_not_be_shared_is_refused(consistency_settings):
+    config = ConsistencyConfig.model_validate(consistency_settings | {"global_batch": 5})
+    with pytest.raises(ConfigError, match="multiple of micro_batch x processes, 2 x 1"):
+        train_consistency(config)
+
+
+def test_stage_two_needs_what_stage_one_made(router_settings, base_checkpoint):
+    config = RouterConfig.model_validate(router_settings | {"policy": str(base_checkpoint)})
+    with pytest.raises(CheckpointError, match="no low connector"):
+        train_router(config)
+
+
+def test_weights_in_shards_give_the_same_losses_and_gradients(consistency_settings, tmp_path):
+    process = launch(Path(__file__).with_name("sharded.py"), write_config(tmp_path, consistency_settings), processes=2)
+    output, _ = process.communicate(timeout=180)
+    assert process.returncode == 0, output
+    assert output.count("alike") == 2

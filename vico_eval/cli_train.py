@@ -1,0 +1,131 @@
+"""`vico-eval train`: ViCO's two stages for checkpoints of any size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+train_app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Train ViCO or the built-in small models, or export a checkpoint."
+)
+
+_Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file; models/training has examples.")]
+_Processes = Annotated[
+    int | None, typer.Option(min=1, help="Processes, one a GPU, through accelerate launch. Default: this one.")
+]
+_Accelerate = Annotated[
+    Path | None,
+    typer.Option(help="Accelerate's own configuration (accelerate config): DDP, FSDP2, DeepSpeed; any number of GPUs."),
+]
+
+
+@train_app.command("consistency")
+def consistency(config: _Config, processes: _Processes = None, accelerate_config: _Accelerate = None) -> None:
+    """Train ViCO's stage 1: the same answers from fewer tokens.
+
+    The finished model is OUT/model, with held_out.json beside it. Repeat a stopped or killed command and it goes on.
+    accelerate launch ... -m vico_eval.training consistency CONFIG does the same.
+
+    \b
+    Examples:
+      vico-eval train consistency models/training/consistency-1b.yaml
+      vico-eval train consistency models/training/consistency-8b.yaml --accelerate-config models/training/fsdp2.yaml
+    """
+    from vico_eval.commands.train_flash import train
+
+    train("consistency", config, processes, accelerate_config)
+
+
+@train_app.command("router")
+def router(config: _Config, processes: _Processes = None, accelerate_config: _Accelerate = None) -> None:
+    """Train ViCO's stage 2: the router of tiles.
+
+    CONFIG names the base model and what stage 1 made of it. The finished model is OUT/model; repeat a stopped command
+    and it goes on. accelerate launch ... -m vico_eval.training router CONFIG does the same.
+
+    \b
+    Examples:
+      vico-eval train router models/training/router-1b.yaml
+      vico-eval train router models/training/router-8b.yaml --processes 8
+    """
+    from vico_eval.commands.train_flash import train
+
+    train("router", config, processes, accelerate_config)
+
+
+@train_app.command("export")
+def train_export(
+    checkpoint: Annotated[str, typer.Argument(help="A folder, a hub id or a built-in one, in any layout.")],
+    out: Annotated[Path, typer.Argument(help="A new or empty folder.")],
+) -> None:
+    """Write a checkpoint in InternVL's released layout.
+
+    With a low connector and a router it is that of InternVL3.5-Flash. What the layout can't say is left out and named.
+    LMDeploy and the authors' code also need the authors' own files, which are not written: copy into OUT the .py files
+    of a release of the same kind (with a router: a Flash one, such as OpenGVLab/InternVL3_5-8B-Flash), and into
+    OUT/config.json the entry auto_map of its config.json. Then lmdeploy serve api_server OUT --backend pytorch
+    --trust-remote-code. For a transformers before 5, take the tokenizer files from a release too.
+
+    \b
+    Examples:
+      vico-eval train export runs/vico-8b released/vico-8b
+      vico-eval train export vico-tiny released/vico-tiny
+    """
+    from vico_eval.commands.train import export_checkpoint
+
+    export_checkpoint(checkpoint, out)
+
+
+@train_app.command("tiny")
+def train_tiny(
+    recipe: Annotated[Path, typer.Argument(help="YAML file with the sizes, the stages and their settings.")],
+    out: Annotated[Path, typer.Option(help="Folder for weights, log and the finished checkpoints.")] = Path(
+        "runs/train-tiny"
+    ),
+    stage: Annotated[
+        list[str] | None, typer.Option(help="Run this stage only; may be repeated. Default: all, in order.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue stages from their last saved step.")] = False,
+) -> None:
+    """Train the built-in small models from a recipe.
+
+    Each stage starts from the weights that the one before left in the output folder.
+
+    \b
+    Examples:
+      vico-eval train tiny models/vico-tiny/recipe.yaml
+      vico-eval train tiny models/vico-tiny/recipe.yaml --stage router --resume
+    """
+    from vico_eval.commands.train import train_tiny as train
+
+    train(recipe, out, stage or (), resume=resume)
+
+
+@train_app.command("internvl-x")
+def train_internvl_x(
+    recipe: Annotated[Path, typer.Argument(help="YAML file with the base checkpoint, the stages and their settings.")],
+    out: Annotated[Path, typer.Option(help="Folder for weights, logs and the finished checkpoints.")] = Path(
+        "runs/train-internvl-x"
+    ),
+    variant: Annotated[
+        list[str] | None, typer.Option(help="base, pvtc, lvtc or full; may be repeated. Default: all.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Keep what is finished, continue from the last saved step.")
+    ] = False,
+) -> None:
+    """Train InternVL-X's parts on the built-in base model.
+
+    Each variant trains its new projectors alone, then everything. The variant base, with a new connector of InternVL's
+    kind, is what the others are compared with.
+
+    \b
+    Examples:
+      vico-eval train internvl-x models/internvl-x-tiny/recipe.yaml
+      vico-eval train internvl-x models/internvl-x-tiny/recipe.yaml --variant pvtc --resume
+    """
+    from vico_eval.commands.train import train_internvl_x as train
+
+    train(recipe, out, variant or (), resume=resume)

@@ -1,0 +1,72 @@
+"""ViCO's consistency loss over a large vocabulary, a few answer tokens at a time.
+
+Source: ViCO (arXiv 2510.12793), equation 1.
+
+Shapes: answers = answer tokens of a micro-batch; D = decoder width; V = vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+
+class Comparison(NamedTuple):
+    """What the policy says to each answer token beside the reference."""
+
+    kl: Tensor
+    """[answers], KL(reference || policy), nats."""
+
+    agrees: Tensor
+    """[answers], bool: both rank the same token first."""
+
+
+def compare_answers(
+    reference_hidden: Tensor, reference_head: nn.Module, hidden: Tensor, head: nn.Module, *, chunk: int
+) -> Comparison:
+    """KL(reference || policy) of each answer token, from the last hidden states.
+
+    A pair of [answers, V] logits is never there at once: `chunk` rows are, and in the backward pass they are computed
+    again. Memory grows with `chunk`, not with the number of answers.
+
+    Args:
+        reference_hidden, hidden: [answers, D]; row i of both predicts the same token.
+        reference_head, head: [rows, D] -> logits [rows, V]. No gradient goes into the reference's.
+        chunk: answer tokens at a time.
+    """
+    parts = [
+        _compare(reference_head, head, one, other)
+        for one, other in zip(reference_hidden.detach().split(chunk), hidden.split(chunk), strict=True)
+    ]
+    return Comparison(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+def _compare(reference_head: nn.Module, head: nn.Module, reference_hidden: Tensor, hidden: Tensor) -> Comparison:
+    def run(reference_hidden: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            reference = reference_head(reference_hidden).float().log_softmax(dim=-1)
+        policy = head(hidden).float().log_softmax(dim=-1)
+        kl = F.kl_div(policy, reference, log_target=True, reduction="none").sum(dim=-1)
+        return kl, reference.argmax(dim=-1) == policy.argmax(dim=-1)
+
+    if not torch.is_grad_enabled():
+        return Comparison(*run(reference_hidden, hidden))
+    return Comparison(*checkpoint(run, reference_hidden, hidden, use_reentrant=False))
+
+
+def sample_means(values: Tensor, sample: Tensor, num_samples: int) -> Tensor:
+    """Mean of each sample's values.
+
+    Args:
+        values: [answers].
+        sample: [answers], int64: the sample of each value; every sample has at least one.
+
+    Returns:
+        [samples].
+    """
+    sums = values.new_zeros(num_samples).index_add(0, sample, values)
+    return sums / torch.bincount(sample, minlength=num_samples).to(sums)
