@@ -187,18 +187,17 @@ def table(records: dict[str, dict[str, Any]]) -> str:
     lines = [
         "# What ViCO's stage 1 costs",
         "",
-        "Made by `python benchmarks/flash_training.py`. Time is that of a whole step (forward, backward, AdamW) with a",
-        "frozen vision encoder and gradient checkpointing, as a multiple of a plain fine-tuning step on the same sample:",
-        "median of the rounds, each between two plain steps. The mean is over xi ~ U[0, 1].",
+        "Made by `python benchmarks/flash_training.py`. Time is that of a whole step (forward, backward, AdamW) with",
+        "a frozen vision encoder and gradient checkpointing, as a multiple of a plain fine-tuning step on the same",
+        "sample: median of the rounds, each between two plain steps. The mean is over xi ~ U[0, 1].",
         "",
         "| record | tiles | plain step, s | " + " | ".join(f"{100 * share:.0f}% low" for share in SHARES) + " | mean |",
         "|:--|--:|--:|" + "--:|" * (len(SHARES) + 1),
     ]
     for name, record in records.items():
-        cells = " | ".join(f"{one['median']:.2f}" for one in record["step"]["ratio_by_share"].values())
-        lines.append(
-            f"| {name} | {record['tiles']} | {record['step']['plain_s']} | {cells} | **{record['step']['ratio']:.2f}** |"
-        )
+        step = record["step"]
+        cells = " | ".join(f"{one['median']:.2f}" for one in step["ratio_by_share"].values())
+        lines.append(f"| {name} | {record['tiles']} | {step['plain_s']} | {cells} | **{step['ratio']:.2f}** |")
     lines += [
         "",
         f"Peak memory of the loss at a vocabulary of {VOCABULARY:,}, in MiB beyond hidden states and heads:",
