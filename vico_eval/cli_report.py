@@ -65,7 +65,6 @@ def report(
     Examples:
       vico-eval report runs/vanilla runs/vico --table vico-3
       vico-eval report runs/* --table vico-3 --out results/measured/8b
-      vico-eval report runs/* --table vico-1 --published-model InternVL3.5-8B
     """
     from vico_eval.commands.report import print_report
     from vico_eval.report import write_report

@@ -3,9 +3,10 @@
 import gc
 import json
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,14 @@ from vico_eval.report.comparison import comparison_sentences
 from vico_eval.report.layout import Table, build_table, find_baseline, order_rows
 from vico_eval.report.loyalty import loyalty
 from vico_eval.report.measurements import CountedRun, Measurements, count_run, measure
-from vico_eval.report.runs import Run, read_run
+from vico_eval.report.runs import read_run
 from vico_eval.report.tidy import tidy_numbers
 from vico_eval.report.uncertainty import compare_with_baseline
 from vico_eval.report.vlmevalkit import read_any_run
 from vico_eval.report.writers import to_latex, to_markdown
+
+_WORTH_A_PROCESS = 50_000_000
+"""Bytes of samples whose reading takes longer than starting a process."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,8 +84,7 @@ def write_report(
     spec = table_spec(table) if isinstance(table, str) else table
     columns = _choose(spec.benchmarks, benchmarks)
     paper = find_model(spec.name, published if isinstance(published, str) else None) if published else None
-    with _garbage_left():
-        counted = [count_run(title, run, columns) for title, run in _read_runs(runs, only or {})]
+    counted = _count_runs(runs, only or {}, columns)
     systems = _systems(counted)
     base = find_baseline(systems, baseline)
     measured = measure(counted, columns)
@@ -150,38 +153,44 @@ def _choose(benchmarks: Sequence[Benchmark], titles: Sequence[str] | None) -> li
     return [benchmark for benchmark in benchmarks if benchmark.title in titles]
 
 
-@contextmanager
-def _garbage_left() -> Iterator[None]:
-    """Without looking for cycles of garbage: what is read has none, and the search takes a third of the time."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
-def _read_runs(
-    runs: Sequence[tuple[str | None, Path]], only: Mapping[Path, Collection[str]]
-) -> Iterator[tuple[str, Run]]:
-    """Each run with its row's title. Once one can't be read, the others are read for their problems only."""
+def _count_runs(
+    runs: Sequence[tuple[str | None, Path]], only: Mapping[Path, Collection[str]], columns: Sequence[Benchmark]
+) -> list[CountedRun]:
+    """What the runs say of the columns; large ones are read in two processes."""
     if not runs:
         raise ReportError("A report needs at least one run folder.")
     resolved = [path.resolve() for _, path in runs]
     if twice := sorted({str(path) for path in resolved if resolved.count(path) > 1}):
         raise ReportError(f"The same run was given twice: {', '.join(twice)}.")
-    problems = []
-    for title, path in runs:
-        try:
-            run = read_run(path, only[path]) if path in only else read_any_run(path)
-        except ReportError as error:
-            problems.append(str(error))
-        else:
-            if not problems:
-                yield " ".join((title or run.record.title).split()), run
-    if problems:
+    titles, paths = zip(*runs, strict=True)
+    arguments = (titles, paths, [only.get(path) for path in paths], [columns] * len(runs))
+    num_bytes = sum(file.stat().st_size for path in paths for file in path.rglob("*.jsonl"))
+    if num_bytes < _WORTH_A_PROCESS or len(runs) == 1:
+        counted = list(map(_count_run, *arguments))
+    else:
+        # Spawned: a copy of a process that has threads, as pandas' libraries start them, may hang.
+        with ProcessPoolExecutor(max_workers=2, mp_context=get_context("spawn")) as pool:
+            counted = list(pool.map(_count_run, *arguments))
+    if problems := [problem for problem in counted if isinstance(problem, str)]:
         raise ReportError("\n".join(problems))
+    return [run for run in counted if isinstance(run, CountedRun)]
+
+
+def _count_run(
+    title: str | None, path: Path, only: Collection[str] | None, columns: Sequence[Benchmark]
+) -> CountedRun | str:
+    """What a run says of the columns, or why it doesn't count."""
+    # What is read has no cycles of garbage, and the search for them takes a third of the time.
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        run = read_any_run(path) if only is None else read_run(path, only)
+        return count_run(" ".join((title or run.record.title).split()), run, columns)
+    except ReportError as error:
+        return str(error)
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _systems(runs: Sequence[CountedRun]) -> dict[str, str]:
