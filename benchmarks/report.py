@@ -15,9 +15,11 @@ import resource
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -32,10 +34,12 @@ from vico_eval.bench.records import conditions, made_by, write_record
 from vico_eval.report import write_report
 from vico_eval.report.bar_figures import draw_bars
 from vico_eval.report.benchmarks import TableSpec, as_column, table_spec
+from vico_eval.report.counting import CountedRun, count_run
 from vico_eval.report.figures import draw_retention, write_figure
 from vico_eval.report.layout import build_table
 from vico_eval.report.loyalty import loyalty
-from vico_eval.report.measurements import CountedRun, count_run, measure
+from vico_eval.report.measurements import measure
+from vico_eval.report.score_figure import draw_scores
 from vico_eval.report.tidy import tidy_numbers
 from vico_eval.report.uncertainty import compare_with_baseline
 from vico_eval.report.vlmevalkit import read_any_run
@@ -186,11 +190,32 @@ def _metrics(score: suites.Score, scores: Sequence[float]) -> dict[str, float]:
 
 
 def measure_whole(runs: list[Path], out: Path) -> dict[str, float]:
-    """Seconds of a whole report, those in which it computed, and the process's peak memory."""
+    """Seconds of a whole report, those in which its processes computed, and the peak of their memory."""
+    is_done, sums = threading.Event(), [0]
+    watcher = threading.Thread(target=_watch_memory, args=(is_done, sums))
+    watcher.start()
     start, computed = time.perf_counter(), time.process_time()
     write_report([(None, run) for run in runs], table=table(), out=out)
-    seconds = {"seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - computed}
-    return seconds | {"peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}
+    seconds, computed = time.perf_counter() - start, time.process_time() - computed
+    is_done.set()
+    watcher.join()
+    own, readers = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return {
+        "seconds": seconds,
+        "cpu_seconds": computed + readers.ru_utime + readers.ru_stime,
+        "peak_gib": max(own.ru_maxrss / 2**20, max(sums) / 2**30),
+    }
+
+
+def _watch_memory(is_done: threading.Event, sums: list[int]) -> None:
+    """Adds the memory of this process and those that it started, in bytes, twenty times a second."""
+    while not is_done.wait(0.05):
+        processes = [os.getpid(), *(child.pid for child in multiprocessing.active_children())]
+        num_pages = 0
+        for process in processes:
+            with suppress(OSError):  # it may have ended
+                num_pages += int(Path(f"/proc/{process}/statm").read_text(encoding="ascii").split()[1])
+        sums.append(num_pages * resource.getpagesize())
 
 
 def measure_stages(runs: list[Path], out: Path) -> dict[str, float]:
@@ -209,8 +234,10 @@ def measure_stages(runs: list[Path], out: Path) -> dict[str, float]:
 
     def draw() -> None:
         write_figure(draw_retention(built), out)
-        for stem, figure in draw_bars(built).items():
-            write_figure(figure, out, stem)
+        drawn = draw_bars(built) | {"scores": draw_scores(built, measured)}
+        for stem, figure in drawn.items():
+            if figure is not None:
+                write_figure(figure, out, stem)
 
     spec = table()
     counted = [count(run) for run in runs]
@@ -223,7 +250,8 @@ def measure_stages(runs: list[Path], out: Path) -> dict[str, float]:
     timed("pictures", draw)
     timed("uncertainty", lambda: compare_with_baseline(measured, list(systems), built.columns, baseline))
     timed("loyalty", lambda: loyalty(measured, list(systems), built.columns, baseline))
-    timed("tidy numbers", lambda: tidy_numbers(built, measured, systems, [str(run) for run in runs]))
+    places = [str(run) for run in runs]
+    timed("tidy numbers", lambda: tidy_numbers(built, measured, systems, places, places))
     return seconds
 
 
@@ -246,21 +274,22 @@ def readme(records: dict[str, dict[str, Any]]) -> str:
     lines = [
         "# Time and memory of a report",
         "",
-        "`write_report` from samples files to its tables and pictures, in a process of its own: median over the",
-        "rounds, and the largest peak of memory. The stages are from one further process. `vico-eval report published`",
-        "counts from the start of Python. The runs are invented: 13 tiles and 36 layers a document, questions of 200",
-        "to 500 characters, answers of 1 to 60 words. Other work on the machine makes all of them longer, also the time",
-        "spent computing. Written by `benchmarks/report.py`.",
+        "`write_report` from samples files to its tables and pictures, in a process of its own that has two others",
+        "read large runs: median over the rounds. CPU and memory are of all three, memory at its highest, looked at",
+        "twenty times a second. The stages are from a further process that does all itself.",
+        "`vico-eval report published` counts from the start of Python. The runs are invented: 13 tiles and 36 layers a",
+        "document, questions of 200 to 500 characters, answers of 1 to 60 words. Other work on the machine makes all",
+        "longer, CPU time too. Written by `benchmarks/report.py`.",
         "",
-        "| rows x benchmarks x documents | where | cores | report | of it computing | peak memory | published tables |",
+        "| rows x benchmarks x documents | where | cores | report | CPU | peak memory | published tables |",
         "|:--|:--|--:|--:|--:|--:|--:|",
     ]
     for record in records.values():
         size = f"{record['rows']} x {record['benchmarks']} x {record['documents']:,}"
-        lines.append(
-            f"| {size} | {record['processor']} | {record['threads']} | {median(record['seconds']):.1f} s "
-            f"| {median(record['cpu_seconds']):.1f} s | {max(record['peak_gib']):.2f} GiB | {median(record['published_seconds']):.1f} s |"
-        )
+        where = f"{record['processor']} | {record['threads']}"
+        seconds, cpu, published = (median(record[key]) for key in ("seconds", "cpu_seconds", "published_seconds"))
+        memory = max(record["peak_gib"])
+        lines.append(f"| {size} | {where} | {seconds:.1f} s | {cpu:.1f} s | {memory:.2f} GiB | {published:.1f} s |")
     for name, record in records.items():
         lines += ["", f"| stage of {name} | seconds |", "|:--|--:|"]
         lines += [f"| {stage} | {seconds:.2f} |" for stage, seconds in record["stages"].items()]

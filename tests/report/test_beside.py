@@ -15,7 +15,7 @@ from vico_eval.report.writers import to_markdown, to_terminal
 from .conftest import account, sample, write_run
 from .test_writers import latex_row
 
-SNAPSHOTS = Path(__file__).parent / "snapshots" / "beside"
+SNAPSHOTS = Path(__file__).parent / "data" / "beside"
 
 
 @pytest.fixture(scope="module")

@@ -89,7 +89,7 @@ def _read_sample(place: str, line: Mapping[str, Any]) -> Sample:
         account = tuple([validate(TokenAccount, value, f"{place}, `token_counts`") for value in raw])
     return Sample(
         has_answer=_has_answer(line),
-        answer="\n".join(map(str, _flatten(line.get("filtered_resps", line.get("resps"))))),
+        answer="\n".join([str(answer) for answer in _flatten(line.get("filtered_resps", line.get("resps")))]),
         account=account,
         fields={key: value for key, value in line.items() if key not in _LINE_KEYS},
         question=_text_of(line.get("input")),
@@ -117,7 +117,9 @@ def _accounts_of(line: Mapping[str, Any]) -> list[object]:
 
 def _text_of(value: object) -> str:
     """A question or right answer as text; several are joined by line breaks."""
-    return "\n".join(["" if item is None else str(item) for item in _flatten(value)])
+    return (
+        value if isinstance(value, str) else "\n".join(["" if item is None else str(item) for item in _flatten(value)])
+    )
 
 
 def _documents(doc_ids: list[int]) -> str:

@@ -282,7 +282,8 @@ def _object(text: str) -> dict[str, Any] | None:
 
 def _parse(text: str) -> object:
     try:
-        return from_json(text)  # half the time of json's, which is most of reading a run
+        # Half the time of json's, which is most of reading a run; with a cache of texts it would be the same.
+        return from_json(text, cache_strings="keys")
     except ValueError:
         return json.loads(text)  # takes half of a character too (a lone surrogate), and says where an error is
 

@@ -39,8 +39,8 @@ def count_scores(accounts: Iterable[TokenAccount]) -> ScoreCounts | None:
 def _compressed_scores(account: TokenAccount) -> list[float] | None:
     if account.compressed is None:
         return None
-    places = frozenset(account.compressed)
-    return [score for place, score in enumerate(account.p_compress or ()) if place in places]
+    scores = account.p_compress or ()
+    return [scores[place] for place in account.compressed if place < len(scores)]
 
 
 def _histogram(scores: Iterable[Iterable[float]]) -> np.ndarray:

@@ -3,12 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import StepPatch
 from matplotlib.patheffects import withStroke
 
 from vico_eval.report.figure_style import COLOURS, FAINT, INK, STYLE, compared_rows, literal, title_of
@@ -169,11 +171,11 @@ def _frame(axes: Axes, column: str, number: int) -> None:
 def _draw_histogram(axes: Axes, histogram: _Histogram, level: float, top: float, colour: str) -> None:
     scale = _HISTOGRAM / _STEP / top
     tiles = level + scale * np.minimum(histogram.tiles, top)
-    axes.stairs(tiles, EDGES, baseline=level, fill=True, color=colour, alpha=0.28, linewidth=0, zorder=2)
+    _stairs(axes, tiles, level, fill=True, facecolor=colour, alpha=0.28, linewidth=0, zorder=2)
     if histogram.compressed is not None:
         low = level + scale * np.minimum(histogram.compressed, top)
-        axes.stairs(low, EDGES, baseline=level, fill=True, color=colour, linewidth=0, zorder=3)
-    axes.stairs(tiles, EDGES, baseline=level, color=colour, linewidth=0.8, zorder=4)
+        _stairs(axes, low, level, fill=True, facecolor=colour, linewidth=0, zorder=3)
+    _stairs(axes, tiles, level, fill=False, edgecolor=colour, linewidth=0.8, zorder=4)
     for threshold in histogram.thresholds:
         axes.plot(
             [threshold, threshold],
@@ -196,3 +198,8 @@ def _draw_histogram(axes: Axes, histogram: _Histogram, level: float, top: float,
                 path_effects=[withStroke(linewidth=2, foreground="white")],
                 zorder=6,
             )
+
+
+def _stairs(axes: Axes, heights: np.ndarray, level: float, **style: Any) -> None:
+    """As `axes.stairs`, which would also fit the limits, that are known, to each: most of the time of twenty rows."""
+    axes.add_artist(StepPatch(heights, EDGES, baseline=level, **style))
