@@ -1,6 +1,7 @@
 """A paper's rows beneath measured ones. Snapshots are files that `write_report` wrote, read through once."""
 
 import math
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -9,6 +10,7 @@ import pytest
 from vico_eval.errors import ConfigError
 from vico_eval.report import write_report
 from vico_eval.report.beside import find_model
+from vico_eval.report.grid import DASH
 from vico_eval.report.tables import AVERAGE
 from vico_eval.report.writers import to_markdown, to_terminal
 
@@ -120,3 +122,20 @@ def test_a_table_that_no_paper_has_is_an_error(table, runs, tmp_path):
     with pytest.raises(ConfigError, match=rf"No paper prints scores of the table `{table}`.*vico-1, vico-2, vico-3"):
         write_report(runs, table=table, out=tmp_path / "out", published=True)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_page_has_the_papers_rows_beneath_the_table_and_plots_measured_numbers_only(runs, tmp_path):
+    alone, beside = (
+        make(runs, tmp_path / name, published=name == "beside", html=tmp_path / f"{name}-page").html
+        for name in ("alone", "beside")
+    )
+    measured, _, published = beside.read_text().partition('<tbody class="published">')
+    assert "(paper)" not in measured.partition("<tbody>")[2]
+    lines = published.partition("</tbody>")[0].split("</tr>")[:-1]
+    cells = [re.findall(r"<t[hd][^>]*>([^<]*)(?:<small>([^<]*)</small>)?</t", line) for line in lines]
+    assert cells[0][:3] == [("Vanilla (paper)", ""), ("91.3", ""), ("86.5", "")]
+    assert cells[2][:3] == [("ViCO (paper)", ""), ("90.8", "60%"), ("86.7", "47%")]
+    assert cells[1][1] == (DASH, "")  # the paper has no such row
+    assert {len(line) for line in cells} == {len(re.findall("<th scope=.col.", measured))}
+    data = [(page.parent / "data" / "report.js").read_text() for page in (alone, beside)]
+    assert data[0] == data[1]

@@ -130,8 +130,8 @@ def _overlaps(box: Bbox, others: Sequence[Bbox]) -> float:
 
 
 def _overlap(first: Bbox, second: Bbox) -> float:
-    # Not Bbox.intersection, which takes twenty times as long: a picture of many rows asks tens of thousands of times.
-    (ax0, ay0), (ax1, ay1) = first.get_points().tolist()
-    (bx0, by0), (bx1, by1) = second.get_points().tolist()
-    width, height = min(ax1, bx1) - max(ax0, bx0), min(ay1, by1) - max(ay0, by0)
-    return float(width * height) if width > 0 and height > 0 else 0.0
+    # Not Bbox.intersection, which takes ten times as long: a picture of many rows asks tens of thousands of times.
+    shared = 1.0
+    for own, other in zip(first.get_points().T.tolist(), second.get_points().T.tolist(), strict=True):
+        shared *= max(0.0, min(max(own), max(other)) - max(min(own), min(other)))
+    return shared
