@@ -14,6 +14,7 @@ from torch.nn.functional import one_hot
 import vico_eval
 from vico_eval.errors import CheckpointError, ConfigError
 from vico_eval.internvl.checkpoint import find_checkpoint, load_model
+from vico_eval.internvl.tiling import TiledImage
 from vico_eval.methods import registry
 from vico_eval.methods.parts import TilingSettings
 from vico_eval.paths import models_dir
@@ -197,7 +198,7 @@ def test_training_cuts_tiles_with_the_part_it_is_given(micro_model, tokenizer):
     class LeftHalf:
         def tile(self, image, settings):
             assert isinstance(settings, TilingSettings)
-            return np.asarray(image)[None, : settings.tile_size, : settings.tile_size]
+            return TiledImage(np.asarray(image)[None, : settings.tile_size, : settings.tile_size], columns=1, rows=1)
 
     scene = make_scene("read", np.random.default_rng(0), (2, 1))
     plain = make_document(scene, scene.questions[:1], tokenizer, micro_model.config)
