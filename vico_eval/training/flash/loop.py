@@ -19,6 +19,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType, GradientAccumulationPlugin, gather_object
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from transformers.integrations import unset_hf_deepspeed_config
 
 from vico_eval.errors import CheckpointError, ConfigError, UserError
 from vico_eval.training.flash.batches import MicroBatch, collate
@@ -109,6 +110,9 @@ def make_accelerator(config: RunConfig) -> Accelerator:
         # The number of accumulated micro-batches follows from the number of processes, which is known only now.
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1, sync_with_dataloader=False),
     )
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        # Or transformers would load a model in shards, of which no frozen copy can be made.
+        unset_hf_deepspeed_config()
     share = config.micro_batch * accelerator.num_processes
     if config.global_batch % share:
         raise ConfigError(
@@ -140,7 +144,7 @@ def run_phase(run: Run, phase: Phase) -> nn.Module:
     """Train a phase from its newest checkpoint to its end; every process calls this alike.
 
     Returns:
-        The trained model, as accelerate wrapped it.
+        The trained model, as accelerate wrapped it, in evaluation mode.
 
     Raises:
         Stopped: SIGTERM or Ctrl-C; a checkpoint of the last finished step is there.
@@ -153,6 +157,7 @@ def run_phase(run: Run, phase: Phase) -> nn.Module:
     optimizer = make_optimizer(phase.model.parameters(), phase.optimizer)
     scheduler = make_scheduler(optimizer, phase.optimizer)
     accelerator.free_memory()
+    _configure_deepspeed(accelerator, config, phase.optimizer)
     prepared: tuple[nn.Module, Any] = accelerator.prepare(phase.model, optimizer)
     model, wrapped = prepared
     state: dict[str, Resumable] = {"schedule": scheduler, "skips": run.skips, **phase.resumables}
@@ -177,7 +182,19 @@ def run_phase(run: Run, phase: Phase) -> nn.Module:
                 raise Stopped(
                     f"Stopped behind step {done_now} of {last} of {phase.name}, and saved. Repeat the command to go on."
                 )
+    model.eval()
     return model
+
+
+def _configure_deepspeed(accelerator: Accelerator, config: RunConfig, settings: OptimizerSettings) -> None:
+    """Tell DeepSpeed what it would take from a data loader or from its own configuration, which does not know the run."""
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        accelerator.state.deepspeed_plugin.deepspeed_config.update(
+            train_batch_size=config.global_batch,
+            train_micro_batch_size_per_gpu=config.micro_batch,
+            gradient_accumulation_steps=accelerator.gradient_accumulation_steps,
+            gradient_clipping=settings.clip_norm,
+        )
 
 
 def check_skips(run: Run, *, at_least: int = 0) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,7 @@ def train_consistency(config: ConsistencyConfig) -> Path:
     _unfreeze(trainee, config)
     run, held_out = _open_run(accelerator, config, trainee.pair.policy, trainee.tokenizer)
     stepper = ConsistencyStepper(trainee.pair.policy.config, run.watch, held_out)
-    model = run_phase(run, Phase("train", trainee.pair, config.train, stepper, {})).eval()
+    model = run_phase(run, Phase("train", trainee.pair, config.train, stepper, {}))
     _write_report(run, {"consistency": as_dict(held_out.report(model))})
     weights = _weights(accelerator, model, "policy.")
     policy = trainee.pair.policy
@@ -109,13 +110,13 @@ def train_router(config: RouterConfig) -> Path:
     torch.manual_seed(config.seed)
     add_router(policy, config.level)
     policy.requires_grad_(False)
-    pair = PolicyAndReference(policy, base, chunk=config.logit_chunk)
+    pair = PolicyAndReference(policy, base, chunk=config.logit_chunk, most=_most(accelerator))
     trainee = RouterInTraining(pair, config.level, config.epsilon)
     trainee.router.requires_grad_(True)
     run, held_out = _open_run(accelerator, config, policy, tokenizer)
     stepper = RouterStepper(accelerator, policy.config, config, run.watch, held_out)
     phase = Phase(f"{config.level}_router", trainee, config.train, stepper, {"labels": stepper.labels})
-    model = run_phase(run, phase).eval()
+    model = run_phase(run, phase)
     _write_report(run, {f"{config.level}_router": stepper.report(model)})
     return _save(run, policy, tokenizer, _weights(accelerator, model, "pair.policy."))
 
@@ -164,7 +165,7 @@ def _build(config: ConsistencyConfig, accelerator: Accelerator, *, only_low: boo
     policy.requires_grad_(False)
     if config.gradient_checkpointing:
         policy.language_model.gradient_checkpointing_enable({"use_reentrant": False})
-    pair = PolicyAndReference(policy, reference, adapters=adapters, chunk=config.logit_chunk)
+    pair = PolicyAndReference(policy, reference, adapters=adapters, chunk=config.logit_chunk, most=_most(accelerator))
     return _Trainee(pair, tokenizer, adapters)
 
 
@@ -191,6 +192,13 @@ def _open_run(
     return run, HeldOut(accelerator, data.held_out)
 
 
+def _most(accelerator: Accelerator) -> Callable[[int], int] | None:
+    """The largest of all processes' numbers, with DeepSpeed."""
+    if accelerator.distributed_type != DistributedType.DEEPSPEED:
+        return None
+    return lambda number: int(accelerator.gather(torch.tensor([number], device=accelerator.device)).max())
+
+
 def _check_reference(config: RunConfig, accelerator: Accelerator) -> None:
     if config.reference == "int8" and accelerator.distributed_type in _SHARDED:
         raise ConfigError("`reference: int8` can't be in shards (FSDP, DeepSpeed), which save more; leave it out.")
@@ -215,7 +223,8 @@ def _write_report(run: Run, report: dict[str, Any]) -> None:
 
 def _weights(accelerator: Accelerator, model: nn.Module, prefix: str) -> dict[str, Tensor]:
     """Whole weights of a part of a wrapped model, by their names in it; on the first process at least."""
-    state: dict[str, Tensor] = accelerator.get_state_dict(model)
+    # With ZeRO-3 the other processes get None.
+    state: dict[str, Tensor] = accelerator.get_state_dict(model) or {}
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
