@@ -81,6 +81,15 @@ class PolicyAndReference(nn.Module):
             self.policy.vision_tower.eval()
         return self
 
+    def tie_weights(self) -> None:
+        """Make embedding and head one again where they were; accelerate asks for it when it has moved the weights.
+
+        Otherwise FSDP2 would train a head of its own in models that share it with the embedding (up to 4B).
+        """
+        for model in (self.policy, self.reference):
+            if model is not None:
+                model.tie_weights()
+
     def forward(self, batch: MicroBatch, routings: Sequence[Tensor]) -> Consistency:
         """The reference with every tile high, and the policy under each of `routings`, [tiles] bool each.
 
@@ -149,6 +158,13 @@ def frozen_copy(policy: VicoInternVL, *, train_vision: bool, dtype: torch.dtype 
                 round_weights(part, dtype)
     reference.eval()  # type: ignore[no-untyped-call]
     return reference
+
+
+def share_vision(policy: VicoInternVL, reference: VicoInternVL) -> None:
+    """Give the reference the policy's vision encoder where both have the same weights: its output is computed once."""
+    own, other = policy.vision_tower.state_dict(), reference.vision_tower.state_dict()
+    if own.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in own.items()):
+        reference.vision_tower = policy.vision_tower
 
 
 def answer_states(

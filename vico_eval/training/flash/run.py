@@ -21,9 +21,9 @@ from vico_eval.training.flash.config import ConsistencyConfig, RouterConfig, Run
 from vico_eval.training.flash.consistency import ConsistencyStepper
 from vico_eval.training.flash.data import Data
 from vico_eval.training.flash.held_out import HeldOut, as_dict
-from vico_eval.training.flash.loop import Phase, Run, check_skips, checkpoints_of, make_accelerator, run_phase
+from vico_eval.training.flash.loop import SHARDED, Phase, Run, check_skips, checkpoints_of, make_accelerator, run_phase
 from vico_eval.training.flash.models import add_adapters, add_low_connector, add_router, halve_reference, open_model
-from vico_eval.training.flash.pair import PolicyAndReference, frozen_copy, round_weights
+from vico_eval.training.flash.pair import PolicyAndReference, frozen_copy, round_weights, share_vision
 from vico_eval.training.flash.router import RouterInTraining, RouterStepper
 from vico_eval.training.flash.watch import Watch
 
@@ -32,7 +32,6 @@ MODEL = "model"
 
 REPORT = "held_out.json"
 _WARM = "warm_connector.safetensors"
-_SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED)
 
 
 @dataclass
@@ -63,7 +62,7 @@ def train_consistency(config: ConsistencyConfig) -> Path:
     """
     accelerator = make_accelerator(config)
     _check_reference(config, accelerator)
-    if config.lora is not None and accelerator.distributed_type in _SHARDED:
+    if config.lora is not None and accelerator.distributed_type in SHARDED:
         raise ConfigError("`lora` can't be combined with FSDP or DeepSpeed here; use DDP, or train all weights.")
     if config.lora is not None and config.reference != "copy":
         raise ConfigError("with `lora` the reference is the policy without its adapters: leave `reference` out.")
@@ -102,9 +101,10 @@ def train_router(config: RouterConfig) -> Path:
         raise CheckpointError(f"{config.policy!r} has no low connector; expected what stage 1 made.")
     base, _ = open_model(config.checkpoint, config.attn_implementation)
     _check_same_sizes(policy, base, config)
-    if config.precision == "bf16" and accelerator.distributed_type not in _SHARDED:
+    if config.precision == "bf16" and accelerator.distributed_type not in SHARDED:
         for frozen in (policy, base):
             round_weights(frozen, torch.bfloat16)
+    share_vision(policy, base)
     if config.reference == "int8":
         halve_reference(base)
     torch.manual_seed(config.seed)
@@ -127,6 +127,8 @@ def _warm_up(accelerator: Accelerator, config: ConsistencyConfig, warm: Path) ->
     In models of its own: once they are shared among devices, what is trained can't be chosen anew.
     """
     assert config.warmup is not None
+    if accelerator.is_main_process:
+        warm.unlink(missing_ok=True)  # of a run whose checkpoints somebody removed
     trainee = _build(config, accelerator, only_low=True)
     trainee.low.requires_grad_(True)
     run, held_out = _open_run(accelerator, config, trainee.pair.policy, trainee.tokenizer)
@@ -145,7 +147,7 @@ def _build(config: ConsistencyConfig, accelerator: Accelerator, *, only_low: boo
     """Policy and reference, all frozen; without a copy or adapters where only the low connector is to be trained."""
     policy, tokenizer = open_model(config.checkpoint, config.attn_implementation)
     # The copy is made before the low connector is added, and takes bfloat16 where nothing keeps it from doing so.
-    can_round = config.precision == "bf16" and accelerator.distributed_type not in _SHARDED
+    can_round = config.precision == "bf16" and accelerator.distributed_type not in SHARDED
     torch.manual_seed(config.seed)
     adapters = reference = None
     if config.lora is None and not only_low:
@@ -200,7 +202,7 @@ def _most(accelerator: Accelerator) -> Callable[[int], int] | None:
 
 
 def _check_reference(config: RunConfig, accelerator: Accelerator) -> None:
-    if config.reference == "int8" and accelerator.distributed_type in _SHARDED:
+    if config.reference == "int8" and accelerator.distributed_type in SHARDED:
         raise ConfigError("`reference: int8` can't be in shards (FSDP, DeepSpeed), which save more; leave it out.")
 
 
@@ -215,7 +217,7 @@ def _check_same_sizes(policy: VicoInternVL, base: VicoInternVL, config: RouterCo
 
 
 def _write_report(run: Run, report: dict[str, Any]) -> None:
-    """Add to `held_out.json`, which both routers' runs may share."""
+    """Leave the report in `held_out.json`."""
     if run.accelerator.is_main_process:
         (run.config.out / REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     run.watch.write(report)
