@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -50,13 +52,14 @@ def _launch(stage: Stage, config: Path, processes: int | None, accelerate_config
         command += ["--config_file", str(accelerate_config)]
     if processes is not None:
         command += ["--num_processes", str(processes)]
-    process = subprocess.Popen([*command, "-m", "vico_eval.training", stage, str(config)])
+    # In a group of its own, so that it is told once: the launcher passes on what it gets where it starts several.
+    process = subprocess.Popen([*command, "-m", "vico_eval.training", stage, str(config)], start_new_session=True)
     try:
         status = process.wait()
     finally:
         # Whoever stops this command stops the run, which saves before it ends.
         if process.poll() is None:
-            process.terminate()
+            os.killpg(process.pid, signal.SIGTERM)
             process.wait()
     if status:
         sys.exit(1)

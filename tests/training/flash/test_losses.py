@@ -53,6 +53,22 @@ def test_no_more_than_a_chunk_of_logits_is_kept(heads):
     assert max(shape[0] for shape in saved if len(shape) > 1) <= 4
 
 
+def test_heads_are_called_as_often_as_asked_without_a_difference(heads):
+    reference_head, head = heads
+    calls = []
+    head.register_forward_hook(lambda *_: calls.append(1))
+    reference_hidden = torch.randn(7, 12, dtype=torch.double)
+    hidden = torch.randn(7, 8, dtype=torch.double, requires_grad=True)
+    found = []
+    for num_chunks in (0, 5):
+        calls.clear()
+        kl = compare_answers(reference_hidden, reference_head, hidden, head, chunk=3, num_chunks=num_chunks).kl
+        forward = len(calls)
+        found.append((kl, *torch.autograd.grad(kl.sum(), [hidden, head.weight])))
+        assert (forward, len(calls)) == (max(num_chunks, 3), 2 * max(num_chunks, 3))
+    torch.testing.assert_close(found[0], found[1])
+
+
 def test_a_long_answer_counts_as_much_as_a_short_one():
     values = torch.tensor([1.0, 3.0, 10.0])
     assert sample_means(values, torch.tensor([0, 0, 1]), 2).tolist() == [2.0, 10.0]

@@ -16,7 +16,7 @@ from vico_eval.training.flash.corpus.conversations import Conversation
 from vico_eval.training.flash.corpus.prepare import Prepare
 from vico_eval.training.flash.corpus.stream import Skipped
 from vico_eval.training.flash.models import add_adapters, halve_reference
-from vico_eval.training.flash.pair import PolicyAndReference, frozen_copy
+from vico_eval.training.flash.pair import PolicyAndReference, frozen_copy, share_vision
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +108,41 @@ def test_every_part_takes_part_whatever_the_routing(policy, samples):
         pair(batch, [fixed_share(batch, share, ("test",))]).kl.sum().backward()
         for part in (policy.connector_low, policy.connector_high, policy.language_model):
             assert all(parameter.grad is not None for parameter in part.parameters())
+
+
+def test_parts_are_called_in_one_order_whatever_the_routing(policy, samples):
+    """ZeRO-3 gathers the weights of a part when it is called: processes that disagree wait for each other for ever."""
+    pair = PolicyAndReference(policy, frozen_copy(policy, train_vision=False)).eval()
+    called = []
+    for name, module in pair.named_modules():
+        module.register_forward_hook(lambda *_, name=name: called.append(name))
+    orders = []
+    for chosen, share in ((samples, 0.0), (samples, 0.5), (samples, 1.0), (samples[1:2], 0.5)):
+        batch = collate(chosen, samples[1])
+        called.clear()
+        with torch.no_grad():
+            pair(batch, [fixed_share(batch, share, ("test",))])
+        orders.append(tuple(called))
+    assert len(set(orders)) == 1
+
+
+def test_embedding_and_head_are_one_again_behind_a_move(micro_model):
+    policy = copy.deepcopy(micro_model)
+    pair = PolicyAndReference(policy, frozen_copy(policy, train_vision=False))
+    pair.to("meta")
+    heads = [(model.get_output_embeddings(), model.get_input_embeddings()) for model in (policy, pair.reference)]
+    assert not any(head.weight is embedding.weight for head, embedding in heads)
+    pair.tie_weights()
+    assert all(head.weight is embedding.weight for head, embedding in heads)
+
+
+def test_vision_encoders_with_the_same_weights_become_one(micro_model):
+    policy, same, other = (copy.deepcopy(micro_model) for _ in range(3))
+    next(other.vision_tower.parameters()).data += 1
+    for reference in (same, other):
+        share_vision(policy, reference)
+    assert PolicyAndReference(policy, same).shares_vision
+    assert not PolicyAndReference(policy, other).shares_vision
 
 
 def test_adapters_are_off_in_the_reference(micro_model, samples):

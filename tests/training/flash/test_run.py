@@ -2,23 +2,28 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from accelerate import Accelerator
 from safetensors.torch import load_file
+from transformers.models.internvl import InternVLVisionModel
 
 from vico_eval.errors import CheckpointError, ConfigError
 from vico_eval.internvl.checkpoint import find_checkpoint, load_model
 from vico_eval.training.flash.config import ConsistencyConfig, RouterConfig
 from vico_eval.training.flash.corpus.skips import SkippedTooMany
 from vico_eval.training.flash.loop import Stopped
+from vico_eval.training.flash.pair import PolicyAndReference
 from vico_eval.training.flash.run import train_consistency, train_router
 
 
@@ -118,6 +123,59 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(stage_one, consist
     assert log_of(config.out) == log_of(stage_one)
     wanted = weights_of(stage_one / "model")
     assert all(torch.equal(value, wanted[name]) for name, value in weights_of(folder).items())
+
+
+def test_a_stopped_run_does_not_wait_for_its_held_out_loss(consistency_settings):
+    changes = {"warmup": None, "train": {"steps": 200, "learning_rate": 1e-3}, "saving": {"every": 500}}
+    config = ConsistencyConfig.model_validate(consistency_settings | changes)
+    stop_after(config.out, 1)
+    with pytest.raises(Stopped):
+        train_consistency(config)
+    assert not log_of(config.out, "held_out")
+    (progress,) = (config.out / "checkpoints" / "train").glob("*/progress.json")
+    assert json.loads(progress.read_text())["held_out"] is None
+
+
+def test_a_warm_connector_of_another_run_is_not_taken(consistency_settings, stage_one):
+    config = ConsistencyConfig.model_validate(
+        consistency_settings | {"warmup": {"steps": 200, "learning_rate": 1e-3}, "saving": {"every": 500}}
+    )
+    config.out.mkdir()
+    shutil.copy(stage_one / "warm_connector.safetensors", config.out)
+    stop_after(config.out, 1)
+    with pytest.raises(Stopped, match="of warmup"):
+        train_consistency(config)
+    assert not (config.out / "warm_connector.safetensors").exists()
+
+
+def test_a_run_goes_on_behind_a_step_whatever_accelerate_counted(stage_one, consistency_settings, monkeypatch):
+    """Of more processes each has fewer micro-batches a step, so the number of all of them may be odd here."""
+    config = ConsistencyConfig.model_validate(consistency_settings)
+    stop_after(config.out, 3)
+    with pytest.raises(Stopped):
+        train_consistency(config)
+    load_state = Accelerator.load_state
+
+    def load(accelerator, folder):
+        load_state(accelerator, folder)
+        accelerator.step = 1
+
+    monkeypatch.setattr(Accelerator, "load_state", load)
+    train_consistency(config)
+    assert log_of(config.out) == log_of(stage_one)
+
+
+def test_stage_two_encodes_tiles_once(router_config, monkeypatch):
+    calls = Counter()
+    for part in (InternVLVisionModel, PolicyAndReference):
+
+        def forward(self, *arguments, part=part, forward=part.forward, **named):
+            calls[part] += 1
+            return forward(self, *arguments, **named)
+
+        monkeypatch.setattr(part, "forward", forward)
+    train_router(router_config)
+    assert calls[InternVLVisionModel] == calls[PolicyAndReference] > 0
 
 
 def test_stage_two_goes_on_with_its_window(router_settings, tmp_path):

@@ -7,6 +7,7 @@ run that was killed while it saved, and does not count.
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,8 +26,8 @@ class Progress:
     step: int
     """Steps done."""
 
-    held_out: float
-    """The held-out loss at that step."""
+    held_out: float | None
+    """The held-out loss at that step; None where the run was stopped before it was measured."""
 
     config: dict[str, Any]
     """Of the run; another one can't go on from here."""
@@ -60,12 +61,14 @@ class Checkpoints:
             )
         return found[-1]
 
-    def finish(self, step: int, held_out: float) -> None:
+    def finish(self, step: int, held_out: float | None) -> None:
         """Count the checkpoint of `step`, whose other files are there, and remove those that need not stay."""
         progress = Progress(step, held_out, self._config)
-        (self.path(step) / _PROGRESS).write_text(json.dumps(asdict(progress), indent=2) + "\n", encoding="utf-8")
+        unfinished = self.path(step) / f"{_PROGRESS}.unfinished"
+        unfinished.write_text(json.dumps(asdict(progress), indent=2) + "\n", encoding="utf-8")
+        unfinished.replace(self.path(step) / _PROGRESS)
         found = self._finished()
-        best = sorted(found, key=lambda one: (one.held_out, -one.step))[: self._saving.keep_best]
+        best = sorted(found, key=_rank)[: self._saving.keep_best]
         keep = {one.step for one in best} | {step}
         for path in self.folder.glob("step-*"):
             if int(path.name.removeprefix("step-")) not in keep:
@@ -74,3 +77,9 @@ class Checkpoints:
     def _finished(self) -> list[Progress]:
         files = sorted(self.folder.glob(f"step-*/{_PROGRESS}"))
         return [Progress(**json.loads(file.read_text(encoding="utf-8"))) for file in files]
+
+
+def _rank(progress: Progress) -> tuple[float, int]:
+    """Smaller is better; a loss that is unknown or no number comes last."""
+    loss = progress.held_out
+    return (math.inf if loss is None or math.isnan(loss) else loss), -progress.step

@@ -83,6 +83,12 @@ class RunConfig(Closed):
     held_out_samples: int = Field(default=256, ge=1)
     """Samples of the held-out report, and of the held-out loss at every checkpoint."""
 
+    @model_validator(mode="after")
+    def _kernel_can_compute(self) -> RunConfig:
+        if self.precision == "fp32" and self.attn_implementation == "flash_attention_2":
+            raise ValueError("flash_attention_2 can't compute in fp32; use precision bf16, or attn_implementation sdpa")
+        return self
+
 
 class ConsistencyConfig(RunConfig):
     """Stage 1."""
@@ -122,6 +128,14 @@ class RouterConfig(RunConfig):
 
     epsilon: float = Field(default=1e-4, gt=0)
     """Added to both losses of a ratio, in nats: an answer that equals the reference's would make it infinite."""
+
+    @model_validator(mode="after")
+    def _burn_in_ends(self) -> RouterConfig:
+        if self.burn_in >= self.window:
+            raise ValueError(
+                f"burn_in {self.burn_in} is not below window {self.window}, so no tile would ever get a label"
+            )
+        return self
 
 
 def read_consistency(path: Path) -> ConsistencyConfig:

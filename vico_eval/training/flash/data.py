@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -73,22 +74,23 @@ class Data:
     def held_out(self) -> Iterator[MicroBatch]:
         """This process's share of the held-out samples, always the same; every process has equally many batches."""
         size = self._config.micro_batch
-        per_process = -(-self._config.held_out_samples // (size * self._world))
+        wanted = min(self._config.held_out_samples, len(self._held_out))
+        num_steps = -(-wanted // (size * self._world))
         stream = TrainingStream(
             self._held_out,
             self._prepare(augment=False),
             seed=0,
-            global_batch=per_process * size * self._world,
+            global_batch=size * self._world,
             micro_batch=size,
             rank=self._rank,
             world=self._world,
-            window_steps=1,
+            window_steps=num_steps,
             workers=self._config.data.workers,
         )
         steps = stream.steps()
         try:
-            for samples in next(steps).micro_batches:
-                yield collate(samples, self.blank)
+            for batch in itertools.islice(steps, num_steps):
+                yield from (collate(samples, self.blank) for samples in batch.micro_batches)
         finally:
             steps.close()  # type: ignore[attr-defined]
 

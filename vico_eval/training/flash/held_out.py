@@ -59,7 +59,7 @@ class HeldOut:
             samples += int(counts.sum())
         sums = self.total(sums)
         samples = int(self.total(torch.tensor(samples, device=sums.device)))
-        means = (sums / max(samples, 1)).tolist()
+        means = (sums / samples).tolist()  # NaN where every sample was skipped
         return [AtShare(share, kl, agreement, samples) for share, (kl, agreement) in zip(shares, means, strict=True)]
 
     def total(self, values: Tensor) -> Tensor:

@@ -19,6 +19,8 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType, GradientAccumulationPlugin, gather_object
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from transformers.integrations import unset_hf_deepspeed_config
 
 from vico_eval.errors import CheckpointError, ConfigError, UserError
 from vico_eval.training.flash.batches import MicroBatch, collate
@@ -32,6 +34,9 @@ from vico_eval.training.flash.watch import Watch
 
 SKIPS_SAY_SOMETHING = 1000
 """Samples of a process before which a run does not end for the share of skipped ones among them."""
+
+SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED)
+"""Where no process has all weights."""
 
 _TRAINED = "trained.safetensors"
 
@@ -109,6 +114,9 @@ def make_accelerator(config: RunConfig) -> Accelerator:
         # The number of accumulated micro-batches follows from the number of processes, which is known only now.
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1, sync_with_dataloader=False),
     )
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        # Or transformers would load a model in shards, of which no frozen copy can be made.
+        unset_hf_deepspeed_config()
     share = config.micro_batch * accelerator.num_processes
     if config.global_batch % share:
         raise ConfigError(
@@ -140,7 +148,7 @@ def run_phase(run: Run, phase: Phase) -> nn.Module:
     """Train a phase from its newest checkpoint to its end; every process calls this alike.
 
     Returns:
-        The trained model, as accelerate wrapped it.
+        The trained model, as accelerate wrapped it, in evaluation mode.
 
     Raises:
         Stopped: SIGTERM or Ctrl-C; a checkpoint of the last finished step is there.
@@ -153,6 +161,8 @@ def run_phase(run: Run, phase: Phase) -> nn.Module:
     optimizer = make_optimizer(phase.model.parameters(), phase.optimizer)
     scheduler = make_scheduler(optimizer, phase.optimizer)
     accelerator.free_memory()
+    _share_only_trained(phase.model)
+    _configure_deepspeed(accelerator, config, phase.optimizer)
     prepared: tuple[nn.Module, Any] = accelerator.prepare(phase.model, optimizer)
     model, wrapped = prepared
     state: dict[str, Resumable] = {"schedule": scheduler, "skips": run.skips, **phase.resumables}
@@ -171,13 +181,32 @@ def run_phase(run: Run, phase: Phase) -> nn.Module:
             stopping = _anywhere(accelerator, stop.requested)
             done_now = step + 1
             if stopping or done_now % config.saving.every == 0 or done_now == last:
-                _save(run, phase, model, checkpoints, done_now, state)
+                # Whoever stops a run does not wait long for it.
+                _save(run, phase, model, checkpoints, done_now, state, measure=not stopping or done_now == last)
                 check_skips(run, at_least=SKIPS_SAY_SOMETHING)
             if stopping and done_now < last:
                 raise Stopped(
                     f"Stopped behind step {done_now} of {last} of {phase.name}, and saved. Repeat the command to go on."
                 )
+    model.eval()
     return model
+
+
+def _share_only_trained(model: nn.Module) -> None:
+    """Keep DDP from sending frozen weights around: every process has read them, and those of 8 bits can't be sent."""
+    frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, frozen)
+
+
+def _configure_deepspeed(accelerator: Accelerator, config: RunConfig, settings: OptimizerSettings) -> None:
+    """Tell DeepSpeed what it would take from a data loader, or from a configuration that does not know the run."""
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        accelerator.state.deepspeed_plugin.deepspeed_config.update(
+            train_batch_size=config.global_batch,
+            train_micro_batch_size_per_gpu=config.micro_batch,
+            gradient_accumulation_steps=accelerator.gradient_accumulation_steps,
+            gradient_clipping=settings.clip_norm,
+        )
 
 
 def check_skips(run: Run, *, at_least: int = 0) -> None:
@@ -205,7 +234,8 @@ def _train_step(run: Run, phase: Phase, model: nn.Module, optimizer: Any, batch:
         seeds = (run.config.seed, phase.name, batch.step)
         # What dropout draws depends on the step and the micro-batch, not on the process or on what was drawn before.
         torch.manual_seed(zlib.crc32("/".join(map(str, (*seeds, number))).encode()))
-        with accelerator.accumulate(model):
+        # In shards, gradients that are not reduced at once would be whole on every device.
+        with accelerator.accumulate(*([] if accelerator.distributed_type in SHARDED else [model])):
             losses = phase.stepper.losses(model, part.to(accelerator.device), seeds)
             counts = part.counts_in_loss.to(losses.device)
             accelerator.backward(scale * torch.where(counts, losses, 0.0).sum())
@@ -216,18 +246,28 @@ def _train_step(run: Run, phase: Phase, model: nn.Module, optimizer: Any, batch:
 
 
 def _save(
-    run: Run, phase: Phase, model: nn.Module, checkpoints: Checkpoints, step: int, state: dict[str, Resumable]
+    run: Run,
+    phase: Phase,
+    model: nn.Module,
+    checkpoints: Checkpoints,
+    step: int,
+    state: dict[str, Resumable],
+    *,
+    measure: bool,
 ) -> None:
+    """A resumable checkpoint; its held-out loss only where `measure` says so."""
     accelerator = run.accelerator
     folder = checkpoints.path(step)
     with _only_trained(accelerator):
         accelerator.save_state(str(folder))
     values = {name: part.state_dict() for name, part in state.items()}
     _state_path(folder, accelerator.process_index).write_text(json.dumps(values), encoding="utf-8")
-    model.eval()
-    with torch.no_grad():
-        held_out = phase.stepper.held_out(model)
-    run.watch.held_out(step, held_out)
+    held_out = None
+    if measure:
+        model.eval()
+        with torch.no_grad():
+            held_out = phase.stepper.held_out(model)
+        run.watch.held_out(step, held_out)
     for name, distribution in phase.stepper.distributions().items():
         run.watch.histogram(name, distribution, step)
     accelerator.wait_for_everyone()
@@ -239,6 +279,8 @@ def _save(
 def _load(accelerator: Accelerator, folder: Path, state: dict[str, Resumable]) -> None:
     with _only_trained(accelerator):
         accelerator.load_state(str(folder))
+    # Micro-batches behind the last step: none. Accelerate goes on counting, which is wrong with other processes.
+    accelerator.step = 0
     own = _state_path(folder, accelerator.process_index)
     # A run that goes on with more processes: what the new ones have not counted, the first one's says.
     values = json.loads((own if own.exists() else _state_path(folder, 0)).read_text(encoding="utf-8"))
@@ -256,7 +298,7 @@ def _only_trained(accelerator: Accelerator) -> Iterator[None]:
 
     Models in shards (FSDP, DeepSpeed) are saved by accelerate as they are.
     """
-    if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+    if accelerator.distributed_type in SHARDED:
         yield
         return
 

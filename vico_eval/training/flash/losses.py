@@ -26,7 +26,13 @@ class Comparison(NamedTuple):
 
 
 def compare_answers(
-    reference_hidden: Tensor, reference_head: nn.Module, hidden: Tensor, head: nn.Module, *, chunk: int
+    reference_hidden: Tensor,
+    reference_head: nn.Module,
+    hidden: Tensor,
+    head: nn.Module,
+    *,
+    chunk: int,
+    num_chunks: int = 0,
 ) -> Comparison:
     """KL(reference || policy) of each answer token, from the last hidden states.
 
@@ -37,11 +43,11 @@ def compare_answers(
         reference_hidden, hidden: [answers, D]; row i of both predicts the same token.
         reference_head, head: [rows, D] -> logits [rows, V]. No gradient goes into the reference's.
         chunk: answer tokens at a time.
+        num_chunks: how often the heads are called at least, where processes have to call them equally often.
     """
-    parts = [
-        _compare(reference_head, head, one, other)
-        for one, other in zip(reference_hidden.detach().split(chunk), hidden.split(chunk), strict=True)
-    ]
+    pairs = list(zip(reference_hidden.detach().split(chunk), hidden.split(chunk), strict=True))
+    pairs += [(reference_hidden[:0].detach(), hidden[:0])] * (num_chunks - len(pairs))
+    parts = [_compare(reference_head, head, one, other) for one, other in pairs]
     return Comparison(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 

@@ -6,7 +6,7 @@ Shapes: samples, tiles, answers as in `batches`; routings = ways of routing the 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -42,7 +42,13 @@ class PolicyAndReference(nn.Module):
     """
 
     def __init__(
-        self, policy: VicoInternVL, reference: VicoInternVL | None, *, adapters: Any = None, chunk: int = 256
+        self,
+        policy: VicoInternVL,
+        reference: VicoInternVL | None,
+        *,
+        adapters: Any = None,
+        chunk: int = 256,
+        most: Callable[[int], int] | None = None,
     ) -> None:
         """
         Args:
@@ -50,12 +56,14 @@ class PolicyAndReference(nn.Module):
             reference: as `frozen_copy` makes it; None where the policy itself answers as the reference.
             adapters: the peft `LoraModel` around the policy's decoder; switched off for the reference's answers.
             chunk: answer tokens whose logits are in memory at once.
+            most: the largest of all processes' numbers; for ZeRO-3, which wants the heads called equally often.
         """
         super().__init__()
         assert reference is None or adapters is None, "either a copy or adapters to leave out"
         self.policy = policy
         self.reference = reference
         self.chunk = chunk
+        self._most = most
         # Not a submodule: its modules are those of the policy's decoder already.
         self._adapters = [adapters]
 
@@ -73,6 +81,15 @@ class PolicyAndReference(nn.Module):
             self.policy.vision_tower.eval()
         return self
 
+    def tie_weights(self) -> None:
+        """Make embedding and head one again where they were; accelerate asks for it when it has moved the weights.
+
+        Otherwise FSDP2 would train a head of its own in models that share it with the embedding (up to 4B).
+        """
+        for model in (self.policy, self.reference):
+            if model is not None:
+                model.tie_weights()
+
     def forward(self, batch: MicroBatch, routings: Sequence[Tensor]) -> Consistency:
         """The reference with every tile high, and the policy under each of `routings`, [tiles] bool each.
 
@@ -83,13 +100,19 @@ class PolicyAndReference(nn.Module):
             vit_tokens = self.policy.encode_tiles(pixels)
         with torch.no_grad(), self._as_reference() as (reference, head):
             own = vit_tokens if self.shares_vision else reference.encode_tiles(pixels)
-            high = torch.zeros(len(own), dtype=torch.bool)
+            high = torch.zeros(len(batch.tiles), dtype=torch.bool)
             reference_hidden, row = answer_states(reference, batch, own.detach(), high)
+        num_chunks = self._most(-(-len(row) // self.chunk)) if self._most is not None else 0
         kl, agreement = [], []
         for compressed in routings:
             hidden, _ = answer_states(self.policy, batch, vit_tokens, compressed)
             compared = compare_answers(
-                reference_hidden, head, hidden, self.policy.get_output_embeddings(), chunk=self.chunk
+                reference_hidden,
+                head,
+                hidden,
+                self.policy.get_output_embeddings(),
+                chunk=self.chunk,
+                num_chunks=num_chunks,
             )
             kl.append(sample_means(compared.kl, row, len(batch)))
             agreement.append(sample_means(compared.agrees.float(), row, len(batch)))
@@ -137,6 +160,13 @@ def frozen_copy(policy: VicoInternVL, *, train_vision: bool, dtype: torch.dtype 
     return reference
 
 
+def share_vision(policy: VicoInternVL, reference: VicoInternVL) -> None:
+    """Give the reference the policy's vision encoder where both have the same weights: its output is computed once."""
+    own, other = policy.vision_tower.state_dict(), reference.vision_tower.state_dict()
+    if own.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in own.items()):
+        reference.vision_tower = policy.vision_tower
+
+
 def answer_states(
     model: VicoInternVL, batch: MicroBatch, vit_tokens: Tensor, compressed: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -146,33 +176,29 @@ def answer_states(
     although their prompts differ in length.
     """
     num_tiles = len(batch.tiles)
+    # Low before high, as in `visual_tokens`: with ZeRO-3 every process has to call the same parts in the same order.
+    idle = vit_tokens.new_zeros(())
+    if model.connector_low is not None and not bool(compressed.any()):
+        idle = idle + _idle(model, vit_tokens, low=True)
     visual = model.visual_tokens(vit_tokens[:num_tiles], compressed) if num_tiles else None
+    if bool(compressed.all()):
+        idle = idle + _idle(model, vit_tokens, low=False)
     counts = visual.counts if visual is not None else torch.zeros(0, dtype=torch.long)
     layout = batch.lay_out(counts)
     device = vit_tokens.device
     tokens = visual.tokens if visual is not None else vit_tokens.new_zeros(0, model.config.text_config.hidden_size)
-    embeddings = model.embed(layout.input_ids.to(device), tokens)
-    embeddings = embeddings + _idle_connectors(model, vit_tokens, compressed)
+    embeddings = model.embed(layout.input_ids.to(device), tokens) + idle
     hidden = model.language_model.model(inputs_embeds=embeddings, use_cache=False).last_hidden_state
     return hidden[layout.row.to(device), layout.column.to(device)], layout.row.to(device)
 
 
-def _idle_connectors(model: VicoInternVL, vit_tokens: Tensor, compressed: Tensor) -> Tensor:
-    """Zero, by way of the connectors that no tile takes.
+def _idle(model: VicoInternVL, vit_tokens: Tensor, *, low: bool) -> Tensor:
+    """Zero, by way of a connector that no tile takes.
 
     Processes that train together wait for each other's gradients (DDP) or weights (FSDP, ZeRO-3) of every part, so
     every part has to take part in every micro-batch.
     """
-    idle: list[nn.Module | None] = []
-    if not bool(compressed.any()):
-        idle.append(model.connector_low)
-    if bool(compressed.all()):
-        idle.append(model.connector_high)
-    zero = vit_tokens.new_zeros(())
-    for connector in idle:
-        if connector is not None:
-            zero = zero + 0.0 * connector(vit_tokens[:1]).sum()
-    return zero
+    return 0.0 * model.visual_tokens(vit_tokens[:1], torch.tensor([low])).tokens.sum()
 
 
 def _tiles(batch: MicroBatch, model: VicoInternVL) -> Tensor:

@@ -64,12 +64,17 @@ class RouterInTraining(nn.Module):
         self.pair.eval()
         return self
 
+    def tie_weights(self) -> None:
+        """As `PolicyAndReference.tie_weights`."""
+        self.pair.tie_weights()
+
     def forward(self, batch: MicroBatch, chosen: Tensor) -> Decisions:
         """A decision for each sample, about its tiles in `chosen`, [tiles] bool.
 
-        One pass of the vision encoder and three of decoders, without gradients; these reach the router alone. A sample
-        without a tile is asked about a blank one.
+        One pass of the vision encoder (two where stage 1 trained it) and three of decoders, without gradients; these
+        reach the router alone. A sample without a tile is asked about a blank one.
         """
+        chosen = chosen.cpu()  # DDP and FSDP move arguments to the device
         with torch.no_grad():
             result = self.pair(batch, [chosen, torch.zeros_like(chosen)])
         low, high = result.kl

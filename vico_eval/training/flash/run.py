@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,9 @@ from vico_eval.training.flash.config import ConsistencyConfig, RouterConfig, Run
 from vico_eval.training.flash.consistency import ConsistencyStepper
 from vico_eval.training.flash.data import Data
 from vico_eval.training.flash.held_out import HeldOut, as_dict
-from vico_eval.training.flash.loop import Phase, Run, check_skips, checkpoints_of, make_accelerator, run_phase
+from vico_eval.training.flash.loop import SHARDED, Phase, Run, check_skips, checkpoints_of, make_accelerator, run_phase
 from vico_eval.training.flash.models import add_adapters, add_low_connector, add_router, halve_reference, open_model
-from vico_eval.training.flash.pair import PolicyAndReference, frozen_copy, round_weights
+from vico_eval.training.flash.pair import PolicyAndReference, frozen_copy, round_weights, share_vision
 from vico_eval.training.flash.router import RouterInTraining, RouterStepper
 from vico_eval.training.flash.watch import Watch
 
@@ -31,7 +32,6 @@ MODEL = "model"
 
 REPORT = "held_out.json"
 _WARM = "warm_connector.safetensors"
-_SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED)
 
 
 @dataclass
@@ -62,7 +62,7 @@ def train_consistency(config: ConsistencyConfig) -> Path:
     """
     accelerator = make_accelerator(config)
     _check_reference(config, accelerator)
-    if config.lora is not None and accelerator.distributed_type in _SHARDED:
+    if config.lora is not None and accelerator.distributed_type in SHARDED:
         raise ConfigError("`lora` can't be combined with FSDP or DeepSpeed here; use DDP, or train all weights.")
     if config.lora is not None and config.reference != "copy":
         raise ConfigError("with `lora` the reference is the policy without its adapters: leave `reference` out.")
@@ -75,7 +75,7 @@ def train_consistency(config: ConsistencyConfig) -> Path:
     _unfreeze(trainee, config)
     run, held_out = _open_run(accelerator, config, trainee.pair.policy, trainee.tokenizer)
     stepper = ConsistencyStepper(trainee.pair.policy.config, run.watch, held_out)
-    model = run_phase(run, Phase("train", trainee.pair, config.train, stepper, {})).eval()
+    model = run_phase(run, Phase("train", trainee.pair, config.train, stepper, {}))
     _write_report(run, {"consistency": as_dict(held_out.report(model))})
     weights = _weights(accelerator, model, "policy.")
     policy = trainee.pair.policy
@@ -101,21 +101,22 @@ def train_router(config: RouterConfig) -> Path:
         raise CheckpointError(f"{config.policy!r} has no low connector; expected what stage 1 made.")
     base, _ = open_model(config.checkpoint, config.attn_implementation)
     _check_same_sizes(policy, base, config)
-    if config.precision == "bf16" and accelerator.distributed_type not in _SHARDED:
+    if config.precision == "bf16" and accelerator.distributed_type not in SHARDED:
         for frozen in (policy, base):
             round_weights(frozen, torch.bfloat16)
+    share_vision(policy, base)
     if config.reference == "int8":
         halve_reference(base)
     torch.manual_seed(config.seed)
     add_router(policy, config.level)
     policy.requires_grad_(False)
-    pair = PolicyAndReference(policy, base, chunk=config.logit_chunk)
+    pair = PolicyAndReference(policy, base, chunk=config.logit_chunk, most=_most(accelerator))
     trainee = RouterInTraining(pair, config.level, config.epsilon)
     trainee.router.requires_grad_(True)
     run, held_out = _open_run(accelerator, config, policy, tokenizer)
     stepper = RouterStepper(accelerator, policy.config, config, run.watch, held_out)
     phase = Phase(f"{config.level}_router", trainee, config.train, stepper, {"labels": stepper.labels})
-    model = run_phase(run, phase).eval()
+    model = run_phase(run, phase)
     _write_report(run, {f"{config.level}_router": stepper.report(model)})
     return _save(run, policy, tokenizer, _weights(accelerator, model, "pair.policy."))
 
@@ -126,6 +127,8 @@ def _warm_up(accelerator: Accelerator, config: ConsistencyConfig, warm: Path) ->
     In models of its own: once they are shared among devices, what is trained can't be chosen anew.
     """
     assert config.warmup is not None
+    if accelerator.is_main_process:
+        warm.unlink(missing_ok=True)  # of a run whose checkpoints somebody removed
     trainee = _build(config, accelerator, only_low=True)
     trainee.low.requires_grad_(True)
     run, held_out = _open_run(accelerator, config, trainee.pair.policy, trainee.tokenizer)
@@ -144,7 +147,7 @@ def _build(config: ConsistencyConfig, accelerator: Accelerator, *, only_low: boo
     """Policy and reference, all frozen; without a copy or adapters where only the low connector is to be trained."""
     policy, tokenizer = open_model(config.checkpoint, config.attn_implementation)
     # The copy is made before the low connector is added, and takes bfloat16 where nothing keeps it from doing so.
-    can_round = config.precision == "bf16" and accelerator.distributed_type not in _SHARDED
+    can_round = config.precision == "bf16" and accelerator.distributed_type not in SHARDED
     torch.manual_seed(config.seed)
     adapters = reference = None
     if config.lora is None and not only_low:
@@ -164,7 +167,7 @@ def _build(config: ConsistencyConfig, accelerator: Accelerator, *, only_low: boo
     policy.requires_grad_(False)
     if config.gradient_checkpointing:
         policy.language_model.gradient_checkpointing_enable({"use_reentrant": False})
-    pair = PolicyAndReference(policy, reference, adapters=adapters, chunk=config.logit_chunk)
+    pair = PolicyAndReference(policy, reference, adapters=adapters, chunk=config.logit_chunk, most=_most(accelerator))
     return _Trainee(pair, tokenizer, adapters)
 
 
@@ -191,8 +194,15 @@ def _open_run(
     return run, HeldOut(accelerator, data.held_out)
 
 
+def _most(accelerator: Accelerator) -> Callable[[int], int] | None:
+    """The largest of all processes' numbers, with DeepSpeed."""
+    if accelerator.distributed_type != DistributedType.DEEPSPEED:
+        return None
+    return lambda number: int(accelerator.gather(torch.tensor([number], device=accelerator.device)).max())
+
+
 def _check_reference(config: RunConfig, accelerator: Accelerator) -> None:
-    if config.reference == "int8" and accelerator.distributed_type in _SHARDED:
+    if config.reference == "int8" and accelerator.distributed_type in SHARDED:
         raise ConfigError("`reference: int8` can't be in shards (FSDP, DeepSpeed), which save more; leave it out.")
 
 
@@ -207,7 +217,7 @@ def _check_same_sizes(policy: VicoInternVL, base: VicoInternVL, config: RouterCo
 
 
 def _write_report(run: Run, report: dict[str, Any]) -> None:
-    """Add to `held_out.json`, which both routers' runs may share."""
+    """Leave the report in `held_out.json`."""
     if run.accelerator.is_main_process:
         (run.config.out / REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     run.watch.write(report)
@@ -215,7 +225,8 @@ def _write_report(run: Run, report: dict[str, Any]) -> None:
 
 def _weights(accelerator: Accelerator, model: nn.Module, prefix: str) -> dict[str, Tensor]:
     """Whole weights of a part of a wrapped model, by their names in it; on the first process at least."""
-    state: dict[str, Tensor] = accelerator.get_state_dict(model)
+    # With ZeRO-3 the other processes get None.
+    state: dict[str, Tensor] = accelerator.get_state_dict(model) or {}
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
