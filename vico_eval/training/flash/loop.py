@@ -20,7 +20,7 @@ from accelerate.utils import DistributedType, GradientAccumulationPlugin, gather
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from transformers.integrations import unset_hf_deepspeed_config
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from vico_eval.errors import CheckpointError, ConfigError, UserError
 from vico_eval.training.flash.batches import MicroBatch, collate
