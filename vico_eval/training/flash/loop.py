@@ -33,7 +33,7 @@ from vico_eval.training.flash.schedule import make_optimizer, make_scheduler
 from vico_eval.training.flash.watch import Watch
 
 SKIPS_SAY_SOMETHING = 1000
-"""Samples of a process before which a run does not end for the share of skipped ones among them."""
+"""Samples of every process before which a run does not end for the share of skipped ones among them."""
 
 SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED)
 """Where no process has all weights."""
@@ -210,13 +210,13 @@ def _configure_deepspeed(accelerator: Accelerator, config: RunConfig, settings: 
 
 
 def check_skips(run: Run, *, at_least: int = 0) -> None:
-    """End the run if too many of its samples were skipped, but not before a process has seen `at_least`.
+    """End the run if too many of its samples were skipped, but not before every process has seen `at_least`.
 
     Raises:
         SkippedTooMany: over all processes.
     """
     states = gather_object([run.skips.state_dict()])
-    if run.skips.num_samples >= at_least:
+    if min(state["num_samples"] for state in states) >= at_least:
         others = [state for rank, state in enumerate(states) if rank != run.accelerator.process_index]
         run.skips.check(run.config.data.max_skipped_share, others)
 
@@ -282,9 +282,10 @@ def _load(accelerator: Accelerator, folder: Path, state: dict[str, Resumable]) -
     # Micro-batches behind the last step: none. Accelerate goes on counting, which is wrong with other processes.
     accelerator.step = 0
     own = _state_path(folder, accelerator.process_index)
-    # A run that goes on with more processes: what the new ones have not counted, the first one's says.
+    # A run that goes on with more processes: the new ones have counted nothing, and know the rest from the first one.
+    known = state if own.exists() else {name: part for name, part in state.items() if name != "skips"}
     values = json.loads((own if own.exists() else _state_path(folder, 0)).read_text(encoding="utf-8"))
-    for name, part in state.items():
+    for name, part in known.items():
         part.load_state_dict(values[name])
 
 
