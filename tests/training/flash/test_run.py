@@ -203,7 +203,9 @@ def test_a_killed_run_that_two_processes_finish_equals_one(stage_one, consistenc
     second = launch("-m", "vico_eval.training", "consistency", path, processes=2)
     output, _ = second.communicate(timeout=180)
     assert second.returncode == 0, output
-    counted = [json.loads(path.read_text())["skips"]["num_samples"] for path in out.glob("checkpoints/train/*4/state.*")]
+    counted = [
+        json.loads(path.read_text())["skips"]["num_samples"] for path in out.glob("checkpoints/train/*4/state.*")
+    ]
     assert len(counted) == 2
     assert sum(counted) <= 16  # nothing twice
     wanted, found = log_of(stage_one), log_of(out)
