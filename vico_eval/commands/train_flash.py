@@ -14,7 +14,7 @@ from rich.table import Table
 
 from vico_eval.commands.output import check_writable, message_console, results_console
 from vico_eval.errors import ConfigError
-from vico_eval.training.flash.config import read_consistency, read_router
+from vico_eval.training.flash.config import ConsistencyConfig, read_consistency, read_router
 
 Stage = Literal["consistency", "router"]
 
@@ -35,10 +35,7 @@ def train(stage: Stage, config: Path, processes: int | None, accelerate_config: 
 
     from vico_eval.training.flash.run import REPORT, train_consistency, train_router
 
-    if stage == "consistency":
-        folder = train_consistency(read_consistency(config))
-    else:
-        folder = train_router(read_router(config))
+    folder = train_consistency(settings) if isinstance(settings, ConsistencyConfig) else train_router(settings)
     if PartialState().is_main_process:
         _show(settings.out / REPORT)
         message_console().print(f"Written: {folder}/", markup=False, highlight=False, soft_wrap=True)

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from vico_eval.training.flash.losses import compare_answers, sample_means
+from vico_eval.training.consistency import document_means
+from vico_eval.training.flash.losses import compare_answers
 
 
 def naive(reference_logits, logits):
@@ -71,4 +72,4 @@ def test_heads_are_called_as_often_as_asked_without_a_difference(heads):
 
 def test_a_long_answer_counts_as_much_as_a_short_one():
     values = torch.tensor([1.0, 3.0, 10.0])
-    assert sample_means(values, torch.tensor([0, 0, 1]), 2).tolist() == [2.0, 10.0]
+    assert document_means(values, torch.tensor([0, 0, 1]), 2).tolist() == [2.0, 10.0]

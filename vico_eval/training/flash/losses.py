@@ -62,17 +62,3 @@ def _compare(reference_head: nn.Module, head: nn.Module, reference_hidden: Tenso
     if not torch.is_grad_enabled():
         return Comparison(*run(reference_hidden, hidden))
     return Comparison(*checkpoint(run, reference_hidden, hidden, use_reentrant=False))
-
-
-def sample_means(values: Tensor, sample: Tensor, num_samples: int) -> Tensor:
-    """Mean of each sample's values.
-
-    Args:
-        values: [answers].
-        sample: [answers], int64: the sample of each value; every sample has at least one.
-
-    Returns:
-        [samples].
-    """
-    sums = values.new_zeros(num_samples).index_add(0, sample, values)
-    return sums / torch.bincount(sample, minlength=num_samples).to(sums)

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from vico_eval.internvl.modeling import VicoInternVL
 from vico_eval.internvl.tiling import normalise
+from vico_eval.training.consistency import document_means
 from vico_eval.training.flash.batches import MicroBatch
-from vico_eval.training.flash.losses import compare_answers, sample_means
+from vico_eval.training.flash.losses import compare_answers
 
 
 class Consistency(NamedTuple):
@@ -114,8 +115,8 @@ class PolicyAndReference(nn.Module):
                 chunk=self.chunk,
                 num_chunks=num_chunks,
             )
-            kl.append(sample_means(compared.kl, row, len(batch)))
-            agreement.append(sample_means(compared.agrees.float(), row, len(batch)))
+            kl.append(document_means(compared.kl, row, len(batch)))
+            agreement.append(document_means(compared.agrees.float(), row, len(batch)))
         return Consistency(torch.stack(kl), torch.stack(agreement), vit_tokens[: len(batch.tiles)])
 
     @contextmanager
