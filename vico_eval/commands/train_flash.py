@@ -44,11 +44,14 @@ def train(stage: Stage, config: Path, processes: int | None, accelerate_config: 
 def _launch(stage: Stage, config: Path, processes: int | None, accelerate_config: Path | None) -> None:
     if accelerate_config is not None and not accelerate_config.is_file():
         raise ConfigError(f"{accelerate_config} is not a file; make one with: accelerate config --config_file FILE.")
-    command = [sys.executable, "-m", "accelerate.commands.launch"]
-    if accelerate_config is not None:
-        command += ["--config_file", str(accelerate_config)]
-    if processes is not None:
-        command += ["--num_processes", str(processes)]
+    command = [sys.executable, "-m"]
+    if accelerate_config is None:
+        # Without a configuration accelerate's launcher starts one process, whatever the number, where there is no GPU.
+        command += ["torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    else:
+        command += ["accelerate.commands.launch", "--config_file", str(accelerate_config)]
+        if processes is not None:
+            command += ["--num_processes", str(processes)]
     # In a group of its own, so that it is told once: the launcher passes on what it gets where it starts several.
     process = subprocess.Popen([*command, "-m", "vico_eval.training", stage, str(config)], start_new_session=True)
     try:

@@ -48,7 +48,7 @@ def launch(*arguments, processes=1):
     if processes > 1:
         command += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
     command += map(str, arguments)
-    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -200,7 +200,8 @@ def test_a_killed_run_that_two_processes_finish_equals_one(stage_one, consistenc
         time.sleep(0.05)
     first.kill()
     first.communicate()
-    second = launch("-m", "vico_eval.training", "consistency", path, processes=2)
+    command = "from vico_eval.cli import main; main()"
+    second = launch("-c", command, "train", "consistency", path, "--processes", 2)
     output, _ = second.communicate(timeout=180)
     assert second.returncode == 0, output
     counted = [
@@ -209,7 +210,7 @@ def test_a_killed_run_that_two_processes_finish_equals_one(stage_one, consistenc
     assert len(counted) == 2
     assert sum(counted) <= 16  # nothing twice
     wanted, found = log_of(stage_one), log_of(out)
-    assert found == pytest.approx(wanted, rel=1e-4)
+    assert found == pytest.approx(wanted, rel=1e-4, abs=1e-7)  # of a KL of 2e-4
     one, other = weights_of(stage_one / "model"), weights_of(out / "model")
     for name, value in other.items():
         torch.testing.assert_close(value, one[name], atol=2e-5, rtol=2e-3)

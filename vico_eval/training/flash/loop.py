@@ -108,6 +108,8 @@ def make_accelerator(config: RunConfig) -> Accelerator:
     """
     trackers = _trackers(config)
     accelerator = Accelerator(
+        # Unasked, accelerate lets each of several processes without a GPU train all by itself.
+        cpu=not torch.accelerator.is_available(),
         mixed_precision="bf16" if config.precision == "bf16" else "no",
         log_with=trackers,
         project_dir=str(config.out),
