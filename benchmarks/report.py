@@ -32,14 +32,12 @@ from tqdm import tqdm
 from vico_eval import suites
 from vico_eval.bench.records import conditions, made_by, write_record
 from vico_eval.report import write_report
-from vico_eval.report.bar_figures import draw_bars
 from vico_eval.report.benchmarks import TableSpec, as_column, table_spec
 from vico_eval.report.counting import CountedRun, count_run
-from vico_eval.report.figures import draw_retention, write_figure
 from vico_eval.report.layout import build_table
 from vico_eval.report.loyalty import loyalty
 from vico_eval.report.measurements import measure
-from vico_eval.report.score_figure import draw_scores
+from vico_eval.report.pictures import write_pictures
 from vico_eval.report.tidy import tidy_numbers
 from vico_eval.report.uncertainty import compare_with_baseline
 from vico_eval.report.vlmevalkit import read_any_run
@@ -232,13 +230,6 @@ def measure_stages(runs: list[Path], out: Path) -> dict[str, float]:
         run = timed("reading", lambda: read_any_run(place))
         return timed("counting", lambda: count_run(run.record.title, run, spec.benchmarks))
 
-    def draw() -> None:
-        write_figure(draw_retention(built), out)
-        drawn = draw_bars(built) | {"scores": draw_scores(built, measured)}
-        for stem, figure in drawn.items():
-            if figure is not None:
-                write_figure(figure, out, stem)
-
     spec = table()
     counted = [count(run) for run in runs]
     systems = {run.row: run.record.system for run in counted}
@@ -247,7 +238,7 @@ def measure_stages(runs: list[Path], out: Path) -> dict[str, float]:
     built = timed(
         "table", lambda: build_table(measured, spec.benchmarks, systems, caption=spec.caption, baseline=baseline)
     )
-    timed("pictures", draw)
+    timed("pictures", lambda: write_pictures(built, measured.cells, out))
     timed("uncertainty", lambda: compare_with_baseline(measured, list(systems), built.columns, baseline))
     timed("loyalty", lambda: loyalty(measured, list(systems), built.columns, baseline))
     places = [str(run) for run in runs]

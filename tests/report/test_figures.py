@@ -5,6 +5,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
+from PIL import Image
 
 from vico_eval.errors import ReportError
 from vico_eval.report.figure_labels import Label, place_labels
@@ -126,6 +127,13 @@ def test_the_same_numbers_give_the_same_bytes(tmp_path):
         write_figure(draw_retention(make_table(ROUTED)), folder)
     for name in ("retention.pdf", "retention.png"):
         assert (first / name).read_bytes() == (second / name).read_bytes()
+
+
+@pytest.mark.parametrize(("inches", "pixels"), [((5, 3), (1000, 600)), ((50, 10), (5000, 1000))])
+def test_a_large_picture_has_no_more_pixels_than_can_be_shown(tmp_path, inches, pixels):
+    _, png = write_figure(Figure(figsize=inches, dpi=200), tmp_path)
+    with Image.open(png) as image:
+        assert image.size == pixels
 
 
 @pytest.mark.filterwarnings("ignore:Glyph")

@@ -282,9 +282,10 @@ def test_a_baseline_of_zero_makes_no_percentage_and_is_said(tiny_run, tmp_path):
     assert value(report, "ViCO", "Avg.", "difference") == 25.0
 
 
-def test_large_runs_are_read_in_two_processes_to_the_same_report(runs, tmp_path, monkeypatch):
+def test_large_runs_make_the_same_report_in_several_processes(runs, tmp_path, monkeypatch):
     alone = write_report(runs, table="tiny", out=tmp_path / "alone")
-    monkeypatch.setattr("vico_eval.report.counting._WORTH_A_PROCESS", 0)
+    for module in ("counting", "pictures"):
+        monkeypatch.setattr(f"vico_eval.report.{module}._WORTH_A_PROCESS", 0)
     together = write_report(runs, table="tiny", out=tmp_path / "together")
     assert [path.read_bytes() for path in alone.paths] == [path.read_bytes() for path in together.paths]
     for _, folder in runs[:2]:

@@ -274,5 +274,15 @@ def test_an_impossible_account_is_refused(tmp_path):
     assert "compressed_tiles=5 is more than tiles=4" in message
 
 
+def test_half_of_a_character_in_an_answer_changes_nothing_else(tmp_path):
+    line = sample(0, 1.0, counts=[{"output_tokens": 2, "account": account(7, 3)}])
+    whole = read_run(write_run(tmp_path / "whole", {"tiny_read": [line]})).tasks["tiny_read"].documents[0]
+    folder = write_run(tmp_path / "half", {"tiny_read": [line]})
+    text = samples_path(folder).read_text()
+    samples_path(folder).write_text(text.replace('"filtered_resps": "7"', '"filtered_resps": "7\\ud83d"'))
+    half = read_run(folder).tasks["tiny_read"].documents[0]
+    assert (half.answer, half.account, half.fields) == ("7\ud83d", whole.account, whole.fields)
+
+
 def test_a_path_that_is_no_folder_is_an_error(tmp_path):
     assert "is not a folder" in read_error(tmp_path / "nothing")

@@ -5,7 +5,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from vico_eval.report.figures import write_figure
 from vico_eval.report.layout import Table
-from vico_eval.report.measurements import Measurements
 from vico_eval.report.records import TokenAccount
 from vico_eval.report.router_scores import NUM_BINS, ScoreCounts, count_scores
 from vico_eval.report.score_figure import draw_scores
@@ -49,7 +48,7 @@ def drawn(cells, columns=("Read", "Doc")):
         notes=(),
         summary=pd.DataFrame(index=rows),
     )
-    return draw_scores(table, Measurements(cells=frame, documents=pd.DataFrame(), notes=()))
+    return draw_scores(table, frame)
 
 
 def histograms(axes) -> list[np.ndarray]:

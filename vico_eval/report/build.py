@@ -18,6 +18,7 @@ from vico_eval.report.layout import Table, build_table, find_baseline, order_row
 from vico_eval.report.loyalty import loyalty
 from vico_eval.report.measurements import Measurements, measure
 from vico_eval.report.page.folder import check_page_folder
+from vico_eval.report.pictures import draw_while
 from vico_eval.report.records import RECORD_NAME
 from vico_eval.report.tidy import tidy_numbers
 from vico_eval.report.uncertainty import compare_with_baseline
@@ -114,24 +115,17 @@ def _write(
     spec: TableSpec,
     html: Path | None,
 ) -> Report:
-    # Only here: matplotlib takes half a second to load, and what reads tables draws nothing.
-    from vico_eval.report.bar_figures import draw_bars
-    from vico_eval.report.figures import draw_retention, write_figure
-    from vico_eval.report.page.site import write_page
-    from vico_eval.report.score_figure import draw_scores
-
-    figures: tuple[Path, ...] = ()
-    try:
-        figures = write_figure(draw_retention(table), out)
-    except ReportError as error:
-        table = table.with_note(f"No picture: {error}")
-    drawn = draw_bars(table) | {"scores": draw_scores(table, measured)}
-    for stem, figure in drawn.items():
-        if figure is not None:
-            figures += write_figure(figure, out, stem)
     rows = order_rows(systems)
-    uncertainty = compare_with_baseline(measured, rows, table.columns, table.baseline)
-    agreement = loyalty(measured, rows, table.columns, table.baseline)
+
+    def compare() -> tuple[pd.DataFrame, pd.DataFrame]:
+        return (
+            compare_with_baseline(measured, rows, table.columns, table.baseline),
+            loyalty(measured, rows, table.columns, table.baseline),
+        )
+
+    pictures, (uncertainty, agreement) = draw_while(table, measured, out, compare)
+    if pictures.note is not None:
+        table = table.with_note(pictures.note)
     table = replace(table, comparison=comparison_sentences(uncertainty, agreement))
     report = Report(
         table=table,
@@ -141,7 +135,7 @@ def _write(
         uncertainty=out / "uncertainty.csv",
         loyalty=out / "loyalty.csv",
         provenance=out / "provenance.json",
-        figures=figures,
+        figures=pictures.paths,
     )
     places = [_relative(run.folder, out) for run in runs]
     records = [f"{place}/{run.record.made_from or RECORD_NAME}" for place, run in zip(places, runs, strict=True)]
@@ -154,6 +148,8 @@ def _write(
     report.provenance.write_text(provenance + "\n", encoding="utf-8")
     if html is None:
         return report
+    from vico_eval.report.page.site import write_page
+
     page = write_page(
         html,
         table=table,

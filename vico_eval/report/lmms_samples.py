@@ -4,8 +4,11 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
+
 from vico_eval.errors import ReportError
-from vico_eval.report.records import TokenAccount, read_json_lines, validate
+from vico_eval.report.records import TokenAccount, parse_object, read_lines, validate
 
 # What lmms-eval writes into every samples line; the other keys are metrics.
 _LINE_KEYS = frozenset(
@@ -13,6 +16,23 @@ _LINE_KEYS = frozenset(
 )
 
 _NAMED_DOCUMENTS = 10
+
+
+class _Entry(TypedDict, total=False):
+    """One request's counts."""
+
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+    account: TokenAccount | None
+
+
+class _Line(TypedDict, total=False):
+    """As far as it is checked while it is parsed."""
+
+    __pydantic_config__ = ConfigDict(extra="allow", cache_strings="keys")  # type: ignore[misc]
+    token_counts: list[_Entry | None] | None
+
+
+_LINE = TypeAdapter(_Line)
 
 
 class Sample(NamedTuple):
@@ -42,7 +62,8 @@ def read_samples(path: Path) -> dict[int, Sample]:
             account is of another schema.
     """
     samples: dict[int, Sample] = {}
-    for place, line in read_json_lines(path):
+    for place, text in read_lines(path):
+        line = _read_line(place, text)
         doc_id = line.get("doc_id")
         if not isinstance(doc_id, int):
             raise ReportError(f"{place}: `doc_id` is {doc_id!r}; expected an integer.")
@@ -51,7 +72,7 @@ def read_samples(path: Path) -> dict[int, Sample]:
                 f"{place} is the second line of document {doc_id}; expected one a document. Two runs wrote into the "
                 "file, or it was put together by hand; repeat the run into a folder of its own."
             )
-        samples[doc_id] = _read_sample(place, line)
+        samples[doc_id] = _read_sample(line)
     return dict(sorted(samples.items()))
 
 
@@ -82,15 +103,26 @@ def what_is_wrong(
     return f"{name} ({len(wanted)} documents expected): {', '.join(problems)}" if problems else None
 
 
-def _read_sample(place: str, line: Mapping[str, Any]) -> Sample:
-    raw = _accounts_of(line)
-    account = None
-    if None not in raw:
-        account = tuple([validate(TokenAccount, value, f"{place}, `token_counts`") for value in raw])
+def _read_line(place: str, text: str) -> Mapping[str, Any]:
+    """The line with its accounts as `TokenAccount`s."""
+    try:
+        return _LINE.validate_json(text)  # parsing and checking one after the other takes half as long again
+    except ValidationError:
+        line = parse_object(text, place)  # takes half of a character too, and says where an error is
+    entries = line.get("token_counts") or []
+    for entry in entries if isinstance(entries, list) else []:
+        if isinstance(entry, dict) and entry.get("account") is not None:
+            entry["account"] = validate(TokenAccount, entry["account"], f"{place}, `token_counts`")
+    return line
+
+
+def _read_sample(line: Mapping[str, Any]) -> Sample:
+    accounts = _accounts_of(line)
+    known = [account for account in accounts if account is not None]
     return Sample(
         has_answer=_has_answer(line),
         answer="\n".join([str(answer) for answer in _flatten(line.get("filtered_resps", line.get("resps")))]),
-        account=account,
+        account=tuple(known) if len(known) == len(accounts) else None,
         fields={key: value for key, value in line.items() if key not in _LINE_KEYS},
         question=_text_of(line.get("input")),
         target=_text_of(line.get("target")),
@@ -109,8 +141,8 @@ def _has_answer(line: Mapping[str, Any]) -> bool:
     return all(str(answer).strip() and (counted or answer != "None") for answer in answers)
 
 
-def _accounts_of(line: Mapping[str, Any]) -> list[object]:
-    """The accounts inside a samples line, one for each request of the document; None where a request has none."""
+def _accounts_of(line: Mapping[str, Any]) -> list[TokenAccount | None]:
+    """One for each request of the document; None where a request has none."""
     counts = line.get("token_counts") or [None]
     return [entry.get("account") if isinstance(entry, dict) else None for entry in counts]
 
@@ -133,7 +165,7 @@ def _num_generated(entry: object) -> int:
     if not isinstance(entry, dict):
         return 0
     account = entry.get("account")
-    number = account.get("generated_tokens") if isinstance(account, dict) else entry.get("output_tokens")
+    number = entry.get("output_tokens") if account is None else account.generated_tokens
     return number if isinstance(number, int) else 0
 
 

@@ -165,14 +165,16 @@ def read_json(path: Path) -> dict[str, Any]:
     return parse_object(_read_text(path), str(path))
 
 
-def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each line's place (`file, line n`, for messages) and object; blank lines are skipped.
+def read_lines(path: Path) -> Iterator[tuple[str, str]]:
+    """Each line's place (`file, line n`, for messages) and text; blank lines are skipped.
 
     Raises:
-        ReportError: as `read_json`, naming the line.
+        ReportError: the file can't be read.
     """
-    for place, line in _lines(path):
-        yield place, parse_object(line, place)
+    # Not splitlines(): it also breaks at characters such as U+2028 that may stand inside an answer.
+    for number, line in enumerate(_read_text(path).split("\n"), start=1):
+        if line.strip():
+            yield f"{path}, line {number}", line
 
 
 def parse_object(text: str, place: str) -> dict[str, Any]:
@@ -237,7 +239,7 @@ def read_side_accounts(folder: Path, only: Collection[str] | None = None) -> dic
     accounts: dict[DocumentKey, TokenAccount] = {}
     for path in sorted(folder.glob("answers.rank*.jsonl")):
         own: dict[DocumentKey, TokenAccount] = {}
-        for place, text in _lines(path):
+        for place, text in read_lines(path):
             value = _object(text)
             if value is not None and (only is None or value.get("task") in (*only, None)):
                 line = validate(AnswerLine, value, place)
@@ -261,7 +263,7 @@ def read_failures(folder: Path) -> dict[DocumentKey, str]:
     """
     failures = {}
     for path in sorted(folder.glob("failures.rank*.jsonl")):
-        for place, text in _lines(path):
+        for place, text in read_lines(path):
             if (value := _object(text)) is not None:
                 line = validate(FailureLine, value, place)
                 failures[line.task, line.doc_id] = line.reason
@@ -286,13 +288,6 @@ def _parse(text: str) -> object:
         return from_json(text, cache_strings="keys")
     except ValueError:
         return json.loads(text)  # takes half of a character too (a lone surrogate), and says where an error is
-
-
-def _lines(path: Path) -> Iterator[tuple[str, str]]:
-    # Not splitlines(): it also breaks at characters such as U+2028 that may stand inside an answer.
-    for number, line in enumerate(_read_text(path).split("\n"), start=1):
-        if line.strip():
-            yield f"{path}, line {number}", line
 
 
 def _read_text(path: Path) -> str:

@@ -15,7 +15,6 @@ from matplotlib.patheffects import withStroke
 
 from vico_eval.report.figure_style import COLOURS, FAINT, INK, STYLE, compared_rows, literal, title_of
 from vico_eval.report.layout import Table
-from vico_eval.report.measurements import Measurements
 from vico_eval.report.router_scores import EDGES, NUM_BINS, ScoreCounts
 from vico_eval.report.tables import AVERAGE, compressed_tile_ratio, with_average
 
@@ -39,7 +38,7 @@ class _Histogram:
     thresholds: tuple[float, ...]
 
 
-def draw_scores(table: Table, measured: Measurements) -> Figure | None:
+def draw_scores(table: Table, cells: pd.DataFrame) -> Figure | None:
     """p_compress of all tiles of each benchmark, row by row, and `Avg.`, the mean of the benchmarks' histograms.
 
     Dark are the tiles that were compressed, where the accounts say which were; the number beside a histogram is their
@@ -49,19 +48,19 @@ def draw_scores(table: Table, measured: Measurements) -> Figure | None:
 
     Args:
         table: for its rows, columns and title.
-        measured: what the table was built from.
+        cells: of the `Measurements` that it was built from.
 
     Returns:
         None where no row has scores.
     """
-    found = _histograms(measured.cells)
+    found = _histograms(cells)
     if not found:
         return None
     titles = [str(title) for title in table.summary.index if any(row == title for row, _ in found)]
     for title in titles:
         if average := _average([found.get((title, column)) for column in table.columns]):
             found[title, AVERAGE] = average
-    ratios = with_average(compressed_tile_ratio(measured.cells).reindex(columns=list(table.columns)))
+    ratios = with_average(compressed_tile_ratio(cells).reindex(columns=list(table.columns)))
     with mpl.rc_context(STYLE):
         return _draw(table, titles, found, ratios)
 
