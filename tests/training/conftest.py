@@ -12,7 +12,6 @@ from vico_eval.training.recipe import Recipe
 
 TEXT_STAGE = {"steps": 3, "learning_rate": 0.001, "num_tokens": 700, "num_parts": 2, "save_every": 2}
 BASE_STAGE = {**TEXT_STAGE, "optimizer": "muon", "vision_from_step": 1, "align_steps": 2, "lookup_steps": 3}
-ROUTER_STAGE = {**TEXT_STAGE, "num_pairs": 12, "batch_size": 4, "window": 6}
 
 
 @pytest.fixture(scope="session")
@@ -35,10 +34,7 @@ def micro_recipe() -> Recipe:
             },
             "dense": {"steps": 3, "learning_rate": 0.001, "num_tiles": 4, "num_parts": 2, "save_every": 2},
             "base": BASE_STAGE,
-            "warmup": TEXT_STAGE,
-            "consistency": {**TEXT_STAGE, "vision_from_step": 1},
-            "router": ROUTER_STAGE,
-            "image_router": ROUTER_STAGE,
+            "corpus": {"samples_per_task": 3},
             "calibration": {"num_documents": 9, "compressed_tile_ratio": 0.6},
         }
     )

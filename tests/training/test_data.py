@@ -10,7 +10,7 @@ from vico_eval.engine.preprocess import Preprocessor, PreprocessSettings
 from vico_eval.engine.requests import GenerationSettings, ImageInput, Message, Request, Text
 from vico_eval.tiny.scenes import TASKS, make_scene
 from vico_eval.training.data import collate, make_batch, make_document, step_rng
-from vico_eval.training.decoding import encode, random_compressed, routed_logits
+from vico_eval.training.decoding import encode, routed_logits
 from vico_eval.training.evaluate import VALIDATION
 
 
@@ -94,18 +94,6 @@ def test_logits_of_a_document_do_not_depend_on_its_batch_and_routing_of_others(m
             expected = routed_logits(micro_model, alone, encode(micro_model, alone), own)
             # float32: batching differs by about 1e-6, a token off by one position by more than 1e-1.
             torch.testing.assert_close(logits[together.answer_document == index], expected, atol=1e-4, rtol=1e-4)
-
-
-def test_every_number_of_low_tiles_is_equally_likely(micro_model, tokenizer):
-    batch = batch_of(micro_model, tokenizer)
-    tiles = batch.tiles_per_document
-    generator = torch.Generator().manual_seed(0)
-    draws = [random_compressed(batch, generator).view(batch.tile_image.shape).sum(dim=1) for _ in range(400)]
-    counts = torch.bincount(torch.cat(draws), minlength=tiles + 1).float()
-    assert len(counts) == tiles + 1
-    assert (counts / counts.sum() * (tiles + 1)).sub(1).abs().max() < 0.25
-    forced = random_compressed(batch, generator, at_least=1).view(batch.tile_image.shape).sum(dim=1)
-    assert forced.min() >= 1
 
 
 @pytest.mark.parametrize("tiles_low", [False, True])

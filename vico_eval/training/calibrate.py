@@ -12,6 +12,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from vico_eval.errors import CheckpointError
+from vico_eval.internvl.checkpoint import find_checkpoint, load_model
 from vico_eval.internvl.modeling import VicoInternVL
 from vico_eval.training.data import Batch
 from vico_eval.training.decoding import encode
@@ -27,10 +29,13 @@ from vico_eval.training.evaluate import (
     tile_scores,
     validation_batches,
 )
-from vico_eval.training.export import rounded, save_base, save_vico
+from vico_eval.training.export import rounded, save_vico
 from vico_eval.training.loop import say, write_log
 from vico_eval.training.processes import is_first
-from vico_eval.training.stages import Run
+from vico_eval.training.stages import BASE, Run
+
+POLICY = "image_router/model"
+"""In a run's `out`: the model that ViCO's stages made, with both routers."""
 
 
 @torch.inference_mode()
@@ -50,16 +55,19 @@ def absolute_threshold(
 
 
 def calibrate(run: Run) -> None:
-    """Choose thresholds, save both checkpoints, log accuracy under every routing."""
+    """Choose thresholds, save the finished checkpoint, log accuracy under every routing.
+
+    Raises:
+        CheckpointError: ViCO's stages have not run.
+    """
     if not is_first():
         return
     settings, seed = run.recipe.calibration, run.recipe.seed
-    base, model = rounded(run.model("base")), rounded(run.model("image_router"))
+    base, model = _load(run, BASE), _load(run, POLICY)
     documents = validation_batches(run.tokenizer, model, seed, settings.num_documents)
     wanted = settings.compressed_tile_ratio
     model.config.flash_absolute_threshold = absolute_threshold(model, documents, tile_scores, wanted)
     model.config.image_absolute_threshold = absolute_threshold(model, documents, image_scores, wanted)
-    save_base(base, run.tokenizer, run.out / "vico-tiny-base")
     save_vico(model, run.tokenizer, run.out / "vico-tiny")
     by_tile = tile_routing(model, model.config.flash_absolute_threshold)
     reached = evaluate(model, documents, by_tile).compressed_tile_ratio
@@ -78,3 +86,14 @@ def calibrate(run: Run) -> None:
         entry = {"validation": title, "average": round(accuracy.average, 2), "compressed_tile_ratio": compressed}
         write_log(run.out, {**entry, **by_task})
         say(f"{title}: {accuracy.average:.1f}% right, {100 * compressed:.1f}% of tiles compressed  {by_task}")
+
+
+def _load(run: Run, name: str) -> VicoInternVL:
+    folder = run.out / name
+    if not folder.is_dir():
+        raise CheckpointError(
+            f"{folder} is missing. Before `calibration` come the stages dense, base and corpus of this recipe, then "
+            "`vico-eval train consistency` and, for tiles and for images, `vico-eval train router`; "
+            "models/vico-tiny has their configurations."
+        )
+    return rounded(load_model(find_checkpoint(str(folder)), dtype="float32"))

@@ -47,18 +47,3 @@ def routed_logits(model: VicoInternVL, batch: Batch, vit_tokens: Tensor, compres
     """Answer logits [answers, V] with tiles routed by `compressed` [tiles], bool."""
     visual = model.visual_tokens(vit_tokens, compressed)
     return answer_logits(model, batch, visual.tokens, visual.counts)
-
-
-def random_compressed(batch: Batch, generator: torch.Generator | None = None, *, at_least: int = 0) -> Tensor:
-    """Stage 1's routing: per document a share xi ~ U[0, 1] of its tiles, chosen at random, is low.
-
-    With T tiles floor(xi * (T + 1)) are low, so that every number from 0 to T is equally likely.
-
-    Returns:
-        [tiles], bool.
-    """
-    docs, tiles = batch.tile_image.shape
-    share = torch.rand(docs, 1, generator=generator)
-    num_low = (share * (tiles + 1)).floor().clamp(min=at_least, max=tiles)
-    rank = torch.rand(docs, tiles, generator=generator).argsort(dim=1).argsort(dim=1)
-    return (rank < num_low).flatten()

@@ -18,9 +18,9 @@ from transformers import PreTrainedTokenizerBase
 from vico_eval.internvl.modeling import VicoInternVL
 from vico_eval.methods.parts import TilingPart
 from vico_eval.tiny.scenes import TASKS, make_scene
-from vico_eval.training.consistency import document_means
 from vico_eval.training.data import Batch, Document, collate, make_document, step_rng
 from vico_eval.training.decoding import encode, routed_logits
+from vico_eval.training.measures import document_means
 
 VALIDATION = "validation"
 Routing = Callable[[Batch, Tensor], Tensor]

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vico_eval.errors import ConfigError
 
-StageName = Literal["dense", "base", "warmup", "consistency", "router", "image_router", "calibration"]
+StageName = Literal["dense", "base", "corpus", "calibration"]
 STAGES: tuple[StageName, ...] = get_args(StageName)
 """Every stage, in the order in which they run."""
 
@@ -112,41 +112,11 @@ class BaseRecipe(TextBatchRecipe):
     matching a word with what a token shows is learnt late and suddenly, and sooner where little else is asked."""
 
 
-class WarmupRecipe(TextBatchRecipe):
-    """The low connector alone; every document has at least one low tile."""
+class CorpusRecipe(Closed):
+    """What ViCO's stages train on."""
 
-    layout_weight: float = Field(default=1.0, ge=0)
-    """Weight of the auxiliary loss that asks a low token for its four glyphs; its head is dropped afterwards."""
-
-
-class ConsistencyRecipe(TextBatchRecipe):
-    """Stage 1: KL from the frozen reference, a random share of tiles low."""
-
-    vision_from_step: int = Field(ge=0)
-    vision_learning_rate_share: float = Field(default=0.5, gt=0)
-
-
-class RouterRecipe(Schedule):
-    """Stage 2: pairs of a tile (or image) and its loss ratio are collected, then the router trains on them."""
-
-    num_pairs: int = Field(ge=1)
-    """Loss ratios to collect."""
-
-    num_tokens: int = Field(ge=1)
-    """Decoder tokens of a collecting batch."""
-
-    max_questions: int = Field(default=4, ge=1)
-    batch_size: int = Field(ge=1)
-    """Decisions a training step."""
-
-    percentile: float = Field(default=60, gt=0, lt=100)
-    """k of the sliding window; a ratio at or above it is labelled *keep*."""
-
-    window: int = Field(default=1024, ge=2)
-    """Ratios that the percentile is taken over."""
-
-    epsilon: float = Field(default=1e-4, gt=0)
-    """Added to both losses of a ratio, in nats, so that a perfectly consistent high tile cannot make it infinite."""
+    samples_per_task: int = Field(ge=1)
+    """Scenes of each task, with one question each."""
 
 
 class CalibrationRecipe(Closed):
@@ -166,10 +136,7 @@ class Recipe(Closed):
     model: ModelRecipe = ModelRecipe()
     dense: DenseRecipe
     base: BaseRecipe
-    warmup: WarmupRecipe
-    consistency: ConsistencyRecipe
-    router: RouterRecipe
-    image_router: RouterRecipe
+    corpus: CorpusRecipe
     calibration: CalibrationRecipe
 
 

@@ -1,4 +1,4 @@
-"""The small recipe's stages up to ViCO's stage 1: what each trains, on what, from which weights."""
+"""The small recipe's stages before ViCO's: the vision encoder, the base model, and the data for ViCO."""
 
 from __future__ import annotations
 
@@ -14,13 +14,17 @@ from vico_eval.internvl.config import VicoInternVLConfig
 from vico_eval.internvl.modeling import VicoInternVL
 from vico_eval.training.architecture import build_model, load_weights, save_weights
 from vico_eval.training.base import base_loss
-from vico_eval.training.consistency import LayoutHead, policy_loss, warmup_loss
+from vico_eval.training.corpus_stage import write_corpus
 from vico_eval.training.data import Batch, step_rng
 from vico_eval.training.dense import DenseHead, dense_batch, dense_loss
 from vico_eval.training.documents import DocumentParts, fit_batches
+from vico_eval.training.export import rounded, save_base
 from vico_eval.training.loop import ParameterGroup
 from vico_eval.training.processes import is_first, own_parts
 from vico_eval.training.recipe import DenseRecipe, Recipe, StageName, TextBatchRecipe
+
+BASE = "vico-tiny-base"
+"""The finished base model's folder in a run's `out`."""
 
 
 @dataclass(frozen=True)
@@ -83,40 +87,13 @@ def train_base(run: Run) -> None:
     )
     _fit_documents(run, "base", settings, [ParameterGroup("decoder", decoder), vision], loss)
     run.save(model, "base")
+    if is_first():
+        save_base(rounded(model), run.tokenizer, run.out / BASE)
 
 
-def train_warmup(run: Run) -> None:
-    """The low connector alone, before stage 1."""
-    settings = run.recipe.warmup
-    reference, policy = run.model("base"), run.model("base")
-    head = LayoutHead(run.config.text_config.hidden_size)
-
-    def loss(step: int, batch: Batch) -> dict[str, Tensor]:
-        return warmup_loss(reference, policy, head, batch, settings.layout_weight)
-
-    assert policy.connector_low is not None
-    groups = [ParameterGroup("low", policy.connector_low), ParameterGroup("head", head)]
-    _fit_documents(run, "warmup", settings, groups, loss)
-    run.save(policy, "warmup")
-
-
-def train_consistency(run: Run) -> None:
-    """Stage 1: everything but the routers."""
-    settings = run.recipe.consistency
-    reference, policy = run.model("base"), run.model("warmup")
-
-    def loss(step: int, batch: Batch) -> dict[str, Tensor]:
-        return policy_loss(reference, policy, batch, train_vision=step >= settings.vision_from_step)
-
-    assert policy.connector_low is not None
-    decoder = nn.ModuleDict(
-        {"high": policy.connector_high, "low": policy.connector_low, "language": policy.language_model}
-    )
-    vision = ParameterGroup(
-        "vision", policy.vision_tower, settings.vision_learning_rate_share, from_step=settings.vision_from_step
-    )
-    _fit_documents(run, "consistency", settings, [ParameterGroup("decoder", decoder), vision], loss)
-    run.save(policy, "consistency")
+def make_corpus(run: Run) -> None:
+    """Scenes as files, which ViCO's own stages train on."""
+    write_corpus(run.recipe.seed, run.recipe.corpus.samples_per_task, run.out)
 
 
 def _fit_documents(

@@ -1,13 +1,13 @@
-"""Train the built-in small models from a recipe: `vico-eval train tiny RECIPE --out DIR`.
+"""Make the built-in small models from a recipe: `vico-eval train tiny RECIPE --out DIR`.
 
-Each stage starts from the weights that the one before left in DIR and leaves its own there; `--stage` runs some of
-them, `--resume` continues stages that were stopped. The last one writes DIR/vico-tiny-base and DIR/vico-tiny.
+Each stage starts from what the one before left in DIR and leaves its own there; `--stage` runs some of them, `--resume`
+continues stages that were stopped. Between `corpus` and `calibration` come ViCO's two stages, which are those of any
+other checkpoint: `vico-eval train consistency` and `vico-eval train router`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,16 +17,12 @@ from vico_eval.training.architecture import build_config
 from vico_eval.training.calibrate import calibrate
 from vico_eval.training.processes import launch, wait
 from vico_eval.training.recipe import STAGES, Recipe, StageName
-from vico_eval.training.router_stage import train_router
-from vico_eval.training.stages import Run, train_base, train_consistency, train_dense, train_warmup
+from vico_eval.training.stages import Run, make_corpus, train_base, train_dense
 
 STAGE_FUNCTIONS: dict[StageName, Callable[[Run], None]] = {
     "dense": train_dense,
     "base": train_base,
-    "warmup": train_warmup,
-    "consistency": train_consistency,
-    "router": partial(train_router, stage="router"),
-    "image_router": partial(train_router, stage="image_router"),
+    "corpus": make_corpus,
     "calibration": calibrate,
 }
 

@@ -22,7 +22,7 @@ from vico_eval.training.flash.held_out import HeldOut
 from vico_eval.training.flash.pair import PolicyAndReference
 from vico_eval.training.flash.watch import Watch
 from vico_eval.training.labels import PercentileWindow, loss_ratio
-from vico_eval.training.router import auc, decision_scores
+from vico_eval.training.measures import auc, document_means
 
 
 class Decisions(NamedTuple):
@@ -240,6 +240,16 @@ def choose(batch: MicroBatch, seeds: tuple[object, ...], level: str) -> Tensor:
                 chosen |= batch.tile_image == batch.tile_image[place]
         first += tiles
     return chosen
+
+
+def decision_scores(router: Router, vit_tokens: Tensor, decision: Tensor, num_decisions: int) -> Tensor:
+    """p_compress of each decision [decisions]; about several tiles, the mean of theirs.
+
+    Args:
+        vit_tokens: [tiles, 1 + h*w, C] of all decisions.
+        decision: [tiles], int64: the decision of each tile; every decision has one.
+    """
+    return document_means(router.p_compress(vit_tokens).float(), decision, num_decisions)
 
 
 def _cross_entropy(p_compress: Tensor, labels: Tensor) -> Tensor:

@@ -1,0 +1,31 @@
+"""Averages and measures that both trainings use."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def document_means(values: Tensor, document: Tensor, num_documents: int) -> Tensor:
+    """Mean of each document's values.
+
+    Args:
+        values: [n].
+        document: [n], int64: the document of each value; every document has at least one.
+
+    Returns:
+        [docs].
+    """
+    sums = values.new_zeros(num_documents).index_add(0, document, values)
+    return sums / torch.bincount(document, minlength=num_documents)
+
+
+def auc(scores: Tensor, positive: Tensor) -> float:
+    """Area under the ROC curve: the chance that a positive scores above a negative, ties counted half.
+
+    Args:
+        scores: [n].
+        positive: [n], bool, with at least one of each.
+    """
+    difference = scores[positive][:, None] - scores[~positive][None, :]
+    return float(((difference > 0).float() + 0.5 * (difference == 0).float()).mean())
