@@ -5,7 +5,6 @@ Shapes: docs, tiles as in `data`; answers = answer tokens of the batch, document
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from vico_eval.internvl.modeling import VicoInternVL

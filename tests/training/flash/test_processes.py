@@ -14,8 +14,8 @@ from accelerate.utils import DistributedType
 from torch.nn.parallel import DistributedDataParallel
 
 from vico_eval.commands.train_flash import train
+from vico_eval.training.flash.accelerated import configure_deepspeed, share_only_trained
 from vico_eval.training.flash.config import ConsistencyConfig
-from vico_eval.training.flash.loop import _configure_deepspeed, _share_only_trained
 from vico_eval.training.flash.models import halve_reference
 from vico_eval.training.flash.pair import PolicyAndReference, frozen_copy
 
@@ -30,7 +30,7 @@ def test_deepspeed_is_told_what_the_run_decides(consistency_settings):
         gradient_accumulation_steps=2,
         state=SimpleNamespace(deepspeed_plugin=SimpleNamespace(deepspeed_config=told)),
     )
-    _configure_deepspeed(accelerator, config, config.train)
+    configure_deepspeed(accelerator, config, config.train)
     assert told == {
         "train_batch_size": 4,
         "train_micro_batch_size_per_gpu": 2,
@@ -47,7 +47,7 @@ def test_a_reference_of_eight_bits_is_not_sent_around(micro_model):
     micro_model.connector_low.requires_grad_(True)
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     try:
-        _share_only_trained(pair)
+        share_only_trained(pair)
         DistributedDataParallel(pair)
     finally:
         dist.destroy_process_group()

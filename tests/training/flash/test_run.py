@@ -16,6 +16,7 @@ import torch
 import yaml
 from accelerate import Accelerator
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers.models.internvl import InternVLVisionModel
 
 from vico_eval.errors import CheckpointError, ConfigError
@@ -82,6 +83,14 @@ def test_everything_is_shown(stage_one, router_config):
     first = json.loads((stage_one / "log.jsonl").read_text().splitlines()[0])
     assert any(name.startswith("kl_at_") for name in first)
     assert list(router_config.out.rglob("events.out.tfevents*"))
+
+
+def test_trackers_see_steps_that_never_go_back(stage_one):
+    """Or wandb drops them: two steps of warm-up, then four."""
+    (folder,) = {path.parent for path in stage_one.glob("vico-eval/events.*")}
+    events = EventAccumulator(str(folder)).Reload()
+    steps = [[event.step for event in events.Scalars(f"{phase}/loss")] for phase in ("warmup", "train")]
+    assert steps == [[0, 1], [2, 3, 4, 5]]
 
 
 def test_the_image_router_is_one_of_its_own(router_settings):

@@ -17,14 +17,17 @@ from transformers import PreTrainedTokenizerBase
 
 from vico_eval.errors import CheckpointError, ConfigError
 from vico_eval.internvl.modeling import VicoInternVL
+from vico_eval.training.flash.accelerated import SHARDED, make_accelerator
 from vico_eval.training.flash.config import ConsistencyConfig, RouterConfig, RunConfig
 from vico_eval.training.flash.consistency import ConsistencyStepper
 from vico_eval.training.flash.data import Data
 from vico_eval.training.flash.held_out import HeldOut, as_dict
-from vico_eval.training.flash.loop import SHARDED, Phase, Run, check_skips, checkpoints_of, make_accelerator, run_phase
+from vico_eval.training.flash.loop import check_skips, run_phase
 from vico_eval.training.flash.models import add_adapters, add_low_connector, add_router, halve_reference, open_model
 from vico_eval.training.flash.pair import PolicyAndReference, frozen_copy, round_weights, share_vision
+from vico_eval.training.flash.phase import Phase, Run
 from vico_eval.training.flash.router import RouterInTraining, RouterStepper
+from vico_eval.training.flash.saving import checkpoints_of
 from vico_eval.training.flash.watch import Watch
 
 MODEL = "model"
@@ -75,7 +78,8 @@ def train_consistency(config: ConsistencyConfig) -> Path:
     _unfreeze(trainee, config)
     run, held_out = _open_run(accelerator, config, trainee.pair.policy, trainee.tokenizer)
     stepper = ConsistencyStepper(trainee.pair.policy.config, run.watch, held_out)
-    model = run_phase(run, Phase("train", trainee.pair, config.train, stepper, {}))
+    steps_before = 0 if config.warmup is None else config.warmup.steps
+    model = run_phase(run, Phase("train", trainee.pair, config.train, stepper, {}, steps_before))
     _write_report(run, {"consistency": as_dict(held_out.report(model))})
     weights = _weights(accelerator, model, "policy.")
     policy = trainee.pair.policy
@@ -240,4 +244,5 @@ def _save(run: Run, policy: VicoInternVL, tokenizer: PreTrainedTokenizerBase, we
         tokenizer.save_pretrained(folder)
     run.accelerator.wait_for_everyone()
     check_skips(run)
+    run.accelerator.end_training()  # trackers write what they still hold
     return folder

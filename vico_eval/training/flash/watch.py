@@ -33,6 +33,7 @@ class Watch:
         self._sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
         self._names: tuple[str, ...] = ()
         self._phase = ""
+        self._steps_before = 0
         self._progress: Progress | None = None
         self._task: TaskID | None = None
 
@@ -46,9 +47,9 @@ class Watch:
         self._sums[name][1] += 1
 
     @contextmanager
-    def phase(self, name: str, first: int, last: int) -> Iterator[None]:
-        """A progress line over the steps of a phase."""
-        self._phase = name
+    def phase(self, name: str, first: int, last: int, steps_before: int) -> Iterator[None]:
+        """A progress line over the steps of a phase; trackers count them behind those of the phases before."""
+        self._phase, self._steps_before = name, steps_before
         columns = (
             *(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()),
             *(TimeRemainingColumn(), TextColumn("{task.fields[numbers]}")),
@@ -80,7 +81,9 @@ class Watch:
         self.write({"phase": self._phase, "step": step, name: percentiles})
         for tracker in self._accelerator.trackers:
             if tracker.name == "tensorboard" and self._accelerator.is_main_process:
-                tracker.writer.add_histogram(f"{self._phase}/{name}", np.asarray(values), global_step=step)
+                tracker.writer.add_histogram(
+                    f"{self._phase}/{name}", np.asarray(values), global_step=self._steps_before + step
+                )
 
     def held_out(self, step: int, loss: float) -> None:
         """A checkpoint's loss on held-out samples."""
@@ -97,7 +100,7 @@ class Watch:
                 for name, value in entry.items()
                 if isinstance(value, (int, float)) and name != "step"
             }
-            self._accelerator.log(numbers, step=entry["step"])
+            self._accelerator.log(numbers, step=self._steps_before + entry["step"])
 
     def say(self, message: str) -> None:
         """A line for whoever watches."""

@@ -1,0 +1,119 @@
+"""Saving a phase so that it can go on: trained weights, optimizer, random states, and what the run has counted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from vico_eval.errors import CheckpointError
+from vico_eval.training.flash.accelerated import SHARDED
+from vico_eval.training.flash.checkpoints import Checkpoints
+from vico_eval.training.flash.config import RunConfig
+from vico_eval.training.flash.phase import Phase, Resumable, Run
+
+_TRAINED = "trained.safetensors"
+
+
+def checkpoints_of(config: RunConfig, phase: str) -> Checkpoints:
+    """The checkpoints of a phase of a run; those of another configuration are refused when they are looked at."""
+    return Checkpoints(config.out / "checkpoints" / phase, config.saving, _identity(config))
+
+
+def save_checkpoint(
+    run: Run,
+    phase: Phase,
+    model: nn.Module,
+    checkpoints: Checkpoints,
+    step: int,
+    state: dict[str, Resumable],
+    *,
+    measure: bool,
+) -> None:
+    """A resumable checkpoint; its held-out loss only where `measure` says so."""
+    accelerator = run.accelerator
+    folder = checkpoints.path(step)
+    with _only_trained(accelerator):
+        accelerator.save_state(str(folder))
+    values = {name: part.state_dict() for name, part in state.items()}
+    _state_path(folder, accelerator.process_index).write_text(json.dumps(values), encoding="utf-8")
+    held_out = None
+    if measure:
+        model.eval()
+        with torch.no_grad():
+            held_out = phase.stepper.held_out(model)
+        run.watch.held_out(step, held_out)
+    for name, distribution in phase.stepper.distributions().items():
+        run.watch.histogram(name, distribution, step)
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        checkpoints.finish(step, held_out)
+    accelerator.wait_for_everyone()
+
+
+def load_checkpoint(accelerator: Accelerator, folder: Path, state: dict[str, Resumable]) -> None:
+    with _only_trained(accelerator):
+        accelerator.load_state(str(folder))
+    # Micro-batches behind the last step: none. Accelerate goes on counting, which is wrong with other processes.
+    accelerator.step = 0
+    own = _state_path(folder, accelerator.process_index)
+    # A run that goes on with more processes: the new ones have counted nothing, and know the rest from the first one.
+    known = state if own.exists() else {name: part for name, part in state.items() if name != "skips"}
+    values = json.loads((own if own.exists() else _state_path(folder, 0)).read_text(encoding="utf-8"))
+    for name, part in known.items():
+        part.load_state_dict(values[name])
+
+
+def _state_path(folder: Path, rank: int) -> Path:
+    return folder / f"state.rank{rank}.json"
+
+
+@contextmanager
+def _only_trained(accelerator: Accelerator) -> Iterator[None]:
+    """Saving and loading inside leave out frozen weights, which lie in the checkpoints that the run started from.
+
+    Models in shards (FSDP, DeepSpeed) are saved by accelerate as they are.
+    """
+    if accelerator.distributed_type in SHARDED:
+        yield
+        return
+
+    def save(models: list[nn.Module], weights: list[Any], folder: str) -> None:
+        (model,) = models
+        weights.clear()
+        if accelerator.is_main_process:
+            trained = {name: value.detach().contiguous() for name, value in _trained(accelerator, model).items()}
+            save_file(trained, Path(folder) / _TRAINED)
+
+    def load(models: list[nn.Module], folder: str) -> None:
+        trained = _trained(accelerator, models.pop())
+        found = load_file(Path(folder) / _TRAINED)
+        if found.keys() != trained.keys():
+            raise CheckpointError(f"{folder} holds other weights than this run trains; give the run another `out`.")
+        for name, value in found.items():
+            trained[name].data.copy_(value)
+
+    hooks = accelerator.register_save_state_pre_hook(save), accelerator.register_load_state_pre_hook(load)
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _trained(accelerator: Accelerator, model: nn.Module) -> dict[str, nn.Parameter]:
+    plain = accelerator.unwrap_model(model)
+    return {name: parameter for name, parameter in plain.named_parameters() if parameter.requires_grad}
+
+
+def _identity(config: RunConfig) -> dict[str, Any]:
+    """What a checkpoint has to agree in: everything but where it lies, how it is saved and how it is shown."""
+    free = {"out", "saving", "logit_chunk", "held_out_samples", "gradient_checkpointing", "trackers"}
+    return config.model_dump(mode="json", exclude=free)
