@@ -6,6 +6,7 @@ Source: `results/published`, one printed number a line. How a table is laid out 
 import csv
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -52,7 +53,7 @@ class PrintedRow:
     """By the quantity's key; `Avg.` as the paper prints it."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
 class PublishedTable:
     """A paper's table: rows in the paper's order, a row's ratios beneath it."""
 
@@ -129,7 +130,8 @@ def score(number: PrintedNumber) -> float:
     return float(number.value) / 28 if is_mme else float(number.value)
 
 
-def own_averages(table: PublishedTable) -> dict[tuple[str, str], float]:
+@cache  # its CSV, its layout and what is printed all ask
+def own_averages(table: PublishedTable) -> Mapping[tuple[str, str], float]:
     """Averages recomputed from the table's own cells, by row name and kind; NaN where a cell is missing.
 
     Empty for a table that has no scores of the benchmarks that it averages, and for one without averages.

@@ -7,7 +7,7 @@ ties as printed included. Rows that are there to be compared with never are.
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from vico_eval.errors import OutputError
@@ -106,7 +106,7 @@ def write_published(table: PublishedTable, out: Path) -> list[Path]:
     return list(texts)
 
 
-Averages = dict[tuple[str, str], float]
+Averages = Mapping[tuple[str, str], float]
 
 
 def _groups(table: PublishedTable) -> list[list[PrintedRow]]:
