@@ -1,0 +1,316 @@
+"""How fast lmms-eval is with this package's adapter and with its own `internvl_hf`, on the same checkpoint.
+
+Both models are in one process and answer the same documents through lmms-eval's evaluator, in turns: an evaluation by
+`internvl_hf` stands before and behind each of ours, so that a slower minute of the machine slows both. What is timed is
+the whole evaluation: building requests, answering, scoring. `internvl_hf` answers one document at a time; it takes no
+other batch size.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from lmms_eval.api.model import lmms
+from lmms_eval.evaluator import simple_evaluate
+from lmms_eval.models.chat.internvl_hf import InternVLHf
+from lmms_eval.tasks import TaskManager
+from loguru import logger
+from transformers import (
+    AutoTokenizer,
+    GotOcr2ImageProcessor,
+    InternVLConfig,
+    InternVLForConditionalGeneration,
+    InternVLProcessor,
+    InternVLVideoProcessor,
+)
+
+from vico_eval.adapters.lmms_models import CompressedInternVL
+from vico_eval.bench.records import SIZES, check_choice, conditions, in_turns, made_by, write_record
+from vico_eval.internvl.checkpoint import find_checkpoint, load_model
+from vico_eval.internvl.modeling import VicoInternVL
+from vico_eval.paths import models_dir, tasks_dir
+
+RESULTS = Path(__file__).resolve().parents[1] / "results" / "measured" / "evaluation"
+
+TASKS = ("tiny_read", "tiny_doc", "tiny_bar", "tiny_tallest", "tiny_count", "tiny_colour", "tiny_presence")
+"""Of one picture each."""
+
+SETTINGS = (("bfloat16", 1), ("bfloat16", 8), ("float32", 8))
+"""What ours computes in, and documents in a batch."""
+
+BASELINE = "internvl_hf"
+
+# As this package asks the built-in model: an empty system message, a picture's place, then what is asked.
+TEMPLATE = (
+    "<|im_start|>system\n<|im_end|>\n"
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
+    "{% for part in message['content'] %}"
+    "{% if part['type'] in ('image', 'image_url') %}{{ '<IMG_CONTEXT>\n' }}{% else %}{{ part['text'] }}{% endif %}"
+    "{% endfor %}{% endif %}{{ '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+TOKENS = {
+    "start_image_token": "<img>",
+    "end_image_token": "</img>",
+    "context_image_token": "<IMG_CONTEXT>",
+    "video_token": "<video>",
+}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A checkpoint to evaluate and how much of it."""
+
+    documents: int
+    """Of each task."""
+
+    tasks: tuple[str, ...]
+    max_tiles: int
+
+
+SHAPES = {
+    "tiny": Shape(documents=6, tasks=TASKS, max_tiles=12),
+    "0.6b": Shape(documents=2, tasks=("tiny_read", "tiny_count"), max_tiles=4),
+}
+
+
+def tiny_model() -> InternVLForConditionalGeneration:
+    """The built-in base model in transformers' class."""
+    ours = load_model(find_checkpoint("vico-tiny-base"))
+    model = InternVLForConditionalGeneration(_hf_config(ours)).to(torch.bfloat16)
+    _take_weights(model, ours)
+    return model
+
+
+def random_model() -> InternVLForConditionalGeneration:
+    """InternVL3.5-1B's sizes but for the vocabulary, which is the built-in tokenizer's: answers are to be text."""
+    torch.manual_seed(0)
+    small = find_checkpoint("vico-tiny-base").config
+    config = InternVLConfig(
+        vision_config={
+            "hidden_size": 1024,
+            "intermediate_size": 4096,
+            "num_hidden_layers": 24,
+            "num_attention_heads": 16,
+            "image_size": [448, 448],
+            "patch_size": [14, 14],
+            "attention_bias": True,
+            "use_qk_norm": False,
+        },
+        text_config={
+            **SIZES["0.6b"],
+            "model_type": "qwen3",
+            "vocab_size": small.text_config.vocab_size,
+            "tie_word_embeddings": True,
+            "eos_token_id": small.text_config.eos_token_id,
+            "pad_token_id": small.text_config.pad_token_id,
+        },
+        image_token_id=small.image_token_id,
+        downsample_ratio=0.5,
+        image_seq_length=256,
+    )
+    return InternVLForConditionalGeneration._from_config(config, dtype=torch.bfloat16)
+
+
+def _hf_config(ours: VicoInternVL) -> InternVLConfig:
+    config = ours.config
+    return InternVLConfig(
+        vision_config=config.vision_config.to_dict(),
+        text_config=config.text_config.to_dict(),
+        image_token_id=config.image_token_id,
+        downsample_ratio=config.downsample_ratio,
+        image_seq_length=config.num_high_tokens,
+    )
+
+
+def _take_weights(model: InternVLForConditionalGeneration, ours: VicoInternVL) -> None:
+    assert ours.connector_high is not None
+    projector = model.model.multi_modal_projector
+    for mine, other in (
+        (model.model.vision_tower, ours.vision_tower),
+        (model.model.language_model, ours.language_model.model),
+        (projector.layer_norm, ours.connector_high.norm),
+        (projector.linear_1, ours.connector_high.linear_1),
+        (projector.linear_2, ours.connector_high.linear_2),
+    ):
+        mine.load_state_dict(other.state_dict())
+    model.tie_weights()
+
+
+def save_checkpoint(model: InternVLForConditionalGeneration, max_tiles: int, folder: Path) -> None:
+    """Model and processor in transformers' layout, which both evaluators read."""
+    model.save_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(models_dir() / "vico-tiny-base", extra_special_tokens=TOKENS)
+    side = model.config.vision_config.image_size[0]
+    pictures: dict[str, Any] = {
+        "size": {"height": side, "width": side},
+        "do_convert_rgb": True,
+        "image_mean": [0.485, 0.456, 0.406],
+        "image_std": [0.229, 0.224, 0.225],
+    }
+    InternVLProcessor(
+        image_processor=GotOcr2ImageProcessor(crop_to_patches=True, min_patches=1, max_patches=max_tiles, **pictures),
+        tokenizer=tokenizer,
+        video_processor=InternVLVideoProcessor(**pictures),
+        image_seq_length=model.config.image_seq_length,
+        chat_template=TEMPLATE,
+    ).save_pretrained(folder)
+
+
+class Evaluation:
+    """A model and the documents that it answers."""
+
+    def __init__(self, make: Callable[[], lmms], shape: Shape, manager: TaskManager) -> None:
+        self._make = make
+        self._shape = shape
+        self._manager = manager
+        self.answers: list[str] = []
+        """Of the last run, task after task."""
+
+    def __call__(self) -> float:
+        """Evaluate once; returns its seconds, without those of loading the model."""
+        model = self._make()  # anew: the evaluator takes a model's weights away when it is done
+        start = time.perf_counter()
+        results = simple_evaluate(
+            model=model,
+            tasks=list(self._shape.tasks),
+            limit=self._shape.documents,
+            task_manager=self._manager,
+            bootstrap_iters=0,
+            log_samples=True,
+        )
+        seconds = time.perf_counter() - start
+        samples = results["samples"]
+        self.answers = [
+            str(line["filtered_resps"])
+            for task in self._shape.tasks
+            for line in sorted(samples[task], key=lambda line: line["doc_id"])
+        ]
+        return seconds
+
+
+def measure(shape: Shape, checkpoint: Path, rounds: int, device: str, records: Path) -> dict[str, Any]:
+    """Documents per second of both, and whether they answer alike."""
+    manager = TaskManager("ERROR", include_path=str(tasks_dir()))
+    plain = Evaluation(partial(InternVLHf, str(checkpoint), device=device, device_map=device), shape, manager)
+    settings = {"pretrained": str(checkpoint), "method": "vanilla", "max_tiles": shape.max_tiles, "system_prompt": ""}
+    ours = {
+        f"vanilla_internvl, {dtype}, batch {size}": Evaluation(
+            partial(CompressedInternVL, size, device=device, dtype=dtype, record_dir=str(records / dtype), **settings),
+            shape,
+            manager,
+        )
+        for dtype, size in SETTINGS
+    }
+    for each in (plain, *ours.values()):
+        each()  # kernels are chosen and data sets are read the first time
+    before_and_behind, seconds = in_turns(plain, ours, rounds)
+    beside = np.asarray(before_and_behind)
+    documents = shape.documents * len(shape.tasks)
+    return {
+        "documents": documents,
+        BASELINE: {"seconds": beside.ravel().tolist(), "documents_per_second": documents / float(np.median(beside))},
+        "systems": {
+            title: _compared(seconds[title], beside[:, place : place + 2].mean(axis=1))
+            | {
+                "documents_per_second": documents / float(np.median(seconds[title])),
+                "equal_answers": _num_equal(each.answers, plain.answers),
+            }
+            for place, (title, each) in enumerate(ours.items())
+        },
+    }
+
+
+def _compared(seconds: Sequence[float], beside: np.ndarray) -> dict[str, Any]:
+    ratios = beside / np.asarray(seconds)
+    low, high = np.quantile(ratios, (0.25, 0.75))
+    return {
+        "seconds": list(seconds),
+        "speedup": float(np.median(ratios)),
+        "speedup_quartiles": [float(low), float(high)],
+    }
+
+
+def _num_equal(answers: Sequence[str], others: Sequence[str]) -> int:
+    return sum(one.strip() == other.strip() for one, other in zip(answers, others, strict=True))
+
+
+def table(records: dict[str, dict[str, Any]]) -> str:
+    """The README beside the records."""
+    lines = [
+        "# Speed of a whole evaluation, beside lmms-eval's own model",
+        "",
+        "Documents a second through lmms-eval's evaluator, requests and scores included, with `internvl_hf` and with",
+        "this package's adapter, on the same checkpoint in one process. Speed-up: time of `internvl_hf` over ours,",
+        "against its runs before and behind; median (quartiles) over the rounds. `internvl_hf` always computes in",
+        "bfloat16, which is slow on a CPU without instructions for it, and takes batches of one document only. Ours",
+        "also writes its record, accounts and small copies of the pictures. Other work on the machine shows in the",
+        "records. Written by `benchmarks/evaluation.py`.",
+        "",
+        "| checkpoint | where | system | documents | documents/s | speed-up | equal answers |",
+        "|:--|:--|:--|--:|--:|--:|--:|",
+    ]
+    for record in records.values():
+        start = f"| {record['shape']} | {record['processor']}"
+        number = record["documents"]
+        lines.append(f"{start} | {BASELINE} | {number} | {record[BASELINE]['documents_per_second']:.3g} | | |")
+        for title, system in record["systems"].items():
+            low, high = system["speedup_quartiles"]
+            lines.append(
+                f"{start} | {title} | {number} | {system['documents_per_second']:.3g} "
+                f"| {system['speedup']:.2f} ({low:.2f} to {high:.2f}) | {system['equal_answers']} of {number} |"
+            )
+    lines += ["", "| record | rounds | threads | versions | date | command |", "|:--|--:|--:|:--|:--|:--|"]
+    lines += [f"| [{name}]({name}.json) | {made_by(record)} |" for name, record in records.items()]
+    return "\n".join(lines) + "\n"
+
+
+def run(
+    shape: Annotated[
+        str, typer.Option(help="tiny (the built-in model) or 0.6b (random weights, 448 px, ViT-300M).")
+    ] = "tiny",
+    rounds: Annotated[int, typer.Option(min=1, help="Times that each is measured.")] = 5,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
+    threads: Annotated[int | None, typer.Option(min=1, help="Of the CPU. Default: PyTorch's own choice.")] = None,
+    name: Annotated[str | None, typer.Option(help="Of the record. Default: shape and device.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the record and the table.", show_default=False)] = RESULTS,
+) -> None:
+    """Measure how fast lmms-eval is with this package's adapter and with its own internvl_hf.
+
+    Writes a record and a table to results/measured/evaluation. On two CPU cores tiny takes three minutes, 0.6b ten.
+
+    \b
+    Examples:
+      python benchmarks/evaluation.py
+      python benchmarks/evaluation.py --shape 0.6b --rounds 3
+    """
+    check_choice("--shape", shape, SHAPES)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    logger.remove()  # a line a task, and that it is chatty, would drown what is printed
+    chosen = SHAPES[shape]
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        save_checkpoint(tiny_model() if shape == "tiny" else random_model(), chosen.max_tiles, folder / "checkpoint")
+        measured = measure(chosen, folder / "checkpoint", rounds, device, folder / "records")
+    record = {**conditions("benchmarks/evaluation.py", device), "shape": shape, "rounds": rounds, **measured}
+    file = write_record(record, out, name or f"{shape}-{device}", table)
+    typer.echo(json.dumps({title: round(system["speedup"], 2) for title, system in record["systems"].items()}))
+    typer.echo(f"Wrote {file.name} and README.md in {file.parent}.", err=True)
+
+
+if __name__ == "__main__":
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app.command()(run)
+    app()
