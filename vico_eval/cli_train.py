@@ -83,18 +83,21 @@ def train_tiny(
         "runs/train-tiny"
     ),
     stage: Annotated[
-        list[str] | None, typer.Option(help="Run this stage only; may be repeated. Default: all, in order.")
+        list[str] | None,
+        typer.Option(help="dense, base, corpus or calibration; may be repeated. Default: all but calibration."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue stages from their last saved step.")] = False,
 ) -> None:
     """Train the built-in small models from a recipe.
 
-    Each stage starts from the weights that the one before left in the output folder.
+    Makes the base model and, in the stage corpus, what ViCO's own stages train on. Then come train consistency and
+    train router with the configurations beside the recipe, and the stage calibration, which chooses thresholds and
+    leaves the finished model. Each starts from what the one before left in the output folder.
 
     \b
     Examples:
       vico-eval train tiny models/vico-tiny/recipe.yaml
-      vico-eval train tiny models/vico-tiny/recipe.yaml --stage router --resume
+      vico-eval train tiny models/vico-tiny/recipe.yaml --stage calibration
     """
     from vico_eval.commands.train import train_tiny as train
 

@@ -11,17 +11,17 @@ from vico_eval.internvl.released_config import not_in_released
 from vico_eval.internvl.released_layout import check_unused, save_released
 from vico_eval.training import internvl_x, tiny
 from vico_eval.training.internvl_x_recipe import VARIANTS, load_internvl_x_recipe, parse_variants
-from vico_eval.training.recipe import STAGES, load_recipe, parse_stages
+from vico_eval.training.recipe import BEFORE_VICO, load_recipe, parse_stages
 
 
 def train_tiny(recipe: Path, out: Path, stages: Sequence[str], *, resume: bool) -> None:
-    """Run the named stages of a recipe, all of them where `stages` is empty.
+    """Run the named stages of a recipe; where there are none, all that come before ViCO's own.
 
     Raises:
         ConfigError: a recipe that can't be read or has an unknown key, or an unknown stage.
         OutputError: `out` can't be written.
     """
-    chosen = parse_stages(stages or STAGES)
+    chosen = parse_stages(stages or BEFORE_VICO)
     settings = load_recipe(recipe)
     check_writable(out)
     tiny.train(settings, out, chosen, resume=resume)

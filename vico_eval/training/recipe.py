@@ -19,6 +19,9 @@ StageName = Literal["dense", "base", "corpus", "calibration"]
 STAGES: tuple[StageName, ...] = get_args(StageName)
 """Every stage, in the order in which they run."""
 
+BEFORE_VICO: tuple[StageName, ...] = ("dense", "base", "corpus")
+"""Those whose results ViCO's own stages start from; `calibration` follows them."""
+
 
 Name = TypeVar("Name", bound=str)
 RecipeType = TypeVar("RecipeType", bound="Closed")

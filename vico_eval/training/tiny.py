@@ -16,7 +16,7 @@ from vico_eval.tiny.tokenizer import build_tokenizer
 from vico_eval.training.architecture import build_config
 from vico_eval.training.calibrate import calibrate
 from vico_eval.training.processes import launch, wait
-from vico_eval.training.recipe import STAGES, Recipe, StageName
+from vico_eval.training.recipe import Recipe, StageName
 from vico_eval.training.stages import Run, make_corpus, train_base, train_dense
 
 STAGE_FUNCTIONS: dict[StageName, Callable[[Run], None]] = {
@@ -27,7 +27,7 @@ STAGE_FUNCTIONS: dict[StageName, Callable[[Run], None]] = {
 }
 
 
-def train(recipe: Recipe, out: Path, stages: tuple[StageName, ...] = STAGES, resume: bool = False) -> None:
+def train(recipe: Recipe, out: Path, stages: tuple[StageName, ...], resume: bool = False) -> None:
     """Run stages of a recipe in order, in as many processes as it names."""
     launch(recipe.processes, run_stages, recipe, out, stages, resume)
 
