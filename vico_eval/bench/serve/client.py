@@ -1,0 +1,160 @@
+"""Asks one server: which model it serves, and single requests as streams."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import httpx
+
+from vico_eval.bench.serve.answer import CUT, MAX_WORDS, REFUSED, TIMEOUT, AnswerStream, Outcome
+from vico_eval.bench.serve.workload import Request
+from vico_eval.errors import ConfigError
+
+LOOK_S = 30.0
+"""Within which a server has to say what it serves."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Server:
+    """What a server says of itself."""
+
+    name: str
+    url: str
+    model: str
+    is_listed: bool
+    """Whether it lists the model. `transformers serve` lists the hub's cache, not what it was started with."""
+
+    owned_by: str = ""
+    """The engine, as vLLM, LMDeploy and SGLang say it there."""
+
+    version: str = ""
+    """From `/version`, which vLLM has."""
+
+    def as_record(self) -> dict[str, Any]:
+        """For the summary."""
+        return asdict(self)
+
+
+class Client:
+    """Sends requests to one server.
+
+    Args:
+        server: which.
+        http: for all servers.
+        max_tokens: of every answer.
+        timeout_s: for a whole answer.
+        zero: what clocks start from, in `time.perf_counter`'s seconds.
+    """
+
+    def __init__(
+        self, server: Server, http: httpx.AsyncClient, *, max_tokens: int, timeout_s: float, zero: float
+    ) -> None:
+        self.server = server
+        self.max_tokens = max_tokens
+        self.timeout_s = timeout_s
+        self._http = http
+        self._zero = zero
+
+    async def ask(self, request: Request) -> Outcome:
+        """Send a request and read its answer; whatever goes wrong is in the outcome."""
+        body = request.body | {
+            "model": self.server.model,
+            "max_tokens": self.max_tokens,
+            "temperature": 0,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        stream = AnswerStream()
+        sent = time.perf_counter()
+        try:
+            status, words = await asyncio.wait_for(self._exchange(request.path, body, stream), self.timeout_s)
+            if status:
+                failure = status
+            else:
+                failure, words = stream.problem(self.max_tokens, request.prompt_tokens)
+        except asyncio.TimeoutError:
+            failure, words = TIMEOUT, f"no end of the answer within {self.timeout_s:g} s"
+        except httpx.ConnectError as error:
+            failure, words = REFUSED, str(error)[:MAX_WORDS]
+        except httpx.HTTPError as error:
+            failure, words = CUT, f"{type(error).__name__}: {error}"[:MAX_WORDS]
+        return Outcome(
+            sent_s=sent - self._zero,
+            latency_s=time.perf_counter() - sent,
+            first_token_s=None if stream.first_at is None else stream.first_at - sent,
+            last_token_s=None if stream.last_at is None else stream.last_at - sent,
+            prompt_tokens=stream.prompt_tokens,
+            output_tokens=stream.output_tokens,
+            failure=failure,
+            words=words,
+        )
+
+    async def _exchange(self, path: str, body: dict[str, Any], stream: AnswerStream) -> tuple[str, str]:
+        """Feed the stream; a status other than 200, and the server's words with it."""
+        async with self._http.stream("POST", self.server.url + path, json=body) as response:
+            if response.status_code != 200:
+                words = (await response.aread()).decode("utf-8", errors="replace")
+                return f"HTTP {response.status_code}", words[:MAX_WORDS]
+            async for line in response.aiter_lines():
+                stream.feed(line, time.perf_counter())
+        return "", ""
+
+
+def open_http(num_connections: int) -> httpx.AsyncClient:
+    """A client that opens as many connections, and goes around proxies: they would be measured, too."""
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=num_connections)
+    return httpx.AsyncClient(timeout=None, limits=limits, trust_env=False)
+
+
+async def look_at(http: httpx.AsyncClient, name: str, url: str, model: str | None) -> Server:
+    """What a server serves.
+
+    Args:
+        http: an open client.
+        name: of the server in tables.
+        url: its address, with or without `/v1`.
+        model: to ask for; None takes the only one that it lists.
+
+    Raises:
+        ConfigError: no server there, one of another kind, or several models to choose from.
+    """
+    url = url.rstrip("/").removesuffix("/v1")
+    try:
+        answer = await http.get(f"{url}/v1/models", timeout=LOOK_S)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise ConfigError(
+            f"no server answers at {url} ({type(error).__name__}: {error}). Start it, wait until it says that it "
+            "listens, and give the address that it names, such as http://localhost:23333."
+        ) from error
+    try:
+        listed = [entry for entry in answer.json()["data"] if isinstance(entry["id"], str)]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{url}/v1/models answers with HTTP {answer.status_code} and no list of models: "
+            f"{answer.text[:MAX_WORDS]!r}. Expected an OpenAI-compatible server."
+        ) from error
+    names = [entry["id"] for entry in listed]
+    if model is None and len(names) != 1:
+        said = f"lists {len(names)} models: {', '.join(names)}" if names else "lists no model"
+        raise ConfigError(f"the server at {url} {said}. Say with --model which one to ask.")
+    chosen = names[0] if model is None else model
+    owned_by = next((str(entry.get("owned_by") or "") for entry in listed if entry["id"] == chosen), "")
+    return Server(
+        name=name,
+        url=url,
+        model=chosen,
+        is_listed=chosen in names,
+        owned_by=owned_by,
+        version=await _version(http, url),
+    )
+
+
+async def _version(http: httpx.AsyncClient, url: str) -> str:
+    try:
+        answer = await http.get(f"{url}/version", timeout=LOOK_S)
+        return str(answer.json()["version"]) if answer.status_code == 200 else ""
+    except (httpx.HTTPError, ValueError, KeyError, TypeError):
+        return ""
