@@ -58,7 +58,7 @@ def serve(
     \b
     Examples:
       vico-eval throughput serve http://localhost:23333 --tokenizer OpenGVLab/InternVL3_5-8B
-      vico-eval throughput serve --compare on=http://localhost:23333 --compare off=http://localhost:23334 --images photos
+      vico-eval throughput serve --compare on=http://localhost:23333 --compare off=http://localhost:23334 --images pics
     """
     from vico_eval.commands.throughput_serve import ServeOptions, measure_servers
 

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -91,8 +91,7 @@ def measure_servers(options: ServeOptions) -> None:
     )
     console = message_console()
     _say_doubts(console, plan, workload)
-    with (out / REQUESTS).open("w", encoding="utf-8") as file:
-        loaded = asyncio.run(_load(options, addresses, workload, plan, console, file))
+    loaded = asyncio.run(_load(options, addresses, workload, plan, console, out / REQUESTS))
     cells = {
         cell: summarize(cell, loaded.turns, plan.num_requests)
         for server in loaded.servers
@@ -157,7 +156,7 @@ def _say_doubts(console: Console, plan: Plan, workload: Workload) -> None:
 
 
 async def _load(
-    options: ServeOptions, addresses: dict[str, str], workload: Workload, plan: Plan, console: Console, file: TextIO
+    options: ServeOptions, addresses: dict[str, str], workload: Workload, plan: Plan, console: Console, file: Path
 ) -> _Loaded:
     async with open_http(plan.concurrency) as http:
         servers = [await look_at(http, name, url, options.model) for name, url in addresses.items()]
@@ -177,7 +176,7 @@ async def _load(
 
 
 @contextmanager
-def _bar(console: Console, file: TextIO, total: int) -> Iterator[Tell]:
+def _bar(console: Console, path: Path, total: int) -> Iterator[Tell]:
     """A bar on the terminal, and a line in the file for every request."""
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -187,7 +186,7 @@ def _bar(console: Console, file: TextIO, total: int) -> Iterator[Tell]:
         TimeElapsedColumn(),
     )
     failed = 0
-    with Progress(*columns, console=console) as progress:
+    with Progress(*columns, console=console) as progress, path.open("w", encoding="utf-8") as file:
         task = progress.add_task("warm-up", total=total, failed=0)
 
         def tell(turn: Turn, outcome: Outcome) -> None:

@@ -55,6 +55,7 @@ class Client:
         self.server = server
         self.max_tokens = max_tokens
         self.timeout_s = timeout_s
+        self.failures_in_a_row = 0
         self._http = http
         self._zero = zero
 
@@ -81,6 +82,7 @@ class Client:
             failure, words = REFUSED, str(error)[:MAX_WORDS]
         except httpx.HTTPError as error:
             failure, words = CUT, f"{type(error).__name__}: {error}"[:MAX_WORDS]
+        self.failures_in_a_row = self.failures_in_a_row + 1 if failure else 0
         return Outcome(
             sent_s=sent - self._zero,
             latency_s=time.perf_counter() - sent,
@@ -119,7 +121,7 @@ async def look_at(http: httpx.AsyncClient, name: str, url: str, model: str | Non
         model: to ask for; None takes the only one that it lists.
 
     Raises:
-        ConfigError: no server there, one of another kind, or several models to choose from.
+        ConfigError: no server there, or not one model to choose from.
     """
     url = url.rstrip("/").removesuffix("/v1")
     try:
@@ -129,27 +131,30 @@ async def look_at(http: httpx.AsyncClient, name: str, url: str, model: str | Non
             f"no server answers at {url} ({type(error).__name__}: {error}). Start it, wait until it says that it "
             "listens, and give the address that it names, such as http://localhost:23333."
         ) from error
-    try:
-        listed = [entry for entry in answer.json()["data"] if isinstance(entry["id"], str)]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(
-            f"{url}/v1/models answers with HTTP {answer.status_code} and no list of models: "
-            f"{answer.text[:MAX_WORDS]!r}. Expected an OpenAI-compatible server."
-        ) from error
-    names = [entry["id"] for entry in listed]
-    if model is None and len(names) != 1:
-        said = f"lists {len(names)} models: {', '.join(names)}" if names else "lists no model"
-        raise ConfigError(f"the server at {url} {said}. Say with --model which one to ask.")
-    chosen = names[0] if model is None else model
-    owned_by = next((str(entry.get("owned_by") or "") for entry in listed if entry["id"] == chosen), "")
+    owners = _owners(answer)
+    if model is None and len(owners) != 1:
+        said = f"{len(owners)} models: {', '.join(owners)}" if owners else f"no model (HTTP {answer.status_code})"
+        raise ConfigError(f"the server at {url} lists {said}. Say with --model which one to ask.")
+    chosen = next(iter(owners)) if model is None else model
     return Server(
         name=name,
         url=url,
         model=chosen,
-        is_listed=chosen in names,
-        owned_by=owned_by,
+        is_listed=chosen in owners,
+        owned_by=owners.get(chosen, ""),
         version=await _version(http, url),
     )
+
+
+def _owners(answer: httpx.Response) -> dict[str, str]:
+    """The models of `/v1/models` and whose they are; none if it is no list.
+
+    `transformers serve` fails there where the hub's cache is empty, and answers requests all the same.
+    """
+    try:
+        return {str(entry["id"]): str(entry.get("owned_by") or "") for entry in answer.json()["data"]}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return {}
 
 
 async def _version(http: httpx.AsyncClient, url: str) -> str:

@@ -119,19 +119,17 @@ async def _run_turn(
 ) -> None:
     """Keep `concurrency` requests in flight until all are sent; what is in flight at a stop is dropped."""
     waiting = iter(requests)
-    failures_in_a_row = 0
 
     async def work() -> None:
-        nonlocal failures_in_a_row
         for request in waiting:
             outcome = await client.ask(request)
             turn.outcomes.append(outcome)
             if tell is not None:
                 tell(turn, outcome)
-            failures_in_a_row = failures_in_a_row + 1 if outcome.failure else 0
             # A server that hangs would be waited for once more for each of thousands of requests.
-            if failures_in_a_row >= 2 * plan.concurrency:
-                stop.now(f"{client.server.name} failed {failures_in_a_row} requests in a row, by {outcome.failure}")
+            if client.failures_in_a_row >= 2 * plan.concurrency:
+                failed = f"failed {client.failures_in_a_row} requests in a row"
+                stop.now(f"{client.server.name}, which {failed}: {outcome.failure}")
                 return
 
     workers = asyncio.gather(*(work() for _ in range(min(plan.concurrency, len(requests)))))

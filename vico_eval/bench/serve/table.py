@@ -26,6 +26,10 @@ COMPRESSIONS = tuple(dict.fromkeys(setting.compression for setting in TABLE_4))
 TEXTS = tuple(dict.fromkeys(setting.text_tokens for setting in TABLE_4))
 
 
+_Row = tuple[str, list[str]]
+"""Second title and cells of a line."""
+
+
 @dataclass(frozen=True, slots=True)
 class Published:
     """Table 4 as printed."""
@@ -126,62 +130,65 @@ def _interval(name: str, value: Ratio) -> dict[str, Any]:
 def table_4(measured: Measured, published: Published) -> Grid:
     """As the paper lays it out: the paper's lines, the measured ones beneath."""
     columns = [Column(title=f"{compression}%", group="LLM only") for compression in COMPRESSIONS]
-    lines = [line for text in TEXTS for line in _text_lines(measured, published, text)]
-    images = Setting()
-    if images in measured.settings():
-        for server in measured.servers:
-            cell = _ratio_text(
-                measured.versus_first(server, images),
-                measured.is_sound(Cell(server, images), Cell(measured.servers[0], images)),
-            )
-            lines.append(_line(images.title, server, [DASH] * len(COMPRESSIONS) + [cell]))
+    blocks = [(f"10 tiles + {text} text", list(_text_rows(measured, published, text))) for text in TEXTS]
+    if Setting() in measured.settings():
+        blocks.append((Setting().title, list(_image_rows(measured))))
     return Grid(
-        caption="First-token throughput relative to no compression (LLM only) and to the first server (end to end).",
+        caption="First-token throughput, times that without compression (LLM only) or of the first server (end to end)",
         heads=("Prompt", ""),
         columns=(*columns, Column(title="images", group="End to end")),
-        lines=tuple(lines),
+        lines=tuple(line for prompt, rows in blocks for line in _block(prompt, rows)),
         notes=_notes(measured),
     )
 
 
-def _text_lines(measured: Measured, published: Published, text_tokens: int | None) -> Iterator[Line]:
+def _text_rows(measured: Measured, published: Published, text_tokens: int | None) -> Iterator[_Row]:
     settings = [setting for setting in TABLE_4 if setting.text_tokens == text_tokens]
-    prompt = f"10 tiles + {text_tokens} text"
     for model in published.models:
-        values = [f"{published.speedups[model, setting]:.2f}" for setting in settings]
-        yield _line(prompt, f"{model} (paper)", [*values, DASH])
+        yield f"{model} (paper)", [*(f"{published.speedups[model, one]:.2f}" for one in settings), DASH]
     if measured.settings() != TABLE_4:
         return
     if measured.bounds:
-        yield _line(prompt, "bound by operations", [*(f"{measured.bounds[one]:.2f}" for one in settings), DASH], True)
+        yield "bound by operations", [*(f"{measured.bounds[one]:.2f}" for one in settings), DASH]
     for server in measured.servers:
         base = Cell(server, settings[0])
-        texts = [
-            _ratio_text(measured.speedup(server, one), measured.is_sound(Cell(server, one), base)) for one in settings
-        ]
-        yield _line(prompt, server, [*texts, DASH])
+        soundness = [measured.is_sound(Cell(server, one), base) for one in settings]
+        ratios = [measured.speedup(server, one) for one in settings]
+        yield server, [*map(_ratio_text, ratios, soundness), DASH]
     first = measured.servers[0]
     for server in measured.servers[1:]:
-        texts = [
-            _ratio_text(measured.versus_first(server, one), measured.is_sound(Cell(server, one), Cell(first, one)))
-            for one in settings
-        ]
-        yield _line(prompt, f"{server} against {first}", [*texts, DASH], True)
+        soundness = [measured.is_sound(Cell(server, one), Cell(first, one)) for one in settings]
+        ratios = [measured.versus_first(server, one) for one in settings]
+        yield f"{server} against {first}", [*map(_ratio_text, ratios, soundness), DASH]
+
+
+def _image_rows(measured: Measured) -> Iterator[_Row]:
+    for server in measured.servers:
+        is_sound = measured.is_sound(Cell(server, Setting()), Cell(measured.servers[0], Setting()))
+        yield server, [DASH] * len(COMPRESSIONS) + [_ratio_text(measured.versus_first(server, Setting()), is_sound)]
 
 
 def measurements(measured: Measured) -> Grid:
     """Throughput, times and failures of every cell."""
-    times = [(name, f"p{percent}") for name in ("first token", "answer", "between") for percent in (50, 90, 99)]
-    columns = [Column(title=title) for title in ("ok", "failed", "first tokens/s", "prompt tokens/s", "output tokens")]
-    columns += [Column(title=percentile, group=f"{name} ms") for name, percentile in times]
     lines = []
-    for cell, one in measured.cells.items():
-        values = [str(one.num_ok), str(one.num_requests - one.num_ok)]
-        values += [f"{one.requests_per_s:.3g}", f"{one.prompt_tokens_per_s:.4g}", str(one.output_tokens)]
-        kinds = {"first token": one.first_token_ms, "answer": one.latency_ms, "between": one.inter_token_ms}
-        values += [f"{kinds[name][at]:.4g}" if at in kinds[name] else DASH for name, at in times]
-        lines.append(_line(cell.server, cell.setting.title, values))
-    return Grid(caption="Measured", heads=("Server", "Prompt"), columns=tuple(columns), lines=tuple(lines), notes=())
+    for server in measured.servers:
+        rows = []
+        for setting in measured.settings():
+            one = measured.cells[Cell(server, setting)]
+            counts = [str(one.num_ok), str(one.num_requests - one.num_ok), str(one.output_tokens)]
+            speeds = [f"{one.requests_per_s:.3g}", f"{one.prompt_tokens_per_s:.4g}"]
+            times = [_times_text(values) for values in (one.first_token_ms, one.latency_ms, one.inter_token_ms)]
+            rows.append((setting.title, [*counts, *speeds, *times]))
+        lines += _block(server, rows)
+    titles = ["ok", "failed", "output tokens", "first tokens/s", "prompt tokens/s"]
+    titles += ["first token, ms", "answer, ms", "between tokens, ms"]
+    return Grid(
+        caption="Measured",
+        heads=("Server", "Prompt"),
+        columns=tuple(Column(title=title) for title in titles),
+        lines=tuple(lines),
+        notes=("Times: 50th / 90th / 99th percentile of the requests that did not fail.",),
+    )
 
 
 def _notes(measured: Measured) -> tuple[str, ...]:
@@ -198,9 +205,20 @@ def _ratio_text(value: Ratio | None, is_sound: bool) -> str:
     return f"{value.value:.2f}{interval}{'' if is_sound else UNSOUND}"
 
 
-def _line(title: str, second: str, texts: Sequence[str], is_italic: bool = False) -> Line:
-    titles = (GridCell(text=title), GridCell(text=second))
-    return Line(titles=titles, cells=tuple(GridCell(text=text) for text in texts), is_italic=is_italic)
+def _times_text(values: Mapping[str, float]) -> str:
+    return " / ".join(f"{value:.4g}" for value in values.values()) or DASH
+
+
+def _block(title: str, rows: Sequence[_Row]) -> list[Line]:
+    """Lines that share their first title."""
+    return [
+        Line(
+            titles=(GridCell(text=title, is_repeated=place > 0), GridCell(text=second)),
+            cells=tuple(GridCell(text=text) for text in texts),
+            rule_after=place == len(rows) - 1,
+        )
+        for place, (second, texts) in enumerate(rows)
+    ]
 
 
 def _uncompressed(setting: Setting) -> Setting:
