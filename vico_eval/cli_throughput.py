@@ -18,7 +18,7 @@ def _throughput() -> None:
 @throughput_app.command("serve")
 def serve(
     url: Annotated[
-        str | None, typer.Argument(metavar="[URL]", help="Of an OpenAI-compatible server, as http://localhost:23333.")
+        str | None, typer.Argument(metavar="URL", help="Of an OpenAI-compatible server, as http://localhost:23333.")
     ] = None,
     compare: Annotated[
         list[str] | None,
