@@ -22,7 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from vico_eval.bench.records import processor
 from vico_eval.bench.serve.answer import Outcome
-from vico_eval.bench.serve.client import Client, Server, look_at, open_http
+from vico_eval.bench.serve.client import Client, Server, look_at, open_connections
 from vico_eval.bench.serve.probe import find_overhead
 from vico_eval.bench.serve.runner import Cell, Plan, Stop, Tell, Turn, run_load
 from vico_eval.bench.serve.summary import CellSummary, summarize
@@ -35,6 +35,7 @@ from vico_eval.paths import free_path
 from vico_eval.report.grid import grid_to_latex, grid_to_terminal
 
 REQUESTS, SUMMARY, CSV, LATEX = "requests.jsonl", "summary.json", "table4.csv", "table4.tex"
+MUCH_BUSY = 0.7
 FAILED = 1
 SIGNALLED = 128
 
@@ -158,11 +159,11 @@ def _say_doubts(console: Console, plan: Plan, workload: Workload) -> None:
 async def _load(
     options: ServeOptions, addresses: dict[str, str], workload: Workload, plan: Plan, console: Console, file: Path
 ) -> _Loaded:
-    async with open_http(plan.concurrency) as http:
-        servers = [await look_at(http, name, url, options.model) for name, url in addresses.items()]
+    async with open_connections(plan.concurrency) as connections:
+        servers = [await look_at(connections[0], name, url, options.model) for name, url in addresses.items()]
         zero = time.perf_counter()
         clients = [
-            Client(server, http, max_tokens=options.max_tokens, timeout_s=options.timeout_s, zero=zero)
+            Client(server, connections, max_tokens=options.max_tokens, timeout_s=options.timeout_s, zero=zero)
             for server in servers
         ]
         overheads = [await find_overhead(client, workload, str(plan.seed)) for client in clients]
@@ -237,6 +238,8 @@ def _close(console: Console, stop: Stop, cells: dict[Cell, CellSummary], out: Pa
         for kind, failure in one.failures.items():
             words = "; ".join(failure["words"])
             _say(console, f"{cell.server}, {cell.setting.title}: {failure['count']} x {kind} ({words})")
+    if (busy := max(one.client_busy for one in cells.values())) > MUCH_BUSY:
+        _say(console, f"This program computed for up to {busy:.0%} of the time: its own speed limits the numbers.")
     if stop.reason:
         _say(console, f"INCOMPLETE: stopped by {stop.reason}. Numbers are of what was answered until then.")
     _say(console, f"Requests, summary and table: {out}")

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import threading
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -116,6 +117,7 @@ def start_server():
         thread.start()
         while not runner.started:
             assert thread.is_alive()
+            time.sleep(0.01)
         server.url = f"http://127.0.0.1:{runner.servers[0].sockets[0].getsockname()[1]}"
         running.append((runner, thread))
         return server

@@ -100,5 +100,5 @@ def test_a_real_servers_refusal_of_a_wrong_model_is_passed_on(served, checkpoint
         main(["throughput", "serve", served, *arguments])
     assert stop.value.code == 1
     err = " ".join(capsys.readouterr().err.split())
-    assert "Server is pinned to" in err
+    assert "for the model 'Qwen/Qwen3-8B': HTTP 4" in err
     assert "It does not list this model. Nothing was measured." in err

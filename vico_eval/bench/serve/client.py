@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -43,20 +45,20 @@ class Client:
 
     Args:
         server: which.
-        http: for all servers.
+        connections: for all servers, one a request in flight.
         max_tokens: of every answer.
         timeout_s: for a whole answer.
         zero: what clocks start from, in `time.perf_counter`'s seconds.
     """
 
     def __init__(
-        self, server: Server, http: httpx.AsyncClient, *, max_tokens: int, timeout_s: float, zero: float
+        self, server: Server, connections: list[httpx.AsyncClient], *, max_tokens: int, timeout_s: float, zero: float
     ) -> None:
         self.server = server
         self.max_tokens = max_tokens
         self.timeout_s = timeout_s
         self.failures_in_a_row = 0
-        self._http = http
+        self._idle = connections
         self._zero = zero
 
     async def ask(self, request: Request) -> Outcome:
@@ -96,19 +98,30 @@ class Client:
 
     async def _exchange(self, path: str, body: dict[str, Any], stream: AnswerStream) -> tuple[str, str]:
         """Feed the stream; a status other than 200, and the server's words with it."""
-        async with self._http.stream("POST", self.server.url + path, json=body) as response:
-            if response.status_code != 200:
-                words = (await response.aread()).decode("utf-8", errors="replace")
-                return f"HTTP {response.status_code}", words[:MAX_WORDS]
-            async for line in response.aiter_lines():
-                stream.feed(line, time.perf_counter())
-        return "", ""
+        http = self._idle.pop()
+        try:
+            async with http.stream("POST", self.server.url + path, json=body) as response:
+                if response.status_code != 200:
+                    words = (await response.aread()).decode("utf-8", errors="replace")
+                    return f"HTTP {response.status_code}", words[:MAX_WORDS]
+                async for line in response.aiter_lines():
+                    stream.feed(line, time.perf_counter())
+            return "", ""
+        finally:
+            self._idle.append(http)
 
 
-def open_http(num_connections: int) -> httpx.AsyncClient:
-    """A client that opens as many connections, and goes around proxies: they would be measured, too."""
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=num_connections)
-    return httpx.AsyncClient(timeout=None, limits=limits, trust_env=False)
+@asynccontextmanager
+async def open_connections(number: int) -> AsyncIterator[list[httpx.AsyncClient]]:
+    """So many clients for a request at a time.
+
+    One client with as many connections would look at all of them at each step of each request. They go around proxies,
+    which would be measured, too.
+    """
+    tls = httpx.create_ssl_context()
+    async with AsyncExitStack() as stack:
+        clients = [httpx.AsyncClient(timeout=None, verify=tls, trust_env=False) for _ in range(number)]
+        yield [await stack.enter_async_context(client) for client in clients]
 
 
 async def look_at(http: httpx.AsyncClient, name: str, url: str, model: str | None) -> Server:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -51,6 +52,9 @@ class Turn:
     round: int
     outcomes: list[Outcome] = field(default_factory=list)
     is_complete: bool = False
+    wall_s: float = 0.0
+    cpu_s: float = 0.0
+    """Of this process meanwhile."""
 
 
 class Stop:
@@ -134,6 +138,7 @@ async def _run_turn(
 
     workers = asyncio.gather(*(work() for _ in range(min(plan.concurrency, len(requests)))))
     stopping = asyncio.ensure_future(stop.wait())
+    wall, cpu = time.perf_counter(), time.process_time()
     try:
         await asyncio.wait((workers, stopping), return_when=asyncio.FIRST_COMPLETED)
         if workers.done():
@@ -143,6 +148,7 @@ async def _run_turn(
         for task in (workers, stopping):
             task.cancel()
         await asyncio.gather(workers, stopping, return_exceptions=True)
+        turn.wall_s, turn.cpu_s = time.perf_counter() - wall, time.process_time() - cpu
 
 
 @contextmanager

@@ -67,6 +67,9 @@ class CellSummary:
     rounds: dict[int, float]
     """First-token throughput of every complete round, requests/s."""
 
+    client_busy: float
+    """Share of the time in which our own process computed. Near 1, its own speed is in the numbers."""
+
     @property
     def is_sound(self) -> bool:
         """Complete, and nearly without failures."""
@@ -103,6 +106,7 @@ def summarize(cell: Cell, turns: Iterable[Turn], num_requests: int) -> CellSumma
         latency_ms=_percentiles(good, lambda outcome: outcome.latency_s),
         inter_token_ms=_percentiles(good, lambda outcome: outcome.inter_token_s),
         output_tokens=sum(outcome.output_tokens or 0 for outcome in good),
+        client_busy=sum(turn.cpu_s for turn in own) / max(sum(turn.wall_s for turn in own), 1e-9),
         rounds={turn.round: _throughput(turn) for turn in own if turn.is_complete and _throughput(turn) > 0},
     )
 
