@@ -1,0 +1,158 @@
+"""From outcomes to numbers: throughput, percentiles, failures, and ratios with their intervals."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from vico_eval.bench.serve.answer import Outcome
+from vico_eval.bench.serve.runner import Cell, Turn
+
+PERCENTILES = (50, 90, 99)
+MAX_FAILED_SHARE = 0.01
+"""A number with more failures among its requests is marked: what failed was no load on the server."""
+
+MAX_WORDINGS = 3
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ratio:
+    """Of two throughputs, each round's being a pair."""
+
+    value: float
+    """Geometric mean over the rounds that were complete for both; NaN without one."""
+
+    low: float
+    """Of the 95% interval: Student's t over the rounds' logarithms. NaN with fewer than two rounds."""
+
+    high: float
+    num_rounds: int
+
+    def as_record(self) -> dict[str, Any]:
+        """For the summary; JSON has no NaN."""
+        return {name: None if value != value else value for name, value in asdict(self).items()}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CellSummary:
+    """What was measured of a server and a setting."""
+
+    cell: Cell
+    num_requests: int
+    """Answered or failed; those in flight at a stop are not in it."""
+
+    num_ok: int
+    is_complete: bool
+    failures: dict[str, dict[str, Any]]
+    """By kind: how many, and the first different wordings."""
+
+    requests_per_s: float
+    """First-token throughput: requests whose first token came, over the time from the first one's sending to the last
+    first token, each round by itself."""
+
+    prompt_tokens_per_s: float
+    first_token_ms: dict[str, float]
+    latency_ms: dict[str, float]
+    inter_token_ms: dict[str, float]
+    """Empty where answers have one token."""
+
+    output_tokens: int
+    rounds: dict[int, float]
+    """First-token throughput of every complete round, requests/s."""
+
+    client_busy: float
+    """Share of the time in which our own process computed. Near 1, its own speed is in the numbers."""
+
+    @property
+    def is_sound(self) -> bool:
+        """Complete, and nearly without failures."""
+        return self.is_complete and self.num_requests - self.num_ok <= MAX_FAILED_SHARE * self.num_requests
+
+    def as_record(self) -> dict[str, Any]:
+        """For the summary."""
+        values = asdict(self) | {"server": self.cell.server, "setting": self.cell.setting.as_record()}
+        del values["cell"]
+        return values | {"is_sound": self.is_sound}
+
+
+def summarize(cell: Cell, turns: Iterable[Turn], num_requests: int) -> CellSummary:
+    """One cell's numbers.
+
+    Args:
+        cell: which.
+        turns: all turns; those of other cells are passed over.
+        num_requests: that were planned.
+    """
+    own = [turn for turn in turns if turn.cell == cell]
+    outcomes = [outcome for turn in own for outcome in turn.outcomes]
+    good = [outcome for outcome in outcomes if not outcome.failure]
+    seconds = sum(_span(turn) for turn in own)
+    return CellSummary(
+        cell=cell,
+        num_requests=len(outcomes),
+        num_ok=len(good),
+        is_complete=len(outcomes) == num_requests,
+        failures=_failures(outcomes),
+        requests_per_s=_per_second(len(good), seconds),
+        prompt_tokens_per_s=_per_second(sum(outcome.prompt_tokens or 0 for outcome in good), seconds),
+        first_token_ms=_percentiles(good, lambda outcome: outcome.first_token_s),
+        latency_ms=_percentiles(good, lambda outcome: outcome.latency_s),
+        inter_token_ms=_percentiles(good, lambda outcome: outcome.inter_token_s),
+        output_tokens=sum(outcome.output_tokens or 0 for outcome in good),
+        client_busy=sum(turn.cpu_s for turn in own) / max(sum(turn.wall_s for turn in own), 1e-9),
+        rounds={turn.round: _throughput(turn) for turn in own if turn.is_complete and _throughput(turn) > 0},
+    )
+
+
+def ratio(own: CellSummary, baseline: CellSummary) -> Ratio:
+    """First-token throughput relative to another cell's in the same rounds."""
+    shared = sorted(own.rounds.keys() & baseline.rounds.keys())
+    logs = [math.log(own.rounds[number] / baseline.rounds[number]) for number in shared]
+    if not logs:
+        return Ratio(value=math.nan, low=math.nan, high=math.nan, num_rounds=0)
+    mean, margin = float(np.mean(logs)), math.nan
+    if len(logs) > 1:
+        quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(logs) - 1))
+        margin = quantile * float(np.std(logs, ddof=1)) / math.sqrt(len(logs))
+    return Ratio(value=math.exp(mean), low=math.exp(mean - margin), high=math.exp(mean + margin), num_rounds=len(logs))
+
+
+def _span(turn: Turn) -> float:
+    """Seconds from the first request's sending to the last first token; 0 without one."""
+    ends = [outcome.first_token_at_s for outcome in turn.outcomes if not outcome.failure]
+    return max(ends) - min(outcome.sent_s for outcome in turn.outcomes) if ends else 0.0
+
+
+def _throughput(turn: Turn) -> float:
+    return _per_second(sum(not outcome.failure for outcome in turn.outcomes), _span(turn))
+
+
+def _per_second(number: int, seconds: float) -> float:
+    return number / seconds if seconds else 0.0
+
+
+def _percentiles(outcomes: Sequence[Outcome], value: Callable[[Outcome], float | None]) -> dict[str, float]:
+    values = [known for known in map(value, outcomes) if known is not None]
+    if not values:
+        return {}
+    found = np.percentile(values, PERCENTILES)
+    return {f"p{percent}": 1000 * float(number) for percent, number in zip(PERCENTILES, found, strict=True)}
+
+
+def _failures(outcomes: Iterable[Outcome]) -> dict[str, dict[str, Any]]:
+    failed = [outcome for outcome in outcomes if outcome.failure]
+    counts = Counter(outcome.failure for outcome in failed)
+    return {
+        kind: {
+            "count": number,
+            "words": list(dict.fromkeys(one.words for one in failed if one.failure == kind))[:MAX_WORDINGS],
+        }
+        for kind, number in counts.most_common()
+    }

@@ -1,0 +1,123 @@
+"""Texts of an exact number of tokens, made with the served checkpoint's own tokenizer."""
+
+from __future__ import annotations
+
+import json
+import random
+import string
+from pathlib import Path
+from typing import Any
+
+from vico_eval.errors import CheckpointError, ConfigError
+from vico_eval.paths import models_dir
+
+TOKENIZER_FILES = ["*.json", "*.txt", "*.model", "*.jinja"]
+WORD_STARTS = ("Ġ", "▁")
+"""How byte-level and SentencePiece vocabularies write the space before a word."""
+
+MIN_WORDS = 1000
+"""With fewer words in the vocabulary, texts are made of letters."""
+
+MAX_TRIES = 50
+
+
+def find_folder(name: str) -> Path:
+    """Where a checkpoint's tokenizer and config lie: a folder, a built-in name, or a hub id without its weights.
+
+    Raises:
+        CheckpointError: none of them, or the hub does not give it.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    path = Path(name).expanduser()
+    for folder in (path, models_dir() / name):
+        if folder.is_dir():
+            return folder
+    try:
+        return Path(snapshot_download(name, allow_patterns=TOKENIZER_FILES))
+    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError) as error:
+        raise CheckpointError(
+            f"no tokenizer {name!r}: it is no folder, no built-in checkpoint, and the hub did not give it "
+            f"({type(error).__name__}). Give the folder or the hub id of the checkpoint that is served."
+        ) from error
+
+
+def load_tokenizer(folder: Path, config: Any | None) -> Any:
+    """The tokenizer of a folder, without remote code.
+
+    Args:
+        folder: of the checkpoint.
+        config: from `read_config`.
+
+    Raises:
+        CheckpointError: it can't be loaded.
+    """
+    from transformers import AutoTokenizer
+
+    from vico_eval.internvl.internlm2_tokenizer import InternLM2Tokenizer, is_internlm2_tokenizer
+
+    kind = InternLM2Tokenizer if is_internlm2_tokenizer(folder) else AutoTokenizer
+    try:
+        return kind.from_pretrained(folder, config=config, local_files_only=True)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise CheckpointError(
+            f"the tokenizer in {folder} can't be loaded: {error}. Copy the tokenizer files of the served checkpoint "
+            "there; a tokenizer that needs code of its own is not run."
+        ) from error
+
+
+def read_config(folder: Path) -> Any | None:
+    """A checkpoint's configuration; None where config.json is missing or of an architecture that is not known here."""
+    from transformers import AutoConfig
+
+    from vico_eval.internvl.config import from_checkpoint_config
+
+    try:
+        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        return from_checkpoint_config(values, frozenset())
+    except CheckpointError:
+        pass
+    except (OSError, ValueError):
+        return None
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+class TextMaker:
+    """Makes texts of random words.
+
+    Args:
+        tokenizer: transformers'; what it puts around a text itself (BOS) counts.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        words = [token[1:] for token in tokenizer.get_vocab() if token.startswith(WORD_STARTS)]
+        words = sorted({word for word in words if len(word) > 1 and word.isascii() and word.isalpha()})
+        self._pieces = [f" {word}" for word in words] if len(words) >= MIN_WORDS else list(string.ascii_letters)
+
+    def text(self, num_tokens: int, seed: str) -> str:
+        """Text that the tokenizer turns into exactly `num_tokens`; another seed differs from the first words on.
+
+        Raises:
+            ConfigError: no such text was found.
+        """
+        draw = random.Random(seed)
+        pieces = draw.choices(self._pieces, k=num_tokens)
+        for _ in range(MAX_TRIES):
+            text = "".join(pieces).lstrip()
+            missing = num_tokens - self.count(text)
+            if missing == 0:
+                return text
+            pieces = pieces + draw.choices(self._pieces, k=missing) if missing > 0 else pieces[:missing]
+        raise ConfigError(
+            f"found no text of exactly {num_tokens} tokens with this tokenizer ({MAX_TRIES} tries, {missing} missing "
+            "in the last one). Give --tokenizer the checkpoint that is served."
+        )
+
+    def count(self, text: str) -> int:
+        """Tokens of a text, with those that the tokenizer adds."""
+        return len(self._tokenizer(text).input_ids)
