@@ -12,6 +12,7 @@ import typer
 
 from vico_eval import __version__
 from vico_eval.cli_report import report_app
+from vico_eval.cli_throughput import throughput_app
 from vico_eval.cli_train import train_app
 from vico_eval.errors import UserError
 
@@ -29,6 +30,7 @@ app.add_typer(train_app, name="train")
 vlmeval_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Evaluate with VLMEvalKit.")
 app.add_typer(vlmeval_app, name="vlmeval")
 app.add_typer(report_app, name="report")
+app.add_typer(throughput_app, name="throughput")
 
 
 def _version(wanted: bool) -> None:
