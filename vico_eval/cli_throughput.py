@@ -14,7 +14,9 @@ DEFAULT_METHODS = "vanilla,vico,fastv"
 
 @throughput_app.command("local")
 def throughput_local(
-    checkpoint: Annotated[str, typer.Option(help="A folder, a hub id or a built-in one.")] = "vico-tiny",
+    checkpoint: Annotated[
+        str | None, typer.Option(help="A folder, a hub id or a built-in one. Default: vico-tiny.")
+    ] = None,
     shape: Annotated[
         str | None, typer.Option(help="Instead of a checkpoint: random weights of shape small, 0.6b or 8b.")
     ] = None,
@@ -51,11 +53,13 @@ def throughput_local(
     """
     if table4 and (methods is not None or batch_size != 1):
         raise typer.BadParameter("takes neither --methods nor --batch-size.", param_hint="--table4")
+    if shape is not None and checkpoint is not None:
+        raise typer.BadParameter("takes the place of --checkpoint; give one of them.", param_hint="--shape")
     from vico_eval.commands.throughput_local import LocalOptions, run_local
 
     run_local(
         LocalOptions(
-            checkpoint=checkpoint,
+            checkpoint=checkpoint or "vico-tiny",
             shape=shape,
             methods=[one.strip() for one in (methods or DEFAULT_METHODS).split(",") if one.strip()],
             table4=table4,

@@ -47,17 +47,17 @@ def stages_grid(record: Mapping[str, Any]) -> Grid:
         times += [entry["other_s"], entry["whole_s"], entry["first_token_s"]]
         memory = entry["peak_memory_gib"]
         cells = [
-            *(_interval(None if one is None else [1e3 * second for second in one], 1) for one in times),
-            *(_interval(entry["per_s"][rate], digits) for rate, digits in zip(rates, (1, 0, 0), strict=True)),
+            *(_interval(None if one is None else [1e3 * second for second in one], ".1f") for one in times),
+            *(_interval(entry["per_s"][rate], form) for rate, form in zip(rates, (".3g", ".0f", ".0f"), strict=True)),
             DASH if memory is None else f"{memory:.2f} GiB",
         ]
         lines.append(_line([name], cells))
     notes = (
         f"{_count(record['batch_size'], 'request')} of {_per_request(entries, 'tiles')} tiles and "
         f"{_per_request(entries, 'text_tokens')} tokens of text, answered together. Median (quartiles) over "
-        f"{_count(record['rounds'], 'round')} of one process, in which the methods take turns. Method: what it computes "
-        "to choose tokens. Other: what is between the stages. Visual tokens/s: those that enter the decoder, over method and "
-        "prefill. Generated tokens/s: over decode. Peak memory: of the GPU; not measured on a CPU.",
+        f"{_count(record['rounds'], 'round')} of one process, in which the methods take turns. Method: what it "
+        "computes to choose tokens. Other: what is between the stages. Visual tokens/s: those that enter the decoder, "
+        "over method and prefill. Generated tokens/s: over decode. Peak memory: of the GPU; not measured on a CPU.",
     )
     return Grid(
         caption=f"Where the engine's time goes: {_model(record)}.",
@@ -182,14 +182,14 @@ def _per_request(entries: Mapping[str, Any], name: str) -> str:
 
 def _speedup(entry: Mapping[str, Any]) -> tuple[str, str]:
     bound = entry["bound"]
-    return _interval(entry["measured"], 2), DASH if bound is None else f"{bound:.2f}"
+    return _interval(entry["measured"], ".2f"), DASH if bound is None else f"{bound:.2f}"
 
 
-def _interval(values: Sequence[float] | None, digits: int) -> str:
+def _interval(values: Sequence[float] | None, form: str) -> str:
     """Median and quartiles over rounds."""
     if values is None:
         return DASH
-    low, middle, high = (f"{value:.{digits}f}" for value in np.quantile(values, [0.25, 0.5, 0.75]))
+    low, middle, high = (f"{value:{form}}" for value in np.quantile(values, [0.25, 0.5, 0.75]))
     return f"{middle} ({low} to {high})"
 
 
