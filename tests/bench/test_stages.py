@@ -21,9 +21,9 @@ BATCH = 2
 
 
 @pytest.fixture(scope="module")
-def loaded(untrained):
-    checkpoint = find_checkpoint(str(untrained / "vico"))
-    # Random scores say nothing: half of a request's tiles.
+def loaded():
+    checkpoint = find_checkpoint("vico-tiny")
+    # Whatever the scores say: half of a request's tiles.
     checkpoint.config.flash_relative_threshold, checkpoint.config.flash_absolute_threshold = 0.5, 0.0
     return load_model(checkpoint, dtype="float32"), load_tokenizer(checkpoint)
 
@@ -81,12 +81,13 @@ def test_stages_add_up_to_no_more_than_the_whole(entries):
 
 
 def test_formulas_agree_with_what_pytorch_counts(entries):
+    # 2% is the goal; a forgotten class token would be 1.5% here.
     for name, entry in entries.items():
         for stage, flops in entry["flops"].items():
             if stage == "method":
                 assert flops["comparable"] is None
             else:
-                assert flops["counted"] == pytest.approx(flops["comparable"], rel=0.02), (name, stage)
+                assert flops["counted"] == pytest.approx(flops["comparable"], rel=0.005), (name, stage)
     # What ranks tokens is the method's, not the prefill's.
     assert entries["fastv"]["flops"]["method"]["counted"] > 0
 
