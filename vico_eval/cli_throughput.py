@@ -26,6 +26,9 @@ def throughput_local(
             help="Separated by commas; the first is what others are compared with. Default: " + DEFAULT_METHODS + ".",
         ),
     ] = None,
+    method_args: Annotated[
+        str, typer.Option(help="Of the methods, as in keep_ratio=0.3,ratio=0.5; each goes to all that know it.")
+    ] = "",
     table4: Annotated[bool, typer.Option("--table4", help="Measure ViCO's Table 4 instead of methods.")] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Requests answered together; Table 4 has one.")] = 1,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ... Default: a GPU where there is one.")] = None,
@@ -51,8 +54,8 @@ def throughput_local(
       vico-eval throughput local --methods vanilla,vico,fastv,vico+fastv --batch-size 4
       vico-eval throughput local --table4 --shape 8b --device cuda --dtype bfloat16
     """
-    if table4 and (methods is not None or batch_size != 1):
-        raise typer.BadParameter("takes neither --methods nor --batch-size.", param_hint="--table4")
+    if table4 and (methods is not None or method_args or batch_size != 1):
+        raise typer.BadParameter("takes no --methods, --method-args or --batch-size.", param_hint="--table4")
     if shape is not None and checkpoint is not None:
         raise typer.BadParameter("takes the place of --checkpoint; give one of them.", param_hint="--shape")
     from vico_eval.commands.throughput_local import LocalOptions, run_local
@@ -62,6 +65,7 @@ def throughput_local(
             checkpoint=checkpoint or "vico-tiny",
             shape=shape,
             methods=[one.strip() for one in (methods or DEFAULT_METHODS).split(",") if one.strip()],
+            method_args=method_args,
             table4=table4,
             batch_size=batch_size,
             device=device,

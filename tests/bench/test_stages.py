@@ -144,6 +144,10 @@ def test_nothing_is_measured_that_the_checkpoint_cannot_run():
         build_methods(["vanilla", "vanilla"], config, "random")
     with pytest.raises(ConfigError, match="'vanilla_vir' borrows parts of a second checkpoint"):
         build_methods(["vanilla_vir"], config, "random")
+    methods = build_methods(["random", "vanilla", "fastv"], config, "random", {"ratio": 0.4, "keep_ratio": 0.25})
+    assert (methods[0].connector.config.ratio, methods[2].decoder.config.keep_ratio) == (0.4, 0.25)
+    with pytest.raises(ConfigError, match="none of the methods vanilla, fastv has an argument 'ratio'"):
+        build_methods(["vanilla", "fastv"], config, "random", {"ratio": 0.4})
     config.has_router = False
     with pytest.raises(CheckpointError, match="'random' has no router"):
         build_methods(["vico"], config, "random")

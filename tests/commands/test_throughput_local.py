@@ -51,11 +51,12 @@ def test_methods_and_table_4_share_a_folder_and_its_readme(capsys, tmp_path):
     [
         (["--methods", "vanila"], 1, "did you mean 'vanilla'"),
         (["--methods", ","], 1, "got methods none"),
+        (["--method-args", "keep=0.3"], 1, "none of the methods vanilla, vico, fastv has an argument 'keep'"),
         (["--checkpoint", "vico-tiny-base", "--methods", "vico"], 1, "'vico-tiny-base' has no low connector"),
         (["--shape", "7b"], 1, "unknown shape '7b'; known are small, 0.6b, 8b"),
         (["--dtype", "int8"], 1, "unknown dtype 'int8'"),
         (["--attention", "fast"], 1, "unknown attn_implementation 'fast'"),
-        (["--table4", "--methods", "vico"], 2, "takes neither --methods nor --batch-size"),
+        (["--table4", "--methods", "vico"], 2, "takes no --methods, --method-args or --batch-size"),
         (["--shape", "small", "--checkpoint", "vico-tiny"], 2, "takes the place of --checkpoint"),
         (["--rounds", "0"], 2, "--rounds"),
     ],

@@ -49,16 +49,29 @@ class Run:
     """Bytes that the GPU held at most, weights included; None on a CPU, where PyTorch does not count."""
 
 
-def build_methods(names: Sequence[str], config: VicoInternVLConfig, checkpoint: str) -> list[Method]:
-    """Methods that a checkpoint can run, with their default hyper-parameters.
+def build_methods(
+    names: Sequence[str], config: VicoInternVLConfig, checkpoint: str, arguments: Mapping[str, Any] | None = None
+) -> list[Method]:
+    """Methods that a checkpoint can run.
+
+    Args:
+        names: each a method, or several joined by `+`.
+        config: of the checkpoint.
+        checkpoint: its name, for messages.
+        arguments: hyper-parameters; each goes to all methods that know it.
 
     Raises:
-        ConfigError: an unknown method, one named twice, or one that needs a second checkpoint.
+        ConfigError: an unknown method, one named twice, one that needs a second checkpoint, or an argument that none
+            knows.
         CheckpointError: the checkpoint lacks what a method needs.
     """
     if not names or len(set(names)) < len(names):
         raise ConfigError(f"got methods {', '.join(names) or 'none'}; expected one or more, each once.")
-    methods = [registry.build(name) for name in names]
+    given = dict(arguments or {})
+    known = {name: set(registry.parameters(name)) for name in names}
+    if unknown := sorted(set(given) - set().union(*known.values())):
+        raise ConfigError(f"none of the methods {', '.join(names)} has an argument {', '.join(map(repr, unknown))}.")
+    methods = [registry.build(name, {key: given[key] for key in set(given) & known[name]}) for name in names]
     for method in methods:
         if method.needs_donor:
             raise ConfigError(
@@ -185,6 +198,7 @@ def _entry(
         for name in ("tiles", "compressed_tiles", "visual_tokens", "text_tokens", "generated_tokens")
     }
     entry: dict[str, Any] = {
+        "arguments": method.arguments(),
         "batch_size": batch,
         "per_request": mean | {"visual_tokens_per_layer": _mean_layers(accounts)},
         "stage_s": stage_s,

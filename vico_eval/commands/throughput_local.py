@@ -14,6 +14,7 @@ from vico_eval.bench.random_models import flash_config, random_flash_model
 from vico_eval.bench.records import DTYPES, SIZES, conditions, made_by, write_record
 from vico_eval.bench.stages import STAGES
 from vico_eval.bench.table4 import measure_table4
+from vico_eval.commands.arguments import parse_arguments
 from vico_eval.commands.output import check_writable, message_console, results_console
 from vico_eval.errors import ConfigError, unknown_name
 from vico_eval.internvl.checkpoint import (
@@ -41,6 +42,9 @@ class LocalOptions:
 
     methods: list[str]
     """The first is what the others are compared with."""
+
+    method_args: str
+    """Hyper-parameters, `k=v,...`; each goes to all methods that know it."""
 
     table4: bool
     """ViCO's Table 4 instead of methods."""
@@ -97,16 +101,17 @@ def run_local(options: LocalOptions) -> None:
 def _load(options: LocalOptions, device: str, dtype: str) -> tuple[VicoInternVL, PreTrainedTokenizerBase, list[Method]]:
     """The model, its tokenizer, and the methods, which are checked before any weight is read."""
     methods: list[Method] = []
+    arguments = parse_arguments(options.method_args, "--method-args")
     if options.shape is not None:
         if options.shape not in SIZES:
             raise unknown_name("shape", options.shape, SIZES)
         if not options.table4:
-            methods = build_methods(options.methods, flash_config(options.shape), _model_name(options))
+            methods = build_methods(options.methods, flash_config(options.shape), _model_name(options), arguments)
         message_console().print(f"Making random weights of shape {options.shape} ...", highlight=False)
         return *random_flash_model(options.shape, device=device, dtype=dtype, attention=options.attention), methods
     checkpoint = find_checkpoint(options.checkpoint)
     if not options.table4:
-        methods = build_methods(options.methods, checkpoint.config, checkpoint.name)
+        methods = build_methods(options.methods, checkpoint.config, checkpoint.name, arguments)
     tokenizer = load_tokenizer(checkpoint)
     model = load_model(checkpoint, dtype=dtype, device=device, attn_implementation=options.attention)
     return model, tokenizer, methods
