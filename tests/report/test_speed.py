@@ -100,6 +100,11 @@ def test_table_4_has_both_speedups_beside_their_bounds_and_the_papers_numbers(ta
     }
 
 
+def test_other_tiles_than_the_papers_are_not_compared_with_it(table4):
+    table4["cells"][0]["visual_tokens"] = 160
+    assert {row["LLM only Paper (8B)"] for row in rows(table4_grid(table4))} == {"–"}
+
+
 def test_table_4_in_latex_groups_its_columns_and_parts_the_lengths_of_text(table4):
     latex = grid_to_latex(table4_grid(table4), "tab:speed")
     assert r"\multicolumn{4}{c}{LLM only} & \multicolumn{3}{c}{End-to-end}" in latex
