@@ -19,10 +19,10 @@ import typer
 from PIL import Image
 from torch import nn
 from tqdm import tqdm
-from transformers import Qwen3Config
 from transformers.models.internvl import InternVLVisionConfig
 
 from vico_eval.bench.flops import prefill_flops
+from vico_eval.bench.random_models import decoder_config
 from vico_eval.bench.records import DTYPES, SIZES, check_choice, conditions, in_turns, made_by, write_record
 from vico_eval.engine.engine import Engine
 from vico_eval.engine.preprocess import Preprocessor, PreprocessSettings
@@ -77,7 +77,7 @@ class Bench:
         self.max_tiles = max_tiles
         self.device = device
         self.dtype = getattr(torch, dtype)
-        self.text_config = Qwen3Config(**SIZES[size], max_position_embeddings=1 << 17, tie_word_embeddings=True)
+        self.text_config = decoder_config(size)
         self.vision_config = InternVLVisionConfig(
             hidden_size=VISION_WIDTHS[size],
             num_hidden_layers=1,

@@ -15,9 +15,10 @@ import numpy as np
 import torch
 import typer
 from tqdm import tqdm
-from transformers import Qwen3Config, Qwen3ForCausalLM
+from transformers import Qwen3ForCausalLM
 
 from vico_eval.bench.flops import prefill_flops
+from vico_eval.bench.random_models import decoder_config
 from vico_eval.bench.records import DTYPES, SIZES, check_choice, conditions, in_turns, made_by, write_record
 from vico_eval.internvl.decoder import CompressingDecoder
 from vico_eval.internvl.segments import Prompt, PromptCache
@@ -39,7 +40,7 @@ class Bench:
 
     def __init__(self, size: str, visual: int, text: int, device: str, dtype: str, attention: str) -> None:
         torch.manual_seed(0)
-        self.config = Qwen3Config(**SIZES[size], tie_word_embeddings=size != "8b", attn_implementation=attention)
+        self.config = decoder_config(size, attn_implementation=attention)
         with torch.device(device):
             self.model = Qwen3ForCausalLM._from_config(self.config, dtype=getattr(torch, dtype)).eval()
         self.plain = self.model.model

@@ -6,9 +6,20 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from vico_eval.bench.flops import attention_width, layer_weights, prefill_flops
+from vico_eval.bench.flops import (
+    attention_width,
+    connector_flops,
+    decode_flops,
+    layer_weights,
+    prefill_flops,
+    router_flops,
+    vision_flops,
+)
+from vico_eval.bench.random_models import flash_config
 from vico_eval.errors import ConfigError
+from vico_eval.internvl.config import VicoInternVLConfig
 from vico_eval.internvl.decoder import CompressingDecoder
+from vico_eval.internvl.modeling import VicoInternVL
 from vico_eval.internvl.segments import Prompt, PromptCache
 from vico_eval.methods import registry
 
@@ -90,3 +101,56 @@ def test_what_cannot_be_counted_is_refused():
     experts = CONFIG_MAPPING["qwen3_moe"](**SIZES, num_experts=8)
     with pytest.raises(ConfigError, match="mixture of 8 experts"):
         prefill_flops(experts, [10] * 4)
+
+
+def test_what_stands_before_the_decoder_costs_what_pytorch_counts():
+    vision = {
+        "hidden_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 3,
+        "intermediate_size": 80,
+        "image_size": (56, 56),
+        "patch_size": (7, 7),
+    }
+    config = VicoInternVLConfig(
+        vision_config=vision,
+        text_config=CONFIG_MAPPING["qwen3"](**SIZES),
+        has_low_connector=True,
+        has_router=True,
+        router_num_heads=6,
+    )
+    model = VicoInternVL(config).eval().requires_grad_(False)
+    tiles = 3
+
+    def counted(run, *inputs):
+        with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+            output = run(*inputs)
+        return output, counter.get_total_flops()
+
+    vit_tokens, of_encoder = counted(model.encode_tiles, torch.randn(tiles, 3, 56, 56))
+    assert of_encoder == pytest.approx(tiles * vision_flops(config), rel=0.005)
+    of_connectors = counted(model.visual_tokens, vit_tokens, torch.tensor([True, False, True]))[1]
+    assert of_connectors == pytest.approx(connector_flops(config, num_high=1, num_low=2), rel=0.005)
+    of_router = counted(model.router.p_compress, vit_tokens)[1]
+    assert of_router == pytest.approx(tiles * router_flops(config), rel=0.005)
+    config.connector = "pvtc"
+    with pytest.raises(ConfigError, match="no formula for the operations of connector 'pvtc'"):
+        connector_flops(config, 1, 0)
+
+
+def test_decoding_sees_one_token_more_at_each_step():
+    config = CONFIG_MAPPING["qwen3"](**SIZES, head_dim=32)
+    # Two steps behind a prompt of 10, 10, 4 and 4: 11 + 11 + 5 + 5 and 12 + 12 + 6 + 6 tokens are attended to.
+    weights = 2 * 64 * 128 + 2 * 64 * 64 + 3 * 64 * 160
+    expected = 2 * (4 * 2 * weights + 2 * 64 * 512) + 4 * 128 * (32 + 36)
+    assert decode_flops(config, [10, 10, 4, 4], 2) == expected
+    assert decode_flops(config, [10, 10, 4, 4], 0) == 0
+
+
+def test_the_formulas_of_internvl_3_5_8b_are_the_known_numbers():
+    config = flash_config("8b")
+    assert vision_flops(config) == pytest.approx(0.722e12, rel=5e-3)
+    # High: 256 tokens through 4096 x 4096 twice. Low: 64 through 16384 x 8192, 8192 x 8192, 8192 x 4096.
+    assert connector_flops(config, 1, 0) == 2 * 256 * 2 * 4096**2
+    assert connector_flops(config, 0, 1) == 2 * 64 * (16384 * 8192 + 8192 * 8192 + 8192 * 4096)
+    assert router_flops(config) < 0.001 * vision_flops(config)

@@ -1,9 +1,11 @@
-"""Floating-point operations of a decoder's prefill, from the tokens that each layer really worked on.
+"""Floating-point operations of a request's stages, from the tiles and tokens that each really worked on.
 
 The bound that stands beside a measured speed-up: what it would be if time were operations. A multiplication and an
-addition are two. Counted are the matrix products of the layers (2 for every weight and token), attention under a causal
-mask, and the logits of the last token. Not counted are norms, rotary embedding, activations, and what a method itself
-computes to choose tokens.
+addition are two. Counted are matrix products (2 for every weight and token), convolution, attention (in the decoder
+under a causal mask), and the logits of the last token. Not counted are norms, rotary embedding, activations, and what a
+method itself computes to choose tokens.
+
+Shapes: C = vision width; D = decoder width; h*w = vision tokens of a tile without the class token.
 """
 
 from __future__ import annotations
@@ -33,6 +35,11 @@ class PrefillFlops:
         """All of them."""
         return self.linear + self.attention + self.head
 
+    @property
+    def full_square(self) -> int:
+        """What torch's `FlopCounterMode` counts: it takes causal attention for the full square."""
+        return self.total + self.attention
+
 
 def prefill_flops(text_config: Any, tokens_per_layer: Sequence[int]) -> PrefillFlops:
     """Operations of a prefill whose layers worked on these numbers of tokens.
@@ -58,6 +65,75 @@ def prefill_flops(text_config: Any, tokens_per_layer: Sequence[int]) -> PrefillF
         attention=2 * width * sum(tokens**2 for tokens in tokens_per_layer),
         head=2 * text_config.hidden_size * text_config.vocab_size,
     )
+
+
+def decode_flops(text_config: Any, tokens_per_layer: Sequence[int], num_steps: int) -> int:
+    """Operations of one request's decoding steps behind its prefill.
+
+    Step t sees the prompt's tokens of a layer and t of the answer's: 2 P + 4 a (N + t) + 2 d V.
+
+    Args:
+        text_config: as in `prefill_flops`.
+        tokens_per_layer: [L], of the prompt.
+        num_steps: one fewer than the tokens generated; prefill makes the first.
+    """
+    layers, width = text_config.num_hidden_layers, attention_width(text_config)
+    per_step = 2 * layer_weights(text_config) * layers + 2 * text_config.hidden_size * text_config.vocab_size
+    seen = num_steps * sum(tokens_per_layer) + layers * num_steps * (num_steps + 1) // 2
+    return int(num_steps * per_step + 4 * width * seen)
+
+
+def vision_flops(config: Any) -> int:
+    """Operations of the vision encoder on one tile.
+
+    With n = 1 + h*w tokens, width C, MLP width I, L layers and patches of p x p px: 2 L n (4 C^2 + 2 C I) + 4 L n^2 C,
+    attention in both directions, and the patch embedding, 2 h*w 3 p^2 C. InternViT-300M at 448 px: 0.72 TFLOP.
+
+    Args:
+        config: a `VicoInternVLConfig`.
+    """
+    vision, patches, patch = config.vision_config, config.vit_grid**2, config.tile_size // config.vit_grid
+    tokens, wide, layers = 1 + patches, vision.hidden_size, vision.num_hidden_layers
+    weights = 4 * wide**2 + 2 * wide * vision.intermediate_size
+    embedding = 2 * patches * vision.num_channels * patch**2 * wide
+    return int(layers * (2 * tokens * weights + 4 * tokens**2 * wide) + embedding)
+
+
+def connector_flops(config: Any, num_high: int, num_low: int) -> int:
+    """Operations of the connectors on tiles of which each goes through one.
+
+    A token of the high connector is made of b x b vision tokens by b^2 C D + D^2 weights, one of the low connector of
+    2b x 2b by (2b)^2 C 2D + 4 D^2 + 2 D^2 (`vico_eval/internvl/connectors.py`).
+
+    Args:
+        config: a `VicoInternVLConfig`.
+        num_high, num_low: tiles of each connector.
+
+    Raises:
+        ConfigError: another connector than InternVL's MLP.
+    """
+    if config.connector != "mlp":
+        raise ConfigError(f"there is no formula for the operations of connector {config.connector!r}; expected 'mlp'.")
+    vision, wide = config.vision_config.hidden_size, config.text_config.hidden_size
+    block = config.high_block**2
+    high = config.num_high_tokens * (block * vision * wide + wide**2)
+    low = config.num_low_tokens * (4 * block * vision * 2 * wide + 4 * wide**2 + 2 * wide**2)
+    return int(2 * (num_high * high + num_low * low))
+
+
+def router_flops(config: Any) -> int:
+    """Operations of the router on one tile.
+
+    Each of its four attentions has one query, through 4 C^2 weights, that meets all h*w tokens twice in each of its
+    heads, over their full width: 8 C^2 + 4 heads h*w C. Then four blocks of 8 C^2 weights and a gate of 2 C
+    (`vico_eval/internvl/router.py`).
+
+    Args:
+        config: a `VicoInternVLConfig`.
+    """
+    wide, tokens, heads = config.vision_config.hidden_size, config.vit_grid**2, config.router_num_heads
+    attention = 2 * 4 * wide**2 + 4 * heads * tokens * wide
+    return int(4 * attention + 4 * 2 * 8 * wide**2 + 2 * 2 * wide)
 
 
 def attention_width(text_config: Any) -> int:

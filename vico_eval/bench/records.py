@@ -6,13 +6,17 @@ import json
 import platform
 import shlex
 import sys
+import time
 from collections.abc import Callable, Collection, Mapping
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import typer
+from tqdm import tqdm
+
+T = TypeVar("T")
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -78,14 +82,57 @@ def in_turns(
     return before_and_behind, seconds
 
 
-def conditions(script: str, device: str) -> dict[str, Any]:
-    """What a record says of every run: command, date, versions and what computed."""
+def in_rounds(measures: Mapping[str, Callable[[], T]], rounds: int, minutes: float) -> dict[str, list[T]]:
+    """What several things measure, all of them in every round, so that a noisy minute of the machine hits all alike.
+
+    Every other round runs backwards. Everything runs once before the first round, unused: kernels are chosen and memory
+    is taken then. No round is begun that would not end in time if it took as long as the longest so far, but for the
+    first.
+
+    Args:
+        measures: by title, each measuring once.
+        rounds: the most there are.
+        minutes: for all of it.
+
+    Returns:
+        By title, [rounds], at least one.
+    """
+    start = time.monotonic()
+    results: dict[str, list[T]] = {title: [] for title in measures}
+    longest = 0.0
+    with tqdm(total=(rounds + 1) * len(measures), unit="run") as bar:
+
+        def measure(title: str) -> T:
+            bar.set_description(title)
+            result = measures[title]()
+            bar.update()
+            return result
+
+        for title in measures:
+            measure(title)
+        for number in range(rounds):
+            began = time.monotonic()
+            if number and began + longest - start > 60 * minutes:
+                break
+            for title in list(measures)[:: -1 if number % 2 else 1]:
+                results[title].append(measure(title))
+            longest = max(longest, time.monotonic() - began)
+    return results
+
+
+def conditions(script: str | None, device: str) -> dict[str, Any]:
+    """What a record says of every run: command, date, versions and what computed.
+
+    Args:
+        script: path of a benchmark; None is the command line itself.
+        device: what computed.
+    """
     import torch  # only here: a script that measures its own memory must not hold it
 
     versions = {package: version(package) for package in ("vico-eval", "torch", "transformers")}
     return {
         "version": 1,
-        "command": shlex.join(["python", script, *sys.argv[1:]]),
+        "command": shlex.join([*(["vico-eval"] if script is None else ["python", script]), *sys.argv[1:]]),
         "date": datetime.now(timezone.utc).date().isoformat(),
         "versions": versions | {"python": platform.python_version()},
         "processor": processor(device),

@@ -176,7 +176,7 @@ def load_model(
         raise ConfigError("got both device and device_map; give one: device_map places the parts itself.")
     check_device(device)
     _check_device_map(device_map)
-    _check_attention(attn_implementation, is_on_cpu=device_map is None and torch.device(device or "cpu").type == "cpu")
+    check_attention(attn_implementation, is_on_cpu=device_map is None and torch.device(device or "cpu").type == "cpu")
     _refuse_wrong_stacks(checkpoint)
     try:
         loaded: Any = VicoInternVL.from_pretrained(
@@ -207,7 +207,8 @@ def load_model(
     return model
 
 
-def _check_attention(name: str, *, is_on_cpu: bool) -> None:
+def check_attention(name: str, *, is_on_cpu: bool) -> None:
+    """Raises ConfigError if `name` is no attention kernel, or one that can't run here."""
     if name not in ATTENTION:
         raise ConfigError(f"unknown attn_implementation {name!r}; known: {', '.join(ATTENTION)}.")
     package = FLASH_PACKAGES.get(name)

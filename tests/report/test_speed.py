@@ -1,0 +1,135 @@
+"""Speed tables: what stands where, from records made by hand."""
+
+import csv
+import io
+
+import pytest
+
+from vico_eval.report.grid import grid_to_csv, grid_to_latex
+from vico_eval.report.speed import grids, table4_grid
+
+CONDITIONS = {
+    "model": "random weights of shape 8b",
+    "dtype": "bfloat16",
+    "attention": "sdpa",
+    "processor": "A GPU",
+    "threads": 1,
+}
+
+
+def speedup(measured, bound):
+    return {"measured": measured, "bound": bound}
+
+
+@pytest.fixture
+def table4():
+    cells = [
+        {
+            "text_tokens": text,
+            "compression": share,
+            "visual_tokens": 2560 * (100 - share) // 100,
+            "prefill_s": [seconds, 2 * seconds, 3 * seconds],
+            "llm": speedup([1.0, 1.1, 1.2], 1.5),
+            "end_to_end": speedup([1.0, 1.05, 1.1], 1.25),
+        }
+        for text in (64, 512)
+        for share, seconds in ((0, 0.4), (25, 0.3), (50, 0.2), (75, 0.1))
+    ]
+    return {**CONDITIONS, "rounds": 3, "encoder_s": [0.1, 0.1, 0.1], "cells": cells}
+
+
+@pytest.fixture
+def methods():
+    def entry(stages, flops, bound):
+        return {
+            "per_request": {
+                "tiles": 10,
+                "compressed_tiles": 2.5,
+                "text_tokens": 40,
+                "visual_tokens_per_layer": [100, 60],
+            },
+            "batch_size": 2,
+            "stage_s": stages,
+            "other_s": [0.001],
+            "whole_s": [0.1],
+            "first_token_s": [0.08],
+            "peak_memory_gib": None,
+            "flops": flops,
+            "per_s": {"requests": [20.0], "visual_tokens": [1234.0], "generated_tokens": None},
+            "speedups": {"llm": speedup([2.0], bound), "end_to_end": speedup([1.5], None)},
+        }
+
+    flops = {
+        "prefill": {"counted": 4_000_000_000, "formula": 3, "comparable": 3_960_000_000},
+        "method": {"counted": 5, "formula": None, "comparable": None},
+    }
+    return {
+        **CONDITIONS,
+        "rounds": 1,
+        "batch_size": 2,
+        "stages": ["tiling", "router", "method", "prefill"],
+        "methods": {
+            "vanilla": entry({"prefill": [0.05]}, flops, 1.0),
+            "fastv": entry({"method": [0.002], "prefill": [0.0253]}, flops, 1.75),
+        },
+    }
+
+
+def rows(grid):
+    return list(csv.DictReader(io.StringIO(grid_to_csv(grid))))
+
+
+def test_table_4_has_both_speedups_beside_their_bounds_and_the_papers_numbers(table4):
+    found = rows(table4_grid(table4))
+    assert len(found) == 8
+    assert [row["LLM only Paper (8B)"] for row in found] == [
+        *("1.00", "1.29", "1.97", "3.76"),
+        *("1.00", "1.30", "1.76", "2.77"),
+    ]
+    assert found[7] == {
+        "Text tokens": "512",
+        "Visual tokens": "640",
+        "Compression": "75%",
+        "LLM only Prefill": "0.2 s",
+        "LLM only Speed-up": "1.10 (1.05 to 1.15)",
+        "LLM only Bound": "1.50",
+        "LLM only Paper (8B)": "2.77",
+        "End-to-end First token": "0.3 s",
+        "End-to-end Speed-up": "1.05 (1.02 to 1.08)",
+        "End-to-end Bound": "1.25",
+    }
+
+
+def test_other_tiles_than_the_papers_are_not_compared_with_it(table4):
+    table4["cells"][0]["visual_tokens"] = 160
+    assert {row["LLM only Paper (8B)"] for row in rows(table4_grid(table4))} == {"–"}
+
+
+def test_table_4_in_latex_groups_its_columns_and_parts_the_lengths_of_text(table4):
+    latex = grid_to_latex(table4_grid(table4), "tab:speed")
+    assert r"\multicolumn{4}{c}{LLM only} & \multicolumn{3}{c}{End-to-end}" in latex
+    assert latex.count(r"\midrule") == 2
+    assert list(grids(table4)) == [""]
+
+
+def test_stages_that_no_method_has_are_no_columns_and_those_of_some_have_dashes(methods):
+    vanilla, fastv = rows(grids(methods)["-stages"])
+    assert not {"Tiling, ms", "Router, ms"} & set(vanilla)
+    assert (vanilla["Method, ms"], fastv["Method, ms"]) == ("–", "2.0 (2.0 to 2.0)")
+    assert fastv["Prefill, ms"] == "25.3 (25.3 to 25.3)"
+    assert (fastv["Generated tokens/s"], fastv["Peak memory"]) == ("–", "–")
+
+
+def test_a_method_stands_beside_its_bounds_and_its_operations(methods):
+    fastv = rows(grids(methods)["-speedups"])[1]
+    assert fastv == {
+        "Method": "fastv",
+        "Compressed tiles": "2.5 of 10",
+        "Visual tokens": "80",
+        "LLM only Speed-up": "2.00 (2.00 to 2.00)",
+        "LLM only Bound": "1.75",
+        "End-to-end Speed-up": "1.50 (1.50 to 1.50)",
+        "End-to-end Bound": "–",
+        "GFLOP": "2",
+        "By formula": "99.0%",
+    }

@@ -1,0 +1,76 @@
+"""Models of real shapes with random weights: time does not depend on what tokens say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerBase, Qwen3Config
+from transformers.models.internvl import InternVLVisionConfig
+
+from vico_eval.bench.records import SIZES
+from vico_eval.internvl.config import VicoInternVLConfig
+from vico_eval.internvl.modeling import VicoInternVL
+from vico_eval.internvl.prompts import IMAGE_TOKEN
+from vico_eval.tiny.tokenizer import build_tokenizer
+
+MAX_POSITIONS = 1 << 17
+
+ROUTED_SHARE = 0.5
+"""Random scores say nothing, so the router's rule is set to compress the tiles above their median."""
+
+_INTERNVIT_300M: dict[str, Any] = {
+    "hidden_size": 1024,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "intermediate_size": 4096,
+    "attention_bias": True,
+}
+VISION_SIZES: dict[str, dict[str, Any]] = {
+    "small": {
+        "hidden_size": 128,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "intermediate_size": 512,
+        "attention_bias": True,
+    },
+    "0.6b": _INTERNVIT_300M,
+    "8b": _INTERNVIT_300M,
+}
+"""The vision encoder that stands before a decoder of that size, as in InternVL3.5-1B and -8B; tiles are 448 px."""
+
+
+def decoder_config(size: str, **settings: Any) -> Qwen3Config:
+    """A decoder's configuration by its name in `SIZES`; the large one has a head of its own."""
+    shape: dict[str, Any] = SIZES[size] | settings
+    return Qwen3Config(**shape, max_position_embeddings=MAX_POSITIONS, tie_word_embeddings=size != "8b")
+
+
+def flash_config(size: str, attention: str = "sdpa") -> VicoInternVLConfig:
+    """InternVL3.5-Flash's configuration around a decoder of that size: low connector and both routers."""
+    tokenizer = build_tokenizer()
+    vision = InternVLVisionConfig(**VISION_SIZES[size], image_size=(448, 448), patch_size=(14, 14))
+    return VicoInternVLConfig(
+        vision_config=vision,
+        text_config=decoder_config(size),
+        image_token_id=tokenizer.convert_tokens_to_ids(IMAGE_TOKEN),  # type: ignore[arg-type]
+        system_message="",
+        has_low_connector=True,
+        has_router=True,
+        has_image_router=True,
+        flash_relative_threshold=ROUTED_SHARE,
+        flash_absolute_threshold=0.0,
+        attn_implementation=attention,
+    )
+
+
+def random_flash_model(
+    size: str, *, device: str, dtype: str, attention: str = "sdpa"
+) -> tuple[VicoInternVL, PreTrainedTokenizerBase]:
+    """A model with seeded random weights, made on its device, and the built-in tokenizer of bytes."""
+    torch.manual_seed(0)
+    with torch.device(device):
+        model: VicoInternVL = VicoInternVL._from_config(  # type: ignore[no-untyped-call]
+            flash_config(size, attention), dtype=getattr(torch, dtype)
+        )
+    return model.eval(), build_tokenizer()  # type: ignore[no-untyped-call]

@@ -1,0 +1,166 @@
+"""`vico-eval throughput local`: the engine's own speed, and Table 4 on this machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from vico_eval.bench.local import build_methods, measure_methods
+from vico_eval.bench.random_models import flash_config, random_flash_model
+from vico_eval.bench.records import DTYPES, SIZES, conditions, made_by, write_record
+from vico_eval.bench.stages import STAGES
+from vico_eval.bench.table4 import measure_table4
+from vico_eval.commands.arguments import parse_arguments
+from vico_eval.commands.output import check_writable, message_console, results_console
+from vico_eval.errors import ConfigError, unknown_name
+from vico_eval.internvl.checkpoint import (
+    check_attention,
+    check_device,
+    find_checkpoint,
+    load_model,
+    load_tokenizer,
+)
+from vico_eval.internvl.modeling import VicoInternVL
+from vico_eval.methods.registry import Method
+from vico_eval.report.grid import grid_to_csv, grid_to_latex, grid_to_markdown, grid_to_terminal
+from vico_eval.report.speed import grids
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalOptions:
+    """What to measure, and on what."""
+
+    checkpoint: str
+    """A folder, a hub id or a built-in one."""
+
+    shape: str | None
+    """Instead: random weights of a shape in `SIZES`."""
+
+    methods: list[str]
+    """The first is what the others are compared with."""
+
+    method_args: str
+    """Hyper-parameters, `k=v,...`; each goes to all methods that know it."""
+
+    table4: bool
+    """ViCO's Table 4 instead of methods."""
+
+    batch_size: int
+    device: str | None
+    dtype: str | None
+    attention: str
+    threads: int | None
+    rounds: int
+    minutes: float
+    out: Path
+    name: str | None
+
+
+def run_local(options: LocalOptions) -> None:
+    """Measure, print the tables, and write record, CSV, LaTeX and README.
+
+    Raises:
+        ConfigError: an unknown or impossible option, or too little memory.
+        CheckpointError: a checkpoint that is missing, incomplete, or lacks what a method needs.
+        DocumentError: the engine can't answer.
+        OutputError: the folder can't be written.
+    """
+    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    check_device(device)
+    is_cpu = torch.device(device).type == "cpu"
+    dtype = options.dtype or ("float32" if is_cpu else "bfloat16")
+    if dtype not in DTYPES:
+        raise unknown_name("dtype", dtype, DTYPES)
+    check_attention(options.attention, is_on_cpu=is_cpu)
+    check_writable(options.out)
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    try:
+        model, tokenizer, methods = _load(options, device, dtype)
+        measured = _measure(options, model, tokenizer, methods)
+    except torch.OutOfMemoryError as error:
+        raise ConfigError(
+            f"{device} has too little memory for this: {str(error).splitlines()[0]} Lower --batch-size, or take a "
+            "smaller --shape or checkpoint."
+        ) from error
+    record = {
+        **conditions(None, device),
+        "model": _model_name(options),
+        "dtype": dtype,
+        "attention": options.attention,
+        "stages": list(STAGES),
+        **measured,
+    }
+    _write(record, options, device)
+
+
+def _load(options: LocalOptions, device: str, dtype: str) -> tuple[VicoInternVL, PreTrainedTokenizerBase, list[Method]]:
+    """The model, its tokenizer, and the methods, which are checked before any weight is read."""
+    methods: list[Method] = []
+    arguments = parse_arguments(options.method_args, "--method-args")
+    if options.shape is not None:
+        if options.shape not in SIZES:
+            raise unknown_name("shape", options.shape, SIZES)
+        if not options.table4:
+            methods = build_methods(options.methods, flash_config(options.shape), _model_name(options), arguments)
+        message_console().print(f"Making random weights of shape {options.shape} ...", highlight=False)
+        return *random_flash_model(options.shape, device=device, dtype=dtype, attention=options.attention), methods
+    checkpoint = find_checkpoint(options.checkpoint)
+    if not options.table4:
+        methods = build_methods(options.methods, checkpoint.config, checkpoint.name, arguments)
+    tokenizer = load_tokenizer(checkpoint)
+    model = load_model(checkpoint, dtype=dtype, device=device, attn_implementation=options.attention)
+    return model, tokenizer, methods
+
+
+def _measure(
+    options: LocalOptions, model: VicoInternVL, tokenizer: PreTrainedTokenizerBase, methods: list[Method]
+) -> dict[str, Any]:
+    if options.table4:
+        measured = measure_table4(model, rounds=options.rounds, minutes=options.minutes)
+        return {"rounds": len(measured["encoder_s"]), **measured}
+    entries = measure_methods(
+        model,
+        tokenizer,
+        methods,
+        batch_size=options.batch_size,
+        rounds=options.rounds,
+        minutes=options.minutes,
+    )
+    rounds = len(next(iter(entries.values()))["whole_s"])
+    return {"rounds": rounds, "batch_size": options.batch_size, "methods": entries}
+
+
+def _write(record: dict[str, Any], options: LocalOptions, device: str) -> None:
+    kind = "table4" if options.table4 else "methods"
+    model = options.shape or Path(options.checkpoint).name
+    name = options.name or f"{kind}-{model}-{device.replace(':', '')}-{record['dtype']}"
+    file = write_record(record, options.out, name, _readme)
+    console = results_console()
+    for suffix, grid in grids(record).items():
+        console.print(grid_to_terminal(grid, console.width))
+        (options.out / f"{name}{suffix}.csv").write_text(grid_to_csv(grid), encoding="utf-8")
+        (options.out / f"{name}{suffix}.tex").write_text(grid_to_latex(grid, f"tab:{name}{suffix}"), encoding="utf-8")
+    message_console().print(
+        f"Wrote {file.name}, its tables (.csv, .tex) and README.md in {file.parent}.",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _readme(records: dict[str, dict[str, Any]]) -> str:
+    lines = ["# Speed of the engine", "", "Written by `vico-eval throughput local`.", ""]
+    for record in records.values():
+        lines += [grid_to_markdown(grid) for grid in grids(record).values()]
+    lines += ["| record | rounds | threads | versions | date | command |", "|:--|--:|--:|:--|:--|:--|"]
+    lines += [f"| [{name}]({name}.json) | {made_by(record)} |" for name, record in records.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _model_name(options: LocalOptions) -> str:
+    return f"random weights of shape {options.shape}" if options.shape else options.checkpoint
