@@ -11,17 +11,17 @@ from vico_eval.training.labels import PercentileWindow, loss_ratio
 from vico_eval.training.measures import auc
 
 
-def test_percentile_window_forgets_and_compares_with_what_it_holds():
+def test_percentile_window_forgets_and_compares_with_what_came_before():
     window = PercentileWindow(percentile=50, size=3)
-    # Windows: [4], [4 1] median 2.5, [4 1 3] median 3, [1 3 2] median 2, [3 2 1.5] median 2.
-    assert [window.keep(ratio) for ratio in (4, 1, 3, 2, 1.5)] == [True, False, True, True, False]
-    assert window.threshold == 2
+    # Before each: nothing, [4], [4 1] median 2.5, [4 1 3] median 3, [1 3 3] median 3.
+    assert [window.keep(ratio) for ratio in (4, 1, 3, 3, 2)] == [None, False, True, True, False]
+    assert window.threshold == 3
 
 
 def test_about_k_percent_are_labelled_compress():
     ratios = torch.rand(4000, generator=torch.Generator().manual_seed(0)).tolist()
     window = PercentileWindow(percentile=60, size=500)
-    kept = [window.keep(ratio) for ratio in ratios]
+    kept = [bool(window.keep(ratio)) for ratio in ratios]
     assert 1 - sum(kept) / len(kept) == pytest.approx(0.6, abs=0.03)
 
 

@@ -22,14 +22,20 @@ class PercentileWindow:
         self.percentile = percentile
         self.window: deque[float] = deque(maxlen=size)
 
-    def keep(self, ratio: float) -> bool:
-        """Take in one ratio; True (keep the tile at full length) iff it is at or above the percentile."""
+    def keep(self, ratio: float) -> bool | None:
+        """Take in one ratio.
+
+        Returns:
+            True (keep the tile at full length) iff it is at or above the percentile of those before it; None for the
+            first one.
+        """
+        label = ratio >= self.threshold if self.window else None
         self.window.append(ratio)
-        return ratio >= self.threshold
+        return label
 
     @property
     def threshold(self) -> float:
-        """tau: the percentile of the window, linearly interpolated."""
+        """tau: the percentile of the window, linearly interpolated; of one with a ratio at least."""
         return float(np.percentile(np.fromiter(self.window, dtype=np.float64), self.percentile))
 
 

@@ -102,8 +102,9 @@ class Labels:
 
     def keep(self, ratio: float) -> bool | None:
         """Take in one ratio; True to keep, False to compress, None while the window fills."""
+        has_filled = len(self._window.window) >= self._burn_in
         label = self._window.keep(ratio)
-        return label if len(self._window.window) > self._burn_in else None
+        return label if has_filled else None
 
     @property
     def tau(self) -> float:
