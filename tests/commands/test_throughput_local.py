@@ -27,7 +27,7 @@ def test_methods_and_table_4_share_a_folder_and_its_readme(capsys, tmp_path):
     assert "Where the engine's time goes: vico-tiny" in out
     assert "Wrote try.json" in err
     record = json.loads((tmp_path / "try.json").read_text())
-    assert record["command"].startswith("vico-eval ")
+    assert record["command"].split()[0] == "vico-eval"
     assert (record["model"], record["dtype"], record["attention"]) == ("vico-tiny", "float32", "sdpa")
     assert {"torch", "transformers"} < set(record["versions"])
     assert record["methods"]["fastv"]["speedups"]["llm"]["bound"] > 1
