@@ -35,8 +35,10 @@ from transformers import (
 )
 
 from vico_eval.adapters.lmms_models import CompressedInternVL
-from vico_eval.bench.records import SIZES, check_choice, conditions, in_turns, made_by, write_record
+from vico_eval.bench.random_models import flash_config
+from vico_eval.bench.records import beside_neighbours, check_choice, conditions, in_turns, made_by, write_record
 from vico_eval.internvl.checkpoint import find_checkpoint, load_model
+from vico_eval.internvl.config import VicoInternVLConfig
 from vico_eval.internvl.modeling import VicoInternVL
 from vico_eval.paths import models_dir, tasks_dir
 
@@ -88,7 +90,7 @@ SHAPES = {
 def tiny_model() -> InternVLForConditionalGeneration:
     """The built-in base model in transformers' class."""
     ours = load_model(find_checkpoint("vico-tiny-base"))
-    model = InternVLForConditionalGeneration(_hf_config(ours)).to(torch.bfloat16)
+    model = InternVLForConditionalGeneration(_hf_config(ours.config)).to(torch.bfloat16)
     _take_weights(model, ours)
     return model
 
@@ -96,35 +98,14 @@ def tiny_model() -> InternVLForConditionalGeneration:
 def random_model() -> InternVLForConditionalGeneration:
     """InternVL3.5-1B's sizes but for the vocabulary, which is the built-in tokenizer's: answers are to be text."""
     torch.manual_seed(0)
-    small = find_checkpoint("vico-tiny-base").config
-    config = InternVLConfig(
-        vision_config={
-            "hidden_size": 1024,
-            "intermediate_size": 4096,
-            "num_hidden_layers": 24,
-            "num_attention_heads": 16,
-            "image_size": [448, 448],
-            "patch_size": [14, 14],
-            "attention_bias": True,
-            "use_qk_norm": False,
-        },
-        text_config={
-            **SIZES["0.6b"],
-            "model_type": "qwen3",
-            "vocab_size": small.text_config.vocab_size,
-            "tie_word_embeddings": True,
-            "eos_token_id": small.text_config.eos_token_id,
-            "pad_token_id": small.text_config.pad_token_id,
-        },
-        image_token_id=small.image_token_id,
-        downsample_ratio=0.5,
-        image_seq_length=256,
-    )
-    return InternVLForConditionalGeneration._from_config(config, dtype=torch.bfloat16)
+    config = flash_config("0.6b")
+    small = find_checkpoint("vico-tiny-base").config.text_config
+    for name in ("vocab_size", "eos_token_id", "pad_token_id"):
+        setattr(config.text_config, name, getattr(small, name))
+    return InternVLForConditionalGeneration._from_config(_hf_config(config), dtype=torch.bfloat16)
 
 
-def _hf_config(ours: VicoInternVL) -> InternVLConfig:
-    config = ours.config
+def _hf_config(config: VicoInternVLConfig) -> InternVLConfig:
     return InternVLConfig(
         vision_config=config.vision_config.to_dict(),
         text_config=config.text_config.to_dict(),
@@ -222,23 +203,13 @@ def measure(shape: Shape, checkpoint: Path, rounds: int, device: str, records: P
         "documents": documents,
         BASELINE: {"seconds": beside.ravel().tolist(), "documents_per_second": documents / float(np.median(beside))},
         "systems": {
-            title: _compared(seconds[title], beside[:, place : place + 2].mean(axis=1))
+            title: beside_neighbours(before_and_behind, seconds[title], place)
             | {
                 "documents_per_second": documents / float(np.median(seconds[title])),
                 "equal_answers": _num_equal(each.answers, plain.answers),
             }
             for place, (title, each) in enumerate(ours.items())
         },
-    }
-
-
-def _compared(seconds: Sequence[float], beside: np.ndarray) -> dict[str, Any]:
-    ratios = beside / np.asarray(seconds)
-    low, high = np.quantile(ratios, (0.25, 0.75))
-    return {
-        "seconds": list(seconds),
-        "speedup": float(np.median(ratios)),
-        "speedup_quartiles": [float(low), float(high)],
     }
 
 

@@ -19,7 +19,16 @@ from transformers import Qwen3ForCausalLM
 
 from vico_eval.bench.flops import prefill_flops
 from vico_eval.bench.random_models import decoder_config
-from vico_eval.bench.records import DTYPES, SIZES, check_choice, conditions, in_turns, made_by, write_record
+from vico_eval.bench.records import (
+    DTYPES,
+    SIZES,
+    beside_neighbours,
+    check_choice,
+    conditions,
+    in_turns,
+    made_by,
+    write_record,
+)
 from vico_eval.internvl.decoder import CompressingDecoder
 from vico_eval.internvl.segments import Prompt, PromptCache
 from vico_eval.methods import registry
@@ -98,8 +107,7 @@ def measure(bench: Bench, rounds: int) -> dict[str, Any]:
     for number, (title, seconds) in enumerate(method_s.items()):
         tokens = [count + bench.text for count in visual[title]]
         flops = prefill_flops(bench.config, tokens).total
-        speedups = [sum(plain[number : number + 2]) / 2 / own for plain, own in zip(plain_s, seconds, strict=True)]
-        low, median, high = np.quantile(speedups, [0.25, 0.5, 0.75])
+        compared = beside_neighbours(plain_s, seconds, number)
         systems[title] = {
             "method": SYSTEMS[title][0],
             "arguments": SYSTEMS[title][1],
@@ -107,11 +115,8 @@ def measure(bench: Bench, rounds: int) -> dict[str, Any]:
             "mean_visual_share": sum(visual[title]) / len(tokens) / int(bench.is_visual.sum()),
             "tflop": flops / 1e12,
             "bound": plain_flops / flops,
-            "seconds": seconds,
-            "speedups": speedups,
-            "speedup": median,
-            "speedup_quartiles": [low, high],
-            "share_of_bound": median * flops / plain_flops,
+            **compared,
+            "share_of_bound": compared["speedup"] * flops / plain_flops,
         }
     return {"plain": {"tflop": plain_flops / 1e12, "seconds": plain_s}, "systems": systems}
 

@@ -7,12 +7,13 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import typer
 from tqdm import tqdm
 
@@ -129,15 +130,43 @@ def conditions(script: str | None, device: str) -> dict[str, Any]:
     """
     import torch  # only here: a script that measures its own memory must not hold it
 
-    versions = {package: version(package) for package in ("vico-eval", "torch", "transformers")}
+    return origin(script, ("vico-eval", "torch", "transformers")) | {
+        "processor": processor(device),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def origin(script: str | None, packages: Sequence[str]) -> dict[str, Any]:
+    """Command, date and versions.
+
+    Args:
+        script: as in `conditions`.
+        packages: whose versions matter.
+    """
     return {
         "version": 1,
         "command": shlex.join([*(["vico-eval"] if script is None else ["python", script]), *sys.argv[1:]]),
         "date": datetime.now(timezone.utc).date().isoformat(),
-        "versions": versions | {"python": platform.python_version()},
-        "processor": processor(device),
-        "threads": torch.get_num_threads(),
+        "versions": {package: version(package) for package in packages} | {"python": platform.python_version()},
     }
+
+
+def beside_neighbours(
+    before_and_behind: Sequence[Sequence[float]], seconds: Sequence[float], place: int
+) -> dict[str, Any]:
+    """Speed-up of one of the things that `in_turns` measured, over the mean of the baseline before and behind it.
+
+    Args:
+        before_and_behind: of `in_turns`.
+        seconds: its own, [rounds].
+        place: which of the others it is, from 0.
+
+    Returns:
+        `seconds` and `speedups` [rounds], their median `speedup`, and `speedup_quartiles`.
+    """
+    speedups = [sum(plain[place : place + 2]) / 2 / own for plain, own in zip(before_and_behind, seconds, strict=True)]
+    low, median, high = map(float, np.quantile(speedups, [0.25, 0.5, 0.75]))
+    return {"seconds": list(seconds), "speedups": speedups, "speedup": median, "speedup_quartiles": [low, high]}
 
 
 def processor(device: str) -> str:

@@ -21,10 +21,7 @@ from vico_eval.bench.records import in_rounds
 from vico_eval.internvl.config import VicoInternVLConfig
 from vico_eval.internvl.modeling import VicoInternVL
 from vico_eval.internvl.tiling import normalise
-
-TEXT_TOKENS = (64, 512)
-COMPRESSION = (0, 25, 50, 75)
-"""Percent of the visual tokens that are removed; none comes first."""
+from vico_eval.report.printed_table4 import COMPRESSIONS, TEXT_TOKENS
 
 ENCODER = "vision encoder"
 
@@ -43,7 +40,7 @@ def measure_table4(model: VicoInternVL, *, rounds: int, minutes: float) -> dict[
     """
     model.use_decoder_part(None)
     runs = {ENCODER: partial(_encode, model)}
-    places = [(text, share) for text in TEXT_TOKENS for share in COMPRESSION]
+    places = [(text, share) for text in TEXT_TOKENS for share in COMPRESSIONS]
     for text, share in places:
         runs[f"{text} text, {share}%"] = partial(_prefill, model, visual_tokens(model.config, share) + text)
     measured = in_rounds(runs, rounds, minutes)

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-import platform
 import secrets
-import shlex
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from vico_eval.bench.records import processor
+from vico_eval.bench.records import origin, processor
 from vico_eval.bench.serve.answer import Outcome
 from vico_eval.bench.serve.client import Client, Server, look_at, open_connections
 from vico_eval.bench.serve.probe import find_overhead
@@ -203,12 +199,7 @@ def _bar(console: Console, path: Path, total: int) -> Iterator[Tell]:
 
 def _record(options: ServeOptions, plan: Plan, loaded: _Loaded, measured: Measured) -> dict[str, Any]:
     """Conditions and numbers."""
-    versions = {package: version(package) for package in ("vico-eval", "httpx", "transformers")}
-    return {
-        "version": 1,
-        "command": shlex.join(["vico-eval", *sys.argv[1:]]),
-        "date": datetime.now(timezone.utc).date().isoformat(),
-        "versions": versions | {"python": platform.python_version()},
+    return origin(None, ("vico-eval", "httpx", "transformers")) | {
         "client_processor": processor("cpu"),
         "mode": "text" if options.images is None else "images",
         "tokenizer": options.tokenizer,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from vico_eval.report.grid import DASH, Cell, Column, Grid, Line
-from vico_eval.report.published import published_csv, published_dir, read_numbers
+from vico_eval.report.printed_table4 import printed_table4
 
 _QUARTILES = "Speed-ups and times: median (quartiles) over the rounds of one process."
 _BOUND = (
@@ -123,17 +123,14 @@ def table4_grid(record: Mapping[str, Any]) -> Grid:
     Raises:
         ReportError: the published numbers can't be read.
     """
-    printed = {
-        (number.variant, number.setting): number.value
-        for number in read_numbers(published_csv(published_dir(), "vico", 4))
-        if number.model == "8B" and record["cells"][0]["visual_tokens"] == _PAPER_TOKENS
-    }
+    is_papers = record["cells"][0]["visual_tokens"] == _PAPER_TOKENS
+    printed = printed_table4()["8B"] if is_papers else {}
     encoder = record["encoder_s"]
     lines = []
     for cell in record["cells"]:
         text, share = cell["text_tokens"], cell["compression"]
         first_token = [one + own for one, own in zip(encoder, cell["prefill_s"], strict=True)]
-        paper = printed.get((f"10 patches + {text} text tokens", f"token compression {share}%"))
+        paper = printed.get((text, share))
         cells = [
             f"{median(cell['prefill_s']):.3g} s",
             *_speedup(cell["llm"]),

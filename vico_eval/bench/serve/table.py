@@ -19,12 +19,9 @@ from vico_eval.bench.serve.summary import CellSummary, Ratio, ratio
 from vico_eval.bench.serve.workload import TABLE_4, Setting
 from vico_eval.report.grid import DASH, Column, Grid, Line
 from vico_eval.report.grid import Cell as GridCell
-from vico_eval.report.published import published_csv, published_dir, read_numbers
+from vico_eval.report.printed_table4 import COMPRESSIONS, TEXT_TOKENS, printed_table4
 
 UNSOUND = "*"
-COMPRESSIONS = tuple(dict.fromkeys(setting.compression for setting in TABLE_4))
-TEXTS = tuple(dict.fromkeys(setting.text_tokens for setting in TABLE_4))
-
 
 _Row = tuple[str, list[str]]
 """Second title and cells of a line."""
@@ -44,13 +41,13 @@ def read_published() -> Published:
     Raises:
         ReportError: the file is malformed.
     """
-    variants = {
-        (f"10 patches + {setting.text_tokens} text tokens", f"token compression {setting.compression}%"): setting
-        for setting in TABLE_4
+    printed = printed_table4()
+    speedups = {
+        (model, Setting(compression=share, text_tokens=text)): float(value)
+        for model, values in printed.items()
+        for (text, share), value in values.items()
     }
-    numbers = read_numbers(published_csv(published_dir(), "vico", 4))
-    speedups = {(one.model, variants[one.variant, one.setting]): float(one.value) for one in numbers}
-    return Published(speedups, tuple(dict.fromkeys(one.model for one in numbers)))
+    return Published(speedups, tuple(printed))
 
 
 def flop_bounds(text_config: Any) -> dict[Setting, float]:
@@ -130,7 +127,7 @@ def _interval(name: str, value: Ratio) -> dict[str, Any]:
 def table_4(measured: Measured, published: Published) -> Grid:
     """As the paper lays it out: the paper's lines, the measured ones beneath."""
     columns = [Column(title=f"{compression}%", group="LLM only") for compression in COMPRESSIONS]
-    blocks = [(f"10 tiles + {text} text", list(_text_rows(measured, published, text))) for text in TEXTS]
+    blocks = [(f"10 tiles + {text} text", list(_text_rows(measured, published, text))) for text in TEXT_TOKENS]
     if Setting() in measured.settings():
         blocks.append((Setting().title, list(_image_rows(measured))))
     return Grid(

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from vico_eval.bench.serve.tokens import TextMaker
 from vico_eval.errors import ConfigError
+from vico_eval.report.printed_table4 import COMPRESSIONS, TEXT_TOKENS
 
 VISUAL_TOKENS = 2560
 """10 tiles of 256."""
@@ -56,7 +57,7 @@ class Setting:
 
 
 TABLE_4 = tuple(
-    Setting(compression=compression, text_tokens=text) for text in (64, 512) for compression in (0, 25, 50, 75)
+    Setting(compression=compression, text_tokens=text) for text in TEXT_TOKENS for compression in COMPRESSIONS
 )
 """Table 4's, each row's first the one that the others are relative to."""
 
