@@ -284,8 +284,7 @@ def test_a_baseline_of_zero_makes_no_percentage_and_is_said(tiny_run, tmp_path):
 
 def test_large_runs_make_the_same_report_in_several_processes(runs, tmp_path, monkeypatch):
     alone = write_report(runs, table="tiny", out=tmp_path / "alone")
-    for module in ("counting", "pictures"):
-        monkeypatch.setattr(f"vico_eval.report.{module}._WORTH_A_PROCESS", 0)
+    monkeypatch.setattr("vico_eval.report.workers._WORTH_PROCESSES", 0)
     together = write_report(runs, table="tiny", out=tmp_path / "together")
     assert [path.read_bytes() for path in alone.paths] == [path.read_bytes() for path in together.paths]
     for _, folder in runs[:2]:

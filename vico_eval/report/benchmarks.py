@@ -251,7 +251,7 @@ def _document_scores(tasks: Sequence[TaskResult], field: tuple[str, ...], scale:
 def _document_score(task: TaskResult, document: Document, field: tuple[str, ...]) -> float:
     value: object = document.fields
     for name in field:
-        value = value.get(name) if isinstance(value, Mapping) else None
+        value = value.get(name) if isinstance(value, dict) else None
     if not isinstance(value, (bool, int, float)) or not math.isfinite(value):
         raise ReportError(
             f"{task.samples_path}: `{'.'.join(field)}` of document {document.doc_id} is {value!r}; expected a number."

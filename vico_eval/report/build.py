@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,12 @@ from vico_eval.report.layout import Table, build_table, find_baseline, order_row
 from vico_eval.report.loyalty import loyalty
 from vico_eval.report.measurements import Measurements, measure
 from vico_eval.report.page.folder import check_page_folder
-from vico_eval.report.pictures import draw_while
+from vico_eval.report.pictures import draw_while, get_ready
 from vico_eval.report.records import RECORD_NAME
 from vico_eval.report.tidy import tidy_numbers
 from vico_eval.report.uncertainty import compare_with_baseline
 from vico_eval.report.vlmevalkit import read_any_run
+from vico_eval.report.workers import workers_for
 from vico_eval.report.writers import to_latex, to_markdown
 
 
@@ -90,20 +92,22 @@ def write_report(
     spec = table_spec(table) if isinstance(table, str) else table
     columns = _choose(spec.benchmarks, benchmarks)
     paper = find_model(spec.name, published if isinstance(published, str) else None) if published else None
-    counted = count_runs(runs, columns, only or {})
-    systems = _systems(counted)
-    base = find_baseline(systems, baseline)
-    measured = measure(counted, columns)
-    built = build_table(measured, columns, systems, caption=spec.caption, baseline=base)
-    if paper is not None:
-        built = with_published(built, systems, paper)
-    if note is not None:
-        built = built.with_note(note)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        return _write(built, measured, counted, systems, out, spec, html)
-    except OSError as error:
-        raise OutputError(f"The report can't be written to {out}: {error}. Choose another folder.") from error
+    with workers_for([path for _, path in runs]) as workers:
+        counted = count_runs(runs, columns, only or {}, workers)
+        get_ready(workers)
+        systems = _systems(counted)
+        base = find_baseline(systems, baseline)
+        measured = measure(counted, columns)
+        built = build_table(measured, columns, systems, caption=spec.caption, baseline=base)
+        if paper is not None:
+            built = with_published(built, systems, paper)
+        if note is not None:
+            built = built.with_note(note)
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            return _write(built, measured, counted, systems, out, spec, html, workers)
+        except OSError as error:
+            raise OutputError(f"The report can't be written to {out}: {error}. Choose another folder.") from error
 
 
 def _write(
@@ -114,16 +118,20 @@ def _write(
     out: Path,
     spec: TableSpec,
     html: Path | None,
+    workers: Executor | None,
 ) -> Report:
     rows = order_rows(systems)
+    places = [_relative(run.folder, out) for run in runs]
+    records = [f"{place}/{run.record.made_from or RECORD_NAME}" for place, run in zip(places, runs, strict=True)]
 
-    def compare() -> tuple[pd.DataFrame, pd.DataFrame]:
+    def compute() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
         return (
+            tidy_numbers(table, measured, systems, places, records),
             compare_with_baseline(measured, rows, table.columns, table.baseline),
             loyalty(measured, rows, table.columns, table.baseline),
         )
 
-    pictures, (uncertainty, agreement) = draw_while(table, measured, out, compare)
+    pictures, (tidy, uncertainty, agreement) = draw_while(table, measured.cells, out, compute, workers)
     if pictures.note is not None:
         table = table.with_note(pictures.note)
     table = replace(table, comparison=comparison_sentences(uncertainty, agreement))
@@ -137,9 +145,6 @@ def _write(
         provenance=out / "provenance.json",
         figures=pictures.paths,
     )
-    places = [_relative(run.folder, out) for run in runs]
-    records = [f"{place}/{run.record.made_from or RECORD_NAME}" for place, run in zip(places, runs, strict=True)]
-    tidy = tidy_numbers(table, measured, systems, places, records)
     for frame, path in ((tidy, report.csv), (uncertainty, report.uncertainty), (agreement, report.loyalty)):
         frame.to_csv(path, index=False, lineterminator="\n")
     report.latex.write_text(to_latex(table, label=f"tab:{spec.name}"), encoding="utf-8")

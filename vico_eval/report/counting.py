@@ -1,10 +1,8 @@
 """What a run says of a table's benchmarks, counted, so that its documents can be let go before the next run is read."""
 
-import gc
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -18,11 +16,9 @@ from vico_eval.report.records import RunRecord
 from vico_eval.report.router_scores import ScoreCounts, count_scores
 from vico_eval.report.runs import Document, Run, TaskResult
 from vico_eval.report.vlmevalkit import read_any_run
+from vico_eval.report.workers import without_garbage_search
 
 _COUNTS = ("tiles", "compressed_tiles", "visual_tokens", "visual_tokens_uncompressed", "layer_tokens")
-
-_WORTH_A_PROCESS = 50_000_000
-"""Bytes of samples whose reading takes longer than starting a process."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
@@ -77,16 +73,18 @@ class CountedRun:
 
 
 def count_runs(
-    runs: Sequence[tuple[str | None, Path]], columns: Sequence[Benchmark], only: Mapping[Path, Collection[str]]
+    runs: Sequence[tuple[str | None, Path]],
+    columns: Sequence[Benchmark],
+    only: Mapping[Path, Collection[str]],
+    workers: Executor | None = None,
 ) -> list[CountedRun]:
     """What runs, by their row's title (None: the record's) and folder, say of `columns`.
-
-    Large ones are read in two processes.
 
     Args:
         runs: titles and folders.
         columns: of the table.
         only: tasks to read of a run, by its folder; all where it isn't named.
+        workers: other processes, which read them.
 
     Raises:
         ReportError: no run, one given twice, or runs that don't count; all of them are named.
@@ -98,13 +96,8 @@ def count_runs(
         raise ReportError(f"The same run was given twice: {', '.join(twice)}.")
     titles, paths = zip(*runs, strict=True)
     arguments = (titles, paths, [only.get(path) for path in paths], [columns] * len(runs))
-    num_bytes = sum(file.stat().st_size for path in paths for file in path.rglob("*.jsonl"))
-    if num_bytes < _WORTH_A_PROCESS or len(runs) == 1:
-        counted = list(map(_read_and_count, *arguments))
-    else:
-        # Spawned: a copy of a process that has threads, as pandas' libraries start them, may hang.
-        with ProcessPoolExecutor(max_workers=2, mp_context=get_context("spawn")) as pool:
-            counted = list(pool.map(_read_and_count, *arguments))
+    with without_garbage_search():
+        counted = list((map if workers is None else workers.map)(_read_and_count, *arguments))
     if problems := [problem for problem in counted if isinstance(problem, str)]:
         raise ReportError("\n".join(problems))
     return [run for run in counted if isinstance(run, CountedRun)]
@@ -114,17 +107,12 @@ def _read_and_count(
     title: str | None, path: Path, only: Collection[str] | None, columns: Sequence[Benchmark]
 ) -> CountedRun | str:
     """What a run says of the columns, or why it doesn't count."""
-    # What is read has no cycles of garbage, and the search for them takes a third of the time.
-    was_enabled = gc.isenabled()
-    gc.disable()
     try:
-        run = read_any_run(path, only)
-        return count_run(" ".join((title or run.record.title).split()), run, columns)
+        with without_garbage_search():
+            run = read_any_run(path, only)
+            return count_run(" ".join((title or run.record.title).split()), run, columns)
     except ReportError as error:
         return str(error)
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def count_run(row: str, run: Run, benchmarks: Sequence[Benchmark]) -> CountedRun:

@@ -18,7 +18,7 @@ from vico_eval.report.figure_labels import Label, place_labels
 from vico_eval.report.figure_style import COLOURS, FAINT, INK, MARKERS, STYLE, compared_rows, literal, title_of
 from vico_eval.report.layout import Table
 
-_MOST_PIXELS = 5000
+_MOST_PIXELS = 4000
 """Of a PNG's side: twenty rows of seventeen benchmarks would have ten thousand, and take seconds to write."""
 
 

@@ -72,4 +72,7 @@ def measure(runs: Sequence[CountedRun], benchmarks: Sequence[Benchmark]) -> Meas
             f"No run has a benchmark of this table. It needs the tasks {', '.join(wanted)}; "
             f"the runs have {', '.join(found) or 'none'}. {' '.join(dict.fromkeys(notes))}".rstrip()
         )
-    return Measurements(cells=pd.DataFrame(cells), documents=pd.DataFrame(documents), notes=tuple(dict.fromkeys(notes)))
+    # Answers are read once, as Python's texts; as pandas' own they would be copied twice.
+    answers = pd.Series(documents["answer"], dtype=object)
+    frame = pd.DataFrame({**documents, "answer": answers})
+    return Measurements(cells=pd.DataFrame(cells), documents=frame, notes=tuple(dict.fromkeys(notes)))

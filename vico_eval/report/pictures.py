@@ -1,8 +1,8 @@
 """All pictures of a measured table, drawn while the rest of a large report is computed."""
 
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from concurrent.futures import Executor
+from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -10,10 +10,7 @@ import pandas as pd
 
 from vico_eval.errors import ReportError
 from vico_eval.report.layout import Table
-from vico_eval.report.measurements import Measurements
-
-_WORTH_A_PROCESS = 50_000
-"""Documents, all runs together, whose comparison takes longer than starting a process."""
+from vico_eval.report.workers import NUM_WORKERS
 
 T = TypeVar("T")
 
@@ -22,41 +19,68 @@ class Pictures(NamedTuple):
     """The files that were written."""
 
     paths: tuple[Path, ...]
-    note: str | None
+    note: str | None = None
     """Why there is no picture of retention."""
 
 
-def draw_while(table: Table, measured: Measurements, out: Path, work: Callable[[], T]) -> tuple[Pictures, T]:
-    """Draw the pictures into `out`, and do `work` meanwhile if there are many documents."""
-    if len(measured.documents) < _WORTH_A_PROCESS:
-        return write_pictures(table, measured.cells, out), work()
-    # Spawned: a copy of a process that has threads, as pandas' libraries start them, may hang.
-    with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as pool:
-        drawn = pool.submit(write_pictures, table, measured.cells, out)
-        done = work()
-        return drawn.result(), done
-
-
-def write_pictures(table: Table, cells: pd.DataFrame, out: Path) -> Pictures:
-    """Retention over tokens, bars by benchmark, and the router's scores, as far as there are numbers for them.
+def draw_while(
+    table: Table, cells: pd.DataFrame, out: Path, work: Callable[[], T], workers: Executor | None
+) -> tuple[Pictures, T]:
+    """Write the pictures into `out`, by `workers` if there are some, and do `work` meanwhile.
 
     Args:
         table: of measured runs.
         cells: of the `Measurements` that it was built from.
         out: a folder that is there.
+        work: done in this process.
+        workers: other processes.
     """
-    # Only here: matplotlib takes half a second to load, and what reads tables draws nothing.
-    from vico_eval.report.bar_figures import draw_bars
+    if workers is None:
+        return write_pictures(table, cells, out), work()
+    # The ones that take longest first.
+    scores, bars, retention = (workers.submit(draw, table, cells, out) for draw in (_scores, _bars, _retention))
+    done = work()
+    return _together(retention.result(), bars.result(), scores.result()), done
+
+
+def get_ready(workers: Executor | None) -> None:
+    """Have `workers` load what pictures need, which takes a second, while this process does something else."""
+    if workers is not None:
+        for _ in range(NUM_WORKERS):
+            workers.submit(import_module, "vico_eval.report.score_figure")
+
+
+def write_pictures(table: Table, cells: pd.DataFrame, out: Path) -> Pictures:
+    """Retention over tokens, bars by benchmark, and the router's scores, as far as there are numbers for them."""
+    return _together(*(draw(table, cells, out) for draw in (_retention, _bars, _scores)))
+
+
+def _together(retention: Pictures, *others: Pictures) -> Pictures:
+    return retention._replace(paths=retention.paths + tuple(path for each in others for path in each.paths))
+
+
+# matplotlib is loaded only where it is drawn: that takes half a second, and what reads tables draws nothing.
+def _retention(table: Table, cells: pd.DataFrame, out: Path) -> Pictures:
     from vico_eval.report.figures import draw_retention, write_figure
+
+    try:
+        return Pictures(write_figure(draw_retention(table), out))
+    except ReportError as error:
+        return Pictures((), f"No picture: {error}")
+
+
+def _bars(table: Table, cells: pd.DataFrame, out: Path) -> Pictures:
+    from vico_eval.report.bar_figures import draw_bars
+    from vico_eval.report.figures import write_figure
+
+    return Pictures(
+        tuple(path for stem, figure in draw_bars(table).items() for path in write_figure(figure, out, stem))
+    )
+
+
+def _scores(table: Table, cells: pd.DataFrame, out: Path) -> Pictures:
+    from vico_eval.report.figures import write_figure
     from vico_eval.report.score_figure import draw_scores
 
-    paths: tuple[Path, ...] = ()
-    note = None
-    try:
-        paths = write_figure(draw_retention(table), out)
-    except ReportError as error:
-        note = f"No picture: {error}"
-    for stem, figure in (draw_bars(table) | {"scores": draw_scores(table, cells)}).items():
-        if figure is not None:
-            paths += write_figure(figure, out, stem)
-    return Pictures(paths, note)
+    figure = draw_scores(table, cells)
+    return Pictures(() if figure is None else write_figure(figure, out, "scores"))

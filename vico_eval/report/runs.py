@@ -11,7 +11,7 @@ it can't be told from a failure, so its cell has no score.
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from vico_eval.errors import ReportError
 from vico_eval.report.lmms_results import Results, check_times, expected_documents, newest_by_task, samples_path
@@ -28,9 +28,8 @@ from vico_eval.report.run_files import check_folder, check_one_run, nothing_foun
 from vico_eval.report.unrecorded import BLANK, LMMS_EVAL, lmms_eval_record, what_is_unknown
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Document:
-    """One row of a benchmark, as a run answered it."""
+class Document(NamedTuple):
+    """One row of a benchmark, as a run answered it. Hundred thousands are made, for which dataclasses take longer."""
 
     doc_id: int | str
     fields: Mapping[str, Any]

@@ -1,16 +1,15 @@
 """The router's scores as a picture: for each benchmark a histogram a row, one above the other, on one scale."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.figure import Figure
-from matplotlib.patches import StepPatch
 from matplotlib.patheffects import withStroke
 
 from vico_eval.report.figure_style import COLOURS, FAINT, INK, STYLE, compared_rows, literal, title_of
@@ -114,13 +113,14 @@ def _draw(table: Table, titles: list[str], found: Mapping[tuple[str, str], _Hist
         _frame(axes, column, len(titles))
         if place == 0:
             axes.set_yticks([0.25 - level for level in range(len(titles))], [literal(name) for name in names])
-        for level, title in enumerate(titles):
-            colour = _colour(table, title)
+        own = [found.get((title, column)) for title in titles]
+        colours = [_colour(table, title) for title in titles]
+        _draw_histograms(axes, own, colours, top)
+        for level, (title, histogram, colour) in enumerate(zip(titles, own, colours, strict=True)):
             if place == 0:
                 axes.get_yticklabels()[level].set_color(colour)
-            histogram = found.get((title, column))
             if histogram is not None:
-                _draw_histogram(axes, histogram, -level, top, colour)
+                _mark(axes, histogram, -level, top, colour)
             ratio = ratios.loc[title, column] if histogram is not None else np.nan
             words = "–" if np.isnan(ratio) else f"{ratio:.0f}%"
             axes.text(1.06, 0.25 - level, words, color=colour, fontsize=8, va="center")
@@ -163,18 +163,39 @@ def _frame(axes: Axes, column: str, number: int) -> None:
     axes.set_yticks([])
     axes.tick_params(axis="x", length=3, labelsize=8)
     axes.tick_params(axis="y", length=0, labelsize=9, pad=6)
-    for level in range(number):
-        axes.axhline(-level, color="#C4C4C4", linewidth=0.7, zorder=1)
+    axes.hlines([-level for level in range(number)], 0, 1, color="#C4C4C4", linewidth=0.7, zorder=1)
 
 
-def _draw_histogram(axes: Axes, histogram: _Histogram, level: float, top: float, colour: str) -> None:
+def _draw_histograms(axes: Axes, histograms: Sequence[_Histogram | None], colours: Sequence[str], top: float) -> None:
+    """Those of one panel, from above; None leaves a line empty. As few shapes as can be: each takes time."""
+    known = [
+        (-level, each, colour) for level, (each, colour) in enumerate(zip(histograms, colours, strict=True)) if each
+    ]
+    tiles = [_outline(each.tiles, level, top) for level, each, _ in known]
+    low = [
+        (_outline(each.compressed, level, top), colour) for level, each, colour in known if each.compressed is not None
+    ]
+    own = [colour for _, _, colour in known]
+    shapes = (
+        PolyCollection(tiles, label="tiles", facecolors=own, alpha=0.28, linewidths=0, zorder=2),
+        PolyCollection(
+            [one for one, _ in low], label="compressed", facecolors=[c for _, c in low], linewidths=0, zorder=3
+        ),
+        LineCollection(tiles, colors=own, linewidths=0.8, joinstyle="miter", zorder=4),
+    )
+    for shape in shapes:
+        axes.add_collection(shape, autolim=False)
+
+
+def _outline(shares: np.ndarray, level: float, top: float) -> np.ndarray:
+    """A histogram's steps, [2 x NUM_BINS + 2, 2], from its lower left to its lower right corner."""
+    heights = level + _HISTOGRAM / _STEP / top * np.minimum(shares, top)
+    return np.column_stack([np.repeat(EDGES, 2), np.concatenate([[level], np.repeat(heights, 2), [level]])])
+
+
+def _mark(axes: Axes, histogram: _Histogram, level: float, top: float, colour: str) -> None:
+    """A histogram's thresholds, and the share of a bin that is higher than the scale."""
     scale = _HISTOGRAM / _STEP / top
-    tiles = level + scale * np.minimum(histogram.tiles, top)
-    _stairs(axes, tiles, level, fill=True, facecolor=colour, alpha=0.28, linewidth=0, zorder=2)
-    if histogram.compressed is not None:
-        low = level + scale * np.minimum(histogram.compressed, top)
-        _stairs(axes, low, level, fill=True, facecolor=colour, linewidth=0, zorder=3)
-    _stairs(axes, tiles, level, fill=False, edgecolor=colour, linewidth=0.8, zorder=4)
     for threshold in histogram.thresholds:
         axes.plot(
             [threshold, threshold],
@@ -197,8 +218,3 @@ def _draw_histogram(axes: Axes, histogram: _Histogram, level: float, top: float,
                 path_effects=[withStroke(linewidth=2, foreground="white")],
                 zorder=6,
             )
-
-
-def _stairs(axes: Axes, heights: np.ndarray, level: float, **style: Any) -> None:
-    """As `axes.stairs`, which would also fit the limits, that are known, to each: most of the time of twenty rows."""
-    axes.add_artist(StepPatch(heights, EDGES, baseline=level, **style))

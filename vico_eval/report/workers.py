@@ -1,0 +1,37 @@
+"""Two processes beside this one for a large report: they read its runs, then draw its pictures."""
+
+import gc
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing import get_context
+from pathlib import Path
+
+NUM_WORKERS = 2
+
+_WORTH_PROCESSES = 50_000_000
+"""Bytes of samples whose reading takes longer than starting processes."""
+
+
+@contextmanager
+def workers_for(folders: Sequence[Path]) -> Iterator[Executor | None]:
+    """Two processes until the end of the block; None where the runs in `folders` are small."""
+    num_bytes = sum(file.stat().st_size for folder in folders for file in folder.rglob("*.jsonl"))
+    if num_bytes < _WORTH_PROCESSES:
+        yield None
+        return
+    # Spawned: a copy of a process that has threads, as pandas' libraries start them, may hang.
+    with ProcessPoolExecutor(max_workers=NUM_WORKERS, mp_context=get_context("spawn")) as pool:
+        yield pool
+
+
+@contextmanager
+def without_garbage_search() -> Iterator[None]:
+    """For work that makes many objects without cycles, of which Python's search for them takes a third of the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
