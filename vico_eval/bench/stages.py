@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import count, pairwise
 from typing import Any
 
 from torch import Tensor, nn
@@ -218,10 +218,13 @@ class _MeasuredPreprocessor(Preprocessor):
     ) -> None:
         super().__init__(tokenizer, settings, method.tiling)
         self._meter = meter
+        self._numbers = count()
 
     def __call__(self, request: Request | DeferredRequest) -> Prepared:
         with self._meter.stage(TILING):
-            return super().__call__(request)
+            prepared = super().__call__(request)
+        # As if its picture were another one each time: the engine encodes one that comes again only once.
+        return replace(prepared, media=f"{prepared.media}-{next(self._numbers)}")
 
 
 class _MeasuredConnector(ConnectorPart):

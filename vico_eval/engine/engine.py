@@ -1,6 +1,6 @@
 """Requests in, answers with their token accounts out, in batches across documents.
 
-A batch goes through four steps: read and tile (threads, ahead of the model), encode all tiles of all documents at once,
+A batch goes through four steps: read and tile (threads, ahead of the model), encode all its pictures at once,
 route each request on its own, generate for a left-padded batch of prompts.
 """
 
@@ -22,16 +22,13 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase, StoppingCriteriaList, StopStringCriteria
 
 from vico_eval.engine.account import TokenAccount
+from vico_eval.engine.encoding import TileEncoder
 from vico_eval.engine.preprocess import Prepared, Preprocessor, prepare_ahead
 from vico_eval.engine.requests import DeferredRequest, GenerationSettings, Request
 from vico_eval.errors import DocumentError
 from vico_eval.internvl.modeling import VicoInternVL
-from vico_eval.internvl.tiling import normalise
 from vico_eval.methods.parts import RequestTiles
 from vico_eval.methods.registry import Method
-
-VISION_TILES = 64
-"""Tiles that go through the vision encoder at once; bounds its memory, not the batch."""
 
 WINDOW = 4
 """Batches whose requests are sorted by length together, for less padding; the next window is read meanwhile."""
@@ -105,6 +102,7 @@ class Engine:
         self.method = method
         self.batch_size = batch_size
         self.show_progress = show_progress
+        self._encode = TileEncoder(model)
         self._stop_criteria: dict[tuple[str, ...], StopStringCriteria] = {}
         self._stop_ids = self._find_stop_ids()
         self._pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self._stop_ids[0]
@@ -187,7 +185,7 @@ class Engine:
                     yield number, entry
                 else:
                     entries.append((number, entry))
-            entries.sort(key=lambda pair: (len(pair[1].tiles), len(pair[1].text_ids)))
+            entries = _by_length(entries)
             for start in range(0, len(entries), self.batch_size):
                 batch = entries[start : start + self.batch_size]
                 if not known.issuperset(number for number, _ in batch):
@@ -211,6 +209,7 @@ class Engine:
                 yield from self._answer_or_halve(part, settings)
             return
         try:
+            self._encode.forget()
             clear_device_cache(garbage_collection=True)
             yield from self._answer_batch(batch, settings)
         except FAILURES as error:
@@ -281,17 +280,6 @@ class Engine:
                 strict=True,
             )
         ]
-
-    def _encode(self, batch: Sequence[Prepared]) -> Tensor:
-        """Vision tokens [tiles, 1 + h*w, C] of every tile of every request."""
-        tiles = torch.cat([torch.from_numpy(prepared.tiles) for prepared in batch])
-        if not len(tiles):
-            return torch.zeros(0, 1, self.model.config.vision_config.hidden_size)
-        device: torch.device = next(self.model.vision_tower.parameters()).device
-        # Bytes travel to the device, not floats.
-        return torch.cat(
-            [self.model.encode_tiles(normalise(chunk.to(device))) for chunk in torch.split(tiles, VISION_TILES)]
-        )
 
     def _connect(self, vit_tokens: Tensor, compressed: Tensor) -> tuple[Tensor, Tensor]:
         if not len(vit_tokens):
@@ -390,6 +378,15 @@ class Engine:
         if not found:
             raise ValueError("the tokenizer knows neither an end of text nor the template's end of turn")
         return found
+
+
+def _by_length(entries: Sequence[tuple[int, Prepared]]) -> list[tuple[int, Prepared]]:
+    """For less padding; those about the same pictures side by side, which are encoded once if they share a batch."""
+    shortest: dict[str | None, tuple[int, int]] = {}
+    for place, (_, prepared) in enumerate(entries):
+        length, first = shortest.get(prepared.media, (len(prepared.text_ids), place))
+        shortest[prepared.media] = min(length, len(prepared.text_ids)), first
+    return sorted(entries, key=lambda entry: (len(entry[1].tiles), *shortest[entry[1].media], len(entry[1].text_ids)))
 
 
 def _by_generation(requests: Sequence[Request | DeferredRequest]) -> dict[GenerationSettings, list[int]]:

@@ -1,0 +1,86 @@
+"""A picture that several requests ask about goes through the vision encoder once."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vico_eval.engine.engine import Engine
+from vico_eval.engine.loading import open_engine
+from vico_eval.engine.requests import GenerationSettings, ImageInput, Message, Request, Text
+
+SHORT = GenerationSettings(max_new_tokens=4)
+
+
+def picture(seed: int, columns: int = 1) -> Image.Image:
+    pixels = np.random.default_rng(seed).integers(0, 256, (56, 56 * columns, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def ask(key: str, image: Image.Image | None, text: str = "Which?") -> Request:
+    media = () if image is None else (ImageInput(image),)
+    return Request(key, (Message("user", (*media, Text(text))),), SHORT)
+
+
+@pytest.fixture(scope="module")
+def engine(checkpoint_for) -> Engine:
+    return open_engine({**checkpoint_for("vico"), "method": "vico", "batch_size": 4}, show_progress=False).engine
+
+
+@pytest.fixture
+def encoded(engine):
+    """Tiles of each call of the vision encoder."""
+    calls: list[int] = []
+    hook = engine.model.vision_tower.register_forward_pre_hook(
+        lambda _, __, given: calls.append(len(given["pixel_values"])), with_kwargs=True
+    )
+    engine._encode.forget()
+    yield calls
+    hook.remove()
+
+
+def test_questions_about_one_picture_share_its_tiles(engine, encoded, same_answers):
+    one, wide = picture(0), picture(1, columns=2)
+    requests = [
+        ask("a", one, "What is it?"),
+        ask("b", wide),
+        ask("c", one),
+        ask("d", None),
+    ]
+    together = engine.answer(requests)
+    assert encoded == [1 + 3]  # the wide one has two tiles and a thumbnail
+    alone = [engine.answer([request])[0] for request in requests]
+    assert same_answers(together, alone)
+    assert [answer.account.tiles for answer in together] == [1, 3, 1, 0]
+
+
+def test_the_next_question_about_the_only_picture_takes_its_tokens_over(engine, encoded):
+    first = engine.answer([ask("a", picture(0))])
+    again = engine.answer([ask("b", picture(0)), ask("c", picture(0), "How many?")])
+    assert encoded == [1]
+    assert first[0].text == again[0].text
+    engine.answer([ask("d", picture(2))])
+    engine.answer([ask("e", picture(0))])
+    assert encoded == [1, 1, 1]
+
+
+def test_what_other_pictures_stood_beside_is_not_taken_over(engine, encoded):
+    engine.answer([ask("a", picture(0)), ask("b", picture(1))])
+    engine.answer([ask("c", picture(0))])
+    assert encoded == [2, 1]
+
+
+def test_questions_about_one_picture_stand_in_one_batch(engine, encoded):
+    """By length alone, pictures of one size would be mixed: 3 batches of 4 would encode 4 tiles each."""
+    questions = ("?", "Who is it?", "What is shown here?", "How many of them are there?")
+    requests = [ask(f"{seed}/{text}", picture(seed), text) for text in questions for seed in range(3)]
+    engine.answer(requests)
+    assert encoded == [1, 1, 1]
+
+
+def test_tokens_are_those_of_the_tiles(engine):
+    prepared = [engine.preprocessor(ask(str(number), picture(seed))) for number, seed in enumerate((0, 1, 0))]
+    with torch.inference_mode():
+        tokens = engine._encode(prepared)
+        expected = engine._encode(prepared[:2])
+    torch.testing.assert_close(tokens, expected[[0, 1, 0]])

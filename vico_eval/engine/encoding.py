@@ -1,0 +1,67 @@
+"""Vision tokens of a batch's tiles, each picture encoded once however many requests ask about it.
+
+Benchmarks ask several questions about a picture or a video (POPE six, Video-MME three), and of a small model's time the
+vision encoder takes the most.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vico_eval.engine.preprocess import Prepared
+from vico_eval.internvl.modeling import VicoInternVL
+from vico_eval.internvl.tiling import normalise
+
+VISION_TILES = 64
+"""Tiles that go through the vision encoder at once; bounds its memory, not the batch."""
+
+
+class TileEncoder:
+    """The vision encoder in front of whole batches.
+
+    Tokens never depend on the batches before: of another batch only those are taken over that were encoded alone, as
+    they would be now.
+    """
+
+    def __init__(self, model: VicoInternVL) -> None:
+        self._model = model
+        self._kept: tuple[str, Tensor] | None = None
+        """Digest and tokens of the last batch's pictures, where all its requests were about the same."""
+
+    def __call__(self, batch: Sequence[Prepared]) -> Tensor:
+        """Vision tokens [tiles, 1 + h*w, C] of every tile of every request, in order."""
+        tiles = {prepared.media: prepared.tiles for prepared in batch if prepared.media is not None}
+        if not tiles:
+            return torch.zeros(0, 1, self._model.config.vision_config.hidden_size)
+        if len(tiles) > 1:
+            self.forget()
+            encoded = self._encode(list(tiles.values()))
+        else:
+            ((media, own),) = tiles.items()
+            encoded = self._encode_or_take_over(media, own)
+        if len(tiles) == sum(prepared.media is not None for prepared in batch):
+            return encoded
+        tokens = dict(zip(tiles, torch.split(encoded, [len(own) for own in tiles.values()]), strict=True))
+        return torch.cat([tokens[prepared.media] for prepared in batch if prepared.media is not None])
+
+    def forget(self) -> None:
+        """Let go of what is kept, for its memory."""
+        self._kept = None
+
+    def _encode_or_take_over(self, media: str, tiles: np.ndarray) -> Tensor:
+        if self._kept is None or self._kept[0] != media:
+            self.forget()  # before the encoder needs memory
+            self._kept = media, self._encode([tiles])
+        return self._kept[1]
+
+    def _encode(self, tiles: Sequence[np.ndarray]) -> Tensor:
+        device: torch.device = next(self._model.vision_tower.parameters()).device
+        together = torch.cat([torch.from_numpy(own) for own in tiles])
+        # Bytes travel to the device, not floats.
+        return torch.cat(
+            [self._model.encode_tiles(normalise(chunk.to(device))) for chunk in torch.split(together, VISION_TILES)]
+        )
