@@ -28,6 +28,9 @@ class FakeServer:
 
     fault: str = ""
     delay_s: float = 0.0
+    key: str | None = None
+    """That requests have to bring; an answer without says which one came."""
+
     adds: int = 0
     """Tokens counted besides the prompt's."""
 
@@ -39,11 +42,22 @@ class FakeServer:
     most_in_flight: int = 0
     url: str = ""
 
-    async def list_models(self, _):
+    def refusal(self, request):
+        """The answer to a request without the key; None to others."""
+        came = request.headers.get("authorization", "no key")
+        if self.key is None or came == f"Bearer {self.key}":
+            return None
+        return JSONResponse({"error": f"{'.' * 265} wrong: {came}"}, status_code=401)
+
+    async def list_models(self, request):
+        if refusal := self.refusal(request):
+            return refusal
         return JSONResponse({"data": [{"id": model, "owned_by": "tests"} for model in self.models]})
 
     async def answer(self, request):
         body = await request.json()
+        if refusal := self.refusal(request):
+            return refusal
         if body["model"] not in self.models:
             return JSONResponse({"error": f"there is no {body['model']} here"}, status_code=404)
         self.bodies.append(body)

@@ -3,14 +3,19 @@
 import csv
 import json
 import os
+import shutil
 import signal
 
 import pytest
 
+from vico_eval.bench.random_models import flash_config
 from vico_eval.bench.serve.workload import TABLE_4
 from vico_eval.cli import main
+from vico_eval.paths import models_dir
 
 REQUESTS, ROUNDS, WARMUP = 10, 2, 1
+PAIR = ["--compare", "on=http://a", "--compare", "off=http://b"]
+KEY = "sk-Zq7/x+Y_8.~Zq7=="
 
 
 @pytest.fixture
@@ -70,12 +75,31 @@ def test_the_table_has_the_papers_numbers_beside_and_the_bound(run, start_server
     run(start_server(make_server()).url, "--requests", 4)
     with (tmp_path / "out" / "table4.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [row["paper_8B"] for row in rows] == ["1.0", "1.29", "1.97", "3.76", "1.0", "1.3", "1.76", "2.77"]
-    assert [float(row["llm_only"]) for row in rows if row["compression"] == "0"] == [1, 1]
-    assert all(float(row["llm_only_low"]) <= float(row["llm_only"]) <= float(row["llm_only_high"]) for row in rows)
-    assert all(float(row["llm_only_bound"]) >= 1 and row["end_to_end_versus_first"] == "" for row in rows)
+    assert [row["value"] for row in rows[:8]] == ["1.0", "1.29", "1.97", "3.76", "1.0", "1.3", "1.76", "2.77"]
+    # The built-in model's tiles are not the paper's, so there is no bound behind its encoder.
+    assert {(row["source"], row["quantity"]) for row in rows} == {
+        (source, "llm_only") for source in ("paper", "bound", "measured")
+    }
+    own = [row for row in rows if row["source"] == "measured"]
+    assert [float(row["value"]) for row in own if row["compression"] == "0"] == [1, 1]
+    assert all(float(row["low"]) <= float(row["value"]) <= float(row["high"]) for row in own)
     tex = (tmp_path / "out" / "table4.tex").read_text()
-    assert r"& 241B (paper) & 1.00 & 1.34 & 2.00 & 3.76 & -- \\" in tex
+    assert r"& 241B (paper) & 1.00 & 1.34 & 2.00 & 3.76 & -- & -- & -- & -- \\" in tex
+    assert "| bound by operations | 1.00 | 1." in (tmp_path / "out" / "table4.md").read_text()
+
+
+def test_the_bound_behind_the_encoder_comes_with_an_internvl_config(run, start_server, make_server, tmp_path):
+    folder = tmp_path / "checkpoint"
+    shutil.copytree(models_dir() / "vico-tiny-base", folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    flash_config("8b").save_pretrained(folder)
+    run(start_server(make_server()).url, "--requests", 2, tokenizer=folder)
+    with (tmp_path / "out" / "table4.csv").open() as file:
+        bounds = [row for row in csv.DictReader(file) if row["source"] == "bound"]
+    found = {
+        quantity: [row for row in bounds if row["quantity"] == quantity] for quantity in ("llm_only", "end_to_end")
+    }
+    assert [round(float(row["value"]), 2) for row in found["llm_only"]] == [1, 1.34, 2, 3.88, 1, 1.28, 1.76, 2.77]
+    assert [round(float(row["value"]), 2) for row in found["end_to_end"][:4]] == [1, 1.27, 1.73, 2.66]
 
 
 @pytest.mark.parametrize(
@@ -201,9 +225,74 @@ def test_images_are_sent_as_data_with_a_question_and_count_end_to_end(run, start
     image, text = server.bodies[-1]["messages"][1]["content"]
     assert image["image_url"]["url"].startswith(("data:image/png;base64,iVBOR", "data:image/jpeg;base64,/9j/"))
     assert text["type"] == "text"
-    with (tmp_path / "out" / "table4.csv").open() as file:
+    with (tmp_path / "out" / "images.csv").open() as file:
         (row,) = csv.DictReader(file)
-    assert (row["end_to_end_versus_first"], row["llm_only"], row["llm_only_versus_first"]) == ("1.0", "", "")
+    assert (row["server"], row["against"], row["value"], row["rounds"]) == ("server", "server", "1.0", str(ROUNDS))
+    assert float(row["first_tokens_per_s"]) == cell["requests_per_s"]
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"summary.json", "requests.jsonl", "images.csv", "images.tex", "images.md"}
+
+
+def test_each_server_is_asked_for_its_own_model(run, start_server, make_server):
+    servers = [start_server(make_server(name=name, models=models)) for name, models in MODELS.items()]
+    pairs = [part for server in servers for part in ("--compare", f"{server.name}={server.url}")]
+    status, _, summary = run(*pairs, "--model", "big", "--model", "b=org/x=1", "--requests", 2)
+    assert status == 0
+    assert [server["model"] for server in summary["servers"]] == ["big", "org/x=1", "big"]
+    assert [{body["model"] for body in server.bodies} for server in servers] == [{"big"}, {"org/x=1"}, {"big"}]
+
+
+MODELS = {"a": ("big", "small"), "b": ("org/x=1", "big"), "c": ("big",)}
+
+
+def test_a_key_is_sent_and_never_written(run, start_server, make_server, monkeypatch, tmp_path):
+    monkeypatch.setenv("VICO_TEST_KEY", KEY)
+    server = start_server(make_server(key=KEY))
+    status, err, summary = run(server.url, "--api-key-env", "VICO_TEST_KEY", "--requests", 2)
+    assert (status, failures(summary)) == (0, {})
+    written = err + "".join(path.read_text() for path in (tmp_path / "out").iterdir())
+    assert KEY not in written
+
+
+@pytest.mark.parametrize("arguments", [[], ["--model", "tiny"]])
+def test_a_wrong_key_is_said_without_the_key(run, start_server, make_server, monkeypatch, arguments):
+    monkeypatch.setenv("VICO_TEST_KEY", KEY)
+    server = start_server(make_server(key="another"))
+    status, err, summary = run(server.url, "--api-key-env", "VICO_TEST_KEY", *arguments)
+    assert (status, summary) == (1, None)
+    assert "HTTP 401" in err
+    assert KEY[:4] not in err
+
+
+def test_a_key_that_refused_requests_repeat_is_kept_out_of_the_files(
+    run, start_server, make_server, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("VICO_TEST_KEY", KEY)
+    server = make_server(key=KEY)
+    start_server(server)
+    stream = server.stream
+
+    def revoke(body, fault):
+        if len(server.bodies) == 12:
+            server.key = "another"
+        return stream(body, fault)
+
+    server.stream = revoke
+    status, err, summary = run(server.url, "--api-key-env", "VICO_TEST_KEY")
+    assert status == 1
+    assert failures(summary)["HTTP 401"] >= 8
+    assert "wrong: Bearer (key)" in err  # where the words are cut, half a key would stay
+    written = err + "".join(path.read_text() for path in (tmp_path / "out").iterdir())
+    assert KEY[:4] not in written
+
+
+@pytest.mark.parametrize("key", ["", "two words", "secret\n", "clé"])
+def test_a_variable_without_a_key_is_said_without_its_words(run, monkeypatch, key):
+    monkeypatch.setenv("VICO_TEST_KEY", key)
+    status, err, _ = run("http://127.0.0.1:9", "--api-key-env", "VICO_TEST_KEY")
+    assert status == 1
+    assert "VICO_TEST_KEY" in err
+    assert not key or key.strip() not in err
 
 
 def test_a_server_that_is_down_is_said_before_the_load(run, tmp_path):
@@ -255,6 +344,11 @@ def test_a_tokenizer_of_another_checkpoint_is_said_before_the_load(run, start_se
         (["--compare", "a=http://a", "--compare", "a=http://b"], "each name once"),
         (["http://a", "--images", "nowhere"], "nowhere holds no images"),
         (["nonsense"], "no server answers at nonsense"),
+        ([*PAIR, "--model", "c=m"], "unknown server 'c' in --model c=m; known are on, off"),
+        ([*PAIR, "--model", "on=m", "--model", "on=n"], "--model got 'on=n'; expected one MODEL"),
+        ([*PAIR, "--model", "on="], "--model got 'on='"),
+        (["http://a", "--model", "a", "--model", "b"], "--model got 'b'"),
+        (["http://a", "--api-key-env", "VICO_NONE"], "'VICO_NONE', which is not set"),
     ],
 )
 def test_wrong_options_are_said(run, arguments, message):
