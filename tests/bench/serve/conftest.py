@@ -13,6 +13,11 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from starlette.routing import Route
 
+from vico_eval.cli import main
+
+REQUESTS, ROUNDS, WARMUP = 10, 2, 1
+"""What `run` asks for unless a test says otherwise."""
+
 NUM_PROBES = 2
 """Requests that come before the load: the longest and the shortest prompt."""
 
@@ -140,3 +145,22 @@ def start_server():
     for runner, thread in running:
         runner.should_exit = runner.force_exit = True
         thread.join()
+
+
+@pytest.fixture
+def run(capsys, tmp_path):
+    """Runs the command; exit status, stderr, and the summary if there is one."""
+
+    def command(*arguments, tokenizer="vico-tiny-base"):
+        options = ["--requests", REQUESTS, "--rounds", ROUNDS, "--concurrency", 4, "--warmup", WARMUP]
+        options += ["--out", tmp_path / "out", *(["--tokenizer", tokenizer] if tokenizer else [])]
+        status = 0
+        try:
+            main(["throughput", "serve", *map(str, options), *map(str, arguments)])
+        except SystemExit as stop:
+            status = stop.code
+        summary = tmp_path / "out" / "summary.json"
+        written = json.loads(summary.read_text()) if summary.exists() else None
+        return status, " ".join(capsys.readouterr().err.split()), written
+
+    return command
