@@ -28,7 +28,17 @@ def serve(
     images: Annotated[
         Path | None, typer.Option(help="Send this folder's images instead of text: the end-to-end numbers.")
     ] = None,
-    model: Annotated[str | None, typer.Option(help="To ask for. Default: the only one that the server lists.")] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[NAME=]MODEL",
+            help="To ask for, of all servers or of one of --compare's. Default: the only one that a server lists.",
+        ),
+    ] = None,
+    api_key_env: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Environment variable with the key that all servers want (Bearer)."),
+    ] = None,
     requests: Annotated[int, typer.Option(min=1, help="Of each number in the table, over all rounds.")] = 2000,
     concurrency: Annotated[int, typer.Option(min=1, help="Requests in flight.")] = 32,
     rounds: Annotated[int, typer.Option(min=1, help="Turns of each server and prompt; intervals come from them.")] = 5,
@@ -64,7 +74,8 @@ def serve(
         compare=tuple(compare or ()),
         tokenizer=tokenizer,
         images=images,
-        model=model,
+        models=tuple(model or ()),
+        api_key_env=api_key_env,
         num_requests=requests,
         concurrency=concurrency,
         num_rounds=rounds,

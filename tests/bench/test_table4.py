@@ -1,10 +1,12 @@
 """Table 4 on this machine: the bounds are the known ones, and every cell is measured."""
 
 import pytest
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from vico_eval.bench.random_models import flash_config
 from vico_eval.bench.table4 import bounds, measure_table4
 from vico_eval.internvl.checkpoint import find_checkpoint, load_model
+from vico_eval.internvl.config import VicoInternVLConfig
 
 # 25, 50 and 75% of 2,560 visual tokens removed: of Qwen3-8B alone, and behind InternViT-300M on 10 tiles. Worked out
 # without the encoder's patch embedding, which is 0.2% of it: hence the tolerance (2.664 for 2.67).
@@ -17,6 +19,22 @@ def test_bounds_at_8b_are_the_known_ones(text_tokens):
     assert bounds(config, text_tokens, 0) == (1, 1)
     for compression, known in zip((25, 50, 75), KNOWN[text_tokens], strict=True):
         assert bounds(config, text_tokens, compression) == pytest.approx(known, abs=0.0065)
+
+
+def test_a_decoder_alone_has_the_papers_tiles_before_it_and_no_bound_behind_an_encoder():
+    config = flash_config("8b")
+    alone = bounds(config.text_config, 64, 75)
+    assert alone == (bounds(config, 64, 75).llm_only, None)
+    # A model with other tiles has other bounds.
+    config.vision_config.image_size = 224
+    assert bounds(config, 64, 75).llm_only < 3.7
+
+
+@pytest.mark.parametrize("model_type", ["qwen3_moe", "gpt2"])
+def test_there_are_no_bounds_of_experts_and_of_decoders_without_a_formula(model_type):
+    decoder = CONFIG_MAPPING[model_type]()
+    assert bounds(decoder, 64, 75) == (None, None)
+    assert bounds(VicoInternVLConfig(text_config=decoder), 64, 75) == (None, None)
 
 
 def test_every_cell_is_measured_against_its_own_length_of_text():

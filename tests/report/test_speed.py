@@ -5,8 +5,8 @@ import io
 
 import pytest
 
-from vico_eval.report.grid import grid_to_csv, grid_to_latex
-from vico_eval.report.speed import grids, table4_grid
+from vico_eval.report.grid import grid_to_latex
+from vico_eval.report.speed import csvs, grids
 
 CONDITIONS = {
     "model": "random weights of shape 8b",
@@ -75,45 +75,59 @@ def methods():
     }
 
 
-def rows(grid):
-    return list(csv.DictReader(io.StringIO(grid_to_csv(grid))))
+def rows(text):
+    return list(csv.DictReader(io.StringIO(text)))
 
 
-def test_table_4_has_both_speedups_beside_their_bounds_and_the_papers_numbers(table4):
-    found = rows(table4_grid(table4))
-    assert len(found) == 8
-    assert [row["LLM only Paper (8B)"] for row in found] == [
-        *("1.00", "1.29", "1.97", "3.76"),
-        *("1.00", "1.30", "1.76", "2.77"),
+def lines(grid):
+    return {tuple(cell.text for cell in line.titles): [cell.text for cell in line.cells] for line in grid.lines}
+
+
+def test_table_4_has_both_speedups_beneath_the_papers_and_their_bounds(table4):
+    found = lines(grids(table4)[""])
+    block = "10 tiles + 512 text"
+    assert [title for prompt, title in found if prompt == block] == [
+        *("8B (paper)", "30B (paper)", "38B (paper)", "241B (paper)", "bound by operations", table4["model"])
     ]
-    assert found[7] == {
-        "Text tokens": "512",
-        "Visual tokens": "640",
-        "Compression": "75%",
-        "LLM only Prefill": "0.2 s",
-        "LLM only Speed-up": "1.10 (1.05 to 1.15)",
-        "LLM only Bound": "1.50",
-        "LLM only Paper (8B)": "2.77",
-        "End-to-end First token": "0.3 s",
-        "End-to-end Speed-up": "1.05 (1.02 to 1.08)",
-        "End-to-end Bound": "1.25",
-    }
+    assert found[block, "8B (paper)"] == ["1.00", "1.30", "1.76", "2.77", *"––––"]
+    assert found[block, "bound by operations"] == ["1.50"] * 4 + ["1.25"] * 4
+    # 1.0, 1.1 and 1.2: 1.097, and a standard error of the logarithms of 0.0527, times t(0.975, 2) of 4.303.
+    assert found[block, table4["model"]] == ["1.10 [0.87, 1.38]"] * 4 + ["1.05 [0.93, 1.18]"] * 4
+    notes = " ".join(grids(table4)[""].notes)
+    assert "prefill 0.8 s with 64 and 0.8 s with 512 tokens of text, vision encoder 0.1 s" in notes
+    assert "not comparable" not in notes
 
 
 def test_other_tiles_than_the_papers_are_not_compared_with_it(table4):
     table4["cells"][0]["visual_tokens"] = 160
-    assert {row["LLM only Paper (8B)"] for row in rows(table4_grid(table4))} == {"–"}
+    grid = grids(table4)[""]
+    assert {title for _, title in lines(grid)} == {"bound by operations", table4["model"]}
+    assert "10 tiles are 160 visual tokens here and 2,560 in the paper: not comparable." in grid.notes
+
+
+def test_a_decoder_without_a_formula_has_no_line_of_bounds(table4):
+    for cell in table4["cells"]:
+        cell["llm"]["bound"] = cell["end_to_end"]["bound"] = None
+    assert "bound by operations" not in {title for _, title in lines(grids(table4)[""])}
+
+
+def test_table_4_as_csv_has_a_line_a_number(table4):
+    found = rows(csvs(table4)[""])
+    assert [row["source"] for row in found] == ["paper"] * 32 + ["bound"] * 16 + ["measured"] * 16
+    last = found[-1]
+    assert (last["system"], last["text_tokens"], last["compression"]) == (table4["model"], "512", "75")
+    assert (last["quantity"], last["rounds"]) == ("end_to_end", "3")
+    assert float(last["value"]) == pytest.approx((1.0 * 1.05 * 1.1) ** (1 / 3))
 
 
 def test_table_4_in_latex_groups_its_columns_and_parts_the_lengths_of_text(table4):
-    latex = grid_to_latex(table4_grid(table4), "tab:speed")
-    assert r"\multicolumn{4}{c}{LLM only} & \multicolumn{3}{c}{End-to-end}" in latex
+    latex = grid_to_latex(grids(table4)[""], "tab:speed")
+    assert r"\multicolumn{4}{c}{LLM only} & \multicolumn{4}{c}{End-to-end}" in latex
     assert latex.count(r"\midrule") == 2
-    assert list(grids(table4)) == [""]
 
 
 def test_stages_that_no_method_has_are_no_columns_and_those_of_some_have_dashes(methods):
-    vanilla, fastv = rows(grids(methods)["-stages"])
+    vanilla, fastv = rows(csvs(methods)["-stages"])
     assert not {"Tiling, ms", "Router, ms"} & set(vanilla)
     assert (vanilla["Method, ms"], fastv["Method, ms"]) == ("–", "2.0 (2.0 to 2.0)")
     assert fastv["Prefill, ms"] == "25.3 (25.3 to 25.3)"
@@ -121,7 +135,7 @@ def test_stages_that_no_method_has_are_no_columns_and_those_of_some_have_dashes(
 
 
 def test_a_method_stands_beside_its_bounds_and_its_operations(methods):
-    fastv = rows(grids(methods)["-speedups"])[1]
+    fastv = rows(csvs(methods)["-speedups"])[1]
     assert fastv == {
         "Method": "fastv",
         "Compressed tiles": "2.5 of 10",

@@ -10,10 +10,11 @@ the bounds of a decoder behind its vision encoder; they are below 1% of the oper
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from transformers import PreTrainedConfig
 
 from vico_eval.bench.flops import prefill_flops, vision_flops
 from vico_eval.bench.local import TILES, seconds
@@ -21,9 +22,19 @@ from vico_eval.bench.records import in_rounds
 from vico_eval.internvl.config import VicoInternVLConfig
 from vico_eval.internvl.modeling import VicoInternVL
 from vico_eval.internvl.tiling import normalise
-from vico_eval.report.printed_table4 import COMPRESSIONS, TEXT_TOKENS
+from vico_eval.report.table4 import PROMPTS, VISUAL_TOKENS
 
 ENCODER = "vision encoder"
+
+DENSE = ("qwen3", "qwen2", "llama")
+"""`model_type` of the decoders whose operations there is a formula for."""
+
+
+class Bounds(NamedTuple):
+    """Speed-ups by operations; None where there is no formula."""
+
+    llm_only: float | None
+    end_to_end: float | None
 
 
 def measure_table4(model: VicoInternVL, *, rounds: int, minutes: float) -> dict[str, Any]:
@@ -40,29 +51,49 @@ def measure_table4(model: VicoInternVL, *, rounds: int, minutes: float) -> dict[
     """
     model.use_decoder_part(None)
     runs = {ENCODER: partial(_encode, model)}
-    places = [(text, share) for text in TEXT_TOKENS for share in COMPRESSIONS]
-    for text, share in places:
+    for text, share in PROMPTS:
         runs[f"{text} text, {share}%"] = partial(_prefill, model, visual_tokens(model.config, share) + text)
     measured = in_rounds(runs, rounds, minutes)
     encoder_s = measured.pop(ENCODER)
-    prefill_s = dict(zip(places, measured.values(), strict=True))
+    prefill_s = dict(zip(PROMPTS, measured.values(), strict=True))
     return {"encoder_s": encoder_s, "cells": _cells(model.config, prefill_s, encoder_s)}
 
 
 def visual_tokens(config: VicoInternVLConfig, compression: int) -> int:
     """Of the 10 tiles, with so many percent of them removed."""
-    return round(TILES * config.num_high_tokens * (100 - compression) / 100)
+    return _remaining(TILES * config.num_high_tokens, compression)
 
 
-def bounds(config: VicoInternVLConfig, text_tokens: int, compression: int) -> tuple[float, float]:
-    """Speed-ups by operations: of the language model alone, and behind the vision encoder."""
+def bounds(config: PreTrainedConfig, text_tokens: int, compression: int) -> Bounds:
+    """Speed-ups by operations: of the language model alone, and behind the vision encoder.
 
-    def decoder(share: int) -> int:
-        tokens = visual_tokens(config, share) + text_tokens
-        return prefill_flops(config.text_config, [tokens] * config.text_config.num_hidden_layers).total
+    Args:
+        config: a `VicoInternVLConfig`; or a decoder's own, which has the paper's 10 tiles of 256 visual tokens before
+            the text, and no bound end-to-end.
+        text_tokens: behind the tiles.
+        compression: percent of the visual tokens that are removed.
 
-    encoder, whole, less = TILES * vision_flops(config), decoder(0), decoder(compression)
-    return whole / less, (encoder + whole) / (encoder + less)
+    Returns:
+        None for both where the decoder is no dense Qwen3, Qwen2 or Llama.
+    """
+    decoder = config.get_text_config()
+    if decoder.model_type not in DENSE:
+        return Bounds(None, None)
+    visual = TILES * config.num_high_tokens if isinstance(config, VicoInternVLConfig) else VISUAL_TOKENS
+
+    def flops(share: int) -> int:
+        tokens = _remaining(visual, share) + text_tokens
+        return prefill_flops(decoder, [tokens] * decoder.num_hidden_layers).total
+
+    whole, less = flops(0), flops(compression)
+    if not isinstance(config, VicoInternVLConfig):
+        return Bounds(whole / less, None)
+    encoder = TILES * vision_flops(config)
+    return Bounds(whole / less, (encoder + whole) / (encoder + less))
+
+
+def _remaining(num_tokens: int, compression: int) -> int:
+    return round(num_tokens * (100 - compression) / 100)
 
 
 def _cells(

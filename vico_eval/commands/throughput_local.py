@@ -26,8 +26,8 @@ from vico_eval.internvl.checkpoint import (
 )
 from vico_eval.internvl.modeling import VicoInternVL
 from vico_eval.methods.registry import Method
-from vico_eval.report.grid import grid_to_csv, grid_to_latex, grid_to_markdown, grid_to_terminal
-from vico_eval.report.speed import grids
+from vico_eval.report.grid import grid_to_latex, grid_to_markdown, grid_to_terminal
+from vico_eval.report.speed import csvs, grids
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,9 +141,10 @@ def _write(record: dict[str, Any], options: LocalOptions, device: str) -> None:
     name = options.name or f"{kind}-{model}-{device.replace(':', '')}-{record['dtype']}"
     file = write_record(record, options.out, name, _readme)
     console = results_console()
+    for suffix, text in csvs(record).items():
+        (options.out / f"{name}{suffix}.csv").write_text(text, encoding="utf-8")
     for suffix, grid in grids(record).items():
         console.print(grid_to_terminal(grid, console.width))
-        (options.out / f"{name}{suffix}.csv").write_text(grid_to_csv(grid), encoding="utf-8")
         (options.out / f"{name}{suffix}.tex").write_text(grid_to_latex(grid, f"tab:{name}{suffix}"), encoding="utf-8")
     message_console().print(
         f"Wrote {file.name}, its tables (.csv, .tex) and README.md in {file.parent}.",

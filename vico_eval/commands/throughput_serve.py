@@ -22,15 +22,24 @@ from vico_eval.bench.serve.client import Client, Server, look_at, open_connectio
 from vico_eval.bench.serve.probe import find_overhead
 from vico_eval.bench.serve.runner import Cell, Plan, Stop, Tell, Turn, run_load
 from vico_eval.bench.serve.summary import CellSummary, summarize
-from vico_eval.bench.serve.table import Measured, flop_bounds, measurements, read_published, table_4, to_csv
+from vico_eval.bench.serve.table import (
+    TABLE4_NOTES,
+    Measured,
+    images_csv,
+    images_grid,
+    measurements,
+    table4_speedups,
+)
 from vico_eval.bench.serve.tokens import TextMaker, find_folder, load_tokenizer, read_config
-from vico_eval.bench.serve.workload import ImageLoad, Setting, TextLoad, Workload
+from vico_eval.bench.serve.workload import ImageLoad, TextLoad, Workload
 from vico_eval.commands.output import check_writable, message_console, results_console
+from vico_eval.commands.throughput_servers import api_key, server_addresses, server_models
 from vico_eval.errors import ConfigError
 from vico_eval.paths import free_path
-from vico_eval.report.grid import grid_to_latex, grid_to_terminal
+from vico_eval.report.grid import Grid, grid_to_latex, grid_to_markdown, grid_to_terminal
+from vico_eval.report.table4 import PROMPTS, VISUAL_TOKENS, Prompt, Quantity, table4_csv, table4_grid
 
-REQUESTS, SUMMARY, CSV, LATEX = "requests.jsonl", "summary.json", "table4.csv", "table4.tex"
+REQUESTS, SUMMARY = "requests.jsonl", "summary.json"
 MUCH_BUSY = 0.7
 FAILED = 1
 SIGNALLED = 128
@@ -44,7 +53,8 @@ class ServeOptions:
     compare: tuple[str, ...]
     tokenizer: str | None
     images: Path | None
-    model: str | None
+    models: tuple[str, ...]
+    api_key_env: str | None
     num_requests: int
     concurrency: int
     num_rounds: int
@@ -72,7 +82,9 @@ def measure_servers(options: ServeOptions) -> None:
         CheckpointError: no tokenizer.
         OutputError: the folder can't be written.
     """
-    addresses = _addresses(options)
+    addresses = server_addresses(options.url, options.compare)
+    models = server_models(options.models, list(addresses))
+    key = api_key(options.api_key_env)
     workload, bounds = _workload(options)
     out = options.out or free_path(Path("runs") / "throughput-serve")
     if (out / SUMMARY).exists():
@@ -88,42 +100,24 @@ def measure_servers(options: ServeOptions) -> None:
     )
     console = message_console()
     _say_doubts(console, plan, workload)
-    loaded = asyncio.run(_load(options, addresses, workload, plan, console, out / REQUESTS))
+    loaded = asyncio.run(_load(options, addresses, models, key, workload, plan, console, out / REQUESTS))
     cells = {
         cell: summarize(cell, loaded.turns, plan.num_requests)
         for server in loaded.servers
         for cell in (Cell(server.name, setting) for setting in workload.settings)
     }
     measured = Measured(cells, tuple(server.name for server in loaded.servers), bounds)
-    published = read_published()
-    grid = table_4(measured, published)
     record = _record(options, plan, loaded, measured)
     (out / SUMMARY).write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    (out / CSV).write_text(to_csv(measured, published), encoding="utf-8")
-    (out / LATEX).write_text(grid_to_latex(grid, "tab:throughput"), encoding="utf-8")
+    grid = _write_table(measured, "table4" if options.images is None else "images", out)
     shown = results_console()
     for table in (measurements(measured), grid):
         shown.print(grid_to_terminal(table, shown.width))
     _close(console, loaded.stop, cells, out)
 
 
-def _addresses(options: ServeOptions) -> dict[str, str]:
-    """Address of each server by its name."""
-    if (options.url is None) == (not options.compare):
-        raise ConfigError("give the address of one server, or --compare NAME=URL for each of several; not both.")
-    if options.url is not None:
-        return {"server": options.url}
-    addresses: dict[str, str] = {}
-    for part in options.compare:
-        name, equals, url = part.partition("=")
-        if not (name and equals and url) or name in addresses:
-            raise ConfigError(f"--compare got {part!r}; expected NAME=URL, each name once.")
-        addresses[name] = url
-    return addresses
-
-
-def _workload(options: ServeOptions) -> tuple[Workload, dict[Setting, float]]:
-    """What to send, and the bounds of operations where the decoder is known."""
+def _workload(options: ServeOptions) -> tuple[Workload, dict[Prompt, dict[Quantity, float | None]]]:
+    """What to send, and the bounds of operations where the model's config is known."""
     if options.images is not None:
         return ImageLoad(options.images), {}
     if options.tokenizer is None:
@@ -133,9 +127,18 @@ def _workload(options: ServeOptions) -> tuple[Workload, dict[Setting, float]]:
         )
     folder = find_folder(options.tokenizer)
     config = read_config(folder)
-    decoder = None if config is None else config.get_text_config()
-    has_bound = decoder is not None and not getattr(decoder, "num_experts", None)
-    return TextLoad(TextMaker(load_tokenizer(folder, config))), flop_bounds(decoder) if has_bound else {}
+    return TextLoad(TextMaker(load_tokenizer(folder, config))), {} if config is None else _bounds(config)
+
+
+def _bounds(config: Any) -> dict[Prompt, dict[Quantity, float | None]]:
+    """Of the paper's prompts, which are sent to every model: one with other tiles has no bound behind its encoder."""
+    from vico_eval.bench.table4 import bounds, visual_tokens  # loads torch, which images can do without
+    from vico_eval.internvl.config import VicoInternVLConfig
+
+    if isinstance(config, VicoInternVLConfig) and visual_tokens(config, 0) != VISUAL_TOKENS:
+        config = config.get_text_config()
+    found = {(text, share): bounds(config, text, share) for text, share in PROMPTS}
+    return {prompt: {"llm_only": one.llm_only, "end_to_end": one.end_to_end} for prompt, one in found.items()}
 
 
 def _say_doubts(console: Console, plan: Plan, workload: Workload) -> None:
@@ -153,13 +156,20 @@ def _say_doubts(console: Console, plan: Plan, workload: Workload) -> None:
 
 
 async def _load(
-    options: ServeOptions, addresses: dict[str, str], workload: Workload, plan: Plan, console: Console, file: Path
+    options: ServeOptions,
+    addresses: dict[str, str],
+    models: dict[str, str | None],
+    key: str | None,
+    workload: Workload,
+    plan: Plan,
+    console: Console,
+    file: Path,
 ) -> _Loaded:
-    async with open_connections(plan.concurrency) as connections:
-        servers = [await look_at(connections[0], name, url, options.model) for name, url in addresses.items()]
+    async with open_connections(plan.concurrency, key) as connections:
+        servers = [await look_at(connections[0], name, url, models[name]) for name, url in addresses.items()]
         zero = time.perf_counter()
         clients = [
-            Client(server, connections, max_tokens=options.max_tokens, timeout_s=options.timeout_s, zero=zero)
+            Client(server, connections, max_tokens=options.max_tokens, timeout_s=options.timeout_s, zero=zero, key=key)
             for server in servers
         ]
         overheads = [await find_overhead(client, workload, str(plan.seed)) for client in clients]
@@ -215,12 +225,26 @@ def _record(options: ServeOptions, plan: Plan, loaded: _Loaded, measured: Measur
 
 
 def _cell_record(measured: Measured, cell: Cell) -> dict[str, Any]:
-    speedup = measured.speedup(cell.server, cell.setting)
+    speedup = measured.speedup(cell)
+    bounds = measured.bounds.get((cell.setting.text_tokens or 0, cell.setting.compression or 0), {})
     return measured.cells[cell].as_record() | {
         "speedup": None if speedup is None else speedup.as_record(),
-        "versus_first": measured.versus_first(cell.server, cell.setting).as_record(),
-        "llm_only_bound": measured.bounds.get(cell.setting),
+        "versus_first": measured.versus_first(cell).as_record(),
+        "bounds": bounds,
     }
+
+
+def _write_table(measured: Measured, name: str, out: Path) -> Grid:
+    """Write `table4` (of texts) or `images` as CSV, LaTeX and Markdown."""
+    if name == "table4":
+        speedups = table4_speedups(measured)
+        grid, numbers = table4_grid(speedups, TABLE4_NOTES), table4_csv(speedups)
+    else:
+        grid, numbers = images_grid(measured), images_csv(measured)
+    texts = {"csv": numbers, "tex": grid_to_latex(grid, f"tab:throughput-{name}"), "md": grid_to_markdown(grid)}
+    for kind, text in texts.items():
+        (out / f"{name}.{kind}").write_text(text, encoding="utf-8")
+    return grid
 
 
 def _close(console: Console, stop: Stop, cells: dict[Cell, CellSummary], out: Path) -> None:

@@ -11,8 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from vico_eval.report.grid import DASH, Cell, Column, Grid, Line
-from vico_eval.report.printed_table4 import printed_table4
+from vico_eval.report.grid import DASH, Cell, Column, Grid, Line, grid_to_csv
+from vico_eval.report.speed_ratio import mean_ratio
+from vico_eval.report.table4 import (
+    VISUAL_TOKENS,
+    Prompt,
+    Quantity,
+    Speedup,
+    bound_speedups,
+    paper_speedups,
+    table4_csv,
+    table4_grid,
+)
 
 _QUARTILES = "Speed-ups and times: median (quartiles) over the rounds of one process."
 _BOUND = (
@@ -20,18 +30,8 @@ _BOUND = (
     "measured speed-up can be above it."
 )
 
-_PAPER_TOKENS = 2560
-"""Visual tokens of the paper's 10 tiles: a checkpoint with others is not to be compared with it."""
-
-TABLE4_COLUMNS = (
-    Column(title="Prefill", group="LLM only"),
-    Column(title="Speed-up", group="LLM only"),
-    Column(title="Bound", group="LLM only"),
-    Column(title="Paper (8B)", group="LLM only"),
-    Column(title="First token", group="End-to-end"),
-    Column(title="Speed-up", group="End-to-end"),
-    Column(title="Bound", group="End-to-end"),
-)
+_QUANTITIES: dict[str, Quantity] = {"llm": "llm_only", "end_to_end": "end_to_end"}
+"""Of Table 4, by the record's key."""
 
 
 def stages_grid(record: Mapping[str, Any]) -> Grid:
@@ -117,49 +117,64 @@ def speedups_grid(record: Mapping[str, Any]) -> Grid:
     )
 
 
-def table4_grid(record: Mapping[str, Any]) -> Grid:
-    """ViCO's Table 4: the language model alone and end-to-end, each beside its bound, and what the paper prints.
+def table4_speedups(record: Mapping[str, Any]) -> list[Speedup]:
+    """A record's numbers of Table 4; the paper's are among them where its prompts were measured.
 
     Raises:
         ReportError: the published numbers can't be read.
     """
-    is_papers = record["cells"][0]["visual_tokens"] == _PAPER_TOKENS
-    printed = printed_table4()["8B"] if is_papers else {}
-    encoder = record["encoder_s"]
-    lines = []
+    bounds: dict[Prompt, dict[Quantity, float | None]] = {}
+    measured = []
     for cell in record["cells"]:
-        text, share = cell["text_tokens"], cell["compression"]
-        first_token = [one + own for one, own in zip(encoder, cell["prefill_s"], strict=True)]
-        paper = printed.get((text, share))
-        cells = [
-            f"{median(cell['prefill_s']):.3g} s",
-            *_speedup(cell["llm"]),
-            DASH if paper is None else paper,
-            f"{median(first_token):.3g} s",
-            *_speedup(cell["end_to_end"]),
-        ]
-        titles = [f"{text}", f"{cell['visual_tokens']:,}", f"{share}%"]
-        lines.append(_line(titles, cells, rule_after=cell is not record["cells"][-1] and share == 75))
-    notes = (
-        f"{_model(record)}. One request at a time; the paper loads a serving engine with 32. End-to-end: the vision "
-        "encoder's time on the 10 tiles added, without tiling, router and connectors; the paper leaves the encoder out "
-        f"and has no such column. {_count(record['rounds'], 'round')}. {_QUARTILES} {_BOUND}",
-    )
-    return Grid(
-        caption="First token of 10 tiles with fewer visual tokens, as in ViCO's Table 4.",
-        heads=("Text tokens", "Visual tokens", "Compression"),
-        columns=TABLE4_COLUMNS,
-        lines=tuple(lines),
-        notes=notes,
-        shrinks=True,
-    )
+        prompt = (cell["text_tokens"], cell["compression"])
+        bounds[prompt] = {quantity: cell[key]["bound"] for key, quantity in _QUANTITIES.items()}
+        for key, quantity in _QUANTITIES.items():
+            ratio = mean_ratio(cell[key]["measured"])
+            measured.append(
+                Speedup(source="measured", system=record["model"], prompt=prompt, quantity=quantity, ratio=ratio)
+            )
+    return [*(paper_speedups() if _is_papers(record) else ()), *bound_speedups(bounds), *measured]
+
+
+def _table4_notes(record: Mapping[str, Any]) -> list[str]:
+    tiles = record["cells"][0]["visual_tokens"]
+    whole = [cell for cell in record["cells"] if cell["compression"] == 0]
+    prefills = " and ".join(f"{median(cell['prefill_s']):.3g} s with {cell['text_tokens']}" for cell in whole)
+    notes = [
+        f"{_model(record)}; {_count(record['rounds'], 'round')} of one process, one request at a time. LLM only: time "
+        "of the prefill. End-to-end: with the vision encoder's on the 10 tiles, without tiling, router and connectors. "
+        f"Medians at 0%: prefill {prefills} tokens of text, vision encoder {median(record['encoder_s']):.3g} s."
+    ]
+    if not _is_papers(record):
+        notes.append(f"10 tiles are {tiles:,} visual tokens here and {VISUAL_TOKENS:,} in the paper: not comparable.")
+    return notes
+
+
+def _is_papers(record: Mapping[str, Any]) -> bool:
+    """Whether the prompts were the paper's."""
+    return bool(record["cells"][0]["visual_tokens"] == VISUAL_TOKENS)
 
 
 def grids(record: Mapping[str, Any]) -> dict[str, Grid]:
-    """A record's tables, by what their files' names end in."""
+    """A record's tables, by what their files' names end in.
+
+    Raises:
+        ReportError: the published numbers can't be read.
+    """
     if "cells" in record:
-        return {"": table4_grid(record)}
+        return {"": table4_grid(table4_speedups(record), _table4_notes(record))}
     return {"-stages": stages_grid(record), "-speedups": speedups_grid(record)}
+
+
+def csvs(record: Mapping[str, Any]) -> dict[str, str]:
+    """The same tables as CSV: Table 4 with a line a number, the others as laid out.
+
+    Raises:
+        ReportError: the published numbers can't be read.
+    """
+    if "cells" in record:
+        return {"": table4_csv(table4_speedups(record))}
+    return {suffix: grid_to_csv(grid) for suffix, grid in grids(record).items()}
 
 
 def _model(record: Mapping[str, Any]) -> str:
@@ -193,9 +208,5 @@ def _interval(values: Sequence[float] | None, form: str) -> str:
     return f"{middle} ({low} to {high})"
 
 
-def _line(titles: Sequence[str], cells: Sequence[str], *, rule_after: bool = False) -> Line:
-    return Line(
-        titles=tuple(Cell(text=text) for text in titles),
-        cells=tuple(Cell(text=text) for text in cells),
-        rule_after=rule_after,
-    )
+def _line(titles: Sequence[str], cells: Sequence[str]) -> Line:
+    return Line(titles=tuple(Cell(text=text) for text in titles), cells=tuple(Cell(text=text) for text in cells))

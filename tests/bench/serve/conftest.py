@@ -13,6 +13,11 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from starlette.routing import Route
 
+from vico_eval.cli import main
+
+REQUESTS, ROUNDS, WARMUP = 10, 2, 1
+"""What `run` asks for unless a test says otherwise."""
+
 NUM_PROBES = 2
 """Requests that come before the load: the longest and the shortest prompt."""
 
@@ -28,6 +33,9 @@ class FakeServer:
 
     fault: str = ""
     delay_s: float = 0.0
+    key: str | None = None
+    """That requests have to bring; an answer without says which one came."""
+
     adds: int = 0
     """Tokens counted besides the prompt's."""
 
@@ -39,11 +47,22 @@ class FakeServer:
     most_in_flight: int = 0
     url: str = ""
 
-    async def list_models(self, _):
+    def refusal(self, request):
+        """The answer to a request without the key; None to others."""
+        came = request.headers.get("authorization", "no key")
+        if self.key is None or came == f"Bearer {self.key}":
+            return None
+        return JSONResponse({"error": f"{'.' * 265} wrong: {came}"}, status_code=401)
+
+    async def list_models(self, request):
+        if refusal := self.refusal(request):
+            return refusal
         return JSONResponse({"data": [{"id": model, "owned_by": "tests"} for model in self.models]})
 
     async def answer(self, request):
         body = await request.json()
+        if refusal := self.refusal(request):
+            return refusal
         if body["model"] not in self.models:
             return JSONResponse({"error": f"there is no {body['model']} here"}, status_code=404)
         self.bodies.append(body)
@@ -126,3 +145,22 @@ def start_server():
     for runner, thread in running:
         runner.should_exit = runner.force_exit = True
         thread.join()
+
+
+@pytest.fixture
+def run(capsys, tmp_path):
+    """Runs the command; exit status, stderr, and the summary if there is one."""
+
+    def command(*arguments, tokenizer="vico-tiny-base"):
+        options = ["--requests", REQUESTS, "--rounds", ROUNDS, "--concurrency", 4, "--warmup", WARMUP]
+        options += ["--out", tmp_path / "out", *(["--tokenizer", tokenizer] if tokenizer else [])]
+        status = 0
+        try:
+            main(["throughput", "serve", *map(str, options), *map(str, arguments)])
+        except SystemExit as stop:
+            status = stop.code
+        summary = tmp_path / "out" / "summary.json"
+        written = json.loads(summary.read_text()) if summary.exists() else None
+        return status, " ".join(capsys.readouterr().err.split()), written
+
+    return command

@@ -3,33 +3,17 @@
 import csv
 import json
 import os
+import shutil
 import signal
 
 import pytest
 
+from vico_eval.bench.random_models import flash_config
 from vico_eval.bench.serve.workload import TABLE_4
-from vico_eval.cli import main
+from vico_eval.paths import models_dir
 
 REQUESTS, ROUNDS, WARMUP = 10, 2, 1
-
-
-@pytest.fixture
-def run(capsys, tmp_path):
-    """Runs the command; exit status, stderr, and the summary if there is one."""
-
-    def command(*arguments, tokenizer="vico-tiny-base"):
-        options = ["--requests", REQUESTS, "--rounds", ROUNDS, "--concurrency", 4, "--warmup", WARMUP]
-        options += ["--out", tmp_path / "out", *(["--tokenizer", tokenizer] if tokenizer else [])]
-        status = 0
-        try:
-            main(["throughput", "serve", *map(str, options), *map(str, arguments)])
-        except SystemExit as stop:
-            status = stop.code
-        summary = tmp_path / "out" / "summary.json"
-        written = json.loads(summary.read_text()) if summary.exists() else None
-        return status, " ".join(capsys.readouterr().err.split()), written
-
-    return command
+"""What `run` asks for (conftest.py)."""
 
 
 def failures(summary):
@@ -70,12 +54,31 @@ def test_the_table_has_the_papers_numbers_beside_and_the_bound(run, start_server
     run(start_server(make_server()).url, "--requests", 4)
     with (tmp_path / "out" / "table4.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [row["paper_8B"] for row in rows] == ["1.0", "1.29", "1.97", "3.76", "1.0", "1.3", "1.76", "2.77"]
-    assert [float(row["llm_only"]) for row in rows if row["compression"] == "0"] == [1, 1]
-    assert all(float(row["llm_only_low"]) <= float(row["llm_only"]) <= float(row["llm_only_high"]) for row in rows)
-    assert all(float(row["llm_only_bound"]) >= 1 and row["end_to_end_versus_first"] == "" for row in rows)
+    assert [row["value"] for row in rows[:8]] == ["1.0", "1.29", "1.97", "3.76", "1.0", "1.3", "1.76", "2.77"]
+    # The built-in model's tiles are not the paper's, so there is no bound behind its encoder.
+    assert {(row["source"], row["quantity"]) for row in rows} == {
+        (source, "llm_only") for source in ("paper", "bound", "measured")
+    }
+    own = [row for row in rows if row["source"] == "measured"]
+    assert [float(row["value"]) for row in own if row["compression"] == "0"] == [1, 1]
+    assert all(float(row["low"]) <= float(row["value"]) <= float(row["high"]) for row in own)
     tex = (tmp_path / "out" / "table4.tex").read_text()
-    assert r"& 241B (paper) & 1.00 & 1.34 & 2.00 & 3.76 & -- \\" in tex
+    assert r"& 241B (paper) & 1.00 & 1.34 & 2.00 & 3.76 & -- & -- & -- & -- \\" in tex
+    assert "| bound by operations | 1.00 | 1." in (tmp_path / "out" / "table4.md").read_text()
+
+
+def test_the_bound_behind_the_encoder_comes_with_an_internvl_config(run, start_server, make_server, tmp_path):
+    folder = tmp_path / "checkpoint"
+    shutil.copytree(models_dir() / "vico-tiny-base", folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    flash_config("8b").save_pretrained(folder)
+    run(start_server(make_server()).url, "--requests", 2, tokenizer=folder)
+    with (tmp_path / "out" / "table4.csv").open() as file:
+        bounds = [row for row in csv.DictReader(file) if row["source"] == "bound"]
+    found = {
+        quantity: [row for row in bounds if row["quantity"] == quantity] for quantity in ("llm_only", "end_to_end")
+    }
+    assert [round(float(row["value"]), 2) for row in found["llm_only"]] == [1, 1.34, 2, 3.88, 1, 1.28, 1.76, 2.77]
+    assert [round(float(row["value"]), 2) for row in found["end_to_end"][:4]] == [1, 1.27, 1.73, 2.66]
 
 
 @pytest.mark.parametrize(
@@ -201,9 +204,12 @@ def test_images_are_sent_as_data_with_a_question_and_count_end_to_end(run, start
     image, text = server.bodies[-1]["messages"][1]["content"]
     assert image["image_url"]["url"].startswith(("data:image/png;base64,iVBOR", "data:image/jpeg;base64,/9j/"))
     assert text["type"] == "text"
-    with (tmp_path / "out" / "table4.csv").open() as file:
+    with (tmp_path / "out" / "images.csv").open() as file:
         (row,) = csv.DictReader(file)
-    assert (row["end_to_end_versus_first"], row["llm_only"], row["llm_only_versus_first"]) == ("1.0", "", "")
+    assert (row["server"], row["against"], row["value"], row["rounds"]) == ("server", "server", "1.0", str(ROUNDS))
+    assert float(row["first_tokens_per_s"]) == cell["requests_per_s"]
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"summary.json", "requests.jsonl", "images.csv", "images.tex", "images.md"}
 
 
 def test_a_server_that_is_down_is_said_before_the_load(run, tmp_path):

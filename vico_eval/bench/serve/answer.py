@@ -14,8 +14,6 @@ EMPTY = "empty answer"
 TOO_MANY = "more tokens than max_tokens"
 WRONG_COUNT = "wrong prompt count"
 NO_USAGE = "no usage report"
-MAX_WORDS = 300
-"""Characters of a server's own words that are kept."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,9 +109,9 @@ class AnswerStream:
             prompt_tokens: that it should report; None if not known.
         """
         if self._error:
-            return STREAM_ERROR, self._error[:MAX_WORDS]
+            return STREAM_ERROR, self._error
         if not self._has_ended:
-            return CUT, f"no end of the stream, but {self._stray[:MAX_WORDS]!r}" if self._stray else "no end was sent"
+            return CUT, f"no end of the stream, but {self._stray!r}" if self._stray else "no end was sent"
         if self.prompt_tokens is None or self.output_tokens is None:
             return NO_USAGE, "the stream has no usage with prompt_tokens and completion_tokens"
         if self.output_tokens == 0:

@@ -11,9 +11,12 @@ from typing import Any
 
 import httpx
 
-from vico_eval.bench.serve.answer import CUT, MAX_WORDS, REFUSED, TIMEOUT, AnswerStream, Outcome
+from vico_eval.bench.serve.answer import CUT, REFUSED, TIMEOUT, AnswerStream, Outcome
 from vico_eval.bench.serve.workload import Request
 from vico_eval.errors import ConfigError
+
+MAX_WORDS = 300
+"""Characters of a server's own words that are kept."""
 
 LOOK_S = 30.0
 """Within which a server has to say what it serves."""
@@ -49,15 +52,24 @@ class Client:
         max_tokens: of every answer.
         timeout_s: for a whole answer.
         zero: what clocks start from, in `time.perf_counter`'s seconds.
+        key: that the connections send, to be kept out of what is written.
     """
 
     def __init__(
-        self, server: Server, connections: list[httpx.AsyncClient], *, max_tokens: int, timeout_s: float, zero: float
+        self,
+        server: Server,
+        connections: list[httpx.AsyncClient],
+        *,
+        max_tokens: int,
+        timeout_s: float,
+        zero: float,
+        key: str | None,
     ) -> None:
         self.server = server
         self.max_tokens = max_tokens
         self.timeout_s = timeout_s
         self.failures_in_a_row = 0
+        self._key = key
         self._idle = connections
         self._zero = zero
 
@@ -81,9 +93,9 @@ class Client:
         except asyncio.TimeoutError:
             failure, words = TIMEOUT, f"no end of the answer within {self.timeout_s:g} s"
         except httpx.ConnectError as error:
-            failure, words = REFUSED, str(error)[:MAX_WORDS]
+            failure, words = REFUSED, str(error)
         except httpx.HTTPError as error:
-            failure, words = CUT, f"{type(error).__name__}: {error}"[:MAX_WORDS]
+            failure, words = CUT, f"{type(error).__name__}: {error}"
         self.failures_in_a_row = self.failures_in_a_row + 1 if failure else 0
         return Outcome(
             sent_s=sent - self._zero,
@@ -93,8 +105,12 @@ class Client:
             prompt_tokens=stream.prompt_tokens,
             output_tokens=stream.output_tokens,
             failure=failure,
-            words=words,
+            words=self._kept(words),
         )
+
+    def _kept(self, words: str) -> str:
+        """The first of a server's words, without the key: some say which one they refuse."""
+        return (words.replace(self._key, "(key)") if self._key else words)[:MAX_WORDS]
 
     async def _exchange(self, path: str, body: dict[str, Any], stream: AnswerStream) -> tuple[str, str]:
         """Feed the stream; a status other than 200, and the server's words with it."""
@@ -102,8 +118,7 @@ class Client:
         try:
             async with http.stream("POST", self.server.url + path, json=body) as response:
                 if response.status_code != 200:
-                    words = (await response.aread()).decode("utf-8", errors="replace")
-                    return f"HTTP {response.status_code}", words[:MAX_WORDS]
+                    return f"HTTP {response.status_code}", (await response.aread()).decode("utf-8", errors="replace")
                 async for line in response.aiter_lines():
                     stream.feed(line, time.perf_counter())
             return "", ""
@@ -112,15 +127,19 @@ class Client:
 
 
 @asynccontextmanager
-async def open_connections(number: int) -> AsyncIterator[list[httpx.AsyncClient]]:
+async def open_connections(number: int, key: str | None) -> AsyncIterator[list[httpx.AsyncClient]]:
     """So many clients for a request at a time.
 
     One client with as many connections would look at all of them at each step of each request. They go around proxies,
     which would be measured, too.
+
+    Args:
+        number: of clients.
+        key: sent as bearer token with every request; None sends none.
     """
-    tls = httpx.create_ssl_context()
+    tls, headers = httpx.create_ssl_context(), {} if key is None else {"Authorization": f"Bearer {key}"}
     async with AsyncExitStack() as stack:
-        clients = [httpx.AsyncClient(timeout=None, verify=tls, trust_env=False) for _ in range(number)]
+        clients = [httpx.AsyncClient(headers=headers, timeout=None, verify=tls, trust_env=False) for _ in range(number)]
         yield [await stack.enter_async_context(client) for client in clients]
 
 
@@ -146,6 +165,11 @@ async def look_at(http: httpx.AsyncClient, name: str, url: str, model: str | Non
         ) from error
     owners = _owners(answer)
     if model is None and len(owners) != 1:
+        if answer.status_code == 401:
+            raise ConfigError(
+                f"the server at {url} wants another API key (HTTP 401). Name the environment variable that holds it "
+                "with --api-key-env."
+            )
         said = f"{len(owners)} models: {', '.join(owners)}" if owners else f"no model (HTTP {answer.status_code})"
         raise ConfigError(f"the server at {url} lists {said}. Say with --model which one to ask.")
     chosen = next(iter(owners)) if model is None else model

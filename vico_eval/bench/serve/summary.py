@@ -2,42 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from vico_eval.bench.serve.answer import Outcome
 from vico_eval.bench.serve.runner import Cell, Turn
+from vico_eval.report.speed_ratio import Ratio, mean_ratio
 
 PERCENTILES = (50, 90, 99)
 MAX_FAILED_SHARE = 0.01
 """A number with more failures among its requests is marked: what failed was no load on the server."""
 
 MAX_WORDINGS = 3
-CONFIDENCE = 0.95
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Ratio:
-    """Of two throughputs, each round's being a pair."""
-
-    value: float
-    """Geometric mean over the rounds that were complete for both; NaN without one."""
-
-    low: float
-    """Of the 95% interval: Student's t over the rounds' logarithms. NaN with fewer than two rounds."""
-
-    high: float
-    num_rounds: int
-
-    def as_record(self) -> dict[str, Any]:
-        """For the summary; JSON has no NaN."""
-        return {name: None if value != value else value for name, value in asdict(self).items()}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,16 +92,9 @@ def summarize(cell: Cell, turns: Iterable[Turn], num_requests: int) -> CellSumma
 
 
 def ratio(own: CellSummary, baseline: CellSummary) -> Ratio:
-    """First-token throughput relative to another cell's in the same rounds."""
+    """First-token throughput relative to another cell's in the rounds that were complete for both."""
     shared = sorted(own.rounds.keys() & baseline.rounds.keys())
-    logs = [math.log(own.rounds[number] / baseline.rounds[number]) for number in shared]
-    if not logs:
-        return Ratio(value=math.nan, low=math.nan, high=math.nan, num_rounds=0)
-    mean, margin = float(np.mean(logs)), math.nan
-    if len(logs) > 1:
-        quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(logs) - 1))
-        margin = quantile * float(np.std(logs, ddof=1)) / math.sqrt(len(logs))
-    return Ratio(value=math.exp(mean), low=math.exp(mean - margin), high=math.exp(mean + margin), num_rounds=len(logs))
+    return mean_ratio([own.rounds[number] / baseline.rounds[number] for number in shared])
 
 
 def _span(turn: Turn) -> float:

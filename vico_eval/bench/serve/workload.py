@@ -17,10 +17,7 @@ from typing import Any, Protocol
 
 from vico_eval.bench.serve.tokens import TextMaker
 from vico_eval.errors import ConfigError
-from vico_eval.report.printed_table4 import COMPRESSIONS, TEXT_TOKENS
-
-VISUAL_TOKENS = 2560
-"""10 tiles of 256."""
+from vico_eval.report.table4 import PROMPTS, VISUAL_TOKENS
 
 QUESTION = "What does the image show? Answer with one word."
 
@@ -56,9 +53,7 @@ class Setting:
         return asdict(self) | {"visual_tokens": self.visual_tokens, "prompt_tokens": self.prompt_tokens}
 
 
-TABLE_4 = tuple(
-    Setting(compression=compression, text_tokens=text) for text in TEXT_TOKENS for compression in COMPRESSIONS
-)
+TABLE_4 = tuple(Setting(compression=compression, text_tokens=text) for text, compression in PROMPTS)
 """Table 4's, each row's first the one that the others are relative to."""
 
 
