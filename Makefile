@@ -3,12 +3,13 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test setup-vlmeval test-vlmeval lint format clean
+.PHONY: help setup demo test bench setup-vlmeval test-vlmeval lint format clean
 
 PYTHON ?= python3
 VENV ?= .venv
 VLMEVAL_VENV ?= .venv-vlmeval
 ARGS ?=
+THREADS ?= 2
 BIN := $(VENV)/bin
 
 # Named after what is installed, so that a change of either file sets up again and a fresh clone of the same doesn't.
@@ -48,6 +49,20 @@ demo: $(STAMP) ## Fill Table 3 on the built-in benchmark: results/measured/tiny.
 test: $(STAMP) ## Run the tests; no network needed.
 	@# A file's tests share what they have loaded, so they stay together.
 	@HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
+
+bench: $(STAMP) ## Measure all speeds again: results/measured (90 minutes; docs/speed.md says how to read them).
+	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/report.py
+	$(BIN)/python benchmarks/evaluation.py --rounds 3 --threads $(THREADS)
+	$(BIN)/python benchmarks/evaluation.py --shape 0.6b --rounds 2 --threads $(THREADS)
+	$(BIN)/python benchmarks/evaluation.py --shape 0.6b-pairs --rounds 2 --threads $(THREADS)
+	$(BIN)/vico-eval throughput local --methods vanilla,vico,all_compress,fastv,sparsevlm,vico+fastv \
+		--rounds 15 --threads $(THREADS) --out results/measured/throughput-local
+	$(BIN)/vico-eval throughput local --table4 --shape 0.6b --rounds 3 --minutes 20 --threads $(THREADS) \
+		--out results/measured/throughput-local
+	$(BIN)/python benchmarks/prefill.py --threads $(THREADS)
+	$(BIN)/python benchmarks/internvl_x.py --threads $(THREADS)
+	$(BIN)/python benchmarks/flash_training.py
 
 setup-vlmeval: $(VLMEVAL_STAMP) ## Install it into .venv-vlmeval with VLMEvalKit instead of lmms-eval (7 GB more).
 

@@ -286,7 +286,7 @@ def run(
     shape: Annotated[
         str,
         typer.Option(
-            help="tiny (the built-in model), 0.6b (random weights, 448 px, ViT-300M) or 0.6b-pairs (two questions a picture)."
+            help="tiny (the built-in model), 0.6b (random weights, ViT-300M), or 0.6b-pairs (two questions a picture)."
         ),
     ] = "tiny",
     dtype: Annotated[str, typer.Option(help="What internvl_hf computes in: bfloat16 or float32.")] = "float32",
