@@ -89,23 +89,25 @@ def report(
 def published(
     paper: Annotated[str | None, typer.Option(help="vico or internvl-x. Default: both.")] = None,
     table: Annotated[int | None, typer.Option(min=1, help="Its number. Default: all.")] = None,
-    out: Annotated[
-        Path, typer.Option(help="Folder for CSV (tidy, and as laid out), LaTeX, Markdown and Figure 1(b).")
-    ] = Path("report/published"),
+    out: Annotated[Path, typer.Option(help="Folder for CSV (tidy, and as laid out), LaTeX and Markdown.")] = Path(
+        "report/published"
+    ),
+    figure: Annotated[
+        bool, typer.Option("--figure", help="Also draw ViCO's Figure 1(b) from the numbers of its Tables 1 and 4.")
+    ] = False,
 ) -> None:
     """Print the papers' own tables, and write their files.
 
-    Cells are as printed; averages are recomputed from them wherever the table has them. With all of ViCO's tables its
-    Figure 1(b) is drawn from their numbers.
+    Cells are as printed; averages are recomputed from them wherever the table has them.
 
     \b
     Examples:
       vico-eval report published --paper vico --table 3
-      vico-eval report published --out report/published
+      vico-eval report published --figure --out report/published
     """
     from vico_eval.commands.report import make_published
 
-    make_published(paper=paper, number=table, out=out)
+    make_published(paper=paper, number=table, out=out, figure=figure)
 
 
 @report_app.command()

@@ -75,14 +75,15 @@ def test_the_same_numbers_give_the_same_bytes(tmp_path, found):
         assert (tmp_path / f"first.{kind}").read_bytes() == (tmp_path / f"second.{kind}").read_bytes()
 
 
-def test_it_is_drawn_with_all_of_vicos_tables_only(tmp_path):
+def test_it_is_drawn_where_it_is_asked_for(tmp_path):
     make_published(paper="vico", number=4, out=tmp_path)
-    make_published(paper="internvl-x", number=None, out=tmp_path)
     assert not list(tmp_path.rglob("*.png"))
-    make_published(paper="vico", number=None, out=tmp_path)
+    make_published(paper="internvl-x", number=1, out=tmp_path / "other", figure=True)
+    assert (tmp_path / "other" / "vico" / "figure1b.pdf").exists()
+    make_published(paper="vico", number=4, out=tmp_path, figure=True)
     pictures = sorted(path.name for path in (tmp_path / "vico").glob("figure1b.*"))
     assert pictures == ["figure1b.pdf", "figure1b.png"]
     (tmp_path / "vico" / "figure1b.pdf").unlink()
     (tmp_path / "vico" / "figure1b.pdf").mkdir()
     with pytest.raises(OutputError, match="Choose another folder"):
-        make_published(paper=None, number=None, out=tmp_path)
+        make_published(paper="vico", number=4, out=tmp_path, figure=True)

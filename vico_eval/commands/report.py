@@ -39,13 +39,14 @@ def titled_run(text: str) -> tuple[str | None, Path]:
     return title or None, Path(folder)
 
 
-def make_published(*, paper: str | None, number: int | None, out: Path) -> None:
-    """Write the papers' tables, averages recomputed, and print them; with all of ViCO's, also its Figure 1(b).
+def make_published(*, paper: str | None, number: int | None, out: Path, figure: bool = False) -> None:
+    """Write the papers' tables, averages recomputed, and print them.
 
     Args:
         paper: `vico` or `internvl-x`; None for both.
         number: of the table; None for all.
         out: folder of the files, which lie in a folder a paper; made where it is missing.
+        figure: whether ViCO's Figure 1(b) is drawn too, whichever tables are written.
 
     Raises:
         ConfigError: there is no such paper or table.
@@ -59,7 +60,7 @@ def make_published(*, paper: str | None, number: int | None, out: Path) -> None:
         written += write_published(table, out)
         results.print(grid_to_terminal(published_grid(table), width=results.width))
         results.print()
-    if number is None and paper in (None, "vico"):
+    if figure:
         written += _write_bubbles(out)
     messages = message_console()
     messages.print("Written:")
@@ -77,6 +78,7 @@ def _write_bubbles(out: Path) -> tuple[Path, ...]:
     found = bubbles(read_table(published_dir(), scores), read_table(published_dir(), throughput))
     folder = out / scores.paper
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         return write_figure(draw_bubbles(found), folder, "figure1b")
     except OSError as error:
         raise OutputError(f"The picture can't be written to {folder}: {error}. Choose another folder.") from error
