@@ -10,9 +10,9 @@ SOME_TASKS = Path(__file__).parents[1] / "some_tasks.py"
 
 @pytest.fixture
 def only_tasks_of(monkeypatch):
-    """Takes folders of lmms-eval's tasks: its processes are started with these alone, and without accelerate's launcher.
+    """Takes folders of lmms-eval's tasks: it is started with these alone, and without accelerate's launcher.
 
-    Both only cost seconds; `test_run_killed` has them.
+    Both only cost seconds; the process that `test_run_killed` kills has them.
     """
 
     def choose(*folders):
