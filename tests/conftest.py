@@ -31,6 +31,15 @@ def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[Any, str, str
     return command
 
 
+@pytest.fixture
+def unsaved_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports draw their pictures as ever, but write no files of them: that takes longer than all else together."""
+    monkeypatch.setattr(
+        "vico_eval.report.figures.write_figure",
+        lambda figure, out, stem="retention": (out / f"{stem}.pdf", out / f"{stem}.png"),
+    )
+
+
 @pytest.fixture(scope="session")
 def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with checkpoints of the small model's shape and seeded random weights: `base`, `vico`, `lvtc`, `pvtc`

@@ -123,15 +123,6 @@ def tiny_run(tmp_path: Path) -> Callable[..., Path]:
     return partial(write_tiny_run, tmp_path)
 
 
-@pytest.fixture
-def unsaved_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reports draw their pictures as ever, but write no files of them: that takes longer than all else together."""
-    monkeypatch.setattr(
-        "vico_eval.report.figures.write_figure",
-        lambda figure, out, stem="retention": (out / f"{stem}.pdf", out / f"{stem}.png"),
-    )
-
-
 def measurements(
     values: Mapping[tuple[str, int, str], Sequence[Mapping[str, Any]]], failed: Sequence[tuple[str, str]] = ()
 ) -> Measurements:
