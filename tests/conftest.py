@@ -15,6 +15,31 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[Any, str, str]]:
+    """Runs a command of vico-eval in this process: exit status, stdout and stderr."""
+    from vico_eval.cli import main
+
+    def command(*arguments: object) -> tuple[Any, str, str]:
+        status: Any = 0
+        try:
+            main([*map(str, arguments)])
+        except SystemExit as stop:
+            status = stop.code or 0
+        return status, *capsys.readouterr()
+
+    return command
+
+
+@pytest.fixture
+def unsaved_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports draw their pictures as ever, but write no files of them: that takes longer than all else together."""
+    monkeypatch.setattr(
+        "vico_eval.report.figures.write_figure",
+        lambda figure, out, stem="retention": (out / f"{stem}.pdf", out / f"{stem}.png"),
+    )
+
+
 @pytest.fixture(scope="session")
 def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with checkpoints of the small model's shape and seeded random weights: `base`, `vico`, `lvtc`, `pvtc`

@@ -8,7 +8,7 @@ import pytest
 from typer.main import get_command
 
 from vico_eval import __version__
-from vico_eval.cli import app, main
+from vico_eval.cli import app
 
 
 def all_commands(group, prefix=""):
@@ -21,18 +21,6 @@ def all_commands(group, prefix=""):
 
 
 COMMANDS = dict(all_commands(get_command(app)))
-
-
-def run(capsys, *arguments):
-    """Exit status, stdout and stderr of a command."""
-    try:
-        main(arguments)
-    except SystemExit as stop:
-        status = stop.code or 0
-    else:
-        status = 0
-    captured = capsys.readouterr()
-    return status, captured.out, captured.err
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["demo", "--help"], ["methods"], ["tasks"]])
@@ -50,21 +38,21 @@ def test_what_only_prints_imports_nothing_heavy(arguments):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_teaches_by_a_sentence_and_two_examples(capsys, command):
-    status, out, _ = run(capsys, *command.split(), "--help")
+def test_help_teaches_by_a_sentence_and_two_examples(run, command):
+    status, out, _ = run(*command.split(), "--help")
     assert status == 0
     examples = re.search(r"Examples:\n((?:    .+\n)+)", out)
     assert examples is not None
     assert len(examples.group(1).splitlines()) == 2
     # A sentence that fits the list of commands is not cut off there.
     *group, name = command.split()
-    listed = run(capsys, *group, "--help")[1].split("Commands:")[1]
+    listed = run(*group, "--help")[1].split("Commands:")[1]
     assert re.search(rf"^  {name} .*\w\.$", listed, flags=re.MULTILINE)
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])
-def test_examples_are_commands_and_options_that_exist(capsys, command):
-    _, out, _ = run(capsys, *command.split(), "--help")
+def test_examples_are_commands_and_options_that_exist(run, command):
+    _, out, _ = run(*command.split(), "--help")
     for line in re.findall(r"^\s+(vico-eval .+)$", out.split("Options:")[0], flags=re.MULTILINE):
         line = line.removeprefix("vico-eval ").rstrip('")')
         name = max((name for name in COMMANDS if f"{line} ".startswith(f"{name} ")), key=len)
@@ -73,12 +61,12 @@ def test_examples_are_commands_and_options_that_exist(capsys, command):
         assert {word for word in line.split() if word.startswith("--")} <= options
 
 
-def test_version(capsys):
-    assert run(capsys, "--version")[:2] == (0, f"vico-eval {__version__}\n")
+def test_version(run):
+    assert run("--version")[:2] == (0, f"vico-eval {__version__}\n")
 
 
-def test_tasks_prints_a_folder_that_can_be_piped(capsys):
-    status, out, err = run(capsys, "tasks")
+def test_tasks_prints_a_folder_that_can_be_piped(run):
+    status, out, err = run("tasks")
     assert (status, err) == (0, "")
     assert out.endswith("tasks\n")
 
@@ -98,26 +86,26 @@ def test_tasks_prints_a_folder_that_can_be_piped(capsys):
         ["train", "huge"],
     ],
 )
-def test_wrong_usage_ends_with_2(capsys, arguments):
-    status, out, err = run(capsys, *arguments)
+def test_wrong_usage_ends_with_2(run, arguments):
+    status, out, err = run(*arguments)
     assert (status, out) == (2, "")
     assert "Usage:" in err
 
 
-def test_methods_are_listed_with_a_sentence_each(capsys):
-    status, out, _ = run(capsys, "methods")
+def test_methods_are_listed_with_a_sentence_each(run):
+    status, out, _ = run("methods")
     assert status == 0
     assert {line.split()[0] for line in out.splitlines()} >= {"vanilla", "vico", "random"}
 
 
-def test_a_method_is_described_with_its_arguments(capsys):
-    status, out, _ = run(capsys, "methods", "random")
+def test_a_method_is_described_with_its_arguments(run):
+    status, out, _ = run("methods", "random")
     assert status == 0
     assert re.search(r"ratio_from +default None", out)
 
 
-def test_an_unknown_method_ends_with_1_and_lists_the_known(capsys):
-    status, out, err = run(capsys, "methods", "randon")
+def test_an_unknown_method_ends_with_1_and_lists_the_known(run):
+    status, out, err = run("methods", "randon")
     assert (status, out) == (1, "")
     assert "did you mean 'random'" in err
 
@@ -133,23 +121,23 @@ def test_an_unknown_method_ends_with_1_and_lists_the_known(capsys):
         (["published", "--paper", "fastv"], "unknown paper 'fastv'"),
     ],
 )
-def test_a_report_of_nothing_ends_with_1(capsys, tmp_path, monkeypatch, arguments, message):
+def test_a_report_of_nothing_ends_with_1(run, tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
-    status, out, err = run(capsys, "report", *arguments)
+    status, out, err = run("report", *arguments)
     assert (status, out) == (1, "")
     assert message in err
     assert list(tmp_path.iterdir()) == []
 
 
-def test_training_without_a_recipe_ends_with_1(capsys, tmp_path):
-    status, _, err = run(capsys, "train", "tiny", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "out"))
+def test_training_without_a_recipe_ends_with_1(run, tmp_path):
+    status, _, err = run("train", "tiny", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "out"))
     assert status == 1
     assert "recipe.yaml" in err
 
 
-def test_an_unknown_row_ends_with_1_and_lists_the_known(capsys, tmp_path, monkeypatch):
+def test_an_unknown_row_ends_with_1_and_lists_the_known(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    status, out, err = run(capsys, "demo", "--rows", "vicco", "--limit", "1")
+    status, out, err = run("demo", "--rows", "vicco", "--limit", "1")
     assert (status, out) == (1, "")
     assert "unknown row 'vicco'" in err
     assert "did you mean 'vico'?" in err
@@ -157,10 +145,10 @@ def test_an_unknown_row_ends_with_1_and_lists_the_known(capsys, tmp_path, monkey
     assert "Traceback" not in err
 
 
-def test_a_folder_that_cannot_be_written_is_said_before_anything_runs(capsys, tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_written_is_said_before_anything_runs(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("in the way")
-    status, _, err = run(capsys, "demo", "--limit", "1", "--out", str(tmp_path / "file" / "table"))
+    status, _, err = run("demo", "--limit", "1", "--out", str(tmp_path / "file" / "table"))
     assert status == 1
     assert "Can't write into" in err
     assert list(tmp_path.iterdir()) == [tmp_path / "file"]

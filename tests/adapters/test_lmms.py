@@ -19,6 +19,7 @@ from vico_eval.report.records import read_side_accounts
 TASKS = ["tiny_read", "tiny_compare"]
 LIMIT = 3
 ARGUMENTS = "absolute_threshold=0.26,device=cpu"
+SOME_TASKS = Path(__file__).parents[1] / "some_tasks.py"
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,7 @@ def evaluate():
     from lmms_eval.evaluator import simple_evaluate
     from lmms_eval.tasks import TaskManager
 
-    manager = TaskManager(include_path=str(tasks_dir()))
+    manager = TaskManager(include_path=str(tasks_dir()), include_defaults=False)
 
     def run(model, arguments, **options):
         return simple_evaluate(
@@ -233,7 +234,7 @@ def test_two_processes_give_the_answers_of_one(untrained, evaluate, tmp_path):
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     command = [
         *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"),
-        *("-m", "lmms_eval", "--model", "vico_internvl"),
+        *(str(SOME_TASKS), "", "--model", "vico_internvl"),
         *("--model_args", f"pretrained={untrained}/vico,absolute_threshold=0.26,record_dir={tmp_path / 'two'}"),
         *("--tasks", ",".join(TASKS), "--include_path", str(tasks_dir()), "--limit", str(LIMIT), "--batch_size", "2"),
         *("--log_samples", "--output_path", str(tmp_path / "two")),

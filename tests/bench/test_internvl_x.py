@@ -1,26 +1,23 @@
 """The cost benchmark runs as its help says and records what it must; times themselves are no test."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
+from functools import partial
 
 import pytest
 
 from vico_eval.bench.flops import prefill_flops
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "internvl_x.py"
+
+@pytest.fixture
+def run(benchmark):
+    return partial(benchmark, "internvl_x.py")
 
 
-def run(*arguments):
-    return subprocess.run([sys.executable, SCRIPT, *arguments], capture_output=True, text=True, check=False)
-
-
-def test_a_record_and_a_table_come_out(tmp_path):
+def test_a_record_and_a_table_come_out(run, tmp_path):
     # 600 x 400 px are covered by 2 x 1 tiles; InternVL's own rule would take 3 x 2 of at most 6.
     sizes = ("--size", "small", "--picture", "600x400", "--rounds", "1", "--threads", "1")
-    done = run(*sizes, "--out", str(tmp_path), "--name", "try")
-    assert done.returncode == 0, done.stderr
+    status, err = run(*sizes, "--out", str(tmp_path), "--name", "try")
+    assert status == 0, err
     rows = json.loads((tmp_path / "try.json").read_text())["rows"]
     assert {title: row["tiles"] for title, row in rows.items()} == {
         **dict.fromkeys(("Base", "Base*", "+PVTC", "+LVTC", "+PVTC+LVTC"), 1),
@@ -50,7 +47,7 @@ def test_a_record_and_a_table_come_out(tmp_path):
 
 
 @pytest.mark.parametrize(("option", "value"), [("--size", "8b"), ("--picture", "800")])
-def test_what_cannot_be_measured_is_wrong_usage(option, value):
-    done = run(option, value)
-    assert done.returncode == 2
-    assert f"'{value}' is" in done.stderr
+def test_what_cannot_be_measured_is_wrong_usage(run, option, value):
+    status, err = run(option, value)
+    assert status == 2
+    assert f"'{value}' is" in err

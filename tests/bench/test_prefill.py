@@ -1,25 +1,22 @@
 """The benchmark runs as its help says and records what it must; times themselves are no test."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
+from functools import partial
 
 import pytest
 
 from vico_eval.bench.flops import prefill_flops
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "prefill.py"
+
+@pytest.fixture
+def run(benchmark):
+    return partial(benchmark, "prefill.py")
 
 
-def run(*arguments):
-    return subprocess.run([sys.executable, SCRIPT, *arguments], capture_output=True, text=True, check=False)
-
-
-def test_a_record_and_a_table_come_out(tmp_path):
+def test_a_record_and_a_table_come_out(run, tmp_path):
     sizes = ("--size", "small", "--visual-tokens", "96", "--text-tokens", "12", "--rounds", "2", "--threads", "1")
-    done = run(*sizes, "--out", str(tmp_path), "--name", "try")
-    assert done.returncode == 0, done.stderr
+    status, err = run(*sizes, "--out", str(tmp_path), "--name", "try")
+    assert status == 0, err
     record = json.loads((tmp_path / "try.json").read_text())
     assert record["command"].startswith("python benchmarks/prefill.py --size small")
     assert {"torch", "transformers"} < set(record["versions"])
@@ -43,7 +40,7 @@ def test_a_record_and_a_table_come_out(tmp_path):
     assert "[try](try.json)" in table
 
 
-def test_an_unknown_size_is_wrong_usage():
-    done = run("--size", "7b")
-    assert done.returncode == 2
-    assert "'7b' is none of small, 0.6b, 8b" in done.stderr
+def test_an_unknown_size_is_wrong_usage(run):
+    status, err = run("--size", "7b")
+    assert status == 2
+    assert "'7b' is none of small, 0.6b, 8b" in err

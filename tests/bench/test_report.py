@@ -20,6 +20,7 @@ def script():
     del sys.modules[spec.name]
 
 
+@pytest.mark.usefixtures("unsaved_pictures")
 def test_invented_runs_become_a_report_of_all_columns(script, tmp_path):
     assert len(script.columns()) == 17
     runs = script.write_runs(tmp_path / "runs", 2, 14)

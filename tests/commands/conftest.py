@@ -1,14 +1,25 @@
-import os
-import subprocess
 import sys
+from pathlib import Path
 
-COMMAND = (sys.executable, "-c", "import sys; from vico_eval.cli import main; main(sys.argv[1:])", "run")
+import pytest
+
+from vico_eval.commands.processes import Subprocess
+
+SOME_TASKS = Path(__file__).parents[1] / "some_tasks.py"
 
 
-def run(folder, *arguments):
-    """`vico-eval run` in a folder, which is made."""
-    folder.mkdir(exist_ok=True)
-    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
-    return subprocess.run(
-        [*COMMAND, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=500
-    )
+@pytest.fixture
+def only_tasks_of(monkeypatch):
+    """Takes folders of lmms-eval's tasks: it is started with these alone, and without accelerate's launcher.
+
+    Both only cost seconds; the process that `test_run_killed` kills has them.
+    """
+
+    def choose(*folders):
+        def start(command, log, environment):
+            arguments = command[command.index("lmms_eval") + 1 :]
+            return Subprocess([sys.executable, str(SOME_TASKS), ",".join(folders), *arguments], log, environment)
+
+        monkeypatch.setattr("vico_eval.commands.run.Subprocess", start)
+
+    return choose

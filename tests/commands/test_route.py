@@ -1,13 +1,13 @@
 """`vico-eval route`: what it prints and draws is what an answer's account says."""
 
 import re
+from functools import partial
 
 import pandas as pd
 import pytest
 from PIL import Image
 
 from vico_eval import paths
-from vico_eval.cli import main
 from vico_eval.engine.loading import load
 
 TINY = {
@@ -27,16 +27,10 @@ def images(tmp_path_factory):
     return [folder / "page.png", folder / "plain.png"]
 
 
-def route(capsys, *arguments):
+@pytest.fixture
+def route(run):
     """Exit status, stdout and stderr."""
-    try:
-        main(["route", *map(str, arguments)])
-    except SystemExit as stop:
-        status = stop.code or 0
-    else:
-        status = 0
-    captured = capsys.readouterr()
-    return status, captured.out, captured.err
+    return partial(run, "route")
 
 
 def tiles(out):
@@ -46,12 +40,12 @@ def tiles(out):
 
 
 @pytest.mark.parametrize("method", TINY)
-def test_the_numbers_are_those_of_an_answer(capsys, tmp_path, images, method):
+def test_the_numbers_are_those_of_an_answer(route, tmp_path, images, method):
     own = {"device": "cpu"} | {name: value for name, value in TINY[method].items() if name != "pretrained"}
     text = ",".join(f"{name}={value}" for name, value in own.items())
     checkpoint = TINY[method]["pretrained"]
     options = ("--checkpoint", checkpoint, "--method", method, "--model-args", text, "--out", tmp_path)
-    status, out, _ = route(capsys, *images, *options)
+    status, out, _ = route(*images, *options)
     assert status == 0
     model = load(checkpoint, method, **own)
     for image, block in zip(images, re.split(r"^(?=\w+\.png: )", out, flags=re.MULTILINE)[1:], strict=True):
@@ -66,24 +60,24 @@ def test_the_numbers_are_those_of_an_answer(capsys, tmp_path, images, method):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["page-route.png", "plain-route.png"]
 
 
-def test_tiles_are_named_row_by_row_and_limits_are_those_given(capsys, tmp_path, images):
+def test_tiles_are_named_row_by_row_and_limits_are_those_given(route, tmp_path, images):
     # 224 x 168 px is 4 x 3 tiles of 56 px; of at most five tiles, 4 x 1 to 1 x 5, the square is next to 4:3.
     options = ("--checkpoint", "vico-tiny", "--out", tmp_path, "--model-args")
-    _, out, _ = route(capsys, images[0], *options, "device=cpu")
+    _, out, _ = route(images[0], *options, "device=cpu")
     assert [place for place, *_ in tiles(out)[3:6]] == [["1", "4"], ["2", "1"], ["2", "2"]]
     assert tiles(out)[-1][0] == ["thumbnail"]
     assert 0 < sum(compressed for *_, compressed in tiles(out)) < 13
-    _, out, _ = route(capsys, images[0], *options, "device=cpu,max_tiles=5,absolute_threshold=0.0")
+    _, out, _ = route(images[0], *options, "device=cpu,max_tiles=5,absolute_threshold=0.0")
     assert [place for place, *_ in tiles(out)] == [["1", "1"], ["1", "2"], ["2", "1"], ["2", "2"], ["thumbnail"]]
     assert all(compressed for *_, compressed in tiles(out))
 
 
-def test_a_grid_that_the_method_cuts_its_own_way_is_drawn(capsys, tmp_path):
+def test_a_grid_that_the_method_cuts_its_own_way_is_drawn(route, tmp_path):
     # 120 x 30 px lie nearest to 4 x 1 tiles of 56 px, of which 3 x 1 would do: the nearest grid of at most three.
     Image.new("RGB", (120, 30), "white").save(tmp_path / "strip.png")
     options = (tmp_path / "strip.png", "--checkpoint", "vico-tiny", "--out", tmp_path, "--model-args", "device=cpu")
     for method, grid in (("vico", "4 x 1"), ("vico+rvtc_edge", "3 x 1"), ("single_tile+vico", "1 x 1")):
-        status, out, _ = route(capsys, *options, "--method", method)
+        status, out, _ = route(*options, "--method", method)
         assert status == 0
         assert out.startswith(f"strip.png: 120 x 30 px, {grid} tiles\n")
         columns = int(grid[0])
@@ -106,14 +100,14 @@ def test_a_grid_that_the_method_cuts_its_own_way_is_drawn(capsys, tmp_path):
         (["page.png", "page-route.png", "--out", "."], "page-route.png would be drawn over"),
     ],
 )
-def test_what_cannot_be_drawn_is_said(capsys, tmp_path, monkeypatch, images, arguments, message):
+def test_what_cannot_be_drawn_is_said(route, tmp_path, monkeypatch, images, arguments, message):
     monkeypatch.chdir(tmp_path)
     for name in ("page.png", "page-route.png"):
         (tmp_path / name).write_bytes(images[0].read_bytes())
     (tmp_path / "text.png").write_text("no image")
     if "--checkpoint" not in arguments:
         arguments = [*arguments, "--checkpoint", "vico-tiny"]
-    status, out, err = route(capsys, *arguments)
+    status, out, err = route(*arguments)
     assert (status, out) == (1, "")
     assert re.search(message, err)
     assert "Traceback" not in err
@@ -122,7 +116,7 @@ def test_what_cannot_be_drawn_is_said(capsys, tmp_path, monkeypatch, images, arg
 
 
 @pytest.mark.parametrize("arguments", [[], ["page.png"], ["--checkpoint", "vico-tiny"]])
-def test_wrong_usage_ends_with_2(capsys, arguments):
-    status, out, err = route(capsys, *arguments)
+def test_wrong_usage_ends_with_2(route, arguments):
+    status, out, err = route(*arguments)
     assert (status, out) == (2, "")
     assert "Usage:" in err

@@ -14,22 +14,21 @@ from vico_eval.commands.task_data import own_data
 from vico_eval.errors import ConfigError, ReportError
 from vico_eval.suites import load_benchmarks, load_suite
 
-from .conftest import run
 
-
-def test_a_benchmark_that_fails_stops_no_other_and_is_told_at_the_end(tmp_path):
+def test_a_benchmark_that_fails_stops_no_other_and_is_told_at_the_end(run, only_tasks_of, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    only_tasks_of("ocrbench", "mme")
     # MME asks in pairs, and its scorer fails on an odd number of documents.
-    ended = run(
-        tmp_path,
-        *("vico-table1", "--fixtures", "--rows", "vanilla", "--benchmark", "ocrbench,mme", "--limit", "3"),
+    status, out, err = run(
+        *("run", "vico-table1", "--fixtures", "--rows", "vanilla", "--benchmark", "ocrbench,mme", "--limit", 3),
         *("--device", "cpu"),
     )
-    assert ended.returncode == 1
-    assert "1 of 2 cells are not complete" in ended.stderr
-    assert "vanilla on MME: " in ended.stderr
-    assert "--tasks local_mme" in ended.stderr
-    assert "Vanilla: not run on" in ended.stdout
-    assert "a rehearsal, no measurement" in ended.stdout
+    assert status == 1
+    assert "1 of 2 cells are not complete" in err
+    assert "vanilla on MME: " in err
+    assert "--tasks local_mme" in err
+    assert "Vanilla: not run on" in out
+    assert "a rehearsal, no measurement" in out
     results = tmp_path / "runs" / "vico-table1-fixtures-limit3"
     assert (results / "report" / "table1.tex").is_file()
     assert (results / "report" / "page" / "index.html").is_file()

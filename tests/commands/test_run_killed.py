@@ -4,15 +4,15 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 from vico_eval.commands.run import RunOptions, run_suite
 
-from .conftest import COMMAND, run
-
 TASKS = ["tiny_read", "tiny_doc"]
 FOLDER = Path("runs") / "tiny-limit6" / "vanilla"
+COMMAND = (sys.executable, "-c", "import sys; from vico_eval.cli import main; main(sys.argv[1:])")
 
 
 def answers(folder):
@@ -25,17 +25,20 @@ def answers(folder):
     return found
 
 
-def test_a_run_that_was_killed_goes_on_and_ends_as_one_that_was_not(tmp_path, monkeypatch, capsys):
+def test_a_run_that_was_killed_goes_on_and_ends_as_one_that_was_not(run, only_tasks_of, tmp_path, monkeypatch, capsys):
     asked = (
-        *("tiny", "--rows", "vanilla", "--benchmark", ",".join(TASKS), "--limit", "6"),
+        *("run", "tiny", "--rows", "vanilla", "--benchmark", ",".join(TASKS), "--limit", "6"),
         *("--batch-size", "2", "--device", "cpu"),
     )
     whole, again = tmp_path / "whole", tmp_path / "again"
-    ended = run(whole, *asked)
-    assert ended.returncode == 0, ended.stderr
+    for folder in (whole, again):
+        folder.mkdir()
+    only_tasks_of()
+    monkeypatch.chdir(whole)
+    status, _, err = run(*asked)
+    assert status == 0, err
     expected = answers(whole / FOLDER)
     assert len(expected) == 12
-    again.mkdir()
     process = subprocess.Popen([*COMMAND, *asked], cwd=again, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     journal = again / FOLDER / "answers.rank0.jsonl"
     deadline = time.monotonic() + 300
@@ -48,13 +51,13 @@ def test_a_run_that_was_killed_goes_on_and_ends_as_one_that_was_not(tmp_path, mo
     assert not list((again / FOLDER).rglob("*_results.json"))
     # A count that no model gives shows that the answer was taken over.
     journal.write_text(journal.read_text().replace('"generated_tokens": ', '"generated_tokens": 1000', 1))
-    resumed = run(again, *asked)
-    assert resumed.returncode == 0, resumed.stderr
+    monkeypatch.chdir(again)
+    status, _, err = run(*asked)
+    assert status == 0, err
     found = answers(again / FOLDER)
     (marked,) = [key for key, (_, counts, _) in found.items() if counts[0]["account"]["generated_tokens"] > 1000]
     assert found.pop(marked)[0] == expected.pop(marked)[0]
     assert found == expected
-    monkeypatch.chdir(again)
     options = RunOptions(rows=["vanilla"], benchmarks=TASKS, limit=6, batch_size=2, device="cpu")
     run_suite("tiny", options, dry_run=True)
     plan = capsys.readouterr().err

@@ -62,10 +62,23 @@ def make_engine(checkpoint_for):
     return make
 
 
+@pytest.fixture(scope="module")
+def answered(make_engine, requests):
+    """A method's engine and its answers to the requests one at a time, made once for all tests that ask for them."""
+    made = {}
+
+    def get(method):
+        if method not in made:
+            engine = make_engine(method)
+            made[method] = engine, engine.answer(requests)
+        return made[method]
+
+    return get
+
+
 @pytest.mark.parametrize("method", method_names())
-def test_alone_in_a_batch_and_in_any_order_the_answer_is_the_same(make_engine, requests, method, same_answers):
-    engine = make_engine(method)
-    alone = engine.answer(requests)
+def test_alone_in_a_batch_and_in_any_order_the_answer_is_the_same(answered, requests, method, same_answers):
+    engine, alone = answered(method)
     engine.batch_size = 5
     assert same_answers(engine.answer(requests), alone)
     engine.batch_size = 2
@@ -73,8 +86,8 @@ def test_alone_in_a_batch_and_in_any_order_the_answer_is_the_same(make_engine, r
 
 
 @pytest.mark.parametrize("method", method_names())
-def test_the_account_is_what_the_decoder_saw(make_engine, requests, method):
-    engine = make_engine(method)
+def test_the_account_is_what_the_decoder_saw(answered, requests, method):
+    engine, _ = answered(method)
     seen = []
     decoder = engine.model.language_model.model
     handle = decoder.register_forward_pre_hook(
@@ -104,9 +117,9 @@ def test_the_account_is_what_the_decoder_saw(make_engine, requests, method):
     handle.remove()
 
 
-def test_tiles_and_routing(make_engine, requests):
+def test_tiles_and_routing(answered):
     names = ("vanilla", "single_tile", "all_compress", "vanilla_vir", "vico", "random")
-    accounts = {name: [answer.account for answer in make_engine(name).answer(requests)] for name in names}
+    accounts = {name: [answer.account for answer in answered(name)[1]] for name in names}
     tiles = {name: [account.tiles for account in each] for name, each in accounts.items()}
     compressed = {name: [account.compressed_tiles for account in each] for name, each in accounts.items()}
     assert tiles["vanilla"] == [0, 1, 13, 4, 8]
@@ -127,12 +140,12 @@ def test_tiles_and_routing(make_engine, requests):
     assert [len(account.p_compress or ()) for account in accounts["vico"]] == [0, 1, 13, 4, 8]
 
 
-def test_nothing_compressed_is_the_plain_model(make_engine, requests):
-    plain = make_engine("vanilla").answer(requests)
+def test_nothing_compressed_is_the_plain_model(make_engine, answered, requests):
+    _, plain = answered("vanilla")
     routed = make_engine("vico", absolute_threshold=1.0).answer(requests)
     assert [answer.text for answer in routed] == [answer.text for answer in plain]
     # The random connector gives other tokens, so compressing must show in the answers.
-    squeezed = make_engine("all_compress").answer(requests)
+    _, squeezed = answered("all_compress")
     assert [answer.text for answer in squeezed[1:]] != [answer.text for answer in plain[1:]]
 
 

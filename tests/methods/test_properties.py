@@ -151,13 +151,27 @@ def watch(engine, one) -> Watch:
     return seen
 
 
+@pytest.fixture(scope="module")
+def watched():
+    """What was seen of each engine and request, once for all tests: they only look."""
+    seen = {}
+
+    def get(engine, one) -> Watch:
+        key = (id(engine), one.key)
+        if key not in seen:
+            seen[key] = watch(engine, one)
+        return seen[key]
+
+    return get
+
+
 @pytest.mark.parametrize("method", [*KEEP_ALL, *sorted(set(method_names()) - set(KEEP_ALL) - NEVER_ALL)])
-def test_keeping_every_token_is_the_plain_model_to_the_bit(engine_of, requests, untrained, method):
+def test_keeping_every_token_is_the_plain_model_to_the_bit(engine_of, watched, requests, untrained, method):
     assert method in KEEP_ALL, f"say in KEEP_ALL how {method} keeps every token, or in NEVER_ALL that it can't"
     weights = {"pretrained": str(untrained / "pvtc")} if method == "pvtc" else {}
     plain, kept = engine_of("vanilla", {}, **weights), engine_of(method, KEEP_ALL[method])
     for one in requests:
-        expected, seen = watch(plain, one), watch(kept, one)
+        expected, seen = watched(plain, one), watched(kept, one)
         assert torch.equal(torch.cat(seen.logits), torch.cat(expected.logits))
         counts = seen.answer.account
         assert set(counts.visual_tokens_per_layer) == {counts.visual_tokens_uncompressed}
@@ -171,10 +185,10 @@ def test_alone_in_a_batch_and_in_any_order_answers_and_accounts_are_the_same(eng
     assert same_answers(engine.answer(requests[::-1]), alone[::-1])
 
 
-def test_cached_decoding_is_an_uncached_forward_over_prompt_and_answer(engine, requests):
+def test_cached_decoding_is_an_uncached_forward_over_prompt_and_answer(engine, watched, requests):
     model = engine.model.language_model
     for one in requests:
-        seen = watch(engine, one)
+        seen = watched(engine, one)
         # The answer's last token is never fed, so the others and the prompt give all its logits.
         tokens = [int(logits.argmax()) for logits in seen.logits][:-1]
         answer = engine.model.get_input_embeddings()(torch.tensor([tokens], dtype=torch.long))
@@ -185,9 +199,9 @@ def test_cached_decoding_is_an_uncached_forward_over_prompt_and_answer(engine, r
         torch.testing.assert_close(torch.cat(seen.logits), expected, **SAME)
 
 
-def test_every_layers_cache_is_as_long_as_the_account_says(engine, requests):
+def test_every_layers_cache_is_as_long_as_the_account_says(engine, watched, requests):
     for one in requests:
-        seen = watch(engine, one)
+        seen = watched(engine, one)
         account = seen.answer.account
         fed = len(seen.logits) - 1
         assert account.generated_tokens == len(seen.logits)
@@ -197,10 +211,10 @@ def test_every_layers_cache_is_as_long_as_the_account_says(engine, requests):
         assert worked_on == [visual + account.text_tokens for visual in account.visual_tokens_per_layer]
 
 
-def test_text_goes_through_every_layer_in_order_and_positions_rise(changing_engine, requests):
+def test_text_goes_through_every_layer_in_order_and_positions_rise(changing_engine, watched, requests):
     left_or_joined = 0
     for one in requests:
-        seen = watch(changing_engine, one)
+        seen = watched(changing_engine, one)
         segments = {segment.first_layer: segment for segment in seen.cache.segments}
         assert 0 in segments
         is_visual, behind = segments[0].is_visual[0], seen.layers[0][0][0]
@@ -233,15 +247,15 @@ class NoAttentionMatrix(TorchDispatchMode):
         return made
 
 
-def attention_lengths(engine, one):
-    account = engine.answer([one])[0].account
+def attention_lengths(seen):
+    account = seen.answer.account
     return {visual + account.text_tokens for visual in account.visual_tokens_per_layer}
 
 
-def test_the_kernel_stays_and_no_attention_matrix_is_made(engine, requests):
+def test_the_kernel_stays_and_no_attention_matrix_is_made(engine, watched, requests):
     text_config = engine.model.config.text_config
     for one in requests[:4]:
-        with NoAttentionMatrix(text_config.num_attention_heads, attention_lengths(engine, one)):
+        with NoAttentionMatrix(text_config.num_attention_heads, attention_lengths(watched(engine, one))):
             engine.answer([one])
     assert engine.model.language_model.config._attn_implementation == "sdpa"
     assert text_config._attn_implementation == "sdpa"
@@ -250,7 +264,7 @@ def test_the_kernel_stays_and_no_attention_matrix_is_made(engine, requests):
 def test_an_attention_matrix_would_be_seen(engine_of, requests):
     engine = engine_of("fastv", {}, attn_implementation="eager")
     heads = engine.model.config.text_config.num_attention_heads
-    lengths = attention_lengths(engine, requests[1])
+    lengths = attention_lengths(watch(engine, requests[1]))
     # Alone and again alone: the engine's second try fails too and names the document.
     with pytest.raises(Exception, match="made attention weights"), NoAttentionMatrix(heads, lengths):
         engine.answer([requests[1]])

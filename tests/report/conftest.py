@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -110,17 +111,16 @@ TINY_TASKS = tuple(
 )
 
 
+def write_tiny_run(folder: Path, name: str, right: int, compressed: int, **record: Any) -> Path:
+    """A run of all nine tiny tasks of four documents: the first `right` correct, `compressed` of 4 tiles low."""
+    lines = [sample(doc_id, float(doc_id < right), counts=[{"account": account(4, compressed)}]) for doc_id in range(4)]
+    return write_run(folder / "runs" / name, dict.fromkeys(TINY_TASKS, lines), system=name, **record)
+
+
 @pytest.fixture
 def tiny_run(tmp_path: Path) -> Callable[..., Path]:
-    """Writes a run of all nine tiny tasks of four documents: the first `right` correct, `compressed` of 4 tiles low."""
-
-    def write(name: str, right: int, compressed: int, **record: Any) -> Path:
-        lines = [
-            sample(doc_id, float(doc_id < right), counts=[{"account": account(4, compressed)}]) for doc_id in range(4)
-        ]
-        return write_run(tmp_path / "runs" / name, dict.fromkeys(TINY_TASKS, lines), system=name, **record)
-
-    return write
+    """Writes such runs into the test's folder."""
+    return partial(write_tiny_run, tmp_path)
 
 
 def measurements(

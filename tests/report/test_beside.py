@@ -50,12 +50,12 @@ def make(runs, out, **options):
 
 @pytest.fixture(scope="module")
 def alone(runs, place):
-    return make(runs, place / "alone")
+    return make(runs, place / "alone", html=place / "alone-page")
 
 
 @pytest.fixture(scope="module")
 def beside(runs, place):
-    return make(runs, place / "beside", published=True)
+    return make(runs, place / "beside", published=True, html=place / "beside-page")
 
 
 def test_the_papers_row_stands_beneath_the_measured_one_with_its_average_over_these_columns(beside):
@@ -124,12 +124,8 @@ def test_a_table_that_no_paper_has_is_an_error(table, runs, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_page_has_the_papers_rows_beneath_the_table_and_plots_measured_numbers_only(runs, tmp_path):
-    alone, beside = (
-        make(runs, tmp_path / name, published=name == "beside", html=tmp_path / f"{name}-page").html
-        for name in ("alone", "beside")
-    )
-    measured, _, published = beside.read_text().partition('<tbody class="published">')
+def test_a_page_has_the_papers_rows_beneath_the_table_and_plots_measured_numbers_only(alone, beside):
+    measured, _, published = beside.html.read_text().partition('<tbody class="published">')
     assert "(paper)" not in measured.partition("<tbody>")[2]
     lines = published.partition("</tbody>")[0].split("</tr>")[:-1]
     cells = [re.findall(r"<t[hd][^>]*>([^<]*)(?:<small>([^<]*)</small>)?</t", line) for line in lines]
@@ -137,5 +133,5 @@ def test_a_page_has_the_papers_rows_beneath_the_table_and_plots_measured_numbers
     assert cells[2][:3] == [("ViCO (paper)", ""), ("90.8", "60%"), ("86.7", "47%")]
     assert cells[1][1] == (DASH, "")  # the paper has no such row
     assert {len(line) for line in cells} == {len(re.findall("<th scope=.col.", measured))}
-    data = [(page.parent / "data" / "report.js").read_text() for page in (alone, beside)]
+    data = [(report.html.parent / "data" / "report.js").read_text() for report in (alone, beside)]
     assert data[0] == data[1]

@@ -368,6 +368,7 @@ def test_a_row_of_several_runs_shows_its_first(watched):
     assert "Random was run 2 times; its first run is shown." in page.locator("#samples-body").inner_text()
 
 
+@pytest.mark.usefixtures("unsaved_pictures")
 def test_runs_without_pictures_say_so(browser, tiny_run, tmp_path):
     runs = [(None, tiny_run("vanilla", 4, 0, title="Vanilla"))]
     report = write_report(runs, table="tiny", out=tmp_path / "out", html=tmp_path / "site")

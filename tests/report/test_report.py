@@ -16,9 +16,11 @@ from vico_eval.report.grid import DASH
 from vico_eval.report.measurements import measure
 from vico_eval.report.runs import read_run
 
-from .conftest import TINY_TASKS, account, sample, write_run
+from .conftest import TINY_TASKS, account, sample, write_run, write_tiny_run
 
 LMMS_EVAL_RUN = Path(__file__).parent / "data" / "lmms_eval_0_7_3"
+
+numbers_only = pytest.mark.usefixtures("unsaved_pictures")
 
 
 def numbers(report) -> dict[tuple[str, str, str], dict[str, str]]:
@@ -30,16 +32,34 @@ def value(report, row, benchmark, metric) -> float:
     return float(numbers(report)[row, benchmark, metric]["value"])
 
 
-@pytest.fixture
-def runs(tiny_run):
+def write_runs(folder):
     """Vanilla has 4 of 4 right, ViCO 3 with half of its tiles compressed, all-compress 1."""
     return [
-        (None, tiny_run("vico", 3, 2, title="ViCO")),
-        ("ViCO (All Compress)", tiny_run("all_compress", 1, 4)),
-        (None, tiny_run("vanilla", 4, 0, title="Vanilla")),
+        (None, write_tiny_run(folder, "vico", 3, 2, title="ViCO")),
+        ("ViCO (All Compress)", write_tiny_run(folder, "all_compress", 1, 4)),
+        (None, write_tiny_run(folder, "vanilla", 4, 0, title="Vanilla")),
     ]
 
 
+@pytest.fixture
+def runs(tmp_path):
+    """Runs that a test may change."""
+    return write_runs(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def written_runs(tmp_path_factory):
+    """Runs that no test changes."""
+    return write_runs(tmp_path_factory.mktemp("written"))
+
+
+@pytest.fixture(scope="module")
+def report(written_runs):
+    """Their report, two folders deeper than `runs`; not to be changed."""
+    return write_report(written_runs, table="tiny", out=written_runs[0][1].parents[1] / "deep" / "out")
+
+
+@numbers_only
 def test_a_cell_with_documents_that_failed_says_so_and_has_no_score(runs, tmp_path):
     folder = runs[0][1]
     (samples,) = folder.rglob("*_samples_tiny_doc.jsonl")
@@ -59,6 +79,7 @@ def test_a_cell_with_documents_that_failed_says_so_and_has_no_score(runs, tmp_pa
     assert value(report, "ViCO (All Compress)", "Avg.", "relative_retention") == 25.0
 
 
+@numbers_only
 def test_runs_of_one_row_are_of_one_model(tiny_run, tmp_path):
     folders = [(None, tiny_run("vanilla", 4, 0, title="Vanilla"))]
     for seed in (0, 1):
@@ -76,8 +97,7 @@ def test_runs_of_one_row_are_of_one_model(tiny_run, tmp_path):
         write_report(folders, table="tiny", out=tmp_path / "out")
 
 
-def test_a_report_from_run_folders(runs, tmp_path):
-    report = write_report(runs, table="tiny", out=tmp_path / "out")
+def test_a_report_from_run_folders(report):
     assert [path.name for path in report.paths] == [
         "table3.csv",
         "table3.tex",
@@ -130,8 +150,7 @@ def test_scores_of_a_router_are_drawn_with_its_threshold(tiny_run, tmp_path):
     assert (vico["scores"].tiles.sum(), vico["scores"].compressed.sum(), vico["threshold"]) == (16, 8, 0.5)
 
 
-def test_every_number_leads_to_the_records_of_its_runs(runs, tmp_path):
-    report = write_report(runs, table="tiny", out=tmp_path / "deep" / "out")
+def test_every_number_leads_to_the_records_of_its_runs(report):
     lines = numbers(report)
     assert lines["ViCO", "Read", "score"]["runs"] == "../../runs/vico"
     assert lines["ViCO", "Read", "difference"]["runs"] == "../../runs/vico;../../runs/vanilla"
@@ -150,6 +169,7 @@ def test_every_number_leads_to_the_records_of_its_runs(runs, tmp_path):
         assert cell["score"] == 100 * results["results"][task]["exact_match,none"]
 
 
+@numbers_only
 def test_the_csv_keeps_full_precision(tmp_path):
     lines = [sample(doc_id, float(doc_id < 1)) for doc_id in range(3)]
     folder = write_run(tmp_path / "run", dict.fromkeys(TINY_TASKS, tuple(lines)), system="vanilla", title="Vanilla")
@@ -158,12 +178,13 @@ def test_the_csv_keeps_full_precision(tmp_path):
     assert "33.3" in report.markdown.read_text()
 
 
-def test_a_rerun_writes_the_same_bytes(runs, tmp_path):
-    first = [path.read_bytes() for path in write_report(runs, table="tiny", out=tmp_path / "out").paths]
-    second = [path.read_bytes() for path in write_report(runs, table="tiny", out=tmp_path / "out").paths]
+def test_a_rerun_writes_the_same_bytes(written_runs, report):
+    first = [path.read_bytes() for path in report.paths]
+    second = [path.read_bytes() for path in write_report(written_runs, table="tiny", out=report.csv.parent).paths]
     assert first == second
 
 
+@numbers_only
 def test_runs_of_one_title_are_one_row_with_mean_and_spread(tiny_run, tmp_path):
     runs = [
         (None, tiny_run("vanilla", 4, 0, title="Vanilla")),
@@ -183,6 +204,7 @@ def write_seed(tmp_path, name, right):
     return write_run(tmp_path / "runs" / name, dict.fromkeys(TINY_TASKS, lines), system="random", title="Random")
 
 
+@numbers_only
 def test_a_missing_benchmark_leaves_the_average_unknown_and_is_said(runs, tmp_path):
     for path in (runs[0][1] / "models__vico-tiny").glob("*_results.json"):
         results = json.loads(path.read_text())
@@ -198,6 +220,7 @@ def test_a_missing_benchmark_leaves_the_average_unknown_and_is_said(runs, tmp_pa
     assert value(chosen, "ViCO", "Avg.", "relative_retention") == 75.0
 
 
+@numbers_only
 def test_a_cell_without_accounts_is_a_dash_and_is_said(runs, tmp_path):
     path = next((runs[0][1] / "models__vico-tiny").glob("*_samples_tiny_read.jsonl"))
     lines = [json.loads(line) | {"token_counts": [None]} for line in path.read_text().splitlines()]
@@ -224,6 +247,7 @@ def test_a_run_of_another_model_is_reported_without_ratios_or_picture(tmp_path):
     assert value(report, "Dummy", "Avg.", "mean_score") == 50.0
 
 
+@numbers_only
 def test_a_row_that_saves_nothing_is_never_the_best(runs, tiny_run, tmp_path):
     # ViCO's weights with nothing compressed score more than ViCO, but save no token.
     runs.append((None, tiny_run("uncompressed", 4, 0, title="ViCO, uncompressed")))
@@ -233,6 +257,7 @@ def test_a_row_that_saves_nothing_is_never_the_best(runs, tiny_run, tmp_path):
     assert any(line.startswith("| ViCO | **75.0** |") for line in lines)
 
 
+@numbers_only
 def test_rows_are_compared_with_the_baseline_document_by_document(tmp_path):
     """Sixty documents about twenty pictures in each benchmark; ViCO loses those about the first ten pictures."""
 
@@ -274,6 +299,7 @@ def test_a_run_says_which_documents_have_no_picture_and_where_it_does_not_know(t
     assert list(measured.documents["media"].fillna("unknown")) == ["1f2e", "", "unknown", "unknown"]
 
 
+@numbers_only
 def test_a_baseline_of_zero_makes_no_percentage_and_is_said(tiny_run, tmp_path):
     runs = [(None, tiny_run("vanilla", 0, 0, title="Vanilla")), (None, tiny_run("vico", 1, 2, title="ViCO"))]
     report = write_report(runs, table="tiny", out=tmp_path / "out")
@@ -282,11 +308,10 @@ def test_a_baseline_of_zero_makes_no_percentage_and_is_said(tiny_run, tmp_path):
     assert value(report, "ViCO", "Avg.", "difference") == 25.0
 
 
-def test_large_runs_make_the_same_report_in_several_processes(runs, tmp_path, monkeypatch):
-    alone = write_report(runs, table="tiny", out=tmp_path / "alone")
+def test_large_runs_make_the_same_report_in_several_processes(written_runs, report, runs, tmp_path, monkeypatch):
     monkeypatch.setattr("vico_eval.report.workers._WORTH_PROCESSES", 0)
-    together = write_report(runs, table="tiny", out=tmp_path / "together")
-    assert [path.read_bytes() for path in alone.paths] == [path.read_bytes() for path in together.paths]
+    together = write_report(written_runs, table="tiny", out=report.csv.parents[1] / "together")
+    assert [path.read_bytes() for path in report.paths] == [path.read_bytes() for path in together.paths]
     for _, folder in runs[:2]:
         (folder / "record.json").unlink()
     with pytest.raises(ReportError, match=r"(?s)runs/vico has no record.*runs/all_compress has no record"):
@@ -310,6 +335,7 @@ def test_rows_must_have_answered_the_same_documents(runs, tiny_run, tmp_path):
         write_report([*runs, (None, short)], table="tiny", out=tmp_path / "out")
 
 
+@numbers_only
 def test_what_differs_between_runs_is_said(runs, tiny_run, tmp_path):
     runs.append((None, tiny_run("random", 2, 2, title="Random", dtype="float32")))
     report = write_report(runs, table="tiny", out=tmp_path / "out")

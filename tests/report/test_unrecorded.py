@@ -24,6 +24,8 @@ VLMEVALKIT = DATA / "ms_vlmeval_0_0_20"
 BENCHMARKS = ["Read", "Count", "Colour"]
 TITLE = "vico-tiny-base-HF (internvl_hf)"
 
+pytestmark = pytest.mark.usefixtures("unsaved_pictures")
+
 
 def copy(source, folder):
     shutil.copytree(source, folder)
