@@ -1,6 +1,7 @@
 """What belongs to a stage: by hand on a made-up meter, then on real answers of every kind of method."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -131,8 +132,11 @@ def test_a_measured_engine_answers_as_any_other_and_leaves_no_hook(loaded, name)
     measured = MeasuredEngine(model, tokenizer, settings, method, 1)
     times, accounts = measured.answer([request], lambda: float(next(steps)))
     plain = Engine(model, tokenizer, Preprocessor(tokenizer, settings, method.tiling), method, show_progress=False)
-    assert accounts == [answer.account for answer in plain.answer([request])]
+    (expected,) = [answer.account for answer in plain.answer([request])]
+    assert accounts == [replace(expected, media=f"{expected.media}-0")]  # as if it were another picture each time
     assert times.whole > 0
+    again, _ = measured.answer([request], lambda: float(next(steps)))
+    assert again.stages.keys() == times.stages.keys()  # nothing is taken over from the run before
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
