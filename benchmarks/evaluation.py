@@ -39,7 +39,15 @@ from transformers import (
 
 from vico_eval.adapters.lmms_models import CompressedInternVL
 from vico_eval.bench.random_models import flash_config
-from vico_eval.bench.records import beside_neighbours, check_choice, conditions, in_turns, made_by, write_record
+from vico_eval.bench.records import (
+    beside_neighbours,
+    check_choice,
+    conditions,
+    in_turns,
+    records_table,
+    run_script,
+    write_record,
+)
 from vico_eval.internvl.checkpoint import find_checkpoint, load_model
 from vico_eval.internvl.config import VicoInternVLConfig
 from vico_eval.internvl.modeling import VicoInternVL
@@ -277,8 +285,7 @@ def table(records: dict[str, dict[str, Any]]) -> str:
                 f"{start} | {title} | {number} | {system['documents_per_second']:.3g} "
                 f"| {system['speedup']:.2f} ({low:.2f} to {high:.2f}) | {system['equal_answers']} of {number} |"
             )
-    lines += ["", "| record | rounds | threads | versions | date | command |", "|:--|--:|--:|:--|:--|:--|"]
-    lines += [f"| [{name}]({name}.json) | {made_by(record)} |" for name, record in records.items()]
+    lines += ["", *records_table(records)]
     return "\n".join(lines) + "\n"
 
 
@@ -325,6 +332,4 @@ def run(
 
 
 if __name__ == "__main__":
-    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-    app.command()(run)
-    app()
+    run_script(run)

@@ -23,7 +23,7 @@ from transformers.models.internvl import InternVLVisionConfig
 
 from vico_eval.bench.flops import prefill_flops
 from vico_eval.bench.random_models import decoder_config
-from vico_eval.bench.records import DTYPES, SIZES, check_choice, conditions, in_turns, made_by, write_record
+from vico_eval.bench.records import DTYPES, SIZES, check_choice, conditions, in_turns, made_by, run_script, write_record
 from vico_eval.engine.engine import Engine
 from vico_eval.engine.preprocess import Preprocessor, PreprocessSettings
 from vico_eval.engine.requests import GenerationSettings, ImageInput, Message, Request, Text
@@ -305,7 +305,4 @@ def run(
 
 
 if __name__ == "__main__":
-    # typer.run would show rich's help, wrapped.
-    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-    app.command()(run)
-    app()
+    run_script(run)

@@ -26,7 +26,8 @@ from vico_eval.bench.records import (
     check_choice,
     conditions,
     in_turns,
-    made_by,
+    records_table,
+    run_script,
     write_record,
 )
 from vico_eval.internvl.decoder import CompressingDecoder
@@ -149,9 +150,7 @@ def table(records: dict[str, dict[str, Any]]) -> str:
                 f"| {system['speedup']:.3f} ({low:.3f} to {high:.3f}) | {system['bound']:.3f} "
                 f"| {system['share_of_bound']:.1%} |"
             )
-    lines += ["", "| record | rounds | threads | versions | date | command |", "|:--|--:|--:|:--|:--|:--|"]
-    for name, record in records.items():
-        lines.append(f"| [{name}]({name}.json) | {made_by(record)} |")
+    lines += ["", *records_table(records)]
     return "\n".join(lines) + "\n"
 
 
@@ -200,7 +199,4 @@ def run(
 
 
 if __name__ == "__main__":
-    # typer.run would show rich's help, wrapped.
-    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-    app.command()(run)
-    app()
+    run_script(run)

@@ -30,7 +30,7 @@ import typer
 from tqdm import tqdm
 
 from vico_eval import suites
-from vico_eval.bench.records import conditions, made_by, write_record
+from vico_eval.bench.records import conditions, made_by, run_script, write_record
 from vico_eval.report import write_report
 from vico_eval.report.benchmarks import TableSpec, as_column, table_spec
 from vico_eval.report.counting import CountedRun, count_run
@@ -340,7 +340,4 @@ def run(
 
 
 if __name__ == "__main__":
-    # typer.run would show rich's help, wrapped.
-    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-    app.command()(run)
-    app()
+    run_script(run)

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from vico_eval.bench.records import in_rounds, made_by, origin, processor, write_record
+from vico_eval.bench.records import in_rounds, origin, processor, records_table, run_script, write_record
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "measured" / "startup"
 
@@ -79,8 +79,7 @@ def table(records: dict[str, dict[str, Any]]) -> str:
         for title, seconds in record["seconds"].items():
             goal = f"below {GOALS[title]}" if title in GOALS else ""
             lines.append(f"| {title} | {record['processor']} | {_interval(seconds)} | {goal} |")
-    lines += ["", "| record | rounds | threads | versions | date | command |", "|:--|--:|--:|:--|:--|:--|"]
-    lines += [f"| [{name}]({name}.json) | {made_by(record)} |" for name, record in records.items()]
+    lines += ["", *records_table(records)]
     return "\n".join(lines) + "\n"
 
 
@@ -117,6 +116,4 @@ def run(
 
 
 if __name__ == "__main__":
-    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-    app.command()(run)
-    app()
+    run_script(run)

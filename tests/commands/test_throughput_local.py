@@ -5,24 +5,10 @@ import json
 import pytest
 import torch
 
-from vico_eval.cli import main
 
-
-def run(capsys, *arguments):
-    """Exit status, stdout and stderr of the command."""
-    try:
-        main(["throughput", "local", *arguments])
-    except SystemExit as stop:
-        status = stop.code or 0
-    else:
-        status = 0
-    captured = capsys.readouterr()
-    return status, captured.out, captured.err
-
-
-def test_methods_and_table_4_share_a_folder_and_its_readme(capsys, tmp_path):
+def test_methods_and_table_4_share_a_folder_and_its_readme(run, tmp_path):
     common = ("--rounds", "1", "--device", "cpu", "--out", str(tmp_path))
-    status, out, err = run(capsys, "--methods", "vanilla,fastv", "--name", "try", *common)
+    status, out, err = run("throughput", "local", "--methods", "vanilla,fastv", "--name", "try", *common)
     assert status == 0, err
     assert "Where the engine's time goes: vico-tiny" in out
     assert "Wrote try.json" in err
@@ -31,7 +17,7 @@ def test_methods_and_table_4_share_a_folder_and_its_readme(capsys, tmp_path):
     assert (record["model"], record["dtype"], record["attention"]) == ("vico-tiny", "float32", "sdpa")
     assert {"torch", "transformers"} < set(record["versions"])
     assert record["methods"]["fastv"]["speedups"]["llm"]["bound"] > 1
-    status, out, err = run(capsys, "--table4", *common)
+    status, out, err = run("throughput", "local", "--table4", *common)
     assert status == 0, err
     assert "as in ViCO's Table 4" in out
     names = {path.name for path in tmp_path.iterdir()}
@@ -61,15 +47,15 @@ def test_methods_and_table_4_share_a_folder_and_its_readme(capsys, tmp_path):
         (["--rounds", "0"], 2, "--rounds"),
     ],
 )
-def test_what_cannot_be_measured_is_said_before_it_is_tried(capsys, tmp_path, arguments, status, message):
-    found, out, err = run(capsys, *arguments, "--out", str(tmp_path))
+def test_what_cannot_be_measured_is_said_before_it_is_tried(run, tmp_path, arguments, status, message):
+    found, out, err = run("throughput", "local", *arguments, "--out", str(tmp_path))
     assert (found, out) == (status, "")
     assert message in err
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_gpu_that_is_not_there_is_said(capsys, tmp_path):
-    status, _, err = run(capsys, "--device", "cuda", "--out", str(tmp_path))
+def test_a_gpu_that_is_not_there_is_said(run, tmp_path):
+    status, _, err = run("throughput", "local", "--device", "cuda", "--out", str(tmp_path))
     assert status == 1
     assert "torch sees 0 GPUs" in err

@@ -187,6 +187,19 @@ def made_by(record: Mapping[str, Any]) -> str:
     return f"{record['rounds']} | {record['threads']} | {versions} | {record['date']} | `{record['command']}`"
 
 
+def records_table(records: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Lines of a README's last table: every record with what `made_by` says of it."""
+    lines = ["| record | rounds | threads | versions | date | command |", "|:--|--:|--:|:--|:--|:--|"]
+    return lines + [f"| [{name}]({name}.json) | {made_by(record)} |" for name, record in records.items()]
+
+
+def run_script(command: Callable[..., None]) -> None:
+    """A benchmark as a program, its help as written: typer.run would show rich's, wrapped."""
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app.command()(command)
+    app()
+
+
 def write_record(
     record: Mapping[str, Any], out: Path, name: str, table: Callable[[dict[str, dict[str, Any]]], str]
 ) -> Path:

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from vico_eval.bench.local import build_methods, measure_methods
 from vico_eval.bench.random_models import flash_config, random_flash_model
-from vico_eval.bench.records import DTYPES, SIZES, conditions, made_by, write_record
+from vico_eval.bench.records import DTYPES, SIZES, conditions, records_table, write_record
 from vico_eval.bench.stages import STAGES
 from vico_eval.bench.table4 import measure_table4
 from vico_eval.commands.arguments import parse_arguments
@@ -158,8 +158,7 @@ def _readme(records: dict[str, dict[str, Any]]) -> str:
     lines = ["# Speed of the engine", "", "Written by `vico-eval throughput local`.", ""]
     for record in records.values():
         lines += [grid_to_markdown(grid) for grid in grids(record).values()]
-    lines += ["| record | rounds | threads | versions | date | command |", "|:--|--:|--:|:--|:--|:--|"]
-    lines += [f"| [{name}]({name}.json) | {made_by(record)} |" for name, record in records.items()]
+    lines += records_table(records)
     return "\n".join(lines) + "\n"
 
 

@@ -70,7 +70,7 @@ def write_report(
     Args:
         runs: each row's title (None: the run record's) and a run's folder, lmms-eval's --output_path or VLMEvalKit's
             --work-dir, whoever started it. Runs of the same title make one row: its mean, with the spread over them.
-            Where they are large a second process is started, so a script must call this under `__main__` only.
+            Where they are large two more processes are started, so a script must call this under `__main__` only.
         table: a suite (`vico-table3`), its table (`vico-3`) or one of your own.
         out: where table3.csv, .tex, .md (the suite's `file_stem`), uncertainty.csv, loyalty.csv, the pictures
             (retention, benchmarks, ratios, scores; .pdf, .png) and provenance.json go; made if missing.
