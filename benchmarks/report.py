@@ -31,15 +31,8 @@ from tqdm import tqdm
 
 from vico_eval import suites
 from vico_eval.bench.records import conditions, made_by, run_script, write_record
-from vico_eval.report import write_report
 from vico_eval.report.benchmarks import TableSpec, as_column, table_spec
 from vico_eval.report.counting import CountedRun, count_run
-from vico_eval.report.layout import build_table
-from vico_eval.report.loyalty import loyalty
-from vico_eval.report.measurements import measure
-from vico_eval.report.pictures import write_pictures
-from vico_eval.report.tidy import tidy_numbers
-from vico_eval.report.uncertainty import compare_with_baseline
 from vico_eval.report.vlmevalkit import read_any_run
 from vico_eval.report.workers import without_garbage_search
 
@@ -190,6 +183,9 @@ def _metrics(score: suites.Score, scores: Sequence[float]) -> dict[str, float]:
 
 def measure_whole(runs: list[Path], out: Path) -> dict[str, float]:
     """Seconds of a whole report, those in which its processes computed, and the peak of their memory."""
+    # Only here and below: a report's own processes load this file again, as they load none behind a command.
+    from vico_eval.report import write_report
+
     is_done, sums = threading.Event(), [0]
     watcher = threading.Thread(target=_watch_memory, args=(is_done, sums))
     watcher.start()
@@ -219,6 +215,13 @@ def _watch_memory(is_done: threading.Event, sums: list[int]) -> None:
 
 def measure_stages(runs: list[Path], out: Path) -> dict[str, float]:
     """Seconds of a report's stages, one after the other."""
+    from vico_eval.report.layout import build_table
+    from vico_eval.report.loyalty import loyalty
+    from vico_eval.report.measurements import measure
+    from vico_eval.report.pictures import write_pictures
+    from vico_eval.report.tidy import tidy_numbers
+    from vico_eval.report.uncertainty import compare_with_baseline
+
     seconds: dict[str, float] = {}
 
     def timed(stage: str, work: Callable[[], Any]) -> Any:

@@ -108,9 +108,8 @@ def _read_and_count(
 ) -> CountedRun | str:
     """What a run says of the columns, or why it doesn't count."""
     try:
-        with without_garbage_search():
-            run = read_any_run(path, only)
-            return count_run(" ".join((title or run.record.title).split()), run, columns)
+        run = read_any_run(path, only)
+        return count_run(" ".join((title or run.record.title).split()), run, columns)
     except ReportError as error:
         return str(error)
 

@@ -20,8 +20,9 @@ def workers_for(folders: Sequence[Path]) -> Iterator[Executor | None]:
     if num_bytes < _WORTH_PROCESSES:
         yield None
         return
-    # Spawned: a copy of a process that has threads, as pandas' libraries start them, may hang.
-    with ProcessPoolExecutor(max_workers=NUM_WORKERS, mp_context=get_context("spawn")) as pool:
+    # Spawned: a copy of a process that has threads, as pandas' libraries start them, may hang. They end before cycles
+    # among their objects could fill the memory.
+    with ProcessPoolExecutor(NUM_WORKERS, mp_context=get_context("spawn"), initializer=gc.disable) as pool:
         yield pool
 
 
