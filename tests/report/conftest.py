@@ -6,10 +6,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from vico_eval.report.measurements import Measurements
+from vico_eval.report.measurements import Documents, Measurements
 
 RECORD: dict[str, Any] = {
     "version": 1,
@@ -131,9 +132,13 @@ def measurements(
         {"row": row, "run": run, "benchmark": benchmark, "failed": int((row, benchmark) in failed)}
         for row, run, benchmark in values
     ]
-    documents = [
-        {"row": row, "run": run, "benchmark": benchmark, "task": benchmark, "doc_id": doc_id, **fields}
-        for (row, run, benchmark), own in values.items()
-        for doc_id, fields in enumerate(own)
-    ]
-    return Measurements(cells=pd.DataFrame(cells), documents=pd.DataFrame(documents), notes=())
+    documents = {}
+    for benchmark in dict.fromkeys(name for _, _, name in values):
+        runs = {run: own for (_, run, name), own in values.items() if name == benchmark}
+        documents[benchmark] = Documents(
+            tasks={benchmark: len(next(iter(runs.values())))},
+            scores={run: np.array([fields["score"] for fields in own], dtype=float) for run, own in runs.items()},
+            answers={run: np.array([fields["answer"] for fields in own], dtype=object) for run, own in runs.items()},
+            media={run: [fields.get("media") for fields in own] for run, own in runs.items()},
+        )
+    return Measurements(cells=pd.DataFrame(cells), documents=documents, notes=())

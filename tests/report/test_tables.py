@@ -8,6 +8,7 @@ from vico_eval.errors import ReportError
 from vico_eval.report.tables import (
     AVERAGE,
     compressed_tile_ratio,
+    document_scores,
     paired_difference,
     relative_retention,
     retention_standard_error,
@@ -16,20 +17,18 @@ from vico_eval.report.tables import (
     with_average,
 )
 
+from .conftest import measurements
+
 
 def cells(*lines, **columns) -> pd.DataFrame:
     """Lines of (row, run, benchmark, value of each column)."""
     return pd.DataFrame(lines, columns=["row", "run", "benchmark", *columns.get("names", ("score",))])
 
 
-def documents(scores: dict[tuple[str, int, str], list[float]]) -> pd.DataFrame:
-    """Scores by row, run and benchmark."""
-    return pd.DataFrame(
-        [
-            {"row": row, "run": run, "benchmark": benchmark, "task": benchmark, "doc_id": doc_id, "score": score}
-            for (row, run, benchmark), values in scores.items()
-            for doc_id, score in enumerate(values)
-        ]
+def documents(scores: dict[tuple[str, int, str], list[float]]) -> dict[str, pd.DataFrame]:
+    """By benchmark, from scores by row, run and benchmark."""
+    return document_scores(
+        measurements({key: [{"score": score, "answer": ""} for score in own] for key, own in scores.items()})
     )
 
 
@@ -102,12 +101,6 @@ def test_paired_difference_and_its_standard_error():
     assert list(paired.difference.loc["base"]) == [0, 0, 0]
 
 
-def test_pairs_are_matched_by_document_not_by_line():
-    frame = documents({("base", 0, "A"): [100, 0, 100], ("vico", 1, "A"): [100, 0, 100]})
-    shuffled = pd.concat([frame.iloc[:3], frame.iloc[[5, 3, 4]]])
-    assert paired_difference(shuffled, baseline="base").standard_error.loc["vico", "A"] == 0.0
-
-
 def test_one_document_has_no_standard_error():
     paired = paired_difference(documents({("base", 0, "A"): [100], ("vico", 1, "A"): [0]}), baseline="base")
     assert paired.difference.loc["vico", "A"] == -100.0
@@ -115,9 +108,11 @@ def test_one_document_has_no_standard_error():
 
 
 def test_a_benchmark_without_document_scores_has_no_paired_difference():
-    frame = documents({("base", 0, "A"): [100, 0], ("base", 0, "MME"): [np.nan, np.nan]})
-    frame = pd.concat([frame, frame.assign(row="vico", run=1)])
-    paired = paired_difference(frame, baseline="base")
+    scores = {"A": [100, 0], "MME": [np.nan, np.nan]}
+    rows = [("base", 0), ("vico", 1)]
+    paired = paired_difference(
+        documents({(*row, benchmark): own for benchmark, own in scores.items() for row in rows}), baseline="base"
+    )
     assert paired.difference.loc["vico", "A"] == 0.0
     assert paired.difference.loc["vico", ["MME", AVERAGE]].isna().all()
     assert math.isnan(paired.standard_error.loc["vico", AVERAGE])

@@ -36,6 +36,20 @@ class CountedTask:
     """[documents], uint32, checksums of the right answers."""
 
 
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
+class CountedDocuments:
+    """What is kept of each document of a benchmark, task by task, ascending."""
+
+    scores: np.ndarray
+    """[documents], 0-100; NaN where the benchmark has none by document."""
+
+    answers: np.ndarray
+    """[documents], objects: texts; None where a document failed."""
+
+    media: Sequence[str | None]
+    """[documents], the digest of its pictures, empty where it has none; None where the run doesn't say."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CountedBenchmark:
     """What a run says of a benchmark."""
@@ -49,8 +63,7 @@ class CountedBenchmark:
     cell: Mapping[str, object] = field(default_factory=dict)
     """Columns of `Measurements.cells`."""
 
-    documents: Mapping[str, list[Any]] = field(default_factory=dict)
-    """Columns of `Measurements.documents`: task, doc_id, score, answer, media."""
+    documents: "CountedDocuments | None" = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -145,7 +158,7 @@ def _count(row: str, run: Run, benchmark: Benchmark) -> CountedBenchmark:
         note=note,
         tasks=tuple(map(_count_task, tasks)),
         cell=of_run | _cell(benchmark, tasks),
-        documents=_document_columns(benchmark, tasks),
+        documents=_count_documents(benchmark, tasks),
     )
 
 
@@ -210,18 +223,17 @@ def _counts(documents: Sequence[Document]) -> dict[str, float]:
     return totals
 
 
-def _document_columns(benchmark: Benchmark, tasks: Sequence[TaskResult]) -> dict[str, list[Any]]:
+def _count_documents(benchmark: Benchmark, tasks: Sequence[TaskResult]) -> CountedDocuments:
     documents = [document for task in tasks for document in task.documents]
     failed = any(document.failure is not None for document in documents)
     scores = {} if failed else benchmark.conversion.document_scores(tasks) or {}
     keys = [(task.name, document.doc_id) for task in tasks for document in task.documents]
-    return {
-        "task": [task for task, _ in keys],
-        "doc_id": [doc_id for _, doc_id in keys],
-        "score": [scores.get(key, float("nan")) for key in keys],
-        "answer": [None if document.answer is None else _writable(document.answer) for document in documents],
-        "media": [_media(document) for document in documents],
-    }
+    answers = [None if document.answer is None else _writable(document.answer) for document in documents]
+    return CountedDocuments(
+        scores=np.array([scores.get(key, float("nan")) for key in keys]),
+        answers=np.array(answers, dtype=object),
+        media=[_media(document) for document in documents],
+    )
 
 
 def _writable(text: str) -> str:

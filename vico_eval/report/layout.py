@@ -14,6 +14,7 @@ from vico_eval.report.tables import (
     AVERAGE,
     by_row,
     compressed_tile_ratio,
+    document_scores,
     paired_difference,
     relative_retention,
     retention_standard_error,
@@ -149,7 +150,7 @@ def build_table(
     """
     order = order_rows(systems)
     columns = [benchmark.title for benchmark in benchmarks]
-    cells, documents = measured.cells, measured.documents
+    cells = measured.cells
     scores = by_row(cells, "score").reindex(index=order, columns=columns)
     ratios = with_average(compressed_tile_ratio(cells).reindex(index=order, columns=columns))
     shares = with_average(visual_token_share(cells, baseline).reindex(index=order, columns=columns))
@@ -184,7 +185,7 @@ def build_table(
         summary=_summary(measured, scores, baseline).assign(
             tile_ratio=ratios[AVERAGE],
             token_share=shares[AVERAGE],
-            documents=documents.drop_duplicates(["row", "benchmark", "task", "doc_id"]).groupby("row").size(),
+            documents=cells.drop_duplicates(["row", "benchmark"]).groupby("row")["documents"].sum(),
             runs={title: _num_repeats(own) for title, own in cells.groupby("row")},
         ),
     )
@@ -193,13 +194,14 @@ def build_table(
 def _summary(measured: Measurements, scores: pd.DataFrame, baseline: str) -> pd.DataFrame:
     # A column that no run has makes every average unknown; the paired errors must not overlook it.
     complete = scores.notna().any().all()
-    paired = paired_difference(measured.documents, baseline)
+    documents = document_scores(measured)
+    paired = paired_difference(documents, baseline)
     nan = pd.Series(np.nan, index=scores.index)
     return pd.DataFrame(
         {
             "mean_score": scores.mean(axis="columns", skipna=False),
             "retention": relative_retention(scores, baseline),
-            "retention_se": retention_standard_error(measured.documents, scores, baseline) if complete else nan,
+            "retention_se": retention_standard_error(documents, scores, baseline) if complete else nan,
             "retention_spread": run_spread(measured.cells, baseline) if complete else nan,
             "difference": paired.difference[AVERAGE] if complete else nan,
             "difference_se": paired.standard_error[AVERAGE] if complete else nan,

@@ -1,7 +1,7 @@
 """How far a row answers as the baseline does, whether right or wrong: the same score can hide other answers."""
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from vico_eval.report.measurements import Measurements
-from vico_eval.report.tables import AVERAGE, by_document, runs_by_cell, why_left_out
+from vico_eval.report.tables import AVERAGE, runs_by_cell, why_left_out
 
 COLUMNS = (
     *("row", "benchmark", "documents", "same_answer", "lost", "gained"),
@@ -44,18 +44,17 @@ def loyalty(measured: Measurements, rows: Sequence[str], benchmarks: Sequence[st
     reasons = why_left_out(measured.cells, rows, benchmarks)
     runs = runs_by_cell(measured.cells)
     for benchmark in benchmarks:
-        documents = measured.documents[measured.documents["benchmark"] == benchmark]
-        answers, scores = (_by_run(documents, column) for column in ("answer", "score"))
+        documents = measured.documents.get(benchmark)
         for row in others:
             left_out = reasons[row, benchmark] or reasons[baseline, benchmark]
             line: dict[str, object] = {"row": row, "benchmark": benchmark, "left_out": left_out}
-            if not left_out:
+            if documents is not None and not left_out:
                 own, base = runs[row, benchmark], runs[baseline, benchmark]
-                found = _partings(answers, own, base)
-                num_documents = len(answers[own[0]])
+                found = _partings(documents.answers, own, base)
+                num_documents = len(documents.answers[own[0]])
                 line["documents"] = num_documents
                 line["same_answer"] = 100 * (1 - len(found) / (len(own) * len(base) * num_documents))
-                line = {**line, **_changes(scores, own, base), **_medians(found)}
+                line = {**line, **_changes(documents.scores, own, base), **_medians(found)}
                 partings[row].extend(found)
             lines[row].append(line)
     return pd.DataFrame(
@@ -72,13 +71,7 @@ def first_difference(one: str, other: str) -> FirstDifference | None:
     return FirstDifference(_num_in_common(one, other), _num_in_common(one.split(), other.split()))
 
 
-def _by_run(documents: pd.DataFrame, column: str) -> dict[int, np.ndarray]:
-    """`column` of one benchmark's documents, [documents] by run; texts as objects, which are compared at once."""
-    frame = by_document(documents, column)
-    return {run: frame[run].to_numpy(dtype=object if column == "answer" else float) for run in frame}
-
-
-def _partings(answers: dict[int, np.ndarray], own: Sequence[int], base: Sequence[int]) -> list[FirstDifference]:
+def _partings(answers: Mapping[int, np.ndarray], own: Sequence[int], base: Sequence[int]) -> list[FirstDifference]:
     """Of every pair of answers that differ."""
     found = []
     for run, other in product(own, base):
@@ -87,7 +80,7 @@ def _partings(answers: dict[int, np.ndarray], own: Sequence[int], base: Sequence
     return [parting for parting in found if parting is not None]
 
 
-def _changes(scores: dict[int, np.ndarray], own: Sequence[int], base: Sequence[int]) -> dict[str, float]:
+def _changes(scores: Mapping[int, np.ndarray], own: Sequence[int], base: Sequence[int]) -> dict[str, float]:
     """Documents lost and gained, mean over pairs of runs; empty where there is no score by document."""
     if any(np.isnan(scores[run]).any() for run in (*own, *base)):
         return {}

@@ -1,17 +1,32 @@
-"""Counted runs as two frames: one line a run and benchmark, one line a run and document."""
+"""Counted runs side by side: a frame with a line a run and benchmark, and the documents of each benchmark."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from vico_eval.errors import ReportError
 from vico_eval.report.benchmarks import Benchmark
 from vico_eval.report.comparability import check_harness, check_repeats, comparison_notes, condition_notes
-from vico_eval.report.counting import CountedRun
+from vico_eval.report.counting import CountedBenchmark, CountedRun
 
-_DOCUMENT_COLUMNS = ("row", "run", "benchmark", "task", "doc_id", "score", "answer", "media")
+
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
+class Documents:
+    """A benchmark's documents, which all its runs answered in the same order, by the runs' numbers."""
+
+    tasks: Mapping[str, int]
+    """Its tasks, in order, with their number of documents."""
+
+    scores: Mapping[int, np.ndarray]
+    """[documents], 0-100; NaN where the benchmark has none by document."""
+
+    answers: Mapping[int, np.ndarray]
+    """[documents], objects: texts; None where a document failed."""
+
+    media: Mapping[int, Sequence[str | None]]
+    """[documents], the digest of its pictures, empty where it has none; None where the run doesn't say."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,14 +39,12 @@ class Measurements:
     run's record has; NaN without), scores (ScoreCounts of the router; None unless every document has them), and the
     summed token counts tiles, compressed_tiles, visual_tokens, visual_tokens_uncompressed, layer_tokens (visual tokens
     of a layer, mean over layers), which are NaN unless every document has an account.
-
-    `documents` has row, run, benchmark, task, doc_id, score (0-100; NaN where the benchmark has none by document),
-    answer (text; None where the document failed) and media (digest of its pictures, empty where it has none; None where
-    the run doesn't say).
     """
 
     cells: pd.DataFrame
-    documents: pd.DataFrame
+    documents: Mapping[str, Documents]
+    """By benchmark, those that were run."""
+
     notes: tuple[str, ...]
 
 
@@ -43,7 +56,7 @@ def measure(runs: Sequence[CountedRun], benchmarks: Sequence[Benchmark]) -> Meas
             than by another, or no run has any of the benchmarks.
     """
     cells: list[dict[str, object]] = []
-    documents: dict[str, list[Any]] = {name: [] for name in _DOCUMENT_COLUMNS}
+    documents: dict[str, Documents] = {}
     notes = [f"{run.row}: {note}" for run in runs for note in run.notes]
     for benchmark in benchmarks:
         known = [
@@ -58,13 +71,9 @@ def measure(runs: Sequence[CountedRun], benchmarks: Sequence[Benchmark]) -> Meas
         check_repeats(benchmark, own)
         notes.extend(condition_notes(own))
         notes.extend(comparison_notes([(run, counted.tasks) for _, run, counted in answered]))
-        for number, run, counted in answered:
-            cells.append({"row": run.row, "run": number, **counted.cell})
-            num_documents = len(counted.documents["doc_id"])
-            for name, value in (("row", run.row), ("run", number), ("benchmark", benchmark.title)):
-                documents[name].extend([value] * num_documents)
-            for name, values in counted.documents.items():
-                documents[name].extend(values)
+        cells.extend({"row": run.row, "run": number, **counted.cell} for number, run, counted in answered)
+        if answered:
+            documents[benchmark.title] = _documents({number: counted for number, _, counted in answered})
     if not cells:
         found = sorted({name for run in runs for name in run.tasks})
         wanted = [name for benchmark in benchmarks for name in benchmark.tasks]
@@ -72,7 +81,16 @@ def measure(runs: Sequence[CountedRun], benchmarks: Sequence[Benchmark]) -> Meas
             f"No run has a benchmark of this table. It needs the tasks {', '.join(wanted)}; "
             f"the runs have {', '.join(found) or 'none'}. {' '.join(dict.fromkeys(notes))}".rstrip()
         )
-    # Answers are read once, as Python's texts; as pandas' own they would be copied twice.
-    answers = pd.Series(documents["answer"], dtype=object)
-    frame = pd.DataFrame({**documents, "answer": answers})
-    return Measurements(cells=pd.DataFrame(cells), documents=frame, notes=tuple(dict.fromkeys(notes)))
+    return Measurements(cells=pd.DataFrame(cells), documents=documents, notes=tuple(dict.fromkeys(notes)))
+
+
+def _documents(answered: Mapping[int, CountedBenchmark]) -> Documents:
+    """Those of the runs by number."""
+    tasks = next(iter(answered.values())).tasks
+    counted = {number: run.documents for number, run in answered.items() if run.documents is not None}
+    return Documents(
+        tasks={task.name: len(task.doc_ids) for task in tasks},
+        scores={number: own.scores for number, own in counted.items()},
+        answers={number: own.answers for number, own in counted.items()},
+        media={number: own.media for number, own in counted.items()},
+    )

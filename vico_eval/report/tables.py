@@ -1,10 +1,10 @@
 """The numbers of a table: frames in, frame out. Nothing here rounds, and a missing benchmark is never skipped.
 
-Frames called `scores`, `ratios` or `shares` are rows x benchmarks. `cells` and `documents` are those of
+Frames called `scores`, `ratios` or `shares` are rows x benchmarks. `cells` are those of
 `vico_eval.report.measurements`. A row with several runs (seeds) has the mean over its runs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import NamedTuple
 
@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from vico_eval.errors import ReportError
+from vico_eval.report.measurements import Measurements
 
 
 class Difference(NamedTuple):
@@ -30,9 +31,19 @@ def by_row(cells: pd.DataFrame, column: str) -> pd.DataFrame:
     return frame.reindex(index=cells["row"].unique(), columns=cells["benchmark"].unique())
 
 
-def by_document(documents: pd.DataFrame, column: str) -> pd.DataFrame:
-    """`column` of one benchmark's documents as documents x runs; each run has the same ones in the same order."""
-    return pd.DataFrame({run: own[column].reset_index(drop=True) for run, own in documents.groupby("run")})
+def document_scores(measured: Measurements) -> dict[str, pd.DataFrame]:
+    """Each benchmark's scores as documents x rows, 0-100: the mean over a row's runs; NaN where one has none."""
+    runs = runs_by_cell(measured.cells)
+    return {
+        benchmark: pd.DataFrame(
+            {
+                row: np.mean([documents.scores[run] for run in own], axis=0)
+                for (row, name), own in runs.items()
+                if name == benchmark
+            }
+        )
+        for benchmark, documents in measured.documents.items()
+    }
 
 
 def runs_by_cell(cells: pd.DataFrame) -> dict[tuple[str, str], list[int]]:
@@ -100,12 +111,16 @@ def with_average(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(**{AVERAGE: frame.mean(axis="columns", skipna=False)})
 
 
-def paired_difference(documents: pd.DataFrame, baseline: str) -> Difference:
+def paired_difference(documents: Mapping[str, pd.DataFrame], baseline: str) -> Difference:
     """Each row's mean score less the baseline's, in points, from differences on the same document.
 
     A benchmark's standard error is that of the mean difference over its documents. The average weighs benchmarks alike,
     so its standard error is the root of the summed squares over the number of benchmarks. A row with several runs has
     the mean of a document's scores first: the error is that of the choice of documents, not of seeds.
+
+    Args:
+        documents: of `document_scores`.
+        baseline: one of its rows.
 
     Returns:
         Rows x benchmarks and `Avg.`, points; NaN where the benchmark has no score by document, and for the standard
@@ -114,7 +129,7 @@ def paired_difference(documents: pd.DataFrame, baseline: str) -> Difference:
     return _paired(documents, baseline, slopes=None)
 
 
-def retention_standard_error(documents: pd.DataFrame, scores: pd.DataFrame, baseline: str) -> pd.Series:
+def retention_standard_error(documents: Mapping[str, pd.DataFrame], scores: pd.DataFrame, baseline: str) -> pd.Series:
     """Standard error of the relative retention, percent by row, over the choice of documents.
 
     Retention is r = S / B with the mean scores S and B measured on the same documents, so its error is that of the mean
@@ -151,31 +166,24 @@ def run_spread(cells: pd.DataFrame, baseline: str) -> pd.Series:
     return retention.groupby(level="row").agg(_spread).reindex(cells["row"].unique())
 
 
-def _paired(documents: pd.DataFrame, baseline: str, slopes: pd.Series | None) -> Difference:
+def _paired(documents: Mapping[str, pd.DataFrame], baseline: str, slopes: pd.Series | None) -> Difference:
     """Mean and standard error over documents of score - slope x the baseline's score; slope 1 unless given."""
-    rows = documents["row"].unique()
-    benchmarks = documents["benchmark"].unique()
-    _check_baseline(pd.Index(rows), baseline)
-    # Runs of one table have the same documents (`measure` checks it), so no mean here is over fewer runs than another.
-    scores = documents.groupby(["benchmark", "task", "doc_id", "row"], sort=False)["score"].mean().unstack("row")
-    scores = scores.reindex(columns=rows)
+    rows = pd.Index(dict.fromkeys(row for scores in documents.values() for row in scores))
+    _check_baseline(rows, baseline)
     factors = pd.Series(1.0, index=rows) if slopes is None else slopes.reindex(rows)
-    expected = np.outer(scores[baseline], factors)
-    differences = scores - pd.DataFrame(expected, index=scores.index, columns=scores.columns)
-    groups = differences.groupby(level="benchmark", sort=False)
-    difference = groups.agg(_strict_mean).T.reindex(index=rows, columns=benchmarks)
-    errors = groups.agg(_standard_error).T.reindex(index=rows, columns=benchmarks)
-    total = np.sqrt((errors**2).sum(axis="columns", skipna=False)) / len(benchmarks)
-    return Difference(with_average(difference), errors.assign(**{AVERAGE: total}))
+    differences, errors = {}, {}
+    for benchmark, scores in documents.items():
+        own = scores.reindex(columns=rows)
+        own = own - np.outer(own[baseline], factors)
+        differences[benchmark] = own.mean(skipna=False)
+        errors[benchmark] = own.sem(skipna=False)  # NaN for one document: it has no error, not one of zero
+    error = pd.DataFrame(errors)
+    total = np.sqrt((error**2).sum(axis="columns", skipna=False)) / len(documents)
+    return Difference(with_average(pd.DataFrame(differences)), error.assign(**{AVERAGE: total}))
 
 
 def _strict_mean(values: pd.Series) -> float:
     return float(values.mean(skipna=False))
-
-
-def _standard_error(values: pd.Series) -> float:
-    # One document has no standard error, not one of zero; pandas gives NaN for it.
-    return float(values.std(ddof=1, skipna=False) / np.sqrt(len(values)))
 
 
 def _spread(values: pd.Series) -> float:

@@ -20,8 +20,8 @@ from zlib import crc32
 import numpy as np
 import pandas as pd
 
-from vico_eval.report.measurements import Measurements
-from vico_eval.report.tables import AVERAGE, by_document, runs_by_cell, why_left_out
+from vico_eval.report.measurements import Documents, Measurements
+from vico_eval.report.tables import AVERAGE, document_scores, runs_by_cell, why_left_out
 
 THRESHOLD = 99.0
 """Percent of the baseline that a row is said to retain, or not."""
@@ -85,8 +85,13 @@ def compare_with_baseline(
         left_out (why there is no number; for `Avg.` the benchmarks left out).
     """
     titles = [baseline, *(row for row in rows if row != baseline)]
-    runs = runs_by_cell(measured.cells)
-    columns = [_column(measured, runs, titles, benchmark) for benchmark in benchmarks]
+    scores, runs = document_scores(measured), runs_by_cell(measured.cells)
+    columns = [
+        _column(benchmark, measured.documents[benchmark], scores[benchmark].reindex(columns=titles), runs)
+        if benchmark in scores
+        else _Column(benchmark, np.full((1, len(titles)), np.nan), np.zeros(1, dtype=np.int64), False)
+        for benchmark in benchmarks
+    ]
     left_out_of = why_left_out(measured.cells, titles, benchmarks)
     draws = [_draw_means(column) for column in columns]
     level = LEVEL / max(1, len(titles) - 1)
@@ -131,21 +136,15 @@ def holm(p_values: np.ndarray) -> np.ndarray:
 
 
 def _column(
-    measured: Measurements, runs_of: Mapping[tuple[str, str], list[int]], titles: Sequence[str], benchmark: str
+    benchmark: str, documents: Documents, scores: pd.DataFrame, runs: Mapping[tuple[str, str], list[int]]
 ) -> _Column:
-    own = measured.documents[measured.documents["benchmark"] == benchmark]
-    if own.empty:
-        return _Column(benchmark, np.full((1, len(titles)), np.nan), np.zeros(1, dtype=np.int64), False)
-    by_run = by_document(own, "score")
-    runs = {row: runs_of.get((row, benchmark), []) for row in titles}
-    scores = [by_run[runs[row]].mean(axis="columns", skipna=False).to_numpy(dtype=float) for row in titles]
     # Any run's pictures will do, for all have the same documents; the baseline's are the least changed.
-    order = [run for row in titles for run in runs[row]]
-    media = by_document(own, "media").astype(object)
-    known = next((media[run] for run in order if media[run].notna().all()), None)
-    alone = pd.Series(range(len(media)), index=media.index, dtype=object)
-    keys = alone if known is None else known.where(known != "", alone)
-    return _Column(benchmark, np.column_stack(scores), pd.factorize(keys)[0], known is not None)
+    order = [documents.media[run] for row in scores for run in runs.get((str(row), benchmark), ())]
+    known = next((media for media in order if None not in media), None)
+    # A document without pictures is a group of its own.
+    keys = [digest or place for place, digest in enumerate(known or [""] * len(scores))]
+    groups, _ = pd.factorize(np.array(keys, dtype=object))
+    return _Column(benchmark, scores.to_numpy(dtype=float), groups, known is not None)
 
 
 def _draw_means(column: _Column) -> np.ndarray:

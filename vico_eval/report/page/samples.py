@@ -10,13 +10,14 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
+import numpy as np
 
 from vico_eval.report.loyalty import first_difference
-from vico_eval.report.measurements import Measurements
+from vico_eval.report.measurements import Documents, Measurements
 from vico_eval.report.page.overview import known
 from vico_eval.report.records import TokenAccount
 from vico_eval.report.runs import Document, Run
+from vico_eval.report.tables import runs_by_cell
 
 # What a digest may be: it becomes part of a path.
 _DIGEST = re.compile(r"[0-9a-f]{8,64}")
@@ -31,7 +32,7 @@ class RowAnswers:
 
     run: Run
     documents: Sequence[Document]
-    scores: Sequence[float]
+    scores: np.ndarray
     """[documents], 0-100; NaN where the benchmark has none by document."""
 
 
@@ -103,29 +104,24 @@ def read_samples(
         benchmarks: titles.
         baseline: the row to compare with.
     """
+    runs = runs_by_cell(measured.cells)
     for title in benchmarks:
-        lines = measured.documents[measured.documents["benchmark"] == title]
-        if lines.empty:
+        if title not in measured.documents:
             continue
-        firsts = lines.groupby("row", sort=False)["run"].min()
-        answers = [
-            _row_answers(lines[lines["run"] == firsts[row]], int(firsts[row]), read) if row in firsts else None
-            for row in rows
-        ]
-        counts = lines[lines["run"] == lines["run"].iloc[0]].groupby("task", sort=False).size()
+        documents = measured.documents[title]
+        firsts = [min(runs.get((row, title), ()), default=None) for row in rows]
         yield BenchmarkSamples(
             title=title,
-            tasks=tuple((str(task), int(count)) for task, count in counts.items()),
-            rows=tuple(answers),
+            tasks=tuple(documents.tasks.items()),
+            rows=tuple(None if run is None else _row_answers(documents, run, read) for run in firsts),
             baseline=rows.index(baseline),
         )
 
 
-def _row_answers(lines: pd.DataFrame, number: int, read: ReadRun) -> RowAnswers:
-    tasks = [str(task) for task in lines["task"].unique()]
-    run = read(number, tasks)
-    documents = [document for task in tasks for document in run.tasks[task].documents]
-    return RowAnswers(run=run, documents=documents, scores=lines["score"].to_numpy(dtype=float))
+def _row_answers(documents: Documents, number: int, read: ReadRun) -> RowAnswers:
+    run = read(number, list(documents.tasks))
+    answered = [document for task in documents.tasks for document in run.tasks[task].documents]
+    return RowAnswers(run=run, documents=answered, scores=documents.scores[number])
 
 
 def _differences(own: Sequence[Document], base: Sequence[Document]) -> str:
