@@ -1,9 +1,9 @@
 from itertools import pairwise
 
-import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import PolyCollection
 
 from vico_eval.report.bar_figures import draw_bars
 from vico_eval.report.layout import Row, Table
@@ -25,9 +25,13 @@ def table(scores, ratios=(), columns=("Read", "Video-MME w/ sub")) -> Table:
     )
 
 
+def rows(figure) -> list[PolyCollection]:
+    return [shape for shape in figure.axes[0].collections if isinstance(shape, PolyCollection)]
+
+
 def bars(figure) -> dict[str, list[float]]:
     """Heights by row, in the order of the columns."""
-    return {group.get_label(): [bar.get_height() for bar in group] for group in figure.axes[0].containers}
+    return {row.get_label(): [max(bar.vertices[:, 1]) for bar in row.get_paths()] for row in rows(figure)}
 
 
 SCORES = {"Vanilla": (80.0, 40.0, 100.0), "Random": (40.0, 30.0, 58.3), "ViCO": (72.0, 42.0, 95.0)}
@@ -49,7 +53,7 @@ def test_bars_are_retention_by_benchmark_and_ratios():
 def test_a_row_has_one_colour_in_both():
     drawn = draw_bars(table(SCORES, {"ViCO": RATIOS["ViCO"]}))
     colours = [
-        {group.get_label(): group[0].get_facecolor() for group in figure.axes[0].containers}["ViCO"]
+        next(tuple(row.get_facecolor()[0]) for row in rows(figure) if row.get_label() == "ViCO")
         for figure in drawn.values()
     ]
     assert colours[0] == colours[1]
@@ -57,8 +61,7 @@ def test_a_row_has_one_colour_in_both():
 
 def test_rows_differ_in_colour_and_hatching():
     values = {f"Method {place}": (90.0,) * 3 for place in range(57)}
-    drawn = draw_bars(table(values))["benchmarks"].axes[0].containers
-    looks = [(group[0].get_facecolor(), group[0].get_hatch()) for group in drawn]
+    looks = [(tuple(row.get_facecolor()[0]), row.get_hatch()) for row in rows(draw_bars(table(values))["benchmarks"])]
     assert len(set(looks)) == len(looks) == 56
     # Without colours, too, a bar differs from its neighbours.
     assert all(one != other for (_, one), (_, other) in pairwise(looks))
@@ -69,7 +72,8 @@ def test_the_unknown_and_percentages_of_zero_are_dashes_and_far_bars_end_with_th
     drawn = draw_bars(table(scores))["benchmarks"]
     words = [text.get_text() for text in drawn.axes[0].texts]
     assert words == ["–", "–", "–", "–", "900"]
-    assert np.nanmax([*bars(drawn)["Other"]]) == 130
+    assert bars(drawn) == {"ViCO": [], "Other": [130, 100]}
+    assert drawn.axes[0].get_ylim()[1] > 130
 
 
 @pytest.mark.parametrize(

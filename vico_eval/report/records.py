@@ -172,9 +172,10 @@ def read_lines(path: Path) -> Iterator[tuple[str, str]]:
         ReportError: the file can't be read.
     """
     # Not splitlines(): it also breaks at characters such as U+2028 that may stand inside an answer.
+    name = str(path)
     for number, line in enumerate(_read_text(path).split("\n"), start=1):
-        if line.strip():
-            yield f"{path}, line {number}", line
+        if line and not line.isspace():
+            yield f"{name}, line {number}", line
 
 
 def parse_object(text: str, place: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import gc
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
+from itertools import accumulate
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -16,8 +17,9 @@ _WORTH_PROCESSES = 50_000_000
 @contextmanager
 def workers_for(folders: Sequence[Path]) -> Iterator[Executor | None]:
     """Two processes until the end of the block; None where the runs in `folders` are small."""
-    num_bytes = sum(file.stat().st_size for folder in folders for file in folder.rglob("*.jsonl"))
-    if num_bytes < _WORTH_PROCESSES:
+    # Ends at the first run that is too much: to look for all files of large ones takes long.
+    sizes = accumulate(file.stat().st_size for folder in folders for file in folder.rglob("*.jsonl"))
+    if all(size < _WORTH_PROCESSES for size in sizes):
         yield None
         return
     # Spawned: a copy of a process that has threads, as pandas' libraries start them, may hang. They end before cycles
