@@ -33,10 +33,10 @@ def test_a_run_that_was_killed_goes_on_and_ends_as_one_that_was_not(run, only_ta
     whole, again = tmp_path / "whole", tmp_path / "again"
     for folder in (whole, again):
         folder.mkdir()
-    monkeypatch.chdir(whole)
-    status, _, err = run(*asked)  # all the way as a user's: accelerate, lmms-eval's command and all of its tasks
-    assert status == 0, err
     only_tasks_of()
+    monkeypatch.chdir(whole)
+    status, _, err = run(*asked)
+    assert status == 0, err
     expected = answers(whole / FOLDER)
     assert len(expected) == 12
     process = subprocess.Popen([*COMMAND, *asked], cwd=again, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -251,6 +251,14 @@ def test_checkpoints_of_another_configuration_are_refused(stage_one, consistency
         train_consistency(config)
 
 
+def test_the_folder_of_another_training_is_refused(stage_one, router_settings):
+    model = stage_one / "model" / "model.safetensors"
+    before = model.read_bytes()
+    with pytest.raises(CheckpointError, match=r"another training \(train, warmup\).* Give this run another `out`"):
+        train_router(RouterConfig.model_validate(router_settings | {"out": stage_one}))
+    assert model.read_bytes() == before
+
+
 def test_corrupt_samples_are_skipped_and_too_many_end_the_run_behind_its_last_step(
     consistency_settings, corpus, tmp_path
 ):

@@ -27,7 +27,7 @@ from vico_eval.training.flash.models import add_adapters, add_low_connector, add
 from vico_eval.training.flash.pair import PolicyAndReference, frozen_copy, round_weights, share_vision
 from vico_eval.training.flash.phase import Phase, Run
 from vico_eval.training.flash.router import RouterInTraining, RouterStepper
-from vico_eval.training.flash.saving import checkpoints_of
+from vico_eval.training.flash.saving import check_out, checkpoints_of
 from vico_eval.training.flash.watch import Watch
 
 MODEL = "model"
@@ -60,9 +60,11 @@ def train_consistency(config: ConsistencyConfig) -> Path:
 
     Raises:
         ConfigError: settings that can't be combined, or not with what accelerate was configured for.
-        CheckpointError: the base model can't be loaded, or `out` has checkpoints of another configuration.
+        CheckpointError: the base model can't be loaded, or `out` has checkpoints of another configuration or
+            training.
         Stopped: SIGTERM or Ctrl-C; the same command goes on.
     """
+    check_out(config, ("warmup", "train"))
     accelerator = make_accelerator(config)
     _check_reference(config, accelerator)
     if config.lora is not None and accelerator.distributed_type in SHARDED:
@@ -98,6 +100,8 @@ def train_router(config: RouterConfig) -> Path:
     Raises:
         As `train_consistency`.
     """
+    phase_name = f"{config.level}_router"
+    check_out(config, (phase_name,))
     accelerator = make_accelerator(config)
     _check_reference(config, accelerator)
     policy, tokenizer = open_model(config.policy, config.attn_implementation)
@@ -119,9 +123,9 @@ def train_router(config: RouterConfig) -> Path:
     trainee.router.requires_grad_(True)
     run, held_out = _open_run(accelerator, config, policy, tokenizer)
     stepper = RouterStepper(accelerator, policy.config, config, run.watch, held_out)
-    phase = Phase(f"{config.level}_router", trainee, config.train, stepper, {"labels": stepper.labels})
+    phase = Phase(phase_name, trainee, config.train, stepper, {"labels": stepper.labels})
     model = run_phase(run, phase)
-    _write_report(run, {f"{config.level}_router": stepper.report(model)})
+    _write_report(run, {phase_name: stepper.report(model)})
     return _save(run, policy, tokenizer, _weights(accelerator, model, "pair.policy."))
 
 

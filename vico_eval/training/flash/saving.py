@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,19 @@ from vico_eval.training.flash.config import RunConfig
 from vico_eval.training.flash.phase import Phase, Resumable, Run
 
 _TRAINED = "trained.safetensors"
+
+
+def check_out(config: RunConfig, phases: Collection[str]) -> None:
+    """See that `out` is no other training's, whose finished model would be overwritten.
+
+    Raises:
+        CheckpointError: it has checkpoints of phases other than `phases`.
+    """
+    if others := {folder.name for folder in (config.out / "checkpoints").glob("*")}.difference(phases):
+        raise CheckpointError(
+            f"{config.out} has checkpoints of another training ({', '.join(sorted(others))}), whose model/ would be "
+            "overwritten. Give this run another `out`."
+        )
 
 
 def checkpoints_of(config: RunConfig, phase: str) -> Checkpoints:
