@@ -14,6 +14,33 @@ os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+LONGEST = (
+    "training/flash/test_run.py",
+    "commands/test_run_killed.py",
+    "commands/test_run.py",
+    "fixtures/test_run.py",
+    "adapters/test_lmms.py",
+    "report/test_report.py",
+    "report/test_page.py",
+    "bench/test_evaluation.py",
+    "bench/test_internvl_x.py",
+    "bench/serve/test_transformers_serve.py",
+)
+"""Files of tests that take longest, most for the processes that they start. They run first: one that began when all
+others are done would have one core work and the rest wait."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Have pytest-xdist keep the order below; by its own the files with the most tests would come first."""
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests of `LONGEST` in front, the others behind them in their order."""
+    places = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
+
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[Any, str, str]]:
