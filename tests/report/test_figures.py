@@ -78,6 +78,10 @@ def test_the_upper_axis_reads_compressed_tiles_only_where_all_rows_agree():
     # With tokens dropped in the decoder too, a compressed tile saves more in that row than in the others.
     mixed = ROUTED | {"ViCO + FastV": (95.0, 30.0, 58.0)}
     assert not draw_retention(make_table(mixed)).axes[0].child_axes
+    # Against a baseline that compresses tiles itself no tile is worth a share of its tokens.
+    compressing = {"Vanilla": (100.0, 100.0, 58.0), "Other": (101.0, 176.0, 0.0), "More": (80.0, 44.0, 100.0)}
+    assert not draw_retention(make_table(compressing)).axes[0].child_axes
+    draw_retention(make_table({"Vanilla": (100.0, 100.0, 58.0), "Same": (90.0, 100.0, 58.0)}))
 
 
 def test_a_far_row_is_drawn_at_the_edge_with_its_number():

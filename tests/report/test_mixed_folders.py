@@ -191,6 +191,9 @@ def test_an_empty_folder_and_a_file_are_no_runs(run, tmp_path):
     message = error_of(results(run))
     assert "is not a folder. Expected a run: what lmms-eval got as --output_path" in message
     assert message.endswith(f"Give {results(run).parent}.")
+    log = tmp_path / "vanilla.log"
+    log.write_text("")
+    assert error_of(log).endswith("Leave it out.")
 
 
 def test_results_of_both_toolkits_are_refused(run):

@@ -257,6 +257,23 @@ def test_the_plot_shows_numbers_and_picks_the_row(watched):
     assert front.count("H") == 1  # Random retains more, ViCO saves more; Vanilla is beaten by both
 
 
+def test_the_mouse_means_the_nearest_of_points_that_overlap(watched):
+    page = watched.open()
+    together = "([one, ...others]) => others.forEach((other, number) => Object.assign(other, {saved: one.saved, "
+    together += "retention: one.retention + 1.5 * (number + 1)}))"
+    page.evaluate(f"({together})(vicoPage.data.report.plots.find((plot) => plot.column === 'Read').points)")
+    page.select_option("#plot-column", label="Read")
+    for row, title in enumerate(("Vanilla", "Random", TITLE)):
+        page.locator("#plot-area").scroll_into_view_if_needed()
+        box = page.locator(f"#plot-area .point[data-row='{row}'] .target").bounding_box()
+        assert box["height"] >= 28  # the areas overlap, for the points are some pixels apart
+        place = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        page.mouse.move(*place)
+        assert page.locator("#plot-area .tip").inner_text().splitlines()[0] == title
+        page.mouse.click(*place)
+        assert page.locator("#filter-row").input_value() == str(row)
+
+
 # The samples
 
 

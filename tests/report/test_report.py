@@ -221,6 +221,15 @@ def test_a_missing_benchmark_leaves_the_average_unknown_and_is_said(runs, tmp_pa
 
 
 @numbers_only
+def test_a_run_without_a_benchmark_of_the_table_is_a_row_of_dashes(runs, tiny_run, tmp_path):
+    other = write_run(tmp_path / "other", {"ocrbench": [sample(0, 1.0)]}, title="Other")
+    report = write_report([*runs, (None, other)], table="tiny", out=tmp_path / "out", benchmarks=["Read", "Doc"])
+    assert "| Other | – | – | – | – | – |" in report.markdown.read_text()
+    assert "Other: not run on Read, Doc, so it has no average." in report.table.notes
+    assert value(report, "ViCO", "Avg.", "relative_retention") == 75.0
+
+
+@numbers_only
 def test_a_cell_without_accounts_is_a_dash_and_is_said(runs, tmp_path):
     path = next((runs[0][1] / "models__vico-tiny").glob("*_samples_tiny_read.jsonl"))
     lines = [json.loads(line) | {"token_counts": [None]} for line in path.read_text().splitlines()]

@@ -249,7 +249,9 @@ def test_sentences_round_and_say_what_the_numbers_rest_on():
     arguments = found, ["base", "vico"], ["A", "MME"], "base"
     sentences = comparison_sentences(compare_with_baseline(*arguments), loyalty(*arguments))
     assert sentences[0].startswith("vico: 90.0% (8")
-    assert sentences[0].endswith("), retains less than 99% (p < .05); 100% same answers, 10 documents lost, 0 gained.")
+    assert sentences[0].endswith(
+        ") over 1 of 2 benchmarks, retains less than 99% (p < .05); 100% same answers, 10 documents lost, 0 gained."
+    )
     assert sentences[1] == "Left out for vico: MME (no score by document)."
     assert "the runs don't say which documents share them, so there each counts as independent" in sentences[2]
     assert "of one row" in sentences[2]

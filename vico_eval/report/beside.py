@@ -102,10 +102,11 @@ def with_published(table: Table, systems: Mapping[str, str], paper: PaperModel) 
         if ratios.loc[title].notna().any():
             shares = {str(column): float(value) for column, value in averages.loc[title].items()}
             rows.append(PublishedRow(title=title, kind="ratio", values=shares))
+    divided = ", MME divided by 28" if "MME" in table.columns else ""
     note = (
-        f"Lines marked (paper): {paper.table.layout.title}, {paper.model}, as printed. Nothing there was measured "
-        "here; checkpoints, prompts and scorers may differ from those of the runs. Averages are recomputed over the "
-        f"columns shown, relative to the paper's {table.baseline}; differences are the measured mean score less the "
-        "paper's, in points."
+        f"Lines marked (paper): {paper.table.layout.title}, {paper.model}, as printed{divided}. Nothing there was "
+        "measured here; checkpoints, prompts and scorers may differ from those of the runs. Averages are recomputed "
+        f"over the columns shown, relative to the paper's {table.baseline}; differences are the measured mean score "
+        "less the paper's, in points."
     )
     return replace(table, published=tuple(rows), published_place=paper.place).with_note(note)

@@ -18,7 +18,10 @@ def comparison_sentences(uncertainty: pd.DataFrame, loyalty: pd.DataFrame) -> tu
     averages = uncertainty[uncertainty["benchmark"] == AVERAGE].set_index("row")
     agreements = loyalty[loyalty["benchmark"] == AVERAGE].set_index("row")
     tested = averages[averages["retention"].notna()]
-    sentences = [_row(str(row), line, agreements.loc[row]) for row, line in averages.iterrows()]
+    benchmarks = uncertainty[uncertainty["benchmark"] != AVERAGE].groupby("row")["retention"]
+    sentences = [
+        _row(str(row), line, agreements.loc[row], benchmarks.get_group(row)) for row, line in averages.iterrows()
+    ]
     sentences += [
         f"Left out for {_rows(list(own.index), len(averages))}: {left_out}."
         for left_out, own in averages.groupby("left_out", sort=False)
@@ -27,16 +30,19 @@ def comparison_sentences(uncertainty: pd.DataFrame, loyalty: pd.DataFrame) -> tu
     return (*sentences, _note(uncertainty, len(tested))) if len(tested) else tuple(sentences)
 
 
-def _row(row: str, line: pd.Series, agreement: pd.Series) -> str:
+def _row(row: str, line: pd.Series, agreement: pd.Series, benchmarks: pd.Series) -> str:
     retained = "its retention is not known"
     if not math.isnan(line["retention"]):
         high = f"to {line['high']:.1f}%" if math.isfinite(line["high"]) else "or more"
-        retained = f"{line['retention']:.1f}% ({line['low']:.1f}% {high}), {verdict(line)}"
+        # Another number than the table's, then, which is over all of them.
+        some = f" over {benchmarks.count()} of {len(benchmarks)} benchmarks" if benchmarks.hasnans else ""
+        retained = f"{line['retention']:.1f}% ({line['low']:.1f}% {high}){some}, {verdict(line)}"
     if math.isnan(agreement["same_answer"]):
         return f"{row}: {retained}."
     changes = ""
     if not math.isnan(agreement["lost"]):
-        changes = f", {agreement['lost']:,.0f} documents lost, {agreement['gained']:,.0f} gained"
+        noun = "document" if round(agreement["lost"]) == 1 else "documents"
+        changes = f", {agreement['lost']:,.0f} {noun} lost, {agreement['gained']:,.0f} gained"
     return f"{row}: {retained}; {agreement['same_answer']:.0f}% same answers{changes}."
 
 

@@ -90,10 +90,12 @@ def draw_retention(table: Table) -> Figure:
                 capsize=3,
                 zorder=3,
             )
-        _tile_axis(axes, table.summary)
+        _tile_axis(axes, table)
         figure.text(0.02, 1 - 0.12 / height, title_of(table), fontsize=12.5, fontweight="bold", color=INK, va="top")
         documents = f"{table.summary['documents'].max():,.0f} documents a system"
-        key = f"{documents}; bars: one paired standard error; grey line: Pareto front"
+        key = f"{documents}; bars: one paired standard error"
+        if len(front) > 1:
+            key += "; grey line: Pareto front"
         figure.text(0.02, 1 - 0.394 / height, key, fontsize=9, color=FAINT, va="top")
         _label(figure, axes, points)
     return figure
@@ -199,7 +201,11 @@ def _frame(axes: Axes, points: list[Point], baseline: str) -> None:
     axes.set_ylabel(f"Score retained, % of {literal(shown)}")
 
 
-def _tile_axis(axes: Axes, summary: pd.DataFrame) -> None:
+def _tile_axis(axes: Axes, table: Table) -> None:
+    summary = table.summary
+    # Against a baseline that compresses tiles itself, as many of them save other shares.
+    if summary.loc[table.baseline, "tile_ratio"] != 0:
+        return
     routed = summary[summary["tile_ratio"] > 0].dropna(subset=["token_share"])
     saved_per_tile = (100 - routed["token_share"]) / routed["tile_ratio"]
     # Only where a compressed tile saves the same share in every row are the two scales one.

@@ -155,7 +155,7 @@ def build_table(
     ratios = with_average(compressed_tile_ratio(cells).reindex(index=order, columns=columns))
     shares = with_average(visual_token_share(cells, baseline).reindex(index=order, columns=columns))
     retention = relative_retention(scores, baseline)
-    recorded = cells.groupby("row")["has_record"].all()
+    recorded = cells.groupby("row")["has_record"].all().reindex(order, fill_value=False)
     rows = []
     for title in order:
         values = {str(column): float(value) for column, value in scores.loc[title].items()}
@@ -172,6 +172,7 @@ def build_table(
         if recorded[title] and _routes(ratios.loc[title]):
             ratio = {str(column): float(value) for column, value in ratios.loc[title].items()}
             rows.append(Row(title=title, kind="ratio", values=ratio, competes=False))
+    divided = ("MME: its two sums together, divided by 28.",) if "MME" in columns else ()
     is_zero = bool((scores.loc[baseline] == 0).all())
     zero = (f"{baseline} has a mean score of 0: nothing can be relative to it.",) if is_zero else ()
     return Table(
@@ -181,12 +182,14 @@ def build_table(
         rows=tuple(rows),
         baseline=baseline,
         score_spread=score_spread(cells),
-        notes=measured.notes + _notes(cells, order, columns) + zero,
+        notes=measured.notes + divided + _notes(cells, order, columns) + zero,
         summary=_summary(measured, scores, baseline).assign(
             tile_ratio=ratios[AVERAGE],
             token_share=shares[AVERAGE],
-            documents=cells.drop_duplicates(["row", "benchmark"]).groupby("row")["documents"].sum(),
-            runs={title: _num_repeats(own) for title, own in cells.groupby("row")},
+            documents=[
+                int(cells[cells["row"] == title].drop_duplicates("benchmark")["documents"].sum()) for title in order
+            ],
+            runs=[_num_repeats(cells[cells["row"] == title]) for title in order],
         ),
     )
 
@@ -212,7 +215,7 @@ def _summary(measured: Measurements, scores: pd.DataFrame, baseline: str) -> pd.
 
 def _num_repeats(cells: pd.DataFrame) -> int:
     """How often a row was run, from its cells; runs of different benchmarks are parts of one."""
-    return int(cells.groupby("benchmark")["run"].nunique().max())
+    return int(cells.groupby("benchmark")["run"].nunique().max()) if len(cells) else 0
 
 
 def _routes(ratios: pd.Series) -> bool:

@@ -36,7 +36,11 @@ def check_folder(folder: Path) -> None:
     if folder.is_dir():
         return
     expected = "Expected a run: what lmms-eval got as --output_path, or VLMEvalKit as --work-dir."
-    instead = f" Give {folder.parent}." if folder.is_file() else ""
+    instead = ""
+    if folder.is_file():
+        names = [path.name for path in folder.parent.iterdir()]
+        is_run = RECORD_NAME in names or any(map(_RESULTS_NAME.fullmatch, names)) or "status.json" in names
+        instead = f" Give {folder.parent}." if is_run else " Leave it out."
     raise ReportError(f"{folder} is not a folder. {expected}{instead}")
 
 

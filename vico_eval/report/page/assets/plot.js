@@ -70,7 +70,14 @@ vicoPage.plot = (() => {
     picture.append(...axes(scale, width, height, baseline), frontLine(points, front, scale));
     // The picked row last, on top of the others.
     const order = [...points].sort((one, other) => (one.row === state.row) - (other.row === state.row));
-    picture.append(...order.map((point) => marked(point, rows[point.row], scale, point.row === state.row)));
+    // Where points overlap, the mouse means the nearest, not the one on top.
+    const nearest = (event) => {
+      const box = picture.getBoundingClientRect();
+      const [x, y] = [event.clientX - box.left, event.clientY - box.top];
+      const distance = (point) => Math.hypot(scale.toX(point.saved) - x, scale.toY(point.retention) - y);
+      return points.reduce((best, point) => (distance(point) < distance(best) ? point : best));
+    };
+    picture.append(...order.map((point) => marked(point, scale, point.row === state.row, nearest)));
     if (width >= NAMED_FROM) picture.append(...names(points, front, rows, scale, width, height));
     tip = element("div", { class: "tip", hidden: true, "aria-hidden": "true" });
     area.replaceChildren(picture, tip);
@@ -110,24 +117,28 @@ vicoPage.plot = (() => {
     return svg("path", { class: "front", d: path.join("") });
   }
 
-  function marked(point, row, scale, isPicked) {
+  function marked(point, scale, isPicked, nearest) {
+    const { rows } = vicoPage.data.report;
+    const row = rows[point.row];
     const [x, y] = [scale.toX(point.saved), scale.toY(point.retention)];
     const high = point.high ?? scale.y.high;
     const label = words(point, row).join(", ");
     const place = svg("g", { transform: `translate(${x} ${y})` }, isPicked && svg("circle", { class: "halo", r: 12 }));
     place.append(vicoPage.markers.shape(row), svg("circle", { class: "target", r: 14 }));
-    const pick = () => vicoPage.state.go({ row: point.row, page: 1 });
+    const pick = (one) => vicoPage.state.go({ row: one.row, page: 1 });
+    const show = (one) => tell(one, rows[one.row], scale.toX(one.saved), scale.toY(one.retention));
     const made = svg("g", { class: `point ${vicoPage.markers.hue(row)}`, tabindex: 0, role: "button", "aria-label": label });
     made.dataset.row = point.row;
     if (point.low !== null) made.append(svg("line", { class: "bar", x1: x, x2: x, y1: scale.toY(point.low), y2: scale.toY(high) }));
     made.append(place);
-    for (const name of ["mouseenter", "focus"]) made.addEventListener(name, () => tell(point, row, x, y));
+    made.addEventListener("mousemove", (event) => show(nearest(event)));
+    made.addEventListener("focus", () => show(point));
     for (const name of ["mouseleave", "blur"]) made.addEventListener(name, () => (tip.hidden = true));
-    made.addEventListener("click", pick);
+    made.addEventListener("click", (event) => pick(nearest(event)));
     made.addEventListener("keydown", (event) => {
       if (event.key !== "Enter" && event.key !== " ") return;
       event.preventDefault();
-      pick();
+      pick(point);
     });
     return made;
   }
