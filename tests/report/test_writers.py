@@ -119,9 +119,9 @@ def test_a_wide_table_is_continued_below_on_a_narrow_terminal():
         summary=pd.DataFrame(),
     )
     text = printed(table, 80)
-    assert text.count("Vanilla") == 3  # 4 or 5 columns of 12 characters beside each title
+    assert text.count("\n Vanilla") == 3  # 4 or 5 columns of 12 characters beside each title
     assert all(column in text for column in columns)
-    assert printed(table, 400).count("Vanilla") == 1
+    assert printed(table, 400).count("\n Vanilla") == 1
 
 
 def summary(difference, error):

@@ -106,7 +106,6 @@ def with_published(table: Table, systems: Mapping[str, str], paper: PaperModel) 
     note = (
         f"Lines marked (paper): {paper.table.layout.title}, {paper.model}, as printed{divided}. Nothing there was "
         "measured here; checkpoints, prompts and scorers may differ from those of the runs. Averages are recomputed "
-        f"over the columns shown, relative to the paper's {table.baseline}; differences are the measured mean score "
-        "less the paper's, in points."
+        f"over the columns shown, relative to the paper's {table.baseline}."
     )
     return replace(table, published=tuple(rows), published_place=paper.place).with_note(note)

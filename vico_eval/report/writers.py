@@ -31,9 +31,11 @@ RATIO_TITLE = "compressed tiles"
 PAPER = "(paper)"
 """Marks a line of published numbers."""
 
+_OF_PAPER = "; of a paper's line: the measured mean score less the paper's"
+
 
 def to_latex(table: Table, label: str) -> str:
-    """The table as a LaTeX float, for a document that loads booktabs."""
+    """The table as a LaTeX float, for a document that loads booktabs and graphicx."""
     return grid_to_latex(text_grid(table, has_margins=False), label)
 
 
@@ -93,7 +95,8 @@ def text_grid(table: Table, *, has_margins: bool) -> Grid:
         heads=("Method",),
         columns=tuple(Column(title=title) for title in titles),
         lines=tuple(lines),
-        notes=tuple(_footnotes(table) if has_margins else table.notes),
+        notes=tuple(_footnotes(table, has_margins=has_margins)),
+        shrinks=True,
     )
 
 
@@ -139,13 +142,15 @@ def _margins(table: Table, row: Row) -> tuple[str, str]:
     return margin, percent(summary["token_share"], digits=1)
 
 
-def _footnotes(table: Table) -> list[str]:
-    documents = table.summary["documents"].max()
-    text = (
-        f"{AVERAGE}: mean score relative to that of {table.baseline}. Difference: of the mean scores, in points, ± its "
-        f"standard error from differences on the same document ({documents:.0f} documents a row). Visual tokens: those "
-        f"a decoder layer sees, relative to {table.baseline}."
-    )
+def _footnotes(table: Table, *, has_margins: bool) -> list[str]:
+    text = f"{AVERAGE}: mean score relative to that of {table.baseline}."
+    if has_margins:
+        documents = table.summary["documents"].max()
+        text += (
+            " Difference: of the mean scores, in points, ± its standard error from differences on the same document "
+            f"({documents:.0f} documents a row){_OF_PAPER if table.published else ''}. Visual tokens: those a decoder "
+            f"layer sees, relative to {table.baseline}."
+        )
     return [text, *table.notes, *(_spread(table, title) for title in table.score_spread)]
 
 
