@@ -103,7 +103,7 @@ def test_a_histogram_a_row_on_one_scale_and_their_average():
     # Benchmarks count alike: (90 + 10) / 2, (0 + 80) / 2 and (10 + 10) / 2 percent.
     assert histograms(average)[0][[5, 6, 25]] == pytest.approx([1, 1, 0.5])
     assert words(read) == ["90", "10%"]
-    assert words(average) == ["50", "40", "10%"]
+    assert words(average) == ["50", "10%"]
     assert [label.get_text() for label in read.get_yticklabels()] == ["ViCO"]
 
 
@@ -118,6 +118,11 @@ def test_thresholds_are_drawn_where_a_record_has_one():
     assert [line.get_xdata()[0] for line in dashed] == [0.5, 0.7]
     # Both stand in the upper of the two lines.
     assert {line.get_ydata()[0] for line in dashed} == {0}
+
+
+def test_of_high_bars_side_by_side_the_highest_has_its_number():
+    figure = drawn([*BASE, ("ViCO", 1, "Read", counts(b10=30, b11=25, b38=45), NAN)])
+    assert words(figure.axes[0]) == ["30", "45", "45%"]
 
 
 def test_what_is_unknown_is_a_dash():

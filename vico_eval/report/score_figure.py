@@ -27,6 +27,9 @@ _ABOVE, _BELOW, _PANEL_TITLE, _TICKS = 0.9, 0.26, 0.26, 0.36
 _RIGHT, _LEAST_WIDTH = 0.12, 7.6
 _LONGEST_NAME, _LONGEST_TITLE = 30, 20
 
+_NUMBER = 4
+"""Bins to either side that a number above a bar takes; of bars that near the highest alone has one."""
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class _Histogram:
@@ -205,8 +208,9 @@ def _mark(axes: Axes, histogram: _Histogram, level: float, top: float, colour: s
             linestyle=(0, (3, 2)),
             zorder=5,
         )
-    for share, (start, end) in zip(histogram.tiles, pairwise(EDGES), strict=True):
-        if share > top * 1.001:
+    for place, (share, (start, end)) in enumerate(zip(histogram.tiles, pairwise(EDGES), strict=True)):
+        around = histogram.tiles[max(0, place - _NUMBER) : place + _NUMBER + 1]
+        if share > top * 1.001 and share == around.max():
             axes.text(
                 np.clip((start + end) / 2, 0.06, 0.94),
                 level + scale * top,
