@@ -63,7 +63,7 @@ class CountedBenchmark:
     cell: Mapping[str, object] = field(default_factory=dict)
     """Columns of `Measurements.cells`."""
 
-    documents: "CountedDocuments | None" = None
+    documents: CountedDocuments | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
