@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from vico_eval.report.counting import CountedDocuments
 from vico_eval.report.measurements import Documents, Measurements
 
 RECORD: dict[str, Any] = {
@@ -137,8 +138,13 @@ def measurements(
         runs = {run: own for (_, run, name), own in values.items() if name == benchmark}
         documents[benchmark] = Documents(
             tasks={benchmark: len(next(iter(runs.values())))},
-            scores={run: np.array([fields["score"] for fields in own], dtype=float) for run, own in runs.items()},
-            answers={run: np.array([fields["answer"] for fields in own], dtype=object) for run, own in runs.items()},
-            media={run: [fields.get("media") for fields in own] for run, own in runs.items()},
+            runs={
+                run: CountedDocuments(
+                    scores=np.array([fields["score"] for fields in own], dtype=float),
+                    answers=np.array([fields["answer"] for fields in own], dtype=object),
+                    media=[fields.get("media") for fields in own],
+                )
+                for run, own in runs.items()
+            },
         )
     return Measurements(cells=pd.DataFrame(cells), documents=documents, notes=())

@@ -305,7 +305,7 @@ def test_a_run_says_which_documents_have_no_picture_and_where_it_does_not_know(t
     run = read_run(write_run(tmp_path / "run", {"tiny_read": [*lines, sample(3, 1.0, counts=[None])]}))
     columns = table_spec("tiny").benchmarks
     measured = measure([count_run("Vanilla", run, columns)], columns)
-    assert list(measured.documents["Read"].media[0]) == ["1f2e", "", None, None]
+    assert list(measured.documents["Read"].runs[0].media) == ["1f2e", "", None, None]
 
 
 @numbers_only

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from vico_eval.report.counting import CountedDocuments
 from vico_eval.report.measurements import Measurements
 from vico_eval.report.tables import AVERAGE, runs_by_cell, why_left_out
 
@@ -50,11 +51,11 @@ def loyalty(measured: Measurements, rows: Sequence[str], benchmarks: Sequence[st
             line: dict[str, object] = {"row": row, "benchmark": benchmark, "left_out": left_out}
             if documents is not None and not left_out:
                 own, base = runs[row, benchmark], runs[baseline, benchmark]
-                found = _partings(documents.answers, own, base)
-                num_documents = len(documents.answers[own[0]])
+                found = _partings(documents.runs, own, base)
+                num_documents = len(documents.runs[own[0]].answers)
                 line["documents"] = num_documents
                 line["same_answer"] = 100 * (1 - len(found) / (len(own) * len(base) * num_documents))
-                line = {**line, **_changes(documents.scores, own, base), **_medians(found)}
+                line = {**line, **_changes(documents.runs, own, base), **_medians(found)}
                 partings[row].extend(found)
             lines[row].append(line)
     return pd.DataFrame(
@@ -71,20 +72,21 @@ def first_difference(one: str, other: str) -> FirstDifference | None:
     return FirstDifference(_num_in_common(one, other), _num_in_common(one.split(), other.split()))
 
 
-def _partings(answers: Mapping[int, np.ndarray], own: Sequence[int], base: Sequence[int]) -> list[FirstDifference]:
+def _partings(runs: Mapping[int, CountedDocuments], own: Sequence[int], base: Sequence[int]) -> list[FirstDifference]:
     """Of every pair of answers that differ."""
     found = []
     for run, other in product(own, base):
-        differ = answers[run] != answers[other]
-        found += [first_difference(*pair) for pair in zip(answers[run][differ], answers[other][differ], strict=True)]
+        answers, others = runs[run].answers, runs[other].answers
+        differ = answers != others
+        found += [first_difference(*pair) for pair in zip(answers[differ], others[differ], strict=True)]
     return [parting for parting in found if parting is not None]
 
 
-def _changes(scores: Mapping[int, np.ndarray], own: Sequence[int], base: Sequence[int]) -> dict[str, float]:
+def _changes(runs: Mapping[int, CountedDocuments], own: Sequence[int], base: Sequence[int]) -> dict[str, float]:
     """Documents lost and gained, mean over pairs of runs; empty where there is no score by document."""
-    if any(np.isnan(scores[run]).any() for run in (*own, *base)):
+    if any(np.isnan(runs[run].scores).any() for run in (*own, *base)):
         return {}
-    differences = [scores[run] - scores[other] for run, other in product(own, base)]
+    differences = [runs[run].scores - runs[other].scores for run, other in product(own, base)]
     return {
         "lost": float(np.mean([(difference < 0).sum() for difference in differences])),
         "gained": float(np.mean([(difference > 0).sum() for difference in differences])),

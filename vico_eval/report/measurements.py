@@ -3,13 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 
 from vico_eval.errors import ReportError
 from vico_eval.report.benchmarks import Benchmark
 from vico_eval.report.comparability import check_harness, check_repeats, comparison_notes, condition_notes
-from vico_eval.report.counting import CountedBenchmark, CountedRun
+from vico_eval.report.counting import CountedBenchmark, CountedDocuments, CountedRun
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
@@ -19,14 +18,8 @@ class Documents:
     tasks: Mapping[str, int]
     """Its tasks, in order, with their number of documents."""
 
-    scores: Mapping[int, np.ndarray]
-    """[documents], 0-100; NaN where the benchmark has none by document."""
-
-    answers: Mapping[int, np.ndarray]
-    """[documents], objects: texts; None where a document failed."""
-
-    media: Mapping[int, Sequence[str | None]]
-    """[documents], the digest of its pictures, empty where it has none; None where the run doesn't say."""
+    runs: Mapping[int, CountedDocuments]
+    """What each run says of them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,10 +80,7 @@ def measure(runs: Sequence[CountedRun], benchmarks: Sequence[Benchmark]) -> Meas
 def _documents(answered: Mapping[int, CountedBenchmark]) -> Documents:
     """Those of the runs by number."""
     tasks = next(iter(answered.values())).tasks
-    counted = {number: run.documents for number, run in answered.items() if run.documents is not None}
     return Documents(
         tasks={task.name: len(task.doc_ids) for task in tasks},
-        scores={number: own.scores for number, own in counted.items()},
-        answers={number: own.answers for number, own in counted.items()},
-        media={number: own.media for number, own in counted.items()},
+        runs={number: run.documents for number, run in answered.items() if run.documents is not None},
     )

@@ -37,7 +37,7 @@ def document_scores(measured: Measurements) -> dict[str, pd.DataFrame]:
     return {
         benchmark: pd.DataFrame(
             {
-                row: np.mean([documents.scores[run] for run in own], axis=0)
+                row: np.mean([documents.runs[run].scores for run in own], axis=0)
                 for (row, name), own in runs.items()
                 if name == benchmark
             }

@@ -89,8 +89,8 @@ def _cell_lines(table: Table, measured: Measurements) -> Iterator[Line]:
 
 
 def _average_lines(table: Table, measured: Measurements) -> Iterator[Line]:
-    runs: dict[object, set[int]] = {row: set() for row in table.summary.index}
-    runs |= {row: set(own) for row, own in measured.cells.groupby("row")["run"]}
+    cells = measured.cells
+    runs = {row: set(cells.loc[cells["row"] == row, "run"]) for row in table.summary.index}
     for row, summary in table.summary.iterrows():
         for key, (metric, unit) in _SUMMARY.items():
             is_own = key in ("mean_score", "tile_ratio")

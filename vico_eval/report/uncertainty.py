@@ -140,7 +140,7 @@ def _column(
     benchmark: str, documents: Documents, scores: pd.DataFrame, runs: Mapping[tuple[str, str], list[int]]
 ) -> _Column:
     # Any run's pictures will do, for all have the same documents; the baseline's are the least changed.
-    order = [documents.media[run] for row in scores for run in runs.get((str(row), benchmark), ())]
+    order = [documents.runs[run].media for row in scores for run in runs.get((str(row), benchmark), ())]
     known = next((media for media in order if None not in media), None)
     # A document without pictures is a group of its own.
     keys = [digest or place for place, digest in enumerate(known or [""] * len(scores))]

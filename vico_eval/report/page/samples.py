@@ -121,7 +121,7 @@ def read_samples(
 def _row_answers(documents: Documents, number: int, read: ReadRun) -> RowAnswers:
     run = read(number, list(documents.tasks))
     answered = [document for task in documents.tasks for document in run.tasks[task].documents]
-    return RowAnswers(run=run, documents=answered, scores=documents.scores[number])
+    return RowAnswers(run=run, documents=answered, scores=documents.runs[number].scores)
 
 
 def _differences(own: Sequence[Document], base: Sequence[Document]) -> str:
