@@ -17,7 +17,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -32,7 +32,9 @@ from tqdm import tqdm
 from vico_eval import suites
 from vico_eval.bench.records import conditions, made_by, run_script, write_record
 from vico_eval.report.benchmarks import TableSpec, as_column, table_spec
+from vico_eval.report.by_document import READERS, from_terms
 from vico_eval.report.counting import CountedRun, count_run
+from vico_eval.report.runs import Document, TaskResult
 from vico_eval.report.vlmevalkit import read_any_run
 from vico_eval.report.workers import without_garbage_search
 
@@ -77,9 +79,10 @@ def write_runs(folder: Path, num_rows: int, num_documents: int) -> list[Path]:
         for name, score, tasks in benchmarks:
             for number, task in enumerate(tasks):
                 own = range(number * num_documents // len(tasks), (number + 1) * num_documents // len(tasks))
-                lines, scores = _samples(name, score, row, own)
-                (place / f"{DATE}_samples_{task}.jsonl").write_text("".join(lines), encoding="utf-8")
-                results["results"][task] = _metrics(score, scores)
+                lines = _samples(name, score, row, own)
+                text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+                (place / f"{DATE}_samples_{task}.jsonl").write_text(text, encoding="utf-8")
+                results["results"][task] = _metrics(score, lines)
                 results["configs"][task] = {"task": task, "generation_kwargs": {"max_new_tokens": 64}, "num_fewshot": 0}
                 results["versions"][task] = "Yaml"
                 results["n-samples"][task] = {"original": len(own), "effective": len(own)}
@@ -109,9 +112,9 @@ def _record(row: int) -> dict[str, Any]:
     }
 
 
-def _samples(name: str, score: suites.Score, row: int, documents: Iterable[int]) -> tuple[list[str], list[float]]:
-    """Lines of a samples file, and each document's score on 0 to 1."""
-    lines, scores = [], []
+def _samples(name: str, score: suites.Score, row: int, documents: Iterable[int]) -> list[dict[str, Any]]:
+    """Lines of a samples file."""
+    lines: list[dict[str, Any]] = []
     for document in documents:
         shared = random.Random(f"{name} {document}")  # what all rows have in common
         own = random.Random(f"{name} {document} {row}")
@@ -129,12 +132,11 @@ def _samples(name: str, score: suites.Score, row: int, documents: Iterable[int])
             "token_counts": [{"input_tokens": 900, "output_tokens": 20, "account": _account(name, row, document, own)}],
             "doc_hash": f"{shared.getrandbits(256):064x}",
             "input_media": [f"images/{document}.png"],
-            **_fields(score, value),
+            **_fields(score, value, len(lines)),
             "input": question,
         }
-        lines.append(json.dumps(line, ensure_ascii=False) + "\n")
-        scores.append(value)
-    return lines, scores
+        lines.append(line)
+    return lines
 
 
 def _text(generator: random.Random, length: int) -> str:
@@ -160,25 +162,62 @@ def _account(name: str, row: int, document: int, own: random.Random) -> dict[str
     }
 
 
-def _fields(score: suites.Score, value: float) -> dict[str, Any]:
-    """The metric's field as the task writes it: a number, or an object that says more."""
+def _fields(score: suites.Score, value: float, number: int) -> dict[str, Any]:
+    """What the task writes of a document whose score, on 0 to 1, is `value`, and which is its `number`th."""
     if not isinstance(score, (suites.MetricScore, suites.DocumentMeanScore)):
-        return {"scored": {"question_id": "q", "category": "invented", "score": value}}
+        return _scored_otherwise(str(score.documents), value > 0.5, number)
     field: Any = value
     for name in reversed(score.field[1:]):
         field = {"question_id": "q", "category": "invented", name: field}
     return {score.field[0]: field}
 
 
-def _metrics(score: suites.Score, scores: Sequence[float]) -> dict[str, float]:
-    mean = sum(scores) / len(scores)
+def _scored_otherwise(kind: str, is_right: bool, number: int) -> dict[str, Any]:
+    """The same of a task whose score is no mean over documents."""
+    half, side = divmod(number, 2)
+    right = float(is_right)
+    match kind:
+        case "pope":
+            truth = ("yes", "no")[side]
+            said = truth if is_right else ("no", "yes")[side]
+            return {"pope_f1_score": {"question_id": "q", "score": right, "prediction": said, "ground_truth": truth}}
+        case "mme":
+            field = {"question_id": f"{half}.png", "category": f"category {half % 14}", "score": right}
+            return {"mme_perception_score" if half % 14 < 10 else "mme_cognition_score": field}
+        case "mmbench_v11":
+            return {
+                "mmbench_v11_exact": {"index": half + side * 1_000_000, "options": 2, "letter": "A", "score": right}
+            }
+        case "mmiu":
+            return {"mmiu_macro20": {"task": f"task {number % 20}", "spatial": True, "letter": "A", "score": right}}
+        case "mmmu":
+            reply = "A" if is_right else "B"
+            return {"mmmu_acc": {"question_type": "multiple-choice", "answer": "A", "parsed_pred": [reply]}}
+    raise ValueError(f"no fields of {kind} are known")
+
+
+def _metrics(score: suites.Score, lines: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """What lmms-eval would report of the lines."""
     match score:
-        case suites.MetricSumScore():
-            return {key: mean * score.full / len(score.keys) for key in score.keys}
-        case suites.MetricScore() | suites.TaskMeanScore():
-            return {score.key: mean * score.full}
-        case _:
+        case suites.MetricScore():
+            return {score.key: sum(line[score.field[0]] for line in lines) / len(lines)}
+        case suites.DocumentMeanScore():
             return {}
+    documents = tuple(Document(doc_id=line["doc_id"], fields=line, account=None) for line in lines)
+    task = TaskResult(
+        name="invented",
+        metrics={},
+        documents=documents,
+        num_available=len(documents),
+        version="",
+        settings={},
+        results_path=RESULTS,
+        samples_path=RESULTS,
+    )
+    scored = from_terms(READERS[str(score.documents)]([task]), 1)
+    total = 0.0 if scored is None else float(scored.values.mean())
+    keys = score.keys if isinstance(score, suites.MetricSumScore) else (score.key,)
+    return {key: total / len(keys) for key in keys}
 
 
 def measure_whole(runs: list[Path], out: Path) -> dict[str, float]:

@@ -22,6 +22,9 @@ from vico_eval.yaml_files import Closed, read_yaml
 Family = Literal["vico", "internvl-x"]
 """Whose systems the rows of a table are; model cards carry it too."""
 
+ByDocument = Literal["pope", "mme", "mmbench", "mmbench_v11", "mmiu", "mmmu", "seed_image"]
+"""Scores that are no mean over documents, of which `vico_eval.report.by_document` knows how documents make them."""
+
 Names = Annotated[tuple[str, ...], Field(min_length=1)]
 FullMarks = Annotated[float, Field(gt=0)]
 """The value that counts as 100."""
@@ -54,6 +57,8 @@ class TaskMeanScore(Closed):
     kind: Literal["task_mean"]
     key: str
     full: FullMarks = 1
+    documents: ByDocument | None = None
+    """How the documents make it; None where nobody has written that down, so that it has no interval."""
 
 
 class MetricSumScore(Closed):
@@ -62,6 +67,8 @@ class MetricSumScore(Closed):
     kind: Literal["metric_sum"]
     keys: Names
     full: FullMarks
+    documents: ByDocument | None = None
+    """How the documents make it, as for a mean over tasks."""
 
 
 Score = Annotated[

@@ -68,9 +68,14 @@ def doc_to_text(doc: Mapping[str, Any]) -> str:
 
 
 def process_results(doc: Mapping[str, Any], results: list[str]) -> dict[str, dict[str, Any]]:
-    """One document's outcome under each metric: its task, the letter read (None if unreadable), score 0 or 1."""
+    """One document's outcome under each metric: task, whether it is spatial, letter read (None if unreadable), score."""
     letter = read_letter(results[0], options(doc["options"]))
-    outcome = {"task": doc["task"], "letter": letter, "score": float(letter == doc["output"].strip())}
+    outcome = {
+        "task": doc["task"],
+        "spatial": doc["task"] in SPATIAL_TASKS,
+        "letter": letter,
+        "score": float(letter == doc["output"].strip()),
+    }
     return dict.fromkeys(_METRICS, outcome)
 
 

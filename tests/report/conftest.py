@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from vico_eval.report.by_document import DocumentScores, plain
 from vico_eval.report.counting import CountedDocuments
 from vico_eval.report.measurements import Documents, Measurements
 
@@ -140,7 +141,7 @@ def measurements(
             tasks={benchmark: len(next(iter(runs.values())))},
             runs={
                 run: CountedDocuments(
-                    scores=np.array([fields["score"] for fields in own], dtype=float),
+                    scored=_scored([fields["score"] for fields in own]),
                     answers=np.array([fields["answer"] for fields in own], dtype=object),
                     media=[fields.get("media") for fields in own],
                 )
@@ -148,3 +149,7 @@ def measurements(
             },
         )
     return Measurements(cells=pd.DataFrame(cells), documents=documents, notes=())
+
+
+def _scored(scores: Sequence[float]) -> DocumentScores | None:
+    return None if np.isnan(scores).any() else plain(scores)

@@ -25,7 +25,10 @@ def test_a_reported_metric_is_scaled_to_100(tmp_path):
     metrics = {"textvqa_val": {"exact_match,none": 0.65, "submission,none": None}}
     tasks = read_tasks(tmp_path, {"textvqa_val": lines}, metrics)
     assert TEXTVQA.conversion.score(tasks) == pytest.approx(65.0)
-    assert TEXTVQA.conversion.document_scores(tasks) == {("textvqa_val", 0): 100.0, ("textvqa_val", 1): 30.0}
+    documents = TEXTVQA.conversion.document_scores(tasks)
+    assert documents is not None
+    assert list(documents.scores) == list(documents.values) == [100.0, 30.0]
+    assert list(documents.units) == [0, 1]
 
 
 def test_the_filter_is_part_of_the_key(tmp_path):
@@ -120,7 +123,7 @@ def test_mmt_bench_is_the_mean_over_questions_where_lmms_eval_rounds(tmp_path):
         ("mmiu", "mmiu_macro20,none", 0.525, 52.5),
     ],
 )
-def test_a_metric_without_scores_by_document_is_taken_as_reported(tmp_path, name, metric, reported, score):
+def test_a_metric_whose_documents_say_nothing_is_taken_as_reported(tmp_path, name, metric, reported, score):
     (task,) = COLUMNS[name].tasks
     (result,) = read_tasks(tmp_path, {task: [sample(0, {"pred": "A"}, metric="m")]}, {task: {metric: reported}})
     assert COLUMNS[name].conversion.score([result]) == pytest.approx(score)

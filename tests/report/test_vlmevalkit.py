@@ -54,7 +54,8 @@ def test_a_benchmark_of_the_catalogue_has_its_score_from_vlmevalkit(tmp_path):
 def test_documents_have_scores_where_their_mean_is_the_metric(tmp_path):
     task = read_vlmevalkit_run(write_vlmevalkit_run(tmp_path / "run")).tasks["MMStar"]
     scores = VLMEvalKitMetric(("Overall",), 100).document_scores([task])
-    assert list(scores.values()) == [100, 0, 100]
+    assert scores is not None
+    assert list(scores.values) == [100, 0, 100]
     assert VLMEvalKitMetric(("math",), 100).document_scores([task]) is None
 
 

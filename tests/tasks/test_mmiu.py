@@ -54,7 +54,7 @@ def images(tmp_path, monkeypatch):
 )
 def test_a_reply_is_read_as_internvl_s_script_reads_it(task, reply, letter):
     outcome = task.process_results(DOC, [reply])["mmiu_micro"]
-    assert outcome == {"task": "point_tracking", "letter": letter, "score": float(letter == "B")}
+    assert outcome == {"task": "point_tracking", "spatial": True, "letter": letter, "score": float(letter == "B")}
 
 
 def test_an_option_without_text_matches_no_reply(task):

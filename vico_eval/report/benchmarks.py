@@ -7,16 +7,16 @@ from typing import Protocol
 
 from vico_eval import suites
 from vico_eval.errors import ReportError
-from vico_eval.report.records import DocumentKey
+from vico_eval.report.by_document import DocumentScores, from_terms, plain, read_terms
 from vico_eval.report.runs import Document, TaskResult
 from vico_eval.report.vlmevalkit import HARNESS, VLMEvalKitMetric
 from vico_eval.suites import load_benchmarks, load_suite, task_names
 
-DocumentScores = Mapping[DocumentKey, float]
-"""Score of each document, 0-100, by task and doc_id."""
-
 # lmms-eval means the same floats in another order; a wrong or stale samples file differs by 1 / documents at least.
 _AGREEMENT = 1e-6
+
+# As much of a point, where lmms-eval rounds, as MMMU's accuracy to five digits.
+_ROUNDING = 1e-3
 
 
 class Conversion(Protocol):
@@ -30,7 +30,11 @@ class Conversion(Protocol):
         """The benchmark's score, 0-100, unrounded."""
 
     def document_scores(self, tasks: Sequence[TaskResult]) -> DocumentScores | None:
-        """Documents' scores, whose mean is the score; None where the score is no mean over documents."""
+        """The documents' scores and values; None where the run doesn't say how they make the score.
+
+        Raises:
+            ReportError: they make another score than the one reported.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,17 +65,12 @@ class ReportedMetric:
         """
         (task,) = tasks
         reported = self.scale * _metric(task, self.key)
-        mean = _mean(self.document_scores(tasks).values())
-        if abs(mean - reported) > _AGREEMENT * self.scale:
-            raise ReportError(
-                f"{task.results_path} gives {task.name} {reported:.6g}, but the documents in {task.samples_path.name} "
-                f"have a mean of {mean:.6g}. The two files don't belong together; repeat the run."
-            )
+        _check_agreement(tasks, reported, _mean(_fields(tasks, self.field, self.scale)), _AGREEMENT * self.scale)
         return reported
 
     def document_scores(self, tasks: Sequence[TaskResult]) -> DocumentScores:
         """Each document's `field` on 0-100."""
-        return _document_scores(tasks, self.field, self.scale)
+        return plain(_fields(tasks, self.field, self.scale))
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,22 +91,24 @@ class DocumentMean:
 
     def score(self, tasks: Sequence[TaskResult]) -> float:
         """Mean over the documents, 0-100."""
-        return _mean(self.document_scores(tasks).values())
+        return _mean(_fields(tasks, self.field, self.scale))
 
     def document_scores(self, tasks: Sequence[TaskResult]) -> DocumentScores:
         """Each document's `field` on 0-100."""
-        return _document_scores(tasks, self.field, self.scale)
+        return plain(_fields(tasks, self.field, self.scale))
 
 
 @dataclass(frozen=True, slots=True)
 class TaskMean:
     """The plain mean over tasks of a metric that is no mean over documents, such as POPE's three F1 scores.
 
-    Of one task it is the metric itself: MMBench counts groups of documents, MMMU keeps no score by document.
+    Of one task it is the metric itself: MMBench counts groups of documents, MMMU replies that were read.
     """
 
     key: str
     scale: float = 100.0
+    documents: str | None = None
+    """Of `by_document.READERS`."""
 
     @property
     def source(self) -> str:
@@ -118,8 +119,9 @@ class TaskMean:
         """Mean over the tasks, 0-100; NaN where a task has too few documents for a number."""
         return _mean([self.scale * _metric(task, self.key, may_be_nan=True) for task in tasks])
 
-    def document_scores(self, tasks: Sequence[TaskResult]) -> None:
-        """None: such a metric doesn't split into documents."""
+    def document_scores(self, tasks: Sequence[TaskResult]) -> DocumentScores | None:
+        """By `documents`, if it is given."""
+        return _from_terms(self.documents, tasks, self.score(tasks), self.scale)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +130,8 @@ class MetricSum:
 
     keys: tuple[str, ...]
     scale: float
+    documents: str | None = None
+    """Of `by_document.READERS`."""
 
     @property
     def source(self) -> str:
@@ -139,8 +143,9 @@ class MetricSum:
         (task,) = tasks
         return self.scale * sum(_metric(task, key) for key in self.keys)
 
-    def document_scores(self, tasks: Sequence[TaskResult]) -> None:
-        """None: MME scores pairs of questions within categories."""
+    def document_scores(self, tasks: Sequence[TaskResult]) -> DocumentScores | None:
+        """By `documents`, if it is given."""
+        return _from_terms(self.documents, tasks, self.score(tasks), self.scale)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -219,9 +224,9 @@ def _conversion(score: suites.Score) -> Conversion:
         case suites.DocumentMeanScore():
             return DocumentMean(score.field, scale)
         case suites.TaskMeanScore():
-            return TaskMean(score.key, scale)
+            return TaskMean(score.key, scale, score.documents)
         case suites.MetricSumScore():
-            return MetricSum(score.keys, scale)
+            return MetricSum(score.keys, scale, score.documents)
 
 
 def _metric(task: TaskResult, key: str, *, may_be_nan: bool = False) -> float:
@@ -240,15 +245,32 @@ def _metric(task: TaskResult, key: str, *, may_be_nan: bool = False) -> float:
     return float(value)
 
 
-def _document_scores(tasks: Sequence[TaskResult], field: tuple[str, ...], scale: float) -> dict[DocumentKey, float]:
-    return {
-        (task.name, document.doc_id): scale * _document_score(task, document, field)
-        for task in tasks
-        for document in task.documents
-    }
+def _from_terms(name: str | None, tasks: Sequence[TaskResult], reported: float, scale: float) -> DocumentScores | None:
+    if name is None or math.isnan(reported):
+        return None
+    terms = read_terms(name, tasks)
+    scores = None if terms is None else from_terms(terms, scale)
+    if scores is not None:
+        _check_agreement(tasks, reported, float(scores.values.mean()), _ROUNDING)
+    return scores
 
 
-def _document_score(task: TaskResult, document: Document, field: tuple[str, ...]) -> float:
+def _check_agreement(tasks: Sequence[TaskResult], reported: float, computed: float, tolerance: float) -> None:
+    if abs(computed - reported) > tolerance:
+        names = ", ".join(task.name for task in tasks)
+        files = ", ".join(task.samples_path.name for task in tasks)
+        raise ReportError(
+            f"{tasks[0].results_path} gives {names} {reported:.6g}, but the documents in {files} have a mean of "
+            f"{computed:.6g}. The files don't belong together; repeat the run."
+        )
+
+
+def _fields(tasks: Sequence[TaskResult], field: tuple[str, ...], scale: float) -> list[float]:
+    """A number of each document, task by task."""
+    return [scale * _number(task, document, field) for task in tasks for document in task.documents]
+
+
+def _number(task: TaskResult, document: Document, field: tuple[str, ...]) -> float:
     value: object = document.fields
     for name in field:
         value = value.get(name) if isinstance(value, dict) else None

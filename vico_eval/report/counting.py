@@ -12,6 +12,7 @@ import numpy as np
 from vico_eval.errors import ReportError
 from vico_eval.report.asked import asked_otherwise
 from vico_eval.report.benchmarks import Benchmark
+from vico_eval.report.by_document import DocumentScores
 from vico_eval.report.records import RunRecord
 from vico_eval.report.router_scores import ScoreCounts, count_scores
 from vico_eval.report.runs import Document, Run, TaskResult
@@ -40,8 +41,8 @@ class CountedTask:
 class CountedDocuments:
     """What is kept of each document of a benchmark, task by task, ascending."""
 
-    scores: np.ndarray
-    """[documents], 0-100; NaN where the benchmark has none by document."""
+    scored: DocumentScores | None
+    """None where a document failed, or the run doesn't say how documents make the score."""
 
     answers: np.ndarray
     """[documents], objects: texts; None where a document failed."""
@@ -226,11 +227,9 @@ def _counts(documents: Sequence[Document]) -> dict[str, float]:
 def _count_documents(benchmark: Benchmark, tasks: Sequence[TaskResult]) -> CountedDocuments:
     documents = [document for task in tasks for document in task.documents]
     failed = any(document.failure is not None for document in documents)
-    scores = {} if failed else benchmark.conversion.document_scores(tasks) or {}
-    keys = [(task.name, document.doc_id) for task in tasks for document in task.documents]
     answers = [None if document.answer is None else _writable(document.answer) for document in documents]
     return CountedDocuments(
-        scores=np.array([scores.get(key, float("nan")) for key in keys]),
+        scored=None if failed else benchmark.conversion.document_scores(tasks),
         answers=np.array(answers, dtype=object),
         media=[_media(document) for document in documents],
     )

@@ -14,7 +14,7 @@ from vico_eval.report.tables import (
     AVERAGE,
     by_row,
     compressed_tile_ratio,
-    document_scores,
+    document_values,
     paired_difference,
     relative_retention,
     retention_standard_error,
@@ -197,7 +197,7 @@ def build_table(
 def _summary(measured: Measurements, scores: pd.DataFrame, baseline: str) -> pd.DataFrame:
     # A column that no run has makes every average unknown; the paired errors must not overlook it.
     complete = scores.notna().any().all()
-    documents = document_scores(measured)
+    documents = document_values(measured)
     paired = paired_difference(documents, baseline)
     nan = pd.Series(np.nan, index=scores.index)
     return pd.DataFrame(

@@ -84,9 +84,11 @@ def _partings(runs: Mapping[int, CountedDocuments], own: Sequence[int], base: Se
 
 def _changes(runs: Mapping[int, CountedDocuments], own: Sequence[int], base: Sequence[int]) -> dict[str, float]:
     """Documents lost and gained, mean over pairs of runs; empty where there is no score by document."""
-    if any(np.isnan(runs[run].scores).any() for run in (*own, *base)):
+    scored = {run: runs[run].scored for run in (*own, *base)}
+    scores = {run: known.scores for run, known in scored.items() if known is not None}
+    if len(scores) < len(scored):
         return {}
-    differences = [runs[run].scores - runs[other].scores for run, other in product(own, base)]
+    differences = [scores[run] - scores[other] for run, other in product(own, base)]
     return {
         "lost": float(np.mean([(difference < 0).sum() for difference in differences])),
         "gained": float(np.mean([(difference > 0).sum() for difference in differences])),

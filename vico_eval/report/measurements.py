@@ -7,6 +7,7 @@ import pandas as pd
 
 from vico_eval.errors import ReportError
 from vico_eval.report.benchmarks import Benchmark
+from vico_eval.report.by_document import DocumentScores
 from vico_eval.report.comparability import check_harness, check_repeats, comparison_notes, condition_notes
 from vico_eval.report.counting import CountedBenchmark, CountedDocuments, CountedRun
 
@@ -20,6 +21,16 @@ class Documents:
 
     runs: Mapping[int, CountedDocuments]
     """What each run says of them."""
+
+    @property
+    def number(self) -> int:
+        """Of documents."""
+        return sum(self.tasks.values())
+
+    @property
+    def scored(self) -> DocumentScores | None:
+        """Of the first run that has them: how documents are scored together is the same in all."""
+        return next((run.scored for run in self.runs.values() if run.scored is not None), None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from vico_eval.errors import ReportError
-from vico_eval.report.measurements import Measurements
+from vico_eval.report.measurements import Documents, Measurements
 
 
 class Difference(NamedTuple):
@@ -31,16 +31,18 @@ def by_row(cells: pd.DataFrame, column: str) -> pd.DataFrame:
     return frame.reindex(index=cells["row"].unique(), columns=cells["benchmark"].unique())
 
 
-def document_scores(measured: Measurements) -> dict[str, pd.DataFrame]:
-    """Each benchmark's scores as documents x rows, 0-100: the mean over a row's runs; NaN where one has none."""
+def document_values(measured: Measurements) -> dict[str, pd.DataFrame]:
+    """Each benchmark's values by document (`vico_eval.report.by_document`) as documents x rows: the mean over a row's
+    runs; NaN where one has none. The index numbers the documents, those alike that are scored together."""
     runs = runs_by_cell(measured.cells)
     return {
         benchmark: pd.DataFrame(
             {
-                row: np.mean([documents.runs[run].scores for run in own], axis=0)
+                row: np.mean([_values(documents, run) for run in own], axis=0)
                 for (row, name), own in runs.items()
                 if name == benchmark
-            }
+            },
+            index=None if documents.scored is None else documents.scored.units,
         )
         for benchmark, documents in measured.documents.items()
     }
@@ -114,12 +116,13 @@ def with_average(frame: pd.DataFrame) -> pd.DataFrame:
 def paired_difference(documents: Mapping[str, pd.DataFrame], baseline: str) -> Difference:
     """Each row's mean score less the baseline's, in points, from differences on the same document.
 
-    A benchmark's standard error is that of the mean difference over its documents. The average weighs benchmarks alike,
+    A benchmark's standard error is that of the mean difference over its documents, those that are scored together as
+    one. The average weighs benchmarks alike,
     so its standard error is the root of the summed squares over the number of benchmarks. A row with several runs has
     the mean of a document's scores first: the error is that of the choice of documents, not of seeds.
 
     Args:
-        documents: of `document_scores`.
+        documents: of `document_values`.
         baseline: one of its rows.
 
     Returns:
@@ -176,10 +179,25 @@ def _paired(documents: Mapping[str, pd.DataFrame], baseline: str, slopes: pd.Ser
         own = scores.reindex(columns=rows)
         own = own - np.outer(own[baseline], factors)
         differences[benchmark] = own.mean(skipna=False)
-        errors[benchmark] = own.sem(skipna=False)  # NaN for one document: it has no error, not one of zero
+        errors[benchmark] = _standard_error(own)
     error = pd.DataFrame(errors)
     total = np.sqrt((error**2).sum(axis="columns", skipna=False)) / len(documents)
     return Difference(with_average(pd.DataFrame(differences)), error.assign(**{AVERAGE: total}))
+
+
+def _standard_error(values: pd.DataFrame) -> pd.Series:
+    """Of each column's mean, whose rows of one index are drawn together; NaN for one group: it has no error, not 0."""
+    residuals = values - values.mean(skipna=False)
+    sums = residuals if values.index.is_unique else residuals.groupby(level=0).sum(min_count=1)
+    if len(sums) == 1:
+        return pd.Series(np.nan, index=values.columns)
+    return np.sqrt((sums**2).sum(skipna=False) * len(sums) / (len(sums) - 1)) / len(values)
+
+
+def _values(documents: Documents, run: int) -> np.ndarray:
+    """[documents]"""
+    scored = documents.runs[run].scored
+    return np.full(documents.number, np.nan) if scored is None else scored.values
 
 
 def _strict_mean(values: pd.Series) -> float:

@@ -2,7 +2,8 @@
 
 Interval: percentile bootstrap over documents, all rows and the baseline on the same draws; documents about the same
 pictures are drawn together. Retention is a ratio whose denominator stays far from 0, so it is all but unbiased and the
-percentiles need no correction such as BCa's, whose acceleration has no agreed form over several benchmarks.
+percentiles need no correction such as BCa's, whose acceleration has no agreed form over several benchmarks. What is
+drawn are documents' values (`vico_eval.report.by_document`), so F1 and means over pairs or categories take part too.
 
 Differs: a plain bootstrap knows only of changes that were seen, so rows that agree on every document would have no
 interval at all. Here the lower end counts one more group of documents lost than were drawn, and the upper end one more
@@ -16,13 +17,15 @@ What it leaves out: the choice of seeds, and pictures that two benchmarks share.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from zlib import crc32
 
 import numpy as np
 import pandas as pd
 
+from vico_eval.report.by_document import DocumentScores
 from vico_eval.report.measurements import Documents, Measurements
-from vico_eval.report.tables import AVERAGE, document_scores, runs_by_cell, why_left_out
+from vico_eval.report.tables import AVERAGE, document_values, runs_by_cell, why_left_out
 
 THRESHOLD = 99.0
 """Percent of the baseline that a row is said to retain, or not."""
@@ -41,16 +44,18 @@ _CHUNK = 25
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Column:
-    """One benchmark's paired scores."""
+    """One benchmark's paired values."""
 
     benchmark: str
-    scores: np.ndarray
+    values: np.ndarray
     """[documents, rows], mean over a row's runs; the baseline first. NaN where a row can't be compared."""
 
     groups: np.ndarray
-    """[documents], from 0: documents of one number are about the same pictures."""
+    """[documents], from 0: documents of one number are about the same pictures, or are scored together."""
 
-    knows_pictures: bool
+    knows_pictures: bool = False
+    group_weight: float = 100.0
+    """Points of the score that one group of documents can be: the mean over groups, where it is highest."""
 
     @property
     def num_groups(self) -> int:
@@ -59,7 +64,7 @@ class _Column:
     @property
     def is_compared(self) -> np.ndarray:
         """[rows], bool."""
-        known: np.ndarray = ~np.isnan(self.scores).any(axis=0)
+        known: np.ndarray = ~np.isnan(self.values).any(axis=0)
         # One group has no spread, and says nothing of others.
         return known & known[0] if self.num_groups > 1 else np.zeros_like(known)
 
@@ -86,11 +91,11 @@ def compare_with_baseline(
         left_out (why there is no number; for `Avg.` the benchmarks left out).
     """
     titles = [baseline, *(row for row in rows if row != baseline)]
-    scores, runs = document_scores(measured), runs_by_cell(measured.cells)
+    values, runs = document_values(measured), runs_by_cell(measured.cells)
     columns = [
-        _column(benchmark, measured.documents[benchmark], scores[benchmark].reindex(columns=titles), runs)
-        if benchmark in scores
-        else _Column(benchmark, np.full((1, len(titles)), np.nan), np.zeros(1, dtype=np.int64), False)
+        _column(benchmark, measured.documents[benchmark], values[benchmark].reindex(columns=titles), runs)
+        if benchmark in values
+        else _Column(benchmark, np.full((1, len(titles)), np.nan), np.zeros(1, dtype=np.int64))
         for benchmark in benchmarks
     ]
     left_out_of = why_left_out(measured.cells, titles, benchmarks)
@@ -137,23 +142,30 @@ def holm(p_values: np.ndarray) -> np.ndarray:
 
 
 def _column(
-    benchmark: str, documents: Documents, scores: pd.DataFrame, runs: Mapping[tuple[str, str], list[int]]
+    benchmark: str, documents: Documents, values: pd.DataFrame, runs: Mapping[tuple[str, str], list[int]]
 ) -> _Column:
     # Any run's pictures will do, for all have the same documents; the baseline's are the least changed.
-    order = [documents.runs[run].media for row in scores for run in runs.get((str(row), benchmark), ())]
+    order = [documents.runs[run].media for row in values for run in runs.get((str(row), benchmark), ())]
     known = next((media for media in order if None not in media), None)
-    # A document without pictures is a group of its own.
-    keys = [digest or place for place, digest in enumerate(known or [""] * len(scores))]
+    # A document without pictures is a group of its own, or with those that are scored with it.
+    keys = [digest or unit for unit, digest in zip(values.index, known or repeat(""), strict=False)]
     groups, _ = pd.factorize(np.array(keys, dtype=object))
-    return _Column(benchmark, scores.to_numpy(dtype=float), groups, known is not None)
+    weight = 100.0 if documents.scored is None else _group_weight(groups, documents.scored)
+    return _Column(benchmark, values.to_numpy(dtype=float), groups, known is not None, weight)
+
+
+def _group_weight(groups: np.ndarray, scored: DocumentScores) -> float:
+    own = [len(np.unique(groups[scored.strata == part])) for part in range(scored.strata.max() + 1)]
+    # A group may be in several parts, as a picture in all three of POPE.
+    return scored.points * max(1 / min(own), len(own) / len(np.unique(groups[scored.strata >= 0])))
 
 
 def _draw_means(column: _Column) -> np.ndarray:
-    """[resamples, rows]: each row's mean score over documents drawn anew, group by group; 0 where it has none."""
-    scores = np.nan_to_num(column.scores)
+    """[resamples, rows]: each row's mean value over documents drawn anew, group by group; 0 where it has none."""
+    values = np.nan_to_num(column.values)
     count = column.num_groups
-    # [groups, rows + 1]: summed scores, and the number of documents.
-    totals = np.stack([np.bincount(column.groups, weights=row) for row in (*scores.T, np.ones(len(scores)))], axis=1)
+    # [groups, rows + 1]: summed values, and the number of documents.
+    totals = np.stack([np.bincount(column.groups, weights=row) for row in (*values.T, np.ones(len(values)))], axis=1)
     # A benchmark's draws don't depend on which others the table has.
     generator = np.random.default_rng(crc32(column.benchmark.encode()))
     means = []
@@ -168,8 +180,8 @@ def _draw_means(column: _Column) -> np.ndarray:
 
 def _retention(columns: Sequence[_Column], draws: Sequence[np.ndarray], place: int, level: float) -> dict[str, object]:
     """Retention over the mean of the columns, of the row at `place`; `level` is that of documents_needed."""
-    observed, base = (float(np.mean([column.scores[:, one].mean() for column in columns])) for one in (place, 0))
-    documents = sum(len(column.scores) for column in columns)
+    observed, base = (float(np.mean([column.values[:, one].mean() for column in columns])) for one in (place, 0))
+    documents = sum(len(column.values) for column in columns)
     known = all(column.knows_pictures for column in columns)
     counts: dict[str, object] = {
         "documents": float(documents),
@@ -179,7 +191,7 @@ def _retention(columns: Sequence[_Column], draws: Sequence[np.ndarray], place: i
         return {**counts, "left_out": "the baseline scores 0"}  # no percentage of zero
     drawn, drawn_base = (np.mean([draw[:, one] for draw in draws], axis=0) for one in (place, 0))
     # One group of documents, in points of the mean, where it weighs most.
-    unit = max(100 / column.num_groups for column in columns) / len(columns)
+    unit = max(column.group_weight for column in columns) / len(columns)
     unseen = unit * np.random.default_rng(0).poisson(1, len(drawn))
     retention = 100 * observed / base
     low = _percent(drawn - unseen, drawn_base, otherwise=-np.inf)
@@ -216,9 +228,9 @@ def _test(column: _Column, place: int) -> dict[str, object]:
     """Two-sided test of no difference: McNemar's on right and wrong answers, else a paired t on groups' sums."""
     from scipy.special import bdtr, stdtr
 
-    base, own = column.scores[:, 0], column.scores[:, place]
+    base, own = column.values[:, 0], column.values[:, place]
     is_alone = column.num_groups == len(base)
-    if is_alone and np.isin(column.scores[:, [0, place]], (0, 100)).all():
+    if is_alone and np.isin(column.values[:, [0, place]], (0, 100)).all():
         lost, gained = int((own < base).sum()), int((own > base).sum())
         p_equal = min(1.0, 2 * float(bdtr(min(lost, gained), lost + gained, 0.5)))
         return {"test": "McNemar, exact", "p_equal": p_equal}
@@ -234,8 +246,8 @@ def _test(column: _Column, place: int) -> dict[str, object]:
 def _reason(reasons: Mapping[tuple[str, str], str], baseline: str, row: str, column: _Column, place: int) -> str:
     if found := reasons[row, column.benchmark] or reasons[baseline, column.benchmark]:
         return found
-    has_scores = not np.isnan(column.scores[:, [0, place]]).any()
-    return "only one document or picture" if has_scores else "no score by document"
+    has_values = not np.isnan(column.values[:, [0, place]]).any()
+    return "only one document or picture" if has_values else "no score by document"
 
 
 def _with_holm(frame: pd.DataFrame) -> pd.DataFrame:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vico_eval.errors import ReportError
+from vico_eval.report.by_document import DocumentScores, plain
 from vico_eval.report.records import DocumentKey, TokenAccount, read_json, read_record, read_side_accounts
 from vico_eval.report.run_files import check_folder, check_one_run, nothing_found, results_files, status_files
 from vico_eval.report.runs import Document, Run, TaskResult, read_run
@@ -51,18 +52,14 @@ class VLMEvalKitMetric:
         (task,) = tasks
         return self.scale * math.fsum(_metric(task, name, self.split) for name in self.metrics)
 
-    def document_scores(self, tasks: Sequence[TaskResult]) -> Mapping[DocumentKey, float] | None:
-        """Documents' scores on 0-100; None where their mean is another number, as of F1, ANLS, pairs and groups."""
+    def document_scores(self, tasks: Sequence[TaskResult]) -> DocumentScores | None:
+        """The documents' scores; None where their mean is another number, as of F1, ANLS, pairs and groups."""
         (task,) = tasks
-        scores = {
-            (task.name, document.doc_id): 100 * document.fields["score"]
-            for document in task.documents
-            if "score" in document.fields
-        }
+        scores = [100 * document.fields["score"] for document in task.documents if "score" in document.fields]
         if len(scores) < len(task.documents):
             return None
-        agrees = abs(math.fsum(scores.values()) / len(scores) - self.score(tasks)) <= 100 * _AGREEMENT
-        return scores if agrees else None
+        agrees = abs(math.fsum(scores) / len(scores) - self.score(tasks)) <= 100 * _AGREEMENT
+        return plain(scores) if agrees else None
 
 
 def read_any_run(folder: Path, only: Collection[str] | None = None) -> Run:

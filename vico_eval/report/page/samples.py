@@ -121,7 +121,9 @@ def read_samples(
 def _row_answers(documents: Documents, number: int, read: ReadRun) -> RowAnswers:
     run = read(number, list(documents.tasks))
     answered = [document for task in documents.tasks for document in run.tasks[task].documents]
-    return RowAnswers(run=run, documents=answered, scores=documents.runs[number].scores)
+    scored = documents.runs[number].scored
+    scores = np.full(len(answered), np.nan) if scored is None else scored.scores
+    return RowAnswers(run=run, documents=answered, scores=scores)
 
 
 def _differences(own: Sequence[Document], base: Sequence[Document]) -> str:

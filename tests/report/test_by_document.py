@@ -1,0 +1,386 @@
+"""Documents' values against the scores that lmms-eval's own aggregations make of the same samples."""
+
+import math
+import random
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+
+from vico_eval.errors import ReportError
+from vico_eval.report.benchmarks import Benchmark, as_column
+from vico_eval.report.by_document import READERS, Terms, from_terms, plain
+from vico_eval.report.counting import count_run
+from vico_eval.report.measurements import measure
+from vico_eval.report.runs import read_run
+from vico_eval.report.tables import document_values, retention_standard_error
+from vico_eval.report.uncertainty import compare_with_baseline
+from vico_eval.suites import ByDocument, load_benchmarks
+
+from .conftest import sample, write_run
+
+COLUMNS: dict[str, Benchmark] = {name: as_column(entry) for name, entry in load_benchmarks().items()}
+
+
+def pope(generator: random.Random, number: int) -> dict[str, Any]:
+    truth = generator.choice(("yes", "no"))
+    said = truth if generator.random() < 0.7 else generator.choice(("yes", "no", "perhaps"))
+    return {
+        "pope_f1_score": {"question_id": "1", "score": float(said == truth), "prediction": said, "ground_truth": truth}
+    }
+
+
+def mme(generator: random.Random, number: int) -> dict[str, Any]:
+    # Categories of 2, 3 and 15 pictures, with two questions each.
+    picture = number // 2
+    category = "code_reasoning" if picture < 2 else "existence" if picture < 5 else "celebrity"
+    key = "mme_cognition_score" if category == "code_reasoning" else "mme_perception_score"
+    right = float(generator.random() < 0.8)
+    return {key: {"question_id": f"{picture}.jpg", "category": category, "score": right}}
+
+
+def mmmu(generator: random.Random, number: int) -> dict[str, Any]:
+    subject = generator.choice(("Math", "Art"))
+    if number % 2:
+        kind, answer, said = "multiple-choice", generator.choice("AB"), generator.choice("AB")
+    else:
+        kind = "open"
+        answer = generator.choice(("2,000", "3.14159", "['a dog', '7']", "x", " Paris "))
+        answer = ["a dog", "7"] if answer.startswith("[") else answer
+        said = generator.choice(([2000.0], [3.14, "no"], ["a dog barks"], [7.0], ["is x of"], ["fix"], ["paris"], []))
+    field = {
+        "id": f"validation_{subject}_{number}",
+        "subdomain": subject,
+        "question_type": kind,
+        "answer": answer,
+        "parsed_pred": [said],
+    }
+    return {"mmmu_acc": field}
+
+
+def seed_image(generator: random.Random, number: int) -> dict[str, Any]:
+    field = {"pred": generator.choice("ABcd "), "answer": generator.choice("ABCD"), "question_id": str(number)}
+    return {"seed_image" if number % 3 else "seed_video": field, "seed_all": field}
+
+
+def mmbench(generator: random.Random, number: int) -> dict[str, Any]:
+    # Two to four options, and as many rotations, whose index is a million higher each; other replies need reading.
+    question, rotation = divmod(number, 4)
+    options = 2 + question % 3
+    letters = "ABCD"[:options]
+    answer = letters[rotation % options]
+    reply = generator.choice((answer, answer, f"({answer})", f"It is thing {answer.lower()}", "hm"))
+    index = question + 1_000_000 * (rotation % options)
+    field = {"index": index, "answer": answer, "prediction": reply, "category": "c", "L2-category": "l"}
+    return {"gpt_eval_score": field | {letter: f"thing {letter}" if letter in letters else None for letter in "ABCD"}}
+
+
+def mmbench_v11(generator: random.Random, number: int) -> dict[str, Any]:
+    # The last question lacks a rotation, and doesn't count.
+    question, rotation = divmod(number, 3)
+    right = float(generator.random() < 0.8)
+    index = question + 1_000_000 * rotation
+    return {"mmbench_v11_exact": {"index": index, "options": 3, "letter": "A", "score": right}}
+
+
+def mmiu(generator: random.Random, number: int) -> dict[str, Any]:
+    task = ("point_tracking", "jigsaw_puzzle_solving", "other")[0 if number < 5 else 1 if number < 40 else 2]
+    right = float(generator.random() < 0.6)
+    return {"mmiu_macro20": {"task": task, "spatial": task != "other", "letter": "A", "score": right}}
+
+
+FIELDS = {
+    "pope": pope,
+    "mme": mme,
+    "mmmu": mmmu,
+    "seed_image": seed_image,
+    "mmbench": mmbench,
+    "mmbench_v11": mmbench_v11,
+    "mmiu": mmiu,
+}
+NUMBERS = {"mme": 40, "mmbench": 48, "mmbench_v11": 44}
+
+
+def fields_of(name: str, seed: int = 0, number: int | None = None) -> list[dict[str, Any]]:
+    """Random documents of a task; of MMBench only as many rotations as a question has options."""
+    generator = random.Random(f"{name} {seed}")
+    fields = [FIELDS[name](generator, place) for place in range(number or NUMBERS.get(name, 60))]
+    seen = {}
+    for field in fields:
+        own = field.get("gpt_eval_score") or {}
+        seen.setdefault(own.get("index", len(seen)), field)
+    return list(seen.values())
+
+
+def columns_of(fields: list[dict[str, Any]], key: str) -> list[Any]:
+    return [own[key] for own in fields if key in own]
+
+
+def aggregated(name: str, fields: list[dict[str, Any]], monkeypatch, tmp_path) -> dict[str, float]:
+    """The metrics that lmms-eval, or our task's own scorer, makes of one task's documents."""
+    monkeypatch.chdir(tmp_path)
+    match name:
+        case "pope":
+            from lmms_eval.tasks.pope.utils import pope_aggregate_f1_score
+
+            return {"pope_f1_score,none": pope_aggregate_f1_score(columns_of(fields, "pope_f1_score"))}
+        case "mme":
+            from lmms_eval.tasks.mme.utils import mme_aggregate_results
+
+            keys = ("mme_perception_score", "mme_cognition_score")
+            return {f"{key},none": mme_aggregate_results(columns_of(fields, key)) for key in keys}
+        case "mmmu":
+            from lmms_eval.tasks.mmmu.utils import mmmu_aggregate_results
+
+            return {"mmmu_acc,none": mmmu_aggregate_results(columns_of(fields, "mmmu_acc"))}
+        case "seed_image":
+            from lmms_eval.tasks.seedbench.utils import seed_aggregation_result
+
+            return {"seed_image,none": seed_aggregation_result(columns_of(fields, "seed_image"))}
+        case "mmbench":
+            from lmms_eval.tasks.mmbench.mmbench_evals import MMBench_Evaluator
+
+            overall, *_ = MMBench_Evaluator().eval_result(columns_of(fields, "gpt_eval_score"), eval_method="static")
+            return {"gpt_eval_score,none": 100 * overall}
+        case "mmbench_v11":
+            complete = [
+                [own["mmbench_v11_exact"]["score"] for own in fields[place : place + 3]] for place in range(0, 42, 3)
+            ]
+            return {"mmbench_v11_exact,none": sum(map(all, complete)) / len(complete)}
+        case _:
+            scores = [own["mmiu_macro20"]["score"] for own in fields]
+            return {"mmiu_macro20,none": (np.mean(scores[:5]) + np.mean(scores[5:40])) / 2}
+
+
+def read(folder, name, fields_by_task, metrics, **record):
+    lines = {
+        task: [
+            sample(doc_id, own[metric], metric=metric) | own
+            for doc_id, own in enumerate(fields)
+            for metric in [*own][:1]
+        ]
+        for task, fields in fields_by_task.items()
+    }
+    return read_run(write_run(folder, lines, metrics=metrics, **record))
+
+
+def read_random(folder, name, seed, monkeypatch, **record):
+    """A run of random documents, whose metrics are what lmms-eval makes of them."""
+    folder.mkdir()
+    fields = {task: fields_of(name, seed + 1000 * place) for place, task in enumerate(COLUMNS[name].tasks)}
+    metrics = {task: aggregated(name, own, monkeypatch, folder) for task, own in fields.items()}
+    return read(folder, name, fields, metrics, **record)
+
+
+def test_every_reader_has_a_name_in_the_catalogue():
+    assert set(READERS) == set(get_args(ByDocument)) == set(FIELDS)
+    used = {getattr(entry.score, "documents", None) for entry in load_benchmarks().values()}
+    assert set(READERS) <= used
+
+
+def test_every_benchmark_of_the_papers_tables_has_values():
+    without = [
+        name
+        for name, entry in load_benchmarks().items()
+        if entry.score.kind in ("task_mean", "metric_sum") and entry.score.documents is None
+    ]
+    assert without == []
+
+
+@pytest.mark.parametrize("name", FIELDS)
+@pytest.mark.parametrize("seed", range(3))
+def test_the_mean_of_the_values_is_the_score(name, seed, tmp_path, monkeypatch):
+    run = read_random(tmp_path / "run", name, seed, monkeypatch)
+    conversion = COLUMNS[name].conversion
+    tasks = list(run.tasks.values())
+    documents = conversion.document_scores(tasks)
+    assert documents is not None
+    assert 0 < conversion.score(tasks) < 100
+    assert documents.values.mean() == pytest.approx(conversion.score(tasks), abs=5e-4)  # MMMU's has five digits
+    assert set(documents.scores) == {0.0, 100.0}
+    assert len(documents.scores) == sum(len(task.documents) for task in tasks)
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_samples_of_other_results_are_refused(name, tmp_path, monkeypatch):
+    run = read_random(tmp_path / "run", name, 0, monkeypatch)
+    other = read_random(tmp_path / "other", name, 2, monkeypatch)
+    mixed = [
+        type(own)(**{key: getattr(own, key) for key in own.__slots__} | {"documents": other.tasks[task].documents})
+        for task, own in run.tasks.items()
+    ]
+    with pytest.raises(ReportError, match="don't belong together"):
+        COLUMNS[name].conversion.document_scores(mixed)
+
+
+def test_terms_by_hand():
+    # Means of 3 and 1 documents, 2 / 3 and 0: 100 / 3. One more right document in the second would add twelve times
+    # what it adds in the first; a document that doesn't count adds nothing.
+    rights = [1.0, 1.0, 0.0, 0.0, 1.0]
+    documents = from_terms(Terms(rights, rights, [1.0] * 5, ["a", "a", "a", "b", None]), 100)
+    assert documents is not None
+    mean, each = 100 / 3, 50 * 5 / 3
+    assert list(documents.values) == pytest.approx([mean + each / 3, mean + each / 3, mean - 2 * each / 3, mean, mean])
+    assert list(documents.strata) == [0, 0, 0, 1, -1]
+    assert list(documents.scores) == [100, 100, 0, 0, 100]
+
+
+def test_a_value_is_the_scores_slope_in_its_document():
+    generator = np.random.default_rng(0)
+    parts = {name: generator.random(30) for name in ("numerators", "denominators")}
+    strata = [int(place) for place in generator.integers(0, 4, 30)]
+    terms = Terms([1.0] * 30, *(list(part) for part in parts.values()), strata)
+    documents = from_terms(terms, 100)
+
+    def score(weights):
+        sums = [np.bincount(strata, weights=weights * part) for part in parts.values()]
+        return 100 * np.mean(sums[0] / sums[1])
+
+    step = 1e-6
+    even = np.ones(30)
+    slopes = [30 * (score(even + step * one) - score(even)) / step for one in np.eye(30)]
+    assert list(documents.values) == pytest.approx(score(even) + np.array(slopes), abs=1e-2)
+
+
+def test_a_plain_means_values_are_its_scores():
+    scores = [100.0, 30.0, 0.0]
+    terms = from_terms(Terms([1, 0.3, 0], [1, 0.3, 0], [1.0] * 3, [""] * 3), 100)
+    for documents in (plain(scores), terms):
+        assert list(documents.values) == pytest.approx(scores)
+        assert list(documents.units) == [0, 1, 2]
+        assert list(documents.strata) == [0, 0, 0]
+
+
+def test_nothing_that_counts_is_no_values(tmp_path, monkeypatch):
+    assert from_terms(Terms([1.0], [1.0], [1.0], [None]), 100) is None
+    # A limited run whose only question lacks a rotation; the scorer says NaN.
+    fields = {"mmbench_v11_en_dev": [mmbench_v11(random.Random(0), 0)]}
+    run = read(tmp_path, "mmbench_v11", fields, {"mmbench_v11_en_dev": {"mmbench_v11_exact,none": math.nan}})
+    assert COLUMNS["mmbench_v11"].conversion.document_scores(list(run.tasks.values())) is None
+
+
+def test_a_model_that_never_says_yes_has_an_f1_of_zero(tmp_path):
+    fields = [pope(random.Random(place), place) for place in range(20)]
+    for own in fields:
+        own["pope_f1_score"]["prediction"] = "perhaps"
+    metrics = {task: {"pope_f1_score,none": 0} for task in COLUMNS["pope"].tasks}
+    run = read(tmp_path, "pope", dict.fromkeys(COLUMNS["pope"].tasks, fields), metrics)
+    documents = COLUMNS["pope"].conversion.document_scores(list(run.tasks.values()))
+    assert list(documents.values) == [0.0] * 60
+
+
+def drawn_anew(scores: np.ndarray, score, groups: np.ndarray) -> float:
+    """Standard deviation of 100 x score(row) / score(baseline) over draws of groups, each score computed anew."""
+    generator = np.random.default_rng(1)
+    members = [np.flatnonzero(groups == group) for group in range(groups.max() + 1)]
+    ratios = []
+    for _ in range(1500):
+        drawn = np.concatenate([members[group] for group in generator.integers(0, len(members), len(members))])
+        base, own = (score(row, drawn) for row in scores)
+        ratios.append(100 * own / base)
+    return float(np.std(ratios))
+
+
+def compared(tmp_path, name, rows, metrics):
+    """`Avg.` line of the comparison of two rows, and the same standard error by the delta method."""
+    runs = []
+    for row, (fields, own) in enumerate(zip(rows, metrics, strict=True)):
+        run = read(tmp_path / str(row), name, {COLUMNS[name].tasks[0]: fields}, {COLUMNS[name].tasks[0]: own})
+        runs.append(count_run(f"row {row}", run, [COLUMNS[name]]))
+    measured = measure(runs, [COLUMNS[name]])
+    title = COLUMNS[name].title
+    lines = compare_with_baseline(measured, ["row 0", "row 1"], [title], "row 0")
+    scores = measured.cells.pivot(index="row", columns="benchmark", values="score")
+    error = retention_standard_error(document_values(measured), scores, "row 0")["row 1"]
+    return lines[lines["benchmark"] == title].iloc[0], error
+
+
+def test_mmes_interval_is_that_of_drawing_its_pictures_anew(tmp_path):
+    categories = np.repeat([0, 1], [120, 480])
+    pictures = np.arange(600) // 2
+    generator = np.random.default_rng(0)
+    base = (generator.random(600) < 0.85).astype(float)
+    own = np.where(generator.random(600) < 0.15, generator.random(600) < 0.5, base).astype(float)
+
+    def score(rights, drawn):
+        total = 0.0
+        for category in (0, 1):
+            chosen = drawn[categories[drawn] == category].reshape(-1, 2)  # whole pictures
+            pairs = rights[chosen]
+            total += 100 * pairs.mean() + 100 * pairs.all(axis=1).mean()
+        return total
+
+    names = ("existence", "celebrity")
+    rows = [
+        [
+            {"mme_perception_score": {"question_id": str(picture), "category": names[category], "score": right}}
+            for picture, category, right in zip(pictures, categories, rights, strict=True)
+        ]
+        for rights in (base.tolist(), own.tolist())
+    ]
+    everything = np.arange(600)
+    metrics = [
+        {"mme_perception_score,none": score(rights, everything), "mme_cognition_score,none": 0.0}
+        for rights in (base, own)
+    ]
+    line, error = compared(tmp_path, "mme", rows, metrics)
+    expected = drawn_anew(np.stack([base, own]), score, pictures)
+    assert line["standard_error"] == pytest.approx(expected, rel=0.08)
+    assert error == pytest.approx(expected, rel=0.08)
+    assert line["retention"] == pytest.approx(100 * score(own, everything) / score(base, everything))
+    assert line["test"] == "paired t over pictures"
+
+
+def test_rows_that_agree_on_a_category_of_few_pictures_may_have_lost_one_unseen(tmp_path):
+    # 5 of 25 pictures are of one category: each is 200 / 5 of 400 marks, and 3 may be lost.
+    categories = ["existence"] * 10 + ["scene"] * 40
+    fields = [
+        {"mme_perception_score": {"question_id": str(number // 2), "category": category, "score": 1.0}}
+        for number, category in enumerate(categories)
+    ]
+    metrics = [{"mme_perception_score,none": 400.0, "mme_cognition_score,none": 0.0}] * 2
+    line, _ = compared(tmp_path, "mme", [fields, fields], metrics)
+    assert line["retention"] == 100
+    assert line["low"] == pytest.approx(100 - 3 * 100 * 40 / 400)
+
+
+def test_f1s_interval_is_that_of_drawing_its_questions_anew(tmp_path):
+    generator = np.random.default_rng(0)
+    truth = generator.random(800) < 0.5
+    base = np.where(generator.random(800) < 0.12, ~truth, truth)
+    own = np.where(generator.random(800) < 0.08, ~base, base)
+
+    def f1(said, drawn):
+        hits = (said & truth)[drawn].sum()
+        return 200 * hits / (2 * hits + (said != truth)[drawn].sum())
+
+    words = np.array(["no", "yes"])
+    rows = [
+        [
+            {
+                "pope_f1_score": {
+                    "question_id": "1",
+                    "score": float(one == right),
+                    "prediction": str(words[int(one)]),
+                    "ground_truth": str(words[int(right)]),
+                }
+            }
+            for one, right in zip(said, truth, strict=True)
+        ]
+        for said in (base, own)
+    ]
+    everything = np.arange(800)
+    runs = []
+    for row, (fields, said) in enumerate(zip(rows, (base, own), strict=True)):
+        tasks = dict.fromkeys(COLUMNS["pope"].tasks, fields)
+        metrics = {task: {"pope_f1_score,none": f1(said, everything) / 100} for task in COLUMNS["pope"].tasks}
+        run = read(tmp_path / str(row), "pope", tasks, metrics)
+        runs.append(count_run(f"row {row}", run, [COLUMNS["pope"]]))
+    measured = measure(runs, [COLUMNS["pope"]])
+    lines = compare_with_baseline(measured, ["row 0", "row 1"], ["POPE"], "row 0")
+    line = lines[lines["benchmark"] == "POPE"].iloc[0]
+    # Three splits of the same F1, drawn independently: its error over the root of three.
+    expected = drawn_anew(np.stack([base, own]), f1, everything) / math.sqrt(3)
+    assert line["standard_error"] == pytest.approx(expected, rel=0.08)
+    assert line["retention"] == pytest.approx(100 * f1(own, everything) / f1(base, everything))
+    assert line["test"] == "paired t"

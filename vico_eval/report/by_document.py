@@ -1,0 +1,268 @@
+"""What each document adds to a benchmark's score, also where the score is no mean over documents.
+
+F1, pairs of questions, circular accuracy and means over categories are sums over strata of ratios of sums,
+
+    score = weight x sum over strata s of (sum of a_d over s) / (sum of b_d over s),
+
+so the score moves with a document by its influence, weight x N (a_d - ratio_s b_d) / (sum of b_d over s). The score
+plus the influence is the document's *value*: the values' mean is the score, and their spread that of the score over
+documents drawn anew, to first order (the infinitesimal jackknife, Efron 1982). A plain mean's values are its scores.
+"""
+
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from vico_eval.report.runs import TaskResult
+
+_ROTATION = 1_000_000
+"""What MMBench adds to a question's index for each rotation of its options."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
+class DocumentScores:
+    """A benchmark's documents, task by task, ascending."""
+
+    scores: np.ndarray
+    """[documents], 0-100: of the document by itself."""
+
+    values: np.ndarray
+    """[documents], 0-100 in the mean, which is the benchmark's score."""
+
+    units: np.ndarray
+    """[documents], int: those of one number are scored together, as the two questions of a pair."""
+
+    strata: np.ndarray
+    """[documents], int: those of one number make one of the parts whose sum is the score; -1 in none."""
+
+    points: float
+    """The most that each of the parts can be."""
+
+
+class Terms(NamedTuple):
+    """A benchmark's documents as its score is made of them; lists are by document."""
+
+    rights: list[float]
+    """0-1: of the document by itself."""
+
+    numerators: list[float]
+    denominators: list[float]
+    strata: list[Hashable]
+    """Labels; None where the document is in none."""
+
+    units: list[Hashable] | None = None
+    """Labels; None where each document is scored by itself."""
+
+    full: float = 1.0
+    """The most that the ratio of a stratum can be."""
+
+    is_sum: bool = False
+    """Whether the score is the sum over strata; else their mean."""
+
+
+def plain(scores: Iterable[float]) -> DocumentScores:
+    """Documents whose scores' mean is the benchmark's."""
+    own = np.array(list(scores), dtype=float)
+    units, strata = np.arange(len(own)), np.zeros(len(own), dtype=np.int64)
+    return DocumentScores(scores=own, values=own, units=units, strata=strata, points=100.0)
+
+
+def from_terms(terms: Terms, scale: float) -> DocumentScores | None:
+    """The documents' scores and values; None where no document counts.
+
+    Args:
+        terms: by document.
+        scale: what takes the benchmark's score to 0-100.
+    """
+    strata = _numbers([label for label in terms.strata if label is not None], terms.strata)
+    counts = strata >= 0
+    if not counts.any():
+        return None
+    numerators, denominators = (np.where(counts, part, 0.0) for part in (terms.numerators, terms.denominators))
+    # Those that don't count add nothing to whichever stratum they are put into.
+    places = np.where(counts, strata, 0)
+    summed = np.bincount(places, weights=denominators)
+    # Of no positive and no predicted one, lmms-eval's F1 is 0.
+    per_denominator = np.divide(1.0, summed, out=np.zeros_like(summed), where=summed > 0)
+    ratios = np.bincount(places, weights=numerators) * per_denominator
+    weight = scale if terms.is_sum else scale / len(ratios)
+    influences = weight * len(places) * per_denominator[places] * (numerators - ratios[places] * denominators)
+    units = list(range(len(places))) if terms.units is None else terms.units
+    return DocumentScores(
+        scores=100 * np.array(terms.rights, dtype=float),
+        values=weight * ratios.sum() + influences,
+        units=_numbers(units, units),
+        strata=strata,
+        points=weight * terms.full,
+    )
+
+
+def _pope(tasks: Sequence[TaskResult]) -> Terms:
+    """F1 of each split; a reply that is neither yes nor no is no false negative, as lmms-eval counts."""
+    found = _of_documents(tasks, lambda fields: fields["pope_f1_score"])
+    pairs = [(field["ground_truth"], field["prediction"]) for field in found]
+    hits = [2.0 * (pair == ("yes", "yes")) for pair in pairs]
+    misses = [float(pair in (("yes", "no"), ("no", "yes"))) for pair in pairs]
+    splits = [task.name for task in tasks for _ in task.documents]
+    return Terms(
+        rights=[float(field["score"]) for field in found],
+        numerators=hits,
+        denominators=[hit + miss for hit, miss in zip(hits, misses, strict=True)],
+        strata=list(splits),
+    )
+
+
+def _mme(tasks: Sequence[TaskResult]) -> Terms:
+    """Up to 200 a category: accuracy over its questions plus accuracy over its pictures, each with two questions."""
+    names = ("mme_perception_score", "mme_cognition_score")
+    found = _of_documents(tasks, lambda fields: next(fields[name] for name in names if name in fields))
+    categories = [field["category"] for field in found]
+    pictures = [(field["category"], field["question_id"]) for field in found]
+    rights = [float(field["score"]) for field in found]
+    terms = _over_units(rights, categories, pictures, lambda own: 100 * (sum(own) / len(own) + all(own)))
+    return terms._replace(full=200, is_sum=True)
+
+
+def _mmbench_v11(tasks: Sequence[TaskResult]) -> Terms:
+    """Questions with all of their rotations; right if all are."""
+    found = _of_documents(tasks, lambda fields: fields["mmbench_v11_exact"])
+    questions = [field["index"] % _ROTATION for field in found]
+    asked: dict[int, set[int]] = {}
+    for question, field in zip(questions, found, strict=True):
+        asked.setdefault(question, set()).add(field["index"])
+    is_complete = [len(asked[question]) >= field["options"] for question, field in zip(questions, found, strict=True)]
+    return _circular([float(field["score"]) for field in found], questions, is_complete, full=1)
+
+
+def _mmbench(tasks: Sequence[TaskResult]) -> Terms:
+    """As lmms-eval's `static` evaluation: with its reading of letters, of the questions that were asked unrotated."""
+    # Only here: lmms-eval's tasks take longer to load than most reports take.
+    import pandas as pd
+    from lmms_eval.tasks.mmbench.mmbench_evals import MMBench_Evaluator
+
+    found = _of_documents(tasks, lambda fields: fields["gpt_eval_score"])
+    rows = pd.DataFrame(found)
+    answers = dict(zip(rows["index"], rows["answer"], strict=True))
+    evaluator = MMBench_Evaluator()
+    rights = [
+        float(evaluator.eval_sub_data(rows.iloc[[place]], answers, static_only=True)) for place in range(len(rows))
+    ]
+    questions = [field["index"] % _ROTATION for field in found]
+    return _circular(rights, questions, [question in answers for question in questions], full=100)
+
+
+def _mmiu(tasks: Sequence[TaskResult]) -> Terms:
+    """Accuracies of the spatial tasks."""
+    found = _of_documents(tasks, lambda fields: fields["mmiu_macro20"])
+    strata = [field["task"] if field["spatial"] else None for field in found]
+    return _over_documents([float(field["score"]) for field in found], strata)
+
+
+def _mmmu(tasks: Sequence[TaskResult]) -> Terms:
+    """Questions, of which lmms-eval keeps the replies it read and the right answer."""
+    found = _of_documents(tasks, lambda fields: fields["mmmu_acc"])
+    return _over_documents([float(_is_right_mmmu(field)) for field in found], [""] * len(found))
+
+
+def _seed_image(tasks: Sequence[TaskResult]) -> Terms:
+    """Questions about pictures, among those about videos."""
+    found = _of_documents(tasks, lambda fields: fields["seed_all"])
+    about_pictures = _of_documents(tasks, lambda fields: "seed_image" in fields)
+    rights = [float(field["pred"].lower().strip() == field["answer"].lower().strip()) for field in found]
+    return _over_documents(rights, ["" if own else None for own in about_pictures])
+
+
+READERS: Mapping[str, Callable[[Sequence[TaskResult]], Terms]] = {
+    "pope": _pope,
+    "mme": _mme,
+    "mmbench": _mmbench,
+    "mmbench_v11": _mmbench_v11,
+    "mmiu": _mmiu,
+    "mmmu": _mmmu,
+    "seed_image": _seed_image,
+}
+"""How documents make a score, by the name that the catalogue gives it under `documents`."""
+
+
+def read_terms(name: str, tasks: Sequence[TaskResult]) -> Terms | None:
+    """The terms of the documents of `tasks`.
+
+    Returns:
+        None where a document lacks a field, as in runs of other versions of a task, or where lmms-eval, whose own code
+        tells right from wrong, isn't installed.
+    """
+    try:
+        return READERS[name](tasks)
+    except (AttributeError, ImportError, KeyError, StopIteration, TypeError, ValueError):
+        return None
+
+
+def _of_documents(tasks: Sequence[TaskResult], get: Callable[[Mapping[str, Any]], Any]) -> list[Any]:
+    return [get(document.fields) for task in tasks for document in task.documents]
+
+
+def _over_documents(rights: list[float], strata: Sequence[Hashable]) -> Terms:
+    return Terms(rights, rights, [1.0] * len(rights), list(strata))
+
+
+def _over_units(
+    rights: list[float],
+    strata: Sequence[Hashable],
+    units: Sequence[Hashable],
+    score: Callable[[list[float]], float],
+) -> Terms:
+    """Terms of the mean over units of `score`, which takes the rights of a unit's documents."""
+    own: dict[Hashable, list[float]] = {}
+    for unit, right in zip(units, rights, strict=True):
+        own.setdefault(unit, []).append(right)
+    scores = {unit: score(rights) for unit, rights in own.items()}
+    return Terms(
+        rights=rights,
+        numerators=[scores[unit] / len(own[unit]) for unit in units],
+        denominators=[1 / len(own[unit]) for unit in units],
+        strata=list(strata),
+        units=list(units),
+    )
+
+
+def _circular(rights: list[float], questions: Sequence[int], counts: Sequence[bool], full: float) -> Terms:
+    strata = ["" if own else None for own in counts]
+    return _over_units(rights, strata, questions, lambda own: full * all(own))._replace(full=full)
+
+
+def _is_right_mmmu(field: Mapping[str, Any]) -> bool:
+    """Whether one of the replies to a question is right.
+
+    Source: MMMU's evaluation script, as `lmms_eval.tasks.mmmu.utils` has it. Not called from there, since loading it
+    takes longer than most reports; the sum is checked against what lmms-eval reports.
+    """
+    right = field["answer"] if isinstance(field["answer"], list) else [field["answer"]]
+    if field["question_type"] == "multiple-choice":
+        return any(reply in right for reply in field["parsed_pred"])
+    wanted = [form for answer in right for form in _forms(answer)]
+    return any(_says(part, wanted) for reply in field["parsed_pred"] for part in reply)
+
+
+def _says(part: str | float, wanted: Sequence[str | float]) -> bool:
+    """Whether a part of an open reply is a number that is wanted, or holds a text that is."""
+    if isinstance(part, str):
+        return any(isinstance(form, str) and form in part for form in wanted)
+    return part in wanted
+
+
+def _forms(answer: str) -> list[str | float]:
+    """A right answer to an open question as it is looked for: a number to two digits, a single letter with a space."""
+    text = answer.strip()
+    try:
+        return [round(float(text.replace(",", "")), 2)]
+    except ValueError:
+        text = text.lower()
+        return [f" {text}", f"{text} "] if len(text) == 1 else [text]
+
+
+def _numbers(labels: Iterable[Hashable], of: Iterable[Hashable]) -> np.ndarray:
+    """[of], int: the place of each label among `labels`, in order of appearance; -1 where it isn't among them."""
+    places = {label: place for place, label in enumerate(dict.fromkeys(labels))}
+    return np.array([places.get(label, -1) for label in of], dtype=np.int64)
