@@ -103,6 +103,12 @@ class VLMEvalKit(Closed):
     split: str | None = None
     """Row of the score file, where it has several."""
 
+    documents: Literal["anls", "circular", "mme", "ocrbench", "pope"] | None = None
+    """How the documents make the score (`vico_eval.report.vlmevalkit_documents`); None where it is their mean."""
+
+    is_count: bool = False
+    """Whether the metrics count documents, so that they are divided by their number."""
+
 
 class Benchmark(Closed):
     """An entry of the catalogue: a column of a table."""

@@ -209,7 +209,7 @@ def as_column(benchmark: suites.Benchmark) -> Benchmark:
     )
     if (other := benchmark.vlmevalkit) is None:
         return column
-    conversion = VLMEvalKitMetric(other.metrics, 100 / other.full, other.split)
+    conversion = VLMEvalKitMetric(other.metrics, 100 / other.full, other.split, other.documents, other.is_count)
     # There the data set's name says how many frames.
     model_args = {name: value for name, value in benchmark.model_args.items() if name != "num_frames"}
     in_vlmevalkit = replace(column, tasks=(other.dataset,), conversion=conversion, model_args=model_args)

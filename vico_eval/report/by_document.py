@@ -17,7 +17,7 @@ import numpy as np
 
 from vico_eval.report.runs import TaskResult
 
-_ROTATION = 1_000_000
+ROTATION = 1_000_000
 """What MMBench adds to a question's index for each rotation of its options."""
 
 
@@ -100,40 +100,32 @@ def from_terms(terms: Terms, scale: float) -> DocumentScores | None:
 
 
 def _pope(tasks: Sequence[TaskResult]) -> Terms:
-    """F1 of each split; a reply that is neither yes nor no is no false negative, as lmms-eval counts."""
+    """F1 of each split. A reply that is neither yes nor no counts in none of its sums, as lmms-eval has it."""
     found = _of_documents(tasks, lambda fields: fields["pope_f1_score"])
-    pairs = [(field["ground_truth"], field["prediction"]) for field in found]
-    hits = [2.0 * (pair == ("yes", "yes")) for pair in pairs]
-    misses = [float(pair in (("yes", "no"), ("no", "yes"))) for pair in pairs]
     splits = [task.name for task in tasks for _ in task.documents]
-    return Terms(
-        rights=[float(field["score"]) for field in found],
-        numerators=hits,
-        denominators=[hit + miss for hit, miss in zip(hits, misses, strict=True)],
-        strata=list(splits),
-    )
+    outcomes = [(field["ground_truth"], field["prediction"]) for field in found]
+    return f1([float(field["score"]) for field in found], outcomes, list(splits))
 
 
 def _mme(tasks: Sequence[TaskResult]) -> Terms:
-    """Up to 200 a category: accuracy over its questions plus accuracy over its pictures, each with two questions."""
+    """Categories' accuracies, over questions and over pictures, each of which has two questions."""
     names = ("mme_perception_score", "mme_cognition_score")
     found = _of_documents(tasks, lambda fields: next(fields[name] for name in names if name in fields))
     categories = [field["category"] for field in found]
     pictures = [(field["category"], field["question_id"]) for field in found]
     rights = [float(field["score"]) for field in found]
-    terms = _over_units(rights, categories, pictures, lambda own: 100 * (sum(own) / len(own) + all(own)))
-    return terms._replace(full=200, is_sum=True)
+    return mme_marks(rights, categories, pictures)
 
 
 def _mmbench_v11(tasks: Sequence[TaskResult]) -> Terms:
     """Questions with all of their rotations; right if all are."""
     found = _of_documents(tasks, lambda fields: fields["mmbench_v11_exact"])
-    questions = [field["index"] % _ROTATION for field in found]
+    questions = [field["index"] % ROTATION for field in found]
     asked: dict[int, set[int]] = {}
     for question, field in zip(questions, found, strict=True):
         asked.setdefault(question, set()).add(field["index"])
     is_complete = [len(asked[question]) >= field["options"] for question, field in zip(questions, found, strict=True)]
-    return _circular([float(field["score"]) for field in found], questions, is_complete, full=1)
+    return circular([float(field["score"]) for field in found], questions, is_complete)
 
 
 def _mmbench(tasks: Sequence[TaskResult]) -> Terms:
@@ -149,21 +141,21 @@ def _mmbench(tasks: Sequence[TaskResult]) -> Terms:
     rights = [
         float(evaluator.eval_sub_data(rows.iloc[[place]], answers, static_only=True)) for place in range(len(rows))
     ]
-    questions = [field["index"] % _ROTATION for field in found]
-    return _circular(rights, questions, [question in answers for question in questions], full=100)
+    questions = [field["index"] % ROTATION for field in found]
+    return circular(rights, questions, [question in answers for question in questions], full=100)
 
 
 def _mmiu(tasks: Sequence[TaskResult]) -> Terms:
     """Accuracies of the spatial tasks."""
     found = _of_documents(tasks, lambda fields: fields["mmiu_macro20"])
     strata = [field["task"] if field["spatial"] else None for field in found]
-    return _over_documents([float(field["score"]) for field in found], strata)
+    return over_documents([float(field["score"]) for field in found], strata)
 
 
 def _mmmu(tasks: Sequence[TaskResult]) -> Terms:
     """Questions, of which lmms-eval keeps the replies it read and the right answer."""
     found = _of_documents(tasks, lambda fields: fields["mmmu_acc"])
-    return _over_documents([float(_is_right_mmmu(field)) for field in found], [""] * len(found))
+    return over_documents([float(_is_right_mmmu(field)) for field in found], [""] * len(found))
 
 
 def _seed_image(tasks: Sequence[TaskResult]) -> Terms:
@@ -171,7 +163,7 @@ def _seed_image(tasks: Sequence[TaskResult]) -> Terms:
     found = _of_documents(tasks, lambda fields: fields["seed_all"])
     about_pictures = _of_documents(tasks, lambda fields: "seed_image" in fields)
     rights = [float(field["pred"].lower().strip() == field["answer"].lower().strip()) for field in found]
-    return _over_documents(rights, ["" if own else None for own in about_pictures])
+    return over_documents(rights, ["" if own else None for own in about_pictures])
 
 
 READERS: Mapping[str, Callable[[Sequence[TaskResult]], Terms]] = {
@@ -203,17 +195,18 @@ def _of_documents(tasks: Sequence[TaskResult], get: Callable[[Mapping[str, Any]]
     return [get(document.fields) for task in tasks for document in task.documents]
 
 
-def _over_documents(rights: list[float], strata: Sequence[Hashable]) -> Terms:
+def over_documents(rights: list[float], strata: Sequence[Hashable]) -> Terms:
+    """Terms of the mean over strata of their documents' mean."""
     return Terms(rights, rights, [1.0] * len(rights), list(strata))
 
 
-def _over_units(
+def over_units(
     rights: list[float],
     strata: Sequence[Hashable],
     units: Sequence[Hashable],
     score: Callable[[list[float]], float],
 ) -> Terms:
-    """Terms of the mean over units of `score`, which takes the rights of a unit's documents."""
+    """Terms of the mean over strata of the mean over units of `score`, which takes the rights of a unit's documents."""
     own: dict[Hashable, list[float]] = {}
     for unit, right in zip(units, rights, strict=True):
         own.setdefault(unit, []).append(right)
@@ -227,9 +220,23 @@ def _over_units(
     )
 
 
-def _circular(rights: list[float], questions: Sequence[int], counts: Sequence[bool], full: float) -> Terms:
+def f1(rights: list[float], outcomes: Sequence[tuple[str, str]], strata: Sequence[Hashable]) -> Terms:
+    """Terms of the mean over strata of F1, from what is right and what was said, each `yes` or `no`."""
+    hits = [2.0 * (outcome == ("yes", "yes")) for outcome in outcomes]
+    misses = [float(outcome in (("yes", "no"), ("no", "yes"))) for outcome in outcomes]
+    return Terms(rights, hits, [hit + miss for hit, miss in zip(hits, misses, strict=True)], list(strata))
+
+
+def mme_marks(rights: list[float], categories: Sequence[str], pictures: Sequence[Hashable]) -> Terms:
+    """Terms of MME's sum over categories of accuracy over questions and over pictures, up to 200."""
+    terms = over_units(rights, categories, pictures, lambda own: 100 * (sum(own) / len(own) + all(own)))
+    return terms._replace(full=200, is_sum=True)
+
+
+def circular(rights: list[float], questions: Sequence[int], counts: Sequence[bool], full: float = 1) -> Terms:
+    """Terms of the mean over questions that count, each `full` if its documents, the rotations, are all right."""
     strata = ["" if own else None for own in counts]
-    return _over_units(rights, strata, questions, lambda own: full * all(own))._replace(full=full)
+    return over_units(rights, strata, questions, lambda own: full * all(own))._replace(full=full)
 
 
 def _is_right_mmmu(field: Mapping[str, Any]) -> bool:

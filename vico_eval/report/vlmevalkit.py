@@ -15,17 +15,21 @@ from pathlib import Path
 from typing import Any
 
 from vico_eval.errors import ReportError
-from vico_eval.report.by_document import DocumentScores, plain
+from vico_eval.report.by_document import DocumentScores, from_terms
 from vico_eval.report.records import DocumentKey, TokenAccount, read_json, read_record, read_side_accounts
 from vico_eval.report.run_files import check_folder, check_one_run, nothing_found, results_files, status_files
 from vico_eval.report.runs import Document, Run, TaskResult, read_run
 from vico_eval.report.unrecorded import vlmevalkit_record, what_is_unknown
-from vico_eval.report.vlmevalkit_tables import FAILED, column_of, document_scores, prediction_table
+from vico_eval.report.vlmevalkit_documents import terms_of
+from vico_eval.report.vlmevalkit_tables import FAILED, column_of, prediction_table, scored_fields
 
 HARNESS = "VLMEvalKit"
 """Of such a run's record."""
 
 _AGREEMENT = 1e-6
+
+_ASKED = ("category", "image_path", "split")
+"""Columns of the predictions that a score may be made from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +41,18 @@ class VLMEvalKitMetric:
     split: str | None = None
     """Row of the score file, where it has several."""
 
+    documents: str | None = None
+    """Of `vlmevalkit_documents.READERS`; None where the score is a mean over documents."""
+
+    is_count: bool = False
+    """Whether it is to be divided by the number of documents."""
+
     @property
     def source(self) -> str:
         """Toolkit, metrics and scale."""
         row = "" if self.split is None else f" of {self.split}"
-        return f"{HARNESS}: {' + '.join(self.metrics)}{row} x {self.scale:.6g}"
+        number = " / documents" if self.is_count else ""
+        return f"{HARNESS}: {' + '.join(self.metrics)}{row}{number} x {self.scale:.6g}"
 
     def score(self, tasks: Sequence[TaskResult]) -> float:
         """The scaled sum, 0-100.
@@ -50,16 +61,16 @@ class VLMEvalKitMetric:
             ReportError: a metric is missing, or is there for several splits.
         """
         (task,) = tasks
-        return self.scale * math.fsum(_metric(task, name, self.split) for name in self.metrics)
+        total = math.fsum(_metric(task, name, self.split) for name in self.metrics)
+        return self.scale * total / (len(task.documents) if self.is_count else 1)
 
     def document_scores(self, tasks: Sequence[TaskResult]) -> DocumentScores | None:
-        """The documents' scores; None where their mean is another number, as of F1, ANLS, pairs and groups."""
+        """The documents' scores and values; None where VLMEvalKit's tables don't tell them, or make another score."""
         (task,) = tasks
-        scores = [100 * document.fields["score"] for document in task.documents if "score" in document.fields]
-        if len(scores) < len(task.documents):
-            return None
-        agrees = abs(math.fsum(scores) / len(scores) - self.score(tasks)) <= 100 * _AGREEMENT
-        return plain(scores) if agrees else None
+        terms = terms_of(self.documents, task.documents, self.split)
+        scores = None if terms is None else from_terms(terms, self.scale if terms.is_sum else 100)
+        agrees = scores is not None and abs(float(scores.values.mean()) - self.score(tasks)) <= 100 * _AGREEMENT
+        return scores if agrees else None
 
 
 def read_any_run(folder: Path, only: Collection[str] | None = None) -> Run:
@@ -179,11 +190,13 @@ def _documents(
         accounts: of the run's own answers; None for a run that VLMEvalKit started itself.
     """
     table = prediction_table(predictions)
-    scores = document_scores(predictions, judge, list(table["index"]))
+    scored = scored_fields(predictions, judge, list(table["index"]))
+    asked = table[[name for name in _ASKED if name in table]].to_dict("records")
     documents = []
     unanswered = []
-    for index, prediction, question, target in zip(
-        table["index"], table["prediction"], column_of(table, "question"), column_of(table, "answer"), strict=True
+    for index, prediction, question, target, fields in zip(
+        *(table["index"], table["prediction"], column_of(table, "question"), column_of(table, "answer"), asked),
+        strict=True,
     ):
         doc_id = int(index) if index.isdecimal() else index
         account = None if accounts is None else accounts.get((name, doc_id))
@@ -194,7 +207,7 @@ def _documents(
         documents.append(
             Document(
                 doc_id=doc_id,
-                fields={"prediction": prediction} | ({"score": scores[index]} if index in scores else {}),
+                fields={"prediction": prediction, **fields, **scored.get(index, {})},
                 account=None if account is None else (account,),
                 answer=None if has_failed else prediction,
                 failure=f"VLMEvalKit wrote `{FAILED}` and scored it" if has_failed else None,

@@ -21,6 +21,9 @@ FAILED = "Failed to obtain answer"
 _SCORES = (("_{judge}_result", "hit"), ("_auxmatch", "score"), ("_results", "eval_score"), ("_score", "score"))
 """Endings of the files with documents' scores and the column: multiple choice, yes or no, short answers, videos."""
 
+_MADE_FROM = ("extracted", "eval_match")
+"""Columns of those files from which a score is made, where it is no mean over documents."""
+
 _AS_TSV = "repeat VLMEvalKit's command with PRED_FORMAT=tsv in the environment"
 
 
@@ -41,8 +44,8 @@ def prediction_table(path: Path) -> pd.DataFrame:
     return table
 
 
-def document_scores(predictions: Path, judge: str, documents: Sequence[str]) -> dict[str, float]:
-    """Scores, 0-1, by index of the document; empty where VLMEvalKit leaves none.
+def scored_fields(predictions: Path, judge: str, documents: Sequence[str]) -> dict[str, dict[str, str | float]]:
+    """Each document's `score`, 0-1, and what its data set's is made from, by index; empty where VLMEvalKit leaves none.
 
     Args:
         predictions: the file beside which they are.
@@ -62,7 +65,10 @@ def document_scores(predictions: Path, judge: str, documents: Sequence[str]) -> 
                 f"{path} has scores of documents that {predictions.name} has no answers to: {', '.join(others[:10])}. "
                 "The two files are of different runs; remove both and repeat VLMEvalKit's command."
             )
-        return {index: _number(value, path) for index, value in zip(table["index"], table[column], strict=True)}
+        scores = [_number(value, path) for value in table[column]]
+        kept = [name for name in _MADE_FROM if name in table]
+        fields = table[kept].assign(score=scores).to_dict("records")
+        return dict(zip(table["index"], fields, strict=True))
     return {}
 
 
