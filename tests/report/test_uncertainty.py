@@ -255,3 +255,15 @@ def test_sentences_round_and_say_what_the_numbers_rest_on():
     assert sentences[1] == "Left out for vico: MME (no score by document)."
     assert "the runs don't say which documents share them, so there each counts as independent" in sentences[2]
     assert "of one row" in sentences[2]
+
+
+def test_a_benchmark_that_the_baseline_scores_nothing_on_is_part_of_the_average():
+    nothing = {(row, run, "B"): [0.0] * 100 for run, row in enumerate(("base", "vico"))}
+    found = measured(right_and_wrong(90, 10, 0, 0) | nothing)
+    arguments = found, ["base", "vico"], ["A", "B"], "base"
+    lines = compare_with_baseline(*arguments).set_index("benchmark")
+    assert lines.loc["B", "left_out"] == "the baseline scores 0"
+    assert (lines.loc[AVERAGE, "retention"], lines.loc[AVERAGE, "documents"]) == (90.0, 200)
+    sentences = comparison_sentences(compare_with_baseline(*arguments), loyalty(*arguments))
+    assert sentences[0].startswith("vico: 90.0% (8")
+    assert "benchmarks" not in sentences[0]

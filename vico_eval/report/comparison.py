@@ -18,7 +18,8 @@ def comparison_sentences(uncertainty: pd.DataFrame, loyalty: pd.DataFrame) -> tu
     averages = uncertainty[uncertainty["benchmark"] == AVERAGE].set_index("row")
     agreements = loyalty[loyalty["benchmark"] == AVERAGE].set_index("row")
     tested = averages[averages["retention"].notna()]
-    benchmarks = uncertainty[uncertainty["benchmark"] != AVERAGE].groupby("row")["retention"]
+    # Of one where the baseline scores 0 there is no percentage, but it is part of the average.
+    benchmarks = uncertainty[uncertainty["benchmark"] != AVERAGE].groupby("row")["documents"]
     sentences = [
         _row(str(row), line, agreements.loc[row], benchmarks.get_group(row)) for row, line in averages.iterrows()
     ]
