@@ -93,7 +93,11 @@ def test_runs_of_one_row_are_of_one_model(tiny_run, tmp_path):
     write_report(folders, table="tiny", out=tmp_path / "out")
     record["method_args"] = {"ratio": 0.6, "seed": 1}
     (folder / "record.json").write_text(json.dumps(record))
-    with pytest.raises(ReportError, match="both given as `Random`, and ran another checkpoint or other arguments"):
+    with pytest.raises(ReportError, match=r"both given as `Random`, but differ in ratio 0\.5 and 0\.6\. Give"):
+        write_report(folders, table="tiny", out=tmp_path / "out")
+    first = json.loads((folders[1][1] / "record.json").read_text())
+    (folder / "record.json").write_text(json.dumps(first))
+    with pytest.raises(ReportError, match=r"random0 and .*random1 have the same record .* one is a copy"):
         write_report(folders, table="tiny", out=tmp_path / "out")
 
 
@@ -201,7 +205,9 @@ def test_runs_of_one_title_are_one_row_with_mean_and_spread(tiny_run, tmp_path):
 
 def write_seed(tmp_path, name, right):
     lines = tuple(sample(doc_id, float(doc_id < right), counts=[{"account": account(4, 2)}]) for doc_id in range(4))
-    return write_run(tmp_path / "runs" / name, dict.fromkeys(TINY_TASKS, lines), system="random", title="Random")
+    began = f"2026-11-21T11:40:0{right}+00:00"
+    folder = tmp_path / "runs" / name
+    return write_run(folder, dict.fromkeys(TINY_TASKS, lines), system="random", title="Random", started=began)
 
 
 @numbers_only
@@ -283,7 +289,7 @@ def test_rows_are_compared_with_the_baseline_document_by_document(tmp_path):
     with report.uncertainty.open(newline="", encoding="utf-8") as file:
         lines = {line["benchmark"]: line for line in csv.DictReader(file)}
     assert set(lines) == {*report.table.columns, "Avg."}
-    assert (lines["Read"]["documents"], lines["Read"]["pictures"]) == ("60.0", "20.0")
+    assert (lines["Read"]["documents"], lines["Read"]["pictures"]) == ("60", "20")
     assert lines["Read"]["retention"] == lines["Avg."]["retention"] == "50.0"
     # Twenty pictures, half of them lost: 100 sqrt(0.5 x 0.5 / 20); documents alone would say sqrt(3) times less.
     assert float(lines["Read"]["standard_error"]) == pytest.approx(11.2, rel=0.05)

@@ -145,7 +145,12 @@ def _write(
         provenance=out / "provenance.json",
         figures=pictures.paths,
     )
-    for frame, path in ((tidy, report.csv), (uncertainty, report.uncertainty), (agreement, report.loyalty)):
+    frames = {
+        report.csv: tidy,
+        report.uncertainty: uncertainty.astype({"documents": "Int64", "pictures": "Int64"}),
+        report.loyalty: agreement.astype({"documents": "Int64"}),
+    }
+    for path, frame in frames.items():
         frame.to_csv(path, index=False, lineterminator="\n")
     report.latex.write_text(to_latex(table, label=f"tab:{spec.name}"), encoding="utf-8")
     report.markdown.write_text(to_markdown(table), encoding="utf-8")

@@ -30,7 +30,7 @@ def check_harness(benchmark: Benchmark, runs: Sequence[CountedRun]) -> None:
 
 
 def check_repeats(benchmark: Benchmark, runs: Sequence[CountedRun]) -> None:
-    """Runs of one row on one benchmark must be of one checkpoint and method; a seed may differ.
+    """Runs of one row on one benchmark must be of one checkpoint and method, of which a seed may differ, and two runs.
 
     Raises:
         ReportError: they are not.
@@ -38,10 +38,17 @@ def check_repeats(benchmark: Benchmark, runs: Sequence[CountedRun]) -> None:
     first: dict[str, CountedRun] = {}
     for run in runs:
         before = first.setdefault(run.row, run)
-        if _model(before.record) != _model(run.record):
+        ours, theirs = _model(before.record), _model(run.record)
+        if different := [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]:
+            values = "; ".join(f"{name} {ours.get(name)!s} and {theirs.get(name)!s}" for name in different)
             raise ReportError(
-                f"{benchmark.title}: {before.folder} and {run.folder} are both given as `{run.row}`, and ran another "
-                "checkpoint or other arguments of the method. Give one of them another title, or leave it out."
+                f"{benchmark.title}: {before.folder} and {run.folder} are both given as `{run.row}`, but differ in "
+                f"{values}. Give one of them another title, or leave it out."
+            )
+        if before is not run and run.record.made_from is None and before.record == run.record:
+            raise ReportError(
+                f"{benchmark.title}: {before.folder} and {run.folder} have the same record to the second they began, "
+                f"so one is a copy and `{run.row}` has no second run. Leave one of them out."
             )
 
 
@@ -108,11 +115,12 @@ def _check_comparable(place: str, first: CountedTask, task: CountedTask) -> None
             )
 
 
-def _model(record: RunRecord) -> tuple[object, ...]:
+def _model(record: RunRecord) -> dict[str, object]:
     arguments = {name: value for name, value in record.method_args.items() if name != "seed"}
     # Without a digest or a name that we gave, only the whole path tells two checkpoints apart.
     name = record.checkpoint.name if record.made_from is None else record.checkpoint.path
-    return record.checkpoint.sha256 or name, record.donor, record.method, arguments
+    donor = record.donor and (record.donor.sha256 or record.donor.name)
+    return {"checkpoint": record.checkpoint.sha256 or name, "donor": donor, "method": record.method} | arguments
 
 
 def _conditions(record: RunRecord) -> dict[str, Any]:
