@@ -32,7 +32,7 @@ from tqdm import tqdm
 from vico_eval import suites
 from vico_eval.bench.records import conditions, made_by, run_script, write_record
 from vico_eval.report.benchmarks import TableSpec, as_column, table_spec
-from vico_eval.report.by_document import READERS, from_terms
+from vico_eval.report.by_document import read_scores
 from vico_eval.report.counting import CountedRun, count_run
 from vico_eval.report.runs import Document, TaskResult
 from vico_eval.report.vlmevalkit import read_any_run
@@ -214,8 +214,9 @@ def _metrics(score: suites.Score, lines: Sequence[Mapping[str, Any]]) -> dict[st
         results_path=RESULTS,
         samples_path=RESULTS,
     )
-    scored = from_terms(READERS[str(score.documents)]([task]), 1)
-    total = 0.0 if scored is None else float(scored.values.mean())
+    scored = read_scores(str(score.documents), [task])
+    assert scored is not None
+    total = float(scored.values.mean()) * score.full / 100
     keys = score.keys if isinstance(score, suites.MetricSumScore) else (score.key,)
     return {key: total / len(keys) for key in keys}
 

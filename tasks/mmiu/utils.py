@@ -68,7 +68,7 @@ def doc_to_text(doc: Mapping[str, Any]) -> str:
 
 
 def process_results(doc: Mapping[str, Any], results: list[str]) -> dict[str, dict[str, Any]]:
-    """One document's outcome under each metric: task, whether it is spatial, letter read (None if unreadable), score."""
+    """One document's outcome under each metric: task, whether spatial, letter read (None if unreadable), score 0-1."""
     letter = read_letter(results[0], options(doc["options"]))
     outcome = {
         "task": doc["task"],

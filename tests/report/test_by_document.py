@@ -9,8 +9,9 @@ import pytest
 
 from vico_eval.errors import ReportError
 from vico_eval.report.benchmarks import Benchmark, as_column
-from vico_eval.report.by_document import READERS, Terms, from_terms, plain
+from vico_eval.report.by_document import READERS, READINGS, Terms, from_terms, plain
 from vico_eval.report.counting import count_run
+from vico_eval.report.loyalty import loyalty
 from vico_eval.report.measurements import measure
 from vico_eval.report.runs import read_run
 from vico_eval.report.tables import document_values, retention_standard_error
@@ -209,28 +210,30 @@ def test_samples_of_other_results_are_refused(name, tmp_path, monkeypatch):
         type(own)(**{key: getattr(own, key) for key in own.__slots__} | {"documents": other.tasks[task].documents})
         for task, own in run.tasks.items()
     ]
+    if name in READINGS:
+        assert COLUMNS[name].conversion.document_scores(mixed) is None
+        return
     with pytest.raises(ReportError, match="don't belong together"):
         COLUMNS[name].conversion.document_scores(mixed)
 
 
 def test_terms_by_hand():
-    # Means of 3 and 1 documents, 2 / 3 and 0: 100 / 3. One more right document in the second would add twelve times
-    # what it adds in the first; a document that doesn't count adds nothing.
-    rights = [1.0, 1.0, 0.0, 0.0, 1.0]
-    documents = from_terms(Terms(rights, rights, [1.0] * 5, ["a", "a", "a", "b", None]), 100)
+    # Means of 3 and 2 documents, 2 / 3 and 0: 100 / 3. A document of the first moves it by half of 100 / 3, six times
+    # that in a mean over six; of the spread of three, 2 / 3 are left beside their own mean. One doesn't count.
+    rights = [1.0, 1.0, 0.0, 0.0, 0.0, 1.0]
+    documents = from_terms(Terms(rights, rights, [1.0] * 6, ["a", "a", "a", "b", "b", None]))
     assert documents is not None
-    mean, each = 100 / 3, 50 * 5 / 3
-    assert list(documents.values) == pytest.approx([mean + each / 3, mean + each / 3, mean - 2 * each / 3, mean, mean])
-    assert list(documents.strata) == [0, 0, 0, 1, -1]
-    assert list(documents.scores) == [100, 100, 0, 0, 100]
+    mean, each = 100 / 3, 100 * math.sqrt(3 / 2)
+    assert list(documents.values) == pytest.approx([mean + each / 3] * 2 + [mean - 2 * each / 3] + [mean] * 3)
+    assert list(documents.strata) == [0, 0, 0, 1, 1, -1]
+    assert list(documents.scores) == [100, 100, 0, 0, 0, 100]
 
 
 def test_a_value_is_the_scores_slope_in_its_document():
     generator = np.random.default_rng(0)
     parts = {name: generator.random(30) for name in ("numerators", "denominators")}
-    strata = [int(place) for place in generator.integers(0, 4, 30)]
-    terms = Terms([1.0] * 30, *(list(part) for part in parts.values()), strata)
-    documents = from_terms(terms, 100)
+    strata = [place % 3 for place in range(30)]
+    documents = from_terms(Terms([1.0] * 30, *(list(part) for part in parts.values()), strata))
 
     def score(weights):
         sums = [np.bincount(strata, weights=weights * part) for part in parts.values()]
@@ -239,20 +242,55 @@ def test_a_value_is_the_scores_slope_in_its_document():
     step = 1e-6
     even = np.ones(30)
     slopes = [30 * (score(even + step * one) - score(even)) / step for one in np.eye(30)]
-    assert list(documents.values) == pytest.approx(score(even) + np.array(slopes), abs=1e-2)
+    assert list(documents.values) == pytest.approx(score(even) + math.sqrt(10 / 9) * np.array(slopes), abs=1e-2)
 
 
-def test_a_plain_means_values_are_its_scores():
-    scores = [100.0, 30.0, 0.0]
-    terms = from_terms(Terms([1, 0.3, 0], [1, 0.3, 0], [1.0] * 3, [""] * 3), 100)
-    for documents in (plain(scores), terms):
-        assert list(documents.values) == pytest.approx(scores)
-        assert list(documents.units) == [0, 1, 2]
-        assert list(documents.strata) == [0, 0, 0]
+def test_a_part_of_one_document_has_no_spread(tmp_path):
+    fields = [mmiu(random.Random(0), 0), *(mmiu(random.Random(place), 20 + place) for place in range(20))]
+    scores = [own["mmiu_macro20"]["score"] for own in fields]
+    metrics = [{"mmiu_macro20,none": (scores[0] + np.mean(scores[1:])) / 2}] * 2
+    line, error = compared(tmp_path, "mmiu", [fields, fields], metrics)
+    assert line["left_out"] == "a part of the score rests on one document or picture"
+    assert math.isnan(error)
+
+
+def test_what_is_no_part_of_the_score_is_not_lost(tmp_path):
+    # Fifteen of two spatial tasks, fifteen of another one.
+    fields = [mmiu(random.Random(0), place) for place in (*range(15), *range(50, 65))]
+    runs = []
+    for row in range(2):
+        for own in fields:
+            own["mmiu_macro20"]["score"] = 1.0 - row
+        run = read(tmp_path / str(row), "mmiu", {"mmiu": fields}, {"mmiu": {"mmiu_macro20,none": 1.0 - row}})
+        runs.append(count_run(f"row {row}", run, [COLUMNS["mmiu"]]))
+    line = loyalty(measure(runs, [COLUMNS["mmiu"]]), ["row 0", "row 1"], ["MMIU"], "row 0").iloc[0]
+    assert (line["documents"], line["lost"], line["gained"]) == (30, 15, 0)
+
+
+@pytest.mark.parametrize("size", [3, 49, 98, 900])
+def test_a_plain_means_values_are_its_scores_to_the_last_digit(size):
+    # Whether a test of right and wrong fits is asked of the values.
+    rights = [float(place % 7 > 1) for place in range(size)]
+    terms = from_terms(Terms(rights, rights, [1.0] * size, [""] * size))
+    for documents in (plain(100 * right for right in rights), terms):
+        assert list(documents.values) == [100 * right for right in rights]
+        assert list(documents.units) == list(range(size))
+        assert set(documents.strata) == {0}
+
+
+@pytest.mark.parametrize(
+    "field", [None, {}, [], "word", {"task": ["a"]}, {"score": math.nan}, {"score": 10**400}, {"score": "word"}]
+)
+def test_a_field_of_something_else_is_no_values(field, tmp_path):
+    fields = [mmiu(random.Random(place), 20 + place) for place in range(20)]
+    own = fields[7]["mmiu_macro20"]
+    fields[7]["mmiu_macro20"] = own | field if isinstance(field, dict) and field else field
+    run = read(tmp_path, "mmiu", {"mmiu": fields}, {"mmiu": {"mmiu_macro20,none": 0.5}})
+    assert COLUMNS["mmiu"].conversion.document_scores(list(run.tasks.values())) is None
 
 
 def test_nothing_that_counts_is_no_values(tmp_path, monkeypatch):
-    assert from_terms(Terms([1.0], [1.0], [1.0], [None]), 100) is None
+    assert from_terms(Terms([1.0], [1.0], [1.0], [None])) is None
     # A limited run whose only question lacks a rotation; the scorer says NaN.
     fields = {"mmbench_v11_en_dev": [mmbench_v11(random.Random(0), 0)]}
     run = read(tmp_path, "mmbench_v11", fields, {"mmbench_v11_en_dev": {"mmbench_v11_exact,none": math.nan}})
@@ -328,7 +366,7 @@ def test_mmes_interval_is_that_of_drawing_its_pictures_anew(tmp_path):
     assert line["standard_error"] == pytest.approx(expected, rel=0.08)
     assert error == pytest.approx(expected, rel=0.08)
     assert line["retention"] == pytest.approx(100 * score(own, everything) / score(base, everything))
-    assert line["test"] == "paired t over pictures"
+    assert line["test"] == "paired t over documents scored together"
 
 
 def test_rows_that_agree_on_a_category_of_few_pictures_may_have_lost_one_unseen(tmp_path):

@@ -1,6 +1,7 @@
 import csv
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -97,8 +98,12 @@ def test_runs_of_one_row_are_of_one_model(tiny_run, tmp_path):
         write_report(folders, table="tiny", out=tmp_path / "out")
     first = json.loads((folders[1][1] / "record.json").read_text())
     (folder / "record.json").write_text(json.dumps(first))
-    with pytest.raises(ReportError, match=r"random0 and .*random1 have the same record .* one is a copy"):
+    with pytest.raises(ReportError, match=r"random0 and .*random1 have the same answers, .* one is a copy"):
         write_report(folders, table="tiny", out=tmp_path / "out")
+    (folder / "record.json").write_text(json.dumps(first | {"method_args": {"ratio": 0.5, "seed": 1}}))
+    copy = shutil.copytree(folder, tmp_path / "runs" / "copy")
+    with pytest.raises(ReportError, match=r"random1 and .*copy have the same answers, .* one is a copy"):
+        write_report([*folders, ("Random", copy)], table="tiny", out=tmp_path / "out")
 
 
 def test_a_report_from_run_folders(report):

@@ -253,7 +253,7 @@ def test_sentences_round_and_say_what_the_numbers_rest_on():
         ") over 1 of 2 benchmarks, retains less than 99% (p < .05); 100% same answers, 10 documents lost, 0 gained."
     )
     assert sentences[1] == "Left out for vico: MME (no score by document)."
-    assert "the runs don't say which documents share them, so there each counts as independent" in sentences[2]
+    assert "the runs don't say which documents share them, so there only those scored together are one" in sentences[2]
     assert "of one row" in sentences[2]
 
 

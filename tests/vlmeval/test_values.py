@@ -3,6 +3,7 @@
 import json
 import random
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -130,4 +131,4 @@ def test_values_have_the_mean_that_vlmevalkit_reports(make, tmp_path, monkeypatc
     assert documents is not None
     assert documents.values.mean() == pytest.approx(score)
     assert len(documents.values) == len(rows)
-    assert 0 < documents.scores.mean() < 100
+    assert 0 < np.nanmean(documents.scores) < 100  # of rotations only the question has one

@@ -5,9 +5,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+import numpy as np
+
 from vico_eval import suites
 from vico_eval.errors import ReportError
-from vico_eval.report.by_document import DocumentScores, from_terms, plain, read_terms
+from vico_eval.report.by_document import READINGS, DocumentScores, plain, read_scores
 from vico_eval.report.runs import Document, TaskResult
 from vico_eval.report.vlmevalkit import HARNESS, VLMEvalKitMetric
 from vico_eval.suites import load_benchmarks, load_suite, task_names
@@ -121,7 +123,7 @@ class TaskMean:
 
     def document_scores(self, tasks: Sequence[TaskResult]) -> DocumentScores | None:
         """By `documents`, if it is given."""
-        return _from_terms(self.documents, tasks, self.score(tasks), self.scale)
+        return _read(self.documents, tasks, self.score(tasks))
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +147,7 @@ class MetricSum:
 
     def document_scores(self, tasks: Sequence[TaskResult]) -> DocumentScores | None:
         """By `documents`, if it is given."""
-        return _from_terms(self.documents, tasks, self.score(tasks), self.scale)
+        return _read(self.documents, tasks, self.score(tasks))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -245,23 +247,26 @@ def _metric(task: TaskResult, key: str, *, may_be_nan: bool = False) -> float:
     return float(value)
 
 
-def _from_terms(name: str | None, tasks: Sequence[TaskResult], reported: float, scale: float) -> DocumentScores | None:
+def _read(name: str | None, tasks: Sequence[TaskResult], reported: float) -> DocumentScores | None:
     if name is None or math.isnan(reported):
         return None
-    terms = read_terms(name, tasks)
-    scores = None if terms is None else from_terms(terms, scale)
-    if scores is not None:
-        _check_agreement(tasks, reported, float(scores.values.mean()), _ROUNDING)
+    scores = read_scores(name, tasks)
+    if scores is None or np.isnan(scores.values).any():
+        return scores
+    made = float(scores.values.mean())
+    if name in READINGS and abs(made - reported) > _ROUNDING:
+        return None
+    _check_agreement(tasks, reported, made, _ROUNDING)
     return scores
 
 
-def _check_agreement(tasks: Sequence[TaskResult], reported: float, computed: float, tolerance: float) -> None:
-    if abs(computed - reported) > tolerance:
+def _check_agreement(tasks: Sequence[TaskResult], reported: float, made: float, tolerance: float) -> None:
+    if abs(made - reported) > tolerance:
         names = ", ".join(task.name for task in tasks)
         files = ", ".join(task.samples_path.name for task in tasks)
         raise ReportError(
-            f"{tasks[0].results_path} gives {names} {reported:.6g}, but the documents in {files} have a mean of "
-            f"{computed:.6g}. The files don't belong together; repeat the run."
+            f"By {tasks[0].results_path} the score of {names} is {reported:.6g} of 100, but the documents in {files} "
+            f"make {made:.6g}. The files don't belong together; repeat the run."
         )
 
 

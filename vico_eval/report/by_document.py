@@ -1,14 +1,17 @@
 """What each document adds to a benchmark's score, also where the score is no mean over documents.
 
-F1, pairs of questions, circular accuracy and means over categories are sums over strata of ratios of sums,
+F1, pairs of questions, circular accuracy and means over categories are means over strata of ratios of sums,
 
-    score = weight x sum over strata s of (sum of a_d over s) / (sum of b_d over s),
+    score = 100 x mean over strata s of (sum of a_d over s) / (sum of b_d over s),
 
-so the score moves with a document by its influence, weight x N (a_d - ratio_s b_d) / (sum of b_d over s). The score
-plus the influence is the document's *value*: the values' mean is the score, and their spread that of the score over
-documents drawn anew, to first order (the infinitesimal jackknife, Efron 1982). A plain mean's values are its scores.
+so the score moves with a document by its influence, (100 / strata) x N (a_d - ratio_s b_d) / (sum of b_d over s). The
+score plus the influence is the document's *value*: the values' mean is the score, and their spread that of the score
+over documents drawn anew, to first order (the infinitesimal jackknife, Efron 1982). A plain mean's values are its
+scores.
 """
 
+import math
+import re
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -20,16 +23,22 @@ from vico_eval.report.runs import TaskResult
 ROTATION = 1_000_000
 """What MMBench adds to a question's index for each rotation of its options."""
 
+_MME_CATEGORIES = 14
+_LETTER = re.compile(r"\(?([A-D])[).:,]*(?:\s|$)")
+
+# A decimal place more than any score is told apart by, and none that adding up in another order changes.
+_DIGITS = 9
+
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
 class DocumentScores:
     """A benchmark's documents, task by task, ascending."""
 
     scores: np.ndarray
-    """[documents], 0-100: of the document by itself."""
+    """[documents], 0-100: of the document by itself; NaN where only its unit has a score."""
 
     values: np.ndarray
-    """[documents], 0-100 in the mean, which is the benchmark's score."""
+    """[documents], 0-100 in the mean, which is the benchmark's score; NaN where the spread of a stratum is unknown."""
 
     units: np.ndarray
     """[documents], int: those of one number are scored together, as the two questions of a pair."""
@@ -55,11 +64,8 @@ class Terms(NamedTuple):
     units: list[Hashable] | None = None
     """Labels; None where each document is scored by itself."""
 
-    full: float = 1.0
-    """The most that the ratio of a stratum can be."""
-
-    is_sum: bool = False
-    """Whether the score is the sum over strata; else their mean."""
+    num_strata: int | None = None
+    """How many there are in all; None where those that a limited run lacks don't count."""
 
 
 def plain(scores: Iterable[float]) -> DocumentScores:
@@ -69,42 +75,68 @@ def plain(scores: Iterable[float]) -> DocumentScores:
     return DocumentScores(scores=own, values=own, units=units, strata=strata, points=100.0)
 
 
-def from_terms(terms: Terms, scale: float) -> DocumentScores | None:
+def read_scores(name: str, tasks: Sequence[TaskResult]) -> DocumentScores | None:
+    """The scores and values of the documents of `tasks`, by the reader of `READERS` called `name`.
+
+    Returns:
+        None where a document lacks a field or has something else in it, as in runs of other versions of a task, or
+        where no document counts.
+    """
+    try:
+        return from_terms(READERS[name](tasks))
+    except (AttributeError, KeyError, OverflowError, StopIteration, TypeError, ValueError):
+        return None
+
+
+def from_terms(terms: Terms) -> DocumentScores | None:
     """The documents' scores and values; None where no document counts.
 
-    Args:
-        terms: by document.
-        scale: what takes the benchmark's score to 0-100.
+    Raises:
+        ValueError: a numerator or denominator is no number.
     """
     strata = _numbers([label for label in terms.strata if label is not None], terms.strata)
     counts = strata >= 0
     if not counts.any():
         return None
     numerators, denominators = (np.where(counts, part, 0.0) for part in (terms.numerators, terms.denominators))
+    if not (np.isfinite(numerators).all() and np.isfinite(denominators).all()):
+        raise ValueError("a numerator or denominator is no number")
     # Those that don't count add nothing to whichever stratum they are put into.
     places = np.where(counts, strata, 0)
     summed = np.bincount(places, weights=denominators)
-    # Of no positive and no predicted one, lmms-eval's F1 is 0.
+    # Of no positive and no predicted one, F1 is 0 in both toolkits.
     per_denominator = np.divide(1.0, summed, out=np.zeros_like(summed), where=summed > 0)
     ratios = np.bincount(places, weights=numerators) * per_denominator
-    weight = scale if terms.is_sum else scale / len(ratios)
-    influences = weight * len(places) * per_denominator[places] * (numerators - ratios[places] * denominators)
-    units = list(range(len(places))) if terms.units is None else terms.units
+    points = 100 / (terms.num_strata or len(ratios))
+    units = np.arange(len(places)) if terms.units is None else _numbers(terms.units, terms.units)
+    slopes = points * len(places) * per_denominator * _spread_kept(units, strata)
+    influences = slopes[places] * (numerators - ratios[places] * denominators)
     return DocumentScores(
         scores=100 * np.array(terms.rights, dtype=float),
-        values=weight * ratios.sum() + influences,
-        units=_numbers(units, units),
+        values=np.round(points * ratios.sum() + influences, _DIGITS),
+        units=units,
         strata=strata,
-        points=weight * terms.full,
+        points=points,
     )
+
+
+def _spread_kept(units: np.ndarray, strata: np.ndarray) -> np.ndarray:
+    """[strata]: what makes up for the spread that a ratio of few units takes out of them; NaN for a single one.
+
+    Where there is one stratum, it is that of all documents, and the bootstrap's customary share.
+    """
+    numbers = [len(np.unique(units[strata == stratum])) for stratum in range(strata.max() + 1)]
+    if len(numbers) == 1:
+        return np.ones(1)
+    kept = np.array([number / (number - 1) if number > 1 else math.nan for number in numbers])
+    return np.asarray(np.sqrt(kept))
 
 
 def _pope(tasks: Sequence[TaskResult]) -> Terms:
     """F1 of each split. A reply that is neither yes nor no counts in none of its sums, as lmms-eval has it."""
     found = _of_documents(tasks, lambda fields: fields["pope_f1_score"])
     splits = [task.name for task in tasks for _ in task.documents]
-    outcomes = [(field["ground_truth"], field["prediction"]) for field in found]
-    return f1([float(field["score"]) for field in found], outcomes, list(splits))
+    return f1([(field["ground_truth"], field["prediction"]) for field in found], splits)
 
 
 def _mme(tasks: Sequence[TaskResult]) -> Terms:
@@ -113,8 +145,7 @@ def _mme(tasks: Sequence[TaskResult]) -> Terms:
     found = _of_documents(tasks, lambda fields: next(fields[name] for name in names if name in fields))
     categories = [field["category"] for field in found]
     pictures = [(field["category"], field["question_id"]) for field in found]
-    rights = [float(field["score"]) for field in found]
-    return mme_marks(rights, categories, pictures)
+    return mme([float(field["score"]) for field in found], categories, pictures)
 
 
 def _mmbench_v11(tasks: Sequence[TaskResult]) -> Terms:
@@ -129,20 +160,12 @@ def _mmbench_v11(tasks: Sequence[TaskResult]) -> Terms:
 
 
 def _mmbench(tasks: Sequence[TaskResult]) -> Terms:
-    """As lmms-eval's `static` evaluation: with its reading of letters, of the questions that were asked unrotated."""
-    # Only here: lmms-eval's tasks take longer to load than most reports take.
-    import pandas as pd
-    from lmms_eval.tasks.mmbench.mmbench_evals import MMBench_Evaluator
-
+    """Questions that were asked unrotated; right if all rotations are."""
     found = _of_documents(tasks, lambda fields: fields["gpt_eval_score"])
-    rows = pd.DataFrame(found)
-    answers = dict(zip(rows["index"], rows["answer"], strict=True))
-    evaluator = MMBench_Evaluator()
-    rights = [
-        float(evaluator.eval_sub_data(rows.iloc[[place]], answers, static_only=True)) for place in range(len(rows))
-    ]
+    asked = {field["index"] for field in found}
     questions = [field["index"] % ROTATION for field in found]
-    return circular(rights, questions, [question in answers for question in questions], full=100)
+    rights = [float(_letter_of(field) == field["answer"]) for field in found]
+    return circular(rights, questions, [question in asked for question in questions])
 
 
 def _mmiu(tasks: Sequence[TaskResult]) -> Terms:
@@ -177,22 +200,9 @@ READERS: Mapping[str, Callable[[Sequence[TaskResult]], Terms]] = {
 }
 """How documents make a score, by the name that the catalogue gives it under `documents`."""
 
-
-def read_terms(name: str, tasks: Sequence[TaskResult]) -> Terms | None:
-    """The terms of the documents of `tasks`.
-
-    Returns:
-        None where a document lacks a field, as in runs of other versions of a task, or where lmms-eval, whose own code
-        tells right from wrong, isn't installed.
-    """
-    try:
-        return READERS[name](tasks)
-    except (AttributeError, ImportError, KeyError, StopIteration, TypeError, ValueError):
-        return None
-
-
-def _of_documents(tasks: Sequence[TaskResult], get: Callable[[Mapping[str, Any]], Any]) -> list[Any]:
-    return [get(document.fields) for task in tasks for document in task.documents]
+READINGS = frozenset({"mmbench", "mmmu"})
+"""Those whose samples hold replies, but not which were right. lmms-eval's own code for that takes longer to load than
+a report takes; here usual replies are read as it does, so that unusual ones may make another score."""
 
 
 def over_documents(rights: list[float], strata: Sequence[Hashable]) -> Terms:
@@ -220,30 +230,47 @@ def over_units(
     )
 
 
-def f1(rights: list[float], outcomes: Sequence[tuple[str, str]], strata: Sequence[Hashable]) -> Terms:
+def f1(outcomes: Sequence[tuple[str, str]], strata: Sequence[Hashable]) -> Terms:
     """Terms of the mean over strata of F1, from what is right and what was said, each `yes` or `no`."""
     hits = [2.0 * (outcome == ("yes", "yes")) for outcome in outcomes]
     misses = [float(outcome in (("yes", "no"), ("no", "yes"))) for outcome in outcomes]
-    return Terms(rights, hits, [hit + miss for hit, miss in zip(hits, misses, strict=True)], list(strata))
+    return Terms(
+        rights=[float(right == said) for right, said in outcomes],
+        numerators=hits,
+        denominators=[hit + miss for hit, miss in zip(hits, misses, strict=True)],
+        strata=list(strata),
+    )
 
 
-def mme_marks(rights: list[float], categories: Sequence[str], pictures: Sequence[Hashable]) -> Terms:
-    """Terms of MME's sum over categories of accuracy over questions and over pictures, up to 200."""
-    terms = over_units(rights, categories, pictures, lambda own: 100 * (sum(own) / len(own) + all(own)))
-    return terms._replace(full=200, is_sum=True)
+def mme(rights: list[float], categories: Sequence[str], pictures: Sequence[Hashable]) -> Terms:
+    """Terms of the mean over MME's categories of accuracy over questions and accuracy over pictures, halved."""
+    terms = over_units(rights, categories, pictures, lambda own: (sum(own) / len(own) + all(own)) / 2)
+    return terms._replace(num_strata=_MME_CATEGORIES)
 
 
-def circular(rights: list[float], questions: Sequence[int], counts: Sequence[bool], full: float = 1) -> Terms:
-    """Terms of the mean over questions that count, each `full` if its documents, the rotations, are all right."""
+def circular(rights: list[float], questions: Sequence[int], counts: Sequence[bool]) -> Terms:
+    """Terms of the mean over questions that count, right if its documents, the rotations, are all right."""
     strata = ["" if own else None for own in counts]
-    return over_units(rights, strata, questions, lambda own: full * all(own))._replace(full=full)
+    return over_units(rights, strata, questions, lambda own: float(all(own)))
+
+
+def _of_documents(tasks: Sequence[TaskResult], get: Callable[[Mapping[str, Any]], Any]) -> list[Any]:
+    return [get(document.fields) for task in tasks for document in task.documents]
+
+
+def _letter_of(field: Mapping[str, Any]) -> str | None:
+    """The option that a reply begins with, or else the only one whose text it holds."""
+    reply = field["prediction"].strip()
+    if begins := _LETTER.match(reply):
+        return begins[1]
+    held = [letter for letter in "ABCD" if field[letter] is not None and str(field[letter]).lower() in reply.lower()]
+    return held[0] if len(held) == 1 else None
 
 
 def _is_right_mmmu(field: Mapping[str, Any]) -> bool:
     """Whether one of the replies to a question is right.
 
-    Source: MMMU's evaluation script, as `lmms_eval.tasks.mmmu.utils` has it. Not called from there, since loading it
-    takes longer than most reports; the sum is checked against what lmms-eval reports.
+    Source: MMMU's evaluation script, as `lmms_eval.tasks.mmmu.utils` has it.
     """
     right = field["answer"] if isinstance(field["answer"], list) else [field["answer"]]
     if field["question_type"] == "multiple-choice":

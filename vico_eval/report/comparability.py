@@ -7,7 +7,7 @@ import numpy as np
 
 from vico_eval.errors import ReportError
 from vico_eval.report.benchmarks import Benchmark
-from vico_eval.report.counting import CountedRun, CountedTask
+from vico_eval.report.counting import CountedDocuments, CountedRun, CountedTask
 from vico_eval.report.records import RunRecord
 from vico_eval.report.vlmevalkit import HARNESS
 
@@ -35,21 +35,33 @@ def check_repeats(benchmark: Benchmark, runs: Sequence[CountedRun]) -> None:
     Raises:
         ReportError: they are not.
     """
-    first: dict[str, CountedRun] = {}
+    earlier: dict[str, list[CountedRun]] = {}
     for run in runs:
-        before = first.setdefault(run.row, run)
-        ours, theirs = _model(before.record), _model(run.record)
-        if different := [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]:
-            values = "; ".join(f"{name} {ours.get(name)!s} and {theirs.get(name)!s}" for name in different)
-            raise ReportError(
-                f"{benchmark.title}: {before.folder} and {run.folder} are both given as `{run.row}`, but differ in "
-                f"{values}. Give one of them another title, or leave it out."
-            )
-        if before is not run and run.record.made_from is None and before.record == run.record:
-            raise ReportError(
-                f"{benchmark.title}: {before.folder} and {run.folder} have the same record to the second they began, "
-                f"so one is a copy and `{run.row}` has no second run. Leave one of them out."
-            )
+        before = earlier.setdefault(run.row, [])
+        for other in before:
+            _check_repeat(benchmark, other, run)
+        before.append(run)
+
+
+def _check_repeat(benchmark: Benchmark, first: CountedRun, second: CountedRun) -> None:
+    what = f"{benchmark.title}: {first.folder} and {second.folder}"
+    ours, theirs = _model(first.record), _model(second.record)
+    if different := [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]:
+        values = "; ".join(f"{name} {ours.get(name)!s} and {theirs.get(name)!s}" for name in different)
+        raise ReportError(
+            f"{what} are both given as `{first.row}`, but differ in {values}. Give one of them another title, or leave "
+            "it out."
+        )
+    answers = [run.benchmarks[benchmark.title].documents for run in (first, second)]
+    if second.record.made_from is None and first.record == second.record and _are_the_same(*answers):
+        raise ReportError(
+            f"{what} have the same answers, and the same record to the second they began, so one is a copy and "
+            f"`{first.row}` has no second run. Leave one of them out."
+        )
+
+
+def _are_the_same(first: CountedDocuments | None, second: CountedDocuments | None) -> bool:
+    return first is not None and second is not None and np.array_equal(first.answers, second.answers)
 
 
 def condition_notes(runs: Sequence[CountedRun]) -> list[str]:

@@ -57,7 +57,7 @@ def _note(uncertainty: pd.DataFrame, num_tested: int) -> str:
     alone = ""
     if unknown:
         where = "" if len(unknown) == compared["benchmark"].nunique() else f" in {', '.join(unknown)}"
-        alone = f"; the runs don't say which documents share them{where}, so there each counts as independent"
+        alone = f"; the runs don't say which documents share them{where}, so there only those scored together are one"
     corrected = f"corrected for {num_tested} rows (Holm)" if num_tested > 1 else "of one row"
     return (
         f"Intervals: 95%, bootstrap over documents, those about the same pictures together{alone}. Verdicts: one-sided "

@@ -34,7 +34,8 @@ def loyalty(measured: Measurements, rows: Sequence[str], benchmarks: Sequence[st
         A line a row other than the baseline and benchmark, with the columns `COLUMNS`:
         documents (their number), same_answer (percent of them whose answers are the same but for white space around
         them), lost and gained (documents that score less or more than with the baseline: right to wrong and wrong to
-        right; the mean over pairs of runs; NaN where the benchmark has no score by document),
+        right; the mean over pairs of runs; documents that take no part in the score, as SEED's videos, don't count; NaN
+        where the benchmark has no score by document),
         first_difference_characters and _words (how much the answers that differ have in common at their start; median),
         and left_out (why there is no number). `Avg.` has the mean of the benchmarks' percentages, the sums of their
         documents, and the median over all.
@@ -85,7 +86,8 @@ def _partings(runs: Mapping[int, CountedDocuments], own: Sequence[int], base: Se
 def _changes(runs: Mapping[int, CountedDocuments], own: Sequence[int], base: Sequence[int]) -> dict[str, float]:
     """Documents lost and gained, mean over pairs of runs; empty where there is no score by document."""
     scored = {run: runs[run].scored for run in (*own, *base)}
-    scores = {run: known.scores for run, known in scored.items() if known is not None}
+    # Those that take no part in the benchmark's score are none of its lost ones.
+    scores = {run: known.scores[known.strata >= 0] for run, known in scored.items() if known is not None}
     if len(scores) < len(scored):
         return {}
     differences = [scores[run] - scores[other] for run, other in product(own, base)]

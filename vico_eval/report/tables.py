@@ -117,9 +117,9 @@ def paired_difference(documents: Mapping[str, pd.DataFrame], baseline: str) -> D
     """Each row's mean score less the baseline's, in points, from differences on the same document.
 
     A benchmark's standard error is that of the mean difference over its documents, those that are scored together as
-    one. The average weighs benchmarks alike,
-    so its standard error is the root of the summed squares over the number of benchmarks. A row with several runs has
-    the mean of a document's scores first: the error is that of the choice of documents, not of seeds.
+    one. The average weighs benchmarks alike, so its standard error is the root of the summed squares over the number of
+    benchmarks. A row with several runs has the mean of a document's values first: the error is that of the choice of
+    documents, not of seeds.
 
     Args:
         documents: of `document_values`.
@@ -170,13 +170,13 @@ def run_spread(cells: pd.DataFrame, baseline: str) -> pd.Series:
 
 
 def _paired(documents: Mapping[str, pd.DataFrame], baseline: str, slopes: pd.Series | None) -> Difference:
-    """Mean and standard error over documents of score - slope x the baseline's score; slope 1 unless given."""
-    rows = pd.Index(dict.fromkeys(row for scores in documents.values() for row in scores))
+    """Mean and standard error over documents of value - slope x the baseline's value; slope 1 unless given."""
+    rows = pd.Index(dict.fromkeys(row for values in documents.values() for row in values))
     _check_baseline(rows, baseline)
     factors = pd.Series(1.0, index=rows) if slopes is None else slopes.reindex(rows)
     differences, errors = {}, {}
-    for benchmark, scores in documents.items():
-        own = scores.reindex(columns=rows)
+    for benchmark, values in documents.items():
+        own = values.reindex(columns=rows)
         own = own - np.outer(own[baseline], factors)
         differences[benchmark] = own.mean(skipna=False)
         errors[benchmark] = _standard_error(own)

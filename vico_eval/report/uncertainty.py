@@ -55,7 +55,7 @@ class _Column:
 
     knows_pictures: bool = False
     group_weight: float = 100.0
-    """Points of the score that one group of documents can be: the mean over groups, where it is highest."""
+    """Points of the score that ride on one group: a part's points over its groups, for the part with the fewest."""
 
     @property
     def num_groups(self) -> int:
@@ -240,14 +240,17 @@ def _test(column: _Column, place: int) -> dict[str, object]:
     else:
         error = differences.std(ddof=1) / math.sqrt(len(differences))
         p_equal = 2 * stdtr(len(differences) - 1, -abs(differences.mean()) / error)
-    return {"test": "paired t" if is_alone else "paired t over pictures", "p_equal": float(p_equal)}
+    over = "" if is_alone else " over pictures" if column.knows_pictures else " over documents scored together"
+    return {"test": f"paired t{over}", "p_equal": float(p_equal)}
 
 
 def _reason(reasons: Mapping[tuple[str, str], str], baseline: str, row: str, column: _Column, place: int) -> str:
     if found := reasons[row, column.benchmark] or reasons[baseline, column.benchmark]:
         return found
-    has_values = not np.isnan(column.values[:, [0, place]]).any()
-    return "only one document or picture" if has_values else "no score by document"
+    unknown = np.isnan(column.values[:, [0, place]])
+    if unknown.all(axis=0).any():
+        return "no score by document"
+    return "a part of the score rests on one document or picture" if unknown.any() else "only one document or picture"
 
 
 def _with_holm(frame: pd.DataFrame) -> pd.DataFrame:

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from vico_eval.errors import ReportError
-from vico_eval.report.by_document import DocumentScores, from_terms
+from vico_eval.report.by_document import DocumentScores
 from vico_eval.report.records import DocumentKey, TokenAccount, read_json, read_record, read_side_accounts
 from vico_eval.report.run_files import check_folder, check_one_run, nothing_found, results_files, status_files
 from vico_eval.report.runs import Document, Run, TaskResult, read_run
 from vico_eval.report.unrecorded import vlmevalkit_record, what_is_unknown
-from vico_eval.report.vlmevalkit_documents import terms_of
+from vico_eval.report.vlmevalkit_documents import read_scores
 from vico_eval.report.vlmevalkit_tables import FAILED, column_of, prediction_table, scored_fields
 
 HARNESS = "VLMEvalKit"
@@ -67,8 +67,7 @@ class VLMEvalKitMetric:
     def document_scores(self, tasks: Sequence[TaskResult]) -> DocumentScores | None:
         """The documents' scores and values; None where VLMEvalKit's tables don't tell them, or make another score."""
         (task,) = tasks
-        terms = terms_of(self.documents, task.documents, self.split)
-        scores = None if terms is None else from_terms(terms, self.scale if terms.is_sum else 100)
+        scores = read_scores(self.documents, task.documents, self.split)
         agrees = scores is not None and abs(float(scores.values.mean()) - self.score(tasks)) <= 100 * _AGREEMENT
         return scores if agrees else None
 

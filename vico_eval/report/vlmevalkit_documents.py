@@ -4,17 +4,18 @@ Source: the `evaluate` methods of ms-vlmeval 0.0.20's data sets, whose results t
 """
 
 import ast
+import math
 from collections.abc import Callable, Mapping, Sequence
 
-from vico_eval.report.by_document import ROTATION, Terms, circular, f1, mme_marks, over_documents
+from vico_eval.report.by_document import ROTATION, DocumentScores, Terms, circular, f1, from_terms, mme, over_documents
 from vico_eval.report.runs import Document
 
 _FORMULAS = "Handwritten Mathematical Expression Recognition"
 _ANLS_THRESHOLD = 0.5
 
 
-def terms_of(kind: str | None, documents: Sequence[Document], split: str | None) -> Terms | None:
-    """The terms of a data set's documents.
+def read_scores(kind: str | None, documents: Sequence[Document], split: str | None) -> DocumentScores | None:
+    """The scores and values of a data set's documents.
 
     Args:
         kind: of the catalogue's `vlmevalkit.documents`; None where the score is the mean over documents.
@@ -25,7 +26,7 @@ def terms_of(kind: str | None, documents: Sequence[Document], split: str | None)
         None where a document lacks a column.
     """
     try:
-        return _mean(documents, split) if kind is None else READERS[kind](documents)
+        return from_terms(_mean(documents, split) if kind is None else READERS[kind](documents))
     except (IndexError, KeyError, SyntaxError, TypeError, ValueError):
         return None
 
@@ -38,7 +39,7 @@ def _mean(documents: Sequence[Document], split: str | None) -> Terms:
 def _pope(documents: Sequence[Document]) -> Terms:
     """F1 over all; a question of several categories counts in each, and no answer as no."""
     outcomes = [(_yes_or_no(document.target), _yes_or_no(document.fields["extracted"])) for document in documents]
-    terms = f1([document.fields["score"] for document in documents], outcomes, [""] * len(documents))
+    terms = f1(outcomes, [""] * len(documents))
     times = [1 + document.fields["category"].count(",") for document in documents]
     return terms._replace(
         numerators=[number * part for number, part in zip(times, terms.numerators, strict=True)],
@@ -53,15 +54,19 @@ def _yes_or_no(text: str) -> str:
 def _mme(documents: Sequence[Document]) -> Terms:
     categories = [document.fields["category"] for document in documents]
     pictures = [(document.fields["category"], document.fields["image_path"]) for document in documents]
-    return mme_marks([document.fields["score"] for document in documents], categories, pictures)
+    return mme([document.fields["score"] for document in documents], categories, pictures)
 
 
 def _circular(documents: Sequence[Document]) -> Terms:
-    """Questions; their rotations count as right where the question does, for only its score is kept."""
+    """Questions, of which one score is kept, so that rotations have none of their own."""
     scores = {document.doc_id: document.fields["score"] for document in documents if "score" in document.fields}
     questions = [int(document.doc_id) % ROTATION for document in documents]
-    rights = [scores.get(question, 0.0) for question in questions]
-    return circular(rights, questions, [question in scores for question in questions])
+    terms = circular(
+        rights=[scores.get(question, 0.0) for question in questions],
+        questions=questions,
+        counts=[question in scores for question in questions],
+    )
+    return terms._replace(rights=[document.fields.get("score", math.nan) for document in documents])
 
 
 def _anls(documents: Sequence[Document]) -> Terms:
