@@ -126,3 +126,23 @@ def same_answers() -> Callable[[Sequence[Any], Sequence[Any]], bool]:
         return close and list(map(without_scores, found)) == list(map(without_scores, expected))
 
     return compare
+
+
+@pytest.fixture(scope="session")
+def write_video() -> Callable[..., Path]:
+    """Writes a video whose frame i is of one grey, 8 * i."""
+    import av
+    import numpy as np
+
+    def write(path: Path, num_frames: int, *, fps: int = 10, size: int = 32) -> Path:
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream("mpeg4", rate=fps)
+            stream.width = stream.height = size
+            stream.pix_fmt = "yuv420p"
+            for index in range(num_frames):
+                pixels = np.full((size, size, 3), 8 * index, dtype=np.uint8)
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+            container.mux(stream.encode())
+        return path
+
+    return write

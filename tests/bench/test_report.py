@@ -23,12 +23,12 @@ def script():
 @pytest.mark.usefixtures("unsaved_pictures")
 def test_invented_runs_become_a_report_of_all_columns(script, tmp_path):
     assert len(script.columns()) == 17
-    runs = script.write_runs(tmp_path / "runs", 2, 14)
+    runs = script.write_runs(tmp_path / "runs", 2, 60)
     (samples,) = runs[1].rglob("*_samples_docvqa_val.jsonl")
     lines = [json.loads(line) for line in samples.read_text().splitlines()]
     account = lines[0]["token_counts"][0]["account"]
-    assert (len(lines), account["tiles"], len(account["visual_tokens_per_layer"])) == (14, 13, 36)
-    assert len({line["token_counts"][0]["account"]["media"] for line in lines}) == 5  # three documents a picture
+    assert (len(lines), account["tiles"], len(account["visual_tokens_per_layer"])) == (60, 13, 36)
+    assert len({line["token_counts"][0]["account"]["media"] for line in lines}) == 20  # three documents a picture
     measured = script.measure_whole(runs, tmp_path / "report")
     assert measured["seconds"] > 0
     assert 0.1 < measured["peak_gib"] < 8

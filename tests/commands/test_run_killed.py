@@ -8,7 +8,11 @@ import sys
 import time
 from pathlib import Path
 
+from lmms_eval.evaluator import simple_evaluate
+from lmms_eval.tasks import TaskManager
+
 from vico_eval.commands.run import RunOptions, run_suite
+from vico_eval.paths import tasks_dir
 
 TASKS = ["tiny_read", "tiny_doc"]
 FOLDER = Path("runs") / "tiny-limit6" / "vanilla"
@@ -25,22 +29,26 @@ def answers(folder):
     return found
 
 
+def answers_of_one_that_was_not_killed(arguments):
+    """The same of an evaluation in this process."""
+    manager = TaskManager(include_path=str(tasks_dir()), include_defaults=False)
+    results = simple_evaluate(
+        model="vanilla_internvl", model_args=arguments, tasks=TASKS, task_manager=manager, limit=6, batch_size=2
+    )
+    return {
+        (task, line["doc_id"]): (line["filtered_resps"][0], line["token_counts"], line["exact_match"])
+        for task, lines in results["samples"].items()
+        for line in lines
+    }
+
+
 def test_a_run_that_was_killed_goes_on_and_ends_as_one_that_was_not(run, only_tasks_of, tmp_path, monkeypatch, capsys):
     asked = (
         *("run", "tiny", "--rows", "vanilla", "--benchmark", ",".join(TASKS), "--limit", "6"),
         *("--batch-size", "2", "--device", "cpu"),
     )
-    whole, again = tmp_path / "whole", tmp_path / "again"
-    for folder in (whole, again):
-        folder.mkdir()
-    only_tasks_of()
-    monkeypatch.chdir(whole)
-    status, _, err = run(*asked)
-    assert status == 0, err
-    expected = answers(whole / FOLDER)
-    assert len(expected) == 12
-    process = subprocess.Popen([*COMMAND, *asked], cwd=again, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    journal = again / FOLDER / "answers.rank0.jsonl"
+    process = subprocess.Popen([*COMMAND, *asked], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    journal = tmp_path / FOLDER / "answers.rank0.jsonl"
     deadline = time.monotonic() + 300
     while not (journal.exists() and journal.read_text().count("\n") >= 4):
         assert time.monotonic() < deadline
@@ -48,13 +56,20 @@ def test_a_run_that_was_killed_goes_on_and_ends_as_one_that_was_not(run, only_ta
     for pid in descendants(process.pid):
         os.kill(pid, signal.SIGKILL)
     process.wait()
-    assert not list((again / FOLDER).rglob("*_results.json"))
+    assert not list((tmp_path / FOLDER).rglob("*_results.json"))
     # A count that no model gives shows that the answer was taken over.
     journal.write_text(journal.read_text().replace('"generated_tokens": ', '"generated_tokens": 1000', 1))
-    monkeypatch.chdir(again)
+    only_tasks_of()
+    monkeypatch.chdir(tmp_path)
     status, _, err = run(*asked)
     assert status == 0, err
-    found = answers(again / FOLDER)
+    command = json.loads((tmp_path / FOLDER / "record.json").read_text())["command"]
+    own = command[command.index("--model_args") + 1].split(",")
+    expected = answers_of_one_that_was_not_killed(
+        ",".join(argument for argument in own if not argument.startswith(("record_dir=", "resume=", "previews=")))
+    )
+    assert len(expected) == 12
+    found = answers(tmp_path / FOLDER)
     (marked,) = [key for key, (_, counts, _) in found.items() if counts[0]["account"]["generated_tokens"] > 1000]
     assert found.pop(marked)[0] == expected.pop(marked)[0]
     assert found == expected

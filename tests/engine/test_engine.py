@@ -1,4 +1,4 @@
-"""Properties that hold for every method: batches change nothing, accounts are true, failures are named."""
+"""The engine with every method: accounts are true, failures are named, settings are kept apart."""
 
 import json
 import shutil
@@ -74,15 +74,6 @@ def answered(make_engine, requests):
         return made[method]
 
     return get
-
-
-@pytest.mark.parametrize("method", method_names())
-def test_alone_in_a_batch_and_in_any_order_the_answer_is_the_same(answered, requests, method, same_answers):
-    engine, alone = answered(method)
-    engine.batch_size = 5
-    assert same_answers(engine.answer(requests), alone)
-    engine.batch_size = 2
-    assert same_answers(engine.answer(requests[::-1]), alone[::-1])
 
 
 @pytest.mark.parametrize("method", method_names())

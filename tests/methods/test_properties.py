@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from vico_eval.engine.engine import Engine
 from vico_eval.engine.loading import open_engine
-from vico_eval.engine.requests import GenerationSettings, ImageInput, Message, Request, Text
+from vico_eval.engine.requests import GenerationSettings, ImageInput, Message, Request, Text, VideoInput
 from vico_eval.methods import registry
 from vico_eval.methods.registry import build, method_names
 
@@ -77,14 +77,15 @@ def request(key, *content):
 
 
 @pytest.fixture(scope="module")
-def requests():
-    """No image, one tile, many tiles, several images with text between them, and eight images of a tile like frames."""
+def requests(tmp_path_factory, write_video):
+    """No image, one tile, many tiles, several images with text between them, and a video of eight frames."""
+    video = write_video(tmp_path_factory.mktemp("video") / "clip.mp4", 8)
     return [
         request(0, Text("No picture at all, but quite a long question to answer.")),
         request(1, picture(1, 1, 1), Text("Which?")),
         request(2, picture(4, 3, 2), Text("What is the number in the third row?")),
         request(3, picture(1, 1, 3), Text("This, or rather"), picture(2, 1, 4), Text("that one?")),
-        request(4, *(picture(1, 1, 10 + number) for number in range(8)), Text("What happens?")),
+        request(4, VideoInput(video), Text("What happens?")),
     ]
 
 
