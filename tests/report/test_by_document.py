@@ -2,7 +2,7 @@
 
 import math
 import random
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -19,158 +19,26 @@ from vico_eval.report.uncertainty import compare_with_baseline
 from vico_eval.suites import ByDocument, load_benchmarks
 
 from .conftest import sample, write_run
+from .scored_samples import FIELDS, aggregated, fields_of, mmbench_v11, mmiu, pope
 
 COLUMNS: dict[str, Benchmark] = {name: as_column(entry) for name, entry in load_benchmarks().items()}
 
 
-def pope(generator: random.Random, number: int) -> dict[str, Any]:
-    truth = generator.choice(("yes", "no"))
-    said = truth if generator.random() < 0.7 else generator.choice(("yes", "no", "perhaps"))
-    return {
-        "pope_f1_score": {"question_id": "1", "score": float(said == truth), "prediction": said, "ground_truth": truth}
-    }
-
-
-def mme(generator: random.Random, number: int) -> dict[str, Any]:
-    # Categories of 2, 3 and 15 pictures, with two questions each.
-    picture = number // 2
-    category = "code_reasoning" if picture < 2 else "existence" if picture < 5 else "celebrity"
-    key = "mme_cognition_score" if category == "code_reasoning" else "mme_perception_score"
-    right = float(generator.random() < 0.8)
-    return {key: {"question_id": f"{picture}.jpg", "category": category, "score": right}}
-
-
-def mmmu(generator: random.Random, number: int) -> dict[str, Any]:
-    subject = generator.choice(("Math", "Art"))
-    if number % 2:
-        kind, answer, said = "multiple-choice", generator.choice("AB"), generator.choice("AB")
-    else:
-        kind = "open"
-        answer = generator.choice(("2,000", "3.14159", "['a dog', '7']", "x", " Paris "))
-        answer = ["a dog", "7"] if answer.startswith("[") else answer
-        said = generator.choice(([2000.0], [3.14, "no"], ["a dog barks"], [7.0], ["is x of"], ["fix"], ["paris"], []))
-    field = {
-        "id": f"validation_{subject}_{number}",
-        "subdomain": subject,
-        "question_type": kind,
-        "answer": answer,
-        "parsed_pred": [said],
-    }
-    return {"mmmu_acc": field}
-
-
-def seed_image(generator: random.Random, number: int) -> dict[str, Any]:
-    field = {"pred": generator.choice("ABcd "), "answer": generator.choice("ABCD"), "question_id": str(number)}
-    return {"seed_image" if number % 3 else "seed_video": field, "seed_all": field}
-
-
-def mmbench(generator: random.Random, number: int) -> dict[str, Any]:
-    # Two to four options, and as many rotations, whose index is a million higher each; other replies need reading.
-    question, rotation = divmod(number, 4)
-    options = 2 + question % 3
-    letters = "ABCD"[:options]
-    answer = letters[rotation % options]
-    reply = generator.choice((answer, answer, f"({answer})", f"It is thing {answer.lower()}", "hm"))
-    index = question + 1_000_000 * (rotation % options)
-    field = {"index": index, "answer": answer, "prediction": reply, "category": "c", "L2-category": "l"}
-    return {"gpt_eval_score": field | {letter: f"thing {letter}" if letter in letters else None for letter in "ABCD"}}
-
-
-def mmbench_v11(generator: random.Random, number: int) -> dict[str, Any]:
-    # The last question lacks a rotation, and doesn't count.
-    question, rotation = divmod(number, 3)
-    right = float(generator.random() < 0.8)
-    index = question + 1_000_000 * rotation
-    return {"mmbench_v11_exact": {"index": index, "options": 3, "letter": "A", "score": right}}
-
-
-def mmiu(generator: random.Random, number: int) -> dict[str, Any]:
-    task = ("point_tracking", "jigsaw_puzzle_solving", "other")[0 if number < 5 else 1 if number < 40 else 2]
-    right = float(generator.random() < 0.6)
-    return {"mmiu_macro20": {"task": task, "spatial": task != "other", "letter": "A", "score": right}}
-
-
-FIELDS = {
-    "pope": pope,
-    "mme": mme,
-    "mmmu": mmmu,
-    "seed_image": seed_image,
-    "mmbench": mmbench,
-    "mmbench_v11": mmbench_v11,
-    "mmiu": mmiu,
-}
-NUMBERS = {"mme": 40, "mmbench": 48, "mmbench_v11": 44}
-
-
-def fields_of(name: str, seed: int = 0, number: int | None = None) -> list[dict[str, Any]]:
-    """Random documents of a task; of MMBench only as many rotations as a question has options."""
-    generator = random.Random(f"{name} {seed}")
-    fields = [FIELDS[name](generator, place) for place in range(number or NUMBERS.get(name, 60))]
-    seen = {}
-    for field in fields:
-        own = field.get("gpt_eval_score") or {}
-        seen.setdefault(own.get("index", len(seen)), field)
-    return list(seen.values())
-
-
-def columns_of(fields: list[dict[str, Any]], key: str) -> list[Any]:
-    return [own[key] for own in fields if key in own]
-
-
-def aggregated(name: str, fields: list[dict[str, Any]], monkeypatch, tmp_path) -> dict[str, float]:
-    """The metrics that lmms-eval, or our task's own scorer, makes of one task's documents."""
-    monkeypatch.chdir(tmp_path)
-    match name:
-        case "pope":
-            from lmms_eval.tasks.pope.utils import pope_aggregate_f1_score
-
-            return {"pope_f1_score,none": pope_aggregate_f1_score(columns_of(fields, "pope_f1_score"))}
-        case "mme":
-            from lmms_eval.tasks.mme.utils import mme_aggregate_results
-
-            keys = ("mme_perception_score", "mme_cognition_score")
-            return {f"{key},none": mme_aggregate_results(columns_of(fields, key)) for key in keys}
-        case "mmmu":
-            from lmms_eval.tasks.mmmu.utils import mmmu_aggregate_results
-
-            return {"mmmu_acc,none": mmmu_aggregate_results(columns_of(fields, "mmmu_acc"))}
-        case "seed_image":
-            from lmms_eval.tasks.seedbench.utils import seed_aggregation_result
-
-            return {"seed_image,none": seed_aggregation_result(columns_of(fields, "seed_image"))}
-        case "mmbench":
-            from lmms_eval.tasks.mmbench.mmbench_evals import MMBench_Evaluator
-
-            overall, *_ = MMBench_Evaluator().eval_result(columns_of(fields, "gpt_eval_score"), eval_method="static")
-            return {"gpt_eval_score,none": 100 * overall}
-        case "mmbench_v11":
-            complete = [
-                [own["mmbench_v11_exact"]["score"] for own in fields[place : place + 3]] for place in range(0, 42, 3)
-            ]
-            return {"mmbench_v11_exact,none": sum(map(all, complete)) / len(complete)}
-        case _:
-            scores = [own["mmiu_macro20"]["score"] for own in fields]
-            return {"mmiu_macro20,none": (np.mean(scores[:5]) + np.mean(scores[5:40])) / 2}
-
-
-def read(folder, name, fields_by_task, metrics, **record):
+def read(folder, fields_by_task, metrics):
+    """A run whose samples lines hold these fields."""
     lines = {
-        task: [
-            sample(doc_id, own[metric], metric=metric) | own
-            for doc_id, own in enumerate(fields)
-            for metric in [*own][:1]
-        ]
+        task: [{**sample(doc_id, None), **own} for doc_id, own in enumerate(fields)]
         for task, fields in fields_by_task.items()
     }
-    return read_run(write_run(folder, lines, metrics=metrics, **record))
+    return read_run(write_run(folder, lines, metrics=metrics))
 
 
-def read_random(folder, name, seed, monkeypatch, **record):
+def read_random(folder, name, seed, monkeypatch):
     """A run of random documents, whose metrics are what lmms-eval makes of them."""
     folder.mkdir()
     fields = {task: fields_of(name, seed + 1000 * place) for place, task in enumerate(COLUMNS[name].tasks)}
     metrics = {task: aggregated(name, own, monkeypatch, folder) for task, own in fields.items()}
-    return read(folder, name, fields, metrics, **record)
+    return read(folder, fields, metrics)
 
 
 def test_every_reader_has_a_name_in_the_catalogue():
@@ -261,7 +129,7 @@ def test_what_is_no_part_of_the_score_is_not_lost(tmp_path):
     for row in range(2):
         for own in fields:
             own["mmiu_macro20"]["score"] = 1.0 - row
-        run = read(tmp_path / str(row), "mmiu", {"mmiu": fields}, {"mmiu": {"mmiu_macro20,none": 1.0 - row}})
+        run = read(tmp_path / str(row), {"mmiu": fields}, {"mmiu": {"mmiu_macro20,none": 1.0 - row}})
         runs.append(count_run(f"row {row}", run, [COLUMNS["mmiu"]]))
     line = loyalty(measure(runs, [COLUMNS["mmiu"]]), ["row 0", "row 1"], ["MMIU"], "row 0").iloc[0]
     assert (line["documents"], line["lost"], line["gained"]) == (30, 15, 0)
@@ -285,7 +153,7 @@ def test_a_field_of_something_else_is_no_values(field, tmp_path):
     fields = [mmiu(random.Random(place), 20 + place) for place in range(20)]
     own = fields[7]["mmiu_macro20"]
     fields[7]["mmiu_macro20"] = own | field if isinstance(field, dict) and field else field
-    run = read(tmp_path, "mmiu", {"mmiu": fields}, {"mmiu": {"mmiu_macro20,none": 0.5}})
+    run = read(tmp_path, {"mmiu": fields}, {"mmiu": {"mmiu_macro20,none": 0.5}})
     assert COLUMNS["mmiu"].conversion.document_scores(list(run.tasks.values())) is None
 
 
@@ -293,7 +161,7 @@ def test_nothing_that_counts_is_no_values(tmp_path, monkeypatch):
     assert from_terms(Terms([1.0], [1.0], [1.0], [None])) is None
     # A limited run whose only question lacks a rotation; the scorer says NaN.
     fields = {"mmbench_v11_en_dev": [mmbench_v11(random.Random(0), 0)]}
-    run = read(tmp_path, "mmbench_v11", fields, {"mmbench_v11_en_dev": {"mmbench_v11_exact,none": math.nan}})
+    run = read(tmp_path, fields, {"mmbench_v11_en_dev": {"mmbench_v11_exact,none": math.nan}})
     assert COLUMNS["mmbench_v11"].conversion.document_scores(list(run.tasks.values())) is None
 
 
@@ -302,7 +170,7 @@ def test_a_model_that_never_says_yes_has_an_f1_of_zero(tmp_path):
     for own in fields:
         own["pope_f1_score"]["prediction"] = "perhaps"
     metrics = {task: {"pope_f1_score,none": 0} for task in COLUMNS["pope"].tasks}
-    run = read(tmp_path, "pope", dict.fromkeys(COLUMNS["pope"].tasks, fields), metrics)
+    run = read(tmp_path, dict.fromkeys(COLUMNS["pope"].tasks, fields), metrics)
     documents = COLUMNS["pope"].conversion.document_scores(list(run.tasks.values()))
     assert list(documents.values) == [0.0] * 60
 
@@ -323,7 +191,7 @@ def compared(tmp_path, name, rows, metrics):
     """`Avg.` line of the comparison of two rows, and the same standard error by the delta method."""
     runs = []
     for row, (fields, own) in enumerate(zip(rows, metrics, strict=True)):
-        run = read(tmp_path / str(row), name, {COLUMNS[name].tasks[0]: fields}, {COLUMNS[name].tasks[0]: own})
+        run = read(tmp_path / str(row), {COLUMNS[name].tasks[0]: fields}, {COLUMNS[name].tasks[0]: own})
         runs.append(count_run(f"row {row}", run, [COLUMNS[name]]))
     measured = measure(runs, [COLUMNS[name]])
     title = COLUMNS[name].title
@@ -412,7 +280,7 @@ def test_f1s_interval_is_that_of_drawing_its_questions_anew(tmp_path):
     for row, (fields, said) in enumerate(zip(rows, (base, own), strict=True)):
         tasks = dict.fromkeys(COLUMNS["pope"].tasks, fields)
         metrics = {task: {"pope_f1_score,none": f1(said, everything) / 100} for task in COLUMNS["pope"].tasks}
-        run = read(tmp_path / str(row), "pope", tasks, metrics)
+        run = read(tmp_path / str(row), tasks, metrics)
         runs.append(count_run(f"row {row}", run, [COLUMNS["pope"]]))
     measured = measure(runs, [COLUMNS["pope"]])
     lines = compare_with_baseline(measured, ["row 0", "row 1"], ["POPE"], "row 0")
