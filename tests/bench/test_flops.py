@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
@@ -10,6 +9,7 @@ from vico_eval.bench.flops import (
     attention_width,
     connector_flops,
     decode_flops,
+    flop_counter,
     layer_weights,
     prefill_flops,
     router_flops,
@@ -50,7 +50,7 @@ def counted(model, method, arguments):
     is_visual = torch.arange(VISUAL + TEXT)[None] < VISUAL
     cache = PromptCache(model.config, Prompt(is_visual, ("task/test/0",)))
     embeddings = torch.randn(1, VISUAL + TEXT, model.config.hidden_size)
-    with FlopCounterMode(display=False) as counter:
+    with flop_counter() as counter:
         model(inputs_embeds=embeddings, past_key_values=cache, logits_to_keep=1)
     tokens = [visual + TEXT for visual in cache.visual_tokens_per_layer(0)]
     return counter.get_total_flops(), prefill_flops(model.config, tokens), tokens
@@ -123,7 +123,7 @@ def test_what_stands_before_the_decoder_costs_what_pytorch_counts():
     tiles = 3
 
     def counted(run, *inputs):
-        with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        with torch.inference_mode(), flop_counter() as counter:
             output = run(*inputs)
         return output, counter.get_total_flops()
 

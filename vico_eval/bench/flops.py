@@ -12,9 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vico_eval.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch.utils.flop_counter import FlopCounterMode
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,21 @@ class PrefillFlops:
     def full_square(self) -> int:
         """What torch's `FlopCounterMode` counts: it takes causal attention for the full square."""
         return self.total + self.attention
+
+
+def flop_counter() -> FlopCounterMode:
+    """PyTorch's counter of the operations that run inside of it, attention on a CPU included.
+
+    Before PyTorch 2.15 its list lacks the kernel that CPUs have for attention.
+    """
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+
+    def attention(query: Any, key: Any, value: Any, *_: object, **__: object) -> int:
+        return int(sdpa_flop_count(query, key, value))
+
+    kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    return FlopCounterMode(display=False, custom_mapping={kernel: attention})
 
 
 def prefill_flops(text_config: Any, tokens_per_layer: Sequence[int]) -> PrefillFlops:

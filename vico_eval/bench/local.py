@@ -15,11 +15,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedTokenizerBase
 
 from vico_eval.bench import stages
-from vico_eval.bench.flops import connector_flops, decode_flops, prefill_flops, router_flops, vision_flops
+from vico_eval.bench.flops import (
+    connector_flops,
+    decode_flops,
+    flop_counter,
+    prefill_flops,
+    router_flops,
+    vision_flops,
+)
 from vico_eval.bench.records import in_rounds
 from vico_eval.bench.stages import MeasuredEngine, StageTimes
 from vico_eval.engine.account import TokenAccount
@@ -103,7 +109,7 @@ def measure_methods(
         rounds: the most there are.
         minutes: for all rounds together.
     """
-    # FlopCounterMode would hang hooks of the backward pass on what has a gradient, which inference mode refuses.
+    # The counter would hang hooks of the backward pass on what has a gradient, which inference mode refuses.
     model.requires_grad_(False)
     settings = PreprocessSettings.from_config(model.config, max_tiles=GRID**2)
     requests = _requests(model.config.tile_size, batch_size)
@@ -175,7 +181,7 @@ def _run(engine: MeasuredEngine, requests: list[Request], device: torch.device) 
 
 def _counted(engine: MeasuredEngine, requests: list[Request]) -> tuple[dict[str, int], list[TokenAccount]]:
     """Operations that PyTorch counts in each stage, and the token accounts."""
-    with FlopCounterMode(display=False) as counter:
+    with flop_counter() as counter:
         flops, accounts = engine.answer(requests, counter.get_total_flops)
     return {stage: int(count) for stage, count in flops.stages.items()}, accounts
 

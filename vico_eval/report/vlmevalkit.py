@@ -190,7 +190,8 @@ def _documents(
     """
     table = prediction_table(predictions)
     scored = scored_fields(predictions, judge, list(table["index"]))
-    asked = table[[name for name in _ASKED if name in table]].to_dict("records")
+    names = [name for name in _ASKED if name in table]
+    asked = [dict(zip(names, cells, strict=True)) for cells in table[names].to_numpy()]
     documents = []
     unanswered = []
     for index, prediction, question, target, fields in zip(
