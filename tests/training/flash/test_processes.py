@@ -64,6 +64,8 @@ def test_who_stops_the_command_stops_the_run(consistency_settings, tmp_path, mon
     def interrupt():
         while not started.exists():
             time.sleep(0.01)
+        # The launcher may be further than this process, which knows of it only when `Popen` has returned.
+        time.sleep(1)
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=interrupt, daemon=True).start()
