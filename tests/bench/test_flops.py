@@ -16,9 +16,11 @@ from vico_eval.bench.flops import (
     vision_flops,
 )
 from vico_eval.bench.random_models import flash_config
+from vico_eval.engine.cpu import pack_linears
 from vico_eval.errors import ConfigError
 from vico_eval.internvl.config import VicoInternVLConfig
 from vico_eval.internvl.decoder import CompressingDecoder
+from vico_eval.internvl.last_layer import last_token_only
 from vico_eval.internvl.modeling import VicoInternVL
 from vico_eval.internvl.segments import Prompt, PromptCache
 from vico_eval.methods import registry
@@ -92,6 +94,30 @@ def test_each_layer_counts_with_its_own_tokens():
     weights = 2 * 64 * 128 + 2 * 64 * 64 + 3 * 64 * 160
     assert (flops.linear, flops.attention, flops.head) == (2 * weights * 28, 2 * 128 * 232, 2 * 64 * 512)
     assert flops.total == flops.linear + flops.attention + flops.head
+    assert flops.full_square == flops.total + flops.attention
+
+
+def test_a_last_layer_for_one_token_has_keys_and_values_of_all():
+    config = CONFIG_MAPPING["qwen3"](**SIZES, head_dim=32)
+    flops = prefill_flops(config, [10, 10, 4, 4], last_token_only=True)
+    weights = 2 * 64 * 128 + 2 * 64 * 64 + 3 * 64 * 160
+    assert flops.linear == 2 * (weights * 25 + 2 * 64 * 64 * 3)
+    assert (flops.attention, flops.last_query) == (2 * 128 * 216, 4 * 128 * 4)
+    assert flops.total == flops.linear + flops.attention + flops.last_query + flops.head
+    assert flops.full_square == flops.total + flops.attention
+
+
+@pytest.mark.parametrize("name", DECODERS)
+@torch.inference_mode()
+def test_pytorch_counts_the_same_for_such_a_layer_packed_or_not(name):
+    config = CONFIG_MAPPING[name](**SIZES, **DECODERS[name])
+    model = AutoModelForCausalLM.from_config(config).eval()
+    embeddings = torch.randn(2, 60, config.hidden_size)
+    for prepare in (lambda _: None, pack_linears):
+        prepare(model)
+        with flop_counter() as counter, last_token_only(model.model):
+            model(inputs_embeds=embeddings, use_cache=True, logits_to_keep=1)
+        assert counter.get_total_flops() == 2 * prefill_flops(config, [60] * 4, last_token_only=True).full_square
 
 
 def test_what_cannot_be_counted_is_refused():

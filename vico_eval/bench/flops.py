@@ -10,8 +10,9 @@ Shapes: C = vision width; D = decoder width; h*w = vision tokens of a tile witho
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from vico_eval.errors import ConfigError
@@ -30,13 +31,16 @@ class PrefillFlops:
     attention: int
     """Scores and weighted sums, of keys up to the query only. Kernels that work on the full square do twice as much."""
 
+    last_query: int
+    """Scores and weighted sums of a layer that has the last token's query alone."""
+
     head: int
     """Logits of the last token."""
 
     @property
     def total(self) -> int:
         """All of them."""
-        return self.linear + self.attention + self.head
+        return self.linear + self.attention + self.last_query + self.head
 
     @property
     def full_square(self) -> int:
@@ -45,9 +49,9 @@ class PrefillFlops:
 
 
 def flop_counter() -> FlopCounterMode:
-    """PyTorch's counter of the operations that run inside of it, attention on a CPU included.
+    """PyTorch's counter of the operations that run inside of it, with the kernels of CPUs that its list may lack.
 
-    Before PyTorch 2.15 its list lacks the kernel that CPUs have for attention.
+    These are attention, before PyTorch 2.15, and the linear layers of `vico_eval.engine.cpu`.
     """
     import torch
     from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
@@ -55,11 +59,16 @@ def flop_counter() -> FlopCounterMode:
     def attention(query: Any, key: Any, value: Any, *_: object, **__: object) -> int:
         return int(sdpa_flop_count(query, key, value))
 
-    kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    return FlopCounterMode(display=False, custom_mapping={kernel: attention})
+    def linear(inputs: Any, weight: Any, *_: object, **__: object) -> int:
+        return int(2 * prod(inputs) * weight[0])
+
+    kernels: dict[Any, Callable[..., int]] = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention}
+    if torch.backends.mkldnn.is_available():
+        kernels[torch.ops.mkldnn._linear_pointwise] = linear
+    return FlopCounterMode(display=False, custom_mapping=kernels)
 
 
-def prefill_flops(text_config: Any, tokens_per_layer: Sequence[int]) -> PrefillFlops:
+def prefill_flops(text_config: Any, tokens_per_layer: Sequence[int], *, last_token_only: bool = False) -> PrefillFlops:
     """Operations of a prefill whose layers worked on these numbers of tokens.
 
     With P weights in the layers' matrices, L layers, attention width a, model width d, vocabulary V and N tokens in
@@ -68,6 +77,8 @@ def prefill_flops(text_config: Any, tokens_per_layer: Sequence[int]) -> PrefillF
     Args:
         text_config: of transformers' Qwen3, Qwen2 or Llama.
         tokens_per_layer: [L], visual and text tokens together.
+        last_token_only: in the last layer, the others are keys and values and nothing more
+            (`vico_eval/internvl/last_layer.py`). Servers, and the bounds of Table 4, do without.
 
     Raises:
         ConfigError: a decoder with experts, or counts for another number of layers.
@@ -77,11 +88,18 @@ def prefill_flops(text_config: Any, tokens_per_layer: Sequence[int]) -> PrefillF
             f"got token counts of {len(tokens_per_layer)} layers for a decoder of {text_config.num_hidden_layers}; "
             "expected one for each layer."
         )
-    width = attention_width(text_config)
+    width, weights = attention_width(text_config), layer_weights(text_config)
+    head = 2 * text_config.hidden_size * text_config.vocab_size
+    if not last_token_only:
+        attention = 2 * width * sum(tokens**2 for tokens in tokens_per_layer)
+        return PrefillFlops(2 * weights * sum(tokens_per_layer), attention, 0, head)
+    *whole, last = tokens_per_layer
+    keys_values = 2 * text_config.hidden_size * key_width(text_config)
     return PrefillFlops(
-        linear=2 * layer_weights(text_config) * sum(tokens_per_layer),
-        attention=2 * width * sum(tokens**2 for tokens in tokens_per_layer),
-        head=2 * text_config.hidden_size * text_config.vocab_size,
+        linear=2 * (weights * (sum(whole) + 1) + keys_values * (last - 1)),
+        attention=2 * width * sum(tokens**2 for tokens in whole),
+        last_query=4 * width * last,
+        head=head,
     )
 
 
@@ -160,6 +178,11 @@ def attention_width(text_config: Any) -> int:
     return heads * int(getattr(text_config, "head_dim", None) or text_config.hidden_size // heads)
 
 
+def key_width(text_config: Any) -> int:
+    """Width of a layer's keys, and of its values."""
+    return attention_width(text_config) * int(text_config.num_key_value_heads) // int(text_config.num_attention_heads)
+
+
 def layer_weights(text_config: Any) -> int:
     """Weights in the matrices of one layer: queries, keys, values, output and the gated MLP's three.
 
@@ -171,7 +194,5 @@ def layer_weights(text_config: Any) -> int:
             f"the decoder is a mixture of {text_config.num_experts} experts, and the operations of a dense one were "
             "asked for; expected a dense Qwen3, Qwen2 or Llama."
         )
-    queries = attention_width(text_config)
-    keys = queries * text_config.num_key_value_heads // text_config.num_attention_heads
-    attention = 2 * text_config.hidden_size * (queries + keys)
+    attention = 2 * text_config.hidden_size * (attention_width(text_config) + key_width(text_config))
     return int(attention + 3 * text_config.hidden_size * text_config.intermediate_size)

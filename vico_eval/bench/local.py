@@ -248,14 +248,14 @@ def stage_flops(
         stages.VISION: tiles * vision_flops(config),
         stages.ROUTER: tiles * router_flops(config) if config.has_router else None,
         stages.CONNECTORS: connector_flops(config, tiles - low, low) if config.connector == "mlp" else None,
-        stages.PREFILL: sum(prefill_flops(text_config, one).total for one in tokens),
+        stages.PREFILL: sum(prefill_flops(text_config, one, last_token_only=True).total for one in tokens),
         stages.DECODE: sum(
             decode_flops(text_config, one, account.generated_tokens - 1)
             for one, account in zip(tokens, accounts, strict=True)
         ),
     }
     comparable = formula | {
-        stages.PREFILL: len(accounts) * prefill_flops(text_config, padded).full_square,
+        stages.PREFILL: len(accounts) * prefill_flops(text_config, padded, last_token_only=True).full_square,
         stages.DECODE: len(accounts) * decode_flops(text_config, padded, longest - 1),
     }
     return {

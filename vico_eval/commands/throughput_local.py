@@ -16,6 +16,7 @@ from vico_eval.bench.stages import STAGES
 from vico_eval.bench.table4 import measure_table4
 from vico_eval.commands.arguments import parse_arguments
 from vico_eval.commands.output import check_writable, message_console, results_console
+from vico_eval.engine.cpu import prepare_for_cpu
 from vico_eval.errors import ConfigError, unknown_name
 from vico_eval.internvl.checkpoint import (
     check_attention,
@@ -81,6 +82,8 @@ def run_local(options: LocalOptions) -> None:
         torch.set_num_threads(options.threads)
     try:
         model, tokenizer, methods = _load(options, device, dtype)
+        if is_cpu:
+            prepare_for_cpu(model)
         measured = _measure(options, model, tokenizer, methods)
     except torch.OutOfMemoryError as error:
         raise ConfigError(

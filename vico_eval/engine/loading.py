@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from PIL import Image
 
+from vico_eval.engine.cpu import prepare_for_cpu
 from vico_eval.engine.engine import Answer, Engine
 from vico_eval.engine.preprocess import Preprocessor, PreprocessSettings
 from vico_eval.engine.requests import GenerationSettings, ImageInput, Message, Request, Text, VideoInput
@@ -154,6 +155,8 @@ def open_engine(arguments: Mapping[str, Any], *, show_progress: bool = True) -> 
         attn_implementation=settings.attn_implementation,
         donor=donor,
     )
+    if _is_cpu(device):
+        prepare_for_cpu(model)
     engine = Engine(model, tokenizer, preprocessor, method, batch_size=settings.batch_size, show_progress=show_progress)
     return Opened(engine=engine, settings=settings, method=method, checkpoint=checkpoint, donor=donor)
 

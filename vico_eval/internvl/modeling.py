@@ -19,6 +19,7 @@ from transformers.models.internvl import InternVLVisionModel
 from vico_eval.internvl.config import VicoInternVLConfig
 from vico_eval.internvl.connectors import HighConnector, LowConnector
 from vico_eval.internvl.decoder import CompressingDecoder
+from vico_eval.internvl.last_layer import last_token_only
 from vico_eval.internvl.lvtc import LVTCProjectors
 from vico_eval.internvl.pvtc import PvtcConnector
 from vico_eval.internvl.router import Router
@@ -285,9 +286,10 @@ class VicoInternVL(PreTrainedModel):
     @torch.inference_mode()
     def generate(self, input_ids: Tensor, visual_tokens: Tensor, attention_mask: Tensor, **generation: Any) -> Tensor:
         """New token ids [batch, generated] for left-padded prompts [batch, N] and their visual tokens [M, D]."""
-        return self.language_model.generate(  # type: ignore[no-any-return]
-            inputs_embeds=self.embed(input_ids, visual_tokens), attention_mask=attention_mask, **generation
-        )
+        with last_token_only(self.language_model.model):
+            return self.language_model.generate(  # type: ignore[no-any-return]
+                inputs_embeds=self.embed(input_ids, visual_tokens), attention_mask=attention_mask, **generation
+            )
 
     def save_pretrained(self, save_directory: str | PathLike[Any], **kwargs: Any) -> None:  # type: ignore[override]
         """Save in this package's own layout, whichever layout the weights were loaded from."""

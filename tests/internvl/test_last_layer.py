@@ -1,0 +1,98 @@
+"""The last layer of a prefill, for the last token alone."""
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+from vico_eval.internvl.last_layer import LastLayer, last_token_only
+
+SIZES = {
+    "vocab_size": 64,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
+DECODERS = {
+    "qwen3": {"head_dim": 16},
+    "qwen2": {},
+    "llama": {},
+    "qwen3_moe": {"head_dim": 16, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16},
+}
+
+
+def decoder(name, **settings):
+    torch.manual_seed(0)
+    config = CONFIG_MAPPING[name](**SIZES, **DECODERS[name], **settings)
+    return AutoModelForCausalLM.from_config(config).eval()
+
+
+@torch.inference_mode()
+def generate(model, embeddings, attention_mask, **settings):
+    return model.generate(
+        inputs_embeds=embeddings,
+        attention_mask=attention_mask,
+        max_new_tokens=5,
+        min_new_tokens=5,
+        do_sample=False,
+        output_logits=True,
+        return_dict_in_generate=True,
+        **settings,
+    )
+
+
+@pytest.fixture
+def prompts():
+    """Two of nine tokens and one of four, padded left."""
+    torch.manual_seed(1)
+    mask = torch.ones(3, 9, dtype=torch.long)
+    mask[1, :5] = 0
+    return torch.randn(3, 9, SIZES["hidden_size"]), mask
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("name", DECODERS)
+def test_generation_is_the_same_and_the_last_layer_sees_one_token(name, attention, prompts):
+    model = decoder(name, attn_implementation=attention)
+    expected = generate(model, *prompts)
+    lengths = [[] for _ in model.model.layers]
+    for layer, seen in zip(model.model.layers, lengths, strict=True):
+        layer.register_forward_pre_hook(lambda _, inputs, seen=seen: seen.append(inputs[0].shape[1]))
+    with last_token_only(model.model):
+        found = generate(model, *prompts)
+    assert torch.equal(found.sequences, expected.sequences)
+    torch.testing.assert_close(torch.stack(found.logits), torch.stack(expected.logits), atol=1e-5, rtol=1e-5)
+    assert lengths == [[9, 1, 1, 1, 1], [9, 1, 1, 1, 1], [1, 1, 1, 1, 1]]
+    for layer, own in zip(found.past_key_values.layers, expected.past_key_values.layers, strict=True):
+        torch.testing.assert_close(layer.keys, own.keys, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(layer.values, own.values, atol=1e-5, rtol=1e-5)
+
+
+def test_beams_and_a_prompt_of_one_token(prompts):
+    model = decoder("qwen3")
+    for embeddings, mask, beams in ((*prompts, 3), (prompts[0][:, :1], prompts[1][:, -1:], 1)):
+        expected = generate(model, embeddings, mask, num_beams=beams)
+        with last_token_only(model.model):
+            assert torch.equal(generate(model, embeddings, mask, num_beams=beams).sequences, expected.sequences)
+
+
+def test_outside_the_decoder_is_as_it_was():
+    model = decoder("qwen3")
+    layers = list(model.model.layers)
+    with last_token_only(model.model):
+        assert isinstance(model.model.layers[-1], LastLayer)
+    assert list(model.model.layers) == layers
+    with pytest.raises(RuntimeError, match="size of tensor"), last_token_only(model.model):
+        model(inputs_embeds=torch.randn(1, 5, SIZES["hidden_size"] + 1))
+    assert list(model.model.layers) == layers
+
+
+def test_sliding_attention_and_layers_that_accelerate_moves_are_left_alone():
+    sliding = decoder("qwen2", use_sliding_window=True, sliding_window=4, max_window_layers=1)
+    moved = decoder("qwen3")
+    moved.model.layers[-1]._hf_hook = object()
+    for model in (sliding, moved):
+        with last_token_only(model.model):
+            assert not isinstance(model.model.layers[-1], LastLayer)
