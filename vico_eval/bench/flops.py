@@ -78,7 +78,7 @@ def prefill_flops(text_config: Any, tokens_per_layer: Sequence[int], *, last_tok
         text_config: of transformers' Qwen3, Qwen2 or Llama.
         tokens_per_layer: [L], visual and text tokens together.
         last_token_only: in the last layer, the others are keys and values and nothing more
-            (`vico_eval/internvl/last_layer.py`). Servers, and the bounds of Table 4, do without.
+            (`vico_eval/internvl/last_layer.py`). The bounds of Table 4 do without.
 
     Raises:
         ConfigError: a decoder with experts, or counts for another number of layers.
