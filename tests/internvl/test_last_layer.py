@@ -78,6 +78,13 @@ def test_beams_and_a_prompt_of_one_token(prompts):
             assert torch.equal(generate(model, embeddings, mask, num_beams=beams).sequences, expected.sequences)
 
 
+def test_without_a_cache_the_layer_works_on_all(prompts):
+    model = decoder("qwen3")
+    expected = generate(model, *prompts, use_cache=False)
+    with last_token_only(model.model):
+        assert torch.equal(generate(model, *prompts, use_cache=False).sequences, expected.sequences)
+
+
 def test_outside_the_decoder_is_as_it_was():
     model = decoder("qwen3")
     layers = list(model.model.layers)

@@ -36,8 +36,8 @@ class LastLayer(nn.Module):
         position_ids: Tensor | None = None,
         **arguments: Any,
     ) -> Tensor:
-        """[batch, 1, D] of [batch, N, D]; arguments as for the layer."""
-        if hidden.shape[1] > 1:
+        """[batch, 1, D] of [batch, N, D], without a cache [batch, N, D]; arguments as for the layer."""
+        if hidden.shape[1] > 1 and past_key_values is not None:
             self._keep(hidden[:, :-1], [table[:, :-1] for table in position_embeddings], past_key_values)
             hidden = hidden[:, -1:]
             position_embeddings = (position_embeddings[0][:, -1:], position_embeddings[1][:, -1:])
