@@ -306,7 +306,7 @@ def run(
     """Measure how fast lmms-eval is with this package's adapter and with its own internvl_hf.
 
     Writes a record and a table to results/measured/evaluation. On two CPU cores a round of tiny takes two or three
-    minutes, one of the others as long.
+    minutes, one of the others as long; tiny in bfloat16, slow on many CPUs, a quarter of an hour.
 
     \b
     Examples:
