@@ -78,6 +78,17 @@ def test_questions_about_one_picture_stand_in_one_batch(engine, encoded):
     assert encoded == [1, 1, 1]
 
 
+def test_equal_tiles_of_different_pictures_are_encoded_once(engine, encoded, same_answers):
+    """As the empty ones of two pages: here every left half, and both halves of one picture."""
+    left, right, other = (np.asarray(picture(seed)) for seed in range(3))
+    pictures = [np.concatenate(halves, axis=1) for halves in ((left, right), (left, other), (left, left))]
+    requests = [ask(str(number), Image.fromarray(pixels)) for number, pixels in enumerate(pictures)]
+    together = engine.answer(requests)
+    assert encoded == [3 + 3]  # three different halves and three thumbnails
+    assert same_answers(together, [engine.answer([request])[0] for request in requests])
+    assert [answer.account.tiles for answer in together] == [3, 3, 3]
+
+
 def test_tokens_are_those_of_the_tiles(engine):
     prepared = [engine.preprocessor(ask(str(number), picture(seed))) for number, seed in enumerate((0, 1, 0))]
     with torch.inference_mode():

@@ -223,8 +223,10 @@ class _MeasuredPreprocessor(Preprocessor):
     def __call__(self, request: Request | DeferredRequest) -> Prepared:
         with self._meter.stage(TILING):
             prepared = super().__call__(request)
-        # As if its picture were another one each time: the engine encodes one that comes again only once.
-        return replace(prepared, media=f"{prepared.media}-{next(self._numbers)}")
+        # As if its tiles were others each time, and no two alike: the engine encodes one that comes again only once.
+        number = next(self._numbers)
+        digests = tuple(f"{number}-{place}".encode() for place in range(len(prepared.tiles)))
+        return replace(prepared, media=f"{prepared.media}-{number}", tile_digests=digests)
 
 
 class _MeasuredConnector(ConnectorPart):

@@ -120,6 +120,9 @@ class Prepared:
     tiles: np.ndarray
     """[tiles, S, S, 3], uint8, in the order of the prompt; an image's thumbnail last. No media: [0, S, S, 3]."""
 
+    tile_digests: tuple[bytes, ...]
+    """[tiles], by which equal tiles are known."""
+
     tile_image: np.ndarray
     """[tiles], int64, ascending: which image of the request a tile belongs to; a video frame is an image."""
 
@@ -216,6 +219,7 @@ class Preprocessor:
         return Prepared(
             key=request.key,
             tiles=tiles,
+            tile_digests=tuple(sha256(tile.data).digest() for tile in tiles),
             tile_image=np.repeat(np.arange(len(grids)), [count for *_, count in grids]).astype(np.int64),
             grids=grids,
             media=digest,

@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.conversion_mapping import register_checkpoint_conversion_mapping
 from transformers.models.internvl import InternVLVisionModel
 
+from vico_eval.internvl.cache import PreallocatedCache
 from vico_eval.internvl.config import VicoInternVLConfig
 from vico_eval.internvl.connectors import HighConnector, LowConnector
 from vico_eval.internvl.decoder import CompressingDecoder
@@ -229,7 +230,7 @@ class VicoInternVL(PreTrainedModel):
             counts: [tiles], int64: visual tokens of each of those tiles.
 
         Returns:
-            None without a decoder part: transformers then makes its own cache.
+            None without a decoder part: `generate` then makes a cache itself.
         """
         if not isinstance(self.language_model.model, CompressingDecoder):
             return None
@@ -286,6 +287,8 @@ class VicoInternVL(PreTrainedModel):
     @torch.inference_mode()
     def generate(self, input_ids: Tensor, visual_tokens: Tensor, attention_mask: Tensor, **generation: Any) -> Tensor:
         """New token ids [batch, generated] for left-padded prompts [batch, N] and their visual tokens [M, D]."""
+        if generation.get("use_cache") is not False:
+            generation.setdefault("past_key_values", PreallocatedCache(self.config.text_config))
         with last_token_only(self.language_model.model):
             return self.language_model.generate(  # type: ignore[no-any-return]
                 inputs_embeds=self.embed(input_ids, visual_tokens), attention_mask=attention_mask, **generation

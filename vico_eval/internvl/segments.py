@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
+from vico_eval.internvl.cache import PreallocatedCache
 from vico_eval.internvl.token_selection import LayerState, NextTokens
 
 
@@ -66,7 +66,7 @@ class Segment:
         return self.is_real.shape[1]
 
 
-class PromptCache(DynamicCache):
+class PromptCache(PreallocatedCache):
     """Keys and values of a batch whose layers hold different numbers of tokens, and what its prompts are.
 
     Made for one `generate`. Reordering beams needs no more than the base class does: the beams of a request have lost
@@ -74,7 +74,7 @@ class PromptCache(DynamicCache):
     """
 
     def __init__(self, config: Any, prompt: Prompt) -> None:
-        super().__init__(config=config)
+        super().__init__(config)
         self.prompt = prompt
         self.segments: list[Segment] = []
         self._visual_tokens: list[list[int]] = []
