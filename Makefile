@@ -53,7 +53,7 @@ test: $(STAMP) ## Run the tests; no network needed.
 bench: $(STAMP) ## Measure all speeds again: results/measured (90 minutes; docs/speed.md says how to read them).
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/report.py
-	$(BIN)/python benchmarks/evaluation.py --rounds 3 --threads $(THREADS)
+	$(BIN)/python benchmarks/evaluation.py --rounds 5 --threads $(THREADS)
 	$(BIN)/python benchmarks/evaluation.py --shape 0.6b --rounds 2 --threads $(THREADS)
 	$(BIN)/python benchmarks/evaluation.py --shape 0.6b-pairs --rounds 2 --threads $(THREADS)
 	$(BIN)/vico-eval throughput local --methods vanilla,vico,all_compress,fastv,sparsevlm,vico+fastv \

@@ -24,6 +24,7 @@ from transformers.models.internvl import InternVLVisionConfig
 from vico_eval.bench.flops import prefill_flops
 from vico_eval.bench.random_models import decoder_config
 from vico_eval.bench.records import DTYPES, SIZES, check_choice, conditions, in_turns, made_by, run_script, write_record
+from vico_eval.engine.cpu import prepare_for_cpu
 from vico_eval.engine.engine import Engine
 from vico_eval.engine.preprocess import Preprocessor, PreprocessSettings
 from vico_eval.engine.requests import GenerationSettings, ImageInput, Message, Request, Text
@@ -108,7 +109,10 @@ class Bench:
         if self.decoder is None:
             self.decoder = model.language_model
         model.language_model = self.decoder
-        return model.to(self.device, self.dtype).eval()
+        model.to(self.device, self.dtype).eval()
+        if self.device == "cpu":
+            prepare_for_cpu(model)  # as `open_engine` does
+        return model
 
     def wait(self) -> None:
         """Until the device has done everything."""

@@ -30,6 +30,7 @@ from vico_eval.bench.records import (
     run_script,
     write_record,
 )
+from vico_eval.engine.cpu import prepare_for_cpu
 from vico_eval.internvl.decoder import CompressingDecoder
 from vico_eval.internvl.segments import Prompt, PromptCache
 from vico_eval.methods import registry
@@ -53,6 +54,8 @@ class Bench:
         self.config = decoder_config(size, attn_implementation=attention)
         with torch.device(device):
             self.model = Qwen3ForCausalLM._from_config(self.config, dtype=getattr(torch, dtype)).eval()
+        if device == "cpu":
+            prepare_for_cpu(self.model)  # as the engine does
         self.plain = self.model.model
         self.text = text
         # Half of the text stands before the image, as a system prompt does, and half behind it.
