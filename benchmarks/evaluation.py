@@ -12,6 +12,7 @@ import json
 import shutil
 import tempfile
 import time
+from argparse import Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -200,6 +201,8 @@ class Evaluation:
             task_manager=self._manager,
             bootstrap_iters=0,
             log_samples=True,
+            # As from lmms-eval's command line: otherwise it decodes all pictures a second time, for scoring.
+            cli_args=Namespace(process_with_media=False),
         )
         seconds = time.perf_counter() - start
         samples = results["samples"]
@@ -271,11 +274,11 @@ def table(records: dict[str, dict[str, Any]]) -> str:
         "takes batches of one document only. Ours also writes its record, accounts and small copies of the pictures.",
         "Other work on the machine shows in the records. Written by `benchmarks/evaluation.py`.",
         "",
-        "| checkpoint | where | system | documents | documents/s | speed-up | equal answers |",
-        "|:--|:--|:--|--:|--:|--:|--:|",
+        "| checkpoint | where | threads | system | documents | documents/s | speed-up | equal answers |",
+        "|:--|:--|--:|:--|--:|--:|--:|--:|",
     ]
     for record in records.values():
-        start = f"| {record['shape']} | {record['processor']}"
+        start = f"| {record['shape']} | {record['processor']} | {record['threads']}"
         number = record["documents"]
         plain = record["baseline_documents_per_second"]
         lines.append(f"{start} | {record['baseline']} | {number} | {plain:.3g} | | |")

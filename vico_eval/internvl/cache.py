@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-ROOM = 64
+ROOM = 16
 """Tokens for which there is room behind those that a layer holds when it takes more memory."""
 
 
