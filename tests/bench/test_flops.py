@@ -117,7 +117,9 @@ def test_pytorch_counts_the_same_for_such_a_layer_packed_or_not(name):
         prepare(model)
         with flop_counter() as counter, last_token_only(model.model):
             model(inputs_embeds=embeddings, use_cache=True, logits_to_keep=1)
-        assert counter.get_total_flops() == 2 * prefill_flops(config, [60] * 4, last_token_only=True).full_square
+        expected = 2 * prefill_flops(config, [60] * 4, last_token_only=True).full_square
+        # Some versions of transformers make rotary angles by a product, in 0.004% of the operations.
+        assert counter.get_total_flops() == pytest.approx(expected, rel=1e-4)
 
 
 def test_what_cannot_be_counted_is_refused():
