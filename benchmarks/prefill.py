@@ -55,7 +55,7 @@ class Bench:
         with torch.device(device):
             self.model = Qwen3ForCausalLM._from_config(self.config, dtype=getattr(torch, dtype)).eval()
         if device == "cpu":
-            prepare_for_cpu(self.model)  # as the engine does
+            prepare_for_cpu(self.model)  # as `open_engine` does
         self.plain = self.model.model
         self.text = text
         # Half of the text stands before the image, as a system prompt does, and half behind it.

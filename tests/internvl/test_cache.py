@@ -2,21 +2,13 @@
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, DynamicCache, Qwen3Config
+from transformers import DynamicCache
 from transformers.cache_utils import DynamicSlidingWindowLayer
 
 from vico_eval.internvl import cache as cache_module
 from vico_eval.internvl.cache import ROOM, PreallocatedCache, PreallocatedLayer
 
-SIZES = {
-    "vocab_size": 64,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 16,
-}
+from .small_decoders import config, decoder, generate, padded_prompts
 
 
 def states(tokens, rows=2, seed=0):
@@ -26,26 +18,11 @@ def states(tokens, rows=2, seed=0):
 
 @pytest.mark.parametrize("settings", [{"num_beams": 1}, {"num_beams": 3}])
 @pytest.mark.parametrize("room", [1, 3, ROOM])
-@torch.inference_mode()
 def test_generation_is_the_same_as_with_transformers_own(room, settings, monkeypatch):
     monkeypatch.setattr(cache_module, "ROOM", room)
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(Qwen3Config(**SIZES)).eval()
-    mask = torch.ones(3, 9, dtype=torch.long)
-    mask[1, :5] = 0
-    ids = torch.randint(3, 64, (3, 9))
+    model = decoder("qwen3")
     found, expected = (
-        model.generate(
-            ids,
-            attention_mask=mask,
-            past_key_values=cache,
-            max_new_tokens=8,
-            min_new_tokens=8,
-            do_sample=False,
-            output_logits=True,
-            return_dict_in_generate=True,
-            **settings,
-        )
+        generate(model, *padded_prompts(), tokens=8, past_key_values=cache, **settings)
         for cache in (PreallocatedCache(model.config), DynamicCache(config=model.config))
     )
     assert torch.equal(found.sequences, expected.sequences)
@@ -98,7 +75,7 @@ def emptied(layer):
 
 @pytest.mark.parametrize("change", [reordered, repeated, first_row, first_row_as_a_view, cropped, emptied])
 def test_new_tokens_stand_behind_what_a_change_has_left(change):
-    mine, own = PreallocatedLayer(), DynamicCache(config=Qwen3Config(**SIZES)).layers[0]
+    mine, own = PreallocatedLayer(), DynamicCache(config=config("qwen3")).layers[0]
     for layer in (mine, own):
         layer.update(*states(5))
         change(layer)
@@ -108,6 +85,10 @@ def test_new_tokens_stand_behind_what_a_change_has_left(change):
 
 
 def test_layers_with_sliding_attention_keep_their_own():
-    kinds = ["full_attention", "sliding_attention"]
-    config = Qwen3Config(**SIZES, use_sliding_window=True, sliding_window=4, layer_types=kinds)
-    assert [type(layer) for layer in PreallocatedCache(config).layers] == [PreallocatedLayer, DynamicSlidingWindowLayer]
+    kinds = [
+        type(layer)
+        for layer in PreallocatedCache(
+            config("qwen2", use_sliding_window=True, sliding_window=4, max_window_layers=1)
+        ).layers
+    ]
+    assert kinds == [PreallocatedLayer, DynamicSlidingWindowLayer, DynamicSlidingWindowLayer]

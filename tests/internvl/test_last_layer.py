@@ -2,54 +2,15 @@
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from vico_eval.internvl.last_layer import LastLayer, last_token_only
 
-SIZES = {
-    "vocab_size": 64,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-}
-DECODERS = {
-    "qwen3": {"head_dim": 16},
-    "qwen2": {},
-    "llama": {},
-    "qwen3_moe": {"head_dim": 16, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16},
-}
-
-
-def decoder(name, **settings):
-    torch.manual_seed(0)
-    config = CONFIG_MAPPING[name](**SIZES, **DECODERS[name], **settings)
-    return AutoModelForCausalLM.from_config(config).eval()
-
-
-@torch.inference_mode()
-def generate(model, embeddings, attention_mask, **settings):
-    return model.generate(
-        inputs_embeds=embeddings,
-        attention_mask=attention_mask,
-        max_new_tokens=5,
-        min_new_tokens=5,
-        do_sample=False,
-        output_logits=True,
-        return_dict_in_generate=True,
-        **settings,
-    )
+from .small_decoders import DECODERS, SIZES, decoder, generate, padded_prompts
 
 
 @pytest.fixture
 def prompts():
-    """Two of nine tokens and one of four, padded left."""
-    torch.manual_seed(1)
-    mask = torch.ones(3, 9, dtype=torch.long)
-    mask[1, :5] = 0
-    return torch.randn(3, 9, SIZES["hidden_size"]), mask
+    return padded_prompts()
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])

@@ -34,20 +34,16 @@ class TileEncoder:
 
     def __call__(self, batch: Sequence[Prepared]) -> Tensor:
         """Vision tokens [tiles, 1 + h*w, C] of every tile of every request, in order."""
-        pictures = [prepared.media for prepared in batch if prepared.media is not None]
-        if not pictures:
+        digests = [digest for prepared in batch for digest in prepared.tile_digests]
+        if not digests:
             return torch.zeros(0, 1, self._model.config.vision_config.hidden_size)
-        tiles = {
-            digest: tile
-            for prepared in batch
-            for digest, tile in zip(prepared.tile_digests, prepared.tiles, strict=True)
-        }
-        if len(set(pictures)) > 1:
+        tiles = dict(zip(digests, (tile for prepared in batch for tile in prepared.tiles), strict=True))
+        pictures = {prepared.media for prepared in batch if prepared.media is not None}
+        if len(pictures) > 1:
             self.forget()
             encoded = self._encode(list(tiles.values()))
         else:
-            encoded = self._encode_or_take_over(pictures[0], list(tiles.values()))
-        digests = [digest for prepared in batch for digest in prepared.tile_digests]
+            encoded = self._encode_or_take_over(pictures.pop(), list(tiles.values()))
         if len(digests) == len(tiles):
             return encoded
         places = {digest: place for place, digest in enumerate(tiles)}
