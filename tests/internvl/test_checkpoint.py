@@ -106,6 +106,27 @@ class TestLoading:
         assert find_checkpoint(altered({"mlp1.0.bias": norm + 1})).identity()["sha256"] != same
         assert find_checkpoint(altered()).identity()["sha256"] == same
 
+    @pytest.mark.parametrize("file", ["tokenizer.json", "tokenizer_config.json", "generation_config.json"])
+    def test_identity_follows_the_files_that_decide_an_answer(self, altered, file):
+        folder = Path(altered())
+        before = find_checkpoint(str(folder)).identity()["sha256"]
+        (folder / file).write_text("{}")
+        changed = find_checkpoint(str(folder)).identity()["sha256"]
+        assert changed != before
+        (folder / file).write_text("{ }")
+        assert find_checkpoint(str(folder)).identity()["sha256"] not in (before, changed)
+        (folder / "README.md").write_text("For people.")
+        (folder / file).unlink()
+        assert find_checkpoint(str(folder)).identity()["sha256"] == before
+
+    def test_identity_does_not_follow_the_shards(self, altered):
+        whole = find_checkpoint(altered()).identity()["sha256"]
+        folder = Path(altered(num_shards=3))
+        (folder / "model.safetensors").unlink(missing_ok=True)
+        checkpoint = find_checkpoint(str(folder))
+        assert len(set(checkpoint.weights.values())) == 3
+        assert checkpoint.identity()["sha256"] == whole
+
 
 class TestWrongWeights:
     """Each message names the tensor, in the checkpoint's words or, after renaming, in those of the modules."""
@@ -257,6 +278,31 @@ class TestWrongFiles:
         folder = altered(num_shards=2)
         (Path(folder) / "model.safetensors.index.json").write_text(index)
         self.refused(folder, r"index\.json has no readable weight_map")
+
+    @pytest.mark.parametrize(
+        "name", ["../../x.safetensors", "/etc/x.safetensors", "sub/x.safetensors", "..", "", "C:\\x.safetensors"]
+    )
+    def test_an_index_that_leads_out_of_its_folder(self, altered, name):
+        folder = Path(altered(num_shards=2))
+        index = json.loads((folder / "model.safetensors.index.json").read_text())
+        first = next(iter(index["weight_map"]))
+        index["weight_map"][first] = name
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+        self.refused(folder, r"index\.json names files outside of its folder: ")
+
+    def test_a_shard_that_is_a_link_to_elsewhere_as_in_the_hubs_cache(self, altered, tmp_path):
+        folder = Path(altered(num_shards=2))
+        blob = tmp_path / "0123abcd"
+        shard = next(folder.glob("model-00001*.safetensors"))
+        shard.rename(blob)
+        shard.symlink_to(blob)
+        assert shard in find_checkpoint(str(folder)).weights.values()
+
+    @pytest.mark.parametrize("is_complete", [True, False])
+    def test_an_adapter_beside_the_weights(self, altered, tmp_path, is_complete):
+        folder = Path(altered()) if is_complete else tmp_path
+        (folder / "adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": "elsewhere"}')
+        self.refused(folder, r"holds adapter_config\.json, an adapter \(LoRA\).*Merge it into them")
 
     @pytest.mark.parametrize(
         ("num_shards", "file"), [(1, "model.safetensors"), (3, "model-00002-of-00003.safetensors")]

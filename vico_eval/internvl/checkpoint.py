@@ -24,6 +24,7 @@ from huggingface_hub.errors import (
 )
 from safetensors import SafetensorError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils import ADAPTER_CONFIG_NAME
 
 from vico_eval.errors import CheckpointError, ConfigError
 from vico_eval.internvl.config import VicoInternVLConfig, from_checkpoint_config
@@ -31,6 +32,7 @@ from vico_eval.internvl.internlm2 import FUSED, fused_problems
 from vico_eval.internvl.internlm2_tokenizer import InternLM2Tokenizer, is_internlm2_tokenizer
 from vico_eval.internvl.modeling import FlashParts, VicoInternVL
 from vico_eval.internvl.prompts import IMAGE_TOKEN
+from vico_eval.internvl.weight_digest import weights_digest
 from vico_eval.internvl.weight_files import (
     INDEX,
     MAX_NAMED,
@@ -49,7 +51,13 @@ ATTENTION = ("sdpa", "eager", "flash_attention_2", "flash_attention_3", "flex_at
 DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "tokenizer.model")
 FLASH_PACKAGES = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_interface"}
-HASHED_BYTES = 4 << 20
+
+ANSWERING_FILES = (
+    *("config.json", "generation_config.json", "preprocessor_config.json"),
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.json", "merges.txt", "tokenizer.model"),
+)
+"""What of a checkpoint, besides its weights, may decide an answer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,20 +75,18 @@ class Checkpoint:
     """File of every tensor, by the tensor's name in the checkpoint."""
 
     def identity(self) -> dict[str, str]:
-        """Name, folder and a SHA-256 over `config.json` and, of every weight file, its size and both its ends.
+        """Name, folder and a digest over all weights, the tokenizer and the configuration.
 
-        Both ends (4 MiB each) are the whole of a small checkpoint, and enough to tell retrained weights apart without
-        reading 80 GB at the start of every run.
+        The weights count tensor by tensor (`weights_digest`). Digests that older versions wrote are hex digits alone:
+        they are over `config.json` and both ends of the weight files, and agree with none of these.
         """
-        digest = sha256((self.folder / "config.json").read_bytes())
-        for file in sorted(set(self.weights.values())):
-            size = file.stat().st_size
-            digest.update(str(size).encode())
-            with file.open("rb") as opened:
-                digest.update(opened.read(HASHED_BYTES))
-                opened.seek(max(0, size - HASHED_BYTES))
-                digest.update(opened.read())
-        return {"name": self.name, "path": str(self.folder), "sha256": digest.hexdigest()}
+        digest = sha256()
+        for name in ANSWERING_FILES:
+            file = self.folder / name
+            if file.is_file():
+                digest.update(f"{name} {sha256(file.read_bytes()).hexdigest()}\n".encode())
+        digest.update(weights_digest(set(self.weights.values())).encode())
+        return {"name": self.name, "path": str(self.folder), "sha256": f"tensors:{digest.hexdigest()}"}
 
 
 def find_checkpoint(pretrained: str, *, allow_pickle: bool = False) -> Checkpoint:
@@ -100,6 +106,13 @@ def find_checkpoint(pretrained: str, *, allow_pickle: bool = False) -> Checkpoin
 
 
 def _read_config(folder: Path, tensor_names: frozenset[str]) -> VicoInternVLConfig:
+    if (folder / ADAPTER_CONFIG_NAME).exists():
+        # Where PEFT is installed, transformers puts it on the weights unsaid, and no digest of them knows of it.
+        raise CheckpointError(
+            f"{folder} holds {ADAPTER_CONFIG_NAME}, an adapter (LoRA); expected weights that are complete without one. "
+            "Merge it into them (PEFT's merge_and_unload, then save_pretrained) and give that folder, or move "
+            "adapter_config.json and the adapter's weights elsewhere."
+        )
     file = folder / "config.json"
     if not file.is_file():
         raise CheckpointError(
@@ -266,7 +279,8 @@ def _locate(pretrained: str, *, allow_pickle: bool) -> Path:
         )
     try:
         # An architecture that is not supported is refused before gigabytes are on their way.
-        _read_config(Path(snapshot_download(pretrained, allow_patterns=["config.json"])), frozenset())
+        looked_at = snapshot_download(pretrained, allow_patterns=["config.json", ADAPTER_CONFIG_NAME])
+        _read_config(Path(looked_at), frozenset())
         folder = Path(snapshot_download(pretrained, allow_patterns=HUB_FILES))
         if allow_pickle and not list(folder.glob("*.safetensors")):
             snapshot_download(pretrained, allow_patterns=["*.bin"])

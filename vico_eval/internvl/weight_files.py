@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from pickle import UnpicklingError
 
 from safetensors import SafetensorError, safe_open
@@ -87,6 +87,12 @@ def _files(folder: Path, index_name: str, single: str) -> list[Path]:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
     except (UnicodeDecodeError, json.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
         raise CheckpointError(f"{index} has no readable weight_map ({error!r}). Download it again.") from error
+    # A file may be a link, as in the hub's cache; a name may not lead out of the folder.
+    if elsewhere := [str(name) for name in names if not _is_plain(name)]:
+        raise CheckpointError(
+            f"{index} names files outside of its folder: {named(elsewhere)}. Expected names of files beside it; "
+            "download it again."
+        )
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise CheckpointError(
@@ -94,6 +100,15 @@ def _files(folder: Path, index_name: str, single: str) -> list[Path]:
             f"are missing: {named(missing)}. Download them into that folder."
         )
     return [folder / name for name in names]
+
+
+def _is_plain(name: object) -> bool:
+    """Whether it is the name of a file, on every system, and nothing of a path."""
+    return (
+        isinstance(name, str)
+        and name not in ("", ".", "..")
+        and name == PurePosixPath(name).name == PureWindowsPath(name).name
+    )
 
 
 def _unpickle(file: Path, *, device: str) -> dict[str, Tensor]:

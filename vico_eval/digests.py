@@ -1,0 +1,95 @@
+"""SHA-256 of large files, each read once: what was found is remembered in the user's cache folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+
+from loguru import logger
+from platformdirs import user_cache_path
+
+from vico_eval.files import lock, write_json
+
+REMEMBERED_BYTES = 64 << 20
+"""Smaller files are read anew each time: that takes no time, and the cache stays small."""
+
+BUFFER_BYTES = 16 << 20
+WAIT_S = 1800
+"""For another process that reads the same file; it is read here too after that."""
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    return remembered("whole", path, _whole)["file"]
+
+
+def _whole(path: Path) -> dict[str, str]:
+    digest = sha256()
+    buffer = memoryview(bytearray(min(BUFFER_BYTES, path.stat().st_size + 1)))
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(buffer):
+            digest.update(buffer[:count])
+    return {"file": digest.hexdigest()}
+
+
+def remembered(what: str, path: Path, compute: Callable[[Path], dict[str, str]]) -> dict[str, str]:
+    """What `compute` says of a file, computed once as long as path, size and times stay.
+
+    Several processes that ask at once compute it once. A cache that can't be read or written costs time, nothing else.
+
+    Args:
+        what: names what is computed.
+        path: the file.
+        compute: digests by name, at least one.
+    """
+    path = path.resolve()
+    if path.stat().st_size < REMEMBERED_BYTES:
+        return compute(path)
+    name = sha256(f"{what} {path}".encode(errors="surrogateescape")).hexdigest()
+    entry = user_cache_path("vico-eval") / "digests" / name
+    if not entry.is_absolute():  # nobody has a home here
+        return compute(path)
+    try:
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        held = lock(entry.with_suffix(".lock"))
+        held.acquire(timeout=WAIT_S)
+    except OSError as error:
+        logger.debug(f"digests can't be remembered in {entry.parent}: {error}")
+        return compute(path)
+    try:
+        state = _state(path)
+        if (found := _read(entry, state)) is None:
+            found = compute(path)
+            if _state(path) == state:
+                _write(entry, state, found)
+        return found
+    finally:
+        held.release()
+
+
+def _state(path: Path) -> dict[str, str | int]:
+    # The second time changes with every write, also where the first is set back to that of another file.
+    state = path.stat()
+    return {"path": str(path), "size": state.st_size, "mtime_ns": state.st_mtime_ns, "ctime_ns": state.st_ctime_ns}
+
+
+def _read(entry: Path, state: dict[str, str | int]) -> dict[str, str] | None:
+    try:
+        values = json.loads(entry.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    if not isinstance(values, dict) or {name: values.get(name) for name in state} != state:
+        return None
+    digests = values.get("digests")
+    if not isinstance(digests, dict) or not digests or not all(isinstance(text, str) for text in digests.values()):
+        return None
+    return digests
+
+
+def _write(entry: Path, state: dict[str, str | int], digests: dict[str, str]) -> None:
+    try:
+        write_json(entry, state | {"digests": digests})
+    except OSError as error:
+        logger.debug(f"digests can't be remembered in {entry.parent}: {error}")
