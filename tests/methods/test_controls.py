@@ -70,6 +70,15 @@ def write_run(folder, **tasks):
         for number, layers in enumerate(documents)
     ]
     (folder / "answers.rank0.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    write_results(folder, **{task: len(documents) for task, documents in tasks.items()})
+
+
+def write_results(folder, date="20260101_000000", offset=None, **counts):
+    """lmms-eval's results, as far as they count documents."""
+    samples = {task: {"original": 100, "effective": count} for task, count in counts.items()}
+    results = {"n-samples": samples, "config": {"offset": offset}}
+    (folder / "model").mkdir(exist_ok=True)
+    (folder / "model" / f"{date}_results.json").write_text(json.dumps(results))
 
 
 @pytest.mark.parametrize(
@@ -111,6 +120,54 @@ def test_a_line_that_was_cut_off_is_passed_over(tmp_path):
     file = tmp_path / "answers.rank0.jsonl"
     file.write_text(file.read_text() + file.read_text().strip()[:-1])  # ends with a brace, and is no JSON
     assert registry.build("fastv", {"ratio_from": str(tmp_path)}).decoder.config.target_ratio == pytest.approx(0.75)
+
+
+def test_a_ratio_from_a_run_that_is_not_finished_is_refused(tmp_path):
+    def ratio():
+        return registry.build("fastv", {"ratio_from": str(tmp_path)}).decoder.config.target_ratio
+
+    write_run(tmp_path, docvqa=[(20, 10)] * 5, chartqa=[(20, 20)] * 2)
+    assert ratio() == pytest.approx((0.75 + 1) / 2)
+    (tmp_path / "model" / "20260101_000000_results.json").unlink()  # killed before lmms-eval wrote any
+    with pytest.raises(ConfigError, match=r"not finished.*chartqa \(answers to 2 of an unknown number of documents\)"):
+        ratio()
+    write_results(tmp_path, docvqa=24, chartqa=2)
+    with pytest.raises(ConfigError, match=r"documents: docvqa \(answers to 5 of 24 documents\)\. Expected"):
+        ratio()
+    # The newest results hold: of the first five documents; of the last five of a hundred.
+    write_results(tmp_path, "20260102_000000", docvqa=5)
+    assert ratio() == pytest.approx((0.75 + 1) / 2)
+    write_results(tmp_path, "20260103_000000", docvqa=24, chartqa=24)
+    write_results(tmp_path, "20260104_000000", offset=95, docvqa=24)
+    write_results(tmp_path, "20260105_000000", offset=98, chartqa=24)
+    assert ratio() == pytest.approx((0.75 + 1) / 2)
+    # A document that failed has ended too, and half a results file says nothing.
+    write_results(tmp_path, "20260106_000000", docvqa=6)
+    (tmp_path / "20260107_000000_results.json").write_text('{"n-samples": {"docvqa"')
+    failure = {"task": "docvqa", "split": "test", "doc_id": 5, "reason": "no picture"}
+    (tmp_path / "failures.rank0.jsonl").write_text(json.dumps(failure) + "\n")
+    assert ratio() == pytest.approx((0.75 + 1) / 2)
+
+
+def test_a_line_with_a_bad_byte_or_of_another_kind_makes_its_document_missing(tmp_path):
+    write_run(tmp_path, docvqa=[(20, 10)] * 2)
+    file = tmp_path / "answers.rank0.jsonl"
+    first, second = file.read_bytes().splitlines()
+    for broken in (second[:9] + b"\xff" + second[9:], b"\0" * 40, second + b"\0\0", b"[1]", b'{"task": "docvqa"}'):
+        file.write_bytes(first + b"\n" + broken + b"\n")
+        with pytest.raises(ConfigError, match=r"docvqa \(answers to 1 of 2 documents\)"):
+            registry.build("fastv", {"ratio_from": str(tmp_path)})
+
+
+def test_a_ratio_from_a_run_of_vlmevalkit_counts_once_it_is_scored(tmp_path):
+    write_run(tmp_path, POPE=[(20, 10)])
+    (tmp_path / "model" / "20260101_000000_results.json").unlink()
+    status = tmp_path / "model" / "status.json"
+    status.write_text(json.dumps({"datasets": {"POPE": {"metrics": {}}}}))
+    with pytest.raises(ConfigError, match="is not finished"):
+        registry.build("fastv", {"ratio_from": str(tmp_path)})
+    status.write_text(json.dumps({"datasets": {"POPE": {"metrics": {"Overall": 50.0}}}}))
+    assert registry.build("fastv", {"ratio_from": str(tmp_path)}).decoder.config.target_ratio == 0.75
 
 
 def test_two_parts_do_not_both_save_what_an_earlier_run_saved(tmp_path):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -47,7 +48,7 @@ def visual_token_share(folder: str) -> float:
     """Visual tokens averaged over decoder layers, as a share of the uncompressed ones; the mean over benchmarks.
 
     Raises:
-        ConfigError: the folder holds no run, or one that saved no visual token.
+        ConfigError: the folder holds no finished run, or one that saved no visual token.
     """
     shares = []
     for accounts in _accounts_by_task(folder).values():
@@ -67,7 +68,7 @@ def compressed_tile_ratios(folder: str) -> dict[str, float]:
     """Compressed tiles / tiles of each benchmark of an earlier run that has tiles.
 
     Raises:
-        ConfigError: the folder holds no run, or one that compressed no tile.
+        ConfigError: the folder holds no finished run, or one that compressed no tile.
     """
     ratios = {}
     for task, accounts in _accounts_by_task(folder).items():
@@ -80,20 +81,81 @@ def compressed_tile_ratios(folder: str) -> dict[str, float]:
 
 
 def _accounts_by_task(folder: str) -> dict[str, list[Mapping[str, Any]]]:
-    files = sorted(Path(folder).glob("answers.rank*.jsonl"))
-    if not files:
+    """Accounts of every task's documents, once the harness has said how many there are and all of them have ended."""
+    path = Path(folder)
+    if not list(path.glob("answers.rank*.jsonl")):
         raise ConfigError(
             f"ratio_from={folder} holds no answers.rank*.jsonl; expected the record_dir of a finished run of ViCO."
         )
-    accounts = {}
-    for file in files:
-        for line in file.read_text(encoding="utf-8").splitlines():
-            try:
-                entry = json.loads(line)
-            except json.JSONDecodeError:
-                continue  # empty, or cut off when the run was killed and written again since
-            accounts[entry["task"], entry["split"], entry["doc_id"]] = entry["account"]
-    by_task: dict[str, list[Mapping[str, Any]]] = {}
-    for (task, _, _), account in accounts.items():
-        by_task.setdefault(task, []).append(account)
-    return by_task
+    accounts: dict[str, dict[_Document, Mapping[str, Any]]] = {}
+    for line in _lines(path, "answers"):
+        if isinstance(line.get("account"), dict):
+            accounts.setdefault(line["task"], {})[line["split"], line["doc_id"]] = line["account"]
+    if not accounts:
+        raise ConfigError(f"the run in ratio_from={folder} has no answer yet; wait until it is finished.")
+    ended = {task: set(answered) for task, answered in accounts.items()}
+    for line in _lines(path, "failures"):
+        if line["task"] in ended:
+            ended[line["task"]].add((line["split"], line["doc_id"]))
+    expected = _documents_by_lmms_eval(path)
+    finished = _finished_by_vlmevalkit(path)
+    unfinished = [
+        f"{task} (answers to {len(documents)} of {expected.get(task, 'an unknown number of')} documents)"
+        for task, documents in sorted(ended.items())
+        if len(documents) != expected.get(task) and task not in finished
+    ]
+    if unfinished:
+        raise ConfigError(
+            f"the run in ratio_from={folder} is not finished, so its ratio is that of some documents: "
+            f"{', '.join(unfinished)}. Expected results of lmms-eval or VLMEvalKit in that folder that count as many; "
+            "repeat the run's command, with the folder as both record_dir and --output_path."
+        )
+    return {task: list(answered.values()) for task, answered in accounts.items()}
+
+
+_Document = tuple[Any, Any]
+"""Split and doc_id."""
+
+
+def _lines(folder: Path, kind: str) -> Iterator[dict[str, Any]]:
+    """Lines about documents; one that was cut off, or is of another kind, is none: its document is then missing."""
+    for file in sorted(folder.glob(f"{kind}.rank*.jsonl")):
+        for text in file.read_bytes().split(b"\n"):
+            line = _object(text)
+            if {"task", "split", "doc_id"} <= line.keys() and isinstance(line["doc_id"], (int, str)):
+                yield line
+
+
+def _documents_by_lmms_eval(folder: Path) -> dict[str, int]:
+    """How many documents each task's newest results count; files are named by their date."""
+    counts = {}
+    for file in sorted(folder.rglob("*_results.json"), key=lambda file: file.name):
+        results = _object(file.read_bytes())
+        samples, config = results.get("n-samples"), results.get("config")
+        if not isinstance(samples, dict) or not isinstance(config, dict):
+            continue  # of a task's own, or half a file
+        for task, numbers in samples.items():
+            with suppress(KeyError, TypeError, ValueError):
+                left = int(numbers["original"]) - int(config.get("offset") or 0)
+                counts[task] = min(int(numbers["effective"]), left)
+    return counts
+
+
+def _finished_by_vlmevalkit(folder: Path) -> set[str]:
+    """Data sets that VLMEvalKit has scored, which it does once every document has an answer."""
+    finished = set()
+    for file in folder.glob("*/status.json"):
+        datasets = _object(file.read_bytes()).get("datasets")
+        for name, status in datasets.items() if isinstance(datasets, dict) else ():
+            if isinstance(status, dict) and status.get("metrics"):
+                finished.add(name)
+    return finished
+
+
+def _object(text: bytes) -> dict[str, Any]:
+    """The JSON object in `text`; an empty one where there is none."""
+    try:
+        value = json.loads(text.decode("utf-8"))
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
