@@ -103,6 +103,8 @@ def test_a_run_leaves_scores_accounts_and_a_record(untrained, evaluate, tmp_path
     assert record["checkpoint"]["name"] == f"{untrained}/vico"
     assert (record["dtype"], record["device"], record["num_processes"]) == ("float32", "cpu", 1)
     assert record["previews"] == "previews"
+    assert record["data_sets"].keys() == set(TASKS)
+    assert all(known.startswith("sha256 ") for known in record["data_sets"].values())
     named = {
         f"{account['media'][:2]}/{account['media']}-{number}.jpg"
         for account in kept.values()
@@ -126,9 +128,13 @@ def test_a_run_under_other_conditions_starts_its_accounts_anew(untrained, evalua
     evaluate("vico_internvl", f"pretrained={untrained}/vico,record_dir={tmp_path},{ARGUMENTS}")
     lines = (tmp_path / "answers.rank0.jsonl").read_text().splitlines()
     (tmp_path / "answers.rank1.jsonl").write_text("left by a second process\n")
+    record = json.loads((tmp_path / "record.json").read_text())
     evaluate("vanilla_internvl", f"pretrained={untrained}/vico,record_dir={tmp_path},device=cpu")
     assert len((tmp_path / "answers.rank0.jsonl").read_text().splitlines()) == len(lines)
     assert {account["compressed_tiles"] for account in side_file(tmp_path).values()} == {0}  # of rank 0, the only file
+    assert (tmp_path / "answers.rank0.jsonl.old1").read_text().splitlines() == lines
+    assert (tmp_path / "answers.rank1.jsonl.old1").read_text() == "left by a second process\n"
+    assert json.loads((tmp_path / "record.json.old1").read_text()) == record
 
 
 def test_compressed_internvl_takes_a_combination(untrained, evaluate, tmp_path):
@@ -365,6 +371,63 @@ def test_a_continued_run_takes_over_the_answers_of_the_stopped_one(untrained, tm
     asked = [instance(tmp_path / "a.png", {"max_new_tokens": 4}, doc_id) for doc_id in range(3)]
     assert answer(resume=True, max_tiles=3)[0][0] != "from the stopped run"
     assert "from the stopped run" in file.with_name("answers.rank0.jsonl.old1").read_text()
+
+
+@pytest.mark.parametrize("kind", ["files", "open"])
+def test_where_pictures_were_exchanged_only_their_documents_are_asked_again(untrained, tmp_path, kind):
+    run, file = tmp_path / "run", tmp_path / "run" / "answers.rank0.jsonl"
+    asked = [instance(None, {"max_new_tokens": 4}, doc_id) for doc_id in range(4)]
+    batches = []
+
+    def answer(colours, **arguments):
+        model = make_model(untrained, run, "", batch_size=2, **arguments)
+        pictures = [Image.new("RGB", (56, 56), colour) for colour in colours]
+        for number, picture in enumerate(pictures):
+            picture.save(tmp_path / f"{number}.png")
+        if kind == "files":
+            pictures = [str(tmp_path / f"{number}.png") for number in range(4)]
+        model.task_dict["broken"]["test"] = [{"path": picture} for picture in pictures]
+        answer_batch = model._engine._answer_batch
+        model._engine._answer_batch = lambda batch, *rest: (
+            batches.append([entry.key for entry in batch]) or answer_batch(batch, *rest)
+        )
+        model._run.write_record()
+        return [result.text for result in model.generate_until(asked)]
+
+    first = answer(["red", "green", "blue", "white"])
+    whole = sorted(batches)
+    lines = read_lines_that_are_not_blank(file)
+    file.write_text("".join(json.dumps(line | {"text": f"kept {line['doc_id']}"}) + "\n" for line in lines))
+    batches.clear()
+    assert answer(["red", "green", "blue", "white"], resume=True) == [f"kept {number}" for number in range(4)]
+    assert not batches
+    # The third picture is another one; the first file is written anew and shows the same.
+    second = answer(["red", "green", "yellow", "white"], resume=True)
+    assert second == ["kept 0", "kept 1", second[2], "kept 3"]
+    assert second[2] != "kept 2"
+    assert batches == [batch for batch in whole if "broken/test/2" in batch]
+    assert [line["text"] for line in read_lines(file.with_name("answers.rank0.jsonl.stale"))] == ["kept 2"]
+    last = {line["doc_id"]: line["text"] for line in read_lines_that_are_not_blank(file)}
+    assert last == dict(enumerate(second))
+    assert first[2] != "kept 2"
+
+
+def test_words_that_only_the_messages_have_count(untrained, tmp_path):
+    Image.new("RGB", (56, 56)).save(tmp_path / "a.png")
+
+    def answer(word):
+        model = make_model(untrained, tmp_path / "run", tmp_path / "a.png", resume=True)
+        asked = instance(None, {"max_new_tokens": 4})
+        content = [{"type": "image", "url": str(tmp_path / "a.png")}, {"type": "text", "text": word}]
+        asked.arguments = ("", lambda _: [{"role": "user", "content": content}], *asked.args[2:])
+        model._run.write_record()
+        model.generate_until([asked])
+        return len(read_lines_that_are_not_blank(tmp_path / "run" / "answers.rank0.jsonl"))
+
+    assert [answer("What?"), answer("What?")] == [1, 1]
+    assert not (tmp_path / "run" / "answers.rank0.jsonl.stale").exists()
+    assert answer("Why?") == 1
+    assert len(read_lines(tmp_path / "run" / "answers.rank0.jsonl.stale")) == 1
 
 
 def test_where_pictures_are_kept(untrained, tmp_path, monkeypatch):

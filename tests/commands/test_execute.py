@@ -188,8 +188,9 @@ def test_other_inputs_or_another_command_repeat_a_run(planned):
     assert len(list(run.folder.parent.glob("old/vico.*"))) == 3
     moved = replace(other, launcher=("torchrun", "lmms_eval"))
     assert go(World(), [moved], inputs=read(code="y", tasks="y")) == ["kept vico"]
-    (run.folder / "request.json").write_text("{")
-    assert unfinished(moved, changed, check)[0] == "nobody knows what it is of"
+    for broken in (b"{", b"", b"\xff", b"[]", b'{"arguments": [], "inputs": "", "cells": []}'):
+        (run.folder / "request.json").write_bytes(broken)
+        assert unfinished(moved, changed, check)[0] == "nobody knows what it is of"
 
 
 def test_a_folder_that_is_not_there_is_not_stale(planned):
@@ -355,3 +356,5 @@ def test_documents_are_counted_over_all_processes(tmp_path):
         file.write("}\n{}\n")
     assert answered.count() == 5
     assert answered.count() == 5
+    first.write_text("{}\n")  # lines were taken out of one file
+    assert answered.count() == 2

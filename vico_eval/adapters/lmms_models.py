@@ -21,8 +21,10 @@ from lmms_eval.api.model import lmms
 from lmms_eval.protocol import ChatMessages
 from loguru import logger
 
+from vico_eval.adapters.asked import AnswerKey, Asking, answer_keys
+from vico_eval.adapters.data_sets import split_fingerprint
 from vico_eval.adapters.internvl_x import check_names_every_part, method_of
-from vico_eval.adapters.run_folder import AnswerKey, RunFolder, answer_keys, run_record, title_of
+from vico_eval.adapters.run_folder import RunFolder, run_record, title_of
 from vico_eval.engine.account import TokenAccount
 from vico_eval.engine.engine import Answer
 from vico_eval.engine.loading import open_engine
@@ -151,7 +153,9 @@ class CompressedInternVL(lmms):  # type: ignore[misc]
         record = run_record(
             opened, title=title_of(opened.method.name), harness="lmms-eval", num_processes=self._world_size
         )
-        self._run = RunFolder(self._run_path(record_dir, opened.method.name), record, self._rank, resume=resume)
+        path = self._run_path(record_dir, opened.method.name)
+        with self.accelerator.main_process_first():
+            self._run = RunFolder(path, record, self._rank, resume=resume)
         self._engine.preprocessor.previews = self._run.open_previews(previews)
         self.accelerator.wait_for_everyone()
         self._run.write_record()
@@ -168,21 +172,24 @@ class CompressedInternVL(lmms):  # type: ignore[misc]
             UserError: a document that can't be answered, named; with keep_going, `FAILURES_IN_A_ROW` of them.
         """
         with ending_together(self._world_size):
+            self._note_data_sets(requests)
             asked = [self._request(instance) for instance in requests]
-            # What stands first is the text of the question; a task that words it anew asks anew.
+            # What stands first is the text of the question, unless a task has messages of its own; these are compared
+            # when an answer is taken over.
             keys = answer_keys(asked, (str(instance.args[0]) for instance in requests))
             return self._answer(asked, keys)
 
     def _answer(self, requests: Sequence[DeferredRequest], keys: Sequence[AnswerKey]) -> list[GenerationResult]:
-        stored = {number: self._run.answers[key] for number, key in enumerate(keys) if key in self._run.answers}
+        asking = Asking(requests)
+        stored = self._run.take_over(keys, asking, self._engine.preprocessor, show_progress=self._rank == 0)
         results = {number: _result(answer.text, answer.account) for number, answer in stored.items()}
         if stored:
             logger.info(f"{len(stored)} of {len(requests)} answers are those of the run that is continued")
         failed: set[str] = set()
         in_a_row = 0
-        for number, outcome in self._engine.outcomes(requests, known=stored):
+        for number, outcome in self._engine.outcomes(asking.requests, known=stored):
             if isinstance(outcome, Answer):
-                self._run.add(keys[number], outcome.text, outcome.account)
+                self._run.add(keys[number], outcome.text, outcome.account, asking.made[number])
                 results[number] = _result(outcome.text, outcome.account)
                 in_a_row = 0
                 continue
@@ -205,6 +212,17 @@ class CompressedInternVL(lmms):  # type: ignore[misc]
                 "with resume=true asks only them again."
             )
         return [results[number] for number in range(len(requests))]
+
+    def _note_data_sets(self, requests: Sequence[Instance]) -> None:
+        if self._rank != 0:
+            return
+        splits = {task: self.task_dict[task][split] for *_, task, split in (instance.args for instance in requests)}
+        found = {task: split_fingerprint(split) for task, split in splits.items()}
+        if changed := self._run.add_data_sets({task: known for task, known in found.items() if known is not None}):
+            logger.warning(
+                f"the data of {', '.join(changed)} have changed since this run began; stored answers are compared with "
+                "their documents one by one"
+            )
 
     def generate_until_multi_round(self, requests: list[Instance]) -> list[str]:
         """Not offered: no benchmark of the tables asks in rounds."""

@@ -11,25 +11,32 @@ import os
 import platform
 import re
 import sys
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
-from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from filelock import FileLock, Timeout
+from loguru import logger
 
+from vico_eval.adapters.asked import AnswerKey, Asked, Asking
+from vico_eval.adapters.journal import Journal, StoredAnswer, StoredFailure
 from vico_eval.engine.account import TokenAccount
 from vico_eval.engine.loading import Opened
+from vico_eval.engine.preprocess import Prepared
 from vico_eval.engine.previews import Previews, open_previews
-from vico_eval.engine.requests import DeferredRequest, Request
+from vico_eval.engine.requests import Request
 from vico_eval.errors import OutputError
+from vico_eval.files import lock, write_json
 from vico_eval.internvl.checkpoint import Checkpoint
 from vico_eval.paths import free_path, models_dir
+
+RECORD = "record.json"
+NOTHING = Asked()
+MAX_NAMED = 5
 
 RECORDED_VERSIONS = (
     *("vico-eval", "torch", "transformers", "lmms-eval", "ms-vlmeval", "accelerate", "Pillow", "av", "datasets"),
@@ -40,52 +47,14 @@ CONDITIONS = ("checkpoint", "donor", "method", "method_args", "settings", "dtype
 """What of a record decides an answer."""
 
 
-class StoredAnswer(BaseModel):
-    """One line of `answers.rank*.jsonl`: what was said to a document, and what it cost."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    task: str
-    split: str
-    doc_id: int | str
-    """A number in lmms-eval; the row's index in VLMEvalKit, which may hold words."""
-
-    repeat: int
-    """How many times the same document had been asked before; benchmarks may count passes among many answers."""
-
-    asked: str
-    """Fingerprint of the question and of the settings that the answer was generated with."""
-
-    text: str
-    account: TokenAccount
-
-
-AnswerKey = tuple[str, int, str]
-"""Key of the request, `task/split/number`; how many times it had been asked before; fingerprint of what was asked."""
-
-
-def answer_keys(requests: Iterable[Request | DeferredRequest], questions: Iterable[str]) -> list[AnswerKey]:
-    """What the answer of each request is stored under.
-
-    Args:
-        requests: what is asked.
-        questions: the text of each, as far as it is known before pictures are opened.
-    """
-    times: Counter[str] = Counter()
-    keys = []
-    for request, question in zip(requests, questions, strict=True):
-        asked = sha256(f"{request.generation!r}\n{question}".encode(errors="surrogatepass")).hexdigest()[:16]
-        keys.append((request.key, times[request.key], asked))
-        times[request.key] += 1
-    return keys
-
-
 class RunFolder:
     """The folder of one run. Every process writes its own files of answers and failures; the first one the record.
 
-    A folder whose record has the same conditions is continued: where lmms-eval's response cache answers, nothing is
-    counted again. The last line of a document holds. Answers of a run of other conditions are set aside, by name
-    (`answers.rank0.jsonl.old1`).
+    One command has a folder at a time. A folder whose record has the same conditions is continued: where lmms-eval's
+    response cache answers, nothing is counted again. The last line of a document holds. Answers of a run of other
+    conditions are set aside with its record, by name (`answers.rank0.jsonl.old1`).
+
+    Of several processes the first one makes it before the others do, since it puts in order what is there.
     """
 
     def __init__(self, folder: Path, record: dict[str, Any], rank: int = 0, *, resume: bool = False) -> None:
@@ -94,11 +63,14 @@ class RunFolder:
             resume: whether answers that an earlier run of the same conditions left are taken over.
 
         Raises:
-            OutputError: the folder can't be made or written.
+            OutputError: the folder can't be made or written, or another command works in it.
         """
         self.folder = folder
         self.answers: dict[AnswerKey, StoredAnswer] = {}
-        """Those that need not be given again."""
+        """Those that need not be given again, if they are still asked for."""
+
+        self._asked: dict[tuple[str, int], set[str]] = {}
+        """Of these, by document and repeat, what was asked."""
 
         self.failed: set[str] = set()
         """Documents that had no answer in the run that is continued, `task/split/number`."""
@@ -107,56 +79,91 @@ class RunFolder:
         self._rank = rank
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            if rank == 0:
+                self._held = _hold(folder)
+            self._answers = Journal(folder, StoredAnswer, "answers", rank)
+            self._failures = Journal(folder, StoredFailure, "failures", rank)
             earlier = self._earlier_record()
-            continues = earlier is not None
             if earlier is not None:
                 self._record |= {"started": earlier["started"], "continued": self._starts(earlier)}
-                self._record["previews"] = earlier.get("previews")
-            elif rank == 0:
-                self._drop_files_of_others()
-            if continues and resume:
-                self.answers = self._read_answers()
-                self.failed = self._read_failed()
-            self._answers = self._open("answers", continues)
-            self._failures = self._open("failures", continues)
+                self._record |= {"previews": earlier.get("previews"), "data_sets": earlier.get("data_sets", {})}
+                if rank == 0:
+                    self._answers.mend()
+                    self._failures.mend()
+                if resume:
+                    self.answers = {answer.key: answer for answer in self._answers.lines()}
+                    for name, repeat, asked in self.answers:
+                        self._asked.setdefault((name, repeat), set()).add(asked)
+                    self.failed = {failure.document for failure in self._failures.lines()}
         except OSError as error:
             raise OutputError(
                 f"the run's folder {folder} can't be written: {error}. Pass another record_dir."
             ) from error
 
-    def _open(self, kind: str, continues: bool) -> IO[str]:
-        path = self.folder / f"{kind}.rank{self._rank}.jsonl"
-        if not continues and path.exists():
-            path.replace(free_path(path.with_name(f"{path.name}.old")))
-        file = path.open("a", encoding="utf-8")
-        if file.tell():
-            file.write("\n")  # a run that was killed may have left half a line
-        return file
+    def _earlier_record(self) -> dict[str, Any] | None:
+        """The record that the folder has, if it is of a run of the same conditions; all else is set aside, and said."""
+        try:
+            earlier = read_record(self.folder)
+            different = () if earlier is None else _different(earlier, self._record)
+            if earlier is not None and not different:
+                return earlier
+            reason = f"it is a run of another {', '.join(different)}" if different else f"it has no {RECORD}"
+        except OutputError as error:
+            reason = str(error)
+        if self._rank == 0:
+            aside = [*self._answers.set_aside(), *self._failures.set_aside()]
+            record = self.folder / RECORD
+            if record.exists():
+                aside.append(record.replace(free_path(record.with_name(f"{RECORD}.old"))))
+            if aside:
+                logger.warning(
+                    f"the run in {self.folder} can't be continued: {reason}. Its files are set aside as "
+                    f"{', '.join(path.name for path in aside)}, and everything is asked again"
+                )
+        return None
 
-    def _drop_files_of_others(self) -> None:
-        """What an earlier run that had more processes left; the files of this run's processes are theirs to empty."""
-        for file in self.folder.glob("*.rank*.jsonl"):
-            rank = file.stem.rpartition(".rank")[2]
-            if rank.isdigit() and int(rank) >= self._record["num_processes"]:
-                file.unlink()
+    def _starts(self, earlier: dict[str, Any]) -> list[str]:
+        """When a run that was started before has been started again."""
+        return [*earlier.get("continued", ()), self._record["started"]]
 
-    def _read_failed(self) -> set[str]:
-        return {f"{line['task']}/{line['split']}/{line['doc_id']}" for line in self._lines("failures")}
+    def take_over(
+        self,
+        keys: Sequence[AnswerKey],
+        asking: Asking,
+        prepare: Callable[[Request], Prepared],
+        *,
+        show_progress: bool = False,
+    ) -> dict[int, StoredAnswer]:
+        """Answers that are there already, by number of request: those that were given to the same words and pictures.
 
-    def _read_answers(self) -> dict[AnswerKey, StoredAnswer]:
-        found = {}
-        for line in self._lines("answers"):
-            with suppress(ValidationError):
-                answer = StoredAnswer.model_validate(line)
-                found[f"{answer.task}/{answer.split}/{answer.doc_id}", answer.repeat, answer.asked] = answer
-        return found
+        The others are set aside, and said.
 
-    def _lines(self, kind: str) -> Iterator[dict[str, Any]]:
-        """What all processes of the earlier run wrote; a line that is cut off is none."""
-        for file in sorted(self.folder.glob(f"{kind}.rank*.jsonl")):
-            for line in file.read_text(encoding="utf-8").split("\n"):
-                with suppress(json.JSONDecodeError):
-                    yield json.loads(line)
+        Args:
+            keys: of the requests.
+            asking: the requests.
+            prepare: makes tiles of one.
+        """
+        found = {number: self.answers[key] for number, key in enumerate(keys) if key in self.answers}
+        stale = {keys[number] for number in asking.changed(found, prepare, show_progress=show_progress)}
+        others = {(name, repeat, one) for name, repeat, _ in keys for one in self._asked.get((name, repeat), ())}
+        stale |= (others - set(keys)) & self.answers.keys()
+        if stale:
+            self._answers.take_out(lambda answer: answer.key in stale, "stale")
+            for key in stale:
+                del self.answers[key]
+            names = sorted({name for name, *_ in stale})
+            more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+            logger.warning(
+                f"{len(names)} document(s) have other words or pictures than when they were answered and are asked "
+                f"again: {', '.join(names[:MAX_NAMED])}{more}. Their earlier answers are set aside as "
+                f"{self.folder}/answers.rank*.jsonl.stale"
+            )
+        if unknown := sum(answer.account.media is None and answer.account.tiles > 0 for answer in found.values()):
+            logger.warning(
+                f"{unknown} answer(s) were written by an older version without a digest of their pictures; they are "
+                "taken over unchecked"
+            )
+        return {number: answer for number, answer in found.items() if keys[number] not in stale}
 
     def open_previews(self, asked: bool | str) -> Previews | None:
         """Where small copies of pictures go, by the model argument `previews`; the record will name it.
@@ -174,34 +181,46 @@ class RunFolder:
     def write_record(self) -> None:
         """`record.json`, by the first process only, after every process has looked at the one before."""
         if self._rank == 0:
-            (self.folder / "record.json").write_text(json.dumps(self._record, indent=2) + "\n", encoding="utf-8")
+            write_json(self.folder / RECORD, self._record)
 
-    def _earlier_record(self) -> dict[str, Any] | None:
-        """The record that the folder has, if it is of a run of the same conditions."""
-        file = self.folder / "record.json"
-        if not file.is_file() or other_conditions(self.folder, self._record):
-            return None
-        values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        return values
+    def add_data_sets(self, fingerprints: Mapping[str, str]) -> tuple[str, ...]:
+        """Record by what the data of tasks are known; the tasks whose data are others than when the run began."""
+        before = self._record["data_sets"]
+        changed = tuple(task for task, found in fingerprints.items() if before.get(task, found) != found)
+        self._record["data_sets"] = {**before, **fingerprints}
+        self.write_record()
+        return changed
 
-    def _starts(self, earlier: dict[str, Any]) -> list[str]:
-        """When a run that was started before has been started again."""
-        return [*earlier.get("continued", ()), self._record["started"]]
+    def add(self, key: AnswerKey, text: str, account: TokenAccount, asked: Asked = NOTHING) -> None:
+        """Keep a document's answer.
 
-    def add(self, key: AnswerKey, text: str, account: TokenAccount) -> None:
-        """Keep a document's answer."""
-        name, repeat, asked = key
-        line = _document(name) | {"repeat": repeat, "asked": asked}
-        self._write(self._answers, line | {"text": text, "account": account.to_dict()})
+        Raises:
+            DocumentError: its account has a number that is not finite.
+        """
+        name, repeat, question = key
+        line = _document(name) | {"repeat": repeat, "asked": question, "words": asked.words, "files": asked.files}
+        self._answers.append(line | {"text": text, "account": account.to_dict()}, name)
 
     def add_failure(self, key: AnswerKey, reason: str) -> None:
         """Note that a document has no answer, and why."""
-        self._write(self._failures, _document(key[0]) | {"reason": reason})
+        self._failures.append(_document(key[0]) | {"reason": reason}, key[0])
 
-    @staticmethod
-    def _write(file: IO[str], line: dict[str, Any]) -> None:
-        file.write(json.dumps(line) + "\n")
-        file.flush()
+
+def _hold(folder: Path) -> FileLock:
+    """The folder for this process, until it ends.
+
+    Raises:
+        OutputError: another process has it.
+    """
+    held = lock(folder / ".lock")
+    try:
+        held.acquire(timeout=0)
+    except Timeout as error:
+        raise OutputError(
+            f"another command works in {folder}, and its answers would be mixed with this one's. Wait for it, or pass "
+            "another record_dir."
+        ) from error
+    return held
 
 
 def _document(key: str) -> dict[str, Any]:
@@ -209,16 +228,39 @@ def _document(key: str) -> dict[str, Any]:
     return {"task": task, "split": split, "doc_id": int(number) if number.isdecimal() else number}
 
 
-def other_conditions(folder: Path, record: Mapping[str, Any]) -> tuple[str, ...]:
-    """In which conditions the run whose record is in `folder` differs from `record`; none where there is no run."""
-    earlier = folder / "record.json"
-    if not earlier.is_file():
-        return ()
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """The record that is in `folder`; None where there is none.
+
+    Raises:
+        OutputError: it is empty, cut off or something else.
+    """
+    file = folder / RECORD
+    if not file.exists():
+        return None
     try:
-        values = json.loads(earlier.read_text(encoding="utf-8"))
-    except json.JSONDecodeError:
-        return CONDITIONS
-    return tuple(name for name in CONDITIONS if values.get(name) != record[name])
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise OutputError(f"{file} can't be read: {error}") from error
+    if not isinstance(values, dict) or not isinstance(values.get("started"), str):
+        raise OutputError(f"{file} is not the record of a run")
+    return values
+
+
+def other_conditions(folder: Path, record: Mapping[str, Any]) -> tuple[str, ...]:
+    """In which conditions the run whose record is in `folder` differs from `record`; none where there is no run.
+
+    Raises:
+        OutputError: its record can't be read.
+    """
+    try:
+        earlier = read_record(folder)
+    except OutputError as error:
+        raise OutputError(f"{error}. Put the run's record back, or move {folder} away.") from error
+    return () if earlier is None else _different(earlier, record)
+
+
+def _different(earlier: Mapping[str, Any], record: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(name for name in CONDITIONS if earlier.get(name) != record[name])
 
 
 def run_record(opened: Opened, *, title: str, harness: str, num_processes: int) -> dict[str, Any]:
@@ -250,6 +292,7 @@ def run_record(opened: Opened, *, title: str, harness: str, num_processes: int) 
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "harness": harness,
         "previews": None,
+        "data_sets": {},
     }
 
 

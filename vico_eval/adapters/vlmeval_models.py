@@ -15,7 +15,8 @@ from vlmeval.vlm.base import BaseModel
 from vlmeval.vlm.internvl import InternVLChat
 from vlmeval.vlm.internvl.utils import build_video_prompt, reorganize_prompt
 
-from vico_eval.adapters.run_folder import RunFolder, answer_keys
+from vico_eval.adapters.asked import Asking, answer_keys
+from vico_eval.adapters.run_folder import RunFolder
 from vico_eval.engine.engine import Engine
 from vico_eval.engine.loading import EngineSettings
 from vico_eval.engine.media import load_image
@@ -113,10 +114,11 @@ class CompressedInternVL(InternVLChat):  # type: ignore[misc]
 
     def _answer(self, request: DeferredRequest, question: str) -> str:
         (key,) = answer_keys([request], [question])
-        if (stored := self._run.answers.get(key)) is not None:
-            return stored.text
-        (answer,) = self._engine.answer([request])
-        self._run.add(key, answer.text, answer.account)
+        asking = Asking([request])
+        if stored := self._run.take_over([key], asking, self._engine.preprocessor):
+            return stored[0].text
+        (answer,) = self._engine.answer(asking.requests)
+        self._run.add(key, answer.text, answer.account, asking.made[0])
         return answer.text
 
     def _request(self, message: Sequence[dict[str, Any]], dataset: str | None) -> DeferredRequest:

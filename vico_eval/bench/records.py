@@ -17,6 +17,8 @@ import numpy as np
 import typer
 from tqdm import tqdm
 
+from vico_eval.files import write_json
+
 T = TypeVar("T")
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -213,7 +215,7 @@ def write_record(
     """
     out.mkdir(parents=True, exist_ok=True)
     file = out / f"{name}.json"
-    file.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    write_json(file, record)
     records = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(out.glob("*.json"))}
     (out / "README.md").write_text(table(records), encoding="utf-8")
     return file

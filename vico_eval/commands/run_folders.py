@@ -11,6 +11,7 @@ from vico_eval.commands.inputs import Inputs
 from vico_eval.commands.plan import Cell, PlannedRun
 from vico_eval.commands.progress import Progress
 from vico_eval.errors import ReportError
+from vico_eval.files import write_json
 from vico_eval.paths import free_path
 
 REQUEST_FILE = "request.json"
@@ -28,21 +29,21 @@ class AnswerCount:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._lines = 0
-        self._offsets: dict[Path, int] = {}
+        self._read: dict[Path, tuple[int, int]] = {}
+        """Of each file, the bytes that were read, and the lines in them."""
 
     def count(self) -> int:
         """As of now; a line that is being written does not count yet."""
         for path in self._folder.glob("answers.rank*.jsonl"):
-            offset = self._offsets.get(path, 0)
-            if path.stat().st_size < offset:  # set aside, and begun anew
-                self._lines, offset = 0, 0
+            offset, before = self._read.get(path, (0, 0))
+            if path.stat().st_size < offset:  # set aside and begun anew, or lines were taken out
+                offset, before = 0, 0
             with path.open("rb") as file:
                 file.seek(offset)
                 *lines, _ = file.read().split(b"\n")
-            self._lines += sum(1 for line in lines if line.strip())
-            self._offsets[path] = offset + sum(len(line) + 1 for line in lines)
-        return self._lines
+            after = before + sum(1 for line in lines if line.strip())
+            self._read[path] = offset + sum(len(line) + 1 for line in lines), after
+        return sum(lines for _, lines in self._read.values())
 
 
 def problem_of(run: PlannedRun, cell: Cell, check: Check) -> ReportError | None:
@@ -74,7 +75,7 @@ def prepare(run: PlannedRun, inputs: Inputs, progress: Progress, *, fresh: bool)
     request = _request(run, inputs)
     if (earlier := _earlier_request(run)) is not None:
         request["cells"] = earlier["cells"] | request["cells"]
-    (run.folder / REQUEST_FILE).write_text(json.dumps(request, indent=1), encoding="utf-8")
+    write_json(run.folder / REQUEST_FILE, request, indent=1)
 
 
 def _request(run: PlannedRun, inputs: Inputs) -> dict[str, Any]:
@@ -84,10 +85,11 @@ def _request(run: PlannedRun, inputs: Inputs) -> dict[str, Any]:
 
 def _earlier_request(run: PlannedRun) -> dict[str, Any] | None:
     try:
-        values: dict[str, Any] = json.loads((run.folder / REQUEST_FILE).read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError):
+        values = json.loads((run.folder / REQUEST_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
         return None
-    return values if values.keys() == {"arguments", "inputs", "cells"} else None
+    is_request = isinstance(values, dict) and values.keys() == {"arguments", "inputs", "cells"}
+    return values if is_request and isinstance(values["cells"], dict) else None
 
 
 def _stale(run: PlannedRun, inputs: Inputs) -> str | None:

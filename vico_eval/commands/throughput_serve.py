@@ -35,6 +35,7 @@ from vico_eval.bench.serve.workload import ImageLoad, TextLoad, Workload
 from vico_eval.commands.output import check_writable, message_console, results_console
 from vico_eval.commands.throughput_servers import api_key, server_addresses, server_models
 from vico_eval.errors import ConfigError
+from vico_eval.files import write_json
 from vico_eval.paths import free_path
 from vico_eval.report.grid import Grid, grid_to_latex, grid_to_markdown, grid_to_terminal
 from vico_eval.report.table4 import PROMPTS, VISUAL_TOKENS, Prompt, Quantity, table4_csv, table4_grid
@@ -108,7 +109,7 @@ def measure_servers(options: ServeOptions) -> None:
     }
     measured = Measured(cells, tuple(server.name for server in loaded.servers), bounds)
     record = _record(options, plan, loaded, measured)
-    (out / SUMMARY).write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    write_json(out / SUMMARY, record)
     grid = _write_table(measured, "table4" if options.images is None else "images", out)
     shown = results_console()
     for table in (measurements(measured), grid):

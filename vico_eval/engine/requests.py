@@ -197,7 +197,8 @@ class DeferredRequest:
     generation: GenerationSettings
 
     load: Callable[[], Request]
-    """The request itself, of the same key and generation. Called once, in a thread."""
+    """The request itself, of the same key and generation. Called in a thread; once more where an earlier answer is
+    compared before."""
 
 
 def _stop_strings(until: str | Sequence[str] | None) -> tuple[str, ...]:

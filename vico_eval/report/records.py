@@ -38,6 +38,8 @@ class Checkpoint(_Closed):
     name: str
     path: str
     sha256: str | None
+    """Digest of all weights, the tokenizer and the configuration, `tensors:<hex>`. Older versions wrote hex digits
+    alone, over both ends of the files; these agree with none of the new ones."""
 
 
 class RunRecord(_Closed):
@@ -78,6 +80,10 @@ class RunRecord(_Closed):
     """When it was loaded again, to go on in the same folder under the same conditions."""
 
     harness: str
+
+    data_sets: dict[str, str] = Field(default_factory=dict)
+    """By task, what its data are known by: a revision, or a digest of files. None of tasks whose data say neither, and
+    of runs by older versions."""
 
     made_from: str | None = None
     """The toolkit's file that says this, relative to the run's folder, where the run left no record of its own."""
@@ -143,6 +149,8 @@ class AnswerLine(_DocumentLine):
 
     repeat: NonNegativeInt
     asked: str
+    words: str | None = None
+    files: str | None = None
     text: str
     account: TokenAccount
 

@@ -1,0 +1,181 @@
+"""What the processes of a run wrote down document by document: `answers.rank0.jsonl`, `failures.rank1.jsonl`, ...
+
+Nothing that was written is deleted: a file or a line that no longer holds is set aside, under a name that says why.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Container, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from loguru import logger
+from pydantic import BaseModel, ConfigDict
+
+from vico_eval.engine.account import TokenAccount
+from vico_eval.errors import DocumentError
+from vico_eval.files import lock, write_bytes
+from vico_eval.paths import free_path
+
+MAX_NAMED = 5
+"""Lines that are named where many of a file can't be read."""
+
+
+class Line(BaseModel):
+    """What all lines say: which document they are about."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    task: str
+    split: str
+    doc_id: int | str
+    """A number in lmms-eval; the row's index in VLMEvalKit, which may hold words."""
+
+    @property
+    def document(self) -> str:
+        """The key of its request, `task/split/number`."""
+        return f"{self.task}/{self.split}/{self.doc_id}"
+
+
+class StoredAnswer(Line):
+    """One line of `answers.rank*.jsonl`: what was said to a document, and what it cost."""
+
+    repeat: int
+    """How many times the same document had been asked before; benchmarks may count passes among many answers."""
+
+    asked: str
+    """Fingerprint of the question and of the settings that the answer was generated with."""
+
+    words: str | None = None
+    """Fingerprint of all words of the request, and of how its pictures stand in them and are cut. None in lines of
+    older versions."""
+
+    files: str | None = None
+    """Fingerprint of paths, sizes and times of its pictures and films, where all are files; a film that is still the
+    same by it need not be decoded to be known."""
+
+    text: str
+    account: TokenAccount
+
+    @property
+    def key(self) -> tuple[str, int, str]:
+        """As an answer is looked for: document, repeat and fingerprint of what was asked."""
+        return self.document, self.repeat, self.asked
+
+
+class StoredFailure(Line):
+    """One line of `failures.rank*.jsonl`: why a document has no answer."""
+
+    reason: str
+
+
+L = TypeVar("L", bound=Line)
+
+
+class Journal(Generic[L]):
+    """All processes' lines of one kind. A process appends to its own file, and may take lines out of any.
+
+    A file is therefore opened for each line, and under a lock.
+    """
+
+    def __init__(self, folder: Path, schema: type[L], kind: str, rank: int) -> None:
+        self._folder = folder
+        self._schema = schema
+        self._kind = kind
+        self._own = folder / f"{kind}.rank{rank}.jsonl"
+        self._lock = lock(folder / ".journals.lock")
+
+    def append(self, line: Mapping[str, Any], document: str) -> None:
+        """Write a line.
+
+        Raises:
+            DocumentError: a number of it is not finite, so it would be no JSON.
+        """
+        try:
+            text = json.dumps(line, allow_nan=False) + "\n"
+        except ValueError as error:
+            raise DocumentError(
+                f"document {document} has an account with a number that is not finite: {error}. Check the weights."
+            ) from error
+        with self._lock, self._own.open("a+b") as file:
+            # Whatever stopped a process may have left half a line.
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                if file.read() != b"\n":
+                    file.write(b"\n")
+            file.write(text.encode())
+
+    def lines(self) -> Iterator[L]:
+        """What all files hold that can be read, file by file."""
+        for file in self._files():
+            for _, text in _numbered(file):
+                line, _ = self._parsed(text)
+                if line is not None:
+                    yield line
+
+    def set_aside(self) -> list[Path]:
+        """Put all files under other names, behind which there is `.old1`, `.old2`, ...; the new names."""
+        with self._lock:
+            return [file.replace(free_path(file.with_name(f"{file.name}.old"))) for file in self._files()]
+
+    def mend(self) -> None:
+        """Take out lines that can't be read, into `<file>.bad`, and say which."""
+        with self._lock:
+            for file in self._files():
+                reasons = {}
+                for number, text in _numbered(file):
+                    line, reason = self._parsed(text)
+                    if line is None:
+                        reasons[number] = reason
+                if not reasons:
+                    continue
+                aside = _take_out(file, "bad", reasons)
+                for number in list(reasons)[:MAX_NAMED]:
+                    logger.warning(f"{file}, line {number} can't be read: {reasons[number]}")
+                logger.warning(
+                    f"{file}: {len(reasons)} unreadable line(s) are set aside in {aside.name}, and documents "
+                    "without another line are asked again"
+                )
+
+    def take_out(self, is_meant: Callable[[L], bool], reason: str) -> None:
+        """Take the lines that are meant out of all files, into `<file>.<reason>`."""
+        with self._lock:
+            for file in self._files():
+                parsed = ((number, self._parsed(text)[0]) for number, text in _numbered(file))
+                if numbers := {number for number, line in parsed if line is not None and is_meant(line)}:
+                    _take_out(file, reason, numbers)
+
+    def _files(self) -> list[Path]:
+        return sorted(self._folder.glob(f"{self._kind}.rank*.jsonl"))
+
+    def _parsed(self, text: bytes) -> tuple[L | None, str]:
+        """A line, or why it is none."""
+        try:
+            return self._schema.model_validate(json.loads(text.decode("utf-8"), parse_constant=_refuse)), ""
+        except (ValueError, RecursionError) as error:
+            return None, " ".join(str(error).split())[:200]
+
+
+def _take_out(file: Path, reason: str, numbers: Container[int]) -> Path:
+    """Move lines to the end of `<file>.<reason>`, which is returned."""
+    aside = file.with_name(f"{file.name}.{reason}")
+    lines = list(_numbered(file))
+    with aside.open("ab") as taken:
+        taken.write(b"".join(text + b"\n" for number, text in lines if number in numbers))
+        taken.flush()
+        os.fsync(taken.fileno())
+    write_bytes(file, b"".join(text + b"\n" for number, text in lines if number not in numbers))
+    return aside
+
+
+def _numbered(file: Path) -> Iterator[tuple[int, bytes]]:
+    """Number and text of each line that is not blank."""
+    for number, text in enumerate(file.read_bytes().split(b"\n"), start=1):
+        if text.strip():
+            yield number, text
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no number of JSON")
