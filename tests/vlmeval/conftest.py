@@ -155,7 +155,7 @@ def open_model(tmp_path: Path) -> Callable[..., Any]:
 
     def start(task: str, dataset: Any) -> CompressedInternVL:
         model = CompressedInternVL(opened.engine, opened.settings, run, GenerationSettings())
-        model.start(task)
+        model.start(task, kept=tmp_path / "run" / "vico")
         if dataset is not None:
             model.set_dump_image(dataset.dump_image)
         return model

@@ -166,3 +166,22 @@ def test_runs_become_a_table(finished, evaluate, tmp_path):
     assert cells["ViCO", "POPE"]["score"] == pytest.approx(run.tasks["POPE"].metrics["split=Overall|Overall"])
     assert cells["ViCO", "ChartQA"]["source"] == "VLMEvalKit: Overall x 1"
     assert cells["ViCO", "POPE"]["visual_tokens"] < cells["Vanilla", "POPE"]["visual_tokens"]
+
+
+def test_answers_to_a_table_that_has_changed_are_not_taken_over(finished, evaluate, data, tmp_path, capsys):
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder)
+    whole = (data / "POPE.tsv").read_bytes()
+    try:
+        changed = table(data / "POPE.tsv")
+        changed.loc[0, "question"] = "Is there a moon?"
+        changed.to_csv(data / "POPE.tsv", sep="\t", index=False)
+        assert evaluate(folder, names="POPE") == 1
+        assert "the data of POPE have changed since" in capsys.readouterr().err
+        for path in sorted((folder / "vico").rglob("*_POPE*"), reverse=True):
+            path.unlink()
+        assert evaluate(folder, names="POPE") == 0
+    finally:
+        (data / "POPE.tsv").write_bytes(whole)
+    assert len((folder / "answers.rank0.jsonl.stale").read_text().splitlines()) == 1
+    assert len(answers(folder)) == 22

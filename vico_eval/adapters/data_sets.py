@@ -12,6 +12,11 @@ from vico_eval.digests import file_digest
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
+def table_fingerprint(table: Path) -> dict[str, str]:
+    """Of a data set of VLMEvalKit by the name of its table, which holds pictures too; empty where it is not there."""
+    return {table.stem: f"sha256 {file_digest(table)}"} if table.is_file() else {}
+
+
 def split_fingerprint(split: Any) -> str | None:
     """Of a split of the library `datasets`; None where it is something else.
 

@@ -217,12 +217,13 @@ class CompressedInternVL(lmms):  # type: ignore[misc]
         if self._rank != 0:
             return
         splits = {task: self.task_dict[task][split] for *_, task, split in (instance.args for instance in requests)}
-        found = {task: split_fingerprint(split) for task, split in splits.items()}
-        if changed := self._run.add_data_sets({task: known for task, known in found.items() if known is not None}):
+        found = {task: known for task, split in splits.items() if (known := split_fingerprint(split)) is not None}
+        if changed := self._run.changed_data_sets(found):
             logger.warning(
                 f"the data of {', '.join(changed)} have changed since this run began; stored answers are compared with "
                 "their documents one by one"
             )
+        self._run.add_data_sets(found)
 
     def generate_until_multi_round(self, requests: list[Instance]) -> list[str]:
         """Not offered: no benchmark of the tables asks in rounds."""

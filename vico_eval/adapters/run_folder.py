@@ -183,13 +183,15 @@ class RunFolder:
         if self._rank == 0:
             write_json(self.folder / RECORD, self._record)
 
-    def add_data_sets(self, fingerprints: Mapping[str, str]) -> tuple[str, ...]:
-        """Record by what the data of tasks are known; the tasks whose data are others than when the run began."""
+    def changed_data_sets(self, fingerprints: Mapping[str, str]) -> tuple[str, ...]:
+        """The tasks whose data are others than when the run began, by what their data are known by."""
         before = self._record["data_sets"]
-        changed = tuple(task for task, found in fingerprints.items() if before.get(task, found) != found)
-        self._record["data_sets"] = {**before, **fingerprints}
+        return tuple(task for task, found in fingerprints.items() if before.get(task, found) != found)
+
+    def add_data_sets(self, fingerprints: Mapping[str, str]) -> None:
+        """Record what the data of tasks are known by."""
+        self._record["data_sets"] = {**self._record["data_sets"], **fingerprints}
         self.write_record()
-        return changed
 
     def add(self, key: AnswerKey, text: str, account: TokenAccount, asked: Asked = NOTHING) -> None:
         """Keep a document's answer.

@@ -7,15 +7,18 @@ InternVL class says; that class is inherited from, and its model never loaded.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from PIL import Image
+from vlmeval.smp import LMUDataRoot
 from vlmeval.vlm.base import BaseModel
 from vlmeval.vlm.internvl import InternVLChat
 from vlmeval.vlm.internvl.utils import build_video_prompt, reorganize_prompt
 
 from vico_eval.adapters.asked import Asking, answer_keys
+from vico_eval.adapters.data_sets import table_fingerprint
 from vico_eval.adapters.run_folder import RunFolder
 from vico_eval.engine.engine import Engine
 from vico_eval.engine.loading import EngineSettings
@@ -23,7 +26,7 @@ from vico_eval.engine.media import load_image
 from vico_eval.engine.previews import previewed_frames
 from vico_eval.engine.requests import DeferredRequest, GenerationSettings, ImageInput, Message, Request, Text
 from vico_eval.engine.tile_limits import tile_limit, total_tile_limit
-from vico_eval.errors import ConfigError, UserError
+from vico_eval.errors import ConfigError, OutputError, UserError
 from vico_eval.internvl.prompts import IMAGE_MARK
 
 THINKING_QUESTION = "Please answer the question and put the final answer within \\boxed{}."
@@ -56,13 +59,31 @@ class CompressedInternVL(InternVLChat):  # type: ignore[misc]
         self.cot_prompt = THINKING_QUESTION if settings.thinking else None
         self.kwargs: dict[str, Any] = {}
 
-    def start(self, task: str) -> None:
+    def start(self, task: str, kept: Path) -> None:
         """The documents that follow are of this data set, by the name that VLMEvalKit's `--data` takes.
 
         A video data set's own name lacks what tells its variants apart (`_64frame`, `_subs`).
+
+        Args:
+            task: the data set.
+            kept: where VLMEvalKit keeps what it has of earlier commands; it does not ask for these documents again.
+
+        Raises:
+            OutputError: it has answers to a table that has changed since.
         """
         self._task = task
         self.failure = None
+        known = table_fingerprint(_table_of(task))
+        if self._run.changed_data_sets(known) and (files := sorted(kept.rglob(f"*_{task}*"))):
+            raise OutputError(
+                f"the data of {task} have changed since {kept} began, and VLMEvalKit would take the answers in "
+                f"{files[0].name} for theirs. Move {len(files)} files of {task} out of that folder, or pass another "
+                "--work-dir."
+            )
+
+    def note_data(self) -> None:
+        """Record what the data set is known by, once it is there."""
+        self._run.add_data_sets(table_fingerprint(_table_of(self._task)))
 
     def set_dump_image(self, dump_image_func: Callable[..., Any]) -> None:
         """Called by VLMEvalKit before it asks about pictures: with a method of the data set."""
@@ -147,6 +168,10 @@ class CompressedInternVL(InternVLChat):  # type: ignore[misc]
             )
 
         return DeferredRequest(key, self._generation, load)
+
+
+def _table_of(task: str) -> Path:
+    return Path(LMUDataRoot()) / f"{task}.tsv"
 
 
 def _interleaved(prompt: str, images: Sequence[ImageInput]) -> tuple[Text | ImageInput, ...]:

@@ -102,10 +102,11 @@ def run_vlmeval(
     given = {"pretrained": pretrained, "method": method, "label_images": False, **arguments}
     model, name = _open_model(given, generation, work_dir, previews, {"limit": limit, "judge": judge})
     for task in data:
-        model.start(task)
+        model.start(task, kept=work_dir / name)
         command = ["--model", name, "--data", task, "--work-dir", str(work_dir), "--judge", judge, "--reuse"]
         with _as_vlmevalkit(["vlmeval", *command, *(() if limit is None else ("--limit", str(limit)))]):
             vlmeval_main()
+        model.note_data()
         if model.failure is not None:
             raise model.failure
         check_evaluated(work_dir / name, task)
