@@ -17,6 +17,7 @@ from typing import Any
 from huggingface_hub.constants import HF_HOME
 from PIL import Image
 
+from vico_eval.engine.media import load_image
 from vico_eval.errors import MediaError
 
 FOLDER = "MMIU_IMAGES"
@@ -151,7 +152,6 @@ def _picture(path: str) -> Image.Image:
             f"set {FOLDER} to the folder that has {archive} in it."
         )
     try:
-        with Image.open(file) as picture:
-            return picture.convert("RGB")
-    except OSError as error:
-        raise MediaError(f"{file} can't be read as a picture: {error}. Extract its archive again.") from error
+        return load_image(file)
+    except MediaError as error:
+        raise MediaError(f"{file} can't be read as a picture: {error} Extract its archive again.") from error

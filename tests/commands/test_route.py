@@ -2,6 +2,7 @@
 
 import re
 from functools import partial
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -58,6 +59,12 @@ def test_the_numbers_are_those_of_an_answer(route, tmp_path, images, method):
         assert f"{account.compressed_tiles} of {account.tiles} tile" in block
         assert counts in block
     assert sorted(path.name for path in tmp_path.iterdir()) == ["page-route.png", "plain-route.png"]
+
+
+def test_a_photo_is_drawn_upright(route, tmp_path):
+    photo = Path(__file__).parent.parent / "golden" / "media" / "17.jpg"  # of 160 x 80 px, to be turned by 90 degrees
+    _, out, _ = route(photo, "--checkpoint", "vico-tiny", "--out", tmp_path, "--model-args", "device=cpu")
+    assert out.startswith("17.jpg: 80 x 160 px, 2 x 4 tiles\n")
 
 
 def test_tiles_are_named_row_by_row_and_limits_are_those_given(route, tmp_path, images):

@@ -1,13 +1,22 @@
 """Reading images and videos, and what is said about those that can't be read."""
 
 import io
+import os
 
 import av
+import datasets
 import numpy as np
 import pytest
-from PIL import Image, ImageFile
+from PIL import EpsImagePlugin, Image, ImageFile
 
-from vico_eval.engine.media import frame_indices, load_image, read_frames
+from vico_eval.engine.media import (
+    RASTER_FORMATS,
+    frame_indices,
+    load_image,
+    read_frames,
+    start_no_ghostscript,
+    whole_images_only,
+)
 from vico_eval.errors import MediaError
 
 
@@ -36,13 +45,8 @@ def test_every_mode_becomes_rgb(mode):
     assert load_image(image).size == (4, 3)
 
 
-def test_alpha_is_dropped_and_rotation_ignored():
+def test_alpha_is_dropped():
     assert load_image(Image.new("RGBA", (2, 2), (9, 8, 7, 0))).getpixel((0, 0)) == (9, 8, 7)
-    exif = Image.Exif()
-    exif[0x0112] = 6  # rotate by 90 degrees
-    buffer = io.BytesIO()
-    Image.new("RGB", (8, 4)).save(buffer, "JPEG", exif=exif)
-    assert load_image(buffer.getvalue()).size == (8, 4)
 
 
 def test_an_image_given_open_stays_open(photo, tmp_path):
@@ -74,6 +78,53 @@ def test_what_is_no_image(tmp_path):
         load_image(tmp_path / "gone.png")
     with pytest.raises(MediaError, match="can't be read"):
         load_image(tmp_path)
+
+
+@pytest.fixture
+def ghostscript(tmp_path, monkeypatch):
+    """A program `gs`, first on the path, that leaves a file behind when it is started; whether it was."""
+    (tmp_path / "bin").mkdir()
+    program, trace = tmp_path / "bin" / "gs", tmp_path / "started"
+    program.write_text(f"#!/bin/sh\ntouch {trace}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)
+    return trace.exists
+
+
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 20\n%%EndComments\nshowpage\n%%EOF\n"
+
+
+def test_postscript_starts_no_ghostscript(tmp_path, ghostscript):
+    (tmp_path / "a.png").write_bytes(POSTSCRIPT)
+    for source in (tmp_path / "a.png", str(tmp_path / "a.png"), POSTSCRIPT):
+        with pytest.raises(MediaError, match=r"not in a format that is read\. Expected a raster image: JPEG, PNG, "):
+            load_image(source)
+    with pytest.raises(MediaError, match=r"in the format EPS\. Expected a raster image"):
+        load_image(Image.open(tmp_path / "a.png"))
+    assert not ghostscript()
+
+
+def test_postscript_in_a_data_set_starts_no_ghostscript_where_a_harness_runs(ghostscript):
+    start_no_ghostscript()
+    with pytest.raises(MediaError, match=r"A picture is a PostScript file\. Expected"), whole_images_only():
+        datasets.Image().decode_example({"bytes": POSTSCRIPT, "path": None})
+    assert not ghostscript()
+
+
+@pytest.mark.parametrize("kind", RASTER_FORMATS)
+def test_every_raster_format_is_read(photo, kind):
+    Image.init()
+    if kind not in Image.SAVE:
+        pytest.skip(f"this Pillow writes no {kind}")
+    assert load_image(encoded(photo.resize((32, 32)), kind)).size == (32, 32)
+
+
+def test_a_picture_that_is_decoded_later_is_whole_too(photo, tmp_path, monkeypatch):
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)  # as lmms-eval leaves it
+    (tmp_path / "cut.png").write_bytes(encoded(photo)[:900])
+    with pytest.raises(MediaError, match=r"cut\.png can't be read"):
+        load_image(Image.open(tmp_path / "cut.png"))
 
 
 def test_an_image_without_pixels():

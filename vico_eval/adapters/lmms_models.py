@@ -28,7 +28,7 @@ from vico_eval.adapters.run_folder import RunFolder, run_record, title_of
 from vico_eval.engine.account import TokenAccount
 from vico_eval.engine.engine import Answer
 from vico_eval.engine.loading import open_engine
-from vico_eval.engine.media import whole_images_only
+from vico_eval.engine.media import start_no_ghostscript, whole_images_only
 from vico_eval.engine.requests import (
     DeferredRequest,
     GenerationSettings,
@@ -114,6 +114,7 @@ class CompressedInternVL(lmms):  # type: ignore[misc]
         **arguments: Any,
     ) -> None:
         super().__init__()
+        start_no_ghostscript()
         for name, value in (("resume", resume), ("keep_going", keep_going)):
             if not isinstance(value, bool):
                 raise ConfigError(f"{name} is {value!r}; expected true or false.")

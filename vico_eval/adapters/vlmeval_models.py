@@ -22,7 +22,7 @@ from vico_eval.adapters.data_sets import table_fingerprint
 from vico_eval.adapters.run_folder import RunFolder
 from vico_eval.engine.engine import Engine
 from vico_eval.engine.loading import EngineSettings
-from vico_eval.engine.media import load_image
+from vico_eval.engine.media import load_image, start_no_ghostscript
 from vico_eval.engine.previews import previewed_frames
 from vico_eval.engine.requests import DeferredRequest, GenerationSettings, ImageInput, Message, Request, Text
 from vico_eval.engine.tile_limits import tile_limit, total_tile_limit
@@ -43,6 +43,7 @@ class CompressedInternVL(InternVLChat):  # type: ignore[misc]
         self, engine: Engine, settings: EngineSettings, run: RunFolder, generation: GenerationSettings
     ) -> None:
         BaseModel.__init__(self)  # InternVLChat's own would load its model
+        start_no_ghostscript()
         self.failure: UserError | None = None
         """Why the last document has no answer. VLMEvalKit notes an error and goes on to the next data set."""
 

@@ -1,47 +1,97 @@
-"""Images and video frames from files, as RGB; what can't be read is an error that names it."""
+"""Images and video frames from local files, upright and in RGB; what can't be read is an error that names it."""
 
 from __future__ import annotations
 
 import io
+import math
+import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 import av
 import numpy as np
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import EpsImagePlugin, ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
+from vico_eval.engine.video_file import VideoFacts, decode, look
 from vico_eval.errors import MediaError
 
-# Share of a video's stated length that may be missing at its end, where that is more than two frames.
-_MISSING_SHARE = 0.02
+RASTER_FORMATS = (
+    *("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "MPO", "PPM", "JPEG2000", "AVIF", "HEIF"),
+    *("DIB", "ICO", "JXL", "PCX", "PSD", "QOI", "SGI", "TGA"),
+)
+"""Pillow's names of the formats that are opened, as far as Pillow or one of its plug-ins has them. Others are refused
+before they are decoded: for PostScript, Pillow starts Ghostscript."""
 
-_PILLOW_SETTING = threading.Lock()
+_UPRIGHT = 1
+"""In EXIF."""
+
+# Times in Matroska are rounded to milliseconds.
+_ROUNDING_S = 0.001
+
+_PILLOW_SETTING = threading.RLock()
 
 
 def load_image(source: Image.Image | str | Path | bytes) -> Image.Image:
-    """The image in RGB, decoded; alpha is dropped and no EXIF rotation applied, as in InternVL's preprocessing.
+    """The image in RGB, decoded, and upright as its EXIF orientation has it; alpha is dropped.
+
+    A picture that was turned before, as by `datasets`, holds no orientation any more and stays as it is. InternVL's
+    own preprocessing opens files as they lie.
 
     Args:
         source: an open image, a path, a `file:` address, or the bytes of an image file.
 
     Raises:
-        MediaError: missing, not an image, cut off, without pixels, or larger than Pillow's safety limit.
+        MediaError: missing, not an image of `RASTER_FORMATS`, cut off, without pixels, or larger than Pillow's safety
+            limit.
     """
     name = _name(source)
     with _as_media_error(f"The image {name}"):
         if isinstance(source, Image.Image):
-            _check_size(source, name)
-            source.load()
-            return source if source.mode == "RGB" else source.convert("RGB")
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else _path(source)) as image:
-            _check_size(image, name)
-            with whole_images_only():
-                return image.convert("RGB")  # decodes: a cut-off file opens and fails only here
+            if source.format not in (None, *RASTER_FORMATS):
+                raise MediaError(f"The image {name} is in the format {source.format}. {_expected_image()}")
+            return _upright_rgb(source, name)
+        file = io.BytesIO(source) if isinstance(source, bytes) else _file(source)
+        with Image.open(file, formats=_known_formats()) as image:
+            upright = _upright_rgb(image, name)
+            return upright.copy() if upright is image else upright  # its file is closed here
+
+
+def _upright_rgb(image: Image.Image, name: str) -> Image.Image:
+    _check_size(image, name)
+    with whole_images_only():
+        image.load()  # a cut-off file opens, and fails only here
+    rgb = image if image.mode == "RGB" else image.convert("RGB")
+    if (orientation := _orientation(image)) == _UPRIGHT:
+        return rgb
+    # Its other notes may be broken, and turning writes them anew.
+    note = Image.Exif()
+    note[ExifTags.Base.Orientation] = orientation
+    lying = rgb.copy()
+    lying.info = {"exif": note.tobytes()}
+    return ImageOps.exif_transpose(lying)
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF's number of how a decoded image lies, 1 to 8; notes that can't be read say nothing."""
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except (SyntaxError, ValueError, TypeError, LookupError, OSError, EOFError, struct.error):
+        return _UPRIGHT
+    return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else _UPRIGHT
+
+
+def _known_formats() -> list[str]:
+    """Those of `RASTER_FORMATS` that this Pillow has."""
+    Image.init()
+    return [name for name in RASTER_FORMATS if name in Image.OPEN]
+
+
+def _expected_image() -> str:
+    return f"Expected a raster image: {', '.join(RASTER_FORMATS)}. Save it as one of them."
 
 
 @contextmanager
@@ -49,14 +99,29 @@ def whole_images_only() -> Iterator[None]:
     """Has Pillow refuse cut-off images, in the whole process; one thread at a time.
 
     lmms-eval has it fill them up with grey, and an answer about grey is no answer.
+
+    Raises:
+        MediaError: a PostScript file was opened as an image, after `start_no_ghostscript`.
     """
     with _PILLOW_SETTING:
         before = ImageFile.LOAD_TRUNCATED_IMAGES
         ImageFile.LOAD_TRUNCATED_IMAGES = False
         try:
             yield
+        except OSError as error:
+            if EpsImagePlugin.gs_binary is False and "Ghostscript" in str(error):
+                raise MediaError(f"A picture is a PostScript file. {_expected_image()}") from error
+            raise
         finally:
             ImageFile.LOAD_TRUNCATED_IMAGES = before
+
+
+def start_no_ghostscript() -> None:
+    """Has Pillow take Ghostscript for missing, in the whole process.
+
+    For the processes of harnesses, where `datasets` and tasks open pictures before their format can be looked at.
+    """
+    EpsImagePlugin.gs_binary = False
 
 
 def frame_indices(total: int, num_frames: int, *, first: int = 0, last: int | None = None) -> list[int]:
@@ -81,6 +146,18 @@ def frame_indices(total: int, num_frames: int, *, first: int = 0, last: int | No
     return [int(first + segment / 2 + np.round(segment * index)) for index in range(num_frames)]
 
 
+def frames_between(times: Sequence[float], start_s: float, end_s: float) -> tuple[int, int]:
+    """First and last of the frames that begin in a stretch; where none does, the one that is on screen in it.
+
+    Args:
+        times: [frames], when each begins, in seconds, ascending.
+        start_s, end_s: the stretch, both included; it begins no earlier than the first frame.
+    """
+    first = int(np.searchsorted(times, start_s, side="left"))
+    last = int(np.searchsorted(times, end_s, side="right")) - 1
+    return min(first, last), last
+
+
 def read_frames(
     source: str | Path | bytes,
     num_frames: int,
@@ -88,87 +165,80 @@ def read_frames(
     start_s: float | None = None,
     end_s: float | None = None,
 ) -> list[Image.Image]:
-    """Frames of a video, spaced evenly; see `frame_indices`. Decodes once, in order, and holds only what it returns.
+    """Frames of a video, spaced evenly; see `frame_indices`. Decodes in order, and holds only what it returns.
+
+    The video is the stream that its file marks as the one to be shown, never a cover picture. Seconds count from its
+    first frame. At a constant frame rate they are rounded to frames, as in InternVL's code; where the rate varies, a
+    stretch has the frames that begin in it (`frames_between`), for which the video is decoded twice.
 
     Args:
         source: path, `file:` address or bytes of a video file.
         num_frames: how many frames to take at most.
-        start_s, end_s: the stretch to take them from, in seconds; None is the beginning and the end.
+        start_s, end_s: the stretch to take them from, in seconds; None is the beginning and the end, and so is a moment
+            behind the end.
 
     Returns:
-        RGB images in order of time, at least one.
+        Upright RGB images in order of time, at least one.
 
     Raises:
-        MediaError: missing, not a video, without frames, or cut off.
+        MediaError: missing, not a video, without frames, cut off, or the stretch begins behind its end.
     """
     name = _name(source)
-    with (
-        _as_media_error(f"The video {name}"),
-        av.open(io.BytesIO(source) if isinstance(source, bytes) else str(_path(source)), mode="r") as container,
-    ):
-        if not container.streams.video:
-            raise MediaError(f"The file {name} has no video stream.")
-        stream = container.streams.video[0]
-        stream.thread_type = "AUTO"
-        total = stream.frames or _count_packets(container, stream)
+    stretch = None
+    if start_s is not None or end_s is not None:
+        stretch = (start_s or 0.0, math.inf if end_s is None else end_s)
+    with _as_media_error(f"The video {name}"):
+        file = source if isinstance(source, bytes) else _file(source)
+        video = look(file, name, with_times=stretch is not None)
+        total, times = video.total, None
         if total < 1:
             raise MediaError(f"The video {name} has no frames.")
-        fps = float(stream.average_rate or 0)
-        if fps <= 0 and (start_s is not None or end_s is not None):
-            raise MediaError(f"The video {name} states no frame rate, so a stretch in seconds can't be found in it.")
-        first = 0 if start_s is None else round(start_s * fps)
-        last = None if end_s is None else round(end_s * fps)
-        wanted = frame_indices(total, num_frames, first=first, last=last)
-        decoded = _decode(container, stream, wanted)
+        if stretch is not None and not video.is_constant:
+            seen = decode(file, name, [])
+            times = sorted(seen.times_s)
+            if not times or (stretch[1] > times[-1] and video.is_cut_off(seen)):
+                raise _cut_off(name, len(times), total)
+            total = len(times)
+        wanted = _choose(name, video, total, times, num_frames, stretch)
+        decoded = decode(file, name, wanted)
         if len(decoded.frames) < len(wanted):
-            if decoded.num_decoded == 0 or _is_cut_off(stream, decoded, total):
-                raise MediaError(
-                    f"The video {name} is cut off: {decoded.num_decoded} of {total} frames can be decoded."
-                )
+            found = len(decoded.times_s)
+            if not found or video.is_cut_off(decoded):
+                raise _cut_off(name, found, total)
             # A clip cut without encoding it anew counts frames that its edit list hides: take those there are.
-            container.seek(0)
-            wanted = frame_indices(decoded.num_decoded, num_frames, first=first, last=last)
-            decoded = _decode(container, stream, wanted)
+            decoded = decode(file, name, _choose(name, video, found, times, num_frames, stretch))
     return decoded.frames
 
 
-class _Decoded(NamedTuple):
-    frames: list[Image.Image]
-    num_decoded: int
-    """Frames that were decoded, wanted or not."""
-    end_s: float
-    """When the last of them starts."""
+def _choose(
+    name: str,
+    video: VideoFacts,
+    total: int,
+    times: Sequence[float] | None,
+    num_frames: int,
+    stretch: tuple[float, float] | None,
+) -> list[int]:
+    """Which frames of `total` are taken; `times` is when each begins, or None where they come at a constant rate."""
+    if stretch is None:
+        return frame_indices(total, num_frames)
+    if times is None and not video.fps:
+        raise MediaError(f"The video {name} states no frame rate, so a stretch in seconds can't be found in it.")
+    length_s = total / video.fps if times is None else video.end_s - times[0]
+    start_s, end_s = stretch[0], min(stretch[1], length_s)
+    if start_s >= length_s:
+        raise MediaError(
+            f"The video {name} is {length_s:.2f} s long and the stretch that is asked for begins at {start_s:g} s; "
+            "expected one that begins before the end. Check the moments, and whether they are in seconds."
+        )
+    if times is None:
+        first, last = round(start_s * video.fps), round(end_s * video.fps)
+    else:
+        first, last = frames_between([time - times[0] for time in times], start_s - _ROUNDING_S, end_s + _ROUNDING_S)
+    return frame_indices(total, num_frames, first=first, last=last)
 
 
-def _decode(container: av.container.InputContainer, stream: av.VideoStream, wanted: list[int]) -> _Decoded:
-    """The wanted frames (ascending indices), as far as there are any."""
-    remaining = set(wanted)
-    frames, num_decoded, end_s = [], 0, 0.0
-    for index, frame in enumerate(container.decode(stream)):
-        num_decoded, end_s = index + 1, frame.time or 0.0
-        if index in remaining:
-            frames.append(Image.fromarray(frame.to_ndarray(format="rgb24")))
-            if index == wanted[-1]:
-                break
-    return _Decoded(frames, num_decoded, end_s)
-
-
-def _is_cut_off(stream: av.VideoStream, decoded: _Decoded, total: int) -> bool:
-    """Whether the picture ends long before the stream says: in time, or in frames where no duration is stated."""
-    if not stream.duration or not stream.time_base:
-        return total - decoded.num_decoded > max(2, _MISSING_SHARE * total)
-    duration_s = float(stream.duration * stream.time_base)
-    start_s = float((stream.start_time or 0) * stream.time_base)
-    frame_s = float(1 / stream.average_rate) if stream.average_rate else 0.0
-    missing_s = start_s + duration_s - (decoded.end_s + frame_s)
-    return missing_s > max(2 * frame_s, _MISSING_SHARE * duration_s)
-
-
-def _count_packets(container: av.container.InputContainer, stream: av.VideoStream) -> int:
-    # Containers such as Matroska state no count; reading packets without decoding them is cheap.
-    count = sum(1 for packet in container.demux(stream) if packet.size)
-    container.seek(0)
-    return count
+def _cut_off(name: str, found: int, total: int) -> MediaError:
+    return MediaError(f"The video {name} is cut off: {found} of {total} frames can be decoded.")
 
 
 @contextmanager
@@ -185,7 +255,7 @@ def _as_media_error(what: str) -> Iterator[None]:
             "Shrink it, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust the file."
         ) from error
     except UnidentifiedImageError as error:
-        raise MediaError(f"{what} is not in a format that Pillow can read.") from error
+        raise MediaError(f"{what} is not in a format that is read. {_expected_image()}") from error
     # SyntaxError is how Pillow's PNG reader reports broken chunks.
     except (OSError, ValueError, SyntaxError, av.FFmpegError) as error:
         raise MediaError(f"{what} can't be read: {error}.") from error
@@ -194,6 +264,14 @@ def _as_media_error(what: str) -> Iterator[None]:
 def _check_size(image: Image.Image, name: str) -> None:
     if 0 in image.size:
         raise MediaError(f"The image {name} is {image.width} x {image.height} px; expected at least 1 x 1.")
+
+
+def _file(source: str | Path) -> Path:
+    """The file that is meant; a folder, a pipe or a device is none."""
+    path = _path(source)
+    if path.exists() and not path.is_file():
+        raise OSError("it is no file")
+    return path
 
 
 def _path(source: str | Path) -> Path:

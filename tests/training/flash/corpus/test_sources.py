@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from datasets import Dataset, DatasetDict, Features, Image, List, Value, disable_progress_bars
 
-from vico_eval.engine.requests import ImageInput, Text
+from vico_eval.engine.requests import ImageInput, Message, Request, Text
 from vico_eval.errors import ConfigError
 from vico_eval.training.flash.corpus.config import DataConfig
 from vico_eval.training.flash.corpus.conversations import CorruptSample, Reading
@@ -188,6 +188,19 @@ def test_data_sets_with_pictures_in_them(tmp_path, cache, rows, make_prepare, pi
     # The bytes are the file's own: nothing was decoded on the way, so a cut-off picture is found when it is prepared.
     assert samples[1].messages[0].content[0] == ImageInput((pictures / "cut.png").read_bytes())
     assert len(make_prepare()(samples[2], 0).tiles) == 3
+
+
+def test_a_photo_is_trained_on_as_a_harness_shows_it(tmp_path, cache, make_prepare, make_preprocessor):
+    photo = (Path(__file__).parents[3] / "golden" / "media" / "17.jpg").read_bytes()
+    said = [{"role": "user", "content": "<image>q"}, {"role": "assistant", "content": "x"}]
+    rows = Dataset.from_dict({"messages": [said], "images": [[{"bytes": photo, "path": None}]]})
+    rows = rows.cast_column("images", List(Image()))
+    rows.to_parquet(tmp_path / "data.parquet")
+    sample = make_prepare()(corpus({"dataset": str(tmp_path / "data.parquet")}).train[0], 0)
+    shown = Dataset.from_parquet(str(tmp_path / "data.parquet"))[0]["images"][0]  # decoded, and turned, by `datasets`
+    asked = make_preprocessor()(Request("a", (Message("user", (ImageInput(shown), Text("q"))),)))
+    assert len(sample.tiles) == 9  # 2 x 4 and a thumbnail: the photo is upright
+    np.testing.assert_array_equal(sample.tiles, asked.tiles)
 
 
 @pytest.mark.parametrize("streaming", [False, True])

@@ -195,6 +195,16 @@ def test_corrupt_samples_keep_their_places_and_are_counted(make, make_prepare, c
     assert corrupt.key(10) in str(told.value)
 
 
+def test_a_clip_behind_the_end_of_its_video_is_a_corrupt_sample(make, make_prepare, write_lines, say, pictures):
+    clips = [[0, 1], [100, 101]]
+    lines = [say("<video>What?", "A cat.", video="film.mp4", clip=clip) for clip in clips]
+    source = JsonLines(write_lines("clips.jsonl", lines), Reading(root=pictures))
+    batch = run(make(make_prepare(), source, global_batch=2, micro_batch=1, window_steps=1), 1)[0]
+    skipped = [one for samples in batch.micro_batches for one in samples if isinstance(one, Skipped)]
+    assert [(one.key, one.kind) for one in skipped] == [(source.key(1), "media")]
+    assert "s long and the stretch that is asked for begins at 100 s" in skipped[0].reason
+
+
 def batch_of(step, *reasons):
     return StepBatch(step, 0, [[Skipped(f"key {step}", "media", reason) for reason in reasons]])
 
