@@ -112,11 +112,8 @@ def test_postscript_in_a_data_set_starts_no_ghostscript_where_a_harness_runs(gho
     assert not ghostscript()
 
 
-@pytest.mark.parametrize("kind", RASTER_FORMATS)
+@pytest.mark.parametrize("kind", sorted({*RASTER_FORMATS} - {"HEIF", "JXL", "PSD"}))  # which Pillow does not write
 def test_every_raster_format_is_read(photo, kind):
-    Image.init()
-    if kind not in Image.SAVE:
-        pytest.skip(f"this Pillow writes no {kind}")
     assert load_image(encoded(photo.resize((32, 32)), kind)).size == (32, 32)
 
 

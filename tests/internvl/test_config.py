@@ -136,6 +136,12 @@ def test_our_config_survives_saving(released, tmp_path):
         ({"select_layer": -4}, r"select_layer -4; supported is -1"),
         ({"ps_version": "v3"}, r"ps_version 'v3'; supported is 'v2' or 'v1'"),
         ({"force_image_size": 224}, r"force_image_size 224; supported is 56"),
+        ({"dynamic_image_size": False}, r"dynamic_image_size False; supported is True"),
+        ({"pad2square": True}, r"pad2square True; supported is False"),
+        ({"image_fold": 2}, r"image_fold 2; supported is None"),
+        ({"min_dynamic_patch": 8, "max_dynamic_patch": 6}, r"at least 8 and at most 6 tiles"),
+        ({"min_dynamic_patch": 0}, r"at least 0 and at most 12 tiles"),
+        ({"max_dynamic_patch": None}, r"at least 1 and at most None tiles"),
         ({"flash_absolute_threshold": 1.5}, r"flash_absolute_threshold 1\.5; expected a probability in \[0, 1\]"),
         ({"flash_relative_threshold": -0.1}, r"flash_relative_threshold -0\.1; expected a probability in \[0, 1\]"),
     ],
@@ -177,6 +183,16 @@ def test_refused_settings_of_the_hf_layout(changed, message):
     values = {"model_type": "internvl", "text_config": {"model_type": "qwen2"}, "vision_config": {}} | changed
     with pytest.raises(CheckpointError, match=message):
         from_checkpoint_config(values, NO_WEIGHTS)
+
+
+@pytest.mark.parametrize(("name", "value"), [("dynamic_image_size", False), ("pad2square", True)])
+def test_ways_to_cut_images_that_are_refused_in_every_layout(released, name, value):
+    ours = from_checkpoint_config(released(), NO_WEIGHTS).to_dict()
+    hf = {"model_type": "internvl", "text_config": {"model_type": "qwen2"}, "vision_config": {}}
+    for values in (ours, hf):
+        from_checkpoint_config(values, NO_WEIGHTS)
+        with pytest.raises(CheckpointError, match=f"{name} {value}; supported is {not value}"):
+            from_checkpoint_config(values | {name: value}, NO_WEIGHTS)
 
 
 def test_hf_config_without_a_part():

@@ -31,6 +31,7 @@ from vico_eval.internvl.config import VicoInternVLConfig, from_checkpoint_config
 from vico_eval.internvl.internlm2 import FUSED, fused_problems
 from vico_eval.internvl.internlm2_tokenizer import InternLM2Tokenizer, is_internlm2_tokenizer
 from vico_eval.internvl.modeling import FlashParts, VicoInternVL
+from vico_eval.internvl.processor_files import apply_processor_files
 from vico_eval.internvl.prompts import IMAGE_TOKEN
 from vico_eval.internvl.weight_digest import weights_digest
 from vico_eval.internvl.weight_files import (
@@ -124,7 +125,9 @@ def _read_config(folder: Path, tensor_names: frozenset[str]) -> VicoInternVLConf
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{file} can't be read as JSON: {error}. Download it again.") from error
     try:
-        return from_checkpoint_config(values, tensor_names)
+        config = from_checkpoint_config(values, tensor_names)
+        apply_processor_files(folder, config, is_hf=values["model_type"] == "internvl")
+        return config
     except (AttributeError, KeyError, TypeError, ValueError, StrictDataclassError) as error:
         raise CheckpointError(f"{file} is no complete configuration: {error!r}. Download it again.") from error
 

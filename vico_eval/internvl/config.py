@@ -203,11 +203,24 @@ def from_checkpoint_config(values: Mapping[str, Any], tensor_names: frozenset[st
         except ConfigError as error:
             raise CheckpointError(f"config.json can't be used: {error}") from error
     _require(vars(config), {"connector": CONNECTORS})
+    # InternVL's first versions showed a picture as one tile, or padded it to a square.
+    _require(values, {"dynamic_image_size": (True,), "pad2square": (False,), "image_fold": (None,)})
+    check_tiles(config)
     for name in ("flash_relative_threshold", "flash_absolute_threshold", "image_absolute_threshold"):
         threshold = getattr(config, name)
         if threshold is not None and not 0 <= threshold <= 1:
             raise CheckpointError(f"config.json says {name} {threshold}; expected a probability in [0, 1].")
     return config
+
+
+def check_tiles(config: VicoInternVLConfig) -> None:
+    """Raises CheckpointError if no number of tiles lies between the limits: no image could be cut."""
+    few, many = config.min_tiles, config.max_tiles
+    if not (isinstance(few, int) and isinstance(many, int) and 1 <= few <= many):
+        raise CheckpointError(
+            f"the checkpoint asks for at least {few!r} and at most {many!r} tiles of an image; expected whole numbers "
+            "from 1 up, the first no larger. Correct them in its config.json or preprocessor_config.json."
+        )
 
 
 def _require(values: Mapping[str, Any], expected: Mapping[str, tuple[Any, ...]]) -> None:
