@@ -1,6 +1,5 @@
 """The engine with every method: accounts are true, failures are named, settings are kept apart."""
 
-import json
 import shutil
 
 import numpy as np
@@ -10,7 +9,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from vico_eval.engine.engine import Engine
-from vico_eval.engine.loading import Model, load, open_engine
+from vico_eval.engine.loading import load, open_engine
 from vico_eval.engine.requests import (
     DeferredRequest,
     GenerationSettings,
@@ -20,7 +19,7 @@ from vico_eval.engine.requests import (
     Text,
     VideoInput,
 )
-from vico_eval.errors import CheckpointError, ConfigError, DocumentError
+from vico_eval.errors import CheckpointError, DocumentError
 from vico_eval.methods.registry import method_names
 
 HIGH, LOW = 16, 4
@@ -308,17 +307,6 @@ def test_an_unreadable_image_names_its_document(make_engine, tmp_path):
         make_engine("vanilla").answer([request(9, ImageInput(broken))])
 
 
-def test_the_python_interface(untrained, tmp_path):
-    import vico_eval
-
-    picture(4, 3, seed=2).save(tmp_path / "a.png")
-    model = vico_eval.load(str(untrained / "vico"), method="all_compress")
-    answer = model.ask("Which?", images=[tmp_path / "a.png"], max_new_tokens=4)
-    assert isinstance(model, Model)
-    assert answer.account.compressed_tiles == 13
-    assert json.loads(json.dumps(answer.account.to_dict()))["visual_tokens"] == 13 * LOW
-
-
 def test_pickled_weights_need_a_word(untrained, requests, tmp_path):
     folder = shutil.copytree(untrained / "base", tmp_path / "pickled")
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
@@ -327,24 +315,6 @@ def test_pickled_weights_need_a_word(untrained, requests, tmp_path):
         load(str(folder))
     found = load(str(folder), allow_pickle=True, device="cpu").engine.answer(requests[:2])
     assert found == load(str(untrained / "base"), device="cpu").engine.answer(requests[:2])
-
-
-@pytest.mark.parametrize(
-    ("arguments", "error", "message"),
-    [
-        ({"method": "vico", "absolute_treshold": 0.5}, ConfigError, r"'absolute_treshold'.*did you mean 'absolute_thr"),
-        ({"method": "nothing"}, ConfigError, "unknown method 'nothing'"),
-        ({"batch_size": 0}, ConfigError, "batch_size is 0"),
-        ({"num_frames": "many"}, ConfigError, "num_frames is 'many'; expected int or nothing"),
-        ({"method": "vanilla_vir"}, ConfigError, "'vanilla_vir' needs flash_from="),
-        ({"method": "vico", "flash_from": "vico-tiny"}, ConfigError, "'vico' takes no flash_from"),
-        ({"pretrained": "/no/such/folder"}, CheckpointError, "no checkpoint '/no/such/folder'"),
-        ({"dtype": "int3"}, ConfigError, "unknown dtype 'int3'"),
-    ],
-)
-def test_impossible_arguments_are_refused(untrained, arguments, error, message):
-    with pytest.raises(error, match=message):
-        open_engine({"pretrained": str(untrained / "vico"), "device": "cpu"} | arguments)
 
 
 def test_base_weights_do_not_route(untrained):

@@ -14,6 +14,7 @@ from vico_eval.engine.preprocess import Preprocessor, PreprocessSettings, prepar
 from vico_eval.engine.previews import Previews
 from vico_eval.engine.requests import GenerationSettings, ImageInput, Message, Request, Text, VideoInput
 from vico_eval.engine.tile_limits import tile_limit, total_tile_limit
+from vico_eval.engine.words import ControlTokens, Said
 from vico_eval.errors import ConfigError, DocumentError, MediaError
 from vico_eval.internvl.config import VicoInternVLConfig
 from vico_eval.internvl.prompts import THINKING_SYSTEM_MESSAGE, build_prompt, expand_images
@@ -212,6 +213,41 @@ def test_typed_markup_takes_no_image_and_ends_no_turn(make, tokenizer, words):
         plain = [token for token in preprocessor(ask(image(), "x")).text_ids if token in control]
         assert [token for token in prepared.text_ids if token in control] == plain
     assert preprocessor(ask(f"is {words}")).image_positions == []
+
+
+@pytest.mark.parametrize("token", ["<IMG_CONTEXT>", "<img>", "</img>", "<|im_end|>", "<|im_start|>", "<|endoftext|>"])
+def test_words_in_parts_form_no_control_token(make, tokenizer, token):
+    preprocessor = make()
+    for cut in range(1, len(token)):
+        parts = [Text(token[:cut]), Text(""), Text(token[cut:])]
+        said = asked(preprocessor(ask(image(), *parts)))
+        assert said == f"{SLOT}\n{token[0]} {token[1:]}"
+        system = Request("a/b/0", (Message("system", tuple(parts)), *ask("Hi").messages))
+        assert system_of(preprocessor(system)) == f"{token[0]} {token[1:]}"
+
+
+def test_words_form_no_control_token_with_what_stands_beside_them():
+    # A tokenizer may name its tokens as it likes: here they reach into the template, a label and a line's end.
+    control = ControlTokens(["x<|im_end|>", "\n#", "a\nImage-1", "<\n"], end="<|im_end|>\n")
+
+    def defused(*parts):
+        message = Said()
+        for text, is_words in parts:
+            message.add(text, is_words=is_words)
+        return control.defuse(message)
+
+    assert defused(("x", True)) == "x "
+    assert defused(("#", True)) == " #"
+    assert defused(("a", True), ("\nImage-1: ", False), ("b", True)) == "a \nImage-1: b"
+    assert defused(("<", True), ("\n", False)) == "< \n"
+    assert defused(("a\nImage-1", False)) == "a\nImage-1"  # nobody's words
+
+
+def test_a_picture_among_words_keeps_its_place_whatever_stands_around_it(make):
+    inline = ImageInput(picture(), is_inline=True)
+    prepared = make()(ask("<im", inline, "g></img", inline, ">"))
+    assert asked(prepared) == f"<im{SLOT}g></img{SLOT}>"
+    assert len(prepared.image_positions) == 2
 
 
 def test_what_typed_markup_becomes(make):

@@ -4,7 +4,15 @@ import copy
 
 import pytest
 
-from vico_eval.engine.requests import GenerationSettings, ImageInput, Message, Request, Text, VideoInput
+from vico_eval.engine.requests import (
+    THINKING_GENERATION,
+    GenerationSettings,
+    ImageInput,
+    Message,
+    Request,
+    Text,
+    VideoInput,
+)
 from vico_eval.errors import ConfigError
 
 
@@ -93,6 +101,9 @@ def test_unknown_argument_lists_the_known_ones():
         {"do_sample": True, "top_p": 1.5},
         {"do_sample": True, "top_k": -1},
         {"repetition_penalty": 0},
+        {"repetition_penalty": float("inf")},
+        {"do_sample": True, "temperature": float("inf")},
+        {"do_sample": True, "temperature": "2"},
     ],
     ids=str,
 )
@@ -100,6 +111,23 @@ def test_values_out_of_range_are_named(wrong):
     name = list(wrong)[-1]
     with pytest.raises(ConfigError, match=f"{name}={wrong[name]!r}; expected"):
         GenerationSettings.from_gen_kwargs(wrong)
+
+
+@pytest.mark.parametrize("name", ["temperature", "top_p", "repetition_penalty"])
+def test_a_whole_number_is_taken_for_a_number(name):
+    # Command lines and YAML deliver temperature=2 as 2, and transformers takes only 2.0.
+    whole, exact = (GenerationSettings.from_gen_kwargs({"do_sample": True, name: value}) for value in (1, 1.0))
+    assert type(getattr(whole, name)) is float
+    assert repr(whole) == repr(exact)
+
+
+def test_thinking_is_sampled_unless_somebody_says_otherwise():
+    def asked(**given):
+        return GenerationSettings.from_gen_kwargs(given, **THINKING_GENERATION)
+
+    assert asked() == GenerationSettings(max_new_tokens=65536, do_sample=True, temperature=0.6, top_p=0.95)
+    assert asked(top_p=0.8, max_new_tokens=100).top_p == 0.8
+    assert asked(do_sample=False) == asked(temperature=0) == GenerationSettings(max_new_tokens=65536)
 
 
 def test_messages_are_kept_as_tuples():

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
 from vico_eval.errors import CheckpointError, ConfigError
-from vico_eval.internvl.checkpoint import check_device, find_checkpoint, load_model, load_tokenizer
+from vico_eval.internvl.checkpoint import check_attention, check_device, find_checkpoint, load_model, load_tokenizer
 from vico_eval.internvl.config import VicoInternVLConfig
 
 LAYER = "vision_model.encoder.layers.0"
@@ -354,6 +354,7 @@ class TestWrongArguments:
         [
             ({"dtype": "int8"}, r"unknown dtype 'int8'; known: auto, float32, bfloat16, float16"),
             ({"attn_implementation": "flash"}, r"unknown attn_implementation 'flash'; known: sdpa, eager"),
+            ({"attn_implementation": "flex_attention"}, r"unknown attn_implementation 'flex_attention'"),
             ({"device": "cpu", "device_map": "auto"}, "both device and device_map"),
             ({"device": "gpu"}, r"device='gpu' is no device name; expected cpu, cuda"),
             ({"device_map": "nowhere"}, r"device='nowhere' is no device name"),
@@ -380,6 +381,12 @@ class TestWrongArguments:
     def test_flash_attention_not_installed(self, flash):
         with pytest.raises(ConfigError, match=r"attn_implementation='flash_attention_2' can't be used here"):
             load_model(find_checkpoint(str(flash.folder)), attn_implementation="flash_attention_2")
+
+    def test_flash_attention_in_float32(self, monkeypatch):
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+        with pytest.raises(ConfigError, match="'flash_attention_2' can't compute in float32; pass dtype=bfloat16"):
+            check_attention("flash_attention_2", is_on_cpu=False, dtype=torch.float32)
+        check_attention("flash_attention_2", is_on_cpu=False, dtype=torch.bfloat16)
 
 
 class TestDonor:

@@ -1,5 +1,6 @@
 """What is read from the config.json of each layout, and what is refused."""
 
+import copy
 import json
 
 import pytest
@@ -98,6 +99,30 @@ def test_legacy_keys_change_nothing(released, layouts):
 def test_vision_settings(released, vision, norm, qk_norm, bias):
     config = from_checkpoint_config(released(vision=vision), NO_WEIGHTS).vision_config
     assert (config.norm_type, config.use_qk_norm, config.attention_bias) == (norm, qk_norm, bias)
+
+
+@pytest.mark.parametrize(
+    ("quantised", "name"),
+    [
+        ({"quant_method": "awq", "bits": 4}, "awq"),
+        ({"quant_method": "gptq", "bits": 4}, "gptq"),
+        ({"quant_method": "fp8", "weight_block_size": [128, 128]}, "fp8"),
+        ({"quant_method": "bitsandbytes", "load_in_8bit": True}, "bitsandbytes"),
+        ({"load_in_4bit": True}, "bitsandbytes"),
+        ({"bits": 4}, "unnamed method"),
+    ],
+)
+@pytest.mark.parametrize("place", ["", "llm_config.", "vision_config."])
+def test_quantised_weights_are_called_that(released, quantised, name, place):
+    values = copy.deepcopy(released())
+    (values[place[:-1]] if place else values)["quantization_config"] = quantised
+    with pytest.raises(CheckpointError, match=rf"quantised \({name}: {place}quantization_config in config.json"):
+        from_checkpoint_config(values, NO_WEIGHTS)
+
+
+@pytest.mark.parametrize("nothing", [None, {}])
+def test_an_empty_quantisation_is_none(released, nothing):
+    assert from_checkpoint_config(released(quantization_config=nothing), NO_WEIGHTS).text_config.model_type == "qwen3"
 
 
 def test_parts_are_read_off_the_weights(released):

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from vico_eval.engine.loading import EngineSettings
 from vico_eval.errors import ConfigError
 from vico_eval.methods import registry
 from vico_eval.methods.parts import ConnectorPart
@@ -49,6 +50,19 @@ def test_an_argument_of_another_method_is_refused():
 def test_a_value_outside_its_range_is_named(method, arguments, message):
     with pytest.raises(ConfigError, match=message):
         registry.build(method, arguments)
+
+
+def test_paths_and_the_word_none_are_taken_as_they_are_meant(tmp_path):
+    typed = registry.typed(EngineSettings, {"pretrained": tmp_path, "flash_from": tmp_path, "system_prompt": "None"})
+    assert (typed.pretrained, typed.flash_from, typed.system_prompt) == (str(tmp_path), str(tmp_path), None)
+    assert registry.build("vico", {"absolute_threshold": "None"}).arguments()["absolute_threshold"] is None
+
+
+@pytest.mark.parametrize("name", ["pretrained", "flash_from", "dtype", "system_prompt", "device"])
+@pytest.mark.parametrize("value", [20240101, 1e5])
+def test_text_that_was_read_as_a_number_is_refused_by_name(name, value):
+    with pytest.raises(ConfigError, match=rf"argument {name} is {value}; expected str.*is written \./{value}"):
+        registry.typed(EngineSettings, {"pretrained": "vico-tiny", name: value})
 
 
 def test_parts_in_two_places_combine_and_in_one_place_do_not():

@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 
 from vico_eval.engine.cpu import prepare_for_cpu
 from vico_eval.engine.engine import Answer, Engine
 from vico_eval.engine.preprocess import Preprocessor, PreprocessSettings
-from vico_eval.engine.requests import GenerationSettings, ImageInput, Message, Request, Text, VideoInput
+from vico_eval.engine.requests import (
+    THINKING_GENERATION,
+    GenerationSettings,
+    ImageInput,
+    ImageSource,
+    Message,
+    Request,
+    Text,
+    VideoInput,
+)
 from vico_eval.errors import ConfigError, did_you_mean
-from vico_eval.internvl.checkpoint import Checkpoint, check_device, find_checkpoint, load_model, load_tokenizer
+from vico_eval.internvl.checkpoint import (
+    Checkpoint,
+    check_attention,
+    check_device,
+    check_tokenizer_fits,
+    find_checkpoint,
+    load_model,
+    load_tokenizer,
+    torch_dtype,
+)
 from vico_eval.methods import registry
 from vico_eval.methods.registry import Method
 
@@ -67,7 +84,8 @@ class EngineSettings:
     """Instead of the checkpoint's own."""
 
     thinking: bool = False
-    """InternVL3.5's thinking mode. Stop strings are then ignored: lmms-eval's default, a blank line, ends a thought."""
+    """InternVL3.5's thinking mode. Answers are sampled as InternVL's authors do where a task doesn't say otherwise;
+    a task's stop strings are left out, since they would end a thought."""
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -126,6 +144,9 @@ def open_engine(arguments: Mapping[str, Any], *, show_progress: bool = True) -> 
             else f"method {method_name!r} takes no flash_from; only vanilla_vir borrows another checkpoint's parts."
         )
     check_device(settings.device)
+    device = _device(settings)
+    torch_dtype(settings.dtype)
+    check_attention(settings.attn_implementation, is_on_cpu=_is_cpu(device))
     checkpoint = find_checkpoint(settings.pretrained, allow_pickle=settings.allow_pickle)
     donor = None
     if settings.flash_from is not None:
@@ -135,6 +156,7 @@ def open_engine(arguments: Mapping[str, Any], *, show_progress: bool = True) -> 
         part.check(provider.config, provider.name)
     method.check_runs_all_of(checkpoint.config, checkpoint.name)
     tokenizer = load_tokenizer(checkpoint)
+    check_tokenizer_fits(tokenizer, checkpoint)
     preprocess = PreprocessSettings.from_config(
         checkpoint.config,
         total_max_tiles=settings.total_max_tiles,
@@ -146,7 +168,6 @@ def open_engine(arguments: Mapping[str, Any], *, show_progress: bool = True) -> 
     )
     preprocessor = Preprocessor(tokenizer, preprocess, method.tiling)
     checkpoint.config.image_token_id = preprocessor.image_token_id
-    device = _device(settings)
     model = load_model(
         checkpoint,
         dtype="float32" if settings.dtype == "auto" and _is_cpu(device) else settings.dtype,
@@ -177,11 +198,12 @@ class Model:
     def __init__(self, opened: Opened) -> None:
         self.engine = opened.engine
         self.method = opened.method
+        self._generation = THINKING_GENERATION if opened.settings.thinking else {}
 
     def ask(
         self,
         question: str,
-        images: list[Image.Image | str | Path] | None = None,
+        images: ImageSource | Iterable[ImageSource] | None = None,
         video: str | Path | None = None,
         **generation: Any,
     ) -> Answer:
@@ -189,7 +211,7 @@ class Model:
 
         Args:
             question: text; the images stand in front of it, in order.
-            images: open images or paths.
+            images: one image or several: open ones, paths or the bytes of image files.
             video: path of a video file.
             **generation: fields of `GenerationSettings` (max_new_tokens, do_sample, temperature, ...).
 
@@ -197,16 +219,17 @@ class Model:
             DocumentError: an image or video that can't be read.
             ConfigError: an unknown generation argument.
         """
-        media = [ImageInput(image) for image in images or []] + ([VideoInput(video)] if video is not None else [])
+        several = [images] if isinstance(images, ImageSource) else [] if images is None else images
+        media = [ImageInput(image) for image in several] + ([VideoInput(video)] if video is not None else [])
         request = Request(
             key="ask",
             messages=(Message("user", (*media, Text(question))),),
-            generation=GenerationSettings.from_gen_kwargs(generation),
+            generation=GenerationSettings.from_gen_kwargs(generation, **self._generation),
         )
         return self.engine.answer([request])[0]
 
 
-def load(pretrained: str, method: str = "vanilla", **arguments: Any) -> Model:
+def load(pretrained: str | Path, method: str = "vanilla", **arguments: Any) -> Model:
     """Load a checkpoint with a method.
 
     Args:

@@ -6,7 +6,6 @@ tokenised once) and its prompt finished later by putting runs of the image token
 
 from __future__ import annotations
 
-import re
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -29,6 +28,7 @@ from vico_eval.engine.requests import (
     Text,
     VideoInput,
 )
+from vico_eval.engine.words import ControlTokens, Said
 from vico_eval.errors import ConfigError, DocumentError
 from vico_eval.internvl.prompts import IMAGE_END, IMAGE_START, IMAGE_TOKEN, THINKING_SYSTEM_MESSAGE, get_template
 from vico_eval.internvl.tiling import TiledImage, tile_image
@@ -185,9 +185,8 @@ class Preprocessor:
         self._start_id, self._end_id = int(vocabulary[IMAGE_START]), int(vocabulary[IMAGE_END])
         self.image_token_id = int(vocabulary[IMAGE_TOKEN])
         named = [tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token, tokenizer.unk_token]
-        control = {IMAGE_START, IMAGE_END, IMAGE_TOKEN, *self.template.markers, *filter(None, named)}
-        longest_first = sorted((token for token in control if len(token) > 1), key=lambda token: (-len(token), token))
-        self._control = re.compile("|".join(map(re.escape, longest_first)))
+        control = [IMAGE_START, IMAGE_END, IMAGE_TOKEN, *self.template.markers, *filter(None, named)]
+        self._control = ControlTokens(control, end=self.template.end)
 
     def __call__(self, request: Request | DeferredRequest) -> Prepared:
         """Reads, tiles and tokenises what a request holds; a deferred one is made first.
@@ -295,21 +294,22 @@ class Preprocessor:
             if message.role == "system":
                 system = self._system_text(message) if system is None else system
                 continue
-            text = ""
+            said = Said()
             for part in message.content:
                 if isinstance(part, Text):
-                    text += self.defuse(part.text)
+                    said.add(part.text, is_words=True)
                 elif isinstance(part, VideoInput):
-                    lines = [f"Frame{number}: {_SLOT}\n" for number in range(1, next(videos) + 1)]
-                    text = _on_a_new_line(text) + "".join(lines)
+                    said.end_line()
+                    said.add("".join(f"Frame{number}: {_SLOT}\n" for number in range(1, next(videos) + 1)))
                 elif part.is_inline:
-                    text += _SLOT
+                    said.add(_SLOT)
                 elif labelled:
                     image_number += 1
-                    text = _on_a_new_line(text) + f"Image-{image_number}: {_SLOT}\n"
+                    said.end_line()
+                    said.add(f"Image-{image_number}: {_SLOT}\n")
                 else:
-                    text += f"{_SLOT}\n"
-            turns.append((message.role, text))
+                    said.add(f"{_SLOT}\n")
+            turns.append((message.role, self._control.defuse(said)))
         system = settings.system_message if system is None else system
         return self.template.render(turns, None if system is None else self.defuse(system))
 
@@ -322,7 +322,9 @@ class Preprocessor:
         Such words would otherwise end a turn or take the place of an image. Other special tokens (`<ref>`, `<box>`)
         are left alone, because prompts of grounding tasks use them on purpose.
         """
-        return self._control.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text)
+        said = Said()
+        said.add(text, is_words=True)
+        return self._control.defuse(said)
 
     def tokenise(self, text: str) -> list[int]:
         """The ids of a rendered conversation, BOS first where the tokenizer has it; nothing is taken apart."""
@@ -383,7 +385,3 @@ def _result(key: str, future: Future[Prepared]) -> Prepared | DocumentError:
         failure.__cause__ = error
         return failure
     return future.result()
-
-
-def _on_a_new_line(text: str) -> str:
-    return text if not text or text.endswith("\n") else f"{text}\n"

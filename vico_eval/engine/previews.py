@@ -74,15 +74,20 @@ class Previews:
             self._has_warned = True
 
 
-def open_previews(asked: bool | str, default: Path) -> Previews | None:
+def check_previews(asked: object) -> None:
+    """Raises ConfigError if `asked` is no value of the model argument `previews`."""
+    if not isinstance(asked, bool | str | Path) or asked in ("", "None"):
+        raise ConfigError(f"previews is {asked!r}; expected true, false or a folder.")
+
+
+def open_previews(asked: bool | str | Path, default: Path) -> Previews | None:
     """What the model argument `previews` asks for: true is the default folder, false none at all, words a folder.
 
     Raises:
         ConfigError: another value.
         OutputError: the folder can't be made.
     """
-    if not isinstance(asked, bool | str) or asked == "":
-        raise ConfigError(f"previews is {asked!r}; expected true, false or a folder.")
+    check_previews(asked)
     if asked is False:
         return None
     return Previews(default if asked is True else Path(asked))

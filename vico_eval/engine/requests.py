@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -13,22 +14,29 @@ from vico_eval.errors import ConfigError
 
 Role = Literal["system", "user", "assistant"]
 
+ImageSource = Image.Image | str | Path | bytes
+"""An open image, a path, a `file:` address or the bytes of an image file."""
+
 IGNORED_GEN_KWARGS = ("image_aspect_ratio", "image_sizes", "skip_special_tokens")
 """Keys that lmms-eval tasks carry for other models; they can't change an answer of this one."""
+
+THINKING_GENERATION = {"max_new_tokens": 2**16, "do_sample": True, "temperature": 0.6, "top_p": 0.95}
+"""How an answer in thinking mode is generated where nobody says otherwise: as VLMEvalKit's entries of InternVL3.5 in
+thinking mode (64K tokens, sampled) and its InternVL class (temperature, top_p) do."""
 
 
 @dataclass(frozen=True)
 class Text:
-    """Words. Nothing in them is markup: a literal `<image>` stays seven characters."""
+    """Words. Nothing in them is markup: a literal `<image>` stays seven characters (`adapters` may cut them there)."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class ImageInput:
-    """One image: an open one, a path, a `file:` address or the bytes of an image file."""
+    """One image."""
 
-    source: Image.Image | str | Path | bytes
+    source: ImageSource
 
     is_inline: bool = False
     """Whether it stands in the words as they are; otherwise a line of its own, with a label among several, is made."""
@@ -117,6 +125,8 @@ class GenerationSettings:
         _require(self.seed is None or _is_int(self.seed), self, "seed", "a whole number or nothing")
         is_list = isinstance(self.until, tuple) and all(isinstance(stop, str) and stop for stop in self.until)
         _require(is_list, self, "until", "a tuple of strings that are not empty")
+        for name in ("temperature", "top_p", "repetition_penalty"):
+            object.__setattr__(self, name, float(getattr(self, name)))  # transformers refuses a whole number
 
     @classmethod
     def from_gen_kwargs(cls, gen_kwargs: Mapping[str, Any], **defaults: Any) -> GenerationSettings:
@@ -143,7 +153,7 @@ class GenerationSettings:
             )
         given = {key: value for key, value in gen_kwargs.items() if key in known and value is not None}
         settings = {**defaults, **given}
-        settings["until"] = _stop_strings(settings.get("until"))
+        settings["until"] = stop_strings(settings.get("until"))
         if settings.get("temperature", 1) == 0 or settings.get("top_p", 1) == 0:
             settings["do_sample"] = False
         elif "do_sample" not in settings:
@@ -201,7 +211,8 @@ class DeferredRequest:
     compared before."""
 
 
-def _stop_strings(until: str | Sequence[str] | None) -> tuple[str, ...]:
+def stop_strings(until: str | Sequence[str] | None) -> tuple[str, ...]:
+    """The stop strings that a task's `until` names."""
     if until is None:
         return ()
     # An empty string would end every answer before it begins.
@@ -213,7 +224,7 @@ def _is_int(value: object) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _require(holds: bool, settings: GenerationSettings, name: str, expected: str) -> None:

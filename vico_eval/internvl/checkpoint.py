@@ -48,7 +48,7 @@ from vico_eval.internvl.weight_names import expert_problems, our_name
 from vico_eval.paths import models_dir
 
 HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
-ATTENTION = ("sdpa", "eager", "flash_attention_2", "flash_attention_3", "flex_attention")
+ATTENTION = ("sdpa", "eager", "flash_attention_2", "flash_attention_3")
 DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "tokenizer.model")
 FLASH_PACKAGES = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_interface"}
@@ -90,7 +90,7 @@ class Checkpoint:
         return {"name": self.name, "path": str(self.folder), "sha256": f"tensors:{digest.hexdigest()}"}
 
 
-def find_checkpoint(pretrained: str, *, allow_pickle: bool = False) -> Checkpoint:
+def find_checkpoint(pretrained: str | Path, *, allow_pickle: bool = False) -> Checkpoint:
     """Look at a checkpoint's files without loading weights.
 
     Args:
@@ -100,6 +100,7 @@ def find_checkpoint(pretrained: str, *, allow_pickle: bool = False) -> Checkpoin
     Raises:
         CheckpointError: no such folder, no network for a hub id, half a checkpoint, or another architecture.
     """
+    pretrained = str(pretrained)
     folder = _locate(pretrained, allow_pickle=allow_pickle)
     _read_config(folder, frozenset())  # before a word about weights: a folder of another kind has none of ours
     weights = find_weights(folder, allow_pickle=allow_pickle)
@@ -165,6 +166,17 @@ def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def check_tokenizer_fits(tokenizer: PreTrainedTokenizerBase, checkpoint: Checkpoint) -> None:
+    """Raises CheckpointError if the tokenizer has ids that the checkpoint's embedding has no row for."""
+    rows = checkpoint.config.text_config.vocab_size
+    num_ids = max(tokenizer.get_vocab().values()) + 1
+    if num_ids > rows:
+        raise CheckpointError(
+            f"the tokenizer in {checkpoint.folder} has {num_ids} ids and the model's embedding {rows} rows; a token "
+            "beyond them can't be read. Copy the tokenizer files from the same release as config.json."
+        )
+
+
 def load_model(
     checkpoint: Checkpoint,
     *,
@@ -192,13 +204,18 @@ def load_model(
         raise ConfigError("got both device and device_map; give one: device_map places the parts itself.")
     check_device(device)
     _check_device_map(device_map)
-    check_attention(attn_implementation, is_on_cpu=device_map is None and torch.device(device or "cpu").type == "cpu")
+    computed_in = torch_dtype(dtype)
+    check_attention(
+        attn_implementation,
+        is_on_cpu=device_map is None and torch.device(device or "cpu").type == "cpu",
+        dtype=checkpoint.config.dtype if computed_in == "auto" else computed_in,
+    )
     _refuse_wrong_stacks(checkpoint)
     try:
         loaded: Any = VicoInternVL.from_pretrained(
             checkpoint.folder,
             config=checkpoint.config,
-            dtype=_dtype(dtype),
+            dtype=computed_in,
             device_map=device_map,
             attn_implementation=attn_implementation,
             use_safetensors=not any(map(is_pickled, checkpoint.weights.values())),
@@ -223,19 +240,23 @@ def load_model(
     return model
 
 
-def check_attention(name: str, *, is_on_cpu: bool) -> None:
-    """Raises ConfigError if `name` is no attention kernel, or one that can't run here."""
+def check_attention(name: str, *, is_on_cpu: bool, dtype: torch.dtype | str | None = None) -> None:
+    """Raises ConfigError if `name` is no attention kernel, or one that can't run here or in `dtype`."""
     if name not in ATTENTION:
         raise ConfigError(f"unknown attn_implementation {name!r}; known: {', '.join(ATTENTION)}.")
     package = FLASH_PACKAGES.get(name)
+    if package is None:
+        return
     # Without the package transformers may download compiled kernels instead, which is code from the hub.
-    if package is not None and importlib.util.find_spec(package) is None:
+    if importlib.util.find_spec(package) is None:
         raise ConfigError(
             f"attn_implementation={name!r} can't be used here: {package} is not installed. Install it "
             "(pip install 'vico-eval[flash]'), or pass sdpa."
         )
-    if package is not None and is_on_cpu:
+    if is_on_cpu:
         raise ConfigError(f"attn_implementation={name!r} needs a GPU and the model is to run on the CPU; pass sdpa.")
+    if dtype is torch.float32:
+        raise ConfigError(f"attn_implementation={name!r} can't compute in float32; pass dtype=bfloat16, or sdpa.")
 
 
 def check_device(device: str | None) -> None:
@@ -260,7 +281,8 @@ def _check_device_map(device_map: str | dict[str, Any] | None) -> None:
         check_device(f"cuda:{place}" if isinstance(place, int) else None if place == "disk" else str(place))
 
 
-def _dtype(name: str) -> torch.dtype | str:
+def torch_dtype(name: str) -> torch.dtype | str:
+    """The dtype of that name, or "auto"; raises ConfigError if there is none."""
     known = {"auto": "auto", "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if name not in known:
         raise ConfigError(f"unknown dtype {name!r}; known: {', '.join(known)}.")

@@ -96,7 +96,6 @@ class VicoInternVL(PreTrainedModel):
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flash_attn_2 = True
-    _supports_flex_attn = True
     supports_gradient_checkpointing = True
     # Each adds or concatenates what its own layers made; a device map that cut through one would part the summands.
     _no_split_modules = ["HighConnector", "PvtcConnector", "LowConnector", "Router"]  # noqa: RUF012

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, fields
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 from vico_eval.errors import CheckpointError, ConfigError, unknown_name
@@ -168,7 +168,9 @@ def _refuse_two_targets(method: str) -> None:
 
 
 def typed(config_class: type[T], values: Mapping[str, Any]) -> T:
-    """The dataclass with these values, after a look at their types: command lines deliver 1 for 1.0, and text for all.
+    """The dataclass with these values, after a look at their types.
+
+    Command lines deliver 1 for 1.0, and the word None for nothing; Python may give a path for its text.
 
     Raises:
         ConfigError: a value of another type than its field.
@@ -179,11 +181,22 @@ def typed(config_class: type[T], values: Mapping[str, Any]) -> T:
         accepted = getattr(hints[name], "__args__", (hints[name],))
         if float in accepted and type(value) is int:
             value = float(value)
+        if str in accepted and isinstance(value, PurePath):
+            value = str(value)
+        if type(None) in accepted and value == "None":
+            value = None
         if type(value) not in accepted:
             expected = " or ".join("nothing" if kind is type(None) else kind.__name__ for kind in accepted)
-            raise ConfigError(f"argument {name} is {value!r}; expected {expected}.")
+            # Harnesses read values before we do: a folder named 20240101 arrives as a number.
+            hint = f" A folder of that name is written ./{value}." if str in accepted and is_number(value) else ""
+            raise ConfigError(f"argument {name} is {value!r}; expected {expected}.{hint}")
         checked[name] = value
     return config_class(**checked)
+
+
+def is_number(value: object) -> bool:
+    """Whether a value that should be text has been read as a number."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def default_text(field: Field[Any]) -> str:

@@ -8,7 +8,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from vico_eval.errors import CheckpointError, ConfigError
-from vico_eval.internvl.checkpoint import find_checkpoint, load_model, load_tokenizer
+from vico_eval.internvl.checkpoint import check_tokenizer_fits, find_checkpoint, load_model, load_tokenizer
 from vico_eval.internvl.modeling import FlashParts, VicoInternVL
 from vico_eval.training.flash.config import LoraSettings
 
@@ -17,7 +17,7 @@ def open_model(name: str, attn_implementation: str = "sdpa") -> tuple[VicoIntern
     """A checkpoint in float32, frozen, on the CPU, from where accelerate moves it; and its tokenizer.
 
     Raises:
-        CheckpointError: it is missing or can't be loaded, or has no `<IMG_CONTEXT>`.
+        CheckpointError: it is missing or can't be loaded, or its tokenizer has no `<IMG_CONTEXT>` or doesn't fit.
     """
     checkpoint = find_checkpoint(name)
     if checkpoint.config.trained_in:
@@ -26,6 +26,7 @@ def open_model(name: str, attn_implementation: str = "sdpa") -> tuple[VicoIntern
             "not run. Start from an InternVL checkpoint."
         )
     tokenizer = load_tokenizer(checkpoint)
+    check_tokenizer_fits(tokenizer, checkpoint)
     model = load_model(checkpoint, dtype="float32")
     model.requires_grad_(False)
     if attn_implementation != "sdpa":
