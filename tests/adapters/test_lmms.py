@@ -166,7 +166,7 @@ def test_a_variant_of_internvl_x_is_a_combination_of_methods(variant, method):
     assert method_of(variant) == method
 
 
-@pytest.mark.parametrize("variant", [None, "", "base", "pvtc+", "pvtc+pvtc", "full+rvtc"])
+@pytest.mark.parametrize("variant", [None, "", 5, "base", "pvtc+", "pvtc+pvtc", "full+rvtc"])
 def test_a_variant_that_is_none(variant):
     with pytest.raises(ConfigError, match=r"expected full, or one or several of rvtc, pvtc, lvtc joined by \+"):
         method_of(variant)

@@ -27,7 +27,7 @@ def parts_of(variant: str | None) -> tuple[str, ...]:
     Raises:
         ConfigError: none, an unknown one, or one that is named twice.
     """
-    names = list(METHODS) if variant == FULL else (variant or "").split("+")
+    names = list(METHODS) if variant == FULL else str(variant or "").split("+")
     if not set(names) <= set(METHODS) or len(set(names)) < len(names):
         raise ConfigError(
             f"internvl_x got variant={variant!r}; expected {FULL}, or one or several of {', '.join(METHODS)} joined by "

@@ -18,30 +18,29 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts
 from lmms_eval.api.model import lmms
-from lmms_eval.protocol import ChatMessages
 from loguru import logger
 
 from vico_eval.adapters.asked import AnswerKey, Asking, answer_keys
 from vico_eval.adapters.data_sets import split_fingerprint
 from vico_eval.adapters.internvl_x import check_names_every_part, method_of
+from vico_eval.adapters.lmms_requests import (
+    generation_of,
+    left_out_until,
+    messages_of,
+    refuse_examples,
+    system_instruction,
+)
 from vico_eval.adapters.run_folder import RunFolder, run_record, title_of
 from vico_eval.engine.account import TokenAccount
 from vico_eval.engine.engine import Answer
-from vico_eval.engine.loading import open_engine
+from vico_eval.engine.loading import EngineSettings, open_engine
 from vico_eval.engine.media import start_no_ghostscript, whole_images_only
-from vico_eval.engine.requests import (
-    DeferredRequest,
-    GenerationSettings,
-    ImageInput,
-    Message,
-    Request,
-    Text,
-    VideoInput,
-)
+from vico_eval.engine.previews import check_previews
+from vico_eval.engine.requests import DeferredRequest, Request
 from vico_eval.engine.tile_limits import tile_limit, total_tile_limit
 from vico_eval.errors import ConfigError, DocumentError
 from vico_eval.internvl.checkpoint import find_checkpoint
-from vico_eval.methods.registry import method_names
+from vico_eval.methods.registry import method_names, typed
 
 FAILURES_IN_A_ROW = 20
 """So many documents one after another fail for a reason that is not theirs."""
@@ -107,8 +106,8 @@ class CompressedInternVL(lmms):  # type: ignore[misc]
         batch_size: int | str = 1,
         max_batch_size: int | None = None,
         device: str | None = None,
-        record_dir: str | None = None,
-        previews: bool | str = True,
+        record_dir: str | Path | None = None,
+        previews: bool | str | Path = True,
         resume: bool = False,
         keep_going: bool = False,
         **arguments: Any,
@@ -118,6 +117,8 @@ class CompressedInternVL(lmms):  # type: ignore[misc]
         for name, value in (("resume", resume), ("keep_going", keep_going)):
             if not isinstance(value, bool):
                 raise ConfigError(f"{name} is {value!r}; expected true or false.")
+        record_folder = _folder("record_dir", record_dir)
+        check_previews(previews)
         if max_batch_size is not None:
             raise ConfigError("max_batch_size only belongs to --batch_size auto, which is not supported; drop it.")
         if not str(batch_size).isdigit():
@@ -144,22 +145,41 @@ class CompressedInternVL(lmms):  # type: ignore[misc]
         self._keep_going = keep_going
         self._documents = threading.Lock()
         with ending_together(self._world_size):
-            self._open({**arguments, "batch_size": int(batch_size), "device": device}, record_dir, previews, resume)
+            self._open({**arguments, "batch_size": int(batch_size), "device": device}, record_folder, previews, resume)
         logger.info(f"record and answers of this run: {self._run.folder}")
 
-    def _open(self, arguments: dict[str, Any], record_dir: str | None, previews: bool | str, resume: bool) -> None:
+    def _open(
+        self, arguments: dict[str, Any], record_folder: Path | None, previews: bool | str | Path, resume: bool
+    ) -> None:
         opened = open_engine(arguments, show_progress=self._rank == 0)
         self._engine = opened.engine
         self._settings = opened.settings
         record = run_record(
             opened, title=title_of(opened.method.name), harness="lmms-eval", num_processes=self._world_size
         )
-        path = self._run_path(record_dir, opened.method.name)
+        path = record_folder or self._new_folder(opened.method.name)
         with self.accelerator.main_process_first():
             self._run = RunFolder(path, record, self._rank, resume=resume)
         self._engine.preprocessor.previews = self._run.open_previews(previews)
         self.accelerator.wait_for_everyone()
         self._run.write_record()
+
+    @property
+    def chat_template(self) -> str:
+        """lmms-eval asks for it with `--apply_chat_template` only.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError(
+            "--apply_chat_template (and --fewshot_as_multiturn) has no effect here: prompts are always written in the "
+            "checkpoint's own template. Leave it out."
+        )
+
+    @property
+    def apply_chat_template(self) -> str:
+        """As `chat_template`: lmms-eval asks for one and then the other. Raises ConfigError."""
+        return self.chat_template
 
     @property
     def device(self) -> torch.device:
@@ -171,10 +191,15 @@ class CompressedInternVL(lmms):  # type: ignore[misc]
 
         Raises:
             UserError: a document that can't be answered, named; with keep_going, `FAILURES_IN_A_ROW` of them.
+            ConfigError: settings of lmms-eval that can't have an effect, or exclude ours.
         """
         with ending_together(self._world_size):
             self._note_data_sets(requests)
-            asked = [self._request(instance) for instance in requests]
+            refuse_examples(requests)
+            instruction = self._system_instruction(requests)
+            left_out = left_out_until(requests, thinking=self._settings.thinking)
+            self._run.note_task_settings(left_out, instruction)
+            asked = [self._request(instance, instruction) for instance in requests]
             # What stands first is the text of the question, unless a task has messages of its own; these are compared
             # when an answer is taken over.
             keys = answer_keys(asked, (str(instance.args[0]) for instance in requests))
@@ -234,20 +259,27 @@ class CompressedInternVL(lmms):  # type: ignore[misc]
         """Not offered: all benchmarks of the tables generate."""
         raise ConfigError("this model generates answers and scores none; choose tasks of type generate_until.")
 
-    def _request(self, instance: Instance) -> DeferredRequest:
-        _, doc_to_messages, gen_kwargs, doc_id, task, split = instance.args
+    def _system_instruction(self, requests: list[Instance]) -> str | None:
+        instruction = system_instruction(requests)
+        for name, is_given in (("system_prompt", self._settings.system_prompt), ("thinking", self._settings.thinking)):
+            if instruction is not None and is_given not in (None, False):
+                raise ConfigError(
+                    f"got both --system_instruction and {name}=, and each is the system message. Leave one of them out."
+                )
+        return instruction
+
+    def _request(self, instance: Instance, instruction: str | None = None) -> DeferredRequest:
+        _, doc_to_messages, _, doc_id, task, split = instance.args
         key = f"{task}/{split}/{doc_id}"
-        generation = GenerationSettings.from_gen_kwargs(
-            {name: value for name, value in gen_kwargs.items() if name != "until" or not self._settings.thinking}
-        )
+        generation = generation_of(instance, thinking=self._settings.thinking)
 
         def load() -> Request:
             # Looking at a document decodes its pictures. One at a time: tasks need not be safe in threads.
             with self._documents, whole_images_only():
-                messages = ChatMessages(messages=doc_to_messages(self.task_dict[task][split][doc_id])).messages
+                messages = messages_of(doc_to_messages(self.task_dict[task][split][doc_id]), instruction)
             return Request(
                 key=key,
-                messages=tuple(Message(message.role, tuple(map(_part, message.content))) for message in messages),
+                messages=messages,
                 generation=generation,
                 max_tiles=tile_limit(task, self._settings.max_tiles),
                 total_max_tiles=total_tile_limit(task, self._settings.total_max_tiles),
@@ -255,9 +287,7 @@ class CompressedInternVL(lmms):  # type: ignore[misc]
 
         return DeferredRequest(key, generation, load)
 
-    def _run_path(self, record_dir: str | None, method: str) -> Path:
-        if record_dir is not None:
-            return Path(record_dir)
+    def _new_folder(self, method: str) -> Path:
         # All processes of a run share a folder, and only one clock may name it.
         name = [f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-{method}"]
         if self._world_size > 1:
@@ -276,19 +306,23 @@ class InternVLX(CompressedInternVL):
             raise ConfigError("--model internvl_x takes variant= and no method=; --model compressed_internvl does.")
         method = method_of(variant)
         if "pretrained" in arguments:
-            allow_pickle = arguments.get("allow_pickle", False)
-            check_names_every_part(variant, find_checkpoint(arguments["pretrained"], allow_pickle=allow_pickle))
+            asked = {name: value for name, value in arguments.items() if name in ("pretrained", "allow_pickle")}
+            settings = typed(EngineSettings, asked)
+            check_names_every_part(variant, find_checkpoint(settings.pretrained, allow_pickle=settings.allow_pickle))
         super().__init__(method=method, **arguments)
 
 
-def _part(content: Any) -> Text | ImageInput | VideoInput:
-    if content.type == "text":
-        return Text(content.text)
-    if content.type == "image":
-        return ImageInput(content.url)
-    if content.type == "video":
-        return VideoInput(content.url, start_s=content.start_time, end_s=content.end_time)
-    raise ConfigError(f"a document holds {content.type}; this model takes text, images and video.")
+def _folder(name: str, value: object) -> Path | None:
+    """The folder that an argument names; None for nothing.
+
+    Raises:
+        ConfigError: lmms-eval has read it as a number or a truth value, or it is blank.
+    """
+    if value is None or value == "None":
+        return None
+    if isinstance(value, str | Path) and str(value).strip():
+        return Path(value)
+    raise ConfigError(f"{name} is {value!r}; expected a folder. One of that name is written ./{value}.")
 
 
 def __getattr__(name: str) -> type[CompressedInternVL]:

@@ -86,7 +86,8 @@ class RunFolder:
             earlier = self._earlier_record()
             if earlier is not None:
                 self._record |= {"started": earlier["started"], "continued": self._starts(earlier)}
-                self._record |= {"previews": earlier.get("previews"), "data_sets": earlier.get("data_sets", {})}
+                taken_over: dict[str, Any] = {"previews": None, "data_sets": {}, "left_out_until": {}}
+                self._record |= {name: earlier.get(name, value) for name, value in taken_over.items()}
                 if rank == 0:
                     self._answers.mend()
                     self._failures.mend()
@@ -165,7 +166,7 @@ class RunFolder:
             )
         return {number: answer for number, answer in found.items() if keys[number] not in stale}
 
-    def open_previews(self, asked: bool | str) -> Previews | None:
+    def open_previews(self, asked: bool | str | Path) -> Previews | None:
         """Where small copies of pictures go, by the model argument `previews`; the record will name it.
 
         The record of a run that is continued without any still names the folder of the answers that are taken over.
@@ -192,6 +193,19 @@ class RunFolder:
         """Record what the data of tasks are known by."""
         self._record["data_sets"] = {**self._record["data_sets"], **fingerprints}
         self.write_record()
+
+    def note_task_settings(self, left_out_until: Mapping[str, Sequence[str]], system_instruction: str | None) -> None:
+        """Put into the record what a harness says only when it asks; the record is written anew if that changes it.
+
+        Args:
+            left_out_until: by task, stop strings that no answer ends at.
+            system_instruction: the harness's, which is the system message.
+        """
+        left_out = self._record["left_out_until"] | {task: list(until) for task, until in left_out_until.items()}
+        noted = {"left_out_until": left_out, "system_instruction": system_instruction}
+        if any(self._record[name] != value for name, value in noted.items()):
+            self._record |= noted
+            self.write_record()
 
     def add(self, key: AnswerKey, text: str, account: TokenAccount, asked: Asked = NOTHING) -> None:
         """Keep a document's answer.
@@ -295,6 +309,8 @@ def run_record(opened: Opened, *, title: str, harness: str, num_processes: int) 
         "harness": harness,
         "previews": None,
         "data_sets": {},
+        "left_out_until": {},
+        "system_instruction": None,
     }
 
 

@@ -93,6 +93,12 @@ class RunRecord(_Closed):
     kept none. Picture n of a request is `<media[:2]>/<media>-<n>.jpg`, by the account's `media`; of a video's frames
     only some are there."""
 
+    left_out_until: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """By task, stop strings that no answer ends at: the harness's few-shot delimiter, and in thinking mode all."""
+
+    system_instruction: str | None = None
+    """What the harness's `--system_instruction` says: the system message of every document."""
+
     @model_validator(mode="after")
     def _says_all_that_its_own_run_knew(self) -> "RunRecord":
         if self.made_from is None and (unknown := [name for name in _OF_OWN_RUNS if getattr(self, name) is None]):
