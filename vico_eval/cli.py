@@ -186,7 +186,10 @@ def vlmeval_run(
         str, typer.Option(help="Further arguments of model and method: name=value, separated by commas.")
     ] = "",
     gen_kwargs: Annotated[
-        str, typer.Option(help="How answers are generated: name=value, separated by commas. Default: greedy.")
+        str,
+        typer.Option(
+            help="How answers are generated: name=value, separated by commas. Default: greedy; sampled when thinking."
+        ),
     ] = "",
     work_dir: Annotated[Path | None, typer.Option(help="Folder of the run. Default: runs/vlmevalkit/<method>.")] = None,
     limit: Annotated[

@@ -6,6 +6,8 @@ import pytest
 
 from vico_eval.cli import main
 from vico_eval.commands.arguments import parse_arguments
+from vico_eval.commands.vlmeval import default_generation
+from vico_eval.engine.requests import GenerationSettings
 from vico_eval.errors import ConfigError
 
 
@@ -33,3 +35,13 @@ def test_arguments_have_the_types_that_the_engine_expects():
 def test_arguments_that_cannot_be_read_are_refused(text):
     with pytest.raises(ConfigError, match="--model-args got"):
         parse_arguments(text, "--model-args")
+
+
+def test_thinking_is_sampled_as_vlmevalkits_own_entries_are():
+    thinking = GenerationSettings.from_gen_kwargs({}, **default_generation(thinking=True))
+    assert thinking == GenerationSettings(max_new_tokens=2**16, do_sample=True, temperature=0.6, top_p=0.95)
+    given = GenerationSettings.from_gen_kwargs({"temperature": 1, "seed": 3}, **default_generation(thinking=True))
+    assert (given.temperature, given.top_p, given.seed) == (1.0, 0.95, 3)
+    assert GenerationSettings.from_gen_kwargs({}, **default_generation(thinking=False)) == GenerationSettings(
+        max_new_tokens=4096
+    )

@@ -362,6 +362,18 @@ def test_what_differs_between_runs_is_said(runs, tiny_run, tmp_path):
     assert "Random ran with another dtype than ViCO." in report.table.notes
 
 
+@numbers_only
+def test_what_was_left_out_or_added_of_the_harness_is_said_where_it_differs(runs, tiny_run, tmp_path):
+    left_out = {"tiny_read": ["\n\n"], "another_task": ["x"]}
+    said = {"left_out_until": left_out, "system_instruction": "Be brief."}
+    runs.append((None, tiny_run("random", 2, 2, title="Random", **said)))
+    notes = write_report(runs, table="tiny", out=tmp_path / "out").table.notes
+    assert "Random ran with another system_instruction than ViCO." in notes
+    (note,) = [note for note in notes if "stop strings" in note]
+    assert note.startswith("tiny_read: ")
+    assert note.endswith(r"left out other stop strings of the task (none and '\n\n').")
+
+
 def test_hostile_titles_reach_every_file_as_they_are(runs, tmp_path):
     title = '=1+1 & \\input{x} | <b> $5, "q"; \n two'
     report = write_report([(title, runs[0][1]), *runs[1:]], table="tiny", out=tmp_path / "out")

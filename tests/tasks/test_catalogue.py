@@ -9,6 +9,7 @@ from lmms_eval.tasks import TaskManager
 from lmms_eval.utils import load_yaml_config
 from PIL import Image
 
+from vico_eval.engine.requests import THINKING_GENERATION
 from vico_eval.paths import tasks_dir
 from vico_eval.suites import load_benchmarks, suite_names, task_names
 
@@ -53,7 +54,7 @@ def test_an_override_keeps_the_rest_of_what_it_replaces(index, path: Path):
         assert override["lmms_eval_specific_kwargs"] == {"default": default | {"frame_num": 64}}
     if "generation_kwargs" in override:
         assert packaged["generation_kwargs"] == {"max_new_tokens": 128}
-        assert override["generation_kwargs"] == {"max_new_tokens": 65536, "do_sample": True, "temperature": 0.6}
+        assert override["generation_kwargs"] == THINKING_GENERATION
 
 
 def test_lmms_eval_asks_the_packaged_task_in_the_changed_setting(manager, tmp_path):

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from vico_eval.engine.requests import GenerationSettings
 
 MAX_NEW_TOKENS = 4096
-"""VLMEvalKit's own for InternVL."""
+"""VLMEvalKit's own for InternVL where it doesn't think."""
 
 NOT_OURS = {
     "batch_size": "VLMEvalKit asks one document at a time",
@@ -89,16 +89,19 @@ def run_vlmeval(
     for name in NOT_OURS.keys() & arguments.keys():
         raise ConfigError(f"--model-args {name}= has no effect here: {NOT_OURS[name]}.")
     check_writable(work_dir)
-    _set_environment(thinking=bool(arguments.get("thinking", False)))
+    thinking = arguments.get("thinking", False) is True
+    _set_environment(thinking=thinking)
 
     from vlmeval.run import main as vlmeval_main
 
+    from vico_eval.engine.previews import check_previews
     from vico_eval.engine.requests import GenerationSettings
 
     generation = GenerationSettings.from_gen_kwargs(
-        parse_arguments(gen_kwargs, "--gen-kwargs"), max_new_tokens=MAX_NEW_TOKENS
+        parse_arguments(gen_kwargs, "--gen-kwargs"), **default_generation(thinking=thinking)
     )
     previews = arguments.pop("previews", True)
+    check_previews(previews)
     given = {"pretrained": pretrained, "method": method, "label_images": False, **arguments}
     model, name = _open_model(given, generation, work_dir, previews, {"limit": limit, "judge": judge})
     for task in data:
@@ -112,6 +115,13 @@ def run_vlmeval(
         check_evaluated(work_dir / name, task)
     read_vlmevalkit_run(work_dir)
     message_console().print(f"Scores, record and answers: {work_dir}", markup=False, highlight=False, soft_wrap=True)
+
+
+def default_generation(*, thinking: bool) -> dict[str, Any]:
+    """How answers are generated where `--gen-kwargs` doesn't say: as VLMEvalKit's own entries of InternVL do."""
+    from vico_eval.engine.requests import THINKING_GENERATION
+
+    return THINKING_GENERATION if thinking else {"max_new_tokens": MAX_NEW_TOKENS}
 
 
 def _set_environment(*, thinking: bool) -> None:

@@ -97,6 +97,8 @@ def comparison_notes(answered: Sequence[tuple[CountedRun, Sequence[CountedTask]]
             _check_comparable(place, first, task)
             if different := _different(first.settings, task.settings):
                 notes[f"{place} differ in the task's {different}."] = None
+            if note := _other_stop_strings(task.name, first_run.record, run.record):
+                notes[f"{place} {note}"] = None
             pairs = {
                 "questions": (first.questions, task.questions),
                 "right answers": (first.targets, task.targets),
@@ -127,6 +129,15 @@ def _check_comparable(place: str, first: CountedTask, task: CountedTask) -> None
             )
 
 
+def _other_stop_strings(task: str, first: RunRecord, second: RunRecord) -> str:
+    """Whether runs of ours left out other stop strings of a task, in words; runs of others don't say."""
+    ours, theirs = (record.left_out_until.get(task, ()) for record in (first, second))
+    if ours == theirs or first.made_from is not None or second.made_from is not None:
+        return ""
+    named = " and ".join(", ".join(map(repr, until)) or "none" for until in (ours, theirs))
+    return f"left out other stop strings of the task ({named})."
+
+
 def _model(record: RunRecord) -> dict[str, object]:
     arguments = {name: value for name, value in record.method_args.items() if name != "seed"}
     # Without a digest or a name that we gave, only the whole path tells two checkpoints apart.
@@ -138,7 +149,8 @@ def _model(record: RunRecord) -> dict[str, object]:
 def _conditions(record: RunRecord) -> dict[str, Any]:
     settings = {f"settings.{key}": value for key, value in record.settings.items() if key != "batch_size"}
     versions = {f"version of {key}": value for key, value in record.versions.items()}
-    return {"dtype": record.dtype, "attention": record.attention, "harness": record.harness} | settings | versions
+    own = {name: getattr(record, name) for name in ("dtype", "attention", "harness", "system_instruction")}
+    return own | settings | versions
 
 
 def _different(first: Mapping[str, Any], second: Mapping[str, Any]) -> str:
