@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from vico_eval.engine.frame_folders import is_folder, read_frame_folder
 from vico_eval.engine.media import load_image, read_frames
 from vico_eval.engine.previews import previewed_frames
 from vico_eval.engine.requests import (
@@ -275,7 +276,7 @@ class Preprocessor:
                     media.previewed[len(media.cut)] = image
                 media.cut.append(self._cut(image, cutting))
             elif isinstance(part, VideoInput):
-                frames = read_frames(part.source, settings.num_frames, start_s=part.start_s, end_s=part.end_s)
+                frames = _frames(part, settings.num_frames)
                 if keeps_copies:
                     media.previewed.update(
                         {len(media.cut) + frame: frames[frame] for frame in previewed_frames(len(frames))}
@@ -385,3 +386,9 @@ def _result(key: str, future: Future[Prepared]) -> Prepared | DocumentError:
         failure.__cause__ = error
         return failure
     return future.result()
+
+
+def _frames(video: VideoInput, num_frames: int) -> list[Image.Image]:
+    """The frames of a film that are shown; a film may also be a folder of frames."""
+    read = read_frame_folder if is_folder(video.source) else read_frames
+    return read(video.source, num_frames, start_s=video.start_s, end_s=video.end_s)

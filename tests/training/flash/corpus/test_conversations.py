@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from vico_eval.engine.requests import ImageInput, Message, Text, VideoInput
-from vico_eval.training.flash.corpus.conversations import Columns, CorruptSample, Reading, from_line, from_row
+from vico_eval.training.flash.corpus.conversations import Columns, Reading, from_line, from_row
+from vico_eval.training.flash.corpus.corrupt import CorruptSample
+from vico_eval.training.flash.corpus.keys import unread_keys
 
 READING = Reading(root=Path("/root"), max_tiles=6, augment=True)
 
@@ -56,10 +58,68 @@ def test_a_video_takes_its_line_break(say, words):
     assert "".join(part.text for part in rest) == "What?"
 
 
-def test_marks_of_a_sample_without_media_and_of_an_answer_are_words(say):
-    assert parts(say("Is <video> HTML? <image>", "Yes.")) == (Text("Is <video> HTML? <image>"),)
+def test_marks_of_an_answer_and_of_a_system_message_are_words(say):
     assert parts(say("<image>", "It is <image>.", image="a.png"), turn=1) == (Text("It is <image>."),)
+    said = say("What?", "HTML's <video>.") | {"system": "Never say <image>."}
+    assert parts(said) == (Text("Never say <image>."),)
+    assert parts(said, turn=2) == (Text("HTML's <video>."),)
     assert parts(say("Hello.", "Hi.", image="")) == parts(say("Hello.", "Hi.", image=[])) == (Text("Hello."),)
+
+
+@pytest.mark.parametrize("number", [2, 3])
+def test_several_pictures_without_marks_go_in_front_each_on_a_line(say, number):
+    names = ["a.png", "b.png", "c.png"][:number]
+    lines = [part for name in names for part in (inline(name), Text("\n"))]
+    said = say("Which?", "This.", image=names)
+    assert parts(said) == (*lines, Text("Which?"))
+    said["conversations"].insert(0, {"from": "system", "value": "Be brief."})
+    assert parts(said, turn=1) == (*lines, Text("Which?"))
+
+
+def test_several_videos_without_marks_go_in_front(say):
+    films = [part for part in parts(say("Which?", "This.", video=["a.mp4", "b.mp4"])) if part != Text("")]
+    assert films == [VideoInput(Path("/root/a.mp4")), VideoInput(Path("/root/b.mp4")), Text("Which?")]
+
+
+@pytest.mark.parametrize("name", ["image", "images", "img"])
+@pytest.mark.parametrize("given", ["a.png", ["a.png"]])
+def test_other_names_of_images_are_read(say, name, given):
+    assert parts(say("<image>\nWhat?", "A cat.", **{name: given})) == (inline("a.png"), Text("\nWhat?"))
+
+
+def test_messages_with_roles_are_read_as_conversations_are():
+    said = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": [{"type": "text", "text": "<image>\n"}, {"type": "text", "text": "What?"}]},
+        {"role": "assistant", "content": "A cat."},
+    ]
+    messages = read({"messages": said, "images": ["a.png"]}).messages
+    assert [message.role for message in messages] == ["system", "user", "assistant"]
+    assert messages[1].content == (inline("a.png"), Text("\n"), Text("What?"))
+    assert read({"conversations": said, "videos": [], "image": "a.png"}).messages == messages
+
+
+def test_a_system_message_beside_the_turns_is_read(say):
+    said = say("What?", "A cat.", system="Be brief.")
+    assert read(said).messages[0] == Message("system", (Text("Be brief."),))
+    said["conversations"].insert(0, {"from": "system", "value": "Be long."})
+    with pytest.raises(CorruptSample, match="are of system, system"):
+        read(said)
+
+
+def test_start_and_end_are_a_clip(say):
+    film = parts(say("<video>", "Yes.", video="a.mp4", start=1, end=2.5))[0]
+    assert film == parts(say("<video>", "Yes.", video="a.mp4", clip=[1, 2.5]))[0]
+    assert parts(say("<video>", "Yes.", videos=["a.mp4"], start=1))[0] == VideoInput(Path("/root/a.mp4"), start_s=1)
+    # Of a sample without a film they are something else.
+    assert parts(say("What?", "Yes.", start="here", clip="no")) == (Text("What?"),)
+
+
+def test_unread_keys_are_those_that_hold_something_and_change_nothing(say):
+    line = say("What?", "Yes.", id=3, image="a.png", width=3, height=2, tools="[]", start=1, source=None, tags=[])
+    line["conversations"][1]["weight"] = 0
+    assert list(unread_keys(line)) == ["tools", "start", "conversations[].weight"]
+    assert list(unread_keys({"videos": ["a.mp4"], "start": 1, "clip": [1, 2], "system": "x"})) == []
 
 
 def test_an_absolute_path_stays(say):
@@ -83,7 +143,21 @@ def test_stated_sizes_and_lengths(say):
 CORRUPT = [
     ("marks", {"said": ["<image><image>", "Yes."], "image": "a.png"}, "2 places for 1"),
     ("marks", {"said": ["<image>", "Yes."], "image": ["a.png", "b.png"]}, "1 places for 2"),
-    ("marks", {"said": ["What?", "Yes."], "image": ["a.png", "b.png"]}, "0 places for 2"),
+    ("marks", {"said": ["<image>", "Yes."]}, "1 places for 0"),
+    ("marks", {"said": ["Is <video> HTML?", "Yes."]}, "1 places for 0 videos"),
+    ("marks", {"said": ["<image>", "Yes."], "image_path": "a.png"}, "1 places for 0 images"),
+    ("marks", {"said": ["<image>\nWhat?", "Yes."], "video": "a.mp4"}, "1 places for 0 images"),
+    ("marks", {"said": ["<video>\nWhat?", "Yes."], "image": "a.png"}, "1 places for 0 videos"),
+    ("marks", {"said": ["<image>", "Yes."], "image": ""}, "1 places for 0 images"),
+    ("marks", {"said": ["<image><image>", "Yes."], "image": ["a.png"] * 3}, "2 places for 3"),
+    ("keys", {"said": ["<image>", "Yes."], "image": "a.png", "images": ["b.png"]}, "image and images, which differ"),
+    ("keys", {"said": ["<video>", "Yes."], "video": "a.mp4", "clip": [1, 2], "start": 2}, "expected one of them"),
+    ("media", {"said": ["<image>", "Yes."], "image": [None]}, "NoneType"),
+    ("media", {"said": ["<image>", "Yes."], "images": [["a.png"]]}, "list"),
+    ("line", {"said": ["What?", "Yes."], "system": 3}, "int"),
+    ("line", {"said": ["<video>", "Yes."], "video": "a.mp4", "clip": [1, float("nan")]}, "two moments"),
+    ("line", {"said": ["<video>", "Yes."], "video": "a.mp4", "start": "00:01"}, "start and end"),
+    ("line", {"said": ["<video>", "Yes."], "video": "a.mp4", "end": 10**400}, "start and end"),
     ("marks", {"said": ["<video><video>", "Yes."], "video": "a.mp4"}, "video"),
     ("turns", {"said": ["What?"]}, "question and its answer last"),
     ("turns", {"said": ["What?", "Yes.", "Why?"]}, "question and its answer last"),
@@ -108,7 +182,7 @@ def test_corrupt_lines(say, kind, given, reason):
 def test_unknown_roles_and_lines_that_are_no_object(say):
     said = say("What?", "Yes.")
     said["conversations"][0]["from"] = "function"
-    with pytest.raises(CorruptSample, match="'function'; expected human, gpt, system"):
+    with pytest.raises(CorruptSample, match="'function'; expected human, gpt, user, assistant, system"):
         read(said)
     with pytest.raises(CorruptSample, match="holds list"):
         read([said])
@@ -141,7 +215,10 @@ def test_words_of_a_row_may_hold_marks():
     ("content", "images", "reason"),
     [
         ([{"type": "image"}], [], "1 places for 0"),
-        ([{"type": "text", "text": "x"}], ["a.png", "b.png"], "0 places for 2"),
+        ([{"type": "text", "text": "<image>"}], ["a.png", "b.png"], "1 places for 2"),
+        ([{"type": "image"}, {"type": "text", "text": "<image>"}], ["a.png"], "2 places for 1"),
+        ("<image>", [], "1 places for 0"),
+        ([{"type": "text", "text": 3}], [], "int"),
         ([{"type": "sound"}], [], "'sound'; expected text, image or video"),
         (None, [], "NoneType"),
     ],

@@ -1,6 +1,7 @@
 """Samples by number and the endless order of them; rows of `datasets` data sets in every form."""
 
 import json
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -12,10 +13,13 @@ from datasets import Dataset, DatasetDict, Features, Image, List, Value, disable
 from vico_eval.engine.requests import ImageInput, Message, Request, Text
 from vico_eval.errors import ConfigError
 from vico_eval.training.flash.corpus.config import DataConfig
-from vico_eval.training.flash.corpus.conversations import CorruptSample, Reading
+from vico_eval.training.flash.corpus.conversations import Reading
+from vico_eval.training.flash.corpus.corrupt import CorruptSample
 from vico_eval.training.flash.corpus.opening import open_corpus
 from vico_eval.training.flash.corpus.rows import RowStream
 from vico_eval.training.flash.corpus.sources import JsonLines, shuffled, split, times
+
+FORMATS = Path(__file__).with_name("formats")
 
 
 def words(conversation):
@@ -62,6 +66,67 @@ def test_files_that_are_missing_or_empty(tmp_path):
         JsonLines(tmp_path / "empty.jsonl", Reading())
 
 
+SAMPLE = '{"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "x"}]}'
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ((FORMATS / "array.jsonl").read_bytes(), "holds a JSON array"),
+        (f"[{SAMPLE}]".encode(), "holds a JSON array"),
+        (b"\xef\xbb\xbf \n" + f"[\n{SAMPLE},\n{SAMPLE}\n]".encode(), "no JSON objects|holds a JSON array"),
+        (json.dumps(json.loads(SAMPLE), indent=1).encode(), "no JSON objects; expected JSON lines"),
+        (f'{{"data": [\n{SAMPLE},\n{SAMPLE}\n]}}'.encode(), "no JSON objects; expected JSON lines"),
+        (f"{SAMPLE}\n".encode("utf-16") * 2, "no JSON objects; expected JSON lines"),
+        (b'{"images": [{"id": 1}], "annotations": [3]}', "No line .* has conversations or messages, they hold"),
+        (b'{"question": "q", "chosen": "a", "rejected": "b"}\n' * 3, "they hold question, chosen, rejected"),
+    ],
+)
+def test_files_that_are_no_json_lines_are_refused_when_they_are_opened(tmp_path, content, reason):
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(content)
+    for given in ({"jsonl": str(path)}, meta_of(path)):
+        with pytest.raises(ConfigError, match=reason):
+            corpus(given)
+
+
+def meta_of(path):
+    meta = path.with_name("meta.json")
+    meta.write_text(json.dumps({"only": {"root": "/", "annotation": str(path)}}))
+    return {"meta": str(meta)}
+
+
+def test_a_byte_order_mark_and_other_line_ends_are_no_fault(tmp_path):
+    (tmp_path / "x.jsonl").write_bytes(b"\xef\xbb\xbf" + f"{SAMPLE}\r\n{SAMPLE}\r\n".encode())
+    assert asked(JsonLines(tmp_path / "x.jsonl", Reading())) == ["q", "q"]
+
+
+def test_keys_that_are_not_read_are_counted(write_lines, say):
+    lines = [say("q", "x", id=number, tools="[]", rank=0) for number in range(3)] + [say("q", "x", tools=None)]
+    (found,) = corpus({"jsonl": str(write_lines("x.jsonl", lines))}).found()
+    assert found.unread == {"tools": 3, "rank": 3}
+
+
+def test_what_was_found_tells_changed_files_and_changed_pictures_apart(tmp_path, pictures, write_lines, say):
+    shutil.copytree(pictures, tmp_path / "pictures")
+    lines = [say("<image>", "x", image="one.png"), say("<image>", "x", image="wide.png"), say("q", "x")]
+    path = write_lines("x.jsonl", lines)
+
+    def found(**settings):
+        entry = {"root": str(tmp_path / "pictures"), "annotation": str(path), **settings}
+        (tmp_path / "meta.json").write_text(json.dumps({"only": entry}))
+        (one,) = corpus({"meta": str(tmp_path / "meta.json")}).found()
+        return one.identity()
+
+    before = found()
+    assert found() == before
+    assert found(repeat_time=2)["settings"] != before["settings"]
+    shutil.copy(pictures / "one.png", tmp_path / "pictures" / "wide.png")
+    assert [name for name, value in found().items() if value != before[name]] == ["pictures"]
+    path.write_text(path.read_text().replace('"q"', '"Q"'))
+    assert [name for name, value in found().items() if value != before[name]] == ["sha256", "pictures"]
+
+
 @pytest.mark.parametrize(("factor", "count"), [(0, 0), (0.29, 29), (0.5, 50), (1, 100), (2, 200), (2.3, 230)])
 def test_repeat_factors_are_exact(factor, count):
     taken = times(np.arange(100), factor, "name")
@@ -70,6 +135,11 @@ def test_repeat_factors_are_exact(factor, count):
     counts = np.bincount(taken, minlength=100)
     assert counts.max() - counts.min() <= (factor != int(factor))
     np.testing.assert_array_equal(taken, times(np.arange(100), factor, "name"))
+
+
+def test_a_repeat_factor_that_no_memory_holds_is_refused():
+    with pytest.raises(ConfigError, match="name repeated 1e\\+12 times has 1e\\+14 samples; expected at most 1e"):
+        times(np.arange(100), 1e12, "name")
 
 
 def test_a_share_is_drawn_at_random_and_by_name():

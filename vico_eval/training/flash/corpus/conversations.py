@@ -13,22 +13,38 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vico_eval.engine.requests import ImageInput, Message, Role, Text, VideoInput
-from vico_eval.errors import ConfigError, UserError
+from vico_eval.errors import ConfigError
+from vico_eval.training.flash.corpus.corrupt import CorruptSample
+from vico_eval.training.flash.corpus.keys import (
+    CLIP,
+    END,
+    IMAGES,
+    SPEAKER,
+    START,
+    SYSTEM,
+    TURNS,
+    VIDEOS,
+    WORDS,
+    holds,
+    listed,
+    one_of,
+)
 
 Kind = Literal["image", "video"]
 Media = str | Path | bytes
 
-_LINE_ROLES: dict[str, Role] = {"human": "user", "gpt": "assistant", "system": "system"}
-_ROW_ROLES: dict[str, Role] = {"user": "user", "assistant": "assistant", "system": "system"}
+_ROLES: dict[str, Role] = {
+    "human": "user",
+    "gpt": "assistant",
+    "user": "user",
+    "assistant": "assistant",
+    "system": "system",
+}
 _MARKS: dict[str, Kind] = {"<image>": "image", "<video>": "video"}
+_LONGEST_S = 1e9
+"""No film has a moment beyond it, and no number of frames either."""
 
-
-class CorruptSample(UserError):
-    """A sample can't be used. `kind` is what it is counted under, the message says what is wrong with it."""
-
-    def __init__(self, kind: str, reason: str) -> None:
-        super().__init__(reason)
-        self.kind = kind
+_ANY_MARK = re.compile(f"({'|'.join(_MARKS)})")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,26 +107,24 @@ class _Turns:
     videos: list[Media]
     turns: list[tuple[Role, list[Text | _Place]]] = field(default_factory=list)
 
-    def add_words(self, role: Role, words: str) -> None:
-        """Words; a user's may hold marks of the kinds of media that the sample has."""
-        marks = [mark for mark, kind in _MARKS.items() if role == "user" and self._media(kind)]
-        content: list[Text | _Place] = []
-        for piece in re.split(f"({'|'.join(marks)})", words) if marks else [words]:
-            if piece in marks:
-                content.append(_Place(_MARKS[piece], is_inline=True))
-            elif piece:
-                content.append(Text(piece))
-        self.turns.append((role, content))
+    def add(self, role: Role, content: Sequence[Text | _Place]) -> None:
+        """A turn; a user's words may hold marks, and those of others are words."""
+        parts: list[Text | _Place] = []
+        for part in content:
+            parts += _split(part.text) if role == "user" and isinstance(part, Text) else [part]
+        self.turns.append((role, parts))
 
-    def messages(self, clip: tuple[float, float] | None) -> tuple[Message, ...]:
+    def messages(self, clip: tuple[float | None, float | None] | None) -> tuple[Message, ...]:
         """The conversation with every picture in its place, or CorruptSample."""
-        self._place_a_single_one("video")
-        self._place_a_single_one("image")
+        self._place_in_front("video")
+        self._place_in_front("image")
         places = [part for _, content in self.turns for part in content if isinstance(part, _Place)]
         for kind in ("image", "video"):
             wanted = sum(place.kind == kind and place.own is None for place in places)
             if wanted != (given := len(self._media(kind))):
-                raise CorruptSample("marks", f"it has {wanted} places for {given} of its media of type {kind}")
+                raise CorruptSample(
+                    "marks", f"it has {wanted} places for {given} {kind}s; expected a <{kind}> for each, or none at all"
+                )
         rest = {"image": iter(self.images), "video": iter(self.videos)}
         messages = []
         for role, content in self.turns:
@@ -132,72 +146,113 @@ class _Turns:
     def _media(self, kind: Kind) -> list[Media]:
         return self.images if kind == "image" else self.videos
 
-    def _place_a_single_one(self, kind: Kind) -> None:
-        """One image or video that no turn has a place for goes before the first words of a user."""
+    def _place_in_front(self, kind: Kind) -> None:
+        """Images or videos that no turn has a place for go before the first words of a user, a line each."""
         parts = chain.from_iterable(content for _, content in self.turns)
-        if len(self._media(kind)) != 1 or any(isinstance(part, _Place) and part.kind == kind for part in parts):
+        if any(isinstance(part, _Place) and part.kind == kind for part in parts):
             return
         for role, content in self.turns:
             if role == "user":
-                content[:0] = [_Place(kind, is_inline=True), Text("\n")]
+                content[:0] = [_Place(kind, is_inline=True), Text("\n")] * len(self._media(kind))
                 return
 
 
 def from_line(key: str, line: object, reading: Reading) -> Conversation:
-    """The sample of one parsed line of InternVL's JSONL format; raises CorruptSample."""
+    """The sample of one parsed line of a JSONL file; raises CorruptSample."""
     if not isinstance(line, Mapping):
         raise CorruptSample("line", f"the line holds {type(line).__name__}; expected an object with conversations")
-    said = _list_of(line, "conversations")
-    turns = _Turns(_all_media(line, "image", reading), _all_media(line, "video", reading))
-    for turn in said:
-        words, speaker = _get(turn, "value"), _get(turn, "from")
-        if not isinstance(words, str):
-            raise CorruptSample("line", f"a turn's value is {type(words).__name__}; expected words")
-        turns.add_words(_role(speaker, _LINE_ROLES), words)
-    length = line.get("length")
-    return Conversation(
-        key=key,
-        messages=_made(turns, _clip(line.get("clip"))),
-        max_tiles=reading.max_tiles,
-        augment=reading.augment,
-        image_sizes=_sizes(line),
-        length=length if isinstance(length, int) and length > 0 else None,
-    )
+    turns = _Turns(_all_media(one_of(line, IMAGES), reading), _all_media(one_of(line, VIDEOS), reading))
+    return _conversation(key, line, one_of(line, TURNS), TURNS[0], turns, reading)
 
 
 def from_row(key: str, row: Mapping[str, Any], columns: Columns, reading: Reading) -> Conversation:
     """The sample of one undecoded row of a `datasets` data set; raises CorruptSample."""
-    turns = _Turns(_all_media(row, columns.images, reading), _all_media(row, columns.videos, reading))
-    for turn in _list_of(row, columns.messages):
-        role, content = _role(_get(turn, "role"), _ROW_ROLES), _get(turn, "content")
-        if isinstance(content, str):
-            turns.add_words(role, content)
-        elif isinstance(content, list):
-            turns.turns.append((role, [_part(part, reading) for part in content]))
-        else:
-            raise CorruptSample("row", f"a turn's content is {type(content).__name__}; expected words or parts")
-    return Conversation(key=key, messages=_made(turns), max_tiles=reading.max_tiles, augment=reading.augment)
+    images, videos = (row.get(name) if name else None for name in (columns.images, columns.videos))
+    turns = _Turns(_all_media(images, reading), _all_media(videos, reading))
+    return _conversation(key, row, row.get(columns.messages), columns.messages, turns, reading)
+
+
+def _conversation(
+    key: str, record: Mapping[str, Any], said: object, name: str, turns: _Turns, reading: Reading
+) -> Conversation:
+    """A sample whose media are found, with its turns, `said`, which stand under `name`."""
+    if not isinstance(said, list) or not said:
+        raise CorruptSample("turns", f"it has no {name}; expected a list of turns that is not empty")
+    if holds(system := record.get(SYSTEM)):
+        turns.add("system", _content(system, reading))
+    for turn in said:
+        if not isinstance(turn, Mapping):
+            raise CorruptSample("turns", f"a turn holds {type(turn).__name__}; expected an object")
+        turns.add(_role(one_of(turn, SPEAKER)), _content(_words(turn), reading))
+    length = record.get("length")
+    return Conversation(
+        key=key,
+        messages=_made(turns, _clip(record) if turns.videos else None),
+        max_tiles=reading.max_tiles,
+        augment=reading.augment,
+        image_sizes=_sizes(record),
+        length=length if isinstance(length, int) and length > 0 else None,
+    )
+
+
+def _words(turn: Mapping[str, Any]) -> object:
+    """What a turn says; an empty text where that is all it has."""
+    said = one_of(turn, WORDS)
+    return said if said is not None else next((turn[name] for name in WORDS if turn.get(name) is not None), None)
+
+
+def _content(said: object, reading: Reading) -> list[Text | _Place]:
+    if isinstance(said, str):
+        return [Text(said)] if said else []
+    if isinstance(said, list):
+        return [_part(part, reading) for part in said]
+    raise CorruptSample("line", f"a turn's content is {type(said).__name__}; expected words or parts")
+
+
+def _split(words: str) -> list[Text | _Place]:
+    """Words of a user, cut where a picture goes."""
+    pieces = (piece for piece in _ANY_MARK.split(words) if piece)
+    return [_Place(_MARKS[piece], is_inline=True) if piece in _MARKS else Text(piece) for piece in pieces]
 
 
 def _part(part: object, reading: Reading) -> Text | _Place:
-    kind = _get(part, "type")
+    if not isinstance(part, Mapping):
+        raise CorruptSample("turns", f"a part holds {type(part).__name__}; expected an object")
+    kind = part.get("type")
     if kind == "text":
-        return Text(str(_get(part, "text") or ""))
+        if not isinstance(words := part.get("text") or "", str):
+            raise CorruptSample("turns", f"a part's text is {type(words).__name__}; expected words")
+        return Text(words)
     if kind == "image" or kind == "video":
-        own = _get(part, kind) or _get(part, "path")
+        own = one_of(part, (kind, "path"))
         return _Place(kind, is_inline=False, own=None if own is None else _media(own, reading))
-    raise CorruptSample("row", f"a part is of type {kind!r}; expected text, image or video")
+    raise CorruptSample("turns", f"a part is of type {kind!r}; expected text, image or video")
 
 
-def _clip(value: object) -> tuple[float, float] | None:
-    if value is None:
-        return None
-    if isinstance(value, list) and len(value) == 2 and all(isinstance(moment, (int, float)) for moment in value):
-        return value[0], value[1]
-    raise CorruptSample("line", f"its clip is {value!r}; expected two moments in seconds")
+def _clip(record: Mapping[str, Any]) -> tuple[float | None, float | None] | None:
+    """The stretch of its videos that a sample is about, in seconds; None is all of them."""
+    clip = record.get(CLIP)
+    ends = record.get(START), record.get(END)
+    if clip is None:
+        return _moments(f"start and end are {ends!r}", ends) if ends != (None, None) else None
+    if not isinstance(clip, list) or len(clip) != 2:
+        raise CorruptSample("line", f"its clip is {clip!r}; expected two moments in seconds")
+    moments = _moments(f"clip is {clip!r}", clip)
+    if ends not in ((None, None), moments):
+        raise CorruptSample("keys", f"its clip is {clip!r}, its start and end {ends!r}; expected one of them")
+    return moments
 
 
-def _made(turns: _Turns, clip: tuple[float, float] | None = None) -> tuple[Message, ...]:
+def _moments(what: str, given: Sequence[object]) -> tuple[float | None, float | None]:
+    for moment in given:
+        is_number = isinstance(moment, (int, float)) and not isinstance(moment, bool)
+        if moment is not None and not (is_number and abs(moment) <= _LONGEST_S):  # type: ignore[arg-type]
+            raise CorruptSample("line", f"its {what}; expected two moments in seconds")
+    start, end = given
+    return start, end  # type: ignore[return-value]
+
+
+def _made(turns: _Turns, clip: tuple[float | None, float | None] | None) -> tuple[Message, ...]:
     try:
         return turns.messages(clip)
     except ConfigError as error:  # what the engine's own messages refuse
@@ -226,14 +281,14 @@ def _checked(messages: Sequence[Message]) -> tuple[Message, ...]:
     return tuple(checked)
 
 
-def _role(name: object, roles: Mapping[str, Role]) -> Role:
-    if not isinstance(name, str) or name not in roles:
-        raise CorruptSample("turns", f"a turn is of {name!r}; expected {', '.join(roles)}")
-    return roles[name]
+def _role(name: object) -> Role:
+    if not isinstance(name, str) or name not in _ROLES:
+        raise CorruptSample("turns", f"a turn is of {name!r}; expected {', '.join(_ROLES)}")
+    return _ROLES[name]
 
 
-def _all_media(record: Mapping[str, Any], name: str | None, reading: Reading) -> list[Media]:
-    return [_media(one, reading) for one in _one_or_more(record.get(name) if name else None)]
+def _all_media(given: object, reading: Reading) -> list[Media]:
+    return [_media(one, reading) for one in listed(given)]
 
 
 def _media(given: object, reading: Reading) -> Media:
@@ -248,26 +303,7 @@ def _media(given: object, reading: Reading) -> Media:
 
 
 def _sizes(line: Mapping[str, Any]) -> tuple[tuple[int, int], ...]:
-    widths = _one_or_more(line.get("width_list") or line.get("width"))
-    heights = _one_or_more(line.get("height_list") or line.get("height"))
+    widths = listed(line.get("width_list") or line.get("width"))
+    heights = listed(line.get("height_list") or line.get("height"))
     is_stated = all(isinstance(side, int) and side > 0 for side in (*widths, *heights))
     return tuple(zip(widths, heights, strict=True)) if is_stated and len(widths) == len(heights) else ()
-
-
-def _one_or_more(value: Any) -> list[Any]:
-    if value is None or value == "":
-        return []
-    return value if isinstance(value, list) else [value]
-
-
-def _list_of(record: Mapping[str, Any], name: str) -> list[Any]:
-    value = record.get(name)
-    if not isinstance(value, list) or not value:
-        raise CorruptSample("turns", f"it has no {name}; expected a list of turns that is not empty")
-    return value
-
-
-def _get(record: object, name: str) -> Any:
-    if not isinstance(record, Mapping):
-        raise CorruptSample("turns", f"a turn holds {type(record).__name__}; expected an object")
-    return record.get(name)

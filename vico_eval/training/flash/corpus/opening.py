@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,11 @@ from vico_eval.training.flash.corpus.config import (
     ReadingConfig,
 )
 from vico_eval.training.flash.corpus.conversations import Columns, Reading
+from vico_eval.training.flash.corpus.found import Found, dataset_digest, pictures_digest
+from vico_eval.training.flash.corpus.keys import unread_columns
 from vico_eval.training.flash.corpus.rows import Rows, RowStream
 from vico_eval.training.flash.corpus.sources import Chosen, Joined, JsonLines, Source, split, times
+from vico_eval.training.flash.corpus.stream import SAMPLE_ERRORS
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,12 @@ class Corpus:
 
     train: Source | RowStream
     held_out: Source | None
+    sources: tuple[Callable[[], Found], ...]
+    """Looks at each source, training's before those that are held out. Reads all their files, so one process does."""
+
+    def found(self) -> list[Found]:
+        """What the sources are now."""
+        return [look() for look in self.sources]
 
 
 @dataclass(frozen=True)
@@ -39,28 +49,56 @@ class _Part:
     name: str
     source: Source
     repeat: float
+    path: str
+    """Its file, or the name of its data set."""
+
+    digest: Callable[[], str | None]
+    unread: dict[str, int]
+    settings: dict[str, Any] = field(default_factory=dict)
+    """As `Found.settings`."""
+
+    def found(self) -> Found:
+        """Reads all its files."""
+        return Found(
+            name=self.path,
+            samples=len(self.source),
+            sha256=self.digest(),
+            pictures=pictures_digest(self.source),
+            settings=self.settings,
+            unread=self.unread,
+        )
 
 
 def open_corpus(config: DataConfig) -> Corpus:
-    """Find the samples of every source; nothing of them is read but where they are.
+    """Find the samples of every source.
 
     Raises:
         ConfigError: a file, a column or a data set is missing or empty, or nothing is left to hold out.
     """
     first = config.sources[0]
     if isinstance(first, DatasetSource) and first.streaming:
-        train: Source | RowStream = _stream(first)
+        loaded = _load(first)
+        train: Source | RowStream = _stream(first, loaded)
         held_out = Joined([])
+        parts: list[_Part] = []
+        streams = (partial(_stream_found, first, loaded),)
     else:
-        train, held_out = _split_and_repeat(_open(config.sources), config.held_out_share)
-    if config.held_out is not None:
-        held_out, _ = _split_and_repeat(_open(config.held_out), 0)
+        parts = _open(config.sources)
+        train, held_out = _split_and_repeat(parts, config.held_out_share)
+        streams = ()
+    apart = [] if config.held_out is None else _open(config.held_out)
+    if apart:
+        held_out, _ = _split_and_repeat(apart, 0)
     elif config.held_out_share and not len(held_out):
         raise ConfigError(
             f"held_out_share {config.held_out_share} leaves no sample to measure on; raise it, or name sources as "
             "held_out."
         )
-    return Corpus(train, held_out if len(held_out) else None)
+    return Corpus(
+        train,
+        held_out if len(held_out) else None,
+        (*streams, *(part.found for part in (*parts, *apart))),
+    )
 
 
 def _split_and_repeat(parts: Sequence[_Part], held_out_share: float) -> tuple[Joined, Joined]:
@@ -79,18 +117,20 @@ def _open(sources: Sequence[MetaSource | JsonlSource | DatasetSource]) -> list[_
         if isinstance(source, MetaSource):
             parts += _open_meta(source.meta)
         elif isinstance(source, JsonlSource):
-            lines = JsonLines(source.jsonl, _reading(source))
-            parts.append(_Part(source.jsonl.name, lines, source.repeat))
+            parts.append(_lines(source.jsonl.name, source.jsonl, _reading(source), source.repeat))
         else:
-            rows = Rows(_load(source), source.dataset, _columns(source), _reading(source))
-            parts.append(_Part(source.dataset, rows, source.repeat))
+            loaded = _load(source)
+            rows = Rows(loaded, source.dataset, _columns(source), _reading(source))
+            digest = partial(dataset_digest, Path(source.dataset), loaded)
+            unread = dict.fromkeys(_unread(source, loaded), len(rows))
+            parts.append(_Part(source.dataset, rows, source.repeat, source.dataset, digest, unread))
     return parts
 
 
 def _open_meta(path: Path) -> list[_Part]:
     try:
         content = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError, MemoryError) as error:
         raise ConfigError(f"The meta file {path} can't be read: {error}. Pass a JSON file.") from error
     if not isinstance(content, dict) or not content:
         raise ConfigError(f"The meta file {path} names no data set; expected an object of them by name.")
@@ -105,14 +145,35 @@ def _open_meta(path: Path) -> list[_Part]:
                 f"Data set {name!r} of the meta file {path} is not valid: {problems}. The fields are {known}."
             ) from error
         reading = Reading(root=entry.root, max_tiles=entry.max_dynamic_patch, augment=entry.data_augment)
-        parts.append(_Part(name, JsonLines(entry.annotation, reading), entry.repeat_time))
+        parts.append(_lines(name, entry.annotation, reading, entry.repeat_time, entry))
     return parts
 
 
-def _stream(source: DatasetSource) -> RowStream:
-    return RowStream(
-        _load(source), source.dataset, _columns(source), _reading(source), shuffle_buffer=source.shuffle_buffer
+def _lines(name: str, path: Path, reading: Reading, repeat: float, entry: MetaEntry | None = None) -> _Part:
+    lines = JsonLines(path, reading)
+    settings = {} if entry is None else {"in meta file": name, **entry.model_dump(mode="json", exclude={"length"})}
+    return _Part(name, lines, repeat, str(path), lambda: lines.survey.sha256, lines.survey.unread, settings)
+
+
+def _stream(source: DatasetSource, loaded: Any) -> RowStream:
+    return RowStream(loaded, source.dataset, _columns(source), _reading(source), shuffle_buffer=source.shuffle_buffer)
+
+
+def _stream_found(source: DatasetSource, loaded: Any) -> Found:
+    return Found(
+        name=source.dataset,
+        samples=None,
+        sha256=dataset_digest(Path(source.dataset), loaded),
+        pictures=None,
+        settings={},
+        unread=dict.fromkeys(_unread(source, loaded)),
     )
+
+
+def _unread(source: DatasetSource, loaded: Any) -> list[str]:
+    """Columns that nothing is done with; a stream does not always know its columns."""
+    read = [name for name in (source.messages, source.images, source.videos) if name]
+    return unread_columns(loaded.column_names or [], read)
 
 
 def _load(source: DatasetSource) -> Any:
@@ -131,8 +192,8 @@ def _load(source: DatasetSource) -> Any:
             loaded = loaded.to_iterable_dataset() if source.streaming else loaded
         else:
             loaded = datasets.load_dataset(source.dataset, source.name, revision=source.revision, **options)
-    except (OSError, ValueError, KeyError, datasets.exceptions.DatasetsError) as error:
-        raise ConfigError(f"The data set {source.dataset} can't be loaded: {error}") from error
+    except (*SAMPLE_ERRORS, ImportError, datasets.exceptions.DatasetsError) as error:
+        raise ConfigError(f"The data set {source.dataset} can't be loaded: {error or type(error).__name__}") from error
     wanted = [name for name in (source.messages, source.images, source.videos) if name]
     if missing := [name for name in wanted if name not in (loaded.column_names or wanted)]:
         raise ConfigError(

@@ -18,7 +18,8 @@ from vico_eval.engine.preprocess import Preprocessor
 from vico_eval.engine.requests import ImageInput, Request, Text, VideoInput
 from vico_eval.errors import ConfigError
 from vico_eval.internvl.tiling import tile_grid
-from vico_eval.training.flash.corpus.conversations import Conversation, CorruptSample
+from vico_eval.training.flash.corpus.conversations import Conversation
+from vico_eval.training.flash.corpus.corrupt import CorruptSample
 
 JPEG_QUALITIES = (75, 100)
 """Of the degradation, both included."""

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import json
 import zlib
-from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -13,10 +11,14 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
-from tqdm import tqdm
 
 from vico_eval.errors import ConfigError
-from vico_eval.training.flash.corpus.conversations import Conversation, CorruptSample, Reading, from_line
+from vico_eval.training.flash.corpus.conversations import Conversation, Reading, from_line
+from vico_eval.training.flash.corpus.corrupt import CorruptSample
+from vico_eval.training.flash.corpus.survey import parsed, survey
+
+MOST_SAMPLES = 1_000_000_000
+"""Of a data set with its repetitions: their numbers are held in memory."""
 
 
 class Source(Protocol):
@@ -45,19 +47,11 @@ class JsonLines:
     """The samples of a JSONL file of InternVL's format; holds where its lines are, not what they say."""
 
     def __init__(self, path: Path, reading: Reading) -> None:
-        """Reads the file once, to find its lines; empty ones are not counted.
-
-        Raises:
-            ConfigError: the file can't be read or has no line.
-        """
+        """Reads the file once, to find its lines; empty ones are not counted. Raises ConfigError as `survey`."""
         self.path = path
         self._reading = reading
-        try:
-            self._lines = _find_lines(path)  # [samples, 2]: offset in bytes, number of the line from 1
-        except OSError as error:
-            raise ConfigError(f"The samples of {path} can't be read: {error}. Pass a JSONL file.") from error
-        if not len(self._lines):
-            raise ConfigError(f"{path} has no samples; expected a JSONL file with one on each line.")
+        self.survey = survey(path)
+        self._lines = self.survey.lines
 
     def __len__(self) -> int:
         return len(self._lines)
@@ -69,10 +63,9 @@ class JsonLines:
         with self.path.open("rb") as file:
             file.seek(int(self._lines[index, 0]))
             text = file.readline()
-        try:
-            line = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise CorruptSample("line", f"the line is no JSON: {error}") from error
+        line = parsed(text)
+        if isinstance(line, Exception):
+            raise CorruptSample("line", f"the line is no JSON: {line}") from line
         return from_line(self.key(index), line, self._reading)
 
 
@@ -127,7 +120,15 @@ def times(indices: np.ndarray, factor: float, name: str) -> np.ndarray:
         indices: [samples], int64.
         factor: 2 is twice, 0.5 a half.
         name: of the data set.
+
+    Raises:
+        ConfigError: more than `MOST_SAMPLES`.
     """
+    if len(indices) * factor > MOST_SAMPLES:
+        raise ConfigError(
+            f"{name} repeated {factor:g} times has {len(indices) * factor:.3g} samples; expected at most "
+            f"{MOST_SAMPLES:g}. Training sees a data set as often as its steps need in any case."
+        )
     whole = int(factor)
     num_more = round(len(indices) * factor) - whole * len(indices)
     more = _rng(name, "share").permutation(len(indices))[:num_more]
@@ -156,21 +157,3 @@ _EPOCH = zlib.crc32(b"epoch")
 
 def _rng(name: str, purpose: str) -> np.random.Generator:
     return np.random.default_rng([zlib.crc32(name.encode()), zlib.crc32(purpose.encode())])
-
-
-def _find_lines(path: Path) -> np.ndarray:
-    lines = array("q")  # a list of tuples would take ten times the memory
-    offset = 0
-    with (
-        path.open("rb") as file,
-        # None: no bar where stderr is no terminal.
-        tqdm(total=path.stat().st_size, unit="B", unit_scale=True, desc=path.name, disable=None) as progress,
-    ):
-        for number, line in enumerate(file, start=1):
-            if not line.isspace():
-                lines.extend((offset, number))
-            offset += len(line)
-            if number % 4096 == 0:
-                progress.update(offset - progress.n)
-        progress.update(offset - progress.n)
-    return np.array(lines).reshape(-1, 2)

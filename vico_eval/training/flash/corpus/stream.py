@@ -19,11 +19,25 @@ from typing import Protocol
 
 import numpy as np
 
-from vico_eval.errors import ConfigError, MediaError
-from vico_eval.training.flash.corpus.conversations import Conversation, CorruptSample
+from vico_eval.errors import ConfigError, MediaError, UserError
+from vico_eval.training.flash.corpus.conversations import Conversation
+from vico_eval.training.flash.corpus.corrupt import CorruptSample
 from vico_eval.training.flash.corpus.prepare import TrainingSample
 from vico_eval.training.flash.corpus.rows import RowStream
 from vico_eval.training.flash.corpus.sources import Entry, Source, shuffled
+
+SAMPLE_ERRORS = (
+    UserError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What a sample that can't be used may raise, whatever is wrong with it; RecursionError is a RuntimeError."""
 
 _WINDOW = zlib.crc32(b"window")
 
@@ -168,7 +182,7 @@ class TrainingStream:
     def _length(self, entry: Entry) -> int:
         try:
             return self._prepare.estimate(entry.load())
-        except CorruptSample:
+        except SAMPLE_ERRORS:
             return 0  # it is skipped, and named, when its turn comes
 
     def _sample(self, entry: Entry) -> TrainingSample:

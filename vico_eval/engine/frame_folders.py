@@ -1,0 +1,69 @@
+"""Films that lie there as a folder of frames, one image file each.
+
+Source: `read_frames_folder` of InternVL's training code, for the order of the frames.
+Differs: files that are no images are left out (there they are errors); frames without a number in their names stand in
+natural order (there: in that of the file system); which frames are shown is decided as in a video file.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from PIL import Image
+
+from vico_eval.engine.media import frame_indices, load_image
+from vico_eval.errors import MediaError
+
+FRAME_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+"""Of the files in a folder that are its frames, in any case."""
+
+
+def is_folder(source: str | Path | bytes) -> bool:
+    """Whether a video is a folder of frames."""
+    return not isinstance(source, bytes) and os.path.isdir(source)  # noqa: PTH112 (a Path raises for odd names)
+
+
+def read_frame_folder(
+    folder: str | Path | bytes, num_frames: int, *, start_s: float | None = None, end_s: float | None = None
+) -> list[Image.Image]:
+    """Frames of a folder, spaced evenly, as RGB; see `frame_indices`. Only these are opened.
+
+    Raises:
+        MediaError: the folder has no frames or can't be read; a frame can't be read; or a stretch in seconds is asked
+            for, which a folder has no clock for.
+    """
+    assert not isinstance(folder, bytes), "bytes are no folder"
+    if start_s is not None or end_s is not None:
+        raise MediaError(
+            f"The folder of frames {folder} states no times, so a stretch in seconds can't be found in it. Leave the "
+            "stretch out, or cut the folder."
+        )
+    try:
+        names = [entry.name for entry in Path(folder).iterdir() if entry.is_file()]
+    except OSError as error:
+        raise MediaError(f"The folder of frames {folder} can't be read: {error}.") from error
+    frames = in_order(name for name in names if name.lower().endswith(FRAME_SUFFIXES) and not name.startswith("."))
+    if not frames:
+        raise MediaError(
+            f"The folder {folder} holds no frames; expected files that end in {', '.join(FRAME_SUFFIXES)}."
+        )
+    return [load_image(Path(folder) / frames[index]) for index in frame_indices(len(frames), num_frames)]
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Names of frames in the order of time: by the number at their ends (`clip_12.jpg`), as in InternVL's code.
+
+    Where not all names end in `_` and a number, in natural order: runs of digits count as numbers.
+    """
+    numbered = {name: re.search(r"_([0-9]+)\.[^.]*$", name) for name in names}
+    last = {name: int(found[1]) if found else 0 for name, found in numbered.items()}
+    if not all(numbered.values()):
+        last = dict.fromkeys(numbered, 0)
+    return sorted(numbered, key=lambda name: (last[name], _natural(name)))
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    return [(int(piece) if piece.isdecimal() else -1, piece) for piece in re.split(r"([0-9]+)", name)]
