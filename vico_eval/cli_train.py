@@ -12,7 +12,7 @@ train_app = typer.Typer(
 )
 
 _Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file; models/training has examples.")]
-_Processes = Annotated[int | None, typer.Option(min=1, help="Processes, one a GPU (DDP). Default: this one.")]
+_Processes = Annotated[int | None, typer.Option(min=1, max=1024, help="Processes, one a GPU (DDP). Default: this one.")]
 _Accelerate = Annotated[
     Path | None,
     typer.Option(help="Accelerate's own configuration (accelerate config): DDP, FSDP2, DeepSpeed; any number of GPUs."),

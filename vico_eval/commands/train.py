@@ -10,6 +10,7 @@ from vico_eval.internvl.checkpoint import find_checkpoint, load_model, load_toke
 from vico_eval.internvl.released_config import not_in_released
 from vico_eval.internvl.released_layout import check_unused, save_released
 from vico_eval.training import internvl_x, tiny
+from vico_eval.training.files import output_errors
 from vico_eval.training.internvl_x_recipe import VARIANTS, load_internvl_x_recipe, parse_variants
 from vico_eval.training.recipe import BEFORE_VICO, load_recipe, parse_stages
 
@@ -24,7 +25,8 @@ def train_tiny(recipe: Path, out: Path, stages: Sequence[str], *, resume: bool) 
     chosen = parse_stages(stages or BEFORE_VICO)
     settings = load_recipe(recipe)
     check_writable(out)
-    tiny.train(settings, out, chosen, resume=resume)
+    with output_errors(out):
+        tiny.train(settings, out, chosen, resume=resume)
     message_console().print(f"Written: {out}/", highlight=False)
 
 
@@ -39,7 +41,8 @@ def train_internvl_x(recipe: Path, out: Path, variants: Sequence[str], *, resume
     chosen = parse_variants(variants or VARIANTS)
     settings = load_internvl_x_recipe(recipe)
     check_writable(out)
-    internvl_x.train(settings, out, chosen, resume=resume)
+    with output_errors(out):
+        internvl_x.train(settings, out, chosen, resume=resume)
     message_console().print(f"Written: {out}/", highlight=False)
 
 

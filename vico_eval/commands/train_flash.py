@@ -33,9 +33,11 @@ def train(stage: Stage, config: Path, processes: int | None, accelerate_config: 
         return
     from accelerate import PartialState
 
+    from vico_eval.training.files import output_errors
     from vico_eval.training.flash.run import REPORT, train_consistency, train_router
 
-    folder = train_consistency(settings) if isinstance(settings, ConsistencyConfig) else train_router(settings)
+    with output_errors(settings.out):
+        folder = train_consistency(settings) if isinstance(settings, ConsistencyConfig) else train_router(settings)
     if PartialState().is_main_process:
         _show(settings.out / REPORT)
         message_console().print(f"Written: {folder}/", markup=False, highlight=False, soft_wrap=True)
@@ -75,5 +77,5 @@ def _show(path: Path) -> None:
         for column in lines[0]:
             table.add_column(column.replace("_", " "), justify="right")
         for line in lines:
-            table.add_row(*(f"{value:.4g}" for value in line.values()))
+            table.add_row(*("-" if value is None else f"{value:.4g}" for value in line.values()))
         console.print(table)

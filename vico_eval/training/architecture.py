@@ -14,6 +14,7 @@ from vico_eval.errors import CheckpointError
 from vico_eval.internvl.config import VicoInternVLConfig
 from vico_eval.internvl.modeling import VicoInternVL
 from vico_eval.internvl.prompts import IMAGE_TOKEN
+from vico_eval.training.files import weights_problem, whole_file
 from vico_eval.training.recipe import ModelRecipe
 
 POSITION_STD = 0.05
@@ -78,16 +79,21 @@ def build_model(config: VicoInternVLConfig, seed: int) -> VicoInternVL:
 
 def save_weights(model: nn.Module, path: Path) -> None:
     """All weights in one file, as they are."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_model(model, str(path))
+    with whole_file(path) as unfinished:
+        save_model(model, str(unfinished))
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
     """Load what `save_weights` wrote.
 
     Raises:
-        CheckpointError: no such file: an earlier stage has not run.
+        CheckpointError: no such file: an earlier stage has not run; or it is torn, or of another recipe.
     """
     if not path.exists():
         raise CheckpointError(f"{path} is missing: run the stage {path.stem} first, into the same folder.")
-    load_model(model, str(path))
+    if problem := weights_problem(path):
+        raise CheckpointError(f"{path} {problem}. Run the stage {path.stem} again, into the same folder.")
+    try:
+        load_model(model, str(path))
+    except RuntimeError as error:
+        raise CheckpointError(f"{path} is of another recipe: {error}") from error

@@ -30,6 +30,7 @@ from vico_eval.training.evaluate import (
     validation_batches,
 )
 from vico_eval.training.export import rounded, save_vico
+from vico_eval.training.finite import NotFinite
 from vico_eval.training.loop import say, write_log
 from vico_eval.training.processes import is_first
 from vico_eval.training.stages import BASE, Run
@@ -49,8 +50,13 @@ def absolute_threshold(
 
     Args:
         scores: p_compress of each tile, [tiles].
+
+    Raises:
+        NotFinite: a score is no number.
     """
     every = torch.cat([scores(model, batch, encode(model, batch)) for _, batch in batches])
+    if odd := int((~every.isfinite()).sum()):
+        raise NotFinite(f"{odd} of {len(every)} scores of the router are not finite; train it again.")
     return round(float(torch.quantile(every.float(), 1 - compressed_tile_ratio)), 4)
 
 

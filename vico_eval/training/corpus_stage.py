@@ -15,6 +15,7 @@ from datasets import Image as ImageFeature
 from vico_eval.tiny.build import png, write_video
 from vico_eval.tiny.scenes import TASKS, Scene, make_scene
 from vico_eval.training.data import step_rng
+from vico_eval.training.files import whole_file
 from vico_eval.training.loop import say
 from vico_eval.training.processes import own_parts
 
@@ -50,7 +51,8 @@ def write_corpus(seed: int, samples_per_task: int, out: Path) -> None:
             rows.append(_row(name, make_scene(task, step_rng(seed, f"{FOLDER}/{task}", index)), folder))
             if (index + 1) % SAY_EVERY == 0:
                 say(f"corpus: {index + 1}/{samples_per_task} of {task}")
-        Dataset.from_list(rows, features=FEATURES).to_parquet(folder / f"{task}.parquet")
+        with whole_file(folder / f"{task}.parquet") as unfinished:
+            Dataset.from_list(rows, features=FEATURES).to_parquet(unfinished)
 
 
 def _row(name: str, scene: Scene, folder: Path) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from vico_eval.methods.parts import TilingPart
 from vico_eval.tiny.scenes import TASKS, make_scene
 from vico_eval.training.data import Batch, Document, collate, make_document, step_rng
 from vico_eval.training.decoding import encode, routed_logits
+from vico_eval.training.finite import NotFinite
 from vico_eval.training.measures import document_means
 
 VALIDATION = "validation"
@@ -93,12 +94,15 @@ def evaluate(model: VicoInternVL, batches: list[tuple[str, Batch]], routing: Rou
 
 @torch.inference_mode()
 def percent_right(model: VicoInternVL, batches: list[tuple[str, Batch]], logits: Logits) -> dict[str, float]:
-    """Percent of documents answered exactly, by task."""
+    """Percent of documents answered exactly, by task; raises NotFinite where the model computes no numbers."""
     was_training = model.training
     model.train(False)
     right: dict[str, list[Tensor]] = defaultdict(list)
     for task, batch in batches:
-        hit = logits(batch, encode(model, batch)).argmax(dim=-1) == batch.answers
+        found = logits(batch, encode(model, batch))
+        if not bool(found.isfinite().all()):
+            raise NotFinite(f"The model's logits for validation documents of the task {task} are not finite.")
+        hit = found.argmax(dim=-1) == batch.answers
         right[task].append(document_means(hit.float(), batch.answer_document, batch.num_documents) == 1)
     model.train(was_training)
     return {task: 100 * float(torch.cat(hits).float().mean()) for task, hits in right.items()}

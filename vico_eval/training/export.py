@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from vico_eval.internvl.config import VicoInternVLConfig
 from vico_eval.internvl.modeling import VicoInternVL
+from vico_eval.training.files import whole_folder
 
 _VICO_PARTS = ("connector_low.", "router.", "image_router.")
 
@@ -21,8 +22,9 @@ def rounded(model: VicoInternVL) -> VicoInternVL:
 
 def save_vico(model: VicoInternVL, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Save a model with all of ViCO's parts."""
-    _cast(copy.deepcopy(model), torch.bfloat16).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    with whole_folder(folder) as unfinished:
+        _cast(copy.deepcopy(model), torch.bfloat16).save_pretrained(unfinished)
+        tokenizer.save_pretrained(unfinished)
 
 
 def save_base(model: VicoInternVL, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
@@ -33,8 +35,9 @@ def save_base(model: VicoInternVL, tokenizer: PreTrainedTokenizerBase, folder: P
     plain = VicoInternVL(VicoInternVLConfig(**values))
     weights = {name: value for name, value in model.state_dict().items() if not name.startswith(_VICO_PARTS)}
     plain.load_state_dict(weights)
-    _cast(plain, torch.bfloat16).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    with whole_folder(folder) as unfinished:
+        _cast(plain, torch.bfloat16).save_pretrained(unfinished)
+        tokenizer.save_pretrained(unfinished)
 
 
 def _cast(model: VicoInternVL, dtype: torch.dtype) -> VicoInternVL:

@@ -42,10 +42,19 @@ from vico_eval.training.decoding import encode, routed_logits
 from vico_eval.training.documents import DocumentParts, fit_batches
 from vico_eval.training.evaluate import percent_right, validation_batches
 from vico_eval.training.export import rounded, save_vico
-from vico_eval.training.internvl_x_recipe import METHODS, VARIANTS, InternVLXRecipe, SingleQuestionRecipe, VariantName
+from vico_eval.training.files import held, write_text
+from vico_eval.training.internvl_x_recipe import (
+    METHODS,
+    RECIPE,
+    VARIANTS,
+    InternVLXRecipe,
+    SingleQuestionRecipe,
+    VariantName,
+)
 from vico_eval.training.loop import ParameterGroup, say, write_log
 from vico_eval.training.lvtc import lvtc_logits
 from vico_eval.training.processes import is_first, launch, own_parts, wait
+from vico_eval.training.recipe import read_yaml_mapping
 
 FINISHED = "internvl-x-tiny-{}"
 """Name of a variant's finished checkpoint."""
@@ -75,23 +84,25 @@ def train(
     Raises:
         ConfigError: to be resumed, and `out` holds a run of another recipe.
         CheckpointError: the base checkpoint is missing or can't take a part.
+        NotFinite: a stage computed a number that is none.
+        OutputError: another training writes into `out`.
     """
     find_checkpoint(recipe.base)  # a mistake is named before processes are started
-    note_recipe(recipe, out, resume)
-    launch(recipe.processes, run_variants, recipe, out, variants, resume)
+    with held(out):
+        note_recipe(recipe, out, resume)
+        launch(recipe.processes, run_variants, recipe, out, variants, resume)
 
 
 def note_recipe(recipe: InternVLXRecipe, out: Path, resume: bool) -> None:
     """Leave the recipe in `out`; a run that is resumed must be one of the same recipe."""
     values = recipe.model_dump(mode="json")
     path = out / "recipe.yaml"
-    if resume and path.exists() and yaml.safe_load(path.read_text(encoding="utf-8")) != values:
+    if resume and path.exists() and read_yaml_mapping(path, RECIPE) != values:
         raise ConfigError(
             f"{out} holds a run of another recipe ({path.name} there differs). Choose another folder, or train without "
             "--resume."
         )
-    out.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+    write_text(path, yaml.safe_dump(values, sort_keys=False))
 
 
 def run_variants(recipe: InternVLXRecipe, out: Path, variants: tuple[VariantName, ...], resume: bool) -> None:

@@ -11,11 +11,14 @@ from typing import Literal, get_args
 
 from pydantic import Field
 
-from vico_eval.training.recipe import Closed, TextBatchRecipe, chosen, read_recipe
+from vico_eval.training.recipe import MOST_PROCESSES, SEEDS_END, Closed, TextBatchRecipe, chosen, read_recipe
 
 VariantName = Literal["base", "pvtc", "lvtc", "full"]
 VARIANTS: tuple[VariantName, ...] = get_args(VariantName)
 """Every variant, in the order in which they are trained."""
+
+RECIPE = "models/internvl-x-tiny/recipe.yaml"
+"""The example."""
 
 METHODS: dict[VariantName, str] = {
     "base": "vanilla",
@@ -60,8 +63,8 @@ class EverythingRecipe(SingleQuestionRecipe):
 class InternVLXRecipe(Closed):
     """A whole training run."""
 
-    seed: int = Field(ge=0)
-    processes: int = Field(ge=1)
+    seed: int = Field(ge=0, lt=SEEDS_END)
+    processes: int = Field(ge=1, le=MOST_PROCESSES)
     """Processes, one thread each; part of the recipe because the order of float additions depends on it."""
 
     base: str = "vico-tiny-base"
@@ -75,7 +78,7 @@ class InternVLXRecipe(Closed):
 
 def load_internvl_x_recipe(path: Path) -> InternVLXRecipe:
     """Read and check a recipe file; raises ConfigError as `read_recipe`."""
-    return read_recipe(path, InternVLXRecipe, "models/internvl-x-tiny/recipe.yaml")
+    return read_recipe(path, InternVLXRecipe, RECIPE)
 
 
 def parse_variants(names: Sequence[str]) -> tuple[VariantName, ...]:

@@ -6,7 +6,6 @@ if it had never stopped, and no random state has to be saved.
 
 from __future__ import annotations
 
-import json
 import math
 import time
 import zlib
@@ -17,14 +16,13 @@ from typing import Any, TypeVar
 
 import torch
 from rich.console import Console
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from vico_eval.errors import CheckpointError
+from vico_eval.training.finite import ADVICE, NotFinite, as_json, named, odd_weights
 from vico_eval.training.muon import Muon
-from vico_eval.training.processes import is_first, sum_gradients, sum_totals
+from vico_eval.training.processes import anywhere, gather, is_first, sum_gradients, sum_totals
 from vico_eval.training.recipe import Schedule
+from vico_eval.training.resume import restore, save
 
 CLIP_NORM = 1.0
 BETAS = (0.9, 0.98)
@@ -49,7 +47,7 @@ def write_log(folder: Path, entry: Mapping[str, Any]) -> None:
     """Append one line to the run's log, from the first process only."""
     if is_first():
         with (folder / "log.jsonl").open("a", encoding="utf-8") as log:
-            log.write(json.dumps(entry) + "\n")
+            log.write(as_json(entry) + "\n")
 
 
 def say(message: str) -> None:
@@ -94,14 +92,15 @@ def fit(
         resume: continue from the stage's checkpoint where there is one.
 
     Raises:
-        CheckpointError: the checkpoint to resume from is of other modules.
+        CheckpointError: the checkpoint to resume from is of other modules, or it and the one before it are torn.
+        NotFinite: a loss, a gradient or a weight is no number; the last checkpoint is of before.
     """
     parameters = {
         f"{group.name}.{name}": parameter for group in groups for name, parameter in group.module.named_parameters()
     }
     optimizers = build_optimizers(groups, schedule)
     checkpoint = folder / f"{stage}.resume.safetensors"
-    start = _restore(checkpoint, parameters, optimizers) if resume and checkpoint.exists() else 0
+    start = restore(checkpoint, parameters, optimizers) if resume else 0
     began = time.monotonic()
     totals: dict[str, float] = {}
     unlogged = 0
@@ -112,18 +111,28 @@ def fit(
         for optimizer in optimizers:
             for settings in optimizer.param_groups:
                 settings["lr"] = learning_rate(schedule, step) * settings["share"]
+        odd = []
         for index, part in own:
             torch.manual_seed(zlib.crc32(f"{seed}/{stage}/{step}/{index}".encode()))
             losses = loss(step, part)
             (losses["loss"] / schedule.num_parts).backward()
+            if not bool(losses["loss"].isfinite()):
+                odd.append(f"the loss of part {index}")
             for name, value in losses.items():
                 totals[name] = totals.get(name, 0.0) + value.item() / schedule.num_parts
         sum_gradients([parameter for parameter in parameters.values() if parameter.requires_grad])
-        nn.utils.clip_grad_norm_(list(parameters.values()), CLIP_NORM)
+        norm = nn.utils.clip_grad_norm_(list(parameters.values()), CLIP_NORM)
+        if not bool(norm.isfinite()):
+            odd.append(f"the gradient of parts {', '.join(str(index) for index, _ in own)}")
+        _stop_if_any(odd, f"In step {step} of {stage}")
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         done = step + 1
+        if done % schedule.save_every == 0 or done == end:
+            _stop_if_any(
+                [f"the weight {name}" for name in odd_weights(parameters.items())], f"Behind step {step} of {stage}"
+            )
         unlogged += 1
         if done % LOG_EVERY == 0 or done == end:
             means = {name: round(total / unlogged, 5) for name, total in sum_totals(totals).items()}
@@ -135,7 +144,16 @@ def fit(
             shown = "  ".join(f"{name} {mean:.4f}" for name, mean in means.items())
             say(f"{stage} {done}/{end}  {shown}  {left / 60:.1f} min left")
         if done % schedule.save_every == 0 and done < end and is_first():
-            _save(checkpoint, parameters, optimizers, done)
+            save(checkpoint, parameters, optimizers, done)
+
+
+def _stop_if_any(odd: Sequence[str], where: str) -> None:
+    """End the run in every process where one of them saw a number that is none, before it is used."""
+    if anywhere(bool(odd)):
+        everyone = sorted({one for of_process in gather(list(odd)) for one in of_process})
+        raise NotFinite(
+            f"{where}: {named(everyone)} is not finite. It was not saved; earlier checkpoints stay. {ADVICE}"
+        )
 
 
 def build_optimizers(groups: Sequence[ParameterGroup], schedule: Schedule) -> list[torch.optim.Optimizer]:
@@ -156,39 +174,3 @@ def build_optimizers(groups: Sequence[ParameterGroup], schedule: Schedule) -> li
     if muon:
         optimizers.append(Muon(muon, weight_decay=schedule.weight_decay))
     return optimizers
-
-
-def _save(
-    path: Path, parameters: Mapping[str, nn.Parameter], optimizers: Sequence[torch.optim.Optimizer], step: int
-) -> None:
-    tensors = {f"weight/{name}": parameter.detach().clone() for name, parameter in parameters.items()}
-    for name, parameter in parameters.items():
-        for optimizer in optimizers:
-            for key, value in optimizer.state.get(parameter, {}).items():
-                tensors[f"{key}/{name}"] = value.clone()
-    partial = path.with_suffix(".partial")
-    save_file(tensors, partial, metadata={"step": str(step)})
-    partial.replace(path)  # a kill while writing leaves the previous checkpoint
-
-
-def _restore(path: Path, parameters: Mapping[str, nn.Parameter], optimizers: Sequence[torch.optim.Optimizer]) -> int:
-    with safe_open(path, framework="pt") as file:
-        stored = {name: file.get_tensor(name) for name in file.keys()}
-        step = int(file.metadata()["step"])
-    weights = {name.removeprefix("weight/") for name in stored if name.startswith("weight/")}
-    if weights != set(parameters):
-        odd = ", ".join(sorted(weights ^ set(parameters))[:3])
-        raise CheckpointError(
-            f"{path} belongs to another recipe (differs in {odd}). Delete it, or train without --resume."
-        )
-    for name, parameter in parameters.items():
-        with torch.no_grad():
-            parameter.copy_(stored[f"weight/{name}"])
-    for optimizer in optimizers:
-        keys = ("momentum",) if isinstance(optimizer, Muon) else ("step", "exp_avg", "exp_avg_sq")
-        of_optimizer = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-        for name, parameter in parameters.items():
-            state: dict[str, Any] = {key: stored[f"{key}/{name}"] for key in keys if f"{key}/{name}" in stored}
-            if state and id(parameter) in of_optimizer:
-                optimizer.state[parameter] = state
-    return step

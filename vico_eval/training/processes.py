@@ -15,25 +15,41 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.multiprocessing.spawn import spawn
+from torch.multiprocessing.spawn import ProcessException, spawn
 
+from vico_eval.errors import UserError
+
+_TOLD = "error.rank{}"
 TIMEOUT = timedelta(hours=2)
 
 
 def launch(processes: int, work: Callable[..., None], *arguments: Any) -> None:
-    """Call `work(*arguments)` in several connected processes, or here when one is enough."""
+    """Call `work(*arguments)` in several connected processes, or here when one is enough.
+
+    Raises:
+        UserError: that of a process, in its words.
+    """
     if processes == 1:
         work(*arguments)
         return
     with tempfile.TemporaryDirectory() as folder:
-        store = Path(folder) / "store"
-        spawn(_process, (processes, str(store), work, arguments), nprocs=processes)
+        try:
+            spawn(_process, (processes, folder, work, arguments), nprocs=processes)
+        except ProcessException:
+            # Which carries a traceback; what a user can act on was left as words.
+            if told := sorted(Path(folder).glob(_TOLD.format("*"))):
+                raise UserError(told[0].read_text(encoding="utf-8")) from None
+            raise
 
 
-def _process(rank: int, processes: int, store: str, work: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+def _process(rank: int, processes: int, folder: str, work: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    store = Path(folder) / "store"
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=processes, timeout=TIMEOUT)
     try:
         work(*arguments)
+    except UserError as error:
+        Path(folder, _TOLD.format(rank)).write_text(str(error), encoding="utf-8")
+        raise
     finally:
         dist.destroy_process_group()
 
@@ -81,6 +97,15 @@ def sum_totals(totals: Mapping[str, float]) -> dict[str, float]:
         for name, total in of_process.items():
             summed[name] = summed.get(name, 0.0) + total
     return summed
+
+
+def anywhere(flag: bool) -> bool:
+    """Whether a flag is set in any process."""
+    if not dist.is_initialized():
+        return flag
+    total = torch.tensor(int(flag))
+    dist.all_reduce(total)
+    return bool(total)
 
 
 def gather(value: Any) -> list[Any]:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from vico_eval.errors import ConfigError
 
@@ -23,39 +23,76 @@ BEFORE_VICO: tuple[StageName, ...] = ("dense", "base", "corpus")
 """Those whose results ViCO's own stages start from; `calibration` follows them."""
 
 
+# PyYAML's own for most; what it lets through of broken dates and numbers, of other encodings, and of depth or size.
+_NO_YAML = (
+    yaml.YAMLError,
+    OSError,
+    ValueError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    TypeError,
+    RecursionError,
+    MemoryError,
+)
+
 Name = TypeVar("Name", bound=str)
 RecipeType = TypeVar("RecipeType", bound="Closed")
 
 
-class Closed(BaseModel):
-    """An unknown field is an error."""
+MOST_WIDE = 65536
+MOST_LAYERS = 1024
+MOST_FRAMES = 4096
+MOST_PROCESSES = 1024
+SEEDS_END = 1 << 63
+"""Above what torch takes as a seed."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+
+class Closed(BaseModel):
+    """An unknown field is an error, and so is a number that is infinite or none."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ModelRecipe(Closed):
     """Sizes of the small model; tiles, patches and connectors keep InternVL's 4:1 ratio."""
 
-    tile_size: int = 56
+    tile_size: int = Field(default=56, ge=1, le=4096)
     """Side of a tile in pixels."""
 
-    patch_size: int = 7
+    patch_size: int = Field(default=7, ge=1)
     """Side of a ViT patch in pixels."""
 
-    num_frames: int = Field(default=8, ge=1)
+    num_frames: int = Field(default=8, ge=1, le=MOST_FRAMES)
     """Frames of a video."""
 
-    vision_width: int = 96
-    vision_layers: int = 3
-    vision_heads: int = 4
-    vision_mlp_width: int = 288
-    text_width: int = 160
-    text_layers: int = 4
-    text_heads: int = 6
-    text_kv_heads: int = 6
-    text_head_width: int = 32
-    text_mlp_width: int = 384
-    router_heads: int = 16
+    vision_width: int = Field(default=96, ge=1, le=MOST_WIDE)
+    vision_layers: int = Field(default=3, ge=1, le=MOST_LAYERS)
+    vision_heads: int = Field(default=4, ge=1)
+    vision_mlp_width: int = Field(default=288, ge=1, le=MOST_WIDE)
+    text_width: int = Field(default=160, ge=1, le=MOST_WIDE)
+    text_layers: int = Field(default=4, ge=1, le=MOST_LAYERS)
+    text_heads: int = Field(default=6, ge=1, le=MOST_WIDE)
+    text_kv_heads: int = Field(default=6, ge=1)
+    text_head_width: int = Field(default=32, ge=2, le=MOST_WIDE, multiple_of=2)
+    text_mlp_width: int = Field(default=384, ge=1, le=MOST_WIDE)
+    router_heads: int = Field(default=16, ge=1)
+
+    @model_validator(mode="after")
+    def _fits(self) -> ModelRecipe:
+        for whole, part in (
+            # A tile's patches become squares of 2 x 2 in the high connector, and of 4 x 4 in the low one.
+            ("tile_size", self.patch_size * 4),
+            ("vision_width", self.vision_heads),
+            ("vision_width", self.router_heads),
+            ("text_heads", self.text_kv_heads),
+        ):
+            if getattr(self, whole) % part:
+                raise ValueError(
+                    f"{whole} {getattr(self, whole)} is no multiple of {part}; expected tile_size of 4 x patch_size, "
+                    "vision_width of vision_heads and of router_heads, text_heads of text_kv_heads"
+                )
+        return self
 
 
 class Schedule(Closed):
@@ -85,6 +122,12 @@ class DenseRecipe(Schedule):
 
     empty_weight: float = Field(default=0.2, gt=0, le=1)
     """Weight of an empty cell in the cross-entropy; most cells are empty."""
+
+    @model_validator(mode="after")
+    def _every_part_has_one(self) -> DenseRecipe:
+        if self.num_tiles < self.num_parts:
+            raise ValueError(f"num_tiles {self.num_tiles} leaves some of num_parts {self.num_parts} without a tile")
+        return self
 
 
 class TextBatchRecipe(Schedule):
@@ -132,8 +175,8 @@ class CalibrationRecipe(Closed):
 class Recipe(Closed):
     """A whole training run."""
 
-    seed: int = Field(ge=0)
-    processes: int = Field(ge=1)
+    seed: int = Field(ge=0, lt=SEEDS_END)
+    processes: int = Field(ge=1, le=MOST_PROCESSES)
     """Processes, one thread each; part of the recipe because the order of float additions depends on it."""
 
     model: ModelRecipe = ModelRecipe()
@@ -159,18 +202,29 @@ def read_recipe(path: Path, schema: type[RecipeType], example: str) -> RecipeTyp
     Raises:
         ConfigError: the file can't be read, is no YAML mapping, or has a missing, unknown or invalid field.
     """
+    content = read_yaml_mapping(path, example)
     fields = ", ".join(schema.model_fields)
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"Recipe {path} can't be read: {error}. Pass a YAML file such as {example}.") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"Recipe {path} holds {type(content).__name__}; expected a mapping with the fields {fields}.")
     try:
         return schema.model_validate(content)
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors())
         raise ConfigError(f"Recipe {path} is not valid: {problems}. The fields are {fields}.") from error
+
+
+def read_yaml_mapping(path: Path, example: str) -> dict[Any, Any]:
+    """What a YAML file maps to what.
+
+    Raises:
+        ConfigError: the file can't be read, or is no YAML mapping.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except _NO_YAML as error:
+        reason = "it is nested too deep" if isinstance(error, RecursionError) else error or type(error).__name__
+        raise ConfigError(f"Recipe {path} can't be read: {reason}. Pass a YAML file such as {example}.") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"Recipe {path} holds {type(content).__name__}; expected a mapping as in {example}.")
+    return content
 
 
 def parse_stages(names: Sequence[str]) -> tuple[StageName, ...]:

@@ -15,6 +15,7 @@ import torch
 from vico_eval.tiny.tokenizer import build_tokenizer
 from vico_eval.training.architecture import build_config
 from vico_eval.training.calibrate import calibrate
+from vico_eval.training.files import held
 from vico_eval.training.processes import launch, wait
 from vico_eval.training.recipe import Recipe, StageName
 from vico_eval.training.stages import Run, make_corpus, train_base, train_dense
@@ -28,8 +29,15 @@ STAGE_FUNCTIONS: dict[StageName, Callable[[Run], None]] = {
 
 
 def train(recipe: Recipe, out: Path, stages: tuple[StageName, ...], resume: bool = False) -> None:
-    """Run stages of a recipe in order, in as many processes as it names."""
-    launch(recipe.processes, run_stages, recipe, out, stages, resume)
+    """Run stages of a recipe in order, in as many processes as it names.
+
+    Raises:
+        CheckpointError: what an earlier stage left is missing, torn or of another recipe.
+        NotFinite: a stage computed a number that is none.
+        OutputError: another training writes into `out`.
+    """
+    with held(out):
+        launch(recipe.processes, run_stages, recipe, out, stages, resume)
 
 
 def run_stages(recipe: Recipe, out: Path, stages: tuple[StageName, ...], resume: bool) -> None:

@@ -15,7 +15,7 @@ def test_a_loss_that_nobody_knows_is_never_the_best(tmp_path, unknown):
     for step, held_out in enumerate((unknown, 2.0, unknown, 1.0, unknown, 3.0, unknown)):
         checkpoints.path(step).mkdir()
         checkpoints.finish(step, held_out)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-0000003", "step-0000006"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-0000003", "step-0000005", "step-0000006"]
 
 
 def test_a_folder_without_progress_does_not_count(tmp_path):

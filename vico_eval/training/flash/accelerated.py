@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.util import find_spec
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, GradientAccumulationPlugin
+from accelerate.utils import DistributedType, GradientAccumulationPlugin, broadcast_object_list
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
-from vico_eval.errors import ConfigError
+from vico_eval.errors import ConfigError, UserError
 from vico_eval.training.flash.config import OptimizerSettings, RunConfig
+
+Result = TypeVar("Result")
 
 SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED)
 """Where no process has all weights."""
@@ -62,6 +66,21 @@ def _trackers(config: RunConfig) -> list[str]:
             f"trackers has {', '.join(missing)}, which is not installed: pip install {' '.join(missing)}."
         )
     return list(config.trackers)
+
+
+def on_main(accelerator: Accelerator, work: Callable[[], Result]) -> Result:
+    """What the first process makes, in all of them; also the error that it has with what a user gave."""
+    outcome: list[Any] = [None, None]
+    if accelerator.is_main_process:
+        try:
+            outcome[0] = work()
+        except UserError as error:
+            outcome[1] = error
+    broadcast_object_list(outcome)
+    result, failure = outcome
+    if failure is not None:
+        raise failure
+    return result  # type: ignore[no-any-return]
 
 
 def share_only_trained(model: nn.Module) -> None:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from vico_eval.training.flash.corpus.config import DataConfig
-from vico_eval.training.recipe import Closed, read_recipe
+from vico_eval.training.recipe import MOST_WIDE, SEEDS_END, Closed, read_recipe
+
+_Beta = Annotated[float, Field(ge=0, lt=1)]
+
+MOST_AHEAD = 10_000_000
+"""Samples of a window, which are in memory by their lines."""
 
 
 class LoraSettings(Closed):
     """Low-rank adapters on the decoder's linear layers instead of its weights (peft)."""
 
-    rank: int = Field(default=16, ge=1)
+    rank: int = Field(default=16, ge=1, le=MOST_WIDE)
     alpha: int = Field(default=32, ge=1)
     dropout: float = Field(default=0.05, ge=0, lt=1)
 
@@ -27,7 +32,9 @@ class OptimizerSettings(Closed):
     final_learning_rate: float = Field(default=0.0, ge=0)
     warmup_steps: int = Field(default=0, ge=0)
     weight_decay: float = Field(default=0.05, ge=0)
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[_Beta, _Beta] = (0.9, 0.999)
+    """Of AdamW's two averages: the share that stays at every step."""
+
     clip_norm: float = Field(default=1.0, gt=0)
 
     @model_validator(mode="after")
@@ -59,7 +66,7 @@ class RunConfig(Closed):
     """Folder of checkpoints, logs and the finished model."""
 
     data: DataConfig
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=SEEDS_END)
     global_batch: int = Field(ge=1)
     """Samples a step."""
 
@@ -87,6 +94,15 @@ class RunConfig(Closed):
     def _kernel_can_compute(self) -> RunConfig:
         if self.precision == "fp32" and self.attn_implementation == "flash_attention_2":
             raise ValueError("flash_attention_2 can't compute in fp32; use precision bf16, or attn_implementation sdpa")
+        return self
+
+    @model_validator(mode="after")
+    def _window_fits(self) -> RunConfig:
+        if self.global_batch * self.data.window_steps > MOST_AHEAD:
+            raise ValueError(
+                f"global_batch {self.global_batch} x data.window_steps {self.data.window_steps} samples are sorted "
+                f"together; expected at most {MOST_AHEAD}"
+            )
         return self
 
 

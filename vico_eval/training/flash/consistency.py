@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from vico_eval.internvl.config import VicoInternVLConfig
 from vico_eval.training.flash.batches import MicroBatch, random_share
+from vico_eval.training.flash.health import Health
 from vico_eval.training.flash.held_out import SHARES, HeldOut
 from vico_eval.training.flash.watch import Watch
 
@@ -37,7 +38,7 @@ class ConsistencyStepper:
         self._at_least = at_least
         watch.declare("loss", "agreement", "tokens", *map(kl_name, SHARES))
 
-    def losses(self, model: nn.Module, batch: MicroBatch, seeds: tuple[object, ...]) -> Tensor:
+    def losses(self, model: nn.Module, batch: MicroBatch, seeds: tuple[object, ...], health: Health) -> Tensor:
         """[samples], nats."""
         compressed = random_share(batch, seeds, at_least=self._at_least)
         result = model(batch, [compressed])

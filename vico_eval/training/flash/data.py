@@ -15,10 +15,16 @@ from vico_eval.errors import ConfigError
 from vico_eval.internvl.config import VicoInternVLConfig
 from vico_eval.training.flash.batches import MicroBatch, collate
 from vico_eval.training.flash.config import RunConfig
-from vico_eval.training.flash.corpus.opening import open_corpus
+from vico_eval.training.flash.corpus.opening import Corpus, open_corpus
 from vico_eval.training.flash.corpus.prepare import Prepare, TrainingSample
 from vico_eval.training.flash.corpus.skips import SkipCount
 from vico_eval.training.flash.corpus.stream import StepBatch, TrainingStream
+
+
+def open_together(config: RunConfig, accelerator: Accelerator) -> Corpus:
+    """The corpus of a configuration, the same on every process; raises ConfigError as `open_corpus`."""
+    with accelerator.main_process_first():  # so that a data set is downloaded and prepared once
+        return open_corpus(config.data)
 
 
 class Data:
@@ -30,8 +36,12 @@ class Data:
         model_config: VicoInternVLConfig,
         tokenizer: PreTrainedTokenizerBase,
         accelerator: Accelerator,
+        corpus: Corpus | None = None,
     ) -> None:
         """
+        Args:
+            corpus: of the configuration, where it is open already.
+
         Raises:
             ConfigError: a source is missing or empty, or nothing is held out.
         """
@@ -40,8 +50,7 @@ class Data:
         settings = PreprocessSettings.from_config(model_config, max_tiles=config.data.max_tiles)
         self._preprocessor = Preprocessor(tokenizer, settings)
         self._tokens_per_tile = model_config.num_high_tokens
-        with accelerator.main_process_first():  # so that a data set is downloaded and prepared once
-            corpus = open_corpus(config.data)
+        corpus = open_together(config, accelerator) if corpus is None else corpus
         if corpus.held_out is None:
             raise ConfigError(
                 "nothing is held out, so nobody could say what the training is worth; set data.held_out_share, such as "

@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from vico_eval.training.flash.batches import MicroBatch, fixed_share
+from vico_eval.training.flash.health import Health
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Shares of low tiles that are reported."""
@@ -51,16 +52,24 @@ class HeldOut:
     def _measure(self, model: nn.Module, shares: tuple[float, ...]) -> list[AtShare]:
         sums = torch.zeros(len(shares), 2, device=self._accelerator.device)
         samples = 0
+        health = Health(self._accelerator.device)
         for batch in self.batches():
             routings = [fixed_share(batch, share, ("held-out",)) for share in shares]
             result = model(batch.to(self._accelerator.device), routings)
+            health.samples(batch, "loss", result.kl.sum(dim=0))
             counts = batch.counts_in_loss.to(sums.device)
             sums += torch.stack([result.kl[:, counts].sum(dim=1), result.agreement[:, counts].sum(dim=1)], dim=1)
             samples += int(counts.sum())
+        self.check(health)
         sums = self.total(sums)
         samples = int(self.total(torch.tensor(samples, device=sums.device)))
         means = (sums / samples).tolist()  # NaN where every sample was skipped
         return [AtShare(share, kl, agreement, samples) for share, (kl, agreement) in zip(shares, means, strict=True)]
+
+    def check(self, health: Health) -> None:
+        """End the run where a number of a held-out sample, on any process, is none; raises NotFinite."""
+        if bool(self.total(health.is_ill())):
+            health.stop("On held-out samples", "the checkpoint before this one stays.")
 
     def total(self, values: Tensor) -> Tensor:
         """The sum over all processes."""

@@ -12,7 +12,6 @@ from types import FrameType
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import nn
 
@@ -20,8 +19,9 @@ from vico_eval.errors import UserError
 from vico_eval.training.flash.accelerated import SHARDED, configure_deepspeed, share_only_trained
 from vico_eval.training.flash.batches import collate
 from vico_eval.training.flash.corpus.stream import StepBatch
+from vico_eval.training.flash.health import Health, anywhere
 from vico_eval.training.flash.phase import Phase, Resumable, Run
-from vico_eval.training.flash.saving import checkpoints_of, load_checkpoint, save_checkpoint
+from vico_eval.training.flash.saving import checkpoints_of, load_checkpoint, newest, save_checkpoint
 from vico_eval.training.flash.schedule import make_optimizer, make_scheduler
 
 SKIPS_SAY_SOMETHING = 1000
@@ -40,12 +40,13 @@ def run_phase(run: Run, phase: Phase) -> nn.Module:
 
     Raises:
         Stopped: SIGTERM or Ctrl-C; a checkpoint of the last finished step is there.
+        NotFinite: a loss, gradient, loss ratio or weight is no number; the last checkpoint is of before.
         CheckpointError: the folder has checkpoints of another configuration.
         UserError: too many samples were skipped.
     """
     accelerator, config = run.accelerator, run.config
-    checkpoints = checkpoints_of(config, phase.name)
-    done = checkpoints.newest()
+    checkpoints = checkpoints_of(config, phase.name, run.inputs)
+    done = newest(accelerator, checkpoints, run.watch)
     optimizer = make_optimizer(phase.model.parameters(), phase.optimizer)
     scheduler = make_scheduler(optimizer, phase.optimizer)
     accelerator.free_memory()
@@ -67,10 +68,12 @@ def run_phase(run: Run, phase: Phase) -> nn.Module:
             began = time.monotonic()
             batch = next(batches)
             run.skips.count(batch)
-            _train_step(run, phase, model, wrapped, batch)
+            health = _train_step(run, phase, model, wrapped, batch)
+            stopping, is_ill = anywhere(accelerator, [stop.requested, health.is_ill()])
+            if is_ill:
+                health.stop(f"In step {step} of {phase.name}", checkpoints.kept())
             run.watch.step(step, float(scheduler.get_last_lr()[0]), time.monotonic() - began)
             scheduler.step()
-            stopping = _anywhere(accelerator, stop.requested)
             done_now = step + 1
             if stopping or done_now % config.saving.every == 0 or done_now == last:
                 # Whoever stops a run does not wait long for it.
@@ -97,9 +100,11 @@ def check_skips(run: Run, *, at_least: int = 0) -> None:
         run.skips.check(run.config.data.max_skipped_share, others)
 
 
-def _train_step(run: Run, phase: Phase, model: nn.Module, optimizer: Any, batch: StepBatch) -> None:
+def _train_step(run: Run, phase: Phase, model: nn.Module, optimizer: Any, batch: StepBatch) -> Health:
+    """One step of the optimizer; whether its numbers were any is for the caller to see before anything is saved."""
     model.train()
     accelerator = run.accelerator
+    health = Health(accelerator.device)
     parts = [collate(samples, run.blank) for samples in batch.micro_batches]
     counted = torch.tensor(sum(int(part.counts_in_loss.sum()) for part in parts), device=accelerator.device)
     total = int(accelerator.reduce(counted, reduction="sum"))
@@ -112,13 +117,15 @@ def _train_step(run: Run, phase: Phase, model: nn.Module, optimizer: Any, batch:
         torch.manual_seed(zlib.crc32("/".join(map(str, (*seeds, number))).encode()))
         # In shards, gradients that are not reduced at once would be whole on every device.
         with accelerator.accumulate(*([] if accelerator.distributed_type in SHARDED else [model])):
-            losses = phase.stepper.losses(model, part.to(accelerator.device), seeds)
+            losses = phase.stepper.losses(model, part.to(accelerator.device), seeds, health)
+            health.samples(part, "loss", losses)
             counts = part.counts_in_loss.to(losses.device)
             accelerator.backward(scale * torch.where(counts, losses, 0.0).sum())
             if accelerator.sync_gradients:
-                accelerator.clip_grad_norm_(model.parameters(), phase.optimizer.clip_norm)
+                health.gradient(accelerator.clip_grad_norm_(model.parameters(), phase.optimizer.clip_norm))
             optimizer.step()
             optimizer.zero_grad()
+    return health
 
 
 @dataclass
@@ -142,8 +149,3 @@ def _stop_signals() -> Iterator[_Stop]:
     finally:
         for number, handler in earlier.items():
             signal.signal(number, handler)
-
-
-def _anywhere(accelerator: Accelerator, flag: bool) -> bool:
-    """Whether any process says so: all have to stop behind the same step."""
-    return bool(accelerator.reduce(torch.tensor(int(flag), device=accelerator.device), reduction="sum"))

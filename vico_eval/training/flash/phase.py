@@ -15,6 +15,7 @@ from vico_eval.training.flash.config import OptimizerSettings, RunConfig
 from vico_eval.training.flash.corpus.prepare import TrainingSample
 from vico_eval.training.flash.corpus.skips import SkipCount
 from vico_eval.training.flash.corpus.stream import StepBatch
+from vico_eval.training.flash.health import Health
 from vico_eval.training.flash.watch import Watch
 
 Batches = Callable[[int], AbstractContextManager[Iterator[StepBatch]]]
@@ -24,8 +25,8 @@ Batches = Callable[[int], AbstractContextManager[Iterator[StepBatch]]]
 class Stepper(Protocol):
     """What a stage computes."""
 
-    def losses(self, model: nn.Module, batch: MicroBatch, seeds: tuple[object, ...]) -> Tensor:
-        """[samples]: the loss of each sample of a micro-batch."""
+    def losses(self, model: nn.Module, batch: MicroBatch, seeds: tuple[object, ...], health: Health) -> Tensor:
+        """[samples]: the loss of each sample of a micro-batch; what else has to be finite is shown to `health`."""
 
     def held_out(self, model: nn.Module) -> float:
         """The loss on held-out samples, over all processes."""
@@ -73,3 +74,5 @@ class Run:
 
     skips: SkipCount
     watch: Watch
+    inputs: list[dict[str, Any]]
+    """What the run reads, as its checkpoints note it."""

@@ -18,6 +18,7 @@ from vico_eval.internvl.config import VicoInternVLConfig
 from vico_eval.internvl.router import Router
 from vico_eval.training.flash.batches import MicroBatch, seeded
 from vico_eval.training.flash.config import RouterConfig
+from vico_eval.training.flash.health import Health
 from vico_eval.training.flash.held_out import HeldOut
 from vico_eval.training.flash.pair import PolicyAndReference
 from vico_eval.training.flash.watch import Watch
@@ -149,10 +150,11 @@ class RouterStepper:
         self._held_out = held_out
         watch.declare("loss", "accuracy", "keep_share", "ratio", "tau", "tokens")
 
-    def losses(self, model: nn.Module, batch: MicroBatch, seeds: tuple[object, ...]) -> Tensor:
+    def losses(self, model: nn.Module, batch: MicroBatch, seeds: tuple[object, ...], health: Health) -> Tensor:
         """[samples]; 0 where a sample has no tile, or no label yet."""
         chosen = choose(batch, seeds, self._config.level)
         decisions: Decisions = model(batch, chosen)
+        _show_health(health, batch, decisions)
         counts = batch.counts_in_loss.to(decisions.ratio.device)
         ratio = torch.where(counts, decisions.ratio, torch.nan)
         labels = self._label(ratio)
@@ -191,11 +193,14 @@ class RouterStepper:
     def _held_out_scores(self, model: nn.Module) -> tuple[Tensor, Tensor]:
         """p_compress and oracle label of the held-out decisions of all processes; labels as `_label` makes them."""
         ratios, scores = [], []
+        health = Health(self._accelerator.device)
         for batch in self._held_out.batches():
             decisions = model(batch.to(self._accelerator.device), choose(batch, ("held-out",), self._config.level))
+            _show_health(health, batch, decisions)
             counts = batch.counts_in_loss.to(decisions.ratio.device)
             ratios.append(torch.where(counts, decisions.ratio, torch.nan))
             scores.append(decisions.p_compress)
+        self._held_out.check(health)
         everyone = self._held_out.together(torch.cat(ratios)).double()
         labels = torch.full(everyone.shape, -1)
         known = ~everyone.isnan()
@@ -223,6 +228,12 @@ class RouterStepper:
                 self._watch.add("loss", loss)
                 self._watch.add("accuracy", float((score > 0.5) == (label == 0)))
                 self._watch.add("keep_share", float(label))
+
+
+def _show_health(health: Health, batch: MicroBatch, decisions: Decisions) -> None:
+    """A sample without a tile has no loss ratio, and is asked about a blank tile."""
+    health.samples(batch, "loss ratio r", decisions.ratio, batch.num_tiles() > 0)
+    health.samples(batch, "router's score", decisions.p_compress)
 
 
 def choose(batch: MicroBatch, seeds: tuple[object, ...], level: str) -> Tensor:
@@ -256,8 +267,9 @@ def decision_scores(router: Router, vit_tokens: Tensor, decision: Tensor, num_de
 def _cross_entropy(p_compress: Tensor, labels: Tensor) -> Tensor:
     """[decisions], of labels [decisions] with 1 to keep; anything where a label is missing."""
     compress = (labels == 0).to(p_compress)
-    # In bfloat16 a probability may round to 1.
-    return F.binary_cross_entropy(p_compress.clamp(1e-6, 1 - 1e-6), compress, reduction="none")
+    # In bfloat16 a probability may round to 1. One that is NaN has been noted; torch would raise, on one process alone.
+    known = p_compress.nan_to_num(0.5).clamp(1e-6, 1 - 1e-6)
+    return F.binary_cross_entropy(known, compress, reduction="none")
 
 
 def _as_number(keep: bool | None) -> int:

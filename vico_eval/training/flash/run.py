@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,18 +16,19 @@ from transformers import PreTrainedTokenizerBase
 
 from vico_eval.errors import CheckpointError, ConfigError
 from vico_eval.internvl.modeling import VicoInternVL
-from vico_eval.training.flash.accelerated import SHARDED, make_accelerator
+from vico_eval.training.files import weights_problem, whole_file, whole_folder, write_text
+from vico_eval.training.finite import as_json
+from vico_eval.training.flash.accelerated import SHARDED, make_accelerator, on_main
 from vico_eval.training.flash.config import ConsistencyConfig, RouterConfig, RunConfig
 from vico_eval.training.flash.consistency import ConsistencyStepper
-from vico_eval.training.flash.data import Data
-from vico_eval.training.flash.held_out import HeldOut, as_dict
+from vico_eval.training.flash.held_out import as_dict
 from vico_eval.training.flash.loop import check_skips, run_phase
 from vico_eval.training.flash.models import add_adapters, add_low_connector, add_router, halve_reference, open_model
 from vico_eval.training.flash.pair import PolicyAndReference, frozen_copy, round_weights, share_vision
 from vico_eval.training.flash.phase import Phase, Run
 from vico_eval.training.flash.router import RouterInTraining, RouterStepper
-from vico_eval.training.flash.saving import check_out, checkpoints_of
-from vico_eval.training.flash.watch import Watch
+from vico_eval.training.flash.saving import check_out, checkpoints_of, newest
+from vico_eval.training.flash.session import Session, opened
 
 MODEL = "model"
 """The finished model's folder in a run's `out`."""
@@ -60,25 +60,32 @@ def train_consistency(config: ConsistencyConfig) -> Path:
 
     Raises:
         ConfigError: settings that can't be combined, or not with what accelerate was configured for.
-        CheckpointError: the base model can't be loaded, or `out` has checkpoints of another configuration or
-            training.
+        CheckpointError: the base model can't be loaded, or `out` has checkpoints of another configuration, training
+            or data, or torn ones alone.
+        NotFinite: a loss, gradient, loss ratio or weight is no number; the last checkpoint is of before.
+        OutputError: another training writes into `out`.
         Stopped: SIGTERM or Ctrl-C; the same command goes on.
     """
     check_out(config, ("warmup", "train"))
-    accelerator = make_accelerator(config)
+    with opened(make_accelerator(config), config, (config.checkpoint,)) as session:
+        return _train_consistency(session, config)
+
+
+def _train_consistency(session: Session, config: ConsistencyConfig) -> Path:
+    accelerator = session.accelerator
     _check_reference(config, accelerator)
     if config.lora is not None and accelerator.distributed_type in SHARDED:
         raise ConfigError("`lora` can't be combined with FSDP or DeepSpeed here; use DDP, or train all weights.")
     if config.lora is not None and config.reference != "copy":
         raise ConfigError("with `lora` the reference is the policy without its adapters: leave `reference` out.")
     warm = config.out / _WARM
-    if config.warmup is not None and (checkpoints_of(config, "warmup").newest() is None or not warm.exists()):
-        _warm_up(accelerator, config, warm)
+    if config.warmup is not None and not _is_warm(session, config, warm):
+        _warm_up(session, config, warm)
     trainee = _build(config, accelerator)
     if config.warmup is not None:
         trainee.low.load_state_dict(load_file(warm))
     _unfreeze(trainee, config)
-    run, held_out = _open_run(accelerator, config, trainee.pair.policy, trainee.tokenizer)
+    run, held_out = session.run(config, trainee.pair.policy, trainee.tokenizer)
     stepper = ConsistencyStepper(trainee.pair.policy.config, run.watch, held_out)
     steps_before = 0 if config.warmup is None else config.warmup.steps
     model = run_phase(run, Phase("train", trainee.pair, config.train, stepper, {}, steps_before))
@@ -100,9 +107,13 @@ def train_router(config: RouterConfig) -> Path:
     Raises:
         As `train_consistency`.
     """
-    phase_name = f"{config.level}_router"
-    check_out(config, (phase_name,))
-    accelerator = make_accelerator(config)
+    check_out(config, (_router_phase(config),))
+    with opened(make_accelerator(config), config, (config.checkpoint, config.policy)) as session:
+        return _train_router(session, config)
+
+
+def _train_router(session: Session, config: RouterConfig) -> Path:
+    accelerator = session.accelerator
     _check_reference(config, accelerator)
     policy, tokenizer = open_model(config.policy, config.attn_implementation)
     if policy.connector_low is None:
@@ -121,7 +132,8 @@ def train_router(config: RouterConfig) -> Path:
     pair = PolicyAndReference(policy, base, chunk=config.logit_chunk, most=_most(accelerator))
     trainee = RouterInTraining(pair, config.level, config.epsilon)
     trainee.router.requires_grad_(True)
-    run, held_out = _open_run(accelerator, config, policy, tokenizer)
+    run, held_out = session.run(config, policy, tokenizer)
+    phase_name = _router_phase(config)
     stepper = RouterStepper(accelerator, policy.config, config, run.watch, held_out)
     phase = Phase(phase_name, trainee, config.train, stepper, {"labels": stepper.labels})
     model = run_phase(run, phase)
@@ -129,24 +141,45 @@ def train_router(config: RouterConfig) -> Path:
     return _save(run, policy, tokenizer, _weights(accelerator, model, "pair.policy."))
 
 
-def _warm_up(accelerator: Accelerator, config: ConsistencyConfig, warm: Path) -> None:
+def _router_phase(config: RouterConfig) -> str:
+    return f"{config.level}_router"
+
+
+def _is_warm(session: Session, config: ConsistencyConfig, warm: Path) -> bool:
+    """Whether the warm-up is done and its weights are sound; where they are not, its checkpoint has them still."""
+    checkpoints = checkpoints_of(config, "warmup", session.inputs)
+    if newest(session.accelerator, checkpoints, session.watch) is None:
+        return False
+
+    def is_sound() -> bool:
+        if not warm.exists():
+            return False
+        problem = weights_problem(warm)
+        if problem is not None:
+            session.watch.say(f"{warm} {problem}; it is written again from the last checkpoint of the warm-up.")
+        return problem is None
+
+    return on_main(session.accelerator, is_sound)
+
+
+def _warm_up(session: Session, config: ConsistencyConfig, warm: Path) -> None:
     """Train the new low connector alone, and leave its weights in `warm`.
 
     In models of its own: once they are shared among devices, what is trained can't be chosen anew.
     """
     assert config.warmup is not None
+    accelerator = session.accelerator
     if accelerator.is_main_process:
         warm.unlink(missing_ok=True)  # of a run whose checkpoints somebody removed
     trainee = _build(config, accelerator, only_low=True)
     trainee.low.requires_grad_(True)
-    run, held_out = _open_run(accelerator, config, trainee.pair.policy, trainee.tokenizer)
+    run, held_out = session.run(config, trainee.pair.policy, trainee.tokenizer)
     stepper = ConsistencyStepper(trainee.pair.policy.config, run.watch, held_out, at_least=1)
     model = run_phase(run, Phase("warmup", trainee.pair, config.warmup, stepper, {}))
     weights = _weights(accelerator, model, "policy.connector_low.")
     if accelerator.is_main_process:
-        unfinished = warm.with_name(f"{warm.name}.unfinished")
-        save_file({name: value.contiguous() for name, value in weights.items()}, unfinished)
-        unfinished.replace(warm)
+        with whole_file(warm) as unfinished:
+            save_file({name: value.contiguous() for name, value in weights.items()}, unfinished)
     accelerator.wait_for_everyone()
     accelerator.free_memory()
 
@@ -192,16 +225,6 @@ def _unfreeze(trainee: _Trainee, config: ConsistencyConfig) -> None:
     policy.vision_tower.requires_grad_(config.train_vision)
 
 
-def _open_run(
-    accelerator: Accelerator, config: RunConfig, policy: VicoInternVL, tokenizer: PreTrainedTokenizerBase
-) -> tuple[Run, HeldOut]:
-    config.out.mkdir(parents=True, exist_ok=True)
-    data = Data(config, policy.config, tokenizer, accelerator)
-    watch = Watch(accelerator, config.out)
-    run = Run(accelerator, config, data.batches, data.blank, data.skips, watch)
-    return run, HeldOut(accelerator, data.held_out)
-
-
 def _most(accelerator: Accelerator) -> Callable[[int], int] | None:
     """The largest of all processes' numbers, with DeepSpeed."""
     if accelerator.distributed_type != DistributedType.DEEPSPEED:
@@ -227,7 +250,7 @@ def _check_same_sizes(policy: VicoInternVL, base: VicoInternVL, config: RouterCo
 def _write_report(run: Run, report: dict[str, Any]) -> None:
     """Leave the report in `held_out.json`."""
     if run.accelerator.is_main_process:
-        (run.config.out / REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        write_text(run.config.out / REPORT, as_json(report, indent=2) + "\n")
     run.watch.write(report)
 
 
@@ -244,8 +267,9 @@ def _save(run: Run, policy: VicoInternVL, tokenizer: PreTrainedTokenizerBase, we
     if run.accelerator.is_main_process:
         dtype = torch.bfloat16 if run.config.precision == "bf16" else torch.float32
         policy.config.dtype = dtype
-        policy.save_pretrained(folder, state_dict={name: value.to(dtype) for name, value in weights.items()})
-        tokenizer.save_pretrained(folder)
+        with whole_folder(folder) as unfinished:
+            policy.save_pretrained(unfinished, state_dict={name: value.to(dtype) for name, value in weights.items()})
+            tokenizer.save_pretrained(unfinished)
     run.accelerator.wait_for_everyone()
     check_skips(run)
     run.accelerator.end_training()  # trackers write what they still hold

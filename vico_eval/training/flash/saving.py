@@ -10,14 +10,18 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from vico_eval.errors import CheckpointError
-from vico_eval.training.flash.accelerated import SHARDED
-from vico_eval.training.flash.checkpoints import Checkpoints
+from vico_eval.training.finite import NotFinite, all_finite, as_json, named, odd_weights
+from vico_eval.training.flash.accelerated import SHARDED, on_main
+from vico_eval.training.flash.checkpoints import Checkpoints, Progress
 from vico_eval.training.flash.config import RunConfig
+from vico_eval.training.flash.health import anywhere
 from vico_eval.training.flash.phase import Phase, Resumable, Run
+from vico_eval.training.flash.watch import Watch
 
 _TRAINED = "trained.safetensors"
 
@@ -35,9 +39,23 @@ def check_out(config: RunConfig, phases: Collection[str]) -> None:
         )
 
 
-def checkpoints_of(config: RunConfig, phase: str) -> Checkpoints:
-    """The checkpoints of a phase of a run; those of another configuration are refused when they are looked at."""
-    return Checkpoints(config.out / "checkpoints" / phase, config.saving, _identity(config))
+def checkpoints_of(config: RunConfig, phase: str, inputs: list[dict[str, Any]]) -> Checkpoints:
+    """The checkpoints of a phase of a run; those of another configuration or data are refused when looked at."""
+    return Checkpoints(config.out / "checkpoints" / phase, config.saving, _identity(config), inputs)
+
+
+def newest(accelerator: Accelerator, checkpoints: Checkpoints, watch: Watch) -> Progress | None:
+    """The last sound checkpoint, the same on every process; what was torn is set aside, shown, and in the log.
+
+    Raises:
+        CheckpointError: as `Checkpoints.newest`.
+    """
+
+    def say(message: str) -> None:
+        watch.say(message)
+        watch.write({"set_aside": message})
+
+    return on_main(accelerator, lambda: checkpoints.newest(say))
 
 
 def save_checkpoint(
@@ -50,13 +68,18 @@ def save_checkpoint(
     *,
     measure: bool,
 ) -> None:
-    """A resumable checkpoint; its held-out loss only where `measure` says so."""
+    """A resumable checkpoint; its held-out loss only where `measure` says so.
+
+    Raises:
+        NotFinite: weights, or what they compute on held-out samples, are no numbers; nothing counts as saved then.
+    """
     accelerator = run.accelerator
+    _check_weights(accelerator, model, f"Behind step {step} of {phase.name}", checkpoints)
     folder = checkpoints.path(step)
     with _only_trained(accelerator):
         accelerator.save_state(str(folder))
     values = {name: part.state_dict() for name, part in state.items()}
-    _state_path(folder, accelerator.process_index).write_text(json.dumps(values), encoding="utf-8")
+    _state_path(folder, accelerator.process_index).write_text(as_json(values), encoding="utf-8")
     held_out = None
     if measure:
         model.eval()
@@ -82,6 +105,15 @@ def load_checkpoint(accelerator: Accelerator, folder: Path, state: dict[str, Res
     values = json.loads((own if own.exists() else _state_path(folder, 0)).read_text(encoding="utf-8"))
     for name, part in known.items():
         part.load_state_dict(values[name])
+
+
+def _check_weights(accelerator: Accelerator, model: nn.Module, where: str, checkpoints: Checkpoints) -> None:
+    """End the run on all processes where a trained weight is no number."""
+    trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
+    (is_odd,) = anywhere(accelerator, [~all_finite(trained.values())])
+    if is_odd:
+        names = sorted({name for names in gather_object([odd_weights(trained.items())]) for name in names})
+        raise NotFinite(f"{where} the weights {named(names)} are not finite. They were not saved; {checkpoints.kept()}")
 
 
 def _state_path(folder: Path, rank: int) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,6 +13,8 @@ import torch
 from accelerate import Accelerator
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from vico_eval.training.finite import as_json
 
 LOG = "log.jsonl"
 
@@ -93,7 +94,7 @@ class Watch:
         """A line of the log, and the same numbers to the trackers."""
         if self._accelerator.is_main_process:
             with self._log.open("a", encoding="utf-8") as log:
-                log.write(json.dumps(entry) + "\n")
+                log.write(as_json(entry) + "\n")
         if "step" in entry:
             numbers = {
                 f"{entry['phase']}/{name}": value

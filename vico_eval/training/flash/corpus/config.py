@@ -9,6 +9,9 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from vico_eval.training.recipe import Closed
 
+MOST_TILES = 1024
+"""Of an image; the shapes of so many are all tried."""
+
 
 class MetaSource(Closed):
     """The data sets of a meta file of InternVL's training code."""
@@ -23,7 +26,7 @@ class MetaEntry(Closed):
     annotation: Path
     data_augment: bool = False
     repeat_time: float = Field(default=1, ge=0)
-    max_dynamic_patch: int | None = Field(default=None, ge=1)
+    max_dynamic_patch: int | None = Field(default=None, ge=1, le=MOST_TILES)
     length: int | None = None
     """Lines of the file as its author counted them; not read."""
 
@@ -40,7 +43,7 @@ class ReadingConfig(Closed):
     augment: bool = False
     """Whether tiles are degraded as by JPEG."""
 
-    max_tiles: int | None = Field(default=None, ge=1)
+    max_tiles: int | None = Field(default=None, ge=1, le=MOST_TILES)
     """Tiles that the images of a sample share, thumbnails not counted; null is `DataConfig.max_tiles`."""
 
 
@@ -104,13 +107,13 @@ class DataConfig(Closed):
     max_length: int = Field(default=32768, ge=1)
     """Tokens that a sample may have with every tile high; longer ones are skipped. The paper's is 32K."""
 
-    max_tiles: int | None = Field(default=None, ge=1)
+    max_tiles: int | None = Field(default=None, ge=1, le=MOST_TILES)
     """Tiles of an image where its source has no limit; null is the checkpoint's."""
 
     max_skipped_share: float = Field(default=0.01, ge=0, le=1)
     """The run ends with an error where more of its samples were skipped."""
 
-    workers: int = Field(default=8, ge=1)
+    workers: int = Field(default=8, ge=1, le=1024)
     """Threads of each process that prepare samples."""
 
     window_steps: int = Field(default=8, ge=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 
 from vico_eval.engine.requests import ImageInput, VideoInput
 from vico_eval.errors import ConfigError
+from vico_eval.training.files import sha256_of
 from vico_eval.training.flash.corpus.conversations import Conversation
 from vico_eval.training.flash.corpus.sources import Source
 from vico_eval.training.flash.corpus.stream import SAMPLE_ERRORS
@@ -21,7 +23,7 @@ NUM_LOOKED_AT = 64
 """Samples of a source whose pictures are looked at, evenly spaced: all of a small source, a test of a large one."""
 
 _HEAD_BYTES = 1 << 22
-_CHUNK_BYTES = 1 << 20
+_READERS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,16 +60,14 @@ def files_digest(files: Iterable[Path]) -> str:
     Raises:
         ConfigError: one can't be read.
     """
-    digest = sha256()
-    for file in sorted(files):
-        digest.update(f"{file.name}\0".encode(errors="surrogateescape"))
-        try:
-            with file.open("rb") as opened:
-                while chunk := opened.read(_CHUNK_BYTES):
-                    digest.update(chunk)
-        except OSError as error:
-            raise ConfigError(f"{file} can't be read: {error}.") from error
-    return digest.hexdigest()
+    ordered = sorted(files)
+    try:
+        with ThreadPoolExecutor(_READERS, "digest") as pool:
+            digests = list(pool.map(sha256_of, ordered))
+    except OSError as error:
+        raise ConfigError(f"The data can't be read: {error}.") from error
+    named = (f"{file.name}\0{digest}\n" for file, digest in zip(ordered, digests, strict=True))
+    return sha256("".join(named).encode(errors="surrogateescape")).hexdigest()
 
 
 def dataset_digest(path: Path, loaded: Any) -> str | None:

@@ -80,12 +80,11 @@ def open_corpus(config: DataConfig) -> Corpus:
         loaded = _load(first)
         train: Source | RowStream = _stream(first, loaded)
         held_out = Joined([])
-        parts: list[_Part] = []
-        streams = (partial(_stream_found, first, loaded),)
+        sources: list[Callable[[], Found]] = [partial(_stream_found, first, loaded)]
     else:
         parts = _open(config.sources)
         train, held_out = _split_and_repeat(parts, config.held_out_share)
-        streams = ()
+        sources = [part.found for part in parts]
     apart = [] if config.held_out is None else _open(config.held_out)
     if apart:
         held_out, _ = _split_and_repeat(apart, 0)
@@ -97,7 +96,7 @@ def open_corpus(config: DataConfig) -> Corpus:
     return Corpus(
         train,
         held_out if len(held_out) else None,
-        (*streams, *(part.found for part in (*parts, *apart))),
+        (*sources, *(part.found for part in apart)),
     )
 
 
