@@ -78,6 +78,45 @@ def test_a_misspelt_field_of_a_recipe_is_named(tmp_path):
         load_recipe(path)
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xff\xfe\x00seed",  # no UTF-8
+        b"seed: \x00",
+        b"a: " + b"[" * 1000 + b"]" * 1000,
+        b"a: " * 1000,
+        b"seed: 2024-13-45",
+        b"seed: !!timestamp x",
+        b"seed: !!bool x",
+        b"seed: " + b"9" * 5000,
+        b"[1, 2]",
+    ],
+)
+def test_a_file_that_is_no_recipe_is_refused_whatever_is_in_it(tmp_path, content):
+    path = tmp_path / "recipe.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"recipe\.yaml"):
+        load_recipe(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        ({"patch_size": 0}, "patch_size"),
+        ({"tile_size": 50}, "no multiple of 28"),
+        ({"vision_heads": 5}, "no multiple of 5"),
+        ({"text_kv_heads": 4}, "no multiple of 4"),
+        ({"text_width": 10**9}, "text_width"),
+    ],
+)
+def test_sizes_that_make_no_model_are_refused(tmp_path, change, place):
+    content = yaml.safe_load((models_dir() / "vico-tiny" / "recipe.yaml").read_text())
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(content | {"model": change}))
+    with pytest.raises(ConfigError, match=place):
+        load_recipe(path)
+
+
 def test_a_missing_recipe_and_an_unknown_stage_are_users_errors(tmp_path):
     with pytest.raises(ConfigError, match=r"nowhere\.yaml"):
         load_recipe(tmp_path / "nowhere.yaml")

@@ -15,17 +15,20 @@ import pytest
 import torch
 import yaml
 from accelerate import Accelerator
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers.models.internvl import InternVLVisionModel
 
-from vico_eval.errors import CheckpointError, ConfigError
+from vico_eval.errors import CheckpointError, ConfigError, OutputError
 from vico_eval.internvl.checkpoint import find_checkpoint, load_model
+from vico_eval.training.files import held
 from vico_eval.training.flash.config import ConsistencyConfig, RouterConfig
 from vico_eval.training.flash.corpus.skips import SkippedTooMany
 from vico_eval.training.flash.loop import Stopped
 from vico_eval.training.flash.pair import PolicyAndReference
 from vico_eval.training.flash.run import train_consistency, train_router
+
+ONE_STEP = {"steps": 1, "learning_rate": 1e-3}
 
 
 def log_of(out, name="loss"):
@@ -314,3 +317,97 @@ def test_weights_in_shards_give_the_same_losses_and_gradients(consistency_settin
     output, _ = process.communicate(timeout=180)
     assert process.returncode == 0, output
     assert output.count("alike") == 2
+
+
+def test_a_loss_that_is_no_number_on_one_process_stops_all(consistency_settings, tmp_path):
+    settings = consistency_settings | {"warmup": None}
+    process = launch(Path(__file__).with_name("odd_rank.py"), write_config(tmp_path, settings), processes=2)
+    output, _ = process.communicate(timeout=180)
+    assert process.returncode == 0, output
+    first, second = (line for line in output.splitlines() if line.startswith("stopped:"))
+    assert first == second
+    assert "In step 0 of train: the loss of" in first
+    assert not (settings["out"] / "log.jsonl").exists()
+
+
+@pytest.fixture
+def done(stage_one, tmp_path):
+    """`out` of a finished run of stage 1, to be changed."""
+    return Path(shutil.copytree(stage_one, tmp_path / "done"))
+
+
+def test_a_torn_last_checkpoint_is_set_aside_and_the_one_before_taken(stage_one, done, consistency_settings, capfd):
+    config = ConsistencyConfig.model_validate(consistency_settings | {"out": done})
+    file = done / "checkpoints" / "train" / "step-0000004" / "trained.safetensors"
+    file.write_bytes(b"\0" * file.stat().st_size)
+    folder = train_consistency(config)
+    wanted = weights_of(stage_one / "model")
+    assert all(torch.equal(value, wanted[name]) for name, value in weights_of(folder).items())
+    assert {path.name for path in file.parents[1].iterdir()} == {
+        "step-0000002",
+        "step-0000004",
+        "torn-step-0000004-1",
+    }
+    told = " ".join(capfd.readouterr().err.split())
+    assert "trained.safetensors has other content than was written" in told
+    assert "goes on from step 2" in told
+    lines = [json.loads(line) for line in (done / "log.jsonl").read_text().splitlines()]
+    assert [line["set_aside"] for line in lines if "set_aside" in line]
+
+
+def test_a_torn_warm_connector_is_written_again(stage_one, done, consistency_settings):
+    config = ConsistencyConfig.model_validate(consistency_settings | {"out": done})
+    warm = done / "warm_connector.safetensors"
+    warm.write_bytes(warm.read_bytes()[:100])
+    train_consistency(config)
+    assert warm.read_bytes() == (stage_one / "warm_connector.safetensors").read_bytes()
+
+
+def test_a_run_does_not_go_on_with_other_data_or_another_base_model(consistency_settings, corpus, tmp_path):
+    data = Path(shutil.copytree(corpus.parent, tmp_path / "data"))
+    lines = data / "all.jsonl"
+    source = {"jsonl": str(lines), "root": str(data)}
+    base = Path(shutil.copytree(consistency_settings["checkpoint"], tmp_path / "base"))
+    changes = {"checkpoint": str(base), "data": consistency_settings["data"] | {"sources": [source]}}
+    config = ConsistencyConfig.model_validate(consistency_settings | changes | {"warmup": None, "train": ONE_STEP})
+    train_consistency(config)
+    train_consistency(config)  # nothing has changed
+
+    whole = lines.read_text()
+    lines.write_text(whole.replace('"gpt"', '"gpt" '))
+    with pytest.raises(CheckpointError, match=r"since its step 1: .*all\.jsonl has other content\. Put it back"):
+        train_consistency(config)
+    lines.write_text("".join(whole.splitlines(keepends=True)[1:]))
+    with pytest.raises(CheckpointError, match=r"all\.jsonl had 28 samples and has 27"):
+        train_consistency(config)
+    lines.write_text(whole)
+    shutil.copy(data / "0-0.png", data / "1-0.png")
+    with pytest.raises(CheckpointError, match=r"all\.jsonl has other pictures"):
+        train_consistency(config)
+    shutil.copy(corpus.parent / "1-0.png", data / "1-0.png")
+    weights = load_file(base / "model.safetensors")
+    first = next(iter(weights))
+    save_file(weights | {first: weights[first] + 1}, base / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"checkpoint .*base has other content"):
+        train_consistency(config)
+
+
+def test_keys_that_are_not_read_are_named_once(consistency_settings, corpus, capfd):
+    lines = [json.loads(line) | {"mood": "good"} for line in (corpus.parent / "all.jsonl").read_text().splitlines()]
+    path = consistency_settings["out"].with_name("moody.jsonl")
+    path.write_text("\n".join(map(json.dumps, lines)))
+    data = consistency_settings["data"] | {"sources": [{"jsonl": str(path), "root": str(corpus.parent)}]}
+    config = ConsistencyConfig.model_validate(
+        consistency_settings | {"data": data, "warmup": ONE_STEP, "train": ONE_STEP}
+    )
+    train_consistency(config)
+    assert "mood in 28 of 28 samples." in " ".join(capfd.readouterr().err.split())
+    logged = [json.loads(line) for line in (config.out / "log.jsonl").read_text().splitlines()]
+    assert [line["not_read"] for line in logged if "not_read" in line] == [{"mood": 28}]
+
+
+def test_two_trainings_do_not_share_a_folder(consistency_settings):
+    config = ConsistencyConfig.model_validate(consistency_settings)
+    with held(config.out), pytest.raises(OutputError, match=rf"Another training .*: process {os.getpid()} on .* since"):
+        train_consistency(config)
+    assert not (config.out / "checkpoints").exists()
