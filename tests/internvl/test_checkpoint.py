@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import shutil
 from dataclasses import replace
 from importlib.util import find_spec
@@ -15,6 +16,7 @@ from transformers import AutoTokenizer
 from vico_eval.errors import CheckpointError, ConfigError
 from vico_eval.internvl.checkpoint import check_attention, check_device, find_checkpoint, load_model, load_tokenizer
 from vico_eval.internvl.config import VicoInternVLConfig
+from vico_eval.paths import models_dir
 
 LAYER = "vision_model.encoder.layers.0"
 
@@ -541,3 +543,17 @@ class TestTokenizer:
         moved = tmp_path_factory.mktemp("moved") / "checkpoint"
         shutil.copytree(folder, moved)
         assert len(load_tokenizer(find_checkpoint(str(moved)))) == 258 + len(SPECIAL)
+
+
+@pytest.mark.parametrize("ratio", [0, -1, 2, math.inf, math.nan, "half", None])
+def test_a_share_of_tokens_that_is_none_is_refused(tmp_path, ratio):
+    content = json.loads((models_dir() / "vico-tiny" / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(content | {"downsample_ratio": ratio}))
+    with pytest.raises(CheckpointError, match=r"config\.json is no complete configuration"):
+        find_checkpoint(str(tmp_path))
+
+
+def test_a_configuration_that_is_nested_too_deep_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text('{"a":' * 100_000)
+    with pytest.raises(CheckpointError, match="can't be read as JSON"):
+        find_checkpoint(str(tmp_path))

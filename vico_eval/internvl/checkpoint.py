@@ -123,13 +123,13 @@ def _read_config(folder: Path, tensor_names: frozenset[str]) -> VicoInternVLConf
         )
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise CheckpointError(f"{file} can't be read as JSON: {error}. Download it again.") from error
     try:
         config = from_checkpoint_config(values, tensor_names)
         apply_processor_files(folder, config, is_hf=values["model_type"] == "internvl")
         return config
-    except (AttributeError, KeyError, TypeError, ValueError, StrictDataclassError) as error:
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError, StrictDataclassError) as error:
         raise CheckpointError(f"{file} is no complete configuration: {error!r}. Download it again.") from error
 
 

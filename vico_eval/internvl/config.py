@@ -95,6 +95,8 @@ class VicoInternVLConfig(PreTrainedConfig):
         self.vision_config = vision_config if vision_config is not None else InternVLVisionConfig()
         self.text_config = text_config if text_config is not None else decoder_config({"model_type": "qwen3"})
         self.image_token_id = image_token_id
+        if not 0 < downsample_ratio <= 1:
+            raise ValueError(f"downsample_ratio is {downsample_ratio}; expected a share in (0, 1], such as 0.5")
         self.downsample_ratio = downsample_ratio
         self.ps_version = ps_version
         self.connector = connector

@@ -35,12 +35,6 @@ def whole_file(path: Path) -> Iterator[Path]:
     unfinished.replace(path)
 
 
-def write_text(path: Path, text: str) -> None:
-    """A text file, as `whole_file`."""
-    with whole_file(path) as unfinished:
-        unfinished.write_text(text, encoding="utf-8")
-
-
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
     """Where to write a folder's files that take their places when all are complete; other files there stay."""

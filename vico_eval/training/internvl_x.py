@@ -28,6 +28,7 @@ from transformers import PreTrainedTokenizerBase
 
 from vico_eval.engine.loading import load
 from vico_eval.errors import ConfigError
+from vico_eval.files import write_text
 from vico_eval.internvl.checkpoint import Checkpoint, find_checkpoint, load_model, load_tokenizer
 from vico_eval.internvl.config import VicoInternVLConfig
 from vico_eval.internvl.lvtc import LVTCSettings
@@ -42,7 +43,7 @@ from vico_eval.training.decoding import encode, routed_logits
 from vico_eval.training.documents import DocumentParts, fit_batches
 from vico_eval.training.evaluate import percent_right, validation_batches
 from vico_eval.training.export import rounded, save_vico
-from vico_eval.training.files import held, write_text
+from vico_eval.training.files import held
 from vico_eval.training.internvl_x_recipe import (
     METHODS,
     RECIPE,
