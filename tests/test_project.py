@@ -1,5 +1,6 @@
 """What the project's files promise to people who install it."""
 
+import ast
 import re
 import sys
 from importlib.metadata import entry_points, version
@@ -60,3 +61,45 @@ def test_both_environments_have_the_same_model_code():
 @pytest.mark.parametrize("name", ["LICENSE", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "Makefile"])
 def test_the_files_people_look_for_are_there(name):
     assert (ROOT / name).stat().st_size > 500
+
+
+CODE = sorted(path for folder in ("vico_eval", "benchmarks", "tasks") for path in (ROOT / folder).rglob("*.py"))
+LOADS = {"from_pretrained", "load_dataset", "load_dataset_builder", "pipeline"}
+"""Calls of transformers and datasets that can run the code that lies beside what they load."""
+
+
+def calls(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call):
+            yield node
+
+
+def loads_from_outside(call):
+    """Whether a call loads what may have code of its own: a method of that name, or `from_config` of an Auto class."""
+    name = ast.unparse(call.func).rpartition(".")
+    return name[2] in LOADS or (name[2] == "from_config" and name[0].rpartition(".")[2].startswith("Auto"))
+
+
+def test_nothing_that_is_loaded_brings_code_of_its_own():
+    found = [(path, call) for path in CODE for call in calls(path) if loads_from_outside(call)]
+    assert len(found) > 5  # they are looked for where they are
+    for path, call in found:
+        given = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
+        where = f"{path.relative_to(ROOT)}:{call.lineno} {ast.unparse(call.func)}"
+        assert given.get("trust_remote_code") == "False", where
+        # `weights_only` is torch's word for pickles as plain tensors.
+        assert given.get("weights_only", "True") == "True", where
+
+
+def test_code_from_outside_is_trusted_nowhere():
+    for path in CODE:
+        nodes = [*ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
+        given = [
+            ast.unparse(node.value) for node in nodes if isinstance(node, ast.keyword) and "trust" in str(node.arg)
+        ]
+        assert set(given) <= {"False"}, path
+        # As the key of a dict, an option of another program, or an environment variable.
+        words = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+        assert not [word for word in words if "trust_remote_code" in word.lower()], path
+    for path in [*(ROOT / "tasks").rglob("*.yaml"), *(ROOT / "models").rglob("*.yaml")]:
+        assert "trust_remote_code" not in path.read_text(encoding="utf-8"), path

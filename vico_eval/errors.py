@@ -6,6 +6,22 @@ A message says what happened, what was expected and what to do, with the values 
 import difflib
 from collections.abc import Iterable
 
+BAD_INPUT: tuple[type[Exception], ...] = (
+    OSError,
+    EOFError,
+    ValueError,  # JSONDecodeError and UnicodeDecodeError are of it
+    TypeError,
+    AttributeError,
+    LookupError,
+    ArithmeticError,  # OverflowError, ZeroDivisionError
+    RecursionError,
+    MemoryError,
+)
+"""What reading a file, an answer or an option from outside can raise, whatever is in it.
+
+For the few lines that read, never for those that compute: there it would hide faults of our own.
+"""
+
 
 class UserError(Exception):
     """Something the user gave can't be used; the message is all that they need."""

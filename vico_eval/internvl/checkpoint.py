@@ -147,7 +147,9 @@ def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
     try:
         tokenizer: PreTrainedTokenizerBase
         if is_internlm2_tokenizer(checkpoint.folder):
-            tokenizer = InternLM2Tokenizer.from_pretrained(checkpoint.folder, local_files_only=True)
+            tokenizer = InternLM2Tokenizer.from_pretrained(
+                checkpoint.folder, trust_remote_code=False, local_files_only=True
+            )
         else:
             tokenizer = AutoTokenizer.from_pretrained(
                 checkpoint.folder, config=checkpoint.config, trust_remote_code=False, local_files_only=True
@@ -222,6 +224,7 @@ def load_model(
             weights_only=True,
             ignore_mismatched_sizes=True,  # so that all of them can be named below
             output_loading_info=True,
+            trust_remote_code=False,
             local_files_only=True,
         )
     except ImportError as error:  # flash-attn is there and can't be loaded

@@ -110,7 +110,7 @@ class VicoInternVL(PreTrainedModel):
         self.router = parts.router
         self.image_router = parts.image_router
         self.lvtc = _lvtc_projectors(config)
-        self.language_model = AutoModelForCausalLM.from_config(config.text_config)
+        self.language_model = AutoModelForCausalLM.from_config(config.text_config, trust_remote_code=False)
         self.post_init()  # type: ignore[no-untyped-call]
 
     @property

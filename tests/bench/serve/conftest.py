@@ -93,8 +93,11 @@ class FakeServer:
             if num_tokens == 0:
                 yield self.event(choices=[{"text": "", "finish_reason": "stop"}])
             prompt = 1000 if is_chat else len(body["prompt"]) + self.adds + (fault == "miscounts")
+            usage = {"prompt_tokens": prompt, "completion_tokens": num_tokens}
+            if fault == "negative usage":
+                usage = dict.fromkeys(usage, -861601)
             if fault != "no usage":
-                yield self.event(choices=[], usage={"prompt_tokens": prompt, "completion_tokens": num_tokens})
+                yield self.event(choices=[], usage=[1] if fault == "usage is a list" else usage)
             yield "data: [DONE]\n\n"
         finally:
             self.in_flight -= 1

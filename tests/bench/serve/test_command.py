@@ -91,6 +91,8 @@ def test_the_bound_behind_the_encoder_comes_with_an_internvl_config(run, start_s
         ("stream error", 10, "error in the stream", "cuda says no"),
         ("empty", 10, "empty answer", "completion_tokens is 0"),
         ("no usage", 10, "no usage report", "no usage"),
+        ("usage is a list", 10, "error in the stream", "a usage that is no object"),
+        ("negative usage", 10, "impossible usage report", "-861601"),
         ("ignores max_tokens", 10, "more tokens than max_tokens", "40 tokens where 1 were allowed"),
         ("miscounts", 10, "wrong prompt count", "where 2624 were sent"),
     ],
@@ -272,6 +274,24 @@ def test_wrong_options_are_said(run, arguments, message):
 def test_text_needs_a_tokenizer_that_exists(run):
     assert "give --tokenizer" in run("http://a", tokenizer=None)[1]
     assert "no tokenizer 'no/where'" in run("http://a", tokenizer="no/where")[1]
+
+
+@pytest.mark.parametrize("auto", ["AutoTokenizer", "AutoConfig"])
+def test_code_in_a_tokenizers_folder_is_not_run_whatever_is_answered(run, tmp_path, monkeypatch, capsys, auto):
+    folder = tmp_path / "checkpoint"
+    shutil.copytree(models_dir() / "vico-tiny-base", folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    (folder / "code.py").write_text(f"from pathlib import Path\nPath({str(tmp_path / 'ran')!r}).touch()\n")
+    (folder / "config.json").write_text(json.dumps({"model_type": "new", "auto_map": {"AutoConfig": "code.Config"}}))
+    if auto == "AutoTokenizer":
+        (folder / "tokenizer_config.json").write_text(
+            json.dumps({"tokenizer_class": "New", "auto_map": {"AutoTokenizer": ["code.New", None]}})
+        )
+    monkeypatch.setattr("builtins.input", lambda _="": pytest.fail("asked whether to run the folder's code"))
+    status, err, _ = run("http://127.0.0.1:9", tokenizer=folder)
+    assert status == 1
+    expected = "a tokenizer that needs code of its own is not run" if auto == "AutoTokenizer" else "no server answers"
+    assert expected in err
+    assert not (tmp_path / "ran").exists()
 
 
 def test_a_measurement_is_not_overwritten(run, start_server, make_server):

@@ -8,7 +8,7 @@ import string
 from pathlib import Path
 from typing import Any
 
-from vico_eval.errors import CheckpointError, ConfigError
+from vico_eval.errors import BAD_INPUT, CheckpointError, ConfigError
 from vico_eval.paths import models_dir
 
 TOKENIZER_FILES = ["*.json", "*.txt", "*.model", "*.jinja"]
@@ -59,8 +59,8 @@ def load_tokenizer(folder: Path, config: Any | None) -> Any:
 
     kind = InternLM2Tokenizer if is_internlm2_tokenizer(folder) else AutoTokenizer
     try:
-        return kind.from_pretrained(folder, config=config, local_files_only=True)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        return kind.from_pretrained(folder, config=config, trust_remote_code=False, local_files_only=True)
+    except (*BAD_INPUT, RuntimeError) as error:
         raise CheckpointError(
             f"the tokenizer in {folder} can't be loaded: {error}. Copy the tokenizer files of the served checkpoint "
             "there; a tokenizer that needs code of its own is not run."
@@ -78,11 +78,11 @@ def read_config(folder: Path) -> Any | None:
         return from_checkpoint_config(values, frozenset())
     except CheckpointError:
         pass
-    except (OSError, ValueError):
+    except BAD_INPUT:
         return None
     try:
-        return AutoConfig.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError):
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except BAD_INPUT:
         return None
 
 

@@ -180,17 +180,19 @@ def _load(source: DatasetSource) -> Any:
     import datasets  # slow to import, and only this kind of source needs it
 
     path = Path(source.dataset)
-    options = {"split": source.split, "streaming": source.streaming}
+    options: dict[str, Any] = {"split": source.split, "streaming": source.streaming}
     try:
         if path.is_file():
             builder = "parquet" if path.suffix == ".parquet" else "json"
-            loaded = datasets.load_dataset(builder, data_files=str(path), **options)
+            loaded = datasets.load_dataset(builder, data_files=str(path), trust_remote_code=False, **options)
         elif (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
             loaded = datasets.load_from_disk(source.dataset)
             loaded = loaded[source.split] if isinstance(loaded, datasets.DatasetDict) else loaded
             loaded = loaded.to_iterable_dataset() if source.streaming else loaded
         else:
-            loaded = datasets.load_dataset(source.dataset, source.name, revision=source.revision, **options)
+            loaded = datasets.load_dataset(
+                source.dataset, source.name, revision=source.revision, trust_remote_code=False, **options
+            )
     except (*SAMPLE_ERRORS, ImportError, datasets.exceptions.DatasetsError) as error:
         raise ConfigError(f"The data set {source.dataset} can't be loaded: {error or type(error).__name__}") from error
     wanted = [name for name in (source.messages, source.images, source.videos) if name]
