@@ -138,16 +138,19 @@ def conditions(script: str | None, device: str) -> dict[str, Any]:
     }
 
 
-def origin(script: str | None, packages: Sequence[str]) -> dict[str, Any]:
+def origin(script: str | None, packages: Sequence[str], *, written: Callable[[str], str] = str) -> dict[str, Any]:
     """Command, date and versions.
 
     Args:
         script: as in `conditions`.
         packages: whose versions matter.
+        written: a word of the command as it may be written, which is without keys.
     """
     return {
         "version": 1,
-        "command": shlex.join([*(["vico-eval"] if script is None else ["python", script]), *sys.argv[1:]]),
+        "command": shlex.join(
+            [*(["vico-eval"] if script is None else ["python", script]), *map(written, sys.argv[1:])]
+        ),
         "date": datetime.now(timezone.utc).date().isoformat(),
         "versions": {package: version(package) for package in packages} | {"python": platform.python_version()},
     }

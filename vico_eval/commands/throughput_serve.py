@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import resource
 import secrets
 import sys
 import time
@@ -17,6 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from vico_eval.bench.records import origin, processor
+from vico_eval.bench.serve.address import Address, Redactor
 from vico_eval.bench.serve.answer import Outcome
 from vico_eval.bench.serve.client import Client, Server, look_at, open_connections
 from vico_eval.bench.serve.probe import find_overhead
@@ -44,6 +46,9 @@ REQUESTS, SUMMARY = "requests.jsonl", "summary.json"
 MUCH_BUSY = 0.7
 FAILED = 1
 SIGNALLED = 128
+
+OTHER_FILES = 64
+"""Files that this program has open besides its connections."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +91,7 @@ def measure_servers(options: ServeOptions) -> None:
     addresses = server_addresses(options.url, options.compare)
     models = server_models(options.models, list(addresses))
     key = api_key(options.api_key_env)
+    redactor = Redactor([key, *(secret for address in addresses.values() for secret in address.secrets)])
     workload, bounds = _workload(options)
     out = options.out or free_path(Path("runs") / "throughput-serve")
     if (out / SUMMARY).exists():
@@ -99,16 +105,18 @@ def measure_servers(options: ServeOptions) -> None:
         seconds=options.seconds,
         seed=secrets.randbelow(2**32) if options.seed is None else options.seed,
     )
+    _check_files(plan)
     console = message_console()
     _say_doubts(console, plan, workload)
-    loaded = asyncio.run(_load(options, addresses, models, key, workload, plan, console, out / REQUESTS))
+    load = _load(options, addresses, models, key, redactor, workload, plan, console, out / REQUESTS)
+    loaded = asyncio.run(load)
     cells = {
         cell: summarize(cell, loaded.turns, plan.num_requests)
         for server in loaded.servers
         for cell in (Cell(server.name, setting) for setting in workload.settings)
     }
     measured = Measured(cells, tuple(server.name for server in loaded.servers), bounds)
-    record = _record(options, plan, loaded, measured)
+    record = _record(options, plan, loaded, measured, redactor)
     write_json(out / SUMMARY, record)
     grid = _write_table(measured, "table4" if options.images is None else "images", out)
     shown = results_console()
@@ -142,6 +150,16 @@ def _bounds(config: Any) -> dict[Prompt, dict[Quantity, float | None]]:
     return {prompt: {"llm_only": one.llm_only, "end_to_end": one.end_to_end} for prompt, one in found.items()}
 
 
+def _check_files(plan: Plan) -> None:
+    """Raises ConfigError if this process may not open a connection for every request in flight."""
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most != resource.RLIM_INFINITY and plan.num_connections + OTHER_FILES > most:
+        raise ConfigError(
+            f"--concurrency {plan.concurrency} needs {plan.num_connections + OTHER_FILES} open files, and {most} are "
+            "allowed here. Allow more (ulimit -n), or have fewer requests in flight."
+        )
+
+
 def _say_doubts(console: Console, plan: Plan, workload: Workload) -> None:
     least = plan.num_requests // plan.num_rounds
     if least < plan.concurrency:
@@ -158,20 +176,32 @@ def _say_doubts(console: Console, plan: Plan, workload: Workload) -> None:
 
 async def _load(
     options: ServeOptions,
-    addresses: dict[str, str],
+    addresses: dict[str, Address],
     models: dict[str, str | None],
     key: str | None,
+    redactor: Redactor,
     workload: Workload,
     plan: Plan,
     console: Console,
     file: Path,
 ) -> _Loaded:
-    async with open_connections(plan.concurrency, key) as connections:
-        servers = [await look_at(connections[0], name, url, models[name]) for name, url in addresses.items()]
+    async with open_connections(plan.num_connections, key) as connections:
+        looks = [
+            await look_at(connections[0], name, address, models[name], redactor) for name, address in addresses.items()
+        ]
+        servers = [server for server, _ in looks]
         zero = time.perf_counter()
         clients = [
-            Client(server, connections, max_tokens=options.max_tokens, timeout_s=options.timeout_s, zero=zero, key=key)
-            for server in servers
+            Client(
+                server,
+                target,
+                connections,
+                max_tokens=options.max_tokens,
+                timeout_s=options.timeout_s,
+                zero=zero,
+                redactor=redactor,
+            )
+            for server, target in looks
         ]
         overheads = [await find_overhead(client, workload, str(plan.seed)) for client in clients]
         for server in servers:
@@ -208,9 +238,11 @@ def _bar(console: Console, path: Path, total: int) -> Iterator[Tell]:
         yield tell
 
 
-def _record(options: ServeOptions, plan: Plan, loaded: _Loaded, measured: Measured) -> dict[str, Any]:
+def _record(
+    options: ServeOptions, plan: Plan, loaded: _Loaded, measured: Measured, redactor: Redactor
+) -> dict[str, Any]:
     """Conditions and numbers."""
-    return origin(None, ("vico-eval", "httpx", "transformers")) | {
+    return origin(None, ("vico-eval", "httpx", "transformers"), written=redactor) | {
         "client_processor": processor("cpu"),
         "mode": "text" if options.images is None else "images",
         "tokenizer": options.tokenizer,

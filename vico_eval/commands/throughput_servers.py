@@ -6,16 +6,23 @@ import os
 import re
 from collections.abc import Sequence
 
+from vico_eval.bench.serve.address import Address, hide_in_addresses
 from vico_eval.errors import ConfigError, unknown_name
 
 ONLY = "server"
 """Name of the one that has none."""
 
+_NAME = re.compile(r"[^/@?:#]+")
+"""Of a server, in tables. An address without a name in front is none, and may hold a password."""
+
+_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
+"""How environment variables are called. A key in the place of one is not repeated."""
+
 _BEARER = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 """Syntax of a bearer token (RFC 6750, 2.1)."""
 
 
-def server_addresses(url: str | None, compare: Sequence[str]) -> dict[str, str]:
+def server_addresses(url: str | None, compare: Sequence[str]) -> dict[str, Address]:
     """Address of each server by its name.
 
     Args:
@@ -28,13 +35,13 @@ def server_addresses(url: str | None, compare: Sequence[str]) -> dict[str, str]:
     if (url is None) == (not compare):
         raise ConfigError("give the address of one server, or --compare NAME=URL for each of several; not both.")
     if url is not None:
-        return {ONLY: url}
-    addresses: dict[str, str] = {}
+        return {ONLY: Address.parse(url)}
+    addresses: dict[str, Address] = {}
     for part in compare:
         name, equals, address = part.partition("=")
-        if not (name and equals and address) or name in addresses:
-            raise ConfigError(f"--compare got {part!r}; expected NAME=URL, each name once.")
-        addresses[name] = address
+        if not (equals and _NAME.fullmatch(name) and name.isprintable() and address) or name in addresses:
+            raise ConfigError(f"--compare got {hide_in_addresses(part)!r}; expected NAME=URL, each name once.")
+        addresses[name] = Address.parse(address)
     return addresses
 
 
@@ -75,9 +82,10 @@ def api_key(variable: str | None) -> str | None:
         return None
     key = os.environ.get(variable)
     if not key:
+        named = repr(variable) if _VARIABLE.fullmatch(variable) else "a variable (not shown, it may be the key itself)"
         raise ConfigError(
-            f"--api-key-env names {variable!r}, which is {'not set' if key is None else 'empty'}; expected the name of "
-            "an environment variable that holds the key."
+            f"--api-key-env names {named}, which is {'not set' if key is None else 'empty'}; expected the name of an "
+            "environment variable that holds the key."
         )
     if not _BEARER.fullmatch(key):
         raise ConfigError(

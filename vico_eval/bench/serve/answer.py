@@ -6,6 +6,8 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from vico_eval.bench.serve.reading import read_json
+
 REFUSED = "connection refused"
 TIMEOUT = "timeout"
 CUT = "cut stream"
@@ -14,6 +16,15 @@ EMPTY = "empty answer"
 TOO_MANY = "more tokens than max_tokens"
 WRONG_COUNT = "wrong prompt count"
 NO_USAGE = "no usage report"
+BAD_USAGE = "impossible usage report"
+NO_TOKEN = "no token in the stream"
+UNREADABLE = "unreadable answer"
+
+COUNTS = {"prompt_tokens": 1, "completion_tokens": 0}
+"""What a usage report has to have, and the least that each can be."""
+
+MAX_TOKENS = 2**26
+"""Of a prompt or an answer; no model's context is as long."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,21 +94,26 @@ class AnswerStream:
             self._has_ended = True
             return
         try:
-            event = json.loads(data)
-            self._read(event, now)
-        except (ValueError, TypeError, AttributeError, KeyError, IndexError):
-            self._error = self._error or data
+            self._read(read_json(data), now)
+        except ValueError as error:
+            self._error = self._error or f"{error}: {data}"
 
-    def _read(self, event: dict[str, Any], now: float) -> None:
+    def _read(self, event: Any, now: float) -> None:
+        """Raises ValueError for what is no event of an answer's."""
+        if not isinstance(event, dict):
+            raise ValueError("an event that is no object")
         if event.get("error"):
             self._error = self._error or json.dumps(event["error"])
             return
-        self.usage = event.get("usage") or self.usage
-        for choice in event.get("choices") or ():
+        if (usage := event.get("usage")) is not None:
+            if not isinstance(usage, dict):
+                raise ValueError("a usage that is no object")
+            self.usage = usage or self.usage
+        for choice in _objects(event.get("choices")):
             is_last = bool(choice.get("finish_reason"))
             self._has_ended = self._has_ended or is_last
             # A token that is half a character, or special, has no text: the end says that it was there.
-            if _text(choice) or is_last:
+            if _has_text(choice) or is_last:
                 self.first_at = now if self.first_at is None else self.first_at
                 self.last_at = now
 
@@ -112,10 +128,15 @@ class AnswerStream:
             return STREAM_ERROR, self._error
         if not self._has_ended:
             return CUT, f"no end of the stream, but {self._stray!r}" if self._stray else "no end was sent"
+        said = {name: value for name in COUNTS if (value := (self.usage or {}).get(name)) is not None}
+        if wrong := {name: value for name, value in said.items() if _count(self.usage, name) is None}:
+            return BAD_USAGE, f"{json.dumps(wrong)} where counts of tokens are expected"
         if self.prompt_tokens is None or self.output_tokens is None:
             return NO_USAGE, "the stream has no usage with prompt_tokens and completion_tokens"
         if self.output_tokens == 0:
             return EMPTY, "completion_tokens is 0"
+        if self.first_at is None:
+            return NO_TOKEN, f"completion_tokens is {self.output_tokens}, and no text came"
         if self.output_tokens > max_tokens:
             return TOO_MANY, f"{self.output_tokens} tokens where {max_tokens} were allowed"
         if prompt_tokens not in (None, self.prompt_tokens):
@@ -133,12 +154,27 @@ class AnswerStream:
         return _count(self.usage, "completion_tokens")
 
 
-def _text(choice: dict[str, Any]) -> str:
-    """A piece of a completion's or a chat's text, thoughts included."""
+def _objects(values: Any) -> list[dict[str, Any]]:
+    """A list of objects, or nothing in its place."""
+    if values is None:
+        return []
+    if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
+        raise ValueError("choices that are no list of objects")
+    return values
+
+
+def _has_text(choice: dict[str, Any]) -> bool:
+    """Whether there is a piece of a completion's or a chat's text, thoughts included."""
     delta = choice.get("delta") or {}
-    return choice.get("text") or delta.get("content") or delta.get("reasoning_content") or delta.get("reasoning") or ""
+    if not isinstance(delta, dict):
+        raise ValueError("a delta that is no object")
+    texts = [choice.get("text"), *(delta.get(name) for name in ("content", "reasoning_content", "reasoning"))]
+    if not all(text is None or isinstance(text, str) for text in texts):
+        raise ValueError("a text that is none")
+    return any(texts)
 
 
 def _count(usage: dict[str, Any] | None, name: str) -> int | None:
     value = (usage or {}).get(name)
-    return value if isinstance(value, int) else None
+    # An answer may be empty, a prompt never is; and True is an int in Python.
+    return value if type(value) is int and COUNTS[name] <= value <= MAX_TOKENS else None

@@ -21,6 +21,7 @@ async def find_overhead(client: Client, workload: Workload, seed: str) -> int:
         ConfigError: the server refuses the model or the prompt, does not answer, reports no usage, or counts otherwise.
     """
     lengths = sorted(workload.settings, key=lambda setting: setting.prompt_tokens or 0)
+    shortest = lengths[0].prompt_tokens or 1
     found = []
     for setting in dict.fromkeys((lengths[-1], lengths[0])):
         outcome = await _answered(client, workload, setting, seed)
@@ -34,6 +35,11 @@ async def find_overhead(client: Client, workload: Workload, seed: str) -> int:
         raise ConfigError(
             f"{_who(client)} counts {found[0]:+d} tokens in the longest prompt and {found[-1]:+d} in the shortest one "
             "against --tokenizer; expected the same. Give the tokenizer of the checkpoint that is served."
+        )
+    if not -shortest < found[0] < shortest:
+        raise ConfigError(
+            f"{_who(client)} counts {found[0]:+d} tokens in every prompt against --tokenizer, which is more than the "
+            "shortest prompt has. Give the tokenizer of the checkpoint that is served."
         )
     return found[0]
 

@@ -31,6 +31,11 @@ class Plan:
 
     seed: int
 
+    @property
+    def num_connections(self) -> int:
+        """As many as there can be requests in flight."""
+        return min(self.concurrency, max(self.requests_of_round(0), self.num_warmup, 1))
+
     def requests_of_round(self, number: int) -> int:
         """The first rounds have one more where they can't be equal."""
         return self.num_requests // self.num_rounds + (number < self.num_requests % self.num_rounds)
