@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
-from vico_eval import __version__
+from vico_eval import __version__, cli_limits
 from vico_eval.cli_report import report_app
 from vico_eval.cli_throughput import throughput_app
 from vico_eval.cli_train import train_app
+from vico_eval.commands.arguments import parse_arguments, parse_names
 from vico_eval.errors import UserError
 
 app = typer.Typer(
@@ -56,7 +59,8 @@ def _root(
 def demo(
     table: Annotated[str, typer.Option(help="tiny (ViCO's Table 3) or internvl-x (InternVL-X's parts).")] = "tiny",
     limit: Annotated[
-        int | None, typer.Option(min=1, help="First documents of each task. Default: all of them.")
+        int | None,
+        typer.Option(min=1, max=cli_limits.DOCUMENTS, help="First documents of each task. Default: all of them."),
     ] = None,
     out: Annotated[
         Path | None,
@@ -66,12 +70,18 @@ def demo(
         ),
     ] = None,
     rows: Annotated[
-        str, typer.Option(help="Systems, separated by commas; the first row, which counts as 100%, is always run.")
-    ] = "",
+        str | None,
+        typer.Option(help="Systems, separated by commas; the first row, which counts as 100%, is always run."),
+    ] = None,
     seeds: Annotated[
-        int, typer.Option(min=1, help="Draws of each row that has chance in it; its card has three seeds.")
+        int,
+        typer.Option(
+            min=1, max=cli_limits.SEEDS, help="Draws of each row that has chance in it, up to its card's three."
+        ),
     ] = 1,
-    jobs: Annotated[int | None, typer.Option(min=1, help="Processes at once. Default: one a core, at most 4.")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, max=cli_limits.JOBS, help="Processes at once. Default: one a core, at most 4.")
+    ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Repeat rows that are complete already.")] = False,
     html: Annotated[
         Path | None, typer.Option(help="Also write the table as a page with its samples into this folder.")
@@ -89,7 +99,16 @@ def demo(
     """
     from vico_eval.commands.demo import run_demo
 
-    run_demo(table=table, limit=limit, out=out, rows=_names(rows), num_seeds=seeds, jobs=jobs, fresh=fresh, html=html)
+    run_demo(
+        table=table,
+        limit=limit,
+        out=out,
+        rows=parse_names(rows, "--rows"),
+        num_seeds=seeds,
+        jobs=jobs,
+        fresh=fresh,
+        html=html,
+    )
 
 
 @app.command()
@@ -98,8 +117,8 @@ def run(
         str, typer.Argument(help="Which table: vico-table1, -2, -3, -5, -6, internvl-x-table1, -2, tiny, ...")
     ],
     rows: Annotated[
-        str, typer.Option(help="Systems, separated by commas, or all. Default: those that the suite names.")
-    ] = "",
+        str | None, typer.Option(help="Systems, separated by commas, or all. Default: those that the suite names.")
+    ] = None,
     checkpoint: Annotated[
         str | None,
         typer.Option(
@@ -108,21 +127,32 @@ def run(
         ),
     ] = None,
     benchmark: Annotated[
-        str, typer.Option(help="Only these of the suite, separated by commas, by their names in tasks/benchmarks.yaml.")
-    ] = "",
-    limit: Annotated[int | None, typer.Option(min=1, help="First documents of each task. Default: all.")] = None,
-    processes: Annotated[int, typer.Option(min=1, help="Processes that share a row's documents, one a GPU.")] = 1,
+        str | None,
+        typer.Option(help="Only these of the suite, separated by commas, by their names in tasks/benchmarks.yaml."),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, max=cli_limits.DOCUMENTS, help="First documents of each task. Default: all.")
+    ] = None,
+    processes: Annotated[
+        int, typer.Option(min=1, max=cli_limits.PROCESSES, help="Processes that share a row's documents, one a GPU.")
+    ] = 1,
     jobs: Annotated[
-        int | None, typer.Option(min=1, help="Rows at once. Default: one; on a CPU one a core, at most 4.")
+        int | None,
+        typer.Option(min=1, max=cli_limits.JOBS, help="Rows at once. Default: one; on a CPU one a core, at most 4."),
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Documents at once. Default: 8; 32 with the built-in checkpoints.")
+        int | None,
+        typer.Option(
+            min=1, max=cli_limits.BATCH_SIZE, help="Documents at once. Default: 8; 32 with the built-in checkpoints."
+        ),
     ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ... Default: a GPU where there is one.")] = None,
     model_args: Annotated[
         str, typer.Option(help="Further arguments of every row's model, as in max_tiles=12,dtype=bfloat16.")
     ] = "",
-    seeds: Annotated[int, typer.Option(min=1, help="Draws of each row that has chance in it.")] = 1,
+    seeds: Annotated[
+        int, typer.Option(min=1, max=cli_limits.SEEDS, help="Draws of each row that has chance in it.")
+    ] = 1,
     fixtures: Annotated[
         bool,
         typer.Option("--fixtures", help="Take small local data sets of the same schemas: a rehearsal without network."),
@@ -154,12 +184,11 @@ def run(
       vico-eval run vico-table3 --fixtures --rows all
       vico-eval run vico-table1 --checkpoint 8B --rows vanilla,vico,fastv --processes 8
     """
-    from vico_eval.commands.arguments import parse_arguments
     from vico_eval.commands.run import RunOptions, run_suite
 
     options = RunOptions(
-        rows=_names(rows),
-        benchmarks=_names(benchmark),
+        rows=parse_names(rows, "--rows"),
+        benchmarks=parse_names(benchmark, "--benchmark"),
         checkpoint=checkpoint,
         limit=limit,
         fixtures=fixtures,
@@ -193,7 +222,10 @@ def vlmeval_run(
     ] = "",
     work_dir: Annotated[Path | None, typer.Option(help="Folder of the run. Default: runs/vlmevalkit/<method>.")] = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="First documents of each data set of images. Default: all of them.")
+        int | None,
+        typer.Option(
+            min=1, max=cli_limits.DOCUMENTS, help="First documents of each data set of images. Default: all of them."
+        ),
     ] = None,
     judge: Annotated[
         str, typer.Option(help="A model of VLMEvalKit's that reads answers; exact_matching asks none.")
@@ -212,7 +244,7 @@ def vlmeval_run(
     from vico_eval.commands.vlmeval import run_vlmeval
 
     run_vlmeval(
-        data=_names(data),
+        data=parse_names(data, "--data"),
         pretrained=pretrained,
         method=method,
         model_args=model_args,
@@ -282,21 +314,47 @@ def tasks() -> None:
     typer.echo(tasks_dir())
 
 
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
+OF_THE_MACHINE = {
+    errno.ENOSPC: "Free some space, or write to another disk.",
+    errno.EDQUOT: "Free some space, or write to another disk.",
+    errno.EROFS: "Write to another folder: give --out, or start the command elsewhere.",
+    errno.EACCES: "Give another file or folder, or change its permissions.",
+    errno.EPERM: "Give another file or folder, or change its permissions.",
+    errno.EMFILE: "Allow more open files (ulimit -n).",
+    errno.ENFILE: "Close other programs.",
+    errno.ENOMEM: "Close other programs, or ask for less at once.",
+    errno.EIO: "Look at the disk.",
+    errno.ENAMETOOLONG: "Give a shorter name.",
+}
+"""Faults of the machine that can come at any write or read, and what to do; what was written until then stays."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point: exit status 0 done, 1 failed, 2 wrong usage.
 
-    A user's error is shown without a traceback; any other keeps its own.
+    A user's error is shown without a traceback, and so is a fault of the machine; any other keeps its own.
     """
+    for stream in (sys.stdout, sys.stderr):
+        # What a terminal's letters lack is escaped: a table is not lost for a dash in it.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     # A stopped command ends the processes that it started, also when it is stopped from outside.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda received, _: sys.exit(128 + received))
     try:
         app(args=arguments, prog_name="vico-eval")
     except UserError as error:
-        typer.secho("Error: ", err=True, fg="red", bold=True, nl=False)
-        typer.echo(str(error), err=True)
-        sys.exit(1)
+        _fail(str(error))
+    except MemoryError:
+        _fail(f"Out of memory. {OF_THE_MACHINE[errno.ENOMEM]}")
+    except OSError as error:
+        if error.errno not in OF_THE_MACHINE:
+            raise
+        where = f": {error.filename}" if error.filename is not None else ""
+        _fail(f"{error.strerror}{where}. {OF_THE_MACHINE[error.errno]}")
+
+
+def _fail(message: str) -> NoReturn:
+    typer.secho("Error: ", err=True, fg="red", bold=True, nl=False)
+    typer.echo(message, err=True)
+    sys.exit(1)

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from vico_eval import cli_limits
+
 throughput_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Measure speed, and fill Table 4.")
 
 DEFAULT_METHODS = "vanilla,vico,fastv"
@@ -39,16 +41,30 @@ def serve(
         str | None,
         typer.Option(metavar="NAME", help="Environment variable with the key that all servers want (Bearer)."),
     ] = None,
-    requests: Annotated[int, typer.Option(min=1, help="Of each number in the table, over all rounds.")] = 2000,
-    concurrency: Annotated[int, typer.Option(min=1, help="Requests in flight.")] = 32,
-    rounds: Annotated[int, typer.Option(min=1, help="Turns of each server and prompt; intervals come from them.")] = 5,
+    requests: Annotated[
+        int, typer.Option(min=1, max=cli_limits.REQUESTS, help="Of each number in the table, over all rounds.")
+    ] = 2000,
+    concurrency: Annotated[int, typer.Option(min=1, max=cli_limits.CONCURRENCY, help="Requests in flight.")] = 32,
+    rounds: Annotated[
+        int,
+        typer.Option(min=1, max=cli_limits.ROUNDS, help="Turns of each server and prompt; intervals come from them."),
+    ] = 5,
     max_tokens: Annotated[
-        int, typer.Option(min=1, help="Of an answer. More than one also gives the time between tokens.")
+        int,
+        typer.Option(
+            min=1, max=cli_limits.TOKENS, help="Of an answer. More than one also gives the time between tokens."
+        ),
     ] = 1,
-    warmup: Annotated[int, typer.Option(min=0, help="Requests before, for each server and prompt; not counted.")] = 16,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that an answer may take.")] = 120,
+    warmup: Annotated[
+        int,
+        typer.Option(min=0, max=cli_limits.REQUESTS, help="Requests before, for each server and prompt; not counted."),
+    ] = 16,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, max=cli_limits.SECONDS, help="Seconds that an answer may take.")
+    ] = 120,
     seconds: Annotated[
-        float | None, typer.Option(min=0.1, help="End the load after so many. Default: no limit.")
+        float | None,
+        typer.Option(min=0.1, max=cli_limits.SECONDS, help="End the load after so many. Default: no limit."),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Of the prompts. Default: another one each time.")] = None,
     out: Annotated[
@@ -107,16 +123,22 @@ def throughput_local(
         str, typer.Option(help="Of the methods, as in keep_ratio=0.3,ratio=0.5; each goes to all that know it.")
     ] = "",
     table4: Annotated[bool, typer.Option("--table4", help="Measure ViCO's Table 4 instead of methods.")] = False,
-    batch_size: Annotated[int, typer.Option(min=1, help="Requests answered together; Table 4 has one.")] = 1,
+    batch_size: Annotated[
+        int, typer.Option(min=1, max=cli_limits.BATCH_SIZE, help="Requests answered together; Table 4 has one.")
+    ] = 1,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ... Default: a GPU where there is one.")] = None,
     dtype: Annotated[
         str | None,
         typer.Option(help="float32, bfloat16 or float16. Default: bfloat16, on a CPU float32."),
     ] = None,
     attention: Annotated[str, typer.Option(help="Kernel: sdpa, flash_attention_2, eager, ...")] = "sdpa",
-    threads: Annotated[int | None, typer.Option(min=1, help="Of the CPU. Default: PyTorch's own choice.")] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Times that everything is measured.")] = 7,
-    minutes: Annotated[float, typer.Option(min=0, help="No further round is begun that would take longer.")] = 10,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Of the CPU, at most one a core. Default: PyTorch's own choice.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, max=cli_limits.ROUNDS, help="Times that everything is measured.")] = 7,
+    minutes: Annotated[
+        float, typer.Option(min=0, max=cli_limits.MINUTES, help="No further round is begun that would take longer.")
+    ] = 10,
     out: Annotated[Path, typer.Option(help="Folder of record and tables.")] = Path("runs/throughput-local"),
     name: Annotated[str | None, typer.Option(help="Of the record. Default: model, device and dtype.")] = None,
 ) -> None:
@@ -139,9 +161,11 @@ def throughput_local(
 
     run_local(
         LocalOptions(
-            checkpoint=checkpoint or "vico-tiny",
+            checkpoint="vico-tiny" if checkpoint is None else checkpoint,
             shape=shape,
-            methods=[one.strip() for one in (methods or DEFAULT_METHODS).split(",") if one.strip()],
+            methods=[
+                one.strip() for one in (DEFAULT_METHODS if methods is None else methods).split(",") if one.strip()
+            ],
             method_args=method_args,
             table4=table4,
             batch_size=batch_size,

@@ -15,6 +15,14 @@ def data_dir(package: Path = _PACKAGE) -> Path:
     return packed if packed.is_dir() else package.parent
 
 
+def is_folder(path: Path) -> bool:
+    """Whether there is a folder; False also for what can't be a path, which `Path.is_dir` raises for."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
 def free_path(start: Path) -> Path:
     """The first of `start` with 1, 2, ... behind its name that does not exist: where something is set aside."""
     number = 1

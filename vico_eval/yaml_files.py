@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import reprlib
 from pathlib import Path
 from typing import TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from vico_eval.errors import ConfigError
+from vico_eval.errors import BAD_INPUT, ConfigError
 
 Schema = TypeVar("Schema")
 
@@ -26,15 +27,21 @@ def read_yaml(schema: TypeAdapter[Schema], path: Path) -> Schema:
         ConfigError: the file can't be read, is no YAML or doesn't fit; names the file and each wrong key.
     """
     try:
-        return schema.validate_python(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError) as error:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:  # it is binary, or its path none
         reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigError(f"Can't read {path}: {reason}. Is the installation complete?") from error
-    except yaml.YAMLError as error:
+    try:
+        values = yaml.safe_load(text)
+    except RecursionError as error:
+        raise ConfigError(f"{path} is nested too deeply to be read.") from error
+    except (yaml.YAMLError, *BAD_INPUT) as error:  # a ValueError for 2026-13-01, a TypeError for {[]: 1}
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    try:
+        return schema.validate_python(values)
     except ValidationError as error:
         problems = "; ".join(
-            f"{'.'.join(map(str, item['loc'])) or 'file'}: {item['msg']} (got {item['input']!r})"
+            f"{'.'.join(map(str, item['loc'])) or 'file'}: {item['msg']} (got {reprlib.repr(item['input'])})"
             for item in error.errors()
         )
         raise ConfigError(f"{path} does not fit: {problems}.") from error

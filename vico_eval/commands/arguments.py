@@ -1,10 +1,24 @@
-"""Options that hold several named values, such as `--model-args max_tiles=12,dtype=bfloat16`."""
+"""Options that hold several names, or named values, such as `--model-args max_tiles=12,dtype=bfloat16`."""
 
 from __future__ import annotations
 
 from vico_eval.errors import ConfigError
 
 Arguments = dict[str, str | int | float | bool]
+
+
+def parse_names(text: str | None, option: str) -> list[str]:
+    """`a,b,...` as names; none where the option was not given.
+
+    Raises:
+        ConfigError: it was given without a name, or with one of them twice.
+    """
+    if text is None:
+        return []
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names or len(set(names)) < len(names):
+        raise ConfigError(f"{option} got {text!r}; expected one or several names separated by commas, each once.")
+    return names
 
 
 def parse_arguments(text: str, option: str) -> Arguments:

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 from pydantic import Field, TypeAdapter
 
 from vico_eval.errors import ConfigError, unknown_name
-from vico_eval.paths import models_dir
+from vico_eval.paths import is_folder, models_dir
 from vico_eval.suites import Family, Suite
 from vico_eval.yaml_files import Closed, read_yaml
 
@@ -128,7 +128,7 @@ def find_checkpoints(given: str | None, suite: Suite, *, is_small: bool = False)
         ConfigError: none was given and there is no default, or it is none of these.
     """
     known = load_checkpoints(models_dir())
-    given = given or suite.checkpoints or (BUILT_IN[suite.cards] if is_small else None)
+    given = given if given is not None else suite.checkpoints or (BUILT_IN[suite.cards] if is_small else None)
     if given is None:
         raise ConfigError(
             f"suite {suite.name} needs --checkpoint: a size ({', '.join(known)}), a folder or hub id for all rows, or "
@@ -139,18 +139,19 @@ def find_checkpoints(given: str | None, suite: Suite, *, is_small: bool = False)
     sizes = [size for size in known if given in (size, size.rpartition("-")[2])]
     if len(sizes) == 1:
         return known[sizes[0]]
-    if "/" in given or Path(given).is_dir() or (models_dir() / given).is_dir():
+    if "/" in given or is_folder(Path(given)) or is_folder(models_dir() / given):
         return Checkpoints.model_validate(dict.fromkeys(get_args(Weights), given))
     raise unknown_name("checkpoint", given, known, where="--checkpoint (a folder or hub id has a slash)")
 
 
 def _named_checkpoints(given: str) -> Checkpoints:
-    named = dict(part.partition("=")[::2] for part in given.split(","))
+    parts = [part.partition("=")[::2] for part in given.split(",")]
+    named = dict(parts)
     kinds = get_args(Weights)
-    if not set(named) <= set(kinds) or not all(named.values()) or "base" not in named:
+    if len(named) < len(parts) or not set(named) <= set(kinds) or not all(named.values()) or "base" not in named:
         raise ConfigError(
             f"--checkpoint is {given!r}; expected base=CHECKPOINT, whose row counts as 100%, and others of "
-            f"{', '.join(kinds)} in the same way, separated by commas."
+            f"{', '.join(kinds)} in the same way, each once, separated by commas."
         )
     return Checkpoints.model_validate(named)
 

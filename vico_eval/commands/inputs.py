@@ -45,14 +45,15 @@ def local_checkpoints(runs: Sequence[PlannedRun], trained_by: str | None) -> dic
         CheckpointError: a built-in one is not there; says how to train it.
     """
     names = dict.fromkeys(name for run in runs for name in run.checkpoints)
-    folders = {name: Path(name) if Path(name).is_dir() else paths.models_dir() / name for name in names}
+    given = {name: Path(name).expanduser() for name in names}
+    folders = {name: path if paths.is_folder(path) else paths.models_dir() / name for name, path in given.items()}
     # A name with a slash that is no folder is a hub id.
-    built_in = [folder for name, folder in folders.items() if "/" not in name and not Path(name).is_dir()]
+    built_in = [folder for name, folder in folders.items() if "/" not in name and folder != given[name]]
     if missing := [folder for folder in built_in if not (folder / "config.json").is_file()]:
         listed = ", ".join(folder.name for folder in missing)
         advice = f"Train it (`{trained_by}`) and move its folder there, or leave" if trained_by else "Leave"
         raise CheckpointError(f"{paths.models_dir()} has no finished checkpoint {listed}. {advice} out its rows.")
-    return {name: folder for name, folder in folders.items() if folder.is_dir()}
+    return {name: folder for name, folder in folders.items() if paths.is_folder(folder)}
 
 
 def run_inputs(runs: Sequence[PlannedRun], checkpoints: Mapping[str, Path]) -> dict[str, str]:

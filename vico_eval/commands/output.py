@@ -32,7 +32,8 @@ def check_writable(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
         probe.touch()
         probe.unlink()
-    except OSError as error:
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise OutputError(
-            f"Can't write into {path} ({error.strerror}). Give another folder, or make this one writable."
+            f"Can't write into {path} ({reason}). Give another folder, or make this one writable."
         ) from error

@@ -73,6 +73,12 @@ class PlannedRun:
     arguments: tuple[str, ...]
     """Those of lmms-eval, less its tasks."""
 
+    model: str = ""
+    """lmms-eval's name of the model."""
+
+    model_args: Mapping[str, object] = field(default_factory=dict)
+    """Those in `arguments`, one by one."""
+
     previews: str | None = None
     """Value of the model argument of that name. It changes no answer, so a run is not made anew for it."""
 
@@ -116,7 +122,7 @@ def plan_runs(
         num_seeds: how many of a card's seeds to run; None for all.
 
     Raises:
-        ConfigError: an unknown row, or a path that lmms-eval's argument strings can't hold.
+        ConfigError: an unknown row, more seeds than a card has, or a path that lmms-eval's argument strings can't hold.
     """
     loaded = filter(None, (getattr(conditions.checkpoints, kind) for kind in get_args(Weights)))
     for path in (runs_root, conditions.include_path, *loaded):
@@ -126,6 +132,9 @@ def plan_runs(
     chosen = select_cards(cards, rows)
     baseline = next(iter(cards))
     names = {baseline, *(card.name for card in chosen), *(card.ratio_from for card in chosen)}
+    most = max((len(card.seeds) for card in chosen), default=0)
+    if num_seeds is not None and most and num_seeds > most:
+        raise ConfigError(f"--seeds is {num_seeds}; the cards of these rows have {most} seeds each.")
     runs = [
         _planned(card, seed, cells, conditions, runs_root)
         for card in cards.values()
@@ -173,6 +182,8 @@ def _planned(
         title=card.title,
         folder=folder,
         cells=cells,
+        model=card.lmms_model,
+        model_args=model_args,
         launcher=(*_launcher(conditions), "-m", "lmms_eval", "--device", conditions.device),
         arguments=(
             *("--model", card.lmms_model),

@@ -14,7 +14,8 @@ from pathlib import Path
 from rich.console import Console
 
 from vico_eval import paths
-from vico_eval.commands.cards import find_checkpoints, load_cards
+from vico_eval.commands.cards import find_checkpoints, load_cards, select_cards
+from vico_eval.commands.checks import check_device, check_folders, check_models
 from vico_eval.commands.execute import Failure, by_hand, describe, execute
 from vico_eval.commands.inputs import Inputs, cell_inputs, local_checkpoints, run_inputs
 from vico_eval.commands.output import check_writable, message_console
@@ -34,6 +35,9 @@ RESERVED = frozenset(
     ("pretrained", "flash_from", "ratio_from", "seed", "method", "variant", "record_dir", "resume", "keep_going")
 )
 """Arguments of a model that tell rows and runs apart."""
+
+OPTIONS = {"batch_size": "--batch-size", "device": "--device"}
+"""Arguments of a model that are options of the command; lmms-eval passes them beside the others."""
 
 SMALL_BATCH, LARGE_BATCH = 8, 32
 """Documents at once: of a real checkpoint, and of a built-in one."""
@@ -110,36 +114,42 @@ def run_suite(name: str, options: RunOptions, *, dry_run: bool = False) -> None:
         raise ConfigError(
             f"--model-args has {', '.join(sorted(reserved))}, which each row's command sets itself; leave it out."
         )
+    for name in OPTIONS.keys() & options.model_args.keys():
+        raise ConfigError(f"--model-args has {name}; give it as {OPTIONS[name]} {options.model_args[name]}.")
     suite = load_suite(name)
     cards = load_cards(paths.models_dir(), suite.cards)
     checkpoints = find_checkpoints(options.checkpoint, suite, is_small=options.fixtures)
     benchmarks = choose_benchmarks(suite, options, console)
+    rows = () if tuple(options.rows) == ("all",) else options.rows or suite.rows
+    select_cards(cards, rows)
+    device = _default_device() if options.device is None else options.device
+    check_device(device)
     runs_root = _runs_root(suite, options)
-    out = options.out or runs_root / "report"
-    for folder in (out, runs_root):
-        check_writable(folder)
-    html = (options.html or runs_root / "report" / "page") if options.page else None
-    if html is not None:
-        check_page_folder(html)
+    out = runs_root / "report" if options.out is None else options.out
+    html = (runs_root / "report" / "page" if options.html is None else options.html) if options.page else None
     data = local_data(runs_root / "data", benchmarks) if options.fixtures else own_data()
     conditions = Conditions(
         cells=tuple(data.cell(benchmark, options.limit) for benchmark in benchmarks),
         include_path=data.include_path,
         checkpoints=checkpoints,
         batch_size=options.batch_size or (LARGE_BATCH if checkpoints.trained_by else SMALL_BATCH),
-        device=options.device or _default_device(),
+        device=device,
         num_processes=options.num_processes,
         limit=options.limit,
         model_args=options.model_args,
         environment=data.environment,
     )
-    rows = () if tuple(options.rows) == ("all",) else options.rows or suite.rows
     runs = plan_runs(cards, rows, conditions, runs_root, options.num_seeds)
     folders = local_checkpoints(runs, checkpoints.trained_by)
+    check_models(runs, check_folders(dict.fromkeys(name for run in runs for name in run.checkpoints)))
     inputs = Inputs(run_inputs(runs, folders), cell_inputs(conditions.cells, data.include_path))
     if dry_run:
         show_plan(runs, inputs)
         return
+    for folder in (out, runs_root):
+        check_writable(folder)
+    if html is not None:
+        check_page_folder(html)
     jobs = options.jobs or (min(4, num_cores()) if conditions.device == "cpu" else 1)
     is_offline = all(cell.documents is not None for cell in conditions.cells) and all(
         name in folders for run in runs for name in run.checkpoints
@@ -185,7 +195,7 @@ def choose_benchmarks(suite: Suite, options: RunOptions, console: Console) -> li
     """The suite's benchmarks that are to be run; says which are left out because they need a judge.
 
     Raises:
-        ConfigError: one that the suite doesn't have.
+        ConfigError: one that the suite doesn't have, or none is left.
     """
     catalogue = load_benchmarks()
     for name in options.benchmarks:
@@ -198,7 +208,10 @@ def choose_benchmarks(suite: Suite, options: RunOptions, console: Console) -> li
             "needs API_TYPE and the key of that API.",
             highlight=False,
         )
-    return [benchmark for benchmark in chosen if options.judge or not benchmark.judge]
+    left = [benchmark for benchmark in chosen if options.judge or not benchmark.judge]
+    if not left:
+        raise ConfigError(f"--benchmark leaves nothing to run: {', '.join(judged)} can't be scored without --judge.")
+    return left
 
 
 def show_plan(runs: Sequence[PlannedRun], inputs: Inputs) -> None:

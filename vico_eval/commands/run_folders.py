@@ -10,7 +10,7 @@ from typing import Any
 from vico_eval.commands.inputs import Inputs
 from vico_eval.commands.plan import Cell, PlannedRun
 from vico_eval.commands.progress import Progress
-from vico_eval.errors import ReportError
+from vico_eval.errors import BAD_INPUT, ReportError
 from vico_eval.files import write_json
 from vico_eval.paths import free_path
 
@@ -86,7 +86,7 @@ def _request(run: PlannedRun, inputs: Inputs) -> dict[str, Any]:
 def _earlier_request(run: PlannedRun) -> dict[str, Any] | None:
     try:
         values = json.loads((run.folder / REQUEST_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+    except BAD_INPUT:
         return None
     is_request = isinstance(values, dict) and values.keys() == {"arguments", "inputs", "cells"}
     return values if is_request and isinstance(values["cells"], dict) else None

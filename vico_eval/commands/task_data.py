@@ -10,7 +10,9 @@ import pyarrow.parquet
 import yaml
 
 from vico_eval import paths
+from vico_eval.commands.output import check_writable
 from vico_eval.commands.plan import Cell
+from vico_eval.errors import ConfigError
 from vico_eval.suites import Benchmark, overrides, task_names
 
 
@@ -56,9 +58,20 @@ def own_data() -> TaskData:
 
 
 def local_data(folder: Path, benchmarks: Iterable[Benchmark]) -> TaskData:
-    """Small data sets in the benchmarks' schemas, written into `folder`."""
-    from vico_eval.fixtures.build import build_fixtures  # `datasets` takes seconds to import
+    """Small data sets in the benchmarks' schemas, written into `folder`.
 
+    Raises:
+        ConfigError: there is none for a benchmark; nothing is written then.
+    """
+    from vico_eval.fixtures.build import TASKS, build_fixtures  # `datasets` takes seconds to import
+
+    benchmarks = tuple(benchmarks)
+    if missing := [one.title for one in benchmarks if not set(task_names(one)) <= set(TASKS)]:
+        raise ConfigError(
+            f"--fixtures has no local data for {', '.join(missing)}. The suites on the built-in benchmark need none: "
+            "leave --fixtures out."
+        )
+    check_writable(folder)
     changed = {task: settings for benchmark in benchmarks for task, settings in overrides(benchmark).items()}
     built = build_fixtures(folder, overrides=changed)
     return TaskData(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,9 @@ from vico_eval.internvl.modeling import VicoInternVL
 from vico_eval.methods.registry import Method
 from vico_eval.report.grid import grid_to_latex, grid_to_markdown, grid_to_terminal
 from vico_eval.report.speed import csvs, grids
+
+_NAME = re.compile(r"\w[\w .+-]{0,99}")
+"""Of a record: its files are called so, in the folder that `--out` names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,10 +75,11 @@ def run_local(options: LocalOptions) -> None:
         DocumentError: the engine can't answer.
         OutputError: the folder can't be written.
     """
-    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    _check_name_and_threads(options)
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if options.device is None else options.device
     check_device(device)
     is_cpu = torch.device(device).type == "cpu"
-    dtype = options.dtype or ("float32" if is_cpu else "bfloat16")
+    dtype = ("float32" if is_cpu else "bfloat16") if options.dtype is None else options.dtype
     if dtype not in DTYPES:
         raise unknown_name("dtype", dtype, DTYPES)
     check_attention(options.attention, is_on_cpu=is_cpu)
@@ -99,6 +105,17 @@ def run_local(options: LocalOptions) -> None:
         **measured,
     }
     _write(record, options, device)
+
+
+def _check_name_and_threads(options: LocalOptions) -> None:
+    if options.name is not None and not _NAME.fullmatch(options.name):
+        raise ConfigError(
+            f"--name got {options.name!r}; expected the name of a file without its ending: letters, digits, spaces and "
+            "._+- , at most 100. --out names the folder."
+        )
+    cores = os.cpu_count() or 1
+    if options.threads is not None and options.threads > cores:
+        raise ConfigError(f"--threads got {options.threads}; expected at most {cores}, the cores of this machine.")
 
 
 def _load(options: LocalOptions, device: str, dtype: str) -> tuple[VicoInternVL, PreTrainedTokenizerBase, list[Method]]:
@@ -141,7 +158,7 @@ def _measure(
 def _write(record: dict[str, Any], options: LocalOptions, device: str) -> None:
     kind = "table4" if options.table4 else "methods"
     model = options.shape or Path(options.checkpoint).name
-    name = options.name or f"{kind}-{model}-{device.replace(':', '')}-{record['dtype']}"
+    name = options.name if options.name is not None else f"{kind}-{model}-{device.replace(':', '')}-{record['dtype']}"
     file = write_record(record, options.out, name, _readme)
     console = results_console()
     for suffix, text in csvs(record).items():

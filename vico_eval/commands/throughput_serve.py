@@ -94,9 +94,9 @@ def measure_servers(options: ServeOptions) -> None:
     redactor = Redactor([key, *(secret for address in addresses.values() for secret in address.secrets)])
     workload, bounds = _workload(options)
     out = options.out or free_path(Path("runs") / "throughput-serve")
+    check_writable(out)
     if (out / SUMMARY).exists():
         raise ConfigError(f"{out} holds a measurement already. Give another folder with --out.")
-    check_writable(out)
     plan = Plan(
         num_requests=options.num_requests,
         concurrency=options.concurrency,

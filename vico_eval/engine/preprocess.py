@@ -48,6 +48,9 @@ AnyRequest = TypeVar("AnyRequest", bound=Request | DeferredRequest)
 # Stands for an image in a prepared text. Both tokens are control tokens that no user text can contain (`defuse`).
 _SLOT = IMAGE_START + IMAGE_END
 
+MOST = 4096
+"""Tiles and frames that a setting may name. More are a slip of the finger: only to list the grids takes minutes."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PreprocessSettings:
@@ -89,8 +92,8 @@ class PreprocessSettings:
         for name in ("tile_size", "min_tiles", "max_tiles", "num_frames", "total_max_tiles"):
             value = getattr(self, name)
             is_open = name == "total_max_tiles" and value is None
-            if not is_open and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-                raise ConfigError(f"Got {name}={value!r}; expected a whole number from 1 up.")
+            if not is_open and (type(value) is not int or not 1 <= value <= MOST):
+                raise ConfigError(f"Got {name}={value!r}; expected a whole number from 1 to {MOST}.")
         if self.thinking and self.system_prompt is not None:
             raise ConfigError(
                 "Got both thinking and system_prompt; thinking is a system prompt of its own. Leave one of them out."

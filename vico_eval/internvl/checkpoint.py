@@ -26,7 +26,7 @@ from safetensors import SafetensorError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils.peft_utils import ADAPTER_CONFIG_NAME
 
-from vico_eval.errors import CheckpointError, ConfigError
+from vico_eval.errors import BAD_INPUT, CheckpointError, ConfigError
 from vico_eval.internvl.config import VicoInternVLConfig, from_checkpoint_config
 from vico_eval.internvl.internlm2 import FUSED, fused_problems
 from vico_eval.internvl.internlm2_tokenizer import InternLM2Tokenizer, is_internlm2_tokenizer
@@ -45,7 +45,7 @@ from vico_eval.internvl.weight_files import (
     shapes_of,
 )
 from vico_eval.internvl.weight_names import expert_problems, our_name
-from vico_eval.paths import models_dir
+from vico_eval.paths import is_folder, models_dir
 
 HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 ATTENTION = ("sdpa", "eager", "flash_attention_2", "flash_attention_3")
@@ -123,13 +123,13 @@ def _read_config(folder: Path, tensor_names: frozenset[str]) -> VicoInternVLConf
         )
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except BAD_INPUT as error:
         raise CheckpointError(f"{file} can't be read as JSON: {error}. Download it again.") from error
     try:
         config = from_checkpoint_config(values, tensor_names)
         apply_processor_files(folder, config, is_hf=values["model_type"] == "internvl")
         return config
-    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError, StrictDataclassError) as error:
+    except (*BAD_INPUT, StrictDataclassError) as error:
         raise CheckpointError(f"{file} is no complete configuration: {error!r}. Download it again.") from error
 
 
@@ -154,7 +154,7 @@ def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
             tokenizer = AutoTokenizer.from_pretrained(
                 checkpoint.folder, config=checkpoint.config, trust_remote_code=False, local_files_only=True
             )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (*BAD_INPUT, RuntimeError) as error:
         raise CheckpointError(
             f"the tokenizer in {checkpoint.folder} can't be loaded: {error}. Copy the tokenizer files from the "
             "same InternVL release; a tokenizer that needs code of its own is not run."
@@ -275,6 +275,12 @@ def check_device(device: str | None) -> None:
             f"device={device!r} was asked for and torch sees {torch.cuda.device_count()} GPUs here. "
             "Pass device=cpu, or install a torch build and driver that fit your GPU."
         )
+    if wanted.type == "meta" or (wanted.type == "cpu" and wanted.index):
+        raise ConfigError(f"device={device!r} can't compute; expected cpu, cuda, cuda:0, mps, ...")
+    try:
+        torch.empty(0, device=wanted)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ConfigError(f"device={device!r} is not there: {str(error).splitlines()[0]}") from error
 
 
 def _check_device_map(device_map: str | dict[str, Any] | None) -> None:
@@ -294,7 +300,7 @@ def torch_dtype(name: str) -> torch.dtype | str:
 
 def _locate(pretrained: str, *, allow_pickle: bool) -> Path:
     path = Path(pretrained).expanduser()
-    if path.is_dir():
+    if is_folder(path):
         return path.resolve()
     builtin = models_dir() / pretrained
     if (builtin / "config.json").is_file():

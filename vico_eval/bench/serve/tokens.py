@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vico_eval.errors import BAD_INPUT, CheckpointError, ConfigError
-from vico_eval.paths import models_dir
+from vico_eval.paths import is_folder, models_dir
 
 TOKENIZER_FILES = ["*.json", "*.txt", "*.model", "*.jinja"]
 WORD_STARTS = ("Ġ", "▁")
@@ -32,7 +32,7 @@ def find_folder(name: str) -> Path:
 
     path = Path(name).expanduser()
     for folder in (path, models_dir() / name):
-        if folder.is_dir():
+        if name.strip() and is_folder(folder):
             return folder
     try:
         return Path(snapshot_download(name, allow_patterns=TOKENIZER_FILES))

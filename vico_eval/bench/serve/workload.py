@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from vico_eval.bench.serve.tokens import TextMaker
 from vico_eval.errors import ConfigError
+from vico_eval.paths import is_folder
 from vico_eval.report.table4 import PROMPTS, VISUAL_TOKENS
 
 QUESTION = "What does the image show? Answer with one word."
@@ -112,10 +113,13 @@ class ImageLoad:
     settings = (Setting(),)
 
     def __init__(self, folder: Path) -> None:
-        files = sorted(path for path in folder.iterdir() if _is_image(path)) if folder.is_dir() else []
-        if not files:
-            raise ConfigError(f"{folder} holds no images; expected a folder of .jpg, .png or .webp files.")
-        self._urls = [_data_url(path) for path in files]
+        try:
+            files = sorted(path for path in folder.iterdir() if _is_image(path)) if is_folder(folder) else []
+            if not files:
+                raise ConfigError(f"{folder} holds no images; expected a folder of .jpg, .png or .webp files.")
+            self._urls = [_data_url(path) for path in files]
+        except OSError as error:
+            raise ConfigError(f"--images {folder} can't be read ({error.strerror}: {error.filename}).") from error
         self._next = 0
 
     @property

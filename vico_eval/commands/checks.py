@@ -1,0 +1,99 @@
+"""What can be checked of a table's runs before the first of them starts: devices, checkpoints and models' arguments.
+
+Each process of lmms-eval checks the same, but one after the other, each after seconds of loading.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vico_eval.adapters.internvl_x import method_of
+from vico_eval.commands.plan import PlannedRun
+from vico_eval.errors import CheckpointError, ConfigError
+from vico_eval.paths import is_folder
+
+if TYPE_CHECKING:
+    from vico_eval.internvl.checkpoint import Checkpoint
+
+OF_THE_ADAPTER = frozenset(("record_dir", "resume", "keep_going", "previews", "variant"))
+"""Model arguments that neither the engine nor a method has."""
+
+COUNTS = ("max_tiles", "total_max_tiles", "num_frames")
+
+
+def check_folders(names: Iterable[str]) -> dict[str, Checkpoint]:
+    """See that what can only be a folder is a checkpoint's; a hub id is looked up when it is loaded.
+
+    Returns:
+        The checkpoints that are on this machine, by name.
+
+    Raises:
+        CheckpointError: no such folder, or it holds no complete checkpoint.
+    """
+    from vico_eval.internvl.checkpoint import find_checkpoint  # loads torch and transformers
+
+    found = {}
+    for name in names:
+        path = Path(name).expanduser()
+        can_be_hub_id = name.count("/") == 1 and not name.startswith((".", "/", "~")) and not path.is_file()
+        if is_folder(path) or "/" not in name:
+            found[name] = find_checkpoint(name)
+        elif not can_be_hub_id:
+            raise CheckpointError(
+                f"--checkpoint names {name}, which is no folder. Expected a folder with a checkpoint, a hub id "
+                "(owner/name), or a size."
+            )
+    return found
+
+
+def check_device(device: str) -> None:
+    """Raises ConfigError if `--device` is none of this machine."""
+    from vico_eval.internvl.checkpoint import check_device as check
+
+    try:
+        check(device)
+    except ConfigError as error:
+        raise ConfigError(f"--device got {device!r}: {error}") from error
+
+
+def check_models(runs: Sequence[PlannedRun], checkpoints: Mapping[str, Checkpoint]) -> None:
+    """See that every run's model takes its arguments, `--model-args` among them, and runs on its checkpoint.
+
+    Args:
+        runs: of one table.
+        checkpoints: those that are on this machine, by name.
+
+    Raises:
+        ConfigError: a row's model has no such argument, or refuses its value; names the row.
+        CheckpointError: a checkpoint lacks what a row's method needs.
+    """
+    from vico_eval.engine.loading import EngineSettings, split_arguments
+    from vico_eval.engine.preprocess import PreprocessSettings
+    from vico_eval.methods import registry
+
+    for run in runs:
+        arguments = {name: value for name, value in run.model_args.items() if name not in OF_THE_ADAPTER}
+        try:
+            method = _method(run)
+            engine, own = split_arguments(method, arguments)
+            settings = registry.typed(EngineSettings, engine)
+            given = {name: getattr(settings, name) for name in COUNTS}
+            PreprocessSettings(**{name: value for name, value in given.items() if value is not None})
+            if "ratio_from" in own:  # it is measured by a run that may not be there yet
+                continue
+            parts = registry.build(method, own).parts
+        except ConfigError as error:
+            raise ConfigError(f"row {run.name} can't be run with these --model-args: {error}") from error
+        for part in parts:
+            name = settings.flash_from if part.needs_donor and settings.flash_from else settings.pretrained
+            if name in checkpoints:
+                part.check(checkpoints[name].config, name)
+
+
+def _method(run: PlannedRun) -> str:
+    """Name of the method that a run's model stands for (`vico_eval.adapters.lmms_manifests`)."""
+    if run.model == "internvl_x":
+        return method_of(str(run.model_args.get("variant")))
+    return str(run.model_args.get("method", run.model.removesuffix("_internvl")))
