@@ -15,6 +15,14 @@ def data_dir(package: Path = _PACKAGE) -> Path:
     return packed if packed.is_dir() else package.parent
 
 
+def user_path(text: str) -> Path:
+    """A path as a user wrote it; `~` is a home where there is one."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # of nobody here
+        return Path(text)
+
+
 def is_folder(path: Path) -> bool:
     """Whether there is a folder; False also for what can't be a path, which `Path.is_dir` raises for."""
     try:

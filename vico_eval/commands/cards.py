@@ -139,7 +139,7 @@ def find_checkpoints(given: str | None, suite: Suite, *, is_small: bool = False)
     sizes = [size for size in known if given in (size, size.rpartition("-")[2])]
     if len(sizes) == 1:
         return known[sizes[0]]
-    if "/" in given or is_folder(Path(given)) or is_folder(models_dir() / given):
+    if given.strip() and ("/" in given or is_folder(Path(given)) or is_folder(models_dir() / given)):
         return Checkpoints.model_validate(dict.fromkeys(get_args(Weights), given))
     raise unknown_name("checkpoint", given, known, where="--checkpoint (a folder or hub id has a slash)")
 

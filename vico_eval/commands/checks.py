@@ -6,13 +6,12 @@ Each process of lmms-eval checks the same, but one after the other, each after s
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vico_eval.adapters.internvl_x import method_of
 from vico_eval.commands.plan import PlannedRun
 from vico_eval.errors import CheckpointError, ConfigError
-from vico_eval.paths import is_folder
+from vico_eval.paths import is_folder, user_path
 
 if TYPE_CHECKING:
     from vico_eval.internvl.checkpoint import Checkpoint
@@ -36,7 +35,7 @@ def check_folders(names: Iterable[str]) -> dict[str, Checkpoint]:
 
     found = {}
     for name in names:
-        path = Path(name).expanduser()
+        path = user_path(name)
         can_be_hub_id = name.count("/") == 1 and not name.startswith((".", "/", "~")) and not path.is_file()
         if is_folder(path) or "/" not in name:
             found[name] = find_checkpoint(name)

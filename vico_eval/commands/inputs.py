@@ -45,7 +45,7 @@ def local_checkpoints(runs: Sequence[PlannedRun], trained_by: str | None) -> dic
         CheckpointError: a built-in one is not there; says how to train it.
     """
     names = dict.fromkeys(name for run in runs for name in run.checkpoints)
-    given = {name: Path(name).expanduser() for name in names}
+    given = {name: paths.user_path(name) for name in names}
     folders = {name: path if paths.is_folder(path) else paths.models_dir() / name for name, path in given.items()}
     # A name with a slash that is no folder is a hub id.
     built_in = [folder for name, folder in folders.items() if "/" not in name and folder != given[name]]

@@ -45,7 +45,7 @@ from vico_eval.internvl.weight_files import (
     shapes_of,
 )
 from vico_eval.internvl.weight_names import expert_problems, our_name
-from vico_eval.paths import is_folder, models_dir
+from vico_eval.paths import is_folder, models_dir, user_path
 
 HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 ATTENTION = ("sdpa", "eager", "flash_attention_2", "flash_attention_3")
@@ -299,11 +299,11 @@ def torch_dtype(name: str) -> torch.dtype | str:
 
 
 def _locate(pretrained: str, *, allow_pickle: bool) -> Path:
-    path = Path(pretrained).expanduser()
-    if is_folder(path):
+    path = user_path(pretrained)
+    if pretrained.strip() and is_folder(path):
         return path.resolve()
     builtin = models_dir() / pretrained
-    if (builtin / "config.json").is_file():
+    if is_folder(builtin) and (builtin / "config.json").is_file():
         return builtin
     if path.is_absolute() or pretrained.startswith((".", "~")) or pretrained.count("/") != 1:
         known = sorted(entry.parent.name for entry in models_dir().glob("*/config.json"))

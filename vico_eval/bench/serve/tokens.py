@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vico_eval.errors import BAD_INPUT, CheckpointError, ConfigError
-from vico_eval.paths import is_folder, models_dir
+from vico_eval.paths import is_folder, models_dir, user_path
 
 TOKENIZER_FILES = ["*.json", "*.txt", "*.model", "*.jinja"]
 WORD_STARTS = ("Ġ", "▁")
@@ -30,7 +30,7 @@ def find_folder(name: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    path = Path(name).expanduser()
+    path = user_path(name)
     for folder in (path, models_dir() / name):
         if name.strip() and is_folder(folder):
             return folder
