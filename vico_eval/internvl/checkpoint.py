@@ -60,6 +60,9 @@ ANSWERING_FILES = (
 )
 """What of a checkpoint, besides its weights, may decide an answer."""
 
+UNLOADABLE: tuple[type[Exception], ...] = (*BAD_INPUT, RuntimeError, StrictDataclassError)
+"""What transformers raises for a configuration or a tokenizer that is missing or broken."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
@@ -129,7 +132,7 @@ def _read_config(folder: Path, tensor_names: frozenset[str]) -> VicoInternVLConf
         config = from_checkpoint_config(values, tensor_names)
         apply_processor_files(folder, config, is_hf=values["model_type"] == "internvl")
         return config
-    except (*BAD_INPUT, StrictDataclassError) as error:
+    except UNLOADABLE as error:
         raise CheckpointError(f"{file} is no complete configuration: {error!r}. Download it again.") from error
 
 
@@ -154,7 +157,7 @@ def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
             tokenizer = AutoTokenizer.from_pretrained(
                 checkpoint.folder, config=checkpoint.config, trust_remote_code=False, local_files_only=True
             )
-    except (*BAD_INPUT, RuntimeError) as error:
+    except UNLOADABLE as error:
         raise CheckpointError(
             f"the tokenizer in {checkpoint.folder} can't be loaded: {error}. Copy the tokenizer files from the "
             "same InternVL release; a tokenizer that needs code of its own is not run."

@@ -43,10 +43,8 @@ async def read_lines(response: httpx.Response) -> AsyncIterator[list[str]]:
     async for chunk in _chunks(response, MAX_STREAM_BYTES):
         rest += chunk
         if b"\n" in chunk or b"\r" in chunk:
-            whole, end = rest.splitlines(keepends=True), b""
-            if not whole[-1].endswith((b"\n", b"\r")):
-                end = whole.pop()
-            rest = bytearray(end)
+            whole = rest.splitlines(keepends=True)
+            rest = bytearray() if whole[-1].endswith((b"\n", b"\r")) else whole.pop()
             yield [line.rstrip(b"\r\n").decode("utf-8", errors="replace") for line in whole]
         if len(rest) > MAX_LINE_BYTES:
             raise UnreadableAnswer(f"a line of the stream has more than {MAX_LINE_BYTES} bytes")

@@ -20,6 +20,9 @@ MIN_WORDS = 1000
 
 MAX_TRIES = 50
 
+UNLOADABLE: tuple[type[Exception], ...] = (*BAD_INPUT, RuntimeError)
+"""What transformers raises for files of a tokenizer that are missing or broken."""
+
 
 def find_folder(name: str) -> Path:
     """Where a checkpoint's tokenizer and config lie: a folder, a built-in name, or a hub id without its weights.
@@ -60,7 +63,7 @@ def load_tokenizer(folder: Path, config: Any | None) -> Any:
     kind = InternLM2Tokenizer if is_internlm2_tokenizer(folder) else AutoTokenizer
     try:
         return kind.from_pretrained(folder, config=config, trust_remote_code=False, local_files_only=True)
-    except (*BAD_INPUT, RuntimeError) as error:
+    except UNLOADABLE as error:
         raise CheckpointError(
             f"the tokenizer in {folder} can't be loaded: {error}. Copy the tokenizer files of the served checkpoint "
             "there; a tokenizer that needs code of its own is not run."
