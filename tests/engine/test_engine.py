@@ -143,8 +143,8 @@ def test_an_uncached_forward_over_the_same_tokens_gives_the_same_answer(make_eng
     engine = make_engine("vico")
     model, prepared = engine.model, engine.preprocessor(requests[2])
     (routed,) = engine._route([prepared])
-    ids = engine.preprocessor.prompt_ids(prepared, routed.counts)
-    generated = engine._generate([routed_with(routed, ids)], SHORT)[0]
+    prompt = engine._prompt(routed)
+    ids, generated = prompt.input_ids, engine._generate([prompt], SHORT)[0].tokens
     with torch.inference_mode():
         for position, token in enumerate(generated):
             so_far = torch.tensor([ids + generated[:position]])
@@ -152,11 +152,6 @@ def test_an_uncached_forward_over_the_same_tokens_gives_the_same_answer(make_eng
                 inputs_embeds=model.embed(so_far, routed.visual_tokens), use_cache=False
             ).logits
             assert logits[0, -1].argmax().item() == token
-
-
-def routed_with(routed, ids):
-    routed.input_ids = ids
-    return routed
 
 
 def test_stop_strings_end_the_answer_and_settings_are_kept_apart(make_engine, requests):

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from hashlib import sha256
+from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,10 +17,11 @@ from accelerate.utils.memory import clear_device_cache
 from loguru import logger
 from torch import Tensor
 from tqdm import tqdm
-from transformers import PreTrainedTokenizerBase, StoppingCriteriaList, StopStringCriteria
+from transformers import PreTrainedTokenizerBase
 
 from vico_eval.engine.account import TokenAccount
 from vico_eval.engine.encoding import TileEncoder
+from vico_eval.engine.generation import GeneratedTokens, Generator, PromptTokens, refuse_not_finite
 from vico_eval.engine.preprocess import Prepared, Preprocessor, prepare_ahead
 from vico_eval.engine.requests import DeferredRequest, GenerationSettings, Request
 from vico_eval.errors import DocumentError
@@ -34,7 +33,7 @@ WINDOW = 4
 """Batches whose requests are sorted by length together, for less padding; the next window is read meanwhile."""
 
 # What a model, a tokenizer or a decoder can raise for one bad document (out of memory is a RuntimeError).
-FAILURES = (RuntimeError, ValueError, IndexError, KeyError, TypeError, AssertionError, OSError)
+FAILURES = (RuntimeError, ValueError, IndexError, KeyError, TypeError, AssertionError, ArithmeticError, OSError)
 
 
 @dataclass(frozen=True)
@@ -78,9 +77,6 @@ class _Routed:
     vit_tokens: Tensor | None
     """[tiles, 1 + h*w, C], where the decoder's part needs them."""
 
-    input_ids: list[int] = field(default_factory=list)
-    visual_tokens_per_layer: tuple[int, ...] = ()
-
 
 class Engine:
     """A loaded model with one method, answering requests."""
@@ -103,9 +99,7 @@ class Engine:
         self.batch_size = batch_size
         self.show_progress = show_progress
         self._encode = TileEncoder(model)
-        self._stop_criteria: dict[tuple[str, ...], StopStringCriteria] = {}
-        self._stop_ids = self._find_stop_ids()
-        self._pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self._stop_ids[0]
+        self._generate = Generator(model, tokenizer, preprocessor.template.stop)
 
     def answer(self, requests: Sequence[Request | DeferredRequest]) -> list[Answer]:
         """Answers in the order of `requests`.
@@ -126,8 +120,12 @@ class Engine:
 
         Raises:
             MediaError: an image or a video can't be read.
+            DocumentError: its tiles can't be decided on; names it.
         """
-        (routed,) = self._route([self.preprocessor(request)])
+        try:
+            (routed,) = self._route([self.preprocessor(request)])
+        except FAILURES as error:
+            raise DocumentError(f"{request.key} can't be routed: {type(error).__name__}: {error}") from error
         return Routing(
             tiles=routed.prepared.tiles,
             grids=routed.prepared.grids,
@@ -223,11 +221,20 @@ class Engine:
     @torch.inference_mode()
     def _answer_batch(self, batch: Sequence[Prepared], settings: GenerationSettings) -> list[Answer]:
         routed = self._route(batch)
-        for entry in routed:
-            entry.input_ids = self.preprocessor.prompt_ids(entry.prepared, entry.counts)
-            self._check_length(len(entry.input_ids), len(entry.counts))
-        generated = self._generate(routed, settings)
-        return [self._finish(entry, tokens, settings) for entry, tokens in zip(routed, generated, strict=True)]
+        prompts = [self._prompt(entry) for entry in routed]
+        generated = self._generate(prompts, settings)
+        return [self._finish(*entry, settings) for entry in zip(routed, prompts, generated, strict=True)]
+
+    def _prompt(self, routed: _Routed) -> PromptTokens:
+        input_ids = self.preprocessor.prompt_ids(routed.prepared, routed.counts)
+        self._check_length(len(input_ids), len(routed.counts))
+        return PromptTokens(
+            key=routed.prepared.key,
+            input_ids=input_ids,
+            visual_tokens=routed.visual_tokens,
+            counts=routed.counts,
+            vit_tokens=routed.vit_tokens,
+        )
 
     def _check_length(self, length: int, num_tiles: int) -> None:
         if self.method.decoder is not None:
@@ -249,6 +256,10 @@ class Engine:
         scores = connector.score(self.model, vit_tokens) if connector is not None and len(vit_tokens) else None
         score_of: list[Tensor | None] = [None] * len(batch)
         if scores is not None:
+            is_finite = [bool(part.all()) for part in torch.split(scores.isfinite().cpu(), sizes)]
+            refuse_not_finite(
+                "router's scores", (one.key for one, fine in zip(batch, is_finite, strict=True) if not fine)
+            )
             score_of = [part if len(part) else None for part in torch.split(scores, sizes)]
         decisions = []
         for prepared, p_compress in zip(batch, score_of, strict=True):
@@ -289,70 +300,10 @@ class Engine:
         tokens, counts = self.model.visual_tokens(vit_tokens, compressed, shorten)
         return tokens, counts.cpu()
 
-    def _generate(self, routed: Sequence[_Routed], settings: GenerationSettings) -> list[list[int]]:
-        """New token ids of each request, up to and with its end of text."""
-        device = self.model.decoder_device
-        longest = max(len(entry.input_ids) for entry in routed)
-        input_ids = torch.full((len(routed), longest), self._pad_id)
-        attention_mask = torch.zeros_like(input_ids)
-        for row, entry in enumerate(routed):
-            input_ids[row, longest - len(entry.input_ids) :] = torch.tensor(entry.input_ids)
-            attention_mask[row, longest - len(entry.input_ids) :] = 1
-        visual_tokens = torch.cat([entry.visual_tokens.to(device) for entry in routed])
-        if settings.do_sample:
-            torch.manual_seed(_seed(settings, [entry.prepared.key for entry in routed]))
-        arguments = self._generation_arguments(settings)
-        vit_tokens = [entry.vit_tokens for entry in routed if entry.vit_tokens is not None]
-        cache = self.model.prompt_cache(
-            input_ids,
-            [entry.prepared.key for entry in routed],
-            torch.cat(vit_tokens) if vit_tokens else None,
-            torch.tensor([count for entry in routed for count in entry.counts]),
-        )
-        if cache is not None:
-            arguments["past_key_values"] = cache
-        rows = self.model.generate(input_ids.to(device), visual_tokens, attention_mask.to(device), **arguments)
-        for row, entry in enumerate(routed):
-            entry.visual_tokens_per_layer = (
-                cache.visual_tokens_per_layer(row)
-                if cache is not None
-                else (sum(entry.counts),) * self.model.config.text_config.num_hidden_layers
-            )
-        return [self._up_to_stop(row) for row in rows.tolist()]
-
-    def _generation_arguments(self, settings: GenerationSettings) -> dict[str, Any]:
-        arguments: dict[str, Any] = {
-            "max_new_tokens": settings.max_new_tokens,
-            "do_sample": settings.do_sample,
-            "num_beams": settings.num_beams,
-            "repetition_penalty": settings.repetition_penalty,
-            "use_cache": True,  # some released decoders are saved with their training setting, False
-            "eos_token_id": self._stop_ids,
-            "pad_token_id": self._pad_id,
-        }
-        if settings.do_sample:
-            arguments |= {"temperature": settings.temperature, "top_p": settings.top_p, "top_k": settings.top_k}
-        if settings.until:
-            arguments["stopping_criteria"] = StoppingCriteriaList([self._stop_criterion(settings.until)])
-        return arguments
-
-    def _stop_criterion(self, until: tuple[str, ...]) -> StopStringCriteria:
-        # Looking at every token of a vocabulary takes long, and every batch of a benchmark has the same stop strings.
-        if until not in self._stop_criteria:
-            self._stop_criteria[until] = StopStringCriteria(self.tokenizer, list(until))
-        return self._stop_criteria[until]
-
-    def _up_to_stop(self, tokens: list[int]) -> list[int]:
-        for position, token in enumerate(tokens):
-            if token in self._stop_ids:
-                return tokens[: position + 1]
-        # Rows that ended at a stop string are padded up to the longest.
-        while tokens and tokens[-1] == self._pad_id:
-            tokens = tokens[:-1]
-        return tokens
-
-    def _finish(self, entry: _Routed, generated: list[int], settings: GenerationSettings) -> Answer:
-        text = str(self.tokenizer.decode(generated, skip_special_tokens=True))
+    def _finish(
+        self, entry: _Routed, prompt: PromptTokens, generated: GeneratedTokens, settings: GenerationSettings
+    ) -> Answer:
+        text = str(self.tokenizer.decode(generated.tokens, skip_special_tokens=True))
         for stop in settings.until:
             text = text.split(stop, 1)[0]
         visual = sum(entry.counts)
@@ -362,22 +313,15 @@ class Engine:
             compressed_tiles=sum(entry.compressed),
             visual_tokens=visual,
             visual_tokens_uncompressed=tiles * self.model.num_high_tokens,
-            visual_tokens_per_layer=entry.visual_tokens_per_layer,
-            text_tokens=len(entry.input_ids) - visual,
-            generated_tokens=len(generated),
+            visual_tokens_per_layer=generated.visual_tokens_per_layer,
+            text_tokens=len(prompt.input_ids) - visual,
+            generated_tokens=len(generated.tokens),
             p_compress=None if entry.p_compress is None else tuple(round(score, 6) for score in entry.p_compress),
             media=entry.prepared.media,
             grids=entry.prepared.grids,
             compressed=tuple(place for place, is_compressed in enumerate(entry.compressed) if is_compressed),
         )
         return Answer(entry.prepared.key, text.strip(), account)
-
-    def _find_stop_ids(self) -> list[int]:
-        ids = {self.tokenizer.convert_tokens_to_ids(self.preprocessor.template.stop), self.tokenizer.eos_token_id}
-        found = sorted(token for token in ids if token is not None and token != self.tokenizer.unk_token_id)
-        if not found:
-            raise ValueError("the tokenizer knows neither an end of text nor the template's end of turn")
-        return found
 
 
 def _by_length(entries: Sequence[tuple[int, Prepared]]) -> list[tuple[int, Prepared]]:
@@ -401,9 +345,3 @@ def _by_generation(requests: Sequence[Request | DeferredRequest]) -> dict[Genera
             settings = replace(settings, seed=(settings.seed or 0) + draw)
         groups.setdefault(settings, []).append(number)
     return groups
-
-
-def _seed(settings: GenerationSettings, keys: Sequence[str]) -> int:
-    """Of sampling: the same batch samples the same answers in every run."""
-    digest = sha256(f"{settings.seed or 0}/{'|'.join(keys)}".encode()).digest()
-    return int.from_bytes(digest[:7], "big")

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 from transformers.conversion_mapping import register_checkpoint_conversion_mapping
 from transformers.models.internvl import InternVLVisionModel
 
@@ -111,6 +111,9 @@ class VicoInternVL(PreTrainedModel):
         self.image_router = parts.image_router
         self.lvtc = _lvtc_projectors(config)
         self.language_model = AutoModelForCausalLM.from_config(config.text_config, trust_remote_code=False)
+        # transformers makes this of config.json and falls back on it in every `generate`: a penalty that stands there
+        # would change answers behind the back of whoever asks.
+        self.language_model.generation_config = GenerationConfig()
         self.post_init()  # type: ignore[no-untyped-call]
 
     @property

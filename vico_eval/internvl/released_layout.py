@@ -21,7 +21,7 @@ from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from vico_eval.errors import CheckpointError, OutputError
 from vico_eval.internvl.modeling import VicoInternVL
@@ -61,7 +61,7 @@ def save_released(
         partial.mkdir(parents=True)
         _save_weights(weights, partial, max_shard_size)
         tokenizer.save_pretrained(partial)
-        model.language_model.generation_config.save_pretrained(partial)
+        GenerationConfig.from_model_config(model.config.text_config).save_pretrained(partial)
         # Last: a folder without it is taken for no checkpoint, so what a killed process leaves is never loaded.
         config = released_config(model.config, model.dtype)
         (partial / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")

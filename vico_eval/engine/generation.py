@@ -1,0 +1,286 @@
+"""From a batch of prompts to the tokens of their answers: transformers' loop, under the settings of the request alone.
+
+The prompts are embeddings, as in InternVL's own `chat`, so transformers knows the tokens of the answer and no others:
+a repetition penalty counts the answer's own tokens, never those of the prompt. Every processor of logits is put
+together here, since those that transformers makes by itself take the prompts' padding for tokens of the answer. Nothing
+that a checkpoint's files say about generation is applied; what they say is named when the checkpoint is opened.
+
+Shapes: requests = those of the batch; rows = their beams, a request's next to each other; V = vocabulary; new = tokens
+generated so far.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedTokenizerBase,
+    RepetitionPenaltyLogitsProcessor,
+    StoppingCriteria,
+    StoppingCriteriaList,
+    StopStringCriteria,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from vico_eval.engine.requests import GenerationSettings
+from vico_eval.errors import CheckpointError
+from vico_eval.internvl.checkpoint import Checkpoint
+from vico_eval.internvl.modeling import VicoInternVL
+
+WITHOUT_EFFECT: dict[str, Any] = {
+    **dict.fromkeys(("repetition_penalty", "encoder_repetition_penalty", "length_penalty"), 1.0),
+    **dict.fromkeys(("temperature", "top_p", "typical_p"), 1.0),
+    **dict.fromkeys(("num_beams", "num_return_sequences"), 1),
+    **dict.fromkeys(("no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "min_length", "min_new_tokens"), 0),
+    **dict.fromkeys(("do_sample", "early_stopping"), False),
+    **dict.fromkeys(("bad_words_ids", "sequence_bias", "suppress_tokens", "begin_suppress_tokens", "stop_strings")),
+    **dict.fromkeys(("forced_bos_token_id", "forced_eos_token_id", "prompt_lookup_num_tokens", "guidance_scale")),
+    **dict.fromkeys(("min_p", "max_time", "exponential_decay_length_penalty")),
+    "top_k": 50,
+}
+"""Generation settings that a checkpoint's files may hold, with the values at which transformers does nothing."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PromptTokens:
+    """A prompt as the decoder takes it."""
+
+    key: str
+    """Of the document."""
+
+    input_ids: list[int]
+
+    visual_tokens: Tensor
+    """[M, D], in the places of `<IMG_CONTEXT>`."""
+
+    counts: list[int]
+    """[tiles]: how many of those each tile takes."""
+
+    vit_tokens: Tensor | None = None
+    """[tiles, 1 + h*w, C], where the decoder's part needs them."""
+
+
+class GeneratedTokens(NamedTuple):
+    """What the decoder said, and worked on."""
+
+    tokens: list[int]
+    """New token ids, up to and with the end of text."""
+
+    visual_tokens_per_layer: tuple[int, ...]
+    """Visual tokens that each decoder layer worked on in prefill."""
+
+
+class Generator:
+    """Generates the answers to whole batches; a row's tokens don't depend on the rows beside it."""
+
+    def __init__(self, model: VicoInternVL, tokenizer: PreTrainedTokenizerBase, end_of_turn: str) -> None:
+        """
+        Args:
+            end_of_turn: the prompt template's; it ends an answer as the tokenizer's end of text does.
+        """
+        self._model = model
+        self._tokenizer = tokenizer
+        self._stop_criteria: dict[tuple[str, ...], StopStringCriteria] = {}
+        self._stop_ids = _stop_ids(tokenizer, end_of_turn)
+        self._pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self._stop_ids[0]
+
+    def __call__(self, prompts: Sequence[PromptTokens], settings: GenerationSettings) -> list[GeneratedTokens]:
+        """What is generated for each prompt.
+
+        Raises:
+            FloatingPointError: the logits of a prompt are NaN or infinite; names its document.
+        """
+        keys = [prompt.key for prompt in prompts]
+        input_ids, attention_mask = self._padded([prompt.input_ids for prompt in prompts])
+        device = self._model.decoder_device
+        vit_tokens = [prompt.vit_tokens for prompt in prompts if prompt.vit_tokens is not None]
+        cache = self._model.prompt_cache(
+            input_ids,
+            keys,
+            torch.cat(vit_tokens) if vit_tokens else None,
+            torch.tensor([count for prompt in prompts for count in prompt.counts]),
+        )
+        finite = FiniteLogits(len(prompts))
+        rows = self._model.generate(
+            input_ids.to(device),
+            torch.cat([prompt.visual_tokens.to(device) for prompt in prompts]),
+            attention_mask.to(device),
+            generation_config=self._config(settings),
+            logits_processor=LogitsProcessorList([finite, *_processors(settings, keys)]),
+            stopping_criteria=StoppingCriteriaList([StopAtNotFinite(finite), *self._stop_strings(settings.until)]),
+            **({} if cache is None else {"past_key_values": cache}),
+        )
+        refuse_not_finite("logits", finite.failed_of(keys))
+        num_layers = self._model.config.text_config.num_hidden_layers
+        return [
+            GeneratedTokens(
+                self._up_to_stop(tokens),
+                (sum(prompt.counts),) * num_layers if cache is None else cache.visual_tokens_per_layer(row),
+            )
+            for row, (prompt, tokens) in enumerate(zip(prompts, rows.tolist(), strict=True))
+        ]
+
+    def _padded(self, prompts: Sequence[list[int]]) -> tuple[Tensor, Tensor]:
+        """Token ids and attention mask [requests, N], padded left."""
+        longest = max(map(len, prompts))
+        input_ids = torch.full((len(prompts), longest), self._pad_id)
+        attention_mask = torch.zeros_like(input_ids)
+        for row, ids in enumerate(prompts):
+            input_ids[row, longest - len(ids) :] = torch.tensor(ids)
+            attention_mask[row, longest - len(ids) :] = 1
+        return input_ids, attention_mask
+
+    def _config(self, settings: GenerationSettings) -> GenerationConfig:
+        return GenerationConfig(
+            max_new_tokens=settings.max_new_tokens,
+            num_beams=settings.num_beams,
+            do_sample=False,  # `DrawnToken` samples
+            use_cache=True,
+            eos_token_id=self._stop_ids,
+            pad_token_id=self._pad_id,
+        )
+
+    def _stop_strings(self, until: tuple[str, ...]) -> list[StopStringCriteria]:
+        # Looking at every token of a vocabulary takes long, and every batch of a benchmark has the same stop strings.
+        if until and until not in self._stop_criteria:
+            self._stop_criteria[until] = StopStringCriteria(self._tokenizer, list(until))
+        return [self._stop_criteria[until]] if until else []
+
+    def _up_to_stop(self, tokens: list[int]) -> list[int]:
+        for position, token in enumerate(tokens):
+            if token in self._stop_ids:
+                return tokens[: position + 1]
+        # Rows that ended at a stop string are padded up to the longest.
+        while tokens and tokens[-1] == self._pad_id:
+            tokens = tokens[:-1]
+        return tokens
+
+
+class FiniteLogits(LogitsProcessor):
+    """Notes the requests whose logits are NaN or infinite; changes none.
+
+    It comes first, so what it sees is the model's own: minus infinity for single tokens is what the other processors
+    write. What it notes stays on the device: one reduction a token, and nobody waits for it.
+    """
+
+    def __init__(self, num_requests: int) -> None:
+        self.failed: Tensor | None = None
+        """[requests], bool, once there are logits."""
+
+        self._num_requests = num_requests
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """The scores [rows, V] as they are."""
+        # The largest is NaN where any is, plus infinity where any is, and minus infinity where all are. Beam search
+        # hands over log-probabilities, which are NaN for all of these.
+        failed = ~scores.amax(dim=-1).isfinite().view(self._num_requests, -1).all(dim=1)
+        self.failed = failed if self.failed is None else self.failed | failed
+        return scores
+
+    def failed_of(self, keys: Sequence[str]) -> list[str]:
+        """The keys of the noted requests, of all [requests]."""
+        assert self.failed is not None, "at least one token is generated"
+        return [key for key, failed in zip(keys, self.failed.tolist(), strict=True) if failed]
+
+
+class StopAtNotFinite(StoppingCriteria):
+    """Ends the rows of a request whose logits were not finite: what would follow is no answer."""
+
+    def __init__(self, finite: FiniteLogits) -> None:
+        self._finite = finite
+
+    def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
+        """Which rows [rows, new] are done, [rows], bool; beam search shows more rows than it has beams."""
+        failed = self._finite.failed
+        assert failed is not None, "processors see a token's logits first"
+        return failed.repeat_interleave(len(input_ids) // len(failed)).to(input_ids.device)
+
+
+class DrawnToken(LogitsProcessor):
+    """Makes the largest score of each row a draw from the softmax of its scores, so that a greedy choice samples.
+
+    By Gumbel's noise: the largest of `score - log(e)`, with exponentially distributed `e`, is each token with its
+    probability. Every row draws from a generator of its own, so its tokens don't depend on the rows beside it.
+    """
+
+    def __init__(self, seeds: Sequence[int]) -> None:
+        self._seeds = seeds
+        self._generators: list[torch.Generator] = []
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """The scores [rows, V] with noise."""
+        if not self._generators:
+            self._generators = [torch.Generator(scores.device).manual_seed(seed) for seed in self._seeds]
+        drawn = torch.empty_like(scores)
+        for row, generator in zip(drawn, self._generators, strict=True):
+            row.exponential_(generator=generator)
+        # A draw of 0 would choose a token whatever its score, and make NaN of a score of minus infinity.
+        return scores - drawn.clamp_(min=torch.finfo(drawn.dtype).tiny).log_()
+
+
+def _processors(settings: GenerationSettings, keys: Sequence[str]) -> list[LogitsProcessor]:
+    """What changes logits, in transformers' order; it takes no whole numbers."""
+    processors: list[LogitsProcessor] = []
+    if settings.repetition_penalty != 1:
+        processors.append(RepetitionPenaltyLogitsProcessor(float(settings.repetition_penalty)))
+    if settings.do_sample:
+        if settings.temperature != 1:
+            processors.append(TemperatureLogitsWarper(float(settings.temperature)))
+        if settings.top_k:
+            processors.append(TopKLogitsWarper(settings.top_k))
+        if settings.top_p < 1:
+            processors.append(TopPLogitsWarper(float(settings.top_p)))
+        processors.append(DrawnToken([_seed(settings, key) for key in keys]))
+    return processors
+
+
+def _seed(settings: GenerationSettings, key: str) -> int:
+    """Of a document's sampling: it samples the same answer in every run."""
+    digest = sha256(f"{settings.seed or 0}/{key}".encode()).digest()
+    return int.from_bytes(digest[:7], "big")
+
+
+def _stop_ids(tokenizer: PreTrainedTokenizerBase, end_of_turn: str) -> list[int]:
+    ids = {tokenizer.convert_tokens_to_ids(end_of_turn), tokenizer.eos_token_id}
+    found = sorted(token for token in ids if token is not None and token != tokenizer.unk_token_id)
+    if not found:
+        raise ValueError("the tokenizer knows neither an end of text nor the template's end of turn")
+    return found
+
+
+def refuse_not_finite(what: str, keys: Iterable[str]) -> None:
+    """Raises FloatingPointError, which names `what` and the documents, if there are any."""
+    if named := ", ".join(dict.fromkeys(keys)):
+        raise FloatingPointError(
+            f"the {what} of {named} are not finite (NaN or infinite), so nothing can be decided by them. Check the "
+            "checkpoint's weights; where they are sound, another dtype= has room for larger numbers."
+        )
+
+
+def own_settings(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What a checkpoint's files say about generation that would change answers, by name; none of it is applied.
+
+    Raises:
+        CheckpointError: a generation_config.json that can't be read.
+    """
+    said = checkpoint.config.text_config.to_dict()
+    file = checkpoint.folder / "generation_config.json"
+    if file.is_file():
+        try:
+            said |= json.loads(file.read_text(encoding="utf-8"))
+        except (ValueError, TypeError, RecursionError) as error:
+            raise CheckpointError(f"{file} can't be read as JSON: {error}. Download it again, or remove it.") from error
+    return {
+        name: said[name] for name, idle in WITHOUT_EFFECT.items() if said.get(name) is not None and said[name] != idle
+    }
