@@ -44,6 +44,11 @@ class TokenAccount:
     compressed: tuple[int, ...] | None = None
     """Places of the compressed tiles, ascending."""
 
+    def __post_init__(self) -> None:
+        # JSON has no word for NaN, and nothing can be concluded from it.
+        if self.p_compress is not None and not all(0 <= score <= 1 for score in self.p_compress):
+            raise ValueError(f"p_compress is {self.p_compress}; expected probabilities in [0, 1].")
+
     def to_dict(self) -> dict[str, Any]:
         """Plain lists and numbers, as they are written to disk."""
         values = asdict(self)

@@ -116,6 +116,8 @@ class GenerationSettings:
     def __post_init__(self) -> None:
         for name in ("max_new_tokens", "num_beams"):
             _require(_is_int(getattr(self, name)) and getattr(self, name) >= 1, self, name, "a whole number from 1 up")
+        alone = self.num_beams == 1 or not self.do_sample
+        _require(alone, self, "num_beams", "1 with do_sample: beams are searched, not sampled")
         _require(_is_int(self.top_k) and self.top_k >= 0, self, "top_k", "a whole number from 0 (all) up")
         _require(isinstance(self.do_sample, bool), self, "do_sample", "true or false")
         _require(_is_number(self.temperature) and self.temperature > 0, self, "temperature", "a number above 0")
@@ -224,7 +226,7 @@ def _is_int(value: object) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < math.inf
 
 
 def _require(holds: bool, settings: GenerationSettings, name: str, expected: str) -> None:

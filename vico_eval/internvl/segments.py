@@ -170,7 +170,12 @@ def change_tokens(
 
 
 def check_next_tokens(state: LayerState, asked: NextTokens) -> None:
-    """Raises RuntimeError if a part dropped or reordered text, or made more or fewer tokens than it has places for."""
+    """Refuses what a part asked for.
+
+    Raises:
+        RuntimeError: it dropped or reordered text, or made more or fewer tokens than it has places for.
+        FloatingPointError: it made tokens that are not finite.
+    """
     is_new = asked.source < 0
     kept = asked.source[~is_new]
     stays = torch.zeros_like(state.is_visual)
@@ -182,3 +187,5 @@ def check_next_tokens(state: LayerState, asked: NextTokens) -> None:
         raise RuntimeError(
             f"a part left places for {expected} new tokens of {state.key} before layer {state.layer} and made {made}"
         )
+    if asked.new is not None:
+        state.check_finite("new tokens' vectors", asked.new)

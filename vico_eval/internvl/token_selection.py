@@ -95,6 +95,7 @@ class LayerState:
 
         Raises:
             RuntimeError: before layer 0, where nothing has attended yet.
+            FloatingPointError: a row is NaN.
         """
         if self._previous is None:
             raise RuntimeError("a part asked for attention weights before layer 0; expected layer 1 or later")
@@ -111,7 +112,16 @@ class LayerState:
         logits: Tensor = grouped @ keys.float().transpose(1, 2)[:, None] * attention.scaling
         behind = torch.arange(keys.shape[1], device=keys.device) > queries.to(keys.device)[:, None]
         weights = logits.masked_fill(behind, float("-inf")).softmax(dim=-1)
+        self.check_finite("attention", weights[..., 0])  # one logit that is not finite makes a whole row NaN
         return weights.flatten(0, 1).to(self.hidden.device)
+
+    def check_finite(self, what: str, values: Tensor) -> None:
+        """Raises FloatingPointError if tokens would be chosen by NaN or infinite values."""
+        if not bool(values.isfinite().all()):
+            raise FloatingPointError(
+                f"the {what} of {self.key} before layer {self.layer} is NaN or infinite, so no tokens can be chosen by "
+                "it. Check the checkpoint's weights; where they are sound, another dtype= has room for larger numbers."
+            )
 
 
 class TokenSelector(Protocol):

@@ -199,6 +199,7 @@ class SparseVLM(DecoderPart):
             ratings = head_mean_attention(state, rows, visual)  # [raters, visual]
             score = ratings.mean(dim=0)
             num_keep = self._scheduled(state) if self.config.variant == "topk" else self._ranked(state, ratings)
+        state.check_finite("rating", score)
         if num_keep == len(visual):
             return None
         # Stable: of equal scores the earlier token stays.
