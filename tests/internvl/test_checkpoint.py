@@ -4,7 +4,6 @@ import json
 import logging
 import math
 import shutil
-from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -15,7 +14,6 @@ from transformers import AutoTokenizer
 
 from vico_eval.errors import CheckpointError, ConfigError
 from vico_eval.internvl.checkpoint import check_attention, check_device, find_checkpoint, load_model, load_tokenizer
-from vico_eval.internvl.config import VicoInternVLConfig
 from vico_eval.paths import models_dir
 
 LAYER = "vision_model.encoder.layers.0"
@@ -389,52 +387,6 @@ class TestWrongArguments:
         with pytest.raises(ConfigError, match="'flash_attention_2' can't compute in float32; pass dtype=bfloat16"):
             check_attention("flash_attention_2", is_on_cpu=False, dtype=torch.float32)
         check_attention("flash_attention_2", is_on_cpu=False, dtype=torch.bfloat16)
-
-
-class TestDonor:
-    def test_gives_low_connector_and_router(self, flash, layouts, tmp_path):
-        layouts.build_released(tmp_path, "qwen3", seed=5)
-        plain, donor = find_checkpoint(str(tmp_path)), find_checkpoint(str(flash.folder))
-        donor.config.flash_absolute_threshold = 0.25
-        model = load_model(plain, donor=donor)
-        given = load_model(donor)
-        assert torch.equal(model.connector_low.linear_1.weight, given.connector_low.linear_1.weight)
-        assert torch.equal(model.router.query, given.router.query)
-        assert not torch.equal(model.connector_high.linear_1.weight, given.connector_high.linear_1.weight)
-        assert (model.config.has_low_connector, model.config.has_router) == (True, True)
-        assert model.config.flash_absolute_threshold == 0.25
-        assert not any(module.training for module in model.modules())
-
-    def test_without_a_low_connector(self, flash, layouts, tmp_path):
-        layouts.build_released(tmp_path, "qwen3")
-        plain = find_checkpoint(str(tmp_path))
-        with pytest.raises(CheckpointError, match=rf"'{tmp_path}' has no low connector to give"):
-            load_model(plain, donor=plain)
-
-    def test_in_another_layout(self, flash, tmp_path):
-        released = find_checkpoint(str(flash.folder))
-        load_model(released).save_pretrained(tmp_path)
-        model = load_model(released, donor=find_checkpoint(str(tmp_path)))
-        assert model.config.has_low_connector
-
-    @pytest.mark.parametrize(
-        ("changed", "message"),
-        [
-            ({"text_config": {"hidden_size": 64}}, "the decoder width of '.*' is 64, expected 32"),
-            ({"vision_config": {"hidden_size": 64}}, "the vision width of '.*' is 64, expected 32"),
-            ({"vision_config": {"image_size": [112, 112]}}, "the tile size of '.*' is 112, expected 56"),
-            ({"vision_config": {"patch_size": [7, 7]}}, "vision tokens along a tile's side of '.*' is 8, expected 4"),
-            ({"downsample_ratio": 1.0}, "visual tokens of a compressed tile of '.*' is 4, expected 1"),
-        ],
-    )
-    def test_of_another_size(self, flash, changed, message):
-        plain = find_checkpoint(str(flash.folder))
-        values = plain.config.to_dict()
-        for name, value in changed.items():
-            values[name] = values[name] | value if isinstance(value, dict) else value
-        donor = replace(plain, config=VicoInternVLConfig(**values))
-        with pytest.raises(CheckpointError, match=message):
-            load_model(plain, donor=donor)
 
 
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<tool_call>", "<img>", "</img>", "<IMG_CONTEXT>", "<box>")

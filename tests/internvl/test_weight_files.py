@@ -8,6 +8,7 @@ import torch
 
 from vico_eval.errors import CheckpointError
 from vico_eval.internvl.checkpoint import find_checkpoint, load_model
+from vico_eval.internvl.donor import adopt
 from vico_eval.internvl.weight_files import find_weights
 
 
@@ -48,7 +49,8 @@ def test_as_a_donor(flash, layouts, pickled, tmp_path_factory):
     plain = tmp_path_factory.mktemp("plain")
     layouts.build_released(plain, "qwen3", seed=5)
     donor = find_checkpoint(pickled(3), allow_pickle=True)
-    model = load_model(find_checkpoint(str(plain)), donor=donor)
+    model = load_model(find_checkpoint(str(plain)))
+    adopt(model, donor)
     assert torch.equal(model.connector_low.linear_1.weight, flash.tensors["mlp2.1.weight"])
 
 

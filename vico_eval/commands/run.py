@@ -32,7 +32,10 @@ from vico_eval.report.runs import read_run
 from vico_eval.suites import Benchmark, Suite, load_benchmarks, load_suite
 
 RESERVED = frozenset(
-    ("pretrained", "flash_from", "ratio_from", "seed", "method", "variant", "record_dir", "resume", "keep_going")
+    (
+        *("pretrained", "flash_from", "ratio_from", "decisions_from", "seed", "method", "variant"),
+        *("record_dir", "resume", "keep_going"),
+    )
 )
 """Arguments of a model that tell rows and runs apart."""
 

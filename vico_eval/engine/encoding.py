@@ -11,9 +11,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor
+from transformers.models.internvl import InternVLVisionModel
 
 from vico_eval.engine.preprocess import Prepared
-from vico_eval.internvl.modeling import VicoInternVL
+from vico_eval.internvl.modeling import encode_tiles
 from vico_eval.internvl.tiling import normalise
 
 VISION_TILES = 64
@@ -21,14 +22,14 @@ VISION_TILES = 64
 
 
 class TileEncoder:
-    """The vision encoder in front of whole batches.
+    """A vision encoder in front of whole batches.
 
     Tokens never depend on the batches before: of another batch only those are taken over that were encoded alone, as
     they would be now.
     """
 
-    def __init__(self, model: VicoInternVL) -> None:
-        self._model = model
+    def __init__(self, vision_tower: InternVLVisionModel) -> None:
+        self._vision_tower = vision_tower
         self._kept: tuple[str, Tensor] | None = None
         """Digest and tokens of the last batch's pictures, where all its requests were about the same."""
 
@@ -36,7 +37,7 @@ class TileEncoder:
         """Vision tokens [tiles, 1 + h*w, C] of every tile of every request, in order."""
         digests = [digest for prepared in batch for digest in prepared.tile_digests]
         if not digests:
-            return torch.zeros(0, 1, self._model.config.vision_config.hidden_size)
+            return torch.zeros(0, 1, self._vision_tower.config.hidden_size)
         tiles = dict(zip(digests, (tile for prepared in batch for tile in prepared.tiles), strict=True))
         pictures = {prepared.media for prepared in batch if prepared.media is not None}
         if len(pictures) > 1:
@@ -60,9 +61,12 @@ class TileEncoder:
         return self._kept[1]
 
     def _encode(self, tiles: Sequence[np.ndarray]) -> Tensor:
-        device: torch.device = next(self._model.vision_tower.parameters()).device
+        device: torch.device = next(self._vision_tower.parameters()).device
         together = torch.from_numpy(np.stack(tiles))
         # Bytes travel to the device, not floats.
         return torch.cat(
-            [self._model.encode_tiles(normalise(chunk.to(device))) for chunk in torch.split(together, VISION_TILES)]
+            [
+                encode_tiles(self._vision_tower, normalise(chunk.to(device)))
+                for chunk in torch.split(together, VISION_TILES)
+            ]
         )

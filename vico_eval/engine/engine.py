@@ -98,7 +98,8 @@ class Engine:
         self.method = method
         self.batch_size = batch_size
         self.show_progress = show_progress
-        self._encode = TileEncoder(model)
+        self._encode = TileEncoder(model.vision_tower)
+        self._encode_for_router = None if model.router_vision is None else TileEncoder(model.router_vision)
         self._generate = Generator(model, tokenizer, preprocessor.template.stop)
 
     def answer(self, requests: Sequence[Request | DeferredRequest]) -> list[Answer]:
@@ -208,6 +209,8 @@ class Engine:
             return
         try:
             self._encode.forget()
+            if self._encode_for_router is not None:
+                self._encode_for_router.forget()
             clear_device_cache(garbage_collection=True)
             yield from self._answer_batch(batch, settings)
         except FAILURES as error:
@@ -253,7 +256,10 @@ class Engine:
         sizes = [len(prepared.tiles) for prepared in batch]
         connector = self.method.connector
         vit_tokens = self._encode(batch)
-        scores = connector.score(self.model, vit_tokens) if connector is not None and len(vit_tokens) else None
+        scores = None
+        if connector is not None and len(vit_tokens):
+            read = vit_tokens if self._encode_for_router is None else self._encode_for_router(batch)
+            scores = connector.score(self.model, read)
         score_of: list[Tensor | None] = [None] * len(batch)
         if scores is not None:
             is_finite = [bool(part.all()) for part in torch.split(scores.isfinite().cpu(), sizes)]
@@ -263,7 +269,9 @@ class Engine:
             score_of = [part if len(part) else None for part in torch.split(scores, sizes)]
         decisions = []
         for prepared, p_compress in zip(batch, score_of, strict=True):
-            tiles = RequestTiles(prepared.key, torch.from_numpy(prepared.tile_image), p_compress)
+            tiles = RequestTiles(
+                prepared.key, torch.from_numpy(prepared.tile_image), p_compress, prepared.media, prepared.grids
+            )
             if connector is None or not tiles.num_tiles:
                 decisions.append(torch.zeros(tiles.num_tiles, dtype=torch.bool))
             else:

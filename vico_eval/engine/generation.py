@@ -274,7 +274,8 @@ def own_settings(checkpoint: Checkpoint) -> dict[str, Any]:
     Raises:
         CheckpointError: a generation_config.json that can't be read.
     """
-    said = checkpoint.config.text_config.to_dict()
+    config = json.loads((checkpoint.folder / "config.json").read_text(encoding="utf-8"))
+    said = config | (config.get("llm_config") or config.get("text_config") or {})
     file = checkpoint.folder / "generation_config.json"
     if file.is_file():
         try:

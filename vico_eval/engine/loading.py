@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from loguru import logger
 
 from vico_eval.engine.cpu import prepare_for_cpu
 from vico_eval.engine.engine import Answer, Engine
+from vico_eval.engine.generation import own_settings
 from vico_eval.engine.preprocess import Preprocessor, PreprocessSettings
 from vico_eval.engine.requests import (
     THINKING_GENERATION,
@@ -33,6 +35,7 @@ from vico_eval.internvl.checkpoint import (
     load_tokenizer,
     torch_dtype,
 )
+from vico_eval.internvl.donor import adopt
 from vico_eval.methods import registry
 from vico_eval.methods.registry import Method
 
@@ -51,7 +54,7 @@ class EngineSettings:
     """Read weights from `.bin` files where there are no safetensors, as plain tensors only (torch's `weights_only`)."""
 
     flash_from: str | None = None
-    """Checkpoint that gives low connector and router to base weights (`vanilla_vir`)."""
+    """ViCO checkpoint that gives base weights its low connector, and decides by its own encoder and router."""
 
     dtype: str = "auto"
     """float32, bfloat16, float16, or auto: the checkpoint's own on a GPU, float32 on the CPU (few compute in bf16)."""
@@ -139,7 +142,7 @@ def open_engine(arguments: Mapping[str, Any], *, show_progress: bool = True) -> 
     method = registry.build(method_name, method_arguments)
     if method.needs_donor != (settings.flash_from is not None):
         raise ConfigError(
-            f"method {method_name!r} needs flash_from=, the ViCO checkpoint that gives low connector and router."
+            f"method {method_name!r} needs flash_from=, the ViCO checkpoint that gives low connector and decisions."
             if method.needs_donor
             else f"method {method_name!r} takes no flash_from; only vanilla_vir borrows another checkpoint's parts."
         )
@@ -154,7 +157,14 @@ def open_engine(arguments: Mapping[str, Any], *, show_progress: bool = True) -> 
     for part in method.parts:
         provider = donor if donor is not None and part.needs_donor else checkpoint
         part.check(provider.config, provider.name)
+        if donor is not None and part.needs_donor:
+            part.check_donor(donor.identity, donor.name)
     method.check_runs_all_of(checkpoint.config, checkpoint.name)
+    if own := own_settings(checkpoint):
+        logger.warning(
+            f"{checkpoint.name} comes with generation settings, which are not applied: "
+            f"{', '.join(f'{name}={value}' for name, value in own.items())}. Answers are generated as the task says."
+        )
     tokenizer = load_tokenizer(checkpoint)
     check_tokenizer_fits(tokenizer, checkpoint)
     preprocess = PreprocessSettings.from_config(
@@ -174,8 +184,9 @@ def open_engine(arguments: Mapping[str, Any], *, show_progress: bool = True) -> 
         device=device,
         device_map=settings.device_map,
         attn_implementation=settings.attn_implementation,
-        donor=donor,
     )
+    if donor is not None:
+        adopt(model, donor, routes=method.needs_donors_router)
     if _is_cpu(device):
         prepare_for_cpu(model)
     engine = Engine(model, tokenizer, preprocessor, method, batch_size=settings.batch_size, show_progress=show_progress)

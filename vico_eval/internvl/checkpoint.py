@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from huggingface_hub import snapshot_download
@@ -23,14 +23,14 @@ from huggingface_hub.errors import (
     StrictDataclassError,
 )
 from safetensors import SafetensorError
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.peft_utils import ADAPTER_CONFIG_NAME
 
 from vico_eval.errors import BAD_INPUT, CheckpointError, ConfigError
 from vico_eval.internvl.config import VicoInternVLConfig, from_checkpoint_config
 from vico_eval.internvl.internlm2 import FUSED, fused_problems
 from vico_eval.internvl.internlm2_tokenizer import InternLM2Tokenizer, is_internlm2_tokenizer
-from vico_eval.internvl.modeling import FlashParts, VicoInternVL
+from vico_eval.internvl.modeling import VicoInternVL
 from vico_eval.internvl.processor_files import apply_processor_files
 from vico_eval.internvl.prompts import IMAGE_TOKEN
 from vico_eval.internvl.weight_digest import weights_digest
@@ -41,10 +41,9 @@ from vico_eval.internvl.weight_files import (
     find_weights,
     is_pickled,
     named,
-    read_tensors,
     shapes_of,
 )
-from vico_eval.internvl.weight_names import expert_problems, our_name
+from vico_eval.internvl.weight_names import expert_problems
 from vico_eval.paths import is_folder, models_dir, user_path
 
 HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
@@ -62,6 +61,8 @@ ANSWERING_FILES = (
 
 UNLOADABLE: tuple[type[Exception], ...] = (*BAD_INPUT, RuntimeError, StrictDataclassError)
 """What transformers raises for a configuration or a tokenizer that is missing or broken."""
+
+M = TypeVar("M", bound=PreTrainedModel)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,7 +190,6 @@ def load_model(
     device: str | None = None,
     device_map: str | dict[str, Any] | None = None,
     attn_implementation: str = "sdpa",
-    donor: Checkpoint | None = None,
 ) -> VicoInternVL:
     """Load the weights, in evaluation mode.
 
@@ -199,7 +199,6 @@ def load_model(
         device: "cpu", "cuda", "cuda:1", ...; None leaves the model on the CPU or to `device_map`.
         device_map: transformers' and accelerate's ("auto", "balanced", a dict); instead of `device`.
         attn_implementation: attention kernel of encoder and decoder.
-        donor: a ViCO checkpoint that gives its low connector and router (the "Vanilla + ViR" row).
 
     Raises:
         CheckpointError: missing, unexpected or mis-shaped weights, named.
@@ -216,12 +215,36 @@ def load_model(
         dtype=checkpoint.config.dtype if computed_in == "auto" else computed_in,
     )
     _refuse_wrong_stacks(checkpoint)
+    model = load_weights(
+        VicoInternVL,
+        checkpoint,
+        dtype=computed_in,
+        device_map=device_map,
+        attn_implementation=attn_implementation,
+    )
+    if device is not None:
+        model.to(torch.device(device))  # type: ignore[arg-type]
+    model.eval()  # type: ignore[no-untyped-call]
+    return model
+
+
+def load_weights(model_class: type[M], checkpoint: Checkpoint, *, attn_implementation: str, **options: Any) -> M:
+    """A model of a class with the weights that a checkpoint has for it.
+
+    Args:
+        model_class: made with the checkpoint's configuration.
+        checkpoint: from `find_checkpoint`.
+        attn_implementation: attention kernel, one that can run here.
+        **options: further ones of `from_pretrained` (dtype, device_map), or of the class.
+
+    Raises:
+        CheckpointError: missing, unexpected or mis-shaped weights, named.
+        ConfigError: an attention kernel that can't be loaded.
+    """
     try:
-        loaded: Any = VicoInternVL.from_pretrained(
+        loaded: Any = model_class.from_pretrained(
             checkpoint.folder,
             config=checkpoint.config,
-            dtype=computed_in,
-            device_map=device_map,
             attn_implementation=attn_implementation,
             use_safetensors=not any(map(is_pickled, checkpoint.weights.values())),
             weights_only=True,
@@ -229,6 +252,7 @@ def load_model(
             output_loading_info=True,
             trust_remote_code=False,
             local_files_only=True,
+            **options,
         )
     except ImportError as error:  # flash-attn is there and can't be loaded
         raise ConfigError(f"attn_implementation={attn_implementation!r} can't be used here: {error}") from error
@@ -236,13 +260,8 @@ def load_model(
         raise CheckpointError(
             f"the weights in {checkpoint.folder} can't be read: {error}. Download them again."
         ) from error
-    model: VicoInternVL = loaded[0]
+    model: M = loaded[0]
     _refuse_wrong_weights(checkpoint, loaded[1])
-    if donor is not None:
-        _adopt(model, donor)
-    if device is not None:
-        model.to(torch.device(device))  # type: ignore[arg-type]
-    model.eval()  # type: ignore[no-untyped-call]
     return model
 
 
@@ -361,49 +380,3 @@ def _refuse_wrong_weights(checkpoint: Checkpoint, info: dict[str, Any]) -> None:
             f"the weights in {checkpoint.folder} do not fit its config.json: {'; '.join(problems[:MAX_NAMED])}. "
             "Names are those of this package's modules. Use weights and config of the same checkpoint."
         )
-
-
-def _read_part(checkpoint: Checkpoint, prefix: str) -> dict[str, torch.Tensor]:
-    """The weights of one module, by their names in it; nothing else is read."""
-    names_of: dict[Path, list[str]] = {}
-    for name, file in checkpoint.weights.items():
-        if our_name(name).startswith(prefix):
-            names_of.setdefault(file, []).append(name)
-    return {
-        our_name(name).removeprefix(prefix): tensor
-        for file, names in names_of.items()
-        for name, tensor in read_tensors(file, names).items()
-    }
-
-
-def _adopt(model: VicoInternVL, donor: Checkpoint) -> None:
-    """Put the donor's low connector and routers into `model`."""
-    if not donor.config.has_low_connector:
-        raise CheckpointError(f"{donor.name!r} has no low connector to give; expected a ViCO (Flash) checkpoint.")
-    ours, theirs = model.config, donor.config
-    for what, here, there in (
-        ("vision width", ours.vision_config.hidden_size, theirs.vision_config.hidden_size),
-        ("tile size", ours.tile_size, theirs.tile_size),
-        ("number of vision tokens along a tile's side", ours.vit_grid, theirs.vit_grid),
-        ("number of visual tokens of a compressed tile", ours.num_low_tokens, theirs.num_low_tokens),
-        ("decoder width", ours.text_config.hidden_size, theirs.text_config.hidden_size),
-    ):
-        if here != there:
-            raise CheckpointError(
-                f"the {what} of {donor.name!r} is {there}, expected {here}. Give the ViCO checkpoint of the same size."
-            )
-    parts = FlashParts.build(theirs)._asdict()
-    near = next(model.connector_high.parameters())
-    for name, part in parts.items():
-        if part is not None:
-            try:
-                part.load_state_dict(_read_part(donor, f"{name}."))
-            except RuntimeError as error:
-                raise CheckpointError(f"{name} of {donor.name!r} can't be used: {error}") from error
-            part.to(device=near.device, dtype=near.dtype)
-        setattr(model, name, part)
-    for setting in (
-        *("has_low_connector", "has_router", "has_image_router"),
-        *("flash_relative_threshold", "flash_absolute_threshold", "image_absolute_threshold"),
-    ):
-        setattr(ours, setting, getattr(theirs, setting))

@@ -82,11 +82,19 @@ def _lvtc_projectors(config: VicoInternVLConfig) -> LVTCProjectors | None:
     )
 
 
+def encode_tiles(vision_tower: InternVLVisionModel, pixel_values: Tensor) -> Tensor:
+    """Vision tokens [tiles, 1 + h*w, C], class token first, of normalised tiles [tiles, 3, S, S]."""
+    patch = vision_tower.embeddings.patch_embeddings.projection.weight
+    output = vision_tower(pixel_values=pixel_values.to(device=patch.device, dtype=patch.dtype))
+    return output.last_hidden_state  # type: ignore[no-any-return]
+
+
 class VicoInternVL(PreTrainedModel):
     """InternVL whose tiles may take their full or a quarter of their visual tokens.
 
     A checkpoint without ViCO's parts has `connector_low`, `router` and `image_router` set to None, one without
-    InternVL-X's LVTC has `lvtc` set to None.
+    InternVL-X's LVTC has `lvtc` set to None. `router_vision` is the vision encoder that the routers read where it isn't
+    the model's own: routers that another checkpoint gave (`donor.adopt`) are trained on the tokens of its encoder.
     """
 
     config_class = VicoInternVLConfig
@@ -109,6 +117,7 @@ class VicoInternVL(PreTrainedModel):
         self.connector_low = parts.connector_low
         self.router = parts.router
         self.image_router = parts.image_router
+        self.router_vision: InternVLVisionModel | None = None
         self.lvtc = _lvtc_projectors(config)
         self.language_model = AutoModelForCausalLM.from_config(config.text_config, trust_remote_code=False)
         # transformers makes this of config.json and falls back on it in every `generate`: a penalty that stands there
@@ -145,9 +154,7 @@ class VicoInternVL(PreTrainedModel):
 
     def encode_tiles(self, pixel_values: Tensor) -> Tensor:
         """Vision tokens [tiles, 1 + h*w, C], class token first, of normalised tiles [tiles, 3, S, S]."""
-        patch = self.vision_tower.embeddings.patch_embeddings.projection.weight
-        output = self.vision_tower(pixel_values=pixel_values.to(device=patch.device, dtype=patch.dtype))
-        return output.last_hidden_state  # type: ignore[no-any-return]
+        return encode_tiles(self.vision_tower, pixel_values)
 
     def visual_tokens(
         self, vit_tokens: Tensor, compressed: Tensor, shorten: Callable[[Tensor], Tensor] | None = None

@@ -92,13 +92,6 @@ _HF: tuple[tuple[str, str], ...] = (
 RENAMED = (*RELEASED, *_PVTC, *internlm2.RENAMED, *_HF)
 
 
-def our_name(name: str) -> str:
-    """A weight's name in this package, for a name of any layout; fused q, k, v keep theirs."""
-    for theirs, ours in RENAMED:
-        name = re.sub(theirs, ours, name, count=1)
-    return name
-
-
 def _undone(theirs: str, ours: str) -> tuple[str, str]:
     """Pattern and replacement that undo a renaming, whose sides are literal but for one captured group."""
     pattern, replacement = f"^{re.escape(ours)}", theirs.removeprefix("^")

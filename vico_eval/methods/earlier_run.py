@@ -1,4 +1,4 @@
-"""What an earlier run measured, for methods that are to spend as much: `ratio_from=FOLDER`."""
+"""What an earlier run measured, for methods that are to spend as much (`ratio_from=FOLDER`), and its accounts."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from statistics import fmean
 from typing import Any
 
 from vico_eval.errors import ConfigError
+
+Document = tuple[Any, Any]
+"""Split and doc_id."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +54,8 @@ def visual_token_share(folder: str) -> float:
         ConfigError: the folder holds no finished run, or one that saved no visual token.
     """
     shares = []
-    for accounts in _accounts_by_task(folder).values():
+    for by_document in finished_accounts(folder, "ratio_from").values():
+        accounts = by_document.values()
         uncompressed = sum(account["visual_tokens_uncompressed"] for account in accounts)
         if uncompressed:
             shares.append(sum(fmean(account["visual_tokens_per_layer"]) for account in accounts) / uncompressed)
@@ -71,7 +75,8 @@ def compressed_tile_ratios(folder: str) -> dict[str, float]:
         ConfigError: the folder holds no finished run, or one that compressed no tile.
     """
     ratios = {}
-    for task, accounts in _accounts_by_task(folder).items():
+    for task, by_document in finished_accounts(folder, "ratio_from").items():
+        accounts = by_document.values()
         tiles = sum(account["tiles"] for account in accounts)
         if tiles:
             ratios[task] = sum(account["compressed_tiles"] for account in accounts) / tiles
@@ -80,19 +85,27 @@ def compressed_tile_ratios(folder: str) -> dict[str, float]:
     return ratios
 
 
-def _accounts_by_task(folder: str) -> dict[str, list[Mapping[str, Any]]]:
-    """Accounts of every task's documents, once the harness has said how many there are and all of them have ended."""
+def finished_accounts(folder: str, argument: str) -> dict[str, dict[Document, Mapping[str, Any]]]:
+    """Accounts by task and document, once the harness has said how many there are and all of them have ended.
+
+    Args:
+        folder: of the run.
+        argument: the name by which the method takes it, for messages.
+
+    Raises:
+        ConfigError: the folder holds no run, or one that is not finished.
+    """
     path = Path(folder)
     if not list(path.glob("answers.rank*.jsonl")):
         raise ConfigError(
-            f"ratio_from={folder} holds no answers.rank*.jsonl; expected the record_dir of a finished run of ViCO."
+            f"{argument}={folder} holds no answers.rank*.jsonl; expected the record_dir of a finished run of ViCO."
         )
-    accounts: dict[str, dict[_Document, Mapping[str, Any]]] = {}
+    accounts: dict[str, dict[Document, Mapping[str, Any]]] = {}
     for line in _lines(path, "answers"):
         if isinstance(line.get("account"), dict):
             accounts.setdefault(line["task"], {})[line["split"], line["doc_id"]] = line["account"]
     if not accounts:
-        raise ConfigError(f"the run in ratio_from={folder} has no answer yet; wait until it is finished.")
+        raise ConfigError(f"the run in {argument}={folder} has no answer yet; wait until it is finished.")
     ended = {task: set(answered) for task, answered in accounts.items()}
     for line in _lines(path, "failures"):
         if line["task"] in ended:
@@ -106,15 +119,11 @@ def _accounts_by_task(folder: str) -> dict[str, list[Mapping[str, Any]]]:
     ]
     if unfinished:
         raise ConfigError(
-            f"the run in ratio_from={folder} is not finished, so its ratio is that of some documents: "
+            f"the run in {argument}={folder} is not finished, so it knows of some documents only: "
             f"{', '.join(unfinished)}. Expected results of lmms-eval or VLMEvalKit in that folder that count as many; "
             "repeat the run's command, with the folder as both record_dir and --output_path."
         )
-    return {task: list(answered.values()) for task, answered in accounts.items()}
-
-
-_Document = tuple[Any, Any]
-"""Split and doc_id."""
+    return accounts
 
 
 def _lines(folder: Path, kind: str) -> Iterator[dict[str, Any]]:

@@ -7,7 +7,7 @@ dataclass, its `Config`) and no state of any request, so that answers can't depe
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -51,6 +51,12 @@ class RequestTiles:
     p_compress: Tensor | None
     """[tiles], the part's own scores; None where it has none."""
 
+    media: str | None = None
+    """Digest of the tiles."""
+
+    grids: tuple[tuple[int, int, int], ...] = ()
+    """Columns, rows and tiles of each image or frame."""
+
     @property
     def task(self) -> str:
         """Name of the benchmark that the document is from."""
@@ -70,6 +76,9 @@ class Part(ABC):
     needs_donor: ClassVar[bool] = False
     """Whether ViCO's parts come from a second checkpoint (`flash_from=`)."""
 
+    needs_router: bool = True
+    """Whether the second checkpoint's routers are among them, with the vision encoder that they read."""
+
     runs: ClassVar[frozenset[str]] = frozenset()
     """Those of a checkpoint's `trained_in` parts that this part runs; a method that leaves one out is refused."""
 
@@ -78,6 +87,9 @@ class Part(ABC):
 
     def check(self, model_config: VicoInternVLConfig, checkpoint: str) -> None:  # noqa: B027
         """Raises CheckpointError if the checkpoint lacks what this part needs."""
+
+    def check_donor(self, identity: Callable[[], Mapping[str, str]], checkpoint: str) -> None:  # noqa: B027
+        """Raises ConfigError if the part can't do with the second checkpoint; its digest takes reading all of it."""
 
 
 class TilingPart(Part):
@@ -102,7 +114,10 @@ class ConnectorPart(Part):
     stands in for the low connector, so base weights will do."""
 
     def score(self, model: VicoInternVL, vit_tokens: Tensor) -> Tensor | None:
-        """Scores [tiles] of the tiles of many requests at once, [tiles, 1 + h*w, C]; None if it needs none."""
+        """Scores [tiles] of the tiles of many requests at once, [tiles, 1 + h*w, C]; None if it needs none.
+
+        The tokens are those of the encoder that the model's routers read.
+        """
         return None
 
     @abstractmethod

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from vico_eval.methods.parts import ConnectorPart, DecoderPart, Part, TilingPart
 
 ENTRY_POINTS = "vico_eval.methods"
-_NOT_METHODS = {"earlier_run", "parts", "random_tiles", "registry"}
+_NOT_METHODS = {"earlier_decisions", "earlier_run", "parts", "random_tiles", "registry"}
 _registered: dict[str, type[Part]] = {}
 
 P = TypeVar("P", bound="type[Part]")
@@ -44,6 +44,11 @@ class Method:
     def needs_donor(self) -> bool:
         """Whether ViCO's parts come from a second checkpoint."""
         return any(part.needs_donor for part in self.parts)
+
+    @property
+    def needs_donors_router(self) -> bool:
+        """Whether that checkpoint also routes."""
+        return any(part.needs_donor and part.needs_router for part in self.parts)
 
     def check_runs_all_of(self, model_config: VicoInternVLConfig, checkpoint: str) -> None:
         """Raises CheckpointError if the checkpoint is trained with a part that no part of this method runs."""
