@@ -69,24 +69,28 @@ def write_runs(folder: Path, num_rows: int, num_documents: int) -> list[Path]:
         run = folder / f"run{row}"
         place = run / "model"
         place.mkdir(parents=True)
-        (run / "record.json").write_text(json.dumps(_record(row)), encoding="utf-8")
+        record = _record(row)
+        (run / "record.json").write_text(json.dumps(record), encoding="utf-8")
         results: dict[str, Any] = {
-            "config": {"model": "vico_internvl", "model_args": f"row={row}"},
+            "config": {"model": record["command"][-1], "model_args": f"row={row}"},
             "group_subtasks": {},
         }
         for name in ("results", "configs", "versions", "n-samples"):
             results[name] = {}
+        journal = []
         for name, score, tasks in benchmarks:
             for number, task in enumerate(tasks):
                 own = range(number * num_documents // len(tasks), (number + 1) * num_documents // len(tasks))
                 lines = _samples(name, score, row, own)
                 text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
                 (place / f"{DATE}_samples_{task}.jsonl").write_text(text, encoding="utf-8")
+                journal += [json.dumps(_answer(task, line)) + "\n" for line in lines]
                 results["results"][task] = _metrics(score, lines)
                 results["configs"][task] = {"task": task, "generation_kwargs": {"max_new_tokens": 64}, "num_fewshot": 0}
                 results["versions"][task] = "Yaml"
                 results["n-samples"][task] = {"original": len(own), "effective": len(own)}
         (place / f"{DATE}_results.json").write_text(json.dumps(results), encoding="utf-8")
+        (run / "answers.rank0.jsonl").write_text("".join(journal), encoding="utf-8")
         runs.append(run)
     return runs
 
@@ -137,6 +141,12 @@ def _samples(name: str, score: suites.Score, row: int, documents: Iterable[int])
         }
         lines.append(line)
     return lines
+
+
+def _answer(task: str, line: Mapping[str, Any]) -> dict[str, Any]:
+    """The line of the run's own journal that a samples line comes from."""
+    named = {"task": task, "split": "test", "doc_id": line["doc_id"], "repeat": 0, "asked": line["doc_hash"][:16]}
+    return named | {"text": line["filtered_resps"], "account": line["token_counts"][0]["account"]}
 
 
 def _text(generator: random.Random, length: int) -> str:

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
+
+
+class Blank(str, Enum):
+    """What blank answers without token counts are taken for."""
+
+    FAILED = "failed"
+    WRONG = "wrong"
 
 
 class _RunsOrCommand(TyperGroup):
@@ -66,6 +74,13 @@ def report(
         Path | None,
         typer.Option(help="Also write the report as a page with its samples into this folder, for any browser."),
     ] = None,
+    blank: Annotated[
+        Blank,
+        typer.Option(
+            help="What blank answers are in runs of lmms-eval's own models without token counts: failed leaves their "
+            "cell without a score, wrong takes them as answers, scored as lmms-eval did. Runs of this package say it."
+        ),
+    ] = Blank.FAILED,
 ) -> None:
     """Turn finished runs into a table and a picture.
 
@@ -82,7 +97,16 @@ def report(
 
     named = [titled_run(run) for run in runs]
     beside = published_model or published
-    print_report(write_report(named, table=table, out=out, baseline=baseline, published=beside, html=html))
+    written = write_report(
+        named,
+        table=table,
+        out=out,
+        baseline=baseline,
+        published=beside,
+        html=html,
+        blank_is_wrong=blank is Blank.WRONG,
+    )
+    print_report(written)
 
 
 @report_app.command()

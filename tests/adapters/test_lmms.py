@@ -14,7 +14,7 @@ from vico_eval.adapters.internvl_x import method_of
 from vico_eval.errors import CheckpointError, ConfigError, DocumentError, OutputError
 from vico_eval.methods.registry import method_names
 from vico_eval.paths import tasks_dir
-from vico_eval.report.records import read_side_accounts
+from vico_eval.report.journal import read_journal
 
 TASKS = ["tiny_read", "tiny_compare"]
 LIMIT = 3
@@ -472,7 +472,8 @@ def test_a_run_that_an_older_version_began_is_gone_on_with(untrained, tmp_path):
     assert answer() == ["from the older version", first[1]]
     assert [line["account"].get("grids") for line in read_lines_that_are_not_blank(file)] == [None, [[1, 1, 1]]]
     assert json.loads((run / "record.json").read_text())["previews"] == "previews"
-    assert [account.grids for account in read_side_accounts(run).values()] == [None, ((1, 1, 1),)]
+    answered = [answers[-1] for answers in read_journal(run)["broken"].values()]
+    assert [one.counts().grids for one in answered] == [None, ((1, 1, 1),)]
 
 
 def test_old_failures_between_kept_answers_do_not_stop_a_continued_run(untrained, tmp_path, monkeypatch):

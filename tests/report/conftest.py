@@ -65,6 +65,27 @@ def sample(doc_id: int, score: Any, *, metric: str = "exact_match", counts: Any 
     }
 
 
+def answer_line(
+    doc_id: int, text: str, *, task: str = "tiny_read", repeat: int = 0, tiles: int = 4, compressed: int = 0
+) -> dict[str, Any]:
+    """A line of a run's journal."""
+    line = {"task": task, "split": "test", "doc_id": doc_id, "repeat": repeat, "asked": "so", "text": text}
+    return line | {"account": account(tiles, compressed)}
+
+
+def journal_of(task: str, lines: Sequence[dict[str, Any]]) -> str:
+    """What a run's journal has of samples with accounts; lmms-eval keeps one of a question that is asked again."""
+    text = ""
+    for line in lines:
+        answers = line.get("resps", line["filtered_resps"])
+        answers = np.ravel(np.array(answers if isinstance(answers, list) else [answers], dtype=object)).tolist()
+        accounts = [counts["account"] for counts in line["token_counts"] or () if counts and "account" in counts]
+        for repeat, answer in enumerate(answers if accounts else ()):
+            own = answer_line(line["doc_id"], str(answer), task=task, repeat=repeat)
+            text += json.dumps(own | {"account": accounts[min(repeat, len(accounts) - 1)]}) + "\n"
+    return text
+
+
 def write_run(
     folder: Path,
     tasks: Mapping[str, Sequence[dict[str, Any]]],
@@ -74,6 +95,7 @@ def write_run(
     limit: float | None = None,
     date: str = DATE,
     config: Mapping[str, Any] | None = None,
+    journal: bool = True,
     **record: Any,
 ) -> Path:
     """A run of `tasks` (samples lines by task); exact_match metrics follow from the lines unless `metrics` is given."""
@@ -106,6 +128,9 @@ def write_run(
     for task, lines in tasks.items():
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
         (place / f"{date}_samples_{task}.jsonl").write_text(text, encoding="utf-8")
+    if journal:
+        with (folder / "answers.rank0.jsonl").open("a", encoding="utf-8") as file:
+            file.write("".join(journal_of(task, lines) for task, lines in tasks.items()))
     return folder
 
 

@@ -280,6 +280,8 @@ def test_half_of_a_character_in_an_answer_changes_nothing_else(tmp_path):
     folder = write_run(tmp_path / "half", {"tiny_read": [line]})
     text = samples_path(folder).read_text()
     samples_path(folder).write_text(text.replace('"filtered_resps": "7"', '"filtered_resps": "7\\ud83d"'))
+    answers = folder / "answers.rank0.jsonl"
+    answers.write_text(answers.read_text().replace('"text": "7"', '"text": "7\\ud83d"'))
     half = read_run(folder).tasks["tiny_read"].documents[0]
     assert (half.answer, half.account, half.fields) == ("7\ud83d", whole.account, whole.fields)
 

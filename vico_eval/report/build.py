@@ -64,6 +64,7 @@ def write_report(
     note: str | None = None,
     published: str | bool = False,
     html: Path | None = None,
+    blank_is_wrong: bool = False,
 ) -> Report:
     """Reads finished runs and writes their table into `out`.
 
@@ -81,6 +82,8 @@ def write_report(
         published: whether the paper's numbers of a table stand beneath the measured ones; of which model, where the
             paper's table has several.
         html: folder of the report as a page (`vico_eval.report.page`), new, empty or an earlier page's; None for none.
+        blank_is_wrong: whether blank answers without token counts, of runs that lmms-eval's own models made, count as
+            they were scored; otherwise they may be failures and leave their cell without a score.
 
     Raises:
         ConfigError: there is no such suite, or no paper's table with such a model.
@@ -93,7 +96,7 @@ def write_report(
     columns = _choose(spec.benchmarks, benchmarks)
     paper = find_model(spec.name, published if isinstance(published, str) else None) if published else None
     with workers_for([path for _, path in runs]) as workers:
-        counted = count_runs(runs, columns, only or {}, workers)
+        counted = count_runs(runs, columns, only or {}, workers, blank_is_wrong=blank_is_wrong)
         get_ready(workers)
         systems = _systems(counted)
         base = find_baseline(systems, baseline)
@@ -105,7 +108,7 @@ def write_report(
             built = built.with_note(note)
         try:
             out.mkdir(parents=True, exist_ok=True)
-            return _write(built, measured, counted, systems, out, spec, html, workers)
+            return _write(built, measured, counted, systems, out, spec, html, workers, blank_is_wrong)
         except OSError as error:
             raise OutputError(f"The report can't be written to {out}: {error}. Choose another folder.") from error
 
@@ -119,6 +122,7 @@ def _write(
     spec: TableSpec,
     html: Path | None,
     workers: Executor | None,
+    blank_is_wrong: bool,
 ) -> Report:
     rows = order_rows(systems)
     places = [_relative(run.folder, out) for run in runs]
@@ -165,7 +169,7 @@ def _write(
         table=table,
         measured=measured,
         # Documents were let go once counted; the page has them read again, a benchmark at a time.
-        read=lambda number, tasks: read_any_run(runs[number].folder, tasks),
+        read=lambda number, tasks: read_any_run(runs[number].folder, tasks, blank_is_wrong=blank_is_wrong),
         numbers=tidy,
         uncertainty=uncertainty,
         loyalty=agreement,

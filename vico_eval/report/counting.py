@@ -16,6 +16,7 @@ from vico_eval.report.by_document import DocumentScores
 from vico_eval.report.records import RunRecord
 from vico_eval.report.router_scores import ScoreCounts, count_scores
 from vico_eval.report.runs import Document, Run, TaskResult
+from vico_eval.report.score_range import checked_documents, checked_score
 from vico_eval.report.vlmevalkit import read_any_run
 from vico_eval.report.workers import without_garbage_search
 
@@ -91,6 +92,8 @@ def count_runs(
     columns: Sequence[Benchmark],
     only: Mapping[Path, Collection[str]],
     workers: Executor | None = None,
+    *,
+    blank_is_wrong: bool = False,
 ) -> list[CountedRun]:
     """What runs, by their row's title (None: the record's) and folder, say of `columns`.
 
@@ -99,6 +102,7 @@ def count_runs(
         columns: of the table.
         only: tasks to read of a run, by its folder; all where it isn't named.
         workers: other processes, which read them.
+        blank_is_wrong: as `read_any_run`.
 
     Raises:
         ReportError: no run, one given twice, or runs that don't count; all of them are named.
@@ -109,7 +113,8 @@ def count_runs(
     if twice := sorted({str(path) for path in resolved if resolved.count(path) > 1}):
         raise ReportError(f"The same run was given twice: {', '.join(twice)}.")
     titles, paths = zip(*runs, strict=True)
-    arguments = (titles, paths, [only.get(path) for path in paths], [columns] * len(runs))
+    kept = [only.get(path) for path in paths]
+    arguments = (titles, paths, kept, [columns] * len(runs), [blank_is_wrong] * len(runs))
     with without_garbage_search():
         counted = list((map if workers is None else workers.map)(_read_and_count, *arguments))
     if problems := [problem for problem in counted if isinstance(problem, str)]:
@@ -118,11 +123,11 @@ def count_runs(
 
 
 def _read_and_count(
-    title: str | None, path: Path, only: Collection[str] | None, columns: Sequence[Benchmark]
+    title: str | None, path: Path, only: Collection[str] | None, columns: Sequence[Benchmark], blank_is_wrong: bool
 ) -> CountedRun | str:
     """What a run says of the columns, or why it doesn't count."""
     try:
-        run = read_any_run(path, only)
+        run = read_any_run(path, only, blank_is_wrong=blank_is_wrong)
         return count_run(" ".join((title or run.record.title).split()), run, columns)
     except ReportError as error:
         return str(error)
@@ -184,7 +189,7 @@ def _cell(benchmark: Benchmark, tasks: Sequence[TaskResult]) -> dict[str, object
     return {
         "benchmark": benchmark.title,
         # The harness has scored failed documents as blank answers: wrong, or right by chance.
-        "score": float("nan") if failures else benchmark.conversion.score(tasks),
+        "score": float("nan") if failures else checked_score(benchmark.title, tasks, benchmark.conversion.score(tasks)),
         "documents": len(documents),
         "num_available": sum(task.num_available for task in tasks),
         "without_account": sum(document.account is None for document in documents),
@@ -227,9 +232,10 @@ def _counts(documents: Sequence[Document]) -> dict[str, float]:
 def _count_documents(benchmark: Benchmark, tasks: Sequence[TaskResult]) -> CountedDocuments:
     documents = [document for task in tasks for document in task.documents]
     failed = any(document.failure is not None for document in documents)
+    scored = None if failed else checked_documents(benchmark.title, tasks, benchmark.conversion.document_scores(tasks))
     answers = [None if document.answer is None else _writable(document.answer) for document in documents]
     return CountedDocuments(
-        scored=None if failed else benchmark.conversion.document_scores(tasks),
+        scored=scored,
         answers=np.array(answers, dtype=object),
         media=[_media(document) for document in documents],
     )

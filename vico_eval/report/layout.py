@@ -244,11 +244,6 @@ def _notes(cells: pd.DataFrame, order: Sequence[str], columns: Sequence[str]) ->
         if repeats.nunique() > 1:
             fewer = ", ".join(str(name) for name in repeats.index[repeats < repeats.max()])
             notes.append(f"{title}: {fewer} has fewer runs than the row's other benchmarks.")
-        for cell in own[own["has_record"] & (own["without_account"] > own["failed"])].itertuples():
-            notes.append(
-                f"{title}, {cell.benchmark}: {cell.without_account} of {cell.documents} documents have no token "
-                "account (answered from lmms-eval's response cache?), so the cell has no ratio."
-            )
         if (runs := _num_repeats(own)) > 1:
             notes.append(f"{title}: mean of {runs} runs.")
     limited = cells[cells["documents"] < cells["num_available"]].drop_duplicates("benchmark")

@@ -3,7 +3,8 @@
 Format: lmms-eval 0.7.3, `<run>/[<model folder>/]<date>_results.json` and `<date>_samples_<task>.jsonl`.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta, timezone, tzinfo
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,8 @@ from vico_eval.report.records import RunRecord, read_json
 
 # What must agree before two results files of a folder may be read as one run. Batch size, devices and tasks may differ.
 _SETTINGS = ("model", "model_args", "limit", "offset", "gen_kwargs", "random_seed", "numpy_seed", "torch_seed")
+
+_MODEL_ARGUMENT = re.compile(r",(?=\w+=)")
 
 # Dates have whole seconds.
 _CLOCK_STEP = timedelta(seconds=2)
@@ -64,6 +67,14 @@ def run_settings(content: dict[str, Any]) -> dict[str, Any]:
         "num_fewshot": given.get("num_fewshot"),
         "system_instruction": content.get("system_instruction"),
     }
+
+
+def model_arguments(given: object) -> dict[str, Any]:
+    """What `model_args` says, by name: lmms-eval takes them as `a=1,b=2` and from Python as a mapping too."""
+    if isinstance(given, Mapping):
+        return dict(given)
+    pairs = (part.partition("=") for part in _MODEL_ARGUMENT.split(str(given or "")) if part)
+    return {name.strip(): value for name, _, value in pairs}
 
 
 def expected_documents(results: Results) -> range:

@@ -1,6 +1,6 @@
-"""Samples files of lmms-eval 0.7.3: what was answered to each document, and whether it is an answer at all."""
+"""Samples files of lmms-eval 0.7.3: what was answered to each document, whether it is an answer at all, and whose."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,6 +8,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from vico_eval.errors import ReportError
+from vico_eval.report.journal import Answered, find_answer
 from vico_eval.report.records import TokenAccount, parse_object, read_lines, validate
 
 # What lmms-eval writes into every samples line; the other keys are metrics.
@@ -46,7 +47,7 @@ class Sample(NamedTuple):
     """After the task's filter, which is what its scorer saw."""
 
     account: tuple[TokenAccount, ...] | None
-    """One for each of the document's requests; None where the line lacks any."""
+    """One for each of the document's requests, from the line or the run's journal; None where neither has them all."""
 
     fields: Mapping[str, Any]
     """The metrics' fields."""
@@ -55,14 +56,26 @@ class Sample(NamedTuple):
     target: str
 
 
-def read_samples(path: Path) -> dict[int, Sample]:
+def read_samples(
+    path: Path,
+    journal: Mapping[int | str, Sequence[Answered]] | None = None,
+    *,
+    says_what_the_model_said: bool = True,
+) -> dict[int, Sample]:
     """What a samples file says of each document, by document, ascending.
 
+    Args:
+        path: of the file.
+        journal: what the run's own journal says of the task's documents; None where there is no journal.
+        says_what_the_model_said: whether the file has answers as the model gave them. Where a task has filters of its
+            own it may not, and only accounts are compared.
+
     Raises:
-        ReportError: the file can't be read or is cut off, a document is missing its number or has two lines, or its
-            account is of another schema.
+        ReportError: the file can't be read or is cut off, a document is missing its number or has two lines, its
+            account is of another schema, or answers are others than the journal's.
     """
     samples: dict[int, Sample] = {}
+    of_others = []
     for place, text in read_lines(path):
         line = _read_line(place, text)
         doc_id = line.get("doc_id")
@@ -73,7 +86,16 @@ def read_samples(path: Path) -> dict[int, Sample]:
                 f"{place} is the second line of document {doc_id}; expected one a document. Two runs wrote into the "
                 "file, or it was put together by hand; repeat the run into a folder of its own."
             )
-        samples[doc_id] = _read_sample(line)
+        sample = _read_sample(line)
+        if journal is not None:
+            answers = journal.get(doc_id, ())
+            own = _as_in_journal(sample, line, text, answers, says_what_the_model_said)
+            if own is None:
+                of_others.append((doc_id, sample, answers))
+            sample = own or sample
+        samples[doc_id] = sample
+    if of_others:
+        raise ReportError(_not_of_this_run(path, of_others))
     return dict(sorted(samples.items()))
 
 
@@ -132,9 +154,59 @@ def _read_sample(line: Mapping[str, Any]) -> Sample:
     )
 
 
+def _as_in_journal(
+    sample: Sample, line: Mapping[str, Any], text: str, answers: Sequence[Answered], has_texts: bool
+) -> Sample | None:
+    """The sample with accounts that only the journal has; None where the journal has other answers than the sample.
+
+    An answer that neither has an account of is a response cache's, and left without one.
+    """
+    said = _said(line) if has_texts else []
+    given = _accounts_of(line)
+    found: list[TokenAccount | None] = []
+    for number in range(max(len(said), len(given))):
+        account = given[number] if number < len(given) else None
+        own = find_answer(answers, str(said[number]) if number < len(said) else None, account, text)
+        if own is None and account is not None:
+            return None
+        found.append(account if own is None or account is not None else own.counts())
+    known = [account for account in found if account is not None]
+    if len(known) < len(found):
+        return sample._replace(account=None)
+    # A word "None" is an answer if the journal has counted its tokens; a blank one without counts of its own is none,
+    # since caches keep no blank ones.
+    has_answer = sample.has_answer or (bool(said) and all(str(answer).strip() for answer in said))
+    return sample._replace(account=tuple(known[: len(given)]), has_answer=has_answer)
+
+
+def _not_of_this_run(path: Path, documents: Sequence[tuple[int, Sample, Sequence[Answered]]]) -> str:
+    """What to say of samples that are not the journal's answers."""
+    named = _documents([doc_id for doc_id, _, _ in documents])
+    _, sample, answers = documents[0]
+    return (
+        f"{path} has answers that are not those of the run in whose folder it is: {named}. The first is "
+        f"{_unlike_journal(sample, answers)}. Samples and results of another run were put here, as by two commands "
+        "with each other's --output_path. Move them to that run's record, or repeat the run into a folder of its own."
+    )
+
+
+def _unlike_journal(sample: Sample, answers: Sequence[Answered]) -> str:
+    """What a sample says and what the journal has in its place."""
+    if not answers:
+        return f"{sample.answer!r}; expected none by the answers.rank*.jsonl beside record.json"
+    own = next((answer for answer in reversed(answers) if answer.text == sample.answer), answers[-1])
+    counted, given = own.counts(), (sample.account or (None,))[0]
+    costs = [
+        f"{name} {getattr(given, name)} and not {getattr(counted, name)}"
+        for name in TokenAccount.model_fields
+        if given is not None and getattr(given, name) != getattr(counted, name)
+    ]
+    cost = f" at another cost, {costs[0]}" if costs else ""
+    return f"{sample.answer!r}{cost}; expected {own.text!r} by {own.place}"
+
+
 def _has_answer(line: Mapping[str, Any]) -> bool:
-    # `resps` is what the model said before any filter; lmms-eval leaves it out where the filter changed nothing.
-    answers = _flatten(line.get("resps", line.get("filtered_resps")))
+    answers = _said(line)
     if not answers or not all(isinstance(answer, str) for answer in answers):
         return False
     if all(_num_generated(entry) > 0 for entry in line.get("token_counts") or [None]):
@@ -142,6 +214,14 @@ def _has_answer(line: Mapping[str, Any]) -> bool:
     counted = any(line.get("token_counts") or [])
     # lmms-eval writes a missing answer as the text "None"; a model that really said so has token counts.
     return all(str(answer).strip() and (counted or answer != "None") for answer in answers)
+
+
+def _said(line: Mapping[str, Any]) -> list[object]:
+    """What the model said, one for each request and repetition, before marks of reasoning were taken out.
+
+    lmms-eval leaves `resps` out where that changed nothing. It may have it after the task's own filters.
+    """
+    return _flatten(line.get("resps", line.get("filtered_resps")))
 
 
 def _accounts_of(line: Mapping[str, Any]) -> list[TokenAccount | None]:

@@ -1,9 +1,10 @@
 """What a run leaves beside lmms-eval's own files: record, answers with accounts, and failures, as closed schemas."""
 
 import json
-from collections.abc import Collection, Iterator
+import math
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     AwareDatetime,
@@ -24,6 +25,8 @@ RECORD_VERSION = 1
 
 DocumentKey = tuple[str, int | str]
 """Task and doc_id: a number in lmms-eval; VLMEvalKit's index of a row, which may hold words."""
+
+Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
 class _Closed(BaseModel):
@@ -105,8 +108,24 @@ class RunRecord(_Closed):
             raise ValueError(f"{', '.join(unknown)} must not be null")
         return self
 
+    @model_validator(mode="after")
+    def _has_finite_numbers(self) -> "RunRecord":
+        for name in ("method_args", "settings"):
+            if not _is_finite(getattr(self, name)):
+                raise ValueError(f"{name} holds a number that is not finite")
+        return self
+
 
 _OF_OWN_RUNS = ("dtype", "attention", "device", "num_processes", "started")
+
+
+def _is_finite(value: object) -> bool:
+    """Whether no number in `value` is NaN or infinite."""
+    if isinstance(value, Mapping):
+        return all(map(_is_finite, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_is_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 class TokenAccount(_Closed):
@@ -119,7 +138,7 @@ class TokenAccount(_Closed):
     visual_tokens_per_layer: tuple[NonNegativeInt, ...]
     text_tokens: NonNegativeInt
     generated_tokens: NonNegativeInt
-    p_compress: tuple[float, ...] | None = None
+    p_compress: tuple[Probability, ...] | None = None
 
     media: str | None = None
     """Digest of the tiles; None where there is none, and in accounts that older versions wrote."""
@@ -238,36 +257,6 @@ def read_record(folder: Path) -> RunRecord | None:
     return validate(RunRecord, value, str(path))
 
 
-def read_side_accounts(folder: Path, only: Collection[str] | None = None) -> dict[DocumentKey, TokenAccount]:
-    """Accounts by task and document from the run's side files, which survive lmms-eval's response cache.
-
-    A continued run appends: in a file, a document's last line holds. A line cut off when a run was stopped is passed
-    over; its document then counts as one without an account, which the report says.
-
-    Args:
-        folder: the run's.
-        only: tasks to read; None for all.
-
-    Raises:
-        ReportError: a line of another schema, or a document whose counts differ between two processes' files.
-    """
-    accounts: dict[DocumentKey, TokenAccount] = {}
-    for path in sorted(folder.glob("answers.rank*.jsonl")):
-        own: dict[DocumentKey, TokenAccount] = {}
-        for place, text in read_lines(path):
-            value = _object(text)
-            if value is not None and (only is None or value.get("task") in (*only, None)):
-                line = validate(AnswerLine, value, place)
-                own[line.task, line.doc_id] = line.account
-        for key, account in own.items():
-            if _visual_counts(accounts.setdefault(key, account)) != _visual_counts(account):
-                raise ReportError(
-                    f"{path} gives document {key[1]} of {key[0]} other token counts than another process's file. Two "
-                    f"different runs seem to share {folder}; give each its own --output_path."
-                )
-    return accounts
-
-
 def read_failures(folder: Path) -> dict[DocumentKey, str]:
     """Why documents have no answer, by task and document: the last reason where one failed more than once.
 
@@ -279,17 +268,14 @@ def read_failures(folder: Path) -> dict[DocumentKey, str]:
     failures = {}
     for path in sorted(folder.glob("failures.rank*.jsonl")):
         for place, text in read_lines(path):
-            if (value := _object(text)) is not None:
+            if (value := object_or_none(text)) is not None:
                 line = validate(FailureLine, value, place)
                 failures[line.task, line.doc_id] = line.reason
     return failures
 
 
-def _visual_counts(account: TokenAccount) -> tuple[object, ...]:
-    return account.tiles, account.compressed_tiles, account.visual_tokens, account.visual_tokens_per_layer
-
-
-def _object(text: str) -> dict[str, Any] | None:
+def object_or_none(text: str) -> dict[str, Any] | None:
+    """The JSON object in `text`; None where there is none, as in a line that was cut off."""
     try:
         value = _parse(text)
     except json.JSONDecodeError:

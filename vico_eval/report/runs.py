@@ -14,18 +14,21 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vico_eval.errors import ReportError
+from vico_eval.report.journal import read_journal
+from vico_eval.report.lmms_record import check_model
 from vico_eval.report.lmms_results import Results, check_times, expected_documents, newest_by_task, samples_path
 from vico_eval.report.lmms_samples import Sample, read_samples, what_is_wrong
-from vico_eval.report.records import (
-    DocumentKey,
-    RunRecord,
-    TokenAccount,
-    read_failures,
-    read_record,
-    read_side_accounts,
-)
+from vico_eval.report.records import RunRecord, TokenAccount, read_failures, read_record
 from vico_eval.report.run_files import check_folder, check_one_run, nothing_found, results_files
-from vico_eval.report.unrecorded import BLANK, LMMS_EVAL, lmms_eval_record, what_is_unknown
+from vico_eval.report.unrecorded import BLANK, LMMS_EVAL, blanks_count, lmms_eval_record, what_is_unknown
+
+CACHED = (
+    "its answer came from lmms-eval's response cache, `--use_cache`, and no account of this run's says which weights "
+    "and libraries gave it; repeat the run without that option"
+)
+"""Why a document of a run of ours counts as one without an answer, though it has one."""
+
+NO_JOURNAL = "it left no answers.rank*.jsonl, so nobody can check that its samples are its own."
 
 
 class Document(NamedTuple):
@@ -86,7 +89,7 @@ class Run:
     """What a reader has to know of it besides its record."""
 
 
-def read_run(folder: Path, only: Collection[str] | None = None) -> Run:
+def read_run(folder: Path, only: Collection[str] | None = None, *, blank_is_wrong: bool = False) -> Run:
     """The run in `folder`, every document of every task answered or known to have failed.
 
     Where a folder holds several results files of the same settings, the newest counts for each task.
@@ -94,10 +97,12 @@ def read_run(folder: Path, only: Collection[str] | None = None) -> Run:
     Args:
         folder: lmms-eval's --output_path.
         only: tasks to read; None for all.
+        blank_is_wrong: whether a blank answer of a run that another program started is an answer, as it was scored.
 
     Raises:
-        ReportError: no results, or of several runs; settings that differ between results files, a malformed file, or
-            documents without an answer; the message names task and documents.
+        ReportError: no results, or of several runs; settings that differ between results files, a malformed file,
+            results or samples of another run than the record's, or documents without an answer; the message names
+            task and documents.
     """
     check_folder(folder)
     record = read_record(folder)
@@ -116,47 +121,81 @@ def read_run(folder: Path, only: Collection[str] | None = None) -> Run:
     if record is not None:
         for path, content in {results.path: results.content for results in newest}.items():
             check_times(folder, record, path, content)
-    tasks = _read_tasks(folder, newest, goes_on_after_blanks=record is None)
-    if record is not None:
-        return Run(folder=folder, record=record, tasks=tasks)
+            check_model(folder, record, path, content)
+        return _own_run(folder, record, newest)
+    samples = {results.task: read_samples(samples_path(results)) for results in newest}
+    blank = {task: [doc_id for doc_id, one in own.items() if not one.has_answer] for task, own in samples.items()}
+    failed = {task: dict.fromkeys(() if blank_is_wrong else own, BLANK) for task, own in blank.items()}
+    tasks = _tasks(folder, newest, samples, failed, known_blank=blank)
     if any(document.account is not None for task in tasks.values() for document in task.documents):
         raise ReportError(
             f"{folder} has no record.json, but token accounts, so it is a run of one of this package's models that "
             "lost it, and nobody could say what produced its numbers. Put the file back, or run it again."
         )
+    notes = [what_is_unknown(LMMS_EVAL)]
+    if blank_is_wrong:
+        notes += [blanks_count(task, len(own), len(samples[task])) for task, own in blank.items() if own]
+    return Run(folder=folder, record=lmms_eval_record(folder, newest[-1]), tasks=tasks, notes=tuple(notes))
+
+
+def _own_run(folder: Path, record: RunRecord, newest: list[Results]) -> Run:
+    """A run of one of this package's models: its samples are held against its journal and its failures."""
+    journal = read_journal(folder, {results.task for results in newest})
+    failures = read_failures(folder)
+    samples: dict[str, dict[int, Sample]] = {}
+    failed: dict[str, dict[int, str]] = {}
+    for results in newest:
+        config = results.content["configs"].get(results.task) or {}
+        own = samples[results.task] = read_samples(
+            samples_path(results),
+            None if journal is None else journal.get(results.task, {}),
+            says_what_the_model_said=not (config.get("filter_list") or config.get("auto_strip_thinking")),
+        )
+        failed[results.task] = {
+            doc_id: failures.get((results.task, doc_id), CACHED)
+            for doc_id, sample in own.items()
+            if (sample.account is None if sample.has_answer else (results.task, doc_id) in failures)
+        }
     return Run(
-        folder=folder, record=lmms_eval_record(folder, newest[-1]), tasks=tasks, notes=(what_is_unknown(LMMS_EVAL),)
+        folder=folder,
+        record=record,
+        tasks=_tasks(folder, newest, samples, failed),
+        notes=(NO_JOURNAL,) if journal is None else (),
     )
 
 
-def _read_tasks(folder: Path, newest: list[Results], *, goes_on_after_blanks: bool) -> dict[str, TaskResult]:
-    side_accounts: dict[DocumentKey, TokenAccount] | None = None
-    failures = read_failures(folder)
+def _tasks(
+    folder: Path,
+    newest: list[Results],
+    samples: Mapping[str, Mapping[int, Sample]],
+    failed: Mapping[str, Mapping[int, str]],
+    known_blank: Mapping[str, Collection[int]] | None = None,
+) -> dict[str, TaskResult]:
+    """The tasks, by name.
+
+    Args:
+        samples: by task and document.
+        failed: why documents count as ones without an answer, by task.
+        known_blank: documents whose answer may be blank; those that failed where it is None.
+    """
     tasks: dict[str, TaskResult] = {}
     problems: list[str] = []
     for results in newest:
         name, content = results.task, results.content
-        path = samples_path(results)
-        samples = read_samples(path)
-        unanswered = [doc_id for doc_id, sample in samples.items() if not sample.has_answer]
-        failed = {doc_id: failures[name, doc_id] for doc_id in unanswered if (name, doc_id) in failures}
-        if goes_on_after_blanks:
-            failed = dict.fromkeys(unanswered, BLANK)
-        if problem := what_is_wrong(name, expected_documents(results), samples, failed):
+        known = failed[name] if known_blank is None else known_blank[name]
+        if problem := what_is_wrong(name, expected_documents(results), samples[name], known):
             problems.append(problem)
             continue
-        if side_accounts is None and any(sample.account is None for sample in samples.values()):
-            side_accounts = read_side_accounts(folder, {one.task for one in newest})
         config = content["configs"].get(name) or {}
         tasks[name] = TaskResult(
             name=name,
             metrics=content["results"].get(name) or {},
-            documents=_documents(name, samples, side_accounts or {}, failed),
+            documents=_documents(samples[name], failed[name]),
             num_available=int(content["n-samples"][name]["original"]),
             version=str(content["versions"].get(name)),
             settings={key: config.get(key) for key in ("generation_kwargs", "num_fewshot", "metadata")},
             results_path=results.path,
-            samples_path=path,
+            samples_path=samples_path(results),
         )
     if problems:
         raise ReportError(
@@ -166,27 +205,16 @@ def _read_tasks(folder: Path, newest: list[Results], *, goes_on_after_blanks: bo
     return tasks
 
 
-def _documents(
-    name: str,
-    samples: Mapping[int, Sample],
-    side_accounts: Mapping[DocumentKey, TokenAccount],
-    failed: Mapping[int, str],
-) -> tuple[Document, ...]:
-    documents = []
-    for doc_id, sample in samples.items():
-        account = sample.account
-        if account is None and (name, doc_id) in side_accounts:
-            account = (side_accounts[name, doc_id],)
-        failure = failed.get(doc_id)
-        documents.append(
-            Document(
-                doc_id=doc_id,
-                fields=sample.fields,
-                account=account,
-                answer=sample.answer if failure is None else None,
-                failure=failure,
-                question=sample.question,
-                target=sample.target,
-            )
+def _documents(samples: Mapping[int, Sample], failed: Mapping[int, str]) -> tuple[Document, ...]:
+    return tuple(
+        Document(
+            doc_id=doc_id,
+            fields=sample.fields,
+            account=sample.account,
+            answer=None if doc_id in failed else sample.answer,
+            failure=failed.get(doc_id),
+            question=sample.question,
+            target=sample.target,
         )
-    return tuple(documents)
+        for doc_id, sample in samples.items()
+    )

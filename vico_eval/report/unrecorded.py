@@ -1,21 +1,18 @@
 """Runs that another program started: a record out of what their toolkit wrote, and words for what it leaves unknown."""
 
 import itertools
-import re
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from vico_eval.report.lmms_results import Results, begun, run_settings
+from vico_eval.report.lmms_results import Results, begun, model_arguments, run_settings
 from vico_eval.report.records import RECORD_VERSION, Checkpoint, RunRecord, validate
 
 LMMS_EVAL = "lmms-eval"
 
 BLANK = "blank, and without token counts it can't be told from a failure, which lmms-eval scores as wrong"
 """Why a document of such a run counts as one without an answer."""
-
-_MODEL_ARGUMENT = re.compile(r",(?=\w+=)")
 
 
 def lmms_eval_record(folder: Path, results: Results) -> RunRecord:
@@ -25,7 +22,7 @@ def lmms_eval_record(folder: Path, results: Results) -> RunRecord:
         ReportError: its date can't be read.
     """
     config = results.content["config"]
-    model, arguments = str(config.get("model")), _model_arguments(config.get("model_args"))
+    model, arguments = str(config.get("model")), model_arguments(config.get("model_args"))
     # lmms-eval's own reading of `pretrained=` and what other models call it.
     checkpoint = str(arguments.pop("pretrained", None) or results.content.get("model_name") or "")
     name = Path(checkpoint).name
@@ -81,6 +78,14 @@ def vlmevalkit_record(folder: Path, path: Path, status: Mapping[str, Any], harne
     return validate(RunRecord, said, str(path))
 
 
+def blanks_count(task: str, number: int, documents: int) -> str:
+    """What a reader has to know where blank answers count."""
+    return (
+        f"{task}: {number} of {documents} answers are blank or missing and, as asked for, count as lmms-eval scored "
+        "them: as wrong, or as a guess where the task guesses for unreadable ones. Some may be failures."
+    )
+
+
 def what_is_unknown(toolkit: str) -> str:
     """What a reader has to know of such a run's row."""
     return (
@@ -88,13 +93,6 @@ def what_is_unknown(toolkit: str) -> str:
         "has no ratio of compressed tiles, no share of visual tokens and no place in the picture of retention; "
         "checkpoint digest, dtype, attention, prompts and tile limits can't be compared with other rows'."
     )
-
-
-def _model_arguments(given: object) -> dict[str, Any]:
-    if isinstance(given, Mapping):
-        return dict(given)
-    pairs = (part.partition("=") for part in _MODEL_ARGUMENT.split(str(given or "")) if part)
-    return {name: value for name, _, value in pairs}
 
 
 def _option(command: tuple[str, ...], name: str) -> str | None:

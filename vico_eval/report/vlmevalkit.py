@@ -16,12 +16,13 @@ from typing import Any
 
 from vico_eval.errors import ReportError
 from vico_eval.report.by_document import DocumentScores
-from vico_eval.report.records import DocumentKey, TokenAccount, read_json, read_record, read_side_accounts
+from vico_eval.report.journal import Answered, read_journal
+from vico_eval.report.records import RECORD_NAME, TokenAccount, read_json, read_record
 from vico_eval.report.run_files import check_folder, check_one_run, nothing_found, results_files, status_files
 from vico_eval.report.runs import Document, Run, TaskResult, read_run
 from vico_eval.report.unrecorded import vlmevalkit_record, what_is_unknown
 from vico_eval.report.vlmevalkit_documents import read_scores
-from vico_eval.report.vlmevalkit_tables import FAILED, column_of, prediction_table, scored_fields
+from vico_eval.report.vlmevalkit_tables import FAILED, column_of, is_prediction_of, prediction_table, scored_fields
 
 HARNESS = "VLMEvalKit"
 """Of such a run's record."""
@@ -72,12 +73,13 @@ class VLMEvalKitMetric:
         return scores if agrees else None
 
 
-def read_any_run(folder: Path, only: Collection[str] | None = None) -> Run:
+def read_any_run(folder: Path, only: Collection[str] | None = None, *, blank_is_wrong: bool = False) -> Run:
     """The run in `folder`, by whichever toolkit its record names; without one, by whose files are there.
 
     Args:
         folder: lmms-eval's --output_path or VLMEvalKit's --work-dir.
         only: tasks to read; None for all.
+        blank_is_wrong: as `read_run`; VLMEvalKit marks what it has no answer to.
 
     Raises:
         ReportError: as `read_run` and `read_vlmevalkit_run`, or files of both toolkits or of none.
@@ -95,7 +97,7 @@ def read_any_run(folder: Path, only: Collection[str] | None = None) -> Run:
             f"{folder} holds results of lmms-eval ({results[-1].name}) and of VLMEvalKit ({statuses[0].name}). "
             "Expected those of one toolkit; move one's to a folder of its own."
         )
-    return read_vlmevalkit_run(folder, only) if statuses else read_run(folder, only)
+    return read_vlmevalkit_run(folder, only) if statuses else read_run(folder, only, blank_is_wrong=blank_is_wrong)
 
 
 def read_vlmevalkit_run(folder: Path, only: Collection[str] | None = None) -> Run:
@@ -116,7 +118,9 @@ def read_vlmevalkit_run(folder: Path, only: Collection[str] | None = None) -> Ru
     status = read_json(status_path)
     own = read_record(folder)
     record = own or vlmevalkit_record(folder, status_path, status, HARNESS)
-    accounts = None if own is None else read_side_accounts(folder, only)
+    journal = None if own is None else read_journal(folder, only) or {}
+    if own is not None:
+        _check_model(folder, own.method, status_path, status)
     tasks = {}
     notes = [] if own else [what_is_unknown(HARNESS)]
     for name in _datasets(status_path):
@@ -131,7 +135,7 @@ def read_vlmevalkit_run(folder: Path, only: Collection[str] | None = None) -> Ru
             continue
         predictions = _predictions(status_path, status, name, entry)
         judge = entry.get("judge_model")
-        documents = _documents(name, predictions, str(judge), accounts)
+        documents = _documents(predictions, str(judge), None if journal is None else journal.get(name, {}))
         tasks[name] = TaskResult(
             name=name,
             metrics=entry["metrics"],
@@ -180,13 +184,27 @@ def _predictions(status_path: Path, status: Mapping[str, Any], name: str, entry:
     return status_path.parent / Path(str(given)).name
 
 
+def _check_model(folder: Path, method: str, path: Path, status: Mapping[str, Any]) -> None:
+    """See that the status is of the record's method, by whose name VLMEvalKit knows the model.
+
+    Raises:
+        ReportError: it is of another.
+    """
+    model = status.get("model_name") or path.parent.name
+    if model != method:
+        raise ReportError(
+            f"{path} is of the model {model}, but {folder / RECORD_NAME} beside it of the method {method}: two runs. "
+            "Move VLMEvalKit's folder to the record that it belongs to, or repeat the run into a folder of its own."
+        )
+
+
 def _documents(
-    name: str, predictions: Path, judge: str, accounts: Mapping[DocumentKey, TokenAccount] | None
+    predictions: Path, judge: str, journal: Mapping[int | str, Sequence[Answered]] | None
 ) -> tuple[Document, ...]:
     """The documents in the order of the data set; their field `score` is VLMEvalKit's, 0-1, where it has one.
 
     Args:
-        accounts: of the run's own answers; None for a run that VLMEvalKit started itself.
+        journal: the run's own answers to them; None for a run that VLMEvalKit started itself.
     """
     table = prediction_table(predictions)
     scored = scored_fields(predictions, judge, list(table["index"]))
@@ -199,16 +217,19 @@ def _documents(
         strict=True,
     ):
         doc_id = int(index) if index.isdecimal() else index
-        account = None if accounts is None else accounts.get((name, doc_id))
+        account: tuple[TokenAccount, ...] | None = None
         has_failed = FAILED in prediction
-        if accounts is not None and (account is None or has_failed):
-            unanswered.append(str(index))
-            continue
+        if journal is not None:
+            own = None if has_failed else _own_answer(journal.get(doc_id, ()), prediction)
+            if own is None:
+                unanswered.append(str(index))
+                continue
+            account = (own.counts(),)
         documents.append(
             Document(
                 doc_id=doc_id,
                 fields={"prediction": prediction, **fields, **scored.get(index, {})},
-                account=None if account is None else (account,),
+                account=account,
                 answer=None if has_failed else prediction,
                 failure=f"VLMEvalKit wrote `{FAILED}` and scored it" if has_failed else None,
                 question=question,
@@ -218,11 +239,16 @@ def _documents(
     if unanswered:
         named = ", ".join(unanswered[:10]) + (f" and {len(unanswered) - 10} more" if len(unanswered) > 10 else "")
         raise ReportError(
-            f"{predictions} has documents without an answer of this run: {named}. Remove it with every "
-            f"other file of this data set beside it (VLMEvalKit takes answers and scores from them) and repeat the "
-            "command; what this run has answered is not asked again."
+            f"{predictions} has documents without an answer of this run: {named}; its answers.rank*.jsonl has none, or "
+            "another. Remove it with every other file of this data set beside it (VLMEvalKit takes answers and scores "
+            "from them) and repeat the command; what this run has answered is not asked again."
         )
     return tuple(documents)
+
+
+def _own_answer(answers: Sequence[Answered], prediction: str) -> Answered | None:
+    """The last of a document's answers in the journal that VLMEvalKit has as `prediction`; None where none is."""
+    return next((own for own in reversed(answers) if is_prediction_of(prediction, own.text)), None)
 
 
 def _metric(task: TaskResult, name: str, split: str | None) -> float:
@@ -236,4 +262,7 @@ def _metric(task: TaskResult, name: str, split: str | None) -> float:
             f"{task.results_path}: data set {task.name} has {'several' if found else 'no'} {name!r}"
             f"{'' if split is None else f' of split {split!r}'}; it has {', '.join(task.metrics)}."
         )
-    return float(task.metrics[found[0]])
+    value = task.metrics[found[0]]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ReportError(f"{task.results_path}: {found[0]!r} of {task.name} is {value!r}; expected a number.")
+    return float(value)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 FAILED = "Failed to obtain answer"
 """What VLMEvalKit writes in place of an answer that it could not get, and scores."""
 
+_END_OF_THOUGHT = "</think>"
+
 _SCORES = (("_{judge}_result", "hit"), ("_auxmatch", "score"), ("_results", "eval_score"), ("_score", "score"))
 """Endings of the files with documents' scores and the column: multiple choice, yes or no, short answers, videos."""
 
@@ -70,6 +72,11 @@ def scored_fields(predictions: Path, judge: str, documents: Sequence[str]) -> di
         fields = table[kept].assign(score=scores).to_dict("records")
         return dict(zip(table["index"], fields, strict=True))
     return {}
+
+
+def is_prediction_of(prediction: str, text: str) -> bool:
+    """Whether a prediction is what VLMEvalKit writes of what a model said: of a thought, what follows it."""
+    return prediction == text or (_END_OF_THOUGHT in text and prediction == text.rpartition(_END_OF_THOUGHT)[2].strip())
 
 
 def column_of(table: pd.DataFrame, name: str) -> Sequence[str]:
