@@ -15,7 +15,7 @@ from vico_eval.report import write_report
 from vico_eval.report.runs import read_run
 from vico_eval.report.vlmevalkit import read_any_run
 
-from .conftest import write_run
+from .conftest import sample, write_run
 
 DATA = Path(__file__).parent / "data"
 INTERNVL = DATA / "lmms_eval_internvl_hf"
@@ -218,7 +218,7 @@ def test_a_model_without_a_checkpoint_is_named_by_itself(tmp_path):
 
 
 def test_rows_are_asked_the_same(tmp_path):
-    """Few-shot examples and generation settings make other numbers; other words are said."""
+    """Few-shot examples, generation settings and other words make other numbers."""
     folder = copy(INTERNVL, tmp_path / "run")
     (path,) = folder.rglob("*_results.json")
     text = path.read_text()
@@ -230,8 +230,10 @@ def test_rows_are_asked_the_same(tmp_path):
             report_of([(None, VANILLA), (None, folder)], tmp_path / "out")
     path.write_text(text)
     change_lines(samples(folder), lambda line: line | {"input": line["input"] + " Say a number."})
-    report = report_of([(None, VANILLA), (None, folder)], tmp_path / "out")
-    assert any(note.endswith("have other questions in 4 of 4 documents.") for note in report.table.notes)
+    with pytest.raises(
+        ReportError, match=r"tiny_read: .* have other questions in 4 of 4 documents\. Rows of one table"
+    ):
+        report_of([(None, VANILLA), (None, folder)], tmp_path / "out")
     results = json.loads(text)
     results["versions"]["tiny_read"] = 2.0
     path.write_text(json.dumps(results))
@@ -248,13 +250,14 @@ def test_rows_are_asked_the_same(tmp_path):
     ],
 )
 def test_a_column_needs_what_the_catalogue_starts_the_model_with(tmp_path, settings, outcome):
-    line = {"doc_id": 0, "target": "A", "filtered_resps": "A", "token_counts": [{"output_tokens": 1}], "input": "?"}
+    line = {name: value for name, value in sample(0, 1.0).items() if name != "exact_match"}
     runs = []
     for task, metric in (("mmmu_val", "mmmu_acc"), ("textvqa_val", "exact_match")):
         metrics = {task: {f"{metric},none": 1.0}}
-        sample = line | {metric: 1.0}
         record = {"settings": settings, "system": "vanilla", "title": "Vanilla"}
-        runs.append((None, write_run(tmp_path / task.split("_")[0], {task: [sample]}, metrics=metrics, **record)))
+        runs.append(
+            (None, write_run(tmp_path / task.split("_")[0], {task: [line | {metric: 1.0}]}, metrics=metrics, **record))
+        )
     report = write_report(runs, table="vico-1", out=tmp_path / "out", benchmarks=["TextVQA", "MMMU"])
     row = report.markdown.read_text().splitlines()[4]
     assert row.startswith("| Vanilla | 100.0 | – |" if "missing" in outcome else "| Vanilla | 100.0 | 100.0 |")

@@ -14,6 +14,20 @@ from vico_eval.report.vlmevalkit import HARNESS
 # Of a task's settings, those that make its numbers others.
 _DECISIVE = ("generation_kwargs", "generation", "num_fewshot", "judge")
 
+_MAY_DIFFER = frozenset(
+    {
+        *("seed", "random_seed", "numpy_seed", "torch_seed", "fewshot_seed"),
+        *("batch_size", "max_batch_size", "device", "device_map", "record_dir", "previews"),
+    }
+)
+"""Settings and arguments in which runs of one row may differ: seeds, over which their mean is, and what says where and
+how many documents are answered together, which is meant to change no answer. So may the number of processes, the times,
+the command and the folders of a run; versions of libraries are noted. All else makes another row."""
+
+_FEW = 0.05
+"""Share of documents that may be worded otherwise in two runs, as where a data set's mistakes were mended. With more of
+them the rows were asked other things, and their difference is of nothing."""
+
 
 def check_harness(benchmark: Benchmark, runs: Sequence[CountedRun]) -> None:
     """Runs of one benchmark must be by one toolkit: prompts and scorers differ between them.
@@ -30,7 +44,7 @@ def check_harness(benchmark: Benchmark, runs: Sequence[CountedRun]) -> None:
 
 
 def check_repeats(benchmark: Benchmark, runs: Sequence[CountedRun]) -> None:
-    """Runs of one row on one benchmark must be of one checkpoint and method, of which a seed may differ, and two runs.
+    """Runs of one row on one benchmark must be two runs, under conditions that differ in no more than `_MAY_DIFFER`.
 
     Raises:
         ReportError: they are not.
@@ -46,6 +60,10 @@ def check_repeats(benchmark: Benchmark, runs: Sequence[CountedRun]) -> None:
 def _check_repeat(benchmark: Benchmark, first: CountedRun, second: CountedRun) -> None:
     what = f"{benchmark.title}: {first.folder} and {second.folder}"
     ours, theirs = _model(first.record), _model(second.record)
+    asked, asked_theirs = _asked(first.record), _asked(second.record)
+    # A setting that only one of them has is new since the other was run.
+    for name in [name for name in asked if name in asked_theirs]:
+        ours[name], theirs[name] = asked[name], asked_theirs[name]
     if different := [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]:
         values = "; ".join(f"{name} {ours.get(name)!s} and {theirs.get(name)!s}" for name in different)
         raise ReportError(
@@ -105,7 +123,13 @@ def comparison_notes(answered: Sequence[tuple[CountedRun, Sequence[CountedTask]]
             }
             for what, (ours, theirs) in pairs.items():
                 if number := np.count_nonzero(ours != theirs):
-                    notes[f"{place} have other {what} in {number} of {len(theirs)} documents."] = None
+                    difference = f"{place} have other {what} in {number} of {len(theirs)} documents."
+                    if number > _FEW * len(theirs):
+                        raise ReportError(
+                            f"{difference} Rows of one table need the same; repeat one of them with the other's data "
+                            "and task files, or leave it out."
+                        )
+                    notes[difference] = None
     return list(notes)
 
 
@@ -139,11 +163,17 @@ def _other_stop_strings(task: str, first: RunRecord, second: RunRecord) -> str:
 
 
 def _model(record: RunRecord) -> dict[str, object]:
-    arguments = {name: value for name, value in record.method_args.items() if name != "seed"}
+    arguments = {name: value for name, value in record.method_args.items() if name not in _MAY_DIFFER}
     # Without a digest or a name that we gave, only the whole path tells two checkpoints apart.
     name = record.checkpoint.name if record.made_from is None else record.checkpoint.path
     donor = record.donor and (record.donor.sha256 or record.donor.name)
     return {"checkpoint": record.checkpoint.sha256 or name, "donor": donor, "method": record.method} | arguments
+
+
+def _asked(record: RunRecord) -> dict[str, object]:
+    """How the model was asked and computed."""
+    settings = {f"settings.{name}": value for name, value in record.settings.items() if name not in _MAY_DIFFER}
+    return {"dtype": record.dtype, "attention": record.attention} | settings
 
 
 def _conditions(record: RunRecord) -> dict[str, Any]:
