@@ -58,7 +58,8 @@ def lines(task: str, changes: dict[int, tuple[str, float]], compressed: tuple[in
 def write_surrogates(folder: Path) -> None:
     """Puts half of a pair into an answer, which a file of UTF-8 can only have escaped."""
     (samples,) = folder.rglob("*_samples_tiny_read.jsonl")
-    samples.write_text(samples.read_text("utf-8").replace("HALF", json.dumps(HALF)[1:-1]), encoding="utf-8")
+    for path in (samples, samples.parents[1] / "answers.rank0.jsonl"):
+        path.write_text(path.read_text("utf-8").replace("HALF", json.dumps(HALF)[1:-1]), encoding="utf-8")
 
 
 @pytest.fixture(scope="module")

@@ -4,10 +4,11 @@ A samples file is of the run if each of its answers, with its account, is in the
 drops accounts; then the journal has them, or the answer is not the run's.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pydantic_core import from_json
 
@@ -17,7 +18,8 @@ from vico_eval.report.records import (
     TokenAccount,
     object_or_none,
     parse_object,
-    read_lines,
+    place_of,
+    read_text,
     validate,
 )
 
@@ -29,8 +31,13 @@ class Answered(NamedTuple):
     account: str
     """As JSON: parsing it would take most of the time, and nearly always it stands in the samples file as it is."""
 
-    place: str
-    """File and line."""
+    path: Path
+    line: int
+
+    @property
+    def place(self) -> str:
+        """File and line, for messages."""
+        return place_of(self.path, self.line)
 
     def counts(self) -> TokenAccount:
         """The account.
@@ -44,7 +51,8 @@ class Answered(NamedTuple):
 Journal = Mapping[str, Mapping[int | str, Sequence[Answered]]]
 """Answers by task and document, in the order in which they were given: continued runs answer some again."""
 
-_BEFORE_ACCOUNT = ', "account": '
+_ACCOUNT = '"account": '
+_BEFORE_ACCOUNT = f", {_ACCOUNT}"
 """It can't stand inside a JSON string, where quotation marks are escaped."""
 
 _KEYS = AnswerLine.model_fields.keys() - {"account"}
@@ -65,22 +73,15 @@ def read_journal(folder: Path, only: Collection[str] | None = None) -> Journal |
     paths = sorted(folder.glob("answers.rank*.jsonl"))
     if not paths:
         return None
-    others = _OtherTasks(only)
     journal: dict[str, dict[int | str, list[Answered]]] = {}
     for path in paths:
-        own: dict[tuple[str, int | str], list[Answered]] = {}
-        for place, text in read_lines(path):
-            if not others.have(text) and (line := _read_line(text, place)) is not None:
-                task, doc_id, answered = line
-                own.setdefault((task, doc_id), []).append(answered)
-        for (task, doc_id), answers in own.items():
-            earlier = journal.setdefault(task, {}).setdefault(doc_id, [])
-            if earlier and not _cost_the_same(earlier[-1], answers[-1]):
-                raise ReportError(
-                    f"{path} gives document {doc_id} of {task} other token counts than another process's file. Two "
-                    f"different runs seem to share {folder}; give each its own --output_path."
-                )
-            earlier += answers
+        own: dict[str, dict[int | str, list[Answered]]] = {}
+        for task, doc_id, answered in _read_answers(path, only):
+            own.setdefault(task, {}).setdefault(doc_id, []).append(answered)
+        for task, documents in own.items():
+            earlier = journal.setdefault(task, documents)
+            if earlier is not documents:
+                _join(folder, path, task, earlier, documents)
     return journal
 
 
@@ -98,40 +99,68 @@ def find_answer(
     Raises:
         ReportError: an account of the journal is of another schema.
     """
+    place = line.find(_ACCOUNT) + len(_ACCOUNT)
     for answered in reversed(answers):
         if text is not None and answered.text != text:
             continue
-        # Both files have it as Python's json writes it; one that was written otherwise is compared by its numbers.
-        if account is None or answered.account in line or answered.counts() == account:
+        # Both files have it as Python's json writes it; another than the line's first is compared by its numbers.
+        if account is None or line.startswith(answered.account, place) or answered.counts() == account:
             return answered
     return None
 
 
-class _OtherTasks:
-    """Lines of tasks that are not wanted, known by their beginning."""
+def _read_answers(path: Path, only: Collection[str] | None) -> Iterator[tuple[str, int | str, Answered]]:
+    """Task, document and answer of each line that is not cut off."""
+    wanted = None if only is None else tuple(f'{{"task": "{name}"' for name in only)
+    for number, text in enumerate(read_text(path).split("\n"), start=1):
+        if wanted is not None and text.startswith('{"task": "') and not text.startswith(wanted):
+            continue
+        start, _, account = text.partition(_BEFORE_ACCOUNT)
+        line = None
+        if account.endswith("}}"):
+            with suppress(ValueError):
+                line = from_json(f"{start}}}", cache_strings="keys")
+        if line is None or line.keys() != _KEYS or not _has_kinds(line):
+            line, account = _validated(text, place_of(path, number))
+        if line is not None:
+            yield line["task"], line["doc_id"], Answered(line["text"], account[:-1], path, number)
 
-    def __init__(self, wanted: Collection[str] | None) -> None:
-        self._wanted = None if wanted is None else tuple(f'{{"task": "{name}"' for name in wanted)
 
-    def have(self, line: str) -> bool:
-        return self._wanted is not None and line.startswith('{"task": "') and not line.startswith(self._wanted)
+def _has_kinds(line: Mapping[str, Any]) -> bool:
+    return isinstance(line["task"], str) and isinstance(line["text"], str) and isinstance(line["doc_id"], int | str)
 
 
-def _read_line(text: str, place: str) -> tuple[str, int | str, Answered] | None:
-    """Task, document and answer; None where the line is cut off."""
-    start, _, account = text.partition(_BEFORE_ACCOUNT)
-    if account.endswith("}}"):
-        with suppress(ValueError):
-            line = from_json(f"{start}}}", cache_strings="keys")
-            if line.keys() == _KEYS and isinstance(line["text"], str) and isinstance(line["doc_id"], int | str):
-                return line["task"], line["doc_id"], Answered(line["text"], account[:-1], place)
+def _validated(text: str, place: str) -> tuple[dict[str, Any] | None, str]:
+    """A line that is not as usual, and its account as JSON with what ends the line; None where it is cut off.
+
+    Raises:
+        ReportError: it is of another schema.
+    """
     value = object_or_none(text)
     if value is None:
-        return None
-    answer = value.get("text")
+        return None, ""
     # pydantic takes no half of a character (a lone surrogate), which may end an answer.
-    whole = validate(AnswerLine, value | {"text": ""} if isinstance(answer, str) else value, place)
-    return whole.task, whole.doc_id, Answered(str(answer), whole.account.model_dump_json(), place)
+    checked = value | {"text": ""} if isinstance(value.get("text"), str) else value
+    validate(AnswerLine, checked, place)
+    return value, f"{json.dumps(value['account'])}}}"
+
+
+def _join(
+    folder: Path,
+    path: Path,
+    task: str,
+    earlier: dict[int | str, list[Answered]],
+    documents: Mapping[int | str, list[Answered]],
+) -> None:
+    """Add a task's answers of another process to those there are."""
+    for doc_id, answers in documents.items():
+        before = earlier.setdefault(doc_id, [])
+        if before and not _cost_the_same(before[-1], answers[-1]):
+            raise ReportError(
+                f"{path} gives document {doc_id} of {task} other token counts than another process's file. Two "
+                f"different runs seem to share {folder}; give each its own --output_path."
+            )
+        before += answers
 
 
 def _cost_the_same(first: Answered, second: Answered) -> bool:

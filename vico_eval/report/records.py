@@ -195,7 +195,7 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         ReportError: the file can't be read, is cut off or isn't an object.
     """
-    return parse_object(_read_text(path), str(path))
+    return parse_object(read_text(path), str(path))
 
 
 def read_lines(path: Path) -> Iterator[tuple[str, str]]:
@@ -205,10 +205,14 @@ def read_lines(path: Path) -> Iterator[tuple[str, str]]:
         ReportError: the file can't be read.
     """
     # Not splitlines(): it also breaks at characters such as U+2028 that may stand inside an answer.
-    name = str(path)
-    for number, line in enumerate(_read_text(path).split("\n"), start=1):
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
         if line and not line.isspace():
-            yield f"{name}, line {number}", line
+            yield place_of(path, number), line
+
+
+def place_of(path: Path, line: int) -> str:
+    """How messages name a line of a file."""
+    return f"{path}, line {line}"
 
 
 def parse_object(text: str, place: str) -> dict[str, Any]:
@@ -291,7 +295,12 @@ def _parse(text: str) -> object:
         return json.loads(text)  # takes half of a character too (a lone surrogate), and says where an error is
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """A file's text.
+
+    Raises:
+        ReportError: it can't be read, or is none.
+    """
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
