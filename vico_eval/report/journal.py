@@ -120,14 +120,15 @@ def _read_answers(path: Path, only: Collection[str] | None) -> Iterator[tuple[st
         if account.endswith("}}"):
             with suppress(ValueError):
                 line = from_json(f"{start}}}", cache_strings="keys")
-        if line is None or line.keys() != _KEYS or not _has_kinds(line):
+        if line is None or not (line.keys() <= _KEYS and _has_kinds(line)):
             line, account = _validated(text, place_of(path, number))
         if line is not None:
             yield line["task"], line["doc_id"], Answered(line["text"], account[:-1], path, number)
 
 
 def _has_kinds(line: Mapping[str, Any]) -> bool:
-    return isinstance(line["task"], str) and isinstance(line["text"], str) and isinstance(line["doc_id"], int | str)
+    kinds = (("task", str), ("text", str), ("doc_id", int | str))
+    return all(isinstance(line.get(name), kind) for name, kind in kinds)
 
 
 def _validated(text: str, place: str) -> tuple[dict[str, Any] | None, str]:
