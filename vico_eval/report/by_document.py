@@ -38,7 +38,8 @@ class DocumentScores:
     """[documents], 0-100: of the document by itself; NaN where only its unit has a score."""
 
     values: np.ndarray
-    """[documents], 0-100 in the mean, which is the benchmark's score; NaN where the spread of a stratum is unknown."""
+    """[documents], 0-100 in the mean, which is the benchmark's score; NaN where the spread of a stratum is unknown. As
+    units are drawn; `values_of` has them for larger clusters."""
 
     units: np.ndarray
     """[documents], int: those of one number are scored together, as the two questions of a pair."""
@@ -118,6 +119,26 @@ def from_terms(terms: Terms) -> DocumentScores | None:
         strata=strata,
         points=points,
     )
+
+
+def growth(scored: DocumentScores, clusters: np.ndarray) -> np.ndarray:
+    """[documents]: how many times as far from the score their values are where not units but `clusters` are drawn.
+
+    Args:
+        scored: of any run.
+        clusters: [documents], int, of whole units.
+    """
+    by_unit, by_cluster = (_spread_kept(groups, scored.strata) for groups in (scored.units, clusters))
+    return np.asarray(np.where(np.isnan(by_unit), 1.0, by_cluster / by_unit)[scored.strata])
+
+
+def grown(values: np.ndarray, factors: np.ndarray) -> np.ndarray:
+    """Documents' values as far from their mean as factors of `growth` say: [documents]. Where some are unknown, so is
+    the mean, and the others stay."""
+    if (factors == 1).all() or np.isnan(values).any():
+        return values
+    mean = values.mean()
+    return np.asarray(np.round(mean + factors * (values - mean), _DIGITS))
 
 
 def _spread_kept(units: np.ndarray, strata: np.ndarray) -> np.ndarray:

@@ -60,6 +60,7 @@ def _note(uncertainty: pd.DataFrame, num_tested: int) -> str:
         alone = f"; the runs don't say which documents share them{where}, so there only those scored together are one"
     corrected = f"corrected for {num_tested} rows (Holm)" if num_tested > 1 else "of one row"
     return (
-        f"Intervals: 95%, bootstrap over documents, those about the same pictures together{alone}. Verdicts: one-sided "
-        f"tests at {LEVEL:g} of retaining {THRESHOLD:.0f}%, {corrected}; the choice of seeds is not part of them."
+        f"Intervals: 95%, bootstrap over documents, those that share a picture or are scored together as one{alone}. "
+        f"Verdicts: one-sided tests at {LEVEL:g} of retaining {THRESHOLD:.0f}%, {corrected}; the choice of seeds is "
+        "not part of them."
     )

@@ -10,9 +10,11 @@ from zlib import crc32
 import numpy as np
 
 from vico_eval.errors import ReportError
+from vico_eval.plain_text import one_line
 from vico_eval.report.asked import asked_otherwise
 from vico_eval.report.benchmarks import Benchmark
 from vico_eval.report.by_document import DocumentScores
+from vico_eval.report.clusters import SEPARATOR
 from vico_eval.report.records import RunRecord
 from vico_eval.report.router_scores import ScoreCounts, count_scores
 from vico_eval.report.runs import Document, Run, TaskResult
@@ -49,7 +51,8 @@ class CountedDocuments:
     """[documents], objects: texts; None where a document failed."""
 
     media: Sequence[str | None]
-    """[documents], the digest of its pictures, empty where it has none; None where the run doesn't say."""
+    """[documents], the digest of its pictures (of several requests those of all, on lines of their own), empty where it
+    has none; None where the run doesn't say."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,9 +131,14 @@ def _read_and_count(
     """What a run says of the columns, or why it doesn't count."""
     try:
         run = read_any_run(path, only, blank_is_wrong=blank_is_wrong)
-        return count_run(" ".join((title or run.record.title).split()), run, columns)
+        return count_run(_row_title(title, run.record), run, columns)
     except ReportError as error:
         return str(error)
+
+
+def _row_title(given: str | None, record: RunRecord) -> str:
+    """In one line that any form of a table has room for."""
+    return one_line(given or "") or one_line(record.title) or record.system
 
 
 def count_run(row: str, run: Run, benchmarks: Sequence[Benchmark]) -> CountedRun:
@@ -249,4 +257,4 @@ def _writable(text: str) -> str:
 def _media(document: Document) -> str | None:
     digests = [account.media if account.tiles else "" for account in document.account or ()]
     known = [digest for digest in digests if digest is not None]
-    return " ".join(known) if digests and len(known) == len(digests) else None
+    return SEPARATOR.join(known) if digests and len(known) == len(digests) else None

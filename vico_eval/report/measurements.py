@@ -8,6 +8,7 @@ import pandas as pd
 from vico_eval.errors import ReportError
 from vico_eval.report.benchmarks import Benchmark
 from vico_eval.report.by_document import DocumentScores
+from vico_eval.report.clusters import Clusters, clusters_of
 from vico_eval.report.comparability import check_harness, check_repeats, comparison_notes, condition_notes
 from vico_eval.report.counting import CountedBenchmark, CountedDocuments, CountedRun
 
@@ -31,6 +32,12 @@ class Documents:
     def scored(self) -> DocumentScores | None:
         """Of the first run that has them: how documents are scored together is the same in all."""
         return next((run.scored for run in self.runs.values() if run.scored is not None), None)
+
+    @property
+    def clusters(self) -> Clusters:
+        """Which of them are drawn together."""
+        units = range(self.number) if self.scored is None else self.scored.units.tolist()
+        return clusters_of(units, (run.media for run in self.runs.values()))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from vico_eval.errors import ReportError
+from vico_eval.report.by_document import grown, growth
 from vico_eval.report.measurements import Documents, Measurements
 
 
@@ -33,19 +34,21 @@ def by_row(cells: pd.DataFrame, column: str) -> pd.DataFrame:
 
 def document_values(measured: Measurements) -> dict[str, pd.DataFrame]:
     """Each benchmark's values by document (`vico_eval.report.by_document`) as documents x rows: the mean over a row's
-    runs; NaN where one has none. The index numbers the documents, those alike that are scored together."""
+    runs; NaN where one has none. The index has each document's cluster (`vico_eval.report.clusters`)."""
     runs = runs_by_cell(measured.cells)
-    return {
-        benchmark: pd.DataFrame(
+    frames = {}
+    for benchmark, documents in measured.documents.items():
+        clusters = documents.clusters.numbers
+        factors = np.ones(len(clusters)) if documents.scored is None else growth(documents.scored, clusters)
+        frames[benchmark] = pd.DataFrame(
             {
-                row: np.mean([_values(documents, run) for run in own], axis=0)
+                row: np.mean([_values(documents, run, factors) for run in own], axis=0)
                 for (row, name), own in runs.items()
                 if name == benchmark
             },
-            index=None if documents.scored is None else documents.scored.units,
+            index=clusters,
         )
-        for benchmark, documents in measured.documents.items()
-    }
+    return frames
 
 
 def runs_by_cell(cells: pd.DataFrame) -> dict[tuple[str, str], list[int]]:
@@ -116,10 +119,10 @@ def with_average(frame: pd.DataFrame) -> pd.DataFrame:
 def paired_difference(documents: Mapping[str, pd.DataFrame], baseline: str) -> Difference:
     """Each row's mean score less the baseline's, in points, from differences on the same document.
 
-    A benchmark's standard error is that of the mean difference over its documents, those that are scored together as
-    one. The average weighs benchmarks alike, so its standard error is the root of the summed squares over the number of
-    benchmarks. A row with several runs has the mean of a document's values first: the error is that of the choice of
-    documents, not of seeds.
+    A benchmark's standard error is that of the mean difference over its documents, of which those of a cluster (that
+    share a picture or are scored together) are drawn together. The average weighs benchmarks alike, so its standard
+    error is the root of the summed squares over the number of benchmarks. A row with several runs has the mean of a
+    document's values first: the error is that of the choice of documents, not of seeds.
 
     Args:
         documents: of `document_values`.
@@ -194,10 +197,10 @@ def _standard_error(values: pd.DataFrame) -> pd.Series:
     return np.sqrt((sums**2).sum(skipna=False) * len(sums) / (len(sums) - 1)) / len(values)
 
 
-def _values(documents: Documents, run: int) -> np.ndarray:
+def _values(documents: Documents, run: int, factors: np.ndarray) -> np.ndarray:
     """[documents]"""
     scored = documents.runs[run].scored
-    return np.full(documents.number, np.nan) if scored is None else scored.values
+    return np.full(documents.number, np.nan) if scored is None else grown(scored.values, factors)
 
 
 def _strict_mean(values: pd.Series) -> float:

@@ -1,9 +1,10 @@
 """How sure a row's relative retention is: intervals, tests and a verdict, from documents paired with the baseline's.
 
-Interval: percentile bootstrap over documents, all rows and the baseline on the same draws; documents about the same
-pictures are drawn together. Retention is a ratio whose denominator stays far from 0, so it is all but unbiased and the
-percentiles need no correction such as BCa's, whose acceleration has no agreed form over several benchmarks. What is
-drawn are documents' values (`vico_eval.report.by_document`), so F1 and means over pairs or categories take part too.
+Interval: percentile bootstrap over documents, all rows and the baseline on the same draws; documents of a cluster
+(`vico_eval.report.clusters`) are drawn together. Retention is a ratio whose denominator stays far from 0, so it is all
+but unbiased and the percentiles need no correction such as BCa's, whose acceleration has no agreed form over several
+benchmarks. What is drawn are documents' values (`vico_eval.report.by_document`), so F1 and means over pairs or
+categories take part too.
 
 Differs: a plain bootstrap knows only of changes that were seen, so rows that agree on every document would have no
 interval at all. Here the lower end counts one more group of documents lost than were drawn, and the upper end one more
@@ -17,7 +18,6 @@ What it leaves out: the choice of seeds, and pictures that two benchmarks share.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import repeat
 from zlib import crc32
 
 import numpy as np
@@ -25,7 +25,7 @@ import pandas as pd
 
 from vico_eval.report.by_document import DocumentScores
 from vico_eval.report.measurements import Documents, Measurements
-from vico_eval.report.tables import AVERAGE, document_values, runs_by_cell, why_left_out
+from vico_eval.report.tables import AVERAGE, document_values, why_left_out
 
 THRESHOLD = 99.0
 """Percent of the baseline that a row is said to retain, or not."""
@@ -51,7 +51,7 @@ class _Column:
     """[documents, rows], mean over a row's runs; the baseline first. NaN where a row can't be compared."""
 
     groups: np.ndarray
-    """[documents], from 0: documents of one number are about the same pictures, or are scored together."""
+    """[documents], from 0: the documents' clusters."""
 
     knows_pictures: bool = False
     group_weight: float = 100.0
@@ -82,7 +82,8 @@ def compare_with_baseline(
 
     Returns:
         A line a row other than the baseline and benchmark, with the columns `COLUMNS`:
-        documents (their number), pictures (groups of documents about the same ones; NaN where runs don't say),
+        documents (their number), pictures (clusters of documents that share one or are scored together; NaN where runs
+        don't say which share one),
         retention (percent), standard_error, low and high (95% interval),
         p_at_least (of "less than 99%": small where the row retains at least that), p_less (of "at least 99%"),
         p_holm (`Avg.` only: the smaller of both, after Holm's correction over rows),
@@ -91,9 +92,9 @@ def compare_with_baseline(
         left_out (why there is no number; for `Avg.` the benchmarks left out).
     """
     titles = [baseline, *(row for row in rows if row != baseline)]
-    values, runs = document_values(measured), runs_by_cell(measured.cells)
+    values = document_values(measured)
     columns = [
-        _column(benchmark, measured.documents[benchmark], values[benchmark].reindex(columns=titles), runs)
+        _column(benchmark, measured.documents[benchmark], values[benchmark].reindex(columns=titles))
         if benchmark in values
         else _Column(benchmark, np.full((1, len(titles)), np.nan), np.zeros(1, dtype=np.int64))
         for benchmark in benchmarks
@@ -141,17 +142,10 @@ def holm(p_values: np.ndarray) -> np.ndarray:
     return adjusted
 
 
-def _column(
-    benchmark: str, documents: Documents, values: pd.DataFrame, runs: Mapping[tuple[str, str], list[int]]
-) -> _Column:
-    # Any run's pictures will do, for all have the same documents; the baseline's are the least changed.
-    order = [documents.runs[run].media for row in values for run in runs.get((str(row), benchmark), ())]
-    known = next((media for media in order if None not in media), None)
-    # A document without pictures is a group of its own, or with those that are scored with it.
-    keys = [digest or unit for unit, digest in zip(values.index, known or repeat(""), strict=False)]
-    groups, _ = pd.factorize(np.array(keys, dtype=object))
+def _column(benchmark: str, documents: Documents, values: pd.DataFrame) -> _Column:
+    groups, is_known = values.index.to_numpy(), documents.clusters.knows_pictures
     weight = 100.0 if documents.scored is None else _group_weight(groups, documents.scored)
-    return _Column(benchmark, values.to_numpy(dtype=float), groups, known is not None, weight)
+    return _Column(benchmark, values.to_numpy(dtype=float), groups, is_known, weight)
 
 
 def _group_weight(groups: np.ndarray, scored: DocumentScores) -> float:
