@@ -69,6 +69,7 @@ def _draw(table: Table, values: Mapping[str, Mapping[str, float]], label: str) -
         figure = Figure(figsize=size, dpi=200)
         axes = figure.add_axes((0.62 / size[0], below / size[1], 1 - 0.74 / size[0], 2.9 / size[1]))
         highest = 100.0
+        shapes = []
         for number, (title, row) in enumerate(values.items()):
             place = places[title]
             colour = COLOURS[place % len(COLOURS)]
@@ -86,6 +87,7 @@ def _draw(table: Table, values: Mapping[str, Mapping[str, float]], label: str) -
                 zorder=2,
             )
             axes.add_collection(bars, autolim=False)
+            shapes.append(bars)
             for middle, column in zip(middles, columns, strict=True):
                 if not row[column] <= _HIGHEST:
                     is_unknown = np.isnan(row[column])
@@ -104,6 +106,9 @@ def _draw(table: Table, values: Mapping[str, Mapping[str, float]], label: str) -
             0.12 / size[0], 1 - 0.12 / size[1], title_of(table), fontsize=12.5, weight="bold", color=INK, va="top"
         )
         figure.legend(
+            # Given here: left to itself, matplotlib leaves out names that begin with an underscore.
+            shapes,
+            [str(bars.get_label()) for bars in shapes],
             loc="upper left",
             bbox_to_anchor=(0.02 / size[0], 1 - 0.4 / size[1]),
             ncols=_LEGEND_COLUMNS,

@@ -34,8 +34,8 @@ def compared_rows(table: Table) -> list[str]:
 
 
 def title_of(table: Table) -> str:
-    """The table's caption, short enough for a picture."""
-    return table.caption if len(table.caption) <= 72 else f"{table.caption[:71].rstrip()}…"
+    """The table's caption, short enough for a picture, as matplotlib takes it."""
+    return literal(table.caption if len(table.caption) <= 72 else f"{table.caption[:71].rstrip()}…")
 
 
 def literal(text: str) -> str:

@@ -3,8 +3,6 @@
 Measured tables and the papers' own come here as cells that are rounded already; nothing here knows what a number means.
 """
 
-import csv
-import io
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,29 +10,16 @@ from dataclasses import dataclass
 import rich.box
 import rich.table
 from rich.console import Group
-from rich.text import Text
+
+from vico_eval.plain_text import one_line, shown
+from vico_eval.report.csv_text import csv_text, number_or_text
+from vico_eval.report.latex_text import escape_latex
+from vico_eval.terminal import Words, lines_of
 
 DASH = "–"
 
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "{": r"\{",
-    "}": r"\}",
-    "$": r"\$",
-    "&": r"\&",
-    "#": r"\#",
-    "%": r"\%",
-    "_": r"\_",
-    "^": r"\textasciicircum{}",
-    "~": r"\textasciitilde{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    "–": "--",
-    "−": "$-$",
-    "±": r"$\pm$",
-    "×": r"$\times$",
-}
+OTHERWISE = "†"
+"""Marks a paper's printed average that is not the one its cells make; a note has that one."""
 
 _SHRINK = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}"
 
@@ -90,14 +75,15 @@ class Grid:
     """LaTeX makes it smaller where the page is too narrow for it."""
 
 
-def escape_latex(text: str) -> str:
-    """`text` as LaTeX prints it literally; line breaks become spaces."""
-    return "".join(_LATEX.get(character, character) for character in _one_line(text))
-
-
 def escape_markdown(text: str) -> str:
-    """`text` as Markdown prints it literally inside a table's cell."""
-    return re.sub(r"([\\`*_{}\[\]<>#|~$])", r"\\\1", _one_line(text))
+    """`text` as Markdown prints it literally inside a line or a table's cell; GitHub makes no link of it."""
+    escaped = re.sub(r"([\\`*_{}\[\]<>#|~$&])", r"\\\1", one_line(text))
+    return re.sub(r"(?<=www)\.|:(?=//)", r"\\\g<0>", escaped)
+
+
+def markdown_line(text: str) -> str:
+    """`text` as a line of its own, which begins neither a list nor a heading."""
+    return re.sub(r"^([-+=]|\d+(?=[.)]))", _not_a_list, escape_markdown(text))
 
 
 def best_text(shown: Iterable[tuple[float, str]]) -> str | None:
@@ -147,17 +133,18 @@ def grid_to_markdown(grid: Grid) -> str:
         f"|{':--|' * len(grid.heads)}{'--:|' * len(grid.columns)}",
     ]
     lines += [f"| {' | '.join(_markdown_cells(line))} |" for line in grid.lines]
-    lines += ["", *(f"{escape_markdown(note)}  " for note in grid.notes)]
+    lines += ["", *(f"{markdown_line(note)}  " for note in grid.notes)]
     return "\n".join(lines) + "\n"
 
 
 def grid_to_csv(grid: Grid) -> str:
     """The table as laid out, one header line, every line's titles in full."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow([*grid.heads, *(column.full_title for column in grid.columns)])
-    writer.writerows([cell.text for cell in (*line.titles, *line.cells)] for line in grid.lines)
-    return stream.getvalue()
+    header = [*grid.heads, *(column.full_title for column in grid.columns)]
+    lines = [
+        [*(cell.text for cell in line.titles), *(number_or_text(cell.text) for cell in line.cells)]
+        for line in grid.lines
+    ]
+    return csv_text([header, *lines])
 
 
 def grid_to_terminal(grid: Grid, width: int | None = None) -> Group:
@@ -169,7 +156,7 @@ def grid_to_terminal(grid: Grid, width: int | None = None) -> Group:
             single one, whatever it needs.
     """
     blocks = [_terminal_block(grid, columns) for columns in _fitting_columns(grid, width)]
-    return Group(Text(grid.caption, style="bold"), *blocks, *(Text(note, style="dim") for note in grid.notes))
+    return Group(Words(grid.caption, "bold"), *blocks, *lines_of(grid.notes, "dim"))
 
 
 def _latex_header(grid: Grid) -> list[str]:
@@ -212,6 +199,10 @@ def _latex_cells(line: Line) -> list[str]:
     return texts
 
 
+def _not_a_list(begin: re.Match[str]) -> str:
+    return f"{begin[0]}\\" if begin[0].isdigit() else f"\\{begin[0]}"
+
+
 def _markdown_cells(line: Line) -> list[str]:
     texts = []
     for cell in (*line.titles, *line.cells):
@@ -238,7 +229,7 @@ def _fitting_columns(grid: Grid, width: int | None) -> list[range]:
         titles += min(_TITLE_WIDTH, max(len(_terminal_title(line, place)) for line in grid.lines))
     used = titles
     for index, column in enumerate(grid.columns):
-        needed = _GAP + max(len(column.full_title), *(len(line.cells[index].text) for line in grid.lines))
+        needed = _GAP + max(map(_width, (column.full_title, *(line.cells[index].text for line in grid.lines))))
         if used + needed > width and len(blocks[-1]) > 0:
             blocks.append(range(index, index))
             used = titles
@@ -250,16 +241,16 @@ def _fitting_columns(grid: Grid, width: int | None) -> list[range]:
 def _terminal_block(grid: Grid, columns: range) -> rich.table.Table:
     block = rich.table.Table(box=rich.box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for head in grid.heads:
-        block.add_column(Text(head), max_width=_TITLE_WIDTH)
+        block.add_column(Words(head), max_width=_TITLE_WIDTH)
     for index in columns:
-        block.add_column(Text(grid.columns[index].full_title), justify="right", no_wrap=True)
+        block.add_column(Words(grid.columns[index].full_title), justify="right", no_wrap=True)
     for line in grid.lines:
-        shown = [line.cells[index] for index in columns]
-        if not any(cell.text for cell in shown):
+        own = [line.cells[index] for index in columns]
+        if not any(cell.text for cell in own):
             continue
         style = "italic dim" if line.is_italic else ""
-        titles = [Text(_terminal_title(line, place), style=style) for place in range(len(grid.heads))]
-        block.add_row(*titles, *(Text(cell.text, style="bold" if cell.is_bold else style) for cell in shown))
+        titles = [Words(_terminal_title(line, place), style) for place in range(len(grid.heads))]
+        block.add_row(*titles, *(Words(cell.text, "bold" if cell.is_bold else style) for cell in own))
     return block
 
 
@@ -267,8 +258,9 @@ def _terminal_title(line: Line, place: int) -> str:
     cell = line.titles[place]
     if cell.is_repeated:
         return ""
-    return f"  {cell.text}" if line.is_italic else _one_line(cell.text)
+    return f"  {one_line(cell.text)}" if line.is_italic else one_line(cell.text)
 
 
-def _one_line(text: str) -> str:
-    return "".join(character for character in " ".join(text.split()) if character.isprintable())
+def _width(text: str) -> int:
+    """On any terminal: one without our signs shows some as two characters."""
+    return max(len(text), len(shown(text, "ascii")))

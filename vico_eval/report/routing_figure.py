@@ -14,6 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from vico_eval.plain_text import one_line
+
 DPI = 160
 
 # Okabe and Ito's blue: apart from white and from black for every colour vision, and in grey.
@@ -155,7 +157,8 @@ def _draw_tile(axes: Axes, routed: RoutedImage, place: int, box: tuple[float, fl
 def _write_words(axes: Axes, routed: RoutedImage, width: float, bottom: float) -> None:
     """Title and totals above, what the colours mean below."""
     room = int((width - 2 * _MARGIN) / 0.115)
-    title = routed.title if len(routed.title) <= room else f"{routed.title[: room - 1].rstrip()}…"
+    title = one_line(routed.title)
+    title = title if len(title) <= room else f"{title[: room - 1].rstrip()}…"
     axes.text(_MARGIN, 0.24, title, fontsize=12.5, fontweight="bold", color=_INK, va="center")
     axes.text(_MARGIN, 0.54, routed.totals, fontsize=9.5, color=_FAINT, va="center")
     legend = (("kept", "white", _KEPT, 1.0), ("compressed", _COMPRESSED, _COMPRESSED, _SHADE))

@@ -6,14 +6,13 @@ bounds before them: the tidy CSV has a line for each, the grid lays the same num
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from vico_eval.errors import ReportError
+from vico_eval.report.csv_text import csv_text
 from vico_eval.report.grid import DASH, Cell, Column, Grid, Line
 from vico_eval.report.published import published_csv, published_dir, read_numbers
 from vico_eval.report.speed_ratio import UNSOUND, Ratio
@@ -109,16 +108,14 @@ def table4_csv(speedups: Iterable[Speedup]) -> str:
     `rounds`, of measured numbers; `is_sound` (False: stopped early, or too many failures). What could not be
     measured is empty; what nobody set out to measure has no line.
     """
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
     names = ("source", "system", "against", "text_tokens", "compression", "quantity")
-    writer.writerow([*names, "value", "low", "high", "rounds", "is_sound"])
+    lines: list[Sequence[object]] = [(*names, "value", "low", "high", "rounds", "is_sound")]
     for one in speedups:
         known = one.ratio.as_record()
         rounds = known["num_rounds"] if one.source == "measured" else None
         values = [known["value"], known["low"], known["high"], rounds]
-        writer.writerow([one.source, one.system, one.against, *one.prompt, one.quantity, *values, one.is_sound])
-    return stream.getvalue()
+        lines.append((one.source, one.system, one.against, *one.prompt, one.quantity, *values, one.is_sound))
+    return csv_text(lines)
 
 
 def table4_grid(speedups: Sequence[Speedup], notes: Sequence[str]) -> Grid:

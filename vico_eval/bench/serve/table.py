@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from vico_eval.bench.serve.runner import Cell
 from vico_eval.bench.serve.summary import CellSummary, ratio
 from vico_eval.bench.serve.workload import Setting
+from vico_eval.report.csv_text import csv_text
 from vico_eval.report.grid import DASH, Column, Grid, Line
 from vico_eval.report.grid import Cell as GridCell
 from vico_eval.report.speed_ratio import Ratio
@@ -115,16 +114,15 @@ def images_csv(measured: Measured) -> str:
     Columns: `server`; `first_tokens_per_s`; `against` (the first server); `value`, `low` and `high` (ratio to it and
     95% interval); `rounds`; `is_sound` (False: one of both stopped early, or had too many failures).
     """
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["server", "first_tokens_per_s", "against", "value", "low", "high", "rounds", "is_sound"])
+    names = ("server", "first_tokens_per_s", "against", "value", "low", "high", "rounds", "is_sound")
+    lines: list[Sequence[object]] = [names]
     first = measured.servers[0]
     for server in measured.servers:
         cell = Cell(server, Setting())
         is_sound = measured.is_sound(cell, Cell(first, Setting()))
         versus = measured.versus_first(cell).as_record().values()
-        writer.writerow([server, measured.cells[cell].requests_per_s, first, *versus, is_sound])
-    return stream.getvalue()
+        lines.append((server, measured.cells[cell].requests_per_s, first, *versus, is_sound))
+    return csv_text(lines)
 
 
 def measurements(measured: Measured) -> Grid:

@@ -1,0 +1,108 @@
+r"""Any text as LaTeX prints it literally, in ASCII, with any class and engine, and wherever it stands in a table.
+
+Letters with accents become commands. A character that only fonts of XeTeX and LuaTeX have is set there, and elsewhere
+written as its code, as U+4E2D: pdfTeX would stop at it.
+"""
+
+import unicodedata
+from itertools import pairwise
+
+from vico_eval.plain_text import one_line
+
+_GREEK = (
+    *("alpha", "beta", "gamma", "delta", "varepsilon", "zeta", "eta", "theta", "kappa", "lambda", "mu"),
+    *("nu", "xi", "pi", "rho", "sigma", "tau", "upsilon", "varphi", "chi", "psi", "omega"),
+    *("Gamma", "Delta", "Theta", "Lambda", "Xi", "Pi", "Sigma", "Upsilon", "Phi", "Psi", "Omega"),
+)
+
+_COMMANDS = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "$": r"\$",
+    "&": r"\&",
+    "#": r"\#",
+    "%": r"\%",
+    "_": r"\_",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    # babel gives the character another meaning in some languages.
+    '"': r"{\char34}",
+    "`": r"\`{}",
+    "–": "--",
+    "—": "---",
+    "‘": "`",
+    "’": "'",
+    "“": "``",
+    "”": "''",
+    "…": r"\ldots{}",
+    "†": r"\dag{}",
+    "−": "$-$",
+    "±": r"$\pm$",
+    "×": r"$\times$",
+    "·": r"$\cdot$",
+    "→": r"$\rightarrow$",
+    "≤": r"$\leq$",
+    "≥": r"$\geq$",
+    "≈": r"$\approx$",
+    "µ": r"$\mu$",
+    "°": r"$^{\circ}$",
+    "ß": r"\ss{}",
+    "æ": r"\ae{}",
+    "Æ": r"\AE{}",
+    "ø": r"\o{}",
+    "Ø": r"\O{}",
+    "œ": r"\oe{}",
+    "Œ": r"\OE{}",
+    "ł": r"\l{}",
+    "Ł": r"\L{}",
+    "ı": r"\i{}",
+} | {letter: rf"$\{name}$" for letter, name in zip("αβγδεζηθκλμνξπρστυφχψωΓΔΘΛΞΠΣΥΦΨΩ", _GREEK, strict=True)}
+
+# Those that every font encoding of LaTeX has, by the combining mark.
+_ACCENTS = dict(
+    zip(
+        "\u0300\u0301\u0302\u0303\u0304\u0306\u0307\u0308\u030a\u030b\u030c\u0323\u0327\u0331",
+        "`'^~=u.\"rHvdcb",
+        strict=True,
+    )
+)
+
+# Two of one set beside each other, or the first beside the second, would become one other sign.
+_JOINING = (("-–—", "-–—"), ("'’”", "'’”"), ("‘“", "‘“"), (",", ","), ("?!", "‘“"))
+
+# At the start of a table's line they would be an argument of the row end before them.
+_ARGUMENTS = "[*"
+
+
+def escape_latex(text: str) -> str:
+    """`text` as LaTeX prints it literally; line breaks become spaces."""
+    line = unicodedata.normalize("NFC", one_line(text))
+    if not line:
+        return ""
+    first = f"{{{line[0]}}}" if line[0] in _ARGUMENTS else _command(line[0])
+    parts = [first]
+    for before, character in pairwise(line):
+        if any(before in left and character in right for left, right in _JOINING):
+            parts.append("{}")
+        parts.append(_command(character))
+    return "".join(parts)
+
+
+def _command(character: str) -> str:
+    if character in _COMMANDS:
+        return _COMMANDS[character]
+    if character.isascii():
+        return character
+    decomposed = unicodedata.normalize("NFD", character)
+    base, marks = decomposed[0], decomposed[1:]
+    if base.isascii() and base.isalpha() and marks and all(mark in _ACCENTS for mark in marks):
+        accented = rf"\{base}" if base in "ij" and marks[0] not in "\u0323\u0327\u0331" else base
+        for mark in marks:
+            accented = rf"\{_ACCENTS[mark]}{{{accented}}}"
+        return accented
+    code = ord(character)
+    return rf"{{\ifdefined\Umathchar\symbol{{{code}}}\else U+{code:04X}\fi}}"
