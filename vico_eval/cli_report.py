@@ -122,7 +122,7 @@ def published(
 ) -> None:
     """Print the papers' own tables, and write their files.
 
-    Cells are as printed; averages are recomputed from them wherever the table has them.
+    Everything is as printed. Averages whose cells make another are marked, with a note of what they make.
 
     \b
     Examples:

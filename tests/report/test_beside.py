@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -9,8 +10,9 @@ import pytest
 
 from vico_eval.errors import ConfigError
 from vico_eval.report import write_report
-from vico_eval.report.beside import find_model
+from vico_eval.report.beside import find_model, with_published
 from vico_eval.report.grid import DASH
+from vico_eval.report.layout import Row, Table
 from vico_eval.report.tables import AVERAGE
 from vico_eval.report.writers import to_markdown, to_terminal
 
@@ -101,6 +103,38 @@ def test_every_form_marks_them(beside):
 @pytest.mark.parametrize("name", ["table3.csv", "table3.tex"])
 def test_files_are_as_they_were(beside, name):
     assert (beside.csv.parent / name).read_text(encoding="utf-8") == (SNAPSHOTS / name).read_text(encoding="utf-8")
+
+
+def test_an_average_of_all_of_a_papers_columns_is_the_one_it_prints(place):
+    layout = find_model("vico-3", None).table.layout
+    columns = layout.average.benchmarks
+    titles = {"vanilla": "Vanilla", "fastv": "FastV", "vico": "ViCO"}
+    systems = {title: system for system, title in titles.items()}
+    table = Table(
+        caption="Scores",
+        columns=columns,
+        digits={},
+        rows=tuple(
+            Row(title=title, kind="score", values=dict.fromkeys((*columns, AVERAGE), 50.0), competes=False)
+            for title in systems
+        ),
+        baseline="Vanilla",
+        notes=(),
+        summary=pd.DataFrame(
+            {"mean_score": 50.0, "difference": 0.0, "difference_se": 0.0, "token_share": 50.0, "documents": 4},
+            index=list(systems),
+        ),
+    )
+    beside = with_published(table, systems, find_model("vico-3", None))
+    averages = {row.title: row.values[AVERAGE] for row in beside.published if row.kind == "score"}
+    # FastV's cells make 95.956.
+    assert averages == {"Vanilla": 100.0, "FastV": 95.9, "ViCO": 99.6}
+    assert beside.notes[-1].endswith("† The cells of the line make another average: FastV 95.96%.")
+    (line,) = [line for line in to_markdown(beside).splitlines() if "FastV (paper)" in line]
+    assert "*95.9%†*" in line
+    fewer = with_published(replace(table, columns=columns[:-1]), systems, find_model("vico-3", None))
+    assert "†" not in to_markdown(fewer)
+    assert "Averages are recomputed over the columns shown" in fewer.notes[-1]
 
 
 def test_a_model_is_chosen_where_the_paper_has_several():

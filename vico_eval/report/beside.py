@@ -1,14 +1,16 @@
 """A paper's numbers beside measured ones: which of its rows are a table's systems, and lines to print beneath them."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import pandas as pd
 
 from vico_eval.errors import ConfigError, unknown_name
-from vico_eval.report.layout import PublishedRow, Table
+from vico_eval.report.grid import OTHERWISE
+from vico_eval.report.layout import AVERAGE_DIGITS, PublishedRow, Table
 from vico_eval.report.paper_tables import LAYOUTS
-from vico_eval.report.published import PublishedTable, published_csv, published_dir, read_table, score
+from vico_eval.report.published import PublishedTable, differs, published_csv, published_dir, read_table, score
 from vico_eval.report.tables import AVERAGE, relative_retention, with_average
 
 
@@ -30,13 +32,28 @@ class PaperModel:
         )
 
     def values(self, system: str, kind: str) -> dict[str, float]:
-        """What the paper prints of a system, by benchmark, on 0-100: its scores or its ratios; empty where nothing."""
+        """What the paper prints of a system, by benchmark and `Avg.`: its scores on 0-100, or its ratios; empty where
+        nothing."""
         layout = self.table.layout
         if system not in layout.rows_of:
             return {}
         wanted = {**layout.rows_of[system], layout.model_field: self.model}
         rows = [row for row in self.table.rows if row.kind == kind and wanted.items() <= row.fields.items()]
-        return {key: score(number) for row in rows for key, number in row.numbers.items() if key != AVERAGE}
+        return {key: score(number) for row in rows for key, number in row.numbers.items()}
+
+    def prints_average_of(self, columns: Collection[str], baseline: str, kind: str) -> bool:
+        """Whether its average is that of a measured table: of the same columns, and scores relative to the same row.
+
+        Args:
+            columns: the table's benchmarks.
+            baseline: the system of the row that counts as 100%.
+            kind: of scores or of ratios, which are relative to nothing.
+        """
+        layout = self.table.layout
+        if layout.average is None or set(columns) != set(layout.average.benchmarks):
+            return False
+        relative_to = {"variant": layout.average.baseline}
+        return kind == "ratio" or layout.rows_of.get(baseline) == relative_to
 
 
 def find_model(table: str, model: str | None) -> PaperModel:
@@ -72,40 +89,63 @@ def find_model(table: str, model: str | None) -> PaperModel:
 def with_published(table: Table, systems: Mapping[str, str], paper: PaperModel) -> Table:
     """The table with a paper's row beneath each measured one; of dashes where the paper has none.
 
-    Averages are recomputed over the table's columns, relative to the paper's own row of the baseline's system.
+    Averages are the paper's own where they are of the table's columns, and marked where its cells make others. Of other
+    columns they are recomputed, relative to the paper's own row of the baseline's system.
 
     Args:
         table: of measured numbers.
         systems: each row's system by row title.
         paper: where the numbers come from.
     """
+    titles, columns = list(table.summary.index), list(table.columns)
     scores, ratios = (
-        pd.DataFrame(
-            {title: paper.values(systems[title], kind) for title in table.summary.index}, index=list(table.columns)
-        ).T.astype(float)
+        pd.DataFrame({title: paper.values(systems[title], kind) for title in titles}, index=[*columns, AVERAGE])
+        .astype(float)
+        .T
         for kind in ("score", "ratio")
     )
-    retention = relative_retention(scores, table.baseline)
-    differences = table.summary["mean_score"] - scores.mean(axis="columns", skipna=False)
-    averages = with_average(ratios)
+    retention = relative_retention(scores[columns], table.baseline)
+    differences = table.summary["mean_score"] - scores[columns].mean(axis="columns", skipna=False)
+    is_own, is_own_ratio = (
+        paper.prints_average_of(columns, systems[table.baseline], kind) for kind in ("score", "ratio")
+    )
+    averages = with_average(ratios[columns])[AVERAGE]
     rows = []
-    for title in table.summary.index:
-        values = {str(column): float(value) for column, value in scores.loc[title].items()}
+    for title in titles:
+        values = _with_one_average(scores.loc[title], retention[title], is_own)
+        is_known = not (math.isnan(values[AVERAGE]) or math.isnan(retention[title]))
+        is_other = is_known and differs(values[AVERAGE], retention[title], AVERAGE_DIGITS)
         rows.append(
             PublishedRow(
                 title=title,
                 kind="score",
-                values={**values, AVERAGE: float(retention[title])},
+                values=values,
+                recomputed=float(retention[title]) if is_other else math.nan,
                 difference=float(differences[title]),
             )
         )
-        if ratios.loc[title].notna().any():
-            shares = {str(column): float(value) for column, value in averages.loc[title].items()}
+        if ratios.loc[title, columns].notna().any():
+            shares = _with_one_average(ratios.loc[title], averages[title], is_own_ratio)
             rows.append(PublishedRow(title=title, kind="ratio", values=shares))
-    divided = ", MME divided by 28" if "MME" in table.columns else ""
-    note = (
-        f"Lines marked (paper): {paper.table.layout.title}, {paper.model}, as printed{divided}. Nothing there was "
-        "measured here; checkpoints, prompts and scorers may differ from those of the runs. Averages are recomputed "
-        f"over the columns shown, relative to the paper's {table.baseline}."
-    )
+    note = _note(table, paper, is_own, rows)
     return replace(table, published=tuple(rows), published_place=paper.place).with_note(note)
+
+
+def _with_one_average(printed: pd.Series, recomputed: float, is_own: bool) -> dict[str, float]:
+    """A row's values by column, with the average that is printed or the one that is recomputed."""
+    values = {str(column): float(value) for column, value in printed.items()}
+    return values if is_own else {**values, AVERAGE: float(recomputed)}
+
+
+def _note(table: Table, paper: PaperModel, is_own: bool, rows: Sequence[PublishedRow]) -> str:
+    divided = ", MME divided by 28" if "MME" in table.columns else ""
+    text = (
+        f"Lines marked (paper): {paper.table.layout.title}, {paper.model}, as printed{divided}. Nothing there was "
+        "measured here; checkpoints, prompts and scorers may differ from those of the runs."
+    )
+    if not is_own:
+        return f"{text} Averages are recomputed over the columns shown, relative to the paper's {table.baseline}."
+    made = "; ".join(
+        f"{row.title} {row.recomputed:.{AVERAGE_DIGITS + 1}f}%" for row in rows if not math.isnan(row.recomputed)
+    )
+    return f"{text} {OTHERWISE} The cells of the line make another average: {made}." if made else text

@@ -26,6 +26,9 @@ from vico_eval.report.tables import (
 
 BASELINE_SYSTEM = "vanilla"
 
+AVERAGE_DIGITS = 1
+"""Of a relative retention, as it is printed."""
+
 ROW_ORDER = (
     BASELINE_SYSTEM,
     "vanilla_vir",
@@ -57,7 +60,10 @@ class Row:
     """Columns without a value because documents could not be answered."""
 
     competes: bool
-    """May be the best of a column: it saves tokens. The baseline never competes, nor a run of which it isn't known."""
+    """May be the best of a column in which it saves tokens. The baseline never competes, nor a run without a record."""
+
+    saves_nothing: frozenset[str] = frozenset()
+    """Columns in which it has no fewer visual tokens than the baseline, or it isn't known."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,7 +75,11 @@ class PublishedRow:
 
     kind: Literal["score", "ratio"]
     values: Mapping[str, float]
-    """By column, `Avg.` included, recomputed over the table's columns; NaN where the paper has none."""
+    """By column, `Avg.` included, which is the paper's own where it is of the table's columns, and otherwise recomputed
+    over these; NaN where the paper has none."""
+
+    recomputed: float = float("nan")
+    """The average that its cells make, where the paper prints another."""
 
     difference: float = float("nan")
     """The measured mean score less the paper's, in points; of a row of scores."""
@@ -159,14 +169,14 @@ def build_table(
     rows = []
     for title in order:
         values = {str(column): float(value) for column, value in scores.loc[title].items()}
-        share = shares.loc[title, AVERAGE]
         rows.append(
             Row(
                 title=title,
                 kind="score",
                 values=values | {AVERAGE: float(retention[title])},
                 failed=frozenset(cells.loc[(cells["row"] == title) & (cells["failed"] > 0), "benchmark"]),
-                competes=title != baseline and recorded[title] and not (share > 100 or np.isclose(share, 100)),
+                competes=title != baseline and bool(recorded[title]),
+                saves_nothing=_saves_nothing(shares.loc[title]),
             )
         )
         if recorded[title] and _routes(ratios.loc[title]):
@@ -216,6 +226,11 @@ def _summary(measured: Measurements, scores: pd.DataFrame, baseline: str) -> pd.
 def _num_repeats(cells: pd.DataFrame) -> int:
     """How often a row was run, from its cells; runs of different benchmarks are parts of one."""
     return int(cells.groupby("benchmark")["run"].nunique().max()) if len(cells) else 0
+
+
+def _saves_nothing(shares: pd.Series) -> frozenset[str]:
+    """The columns in which a row is not known to have fewer visual tokens than the baseline, by its shares, percent."""
+    return frozenset(str(column) for column, share in shares.items() if not share < 100 or np.isclose(share, 100))
 
 
 def _routes(ratios: pd.Series) -> bool:

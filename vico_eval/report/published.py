@@ -1,9 +1,10 @@
-"""The papers' numbers: what they print, row by row, and the averages recomputed from it.
+"""The papers' numbers: what they print, row by row, and the averages that it makes.
 
 Source: `results/published`, one printed number a line. How a table is laid out is declared in `paper_tables.py`.
 """
 
 import csv
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import cache
@@ -154,6 +155,29 @@ def own_averages(table: PublishedTable) -> Mapping[tuple[str, str], float]:
         ratios = with_average(_frame([row for row in rows if row.kind == "ratio"], average.benchmarks))[AVERAGE]
         averages |= {(str(name), "ratio"): float(value) for name, value in ratios.items()}
     return averages
+
+
+def printed_otherwise(table: PublishedTable) -> Mapping[tuple[str, str], str]:
+    """Averages recomputed from the table's cells, to a digit more than it prints, by row name and kind: only those that
+    are not the printed one to its last digit.
+
+    Raises:
+        ReportError: as `own_averages`.
+    """
+    average = table.layout.average
+    found = {}
+    for row in table.rows:
+        value = own_averages(table).get((row.name, row.kind), math.nan)
+        if average is not None and AVERAGE in row.numbers and not math.isnan(value):
+            printed = float(row.numbers[AVERAGE].value)
+            if differs(printed, value, average.digits):
+                found[row.name, row.kind] = f"{value:.{average.digits + 1}f}"
+    return found
+
+
+def differs(printed: float, recomputed: float, digits: int) -> bool:
+    """Whether the recomputed average, printed to so many digits, would be another one."""
+    return f"{printed:.{digits}f}" != f"{recomputed:.{digits}f}"
 
 
 def _models(table: PublishedTable) -> Iterator[list[PrintedRow]]:

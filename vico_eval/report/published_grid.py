@@ -1,18 +1,20 @@
-"""The papers' tables as they are laid out, their averages recomputed, and the files that they become.
+"""The papers' tables as they are laid out, every number as printed, and the files that they become.
+
+A printed average that is not the one its cells make is marked, and a note beneath the table has what they make.
 
 What is bold is ours to say, as the numbers carry no such mark: the highest score of a column within a group of rows,
 ties as printed included. Rows that are there to be compared with never are.
 """
 
-import csv
-import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from vico_eval.errors import OutputError
+from vico_eval.report.csv_text import Number, csv_text
 from vico_eval.report.grid import (
     DASH,
+    OTHERWISE,
     Cell,
     Column,
     Grid,
@@ -23,28 +25,26 @@ from vico_eval.report.grid import (
     grid_to_markdown,
 )
 from vico_eval.report.paper_layout import Head, Layout, Quantity
-from vico_eval.report.published import PrintedNumber, PrintedRow, PublishedTable, own_averages
+from vico_eval.report.published import PrintedNumber, PrintedRow, PublishedTable, own_averages, printed_otherwise
 from vico_eval.report.tables import AVERAGE
 from vico_eval.report.writers import RATIO_TITLE
 
-_TIDY = ("paper", "table", "row", "benchmark", "setting", "metric", "value", "unit", "printed", "note")
+_TIDY = ("paper", "table", "row", "benchmark", "setting", "metric", "value", "unit", "recomputed", "note")
 
 
 def published_grid(table: PublishedTable) -> Grid:
-    """A paper's table as text: cells as printed, averages recomputed where the table has what they are of."""
+    """A paper's table as text: numbers as printed, averages marked where its cells make others."""
     layout = table.layout
-    averages = own_averages(table)
+    otherwise = printed_otherwise(table)
     lines: list[Line] = []
     groups = _groups(table)
     for number, group in enumerate(groups):
-        best = {quantity.key: _best(group, quantity, averages, layout) for quantity in layout.quantities}
+        best = {quantity.key: _best(group, quantity, layout) for quantity in layout.quantities}
         for place, row in enumerate(group):
             cells = tuple(
                 Cell(
-                    text=_text(row, quantity, averages, layout),
-                    is_bold=_competes(row, layout)
-                    and quantity.is_score
-                    and _bare(row, quantity, averages, layout) == best[quantity.key],
+                    text=_text(row, quantity, layout, otherwise),
+                    is_bold=_competes(row, layout) and quantity.is_score and _bare(row, quantity) == best[quantity.key],
                 )
                 for quantity in layout.quantities
             )
@@ -63,24 +63,23 @@ def published_grid(table: PublishedTable) -> Grid:
             Column(title=quantity.title or quantity.benchmark, group=quantity.group) for quantity in layout.quantities
         ),
         lines=tuple(lines),
-        notes=(*_average_note(table, averages), *layout.notes),
+        notes=(*_average_note(table, otherwise), *layout.notes),
         shrinks=True,
     )
 
 
 def tidy_csv(table: PublishedTable) -> str:
-    """The table's numbers, one a line; `value` is as printed, or recomputed, in full, for averages that can be."""
+    """The table's numbers, one a line: `value` as printed; `recomputed`, in full, the average that the table's cells
+    make, and empty for other numbers and where cells are missing."""
     averages = own_averages(table)
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(_TIDY)
+    lines = [_TIDY]
     for row in table.rows:
         for key, number in row.numbers.items():
-            recomputed = averages.get((row.name, row.kind)) if key == AVERAGE else None
-            value = number.value if recomputed is None else repr(recomputed)
+            average = averages.get((row.name, row.kind), math.nan) if key == AVERAGE else math.nan
             what = (table.layout.paper, table.layout.number, row.name, number.benchmark, number.setting, number.metric)
-            writer.writerow([*what, value, number.unit, number.value, number.note])
-    return stream.getvalue()
+            recomputed = None if math.isnan(average) else average
+            lines.append((*what, Number(number.value), number.unit, recomputed, number.note))
+    return csv_text(lines)
 
 
 def write_published(table: PublishedTable, out: Path) -> list[Path]:
@@ -104,9 +103,6 @@ def write_published(table: PublishedTable, out: Path) -> list[Path]:
     except OSError as error:
         raise OutputError(f"The tables can't be written to {stem.parent}: {error}. Choose another folder.") from error
     return list(texts)
-
-
-Averages = Mapping[tuple[str, str], float]
 
 
 def _groups(table: PublishedTable) -> list[list[PrintedRow]]:
@@ -136,30 +132,31 @@ def _competes(row: PrintedRow, layout: Layout) -> bool:
     return row.kind == "score" and row.fields["variant"] not in layout.references
 
 
-def _best(group: Sequence[PrintedRow], quantity: Quantity, averages: Averages, layout: Layout) -> str | None:
-    shown = [_bare(row, quantity, averages, layout) for row in group if _competes(row, layout)]
+def _best(group: Sequence[PrintedRow], quantity: Quantity, layout: Layout) -> str | None:
+    shown = [_bare(row, quantity) for row in group if _competes(row, layout)]
     return best_text((float(text), text) for text in shown if text is not None)
 
 
-def _bare(row: PrintedRow, quantity: Quantity, averages: Averages, layout: Layout) -> str | None:
-    """The number as it is shown, without unit and marks; None where there is none."""
-    if quantity.key == AVERAGE and layout.average is not None and (row.name, row.kind) in averages:
-        value = averages[row.name, row.kind]
-        return None if math.isnan(value) else f"{value:.{layout.average.digits}f}"
+def _bare(row: PrintedRow, quantity: Quantity) -> str | None:
+    """The number as it is printed, without unit and marks; None where there is none."""
     number = row.numbers.get(quantity.key)
     return None if number is None else number.value
 
 
-def _text(row: PrintedRow, quantity: Quantity, averages: Averages, layout: Layout) -> str:
-    bare = _bare(row, quantity, averages, layout)
-    if bare is None:
-        return DASH
+def _text(row: PrintedRow, quantity: Quantity, layout: Layout, otherwise: Mapping[tuple[str, str], str]) -> str:
     number = row.numbers.get(quantity.key)
-    is_percent = row.kind == "ratio" or (
-        quantity.key == AVERAGE and layout.average is not None and layout.average.baseline is not None
-    )
-    text = f"{bare}{'%' if is_percent else quantity.unit}"
-    return text if number is None else _with_marks(text, number)
+    if number is None:
+        return DASH
+    is_average = quantity.key == AVERAGE
+    unit = _unit(row.kind, layout) if is_average or row.kind == "ratio" else quantity.unit
+    text = _with_marks(f"{number.value}{unit}", number)
+    return f"{text}{OTHERWISE}" if is_average and (row.name, row.kind) in otherwise else text
+
+
+def _unit(kind: str, layout: Layout) -> str:
+    """Of a ratio, and of the layout's average."""
+    is_relative = layout.average is not None and layout.average.baseline is not None
+    return "%" if kind == "ratio" or is_relative else ""
 
 
 def _with_marks(text: str, number: PrintedNumber) -> str:
@@ -167,6 +164,16 @@ def _with_marks(text: str, number: PrintedNumber) -> str:
     return f"{before}{text}{'*' if 'printed with *' in number.note else ''}"
 
 
-def _average_note(table: PublishedTable, averages: Averages) -> tuple[str, ...]:
+def _average_note(table: PublishedTable, otherwise: Mapping[tuple[str, str], str]) -> tuple[str, ...]:
+    """What the average is, where the table has what it is of, and which ones its cells make otherwise."""
     average = table.layout.average
-    return () if average is None or not averages else (f"{AVERAGE}: {average.definition}, recomputed from the cells.",)
+    if average is None or not own_averages(table):
+        return ()
+    notes = [f"{AVERAGE}: {average.definition}, as printed."]
+    if otherwise:
+        made = "; ".join(
+            f"{name}{' (ratios)' if kind == 'ratio' else ''} {text}{_unit(kind, table.layout)}"
+            for (name, kind), text in otherwise.items()
+        )
+        notes.append(f"{OTHERWISE} The cells of the row make another: {made}.")
+    return tuple(notes)

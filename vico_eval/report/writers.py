@@ -1,18 +1,18 @@
 """A measured table as text: LaTeX (booktabs), Markdown, and a table for the terminal.
 
 Numbers are rounded here and, in sentences, in comparison.py; nowhere before. The best value of a column among the rows
-that save tokens is bold, ties as printed included; ratio rows and a paper's are italic; what is unknown is a dash, and
-a cell with documents that could not be answered says `failed`.
+that save tokens in it is bold, ties as printed included; ratio rows and a paper's are italic; what is unknown is a
+dash, and a cell with documents that could not be answered says `failed`.
 """
 
 import math
 from dataclasses import replace
 
 from rich.console import Group
-from rich.text import Text
 
 from vico_eval.report.grid import (
     DASH,
+    OTHERWISE,
     Cell,
     Column,
     Grid,
@@ -22,9 +22,11 @@ from vico_eval.report.grid import (
     grid_to_latex,
     grid_to_markdown,
     grid_to_terminal,
+    markdown_line,
 )
-from vico_eval.report.layout import PublishedRow, Row, Table
+from vico_eval.report.layout import AVERAGE_DIGITS, PublishedRow, Row, Table
 from vico_eval.report.tables import AVERAGE
+from vico_eval.terminal import Words, lines_of
 
 FAILED = "failed"
 RATIO_TITLE = "compressed tiles"
@@ -44,7 +46,7 @@ def to_markdown(table: Table) -> str:
     text = grid_to_markdown(text_grid(table, has_margins=True))
     if not table.comparison:
         return text
-    sentences = "".join(f"- {escape_markdown(sentence)}\n" for sentence in table.comparison)
+    sentences = "".join(f"- {markdown_line(sentence)}\n" for sentence in table.comparison)
     return f"{text}\n**Against {escape_markdown(table.baseline)}**\n\n{sentences}"
 
 
@@ -59,8 +61,7 @@ def to_terminal(table: Table, width: int | None = None) -> Group:
     text = grid_to_terminal(text_grid(table, has_margins=True), width)
     if not table.comparison:
         return text
-    heading = Text(f"\nAgainst {table.baseline}", style="bold")
-    return Group(text, heading, *map(Text, table.comparison))
+    return Group(text, Words(f"\nAgainst {table.baseline}", "bold"), *lines_of(table.comparison))
 
 
 def percent(value: float, digits: int) -> str:
@@ -101,8 +102,12 @@ def text_grid(table: Table, *, has_margins: bool) -> Grid:
 
 
 def _best(table: Table, column: str) -> str | None:
-    values = [row.values[column] for row in table.rows if row.competes]
+    values = [row.values[column] for row in table.rows if _competes(row, column)]
     return best_text((value, _number(table, column, value)) for value in values)
+
+
+def _competes(row: Row, column: str) -> bool:
+    return row.competes and column not in row.saves_nothing
 
 
 def _cell(table: Table, row: Row, column: str, best: str | None) -> Cell:
@@ -113,7 +118,7 @@ def _cell(table: Table, row: Row, column: str, best: str | None) -> Cell:
         return Cell(text=FAILED if column in row.failed else DASH)
     number = _number(table, column, value)
     text = f"{number}%" if column == AVERAGE else number
-    return Cell(text=text, is_bold=row.competes and number == best)
+    return Cell(text=text, is_bold=_competes(row, column) and number == best)
 
 
 def published_line(table: Table, row: PublishedRow, has_margins: bool) -> Line:
@@ -126,7 +131,8 @@ def published_line(table: Table, row: PublishedRow, has_margins: bool) -> Line:
             DASH if math.isnan(row.values[column]) else _number(table, column, row.values[column])
             for column in table.columns
         ]
-        texts.append(percent(row.values[AVERAGE], digits=1))
+        mark = "" if math.isnan(row.recomputed) else OTHERWISE
+        texts.append(f"{percent(row.values[AVERAGE], AVERAGE_DIGITS)}{mark}")
     if has_margins:
         texts += [_signed(row.difference) if row.kind == "score" else "", ""]
     title = RATIO_TITLE if row.kind == "ratio" else row.title
@@ -147,9 +153,9 @@ def _footnotes(table: Table, *, has_margins: bool) -> list[str]:
     if has_margins:
         documents = table.summary["documents"].max()
         text += (
-            " Difference: of the mean scores, in points, ± its standard error from differences on the same document "
-            f"({documents:.0f} documents a row){_OF_PAPER if table.published else ''}. Visual tokens: those a decoder "
-            f"layer sees, relative to {table.baseline}."
+            " Difference: of the mean scores, in points, ± its standard error from differences on the same document, "
+            f"clustered as for the intervals ({documents:.0f} documents a row){_OF_PAPER if table.published else ''}. "
+            f"Visual tokens: those a decoder layer sees, relative to {table.baseline}."
         )
     return [text, *table.notes, *(_spread(table, title) for title in table.score_spread)]
 
