@@ -182,6 +182,54 @@ def test_a_page_is_written_the_same_again_replaces_an_earlier_one_and_spares_oth
     assert contents(folder) == before | {"pictures/notes.txt": b"mine"}
 
 
+def test_a_preview_that_is_a_link_is_not_copied(tmp_path):
+    secret = tmp_path / "secret" / "cd"
+    secret.mkdir(parents=True)
+    (secret.parent / "key").write_text("secret")
+    previews = tmp_path / "previews" / "ab"
+    previews.mkdir(parents=True)
+    names = {task: f"{MEDIA[task][:-1]}0-0.jpg" for task in ("tiny_read", "tiny_compare")}
+    (previews / f"{MEDIA['tiny_read'][:-1]}1-0.jpg").write_text("a picture")
+    # A link in place of a picture; a folder that is one, with pictures of something else in it.
+    (previews / names["tiny_read"]).symlink_to(secret.parent / "key")
+    (secret / names["tiny_compare"]).write_text("secret")
+    previews.with_name("cd").symlink_to(secret)
+    tasks = {task: lines(task, {}) for task in TINY_TASKS}
+    run = write_run(tmp_path / "vanilla", tasks, system="vanilla", title="Vanilla", previews="../previews")
+    folder = write([(None, run)], tmp_path / "page", keep=["Read", "Compare"]).parent
+    pictures = {name: own for name, own in contents(folder).items() if name.startswith("pictures/")}
+    assert pictures == {f"pictures/ab/{MEDIA['tiny_read'][:-1]}1-0.jpg": b"a picture"}
+    assert b"secret" not in b"".join(contents(folder).values())
+
+
+def test_a_page_that_fails_leaves_the_earlier_one(runs, tmp_path, monkeypatch):
+    folder = tmp_path / "site"
+    write(runs[:1], folder, keep=["Read"])
+    before = contents(folder)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("vico_eval.report.page.site.shutil.copyfile", full)
+    with pytest.raises(OutputError, match=r"No space left on device. Make room"):
+        write(runs, folder)
+    assert contents(folder) == before
+
+
+def test_a_link_in_an_earlier_page_is_replaced_and_not_followed(runs, tmp_path):
+    folder = tmp_path / "site"
+    write(runs[:1], folder, keep=["Read"])
+    (tmp_path / "mine").write_text("mine")
+    picture = next((folder / "pictures").rglob("*.jpg"))
+    for path in (picture, folder / "index.html"):
+        path.unlink()
+        path.symlink_to(tmp_path / "mine")
+    write(runs[:1], folder, keep=["Read"])
+    assert (tmp_path / "mine").read_text() == "mine"
+    assert not picture.is_symlink()
+    assert picture.read_bytes().startswith(b"\xff\xd8")
+
+
 def test_a_folder_of_other_files_is_refused_before_anything_is_read(tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     for folder in (tmp_path, tmp_path / "mine.txt"):

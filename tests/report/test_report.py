@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vico_eval.commands.report import print_report
 from vico_eval.errors import OutputError, ReportError, UserError
 from vico_eval.report import write_report
 from vico_eval.report.benchmarks import table_spec
@@ -361,10 +362,129 @@ def test_what_was_left_out_or_added_of_the_harness_is_said_where_it_differs(runs
 
 
 def test_hostile_titles_reach_every_file_as_they_are(runs, tmp_path):
-    title = '=1+1 & \\input{x} | <b> $5, "q"; \n two'
+    title = '=1+1 & \\input{x} | <b> $5, "q"; \n \x1b[31mtwo\udcff\u202e'
     report = write_report([(title, runs[0][1]), *runs[1:]], table="tiny", out=tmp_path / "out")
-    assert ('=1+1 & \\input{x} | <b> $5, "q"; two', "Read", "score") in numbers(report)
+    # A spreadsheet takes it for text; what no terminal should obey and no encoding has is gone.
+    assert ('\'=1+1 & \\input{x} | <b> $5, "q"; [31mtwo', "Read", "score") in numbers(report)
     assert not re.search(r"\\input", report.latex.read_text())
+    for path in (report.csv, report.uncertainty, report.loyalty):
+        assert not re.search(r"^\"?=", path.read_text(encoding="utf-8"), re.MULTILINE)
+
+
+@numbers_only
+def test_a_row_wins_only_the_columns_in_which_it_saves_tokens(runs, tmp_path):
+    # ViCO compresses half of its tiles, but for Video's: there its score, though the best, is one at full price.
+    for path in (runs[0][1] / "models__vico-tiny").glob("*_samples_tiny_video.jsonl"):
+        lines = [json.loads(line) | {"token_counts": [{"account": account(4, 0)}]} for line in path.open()]
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    report = write_report(runs, table="tiny", out=tmp_path / "out")
+    rows = {line.split(" | ")[0]: line.split(" | ") for line in report.markdown.read_text().splitlines()}
+    vico, other = rows["| ViCO"], rows["| ViCO (All Compress)"]
+    video = 1 + report.table.columns.index("Video")
+    assert (vico[1], vico[video], other[video]) == ("**75.0**", "75.0", "**25.0**")
+    assert vico[len(report.table.columns) + 1] == "**75.0%**"  # on average it saves
+    assert report.latex.read_text().count(r"\textbf{25.0}") == 1
+
+
+@numbers_only
+def test_a_row_of_unknown_tokens_wins_no_column(runs, tmp_path):
+    path = next((runs[0][1] / "models__vico-tiny").glob("*_samples_tiny_read.jsonl"))
+    lines = [json.loads(line) | {"token_counts": [None]} for line in path.open()]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    report = write_report(runs, table="tiny", out=tmp_path / "out")
+    line = next(line for line in report.markdown.read_text().splitlines() if line.startswith("| ViCO |"))
+    assert line.startswith("| ViCO | 75.0 | **75.0** |")
+
+
+@numbers_only
+def test_the_table_the_interval_and_the_bars_are_of_the_same_pictures(tmp_path):
+    """Twenty pictures with three documents each; ViCO loses those about the first ten."""
+
+    def write(name, title, right):
+        lines = [
+            sample(doc_id, float(right(doc_id)), counts=[{"account": account() | {"media": f"{doc_id // 3:08x}"}}])
+            for doc_id in range(60)
+        ]
+        return None, write_run(tmp_path / name, dict.fromkeys(TINY_TASKS, lines), system=name, title=title)
+
+    runs = [write("vanilla", "Vanilla", lambda _: True), write("vico", "ViCO", lambda doc_id: doc_id >= 30)]
+    report = write_report(runs, table="tiny", out=tmp_path / "out")
+    # Twenty sums of three, half of them lost: 100 sqrt(0.5 x 0.5 / 19); documents alone would say sqrt(60 / 20) less.
+    by_hand = 100 * (0.25 / 19) ** 0.5
+    assert value(report, "ViCO", "Read", "difference_standard_error") == pytest.approx(by_hand)
+    # Nine benchmarks of one size: a third of it. The baseline has 100 everywhere, so retention's is the same.
+    assert value(report, "ViCO", "Avg.", "difference_standard_error") == pytest.approx(by_hand / 3)
+    summary = report.table.summary.loc["ViCO"]
+    assert summary["retention_se"] == pytest.approx(by_hand / 3)
+    with report.uncertainty.open(newline="", encoding="utf-8") as file:
+        line = {line["benchmark"]: line for line in csv.DictReader(file)}["Avg."]
+    assert float(line["standard_error"]) == pytest.approx(by_hand / 3, rel=0.06)  # the bootstrap divides by 20, not 19
+
+
+def test_a_failed_report_leaves_the_earlier_one_as_it_was(runs, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    write_report(runs, table="tiny", out=out, html=tmp_path / "page")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    write_text = Path.write_text
+
+    def full(path, text, **options):
+        if path.suffix == ".md":
+            raise OSError(28, "No space left on device")
+        return write_text(path, text, **options)
+
+    def all_the_same():
+        monkeypatch.undo()
+        now = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+        assert now == before
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OutputError, match=r"No space left on device. What was there is as it was"):
+        write_report(runs[::2], table="tiny", out=out, html=tmp_path / "page")
+    all_the_same()
+
+    def half(figure, folder, stem="retention"):
+        (folder / f"{stem}.pdf").write_bytes(b"%PDF")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("vico_eval.report.figures.write_figure", half)
+    with pytest.raises(OutputError, match="No space left on device"):
+        write_report(runs[::2], table="tiny", out=out, html=tmp_path / "page")
+    all_the_same()
+
+    def no_copy(source, target):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("vico_eval.report.page.site.Path.write_bytes", lambda *_: no_copy(*_))
+    with pytest.raises(OutputError, match=r"page can't be written.*No space left on device"):
+        write_report(runs[::2], table="tiny", out=out, html=tmp_path / "page")
+    all_the_same()
+
+
+def test_pictures_that_a_report_has_not_are_not_left_from_an_earlier_one(runs, tmp_path, capsys):
+    out = tmp_path / "out"
+    first = write_report(runs, table="tiny", out=out)
+    assert first.removed == ()
+    assert (out / "ratios.png").is_file()
+    (out / "notes.png").write_text("mine")
+    (out / "other.csv").write_text("mine")
+    # Without ViCO no row routes its tiles.
+    second = write_report(runs[1:], table="tiny", out=out)
+    assert [path.name for path in second.removed] == ["ratios.pdf", "ratios.png"]
+    assert {path.name for path in out.iterdir()} == {path.name for path in second.paths} | {"notes.png", "other.csv"}
+    print_report(second)
+    assert "ratios.pdf" in capsys.readouterr().err
+    # A folder of other things is no report's.
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "ratios.png").write_text("mine")
+    assert write_report(runs[1:], table="tiny", out=tmp_path / "mine").removed == ()
+    assert (tmp_path / "mine" / "ratios.png").read_text() == "mine"
+
+
+def test_a_folder_where_a_file_is_to_go_is_found_before_any_is_moved(runs, tmp_path):
+    (tmp_path / "out" / "uncertainty.csv").mkdir(parents=True)
+    with pytest.raises(OutputError, match=r"uncertainty.csv is a folder, where a file is to go"):
+        write_report(runs, table="tiny", out=tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").rglob("*")] == ["uncertainty.csv"]
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from vico_eval.report.paper_layout import PAPERS
 from vico_eval.report.paper_tables import layouts
 from vico_eval.report.published import published_dir, read_table
 from vico_eval.report.published_grid import published_grid, write_published
+from vico_eval.report.staging import staged
 
 
 def print_report(written: Report) -> None:
@@ -25,7 +26,11 @@ def print_report(written: Report) -> None:
     messages = message_console()
     messages.print("Written:")
     for path in written.paths:
-        messages.print(f"  {path}", markup=False, highlight=False, soft_wrap=True)
+        messages.print(f"  {path}", soft_wrap=True)
+    if written.removed:
+        messages.print("Removed, an earlier report's, of which this one has none:")
+        for path in written.removed:
+            messages.print(f"  {path}", soft_wrap=True)
 
 
 def titled_run(text: str) -> tuple[str | None, Path]:
@@ -40,7 +45,7 @@ def titled_run(text: str) -> tuple[str | None, Path]:
 
 
 def make_published(*, paper: str | None, number: int | None, out: Path, figure: bool = False) -> None:
-    """Write the papers' tables, averages recomputed, and print them.
+    """Write the papers' tables and print them.
 
     Args:
         paper: `vico` or `internvl-x`; None for both.
@@ -51,22 +56,26 @@ def make_published(*, paper: str | None, number: int | None, out: Path, figure: 
     Raises:
         ConfigError: there is no such paper or table.
         ReportError: the numbers under `results/published` are malformed.
-        OutputError: `out` can't be written.
+        OutputError: `out` can't be written; what was there is as it was.
     """
+    tables = [read_table(published_dir(), layout) for layout in layouts(paper, number)]
+    try:
+        with staged(out) as files:
+            written = [path for table in tables for path in write_published(table, files.place)]
+            if figure:
+                written += _write_bubbles(files.place)
+            files.move_in()
+    except OSError as error:
+        raise OutputError(f"Nothing can be written to {out}: {error}. Choose another folder.") from error
     results = results_console()
-    written = []
-    for layout in layouts(paper, number):
-        table = read_table(published_dir(), layout)
-        written += write_published(table, out)
+    for table in tables:
         results.print(grid_to_terminal(published_grid(table), width=results.width))
         results.print()
-    if figure:
-        written += _write_bubbles(out)
     messages = message_console()
     messages.print("Written:")
     for folder in dict.fromkeys(path.parent for path in written):
         names = [path.name for path in written if path.parent == folder]
-        messages.print(f"  {folder}: {', '.join(names)}", markup=False, highlight=False, soft_wrap=True)
+        messages.print(f"  {out / folder.relative_to(files.place)}: {', '.join(names)}", soft_wrap=True)
 
 
 def _write_bubbles(out: Path) -> tuple[Path, ...]:
@@ -77,11 +86,8 @@ def _write_bubbles(out: Path) -> tuple[Path, ...]:
     (scores,), (throughput,) = layouts("vico", SCORES), layouts("vico", THROUGHPUT)
     found = bubbles(read_table(published_dir(), scores), read_table(published_dir(), throughput))
     folder = out / scores.paper
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        return write_figure(draw_bubbles(found), folder, "figure1b")
-    except OSError as error:
-        raise OutputError(f"The picture can't be written to {folder}: {error}. Choose another folder.") from error
+    folder.mkdir(exist_ok=True)
+    return write_figure(draw_bubbles(found), folder, "figure1b")
 
 
 def audit() -> None:
@@ -94,11 +100,10 @@ def audit() -> None:
     found = audit_published(folder)
     results = results_console()
     for finding, known in found.findings:
-        results.print(_finding_text(finding, known), markup=False, highlight=False, soft_wrap=True)
+        results.print(_finding_text(finding, known), soft_wrap=True)
     message_console().print(
         f"{found.num_averages} averages recomputed, {found.without_scores} have no scores in their paper; "
         f"{found.num_shared} numbers compared between tables. {len(found.findings)} do not agree.",
-        highlight=False,
         soft_wrap=True,
     )
     problems = [f"Not known: {finding.what} ({PAPERS[finding.paper]})." for finding in found.unknown]

@@ -15,17 +15,22 @@ from vico_eval.report.benchmarks import Benchmark, TableSpec, table_spec
 from vico_eval.report.beside import find_model, with_published
 from vico_eval.report.comparison import comparison_sentences
 from vico_eval.report.counting import CountedRun, count_runs
+from vico_eval.report.csv_text import frame_to_csv
 from vico_eval.report.layout import Table, build_table, find_baseline, order_rows
 from vico_eval.report.loyalty import loyalty
 from vico_eval.report.measurements import Measurements, measure
 from vico_eval.report.page.folder import check_page_folder
-from vico_eval.report.pictures import draw_while, get_ready
+from vico_eval.report.pictures import PICTURES, draw_while, get_ready
 from vico_eval.report.records import RECORD_NAME
+from vico_eval.report.staging import staged
 from vico_eval.report.tidy import tidy_numbers
 from vico_eval.report.uncertainty import compare_with_baseline
 from vico_eval.report.vlmevalkit import read_any_run
 from vico_eval.report.workers import workers_for
 from vico_eval.report.writers import to_latex, to_markdown
+
+PROVENANCE = "provenance.json"
+"""By this file of its a report's folder is known."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,6 +49,9 @@ class Report:
 
     html: Path | None = None
     """index.html of the page, where one was asked for."""
+
+    removed: tuple[Path, ...] = ()
+    """An earlier report's pictures of which this one has none."""
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -85,6 +93,8 @@ def write_report(
         blank_is_wrong: whether blank answers without token counts, of runs that lmms-eval's own models made, count as
             they were scored; otherwise they may be failures and leave their cell without a score.
 
+    An earlier report in `out`, or page in `html`, is replaced once all of the new one is there, and otherwise stays.
+
     Raises:
         ConfigError: there is no such suite, or no paper's table with such a model.
         ReportError: runs that don't count (all of them are named), can't be compared or have no benchmark of the table.
@@ -107,10 +117,12 @@ def write_report(
         if note is not None:
             built = built.with_note(note)
         try:
-            out.mkdir(parents=True, exist_ok=True)
             return _write(built, measured, counted, systems, out, spec, html, workers, blank_is_wrong)
         except OSError as error:
-            raise OutputError(f"The report can't be written to {out}: {error}. Choose another folder.") from error
+            raise OutputError(
+                f"The report can't be written to {out}: {error}. What was there is as it was; make room, or choose "
+                "another folder."
+            ) from error
 
 
 def _write(
@@ -135,46 +147,59 @@ def _write(
             loyalty(measured, rows, table.columns, table.baseline),
         )
 
-    pictures, (tidy, uncertainty, agreement) = draw_while(table, measured.cells, out, compute, workers)
-    if pictures.note is not None:
-        table = table.with_note(pictures.note)
-    table = replace(table, comparison=comparison_sentences(uncertainty, agreement))
-    report = Report(
-        table=table,
-        csv=out / f"{spec.file_stem}.csv",
-        latex=out / f"{spec.file_stem}.tex",
-        markdown=out / f"{spec.file_stem}.md",
-        uncertainty=out / "uncertainty.csv",
-        loyalty=out / "loyalty.csv",
-        provenance=out / "provenance.json",
-        figures=pictures.paths,
-    )
-    frames = {
-        report.csv: tidy,
-        report.uncertainty: uncertainty.astype({"documents": "Int64", "pictures": "Int64"}),
-        report.loyalty: agreement.astype({"documents": "Int64"}),
-    }
-    for path, frame in frames.items():
-        frame.to_csv(path, index=False, lineterminator="\n")
-    report.latex.write_text(to_latex(table, label=f"tab:{spec.name}"), encoding="utf-8")
-    report.markdown.write_text(to_markdown(table), encoding="utf-8")
-    provenance = json.dumps(_provenance(table, measured, runs, out), indent=2, ensure_ascii=False, allow_nan=False)
-    report.provenance.write_text(provenance + "\n", encoding="utf-8")
-    if html is None:
-        return report
-    from vico_eval.report.page.site import write_page
+    with staged(out) as files:
+        pictures, (tidy, uncertainty, agreement) = draw_while(table, measured.cells, files.place, compute, workers)
+        if pictures.note is not None:
+            table = table.with_note(pictures.note)
+        table = replace(table, comparison=comparison_sentences(uncertainty, agreement))
+        report = Report(
+            table=table,
+            csv=out / f"{spec.file_stem}.csv",
+            latex=out / f"{spec.file_stem}.tex",
+            markdown=out / f"{spec.file_stem}.md",
+            uncertainty=out / "uncertainty.csv",
+            loyalty=out / "loyalty.csv",
+            provenance=out / PROVENANCE,
+            figures=tuple(out / path.name for path in pictures.paths),
+            removed=_earlier_pictures(out, pictures.paths),
+        )
+        provenance = json.dumps(_provenance(table, measured, runs, out), indent=2, ensure_ascii=False, allow_nan=False)
+        texts = {
+            report.csv: frame_to_csv(tidy),
+            report.uncertainty: frame_to_csv(uncertainty.astype({"documents": "Int64", "pictures": "Int64"})),
+            report.loyalty: frame_to_csv(agreement.astype({"documents": "Int64"})),
+            report.latex: to_latex(table, label=f"tab:{spec.name}"),
+            report.markdown: to_markdown(table),
+            report.provenance: provenance + "\n",
+        }
+        for path, text in texts.items():
+            (files.place / path.name).write_text(text, encoding="utf-8")
+        if html is not None:
+            from vico_eval.report.page.site import write_page
 
-    page = write_page(
-        html,
-        table=table,
-        measured=measured,
-        # Documents were let go once counted; the page has them read again, a benchmark at a time.
-        read=lambda number, tasks: read_any_run(runs[number].folder, tasks, blank_is_wrong=blank_is_wrong),
-        numbers=tidy,
-        uncertainty=uncertainty,
-        loyalty=agreement,
-    )
-    return replace(report, html=page)
+            page = write_page(
+                html,
+                table=table,
+                measured=measured,
+                # Documents were let go once counted; the page has them read again, a benchmark at a time.
+                read=lambda number, tasks: read_any_run(runs[number].folder, tasks, blank_is_wrong=blank_is_wrong),
+                numbers=tidy,
+                uncertainty=uncertainty,
+                loyalty=agreement,
+            )
+            report = replace(report, html=page)
+        files.move_in()
+        for path in report.removed:
+            path.unlink()
+    return report
+
+
+def _earlier_pictures(out: Path, drawn: Collection[Path]) -> tuple[Path, ...]:
+    """Those of an earlier report that would seem to be this one's, which has no such picture."""
+    if not (out / PROVENANCE).is_file():
+        return ()
+    names = [name for name in PICTURES if name not in {path.name for path in drawn}]
+    return tuple(out / name for name in names if (out / name).is_file())
 
 
 def _choose(benchmarks: Sequence[Benchmark], titles: Sequence[str] | None) -> list[Benchmark]:

@@ -14,6 +14,11 @@ from vico_eval.report.workers import NUM_WORKERS
 
 T = TypeVar("T")
 
+PICTURES = tuple(
+    f"{stem}.{kind}" for stem in ("retention", "benchmarks", "ratios", "scores") for kind in ("pdf", "png")
+)
+"""Names of all that there can be."""
+
 
 class Pictures(NamedTuple):
     """The files that were written."""

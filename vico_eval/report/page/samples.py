@@ -173,13 +173,19 @@ def _pictures(rows: Sequence[RowAnswers], place: int) -> tuple[list[str | None],
         names: list[str | None] = []
         files: dict[str, Path] = {}
         for name in _names(row.documents[place].account or ()):
-            is_there = name is not None and (folder / name).is_file()
+            is_there = name is not None and _is_in(folder, name)
             names.append(f"pictures/{name}" if is_there else None)
             if name is not None and is_there:
                 files[f"pictures/{name}"] = folder / name
         if files:
             return names, files
     return [], {}
+
+
+def _is_in(folder: Path, name: str) -> bool:
+    """Whether the file is in the folder itself: a link beneath it may lead to anything, which is not the page's."""
+    path = folder / name
+    return path.is_file() and not (path.is_symlink() or path.parent.is_symlink())
 
 
 def _names(accounts: Sequence[TokenAccount]) -> Iterator[str | None]:

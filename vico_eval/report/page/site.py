@@ -7,7 +7,7 @@ written in ASCII, with <, > and & escaped, so that nothing in them can end a scr
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from vico_eval.report.measurements import Measurements
 from vico_eval.report.page.folder import MARK, check_page_folder
 from vico_eval.report.page.overview import LOYALTY, page_heads, page_rows, paper_rows, plots, row_styles
 from vico_eval.report.page.samples import BenchmarkSamples, ReadRun, read_samples
+from vico_eval.report.staging import staged
 from vico_eval.report.writers import text_grid
 
 SCRIPTS = ("page.js", "state.js", "markers.js", "table.js", "plot.js", "pictures.js", "document.js", "samples.js")
@@ -28,6 +29,8 @@ SCRIPTS = ("page.js", "state.js", "markers.js", "table.js", "plot.js", "pictures
 CHUNK_DOCUMENTS = 250
 CHUNK_CHARACTERS = 2_000_000
 """A file of documents ends with the first of both, so that long answers make more files, not larger ones."""
+
+INDEX = "index.html"
 
 _ASSETS = Path(__file__).parent / "assets"
 
@@ -46,7 +49,7 @@ def write_page(
 ) -> Path:
     """Writes the page of a report; the same report gives the same bytes.
 
-    An earlier page in the folder is replaced, and files that are no page's stay.
+    An earlier page in the folder is replaced once all of the new one is written, and files that are no page's stay.
 
     Args:
         folder: where it goes; made if missing.
@@ -67,7 +70,9 @@ def write_page(
     try:
         return _write(folder, table, measured, read, numbers, uncertainty, loyalty)
     except OSError as error:
-        raise OutputError(f"The page can't be written to {folder}: {error}. Choose another folder.") from error
+        raise OutputError(
+            f"The page can't be written to {folder}: {error}. Make room, or choose another folder."
+        ) from error
 
 
 def _write(
@@ -79,20 +84,36 @@ def _write(
     uncertainty: pd.DataFrame,
     loyalty: pd.DataFrame,
 ) -> Path:
-    index = folder / "index.html"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MARK).touch()
-    # Written last: a page that is only half there can't be opened.
-    index.unlink(missing_ok=True)
-    for old in (folder / "data").glob("*.js"):
-        old.unlink()
-    (folder / "data").mkdir(exist_ok=True)
+    with staged(folder) as files:
+        pictures = _write_files(files.place, table, measured, read, numbers, uncertainty, loyalty)
+        index = folder / INDEX
+        # Away first and back last: a page that is only half there can't be opened.
+        index.unlink(missing_ok=True)
+        for old in (folder / "data").glob("*.js"):
+            old.unlink()
+        _drop_other_pictures(folder, pictures)
+        files.move_in(last=(INDEX,))
+    return index
+
+
+def _write_files(
+    folder: Path,
+    table: Table,
+    measured: Measurements,
+    read: ReadRun,
+    numbers: pd.DataFrame,
+    uncertainty: pd.DataFrame,
+    loyalty: pd.DataFrame,
+) -> set[str]:
+    """All of the page into an empty folder; its pictures by their place there."""
+    (folder / "data").mkdir()
     styles = row_styles(table)
     samples = read_samples(measured, read, [row["title"] for row in styles], table.columns, table.baseline)
     writer = _Documents(folder)
     benchmarks = [writer.add(each) for each in samples]
     writer.end_chunk()
-    writer.drop_other_pictures()
     report = {
         "baseline": table.baseline,
         "rows": styles,
@@ -114,9 +135,20 @@ def _write(
         num_documents=int(table.summary["documents"].max()),
         scripts=(*SCRIPTS, "data/report.js", "start.js"),
     )
-    # A title may hold half of a surrogate pair, which no encoding has.
-    index.write_bytes(page.encode("utf-8", errors="replace"))
-    return index
+    # A note may hold half of a surrogate pair, which no encoding has.
+    (folder / INDEX).write_bytes(page.encode("utf-8", errors="replace"))
+    return writer.pictures
+
+
+def _drop_other_pictures(folder: Path, pictures: Collection[str]) -> None:
+    """Removes the pictures of an earlier page that this one doesn't show."""
+    root = folder / "pictures"
+    for path in sorted(root.glob("*/*.jpg")):
+        name = path.relative_to(root).as_posix()
+        if _PICTURE.fullmatch(name) and f"pictures/{name}" not in pictures:
+            path.unlink()
+            if not any(path.parent.iterdir()):
+                path.parent.rmdir()
 
 
 def as_script(name: str, value: object) -> bytes:
@@ -158,20 +190,6 @@ class _Documents:
             text = f"vicoPage.register({_json(name)}, [\n{','.join(self._chunk)}\n]);\n"
             (self._folder / "data" / f"{name}.js").write_bytes(text.encode("ascii"))
             self._chunk.clear()
-
-    def drop_other_pictures(self) -> None:
-        """Removes the pictures of an earlier page that this one doesn't show."""
-        for path in self._old_pictures():
-            path.unlink()
-            if not any(path.parent.iterdir()):
-                path.parent.rmdir()
-
-    def _old_pictures(self) -> Iterator[Path]:
-        root = self._folder / "pictures"
-        for path in sorted(root.glob("*/*.jpg")):
-            name = path.relative_to(root).as_posix()
-            if _PICTURE.fullmatch(name) and f"pictures/{name}" not in self.pictures:
-                yield path
 
     def _copy(self, name: str, source: Path) -> None:
         if name not in self.pictures:
