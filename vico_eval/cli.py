@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from vico_eval.cli_throughput import throughput_app
 from vico_eval.cli_train import train_app
 from vico_eval.commands.arguments import parse_arguments, parse_names
 from vico_eval.errors import UserError
+from vico_eval.plain_text import shown
 
 app = typer.Typer(
     name="vico-eval",
@@ -311,7 +313,8 @@ def tasks() -> None:
     """
     from vico_eval.paths import tasks_dir
 
-    typer.echo(tasks_dir())
+    # The bytes of the path, which another command gets: a terminal's encoding may lack some of its characters.
+    typer.echo(os.fsencode(tasks_dir()))
 
 
 OF_THE_MACHINE = {
@@ -356,5 +359,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _fail(message: str) -> NoReturn:
     typer.secho("Error: ", err=True, fg="red", bold=True, nl=False)
-    typer.echo(message, err=True)
+    typer.echo(shown(message, sys.stderr.encoding or "utf-8"), err=True)
     sys.exit(1)

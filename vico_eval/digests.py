@@ -7,10 +7,10 @@ from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 
-from loguru import logger
 from platformdirs import user_cache_path
 
 from vico_eval.files import lock, write_json
+from vico_eval.logs import logger
 
 REMEMBERED_BYTES = 64 << 20
 """Smaller files are read anew each time: that takes no time, and the cache stays small."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from vico_eval.commands.report import make_published
 from vico_eval.errors import ConfigError, OutputError, ReportError
 from vico_eval.report.paper_tables import LAYOUTS, layouts
 from vico_eval.report.published import own_averages, published_csv, published_dir, read_numbers, read_table, score
@@ -205,6 +206,13 @@ def test_a_folder_in_the_way_is_said(tmp_path):
     (tmp_path / "vico").write_text("a file")
     with pytest.raises(OutputError, match="Choose another folder"):
         write_published(table("vico", 4), tmp_path)
+
+
+def test_all_tables_are_written_or_none(tmp_path):
+    (tmp_path / "vico").write_text("a file")
+    with pytest.raises(OutputError, match=r"vico is a file, where a folder is to be"):
+        make_published(paper=None, number=3, out=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["vico"]
 
 
 HEADER = "table,model,variant,benchmark,setting,metric,value,unit,note\n"

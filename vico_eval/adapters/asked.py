@@ -16,7 +16,6 @@ from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
-from loguru import logger
 from tqdm import tqdm
 
 from vico_eval.adapters.journal import StoredAnswer
@@ -24,6 +23,7 @@ from vico_eval.engine.engine import FAILURES
 from vico_eval.engine.preprocess import Prepared
 from vico_eval.engine.requests import DeferredRequest, ImageInput, Request, Text, VideoInput
 from vico_eval.errors import UserError
+from vico_eval.logs import logger
 
 SILENT_S = 5
 """Only a comparison that takes longer shows how far it is."""

@@ -11,12 +11,12 @@ from collections.abc import Callable, Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from loguru import logger
 from pydantic import BaseModel, ConfigDict
 
 from vico_eval.engine.account import TokenAccount
 from vico_eval.errors import DocumentError
 from vico_eval.files import lock, write_bytes
+from vico_eval.logs import logger
 from vico_eval.paths import free_path
 
 MAX_NAMED = 5

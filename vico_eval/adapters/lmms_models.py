@@ -18,7 +18,6 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts
 from lmms_eval.api.model import lmms
-from loguru import logger
 
 from vico_eval.adapters.asked import AnswerKey, Asking, answer_keys
 from vico_eval.adapters.data_sets import split_fingerprint
@@ -40,6 +39,7 @@ from vico_eval.engine.requests import DeferredRequest, Request
 from vico_eval.engine.tile_limits import tile_limit, total_tile_limit
 from vico_eval.errors import ConfigError, DocumentError
 from vico_eval.internvl.checkpoint import find_checkpoint
+from vico_eval.logs import logger
 from vico_eval.methods.registry import method_names, typed
 
 FAILURES_IN_A_ROW = 20

@@ -20,7 +20,6 @@ from typing import Any
 
 import yaml
 from filelock import FileLock, Timeout
-from loguru import logger
 
 from vico_eval.adapters.asked import AnswerKey, Asked, Asking
 from vico_eval.adapters.journal import Journal, StoredAnswer, StoredFailure
@@ -32,6 +31,7 @@ from vico_eval.engine.requests import Request
 from vico_eval.errors import OutputError
 from vico_eval.files import lock, write_json
 from vico_eval.internvl.checkpoint import Checkpoint
+from vico_eval.logs import logger
 from vico_eval.paths import free_path, models_dir
 
 RECORD = "record.json"

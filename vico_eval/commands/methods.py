@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import typer
-
+from vico_eval.commands.output import print_lines
 from vico_eval.methods.registry import default_text, describe, method_names, parameters
 
 
@@ -18,12 +17,12 @@ def print_methods(name: str | None) -> None:
         names = method_names()
         width = max(map(len, names))
         for each in names:
-            typer.echo(f"{each:<{width}}  {describe(each).partition(chr(10))[0]}")
+            print_lines(f"{each:<{width}}  {describe(each).partition(chr(10))[0]}")
         return
-    typer.echo(describe(name))
+    print_lines(describe(name))
     arguments = parameters(name)
     if arguments:
-        typer.echo("\nArguments (in --model_args):")
+        print_lines("\nArguments (in --model_args):")
         width = max(map(len, arguments))
         for argument, field in arguments.items():
-            typer.echo(f"  {argument:<{width}}  default {default_text(field)}")
+            print_lines(f"  {argument:<{width}}  default {default_text(field)}")

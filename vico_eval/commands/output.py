@@ -2,23 +2,27 @@
 
 from pathlib import Path
 
-from rich.console import Console
-
 from vico_eval.errors import OutputError
+from vico_eval.terminal import SafeConsole
 
 PIPED_WIDTH = 200
 
 
-def results_console() -> Console:
+def results_console() -> SafeConsole:
     """For what a command is asked for."""
-    console = Console()
+    console = SafeConsole()
     # A file or a pipe has no width; rich would fold a table at 80 columns.
-    return console if console.is_terminal else Console(width=PIPED_WIDTH)
+    return console if console.is_terminal else SafeConsole(width=PIPED_WIDTH)
 
 
-def message_console() -> Console:
+def message_console() -> SafeConsole:
     """For everything else."""
-    return Console(stderr=True)
+    return SafeConsole(stderr=True)
+
+
+def print_lines(text: str) -> None:
+    """Print lines as they are, of any length: what a command is asked for and another one may read."""
+    results_console().print(text, soft_wrap=True)
 
 
 def check_writable(path: Path) -> None:

@@ -42,7 +42,7 @@ class LiveProgress:
     def __init__(self, console: Console, runs: Sequence[PlannedRun]) -> None:
         width = max(len(run.name) for run in runs)
         self._bars = Bars(
-            TextColumn(f"{{task.fields[row]:<{width}}}"),
+            TextColumn(f"{{task.fields[row]:<{width}}}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -127,9 +127,9 @@ class PlainProgress:
         self._say(run, "FAILED")
 
     def _say(self, run: PlannedRun, what: str) -> None:
-        self._console.print(f"[{self._finished}/{self._rows} runs] {run.name}: {what}", markup=False, highlight=False)
+        self._console.print(f"[{self._finished}/{self._rows} runs] {run.name}: {what}")
 
 
 def _say_set_aside(console: Console, run: PlannedRun, folder: Path, reason: str) -> None:
     text = f"{run.name}: what was there is set aside as {folder}, since {reason}"
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    console.print(text, soft_wrap=True)

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import typer
-
 from vico_eval.commands.arguments import parse_arguments
-from vico_eval.commands.output import check_writable, message_console
+from vico_eval.commands.output import check_writable, message_console, print_lines
 from vico_eval.engine.engine import Engine
 from vico_eval.engine.loading import open_engine
 from vico_eval.engine.media import load_image
@@ -47,7 +45,7 @@ def draw_routes(images: Sequence[Path], *, checkpoint: str, method: str, model_a
     engine = open_engine({"pretrained": checkpoint, "method": method, **arguments}, show_progress=False).engine
     for path, picture in zip(images, pictures, strict=True):
         routed = route_image(engine, path)
-        typer.echo("\n".join(_lines(routed)))
+        print_lines("\n".join(_lines(routed)))
         write_png(draw_routing(routed), picture)
         message_console().print(f"Drawn: {picture}", markup=False, highlight=False, soft_wrap=True)
 

@@ -14,7 +14,6 @@ from itertools import islice
 import numpy as np
 import torch
 from accelerate.utils.memory import clear_device_cache
-from loguru import logger
 from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
@@ -26,6 +25,7 @@ from vico_eval.engine.preprocess import Prepared, Preprocessor, prepare_ahead
 from vico_eval.engine.requests import DeferredRequest, GenerationSettings, Request
 from vico_eval.errors import DocumentError
 from vico_eval.internvl.modeling import VicoInternVL
+from vico_eval.logs import logger
 from vico_eval.methods.parts import RequestTiles
 from vico_eval.methods.registry import Method
 

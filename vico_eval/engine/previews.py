@@ -11,11 +11,11 @@ from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
-from loguru import logger
 from PIL import Image
 
 from vico_eval.engine.media import frame_indices
 from vico_eval.errors import ConfigError, OutputError
+from vico_eval.logs import logger
 
 LONGEST_PX = 640
 """Longest side of a copy; a smaller picture keeps its size."""

@@ -165,7 +165,7 @@ def printed_otherwise(table: PublishedTable) -> Mapping[tuple[str, str], str]:
         ReportError: as `own_averages`.
     """
     average = table.layout.average
-    found = {}
+    found: dict[tuple[str, str], str] = {}
     for row in table.rows:
         value = own_averages(table).get((row.name, row.kind), math.nan)
         if average is not None and AVERAGE in row.numbers and not math.isnan(value):

@@ -72,7 +72,7 @@ def tidy_csv(table: PublishedTable) -> str:
     """The table's numbers, one a line: `value` as printed; `recomputed`, in full, the average that the table's cells
     make, and empty for other numbers and where cells are missing."""
     averages = own_averages(table)
-    lines = [_TIDY]
+    lines: list[Sequence[object]] = [_TIDY]
     for row in table.rows:
         for key, number in row.numbers.items():
             average = averages.get((row.name, row.kind), math.nan) if key == AVERAGE else math.nan

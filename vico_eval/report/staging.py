@@ -27,13 +27,18 @@ class Staging:
         """Moves every file to its place in the folder, over an older one of its name; those named `last` at the end.
 
         Raises:
-            OutputError: a folder is in a file's place, found before any is moved; or one can't be moved.
+            OutputError: a folder is in a file's place or a file in a folder's, found before any is moved; or one can't
+                be moved.
         """
         names = sorted(path.relative_to(self.place) for path in self.place.rglob("*") if path.is_file())
         names.sort(key=lambda name: name.as_posix() in last)
         for name in names:
             if (self.folder / name).is_dir():
                 raise OutputError(f"{self.folder / name} is a folder, where a file is to go. Choose another folder.")
+            if (self.folder / name.parent).is_file():
+                raise OutputError(
+                    f"{self.folder / name.parent} is a file, where a folder is to be. Choose another one."
+                )
         try:
             for name in names:
                 (self.folder / name).parent.mkdir(parents=True, exist_ok=True)

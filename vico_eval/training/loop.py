@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from rich.console import Console
 from torch import Tensor, nn
 
+from vico_eval.terminal import SafeConsole
 from vico_eval.training.finite import ADVICE, NotFinite, as_json, named, odd_weights
 from vico_eval.training.muon import Muon
 from vico_eval.training.processes import anywhere, gather, is_first, sum_gradients, sum_totals
@@ -29,7 +29,7 @@ BETAS = (0.9, 0.98)
 LOG_EVERY = 20
 
 T = TypeVar("T")
-console = Console(stderr=True)
+console = SafeConsole(stderr=True)
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def write_log(folder: Path, entry: Mapping[str, Any]) -> None:
 def say(message: str) -> None:
     """Show progress, from the first process only."""
     if is_first():
-        console.print(message, highlight=False)
+        console.print(message)
 
 
 def learning_rate(schedule: Schedule, step: int) -> float:

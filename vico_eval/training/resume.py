@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from vico_eval.errors import CheckpointError
 from vico_eval.paths import free_path
+from vico_eval.terminal import SafeConsole
 from vico_eval.training.files import whole_file
 from vico_eval.training.muon import Muon
 from vico_eval.training.processes import is_first, wait
@@ -114,7 +114,7 @@ def _set_aside(torn: Mapping[Path, str], step: int) -> None:
     for file, reason in torn.items():
         aside = free_path(file.with_name(f"torn-{file.name}."))
         file.rename(aside)
-        Console(stderr=True).print(
+        SafeConsole(stderr=True).print(
             f"The checkpoint {file} can't be used ({reason}) and was set aside as {aside.name}. The stage goes on from "
             f"step {step}: the steps behind it are done again.",
             markup=False,

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from vico_eval.terminal import SafeConsole
 from vico_eval.training.finite import as_json
 
 LOG = "log.jsonl"
@@ -30,7 +30,7 @@ class Watch:
         """
         self._accelerator = accelerator
         self._log = out / LOG
-        self._console = Console(stderr=True)
+        self._console = SafeConsole(stderr=True)
         self._sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
         self._names: tuple[str, ...] = ()
         self._phase = ""
@@ -106,7 +106,7 @@ class Watch:
     def say(self, message: str) -> None:
         """A line for whoever watches."""
         if self._accelerator.is_main_process:
-            self._console.print(message, highlight=False, markup=False)
+            self._console.print(message)
 
     def _means(self) -> dict[str, float]:
         own = torch.tensor([self._sums[name] for name in self._names], dtype=torch.float64)
