@@ -1,4 +1,4 @@
-"""SHA-256 of large files, each read once: what was found is remembered in the user's cache folder."""
+"""SHA-256 of texts and of large files. A file is read once: its digest is remembered in the user's cache folder."""
 
 from __future__ import annotations
 
@@ -18,6 +18,11 @@ REMEMBERED_BYTES = 64 << 20
 BUFFER_BYTES = 16 << 20
 WAIT_S = 1800
 """For another process that reads the same file; it is read here too after that."""
+
+
+def text_digest(text: str) -> str:
+    """The first 16 hex digits of a text's SHA-256; halves of characters (lone surrogates) count too."""
+    return sha256(text.encode(errors="surrogatepass")).hexdigest()[:16]
 
 
 def file_digest(path: Path) -> str:

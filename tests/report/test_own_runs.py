@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -159,6 +160,14 @@ def test_a_command_line_may_join_options_and_values(run):
     assert "max_tiles is not given, expected 6" in error_of(run)
 
 
+def test_a_system_instruction_that_was_never_asked_is_refused(run):
+    (path,) = files(run, "*_results.json")
+    change_json(path, lambda value: value.update(system_instruction="Be brief."))
+    assert "system_instruction is Be brief., expected None" in error_of(run)
+    change_record(run, system_instruction="Be brief.")
+    assert len(read_run(run).tasks) == 3
+
+
 def other_answer(line):
     return line | {"filtered_resps": "0"} if line["doc_id"] == 2 else line
 
@@ -184,6 +193,25 @@ def test_samples_that_are_not_the_journals_answers_are_refused(run, change, said
     (path,) = files(run, "*_samples_tiny_read.jsonl")
     assert f"{path} has answers that are not those of the run in whose folder it is: document 2." in message
     assert f"{run / 'answers.rank0.jsonl'}, line " in message
+
+
+def test_samples_with_another_question_than_the_journals_are_refused(run):
+    question = {
+        (path.stem.partition("_samples_")[2], line["doc_id"]): line["input"]
+        for path in files(run, "*_samples_*.jsonl")
+        for line in map(json.loads, path.read_text().splitlines())
+    }
+    change_lines(
+        run / "answers.rank0.jsonl",
+        # 16 digits of SHA-256 are what a run writes of the question.
+        lambda line: (
+            line
+            | {"asked": f"{line['asked']}-{sha256(question[line['task'], line['doc_id']].encode()).hexdigest()[:16]}"}
+        ),
+    )
+    assert len(read_run(run).tasks) == 3
+    change_samples(run, lambda line: line | {"input": f"{line['input']} Now?"} if line["doc_id"] == 2 else line)
+    assert "Now?'; expected another question by " in error_of(run)
 
 
 def test_samples_of_documents_that_the_journal_lacks_are_refused(run):

@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
 
 from tqdm import tqdm
 
 from vico_eval.adapters.journal import StoredAnswer
+from vico_eval.digests import text_digest
 from vico_eval.engine.engine import FAILURES
 from vico_eval.engine.preprocess import Prepared
 from vico_eval.engine.requests import DeferredRequest, ImageInput, Request, Text, VideoInput
@@ -32,7 +32,8 @@ READERS = 2
 """Threads, as for answering."""
 
 AnswerKey = tuple[str, int, str]
-"""Key of the request, `task/split/number`; how many times it had been asked before; fingerprint of what was asked."""
+"""Key of the request, `task/split/number`; how many times it had been asked before; digests of the generation settings
+and of the question's text, joined by `-`."""
 
 
 def answer_keys(requests: Iterable[Request | DeferredRequest], questions: Iterable[str]) -> list[AnswerKey]:
@@ -45,7 +46,7 @@ def answer_keys(requests: Iterable[Request | DeferredRequest], questions: Iterab
     times: Counter[str] = Counter()
     keys = []
     for request, question in zip(requests, questions, strict=True):
-        asked = _fingerprint(f"{request.generation!r}\n{question}")
+        asked = f"{text_digest(repr(request.generation))}-{text_digest(question)}"
         keys.append((request.key, times[request.key], asked))
         times[request.key] += 1
     return keys
@@ -66,7 +67,7 @@ class Asked:
             for message in request.messages
         ]
         return cls(
-            words=_fingerprint(json.dumps([words, request.max_tiles, request.total_max_tiles])),
+            words=text_digest(json.dumps([words, request.max_tiles, request.total_max_tiles])),
             files=_files_of(request),
         )
 
@@ -146,8 +147,4 @@ def _files_of(request: Request) -> str | None:
             return None
         # The second time changes with every write, also where the first is set back.
         states.append([str(source), state.st_size, state.st_mtime_ns, state.st_ctime_ns])
-    return _fingerprint(json.dumps(states)) if states else None
-
-
-def _fingerprint(text: str) -> str:
-    return sha256(text.encode(errors="surrogatepass")).hexdigest()[:16]
+    return text_digest(json.dumps(states)) if states else None

@@ -46,7 +46,7 @@ class StoredAnswer(Line):
     """How many times the same document had been asked before; benchmarks may count passes among many answers."""
 
     asked: str
-    """Fingerprint of the question and of the settings that the answer was generated with."""
+    """Digests of the settings that the answer was generated with, and of the question's text, joined by `-`."""
 
     words: str | None = None
     """Fingerprint of all words of the request, and of how its pictures stand in them and are cut. None in lines of

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from pydantic_core import from_json
 
+from vico_eval.digests import text_digest
 from vico_eval.errors import ReportError
 from vico_eval.report.records import (
     AnswerLine,
@@ -30,6 +31,9 @@ class Answered(NamedTuple):
     text: str
     account: str
     """As JSON: parsing it would take most of the time, and nearly always it stands in the samples file as it is."""
+
+    question: str
+    """Digest of the question's text; empty in journals of older versions."""
 
     path: Path
     line: int
@@ -86,7 +90,7 @@ def read_journal(folder: Path, only: Collection[str] | None = None) -> Journal |
 
 
 def find_answer(
-    answers: Sequence[Answered], text: str | None, account: TokenAccount | None, line: str
+    answers: Sequence[Answered], text: str | None, account: TokenAccount | None, line: str, question: str | None = None
 ) -> Answered | None:
     """The last of a document's answers in the journal that is the one in a samples file; None where none is.
 
@@ -95,12 +99,16 @@ def find_answer(
         text: what the samples file says; None where it doesn't say what the model did.
         account: what it cost by the samples file; None where that doesn't say.
         line: of the samples file.
+        question: its question; None where that is not the one text that was asked.
 
     Raises:
         ReportError: an account of the journal is of another schema.
     """
     place = line.find(_ACCOUNT) + len(_ACCOUNT)
+    asked = None if question is None else text_digest(question)
     for answered in reversed(answers):
+        if asked is not None and answered.question not in ("", asked):
+            continue
         if text is not None and answered.text != text:
             continue
         # Both files have it as Python's json writes it; another than the line's first is compared by its numbers.
@@ -123,11 +131,15 @@ def _read_answers(path: Path, only: Collection[str] | None) -> Iterator[tuple[st
         if line is None or not (line.keys() <= _KEYS and _has_kinds(line)):
             line, account = _validated(text, place_of(path, number))
         if line is not None:
-            yield line["task"], line["doc_id"], Answered(line["text"], account[:-1], path, number)
+            yield (
+                line["task"],
+                line["doc_id"],
+                Answered(line["text"], account[:-1], line["asked"].partition("-")[2], path, number),
+            )
 
 
 def _has_kinds(line: Mapping[str, Any]) -> bool:
-    kinds = (("task", str), ("text", str), ("doc_id", int | str))
+    kinds = (("task", str), ("text", str), ("asked", str), ("doc_id", int | str))
     return all(isinstance(line.get(name), kind) for name, kind in kinds)
 
 

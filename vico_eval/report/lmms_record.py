@@ -48,6 +48,10 @@ def check_model(folder: Path, record: RunRecord, path: Path, content: Mapping[st
         one.name: one
         for one in (*_unlike_record(record, model, arguments), *_unlike_command(record.command, model, arguments))
     }
+    instruction = content.get("system_instruction") or None
+    if instruction != record.system_instruction:
+        # Not every task shows it to the model, and then nobody was asked under it.
+        found["system_instruction"] = _Difference("system_instruction", instruction, record.system_instruction)
     if not found:
         return
     words = "; ".join(f"{one.name} is {one.found}, expected {one.expected}" for one in found.values())

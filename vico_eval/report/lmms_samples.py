@@ -162,15 +162,17 @@ def _as_in_journal(
     An answer that neither has an account of is a response cache's, and left without one.
     """
     said = _said(line) if has_texts else []
+    # Of several requests lmms-eval keeps the first one's words.
+    question = line["input"] if len(_accounts_of(line)) == 1 and isinstance(line.get("input"), str) else None
     if sample.account is not None and len(sample.account) == 1 >= len(said):
         # Nearly all are so, and need no more.
         answer = str(said[0]) if said else None
-        return None if find_answer(answers, answer, sample.account[0], text) is None else sample
+        return None if find_answer(answers, answer, sample.account[0], text, question) is None else sample
     given = _accounts_of(line)
     found: list[TokenAccount | None] = []
     for number in range(max(len(said), len(given))):
         account = given[number] if number < len(given) else None
-        own = find_answer(answers, str(said[number]) if number < len(said) else None, account, text)
+        own = find_answer(answers, str(said[number]) if number < len(said) else None, account, text, question)
         if own is None and account is not None:
             return None
         found.append(account if own is None or account is not None else own.counts())
@@ -206,6 +208,8 @@ def _unlike_journal(sample: Sample, answers: Sequence[Answered]) -> str:
         if given is not None and getattr(given, name) != getattr(counted, name)
     ]
     cost = f" at another cost, {costs[0]}" if costs else ""
+    if own.text == sample.answer and not costs:
+        return f"{sample.answer!r} to {sample.question!r}; expected another question by {own.place}"
     return f"{sample.answer!r}{cost}; expected {own.text!r} by {own.place}"
 
 

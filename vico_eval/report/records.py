@@ -174,6 +174,7 @@ class AnswerLine(_DocumentLine):
 
     repeat: NonNegativeInt
     asked: str
+    """Digests of generation settings and of the question's text, joined by `-`; older versions wrote one of both."""
     words: str | None = None
     files: str | None = None
     text: str
