@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from loguru import logger
 
 from vico_eval.engine.cpu import prepare_for_cpu
 from vico_eval.engine.engine import Answer, Engine
@@ -36,6 +35,7 @@ from vico_eval.internvl.checkpoint import (
     torch_dtype,
 )
 from vico_eval.internvl.donor import adopt
+from vico_eval.logs import logger
 from vico_eval.methods import registry
 from vico_eval.methods.registry import Method
 
