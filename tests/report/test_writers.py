@@ -1,12 +1,13 @@
 import io
 import re
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 from rich.console import Console
 
 from vico_eval.report.grid import escape_latex
-from vico_eval.report.layout import Row, Table
+from vico_eval.report.layout import Row, Table, _saves_nothing
 from vico_eval.report.tables import AVERAGE
 from vico_eval.report.writers import to_latex, to_markdown, to_terminal
 
@@ -54,6 +55,20 @@ def test_best_is_bold_among_competing_rows_and_ties_are_as_printed():
     assert latex_row(text, "One") == [r"\textbf{88.0}", "1.00", r"90.0\%"]
     assert latex_row(text, "Two") == [r"\textbf{88.0}", r"\textbf{2.00}", r"\textbf{91.0\%}"]
     assert latex_row(text, "Vanilla") == ["90.0", "80.00", r"100.0\%"]
+
+
+def test_a_row_is_not_the_best_where_it_is_not_known_to_save_tokens():
+    high = replace(row("One", 89.0, 79.0, 99.0), saves_nothing=_saves_nothing(shares(A=100.0, B=50.0)))
+    unknown = replace(row("Two", 89.5, 78.0, 98.0), saves_nothing=_saves_nothing(shares(A=float("nan"), B=101.0)))
+    text = to_latex(make_table(high, unknown, row("Three", 70.0, 60.0, 80.0)), "t")
+    assert latex_row(text, "One") == ["89.0", r"\textbf{79.00}", r"\textbf{99.0\%}"]
+    assert latex_row(text, "Two") == ["89.5", "78.00", r"98.0\%"]
+    assert latex_row(text, "Three")[0] == r"\textbf{70.0}"
+
+
+def shares(**values) -> pd.Series:
+    """Visual tokens, percent of the baseline's, with their mean."""
+    return pd.Series({**values, AVERAGE: sum(values.values()) / len(values)})
 
 
 def test_ratio_rows_are_italic_and_unknown_numbers_are_dashes():
