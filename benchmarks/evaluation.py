@@ -149,10 +149,11 @@ def _take_weights(model: InternVLForConditionalGeneration, ours: VicoInternVL) -
 
 def save_checkpoint(model: InternVLForConditionalGeneration, max_tiles: int, folder: Path) -> None:
     """Model and processor in transformers' layout, which both evaluators read."""
-    model.save_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(
         models_dir() / "vico-tiny-base", extra_special_tokens=TOKENS, trust_remote_code=False
     )
+    model.resize_token_embeddings(len(tokenizer))  # the processor's own tokens, of videos, are more than the model has
+    model.save_pretrained(folder)
     side = model.config.vision_config.image_size[0]
     pictures: dict[str, Any] = {
         "size": {"height": side, "width": side},

@@ -15,6 +15,7 @@ from vico_eval.adapters.lmms_requests import (
     system_instruction,
 )
 from vico_eval.engine.engine import Engine
+from vico_eval.engine.generation import GeneratedTokens
 from vico_eval.engine.requests import GenerationSettings, ImageInput, Message, Request, Text, VideoInput
 from vico_eval.errors import ConfigError
 
@@ -128,17 +129,12 @@ def test_an_answer_that_begins_with_a_blank_line_is_whole(write_tasks, model):
     folder = write_tasks(asked={"generation_kwargs": {"max_new_tokens": 30}})
     generation = generation_of(instances(load(folder, "asked")["asked"])[0], thinking=False)
     engine: Engine = model._engine
-    said = engine.tokenizer("\n\nFirst, look.\n\nA cat.").input_ids
-    entry = SimpleNamespace(
-        counts=[],
-        compressed=[],
-        input_ids=[],
-        p_compress=None,
-        visual_tokens_per_layer=(),
-        prepared=SimpleNamespace(key="a", media=None, grids=()),
-    )
-    assert engine._finish(entry, said, generation).text == "First, look.\n\nA cat."
-    assert engine._finish(entry, said, GenerationSettings(until=("\n\n",))).text == ""
+    said = GeneratedTokens(engine.tokenizer("\n\nFirst, look.\n\nA cat.").input_ids, ())
+    prepared = SimpleNamespace(key="a", media=None, grids=())
+    entry = SimpleNamespace(counts=[], compressed=[], p_compress=None, prepared=prepared)
+    prompt = SimpleNamespace(input_ids=[])
+    assert engine._finish(entry, prompt, said, generation).text == "First, look.\n\nA cat."
+    assert engine._finish(entry, prompt, said, GenerationSettings(until=("\n\n",))).text == ""
 
 
 def test_thinking_leaves_out_all_stop_strings_and_samples_as_the_authors_do(write_tasks):

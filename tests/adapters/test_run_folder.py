@@ -181,7 +181,7 @@ def test_two_commands_do_not_write_into_one_folder(start, tmp_path):
 def test_an_account_with_a_number_that_is_not_finite_is_no_line(start, tmp_path):
     run = start()
     with pytest.raises(DocumentError, match="document read/test/0 has an account with a number that is not finite"):
-        run.add(key(0), "0", account(p_compress=(float("nan"),)))
+        run.add(key(0), "0", account(text_tokens=float("nan")))
     assert not (tmp_path / "answers.rank0.jsonl").exists()
 
 

@@ -132,7 +132,7 @@ def test_a_ratio_from_a_run_that_is_not_finished_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"not finished.*chartqa \(answers to 2 of an unknown number of documents\)"):
         ratio()
     write_results(tmp_path, docvqa=24, chartqa=2)
-    with pytest.raises(ConfigError, match=r"documents: docvqa \(answers to 5 of 24 documents\)\. Expected"):
+    with pytest.raises(ConfigError, match=r"only: docvqa \(answers to 5 of 24 documents\)\. Expected"):
         ratio()
     # The newest results hold: of the first five documents; of the last five of a hundred.
     write_results(tmp_path, "20260102_000000", docvqa=5)

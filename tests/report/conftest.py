@@ -122,6 +122,7 @@ def write_run(
         },
         "config": {"model": "vico_internvl", "model_args": "pretrained=vico-tiny", "limit": limit, "offset": 0}
         | dict(config or {}),
+        "system_instruction": record.get("system_instruction"),
         "date": date,
     }
     (place / f"{date}_results.json").write_text(json.dumps(results))
