@@ -361,6 +361,21 @@ def test_what_was_left_out_or_added_of_the_harness_is_said_where_it_differs(runs
     assert note.endswith(r"left out other stop strings of the task (none and '\n\n').")
 
 
+def test_other_data_of_a_task_are_noted(runs, tiny_run, tmp_path):
+    data = (
+        {"tiny_read": "revision a", "tiny_doc": "datasets 1"},
+        {"tiny_read": "revision b", "tiny_doc": "datasets 2"},
+    )
+    read = [
+        (None, tiny_run(f"random-{number}", 2, 2, title=f"Random {number}", data_sets=data[number]))
+        for number in (0, 1)
+    ]
+    notes = write_report([read[0], *runs, read[1]], table="tiny", out=tmp_path / "out", baseline="Random 0").table.notes
+    (note,) = [note for note in notes if "other data" in note]
+    assert note.startswith("tiny_read: ")
+    assert note.endswith("read other data of the task (revision a and revision b).")
+
+
 def test_hostile_titles_reach_every_file_as_they_are(runs, tmp_path):
     title = '=1+1 & \\input{x} | <b> $5, "q"; \n \x1b[31mtwo\udcff\u202e'
     report = write_report([(title, runs[0][1]), *runs[1:]], table="tiny", out=tmp_path / "out")

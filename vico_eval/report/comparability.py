@@ -115,6 +115,8 @@ def comparison_notes(answered: Sequence[tuple[CountedRun, Sequence[CountedTask]]
             _check_comparable(place, first, task)
             if different := _different(first.settings, task.settings):
                 notes[f"{place} differ in the task's {different}."] = None
+            if note := _other_data(task.name, first_run.record, run.record):
+                notes[f"{place} {note}"] = None
             if note := _other_stop_strings(task.name, first_run.record, run.record):
                 notes[f"{place} {note}"] = None
             pairs = {
@@ -151,6 +153,15 @@ def _check_comparable(place: str, first: CountedTask, task: CountedTask) -> None
                 f"{place} were asked with another {key} ({ours} and {theirs}). Rows of one table need the same; repeat "
                 "one of them with the other's, or leave it out."
             )
+
+
+def _other_data(task: str, first: RunRecord, second: RunRecord) -> str:
+    """Whether runs read other data of a task, in words: pictures may differ where words and right answers do not."""
+    ours, theirs = (record.data_sets.get(task, "") for record in (first, second))
+    # Data that were made in memory have a name of their own in each process.
+    if ours == theirs or not all(known.startswith(("revision ", "sha256 ")) for known in (ours, theirs)):
+        return ""
+    return f"read other data of the task ({ours} and {theirs})."
 
 
 def _other_stop_strings(task: str, first: RunRecord, second: RunRecord) -> str:
