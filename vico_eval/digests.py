@@ -26,17 +26,18 @@ def text_digest(text: str) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
-    return remembered("whole", path, _whole)["file"]
+    """SHA-256 of a file, in hex; of a large one as it was when it was read, if size and times are as then."""
+    return remembered("whole", path, lambda path: {"file": sha256_of(path)})["file"]
 
 
-def _whole(path: Path) -> dict[str, str]:
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's content as it is on the disk now, in hex."""
     digest = sha256()
     buffer = memoryview(bytearray(min(BUFFER_BYTES, path.stat().st_size + 1)))
     with path.open("rb", buffering=0) as file:
         while count := file.readinto(buffer):
             digest.update(buffer[:count])
-    return {"file": digest.hexdigest()}
+    return digest.hexdigest()
 
 
 def remembered(what: str, path: Path, compute: Callable[[Path], dict[str, str]]) -> dict[str, str]:

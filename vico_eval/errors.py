@@ -4,7 +4,7 @@ A message says what happened, what was expected and what to do, with the values 
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 BAD_INPUT: tuple[type[Exception], ...] = (
     OSError,
@@ -55,6 +55,12 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A hint in brackets if a known name is near, else nothing."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def listed(names: Sequence[str], most: int, separator: str = ", ") -> str:
+    """The first names, at most so many, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return separator.join(names[:most]) + more
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str], where: str = "") -> ConfigError:

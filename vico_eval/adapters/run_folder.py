@@ -28,7 +28,7 @@ from vico_eval.engine.loading import Opened
 from vico_eval.engine.preprocess import Prepared
 from vico_eval.engine.previews import Previews, open_previews
 from vico_eval.engine.requests import Request
-from vico_eval.errors import OutputError
+from vico_eval.errors import OutputError, listed
 from vico_eval.files import lock, write_json
 from vico_eval.internvl.checkpoint import Checkpoint
 from vico_eval.logs import logger
@@ -153,10 +153,9 @@ class RunFolder:
             for key in stale:
                 del self.answers[key]
             names = sorted({name for name, *_ in stale})
-            more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
             logger.warning(
                 f"{len(names)} document(s) have other words or pictures than when they were answered and are asked "
-                f"again: {', '.join(names[:MAX_NAMED])}{more}. Their earlier answers are set aside as "
+                f"again: {listed(names, MAX_NAMED)}. Their earlier answers are set aside as "
                 f"{self.folder}/answers.rank*.jsonl.stale"
             )
         if unknown := sum(answer.account.media is None and answer.account.tiles > 0 for answer in found.values()):

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers.modeling_utils import load_state_dict
 
-from vico_eval.errors import CheckpointError
+from vico_eval.errors import CheckpointError, listed
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -125,6 +125,4 @@ def _unpickle(file: Path, *, device: str) -> dict[str, Tensor]:
 
 def named(names: Iterable[str], separator: str = ", ") -> str:
     """The first few names in order, and how many more there are."""
-    ordered = sorted(names)
-    more = f" and {len(ordered) - MAX_NAMED} more" if len(ordered) > MAX_NAMED else ""
-    return separator.join(ordered[:MAX_NAMED]) + more
+    return listed(sorted(names), MAX_NAMED, separator)

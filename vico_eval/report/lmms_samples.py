@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
-from vico_eval.errors import ReportError
+from vico_eval.errors import ReportError, listed
 from vico_eval.report.journal import Answered, find_answer
 from vico_eval.report.records import TokenAccount, parse_object, read_lines, validate
 
@@ -246,9 +246,7 @@ def _text_of(value: object) -> str:
 
 
 def _documents(doc_ids: list[int]) -> str:
-    named = ", ".join(map(str, doc_ids[:_NAMED_DOCUMENTS]))
-    more = f" and {len(doc_ids) - _NAMED_DOCUMENTS} more" if len(doc_ids) > _NAMED_DOCUMENTS else ""
-    return f"document{'s' if len(doc_ids) > 1 else ''} {named}{more}"
+    return f"document{'s' if len(doc_ids) > 1 else ''} {listed([str(doc_id) for doc_id in doc_ids], _NAMED_DOCUMENTS)}"
 
 
 def _num_generated(entry: object) -> int:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from vico_eval.errors import ReportError
+from vico_eval.errors import ReportError, listed
 from vico_eval.report.records import RECORD_NAME
 
 # Tasks write files of their own whose names also end in `_results.json`; only lmms-eval's start with its date.
@@ -88,5 +88,4 @@ def _run_of(place: Path, top: Path) -> Path:
 
 
 def _named(folders: Sequence[Path]) -> str:
-    more = f" and {len(folders) - _NAMED} more" if len(folders) > _NAMED else ""
-    return ", ".join(map(str, folders[:_NAMED])) + more
+    return listed([str(folder) for folder in folders], _NAMED)

@@ -11,7 +11,6 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
-from hashlib import sha256
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -21,7 +20,6 @@ from vico_eval.errors import OutputError
 LOCK = "training.lock"
 """In a training's folder: held while it runs, and says who holds it. It stays there afterwards, and means nothing."""
 
-_CHUNK_BYTES = 1 << 20
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
 
@@ -56,15 +54,6 @@ def to_disk(path: Path) -> None:
     """Wait until a file is on the disk: or a machine that loses its power leaves zeros under its name."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
-
-
-def sha256_of(path: Path) -> str:
-    """Of a file's whole content."""
-    digest = sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def weights_problem(path: Path) -> str | None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from vico_eval.errors import UserError
+from vico_eval.errors import UserError, listed
 
 NUM_NAMED = 8
 """Samples, documents or weights that an error names."""
@@ -25,8 +25,7 @@ class NotFinite(UserError):
 
 def named(names: Sequence[str]) -> str:
     """Names as an error lists them: the first few, and how many more there are."""
-    more = f" and {len(names) - NUM_NAMED} more" if len(names) > NUM_NAMED else ""
-    return ", ".join(names[:NUM_NAMED]) + more
+    return listed(names, NUM_NAMED)
 
 
 def local(value: Tensor) -> Tensor:

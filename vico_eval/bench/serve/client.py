@@ -16,7 +16,7 @@ from vico_eval.bench.serve.address import Address, Redactor
 from vico_eval.bench.serve.answer import CUT, REFUSED, TIMEOUT, UNREADABLE, AnswerStream, Outcome
 from vico_eval.bench.serve.reading import MAX_LIST_BYTES, UnreadableAnswer, read_body, read_json, read_lines, read_start
 from vico_eval.bench.serve.workload import Request
-from vico_eval.errors import ConfigError
+from vico_eval.errors import ConfigError, listed
 
 MAX_WORDS = 300
 """Characters of a server's own words that are kept."""
@@ -226,8 +226,7 @@ def _no_choice(url: str, status: int, models: list[str]) -> str:
             f"the server at {url} wants another API key (HTTP 401). Name the environment variable that holds it with "
             "--api-key-env."
         )
-    more = f" and {len(models) - MAX_LISTED} more" if len(models) > MAX_LISTED else ""
-    said = f"{len(models)} models: {', '.join(models[:MAX_LISTED])}{more}" if models else f"no model (HTTP {status})"
+    said = f"{len(models)} models: {listed(models, MAX_LISTED)}" if models else f"no model (HTTP {status})"
     moved = " It redirects to another address; give that one." if 300 <= status < 400 else ""
     return f"the server at {url} lists {said}.{moved} Say with --model which one to ask."
 

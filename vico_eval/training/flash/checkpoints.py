@@ -18,10 +18,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from vico_eval.digests import sha256_of
 from vico_eval.errors import CheckpointError
 from vico_eval.files import write_text
 from vico_eval.paths import free_path
-from vico_eval.training.files import sha256_of, to_disk, weights_problem
+from vico_eval.training.files import to_disk, weights_problem
 from vico_eval.training.finite import as_json
 from vico_eval.training.flash.config import Saving
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from vico_eval.digests import sha256_of
 from vico_eval.engine.requests import ImageInput, VideoInput
 from vico_eval.errors import ConfigError
-from vico_eval.training.files import sha256_of
 from vico_eval.training.flash.corpus.conversations import Conversation
 from vico_eval.training.flash.corpus.sources import Source
 from vico_eval.training.flash.corpus.stream import SAMPLE_ERRORS
