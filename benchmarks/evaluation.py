@@ -38,7 +38,6 @@ from transformers import (
     InternVLVideoProcessor,
 )
 
-from vico_eval.adapters.lmms_models import CompressedInternVL
 from vico_eval.bench.random_models import flash_config
 from vico_eval.bench.records import (
     beside_neighbours,
@@ -49,9 +48,10 @@ from vico_eval.bench.records import (
     run_script,
     write_record,
 )
-from vico_eval.internvl.checkpoint import find_checkpoint, load_model
-from vico_eval.internvl.config import VicoInternVLConfig
-from vico_eval.internvl.modeling import VicoInternVL
+from vico_eval.families.internvl.checkpoint import find_checkpoint, load_model
+from vico_eval.families.internvl.config import VicoInternVLConfig
+from vico_eval.families.internvl.modeling import VicoInternVL
+from vico_eval.harnesses.lmms_eval.models import CompressedInternVL
 from vico_eval.paths import models_dir, tasks_dir
 from vico_eval.tiny.scenes import make_scene
 

@@ -24,9 +24,9 @@ from transformers import Qwen3Config
 from transformers.models.internvl import InternVLVisionConfig
 
 from vico_eval.bench.records import SIZES, check_choice, conditions, in_turns, made_by, write_record
-from vico_eval.internvl.config import VicoInternVLConfig
-from vico_eval.internvl.modeling import VicoInternVL
-from vico_eval.internvl.tiling import normalise
+from vico_eval.families.internvl.config import VicoInternVLConfig
+from vico_eval.families.internvl.modeling import VicoInternVL
+from vico_eval.families.internvl.tiling import normalise
 from vico_eval.training.flash.batches import collate, fixed_share
 from vico_eval.training.flash.config import OptimizerSettings
 from vico_eval.training.flash.corpus.prepare import TrainingSample

@@ -28,10 +28,10 @@ from vico_eval.engine.cpu import prepare_for_cpu
 from vico_eval.engine.engine import Engine
 from vico_eval.engine.preprocess import Preprocessor, PreprocessSettings
 from vico_eval.engine.requests import GenerationSettings, ImageInput, Message, Request, Text
-from vico_eval.internvl.config import VicoInternVLConfig
-from vico_eval.internvl.lvtc import LVTCSettings
-from vico_eval.internvl.modeling import VicoInternVL
-from vico_eval.internvl.prompts import IMAGE_TOKEN
+from vico_eval.families.internvl.config import VicoInternVLConfig
+from vico_eval.families.internvl.lvtc import LVTCSettings
+from vico_eval.families.internvl.modeling import VicoInternVL
+from vico_eval.families.internvl.prompts import IMAGE_TOKEN
 from vico_eval.methods import registry
 from vico_eval.tiny.tokenizer import build_tokenizer
 

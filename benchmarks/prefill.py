@@ -31,8 +31,8 @@ from vico_eval.bench.records import (
     write_record,
 )
 from vico_eval.engine.cpu import prepare_for_cpu
-from vico_eval.internvl.decoder import CompressingDecoder
-from vico_eval.internvl.segments import Prompt, PromptCache
+from vico_eval.families.decoder.decoder import CompressingDecoder
+from vico_eval.families.decoder.segments import Prompt, PromptCache
 from vico_eval.methods import registry
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "measured" / "prefill"

@@ -19,7 +19,7 @@ LONGEST = (
     "commands/test_run_killed.py",
     "commands/test_run.py",
     "fixtures/test_run.py",
-    "adapters/test_lmms.py",
+    "harnesses/test_lmms.py",
     "report/test_report.py",
     "report/test_page.py",
     "bench/test_evaluation.py",
@@ -74,7 +74,7 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     Random weights answer with noise, which is what properties of the machinery need: any difference shows.
     """
-    from vico_eval.internvl.config import VicoInternVLConfig
+    from vico_eval.families.internvl.config import VicoInternVLConfig
     from vico_eval.tiny.tokenizer import build_tokenizer
     from vico_eval.training.architecture import build_config, build_model
     from vico_eval.training.export import save_base, save_vico

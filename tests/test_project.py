@@ -35,7 +35,7 @@ def test_a_wheel_carries_the_data_where_paths_looks_for_it():
 
 def test_lmms_eval_finds_the_models_by_entry_point():
     (found,) = [entry for entry in entry_points(group="lmms_eval.models") if entry.name == "vico_eval"]
-    assert found.value == "vico_eval.adapters.lmms_manifests:manifests"
+    assert found.value == "vico_eval.harnesses.lmms_eval.manifests:manifests"
 
 
 @pytest.mark.parametrize("file", CONSTRAINTS)

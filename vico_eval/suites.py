@@ -104,7 +104,7 @@ class VLMEvalKit(Closed):
     """Row of the score file, where it has several."""
 
     documents: Literal["anls", "circular", "mme", "ocrbench", "pope"] | None = None
-    """How the documents make the score (`vico_eval.report.vlmevalkit_documents`); None where it is their mean."""
+    """How the documents make the score (`vico_eval.harnesses.vlmevalkit.documents`); None where it is their mean."""
 
     is_count: bool = False
     """Whether the metrics count documents, so that they are divided by their number."""

@@ -18,11 +18,11 @@ from vico_eval.bench.flops import (
 from vico_eval.bench.random_models import flash_config
 from vico_eval.engine.cpu import pack_linears
 from vico_eval.errors import ConfigError
-from vico_eval.internvl.config import VicoInternVLConfig
-from vico_eval.internvl.decoder import CompressingDecoder
-from vico_eval.internvl.last_layer import last_token_only
-from vico_eval.internvl.modeling import VicoInternVL
-from vico_eval.internvl.segments import Prompt, PromptCache
+from vico_eval.families.decoder.decoder import CompressingDecoder
+from vico_eval.families.decoder.last_layer import last_token_only
+from vico_eval.families.decoder.segments import Prompt, PromptCache
+from vico_eval.families.internvl.config import VicoInternVLConfig
+from vico_eval.families.internvl.modeling import VicoInternVL
 from vico_eval.methods import registry
 
 SIZES = {

@@ -13,7 +13,7 @@ from vico_eval.engine.engine import Engine
 from vico_eval.engine.preprocess import Preprocessor, PreprocessSettings
 from vico_eval.engine.requests import GenerationSettings, ImageInput, Message, Request, Text
 from vico_eval.errors import CheckpointError, ConfigError
-from vico_eval.internvl.checkpoint import find_checkpoint, load_model, load_tokenizer
+from vico_eval.families.internvl.checkpoint import find_checkpoint, load_model, load_tokenizer
 from vico_eval.methods import registry
 from vico_eval.tiny.scenes import make_scene
 

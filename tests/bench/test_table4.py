@@ -5,8 +5,8 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from vico_eval.bench.random_models import flash_config
 from vico_eval.bench.table4 import bounds, measure_table4
-from vico_eval.internvl.checkpoint import find_checkpoint, load_model
-from vico_eval.internvl.config import VicoInternVLConfig
+from vico_eval.families.internvl.checkpoint import find_checkpoint, load_model
+from vico_eval.families.internvl.config import VicoInternVLConfig
 
 # 25, 50 and 75% of 2,560 visual tokens removed: of Qwen3-8B alone, and behind InternViT-300M on 10 tiles. Worked out
 # without the encoder's patch embedding, which is 0.2% of it: hence the tolerance (2.664 for 2.67).

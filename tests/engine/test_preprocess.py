@@ -16,9 +16,9 @@ from vico_eval.engine.requests import GenerationSettings, ImageInput, Message, R
 from vico_eval.engine.tile_limits import tile_limit, total_tile_limit
 from vico_eval.engine.words import ControlTokens, Said
 from vico_eval.errors import ConfigError, DocumentError, MediaError
-from vico_eval.internvl.config import VicoInternVLConfig
-from vico_eval.internvl.prompts import THINKING_SYSTEM_MESSAGE, build_prompt, expand_images
-from vico_eval.internvl.tiling import tile_image
+from vico_eval.families.internvl.config import VicoInternVLConfig
+from vico_eval.families.internvl.prompts import THINKING_SYSTEM_MESSAGE, build_prompt, expand_images
+from vico_eval.families.internvl.tiling import tile_image
 
 SLOT = "<img></img>"
 SPECIAL = ["<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG_CONTEXT>", "<ref>", "</ref>", "<|endoftext|>"]

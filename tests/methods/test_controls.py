@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from vico_eval.errors import CheckpointError, ConfigError
-from vico_eval.internvl.config import VicoInternVLConfig
+from vico_eval.families.internvl.config import VicoInternVLConfig
 from vico_eval.methods import registry
 from vico_eval.methods.parts import RequestTiles, TilingSettings
 

@@ -6,7 +6,7 @@ Two devices need a GPU; weights that wait on disk go through the same hooks on t
 import pytest
 import torch
 
-from vico_eval.internvl.checkpoint import find_checkpoint, load_model
+from vico_eval.families.internvl.checkpoint import find_checkpoint, load_model
 from vico_eval.methods import registry
 
 PARTS = ("vision_tower", "connector_high", "language_model.model.embed_tokens", "language_model.lm_head")

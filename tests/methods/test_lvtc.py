@@ -13,9 +13,9 @@ from transformers.models.internvl import InternVLVisionConfig
 from vico_eval.engine.loading import open_engine
 from vico_eval.engine.requests import GenerationSettings, ImageInput, Message, Request, Text
 from vico_eval.errors import CheckpointError, ConfigError, DocumentError
-from vico_eval.internvl.config import VicoInternVLConfig
-from vico_eval.internvl.lvtc import LVTCSettings, expanded_source, upsample
-from vico_eval.internvl.modeling import VicoInternVL
+from vico_eval.families.internvl.config import VicoInternVLConfig
+from vico_eval.families.internvl.lvtc import LVTCSettings, expanded_source, upsample
+from vico_eval.families.internvl.modeling import VicoInternVL
 from vico_eval.methods import registry
 
 LAYERS, IMAGE, VOCABULARY = 6, 60, 64

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from vico_eval.errors import CheckpointError, ConfigError
-from vico_eval.internvl.config import VicoInternVLConfig
+from vico_eval.families.internvl.config import VicoInternVLConfig
 from vico_eval.methods import registry
 from vico_eval.methods.parts import RequestTiles
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image
 
-from vico_eval.internvl.tiling import area_limit, edge_limit, tile_grid
+from vico_eval.families.internvl.tiling import area_limit, edge_limit, tile_grid
 from vico_eval.methods import registry, rvtc_ratio
 from vico_eval.methods.parts import TilingSettings
 

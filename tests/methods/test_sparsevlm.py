@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from vico_eval.errors import ConfigError
-from vico_eval.internvl.config import VicoInternVLConfig
-from vico_eval.internvl.decoder import CompressingDecoder
-from vico_eval.internvl.segments import Prompt, PromptCache
-from vico_eval.internvl.token_selection import RequestPrompt
+from vico_eval.families.decoder.decoder import CompressingDecoder
+from vico_eval.families.decoder.segments import Prompt, PromptCache
+from vico_eval.families.decoder.token_selection import RequestPrompt
+from vico_eval.families.internvl.config import VicoInternVLConfig
 from vico_eval.methods import registry
 from vico_eval.methods.sparsevlm import (
     ROWS,

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from vico_eval.errors import ReportError
-from vico_eval.report.vlmevalkit import read_any_run
+from vico_eval.harnesses.vlmevalkit.results import read_any_run
 
 DATA = Path(__file__).parent / "data"
 INTERNVL = DATA / "lmms_eval_internvl_hf"

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from vico_eval.errors import ReportError
+from vico_eval.harnesses.lmms_eval.results import NO_JOURNAL, read_run
+from vico_eval.harnesses.vlmevalkit.results import read_any_run
 from vico_eval.report import write_report
-from vico_eval.report.journal import read_journal
-from vico_eval.report.runs import NO_JOURNAL, read_run
-from vico_eval.report.vlmevalkit import read_any_run
+from vico_eval.runs.answers import read_journal
 
 from .conftest import account, answer_line, sample, write_run
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from vico_eval.errors import ReportError
-from vico_eval.report.runs import read_run
+from vico_eval.harnesses.lmms_eval.results import read_run
 
 from .conftest import DATE, RECORD, account, sample, write_run
 
@@ -239,8 +239,8 @@ def test_the_answer_is_what_was_scored_and_a_failed_document_has_none(tmp_path):
 
 
 def test_what_the_adapter_writes_is_what_the_report_reads(tmp_path):
-    from vico_eval.adapters.run_folder import RunFolder
     from vico_eval.engine.account import TokenAccount
+    from vico_eval.harnesses.run_folder import RunFolder
 
     folder = write_run(tmp_path, {"tiny_read": [sample(0, 1.0, counts=[None])]})
     written = TokenAccount(

@@ -11,9 +11,9 @@ import pytest
 
 from vico_eval.commands.report import titled_run
 from vico_eval.errors import ReportError
+from vico_eval.harnesses.lmms_eval.results import read_run
+from vico_eval.harnesses.vlmevalkit.results import read_any_run
 from vico_eval.report import write_report
-from vico_eval.report.runs import read_run
-from vico_eval.report.vlmevalkit import read_any_run
 
 from .conftest import sample, write_run
 

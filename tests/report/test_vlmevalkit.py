@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 
 from vico_eval.errors import ReportError
+from vico_eval.harnesses.vlmevalkit.results import VLMEvalKitMetric, read_any_run, read_vlmevalkit_run
 from vico_eval.report import write_report
 from vico_eval.report.benchmarks import as_column
-from vico_eval.report.vlmevalkit import VLMEvalKitMetric, read_any_run, read_vlmevalkit_run
 from vico_eval.suites import load_benchmarks
 
 from .conftest import RECORD, account, sample, write_run

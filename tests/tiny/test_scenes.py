@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from vico_eval.internvl.tiling import tile_grid
+from vico_eval.families.internvl.tiling import tile_grid
 from vico_eval.tiny.canvas import COLOUR_NAMES, COLOURS, SHAPES, bar_class, glyph_class, shape_class
 from vico_eval.tiny.font import GLYPH_MASKS, GLYPHS
 from vico_eval.tiny.scenes import CELL_CLASSES, GRIDS, NUM_FRAMES, TASKS, Question, Scene, make_scene

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from transformers import PreTrainedTokenizerBase
 
-from vico_eval.internvl.modeling import VicoInternVL
+from vico_eval.families.internvl.modeling import VicoInternVL
 from vico_eval.tiny.tokenizer import build_tokenizer
 from vico_eval.training.architecture import build_config, build_model
 from vico_eval.training.recipe import Recipe

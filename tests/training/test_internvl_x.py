@@ -13,8 +13,8 @@ from torch.nn.functional import one_hot
 
 import vico_eval
 from vico_eval.errors import CheckpointError, ConfigError
-from vico_eval.internvl.checkpoint import find_checkpoint, load_model
-from vico_eval.internvl.tiling import TiledImage
+from vico_eval.families.internvl.checkpoint import find_checkpoint, load_model
+from vico_eval.families.internvl.tiling import TiledImage
 from vico_eval.methods import registry
 from vico_eval.methods.parts import TilingSettings
 from vico_eval.paths import models_dir

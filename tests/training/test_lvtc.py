@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from vico_eval.internvl.config import VicoInternVLConfig
-from vico_eval.internvl.modeling import VicoInternVL
+from vico_eval.families.internvl.config import VicoInternVLConfig
+from vico_eval.families.internvl.modeling import VicoInternVL
 from vico_eval.methods import registry
 from vico_eval.training.architecture import build_config, build_model
 from vico_eval.training.data import Batch, make_batch, step_rng

@@ -6,8 +6,8 @@ import shutil
 import pandas as pd
 import pytest
 
+from vico_eval.harnesses.vlmevalkit.results import read_vlmevalkit_run
 from vico_eval.report import write_report
-from vico_eval.report.vlmevalkit import read_vlmevalkit_run
 
 from .conftest import documents
 

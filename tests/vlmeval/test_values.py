@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from vico_eval.harnesses.vlmevalkit.results import read_vlmevalkit_run
 from vico_eval.report.benchmarks import as_column
-from vico_eval.report.vlmevalkit import read_vlmevalkit_run
 from vico_eval.suites import load_benchmarks
 
 ROTATION = 1_000_000

@@ -78,7 +78,7 @@ def prefill_flops(text_config: Any, tokens_per_layer: Sequence[int], *, last_tok
         text_config: of transformers' Qwen3, Qwen2 or Llama.
         tokens_per_layer: [L], visual and text tokens together.
         last_token_only: in the last layer, the others are keys and values and nothing more
-            (`vico_eval/internvl/last_layer.py`). The bounds of Table 4 do without.
+            (`vico_eval/families/decoder/last_layer.py`). The bounds of Table 4 do without.
 
     Raises:
         ConfigError: a decoder with experts, or counts for another number of layers.
@@ -139,7 +139,7 @@ def connector_flops(config: Any, num_high: int, num_low: int) -> int:
     """Operations of the connectors on tiles of which each goes through one.
 
     A token of the high connector is made of b x b vision tokens by b^2 C D + D^2 weights, one of the low connector of
-    2b x 2b by (2b)^2 C 2D + 4 D^2 + 2 D^2 (`vico_eval/internvl/connectors.py`).
+    2b x 2b by (2b)^2 C 2D + 4 D^2 + 2 D^2 (`vico_eval/families/internvl/connectors.py`).
 
     Args:
         config: a `VicoInternVLConfig`.
@@ -162,7 +162,7 @@ def router_flops(config: Any) -> int:
 
     Each of its four attentions has one query, through 4 C^2 weights, that meets all h*w tokens twice in each of its
     heads, over their full width: 8 C^2 + 4 heads h*w C. Then four blocks of 8 C^2 weights and a gate of 2 C
-    (`vico_eval/internvl/router.py`).
+    (`vico_eval/families/internvl/router.py`).
 
     Args:
         config: a `VicoInternVLConfig`.

@@ -32,8 +32,8 @@ from vico_eval.engine.account import TokenAccount
 from vico_eval.engine.preprocess import PreprocessSettings
 from vico_eval.engine.requests import GenerationSettings, ImageInput, Message, Request, Text
 from vico_eval.errors import ConfigError
-from vico_eval.internvl.config import VicoInternVLConfig
-from vico_eval.internvl.modeling import VicoInternVL
+from vico_eval.families.internvl.config import VicoInternVLConfig
+from vico_eval.families.internvl.modeling import VicoInternVL
 from vico_eval.methods import registry
 from vico_eval.methods.registry import Method
 from vico_eval.tiny.scenes import make_scene

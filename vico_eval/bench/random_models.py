@@ -9,9 +9,9 @@ from transformers import PreTrainedTokenizerBase, Qwen3Config
 from transformers.models.internvl import InternVLVisionConfig
 
 from vico_eval.bench.records import SIZES
-from vico_eval.internvl.config import VicoInternVLConfig
-from vico_eval.internvl.modeling import VicoInternVL
-from vico_eval.internvl.prompts import IMAGE_TOKEN
+from vico_eval.families.internvl.config import VicoInternVLConfig
+from vico_eval.families.internvl.modeling import VicoInternVL
+from vico_eval.families.internvl.prompts import IMAGE_TOKEN
 from vico_eval.tiny.tokenizer import build_tokenizer
 
 MAX_POSITIONS = 1 << 17

@@ -23,9 +23,9 @@ from vico_eval.engine.engine import Engine
 from vico_eval.engine.preprocess import Prepared, Preprocessor, PreprocessSettings
 from vico_eval.engine.requests import DeferredRequest, Request
 from vico_eval.errors import ConfigError
-from vico_eval.internvl.config import VicoInternVLConfig
-from vico_eval.internvl.modeling import VicoInternVL
-from vico_eval.internvl.token_selection import LayerState, NextTokens, RequestPrompt, TokenSelector
+from vico_eval.families.decoder.token_selection import LayerState, NextTokens, RequestPrompt, TokenSelector
+from vico_eval.families.internvl.config import VicoInternVLConfig
+from vico_eval.families.internvl.modeling import VicoInternVL
 from vico_eval.methods.parts import ConnectorPart, RequestTiles
 from vico_eval.methods.registry import Method
 

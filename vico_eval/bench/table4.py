@@ -19,9 +19,9 @@ from transformers import PreTrainedConfig
 from vico_eval.bench.flops import prefill_flops, vision_flops
 from vico_eval.bench.local import TILES, seconds
 from vico_eval.bench.records import in_rounds
-from vico_eval.internvl.config import VicoInternVLConfig
-from vico_eval.internvl.modeling import VicoInternVL
-from vico_eval.internvl.tiling import normalise
+from vico_eval.families.internvl.config import VicoInternVLConfig
+from vico_eval.families.internvl.modeling import VicoInternVL
+from vico_eval.families.internvl.tiling import normalise
 from vico_eval.report.table4 import PROMPTS, VISUAL_TOKENS
 
 ENCODER = "vision encoder"

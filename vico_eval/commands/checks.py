@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from vico_eval.adapters.internvl_x import method_of
 from vico_eval.commands.plan import PlannedRun
 from vico_eval.errors import CheckpointError, ConfigError
+from vico_eval.harnesses.lmms_eval.internvl_x import method_of
 from vico_eval.paths import is_folder, user_path
 
 if TYPE_CHECKING:
-    from vico_eval.internvl.checkpoint import Checkpoint
+    from vico_eval.families.internvl.checkpoint import Checkpoint
 
 OF_THE_ADAPTER = frozenset(("record_dir", "resume", "keep_going", "previews", "variant"))
 """Model arguments that neither the engine nor a method has."""
@@ -31,7 +31,7 @@ def check_folders(names: Iterable[str]) -> dict[str, Checkpoint]:
     Raises:
         CheckpointError: no such folder, or it holds no complete checkpoint.
     """
-    from vico_eval.internvl.checkpoint import find_checkpoint  # loads torch and transformers
+    from vico_eval.families.internvl.checkpoint import find_checkpoint  # loads torch and transformers
 
     found = {}
     for name in names:
@@ -49,7 +49,7 @@ def check_folders(names: Iterable[str]) -> dict[str, Checkpoint]:
 
 def check_device(device: str) -> None:
     """Raises ConfigError if `--device` is none of this machine."""
-    from vico_eval.internvl.checkpoint import check_device as check
+    from vico_eval.families.internvl.checkpoint import check_device as check
 
     try:
         check(device)
@@ -92,7 +92,7 @@ def check_models(runs: Sequence[PlannedRun], checkpoints: Mapping[str, Checkpoin
 
 
 def _method(run: PlannedRun) -> str:
-    """Name of the method that a run's model stands for (`vico_eval.adapters.lmms_manifests`)."""
+    """Name of the method that a run's model stands for (`vico_eval.harnesses.lmms_eval.manifests`)."""
     if run.model == "internvl_x":
         return method_of(str(run.model_args.get("variant")))
     return str(run.model_args.get("method", run.model.removesuffix("_internvl")))

@@ -14,7 +14,7 @@ from vico_eval.commands.plan import Cell, PlannedRun
 from vico_eval.errors import CheckpointError
 
 # Rooms whose code decides what a model answers; a change in one of them makes finished runs stale.
-_ANSWERING = ("internvl", "methods", "engine", "adapters")
+_ANSWERING = ("families", "methods", "engine", "harnesses", "runs")
 
 # Libraries that decide it too, and how it is scored.
 _LIBRARIES = ("vico-eval", "torch", "transformers", "lmms-eval")

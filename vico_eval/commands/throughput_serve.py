@@ -142,7 +142,7 @@ def _workload(options: ServeOptions) -> tuple[Workload, dict[Prompt, dict[Quanti
 def _bounds(config: Any) -> dict[Prompt, dict[Quantity, float | None]]:
     """Of the paper's prompts, which are sent to every model: one with other tiles has no bound behind its encoder."""
     from vico_eval.bench.table4 import bounds, visual_tokens  # loads torch, which images can do without
-    from vico_eval.internvl.config import VicoInternVLConfig
+    from vico_eval.families.internvl.config import VicoInternVLConfig
 
     if isinstance(config, VicoInternVLConfig) and visual_tokens(config, 0) != VISUAL_TOKENS:
         config = config.get_text_config()

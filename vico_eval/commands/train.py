@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vico_eval.commands.output import check_writable, message_console
-from vico_eval.internvl.checkpoint import find_checkpoint, load_model, load_tokenizer
-from vico_eval.internvl.released_config import not_in_released
-from vico_eval.internvl.released_layout import check_unused, save_released
+from vico_eval.families.internvl.checkpoint import find_checkpoint, load_model, load_tokenizer
+from vico_eval.families.internvl.released_config import not_in_released
+from vico_eval.families.internvl.released_layout import check_unused, save_released
 from vico_eval.training import internvl_x, tiny
 from vico_eval.training.files import output_errors
 from vico_eval.training.internvl_x_recipe import VARIANTS, load_internvl_x_recipe, parse_variants

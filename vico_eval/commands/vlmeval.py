@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 from vico_eval.commands.arguments import parse_arguments
 from vico_eval.commands.output import check_writable, message_console
 from vico_eval.errors import ConfigError, OutputError
-from vico_eval.report.vlmevalkit import HARNESS, check_evaluated, read_vlmevalkit_run
+from vico_eval.harnesses.vlmevalkit.results import HARNESS, check_evaluated, read_vlmevalkit_run
 from vico_eval.suites import load_benchmarks
 
 if TYPE_CHECKING:
-    from vico_eval.adapters.vlmeval_models import CompressedInternVL
     from vico_eval.engine.requests import GenerationSettings
+    from vico_eval.harnesses.vlmevalkit.models import CompressedInternVL
 
 MAX_NEW_TOKENS = 4096
 """VLMEvalKit's own for InternVL where it doesn't think."""
@@ -146,9 +146,9 @@ def _open_model(
     """The model and its name in VLMEvalKit, which is the method's."""
     from vlmeval.config import supported_VLM
 
-    from vico_eval.adapters.run_folder import RunFolder, other_conditions, run_record, title_of
-    from vico_eval.adapters.vlmeval_models import CompressedInternVL
     from vico_eval.engine.loading import open_engine
+    from vico_eval.harnesses.run_folder import RunFolder, other_conditions, run_record, title_of
+    from vico_eval.harnesses.vlmevalkit.models import CompressedInternVL
 
     opened = open_engine(arguments, show_progress=False)
     name = opened.method.name

@@ -14,8 +14,8 @@ from torch import Tensor
 from transformers.models.internvl import InternVLVisionModel
 
 from vico_eval.engine.preprocess import Prepared
-from vico_eval.internvl.modeling import encode_tiles
-from vico_eval.internvl.tiling import normalise
+from vico_eval.families.internvl.modeling import encode_tiles
+from vico_eval.families.internvl.tiling import normalise
 
 VISION_TILES = 64
 """Tiles that go through the vision encoder at once; bounds its memory, not the batch."""

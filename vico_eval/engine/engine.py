@@ -24,7 +24,7 @@ from vico_eval.engine.generation import GeneratedTokens, Generator, PromptTokens
 from vico_eval.engine.preprocess import Prepared, Preprocessor, prepare_ahead
 from vico_eval.engine.requests import DeferredRequest, GenerationSettings, Request
 from vico_eval.errors import DocumentError
-from vico_eval.internvl.modeling import VicoInternVL
+from vico_eval.families.internvl.modeling import VicoInternVL
 from vico_eval.logs import logger
 from vico_eval.methods.parts import RequestTiles
 from vico_eval.methods.registry import Method

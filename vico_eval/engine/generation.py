@@ -35,8 +35,8 @@ from transformers import (
 
 from vico_eval.engine.requests import GenerationSettings
 from vico_eval.errors import CheckpointError
-from vico_eval.internvl.checkpoint import Checkpoint
-from vico_eval.internvl.modeling import VicoInternVL
+from vico_eval.families.internvl.checkpoint import Checkpoint
+from vico_eval.families.internvl.modeling import VicoInternVL
 
 WITHOUT_EFFECT: dict[str, Any] = {
     **dict.fromkeys(("repetition_penalty", "encoder_repetition_penalty", "length_penalty"), 1.0),

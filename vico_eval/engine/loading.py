@@ -24,7 +24,7 @@ from vico_eval.engine.requests import (
     VideoInput,
 )
 from vico_eval.errors import ConfigError, did_you_mean
-from vico_eval.internvl.checkpoint import (
+from vico_eval.families.internvl.checkpoint import (
     Checkpoint,
     check_attention,
     check_device,
@@ -34,7 +34,7 @@ from vico_eval.internvl.checkpoint import (
     load_tokenizer,
     torch_dtype,
 )
-from vico_eval.internvl.donor import adopt
+from vico_eval.families.internvl.donor import adopt
 from vico_eval.logs import logger
 from vico_eval.methods import registry
 from vico_eval.methods.registry import Method

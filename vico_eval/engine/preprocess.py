@@ -31,8 +31,14 @@ from vico_eval.engine.requests import (
 )
 from vico_eval.engine.words import ControlTokens, Said
 from vico_eval.errors import ConfigError, DocumentError
-from vico_eval.internvl.prompts import IMAGE_END, IMAGE_START, IMAGE_TOKEN, THINKING_SYSTEM_MESSAGE, get_template
-from vico_eval.internvl.tiling import TiledImage, tile_image
+from vico_eval.families.internvl.prompts import (
+    IMAGE_END,
+    IMAGE_START,
+    IMAGE_TOKEN,
+    THINKING_SYSTEM_MESSAGE,
+    get_template,
+)
+from vico_eval.families.internvl.tiling import TiledImage, tile_image
 from vico_eval.methods.parts import TilingSettings
 
 if TYPE_CHECKING:
@@ -40,7 +46,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from vico_eval.engine.previews import Previews
-    from vico_eval.internvl.config import VicoInternVLConfig
+    from vico_eval.families.internvl.config import VicoInternVLConfig
     from vico_eval.methods.parts import TilingPart
 
 AnyRequest = TypeVar("AnyRequest", bound=Request | DeferredRequest)

@@ -27,7 +27,7 @@ thinking mode (64K tokens, sampled) and its InternVL class (temperature, top_p) 
 
 @dataclass(frozen=True)
 class Text:
-    """Words. Nothing in them is markup: a literal `<image>` stays seven characters (`adapters` may cut them there)."""
+    """Words. Nothing in them is markup: a literal `<image>` stays seven characters (`harnesses` may cut them there)."""
 
     text: str
 

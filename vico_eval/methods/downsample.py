@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from vico_eval.errors import ConfigError
-from vico_eval.internvl.tiling import TiledImage, tile_grid, tile_image
+from vico_eval.families.internvl.tiling import TiledImage, tile_grid, tile_image
 from vico_eval.methods.earlier_run import take_measured_share
 from vico_eval.methods.parts import TilingPart, TilingSettings
 from vico_eval.methods.registry import register

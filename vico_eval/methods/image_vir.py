@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vico_eval.internvl.config import VicoInternVLConfig
-from vico_eval.internvl.modeling import VicoInternVL
-from vico_eval.internvl.router import check_thresholds
+from vico_eval.families.internvl.config import VicoInternVLConfig
+from vico_eval.families.internvl.modeling import VicoInternVL
+from vico_eval.families.internvl.router import check_thresholds
 from vico_eval.methods.parts import ConnectorPart, RequestTiles, need_router
 from vico_eval.methods.registry import register
 

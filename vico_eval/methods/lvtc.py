@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from vico_eval.errors import CheckpointError
-from vico_eval.internvl.config import VicoInternVLConfig
-from vico_eval.internvl.lvtc import LVTCProjectors, LVTCSettings, expanded_source, upsample
-from vico_eval.internvl.modeling import VicoInternVL
-from vico_eval.internvl.token_selection import LayerState, NextTokens
+from vico_eval.families.decoder.token_selection import LayerState, NextTokens
+from vico_eval.families.internvl.config import VicoInternVLConfig
+from vico_eval.families.internvl.lvtc import LVTCProjectors, LVTCSettings, expanded_source, upsample
+from vico_eval.families.internvl.modeling import VicoInternVL
 from vico_eval.methods.parts import DecoderPart
 from vico_eval.methods.registry import register
 

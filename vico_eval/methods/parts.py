@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
-    from vico_eval.internvl.config import VicoInternVLConfig
-    from vico_eval.internvl.modeling import VicoInternVL
-    from vico_eval.internvl.tiling import TiledImage
-    from vico_eval.internvl.token_selection import LayerState, NextTokens, RequestPrompt, TokenSelector
+    from vico_eval.families.decoder.token_selection import LayerState, NextTokens, RequestPrompt, TokenSelector
+    from vico_eval.families.internvl.config import VicoInternVLConfig
+    from vico_eval.families.internvl.modeling import VicoInternVL
+    from vico_eval.families.internvl.tiling import TiledImage
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,14 @@
 
 Place:   connector.
 Source:  InternVL-X (arXiv 2503.21307), point-to-region visual token compression. The projector is a part of the
-         checkpoint (`vico_eval/internvl/pvtc.py`) and compresses nothing further; this name says that it must be there.
-         `vanilla` runs whatever projector a checkpoint has, and `pool` averages that one's tokens.
+         checkpoint (`vico_eval/families/internvl/pvtc.py`) and compresses nothing further; this name says that it must
+         be there. `vanilla` runs whatever projector a checkpoint has, and `pool` averages that one's tokens.
 """
 
 from __future__ import annotations
 
 from vico_eval.errors import CheckpointError
-from vico_eval.internvl.config import VicoInternVLConfig
+from vico_eval.families.internvl.config import VicoInternVLConfig
 from vico_eval.methods.registry import register
 from vico_eval.methods.vanilla import Vanilla
 

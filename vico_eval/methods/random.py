@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vico_eval.errors import ConfigError
-from vico_eval.internvl.config import VicoInternVLConfig
+from vico_eval.families.internvl.config import VicoInternVLConfig
 from vico_eval.methods.parts import need_low_connector
 from vico_eval.methods.random_tiles import RandomTiles, RandomTilesConfig
 from vico_eval.methods.registry import register

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vico_eval.errors import ConfigError
-from vico_eval.internvl.config import VicoInternVLConfig
+from vico_eval.families.internvl.config import VicoInternVLConfig
 from vico_eval.methods.earlier_run import compressed_tile_ratios
 from vico_eval.methods.parts import ConnectorPart, RequestTiles
 

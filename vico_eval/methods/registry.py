@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 from vico_eval.errors import CheckpointError, ConfigError, unknown_name
 
 if TYPE_CHECKING:
-    from vico_eval.internvl.config import VicoInternVLConfig
+    from vico_eval.families.internvl.config import VicoInternVLConfig
     from vico_eval.methods.parts import ConnectorPart, DecoderPart, Part, TilingPart
 
 ENTRY_POINTS = "vico_eval.methods"

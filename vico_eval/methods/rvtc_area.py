@@ -7,7 +7,7 @@ Source:  InternVL-X (arXiv 2503.21307), resolution-wise token compression. By th
 
 from __future__ import annotations
 
-from vico_eval.internvl.tiling import area_limit
+from vico_eval.families.internvl.tiling import area_limit
 from vico_eval.methods.parts import TilingSettings
 from vico_eval.methods.registry import register
 from vico_eval.methods.rvtc_ratio import RvtcRatio

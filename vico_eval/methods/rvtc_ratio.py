@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from vico_eval.internvl.tiling import TiledImage, tile_image
+from vico_eval.families.internvl.tiling import TiledImage, tile_image
 from vico_eval.methods.parts import TilingPart, TilingSettings
 from vico_eval.methods.registry import register
 

@@ -28,8 +28,8 @@ import torch
 from torch import Tensor
 
 from vico_eval.errors import ConfigError
-from vico_eval.internvl.config import VicoInternVLConfig
-from vico_eval.internvl.token_selection import LayerState, NextTokens, RequestPrompt
+from vico_eval.families.decoder.token_selection import LayerState, NextTokens, RequestPrompt
+from vico_eval.families.internvl.config import VicoInternVLConfig
 from vico_eval.methods.earlier_run import TargetRatio
 from vico_eval.methods.parts import DecoderPart
 from vico_eval.methods.registry import register

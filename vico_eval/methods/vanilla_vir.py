@@ -15,8 +15,8 @@ from functools import cached_property
 from torch import Tensor
 
 from vico_eval.errors import ConfigError
-from vico_eval.internvl.config import VicoInternVLConfig
-from vico_eval.internvl.modeling import VicoInternVL
+from vico_eval.families.internvl.config import VicoInternVLConfig
+from vico_eval.families.internvl.modeling import VicoInternVL
 from vico_eval.methods.earlier_decisions import EarlierDecisions
 from vico_eval.methods.parts import RequestTiles, need_low_connector
 from vico_eval.methods.registry import register

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from vico_eval.internvl.config import VicoInternVLConfig
-from vico_eval.internvl.modeling import VicoInternVL
-from vico_eval.internvl.router import check_thresholds, compress_tiles
+from vico_eval.families.internvl.config import VicoInternVLConfig
+from vico_eval.families.internvl.modeling import VicoInternVL
+from vico_eval.families.internvl.router import check_thresholds, compress_tiles
 from vico_eval.methods.parts import ConnectorPart, RequestTiles, need_router
 from vico_eval.methods.registry import register
 

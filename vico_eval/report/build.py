@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from vico_eval.errors import OutputError, ReportError
+from vico_eval.harnesses.vlmevalkit.results import read_any_run
 from vico_eval.report.benchmarks import Benchmark, TableSpec, table_spec
 from vico_eval.report.beside import find_model, with_published
 from vico_eval.report.comparison import comparison_sentences
@@ -21,13 +22,12 @@ from vico_eval.report.loyalty import loyalty
 from vico_eval.report.measurements import Measurements, measure
 from vico_eval.report.page.folder import check_page_folder
 from vico_eval.report.pictures import PICTURES, draw_while, get_ready
-from vico_eval.report.records import RECORD_NAME
 from vico_eval.report.staging import staged
 from vico_eval.report.tidy import tidy_numbers
 from vico_eval.report.uncertainty import compare_with_baseline
-from vico_eval.report.vlmevalkit import read_any_run
 from vico_eval.report.workers import workers_for
 from vico_eval.report.writers import to_latex, to_markdown
+from vico_eval.runs.records import RECORD_NAME
 
 PROVENANCE = "provenance.json"
 """By this file of its a report's folder is known."""

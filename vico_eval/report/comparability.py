@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from vico_eval.errors import ReportError
+from vico_eval.harnesses.vlmevalkit.results import HARNESS
 from vico_eval.report.benchmarks import Benchmark
 from vico_eval.report.counting import CountedDocuments, CountedRun, CountedTask
-from vico_eval.report.records import RunRecord
-from vico_eval.report.vlmevalkit import HARNESS
+from vico_eval.runs.records import RunRecord
 
 # Of a task's settings, those that make its numbers others.
 _DECISIVE = ("generation_kwargs", "generation", "num_fewshot", "judge")

@@ -6,7 +6,7 @@ from itertools import chain
 
 import numpy as np
 
-from vico_eval.report.records import TokenAccount
+from vico_eval.runs.records import TokenAccount
 
 NUM_BINS = 40
 # Not linspace, whose 0.3 is more than 0.3: such a score would fall into the bin below.

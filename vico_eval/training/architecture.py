@@ -11,9 +11,9 @@ from transformers import PreTrainedTokenizerBase, Qwen3Config
 from transformers.models.internvl import InternVLVisionConfig
 
 from vico_eval.errors import CheckpointError
-from vico_eval.internvl.config import VicoInternVLConfig
-from vico_eval.internvl.modeling import VicoInternVL
-from vico_eval.internvl.prompts import IMAGE_TOKEN
+from vico_eval.families.internvl.config import VicoInternVLConfig
+from vico_eval.families.internvl.modeling import VicoInternVL
+from vico_eval.families.internvl.prompts import IMAGE_TOKEN
 from vico_eval.training.files import weights_problem, whole_file
 from vico_eval.training.recipe import ModelRecipe
 

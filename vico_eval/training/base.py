@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vico_eval.internvl.modeling import VicoInternVL
+from vico_eval.families.internvl.modeling import VicoInternVL
 from vico_eval.training.data import NO_GLYPH, Batch
 from vico_eval.training.decoding import answer_logits, encode
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from vico_eval.errors import CheckpointError
-from vico_eval.internvl.checkpoint import find_checkpoint, load_model
-from vico_eval.internvl.modeling import VicoInternVL
+from vico_eval.families.internvl.checkpoint import find_checkpoint, load_model
+from vico_eval.families.internvl.modeling import VicoInternVL
 from vico_eval.training.data import Batch
 from vico_eval.training.decoding import encode
 from vico_eval.training.evaluate import (

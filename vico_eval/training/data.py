@@ -24,8 +24,8 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedTokenizerBase
 
 from vico_eval.engine.preprocess import tile_by_ratio
-from vico_eval.internvl.config import VicoInternVLConfig
-from vico_eval.internvl.prompts import IMAGE_MARK, IMAGE_TOKEN, build_prompt, get_template
+from vico_eval.families.internvl.config import VicoInternVLConfig
+from vico_eval.families.internvl.prompts import IMAGE_MARK, IMAGE_TOKEN, build_prompt, get_template
 from vico_eval.methods.parts import TilingPart, TilingSettings
 from vico_eval.tiny.scenes import COMPARE_GRIDS, GRIDS, TASKS, Question, Scene, make_scene
 

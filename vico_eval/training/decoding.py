@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from vico_eval.internvl.modeling import VicoInternVL
-from vico_eval.internvl.tiling import normalise
+from vico_eval.families.internvl.modeling import VicoInternVL
+from vico_eval.families.internvl.tiling import normalise
 from vico_eval.training.data import Batch
 
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from vico_eval.internvl.config import VicoInternVLConfig
+from vico_eval.families.internvl.config import VicoInternVLConfig
 from vico_eval.methods.parts import TilingPart
 from vico_eval.training.data import Batch, batches, make_batch, step_rng
 from vico_eval.training.loop import ParameterGroup, fit

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from vico_eval.internvl.modeling import VicoInternVL
+from vico_eval.families.internvl.modeling import VicoInternVL
 from vico_eval.methods.parts import TilingPart
 from vico_eval.tiny.scenes import TASKS, make_scene
 from vico_eval.training.data import Batch, Document, collate, make_document, step_rng

@@ -28,11 +28,11 @@ from transformers import PreTrainedTokenizerBase
 
 from vico_eval.engine.loading import load
 from vico_eval.errors import ConfigError
+from vico_eval.families.internvl.checkpoint import Checkpoint, find_checkpoint, load_model, load_tokenizer
+from vico_eval.families.internvl.config import VicoInternVLConfig
+from vico_eval.families.internvl.lvtc import LVTCSettings
+from vico_eval.families.internvl.modeling import VicoInternVL
 from vico_eval.files import write_text
-from vico_eval.internvl.checkpoint import Checkpoint, find_checkpoint, load_model, load_tokenizer
-from vico_eval.internvl.config import VicoInternVLConfig
-from vico_eval.internvl.lvtc import LVTCSettings
-from vico_eval.internvl.modeling import VicoInternVL
 from vico_eval.methods import registry
 from vico_eval.methods.registry import Method
 from vico_eval.tiny.scenes import make_scene

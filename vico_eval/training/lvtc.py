@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vico_eval.internvl.decoder import CompressingDecoder
-from vico_eval.internvl.modeling import VicoInternVL
+from vico_eval.families.decoder.decoder import CompressingDecoder
+from vico_eval.families.internvl.modeling import VicoInternVL
 from vico_eval.training.data import Batch
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from vico_eval.internvl.config import VicoInternVLConfig
-from vico_eval.internvl.modeling import VicoInternVL
+from vico_eval.families.internvl.config import VicoInternVLConfig
+from vico_eval.families.internvl.modeling import VicoInternVL
 from vico_eval.training.architecture import build_model, load_weights, save_weights
 from vico_eval.training.base import base_loss
 from vico_eval.training.corpus_stage import write_corpus

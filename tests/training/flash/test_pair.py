@@ -8,7 +8,7 @@ import torch
 
 from vico_eval.engine.preprocess import Preprocessor, PreprocessSettings
 from vico_eval.engine.requests import ImageInput, Message, Text
-from vico_eval.internvl.tiling import normalise
+from vico_eval.families.internvl.tiling import normalise
 from vico_eval.tiny.scenes import make_scene
 from vico_eval.training.flash.batches import collate, fixed_share, random_share
 from vico_eval.training.flash.config import LoraSettings

@@ -20,7 +20,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from transformers.models.internvl import InternVLVisionModel
 
 from vico_eval.errors import CheckpointError, ConfigError, OutputError
-from vico_eval.internvl.checkpoint import find_checkpoint, load_model
+from vico_eval.families.internvl.checkpoint import find_checkpoint, load_model
 from vico_eval.training.files import held
 from vico_eval.training.flash.config import ConsistencyConfig, RouterConfig
 from vico_eval.training.flash.corpus.skips import SkippedTooMany

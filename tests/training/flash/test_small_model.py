@@ -7,7 +7,7 @@ import torch
 import yaml
 from transformers import AutoTokenizer
 
-from vico_eval.internvl.modeling import VicoInternVL
+from vico_eval.families.internvl.modeling import VicoInternVL
 from vico_eval.paths import models_dir
 from vico_eval.training import data
 from vico_eval.training.flash.config import ConsistencyConfig, RouterConfig

@@ -58,7 +58,7 @@ def load_tokenizer(folder: Path, config: Any | None) -> Any:
     """
     from transformers import AutoTokenizer
 
-    from vico_eval.internvl.internlm2_tokenizer import InternLM2Tokenizer, is_internlm2_tokenizer
+    from vico_eval.families.internvl.internlm2_tokenizer import InternLM2Tokenizer, is_internlm2_tokenizer
 
     kind = InternLM2Tokenizer if is_internlm2_tokenizer(folder) else AutoTokenizer
     try:
@@ -74,7 +74,7 @@ def read_config(folder: Path) -> Any | None:
     """A checkpoint's configuration; None where config.json is missing or of an architecture that is not known here."""
     from transformers import AutoConfig
 
-    from vico_eval.internvl.config import from_checkpoint_config
+    from vico_eval.families.internvl.config import from_checkpoint_config
 
     try:
         values = json.loads((folder / "config.json").read_text(encoding="utf-8"))

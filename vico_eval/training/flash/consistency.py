@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from vico_eval.internvl.config import VicoInternVLConfig
+from vico_eval.families.internvl.config import VicoInternVLConfig
 from vico_eval.training.flash.batches import MicroBatch, random_share
 from vico_eval.training.flash.health import Health
 from vico_eval.training.flash.held_out import SHARES, HeldOut

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from vico_eval.engine.preprocess import Preprocessor, PreprocessSettings
 from vico_eval.errors import ConfigError
-from vico_eval.internvl.config import VicoInternVLConfig
+from vico_eval.families.internvl.config import VicoInternVLConfig
 from vico_eval.training.flash.batches import MicroBatch, collate
 from vico_eval.training.flash.config import RunConfig
 from vico_eval.training.flash.corpus.opening import Corpus, open_corpus

@@ -8,8 +8,8 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from vico_eval.errors import CheckpointError, ConfigError
-from vico_eval.internvl.checkpoint import check_tokenizer_fits, find_checkpoint, load_model, load_tokenizer
-from vico_eval.internvl.modeling import FlashParts, VicoInternVL
+from vico_eval.families.internvl.checkpoint import check_tokenizer_fits, find_checkpoint, load_model, load_tokenizer
+from vico_eval.families.internvl.modeling import FlashParts, VicoInternVL
 from vico_eval.training.flash.config import LoraSettings
 
 

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vico_eval.internvl.modeling import VicoInternVL
-from vico_eval.internvl.tiling import normalise
+from vico_eval.families.internvl.modeling import VicoInternVL
+from vico_eval.families.internvl.tiling import normalise
 from vico_eval.training.flash.batches import MicroBatch
 from vico_eval.training.flash.losses import compare_answers
 from vico_eval.training.measures import document_means

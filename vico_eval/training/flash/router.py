@@ -14,8 +14,8 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vico_eval.internvl.config import VicoInternVLConfig
-from vico_eval.internvl.router import Router
+from vico_eval.families.internvl.config import VicoInternVLConfig
+from vico_eval.families.internvl.router import Router
 from vico_eval.training.flash.batches import MicroBatch, seeded
 from vico_eval.training.flash.config import RouterConfig
 from vico_eval.training.flash.health import Health

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from vico_eval.errors import CheckpointError, ConfigError
+from vico_eval.families.internvl.modeling import VicoInternVL
 from vico_eval.files import write_text
-from vico_eval.internvl.modeling import VicoInternVL
 from vico_eval.training.files import weights_problem, whole_file, whole_folder
 from vico_eval.training.finite import as_json
 from vico_eval.training.flash.accelerated import SHARDED, make_accelerator, on_main

@@ -10,8 +10,8 @@ from typing import Any
 from accelerate import Accelerator
 from transformers import PreTrainedTokenizerBase
 
-from vico_eval.internvl.checkpoint import find_checkpoint
-from vico_eval.internvl.modeling import VicoInternVL
+from vico_eval.families.internvl.checkpoint import find_checkpoint
+from vico_eval.families.internvl.modeling import VicoInternVL
 from vico_eval.training.files import held
 from vico_eval.training.flash.accelerated import on_main
 from vico_eval.training.flash.config import RunConfig

@@ -17,7 +17,7 @@ from PIL import Image
 from vico_eval.engine.preprocess import Preprocessor
 from vico_eval.engine.requests import ImageInput, Request, Text, VideoInput
 from vico_eval.errors import ConfigError
-from vico_eval.internvl.tiling import tile_grid
+from vico_eval.families.internvl.tiling import tile_grid
 from vico_eval.training.flash.corpus.conversations import Conversation
 from vico_eval.training.flash.corpus.corrupt import CorruptSample
 

@@ -1,0 +1,296 @@
+"""What a run's folder keeps, sets aside and refuses; no model is loaded."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from loguru import logger
+from PIL import Image
+
+from vico_eval.engine.account import TokenAccount
+from vico_eval.engine.requests import (
+    DeferredRequest,
+    GenerationSettings,
+    ImageInput,
+    Message,
+    Request,
+    Text,
+    VideoInput,
+)
+from vico_eval.errors import DocumentError, OutputError
+from vico_eval.harnesses.data_sets import split_fingerprint
+from vico_eval.harnesses.earlier_answers import Asked, Asking, answer_keys
+from vico_eval.harnesses.run_folder import CONDITIONS, RunFolder, other_conditions
+from vico_eval.runs.records import AnswerLine, FailureLine, RunRecord
+
+RECORD = {
+    **dict.fromkeys(CONDITIONS, "the same"),
+    "started": "2026-01-01T00:00:00+00:00",
+    "num_processes": 1,
+    "previews": None,
+    "data_sets": {},
+}
+
+
+@pytest.fixture
+def said():
+    """What was logged at WARNING and above."""
+    messages = []
+    number = logger.add(messages.append, level="WARNING", format="{message}")
+    yield messages
+    logger.remove(number)
+
+
+@pytest.fixture
+def start(tmp_path):
+    """A run in the same folder, as a command that is repeated would have it."""
+
+    def open_folder(rank=0, resume=True, **conditions):
+        run = RunFolder(tmp_path, RECORD | conditions, rank, resume=resume)
+        run.write_record()
+        return run
+
+    return open_folder
+
+
+def account(**changes):
+    counts = {"tiles": 1, "compressed_tiles": 0, "visual_tokens": 4, "visual_tokens_uncompressed": 4}
+    rest = {"visual_tokens_per_layer": (4, 4), "text_tokens": 3, "generated_tokens": 2, "media": "1f2e"}
+    return TokenAccount(**{**counts, **rest, **changes})
+
+
+def key(number):
+    return f"read/test/{number}", 0, "asked"
+
+
+def texts(run):
+    return {int(name.rpartition("/")[2]): answer.text for (name, *_), answer in run.answers.items()}
+
+
+def answer_three(run, numbers=range(3)):
+    for number in numbers:
+        run.add(key(number), str(number), account(), Asked("words", None))
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda line: line[:20] + b"\xff" + line[20:],
+        lambda line: line[:-9],
+        lambda line: line + b"\0" * 64,
+        lambda line: b"\0" * len(line),
+        lambda line: b'{"task": "read"}',
+        lambda line: b"[" * 100_000,
+        lambda line: line.replace(b'"p_compress": null', b'"p_compress": [NaN]'),
+    ],
+    ids=["a bad byte", "cut off", "zeros behind it", "zeros", "of another kind", "too deep", "not a number"],
+)
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_line_that_cannot_be_read_is_named_and_set_aside_and_the_others_hold(start, tmp_path, said, spoil, place):
+    answer_three(start())
+    file = tmp_path / "answers.rank0.jsonl"
+    lines = file.read_bytes().splitlines()
+    lines[place] = spoil(lines[place])
+    file.write_bytes(b"\n".join(lines))  # the last one without its end
+    run = start()
+    assert texts(run) == {number: str(number) for number in range(3) if number != place}
+    assert any(f"{file}, line {place + 1} can't be read: " in message for message in said)
+    assert any("1 unreadable line(s) are set aside in answers.rank0.jsonl.bad" in message for message in said)
+    assert (tmp_path / "answers.rank0.jsonl.bad").read_bytes() == lines[place] + b"\n"
+    answer_three(run, [place])
+    said.clear()
+    assert texts(start()) == {0: "0", 1: "1", 2: "2"}
+    assert not said
+
+
+def test_a_line_of_failures_that_cannot_be_read_is_set_aside_too(start, tmp_path):
+    start().add_failure(key(0), "no picture")
+    file = tmp_path / "failures.rank0.jsonl"
+    file.write_bytes(file.read_bytes() + b"\xff\n")
+    assert start().failed == {"read/test/0"}
+    assert (tmp_path / "failures.rank0.jsonl.bad").read_bytes() == b"\xff\n"
+
+
+def test_the_last_line_of_a_document_holds(start):
+    run = start()
+    run.add(key(0), "first", account())
+    run.add(key(0), "second", account())
+    assert texts(start()) == {0: "second"}
+
+
+def test_fewer_processes_take_over_the_answers_of_more(start, tmp_path):
+    first, second = start(0), start(1)
+    answer_three(first, [0, 2])
+    answer_three(second, [1])
+    assert texts(start()) == {0: "0", 1: "1", 2: "2"}
+    assert (tmp_path / "answers.rank1.jsonl").exists()
+
+
+def test_a_run_of_other_conditions_sets_aside_every_process_answers_and_the_record(start, tmp_path, said):
+    answer_three(start(0), [0])
+    answer_three(start(1), [1])
+    start(1).add_failure(key(2), "no picture")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if not path.name.startswith(".")}
+    run = start(dtype="bfloat16", attention="eager")
+    assert not run.answers
+    assert "it is a run of another dtype, attention. Its files are set aside as answers.rank0.jsonl.old1" in said[-1]
+    assert {f"{name}.old1" for name in before} == {path.name for path in tmp_path.glob("*.old1")}
+    assert all((tmp_path / f"{name}.old1").read_bytes() == content for name, content in before.items())
+    answer_three(run, [0])
+    start()
+    assert (tmp_path / "answers.rank0.jsonl.old2").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b'{"version": 1, "sta', b"\xff\xfe", b"[]", b'{"a": 1}', b"\0\0", None])
+def test_a_record_that_cannot_be_read_is_named_and_set_aside_with_its_answers(start, tmp_path, said, content):
+    answer_three(start())
+    record = tmp_path / "record.json"
+    if content is None:
+        record.unlink()
+    else:
+        record.write_bytes(content)
+        with pytest.raises(OutputError, match=rf"{record} .*Put the run's record back, or move {tmp_path} away"):
+            other_conditions(tmp_path, RECORD)
+    assert not start().answers
+    reason = "it has no record.json" if content is None else str(record)
+    assert reason in said[-1]
+    assert "everything is asked again" in said[-1]
+    assert len((tmp_path / "answers.rank0.jsonl.old1").read_text().splitlines()) == 3
+    assert content is None or (tmp_path / "record.json.old1").read_bytes() == content
+    assert json.loads(record.read_text())["started"] == RECORD["started"]
+
+
+def test_two_commands_do_not_write_into_one_folder(start, tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from vico_eval.files import lock; "
+        "held = lock(Path(sys.argv[1]) / '.lock'); held.acquire(); print('held', flush=True); sys.stdin.read()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with other:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(OutputError, match=rf"another command works in {tmp_path}.*pass another record_dir"):
+            start()
+        other.kill()
+    start()
+    start()  # the same process may open it again
+
+
+def test_an_account_with_a_number_that_is_not_finite_is_no_line(start, tmp_path):
+    run = start()
+    with pytest.raises(DocumentError, match="document read/test/0 has an account with a number that is not finite"):
+        run.add(key(0), "0", account(text_tokens=float("nan")))
+    assert not (tmp_path / "answers.rank0.jsonl").exists()
+
+
+def test_lines_and_record_are_what_the_report_reads(start, tmp_path):
+    run = start()
+    run.add(key(0), "0", account(), Asked("words", "files"))
+    run.add_failure(key(1), "no picture")
+    assert AnswerLine.model_validate_json((tmp_path / "answers.rank0.jsonl").read_text()).files == "files"
+    assert FailureLine.model_validate_json((tmp_path / "failures.rank0.jsonl").read_text()).reason == "no picture"
+    assert "data_sets" in RunRecord.model_fields
+
+
+def test_data_that_changed_are_named(start, tmp_path):
+    start().add_data_sets({"read": "sha256 1", "count": "sha256 1"})
+    found = {"read": "sha256 2", "count": "sha256 1", "more": "sha256 1"}
+    assert start().changed_data_sets(found) == ("read",)
+    start().add_data_sets({"read": "sha256 2", "more": "sha256 1"})
+    assert start().changed_data_sets(found) == ()
+    known = json.loads((tmp_path / "record.json").read_text())["data_sets"]
+    assert known == {"read": "sha256 2", "count": "sha256 1", "more": "sha256 1"}
+
+
+class Split:
+    """As much of a split of `datasets` as its fingerprint needs."""
+
+    def __init__(self, *files, fingerprint="f"):
+        self.cache_files = [{"filename": str(file)} for file in files]
+        self._fingerprint = fingerprint
+
+
+def test_data_are_known_by_revision_or_content(tmp_path):
+    commit = tmp_path / ("0123456789" * 4)
+    commit.mkdir()
+    assert split_fingerprint(Split(commit / "x.arrow")) == f"revision {commit.name}"  # which need not be read
+    arrow = tmp_path / "x.arrow"
+    arrow.write_bytes(b"one")
+    before = split_fingerprint(Split(arrow))
+    assert before.startswith("sha256 ")
+    arrow.write_bytes(b"two")
+    assert split_fingerprint(Split(arrow)) != before
+    assert split_fingerprint(Split()) == "datasets f"
+    assert split_fingerprint([{"path": "a.png"}]) is None
+
+
+def request(*parts, **settings):
+    return Request("read/test/0", (Message("user", parts),), **settings)
+
+
+def test_all_words_and_how_pictures_stand_among_them_are_what_is_asked():
+    picture = Image.new("RGB", (8, 8))
+    asked = [
+        request(ImageInput(picture), Text("What?")),
+        request(Text("What?"), ImageInput(picture)),
+        request(ImageInput(picture, is_inline=True), Text("What?")),
+        request(ImageInput(picture), Text("What"), Text("?")),
+        request(ImageInput(picture), ImageInput(picture), Text("What?")),
+        request(VideoInput("a.mp4"), Text("What?")),
+        request(VideoInput("a.mp4", start_s=1.0), Text("What?")),
+        request(ImageInput(picture), Text("What?"), max_tiles=3),
+        request(ImageInput(picture), Text("What?"), total_max_tiles=3),
+        Request("k", (Message("system", (Text("Say."),)), Message("user", (ImageInput(picture), Text("What?"))))),
+    ]
+    assert len({Asked.of(one).words for one in asked}) == len(asked)
+    assert Asked.of(request(ImageInput(picture), Text("What?"))) == Asked.of(asked[0])
+
+
+def test_a_film_that_is_the_same_file_is_not_decoded_to_be_known(start, tmp_path):
+    film = tmp_path / "film.mp4"
+    film.write_bytes(b"a film")
+    (tmp_path / "run").mkdir()
+    deferred = DeferredRequest(
+        "read/test/0", GenerationSettings(), lambda: request(VideoInput(str(film)), Text("What?"))
+    )
+    (asked_as,) = answer_keys([deferred], ["What?"])
+    decoded = []
+
+    class Tiles:
+        media = "1f2e"
+
+    def prepare(made):
+        decoded.append(made.key)
+        return Tiles
+
+    run = start()
+    run.add(asked_as, "0", account(), Asked.of(deferred.load()))
+
+    def is_taken_over():
+        return bool(start().take_over([asked_as], Asking([deferred]), prepare))
+
+    assert is_taken_over()
+    assert not decoded
+    film.write_bytes(b"a film")  # written anew: its tiles are compared, and are the same
+    assert is_taken_over()
+    assert decoded == ["read/test/0"]
+    film.write_bytes(b"A film")
+    Tiles.media = "another"
+    assert not is_taken_over()
+    film.unlink()
+    run.add(asked_as, "0", account(), Asked("words", "files"))
+    assert not is_taken_over()  # it is asked again, and fails by name
+
+
+def test_an_answer_to_another_question_about_the_document_is_set_aside(start, tmp_path, said):
+    run = start()
+    run.add(("read/test/0", 0, "earlier"), "0", account())
+    run.add(("read/test/1", 0, "earlier"), "1", account())
+    deferred = DeferredRequest("read/test/0", GenerationSettings(), lambda: request(Text("What?")))
+    again = start()
+    assert not again.take_over(answer_keys([deferred], ["What?"]), Asking([deferred]), None)
+    assert "1 document(s) have other words or pictures" in said[-1]
+    assert texts(again) == texts(start()) == {1: "1"}  # which this process was not asked
+    assert json.loads((tmp_path / "answers.rank0.jsonl.stale").read_text())["text"] == "0"

@@ -1,1 +1,0 @@
-"""Evaluation harnesses: thin translations to the engine's requests and back."""

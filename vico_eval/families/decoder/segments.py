@@ -1,0 +1,191 @@
+"""The sets of tokens that a decoder's layers work on: which there are at first, and what becomes of them.
+
+Shapes: batch = rows of the call, a request's beams next to each other; N = prompt tokens; n = tokens of a segment, that
+is of a run of layers with one set of tokens; tokens = a single request's, without padding; D = width; L = layers;
+tiles = all requests'; C = vision width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vico_eval.families.decoder.cache import PreallocatedCache
+from vico_eval.families.decoder.token_selection import LayerState, NextTokens
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What parts may know of a batch beside its embeddings."""
+
+    is_visual: Tensor
+    """[requests, N], bool, padding included. A forward pass over prompt and answer has more columns than N."""
+
+    keys: tuple[str, ...]
+    """[requests]: document keys."""
+
+    vit_tokens: Tensor | None = None
+    """[tiles, 1 + h*w, C], request after request, for a part that projects them anew."""
+
+    num_tiles: tuple[int, ...] = ()
+    """[requests]: how many of those are each one's."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A run of layers in which the batch's tokens are the same."""
+
+    first_layer: int
+    is_real: Tensor
+    """[batch, n], bool: False at the padding, which stands left."""
+
+    is_visual: Tensor
+    """[batch, n], bool."""
+
+    positions: Tensor
+    """[batch, n], int64."""
+
+    columns: Tensor
+    """[batch, n], int64: where in the input a token stood; -1 for padding and for tokens that joined."""
+
+    starts: list[int] = field(init=False)
+    """[batch]: length of the padding."""
+
+    visual_counts: list[int] = field(init=False)
+    """[batch]."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "starts", (~self.is_real).sum(dim=1).tolist())
+        object.__setattr__(self, "visual_counts", self.is_visual.sum(dim=1).tolist())
+
+    @property
+    def length(self) -> int:
+        return self.is_real.shape[1]
+
+
+class PromptCache(PreallocatedCache):
+    """Keys and values of a batch whose layers hold different numbers of tokens, and what its prompts are.
+
+    Made for one `generate`. Reordering beams needs no more than the base class does: the beams of a request have lost
+    the same tokens.
+    """
+
+    def __init__(self, config: Any, prompt: Prompt) -> None:
+        super().__init__(config)
+        self.prompt = prompt
+        self.segments: list[Segment] = []
+        self._visual_tokens: list[list[int]] = []
+
+    def visual_tokens_per_layer(self, request: int) -> tuple[int, ...]:
+        """Visual tokens of a request that each layer worked on in prefill, [L]."""
+        return tuple(counts[request] for counts in self._visual_tokens)
+
+    def count_layer(self, segment: Segment) -> None:
+        """Note what the next layer has worked on."""
+        beams = len(segment.visual_counts) // len(self.prompt.keys)
+        self._visual_tokens.append(segment.visual_counts[::beams])
+
+
+def first_segment(
+    hidden: Tensor, prompt: Prompt, attention_mask: Tensor | None, position_ids: Tensor | None
+) -> Segment:
+    """The tokens of the first layers.
+
+    Raises:
+        RuntimeError: a batch that isn't padded left, or less than the whole prompts.
+    """
+    batch, length = hidden.shape[:2]
+    requests, prompt_length = prompt.is_visual.shape
+    if length < prompt_length or batch % requests:
+        raise RuntimeError(
+            f"the prompts are [{requests}, {prompt_length}] and the input is [{batch}, {length}]: expected the whole "
+            "prompt at once, and the same number of rows for every request"
+        )
+    is_visual = torch.zeros(batch, length, dtype=torch.bool, device=hidden.device)
+    is_visual[:, :prompt_length] = prompt.is_visual.to(hidden.device).repeat_interleave(batch // requests, dim=0)
+    is_real = torch.ones_like(is_visual) if attention_mask is None else attention_mask.to(hidden.device).bool()
+    if bool((is_real[:, :-1] & ~is_real[:, 1:]).any()):
+        raise RuntimeError("the batch's padding stands to the right of tokens; expected it left of every prompt")
+    if position_ids is None:
+        # Padding counted, as transformers' decoders do where nobody says otherwise; `generate` always says.
+        position_ids = torch.arange(length)[None]
+    columns = torch.arange(length, device=hidden.device).where(is_real, -1)
+    return Segment(0, is_real, is_visual & is_real, position_ids.to(hidden.device).expand(batch, length), columns)
+
+
+def change_tokens(
+    hidden: Tensor,
+    segment: Segment,
+    asked: list[NextTokens | None],
+    answer: int,
+    layer: int,
+    renumbers: bool,
+) -> tuple[Tensor, Segment]:
+    """Hidden states [batch, n', D] as asked for, packed to the right, and their segment; the same one if none moved."""
+    device = hidden.device
+    end = segment.length - answer
+    rows = []
+    any_moves = False
+    for row, entry in enumerate(asked):
+        start = segment.starts[row]
+        columns = before = torch.arange(start, segment.length, device=device)
+        if entry is not None:
+            source = entry.source.to(device)
+            columns = torch.cat([torch.where(source < 0, -1, start + source), before[end - start :]])
+        is_new_column = columns < 0
+        if len(columns) == len(before) and bool((is_new_column | (columns == before)).all()):
+            columns = before  # each new token stands for the old one in its place
+        else:
+            any_moves = True
+            if not renumbers and bool(is_new_column.any()):
+                raise RuntimeError(
+                    "a part made new tokens and keeps positions; only renumbered tokens give them a place"
+                )
+        rows.append((columns, is_new_column))
+    length = max(len(columns) for columns, _ in rows) if any_moves else segment.length
+    source = torch.zeros(len(rows), length, dtype=torch.long, device=device)
+    is_real = torch.zeros(len(rows), length, dtype=torch.bool, device=device)
+    is_new = torch.zeros_like(is_real)
+    for row, (columns, is_new_column) in enumerate(rows):
+        span = slice(length - len(columns), None)
+        source[row, span], is_new[row, span], is_real[row, span] = columns, is_new_column, True
+    joins = source < 0
+    source = source.clamp(min=0)
+    packed = hidden.gather(1, source[..., None].expand(-1, -1, hidden.shape[-1])) if any_moves else hidden
+    new = [entry.new.to(hidden) for entry in asked if entry is not None and entry.new is not None]
+    if new:
+        packed = packed.masked_scatter(is_new[..., None], torch.cat(new))
+    if not any_moves:
+        return packed, segment
+    is_visual = (segment.is_visual.to(device).gather(1, source) | joins) & is_real
+    if renumbers:
+        positions = (is_real.long().cumsum(dim=1) - 1).clamp(min=0)
+    else:
+        positions = segment.positions.to(device).gather(1, source)
+    origins = segment.columns.to(device).gather(1, source).masked_fill(joins | ~is_real, -1)
+    return packed, Segment(layer, is_real, is_visual, positions, origins)
+
+
+def check_next_tokens(state: LayerState, asked: NextTokens) -> None:
+    """Refuses what a part asked for.
+
+    Raises:
+        RuntimeError: it dropped or reordered text, or made more or fewer tokens than it has places for.
+        FloatingPointError: it made tokens that are not finite.
+    """
+    is_new = asked.source < 0
+    kept = asked.source[~is_new]
+    stays = torch.zeros_like(state.is_visual)
+    stays[kept] = True
+    if bool((~stays & ~state.is_visual).any()) or bool((kept.diff() <= 0).any()):
+        raise RuntimeError(f"a part dropped text of {state.key}, or reordered its tokens, before layer {state.layer}")
+    expected, made = int(is_new.sum()), 0 if asked.new is None else len(asked.new)
+    if made != expected:
+        raise RuntimeError(
+            f"a part left places for {expected} new tokens of {state.key} before layer {state.layer} and made {made}"
+        )
+    if asked.new is not None:
+        state.check_finite("new tokens' vectors", asked.new)

@@ -1,0 +1,87 @@
+"""How pictures become pixels, as the files beside `config.json` say.
+
+In the `-HF` layout transformers' processor acts on them. InternVL's own code and this package's never read them; what
+they say of normalisation is still how the weights were trained.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from math import isclose
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from vico_eval.errors import CheckpointError
+from vico_eval.families.internvl.config import VicoInternVLConfig, check_tiles
+from vico_eval.families.internvl.tiling import PIXEL_MEAN, PIXEL_STD
+
+PROCESSOR = "processor_config.json"
+IMAGE_PROCESSOR = "preprocessor_config.json"
+
+
+def apply_processor_files(folder: Path, config: VicoInternVLConfig, *, is_hf: bool) -> None:
+    """Take the limits on tiles over into `config`, and refuse what would make other pixels than `tiling` does.
+
+    `crop_to_patches` does not count: transformers' InternVL processor cuts images whatever that says.
+
+    Args:
+        folder: of the checkpoint; each file may be missing.
+        config: of the checkpoint.
+        is_hf: whether it is in transformers' layout.
+
+    Raises:
+        CheckpointError: a file that can't be read, or a setting that is not supported; names both.
+    """
+    processor = _read(folder / PROCESSOR)
+    nested = processor.get("image_processor")  # where transformers 5 writes it, and what it then prefers
+    file, settings = (
+        (PROCESSOR, nested) if isinstance(nested, dict) else (IMAGE_PROCESSOR, _read(folder / IMAGE_PROCESSOR))
+    )
+    place = folder / file
+    _require(place, settings, "image_mean", PIXEL_MEAN)
+    _require(place, settings, "image_std", PIXEL_STD)
+    if not is_hf:
+        return
+    for step in ("do_resize", "do_rescale", "do_normalize"):
+        _require(place, settings, step, True)
+    _require(place, settings, "rescale_factor", 1 / 255)
+    _require(place, settings, "resample", int(Image.Resampling.BICUBIC))
+    if settings.get("size") is not None:
+        size = settings["size"]
+        sides = list(size.values()) if isinstance(size, dict) else [size]
+        _require(place, {"size": sides}, "size", [config.tile_size] * len(sides))
+    _require(folder / PROCESSOR, processor, "image_seq_length", config.num_high_tokens)
+    config.min_tiles = settings.get("min_patches") or config.min_tiles
+    config.max_tiles = settings.get("max_patches") or config.max_tiles
+    check_tiles(config)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        return {}
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{file} can't be read as JSON: {error}. Download it again.") from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{file} holds no settings; expected a JSON object. Download it again.")
+    return values
+
+
+def _require(file: Path, settings: Mapping[str, Any], name: str, expected: Any) -> None:
+    """Absent ones pass."""
+    given = settings.get(name)
+    if given is not None and not _is_close(given, expected):
+        raise CheckpointError(
+            f"{file} says {name} {given!r}; supported is {expected!r}, as in every InternVL 2 to 3.5 checkpoint. "
+            "The model would see other pixels than it was trained with."
+        )
+
+
+def _is_close(given: Any, expected: Any) -> bool:
+    if isinstance(expected, (list, tuple)):
+        return isinstance(given, list) and len(given) == len(expected) and all(map(_is_close, given, expected))
+    return isinstance(given, (int, float)) and isclose(given, expected, abs_tol=1e-6)

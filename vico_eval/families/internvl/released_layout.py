@@ -1,0 +1,139 @@
+"""Saving in the layout that InternVL is released in (`internvl_chat`), which LMDeploy and the authors' code read.
+
+The inverse of loading, from the same table of names. InternLM2 stays the Llama that it was loaded as: the released code
+has that decoder too.
+
+Differs: released Flash checkpoints hold two attention blocks of the router that no code runs. They are gone after
+loading; see `_dead_router_weights` for what stands in their place.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from huggingface_hub import split_torch_state_dict_into_shards
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import GenerationConfig, PreTrainedTokenizerBase
+
+from vico_eval.errors import CheckpointError, OutputError
+from vico_eval.families.internvl.modeling import VicoInternVL
+from vico_eval.families.internvl.released_config import not_in_released, released_config
+from vico_eval.families.internvl.weight_files import INDEX, named
+from vico_eval.families.internvl.weight_names import FUSED_QKV, SPLIT_QKV, released_name
+
+PARTS = ("vision_model.", "mlp1.", "mlp2.", "pooling_before_gating.", "gating.", "language_model.")
+"""What every name of the released layout begins with."""
+
+_HEAD = "language_model.lm_head.weight"
+
+
+def save_released(
+    model: VicoInternVL, tokenizer: PreTrainedTokenizerBase, folder: Path, *, max_shard_size: int | str = "5GB"
+) -> None:
+    """Save weights, configuration and tokenizer; beyond the model, no more memory is taken than one shard needs.
+
+    What the layout can't say is lost: `not_in_released` names it. The authors' code is not part of what is written.
+
+    Args:
+        model: none of its weights offloaded.
+        tokenizer: the model's.
+        folder: a new or empty one. It appears when everything is written.
+        max_shard_size: bytes, or as in "5GB".
+
+    Raises:
+        CheckpointError: the model has parts that the released layout has no place for.
+        OutputError: the folder is in use, or can't be written.
+    """
+    not_in_released(model.config)
+    folder = folder.expanduser().resolve()
+    check_unused(folder)
+    weights = _released_weights(model)
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    try:
+        partial.mkdir(parents=True)
+        _save_weights(weights, partial, max_shard_size)
+        tokenizer.save_pretrained(partial)
+        GenerationConfig.from_model_config(model.config.text_config).save_pretrained(partial)
+        # Last: a folder without it is taken for no checkpoint, so what a killed process leaves is never loaded.
+        config = released_config(model.config, model.dtype)
+        (partial / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        if folder.exists():
+            folder.rmdir()
+        partial.rename(folder)
+    except (OSError, SafetensorError) as error:
+        raise OutputError(f"Can't write into {folder}: {error}. Make room, or give another folder.") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def check_unused(folder: Path) -> None:
+    """Raises OutputError if something is there that an export would mix with."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise OutputError(f"{folder} is there already and not an empty folder. Give a new one, or move it away.")
+
+
+def _released_weights(model: VicoInternVL) -> dict[str, list[Tensor]]:
+    """By released name, what makes a tensor when it is joined along its first dimension; the model's own memory.
+
+    transformers' reversal of its conversions would make all fused and unstacked tensors at once.
+    """
+    ours = model.state_dict()
+    if model.config.text_config.tie_word_embeddings:
+        del ours[_HEAD]
+    query, key, value = SPLIT_QKV
+    released = {}
+    for name, weight in ours.items():
+        if query in name:
+            released[released_name(name.replace(query, FUSED_QKV))] = [
+                ours[name.replace(query, part)] for part in SPLIT_QKV
+            ]
+        elif name.endswith((".experts.gate_up_proj", ".experts.down_proj")):
+            released |= {expert: [part] for expert, part in _one_by_one(name, weight)}
+        elif not name.startswith("image_router.") and key not in name and value not in name:
+            released[released_name(name)] = [weight]
+    if homeless := [name for name in released if not name.startswith(PARTS)]:
+        raise CheckpointError(
+            f"InternVL's released layout has no place for {named(homeless)}. Export a checkpoint without them."
+        )
+    return released | _dead_router_weights(released)
+
+
+def _one_by_one(name: str, stacked: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """Experts as they are released: [experts, kinds * out, in] of one or two kinds to [out, in], each named."""
+    experts, joined = name.rsplit(".", 1)
+    kinds = joined.removesuffix("_proj").split("_")
+    for expert, kinds_of_expert in enumerate(stacked):
+        for kind, weight in zip(kinds, kinds_of_expert.chunk(len(kinds)), strict=True):
+            yield f"{experts}.{expert}.{kind}_proj.weight", weight
+
+
+def _dead_router_weights(released: dict[str, list[Tensor]]) -> dict[str, list[Tensor]]:
+    """Blocks 3 and 4 of the router's pooling, which the released code and LMDeploy register and never run.
+
+    They are copies of block 2, which runs three times: code that ran all four blocks would make the same decisions.
+    """
+    return {
+        re.sub(r"\.(attn|norm)2\.", rf".\g<1>{block}.", name): weight
+        for block in (3, 4)
+        for name, weight in released.items()
+        if name.startswith(("pooling_before_gating.attn2.", "pooling_before_gating.norm2."))
+    }
+
+
+def _save_weights(weights: dict[str, list[Tensor]], folder: Path, max_shard_size: int | str) -> None:
+    shapes = {name: torch.cat([part.to("meta") for part in parts]) for name, parts in weights.items()}
+    split = split_torch_state_dict_into_shards(shapes, max_shard_size=max_shard_size)
+    for file, names in split.filename_to_tensors.items():
+        # Joined even where it is one part: a copy shares no memory, which safetensors refuses within a file.
+        save_file({name: torch.cat(weights[name]) for name in names}, folder / file, metadata={"format": "pt"})
+    if split.is_sharded:
+        index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
+        (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,155 @@
+"""Names of weights: from the layouts that checkpoints come in to the modules of this package, and back to the released.
+
+`register_checkpoint_conversion_mapping` makes `from_pretrained` apply them, whatever the sharding or the device map.
+Our own names pass unchanged.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from transformers import PreTrainedConfig
+from transformers.core_model_loading import Chunk, WeightConverter, WeightRenaming
+
+from vico_eval.families.internvl import internlm2
+
+DEAD_ROUTER_WEIGHTS = r"^pooling_before_gating\.(attn|norm)[34]\."
+"""In every released Flash checkpoint and used by none: the released code repeats block 2 instead."""
+
+_VISION_LAYER = r"(vision_tower\.encoder\.layer\.\d+)"
+
+FUSED_QKV = ".attn.qkv"
+SPLIT_QKV = (".attention.q_proj", ".attention.k_proj", ".attention.v_proj")
+"""Queries, keys and values of the vision encoder: one projection in the released layout, three here."""
+
+RELEASED: tuple[tuple[str, str], ...] = (
+    # vision encoder
+    (r"^vision_model\.embeddings\.class_embedding", "vision_tower.embeddings.cls_token"),
+    (r"^vision_model\.embeddings\.position_embedding", "vision_tower.embeddings.position_embeddings"),
+    (r"^vision_model\.embeddings\.patch_embedding\.", "vision_tower.embeddings.patch_embeddings.projection."),
+    (r"^vision_model\.encoder\.layers\.", "vision_tower.encoder.layer."),
+    (_VISION_LAYER + r"\.norm1\.", r"\1.layernorm_before."),
+    (_VISION_LAYER + r"\.norm2\.", r"\1.layernorm_after."),
+    (_VISION_LAYER + r"\.ls1", r"\1.lambda_1"),
+    (_VISION_LAYER + r"\.ls2", r"\1.lambda_2"),
+    (_VISION_LAYER + r"\.attn\.proj\.", r"\1.attention.projection_layer."),
+    (_VISION_LAYER + r"\.attn\.q_norm\.", r"\1.attention.q_norm."),
+    (_VISION_LAYER + r"\.attn\.k_norm\.", r"\1.attention.k_norm."),
+    # connectors; the gaps are activations and dropout
+    (r"^mlp1\.0\.", "connector_high.norm."),
+    (r"^mlp1\.1\.", "connector_high.linear_1."),
+    (r"^mlp1\.3\.", "connector_high.linear_2."),
+    (r"^mlp2\.0\.", "connector_low.norm."),
+    (r"^mlp2\.1\.", "connector_low.linear_1."),
+    (r"^mlp2\.4\.", "connector_low.linear_2."),
+    (r"^mlp2\.7\.", "connector_low.linear_3."),
+    # router
+    (r"^pooling_before_gating\.query_token", "router.query"),
+    (r"^pooling_before_gating\.attn1\.", "router.first_attention."),
+    (r"^pooling_before_gating\.norm1\.", "router.first_norm."),
+    (r"^pooling_before_gating\.attn2\.", "router.repeated_attention."),
+    (r"^pooling_before_gating\.norm2\.", "router.repeated_norm."),
+    *(
+        (rf"^gating\.block{block}\.{theirs}\.", f"router.blocks.{block - 1}.{ours}.")
+        for block in (1, 2, 3, 4)
+        for theirs, ours in ((0, "up"), (3, "down"), (5, "norm"))
+    ),
+    (r"^gating\.gate\.0\.", "router.gate_norm."),
+    (r"^gating\.gate\.1\.", "router.gate."),
+)
+"""The custom-code layout of InternVL 2 to 3.5-Flash, in the order in which renames build on each other."""
+
+_PVTC: tuple[tuple[str, str], ...] = (
+    *(
+        (rf"^projector\.{theirs}\.{index}\.", f"connector_high.{ours}.{part}.")
+        for theirs, ours in (("mlp1", "local_query"), ("mlp2", "global_query"), ("mlp3", "key_value"))
+        for index, part in ((0, "norm"), (1, "linear"))
+    ),
+    (r"^projector\.cls_scale", "connector_high.cls_scale"),
+    *(
+        (rf"^projector\.attn_(local|global)\.{theirs}\.", rf"connector_high.\1_block.{ours}.")
+        for theirs, ours in (
+            *((r"attn\.norm1", "query_norm"), (r"attn\.norm2", "key_norm"), (r"attn\.q", "query")),
+            *((r"attn\.k", "key"), (r"attn\.v", "value"), (r"attn\.proj", "projection")),
+            *((r"mlp\.norm", "mlp_norm"), (r"mlp\.w1", "gate"), (r"mlp\.w3", "up"), (r"mlp\.w2", "down")),
+        )
+    ),
+)
+"""InternVL-X, beside the released names."""
+
+_HF: tuple[tuple[str, str], ...] = (
+    (r"^model\.vision_tower\.", "vision_tower."),
+    (r"^model\.multi_modal_projector\.", "multi_modal_projector."),
+    (r"^multi_modal_projector\.layer_norm\.", "connector_high.norm."),
+    (r"^multi_modal_projector\.linear_1\.", "connector_high.linear_1."),
+    (r"^multi_modal_projector\.linear_2\.", "connector_high.linear_2."),
+    (r"^model\.language_model\.", "language_model.model."),
+    (r"^lm_head\.", "language_model.lm_head."),
+)
+"""The -HF layout, as saved by transformers before and since its 4.53."""
+
+RENAMED = (*RELEASED, *_PVTC, *internlm2.RENAMED, *_HF)
+
+
+def _undone(theirs: str, ours: str) -> tuple[str, str]:
+    """Pattern and replacement that undo a renaming, whose sides are literal but for one captured group."""
+    pattern, replacement = f"^{re.escape(ours)}", theirs.removeprefix("^")
+    if group := re.search(r"\(.*\)", theirs):
+        pattern, replacement = pattern.replace(r"\\1", group[0]), replacement.replace(group[0], r"\1")
+    return pattern, replacement.replace(r"\.", ".")
+
+
+_UNDONE = [_undone(*names) for names in reversed(RELEASED)]
+
+
+def released_name(name: str) -> str:
+    """A weight's name in the released layout, for a name in this package; the encoder's q, k, v are fused before.
+
+    transformers reverses renames too, but takes the `.` of a name for any character, and so `router.gate_norm` for
+    `router.gate.`.
+    """
+    for ours, theirs in _UNDONE:
+        name = re.sub(ours, theirs, name, count=1)
+    return name
+
+
+def conversions() -> list[WeightRenaming | WeightConverter]:
+    """What transformers has to do to a checkpoint's weights: renames first, then the fused q, k, v split in three."""
+    split = WeightConverter(
+        source_patterns=FUSED_QKV,
+        target_patterns=list(SPLIT_QKV),
+        operations=[Chunk(dim=0)],
+    )
+    return [*(WeightRenaming(theirs, ours) for theirs, ours in RENAMED), split, internlm2.split_qkv()]
+
+
+def expert_problems(shapes: Mapping[str, Sequence[int]], text_config: PreTrainedConfig) -> list[str]:
+    """What is wrong with experts that are stored one by one (`...experts.7.up_proj.weight`), each named.
+
+    Args:
+        shapes: shape by name of a checkpoint's weights; names of another form are left alone.
+        text_config: of the decoder; one without experts has no problems.
+    """
+    num_experts = getattr(text_config, "num_experts", 0)
+    if not num_experts:
+        return []
+    up = [text_config.moe_intermediate_size, text_config.hidden_size]
+    parts = {"gate_proj": up, "up_proj": up, "down_proj": up[::-1]}
+    layers = {match[1] for name in shapes if (match := re.match(r"(.*\.experts\.)\d+\.", name))}
+    expected = {
+        f"{layer}{expert}.{part}.weight": shape
+        for layer in layers
+        for expert in range(num_experts)
+        for part, shape in parts.items()
+    }
+    stored = {name: list(shape) for name, shape in shapes.items() if name.startswith(tuple(layers))}
+    return [
+        *(f"missing: {name}" for name in expected.keys() - stored.keys()),
+        *(f"unexpected: {name}" for name in stored.keys() - expected.keys()),
+        *(
+            f"{name} has shape {stored[name]}, expected {expected[name]}"
+            for name in expected.keys() & stored.keys()
+            if stored[name] != expected[name]
+        ),
+    ]

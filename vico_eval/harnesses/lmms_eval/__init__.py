@@ -1,0 +1,1 @@
+"""lmms-eval: the models that it asks, and its results."""

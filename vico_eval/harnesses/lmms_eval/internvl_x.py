@@ -1,0 +1,57 @@
+"""InternVL-X's rows by the paper's names: a `variant` stands for a combination of methods.
+
+Imports neither torch nor transformers.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vico_eval.errors import CheckpointError, ConfigError
+
+if TYPE_CHECKING:
+    from vico_eval.families.internvl.checkpoint import Checkpoint
+
+METHODS = {"rvtc": "rvtc_edge", "pvtc": "pvtc", "lvtc": "lvtc"}
+"""Method of each part, in the order in which they act. Of RVTC's rules it is the one that the released code uses."""
+
+FULL = "full"
+
+
+def parts_of(variant: str | None) -> tuple[str, ...]:
+    """The parts that a variant names, in the order in which they act.
+
+    Args:
+        variant: one or several of rvtc, pvtc, lvtc joined by `+`, in any order, or `full` for all of them.
+
+    Raises:
+        ConfigError: none, an unknown one, or one that is named twice.
+    """
+    names = list(METHODS) if variant == FULL else str(variant or "").split("+")
+    if not set(names) <= set(METHODS) or len(set(names)) < len(names):
+        raise ConfigError(
+            f"internvl_x got variant={variant!r}; expected {FULL}, or one or several of {', '.join(METHODS)} joined by "
+            "+, such as variant=rvtc+pvtc."
+        )
+    return tuple(name for name in METHODS if name in names)
+
+
+def method_of(variant: str | None) -> str:
+    """The combination of methods that a variant stands for; raises ConfigError as `parts_of`."""
+    return "+".join(METHODS[part] for part in parts_of(variant))
+
+
+def check_names_every_part(variant: str | None, checkpoint: Checkpoint) -> None:
+    """Raises CheckpointError if the checkpoint holds a part that the variant leaves out; its row would be another's.
+
+    A part that the checkpoint lacks is reported by the part's own method.
+    """
+    config = checkpoint.config
+    held = {"pvtc": config.connector == "pvtc", "lvtc": getattr(config, "lvtc", None) is not None}
+    named = parts_of(variant)
+    if left_out := [part for part, is_held in held.items() if is_held and part not in named]:
+        wanted = "+".join(part for part in METHODS if part in {*named, *left_out})
+        raise CheckpointError(
+            f"checkpoint {checkpoint.name!r} holds {' and '.join(map(str.upper, left_out))}, which variant={variant} "
+            f"does not name. Pass variant={wanted}, or load a checkpoint without it."
+        )

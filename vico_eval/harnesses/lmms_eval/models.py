@@ -1,0 +1,332 @@
+"""InternVL with a compression method behind lmms-eval's chat interface.
+
+`vico_eval.harnesses.lmms_eval.models.<method>` is the model class of a method: lmms-eval asks for it by that path.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts
+from lmms_eval.api.model import lmms
+
+from vico_eval.engine.account import TokenAccount
+from vico_eval.engine.engine import Answer
+from vico_eval.engine.loading import EngineSettings, open_engine
+from vico_eval.engine.media import start_no_ghostscript, whole_images_only
+from vico_eval.engine.previews import check_previews
+from vico_eval.engine.requests import DeferredRequest, Request
+from vico_eval.engine.tile_limits import tile_limit, total_tile_limit
+from vico_eval.errors import ConfigError, DocumentError
+from vico_eval.families.internvl.checkpoint import find_checkpoint
+from vico_eval.harnesses.data_sets import split_fingerprint
+from vico_eval.harnesses.earlier_answers import AnswerKey, Asking, answer_keys
+from vico_eval.harnesses.lmms_eval.internvl_x import check_names_every_part, method_of
+from vico_eval.harnesses.lmms_eval.requests import (
+    generation_of,
+    left_out_until,
+    messages_of,
+    refuse_examples,
+    system_instruction,
+)
+from vico_eval.harnesses.run_folder import RunFolder, run_record, title_of
+from vico_eval.logs import logger
+from vico_eval.methods.registry import method_names, typed
+
+FAILURES_IN_A_ROW = 20
+"""So many documents one after another fail for a reason that is not theirs."""
+
+
+@contextmanager
+def ending_together(world_size: int) -> Iterator[None]:
+    """Has all processes of a run end where one of them fails.
+
+    lmms-eval catches an error and ends that process with 0; the others would wait for it for hours. One that ends with
+    1 has its launcher stop them.
+
+    Raises:
+        SystemExit: there are several processes, and this one failed.
+    """
+    try:
+        yield
+    except Exception as error:
+        if world_size == 1:
+            raise
+        logger.exception(f"{error} All processes of this run are stopped.")
+        sys.exit(1)
+
+
+def _result(text: str, account: TokenAccount) -> GenerationResult:
+    return GenerationResult(text, AccountedTokens(account))
+
+
+class AccountedTokens(TokenCounts):  # type: ignore[misc]
+    """lmms-eval's token counts that carry the whole account into its samples file."""
+
+    def __init__(self, account: TokenAccount) -> None:
+        super().__init__(
+            input_tokens=account.text_tokens + account.visual_tokens, output_tokens=account.generated_tokens
+        )
+        self.account = account
+
+    def to_dict(self) -> dict[str, Any]:
+        """lmms-eval's counts, and ours under `account`."""
+        return {**super().to_dict(), "account": self.account.to_dict()}
+
+
+class CompressedInternVL(lmms):  # type: ignore[misc]
+    """`--model compressed_internvl --model_args pretrained=...,method=...`.
+
+    Arguments are the fields of `vico_eval.engine.loading.EngineSettings`, those of the method, and
+
+    - `record_dir`: the run's folder, of record, answers and accounts;
+    - `previews`: whether small copies of pictures are kept in its folder `previews` (by default they are), or a folder;
+    - `resume=true`: answers that a stopped run of the same arguments left there are taken over;
+    - `keep_going=true`: a document that can't be answered is noted there, and the others are still answered.
+
+    One that nobody knows is an error; lmms-eval itself would swallow it.
+    """
+
+    is_simple = False
+
+    method_name: str | None = None
+    """Fixed by the classes that stand for one method."""
+
+    def __init__(
+        self,
+        batch_size: int | str = 1,
+        max_batch_size: int | None = None,
+        device: str | None = None,
+        record_dir: str | Path | None = None,
+        previews: bool | str | Path = True,
+        resume: bool = False,
+        keep_going: bool = False,
+        **arguments: Any,
+    ) -> None:
+        super().__init__()
+        start_no_ghostscript()
+        for name, value in (("resume", resume), ("keep_going", keep_going)):
+            if not isinstance(value, bool):
+                raise ConfigError(f"{name} is {value!r}; expected true or false.")
+        record_folder = _folder("record_dir", record_dir)
+        check_previews(previews)
+        if max_batch_size is not None:
+            raise ConfigError("max_batch_size only belongs to --batch_size auto, which is not supported; drop it.")
+        if not str(batch_size).isdigit():
+            raise ConfigError(f"batch_size is {batch_size!r}; expected a whole number of documents.")
+        if self.method_name is not None:
+            if "method" in arguments:
+                raise ConfigError(
+                    f"--model {self.method_name}_internvl takes no method=; --model compressed_internvl does."
+                )
+            arguments["method"] = self.method_name
+        if "pretrained" not in arguments:
+            raise ConfigError("no checkpoint was given; expected --model_args pretrained=FOLDER_OR_HUB_ID,...")
+        self.accelerator = Accelerator()
+        self._rank = self.accelerator.process_index
+        self._world_size = self.accelerator.num_processes
+        if self._world_size > 1:
+            if arguments.get("device_map") is not None:
+                raise ConfigError(
+                    f"got {self._world_size} processes and device_map, which gives one model several GPUs; expected "
+                    "one of the two. With device_map start one process: python -m lmms_eval ..."
+                )
+            if device in (None, "cuda"):
+                device = str(self.accelerator.device)
+        self._keep_going = keep_going
+        self._documents = threading.Lock()
+        with ending_together(self._world_size):
+            self._open({**arguments, "batch_size": int(batch_size), "device": device}, record_folder, previews, resume)
+        logger.info(f"record and answers of this run: {self._run.folder}")
+
+    def _open(
+        self, arguments: dict[str, Any], record_folder: Path | None, previews: bool | str | Path, resume: bool
+    ) -> None:
+        opened = open_engine(arguments, show_progress=self._rank == 0)
+        self._engine = opened.engine
+        self._settings = opened.settings
+        record = run_record(
+            opened, title=title_of(opened.method.name), harness="lmms-eval", num_processes=self._world_size
+        )
+        path = record_folder or self._new_folder(opened.method.name)
+        with self.accelerator.main_process_first():
+            self._run = RunFolder(path, record, self._rank, resume=resume)
+        self._engine.preprocessor.previews = self._run.open_previews(previews)
+        self.accelerator.wait_for_everyone()
+        self._run.write_record()
+
+    @property
+    def chat_template(self) -> str:
+        """lmms-eval asks for it with `--apply_chat_template` only.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError(
+            "--apply_chat_template (and --fewshot_as_multiturn) has no effect here: prompts are always written in the "
+            "checkpoint's own template. Leave it out."
+        )
+
+    @property
+    def apply_chat_template(self) -> str:
+        """As `chat_template`: lmms-eval asks for one and then the other. Raises ConfigError."""
+        return self.chat_template
+
+    @property
+    def device(self) -> torch.device:
+        """Where lmms-eval puts the counts that its processes exchange."""
+        return self._engine.model.decoder_device
+
+    def generate_until(self, requests: list[Instance]) -> list[GenerationResult]:
+        """Answers in the order of `requests`, each with its account. Those that the run's folder has are not repeated.
+
+        Raises:
+            UserError: a document that can't be answered, named; with keep_going, `FAILURES_IN_A_ROW` of them.
+            ConfigError: settings of lmms-eval that can't have an effect, or exclude ours.
+        """
+        with ending_together(self._world_size):
+            self._note_data_sets(requests)
+            refuse_examples(requests)
+            instruction = self._system_instruction(requests)
+            left_out = left_out_until(requests, thinking=self._settings.thinking)
+            self._run.note_task_settings(left_out, instruction)
+            asked = [self._request(instance, instruction) for instance in requests]
+            # What stands first is the text of the question, unless a task has messages of its own; these are compared
+            # when an answer is taken over.
+            keys = answer_keys(asked, (str(instance.args[0]) for instance in requests))
+            return self._answer(asked, keys)
+
+    def _answer(self, requests: Sequence[DeferredRequest], keys: Sequence[AnswerKey]) -> list[GenerationResult]:
+        asking = Asking(requests)
+        stored = self._run.take_over(keys, asking, self._engine.preprocessor, show_progress=self._rank == 0)
+        results = {number: _result(answer.text, answer.account) for number, answer in stored.items()}
+        if stored:
+            logger.info(f"{len(stored)} of {len(requests)} answers are those of the run that is continued")
+        failed: set[str] = set()
+        in_a_row = 0
+        for number, outcome in self._engine.outcomes(asking.requests, known=stored):
+            if isinstance(outcome, Answer):
+                self._run.add(keys[number], outcome.text, outcome.account, asking.made[number])
+                results[number] = _result(outcome.text, outcome.account)
+                in_a_row = 0
+                continue
+            if not self._keep_going:
+                raise outcome
+            name = keys[number][0]
+            self._run.add_failure(keys[number], str(outcome))
+            logger.error(str(outcome))
+            # Those that failed before say nothing new; between them others may have been answered before.
+            in_a_row += name not in failed | self._run.failed
+            failed.add(name)
+            if in_a_row == FAILURES_IN_A_ROW:
+                raise DocumentError(f"{in_a_row} documents in a row could not be answered; the last: {outcome}")
+            # lmms-eval needs something to score; the report looks at the failures and drops the score.
+            results[number] = GenerationResult("", None)
+        if failed:
+            logger.error(
+                f"{len(failed)} of {len(requests)} documents have no answer. lmms-eval's scores count them as wrong, "
+                f"so don't use these; {self._run.folder}/failures.rank*.jsonl says what happened. The same command "
+                "with resume=true asks only them again."
+            )
+        return [results[number] for number in range(len(requests))]
+
+    def _note_data_sets(self, requests: Sequence[Instance]) -> None:
+        if self._rank != 0:
+            return
+        splits = {task: self.task_dict[task][split] for *_, task, split in (instance.args for instance in requests)}
+        found = {task: known for task, split in splits.items() if (known := split_fingerprint(split)) is not None}
+        if changed := self._run.changed_data_sets(found):
+            logger.warning(
+                f"the data of {', '.join(changed)} have changed since this run began; stored answers are compared with "
+                "their documents one by one"
+            )
+        self._run.add_data_sets(found)
+
+    def generate_until_multi_round(self, requests: list[Instance]) -> list[str]:
+        """Not offered: no benchmark of the tables asks in rounds."""
+        raise ConfigError("this model answers single-round tasks only; choose tasks of type generate_until.")
+
+    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
+        """Not offered: all benchmarks of the tables generate."""
+        raise ConfigError("this model generates answers and scores none; choose tasks of type generate_until.")
+
+    def _system_instruction(self, requests: list[Instance]) -> str | None:
+        instruction = system_instruction(requests)
+        for name, is_given in (("system_prompt", self._settings.system_prompt), ("thinking", self._settings.thinking)):
+            if instruction is not None and is_given not in (None, False):
+                raise ConfigError(
+                    f"got both --system_instruction and {name}=, and each is the system message. Leave one of them out."
+                )
+        return instruction
+
+    def _request(self, instance: Instance, instruction: str | None = None) -> DeferredRequest:
+        _, doc_to_messages, _, doc_id, task, split = instance.args
+        key = f"{task}/{split}/{doc_id}"
+        generation = generation_of(instance, thinking=self._settings.thinking)
+
+        def load() -> Request:
+            # Looking at a document decodes its pictures. One at a time: tasks need not be safe in threads.
+            with self._documents, whole_images_only():
+                messages = messages_of(doc_to_messages(self.task_dict[task][split][doc_id]), instruction)
+            return Request(
+                key=key,
+                messages=messages,
+                generation=generation,
+                max_tiles=tile_limit(task, self._settings.max_tiles),
+                total_max_tiles=total_tile_limit(task, self._settings.total_max_tiles),
+            )
+
+        return DeferredRequest(key, generation, load)
+
+    def _new_folder(self, method: str) -> Path:
+        # All processes of a run share a folder, and only one clock may name it.
+        name = [f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-{method}"]
+        if self._world_size > 1:
+            broadcast_object_list(name)
+        return Path("runs") / name[0]
+
+
+class InternVLX(CompressedInternVL):
+    """`--model internvl_x --model_args pretrained=...,variant=rvtc+pvtc`.
+
+    The variant says which of InternVL-X's parts run, and names all that the checkpoint holds.
+    """
+
+    def __init__(self, variant: str | None = None, **arguments: Any) -> None:
+        if "method" in arguments:
+            raise ConfigError("--model internvl_x takes variant= and no method=; --model compressed_internvl does.")
+        method = method_of(variant)
+        if "pretrained" in arguments:
+            asked = {name: value for name, value in arguments.items() if name in ("pretrained", "allow_pickle")}
+            settings = typed(EngineSettings, asked)
+            check_names_every_part(variant, find_checkpoint(settings.pretrained, allow_pickle=settings.allow_pickle))
+        super().__init__(method=method, **arguments)
+
+
+def _folder(name: str, value: object) -> Path | None:
+    """The folder that an argument names; None for nothing.
+
+    Raises:
+        ConfigError: lmms-eval has read it as a number or a truth value, or it is blank.
+    """
+    if value is None or value == "None":
+        return None
+    if isinstance(value, str | Path) and str(value).strip():
+        return Path(value)
+    raise ConfigError(f"{name} is {value!r}; expected a folder. One of that name is written ./{value}.")
+
+
+def __getattr__(name: str) -> type[CompressedInternVL]:
+    """The model class of method `name`, so that a new method needs no class here."""
+    if name not in method_names():
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return type(f"{name}_internvl", (CompressedInternVL,), {"method_name": name, "__module__": __name__})

@@ -1,0 +1,226 @@
+"""A finished run, read from the folder that lmms-eval wrote.
+
+lmms-eval ends with exit code 0 when an evaluation failed, and a model may hand it empty answers that score zero. So a
+run counts only if its results file exists and every document of every task has an answer, or is named among those that
+the run went on without; all else is a ReportError.
+
+A run that another program started has no such names. There a blank answer without token counts counts as one of them:
+it can't be told from a failure, so its cell has no score.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vico_eval.errors import ReportError
+from vico_eval.harnesses.files import check_folder, check_one_run, nothing_found, results_files
+from vico_eval.harnesses.lmms_eval.results_files import (
+    Results,
+    check_times,
+    expected_documents,
+    newest_by_task,
+    samples_path,
+)
+from vico_eval.harnesses.lmms_eval.same_run import check_model
+from vico_eval.harnesses.lmms_eval.samples import Sample, read_samples, what_is_wrong
+from vico_eval.harnesses.unrecorded import BLANK, LMMS_EVAL, blanks_count, lmms_eval_record, what_is_unknown
+from vico_eval.runs.answers import read_journal
+from vico_eval.runs.records import RunRecord, TokenAccount, read_failures, read_record
+
+CACHED = (
+    "its answer came from lmms-eval's response cache, `--use_cache`, and no account of this run's says which weights "
+    "and libraries gave it; repeat the run without that option"
+)
+"""Why a document of a run of ours counts as one without an answer, though it has one."""
+
+NO_JOURNAL = "it left no answers.rank*.jsonl, so nobody can check that its samples are its own."
+
+
+class Document(NamedTuple):
+    """One row of a benchmark, as a run answered it. Hundred thousands are made, for which dataclasses take longer."""
+
+    doc_id: int | str
+    fields: Mapping[str, Any]
+    """The metrics' fields of the samples line: a number, or an object that holds one."""
+
+    account: tuple[TokenAccount, ...] | None
+    """One for each of the document's requests; None where a run left none."""
+
+    answer: str | None = None
+    """What the model said, as it was scored; several answers are joined by line breaks. None where it failed."""
+
+    failure: str | None = None
+    """Why it has no answer, where the run went on without. lmms-eval has scored it as a blank one."""
+
+    question: str = ""
+    """The text that was asked, as far as the toolkit kept it."""
+
+    target: str = ""
+    """What is right, as text; several right answers are joined by line breaks."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskResult:
+    """One lmms-eval task (never a group) of a run."""
+
+    name: str
+    metrics: Mapping[str, Any]
+    """lmms-eval's aggregated numbers, under keys such as `exact_match,none`."""
+
+    documents: tuple[Document, ...]
+    """Ascending by doc_id, whichever process answered them."""
+
+    num_available: int
+    """Documents the task has; a limited run answers fewer."""
+
+    version: str
+    """Of the task; empty where it isn't known."""
+
+    settings: Mapping[str, Any]
+    """What a comparison must hold fixed: generation settings and few-shot count; None where it isn't known."""
+
+    results_path: Path
+    samples_path: Path
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """One execution of one system."""
+
+    folder: Path
+    record: RunRecord
+    tasks: Mapping[str, TaskResult]
+    notes: tuple[str, ...] = ()
+    """What a reader has to know of it besides its record."""
+
+
+def read_run(folder: Path, only: Collection[str] | None = None, *, blank_is_wrong: bool = False) -> Run:
+    """The run in `folder`, every document of every task answered or known to have failed.
+
+    Where a folder holds several results files of the same settings, the newest counts for each task.
+
+    Args:
+        folder: lmms-eval's --output_path.
+        only: tasks to read; None for all.
+        blank_is_wrong: whether a blank answer of a run that another program started is an answer, as it was scored.
+
+    Raises:
+        ReportError: no results, or of several runs; settings that differ between results files, a malformed file,
+            results or samples of another run than the record's, or documents without an answer; the message names
+            task and documents.
+    """
+    check_folder(folder)
+    record = read_record(folder)
+    paths = results_files(folder)
+    if not paths and record is None:
+        raise nothing_found(folder)
+    if not paths:
+        raise ReportError(
+            f"{folder} has no results file (<date>_results.json), so its evaluation failed or is still running; "
+            "lmms-eval ends with exit code 0 either way. Look for `Error during evaluation` in its log."
+        )
+    check_one_run(folder, paths)
+    newest = [results for results in newest_by_task(folder, paths) if only is None or results.task in only]
+    if not newest:
+        raise ReportError(f"{folder} has no results of {', '.join(sorted(only or ()))}.")
+    if record is not None:
+        for path, content in {results.path: results.content for results in newest}.items():
+            check_times(folder, record, path, content)
+            check_model(folder, record, path, content)
+        return _own_run(folder, record, newest)
+    samples = {results.task: read_samples(samples_path(results)) for results in newest}
+    blank = {task: [doc_id for doc_id, one in own.items() if not one.has_answer] for task, own in samples.items()}
+    failed = {task: dict.fromkeys(() if blank_is_wrong else own, BLANK) for task, own in blank.items()}
+    tasks = _tasks(folder, newest, samples, failed, known_blank=blank)
+    if any(document.account is not None for task in tasks.values() for document in task.documents):
+        raise ReportError(
+            f"{folder} has no record.json, but token accounts, so it is a run of one of this package's models that "
+            "lost it, and nobody could say what produced its numbers. Put the file back, or run it again."
+        )
+    notes = [what_is_unknown(LMMS_EVAL)]
+    if blank_is_wrong:
+        notes += [blanks_count(task, len(own), len(samples[task])) for task, own in blank.items() if own]
+    return Run(folder=folder, record=lmms_eval_record(folder, newest[-1]), tasks=tasks, notes=tuple(notes))
+
+
+def _own_run(folder: Path, record: RunRecord, newest: list[Results]) -> Run:
+    """A run of one of this package's models: its samples are held against its journal and its failures."""
+    journal = read_journal(folder, {results.task for results in newest})
+    failures = read_failures(folder)
+    samples: dict[str, dict[int, Sample]] = {}
+    failed: dict[str, dict[int, str]] = {}
+    for results in newest:
+        config = results.content["configs"].get(results.task) or {}
+        own = samples[results.task] = read_samples(
+            samples_path(results),
+            None if journal is None else journal.get(results.task, {}),
+            says_what_the_model_said=not (config.get("filter_list") or config.get("auto_strip_thinking")),
+        )
+        failed[results.task] = {
+            doc_id: failures.get((results.task, doc_id), CACHED)
+            for doc_id, sample in own.items()
+            if (sample.account is None if sample.has_answer else (results.task, doc_id) in failures)
+        }
+    return Run(
+        folder=folder,
+        record=record,
+        tasks=_tasks(folder, newest, samples, failed),
+        notes=(NO_JOURNAL,) if journal is None else (),
+    )
+
+
+def _tasks(
+    folder: Path,
+    newest: list[Results],
+    samples: Mapping[str, Mapping[int, Sample]],
+    failed: Mapping[str, Mapping[int, str]],
+    known_blank: Mapping[str, Collection[int]] | None = None,
+) -> dict[str, TaskResult]:
+    """The tasks, by name.
+
+    Args:
+        samples: by task and document.
+        failed: why documents count as ones without an answer, by task.
+        known_blank: documents whose answer may be blank; those that failed where it is None.
+    """
+    tasks: dict[str, TaskResult] = {}
+    problems: list[str] = []
+    for results in newest:
+        name, content = results.task, results.content
+        known = failed[name] if known_blank is None else known_blank[name]
+        if problem := what_is_wrong(name, expected_documents(results), samples[name], known):
+            problems.append(problem)
+            continue
+        config = content["configs"].get(name) or {}
+        tasks[name] = TaskResult(
+            name=name,
+            metrics=content["results"].get(name) or {},
+            documents=_documents(samples[name], failed[name]),
+            num_available=int(content["n-samples"][name]["original"]),
+            version=str(content["versions"].get(name)),
+            settings={key: config.get(key) for key in ("generation_kwargs", "num_fewshot", "metadata")},
+            results_path=results.path,
+            samples_path=samples_path(results),
+        )
+    if problems:
+        raise ReportError(
+            f"{folder} is not a complete run: {'; '.join(problems)}. lmms-eval ends with exit code 0 even then; "
+            "look for the error in its log and repeat the command."
+        )
+    return tasks
+
+
+def _documents(samples: Mapping[int, Sample], failed: Mapping[int, str]) -> tuple[Document, ...]:
+    return tuple(
+        Document(
+            doc_id=doc_id,
+            fields=sample.fields,
+            account=sample.account,
+            answer=None if doc_id in failed else sample.answer,
+            failure=failed.get(doc_id),
+            question=sample.question,
+            target=sample.target,
+        )
+        for doc_id, sample in samples.items()
+    )

@@ -1,0 +1,127 @@
+"""Whether lmms-eval's results are of the run whose record lies beside them: model, arguments, checkpoint and folder.
+
+lmms-eval writes results into `--output_path`, our models their record into `record_dir`. Where two commands have each
+other's `--output_path`, a folder has one run's record and the other's results.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vico_eval.errors import ReportError
+from vico_eval.harnesses.lmms_eval.results_files import model_arguments
+from vico_eval.runs.records import RECORD_NAME, Checkpoint, RunRecord
+
+_CHANGES_NO_ANSWER = frozenset(
+    {"allow_pickle", "batch_size", "max_batch_size", "device", "device_map", "previews", "resume", "keep_going"}
+)
+"""Model arguments in which commands that go on with a run may differ."""
+
+_HIDDEN = ("***", "[REDACTED]")
+"""In place of secrets, in our records and in lmms-eval's results."""
+
+
+class _Difference(NamedTuple):
+    """In what results and record differ."""
+
+    name: str
+    found: object
+    expected: object
+
+
+def check_model(folder: Path, record: RunRecord, path: Path, content: Mapping[str, Any]) -> None:
+    """Refuses results of another model, checkpoint, method or folder than the record's.
+
+    They are compared with the record's own fields and, where it was started from a command line, with that.
+
+    Args:
+        folder: the run's.
+        record: in it.
+        path: of the results file.
+        content: of that file.
+
+    Raises:
+        ReportError: they differ; says in what.
+    """
+    model, arguments = str(content["config"].get("model")), model_arguments(content["config"].get("model_args"))
+    found = {
+        one.name: one
+        for one in (*_unlike_record(record, model, arguments), *_unlike_command(record.command, model, arguments))
+    }
+    instruction = content.get("system_instruction") or None
+    if instruction != record.system_instruction:
+        # Not every task shows it to the model, and then nobody was asked under it.
+        found["system_instruction"] = _Difference("system_instruction", instruction, record.system_instruction)
+    if not found:
+        return
+    words = "; ".join(f"{one.name} is {one.found}, expected {one.expected}" for one in found.values())
+    raise ReportError(
+        f"{path} is not of the run that {folder / RECORD_NAME} describes: {words}. Two commands may have had each "
+        "other's --output_path. Move the results with their samples to the record they belong to, or repeat the run "
+        "with one folder for record_dir and --output_path."
+    )
+
+
+def option(command: Sequence[str], name: str) -> str | None:
+    """What a command line gives for an option, as `--name value` or `--name=value`."""
+    for place, word in enumerate(command):
+        if word == name and place + 1 < len(command):
+            return command[place + 1]
+        if word.startswith(f"{name}="):
+            return word.removeprefix(f"{name}=")
+    return None
+
+
+def _unlike_command(command: Sequence[str], model: str, arguments: Mapping[str, Any]) -> Iterator[_Difference]:
+    said = option(command, "--model")
+    if said is not None and said != model:
+        yield _Difference("model", model, said)
+    given = option(command, "--model_args")
+    if given is None:
+        return
+    expected = model_arguments(given)
+    for name in sorted({**expected, **arguments}.keys() - _CHANGES_NO_ANSWER):
+        if not _same(arguments.get(name), expected.get(name)):
+            yield _Difference(name, arguments.get(name, "not given"), expected.get(name, "not given"))
+
+
+def _unlike_record(record: RunRecord, model: str, arguments: Mapping[str, Any]) -> Iterator[_Difference]:
+    method = model.removesuffix("_internvl") if model.endswith("_internvl") else None
+    if method == "compressed":
+        method = arguments.get("method", "vanilla")
+    if method is not None and not _same(method, record.method):
+        yield _Difference("method", method, record.method)
+    known = {**record.settings, **record.method_args, "attn_implementation": record.attention}
+    if arguments.get("dtype") != "auto":
+        known["dtype"] = record.dtype
+    for name in sorted((arguments.keys() & known.keys()) - _CHANGES_NO_ANSWER):
+        if not _same(arguments[name], known[name]):
+            yield _Difference(name, arguments[name], known[name])
+    for name, checkpoint in (("pretrained", record.checkpoint), ("flash_from", record.donor)):
+        if name in arguments and not _is(arguments[name], checkpoint):
+            yield _Difference(name, arguments[name], "none" if checkpoint is None else checkpoint.name)
+
+
+def _is(given: object, checkpoint: Checkpoint | None) -> bool:
+    return checkpoint is not None and any(_same(given, said) for said in (checkpoint.name, checkpoint.path))
+
+
+def _same(first: object, second: object) -> bool:
+    """Whether two arguments mean the same: one may be text, and a path may be written from a working directory."""
+    ours, theirs = _plain(first), _plain(second)
+    if ours == theirs or any(word in text for word in _HIDDEN for text in (str(ours), str(theirs))):
+        return True
+    if not (isinstance(ours, str) and isinstance(theirs, str)):
+        return False
+    return any(whole.startswith("/") and whole.endswith(f"/{part}") for whole, part in ((ours, theirs), (theirs, ours)))
+
+
+def _plain(value: object) -> object:
+    """A number where it is one, else text; paths without what changes nothing in them."""
+    text = str(value).strip()
+    if text.lower() in ("true", "false", "none"):
+        return text.lower()
+    try:
+        return float(text)
+    except ValueError:
+        return text.removeprefix("./").rstrip("/")

@@ -1,0 +1,1 @@
+"""VLMEvalKit: the model that it asks, and its results."""

@@ -1,0 +1,198 @@
+"""InternVL with a compression method behind VLMEvalKit's model interface.
+
+Which words each data set puts around its questions, and where its pictures stand in them, is what VLMEvalKit's own
+InternVL class says; that class is inherited from, and its model never loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from PIL import Image
+from vlmeval.smp import LMUDataRoot
+from vlmeval.vlm.base import BaseModel
+from vlmeval.vlm.internvl import InternVLChat
+from vlmeval.vlm.internvl.utils import build_video_prompt, reorganize_prompt
+
+from vico_eval.engine.engine import Engine
+from vico_eval.engine.loading import EngineSettings
+from vico_eval.engine.media import load_image, start_no_ghostscript
+from vico_eval.engine.previews import previewed_frames
+from vico_eval.engine.requests import DeferredRequest, GenerationSettings, ImageInput, Message, Request, Text
+from vico_eval.engine.tile_limits import tile_limit, total_tile_limit
+from vico_eval.errors import ConfigError, OutputError, UserError
+from vico_eval.families.internvl.prompts import IMAGE_MARK
+from vico_eval.harnesses.data_sets import table_fingerprint
+from vico_eval.harnesses.earlier_answers import Asking, answer_keys
+from vico_eval.harnesses.run_folder import RunFolder
+
+THINKING_QUESTION = "Please answer the question and put the final answer within \\boxed{}."
+"""What VLMEvalKit's entries of InternVL3.5 in thinking mode ask after a question."""
+
+
+class CompressedInternVL(InternVLChat):  # type: ignore[misc]
+    """An engine as a model of VLMEvalKit.
+
+    VLMEvalKit asks a model that it runs itself for one document at a time and offers no hook for batches.
+    """
+
+    def __init__(
+        self, engine: Engine, settings: EngineSettings, run: RunFolder, generation: GenerationSettings
+    ) -> None:
+        BaseModel.__init__(self)  # InternVLChat's own would load its model
+        start_no_ghostscript()
+        self.failure: UserError | None = None
+        """Why the last document has no answer. VLMEvalKit notes an error and goes on to the next data set."""
+
+        self._engine = engine
+        self._settings = settings
+        self._run = run
+        self._generation = generation
+        self._task = ""
+        self._dataset: Any = None
+        # What InternVLChat.build_prompt looks at.
+        self._use_custom_prompt = True
+        self.use_mpo_prompt = False
+        self.use_cot = settings.thinking
+        self.cot_prompt = THINKING_QUESTION if settings.thinking else None
+        self.kwargs: dict[str, Any] = {}
+
+    def start(self, task: str, kept: Path) -> None:
+        """The documents that follow are of this data set, by the name that VLMEvalKit's `--data` takes.
+
+        A video data set's own name lacks what tells its variants apart (`_64frame`, `_subs`).
+
+        Args:
+            task: the data set.
+            kept: where VLMEvalKit keeps what it has of earlier commands; it does not ask for these documents again.
+
+        Raises:
+            OutputError: it has answers to a table that has changed since.
+        """
+        self._task = task
+        self.failure = None
+        known = table_fingerprint(_table_of(task))
+        if self._run.changed_data_sets(known) and (files := sorted(kept.rglob(f"*_{task}*"))):
+            raise OutputError(
+                f"the data of {task} have changed since {kept} began, and VLMEvalKit would take the answers in "
+                f"{files[0].name} for theirs. Move {len(files)} files of {task} out of that folder, or pass another "
+                "--work-dir."
+            )
+
+    def note_data(self) -> None:
+        """Record what the data set is known by, once it is there."""
+        self._run.add_data_sets(table_fingerprint(_table_of(self._task)))
+
+    def set_dump_image(self, dump_image_func: Callable[..., Any]) -> None:
+        """Called by VLMEvalKit before it asks about pictures: with a method of the data set."""
+        super().set_dump_image(dump_image_func)
+        self._dataset = getattr(dump_image_func, "__self__", None)
+
+    def use_custom_prompt(self, dataset: str) -> bool:
+        """Always: only where a model builds prompts does VLMEvalKit say which document it asks about."""
+        return True
+
+    def build_prompt(self, line: pd.Series, dataset: Any = None, video_llm: bool = False) -> list[dict[str, Any]]:
+        """InternVL's prompt of a document, or its data set's own where InternVL has none.
+
+        Args:
+            line: the document's row.
+            dataset: name of a data set of pictures; for videos, VLMEvalKit gives the data set itself.
+            video_llm: VLMEvalKit's word for models that take video files; this one takes frames.
+        """
+        is_video = not isinstance(dataset, str)
+        if is_video:
+            message = dataset.build_prompt(line, video_llm=False)
+        elif InternVLChat.use_custom_prompt(self, dataset):
+            message = super().build_prompt(line, dataset)
+        else:
+            message = self._dataset.build_prompt(line)
+        split = line.get("split")
+        split = "none" if split is None or pd.isna(split) else split
+        return [{**message[0], "document": f"{self._task}/{split}/{line['index']}", "is_video": is_video}, *message[1:]]
+
+    def generate_inner(self, message: Sequence[dict[str, Any]], dataset: str | None = None) -> str:
+        """The answer to one document, from the run's folder if it is there already.
+
+        Raises:
+            UserError: a document that can't be answered, named; also in `failure`.
+        """
+        try:
+            question = "\n".join(str(part["value"]) for part in message if part["type"] == "text")
+            return self._answer(self._request(message, dataset), question)
+        except UserError as error:
+            self.failure = error
+            raise
+
+    def chat(self, messages: Any, dataset: str | None = None) -> str:
+        """Not offered, and not inherited: VLMEvalKit's own answers with the words of a failure where there is one."""
+        self.failure = ConfigError(
+            f"{self._task} asks in several rounds; this model answers single-round data sets only."
+        )
+        raise self.failure
+
+    def _answer(self, request: DeferredRequest, question: str) -> str:
+        (key,) = answer_keys([request], [question])
+        asking = Asking([request])
+        if stored := self._run.take_over([key], asking, self._engine.preprocessor):
+            return stored[0].text
+        (answer,) = self._engine.answer(asking.requests)
+        self._run.add(key, answer.text, answer.account, asking.made[0])
+        return answer.text
+
+    def _request(self, message: Sequence[dict[str, Any]], dataset: str | None) -> DeferredRequest:
+        if "document" not in message[0]:
+            raise ConfigError(
+                f"VLMEvalKit asks about {self._task} in the data set's own words and without naming its documents, so "
+                "their tokens can't be accounted for. Leave this data set out."
+            )
+        key, is_video = message[0]["document"], message[0]["is_video"]
+        paths = [part["value"] for part in message if part["type"] == "image"]
+
+        def load() -> Request:
+            prompt = reorganize_prompt(message, len(paths), dataset=dataset)
+            if is_video:
+                prompt = build_video_prompt(prompt, dataset)
+            previewed = previewed_frames(len(paths)) if is_video else range(len(paths))
+            images = [ImageInput(path, is_previewed=number in previewed) for number, path in enumerate(paths)]
+            if images and "MMMU" in self._task:
+                images[0] = _enlarged(paths[0])
+            return Request(
+                key=key,
+                messages=(Message("user", _interleaved(prompt, images)),),
+                generation=self._generation,
+                max_tiles=1 if is_video else tile_limit(self._task, self._settings.max_tiles),
+                total_max_tiles=total_tile_limit(self._task, self._settings.total_max_tiles),
+            )
+
+        return DeferredRequest(key, self._generation, load)
+
+
+def _table_of(task: str) -> Path:
+    return Path(LMUDataRoot()) / f"{task}.tsv"
+
+
+def _interleaved(prompt: str, images: Sequence[ImageInput]) -> tuple[Text | ImageInput, ...]:
+    """A prompt and pictures as parts of a message. Marks beyond the number of pictures are words of the question.
+
+    The engine ends the line after a picture, as the prompts do.
+    """
+    first, *pieces = prompt.split(f"{IMAGE_MARK}\n", len(images)) if images else [prompt]
+    if len(pieces) != len(images):
+        raise ConfigError(
+            f"VLMEvalKit's prompt has {len(pieces)} places for {len(images)} pictures; expected a line with "
+            f"{IMAGE_MARK} for each. Leave this data set out."
+        )
+    parts: list[Text | ImageInput] = [Text(first)]
+    for image, piece in zip(images, pieces, strict=True):
+        parts += [image, Text(piece)]
+    return tuple(parts)
+
+
+def _enlarged(path: str) -> ImageInput:
+    """The picture at twice its size: so VLMEvalKit shows InternVL the first one of a document of MMMU."""
+    image = load_image(path)
+    return ImageInput(image.resize((2 * image.width, 2 * image.height), Image.Resampling.BILINEAR))

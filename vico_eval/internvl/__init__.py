@@ -1,1 +1,0 @@
-"""The model: tiles in, visual tokens out, and a decoder. Knows no compression method by name."""

@@ -1,0 +1,1 @@
+"""What a run leaves on disk: schemas, writing and reading. Imports no torch."""
