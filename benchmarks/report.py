@@ -31,12 +31,12 @@ from tqdm import tqdm
 
 from vico_eval import suites
 from vico_eval.bench.records import conditions, made_by, run_script, write_record
-from vico_eval.harnesses.lmms_eval.results import Document, TaskResult
 from vico_eval.harnesses.vlmevalkit.results import read_any_run
 from vico_eval.report.benchmarks import TableSpec, as_column, table_spec
 from vico_eval.report.by_document import read_scores
 from vico_eval.report.counting import CountedRun, count_run
 from vico_eval.report.workers import without_garbage_search
+from vico_eval.runs.results import Document, TaskResult
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "measured" / "report-speed"
 

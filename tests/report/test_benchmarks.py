@@ -3,8 +3,9 @@ import math
 import pytest
 
 from vico_eval.errors import ConfigError, ReportError
-from vico_eval.harnesses.lmms_eval.results import TaskResult, read_run
+from vico_eval.harnesses.lmms_eval.results import read_run
 from vico_eval.report.benchmarks import Benchmark, as_column, table_spec
+from vico_eval.runs.results import TaskResult
 from vico_eval.suites import load_benchmarks
 
 from .conftest import sample, write_run

@@ -2,8 +2,8 @@
 
 from typing import NamedTuple
 
-from vico_eval.harnesses.lmms_eval.results import Run
 from vico_eval.report.benchmarks import Benchmark
+from vico_eval.runs.results import Run
 
 
 class Asked(NamedTuple):

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vico_eval.harnesses.lmms_eval.results import TaskResult
+from vico_eval.runs.results import TaskResult
 
 ROTATION = 1_000_000
 """What MMBench adds to a question's index for each rotation of its options."""

@@ -10,7 +10,6 @@ from zlib import crc32
 import numpy as np
 
 from vico_eval.errors import ReportError
-from vico_eval.harnesses.lmms_eval.results import Document, Run, TaskResult
 from vico_eval.harnesses.vlmevalkit.results import read_any_run
 from vico_eval.plain_text import one_line
 from vico_eval.report.asked import asked_otherwise
@@ -21,6 +20,7 @@ from vico_eval.report.router_scores import ScoreCounts, count_scores
 from vico_eval.report.score_range import checked_documents, checked_score
 from vico_eval.report.workers import without_garbage_search
 from vico_eval.runs.records import RunRecord
+from vico_eval.runs.results import Document, Run, TaskResult
 
 _COUNTS = ("tiles", "compressed_tiles", "visual_tokens", "visual_tokens_uncompressed", "layer_tokens")
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from vico_eval.errors import ReportError
-from vico_eval.harnesses.lmms_eval.results import TaskResult
 from vico_eval.report.by_document import DocumentScores
+from vico_eval.runs.results import TaskResult
 
 # What adding up in another order may change, and rounding by a toolkit.
 _TOLERANCE = 1e-3

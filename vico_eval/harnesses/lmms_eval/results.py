@@ -9,9 +9,7 @@ it can't be told from a failure, so its cell has no score.
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from vico_eval.errors import ReportError
 from vico_eval.harnesses.files import check_folder, check_one_run, nothing_found, results_files
@@ -26,7 +24,8 @@ from vico_eval.harnesses.lmms_eval.same_run import check_model
 from vico_eval.harnesses.lmms_eval.samples import Sample, read_samples, what_is_wrong
 from vico_eval.harnesses.unrecorded import BLANK, LMMS_EVAL, blanks_count, lmms_eval_record, what_is_unknown
 from vico_eval.runs.answers import read_journal
-from vico_eval.runs.records import RunRecord, TokenAccount, read_failures, read_record
+from vico_eval.runs.records import RunRecord, read_failures, read_record
+from vico_eval.runs.results import Document, Run, TaskResult
 
 CACHED = (
     "its answer came from lmms-eval's response cache, `--use_cache`, and no account of this run's says which weights "
@@ -35,64 +34,6 @@ CACHED = (
 """Why a document of a run of ours counts as one without an answer, though it has one."""
 
 NO_JOURNAL = "it left no answers.rank*.jsonl, so nobody can check that its samples are its own."
-
-
-class Document(NamedTuple):
-    """One row of a benchmark, as a run answered it. Hundred thousands are made, for which dataclasses take longer."""
-
-    doc_id: int | str
-    fields: Mapping[str, Any]
-    """The metrics' fields of the samples line: a number, or an object that holds one."""
-
-    account: tuple[TokenAccount, ...] | None
-    """One for each of the document's requests; None where a run left none."""
-
-    answer: str | None = None
-    """What the model said, as it was scored; several answers are joined by line breaks. None where it failed."""
-
-    failure: str | None = None
-    """Why it has no answer, where the run went on without. lmms-eval has scored it as a blank one."""
-
-    question: str = ""
-    """The text that was asked, as far as the toolkit kept it."""
-
-    target: str = ""
-    """What is right, as text; several right answers are joined by line breaks."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TaskResult:
-    """One lmms-eval task (never a group) of a run."""
-
-    name: str
-    metrics: Mapping[str, Any]
-    """lmms-eval's aggregated numbers, under keys such as `exact_match,none`."""
-
-    documents: tuple[Document, ...]
-    """Ascending by doc_id, whichever process answered them."""
-
-    num_available: int
-    """Documents the task has; a limited run answers fewer."""
-
-    version: str
-    """Of the task; empty where it isn't known."""
-
-    settings: Mapping[str, Any]
-    """What a comparison must hold fixed: generation settings and few-shot count; None where it isn't known."""
-
-    results_path: Path
-    samples_path: Path
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Run:
-    """One execution of one system."""
-
-    folder: Path
-    record: RunRecord
-    tasks: Mapping[str, TaskResult]
-    notes: tuple[str, ...] = ()
-    """What a reader has to know of it besides its record."""
 
 
 def read_run(folder: Path, only: Collection[str] | None = None, *, blank_is_wrong: bool = False) -> Run:

@@ -7,8 +7,8 @@ import ast
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from vico_eval.harnesses.lmms_eval.results import Document
 from vico_eval.report.by_document import ROTATION, DocumentScores, Terms, circular, f1, from_terms, mme, over_documents
+from vico_eval.runs.results import Document
 
 _FORMULAS = "Handwritten Mathematical Expression Recognition"
 _ANLS_THRESHOLD = 0.5

@@ -16,13 +16,14 @@ from typing import Any
 
 from vico_eval.errors import ReportError
 from vico_eval.harnesses.files import check_folder, check_one_run, nothing_found, results_files, status_files
-from vico_eval.harnesses.lmms_eval.results import Document, Run, TaskResult, read_run
+from vico_eval.harnesses.lmms_eval.results import read_run
 from vico_eval.harnesses.unrecorded import vlmevalkit_record, what_is_unknown
 from vico_eval.harnesses.vlmevalkit.documents import read_scores
 from vico_eval.harnesses.vlmevalkit.tables import FAILED, column_of, is_prediction_of, prediction_table, scored_fields
 from vico_eval.report.by_document import DocumentScores
 from vico_eval.runs.answers import Answered, read_journal
 from vico_eval.runs.records import RECORD_NAME, TokenAccount, read_json, read_record
+from vico_eval.runs.results import Document, Run, TaskResult
 
 HARNESS = "VLMEvalKit"
 """Of such a run's record."""

@@ -1,0 +1,66 @@
+"""A finished run as reports take it, whichever harness scored it: tasks with their metrics, documents with accounts."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vico_eval.runs.records import RunRecord, TokenAccount
+
+
+class Document(NamedTuple):
+    """One row of a benchmark, as a run answered it. Hundred thousands are made, for which dataclasses take longer."""
+
+    doc_id: int | str
+    fields: Mapping[str, Any]
+    """The metrics' fields of the samples line: a number, or an object that holds one."""
+
+    account: tuple[TokenAccount, ...] | None
+    """One for each of the document's requests; None where a run left none."""
+
+    answer: str | None = None
+    """What the model said, as it was scored; several answers are joined by line breaks. None where it failed."""
+
+    failure: str | None = None
+    """Why it has no answer, where the run went on without. lmms-eval has scored it as a blank one."""
+
+    question: str = ""
+    """The text that was asked, as far as the toolkit kept it."""
+
+    target: str = ""
+    """What is right, as text; several right answers are joined by line breaks."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskResult:
+    """One lmms-eval task (never a group) of a run."""
+
+    name: str
+    metrics: Mapping[str, Any]
+    """lmms-eval's aggregated numbers, under keys such as `exact_match,none`."""
+
+    documents: tuple[Document, ...]
+    """Ascending by doc_id, whichever process answered them."""
+
+    num_available: int
+    """Documents the task has; a limited run answers fewer."""
+
+    version: str
+    """Of the task; empty where it isn't known."""
+
+    settings: Mapping[str, Any]
+    """What a comparison must hold fixed: generation settings and few-shot count; None where it isn't known."""
+
+    results_path: Path
+    samples_path: Path
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """One execution of one system."""
+
+    folder: Path
+    record: RunRecord
+    tasks: Mapping[str, TaskResult]
+    notes: tuple[str, ...] = ()
+    """What a reader has to know of it besides its record."""
