@@ -31,11 +31,11 @@ from tqdm import tqdm
 
 from vico_eval import suites
 from vico_eval.bench.records import conditions, made_by, run_script, write_record
-from vico_eval.harnesses.vlmevalkit.results import read_any_run
 from vico_eval.report.benchmarks import TableSpec, as_column, table_spec
 from vico_eval.report.by_document import read_scores
 from vico_eval.report.counting import CountedRun, count_run
 from vico_eval.report.workers import without_garbage_search
+from vico_eval.runs.read import read_run
 from vico_eval.runs.results import Document, TaskResult
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "measured" / "report-speed"
@@ -281,7 +281,7 @@ def measure_stages(runs: list[Path], out: Path) -> dict[str, float]:
         return result
 
     def count(place: Path) -> CountedRun:
-        run = timed("reading", lambda: read_any_run(place))
+        run = timed("reading", lambda: read_run(place))
         return timed("counting", lambda: count_run(run.record.title, run, spec.benchmarks))
 
     spec = table()

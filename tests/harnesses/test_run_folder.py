@@ -22,7 +22,7 @@ from vico_eval.errors import DocumentError, OutputError
 from vico_eval.harnesses.data_sets import split_fingerprint
 from vico_eval.harnesses.earlier_answers import Asked, Asking, answer_keys
 from vico_eval.harnesses.run_folder import CONDITIONS, RunFolder, other_conditions
-from vico_eval.runs.records import AnswerLine, FailureLine, RunRecord
+from vico_eval.runs.schema import AnswerLine, FailureLine, RunRecord
 
 RECORD = {
     **dict.fromkeys(CONDITIONS, "the same"),

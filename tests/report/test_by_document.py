@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from vico_eval.errors import ReportError
-from vico_eval.harnesses.lmms_eval.results import read_run
 from vico_eval.report.benchmarks import Benchmark, as_column
 from vico_eval.report.by_document import READERS, READINGS, Terms, from_terms, plain
 from vico_eval.report.counting import count_run
@@ -16,6 +15,7 @@ from vico_eval.report.loyalty import loyalty
 from vico_eval.report.measurements import measure
 from vico_eval.report.tables import document_values, retention_standard_error
 from vico_eval.report.uncertainty import compare_with_baseline
+from vico_eval.runs.read import read_run
 from vico_eval.suites import ByDocument, load_benchmarks
 
 from .conftest import sample, write_run

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from vico_eval.errors import ReportError
-from vico_eval.harnesses.lmms_eval.results import read_run
 from vico_eval.report import write_report
+from vico_eval.runs.read import read_run
 
 from .conftest import RECORD, account, sample, write_run, write_tiny_run
 from .test_vlmevalkit import SETTINGS, write_vlmevalkit_run

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from vico_eval.errors import ReportError
-from vico_eval.harnesses.vlmevalkit.results import read_any_run
+from vico_eval.runs.read import read_run
 
 DATA = Path(__file__).parent / "data"
 INTERNVL = DATA / "lmms_eval_internvl_hf"
@@ -20,7 +20,7 @@ DATE = "20261122_045633"
 
 def error_of(folder):
     with pytest.raises(ReportError) as caught:
-        read_any_run(folder)
+        read_run(folder)
     return str(caught.value)
 
 
@@ -68,7 +68,7 @@ def test_a_parent_of_one_run_names_it(tmp_path):
 def test_two_models_in_one_folder_are_named(run):
     shutil.copytree(run / MODEL, run / "other__model")
     assert f"Give each by its own folder: {run / MODEL}, {run / 'other__model'}." in error_of(run)
-    assert read_any_run(run / MODEL).record.system == "internvl_hf"
+    assert read_run(run / MODEL).record.system == "internvl_hf"
 
 
 def test_two_models_under_one_record_are_refused(tmp_path):
@@ -97,7 +97,7 @@ def test_results_of_other_settings_in_one_folder_are_refused(run, config, named)
 
 def test_the_same_settings_again_are_the_newer_run(run):
     second_results(run)
-    assert read_any_run(run).tasks["tiny_read"].results_path.name == "20261123_000000_results.json"
+    assert read_run(run).tasks["tiny_read"].results_path.name == "20261123_000000_results.json"
 
 
 def damage_results(run):
@@ -205,7 +205,7 @@ def test_results_of_both_toolkits_are_refused(run):
 def test_two_runs_of_vlmevalkit_are_named(vlmevalkit):
     shutil.copytree(vlmevalkit / "always", vlmevalkit / "never")
     assert f"by its own folder: {vlmevalkit / 'always'}, {vlmevalkit / 'never'}." in error_of(vlmevalkit)
-    assert read_any_run(vlmevalkit / "always").record.title == "always"
+    assert read_run(vlmevalkit / "always").record.title == "always"
 
 
 def cut(path):

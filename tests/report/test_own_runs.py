@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from vico_eval.errors import ReportError
-from vico_eval.harnesses.lmms_eval.results import NO_JOURNAL, read_run
-from vico_eval.harnesses.vlmevalkit.results import read_any_run
+from vico_eval.harnesses.lmms_eval.results import NO_JOURNAL
 from vico_eval.report import write_report
 from vico_eval.runs.answers import read_journal
+from vico_eval.runs.read import read_run
 
 from .conftest import account, answer_line, sample, write_run
 
@@ -53,7 +53,7 @@ def change_samples(run, change, task="tiny_read"):
 
 def error_of(folder):
     with pytest.raises(ReportError) as caught:
-        read_any_run(folder)
+        read_run(folder)
     return str(caught.value)
 
 

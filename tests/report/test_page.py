@@ -9,7 +9,6 @@ import pytest
 from PIL import Image
 
 from vico_eval.errors import OutputError
-from vico_eval.harnesses.lmms_eval.results import read_run
 from vico_eval.report import write_report
 from vico_eval.report.benchmarks import table_spec
 from vico_eval.report.comparison import comparison_sentences
@@ -21,8 +20,9 @@ from vico_eval.report.measurements import measure
 from vico_eval.report.page.site import as_script, write_page
 from vico_eval.report.tidy import tidy_numbers
 from vico_eval.report.uncertainty import compare_with_baseline
-from vico_eval.runs.records import RunRecord
+from vico_eval.runs.read import read_run
 from vico_eval.runs.results import Document, Run, TaskResult
+from vico_eval.runs.schema import RunRecord
 
 from .browser import Watched, chromium
 from .conftest import RECORD, TINY_TASKS, account, sample, write_run

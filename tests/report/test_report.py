@@ -11,12 +11,12 @@ import pytest
 
 from vico_eval.commands.report import print_report
 from vico_eval.errors import OutputError, ReportError, UserError
-from vico_eval.harnesses.lmms_eval.results import read_run
 from vico_eval.report import write_report
 from vico_eval.report.benchmarks import table_spec
 from vico_eval.report.counting import count_run
 from vico_eval.report.grid import DASH
 from vico_eval.report.measurements import measure
+from vico_eval.runs.read import read_run
 
 from .conftest import TINY_TASKS, account, sample, write_run, write_tiny_run
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from vico_eval.errors import ReportError
-from vico_eval.harnesses.lmms_eval.results import read_run
+from vico_eval.runs.read import read_run
 
 from .conftest import DATE, RECORD, account, sample, write_run
 

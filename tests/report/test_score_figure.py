@@ -7,7 +7,7 @@ from vico_eval.report.figures import write_figure
 from vico_eval.report.layout import Table
 from vico_eval.report.router_scores import NUM_BINS, ScoreCounts, count_scores
 from vico_eval.report.score_figure import draw_scores
-from vico_eval.runs.records import TokenAccount
+from vico_eval.runs.schema import TokenAccount
 
 from .conftest import account
 

@@ -11,9 +11,8 @@ import pytest
 
 from vico_eval.commands.report import titled_run
 from vico_eval.errors import ReportError
-from vico_eval.harnesses.lmms_eval.results import read_run
-from vico_eval.harnesses.vlmevalkit.results import read_any_run
 from vico_eval.report import write_report
+from vico_eval.runs.read import read_run
 
 from .conftest import sample, write_run
 
@@ -51,7 +50,7 @@ def lines_of(path):
 
 
 def test_the_record_is_what_lmms_eval_says_and_no_more():
-    record = read_any_run(INTERNVL).record
+    record = read_run(INTERNVL).record
     assert (record.title, record.system, record.method) == (TITLE, "internvl_hf", "internvl_hf")
     assert record.checkpoint.path == "checkpoints/vico-tiny-base-HF"
     assert record.method_args == {"device_map": "cpu", "max_patches": "12"}
@@ -111,7 +110,7 @@ def test_a_run_of_ours_that_lost_its_record_is_none_of_these(tmp_path):
     folder = copy(VANILLA, tmp_path / "run")
     (folder / "record.json").unlink()
     with pytest.raises(ReportError, match=r"has no record.json, but token accounts"):
-        read_any_run(folder)
+        read_run(folder)
 
 
 def test_two_runs_of_one_row_have_a_mean_and_a_spread(tmp_path):
@@ -150,7 +149,7 @@ def test_runs_of_one_row_must_be_of_one_checkpoint_and_one_kind(tmp_path):
 
 
 def test_vlmevalkits_own_spreadsheets_are_read(tmp_path):
-    run = read_any_run(VLMEVALKIT)
+    run = read_run(VLMEVALKIT)
     assert (run.record.title, run.record.harness) == ("always", "VLMEvalKit")
     assert run.record.made_from == "always/status.json"
     assert run.record.command[:3] == ("vlmeval", "--model", "always")
@@ -177,8 +176,8 @@ def test_tables_as_tsv_are_the_same_and_a_failure_has_no_score(tmp_path):
         path.unlink()
     (status,) = folder.rglob("status.json")
     status.write_text(status.read_text().replace(".xlsx", ".tsv"))
-    tasks = read_any_run(folder).tasks
-    assert tasks["ChartQA_TEST"].documents == read_any_run(VLMEVALKIT).tasks["ChartQA_TEST"].documents
+    tasks = read_run(folder).tasks
+    assert tasks["ChartQA_TEST"].documents == read_run(VLMEVALKIT).tasks["ChartQA_TEST"].documents
     assert [document.answer for document in tasks["POPE"].documents] == ["Yes", "Yes", None, *["Yes"] * 9]
     assert tasks["POPE"].documents[2].failure == "VLMEvalKit wrote `Failed to obtain answer` and scored it"
 
@@ -189,13 +188,13 @@ def test_a_data_set_that_vlmevalkit_did_not_score_is_left_out_and_named(tmp_path
     status = json.loads(path.read_text())
     status["datasets"]["POPE"] |= {"error_message": "out of memory"}
     path.write_text(json.dumps(status))
-    run = read_any_run(folder)
+    run = read_run(folder)
     assert list(run.tasks) == ["ChartQA_TEST"]
     assert "no score of POPE" in run.notes[1]
     del status["datasets"]["ChartQA_TEST"]
     path.write_text(json.dumps(status))
     with pytest.raises(ReportError, match=r"no score of POPE in .*: out of memory"):
-        read_any_run(folder)
+        read_run(folder)
 
 
 def test_the_command_line_names_rows(tmp_path, monkeypatch):
@@ -214,7 +213,7 @@ def test_a_model_without_a_checkpoint_is_named_by_itself(tmp_path):
     results["config"]["model_args"] = ""
     results["model_name"] = ""
     path.write_text(json.dumps(results))
-    assert read_any_run(folder).record.title == "dummy"
+    assert read_run(folder).record.title == "dummy"
 
 
 def test_rows_are_asked_the_same(tmp_path):

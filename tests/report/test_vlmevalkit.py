@@ -6,9 +6,10 @@ import pandas as pd
 import pytest
 
 from vico_eval.errors import ReportError
-from vico_eval.harnesses.vlmevalkit.results import VLMEvalKitMetric, read_any_run, read_vlmevalkit_run
 from vico_eval.report import write_report
 from vico_eval.report.benchmarks import as_column
+from vico_eval.report.vlmevalkit_metric import VLMEvalKitMetric
+from vico_eval.runs.read import read_run
 from vico_eval.suites import load_benchmarks
 
 from .conftest import RECORD, account, sample, write_run
@@ -44,7 +45,7 @@ def column(name):
 
 
 def test_a_benchmark_of_the_catalogue_has_its_score_from_vlmevalkit(tmp_path):
-    task = read_any_run(write_vlmevalkit_run(tmp_path / "run")).tasks["MMStar"]
+    task = read_run(write_vlmevalkit_run(tmp_path / "run")).tasks["MMStar"]
     assert column("mmstar").tasks == ("MMStar",)
     assert column("mmstar").conversion.score([task]) == pytest.approx(100 * 2 / 3)
     # "None" is what the model said, not a missing cell.
@@ -52,7 +53,7 @@ def test_a_benchmark_of_the_catalogue_has_its_score_from_vlmevalkit(tmp_path):
 
 
 def test_documents_have_scores_where_their_mean_is_the_metric(tmp_path):
-    task = read_vlmevalkit_run(write_vlmevalkit_run(tmp_path / "run")).tasks["MMStar"]
+    task = read_run(write_vlmevalkit_run(tmp_path / "run")).tasks["MMStar"]
     scores = VLMEvalKitMetric(("Overall",), 100).document_scores([task])
     assert scores is not None
     assert list(scores.values) == [100, 0, 100]
@@ -60,15 +61,13 @@ def test_documents_have_scores_where_their_mean_is_the_metric(tmp_path):
 
 
 def test_mme_is_a_sum(tmp_path):
-    run = read_vlmevalkit_run(
-        write_vlmevalkit_run(tmp_path / "run", metrics={"perception": 1600.0, "reasoning": 640.0})
-    )
+    run = read_run(write_vlmevalkit_run(tmp_path / "run", metrics={"perception": 1600.0, "reasoning": 640.0}))
     assert column("mme").conversion.score([run.tasks["MMStar"]]) == pytest.approx((1600 + 640) / 28)
 
 
 def test_a_split_is_asked_for_where_there_are_several(tmp_path):
     metrics = {"split=dev|Overall": 0.5, "split=validation|Overall": 0.6}
-    tasks = [read_vlmevalkit_run(write_vlmevalkit_run(tmp_path / "run", metrics=metrics)).tasks["MMStar"]]
+    tasks = [read_run(write_vlmevalkit_run(tmp_path / "run", metrics=metrics)).tasks["MMStar"]]
     assert VLMEvalKitMetric(("Overall",), 100, "validation").score(tasks) == pytest.approx(60)
     with pytest.raises(ReportError, match="several 'Overall'"):
         VLMEvalKitMetric(("Overall",), 100).score(tasks)
@@ -79,13 +78,13 @@ def test_a_split_is_asked_for_where_there_are_several(tmp_path):
 def test_an_error_that_vlmevalkit_went_on_after_is_one(tmp_path):
     folder = write_vlmevalkit_run(tmp_path / "run", error_message="out of memory")
     with pytest.raises(ReportError, match=r"no score of MMStar in .*: out of memory"):
-        read_vlmevalkit_run(folder)
+        read_run(folder)
 
 
 def test_a_failure_that_vlmevalkit_scored_as_an_answer_is_refused(tmp_path):
     folder = write_vlmevalkit_run(tmp_path / "run", predictions=("A", "Failed to obtain answer via API.", "B"))
     with pytest.raises(ReportError, match="without an answer of this run: 1"):
-        read_vlmevalkit_run(folder)
+        read_run(folder)
 
 
 def test_a_prediction_that_is_not_ours_is_refused(tmp_path):
@@ -93,7 +92,7 @@ def test_a_prediction_that_is_not_ours_is_refused(tmp_path):
     lines = (folder / "answers.rank0.jsonl").read_text().splitlines(keepends=True)
     (folder / "answers.rank0.jsonl").write_text("".join(lines[:2]))
     with pytest.raises(ReportError, match="without an answer of this run: 2"):
-        read_vlmevalkit_run(folder)
+        read_run(folder)
 
 
 def test_rows_of_a_column_are_of_one_toolkit(tmp_path):

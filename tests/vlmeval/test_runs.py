@@ -6,8 +6,8 @@ import shutil
 import pandas as pd
 import pytest
 
-from vico_eval.harnesses.vlmevalkit.results import read_vlmevalkit_run
 from vico_eval.report import write_report
+from vico_eval.runs.read import read_run
 
 from .conftest import documents
 
@@ -32,7 +32,7 @@ def write_answers(folder, lines):
 
 
 def test_scores_are_those_counted_by_hand(finished):
-    run = read_vlmevalkit_run(finished)
+    run = read_run(finished)
     told = {(document.task, str(document.index)): document.answer for document in documents()}
 
     said = predictions(finished, "ChartQA_TEST")
@@ -57,7 +57,7 @@ def test_scores_are_those_counted_by_hand(finished):
 
 
 def test_every_document_has_an_account_and_the_record_names_the_toolkit(finished):
-    run = read_vlmevalkit_run(finished)
+    run = read_run(finished)
     assert (run.record.harness, run.record.title) == ("VLMEvalKit", "ViCO")
     assert run.record.versions["ms_vlmeval"]
     assert "lmms_eval" not in run.record.versions
@@ -84,12 +84,12 @@ def test_pictures_are_left_out_or_go_elsewhere(evaluate, tmp_path):
         folder = tmp_path / f"run-{value}".replace("/", "-")
         options = ("--limit", "1", "--model-args", f"device=cpu,previews={value}")
         assert evaluate(folder, *options, names="ChartQA_TEST", method="vanilla") == 0
-        assert read_vlmevalkit_run(folder).record.previews == expected
+        assert read_run(folder).record.previews == expected
         assert len(list(tmp_path.rglob("*.jpg"))) == (expected is not None)
 
 
 def test_documents_have_the_scores_that_vlmevalkit_gave_them(finished):
-    tasks = read_vlmevalkit_run(finished).tasks
+    tasks = read_run(finished).tasks
     scores = {name: [document.fields["score"] for document in task.documents] for name, task in tasks.items()}
     said = predictions(finished, "POPE")
     told = {str(document.index): document.answer for document in documents() if document.task == "POPE"}
@@ -152,7 +152,7 @@ def test_another_run_in_the_same_folder_is_refused(finished, evaluate, capsys):
 
 def test_the_number_of_documents_can_be_limited(evaluate, tmp_path):
     assert evaluate(tmp_path, "--limit", "2", names="ChartQA_TEST") == 0
-    run = read_vlmevalkit_run(tmp_path)
+    run = read_run(tmp_path)
     assert [document.doc_id for document in run.tasks["ChartQA_TEST"].documents] == [100, 101]
     assert run.record.settings["limit"] == 2
 
@@ -160,7 +160,7 @@ def test_the_number_of_documents_can_be_limited(evaluate, tmp_path):
 def test_runs_become_a_table(finished, evaluate, tmp_path):
     assert evaluate(tmp_path / "vanilla", names="POPE,ChartQA_TEST", method="vanilla") == 0
     report = write_report([(None, tmp_path / "vanilla"), (None, finished)], table="vico-1", out=tmp_path / "out")
-    run = read_vlmevalkit_run(finished)
+    run = read_run(finished)
     cells = {(cell["row"], cell["benchmark"]): cell for cell in json.loads(report.provenance.read_text())["cells"]}
     assert {benchmark for _, benchmark in cells} == {"POPE", "ChartQA"}
     assert cells["ViCO", "POPE"]["score"] == pytest.approx(run.tasks["POPE"].metrics["split=Overall|Overall"])

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from vico_eval.harnesses.vlmevalkit.results import read_vlmevalkit_run
 from vico_eval.report.benchmarks import as_column
+from vico_eval.runs.read import read_run
 from vico_eval.suites import load_benchmarks
 
 ROTATION = 1_000_000
@@ -124,7 +124,7 @@ def test_values_have_the_mean_that_vlmevalkit_reports(make, tmp_path, monkeypatc
     metrics = evaluated(name, path, table)
     entry = {"status": "done", "judge_model": "exact_matching", "metrics": metrics, "prediction_file": path.name}
     (model / "status.json").write_text(json.dumps({"model_name": "model", "datasets": {task: entry}}))
-    tasks = [read_vlmevalkit_run(tmp_path).tasks[task]]
+    tasks = [read_run(tmp_path).tasks[task]]
     score = column.conversion.score(tasks)
     documents = column.conversion.document_scores(tasks)
     assert 0 < score < 100

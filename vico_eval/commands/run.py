@@ -26,9 +26,9 @@ from vico_eval.commands.report import print_report
 from vico_eval.commands.run_folders import DocumentsFailed, problem_of, unfinished
 from vico_eval.commands.task_data import local_data, own_data
 from vico_eval.errors import ConfigError, ReportError, UserError, unknown_name
-from vico_eval.harnesses.lmms_eval.results import read_run
 from vico_eval.report import write_report
 from vico_eval.report.page.folder import check_page_folder
+from vico_eval.runs.read import read_run
 from vico_eval.suites import Benchmark, Suite, load_benchmarks, load_suite
 
 RESERVED = frozenset(

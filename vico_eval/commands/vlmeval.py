@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 from vico_eval.commands.arguments import parse_arguments
 from vico_eval.commands.output import check_writable, message_console
 from vico_eval.errors import ConfigError, OutputError
-from vico_eval.harnesses.vlmevalkit.results import HARNESS, check_evaluated, read_vlmevalkit_run
+from vico_eval.harnesses.vlmevalkit.results import check_evaluated, read_run
+from vico_eval.runs.schema import VLMEVALKIT
 from vico_eval.suites import load_benchmarks
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def run_vlmeval(
         if model.failure is not None:
             raise model.failure
         check_evaluated(work_dir / name, task)
-    read_vlmevalkit_run(work_dir)
+    read_run(work_dir)
     message_console().print(f"Scores, record and answers: {work_dir}", markup=False, highlight=False, soft_wrap=True)
 
 
@@ -152,7 +153,7 @@ def _open_model(
 
     opened = open_engine(arguments, show_progress=False)
     name = opened.method.name
-    record = run_record(opened, title=title_of(name), harness=HARNESS, num_processes=1)
+    record = run_record(opened, title=title_of(name), harness=VLMEVALKIT, num_processes=1)
     words = {**asdict(generation), "until": list(generation.until)}  # as JSON will have it, to compare with
     record["settings"] |= {"label_images": True, "generation": words, **conditions}
     if different := other_conditions(work_dir, record):

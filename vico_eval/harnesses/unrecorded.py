@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from vico_eval.harnesses.lmms_eval.results_files import Results, begun, model_arguments, run_settings
-from vico_eval.runs.records import RECORD_VERSION, Checkpoint, RunRecord, validate
-
-LMMS_EVAL = "lmms-eval"
+from vico_eval.runs.json_text import validate
+from vico_eval.runs.schema import LMMS_EVAL, RECORD_VERSION, VLMEVALKIT, Checkpoint, RunRecord
 
 BLANK = "blank, and without token counts it can't be told from a failure, which lmms-eval scores as wrong"
 """Why a document of such a run counts as one without an answer."""
@@ -52,7 +51,7 @@ def lmms_eval_record(folder: Path, results: Results) -> RunRecord:
     return validate(RunRecord, said, str(results.path))
 
 
-def vlmevalkit_record(folder: Path, path: Path, status: Mapping[str, Any], harness: str) -> RunRecord:
+def vlmevalkit_record(folder: Path, path: Path, status: Mapping[str, Any]) -> RunRecord:
     """What VLMEvalKit's own status file says of a run."""
     name = str(status.get("model_name") or path.parent.name)
     command = tuple(map(str, status.get("argv") or ()))
@@ -72,7 +71,7 @@ def vlmevalkit_record(folder: Path, path: Path, status: Mapping[str, Any], harne
         "device": None,
         "num_processes": status.get("world_size") or None,
         "started": _time(status.get("created_at")),
-        "harness": harness,
+        "harness": VLMEVALKIT,
         "made_from": path.relative_to(folder).as_posix(),
     }
     return validate(RunRecord, said, str(path))

@@ -9,9 +9,10 @@ import numpy as np
 
 from vico_eval import suites
 from vico_eval.errors import ReportError
-from vico_eval.harnesses.vlmevalkit.results import HARNESS, VLMEvalKitMetric
 from vico_eval.report.by_document import READINGS, DocumentScores, plain, read_scores
+from vico_eval.report.vlmevalkit_metric import VLMEvalKitMetric
 from vico_eval.runs.results import Document, TaskResult
+from vico_eval.runs.schema import VLMEVALKIT
 from vico_eval.suites import load_benchmarks, load_suite, task_names
 
 # lmms-eval means the same floats in another order; a wrong or stale samples file differs by 1 / documents at least.
@@ -166,7 +167,7 @@ class Benchmark:
 
     def of(self, harness: str) -> "Benchmark | None":
         """The column in runs of a toolkit, by the name in their records."""
-        return self.vlmevalkit if harness == HARNESS else self
+        return self.vlmevalkit if harness == VLMEVALKIT else self
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,7 +11,6 @@ from typing import Any
 import pandas as pd
 
 from vico_eval.errors import OutputError, ReportError
-from vico_eval.harnesses.vlmevalkit.results import read_any_run
 from vico_eval.report.benchmarks import Benchmark, TableSpec, table_spec
 from vico_eval.report.beside import find_model, with_published
 from vico_eval.report.comparison import comparison_sentences
@@ -27,6 +26,7 @@ from vico_eval.report.tidy import tidy_numbers
 from vico_eval.report.uncertainty import compare_with_baseline
 from vico_eval.report.workers import workers_for
 from vico_eval.report.writers import to_latex, to_markdown
+from vico_eval.runs.read import read_run
 from vico_eval.runs.records import RECORD_NAME
 
 PROVENANCE = "provenance.json"
@@ -182,7 +182,7 @@ def _write(
                 table=table,
                 measured=measured,
                 # Documents were let go once counted; the page has them read again, a benchmark at a time.
-                read=lambda number, tasks: read_any_run(runs[number].folder, tasks, blank_is_wrong=blank_is_wrong),
+                read=lambda number, tasks: read_run(runs[number].folder, tasks, blank_is_wrong=blank_is_wrong),
                 numbers=tidy,
                 uncertainty=uncertainty,
                 loyalty=agreement,

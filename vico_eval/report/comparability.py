@@ -6,10 +6,9 @@ from typing import Any
 import numpy as np
 
 from vico_eval.errors import ReportError
-from vico_eval.harnesses.vlmevalkit.results import HARNESS
 from vico_eval.report.benchmarks import Benchmark
 from vico_eval.report.counting import CountedDocuments, CountedRun, CountedTask
-from vico_eval.runs.records import RunRecord
+from vico_eval.runs.schema import VLMEVALKIT, RunRecord
 
 # Of a task's settings, those that make its numbers others.
 _DECISIVE = ("generation_kwargs", "generation", "num_fewshot", "judge")
@@ -88,7 +87,7 @@ def condition_notes(runs: Sequence[CountedRun]) -> list[str]:
         f"{run.row}: only the first {limit} documents of each data set."
         for run in runs
         # lmms-eval says how many there are, and the table does.
-        if run.record.harness == HARNESS and (limit := run.record.settings.get("limit")) is not None
+        if run.record.harness == VLMEVALKIT and (limit := run.record.settings.get("limit")) is not None
     ]
     for run in runs[1:]:
         first = runs[0]

@@ -10,7 +10,6 @@ from zlib import crc32
 import numpy as np
 
 from vico_eval.errors import ReportError
-from vico_eval.harnesses.vlmevalkit.results import read_any_run
 from vico_eval.plain_text import one_line
 from vico_eval.report.asked import asked_otherwise
 from vico_eval.report.benchmarks import Benchmark
@@ -19,6 +18,7 @@ from vico_eval.report.clusters import SEPARATOR
 from vico_eval.report.router_scores import ScoreCounts, count_scores
 from vico_eval.report.score_range import checked_documents, checked_score
 from vico_eval.report.workers import without_garbage_search
+from vico_eval.runs.read import read_run
 from vico_eval.runs.records import RunRecord
 from vico_eval.runs.results import Document, Run, TaskResult
 
@@ -105,7 +105,7 @@ def count_runs(
         columns: of the table.
         only: tasks to read of a run, by its folder; all where it isn't named.
         workers: other processes, which read them.
-        blank_is_wrong: as `read_any_run`.
+        blank_is_wrong: as `read_run`.
 
     Raises:
         ReportError: no run, one given twice, or runs that don't count; all of them are named.
@@ -130,7 +130,7 @@ def _read_and_count(
 ) -> CountedRun | str:
     """What a run says of the columns, or why it doesn't count."""
     try:
-        run = read_any_run(path, only, blank_is_wrong=blank_is_wrong)
+        run = read_run(path, only, blank_is_wrong=blank_is_wrong)
         return count_run(_row_title(title, run.record), run, columns)
     except ReportError as error:
         return str(error)

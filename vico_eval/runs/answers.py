@@ -14,15 +14,8 @@ from pydantic_core import from_json
 
 from vico_eval.digests import text_digest
 from vico_eval.errors import ReportError
-from vico_eval.runs.records import (
-    AnswerLine,
-    TokenAccount,
-    object_or_none,
-    parse_object,
-    place_of,
-    read_text,
-    validate,
-)
+from vico_eval.runs.json_text import object_or_none, parse_object, place_of, read_text, validate
+from vico_eval.runs.schema import AnswerLine, TokenAccount
 
 
 class Answered(NamedTuple):

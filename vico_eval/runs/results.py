@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vico_eval.runs.records import RunRecord, TokenAccount
+from vico_eval.runs.schema import RunRecord, TokenAccount
 
 
 class Document(NamedTuple):

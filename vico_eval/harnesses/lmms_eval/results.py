@@ -12,7 +12,6 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from vico_eval.errors import ReportError
-from vico_eval.harnesses.files import check_folder, check_one_run, nothing_found, results_files
 from vico_eval.harnesses.lmms_eval.results_files import (
     Results,
     check_times,
@@ -22,10 +21,12 @@ from vico_eval.harnesses.lmms_eval.results_files import (
 )
 from vico_eval.harnesses.lmms_eval.same_run import check_model
 from vico_eval.harnesses.lmms_eval.samples import Sample, read_samples, what_is_wrong
-from vico_eval.harnesses.unrecorded import BLANK, LMMS_EVAL, blanks_count, lmms_eval_record, what_is_unknown
+from vico_eval.harnesses.unrecorded import BLANK, blanks_count, lmms_eval_record, what_is_unknown
 from vico_eval.runs.answers import read_journal
-from vico_eval.runs.records import RunRecord, read_failures, read_record
+from vico_eval.runs.folders import check_folder, check_one_run, nothing_found, results_files
+from vico_eval.runs.read import read_failures, read_record
 from vico_eval.runs.results import Document, Run, TaskResult
+from vico_eval.runs.schema import LMMS_EVAL, RunRecord
 
 CACHED = (
     "its answer came from lmms-eval's response cache, `--use_cache`, and no account of this run's says which weights "

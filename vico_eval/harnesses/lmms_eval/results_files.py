@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from vico_eval.errors import ReportError
-from vico_eval.runs.records import RunRecord, read_json
+from vico_eval.runs.json_text import read_json
+from vico_eval.runs.schema import RunRecord
 
 # What must agree before two results files of a folder may be read as one run. Batch size, devices and tasks may differ.
 _SETTINGS = ("model", "model_args", "limit", "offset", "gen_kwargs", "random_seed", "numpy_seed", "torch_seed")

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from vico_eval.errors import ReportError
 from vico_eval.harnesses.lmms_eval.results_files import model_arguments
-from vico_eval.runs.records import RECORD_NAME, Checkpoint, RunRecord
+from vico_eval.runs.schema import RECORD_NAME, Checkpoint, RunRecord
 
 _CHANGES_NO_ANSWER = frozenset(
     {"allow_pickle", "batch_size", "max_batch_size", "device", "device_map", "previews", "resume", "keep_going"}

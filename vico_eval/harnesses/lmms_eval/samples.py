@@ -9,7 +9,8 @@ from typing_extensions import TypedDict
 
 from vico_eval.errors import ReportError, listed
 from vico_eval.runs.answers import Answered, find_answer
-from vico_eval.runs.records import TokenAccount, parse_object, read_lines, validate
+from vico_eval.runs.json_text import parse_object, read_lines, validate
+from vico_eval.runs.schema import TokenAccount
 
 # What lmms-eval writes into every samples line; the other keys are metrics.
 _LINE_KEYS = frozenset(

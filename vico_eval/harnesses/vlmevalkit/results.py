@@ -8,105 +8,31 @@ Format: ms-vlmeval 0.0.20, `<run>/<model>/status.json`, `<model>_<data set>.xlsx
 file beside it with each document's score, whose name depends on the kind of data set.
 """
 
-import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vico_eval.errors import ReportError
-from vico_eval.harnesses.files import check_folder, check_one_run, nothing_found, results_files, status_files
-from vico_eval.harnesses.lmms_eval.results import read_run
 from vico_eval.harnesses.unrecorded import vlmevalkit_record, what_is_unknown
-from vico_eval.harnesses.vlmevalkit.documents import read_scores
 from vico_eval.harnesses.vlmevalkit.tables import FAILED, column_of, is_prediction_of, prediction_table, scored_fields
-from vico_eval.report.by_document import DocumentScores
 from vico_eval.runs.answers import Answered, read_journal
-from vico_eval.runs.records import RECORD_NAME, TokenAccount, read_json, read_record
+from vico_eval.runs.folders import check_one_run, status_files
+from vico_eval.runs.json_text import read_json
+from vico_eval.runs.read import read_record
 from vico_eval.runs.results import Document, Run, TaskResult
-
-HARNESS = "VLMEvalKit"
-"""Of such a run's record."""
-
-_AGREEMENT = 1e-6
+from vico_eval.runs.schema import RECORD_NAME, VLMEVALKIT, TokenAccount
 
 _ASKED = ("category", "image_path", "split")
 """Columns of the predictions that a score may be made from."""
 
 
-@dataclass(frozen=True, slots=True)
-class VLMEvalKitMetric:
-    """The sum of some of VLMEvalKit's metrics of one data set, times `scale`."""
-
-    metrics: tuple[str, ...]
-    scale: float
-    split: str | None = None
-    """Row of the score file, where it has several."""
-
-    documents: str | None = None
-    """Of `vlmevalkit_documents.READERS`; None where the score is a mean over documents."""
-
-    is_count: bool = False
-    """Whether it is to be divided by the number of documents."""
-
-    @property
-    def source(self) -> str:
-        """Toolkit, metrics and scale."""
-        row = "" if self.split is None else f" of {self.split}"
-        number = " / documents" if self.is_count else ""
-        return f"{HARNESS}: {' + '.join(self.metrics)}{row}{number} x {self.scale:.6g}"
-
-    def score(self, tasks: Sequence[TaskResult]) -> float:
-        """The scaled sum, 0-100.
-
-        Raises:
-            ReportError: a metric is missing, or is there for several splits.
-        """
-        (task,) = tasks
-        total = math.fsum(_metric(task, name, self.split) for name in self.metrics)
-        return self.scale * total / (len(task.documents) if self.is_count else 1)
-
-    def document_scores(self, tasks: Sequence[TaskResult]) -> DocumentScores | None:
-        """The documents' scores and values; None where VLMEvalKit's tables don't tell them, or make another score."""
-        (task,) = tasks
-        scores = read_scores(self.documents, task.documents, self.split)
-        agrees = scores is not None and abs(float(scores.values.mean()) - self.score(tasks)) <= 100 * _AGREEMENT
-        return scores if agrees else None
-
-
-def read_any_run(folder: Path, only: Collection[str] | None = None, *, blank_is_wrong: bool = False) -> Run:
-    """The run in `folder`, by whichever toolkit its record names; without one, by whose files are there.
-
-    Args:
-        folder: lmms-eval's --output_path or VLMEvalKit's --work-dir.
-        only: tasks to read; None for all.
-        blank_is_wrong: as `read_run`; VLMEvalKit marks what it has no answer to.
-
-    Raises:
-        ReportError: as `read_run` and `read_vlmevalkit_run`, or files of both toolkits or of none.
-    """
-    check_folder(folder)
-    record = read_record(folder)
-    if record is not None:
-        return read_vlmevalkit_run(folder, only) if record.harness == HARNESS else read_run(folder, only)
-    statuses, results = status_files(folder), results_files(folder)
-    if not statuses and not results:
-        raise nothing_found(folder)
-    check_one_run(folder, [*statuses, *results])
-    if statuses and results:
-        raise ReportError(
-            f"{folder} holds results of lmms-eval ({results[-1].name}) and of VLMEvalKit ({statuses[0].name}). "
-            "Expected those of one toolkit; move one's to a folder of its own."
-        )
-    return read_vlmevalkit_run(folder, only) if statuses else read_run(folder, only, blank_is_wrong=blank_is_wrong)
-
-
-def read_vlmevalkit_run(folder: Path, only: Collection[str] | None = None) -> Run:
+def read_run(folder: Path, only: Collection[str] | None = None, *, blank_is_wrong: bool = False) -> Run:
     """The run in `folder`, every document of every data set answered by us and every data set scored.
 
     Args:
         folder: VLMEvalKit's --work-dir.
         only: data sets to read; None for all.
+        blank_is_wrong: makes no difference here, since VLMEvalKit marks what it has no answer to.
 
     Raises:
         ReportError: no status or several, a data set without a score, or documents without an answer; named.
@@ -118,12 +44,12 @@ def read_vlmevalkit_run(folder: Path, only: Collection[str] | None = None) -> Ru
     (status_path,) = found
     status = read_json(status_path)
     own = read_record(folder)
-    record = own or vlmevalkit_record(folder, status_path, status, HARNESS)
+    record = own or vlmevalkit_record(folder, status_path, status)
     journal = None if own is None else read_journal(folder, only) or {}
     if own is not None:
         _check_model(folder, own.method, status_path, status)
     tasks = {}
-    notes = [] if own else [what_is_unknown(HARNESS)]
+    notes = [] if own else [what_is_unknown(VLMEVALKIT)]
     for name in _datasets(status_path):
         if only is not None and name not in only:
             continue
@@ -250,20 +176,3 @@ def _documents(
 def _own_answer(answers: Sequence[Answered], prediction: str) -> Answered | None:
     """The last of a document's answers in the journal that VLMEvalKit has as `prediction`; None where none is."""
     return next((own for own in reversed(answers) if is_prediction_of(prediction, own.text)), None)
-
-
-def _metric(task: TaskResult, name: str, split: str | None) -> float:
-    """VLMEvalKit's status writes a metric as its name, behind `split=...|` where the score file has a row a split."""
-    wanted = [name, f"split=Overall|{name}"] if split is None else [f"split={split}|{name}"]
-    found = [key for key in wanted if key in task.metrics]
-    if split is None and not found:
-        found = [key for key in task.metrics if key.startswith("split=") and key.endswith(f"|{name}")]
-    if len(found) != 1:
-        raise ReportError(
-            f"{task.results_path}: data set {task.name} has {'several' if found else 'no'} {name!r}"
-            f"{'' if split is None else f' of split {split!r}'}; it has {', '.join(task.metrics)}."
-        )
-    value = task.metrics[found[0]]
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ReportError(f"{task.results_path}: {found[0]!r} of {task.name} is {value!r}; expected a number.")
-    return float(value)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from vico_eval.errors import ReportError, listed
-from vico_eval.runs.records import RECORD_NAME
+from vico_eval.runs.schema import RECORD_NAME
 
 # Tasks write files of their own whose names also end in `_results.json`; only lmms-eval's start with its date.
 _RESULTS_NAME = re.compile(r"(\d{8}_\d{6})_results\.json")

@@ -19,7 +19,7 @@ def read_scores(kind: str | None, documents: Sequence[Document], split: str | No
 
     Args:
         kind: of the catalogue's `vlmevalkit.documents`; None where the score is the mean over documents.
-        documents: with the fields of `vlmevalkit_tables`.
+        documents: with the fields of `vico_eval.harnesses.vlmevalkit.tables`.
         split: to which the score is limited; None for all.
 
     Returns:
