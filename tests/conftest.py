@@ -119,7 +119,7 @@ def same_answers() -> Callable[[Sequence[Any], Sequence[Any]], bool]:
 
     def compare(found: Sequence[Any], expected: Sequence[Any]) -> bool:
         def without_scores(answer: Any) -> Any:
-            return replace(answer, account=replace(answer.account, p_compress=None))
+            return replace(answer, account=answer.account.model_copy(update={"p_compress": None}))
 
         scores = [[answer.account.p_compress or () for answer in answers] for answers in (found, expected)]
         close = all(a == pytest.approx(b, abs=1e-5) for a, b in zip(*scores, strict=True))

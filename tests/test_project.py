@@ -103,3 +103,43 @@ def test_code_from_outside_is_trusted_nowhere():
         assert not [word for word in words if "trust_remote_code" in word.lower()], path
     for path in [*(ROOT / "tasks").rglob("*.yaml"), *(ROOT / "models").rglob("*.yaml")]:
         assert "trust_remote_code" not in path.read_text(encoding="utf-8"), path
+
+
+PACKAGE = ROOT / "vico_eval"
+RUN_FILES = re.compile(r"\S*((answers|failures)\.rank|(record|request)\.json)\S*")
+"""A name or a pattern of a file that `vico_eval/runs` writes; a message that names one has blanks."""
+
+
+def texts_of(path):
+    """Texts in a file's code, pieces of f-strings included."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
+def imported_by(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
+
+
+def test_only_runs_knows_the_names_of_a_runs_files():
+    named = {
+        path.relative_to(PACKAGE).parts[0]
+        for path in PACKAGE.rglob("*.py")
+        for text in texts_of(path)
+        if RUN_FILES.fullmatch(text)
+    }
+    assert named == {"runs"}
+
+
+def test_the_report_and_runs_import_no_harness_and_runs_no_engine():
+    may_not = {"report": ("harnesses",), "runs": ("harnesses", "engine", "methods", "families", "report", "commands")}
+    for room, others in may_not.items():
+        for path in (PACKAGE / room).rglob("*.py"):
+            found = [
+                name for name in imported_by(path) for other in others if f"{name}.".startswith(f"vico_eval.{other}.")
+            ]
+            assert not found, path

@@ -246,13 +246,13 @@ def test_a_fault_of_our_own_keeps_its_traceback(monkeypatch):
 @pytest.mark.parametrize("words", ["[" * 100_000, "[1]", "3", '{"arguments": 1}', "\xff"])
 def test_a_request_file_of_any_content_is_one_that_nobody_knows(tmp_path, words):
     from vico_eval.commands.plan import PlannedRun
-    from vico_eval.commands.run_folders import REQUEST_FILE, unfinished
+    from vico_eval.commands.run_folders import unfinished
 
     run = PlannedRun(name="n", system="s", title="t", folder=tmp_path, cells=(), launcher=(), arguments=())
-    (tmp_path / REQUEST_FILE).write_bytes(words.encode("latin-1"))
+    (tmp_path / "request.json").write_bytes(words.encode("latin-1"))
 
     class Read:
-        runs, cells = {"n": ""}, {}
+        versions, checkpoints, written_s, cells = {}, {"n": {}}, {"n": 0.0}, {}
 
     assert unfinished(run, Read, lambda *_: None) == ("nobody knows what it is of", ())
 

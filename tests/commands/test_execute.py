@@ -13,8 +13,9 @@ from vico_eval.commands.execute import by_hand, describe, execute, log_path
 from vico_eval.commands.inputs import Inputs
 from vico_eval.commands.plan import Cell, PlannedRun
 from vico_eval.commands.processes import Subprocess, stop_all
-from vico_eval.commands.run_folders import AnswerCount, DocumentsFailed, unfinished
+from vico_eval.commands.run_folders import DocumentsFailed, unfinished
 from vico_eval.errors import ReportError
+from vico_eval.runs.follow import AnswerCount
 
 READ, DOC, BAR = (
     Cell(benchmark=name, tasks=(name.lower(),), results=(name.lower(),)) for name in ("Read", "Doc", "Bar")
@@ -110,8 +111,13 @@ def planned(tmp_path):
     return make
 
 
-def read(code="x", tasks="x"):
-    return Inputs(defaultdict(lambda: code), defaultdict(lambda: tasks))
+def read(version="1.0", weights="x", tasks="x"):
+    return Inputs(
+        versions={"vico_eval": version},
+        checkpoints=defaultdict(lambda: {"vico-tiny": weights}),
+        written_s=defaultdict(float),
+        cells=defaultdict(lambda: tasks),
+    )
 
 
 def go(world, runs, *, inputs=None, jobs=1, fresh=False):
@@ -176,18 +182,20 @@ def test_fresh_repeats_what_is_finished_and_sets_the_old_answers_aside(planned):
 def test_other_inputs_or_another_command_repeat_a_run(planned):
     run = planned("vico")
     go(World(), [run])
-    changed = read(code="y")
-    assert unfinished(run, changed, check) == ("checkpoints, code or libraries have changed", run.cells)
+    changed = read(weights="y")
+    assert unfinished(run, changed, check) == ("checkpoints have changed: vico-tiny", run.cells)
+    newer = read(version="1.1")
+    assert unfinished(run, newer, check) == ("versions have changed: vico_eval was 1.0 and is 1.1", run.cells)
     assert go(World(), [run], inputs=changed)[1:] == ["start vico read", "done vico"]
     other = replace(run, arguments=(*run.arguments, "--limit", "1"))
     assert go(World(), [other], inputs=changed)[:2] == [
         "set aside vico since it is of other arguments",
         "start vico read",
     ]
-    assert go(World(), [other], inputs=read(code="y", tasks="y"))[0].endswith("since the tasks of Read have changed")
+    assert go(World(), [other], inputs=read(weights="y", tasks="y"))[0].endswith("since the tasks of Read have changed")
     assert len(list(run.folder.parent.glob("old/vico.*"))) == 3
     moved = replace(other, launcher=("torchrun", "lmms_eval"))
-    assert go(World(), [moved], inputs=read(code="y", tasks="y")) == ["kept vico"]
+    assert go(World(), [moved], inputs=read(weights="y", tasks="y")) == ["kept vico"]
     for broken in (b"{", b"", b"\xff", b"[]", b'{"arguments": [], "inputs": "", "cells": []}'):
         (run.folder / "request.json").write_bytes(broken)
         assert unfinished(moved, changed, check)[0] == "nobody knows what it is of"

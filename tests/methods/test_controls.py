@@ -62,8 +62,11 @@ def write_run(folder, **tasks):
             "account": {
                 "tiles": 1,
                 "compressed_tiles": 0,
+                "visual_tokens": layers[0],
                 "visual_tokens_uncompressed": 20,
                 "visual_tokens_per_layer": layers,
+                "text_tokens": 3,
+                "generated_tokens": 1,
             },
         }
         for task, documents in tasks.items()

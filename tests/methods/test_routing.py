@@ -63,8 +63,11 @@ def test_random_hits_the_ratio_over_documents_and_repeats_itself():
 
 
 def write_run(folder, task, accounts):
+    counts = {"visual_tokens": 1, "visual_tokens_uncompressed": 1, "visual_tokens_per_layer": [1]}
+    counts |= {"text_tokens": 1, "generated_tokens": 1}
     lines = [
-        {"task": task, "split": "test", "doc_id": number, "account": {"tiles": tiles, "compressed_tiles": compressed}}
+        {"task": task, "split": "test", "doc_id": number}
+        | {"account": {"tiles": tiles, "compressed_tiles": compressed, **counts}}
         for number, (tiles, compressed) in enumerate(accounts)
     ]
     (folder / "answers.rank0.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))

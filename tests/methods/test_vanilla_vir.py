@@ -12,7 +12,9 @@ from safetensors.torch import load_file, save_file
 from vico_eval.engine.loading import open_engine
 from vico_eval.engine.requests import GenerationSettings, ImageInput, Message, Request, Text
 from vico_eval.errors import ConfigError, DocumentError
+from vico_eval.harnesses.run_record import run_record
 from vico_eval.methods import registry
+from vico_eval.runs.write import RunFolder
 
 # The random router's scores lie around 0.4: thresholds that let some tiles through and hold some back.
 ROUTING = {"absolute_threshold": 0.4, "relative_threshold": 0.3}
@@ -74,13 +76,10 @@ def vico_run(vico, tmp_path_factory):
     """The folder of ViCO's run, with two answers to one document, as when it was asked twice."""
     opened, found = vico
     folder = tmp_path_factory.mktemp("runs")
-    record = {"method": "vico", "checkpoint": opened.checkpoint.identity()}
-    (folder / "record.json").write_text(json.dumps(record))
-    lines = [
-        {"task": "mixed", "split": "test", "doc_id": number, "account": account.to_dict()}
-        for number, account in [*enumerate(found), (0, found[0])]
-    ]
-    (folder / "answers.rank0.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    run = RunFolder(folder, run_record(opened, title="ViCO", harness="lmms-eval", num_processes=1))
+    run.write_record()
+    for number, account in [*enumerate(found), (0, found[0])]:
+        run.add((f"mixed/test/{number}", 0, "so"), "an answer", account)
     (folder / "1_results.json").write_text(json.dumps(RESULTS))
     return folder
 

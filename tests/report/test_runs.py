@@ -6,6 +6,8 @@ import pytest
 
 from vico_eval.errors import ReportError
 from vico_eval.runs.read import read_run
+from vico_eval.runs.schema import RunRecord, TokenAccount
+from vico_eval.runs.write import RunFolder
 
 from .conftest import DATE, RECORD, account, sample, write_run
 
@@ -239,14 +241,11 @@ def test_the_answer_is_what_was_scored_and_a_failed_document_has_none(tmp_path):
 
 
 def test_what_the_adapter_writes_is_what_the_report_reads(tmp_path):
-    from vico_eval.engine.account import TokenAccount
-    from vico_eval.harnesses.run_folder import RunFolder
-
     folder = write_run(tmp_path, {"tiny_read": [sample(0, 1.0, counts=[None])]})
     written = TokenAccount(
         **account(7, 3) | {"visual_tokens_per_layer": (76, 40), "p_compress": (0.25,) * 7, "media": "1f2e"}
     )
-    RunFolder(folder, RECORD).add(("tiny_read/test/0", 0, "greedy"), "7", written)
+    RunFolder(folder, RunRecord.model_validate(RECORD)).add(("tiny_read/test/0", 0, "greedy"), "7", written)
     (read,) = read_run(folder).tasks["tiny_read"].documents[0].account
     assert read.model_dump() == written.to_dict() | {"visual_tokens_per_layer": (76, 40), "p_compress": (0.25,) * 7}
 

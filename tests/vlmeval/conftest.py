@@ -146,8 +146,9 @@ def open_model(tmp_path: Path) -> Callable[..., Any]:
     """A model that is about to be asked the documents of a data set."""
     from vico_eval.engine.loading import open_engine
     from vico_eval.engine.requests import GenerationSettings
-    from vico_eval.harnesses.run_folder import RunFolder, run_record
+    from vico_eval.harnesses.run_record import run_record
     from vico_eval.harnesses.vlmevalkit.models import CompressedInternVL
+    from vico_eval.runs.write import RunFolder
 
     opened = open_engine({"pretrained": "vico-tiny", "method": "vico", "device": "cpu", "label_images": False})
     record = run_record(opened, title="ViCO", harness="VLMEvalKit", num_processes=1)

@@ -28,7 +28,6 @@ from vico_eval.bench.flops import (
 )
 from vico_eval.bench.records import in_rounds
 from vico_eval.bench.stages import MeasuredEngine, StageTimes
-from vico_eval.engine.account import TokenAccount
 from vico_eval.engine.preprocess import PreprocessSettings
 from vico_eval.engine.requests import GenerationSettings, ImageInput, Message, Request, Text
 from vico_eval.errors import ConfigError
@@ -36,6 +35,7 @@ from vico_eval.families.internvl.config import VicoInternVLConfig
 from vico_eval.families.internvl.modeling import VicoInternVL
 from vico_eval.methods import registry
 from vico_eval.methods.registry import Method
+from vico_eval.runs.schema import TokenAccount
 from vico_eval.tiny.scenes import make_scene
 
 GRID = 3

@@ -18,7 +18,6 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from vico_eval.engine.account import TokenAccount
 from vico_eval.engine.engine import Engine
 from vico_eval.engine.preprocess import Prepared, Preprocessor, PreprocessSettings
 from vico_eval.engine.requests import DeferredRequest, Request
@@ -28,6 +27,7 @@ from vico_eval.families.internvl.config import VicoInternVLConfig
 from vico_eval.families.internvl.modeling import VicoInternVL
 from vico_eval.methods.parts import ConnectorPart, RequestTiles
 from vico_eval.methods.registry import Method
+from vico_eval.runs.schema import TokenAccount
 
 TILING, VISION, ROUTER, CONNECTORS = "tiling", "vision encoder", "router", "connectors"
 METHOD, PREFILL, DECODE = "method", "prefill", "decode"

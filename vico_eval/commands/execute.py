@@ -14,7 +14,8 @@ from vico_eval.commands.inputs import Inputs
 from vico_eval.commands.plan import Cell, PlannedRun
 from vico_eval.commands.processes import Process, stop_all
 from vico_eval.commands.progress import Progress
-from vico_eval.commands.run_folders import AnswerCount, Check, DocumentsFailed, prepare, problem_of, unfinished
+from vico_eval.commands.run_folders import Check, DocumentsFailed, prepare, problem_of, unfinished
+from vico_eval.runs.follow import AnswerCount
 
 LOG_TAIL_LINES = 15
 

@@ -1,4 +1,4 @@
-"""What finished answers depend on besides their command: checkpoints, tasks, libraries and the code that answers."""
+"""What finished answers depend on besides their command, before a model is loaded: see `vico_eval.runs.staleness`."""
 
 from __future__ import annotations
 
@@ -6,29 +6,27 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 from vico_eval import paths
 from vico_eval.commands.plan import Cell, PlannedRun
+from vico_eval.digests import file_digest
 from vico_eval.errors import CheckpointError
-
-# Rooms whose code decides what a model answers; a change in one of them makes finished runs stale.
-_ANSWERING = ("families", "methods", "engine", "harnesses", "runs")
-
-# Libraries that decide it too, and how it is scored.
-_LIBRARIES = ("vico-eval", "torch", "transformers", "lmms-eval")
-
-# Larger files are weights from elsewhere: their size and time stand for their bytes.
-_HASHED_BYTES = 2**26
+from vico_eval.runs.staleness import versions
 
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Fingerprints of what runs read."""
+    """What runs read."""
 
-    runs: Mapping[str, str]
-    """By run: code, libraries and checkpoints, its own and those of the run that it draws on."""
+    versions: Mapping[str, str | None]
+    """Of this package and of libraries."""
+
+    checkpoints: Mapping[str, Mapping[str, str]]
+    """By run, digests of the checkpoints by name: its own and those of the run that it draws on."""
+
+    written_s: Mapping[str, float]
+    """By run, when the newest file of these was written, in seconds since 1970; 0 where none is on this machine."""
 
     cells: Mapping[str, str]
     """By benchmark: the files of its tasks."""
@@ -56,15 +54,30 @@ def local_checkpoints(runs: Sequence[PlannedRun], trained_by: str | None) -> dic
     return {name: folder for name, folder in folders.items() if paths.is_folder(folder)}
 
 
-def run_inputs(runs: Sequence[PlannedRun], checkpoints: Mapping[str, Path]) -> dict[str, str]:
-    """Fingerprint of what each run reads besides its tasks, by the run's name; with it, of what it draws on."""
-    package = Path(__file__).resolve().parent.parent
-    code = fingerprint(package / room for room in _ANSWERING)
-    libraries = " ".join(version(name) for name in _LIBRARIES)
-    weights = {name: fingerprint([folder]) for name, folder in checkpoints.items()}
-    read = {run.name: [code, libraries, *(weights.get(name, name) for name in run.checkpoints)] for run in runs}
-    drawn = {run.name: read[run.name] + (read[run.after] if run.after is not None else []) for run in runs}
-    return {name: hashlib.sha256(" ".join(texts).encode()).hexdigest() for name, texts in drawn.items()}
+def find_inputs(
+    runs: Sequence[PlannedRun], checkpoints: Mapping[str, Path], cells: Iterable[Cell], include_path: Path
+) -> Inputs:
+    """What `runs` read.
+
+    Args:
+        runs: of one table.
+        checkpoints: of `local_checkpoints`.
+        cells: of the table.
+        include_path: folder of our own tasks.
+    """
+    digests = {name: fingerprint([folder]) for name, folder in checkpoints.items()}
+    times = {
+        name: max((path.stat().st_mtime for path in _files(folder)), default=0.0)
+        for name, folder in checkpoints.items()
+    }
+    loaded = {run.name: run.checkpoints for run in runs}
+    read = {run.name: (*run.checkpoints, *(loaded[run.after] if run.after is not None else ())) for run in runs}
+    return Inputs(
+        versions=versions(),
+        checkpoints={run: {name: digests.get(name, name) for name in names} for run, names in read.items()},
+        written_s={run: max((times.get(name, 0.0) for name in names), default=0.0) for run, names in read.items()},
+        cells=cell_inputs(cells, include_path),
+    )
 
 
 def cell_inputs(cells: Iterable[Cell], include_path: Path) -> dict[str, str]:
@@ -81,19 +94,17 @@ def cell_inputs(cells: Iterable[Cell], include_path: Path) -> dict[str, str]:
 
 
 def fingerprint(paths: Iterable[Path]) -> str:
-    """SHA-256 over the names and bytes of files and of those under folders; texts for people and caches left out."""
+    """SHA-256 over the names and bytes of files and of those under folders; texts for people and caches left out.
+
+    Weights are read once as long as they stay as they are.
+    """
     digest = hashlib.sha256()
     for root in paths:
-        files = [root] if root.is_file() else sorted(path for path in root.rglob("*") if path.is_file())
-        for path in files:
-            if "__pycache__" not in path.parts and path.suffix != ".md":
-                digest.update(f"{root.name}/{path.relative_to(root)}\0".encode())
-                digest.update(_content(path))
+        for path in _files(root):
+            digest.update(f"{root.name}/{path.relative_to(root)}\0{file_digest(path)}\0".encode())
     return digest.hexdigest()
 
 
-def _content(path: Path) -> bytes:
-    state = path.stat()
-    if state.st_size > _HASHED_BYTES:
-        return f"{state.st_size} bytes of {state.st_mtime_ns}".encode()
-    return hashlib.sha256(path.read_bytes()).digest()
+def _files(root: Path) -> list[Path]:
+    found = [root] if root.is_file() else sorted(path for path in root.rglob("*") if path.is_file())
+    return [path for path in found if "__pycache__" not in path.parts and path.suffix != ".md"]

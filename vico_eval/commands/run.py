@@ -17,7 +17,7 @@ from vico_eval import paths
 from vico_eval.commands.cards import find_checkpoints, load_cards, select_cards
 from vico_eval.commands.checks import check_device, check_folders, check_models
 from vico_eval.commands.execute import Failure, by_hand, describe, execute
-from vico_eval.commands.inputs import Inputs, cell_inputs, local_checkpoints, run_inputs
+from vico_eval.commands.inputs import Inputs, find_inputs, local_checkpoints
 from vico_eval.commands.output import check_writable, message_console
 from vico_eval.commands.plan import Cell, Conditions, ModelArgs, PlannedRun, plan_runs
 from vico_eval.commands.processes import Subprocess
@@ -145,7 +145,7 @@ def run_suite(name: str, options: RunOptions, *, dry_run: bool = False) -> None:
     runs = plan_runs(cards, rows, conditions, runs_root, options.num_seeds)
     folders = local_checkpoints(runs, checkpoints.trained_by)
     check_models(runs, check_folders(dict.fromkeys(name for run in runs for name in run.checkpoints)))
-    inputs = Inputs(run_inputs(runs, folders), cell_inputs(conditions.cells, data.include_path))
+    inputs = find_inputs(runs, folders, conditions.cells, data.include_path)
     if dry_run:
         show_plan(runs, inputs)
         return

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from vico_eval.commands.inputs import Inputs
 from vico_eval.commands.plan import Cell, PlannedRun
 from vico_eval.commands.progress import Progress
-from vico_eval.errors import BAD_INPUT, ReportError
-from vico_eval.files import write_json
+from vico_eval.errors import ReportError
 from vico_eval.paths import free_path
-
-REQUEST_FILE = "request.json"
+from vico_eval.runs.read import read_record, read_request
+from vico_eval.runs.schema import RunRequest
+from vico_eval.runs.staleness import completed, why_stale
+from vico_eval.runs.write import write_request
 
 Check = Callable[[Path, Cell], None]
 """Raises ReportError where a run's folder has no results of a cell, or documents of it without an answer."""
@@ -22,28 +21,6 @@ Check = Callable[[Path, Cell], None]
 
 class DocumentsFailed(ReportError):
     """A cell has results, but documents of it have no answer."""
-
-
-class AnswerCount:
-    """Documents of a run that have an answer so far: lines of its `answers.rank*.jsonl`, of which each is read once."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._read: dict[Path, tuple[int, int]] = {}
-        """Of each file, the bytes that were read, and the lines in them."""
-
-    def count(self) -> int:
-        """As of now; a line that is being written does not count yet."""
-        for path in self._folder.glob("answers.rank*.jsonl"):
-            offset, before = self._read.get(path, (0, 0))
-            if path.stat().st_size < offset:  # set aside and begun anew, or lines were taken out
-                offset, before = 0, 0
-            with path.open("rb") as file:
-                file.seek(offset)
-                *lines, _ = file.read().split(b"\n")
-            after = before + sum(1 for line in lines if line.strip())
-            self._read[path] = offset + sum(len(line) + 1 for line in lines), after
-        return sum(lines for _, lines in self._read.values())
 
 
 def problem_of(run: PlannedRun, cell: Cell, check: Check) -> ReportError | None:
@@ -73,35 +50,33 @@ def prepare(run: PlannedRun, inputs: Inputs, progress: Progress, *, fresh: bool)
         progress.set_aside(run, aside, reason)
     run.folder.mkdir(parents=True, exist_ok=True)
     request = _request(run, inputs)
-    if (earlier := _earlier_request(run)) is not None:
-        request["cells"] = earlier["cells"] | request["cells"]
-    write_json(run.folder / REQUEST_FILE, request, indent=1)
+    if (earlier := read_request(run.folder)) is not None:
+        request = request.model_copy(update={"cells": earlier.cells | request.cells})
+    write_request(run.folder, request)
 
 
-def _request(run: PlannedRun, inputs: Inputs) -> dict[str, Any]:
-    cells = {cell.benchmark: inputs.cells[cell.benchmark] for cell in run.cells}
-    return {"arguments": list(run.arguments), "inputs": inputs.runs[run.name], "cells": cells}
-
-
-def _earlier_request(run: PlannedRun) -> dict[str, Any] | None:
-    try:
-        values = json.loads((run.folder / REQUEST_FILE).read_text(encoding="utf-8"))
-    except BAD_INPUT:
-        return None
-    is_request = isinstance(values, dict) and values.keys() == {"arguments", "inputs", "cells"}
-    return values if is_request and isinstance(values["cells"], dict) else None
+def _request(run: PlannedRun, inputs: Inputs) -> RunRequest:
+    return RunRequest(
+        arguments=run.arguments,
+        versions=dict(inputs.versions),
+        checkpoints=dict(inputs.checkpoints[run.name]),
+        cells={cell.benchmark: inputs.cells[cell.benchmark] for cell in run.cells},
+    )
 
 
 def _stale(run: PlannedRun, inputs: Inputs) -> str | None:
     """Why what a run's folder holds can't be gone on with; None also where there is no folder yet."""
     if not run.folder.exists():
         return None
-    earlier, now = _earlier_request(run), _request(run, inputs)
-    if earlier is None:
-        return "nobody knows what it is of"
-    if earlier["arguments"] != now["arguments"]:
-        return "it is of other arguments"
-    if earlier["inputs"] != now["inputs"]:
-        return "checkpoints, code or libraries have changed"
-    changed = [name for name, content in now["cells"].items() if earlier["cells"].get(name, content) != content]
-    return f"the tasks of {', '.join(changed)} have changed" if changed else None
+    earlier, now = read_request(run.folder), _request(run, inputs)
+    if earlier is not None and earlier.version == 1:
+        earlier = _completed(run, earlier, now, inputs)
+    return "nobody knows what it is of" if earlier is None else why_stale(earlier, now)
+
+
+def _completed(run: PlannedRun, earlier: RunRequest, now: RunRequest, inputs: Inputs) -> RunRequest | None:
+    try:
+        record = read_record(run.folder)
+    except ReportError:
+        return None
+    return None if record is None else completed(earlier, record, now, inputs.written_s[run.name])

@@ -18,9 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 from vico_eval.commands.arguments import parse_arguments
 from vico_eval.commands.output import check_writable, message_console
-from vico_eval.errors import ConfigError, OutputError
+from vico_eval.errors import ConfigError, OutputError, ReportError
 from vico_eval.harnesses.vlmevalkit.results import check_evaluated, read_run
-from vico_eval.runs.schema import VLMEVALKIT
+from vico_eval.runs.read import read_record
+from vico_eval.runs.schema import VLMEVALKIT, RunRecord
+from vico_eval.runs.staleness import other_conditions
+from vico_eval.runs.write import RunFolder
 from vico_eval.suites import load_benchmarks
 
 if TYPE_CHECKING:
@@ -148,25 +151,43 @@ def _open_model(
     from vlmeval.config import supported_VLM
 
     from vico_eval.engine.loading import open_engine
-    from vico_eval.harnesses.run_folder import RunFolder, other_conditions, run_record, title_of
+    from vico_eval.harnesses.run_record import open_previews, run_record, title_of
     from vico_eval.harnesses.vlmevalkit.models import CompressedInternVL
 
     opened = open_engine(arguments, show_progress=False)
     name = opened.method.name
-    record = run_record(opened, title=title_of(name), harness=VLMEVALKIT, num_processes=1)
     words = {**asdict(generation), "until": list(generation.until)}  # as JSON will have it, to compare with
-    record["settings"] |= {"label_images": True, "generation": words, **conditions}
-    if different := other_conditions(work_dir, record):
+    record = run_record(
+        opened,
+        title=title_of(name),
+        harness=VLMEVALKIT,
+        num_processes=1,
+        settings={"label_images": True, "generation": words, **conditions},
+    )
+    if different := _differs(work_dir, record):
         raise OutputError(
             f"{work_dir} holds a run of another {', '.join(different)}, whose answers VLMEvalKit would take for this "
             "one's. Pass another --work-dir."
         )
     run = RunFolder(work_dir, record, resume=True)
-    opened.engine.preprocessor.previews = run.open_previews(previews)
+    opened.engine.preprocessor.previews = open_previews(run, previews)
     run.write_record()
     model = CompressedInternVL(opened.engine, opened.settings, run, generation)
     supported_VLM[name] = lambda: model
     return model, name
+
+
+def _differs(work_dir: Path, record: RunRecord) -> tuple[str, ...]:
+    """In which conditions the run that is there differs; none where there is no run.
+
+    Raises:
+        OutputError: its record can't be read.
+    """
+    try:
+        earlier = read_record(work_dir)
+    except ReportError as error:
+        raise OutputError(f"{error} Put the run's record back, or move {work_dir} away.") from error
+    return () if earlier is None else other_conditions(earlier, record)
 
 
 @contextmanager

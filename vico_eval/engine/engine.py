@@ -18,7 +18,6 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from vico_eval.engine.account import TokenAccount
 from vico_eval.engine.encoding import TileEncoder
 from vico_eval.engine.generation import GeneratedTokens, Generator, PromptTokens, refuse_not_finite
 from vico_eval.engine.preprocess import Prepared, Preprocessor, prepare_ahead
@@ -28,6 +27,7 @@ from vico_eval.families.internvl.modeling import VicoInternVL
 from vico_eval.logs import logger
 from vico_eval.methods.parts import RequestTiles
 from vico_eval.methods.registry import Method
+from vico_eval.runs.schema import TokenAccount
 
 WINDOW = 4
 """Batches whose requests are sorted by length together, for less padding; the next window is read meanwhile."""

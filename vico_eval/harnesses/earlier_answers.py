@@ -11,7 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -23,17 +23,14 @@ from vico_eval.engine.preprocess import Prepared
 from vico_eval.engine.requests import DeferredRequest, ImageInput, Request, Text, VideoInput
 from vico_eval.errors import UserError
 from vico_eval.logs import logger
-from vico_eval.runs.journal import StoredAnswer
+from vico_eval.runs.schema import AnswerKey, StoredAnswer
+from vico_eval.runs.write import Asked, RunFolder
 
 SILENT_S = 5
 """Only a comparison that takes longer shows how far it is."""
 
 READERS = 2
 """Threads, as for answering."""
-
-AnswerKey = tuple[str, int, str]
-"""Key of the request, `task/split/number`; how many times it had been asked before; digests of the generation settings
-and of the question's text, joined by `-`."""
 
 
 def answer_keys(requests: Iterable[Request | DeferredRequest], questions: Iterable[str]) -> list[AnswerKey]:
@@ -52,24 +49,16 @@ def answer_keys(requests: Iterable[Request | DeferredRequest], questions: Iterab
     return keys
 
 
-@dataclass(frozen=True)
-class Asked:
-    """Fingerprints of a request that has been made; as in `StoredAnswer`."""
-
-    words: str | None = None
-    files: str | None = None
-
-    @classmethod
-    def of(cls, request: Request) -> Asked:
-        """Those of `request`. Files are looked at and not read."""
-        words = [
-            [message.role, [part.text if isinstance(part, Text) else _place_of(part) for part in message.content]]
-            for message in request.messages
-        ]
-        return cls(
-            words=text_digest(json.dumps([words, request.max_tiles, request.total_max_tiles])),
-            files=_files_of(request),
-        )
+def asked_by(request: Request) -> Asked:
+    """Fingerprints of a request that has been made. Files are looked at and not read."""
+    words = [
+        [message.role, [part.text if isinstance(part, Text) else _place_of(part) for part in message.content]]
+        for message in request.messages
+    ]
+    return Asked(
+        words=text_digest(json.dumps([words, request.max_tiles, request.total_max_tiles])),
+        files=_files_of(request),
+    )
 
 
 class Asking:
@@ -86,7 +75,7 @@ class Asking:
 
     def _load(self, number: int, load: Callable[[], Request]) -> Request:
         request = load()
-        self.made[number] = Asked.of(request)
+        self.made[number] = asked_by(request)
         return request
 
     def changed(
@@ -125,6 +114,36 @@ class Asking:
             return False
         # Lines of older versions say nothing of their pictures.
         return answer.account.media == media or (answer.account.media is None and answer.account.tiles > 0)
+
+
+def take_over(
+    run: RunFolder,
+    keys: Sequence[AnswerKey],
+    asking: Asking,
+    prepare: Callable[[Request], Prepared],
+    *,
+    show_progress: bool = False,
+) -> dict[int, StoredAnswer]:
+    """Answers that a run's folder has already, by number of request: those to the same words and pictures.
+
+    The others are set aside, and said.
+
+    Args:
+        run: the folder.
+        keys: of the requests.
+        asking: the requests.
+        prepare: makes tiles of one.
+    """
+    found = {number: run.answers[key] for number, key in enumerate(keys) if key in run.answers}
+    stale = {keys[number] for number in asking.changed(found, prepare, show_progress=show_progress)}
+    stale |= run.asked_otherwise(keys)
+    run.drop_stale(stale)
+    if unknown := sum(answer.account.media is None and answer.account.tiles > 0 for answer in found.values()):
+        logger.warning(
+            f"{unknown} answer(s) were written by an older version without a digest of their pictures; they are "
+            "taken over unchecked"
+        )
+    return {number: answer for number, answer in found.items() if keys[number] not in stale}
 
 
 def _place_of(part: ImageInput | VideoInput) -> dict[str, object]:

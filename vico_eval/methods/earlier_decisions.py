@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from vico_eval.errors import ConfigError
+from vico_eval.errors import ConfigError, ReportError
 from vico_eval.methods.earlier_run import finished_accounts
 from vico_eval.methods.parts import RequestTiles
+from vico_eval.runs.read import read_record
+from vico_eval.runs.schema import TokenAccount
 
 
 class Decided(NamedTuple):
@@ -71,28 +71,27 @@ class EarlierDecisions:
         return compressed
 
     def _read_record(self) -> str:
-        file = Path(self._folder) / "record.json"
         try:
-            record = json.loads(file.read_text(encoding="utf-8"))
-            method, sha256 = str(record["method"]), str(record["checkpoint"]["sha256"])
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            record, problem = read_record(Path(self._folder)), "there is none"
+        except ReportError as error:
+            record, problem = None, str(error)
+        if record is None:
             raise ConfigError(
-                f"decisions_from={self._folder} holds no readable record.json ({error!r}); expected the record_dir of "
+                f"decisions_from={self._folder} holds no readable record.json ({problem}); expected the record_dir of "
                 "a finished run of ViCO."
-            ) from error
-        if "vico" not in method.split("+"):
-            raise ConfigError(
-                f"decisions_from={self._folder} is a run of method {method!r}; expected one of vico, whose decisions "
-                "these are to be."
             )
-        return sha256
+        if "vico" not in record.method.split("+"):
+            raise ConfigError(
+                f"decisions_from={self._folder} is a run of method {record.method!r}; expected one of vico, whose "
+                "decisions these are to be."
+            )
+        return str(record.checkpoint.sha256)
 
-    def _read(self, key: str, account: Mapping[str, Any]) -> Decided:
-        try:
-            grids = tuple(tuple(map(int, grid)) for grid in account["grids"])
-            return Decided(account["media"], grids, tuple(map(int, account["compressed"])))
-        except (KeyError, TypeError, ValueError) as error:
+    def _read(self, key: str, account: TokenAccount) -> Decided:
+        if account.grids is None or account.compressed is None:
+            missing = "grids" if account.grids is None else "compressed"
             raise ConfigError(
                 f"the run in decisions_from={self._folder} does not say which tiles of {key} were compressed "
-                f"({error!r}). It may be of an earlier version: run ViCO again."
-            ) from error
+                f"({missing!r} is missing). It may be of an earlier version: run ViCO again."
+            )
+        return Decided(account.media, account.grids, account.compressed)

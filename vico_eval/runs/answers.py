@@ -14,8 +14,9 @@ from pydantic_core import from_json
 
 from vico_eval.digests import text_digest
 from vico_eval.errors import ReportError
+from vico_eval.runs.folders import ANSWERS, journal_files
 from vico_eval.runs.json_text import object_or_none, parse_object, place_of, read_text, validate
-from vico_eval.runs.schema import AnswerLine, TokenAccount
+from vico_eval.runs.schema import StoredAnswer, TokenAccount
 
 
 class Answered(NamedTuple):
@@ -52,7 +53,7 @@ _ACCOUNT = '"account": '
 _BEFORE_ACCOUNT = f", {_ACCOUNT}"
 """It can't stand inside a JSON string, where quotation marks are escaped."""
 
-_KEYS = AnswerLine.model_fields.keys() - {"account"}
+_KEYS = StoredAnswer.model_fields.keys() - {"account"}
 
 
 def read_journal(folder: Path, only: Collection[str] | None = None) -> Journal | None:
@@ -67,7 +68,7 @@ def read_journal(folder: Path, only: Collection[str] | None = None) -> Journal |
     Raises:
         ReportError: a line of another schema, or a document whose counts differ between two processes' files.
     """
-    paths = sorted(folder.glob("answers.rank*.jsonl"))
+    paths = journal_files(folder, ANSWERS)
     if not paths:
         return None
     journal: dict[str, dict[int | str, list[Answered]]] = {}
@@ -147,7 +148,7 @@ def _validated(text: str, place: str) -> tuple[dict[str, Any] | None, str]:
         return None, ""
     # pydantic takes no half of a character (a lone surrogate), which may end an answer.
     checked = value | {"text": ""} if isinstance(value.get("text"), str) else value
-    validate(AnswerLine, checked, place)
+    validate(StoredAnswer, checked, place)
     return value, f"{json.dumps(value['account'])}}}"
 
 

@@ -1,4 +1,4 @@
-"""Which files of a folder are a run's: results of lmms-eval or the status of VLMEvalKit, of one run and no more."""
+"""Which files of a folder are a run's: its own, and results of lmms-eval or the status of VLMEvalKit, of one run."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -14,6 +14,20 @@ _RESULTS_NAME = re.compile(r"(\d{8}_\d{6})_results\.json")
 _STATUS_PLACES = ("status.json", "*/status.json", "*/*/status.json")
 
 _NAMED = 10
+
+ANSWERS = "answers"
+FAILURES = "failures"
+"""Kinds of journals."""
+
+
+def journal_file(folder: Path, kind: str, rank: int) -> Path:
+    """Where a process of the run in `folder` writes its lines of one kind."""
+    return folder / f"{kind}.rank{rank}.jsonl"
+
+
+def journal_files(folder: Path, kind: str) -> list[Path]:
+    """The files of all processes that have written lines of one kind, by name."""
+    return sorted(folder.glob(f"{kind}.rank*.jsonl"))
 
 
 def results_files(folder: Path) -> list[Path]:

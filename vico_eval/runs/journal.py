@@ -7,71 +7,23 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import ValidationError
 
-from vico_eval.engine.account import TokenAccount
-from vico_eval.errors import DocumentError
 from vico_eval.files import lock, write_bytes
 from vico_eval.logs import logger
 from vico_eval.paths import free_path
+from vico_eval.runs.folders import journal_file, journal_files
+from vico_eval.runs.schema import StoredLine
 
 MAX_NAMED = 5
 """Lines that are named where many of a file can't be read."""
 
 
-class Line(BaseModel):
-    """What all lines say: which document they are about."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    task: str
-    split: str
-    doc_id: int | str
-    """A number in lmms-eval; the row's index in VLMEvalKit, which may hold words."""
-
-    @property
-    def document(self) -> str:
-        """The key of its request, `task/split/number`."""
-        return f"{self.task}/{self.split}/{self.doc_id}"
-
-
-class StoredAnswer(Line):
-    """One line of `answers.rank*.jsonl`: what was said to a document, and what it cost."""
-
-    repeat: int
-    """How many times the same document had been asked before; benchmarks may count passes among many answers."""
-
-    asked: str
-    """Digests of the settings that the answer was generated with, and of the question's text, joined by `-`."""
-
-    words: str | None = None
-    """Fingerprint of all words of the request, and of how its pictures stand in them and are cut. None in lines of
-    older versions."""
-
-    files: str | None = None
-    """Fingerprint of paths, sizes and times of its pictures and films, where all are files; a film that is still the
-    same by it need not be decoded to be known."""
-
-    text: str
-    account: TokenAccount
-
-    @property
-    def key(self) -> tuple[str, int, str]:
-        """As an answer is looked for: document, repeat and fingerprint of what was asked."""
-        return self.document, self.repeat, self.asked
-
-
-class StoredFailure(Line):
-    """One line of `failures.rank*.jsonl`: why a document has no answer."""
-
-    reason: str
-
-
-L = TypeVar("L", bound=Line)
+L = TypeVar("L", bound=StoredLine)
 
 
 class Journal(Generic[L]):
@@ -84,21 +36,13 @@ class Journal(Generic[L]):
         self._folder = folder
         self._schema = schema
         self._kind = kind
-        self._own = folder / f"{kind}.rank{rank}.jsonl"
+        self._own = journal_file(folder, kind, rank)
         self._lock = lock(folder / ".journals.lock")
 
-    def append(self, line: Mapping[str, Any], document: str) -> None:
-        """Write a line.
-
-        Raises:
-            DocumentError: a number of it is not finite, so it would be no JSON.
-        """
-        try:
-            text = json.dumps(line, allow_nan=False) + "\n"
-        except ValueError as error:
-            raise DocumentError(
-                f"document {document} has an account with a number that is not finite: {error}. Check the weights."
-            ) from error
+    def append(self, line: L) -> None:
+        """Write a line."""
+        # As Python's json writes it, with its blanks: readers look for the account without parsing it.
+        text = json.dumps(line.model_dump(mode="json"), allow_nan=False) + "\n"
         with self._lock, self._own.open("a+b") as file:
             # Whatever stopped a process may have left half a line.
             if file.tell():
@@ -148,13 +92,13 @@ class Journal(Generic[L]):
                     _take_out(file, reason, numbers)
 
     def _files(self) -> list[Path]:
-        return sorted(self._folder.glob(f"{self._kind}.rank*.jsonl"))
+        return journal_files(self._folder, self._kind)
 
     def _parsed(self, text: bytes) -> tuple[L | None, str]:
         """A line, or why it is none."""
         try:
-            return self._schema.model_validate(json.loads(text.decode("utf-8"), parse_constant=_refuse)), ""
-        except (ValueError, RecursionError) as error:
+            return self._schema.model_validate_json(text), ""
+        except ValidationError as error:
             return None, " ".join(str(error).split())[:200]
 
 
@@ -175,7 +119,3 @@ def _numbered(file: Path) -> Iterator[tuple[int, bytes]]:
     for number, text in enumerate(file.read_bytes().split(b"\n"), start=1):
         if text.strip():
             yield number, text
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no number of JSON")

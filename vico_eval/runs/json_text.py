@@ -43,13 +43,22 @@ def parse_object(text: str, place: str) -> dict[str, Any]:
     """The JSON object in `text`; `place` names it in the ReportError."""
     try:
         value = _parse(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ReportError(
             f"{place} is not valid JSON ({error}). It may have been cut off when a run was stopped; repeat the run."
         ) from error
     if not isinstance(value, dict):
         raise ReportError(f"{place} holds a JSON {type(value).__name__}; expected an object.")
     return value
+
+
+def object_or_none(text: str | bytes) -> dict[str, Any] | None:
+    """The JSON object in `text`; None where there is none, as in a line that was cut off or has a bad byte."""
+    try:
+        value = _parse(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def validate(schema: type[Schema], value: object, place: str) -> Schema:
@@ -67,21 +76,13 @@ def validate(schema: type[Schema], value: object, place: str) -> Schema:
         raise ReportError(f"{place} doesn't fit the schema of {schema.__name__}: {problems}.") from error
 
 
-def object_or_none(text: str) -> dict[str, Any] | None:
-    """The JSON object in `text`; None where there is none, as in a line that was cut off."""
-    try:
-        value = _parse(text)
-    except json.JSONDecodeError:
-        return None
-    return value if isinstance(value, dict) else None
-
-
-def _parse(text: str) -> object:
+def _parse(text: str | bytes) -> object:
     try:
         # Half the time of json's, which is most of reading a run; with a cache of texts it would be the same.
         return from_json(text, cache_strings="keys")
     except ValueError:
-        return json.loads(text)  # takes half of a character too (a lone surrogate), and says where an error is
+        # Takes half of a character too (a lone surrogate), and says where an error is.
+        return json.loads(text if isinstance(text, str) else text.decode("utf-8"))
 
 
 def read_text(path: Path) -> str:

@@ -1,8 +1,13 @@
-"""What a run leaves beside lmms-eval's own files: record, answers with accounts, and failures, as closed schemas."""
+"""What a run leaves on disk beside its toolkit's own files, as closed schemas, one for each kind of file.
+
+`record.json`: what produced the run's numbers. `answers.rank*.jsonl` and `failures.rank*.jsonl`: what became of every
+document, a file a process. `request.json`: what `vico-eval run` was to do in the folder.
+"""
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from datetime import datetime
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
     AwareDatetime,
@@ -10,12 +15,19 @@ from pydantic import (
     ConfigDict,
     Field,
     NonNegativeInt,
+    PlainSerializer,
     PositiveInt,
     model_validator,
 )
 
 RECORD_NAME = "record.json"
-RECORD_VERSION = 1
+REQUEST_NAME = "request.json"
+
+VERSION: Final = 2
+"""Of the format. Runs of version 1 have no commits in their records and no selections in their accounts."""
+
+VERSIONS = (1, 2)
+"""Those that are read."""
 
 LMMS_EVAL = "lmms-eval"
 VLMEVALKIT = "VLMEvalKit"
@@ -23,6 +35,12 @@ VLMEVALKIT = "VLMEvalKit"
 
 DocumentKey = tuple[str, int | str]
 """Task and doc_id: a number in lmms-eval; VLMEvalKit's index of a row, which may hold words."""
+
+AnswerKey = tuple[str, int, str]
+"""Key of the request, `task/split/number`; how many times it had been asked before; digests of the generation settings
+and of the question's text, joined by `-`."""
+
+Time = Annotated[AwareDatetime, PlainSerializer(datetime.isoformat, when_used="json")]
 
 Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
@@ -50,7 +68,7 @@ class RunRecord(_Closed):
     (`made_from`), and what they don't say is None or empty, never guessed.
     """
 
-    version: Literal[1]
+    version: Literal[1, 2]
     system: str = Field(min_length=1)
     """Model card or method that the run belongs to, such as `vico`."""
 
@@ -59,6 +77,12 @@ class RunRecord(_Closed):
 
     command: tuple[str, ...]
     versions: dict[str, str | None]
+    """Of this package, of Python and of the libraries that decide an answer."""
+
+    commits: tuple[str, ...] = ()
+    """Git commits of the code that answered, in the order in which the run was started and continued; one ends with
+    `-dirty` where files differed from it. Empty where this package was no checkout, and in records of version 1."""
+
     checkpoint: Checkpoint
     donor: Checkpoint | None
     """Where the low connector and the router came from, if not from the checkpoint."""
@@ -74,10 +98,10 @@ class RunRecord(_Closed):
     attention: str | None
     device: str | None
     num_processes: PositiveInt | None
-    started: AwareDatetime | None
+    started: Time | None
     """When the model was loaded; of a run without a record, when its toolkit began."""
 
-    continued: tuple[AwareDatetime, ...] = ()
+    continued: tuple[Time, ...] = ()
     """When it was loaded again, to go on in the same folder under the same conditions."""
 
     harness: str
@@ -113,6 +137,15 @@ class RunRecord(_Closed):
                 raise ValueError(f"{name} holds a number that is not finite")
         return self
 
+    @property
+    def source(self) -> str:
+        """The file that says this, relative to the run's folder."""
+        return self.made_from or RECORD_NAME
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists and words, as they are written to disk."""
+        return self.model_dump(mode="json", exclude={"made_from"})
+
 
 _OF_OWN_RUNS = ("dtype", "attention", "device", "num_processes", "started")
 
@@ -127,19 +160,35 @@ def _is_finite(value: object) -> bool:
 
 
 class TokenAccount(_Closed):
-    """The tokens of one request, counted while it ran."""
+    """The tokens of one request, counted while it ran. Every ratio that is reported comes from these counts."""
 
-    tiles: NonNegativeInt
-    compressed_tiles: NonNegativeInt
+    tiles: NonNegativeInt = 0
+    """Tiles of all its images, thumbnails and frames included; a detail of families that have tiles."""
+
+    compressed_tiles: NonNegativeInt = 0
+    """Those that went through the low connector."""
+
     visual_tokens: NonNegativeInt
+    """Visual tokens at the decoder's input."""
+
     visual_tokens_uncompressed: NonNegativeInt
+    """What they would be with every tile at full length."""
+
     visual_tokens_per_layer: tuple[NonNegativeInt, ...]
+    """Visual tokens that each decoder layer works on in prefill."""
+
     text_tokens: NonNegativeInt
+    """The rest of the prompt, chat markup included."""
+
     generated_tokens: NonNegativeInt
+    """End of text included."""
+
     p_compress: tuple[Probability, ...] | None = None
+    """The router's score of every tile, where there is one."""
 
     media: str | None = None
-    """Digest of the tiles; None where there is none, and in accounts that older versions wrote."""
+    """Digest of the tiles, the same for requests about the same pictures; None where there is no tile, and in accounts
+    that older versions wrote."""
 
     grids: tuple[tuple[PositiveInt, PositiveInt, PositiveInt], ...] | None = None
     """Columns, rows and tiles of each picture or frame, in the order of the tiles. One tile more than columns x rows is
@@ -147,6 +196,12 @@ class TokenAccount(_Closed):
 
     compressed: tuple[NonNegativeInt, ...] | None = None
     """Places of the compressed tiles, ascending; None in accounts that older versions wrote."""
+
+    visual_tokens_before_selection: NonNegativeInt | None = None
+    """Visual tokens that the connector made, where a selection then took some out; None where no selection acted."""
+
+    merged_tokens: NonNegativeInt = 0
+    """Those of visual_tokens that a selection made out of others."""
 
     @model_validator(mode="after")
     def _compressed_tiles_are_tiles(self) -> "TokenAccount":
@@ -160,26 +215,71 @@ class TokenAccount(_Closed):
         layers = self.visual_tokens_per_layer
         return sum(layers) / len(layers) if layers else float(self.visual_tokens)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists and numbers, as they are written to disk."""
+        return self.model_dump(mode="json")
 
-class _DocumentLine(_Closed):
+
+class StoredLine(_Closed):
+    """What every line of a journal says: which document it is about."""
+
     task: str
     split: str
     doc_id: NonNegativeInt | str
+    """A number in lmms-eval; the row's index in VLMEvalKit, which may hold words."""
+
+    @property
+    def document(self) -> str:
+        """The key of its request, `task/split/number`."""
+        return f"{self.task}/{self.split}/{self.doc_id}"
 
 
-class AnswerLine(_DocumentLine):
-    """One line of `answers.rank*.jsonl`."""
+class StoredAnswer(StoredLine):
+    """One line of `answers.rank*.jsonl`: what was said to a document, and what it cost."""
 
     repeat: NonNegativeInt
+    """How many times the same document had been asked before; benchmarks may count passes among many answers."""
+
     asked: str
-    """Digests of generation settings and of the question's text, joined by `-`; older versions wrote one of both."""
+    """Digests of the settings that the answer was generated with, and of the question's text, joined by `-`; older
+    versions wrote one of both."""
+
     words: str | None = None
+    """Fingerprint of all words of the request, and of how its pictures stand in them and are cut. None in lines of
+    older versions."""
+
     files: str | None = None
+    """Fingerprint of paths, sizes and times of its pictures and films, where all are files; a film that is still the
+    same by it need not be decoded to be known."""
+
     text: str
     account: TokenAccount
 
+    @property
+    def key(self) -> AnswerKey:
+        """As an answer is looked for: document, repeat and fingerprint of what was asked."""
+        return self.document, self.repeat, self.asked
 
-class FailureLine(_DocumentLine):
-    """One line of `failures.rank*.jsonl`."""
+
+class StoredFailure(StoredLine):
+    """One line of `failures.rank*.jsonl`: why a document has no answer."""
 
     reason: str
+
+
+class RunRequest(_Closed):
+    """`request.json`: what `vico-eval run` was to do in a run's folder, and what that depended on."""
+
+    version: Literal[1, 2] = VERSION
+    arguments: tuple[str, ...]
+    """Those of lmms-eval, less its tasks."""
+
+    versions: dict[str, str | None] | None
+    """As a record's; None in files of version 1, beside which the record has them."""
+
+    checkpoints: dict[str, str] | None
+    """Digests of the checkpoints' files by name, those of the run that it draws on included; a hub id stands for
+    itself. None in files of version 1."""
+
+    cells: dict[str, str]
+    """By benchmark, a fingerprint of the files of its tasks."""

@@ -19,7 +19,6 @@ from accelerate.utils import broadcast_object_list
 from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts
 from lmms_eval.api.model import lmms
 
-from vico_eval.engine.account import TokenAccount
 from vico_eval.engine.engine import Answer
 from vico_eval.engine.loading import EngineSettings, open_engine
 from vico_eval.engine.media import start_no_ghostscript, whole_images_only
@@ -28,8 +27,8 @@ from vico_eval.engine.requests import DeferredRequest, Request
 from vico_eval.engine.tile_limits import tile_limit, total_tile_limit
 from vico_eval.errors import ConfigError, DocumentError
 from vico_eval.families.internvl.checkpoint import find_checkpoint
-from vico_eval.harnesses.data_sets import split_fingerprint
-from vico_eval.harnesses.earlier_answers import AnswerKey, Asking, answer_keys
+from vico_eval.harnesses.earlier_answers import Asking, answer_keys, take_over
+from vico_eval.harnesses.lmms_eval.data_sets import split_fingerprint
 from vico_eval.harnesses.lmms_eval.internvl_x import check_names_every_part, method_of
 from vico_eval.harnesses.lmms_eval.requests import (
     generation_of,
@@ -38,9 +37,11 @@ from vico_eval.harnesses.lmms_eval.requests import (
     refuse_examples,
     system_instruction,
 )
-from vico_eval.harnesses.run_folder import RunFolder, run_record, title_of
+from vico_eval.harnesses.run_record import open_previews, run_record, title_of
 from vico_eval.logs import logger
 from vico_eval.methods.registry import method_names, typed
+from vico_eval.runs.schema import LMMS_EVAL, AnswerKey, TokenAccount
+from vico_eval.runs.write import RunFolder
 
 FAILURES_IN_A_ROW = 20
 """So many documents one after another fail for a reason that is not theirs."""
@@ -155,12 +156,12 @@ class CompressedInternVL(lmms):  # type: ignore[misc]
         self._engine = opened.engine
         self._settings = opened.settings
         record = run_record(
-            opened, title=title_of(opened.method.name), harness="lmms-eval", num_processes=self._world_size
+            opened, title=title_of(opened.method.name), harness=LMMS_EVAL, num_processes=self._world_size
         )
         path = record_folder or self._new_folder(opened.method.name)
         with self.accelerator.main_process_first():
             self._run = RunFolder(path, record, self._rank, resume=resume)
-        self._engine.preprocessor.previews = self._run.open_previews(previews)
+        self._engine.preprocessor.previews = open_previews(self._run, previews)
         self.accelerator.wait_for_everyone()
         self._run.write_record()
 
@@ -207,7 +208,7 @@ class CompressedInternVL(lmms):  # type: ignore[misc]
 
     def _answer(self, requests: Sequence[DeferredRequest], keys: Sequence[AnswerKey]) -> list[GenerationResult]:
         asking = Asking(requests)
-        stored = self._run.take_over(keys, asking, self._engine.preprocessor, show_progress=self._rank == 0)
+        stored = take_over(self._run, keys, asking, self._engine.preprocessor, show_progress=self._rank == 0)
         results = {number: _result(answer.text, answer.account) for number, answer in stored.items()}
         if stored:
             logger.info(f"{len(stored)} of {len(requests)} answers are those of the run that is continued")

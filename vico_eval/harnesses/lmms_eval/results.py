@@ -21,7 +21,8 @@ from vico_eval.harnesses.lmms_eval.results_files import (
 )
 from vico_eval.harnesses.lmms_eval.same_run import check_model
 from vico_eval.harnesses.lmms_eval.samples import Sample, read_samples, what_is_wrong
-from vico_eval.harnesses.unrecorded import BLANK, blanks_count, lmms_eval_record, what_is_unknown
+from vico_eval.harnesses.lmms_eval.unrecorded import BLANK, blanks_count, lmms_eval_record
+from vico_eval.harnesses.unrecorded import what_is_unknown
 from vico_eval.runs.answers import read_journal
 from vico_eval.runs.folders import check_folder, check_one_run, nothing_found, results_files
 from vico_eval.runs.read import read_failures, read_record

@@ -17,6 +17,7 @@ from vlmeval.vlm.base import BaseModel
 from vlmeval.vlm.internvl import InternVLChat
 from vlmeval.vlm.internvl.utils import build_video_prompt, reorganize_prompt
 
+from vico_eval.digests import file_digest
 from vico_eval.engine.engine import Engine
 from vico_eval.engine.loading import EngineSettings
 from vico_eval.engine.media import load_image, start_no_ghostscript
@@ -25,9 +26,8 @@ from vico_eval.engine.requests import DeferredRequest, GenerationSettings, Image
 from vico_eval.engine.tile_limits import tile_limit, total_tile_limit
 from vico_eval.errors import ConfigError, OutputError, UserError
 from vico_eval.families.internvl.prompts import IMAGE_MARK
-from vico_eval.harnesses.data_sets import table_fingerprint
-from vico_eval.harnesses.earlier_answers import Asking, answer_keys
-from vico_eval.harnesses.run_folder import RunFolder
+from vico_eval.harnesses.earlier_answers import Asking, answer_keys, take_over
+from vico_eval.runs.write import RunFolder
 
 THINKING_QUESTION = "Please answer the question and put the final answer within \\boxed{}."
 """What VLMEvalKit's entries of InternVL3.5 in thinking mode ask after a question."""
@@ -74,7 +74,7 @@ class CompressedInternVL(InternVLChat):  # type: ignore[misc]
         """
         self._task = task
         self.failure = None
-        known = table_fingerprint(_table_of(task))
+        known = _data_fingerprint(task)
         if self._run.changed_data_sets(known) and (files := sorted(kept.rglob(f"*_{task}*"))):
             raise OutputError(
                 f"the data of {task} have changed since {kept} began, and VLMEvalKit would take the answers in "
@@ -84,7 +84,7 @@ class CompressedInternVL(InternVLChat):  # type: ignore[misc]
 
     def note_data(self) -> None:
         """Record what the data set is known by, once it is there."""
-        self._run.add_data_sets(table_fingerprint(_table_of(self._task)))
+        self._run.add_data_sets(_data_fingerprint(self._task))
 
     def set_dump_image(self, dump_image_func: Callable[..., Any]) -> None:
         """Called by VLMEvalKit before it asks about pictures: with a method of the data set."""
@@ -137,7 +137,7 @@ class CompressedInternVL(InternVLChat):  # type: ignore[misc]
     def _answer(self, request: DeferredRequest, question: str) -> str:
         (key,) = answer_keys([request], [question])
         asking = Asking([request])
-        if stored := self._run.take_over([key], asking, self._engine.preprocessor):
+        if stored := take_over(self._run, [key], asking, self._engine.preprocessor):
             return stored[0].text
         (answer,) = self._engine.answer(asking.requests)
         self._run.add(key, answer.text, answer.account, asking.made[0])
@@ -171,8 +171,10 @@ class CompressedInternVL(InternVLChat):  # type: ignore[misc]
         return DeferredRequest(key, self._generation, load)
 
 
-def _table_of(task: str) -> Path:
-    return Path(LMUDataRoot()) / f"{task}.tsv"
+def _data_fingerprint(task: str) -> dict[str, str]:
+    """What a data set is known by, under its name: its table, which holds pictures too. Empty where that is not there."""
+    table = Path(LMUDataRoot()) / f"{task}.tsv"
+    return {task: f"sha256 {file_digest(table)}"} if table.is_file() else {}
 
 
 def _interleaved(prompt: str, images: Sequence[ImageInput]) -> tuple[Text | ImageInput, ...]:

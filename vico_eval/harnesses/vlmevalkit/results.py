@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from vico_eval.errors import ReportError
-from vico_eval.harnesses.unrecorded import vlmevalkit_record, what_is_unknown
+from vico_eval.harnesses.unrecorded import what_is_unknown
 from vico_eval.harnesses.vlmevalkit.tables import FAILED, column_of, is_prediction_of, prediction_table, scored_fields
+from vico_eval.harnesses.vlmevalkit.unrecorded import vlmevalkit_record
 from vico_eval.runs.answers import Answered, read_journal
 from vico_eval.runs.folders import check_one_run, status_files
 from vico_eval.runs.json_text import read_json

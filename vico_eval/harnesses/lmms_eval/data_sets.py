@@ -1,4 +1,4 @@
-"""By what the data of a benchmark are known again: the revision of a hub's repository, or the content of files."""
+"""By what a task's data are known again: the revision of a hub's repository, or the content of files."""
 
 from __future__ import annotations
 
@@ -10,11 +10,6 @@ from typing import Any
 from vico_eval.digests import file_digest
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-
-
-def table_fingerprint(table: Path) -> dict[str, str]:
-    """Of a data set of VLMEvalKit by the name of its table, which holds pictures too; empty where it is not there."""
-    return {table.stem: f"sha256 {file_digest(table)}"} if table.is_file() else {}
 
 
 def split_fingerprint(split: Any) -> str | None:

@@ -1,0 +1,106 @@
+"""The record of a run whose model has been opened: what a number needs beside it to be reported."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vico_eval.engine import previews
+from vico_eval.engine.loading import Opened
+from vico_eval.families.internvl.checkpoint import Checkpoint
+from vico_eval.paths import models_dir
+from vico_eval.runs import schema
+from vico_eval.runs.schema import RunRecord
+from vico_eval.runs.staleness import commit, versions
+from vico_eval.runs.write import RunFolder
+
+
+def run_record(
+    opened: Opened, *, title: str, harness: str, num_processes: int, settings: Mapping[str, Any] | None = None
+) -> RunRecord:
+    """The record of a run that starts now.
+
+    Args:
+        opened: the engine that answers.
+        title: of the row.
+        harness: who asks.
+        num_processes: that share the documents.
+        settings: how documents are asked besides the engine's settings; they win.
+    """
+    given = opened.settings
+    code = commit()
+    return RunRecord(
+        version=schema.VERSION,
+        system=opened.method.name,
+        title=title,
+        command=_command(),
+        versions=versions(),
+        commits=() if code is None else (code,),
+        checkpoint=_identity(opened.checkpoint),
+        donor=_identity(opened.donor) if opened.donor is not None else None,
+        method=opened.method.name,
+        method_args=opened.method.arguments(),
+        settings={
+            "batch_size": given.batch_size,
+            "max_tiles": given.max_tiles,
+            "total_max_tiles": given.total_max_tiles,
+            "num_frames": given.num_frames,
+            "label_images": given.label_images,
+            "system_prompt": given.system_prompt,
+            "thinking": given.thinking,
+            **(settings or {}),
+        },
+        dtype=str(opened.engine.model.dtype).removeprefix("torch."),
+        attention=given.attn_implementation,
+        device=str(opened.engine.model.decoder_device),
+        num_processes=num_processes,
+        started=datetime.now(timezone.utc).replace(microsecond=0),
+        harness=harness,
+    )
+
+
+def title_of(method: str) -> str:
+    """The row's title on the method's model card; the method's name where it has none."""
+    card = models_dir() / "systems" / f"{method}.yaml"
+    if not card.is_file():
+        return method
+    values: Mapping[str, Any] = yaml.safe_load(card.read_text(encoding="utf-8"))
+    return str(values["title"])
+
+
+def open_previews(run: RunFolder, asked: bool | str | Path) -> previews.Previews | None:
+    """Where small copies of pictures go, by the model argument `previews`; the run's record will name it.
+
+    Raises:
+        ConfigError, OutputError: as `vico_eval.engine.previews.open_previews`.
+    """
+    opened = previews.open_previews(asked, run.folder / "previews")
+    if opened is not None:
+        run.note_previews(opened.folder)
+    return opened
+
+
+def _identity(checkpoint: Checkpoint) -> schema.Checkpoint:
+    identity = checkpoint.identity()
+    return schema.Checkpoint(name=identity["name"], path=_from_here(identity["path"]), sha256=identity["sha256"])
+
+
+def _command() -> tuple[str, ...]:
+    """What was typed, `python -m lmms_eval ...` or ours, with paths that mean the same on another machine."""
+    program = Path(sys.argv[0])
+    module = program.parent.name if program.name == "__main__.py" else program.name.replace("-", "_")
+    # lmms-eval takes hub tokens as arguments, and records are meant to be shown.
+    arguments = (re.sub(r"(token=)[^,]+", r"\1***", argument) for argument in sys.argv[1:])
+    start = ["vico-eval"] if module == "vico_eval" else ["python", "-m", module]
+    return (*start, *map(_from_here, arguments))
+
+
+def _from_here(text: str) -> str:
+    """`text` with paths below the working directory made relative to it."""
+    return text.replace(f"{Path.cwd()}/", "")
