@@ -172,7 +172,7 @@ class CompressedInternVL(InternVLChat):  # type: ignore[misc]
 
 
 def _data_fingerprint(task: str) -> dict[str, str]:
-    """What a data set is known by, under its name: its table, which holds pictures too. Empty where that is not there."""
+    """What a data set's table is known by, which holds pictures too, under its name; empty where it is not there."""
     table = Path(LMUDataRoot()) / f"{task}.tsv"
     return {task: f"sha256 {file_digest(table)}"} if table.is_file() else {}
 
