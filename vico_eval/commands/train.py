@@ -9,10 +9,11 @@ from vico_eval.commands.output import check_writable, message_console
 from vico_eval.families.internvl.checkpoint import find_checkpoint, load_model, load_tokenizer
 from vico_eval.families.internvl.released_config import not_in_released
 from vico_eval.families.internvl.released_layout import check_unused, save_released
-from vico_eval.training import internvl_x, tiny
-from vico_eval.training.files import output_errors
-from vico_eval.training.internvl_x_recipe import VARIANTS, load_internvl_x_recipe, parse_variants
-from vico_eval.training.recipe import BEFORE_VICO, load_recipe, parse_stages
+from vico_eval.training.saving.files import output_errors
+from vico_eval.training.small.internvl_x import train as internvl_x
+from vico_eval.training.small.internvl_x.recipe import VARIANTS, load_internvl_x_recipe, parse_variants
+from vico_eval.training.small.recipe import BEFORE_VICO, load_recipe, parse_stages
+from vico_eval.training.small.vico_tiny import train as vico_tiny
 
 
 def train_tiny(recipe: Path, out: Path, stages: Sequence[str], *, resume: bool) -> None:
@@ -26,7 +27,7 @@ def train_tiny(recipe: Path, out: Path, stages: Sequence[str], *, resume: bool) 
     settings = load_recipe(recipe)
     check_writable(out)
     with output_errors(out):
-        tiny.train(settings, out, chosen, resume=resume)
+        vico_tiny.train(settings, out, chosen, resume=resume)
     message_console().print(f"Written: {out}/", highlight=False)
 
 

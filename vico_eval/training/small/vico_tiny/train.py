@@ -1,0 +1,51 @@
+"""Make the built-in small models from a recipe: `vico-eval train tiny RECIPE --out DIR`.
+
+Each stage starts from what the one before left in DIR and leaves its own there; `--stage` runs some of them, `--resume`
+continues stages that were stopped. Between `corpus` and `calibration` come ViCO's two stages, which are those of any
+other checkpoint: `vico-eval train consistency` and `vico-eval train router`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from vico_eval.tiny.tokenizer import build_tokenizer
+from vico_eval.training.saving.files import held
+from vico_eval.training.small.architecture import build_config
+from vico_eval.training.small.processes import launch, wait
+from vico_eval.training.small.recipe import Recipe, StageName
+from vico_eval.training.small.vico_tiny.calibrate import calibrate
+from vico_eval.training.small.vico_tiny.stages import Run, make_corpus, train_base, train_dense
+
+STAGE_FUNCTIONS: dict[StageName, Callable[[Run], None]] = {
+    "dense": train_dense,
+    "base": train_base,
+    "corpus": make_corpus,
+    "calibration": calibrate,
+}
+
+
+def train(recipe: Recipe, out: Path, stages: tuple[StageName, ...], resume: bool = False) -> None:
+    """Run stages of a recipe in order, in as many processes as it names.
+
+    Raises:
+        CheckpointError: what an earlier stage left is missing, torn or of another recipe.
+        NotFinite: a stage computed a number that is none.
+        OutputError: another training writes into `out`.
+    """
+    with held(out):
+        launch(recipe.processes, run_stages, recipe, out, stages, resume)
+
+
+def run_stages(recipe: Recipe, out: Path, stages: tuple[StageName, ...], resume: bool) -> None:
+    """The part of one process; every process of a run calls this alike."""
+    torch.set_num_threads(1)
+    out.mkdir(parents=True, exist_ok=True)
+    tokenizer = build_tokenizer()
+    run = Run(recipe, out, resume, tokenizer, build_config(recipe.model, tokenizer))
+    for stage in stages:
+        STAGE_FUNCTIONS[stage](run)
+        wait()
