@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 from vico_eval.families.internvl.modeling import VicoInternVL
 from vico_eval.paths import models_dir
 from vico_eval.training.config import ConsistencyConfig, RouterConfig
-from vico_eval.training.small.data import documents as data
+from vico_eval.training.small.data import parts as data
 from vico_eval.training.small.vico_tiny.train import train
 from vico_eval.training.stages import train_consistency, train_router
 

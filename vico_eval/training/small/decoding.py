@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vico_eval.families.internvl.modeling import VicoInternVL
 from vico_eval.families.internvl.tiling import normalise
-from vico_eval.training.small.data.documents import Batch
+from vico_eval.training.small.data.batches import Batch
 
 
 def encode(model: VicoInternVL, batch: Batch) -> Tensor:

@@ -20,7 +20,9 @@ from vico_eval.methods.parts import TilingPart
 from vico_eval.tiny.scenes import TASKS, make_scene
 from vico_eval.training.loop.finite import NotFinite
 from vico_eval.training.measures import document_means
-from vico_eval.training.small.data.documents import Batch, Document, collate, make_document, step_rng
+from vico_eval.training.small.data.batches import Batch, collate
+from vico_eval.training.small.data.documents import Document, DocumentMaker
+from vico_eval.training.small.data.drawing import step_rng
 from vico_eval.training.small.decoding import encode, routed_logits
 
 VALIDATION = "validation"
@@ -55,10 +57,11 @@ def validation_documents(
     tiling: TilingPart | None = None,
 ) -> Iterator[tuple[str, Document]]:
     """Equally many documents of every task with their first question, from a stream that training never draws from."""
+    make = DocumentMaker(tokenizer, model.config, tiling)
     for index in range(num_documents):
         task = TASKS[index % len(TASKS)]
         scene = make_scene(task, step_rng(seed, VALIDATION, index))
-        yield task, make_document(scene, scene.questions[:1], tokenizer, model.config, tiling)
+        yield task, make(scene, scene.questions[:1])
 
 
 def validation_batches(

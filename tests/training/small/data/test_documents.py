@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
+
 import numpy as np
 import pytest
 import torch
 
 from vico_eval.engine.preprocess import Preprocessor, PreprocessSettings
 from vico_eval.engine.requests import GenerationSettings, ImageInput, Message, Request, Text
+from vico_eval.families.internvl.checkpoint import find_checkpoint
 from vico_eval.tiny.scenes import TASKS, make_scene
-from vico_eval.training.small.data.documents import collate, make_batch, make_document, step_rng
+from vico_eval.training.small.data.batches import collate
+from vico_eval.training.small.data.documents import DocumentMaker
+from vico_eval.training.small.data.drawing import make_batch, step_rng
 from vico_eval.training.small.decoding import encode, routed_logits
 from vico_eval.training.small.evaluate import VALIDATION
 
 
 def batch_of(model, tokenizer, stage="base/0", step=7, **options):
     settings = {"num_tokens": 1200, "max_questions": 4, **options}
-    return make_batch(step_rng(0, stage, step), tokenizer, model.config, **settings)
+    return make_batch(step_rng(0, stage, step), DocumentMaker(tokenizer, model.config), **settings)
 
 
 def test_a_step_always_gives_the_same_batch_and_another_step_another(micro_model, tokenizer):
@@ -41,7 +46,7 @@ def test_a_batch_stays_within_its_token_budget(micro_model, tokenizer):
 @pytest.mark.parametrize("task", [task for task in TASKS if task != "video"])
 def test_the_first_question_is_what_the_engine_will_ask(task, micro_model, tokenizer):
     scene = make_scene(task, np.random.default_rng(5))
-    document = make_document(scene, scene.questions[:2], tokenizer, micro_model.config)
+    document = DocumentMaker(tokenizer, micro_model.config)(scene, scene.questions[:2])
     prepare = Preprocessor(tokenizer, PreprocessSettings.from_config(micro_model.config))
     content = (*(ImageInput(image) for image in scene.images), Text(scene.questions[0].text))
     prepared = prepare(Request("key", (Message("user", content),), GenerationSettings()))
@@ -53,9 +58,20 @@ def test_the_first_question_is_what_the_engine_will_ask(task, micro_model, token
     assert document.is_answer[len(asked)]
 
 
+def test_ids_are_those_that_the_committed_models_were_trained_on(tokenizer):
+    config = find_checkpoint("vico-tiny").config
+    make, digest = DocumentMaker(tokenizer, config), sha256()
+    for index, task in enumerate(TASKS):
+        scene = make_scene(task, step_rng(0, VALIDATION, index))
+        document = make(scene, scene.questions)
+        for values in (document.tile_image, document.input_ids, document.is_answer, document.branch):
+            digest.update(values.tobytes())
+    assert digest.hexdigest() == "c7e484a4ddf9d5b7a3298ecac28d70b9838a04b68ff1303fe1709742d22f8071"
+
+
 def test_a_video_is_written_as_numbered_frames(micro_model, tokenizer):
     scene = make_scene("video", np.random.default_rng(5))
-    document = make_document(scene, scene.questions[:1], tokenizer, micro_model.config)
+    document = DocumentMaker(tokenizer, micro_model.config)(scene, scene.questions[:1])
     frames = "".join(f"Frame{number}: <img><IMG_CONTEXT></img>\n" for number in range(1, 9))
     question, answer = scene.questions[0].text, scene.questions[0].answer
     expected = f"<|im_start|>user\n{frames}{question}<|im_end|>\n<|im_start|>assistant\n{answer}<|im_end|>"
@@ -64,7 +80,7 @@ def test_a_video_is_written_as_numbered_frames(micro_model, tokenizer):
 
 def test_answers_are_what_is_marked_and_each_ends_its_turn(micro_model, tokenizer):
     scene = make_scene("bar", np.random.default_rng(2))
-    document = make_document(scene, scene.questions, tokenizer, micro_model.config)
+    document = DocumentMaker(tokenizer, micro_model.config)(scene, scene.questions)
     marked = tokenizer.decode(document.input_ids[document.is_answer])
     assert marked == "".join(f"{question.answer}<|im_end|>" for question in scene.questions)
 
@@ -83,7 +99,7 @@ def test_expanding_keeps_the_text_and_gives_each_tile_its_length(micro_model, to
 def test_logits_of_a_document_do_not_depend_on_its_batch_and_routing_of_others(micro_model, tokenizer):
     rng = np.random.default_rng(0)
     scenes = [make_scene(task, rng, (2, 1)) for task in ("read", "tallest", "count")]
-    documents = [make_document(scene, scene.questions[:2], tokenizer, micro_model.config) for scene in scenes]
+    documents = [DocumentMaker(tokenizer, micro_model.config)(scene, scene.questions[:2]) for scene in scenes]
     together = collate(documents, tokenizer)
     compressed = torch.tensor([True, False, False, False, True, True, False, False, False])
     with torch.no_grad():
@@ -101,13 +117,13 @@ def test_a_question_is_answered_as_if_it_were_the_only_one(tiles_low, micro_mode
     scene = make_scene("tallest", np.random.default_rng(3), (2, 1))
     short = make_scene("count", np.random.default_rng(3), (2, 1))  # so that one row is padded
     several = collate(
-        [make_document(each, each.questions, tokenizer, micro_model.config) for each in (short, scene)], tokenizer
+        [DocumentMaker(tokenizer, micro_model.config)(each, each.questions) for each in (short, scene)], tokenizer
     )
     compressed = torch.full((len(several.tiles),), tiles_low)
     with torch.no_grad():
         logits = routed_logits(micro_model, several, encode(micro_model, several), compressed)
         alone = [
-            collate([make_document(each, [question], tokenizer, micro_model.config)], tokenizer)
+            collate([DocumentMaker(tokenizer, micro_model.config)(each, [question])], tokenizer)
             for each in (short, scene)
             for question in each.questions
         ]

@@ -7,7 +7,9 @@ from vico_eval.families.internvl.config import VicoInternVLConfig
 from vico_eval.families.internvl.modeling import VicoInternVL
 from vico_eval.methods import registry
 from vico_eval.training.small.architecture import build_config, build_model
-from vico_eval.training.small.data.documents import Batch, make_batch, step_rng
+from vico_eval.training.small.data.batches import Batch
+from vico_eval.training.small.data.documents import DocumentMaker
+from vico_eval.training.small.data.drawing import make_batch, step_rng
 from vico_eval.training.small.decoding import answer_logits, encode
 from vico_eval.training.small.internvl_x.lvtc import changing_logits, lvtc_logits
 
@@ -31,11 +33,11 @@ def model(micro_recipe, tokenizer) -> VicoInternVL:
 def batch(request, model, tokenizer) -> Batch:
     """An image of several tiles; the frames of a video; two images. The rows of each differ in length."""
     rng = step_rng(0, "test", request.param)
-    return make_batch(rng, tokenizer, model.config, num_tokens=900, max_questions=1)
+    return make_batch(rng, DocumentMaker(tokenizer, model.config), num_tokens=900, max_questions=1)
 
 
 def test_questions_that_share_a_picture_are_refused(model, tokenizer):
-    batch = make_batch(step_rng(0, "test", 0), tokenizer, model.config, num_tokens=900, max_questions=4)
+    batch = make_batch(step_rng(0, "test", 0), DocumentMaker(tokenizer, model.config), num_tokens=900, max_questions=4)
     with pytest.raises(RuntimeError, match="several questions a document"):
         lvtc_logits(model, batch, encode(model, batch))
 
@@ -93,7 +95,7 @@ def test_rows_of_different_numbers_of_tiles_padded_on_either_side_are_the_single
 
 def test_gradients_flow_through_insertion_expansion_and_every_projection(model, tokenizer):
     model = build_like(model).double()
-    batch = make_batch(step_rng(0, "test", 0), tokenizer, model.config, num_tokens=400, max_questions=1)
+    batch = make_batch(step_rng(0, "test", 0), DocumentMaker(tokenizer, model.config), num_tokens=400, max_questions=1)
 
     def loss():
         logits = lvtc_logits(model, batch, encode(model, batch))

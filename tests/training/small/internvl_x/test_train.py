@@ -20,8 +20,9 @@ from vico_eval.methods.parts import TilingSettings
 from vico_eval.paths import models_dir
 from vico_eval.tiny.scenes import GRIDS, TASKS, make_scene
 from vico_eval.training.small.architecture import build_config, build_model
-from vico_eval.training.small.data import documents as data
-from vico_eval.training.small.data.documents import make_batch, make_document, step_rng
+from vico_eval.training.small.data import parts as data
+from vico_eval.training.small.data.documents import DocumentMaker
+from vico_eval.training.small.data.drawing import make_batch, step_rng
 from vico_eval.training.small.decoding import encode, routed_logits
 from vico_eval.training.small.evaluate import all_high, evaluate, percent_right, validation_batches
 from vico_eval.training.small.export import save_base
@@ -123,11 +124,9 @@ def test_every_variant_starts_from_the_same_encoder_and_decoder_and_sees_the_sam
         seen.append(
             make_batch(
                 step_rng(5, "projector/0", 0),
-                tokenizer,
-                model.config,
+                DocumentMaker(tokenizer, model.config, method.tiling),
                 num_tokens=600,
                 max_questions=1,
-                tiling=method.tiling,
             )
         )
     assert all(torch.equal(batch.tiles, seen[0].tiles) for batch in seen)
@@ -201,8 +200,8 @@ def test_training_cuts_tiles_with_the_part_it_is_given(micro_model, tokenizer):
             return TiledImage(np.asarray(image)[None, : settings.tile_size, : settings.tile_size], columns=1, rows=1)
 
     scene = make_scene("read", np.random.default_rng(0), (2, 1))
-    plain = make_document(scene, scene.questions[:1], tokenizer, micro_model.config)
-    cut = make_document(scene, scene.questions[:1], tokenizer, micro_model.config, LeftHalf())
+    plain = DocumentMaker(tokenizer, micro_model.config)(scene, scene.questions[:1])
+    cut = DocumentMaker(tokenizer, micro_model.config, LeftHalf())(scene, scene.questions[:1])
     assert (len(plain.tiles), len(cut.tiles)) == (3, 1)
 
 
@@ -211,7 +210,7 @@ def test_the_edge_rule_changes_nothing_on_pictures_of_whole_tiles(micro_model, t
     scene = make_scene("count", np.random.default_rng(1), grid)
     edge = registry.build("rvtc_edge").tiling
     plain, cut = (
-        make_document(scene, scene.questions[:1], tokenizer, micro_model.config, part) for part in (None, edge)
+        DocumentMaker(tokenizer, micro_model.config, part)(scene, scene.questions[:1]) for part in (None, edge)
     )
     assert np.array_equal(plain.tiles, cut.tiles)
 

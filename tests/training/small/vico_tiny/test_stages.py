@@ -11,7 +11,7 @@ import yaml
 
 from vico_eval.errors import CheckpointError, ConfigError
 from vico_eval.paths import models_dir
-from vico_eval.training.small.data import documents as data
+from vico_eval.training.small.data import parts as data
 from vico_eval.training.small.loop import ParameterGroup, fit, learning_rate
 from vico_eval.training.small.recipe import Schedule, load_recipe, parse_stages
 from vico_eval.training.small.vico_tiny.train import train

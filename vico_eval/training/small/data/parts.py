@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedTokenizerBase
 
 from vico_eval.families.internvl.config import VicoInternVLConfig
 from vico_eval.methods.parts import TilingPart
-from vico_eval.training.small.data.documents import Batch, batches, make_batch, step_rng
+from vico_eval.training.small.data.batches import Batch
+from vico_eval.training.small.data.documents import DocumentMaker
+from vico_eval.training.small.data.drawing import make_batch, step_rng
 from vico_eval.training.small.loop import ParameterGroup, fit
 from vico_eval.training.small.recipe import BaseRecipe, Schedule, TextBatchRecipe
 
 T = TypeVar("T")
+
+WORKERS = 1
+"""Processes that make batches ahead, for each process that trains."""
 
 
 @dataclass(frozen=True)
@@ -42,16 +49,19 @@ class DocumentParts:
                 part,
                 make_batch(
                     step_rng(self.seed, f"{self.stage}/{part}", step),
-                    self.tokenizer,
-                    self.config,
+                    self._make,
                     num_tokens=settings.num_tokens // settings.num_parts,
                     max_questions=settings.max_questions,
                     lookup_only=isinstance(settings, BaseRecipe) and step < settings.lookup_steps,
-                    tiling=self.tiling,
                 ),
             )
             for part in self.own
         ]
+
+    @cached_property
+    def _make(self) -> DocumentMaker:
+        # In the process that makes batches: a preprocessor can't be sent to another one.
+        return DocumentMaker(self.tokenizer, self.config, self.tiling)
 
 
 def fit_batches(
@@ -76,3 +86,27 @@ def fit_batches(
         folder=folder,
         resume=resume,
     )
+
+
+def batches(make: Callable[[int], T], start: int, stop: int) -> Iterator[T]:
+    """`make(step)` for each step in [start, stop), made ahead by a worker process."""
+    loader = DataLoader(
+        _Steps(make, stop),
+        batch_size=None,
+        sampler=range(start, stop),
+        num_workers=WORKERS,
+        prefetch_factor=4 if WORKERS else None,
+    )
+    yield from loader
+
+
+class _Steps(Dataset[T]):
+    def __init__(self, make: Callable[[int], T], stop: int) -> None:
+        self.make = make
+        self.stop = stop
+
+    def __len__(self) -> int:
+        return self.stop
+
+    def __getitem__(self, step: int) -> T:
+        return self.make(step)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vico_eval.families.decoder.decoder import CompressingDecoder
 from vico_eval.families.internvl.modeling import VicoInternVL
-from vico_eval.training.small.data.documents import Batch
+from vico_eval.training.small.data.batches import Batch
 
 
 def lvtc_logits(model: VicoInternVL, batch: Batch, vit_tokens: Tensor) -> Tensor:

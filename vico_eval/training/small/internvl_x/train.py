@@ -38,7 +38,7 @@ from vico_eval.methods.registry import Method
 from vico_eval.tiny.scenes import make_scene
 from vico_eval.training.saving.files import held
 from vico_eval.training.small.architecture import load_weights, save_weights
-from vico_eval.training.small.data.documents import Batch
+from vico_eval.training.small.data.batches import Batch
 from vico_eval.training.small.data.parts import DocumentParts, fit_batches
 from vico_eval.training.small.decoding import encode, routed_logits
 from vico_eval.training.small.evaluate import percent_right, validation_batches

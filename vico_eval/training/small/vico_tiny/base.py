@@ -7,7 +7,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vico_eval.families.internvl.modeling import VicoInternVL
-from vico_eval.training.small.data.documents import NO_GLYPH, Batch
+from vico_eval.training.small.data.batches import Batch
+from vico_eval.training.small.data.documents import NO_GLYPH
 from vico_eval.training.small.decoding import answer_logits, encode
 
 ALIGN_TEMPERATURE = 0.1

@@ -16,7 +16,7 @@ from vico_eval.errors import CheckpointError
 from vico_eval.families.internvl.checkpoint import find_checkpoint, load_model
 from vico_eval.families.internvl.modeling import VicoInternVL
 from vico_eval.training.loop.finite import NotFinite
-from vico_eval.training.small.data.documents import Batch
+from vico_eval.training.small.data.batches import Batch
 from vico_eval.training.small.decoding import encode
 from vico_eval.training.small.evaluate import (
     Routing,

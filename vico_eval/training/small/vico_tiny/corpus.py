@@ -15,7 +15,7 @@ from datasets import Image as ImageFeature
 from vico_eval.tiny.build import png, write_video
 from vico_eval.tiny.scenes import TASKS, Scene, make_scene
 from vico_eval.training.saving.files import whole_file
-from vico_eval.training.small.data.documents import step_rng
+from vico_eval.training.small.data.drawing import step_rng
 from vico_eval.training.small.loop import say
 from vico_eval.training.small.processes import own_parts
 

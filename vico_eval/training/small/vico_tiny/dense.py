@@ -16,7 +16,7 @@ from vico_eval.families.internvl.config import VicoInternVLConfig
 from vico_eval.families.internvl.modeling import VicoInternVL
 from vico_eval.families.internvl.tiling import normalise
 from vico_eval.tiny.scenes import CELL_CLASSES, TASKS, make_scene
-from vico_eval.training.small.data.documents import UNKNOWN, make_document
+from vico_eval.training.small.data.documents import UNKNOWN, DocumentMaker
 
 EMPTY_TILE_SHARE = 0.15
 
@@ -38,12 +38,13 @@ def dense_batch(
     rng: np.random.Generator, tokenizer: PreTrainedTokenizerBase, config: VicoInternVLConfig, num_tiles: int
 ) -> tuple[Tensor, Tensor]:
     """Tiles [num_tiles, S, S, 3] that mostly show something, and their patch classes [num_tiles, h*w]."""
+    make = DocumentMaker(tokenizer, config)
     tiles: list[np.ndarray] = []
     cells: list[np.ndarray] = []
     while len(tiles) < num_tiles:
         task = TASKS[int(rng.integers(len(TASKS)))]
         scene = make_scene(task, rng)
-        document = make_document(scene, scene.questions[:1], tokenizer, config)
+        document = make(scene, scene.questions[:1])
         for tile, classes in zip(document.tiles, document.cells, strict=True):
             known = classes[0, 0] != UNKNOWN
             if known and ((classes > 0).any() or rng.random() < EMPTY_TILE_SHARE):

@@ -13,7 +13,8 @@ from transformers import PreTrainedTokenizerBase
 from vico_eval.families.internvl.config import VicoInternVLConfig
 from vico_eval.families.internvl.modeling import VicoInternVL
 from vico_eval.training.small.architecture import build_model, load_weights, save_weights
-from vico_eval.training.small.data.documents import Batch, step_rng
+from vico_eval.training.small.data.batches import Batch
+from vico_eval.training.small.data.drawing import step_rng
 from vico_eval.training.small.data.parts import DocumentParts, fit_batches
 from vico_eval.training.small.export import rounded, save_base
 from vico_eval.training.small.loop import ParameterGroup
