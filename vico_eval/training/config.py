@@ -13,7 +13,7 @@ from vico_eval.training.small.recipe import MOST_WIDE, SEEDS_END, Closed, read_r
 _Beta = Annotated[float, Field(ge=0, lt=1)]
 
 MOST_AHEAD = 10_000_000
-"""Samples of a window, which are in memory by their lines."""
+"""Samples of a window, which are in memory with what is said in them."""
 
 
 class LoraSettings(Closed):

@@ -143,6 +143,26 @@ def test_a_wrong_stop_of_the_process_is_not_a_skipped_sample(make):
         run(make(Stops()), 1)
 
 
+def test_a_line_is_parsed_once_for_its_length_and_its_preparation(make, source):
+    class Counted:
+        num_read = 0
+
+        def __len__(self):
+            return len(source)
+
+        def key(self, index):
+            return source.key(index)
+
+        def __getitem__(self, index):
+            self.num_read += 1
+            return source[index]
+
+    counted = Counted()
+    assert len(run(make(source=counted), 6)) == 6
+    # Three windows of 16 samples were trained on; at most two more are planned. Read twice they would be 96 and more.
+    assert counted.num_read <= 5 * 16
+
+
 @pytest.fixture
 def corrupt(write_lines, say, pictures):
     """A sample of every kind that can't be used, after two good ones."""

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from vico_eval.engine.preprocess import Preprocessor
-from vico_eval.engine.requests import ImageInput, Request, Text, VideoInput
+from vico_eval.engine.requests import ImageInput, Message, Request, Text, VideoInput
 from vico_eval.errors import ConfigError
 from vico_eval.families.internvl.tiling import tile_grid
 from vico_eval.training.data.reading.conversations import Conversation
@@ -110,13 +110,17 @@ class Prepare:
             CorruptSample: it is too long, or has no answer.
             MediaError: an image or a video can't be read.
         """
-        *asked, answer = conversation.messages
-        prompt = self._preprocessor(
-            Request(conversation.key, tuple(asked), max_tiles=self._max_tiles_each(conversation))
+        # Behind the last answer stands an empty question, so that what is tokenised is a request as any other.
+        request = Request(
+            conversation.key,
+            (*conversation.messages, Message("user", ())),
+            max_tiles=self._max_tiles_each(conversation),
         )
-        said = "".join(part.text for part in answer.content if isinstance(part, Text))
-        text = prompt.text + self._preprocessor.defuse(said) + self._preprocessor.template.stop
-        text_ids = self._preprocessor.tokenise(text)
+        prompt = self._preprocessor(request)
+        answers = self._answers(prompt.text_ids)
+        if len(answers) != (expected := sum(message.role == "assistant" for message in conversation.messages)):
+            raise CorruptSample("tokens", f"{len(answers)} of {expected} answers begin where a token does")
+        text_ids = prompt.text_ids[: answers[-1].stop]
         length = len(text_ids) + self._tokens_per_tile * len(prompt.tiles)
         if length > self._max_length:
             raise CorruptSample(
@@ -124,9 +128,6 @@ class Prepare:
                 f"it has {length} tokens ({len(prompt.tiles)} tiles of {self._tokens_per_tile}); "
                 f"max_length is {self._max_length}",
             )
-        is_answer, num_answers = self._find_answers(text_ids)
-        if num_answers != (expected := sum(message.role == "assistant" for message in conversation.messages)):
-            raise CorruptSample("tokens", f"{num_answers} of {expected} answers begin where a token does")
         tiles = prompt.tiles
         if conversation.augment and self._augment:
             rng = np.random.default_rng([zlib.crc32(conversation.key.encode()), epoch])
@@ -137,7 +138,7 @@ class Prepare:
             tile_image=prompt.tile_image,
             text_ids=text_ids,
             image_positions=prompt.image_positions,
-            is_answer=is_answer,
+            is_answer=_marked(answers, len(text_ids)),
             image_token_id=self._preprocessor.image_token_id,
         )
 
@@ -160,20 +161,16 @@ class Prepare:
             tiles += num_images * self._tiles_of(conversation, None)
         return characters // _CHARACTERS_PER_TOKEN + tiles * self._tokens_per_tile
 
-    def _find_answers(self, text_ids: list[int]) -> tuple[np.ndarray, int]:
-        """[N], bool: from behind each head of the assistant to the end of its turn; and the number of them.
+    def _answers(self, text_ids: list[int]) -> list[range]:
+        """Where each answer stands: from behind a head of the assistant to the end of its turn.
 
-        Words can't forge either: the preprocessor takes control tokens in them apart.
+        The last head is that of an answer to come. Words can't forge a head or an end: the preprocessor takes control
+        tokens in them apart.
         """
-        is_answer = np.zeros(len(text_ids), dtype=bool)
-        num_answers = 0
         head = self._head_ids
-        for position, token in enumerate(text_ids):
-            if token == head[0] and text_ids[position : position + len(head)] == head:
-                start = position + len(head)
-                is_answer[start : text_ids.index(self._stop_id, start) + 1] = True
-                num_answers += 1
-        return is_answer, num_answers
+        places = (place for place, token in enumerate(text_ids) if token == head[0])
+        starts = [place + len(head) for place in places if text_ids[place : place + len(head)] == head]
+        return [range(start, text_ids.index(self._stop_id, start) + 1) for start in starts[:-1]]
 
     def _control_id(self, token: str) -> int:
         """The id of a control token: the last of its ids, as BOS may come first."""
@@ -205,6 +202,14 @@ class Prepare:
         num_images = sum(isinstance(part, ImageInput) for part in parts)
         total = conversation.max_tiles or self._preprocessor.settings.max_tiles
         return max(1, total // max(1, num_images))
+
+
+def _marked(spans: Sequence[range], length: int) -> np.ndarray:
+    """[length], bool: what stands in one of `spans`."""
+    is_inside = np.zeros(length, dtype=bool)
+    for span in spans:
+        is_inside[span.start : span.stop] = True
+    return is_inside
 
 
 def degrade_jpeg(tiles: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -75,13 +75,22 @@ class StepBatch:
     """Each with `micro_batch` elements."""
 
 
+class _Turn(NamedTuple):
+    """A sample's turn, read for its length."""
+
+    entry: Entry
+    length: int
+    read: Conversation | None
+    """What `entry` holds; None where it can't be read, or is read anew rather than held with its pictures."""
+
+
 @dataclass(frozen=True)
 class _Plan:
     """A process's part of a step before anything is read."""
 
     step: int
     epoch: int
-    entries: list[Entry]
+    turns: list[_Turn]
 
 
 class TrainingStream:
@@ -109,8 +118,8 @@ class TrainingStream:
             global_batch: samples of an optimizer step, over all processes.
             micro_batch: samples of one forward pass.
             rank, world: which process this is, and of how many.
-            window_steps: steps whose samples are sorted by length together. A stream of rows holds so many steps'
-                rows in memory, twice, in every process.
+            window_steps: steps whose samples are sorted by length together. Every process holds what is said in so
+                many steps' samples in memory; of a stream of rows, also their pictures, twice.
             workers: threads that prepare. Two steps of this process are in memory at once.
 
         Raises:
@@ -142,7 +151,7 @@ class TrainingStream:
                     window = upcoming.result()
                     upcoming = planner.submit(next, plans)
                     for plan in window:
-                        pending.append((plan, [pool.submit(self._sample, entry) for entry in plan.entries]))
+                        pending.append((plan, [pool.submit(self._sample, turn) for turn in plan.turns]))
                         if len(pending) == 2:
                             yield self._batch(*pending.popleft())
             finally:
@@ -162,9 +171,9 @@ class TrainingStream:
         )
         per_step = self._global_batch // self._micro_batch
         for window_number in itertools.count(number):
-            window = list(itertools.islice(entries, window_size))
+            window = [self._turn(entry) for entry in itertools.islice(entries, window_size)]
             rng = np.random.default_rng([self._seed, _WINDOW, window_number])
-            micro_batches = bucketed([self._length(entry) for entry in window], self._micro_batch, rng)
+            micro_batches = bucketed([turn.length for turn in window], self._micro_batch, rng)
             plans = []
             for step in range(offset, self._window_steps):
                 chosen = micro_batches[step * per_step : (step + 1) * per_step]
@@ -172,24 +181,27 @@ class TrainingStream:
                 plans.append(
                     _Plan(
                         step=window_number * self._window_steps + step,
-                        epoch=min(window[index].epoch for index in chosen.flat),
-                        entries=[window[index] for index in own.flat],
+                        epoch=min(window[index].entry.epoch for index in chosen.flat),
+                        turns=[window[index] for index in own.flat],
                     )
                 )
             yield plans
             offset = 0
 
-    def _length(self, entry: Entry) -> int:
+    def _turn(self, entry: Entry) -> _Turn:
         try:
-            return self._prepare.estimate(entry.load())
+            conversation = entry.load()
+            length = self._prepare.estimate(conversation)
         except SAMPLE_ERRORS:
-            return 0  # it is skipped, and named, when its turn comes
+            return _Turn(entry, 0, None)  # it is skipped, and named, when it is to be prepared
+        return _Turn(entry, length, None if conversation.holds_pictures else conversation)
 
-    def _sample(self, entry: Entry) -> TrainingSample:
-        return self._prepare(entry.load(), entry.epoch)
+    def _sample(self, turn: _Turn) -> TrainingSample:
+        conversation = turn.entry.load() if turn.read is None else turn.read
+        return self._prepare(conversation, turn.entry.epoch)
 
     def _batch(self, plan: _Plan, futures: Sequence[Future[TrainingSample]]) -> StepBatch:
-        samples = [_result(entry.key, future) for entry, future in zip(plan.entries, futures, strict=True)]
+        samples = [_result(turn.entry.key, future) for turn, future in zip(plan.turns, futures, strict=True)]
         size = self._micro_batch
         micro_batches = [samples[first : first + size] for first in range(0, len(samples), size)]
         return StepBatch(plan.step, plan.epoch, micro_batches)

@@ -69,6 +69,12 @@ class Conversation:
     length: int | None = None
     """Tokens of the sample as the data states them."""
 
+    @property
+    def holds_pictures(self) -> bool:
+        """Whether pictures are in it as bytes, not as paths alone."""
+        parts = (part for message in self.messages for part in message.content)
+        return any(not isinstance(part, Text) and isinstance(part.source, bytes) for part in parts)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
