@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from vico_eval.training.config_files import MOST_WIDE, SEEDS_END, Closed, read_config
 from vico_eval.training.data.config import DataConfig
-from vico_eval.training.small.recipe import MOST_WIDE, SEEDS_END, Closed, read_recipe
 
 _Beta = Annotated[float, Field(ge=0, lt=1)]
 
@@ -155,10 +155,10 @@ class RouterConfig(RunConfig):
 
 
 def read_consistency(path: Path) -> ConsistencyConfig:
-    """Stage 1's configuration; raises ConfigError as `read_recipe`."""
-    return read_recipe(path, ConsistencyConfig, "models/training/consistency-1b.yaml")
+    """Stage 1's configuration; raises ConfigError as `read_config`."""
+    return read_config(path, ConsistencyConfig, "models/training/consistency-1b.yaml")
 
 
 def read_router(path: Path) -> RouterConfig:
-    """Stage 2's configuration; raises ConfigError as `read_recipe`."""
-    return read_recipe(path, RouterConfig, "models/training/router-1b.yaml")
+    """Stage 2's configuration; raises ConfigError as `read_config`."""
+    return read_config(path, RouterConfig, "models/training/router-1b.yaml")

@@ -4,14 +4,14 @@ import pytest
 import yaml
 
 from vico_eval.errors import ConfigError
+from vico_eval.training.config_files import read_config
 from vico_eval.training.data.config import DataConfig, DatasetSource, JsonlSource, MetaSource
-from vico_eval.training.small.recipe import read_recipe
 
 
 def read(tmp_path, **content):
     path = tmp_path / "data.yaml"
     path.write_text(yaml.safe_dump(content))
-    return read_recipe(path, DataConfig, "data.yaml")
+    return read_config(path, DataConfig, "data.yaml")
 
 
 def test_every_kind_of_source(tmp_path):

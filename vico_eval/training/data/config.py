@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from vico_eval.training.small.recipe import Closed
+from vico_eval.training.config_files import Closed
 
 MOST_TILES = 1024
 """Of an image; the shapes of so many are all tried."""

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Literal, TypeVar, get_args
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from vico_eval.errors import ConfigError
+from vico_eval.training.config_files import MOST_WIDE, SEEDS_END, Closed, read_config
 
 StageName = Literal["dense", "base", "corpus", "calibration"]
 STAGES: tuple[StageName, ...] = get_args(StageName)
@@ -23,35 +23,11 @@ BEFORE_VICO: tuple[StageName, ...] = ("dense", "base", "corpus")
 """Those whose results ViCO's own stages start from; `calibration` follows them."""
 
 
-# PyYAML's own for most; what it lets through of broken dates and numbers, of other encodings, and of depth or size.
-_NO_YAML = (
-    yaml.YAMLError,
-    OSError,
-    ValueError,
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    TypeError,
-    RecursionError,
-    MemoryError,
-)
-
-Name = TypeVar("Name", bound=str)
-RecipeType = TypeVar("RecipeType", bound="Closed")
-
-
-MOST_WIDE = 65536
 MOST_LAYERS = 1024
 MOST_FRAMES = 4096
 MOST_PROCESSES = 1024
-SEEDS_END = 1 << 63
-"""Above what torch takes as a seed."""
 
-
-class Closed(BaseModel):
-    """An unknown field is an error, and so is a number that is infinite or none."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+Name = TypeVar("Name", bound=str)
 
 
 class ModelRecipe(Closed):
@@ -187,44 +163,8 @@ class Recipe(Closed):
 
 
 def load_recipe(path: Path) -> Recipe:
-    """Read and check the recipe of the small ViCO; raises ConfigError as `read_recipe`."""
-    return read_recipe(path, Recipe, "models/vico-tiny/recipe.yaml")
-
-
-def read_recipe(path: Path, schema: type[RecipeType], example: str) -> RecipeType:
-    """Read and check a recipe file.
-
-    Args:
-        path: the file.
-        schema: its fields.
-        example: a recipe of that kind, for whoever has none.
-
-    Raises:
-        ConfigError: the file can't be read, is no YAML mapping, or has a missing, unknown or invalid field.
-    """
-    content = read_yaml_mapping(path, example)
-    fields = ", ".join(schema.model_fields)
-    try:
-        return schema.model_validate(content)
-    except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors())
-        raise ConfigError(f"Recipe {path} is not valid: {problems}. The fields are {fields}.") from error
-
-
-def read_yaml_mapping(path: Path, example: str) -> dict[Any, Any]:
-    """What a YAML file maps to what.
-
-    Raises:
-        ConfigError: the file can't be read, or is no YAML mapping.
-    """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except _NO_YAML as error:
-        reason = "it is nested too deep" if isinstance(error, RecursionError) else error or type(error).__name__
-        raise ConfigError(f"Recipe {path} can't be read: {reason}. Pass a YAML file such as {example}.") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"Recipe {path} holds {type(content).__name__}; expected a mapping as in {example}.")
-    return content
+    """Read and check the recipe of the small ViCO; raises ConfigError as `read_config`."""
+    return read_config(path, Recipe, "models/vico-tiny/recipe.yaml")
 
 
 def parse_stages(names: Sequence[str]) -> tuple[StageName, ...]:

@@ -11,7 +11,8 @@ from typing import Literal, get_args
 
 from pydantic import Field
 
-from vico_eval.training.small.recipe import MOST_PROCESSES, SEEDS_END, Closed, TextBatchRecipe, chosen, read_recipe
+from vico_eval.training.config_files import SEEDS_END, Closed, read_config
+from vico_eval.training.small.recipe import MOST_PROCESSES, TextBatchRecipe, chosen
 
 VariantName = Literal["base", "pvtc", "lvtc", "full"]
 VARIANTS: tuple[VariantName, ...] = get_args(VariantName)
@@ -77,8 +78,8 @@ class InternVLXRecipe(Closed):
 
 
 def load_internvl_x_recipe(path: Path) -> InternVLXRecipe:
-    """Read and check a recipe file; raises ConfigError as `read_recipe`."""
-    return read_recipe(path, InternVLXRecipe, RECIPE)
+    """Read and check a recipe file; raises ConfigError as `read_config`."""
+    return read_config(path, InternVLXRecipe, RECIPE)
 
 
 def parse_variants(names: Sequence[str]) -> tuple[VariantName, ...]:

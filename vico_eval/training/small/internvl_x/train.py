@@ -18,10 +18,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 import torch
 import yaml
+from pydantic import TypeAdapter
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
@@ -46,7 +48,6 @@ from vico_eval.training.small.export import rounded, save_vico
 from vico_eval.training.small.internvl_x.lvtc import lvtc_logits
 from vico_eval.training.small.internvl_x.recipe import (
     METHODS,
-    RECIPE,
     VARIANTS,
     InternVLXRecipe,
     SingleQuestionRecipe,
@@ -54,8 +55,8 @@ from vico_eval.training.small.internvl_x.recipe import (
 )
 from vico_eval.training.small.loop import ParameterGroup, say, write_log
 from vico_eval.training.small.processes import is_first, launch, own_parts, wait
-from vico_eval.training.small.recipe import read_yaml_mapping
 from vico_eval.training.small.vico_tiny.base import glyph_alignment
+from vico_eval.yaml_files import read_yaml
 
 FINISHED = "internvl-x-tiny-{}"
 """Name of a variant's finished checkpoint."""
@@ -98,7 +99,7 @@ def note_recipe(recipe: InternVLXRecipe, out: Path, resume: bool) -> None:
     """Leave the recipe in `out`; a run that is resumed must be one of the same recipe."""
     values = recipe.model_dump(mode="json")
     path = out / "recipe.yaml"
-    if resume and path.exists() and read_yaml_mapping(path, RECIPE) != values:
+    if resume and path.exists() and read_yaml(TypeAdapter(dict[str, Any]), path) != values:
         raise ConfigError(
             f"{out} holds a run of another recipe ({path.name} there differs). Choose another folder, or train without "
             "--resume."
