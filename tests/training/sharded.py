@@ -50,7 +50,7 @@ def main():
     pair = PolicyAndReference(policy, reference, chunk=5).eval()  # without dropout
     data = Data(config, policy.config, tokenizer, Alone())
     with data.batches(0) as steps:
-        pictures = [collate(samples, data.blank) for _ in range(2) for samples in next(steps).micro_batches]
+        pictures = [batch for _ in range(2) for batch in next(steps).micro_batches]
     words = collate([data.blank, data.blank], data.blank)
     plain = copy.deepcopy(pair)
     for module in pair.modules():

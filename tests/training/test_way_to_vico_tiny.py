@@ -32,11 +32,13 @@ def short(name, folder):
 def test_the_small_model_is_made_by_its_recipe_and_configurations(micro_recipe, tmp_path, monkeypatch):
     monkeypatch.setattr(data, "WORKERS", 0)  # a worker's start-up is longer than these stages
     train(micro_recipe, tmp_path, ("dense", "base", "corpus"))
+    forget_accelerate()
     train_consistency(ConsistencyConfig.model_validate(short("consistency", tmp_path)))
     for name in ("router", "image_router"):
         forget_accelerate()
         train_router(RouterConfig.model_validate(short(name, tmp_path) | {"burn_in": 2}))
     assert not list(tmp_path.glob("*/skipped.*"))  # every sample, videos too
+    forget_accelerate()
     train(micro_recipe, tmp_path, ("calibration",))
 
     log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from accelerate import PartialState
+from torch.distributed import is_torchelastic_launched
+
+from vico_eval.commands.launching import launch
 from vico_eval.commands.output import check_writable, message_console
 from vico_eval.families.internvl.checkpoint import find_checkpoint, load_model, load_tokenizer
 from vico_eval.families.internvl.released_config import not_in_released
@@ -26,9 +30,8 @@ def train_tiny(recipe: Path, out: Path, stages: Sequence[str], *, resume: bool) 
     chosen = parse_stages(stages or BEFORE_VICO)
     settings = load_recipe(recipe)
     check_writable(out)
-    with output_errors(out):
-        vico_tiny.train(settings, out, chosen, resume=resume)
-    message_console().print(f"Written: {out}/", highlight=False)
+    arguments = ["tiny", recipe, *(f"--stage={name}" for name in chosen)]
+    _train(arguments, settings.processes, out, resume, lambda: vico_tiny.train(settings, out, chosen, resume=resume))
 
 
 def train_internvl_x(recipe: Path, out: Path, variants: Sequence[str], *, resume: bool) -> None:
@@ -42,9 +45,19 @@ def train_internvl_x(recipe: Path, out: Path, variants: Sequence[str], *, resume
     chosen = parse_variants(variants or VARIANTS)
     settings = load_internvl_x_recipe(recipe)
     check_writable(out)
+    arguments = ["internvl-x", recipe, *(f"--variant={name}" for name in chosen)]
+    _train(arguments, settings.processes, out, resume, lambda: internvl_x.train(settings, out, chosen, resume=resume))
+
+
+def _train(arguments: Sequence[str | Path], processes: int, out: Path, resume: bool, work: Callable[[], None]) -> None:
+    """Do `work` here; or run `vico-eval train ARGUMENTS` in each of several processes, which do it there."""
+    if processes > 1 and not is_torchelastic_launched():
+        launch([*arguments, "--out", out, *(["--resume"] if resume else [])], processes)
+        return
     with output_errors(out):
-        internvl_x.train(settings, out, chosen, resume=resume)
-    message_console().print(f"Written: {out}/", highlight=False)
+        work()
+    if PartialState().is_main_process:
+        message_console().print(f"Written: {out}/", highlight=False)
 
 
 def export_checkpoint(checkpoint: str, out: Path) -> None:

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Literal
 
 from rich.table import Table
 
+from vico_eval.commands.launching import launch
 from vico_eval.commands.output import check_writable, message_console, results_console
-from vico_eval.errors import ConfigError
 from vico_eval.training.config import ConsistencyConfig, read_consistency, read_router
 
 Stage = Literal["consistency", "router"]
@@ -29,7 +25,7 @@ def train(stage: Stage, config: Path, processes: int | None, accelerate_config: 
     settings = read_consistency(config) if stage == "consistency" else read_router(config)
     check_writable(settings.out)
     if processes is not None or accelerate_config is not None:
-        _launch(stage, config, processes, accelerate_config)
+        launch([stage, config], processes, accelerate_config)
         return
     from accelerate import PartialState
 
@@ -41,30 +37,6 @@ def train(stage: Stage, config: Path, processes: int | None, accelerate_config: 
     if PartialState().is_main_process:
         _show(settings.out / REPORT)
         message_console().print(f"Written: {folder}/", markup=False, highlight=False, soft_wrap=True)
-
-
-def _launch(stage: Stage, config: Path, processes: int | None, accelerate_config: Path | None) -> None:
-    if accelerate_config is not None and not accelerate_config.is_file():
-        raise ConfigError(f"{accelerate_config} is not a file; make one with: accelerate config --config_file FILE.")
-    command = [sys.executable, "-m"]
-    if accelerate_config is None:
-        # Without a configuration accelerate's launcher starts one process, whatever the number, where there is no GPU.
-        command += ["torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    else:
-        command += ["accelerate.commands.launch", "--config_file", str(accelerate_config)]
-        if processes is not None:
-            command += ["--num_processes", str(processes)]
-    # In a group of its own, so that it is told once: the launcher passes on what it gets where it starts several.
-    process = subprocess.Popen([*command, "-m", "vico_eval.training", stage, str(config)], start_new_session=True)
-    try:
-        status = process.wait()
-    finally:
-        # Whoever stops this command stops the run, which saves before it ends.
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGTERM)
-            process.wait()
-    if status:
-        sys.exit(1)
 
 
 def _show(path: Path) -> None:

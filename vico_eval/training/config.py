@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -89,6 +89,11 @@ class RunConfig(Closed):
     saving: Saving = Saving()
     held_out_samples: int = Field(default=256, ge=1)
     """Samples of the held-out report, and of the held-out loss at every checkpoint."""
+
+    def identity(self) -> dict[str, Any]:
+        """What a checkpoint has to agree in: everything but where it lies, how it is saved and how it is shown."""
+        free = {"out", "saving", "logit_chunk", "held_out_samples", "gradient_checkpointing", "trackers"}
+        return self.model_dump(mode="json", exclude=free)
 
     @model_validator(mode="after")
     def _kernel_can_compute(self) -> RunConfig:

@@ -18,7 +18,7 @@ from vico_eval.training.data.reading.found import Found
 from vico_eval.training.data.samples import Data, open_together
 from vico_eval.training.held_out import HeldOut
 from vico_eval.training.loop.accelerated import on_main
-from vico_eval.training.loop.phase import Run
+from vico_eval.training.loop.phase import Training
 from vico_eval.training.loop.watch import Watch
 from vico_eval.training.saving.files import held
 
@@ -27,17 +27,19 @@ from vico_eval.training.saving.files import held
 class Session:
     """A training in its folder, which no other training can take meanwhile."""
 
-    accelerator: Accelerator
-    watch: Watch
+    training: Training
+    config: RunConfig
     corpus: Corpus
-    inputs: list[dict[str, Any]]
-    """Of its sources and its models, as checkpoints note them."""
 
-    def run(self, config: RunConfig, policy: VicoInternVL, tokenizer: PreTrainedTokenizerBase) -> tuple[Run, HeldOut]:
-        """What a phase needs."""
-        data = Data(config, policy.config, tokenizer, self.accelerator, self.corpus)
-        run = Run(self.accelerator, config, data.batches, data.blank, data.skips, self.watch, self.inputs)
-        return run, HeldOut(self.accelerator, data.held_out)
+    @property
+    def accelerator(self) -> Accelerator:
+        """Of the training."""
+        return self.training.accelerator
+
+    def data(self, policy: VicoInternVL, tokenizer: PreTrainedTokenizerBase) -> tuple[Data, HeldOut]:
+        """The samples of a phase, and those that are held out."""
+        data = Data(self.config, policy.config, tokenizer, self.accelerator, self.corpus)
+        return data, HeldOut(self.accelerator, data.held_out)
 
 
 @contextmanager
@@ -60,7 +62,16 @@ def opened(accelerator: Accelerator, config: RunConfig, models: Sequence[str]) -
         for source in found:
             _name_unread(watch, source)
         weights = on_main(accelerator, lambda: [_identity(name) for name in models])
-        yield Session(accelerator, watch, corpus, [*(source.identity() for source in found), *weights])
+        training = Training(
+            accelerator=accelerator,
+            watch=watch,
+            out=config.out,
+            seed=config.seed,
+            saving=config.saving,
+            identity=config.identity(),
+            inputs=[*(source.identity() for source in found), *weights],
+        )
+        yield Session(training, config, corpus)
 
 
 def _identity(model: str) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +18,25 @@ from transformers import PreTrainedTokenizerBase
 from vico_eval.errors import CheckpointError, ConfigError
 from vico_eval.families.internvl.modeling import VicoInternVL
 from vico_eval.files import write_text
-from vico_eval.training.config import ConsistencyConfig, RouterConfig, RunConfig
+from vico_eval.training.config import ConsistencyConfig, OptimizerSettings, RouterConfig, RunConfig
 from vico_eval.training.consistency import ConsistencyStepper
+from vico_eval.training.data.batches import MicroBatch
+from vico_eval.training.data.samples import Data
 from vico_eval.training.held_out import as_dict
-from vico_eval.training.loop.accelerated import SHARDED, make_accelerator, on_main
+from vico_eval.training.loop.accelerated import SHARDED, configure_deepspeed, make_accelerator, on_main
 from vico_eval.training.loop.finite import as_json
-from vico_eval.training.loop.phase import Phase, Run
-from vico_eval.training.loop.steps import check_skips, run_phase
+from vico_eval.training.loop.phase import Phase, Stepper, Training
+from vico_eval.training.loop.schedule import optimizing
+from vico_eval.training.loop.steps import run_phase
 from vico_eval.training.models.opening import add_adapters, add_low_connector, add_router, halve_reference, open_model
 from vico_eval.training.models.pair import PolicyAndReference, frozen_copy, round_weights, share_vision
 from vico_eval.training.router import RouterInTraining, RouterStepper
 from vico_eval.training.saving.files import weights_problem, whole_file, whole_folder
-from vico_eval.training.saving.resume import check_out, checkpoints_of, newest
+from vico_eval.training.saving.resume import check_out, newest
 from vico_eval.training.session import Session, opened
+
+SKIPS_SAY_SOMETHING = 1000
+"""Samples of every process before which a run does not end for the share of skipped ones among them."""
 
 MODEL = "model"
 """The finished model's folder in a run's `out`."""
@@ -67,7 +74,7 @@ def train_consistency(config: ConsistencyConfig) -> Path:
         OutputError: another training writes into `out`.
         Stopped: SIGTERM or Ctrl-C; the same command goes on.
     """
-    check_out(config, ("warmup", "train"))
+    check_out(config.out, ("warmup", "train"))
     with opened(make_accelerator(config), config, (config.checkpoint,)) as session:
         return _train_consistency(session, config)
 
@@ -80,23 +87,24 @@ def _train_consistency(session: Session, config: ConsistencyConfig) -> Path:
     if config.lora is not None and config.reference != "copy":
         raise ConfigError("with `lora` the reference is the policy without its adapters: leave `reference` out.")
     warm = config.out / _WARM
-    if config.warmup is not None and not _is_warm(session, config, warm):
+    if config.warmup is not None and not _is_warm(session, warm):
         _warm_up(session, config, warm)
     trainee = _build(config, accelerator)
     if config.warmup is not None:
         trainee.low.load_state_dict(load_file(warm))
     _unfreeze(trainee, config)
-    run, held_out = session.run(config, trainee.pair.policy, trainee.tokenizer)
-    stepper = ConsistencyStepper(trainee.pair.policy.config, run.watch, held_out)
+    data, held_out = session.data(trainee.pair.policy, trainee.tokenizer)
+    stepper = ConsistencyStepper(trainee.pair.policy.config, session.training.watch, held_out)
     steps_before = 0 if config.warmup is None else config.warmup.steps
-    model = run_phase(run, Phase("train", trainee.pair, config.train, stepper, {}, steps_before))
-    _write_report(run, {"consistency": as_dict(held_out.report(model))})
+    phase = _phase(session, "train", trainee.pair, stepper, data, config.train)
+    model = run_phase(session.training, replace(phase, steps_before=steps_before))
+    _write_report(session.training, {"consistency": as_dict(held_out.report(model))})
     weights = _weights(accelerator, model, "policy.")
     policy = trainee.pair.policy
     if trainee.adapters is not None:
         policy.language_model = trainee.adapters.merge_and_unload()
         weights = dict(policy.state_dict())
-    return _save(run, policy, trainee.tokenizer, weights)
+    return _save(session, data, policy, trainee.tokenizer, weights)
 
 
 def train_router(config: RouterConfig) -> Path:
@@ -108,7 +116,7 @@ def train_router(config: RouterConfig) -> Path:
     Raises:
         As `train_consistency`.
     """
-    check_out(config, (_router_phase(config),))
+    check_out(config.out, (_router_phase(config),))
     with opened(make_accelerator(config), config, (config.checkpoint, config.policy)) as session:
         return _train_router(session, config)
 
@@ -133,23 +141,44 @@ def _train_router(session: Session, config: RouterConfig) -> Path:
     pair = PolicyAndReference(policy, base, chunk=config.logit_chunk, most=_most(accelerator))
     trainee = RouterInTraining(pair, config.level, config.epsilon)
     trainee.router.requires_grad_(True)
-    run, held_out = session.run(config, policy, tokenizer)
-    phase_name = _router_phase(config)
-    stepper = RouterStepper(accelerator, policy.config, config, run.watch, held_out)
-    phase = Phase(phase_name, trainee, config.train, stepper, {"labels": stepper.labels})
-    model = run_phase(run, phase)
-    _write_report(run, {phase_name: stepper.report(model)})
-    return _save(run, policy, tokenizer, _weights(accelerator, model, "pair.policy."))
+    data, held_out = session.data(policy, tokenizer)
+    name = _router_phase(config)
+    stepper = RouterStepper(accelerator, policy.config, config, session.training.watch, held_out)
+    phase = _phase(session, name, trainee, stepper, data, config.train)
+    model = run_phase(session.training, replace(phase, resumables={**phase.resumables, "labels": stepper.labels}))
+    _write_report(session.training, {name: stepper.report(model)})
+    return _save(session, data, policy, tokenizer, _weights(accelerator, model, "pair.policy."))
+
+
+def _phase(
+    session: Session,
+    name: str,
+    model: nn.Module,
+    stepper: Stepper[MicroBatch],
+    data: Data,
+    settings: OptimizerSettings,
+) -> Phase[MicroBatch]:
+    """A phase on the samples of the session's configuration."""
+    configure_deepspeed(session.accelerator, session.config, settings)
+    return Phase(
+        name=name,
+        model=model,
+        stepper=stepper,
+        batches=data.batches,
+        optimizing=optimizing(model, settings),
+        resumables={"skips": data.skips},
+        check=partial(data.check_skips, at_least=SKIPS_SAY_SOMETHING),
+    )
 
 
 def _router_phase(config: RouterConfig) -> str:
     return f"{config.level}_router"
 
 
-def _is_warm(session: Session, config: ConsistencyConfig, warm: Path) -> bool:
+def _is_warm(session: Session, warm: Path) -> bool:
     """Whether the warm-up is done and its weights are sound; where they are not, its checkpoint has them still."""
-    checkpoints = checkpoints_of(config, "warmup", session.inputs)
-    if newest(session.accelerator, checkpoints, session.watch) is None:
+    training = session.training
+    if newest(training.accelerator, training.checkpoints("warmup"), training.watch) is None:
         return False
 
     def is_sound() -> bool:
@@ -157,10 +186,10 @@ def _is_warm(session: Session, config: ConsistencyConfig, warm: Path) -> bool:
             return False
         problem = weights_problem(warm)
         if problem is not None:
-            session.watch.say(f"{warm} {problem}; it is written again from the last checkpoint of the warm-up.")
+            training.watch.say(f"{warm} {problem}; it is written again from the last checkpoint of the warm-up.")
         return problem is None
 
-    return on_main(session.accelerator, is_sound)
+    return on_main(training.accelerator, is_sound)
 
 
 def _warm_up(session: Session, config: ConsistencyConfig, warm: Path) -> None:
@@ -174,9 +203,9 @@ def _warm_up(session: Session, config: ConsistencyConfig, warm: Path) -> None:
         warm.unlink(missing_ok=True)  # of a run whose checkpoints somebody removed
     trainee = _build(config, accelerator, only_low=True)
     trainee.low.requires_grad_(True)
-    run, held_out = session.run(config, trainee.pair.policy, trainee.tokenizer)
-    stepper = ConsistencyStepper(trainee.pair.policy.config, run.watch, held_out, at_least=1)
-    model = run_phase(run, Phase("warmup", trainee.pair, config.warmup, stepper, {}))
+    data, held_out = session.data(trainee.pair.policy, trainee.tokenizer)
+    stepper = ConsistencyStepper(trainee.pair.policy.config, session.training.watch, held_out, at_least=1)
+    model = run_phase(session.training, _phase(session, "warmup", trainee.pair, stepper, data, config.warmup))
     weights = _weights(accelerator, model, "policy.connector_low.")
     if accelerator.is_main_process:
         with whole_file(warm) as unfinished:
@@ -248,11 +277,11 @@ def _check_same_sizes(policy: VicoInternVL, base: VicoInternVL, config: RouterCo
             )
 
 
-def _write_report(run: Run, report: dict[str, Any]) -> None:
+def _write_report(training: Training, report: dict[str, Any]) -> None:
     """Leave the report in `held_out.json`."""
-    if run.accelerator.is_main_process:
-        write_text(run.config.out / REPORT, as_json(report, indent=2) + "\n")
-    run.watch.write(report)
+    if training.accelerator.is_main_process:
+        write_text(training.out / REPORT, as_json(report, indent=2) + "\n")
+    training.watch.write(report)
 
 
 def _weights(accelerator: Accelerator, model: nn.Module, prefix: str) -> dict[str, Tensor]:
@@ -262,16 +291,22 @@ def _weights(accelerator: Accelerator, model: nn.Module, prefix: str) -> dict[st
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
-def _save(run: Run, policy: VicoInternVL, tokenizer: PreTrainedTokenizerBase, weights: dict[str, Tensor]) -> Path:
+def _save(
+    session: Session,
+    data: Data,
+    policy: VicoInternVL,
+    tokenizer: PreTrainedTokenizerBase,
+    weights: dict[str, Tensor],
+) -> Path:
     """The finished model in this package's layout, bfloat16 unless the run computed in float32."""
-    folder = run.config.out / MODEL
-    if run.accelerator.is_main_process:
-        dtype = torch.bfloat16 if run.config.precision == "bf16" else torch.float32
+    folder = session.config.out / MODEL
+    if session.accelerator.is_main_process:
+        dtype = torch.bfloat16 if session.config.precision == "bf16" else torch.float32
         policy.config.dtype = dtype
         with whole_folder(folder) as unfinished:
             policy.save_pretrained(unfinished, state_dict={name: value.to(dtype) for name, value in weights.items()})
             tokenizer.save_pretrained(unfinished)
-    run.accelerator.wait_for_everyone()
-    check_skips(run)
-    run.accelerator.end_training()  # trackers write what they still hold
+    session.accelerator.wait_for_everyone()
+    data.check_skips()
+    session.accelerator.end_training()  # trackers write what they still hold
     return folder

@@ -10,13 +10,10 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 
-from vico_eval.errors import CheckpointError, OutputError, UserError
+from vico_eval.errors import CheckpointError, OutputError
 from vico_eval.training.loop.finite import NotFinite
 from vico_eval.training.saving.files import LOCK, held, output_errors, whole_file, whole_folder
 from vico_eval.training.small.architecture import load_weights, save_weights
-from vico_eval.training.small.loop import ParameterGroup, fit
-from vico_eval.training.small.processes import launch
-from vico_eval.training.small.recipe import Schedule, parse_stages
 from vico_eval.training.small.vico_tiny.calibrate import absolute_threshold
 
 
@@ -108,61 +105,6 @@ def test_a_folder_is_held_until_its_process_ends(tmp_path):
         assert f"process {os.getpid()}" in (tmp_path / LOCK).read_text()
 
 
-SCHEDULE = Schedule(steps=6, learning_rate=0.01, warmup_steps=0, save_every=1)
-
-
-def run(folder, module=None, factors=None, resume=True, steps=6):
-    """Steps on one number; `factors[step]` multiplies the loss."""
-    module = nn.Linear(2, 1) if module is None else module
-    seen = []
-
-    def loss(step, part):
-        seen.append(step)
-        value = sum(parameter.square().sum() for parameter in module.parameters())
-        return {"loss": value * (factors or {}).get(step, 1.0)}
-
-    fit(
-        "small",
-        SCHEDULE.model_copy(update={"steps": steps}),
-        [ParameterGroup("only", module)],
-        lambda start: [[(0, None)]] * (steps - start),
-        loss,
-        seed=0,
-        folder=folder,
-        resume=resume,
-    )
-    return seen
-
-
-@pytest.mark.parametrize("odd", [float("nan"), float("inf")])
-def test_a_stage_stops_at_a_loss_that_is_no_number_and_keeps_its_checkpoint(tmp_path, odd):
-    module = nn.Linear(2, 1)
-    with pytest.raises(NotFinite, match=r"In step 3 of small: .*the loss of part 0 is not finite"):
-        run(tmp_path, module, {3: odd})
-    assert all(parameter.isfinite().all() for parameter in module.parameters())
-    assert run(tmp_path) == [3, 4, 5]
-
-
-def test_a_stage_does_not_leave_weights_that_are_no_numbers(tmp_path):
-    with pytest.raises(NotFinite, match=r"step 0 of small: .*gradient of parts 0"):
-        run(tmp_path, factors={0: 3e38}, module=nn.Linear(2, 1).requires_grad_(False).double().float(), steps=1)
-
-
-@pytest.mark.parametrize("tear", [lambda content: content[:-8], lambda content: bytes(len(content))])
-def test_a_torn_resume_file_is_set_aside_and_the_one_before_it_taken(tmp_path, tear, capfd):
-    run(tmp_path)  # saves behind steps 1 to 5
-    last = tmp_path / "small.resume.safetensors"
-    last.write_bytes(tear(last.read_bytes()))
-    assert run(tmp_path) == [4, 5]
-    assert "goes on from step 4" in " ".join(capfd.readouterr().err.split())
-    assert (tmp_path / "torn-small.resume.safetensors.1").exists()
-    for file in (last, tmp_path / "small.resume.before.safetensors"):
-        file.write_bytes(tear(file.read_bytes()))
-    for _ in range(2):
-        with pytest.raises(CheckpointError, match="Remove them, or train without --resume"):
-            run(tmp_path)
-
-
 def test_weights_between_stages_are_sound_or_named(tmp_path):
     path = tmp_path / "dense.safetensors"
     save_weights(nn.Linear(2, 1), path)
@@ -183,8 +125,3 @@ def test_a_threshold_of_scores_that_are_no_numbers_is_none(monkeypatch):
     monkeypatch.setattr("vico_eval.training.small.vico_tiny.calibrate.encode", lambda model, batch: torch.zeros(3))
     with pytest.raises(NotFinite, match="1 of 3 scores"):
         absolute_threshold(None, [("read", None)], lambda *_: torch.tensor([0.5, float("nan"), 0.1]), 0.5)
-
-
-def test_what_a_user_can_act_on_comes_out_of_a_process_in_its_words():
-    with pytest.raises(UserError, match=r"^Unknown stage basis; the stages are"):
-        launch(2, parse_stages, ["basis"])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from vico_eval.training.small.loop import ParameterGroup, build_optimizers
+from vico_eval.training.small.loop import ParameterGroup, optimizing
 from vico_eval.training.small.muon import Muon, orthogonalise
 from vico_eval.training.small.recipe import Schedule
 
@@ -40,8 +40,8 @@ def test_only_matrices_inside_decoder_layers_go_to_muon():
     inside = nn.ModuleDict({"layers": nn.ModuleList([nn.Linear(3, 4)]), "head": nn.Linear(4, 2)})
     module = nn.ModuleDict({"language": inside})
     schedule = Schedule(steps=1, learning_rate=0.1, optimizer="muon")
-    adamw, muon = build_optimizers([ParameterGroup("all", module, 0.5)], schedule)
+    adamw, muon = optimizing([ParameterGroup("all", module, 0.5)], schedule).optimizers
     assert [p.shape for p in muon.param_groups[0]["params"]] == [(4, 3)]
     assert [p.shape for p in adamw.param_groups[0]["params"]] == [(4,), (2, 4), (2,)]
-    assert muon.param_groups[0]["share"] == 0.5
-    assert len(build_optimizers([ParameterGroup("all", module)], Schedule(steps=1, learning_rate=0.1))) == 1
+    assert muon.param_groups[0]["initial_lr"] == 0.1 * 0.5
+    assert len(optimizing([ParameterGroup("all", module)], Schedule(steps=1, learning_rate=0.1)).optimizers) == 1

@@ -55,6 +55,11 @@ class MicroBatch:
     def __len__(self) -> int:
         return len(self.samples)
 
+    @property
+    def keys(self) -> list[str]:
+        """[samples]."""
+        return [sample.key for sample in self.samples]
+
     def num_tiles(self) -> Tensor:
         """[samples], int64."""
         return torch.bincount(self.tile_sample, minlength=len(self))

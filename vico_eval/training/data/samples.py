@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import numpy as np
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from transformers import PreTrainedTokenizerBase
 
 from vico_eval.engine.preprocess import Preprocessor, PreprocessSettings
@@ -19,6 +20,7 @@ from vico_eval.training.data.opening import Corpus, open_corpus
 from vico_eval.training.data.prepare import Prepare, TrainingSample
 from vico_eval.training.data.skips import SkipCount
 from vico_eval.training.data.stream import StepBatch, TrainingStream
+from vico_eval.training.loop.phase import Step
 
 
 def open_together(config: RunConfig, accelerator: Accelerator) -> Corpus:
@@ -61,8 +63,8 @@ class Data:
         self.blank = _blank(model_config, settings.tile_size)
 
     @contextmanager
-    def batches(self, first: int) -> Iterator[Iterator[StepBatch]]:
-        """The batches of step `first` and all later ones, prepared ahead until the context is left."""
+    def batches(self, first: int) -> Iterator[Iterator[Step[MicroBatch]]]:
+        """Step `first` and all later ones, prepared ahead until the context is left; skipped samples are counted."""
         stream = TrainingStream(
             self._train,
             self._prepare(augment=True),
@@ -76,9 +78,20 @@ class Data:
         )
         steps = stream.steps(first)
         try:
-            yield steps
+            yield map(self._counted, steps)
         finally:
             steps.close()  # type: ignore[attr-defined]
+
+    def check_skips(self, *, at_least: int = 0) -> None:
+        """End the training if too many samples were skipped, but not before every process has seen `at_least`.
+
+        Raises:
+            SkippedTooMany: over all processes.
+        """
+        states = gather_object([self.skips.state_dict()])
+        if min(state["num_samples"] for state in states) >= at_least:
+            others = [state for rank, state in enumerate(states) if rank != self._rank]
+            self.skips.check(self._config.data.max_skipped_share, others)
 
     def held_out(self) -> Iterator[MicroBatch]:
         """This process's share of the held-out samples, always the same; every process has equally many batches."""
@@ -102,6 +115,10 @@ class Data:
                 yield from (collate(samples, self.blank) for samples in batch.micro_batches)
         finally:
             steps.close()  # type: ignore[attr-defined]
+
+    def _counted(self, batch: StepBatch) -> Step[MicroBatch]:
+        self.skips.count(batch)
+        return Step(batch.step, [collate(samples, self.blank) for samples in batch.micro_batches])
 
     def _prepare(self, *, augment: bool) -> Prepare:
         return Prepare(

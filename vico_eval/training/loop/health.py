@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from accelerate import Accelerator
@@ -10,8 +11,19 @@ from accelerate.utils import gather_object
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from vico_eval.training.data.batches import MicroBatch
 from vico_eval.training.loop.finite import ADVICE, NotFinite, named
+
+
+class Named(Protocol):
+    """Samples that an error can name."""
+
+    @property
+    def keys(self) -> Sequence[str]:
+        """[samples]."""
+
+    @property
+    def counts_in_loss(self) -> Tensor:
+        """[samples], bool: False for a stand-in for a sample that was skipped."""
 
 
 class Health:
@@ -19,10 +31,10 @@ class Health:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._seen: list[tuple[MicroBatch, str, Tensor]] = []
+        self._seen: list[tuple[Named, str, Tensor]] = []
         self._norm: Tensor | None = None
 
-    def samples(self, batch: MicroBatch, name: str, values: Tensor, expected: Tensor | None = None) -> None:
+    def samples(self, batch: Named, name: str, values: Tensor, expected: Tensor | None = None) -> None:
         """Take in one number a sample.
 
         Args:
@@ -76,11 +88,11 @@ class Health:
         odd: dict[str, list[str]] = {}
         keys: dict[str, None] = {}
         for batch, name, mask in self._seen:
-            for sample, counts, is_odd in zip(batch.samples, batch.counts_in_loss.tolist(), mask.tolist(), strict=True):
+            for key, counts, is_odd in zip(batch.keys, batch.counts_in_loss.tolist(), mask.tolist(), strict=True):
                 if counts:
-                    keys[sample.key] = None
+                    keys[key] = None
                 if is_odd:
-                    odd.setdefault(name, []).append(sample.key)
+                    odd.setdefault(name, []).append(key)
         norm = "" if self._norm is None else f" (norm of the gradient: {float(self._norm):.4g})"
         return odd, list(keys), norm
 

@@ -1,8 +1,9 @@
-"""What is trained and how fast: AdamW, and a cosine down to a learning rate above zero."""
+"""How a phase's weights change: its optimizers and their learning rates; AdamW with a cosine above zero."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -11,6 +12,23 @@ from torch.optim.lr_scheduler import LRScheduler
 from transformers.optimization import get_cosine_with_min_lr_schedule_with_warmup
 
 from vico_eval.training.config import OptimizerSettings
+
+
+@dataclass(frozen=True)
+class Optimizing:
+    """The optimizers of a phase."""
+
+    steps: int
+    clip_norm: float
+    optimizers: Sequence[torch.optim.Optimizer]
+    schedulers: Sequence[LRScheduler]
+    """One for each optimizer; each takes one step a step of training."""
+
+
+def optimizing(model: nn.Module, settings: OptimizerSettings) -> Optimizing:
+    """AdamW and its schedule for what is trained of a model."""
+    optimizer = make_optimizer(model.parameters(), settings)
+    return Optimizing(settings.steps, settings.clip_norm, [optimizer], [make_scheduler(optimizer, settings)])
 
 
 def make_optimizer(parameters: Iterable[nn.Parameter], settings: OptimizerSettings) -> AdamW:

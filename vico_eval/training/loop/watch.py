@@ -64,9 +64,11 @@ class Watch:
     def step(self, step: int, learning_rate: float, seconds: float, shown: Mapping[str, float] | None = None) -> None:
         """Finish a step: its means, the learning rate and the time it took."""
         means = self._means()
-        tokens = means.pop("tokens", 0.0)
+        tokens = means.pop("tokens", None)
         entry = {"phase": self._phase, "step": step, **means, **(shown or {}), "learning_rate": learning_rate}
-        entry |= {"seconds": round(seconds, 3), "tokens_per_s": round(tokens / max(seconds, 1e-9), 1)}
+        entry["seconds"] = round(seconds, 3)
+        if tokens is not None:
+            entry["tokens_per_s"] = round(tokens / max(seconds, 1e-9), 1)
         self.write(entry)
         if self._progress is not None and self._task is not None:
             numbers = "  ".join(

@@ -15,33 +15,27 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from vico_eval.errors import CheckpointError
-from vico_eval.training.config import RunConfig
 from vico_eval.training.loop.accelerated import SHARDED, on_main
 from vico_eval.training.loop.finite import NotFinite, all_finite, as_json, named, odd_weights
 from vico_eval.training.loop.health import anywhere
-from vico_eval.training.loop.phase import Phase, Resumable, Run
+from vico_eval.training.loop.phase import Batch, Phase, Resumable, Training
 from vico_eval.training.loop.watch import Watch
 from vico_eval.training.saving.checkpoints import Checkpoints, Progress
 
 _TRAINED = "trained.safetensors"
 
 
-def check_out(config: RunConfig, phases: Collection[str]) -> None:
+def check_out(out: Path, phases: Collection[str]) -> None:
     """See that `out` is no other training's, whose finished model would be overwritten.
 
     Raises:
         CheckpointError: it has checkpoints of phases other than `phases`.
     """
-    if others := {folder.name for folder in (config.out / "checkpoints").glob("*")}.difference(phases):
+    if others := {folder.name for folder in (out / "checkpoints").glob("*")}.difference(phases):
         raise CheckpointError(
-            f"{config.out} has checkpoints of another training ({', '.join(sorted(others))}), whose model/ would be "
+            f"{out} has checkpoints of another training ({', '.join(sorted(others))}), whose model/ would be "
             "overwritten. Give this run another `out`."
         )
-
-
-def checkpoints_of(config: RunConfig, phase: str, inputs: list[dict[str, Any]]) -> Checkpoints:
-    """The checkpoints of a phase of a run; those of another configuration or data are refused when looked at."""
-    return Checkpoints(config.out / "checkpoints" / phase, config.saving, _identity(config), inputs)
 
 
 def newest(accelerator: Accelerator, checkpoints: Checkpoints, watch: Watch) -> Progress | None:
@@ -59,10 +53,9 @@ def newest(accelerator: Accelerator, checkpoints: Checkpoints, watch: Watch) -> 
 
 
 def save_checkpoint(
-    run: Run,
-    phase: Phase,
+    training: Training,
+    phase: Phase[Batch],
     model: nn.Module,
-    checkpoints: Checkpoints,
     step: int,
     state: dict[str, Resumable],
     *,
@@ -73,7 +66,8 @@ def save_checkpoint(
     Raises:
         NotFinite: weights, or what they compute on held-out samples, are no numbers; nothing counts as saved then.
     """
-    accelerator = run.accelerator
+    accelerator = training.accelerator
+    checkpoints = training.checkpoints(phase.name)
     _check_weights(accelerator, model, f"Behind step {step} of {phase.name}", checkpoints)
     folder = checkpoints.path(step)
     with _only_trained(accelerator):
@@ -85,9 +79,10 @@ def save_checkpoint(
         model.eval()
         with torch.no_grad():
             held_out = phase.stepper.held_out(model)
-        run.watch.held_out(step, held_out)
+        if held_out is not None:
+            training.watch.held_out(step, held_out)
     for name, distribution in phase.stepper.distributions().items():
-        run.watch.histogram(name, distribution, step)
+        training.watch.histogram(name, distribution, step)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         checkpoints.finish(step, held_out)
@@ -156,9 +151,3 @@ def _only_trained(accelerator: Accelerator) -> Iterator[None]:
 def _trained(accelerator: Accelerator, model: nn.Module) -> dict[str, nn.Parameter]:
     plain = accelerator.unwrap_model(model)
     return {name: parameter for name, parameter in plain.named_parameters() if parameter.requires_grad}
-
-
-def _identity(config: RunConfig) -> dict[str, Any]:
-    """What a checkpoint has to agree in: everything but where it lies, how it is saved and how it is shown."""
-    free = {"out", "saving", "logit_chunk", "held_out_samples", "gradient_checkpointing", "trackers"}
-    return config.model_dump(mode="json", exclude=free)

@@ -161,6 +161,20 @@ class Recipe(Closed):
     corpus: CorpusRecipe
     calibration: CalibrationRecipe
 
+    @model_validator(mode="after")
+    def _parts_can_be_shared(self) -> Recipe:
+        check_shares(self.processes, dense=self.dense, base=self.base)
+        return self
+
+
+def check_shares(processes: int, **stages: Schedule) -> None:
+    """See that every process has equally many parts of a step; raises ValueError where it has not."""
+    for name, stage in stages.items():
+        if stage.num_parts % processes:
+            raise ValueError(
+                f"{name}.num_parts {stage.num_parts} can't be shared by {processes} processes; expected a multiple"
+            )
+
 
 def load_recipe(path: Path) -> Recipe:
     """Read and check the recipe of the small ViCO; raises ConfigError as `read_config`."""

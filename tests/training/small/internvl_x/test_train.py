@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -136,8 +137,8 @@ def test_every_variant_starts_from_the_same_encoder_and_decoder_and_sees_the_sam
 def test_both_stages_and_the_accuracy_of_each_task_are_in_the_log(trained):
     for variant in VARIANTS:
         entries = log_of(trained / variant)
-        assert [entry["stage"] for entry in entries if "stage" in entry] == ["projector", "everything"]
-        assert "align" in next(entry for entry in entries if entry.get("stage") == "projector")
+        assert [entry["phase"] for entry in entries if "phase" in entry] == ["projector"] * 2 + ["everything"] * 2
+        assert "align" in next(entry for entry in entries if entry.get("phase") == "projector")
         (validation,) = [entry for entry in entries if "validation" in entry]
         assert set(TASKS) < set(validation)
 
@@ -149,10 +150,11 @@ def test_resuming_keeps_what_is_finished_and_repeats_nothing_of_a_stage(recipe, 
     before = log_of(tmp_path / "lvtc")
     train(recipe, tmp_path, ("lvtc",), resume=True)
     assert log_of(tmp_path / "lvtc") == before
-    # Stopped behind the first of two steps of the second stage.
+    # As if it had been stopped behind the first of two steps of the second stage.
     (finished / "config.json").unlink()
+    shutil.rmtree(tmp_path / "lvtc" / "checkpoints" / "everything" / "step-0000002")
     train(recipe, tmp_path, ("lvtc",), resume=True)
-    stages = [entry["stage"] for entry in log_of(tmp_path / "lvtc")[len(before) :] if "stage" in entry]
+    stages = [entry["phase"] for entry in log_of(tmp_path / "lvtc")[len(before) :] if "phase" in entry]
     assert stages == ["everything"]
     assert (finished / "model.safetensors").read_bytes() == whole
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
 import yaml
+from pydantic import ValidationError
+from safetensors.torch import load_file
 
 from vico_eval.errors import CheckpointError, ConfigError
 from vico_eval.paths import models_dir
 from vico_eval.training.small.data import parts as data
-from vico_eval.training.small.loop import ParameterGroup, fit, learning_rate
-from vico_eval.training.small.recipe import Schedule, load_recipe, parse_stages
+from vico_eval.training.small.recipe import Recipe, load_recipe, parse_stages
 from vico_eval.training.small.vico_tiny.train import train
 
 
@@ -31,42 +35,32 @@ def test_a_stage_stopped_half_way_ends_with_the_same_weights(micro_recipe, tmp_p
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     for folder in (whole, stopped):
         train(micro_recipe, folder, ("dense", "base"))
-    # `save_every` is 2 of 3 steps, so the checkpoint left behind is of a run stopped after the second.
+    # `save_every` is 2 of 3 steps, so what is left behind is of a run stopped after the second.
     (stopped / "base.safetensors").unlink()
+    shutil.rmtree(stopped / "checkpoints" / "base" / "step-0000003")
     train(micro_recipe, stopped, ("base",), True)
-    assert json.loads((stopped / "log.jsonl").read_text().splitlines()[-1])["step"] == 3
+    steps = [json.loads(line)["step"] for line in (stopped / "log.jsonl").read_text().splitlines()]
+    assert steps == [0, 1, 2, 0, 1, 2, 2]
     assert digest(whole, "base") == digest(stopped, "base")
 
 
-def test_resuming_from_another_recipe_is_refused(tmp_path):
-    schedule = Schedule(steps=2, learning_rate=0.1, save_every=1)
-
-    def run(module):
-        def loss(step, part):
-            return {"loss": sum(parameter.sum() for parameter in module.parameters())}
-
-        fit(
-            "small",
-            schedule,
-            [ParameterGroup("only", module)],
-            lambda start: [[(0, None)]] * (2 - start),
-            loss,
-            seed=0,
-            folder=tmp_path,
-            resume=True,
-        )
-
-    run(torch.nn.Linear(2, 1))
-    with pytest.raises(CheckpointError, match=r"only\.bias"):
-        run(torch.nn.Linear(2, 1, bias=False))
+def test_two_processes_train_as_one(micro_recipe, tmp_path):
+    weights = []
+    for processes in (1, 2):
+        recipe, out = tmp_path / f"{processes}.yaml", tmp_path / str(processes)
+        recipe.write_text(yaml.safe_dump(micro_recipe.model_dump() | {"processes": processes}))
+        command = [sys.executable, "-m", "vico_eval", "train", "tiny", str(recipe), f"--out={out}"]
+        subprocess.run([*command, "--stage=dense", "--stage=base"], check=True)
+        weights.append(load_file(out / "base.safetensors"))
+    one, two = weights
+    for name, value in one.items():
+        # Only the order of additions differs; the vision encoder, which is frozen in the first step, is trained too.
+        torch.testing.assert_close(two[name], value, atol=1e-6, rtol=1e-5)
 
 
-def test_the_schedule_rises_then_falls_to_its_share():
-    schedule = Schedule(steps=110, learning_rate=1.0, warmup_steps=10, final_share=0.1)
-    assert learning_rate(schedule, 0) == pytest.approx(0.1)
-    assert learning_rate(schedule, 9) == pytest.approx(1.0)
-    assert learning_rate(schedule, 60) == pytest.approx(0.55)  # half of the cosine: (1 + 0.1) / 2
-    assert learning_rate(schedule, 110) == pytest.approx(0.1)
+def test_processes_share_the_parts_of_a_step_equally(micro_recipe):
+    with pytest.raises(ValidationError, match=r"dense.num_parts 2 can't be shared by 3 processes"):
+        Recipe.model_validate(micro_recipe.model_dump() | {"processes": 3})
 
 
 def test_a_misspelt_field_of_a_recipe_is_named(tmp_path):

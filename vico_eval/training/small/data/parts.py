@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TypeVar
 
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedTokenizerBase
 
@@ -17,8 +15,7 @@ from vico_eval.methods.parts import TilingPart
 from vico_eval.training.small.data.batches import Batch
 from vico_eval.training.small.data.documents import DocumentMaker
 from vico_eval.training.small.data.drawing import make_batch, step_rng
-from vico_eval.training.small.loop import ParameterGroup, fit
-from vico_eval.training.small.recipe import BaseRecipe, Schedule, TextBatchRecipe
+from vico_eval.training.small.recipe import BaseRecipe, TextBatchRecipe
 
 T = TypeVar("T")
 
@@ -64,31 +61,7 @@ class DocumentParts:
         return DocumentMaker(self.tokenizer, self.config, self.tiling)
 
 
-def fit_batches(
-    stage: str,
-    settings: Schedule,
-    groups: list[ParameterGroup],
-    make: Callable[[int], list[tuple[int, T]]],
-    loss: Callable[[int, T], dict[str, Tensor]],
-    *,
-    seed: int,
-    folder: Path,
-    resume: bool,
-) -> None:
-    """`loop.fit` on `make(step)`, made ahead by a worker process."""
-    fit(
-        stage,
-        settings,
-        groups,
-        lambda start: batches(make, start, settings.steps),
-        loss,
-        seed=seed,
-        folder=folder,
-        resume=resume,
-    )
-
-
-def batches(make: Callable[[int], T], start: int, stop: int) -> Iterator[T]:
+def steps(make: Callable[[int], T], start: int, stop: int) -> Iterator[T]:
     """`make(step)` for each step in [start, stop), made ahead by a worker process."""
     loader = DataLoader(
         _Steps(make, stop),

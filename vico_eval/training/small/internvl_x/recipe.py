@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from vico_eval.training.config_files import SEEDS_END, Closed, read_config
-from vico_eval.training.small.recipe import MOST_PROCESSES, TextBatchRecipe, chosen
+from vico_eval.training.small.recipe import MOST_PROCESSES, TextBatchRecipe, check_shares, chosen
 
 VariantName = Literal["base", "pvtc", "lvtc", "full"]
 VARIANTS: tuple[VariantName, ...] = get_args(VariantName)
@@ -75,6 +75,11 @@ class InternVLXRecipe(Closed):
     projector: ProjectorRecipe
     everything: EverythingRecipe
     num_validation_documents: int = Field(ge=1)
+
+    @model_validator(mode="after")
+    def _parts_can_be_shared(self) -> InternVLXRecipe:
+        check_shares(self.processes, projector=self.projector, everything=self.everything)
+        return self
 
 
 def load_internvl_x_recipe(path: Path) -> InternVLXRecipe:

@@ -38,10 +38,11 @@ from vico_eval.files import write_text
 from vico_eval.methods import registry
 from vico_eval.methods.registry import Method
 from vico_eval.tiny.scenes import make_scene
-from vico_eval.training.saving.files import held
+from vico_eval.training.loop.accelerated import on_main
+from vico_eval.training.loop.phase import Training
 from vico_eval.training.small.architecture import load_weights, save_weights
 from vico_eval.training.small.data.batches import Batch
-from vico_eval.training.small.data.parts import DocumentParts, fit_batches
+from vico_eval.training.small.data.parts import DocumentParts
 from vico_eval.training.small.decoding import encode, routed_logits
 from vico_eval.training.small.evaluate import percent_right, validation_batches
 from vico_eval.training.small.export import rounded, save_vico
@@ -53,8 +54,7 @@ from vico_eval.training.small.internvl_x.recipe import (
     SingleQuestionRecipe,
     VariantName,
 )
-from vico_eval.training.small.loop import ParameterGroup, say, write_log
-from vico_eval.training.small.processes import is_first, launch, own_parts, wait
+from vico_eval.training.small.loop import ParameterGroup, fit, opened, own_parts, training_in
 from vico_eval.training.small.vico_tiny.base import glyph_alignment
 from vico_eval.yaml_files import read_yaml
 
@@ -68,8 +68,8 @@ class VariantRun:
 
     variant: VariantName
     recipe: InternVLXRecipe
-    folder: Path
-    """Of the log and the weights between the stages."""
+    training: Training
+    """In the folder of the log and the weights between the stages."""
 
     resume: bool
     tokenizer: PreTrainedTokenizerBase
@@ -81,7 +81,7 @@ class VariantRun:
 def train(
     recipe: InternVLXRecipe, out: Path, variants: tuple[VariantName, ...] = VARIANTS, resume: bool = False
 ) -> None:
-    """Train variants one after another, in as many processes as the recipe names.
+    """Train variants one after another; every process of a training calls this alike.
 
     Raises:
         ConfigError: to be resumed, and `out` holds a run of another recipe.
@@ -89,10 +89,17 @@ def train(
         NotFinite: a stage computed a number that is none.
         OutputError: another training writes into `out`.
     """
-    find_checkpoint(recipe.base)  # a mistake is named before processes are started
-    with held(out):
-        note_recipe(recipe, out, resume)
-        launch(recipe.processes, run_variants, recipe, out, variants, resume)
+    find_checkpoint(recipe.base)  # a mistake is named before the folder is made
+    with opened(out) as accelerator:
+        on_main(accelerator, lambda: note_recipe(recipe, out, resume))
+        for variant in variants:
+            finished = out / FINISHED.format(variant)
+            training = training_in(out / variant, accelerator, recipe.seed, {"recipe": recipe.model_dump(mode="json")})
+            if resume and (finished / "config.json").exists():
+                training.watch.say(f"{variant}: finished already")
+                continue
+            train_variant(recipe, variant, training, finished, resume)
+            accelerator.wait_for_everyone()
 
 
 def note_recipe(recipe: InternVLXRecipe, out: Path, resume: bool) -> None:
@@ -107,32 +114,21 @@ def note_recipe(recipe: InternVLXRecipe, out: Path, resume: bool) -> None:
     write_text(path, yaml.safe_dump(values, sort_keys=False))
 
 
-def run_variants(recipe: InternVLXRecipe, out: Path, variants: tuple[VariantName, ...], resume: bool) -> None:
-    """The part of one process; every process of a run calls this alike."""
-    torch.set_num_threads(1)
-    for variant in variants:
-        finished = out / FINISHED.format(variant)
-        if resume and (finished / "config.json").exists():
-            say(f"{variant}: finished already")
-            continue
-        train_variant(recipe, variant, out / variant, finished, resume)
-        wait()
-
-
-def train_variant(recipe: InternVLXRecipe, variant: VariantName, folder: Path, finished: Path, resume: bool) -> None:
+def train_variant(
+    recipe: InternVLXRecipe, variant: VariantName, training: Training, finished: Path, resume: bool
+) -> None:
     """Both stages of one variant, its checkpoint, and what it can do."""
-    folder.mkdir(parents=True, exist_ok=True)
     checkpoint = find_checkpoint(recipe.base)
     method = registry.build(METHODS[variant])
     model = start_model(recipe, checkpoint, method)
     model.use_decoder_part(method.decoder)
     model.train()
-    run = VariantRun(variant, recipe, folder, resume, load_tokenizer(checkpoint), method, model)
+    run = VariantRun(variant, recipe, training, resume, load_tokenizer(checkpoint), method, model)
     identity = checkpoint.identity()
-    write_log(folder, {"variant": variant, "base": identity["name"], "sha256": identity["sha256"]})
+    training.watch.write({"variant": variant, "base": identity["name"], "sha256": identity["sha256"]})
     train_projector(run)
     train_everything(run)
-    if is_first():
+    if training.accelerator.is_main_process:
         finish(run, finished)
 
 
@@ -168,7 +164,7 @@ def lvtc_values(recipe: InternVLXRecipe, config: VicoInternVLConfig) -> dict[str
 def train_projector(run: VariantRun) -> None:
     """Stage 1: the new projectors alone. Resumed, a stage that is complete is not repeated."""
     settings, model = run.recipe.projector, run.model
-    weights = run.folder / "projector.safetensors"
+    weights = run.training.out / "projector.safetensors"
     if run.resume and weights.exists():
         load_weights(model, weights)
         return
@@ -178,9 +174,9 @@ def train_projector(run: VariantRun) -> None:
 
     _fit(run, "projector", settings, [ParameterGroup("projector", projectors(model))], loss)
     model.requires_grad_(False)
-    if is_first():
+    if run.training.accelerator.is_main_process:
         save_weights(model, weights)
-    wait()
+    run.training.accelerator.wait_for_everyone()
 
 
 def train_everything(run: VariantRun) -> None:
@@ -238,9 +234,9 @@ def finish(run: VariantRun, folder: Path) -> None:
     tokens = visual_tokens_per_layer(folder, run.method.name)
     percent = {task: round(value, 1) for task, value in by_task.items()}
     average, per_layer = round(fmean(by_task.values()), 2), round(fmean(tokens), 2)
-    write_log(run.folder, {"validation": run.variant, "average": average, **percent})
-    write_log(run.folder, {"visual_tokens_per_tile_and_layer": tokens, "mean": per_layer})
-    say(f"{run.variant}: {average}% right, {per_layer:g} visual tokens a tile and layer  {percent}")
+    run.training.watch.write({"validation": run.variant, "average": average, **percent})
+    run.training.watch.write({"visual_tokens_per_tile_and_layer": tokens, "mean": per_layer})
+    run.training.watch.say(f"{run.variant}: {average}% right, {per_layer:g} visual tokens a tile and layer  {percent}")
 
 
 def visual_tokens_per_layer(folder: Path, method: str) -> list[float]:
@@ -265,7 +261,7 @@ def _fit(
         run.tokenizer,
         run.model.config,
         settings,
-        own_parts(settings.num_parts),
+        own_parts(run.training.accelerator, settings.num_parts),
         run.method.tiling,
     )
-    fit_batches(stage, settings, groups, make, loss, seed=run.recipe.seed, folder=run.folder, resume=run.resume)
+    fit(run.training, stage, settings, groups, make, loss, resume=run.resume)

@@ -31,9 +31,7 @@ from vico_eval.training.small.evaluate import (
     validation_batches,
 )
 from vico_eval.training.small.export import rounded, save_vico
-from vico_eval.training.small.loop import say, write_log
-from vico_eval.training.small.processes import is_first
-from vico_eval.training.small.vico_tiny.stages import BASE, Run
+from vico_eval.training.small.vico_tiny.stages import BASE, RecipeRun
 
 POLICY = "image_router/model"
 """In a run's `out`: the model that ViCO's stages made, with both routers."""
@@ -60,15 +58,15 @@ def absolute_threshold(
     return round(float(torch.quantile(every.float(), 1 - compressed_tile_ratio)), 4)
 
 
-def calibrate(run: Run) -> None:
+def calibrate(run: RecipeRun) -> None:
     """Choose thresholds, save the finished checkpoint, log accuracy under every routing.
 
     Raises:
         CheckpointError: ViCO's stages have not run.
     """
-    if not is_first():
+    if not run.training.accelerator.is_main_process:
         return
-    settings, seed = run.recipe.calibration, run.recipe.seed
+    settings, seed, watch = run.recipe.calibration, run.recipe.seed, run.training.watch
     base, model = _load(run, BASE), _load(run, POLICY)
     documents = validation_batches(run.tokenizer, model, seed, settings.num_documents)
     wanted = settings.compressed_tile_ratio
@@ -90,11 +88,11 @@ def calibrate(run: Run) -> None:
         by_task = {task: round(percent, 1) for task, percent in accuracy.by_task.items()}
         compressed = round(accuracy.compressed_tile_ratio, 4)
         entry = {"validation": title, "average": round(accuracy.average, 2), "compressed_tile_ratio": compressed}
-        write_log(run.out, {**entry, **by_task})
-        say(f"{title}: {accuracy.average:.1f}% right, {100 * compressed:.1f}% of tiles compressed  {by_task}")
+        watch.write({**entry, **by_task})
+        watch.say(f"{title}: {accuracy.average:.1f}% right, {100 * compressed:.1f}% of tiles compressed  {by_task}")
 
 
-def _load(run: Run, name: str) -> VicoInternVL:
+def _load(run: RecipeRun, name: str) -> VicoInternVL:
     folder = run.out / name
     if not folder.is_dir():
         raise CheckpointError(

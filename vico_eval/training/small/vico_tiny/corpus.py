@@ -14,10 +14,10 @@ from datasets import Image as ImageFeature
 
 from vico_eval.tiny.build import png, write_video
 from vico_eval.tiny.scenes import TASKS, Scene, make_scene
+from vico_eval.training.loop.phase import Training
 from vico_eval.training.saving.files import whole_file
 from vico_eval.training.small.data.drawing import step_rng
-from vico_eval.training.small.loop import say
-from vico_eval.training.small.processes import own_parts
+from vico_eval.training.small.loop import own_parts
 
 FOLDER = "corpus"
 SAY_EVERY = 1000
@@ -32,25 +32,19 @@ FEATURES = Features(
 )
 
 
-def write_corpus(seed: int, samples_per_task: int, out: Path) -> None:
-    """Write `out/corpus/<task>.parquet`, and the videos beside; every process writes tasks of its own.
-
-    Args:
-        seed: starts the random numbers of every scene.
-        samples_per_task: scenes of each task.
-        out: the training run's folder.
-    """
+def write_corpus(training: Training, samples_per_task: int) -> None:
+    """Write `corpus/<task>.parquet`, and the videos beside; every process writes tasks of its own."""
     disable_progress_bars()
-    folder = out / FOLDER
+    folder = training.out / FOLDER
     (folder / "videos").mkdir(parents=True, exist_ok=True)
-    for number in own_parts(len(TASKS)):
+    for number in own_parts(training.accelerator, len(TASKS)):
         task = TASKS[number]
         rows = []
         for index in range(samples_per_task):
             name = f"{task}-{index:06d}"
-            rows.append(_row(name, make_scene(task, step_rng(seed, f"{FOLDER}/{task}", index)), folder))
+            rows.append(_row(name, make_scene(task, step_rng(training.seed, f"{FOLDER}/{task}", index)), folder))
             if (index + 1) % SAY_EVERY == 0:
-                say(f"corpus: {index + 1}/{samples_per_task} of {task}")
+                training.watch.say(f"corpus: {index + 1}/{samples_per_task} of {task}")
         with whole_file(folder / f"{task}.parquet") as unfinished:
             Dataset.from_list(rows, features=FEATURES).to_parquet(unfinished)
 

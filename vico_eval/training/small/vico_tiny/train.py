@@ -10,17 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-
 from vico_eval.tiny.tokenizer import build_tokenizer
-from vico_eval.training.saving.files import held
 from vico_eval.training.small.architecture import build_config
-from vico_eval.training.small.processes import launch, wait
+from vico_eval.training.small.loop import opened, training_in
 from vico_eval.training.small.recipe import Recipe, StageName
 from vico_eval.training.small.vico_tiny.calibrate import calibrate
-from vico_eval.training.small.vico_tiny.stages import Run, make_corpus, train_base, train_dense
+from vico_eval.training.small.vico_tiny.stages import RecipeRun, make_corpus, train_base, train_dense
 
-STAGE_FUNCTIONS: dict[StageName, Callable[[Run], None]] = {
+STAGE_FUNCTIONS: dict[StageName, Callable[[RecipeRun], None]] = {
     "dense": train_dense,
     "base": train_base,
     "corpus": make_corpus,
@@ -29,23 +26,18 @@ STAGE_FUNCTIONS: dict[StageName, Callable[[Run], None]] = {
 
 
 def train(recipe: Recipe, out: Path, stages: tuple[StageName, ...], resume: bool = False) -> None:
-    """Run stages of a recipe in order, in as many processes as it names.
+    """Run stages of a recipe in order; every process of a training calls this alike.
 
     Raises:
         CheckpointError: what an earlier stage left is missing, torn or of another recipe.
         NotFinite: a stage computed a number that is none.
         OutputError: another training writes into `out`.
+        Stopped: SIGTERM or Ctrl-C; with `resume` the stage goes on.
     """
-    with held(out):
-        launch(recipe.processes, run_stages, recipe, out, stages, resume)
-
-
-def run_stages(recipe: Recipe, out: Path, stages: tuple[StageName, ...], resume: bool) -> None:
-    """The part of one process; every process of a run calls this alike."""
-    torch.set_num_threads(1)
-    out.mkdir(parents=True, exist_ok=True)
-    tokenizer = build_tokenizer()
-    run = Run(recipe, out, resume, tokenizer, build_config(recipe.model, tokenizer))
-    for stage in stages:
-        STAGE_FUNCTIONS[stage](run)
-        wait()
+    with opened(out) as accelerator:
+        tokenizer = build_tokenizer()
+        training = training_in(out, accelerator, recipe.seed, {"model": recipe.model.model_dump(mode="json")})
+        run = RecipeRun(recipe, training, resume, tokenizer, build_config(recipe.model, tokenizer))
+        for stage in stages:
+            STAGE_FUNCTIONS[stage](run)
+            accelerator.wait_for_everyone()
