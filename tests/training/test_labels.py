@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from vico_eval.training.labels import PercentileWindow, loss_ratio
-from vico_eval.training.measures import auc
+from vico_eval.training.models.measures import auc
 from vico_eval.training.router import decision_scores
 from vico_eval.training.small.vico_tiny.base import glyph_alignment
 

@@ -22,7 +22,7 @@ from vico_eval.training.held_out import HeldOut
 from vico_eval.training.labels import PercentileWindow, loss_ratio
 from vico_eval.training.loop.health import Health
 from vico_eval.training.loop.watch import Watch
-from vico_eval.training.measures import auc, document_means
+from vico_eval.training.models.measures import auc, document_means
 from vico_eval.training.models.pair import PolicyAndReference
 
 

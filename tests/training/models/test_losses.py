@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from vico_eval.training.measures import document_means
 from vico_eval.training.models.losses import compare_answers
+from vico_eval.training.models.measures import document_means
 
 
 def naive(reference_logits, logits):

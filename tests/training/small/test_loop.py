@@ -1,11 +1,15 @@
 """The loop as the small models use it: schedules, stops at numbers that are none, and where a stage goes on."""
 
+import os
+import signal
+
 import pytest
 import torch
 from torch import nn
 
 from vico_eval.errors import CheckpointError
 from vico_eval.training.loop.finite import NotFinite
+from vico_eval.training.loop.steps import Stopped
 from vico_eval.training.small.data import parts
 from vico_eval.training.small.loop import ParameterGroup, fit, learning_rate_share, opened, training_in
 from vico_eval.training.small.recipe import Schedule
@@ -23,13 +27,15 @@ def one_part(step):
     return [(0, 0)]
 
 
-def run(folder, module=None, factors=None, resume=True, **changes):
+def run(folder, module=None, factors=None, resume=True, stop_in=None, **changes):
     """Steps on one number; `factors[step]` multiplies the loss."""
     module = nn.Linear(2, 1) if module is None else module
     seen = []
 
     def loss(step, part):
         seen.append(step)
+        if step == stop_in:
+            os.kill(os.getpid(), signal.SIGTERM)
         value = sum(parameter.square().sum() for parameter in module.parameters())
         return {"loss": value * (factors or {}).get(step, 1.0)}
 
@@ -76,6 +82,12 @@ def test_what_is_finished_is_not_repeated(tmp_path):
     assert run(tmp_path, one) == [0, 1, 2, 3, 4, 5]
     assert run(tmp_path, again) == []
     assert torch.equal(one.weight, again.weight)
+
+
+def test_a_stopped_stage_has_saved_and_says_how_it_goes_on(tmp_path):
+    with pytest.raises(Stopped, match=r"behind step 2 of 6 of small, and saved\. Repeat the command with --resume"):
+        run(tmp_path, stop_in=1, save_every=6)
+    assert run(tmp_path, save_every=6) == [2, 3, 4, 5]
 
 
 def test_resuming_with_other_settings_or_modules_is_refused(tmp_path):

@@ -109,6 +109,9 @@ class Training:
     inputs: list[dict[str, Any]] | None = None
     """What the training reads, as its checkpoints note it; None compares nothing."""
 
+    to_go_on: str = "Repeat the command to go on."
+    """What a user is told whose training was stopped."""
+
     def checkpoints(self, phase: str) -> Checkpoints:
         """Those of a phase; of another configuration or data they are refused when looked at."""
         return Checkpoints(self.out / "checkpoints" / phase, self.saving, self.identity, self.inputs)

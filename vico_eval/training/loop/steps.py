@@ -43,8 +43,8 @@ def run_phase(training: Training, phase: Phase[Batch]) -> nn.Module:
     schedulers = phase.optimizing.schedulers
     accelerator.free_memory()
     share_only_trained(phase.model)
-    prepared: tuple[Any, ...] = accelerator.prepare(phase.model, *phase.optimizing.optimizers)
-    model, *optimizers = prepared
+    model: nn.Module
+    model, *optimizers = accelerator.prepare(phase.model, *phase.optimizing.optimizers)
     state: dict[str, Resumable] = {"schedule": schedulers[0], **phase.resumables}
     state |= {f"schedule.{number}": one for number, one in enumerate(schedulers[1:], start=1)}
     first, last = 0, phase.optimizing.steps
@@ -73,10 +73,10 @@ def run_phase(training: Training, phase: Phase[Batch]) -> nn.Module:
                 phase.check()
             if stopping and done_now < last:
                 raise Stopped(
-                    f"Stopped behind step {done_now} of {last} of {phase.name}, and saved. Repeat the command to go on."
+                    f"Stopped behind step {done_now} of {last} of {phase.name}, and saved. {training.to_go_on}"
                 )
     model.eval()
-    return model  # type: ignore[no-any-return]
+    return model
 
 
 def _train_step(

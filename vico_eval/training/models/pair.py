@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from vico_eval.families.internvl.modeling import VicoInternVL
 from vico_eval.families.internvl.tiling import normalise
 from vico_eval.training.data.batches import MicroBatch
-from vico_eval.training.measures import document_means
 from vico_eval.training.models.losses import compare_answers
+from vico_eval.training.models.measures import document_means
 
 
 class Consistency(NamedTuple):

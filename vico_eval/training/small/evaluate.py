@@ -19,7 +19,7 @@ from vico_eval.families.internvl.modeling import VicoInternVL
 from vico_eval.methods.parts import TilingPart
 from vico_eval.tiny.scenes import TASKS, make_scene
 from vico_eval.training.loop.finite import NotFinite
-from vico_eval.training.measures import document_means
+from vico_eval.training.models.measures import document_means
 from vico_eval.training.small.data.batches import Batch, collate
 from vico_eval.training.small.data.documents import Document, DocumentMaker
 from vico_eval.training.small.data.drawing import step_rng

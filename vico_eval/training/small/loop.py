@@ -97,6 +97,7 @@ def training_in(folder: Path, accelerator: Accelerator, seed: int, identity: dic
         seed=seed,
         saving=Saving(keep_best=0),
         identity=identity,
+        to_go_on="Repeat the command with --resume to go on.",
     )
 
 
