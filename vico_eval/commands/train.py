@@ -30,7 +30,7 @@ def train_tiny(recipe: Path, out: Path, stages: Sequence[str], *, resume: bool) 
     chosen = parse_stages(stages or BEFORE_VICO)
     settings = load_recipe(recipe)
     check_writable(out)
-    arguments = ["tiny", recipe, *(f"--stage={name}" for name in chosen)]
+    arguments: list[str | Path] = ["tiny", recipe, *(f"--stage={name}" for name in chosen)]
     _train(arguments, settings.processes, out, resume, lambda: vico_tiny.train(settings, out, chosen, resume=resume))
 
 
@@ -45,7 +45,7 @@ def train_internvl_x(recipe: Path, out: Path, variants: Sequence[str], *, resume
     chosen = parse_variants(variants or VARIANTS)
     settings = load_internvl_x_recipe(recipe)
     check_writable(out)
-    arguments = ["internvl-x", recipe, *(f"--variant={name}" for name in chosen)]
+    arguments: list[str | Path] = ["internvl-x", recipe, *(f"--variant={name}" for name in chosen)]
     _train(arguments, settings.processes, out, resume, lambda: internvl_x.train(settings, out, chosen, resume=resume))
 
 

@@ -149,7 +149,7 @@ def fit(
     for group in groups:
         group.module.requires_grad_(True)
     training.watch.declare(*LOSSES)
-    phase = Phase(
+    phase: Phase[_Part[T]] = Phase(
         name=stage,
         model=_Trainee(groups, loss),
         stepper=_LossStepper(training.watch),
