@@ -31,10 +31,11 @@ from tqdm import tqdm
 
 from vico_eval import suites
 from vico_eval.bench.records import conditions, made_by, run_script, write_record
-from vico_eval.report.benchmarks import TableSpec, as_column, table_spec
-from vico_eval.report.by_document import read_scores
-from vico_eval.report.counting import CountedRun, count_run
-from vico_eval.report.workers import without_garbage_search
+from vico_eval.report.read_runs import without_garbage_search
+from vico_eval.report.scores.benchmarks import TableSpec, as_column, table_spec
+from vico_eval.report.scores.by_document import read_scores
+from vico_eval.report.scores.count_run import count_run
+from vico_eval.report.scores.counted import CountedRun
 from vico_eval.runs.read import read_run
 from vico_eval.runs.results import Document, TaskResult
 
@@ -265,12 +266,12 @@ def _watch_memory(is_done: threading.Event, sums: list[int]) -> None:
 
 def measure_stages(runs: list[Path], out: Path) -> dict[str, float]:
     """Seconds of a report's stages, one after the other."""
-    from vico_eval.report.layout import build_table
-    from vico_eval.report.loyalty import loyalty
-    from vico_eval.report.measurements import measure
-    from vico_eval.report.pictures import write_pictures
-    from vico_eval.report.tidy import tidy_numbers
-    from vico_eval.report.uncertainty import compare_with_baseline
+    from vico_eval.report.figures.draw import write_pictures
+    from vico_eval.report.stats.loyalty import loyalty
+    from vico_eval.report.stats.side_by_side import measure
+    from vico_eval.report.stats.uncertainty import compare_with_baseline
+    from vico_eval.report.tables.layout import build_table
+    from vico_eval.report.tables.numbers import tidy_numbers
 
     seconds: dict[str, float] = {}
 

@@ -23,7 +23,7 @@ Family = Literal["vico", "internvl-x"]
 """Whose systems the rows of a table are; model cards carry it too."""
 
 ByDocument = Literal["pope", "mme", "mmbench", "mmbench_v11", "mmiu", "mmmu", "seed_image"]
-"""Scores that are no mean over documents, of which `vico_eval.report.by_document` knows how documents make them."""
+"""Readers of `vico_eval.report.scores.by_document`: how documents make a score that is not their mean."""
 
 Names = Annotated[tuple[str, ...], Field(min_length=1)]
 FullMarks = Annotated[float, Field(gt=0)]

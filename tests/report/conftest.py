@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from vico_eval.report.by_document import DocumentScores, plain
-from vico_eval.report.counting import CountedDocuments
-from vico_eval.report.measurements import Documents, Measurements
+from vico_eval.report.scores.by_document import DocumentScores, plain
+from vico_eval.report.scores.counted import CountedDocuments
+from vico_eval.report.stats.measurements import Documents, Measurements
 
 RECORD: dict[str, Any] = {
     "version": 1,

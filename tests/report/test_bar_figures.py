@@ -5,8 +5,8 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PolyCollection
 
-from vico_eval.report.bar_figures import draw_bars
-from vico_eval.report.layout import Row, Table
+from vico_eval.report.figures.bars import draw_bars
+from vico_eval.report.tables.table import Row, Table
 
 NAN = float("nan")
 

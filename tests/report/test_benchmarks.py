@@ -3,7 +3,7 @@ import math
 import pytest
 
 from vico_eval.errors import ConfigError, ReportError
-from vico_eval.report.benchmarks import Benchmark, as_column, table_spec
+from vico_eval.report.scores.benchmarks import Benchmark, as_column, table_spec
 from vico_eval.runs.read import read_run
 from vico_eval.runs.results import TaskResult
 from vico_eval.suites import load_benchmarks

@@ -10,11 +10,11 @@ import pytest
 
 from vico_eval.errors import ConfigError
 from vico_eval.report import write_report
-from vico_eval.report.beside import find_model, with_published
-from vico_eval.report.grid import DASH
-from vico_eval.report.layout import Row, Table
-from vico_eval.report.tables import AVERAGE
-from vico_eval.report.writers import to_markdown, to_terminal
+from vico_eval.report.papers.paper_rows import find_model, with_published
+from vico_eval.report.stats.retention import AVERAGE
+from vico_eval.report.tables.grid import DASH
+from vico_eval.report.tables.table import Row, Table
+from vico_eval.report.tables.writers import to_markdown, to_terminal
 
 from .conftest import account, sample, write_run
 from .test_writers import latex_row

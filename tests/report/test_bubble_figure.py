@@ -5,10 +5,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from vico_eval.commands.report import make_published
 from vico_eval.errors import OutputError, ReportError
-from vico_eval.report.bubble_figure import SCORES, THROUGHPUT, Bubble, bubbles, draw_bubbles
-from vico_eval.report.figures import write_figure
-from vico_eval.report.paper_tables import layouts
-from vico_eval.report.published import published_dir, read_table
+from vico_eval.report.figures.files import write_figure
+from vico_eval.report.papers.figure1b import SCORES, THROUGHPUT, Bubble, bubbles, draw_bubbles
+from vico_eval.report.papers.printed import published_dir, read_table
+from vico_eval.report.papers.tables import layouts
 
 
 def vico(number):

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from vico_eval.errors import ReportError
-from vico_eval.report.benchmarks import Benchmark, as_column
-from vico_eval.report.by_document import READERS, READINGS, Terms, from_terms, plain
-from vico_eval.report.counting import count_run
-from vico_eval.report.loyalty import loyalty
-from vico_eval.report.measurements import measure
-from vico_eval.report.tables import document_values, retention_standard_error
-from vico_eval.report.uncertainty import compare_with_baseline
+from vico_eval.report.scores.benchmarks import Benchmark, as_column
+from vico_eval.report.scores.by_document import READERS, READINGS, Terms, from_terms, plain
+from vico_eval.report.scores.count_run import count_run
+from vico_eval.report.stats.loyalty import loyalty
+from vico_eval.report.stats.retention import document_values, retention_standard_error
+from vico_eval.report.stats.side_by_side import measure
+from vico_eval.report.stats.uncertainty import compare_with_baseline
 from vico_eval.runs.read import read_run
 from vico_eval.suites import ByDocument, load_benchmarks
 

@@ -5,12 +5,12 @@ import math
 import numpy as np
 import pytest
 
-from vico_eval.report.by_document import Terms, from_terms, grown, growth
-from vico_eval.report.clusters import clusters_of
-from vico_eval.report.counting import CountedDocuments
-from vico_eval.report.measurements import Documents, Measurements
-from vico_eval.report.tables import document_values, paired_difference, retention_standard_error
-from vico_eval.report.uncertainty import compare_with_baseline
+from vico_eval.report.scores.by_document import Terms, from_terms, grown, growth
+from vico_eval.report.scores.clusters import clusters_of
+from vico_eval.report.scores.counted import CountedDocuments
+from vico_eval.report.stats.measurements import Documents, Measurements
+from vico_eval.report.stats.retention import document_values, paired_difference, retention_standard_error
+from vico_eval.report.stats.uncertainty import compare_with_baseline
 
 from .conftest import measurements
 

@@ -8,9 +8,11 @@ from matplotlib.transforms import Bbox
 from PIL import Image
 
 from vico_eval.errors import ReportError
-from vico_eval.report.figure_labels import Label, place_labels
-from vico_eval.report.figures import Point, draw_retention, pareto_front, write_figure
-from vico_eval.report.layout import Table
+from vico_eval.report.figures.files import write_figure
+from vico_eval.report.figures.labels import Label, place_labels
+from vico_eval.report.figures.retention import Point, draw_retention
+from vico_eval.report.stats.retention import pareto_front
+from vico_eval.report.tables.table import Table
 
 
 def make_table(rows: dict[str, tuple[float, float, float]], **changes) -> Table:

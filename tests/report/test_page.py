@@ -10,16 +10,17 @@ from PIL import Image
 
 from vico_eval.errors import OutputError
 from vico_eval.report import write_report
-from vico_eval.report.benchmarks import table_spec
-from vico_eval.report.comparison import comparison_sentences
-from vico_eval.report.counting import count_run
-from vico_eval.report.figure_style import COLOURS
-from vico_eval.report.layout import build_table
-from vico_eval.report.loyalty import loyalty
-from vico_eval.report.measurements import measure
-from vico_eval.report.page.site import as_script, write_page
-from vico_eval.report.tidy import tidy_numbers
-from vico_eval.report.uncertainty import compare_with_baseline
+from vico_eval.report.figures.style import COLOURS
+from vico_eval.report.page.scripts import as_script
+from vico_eval.report.page.site import write_page
+from vico_eval.report.scores.benchmarks import table_spec
+from vico_eval.report.scores.count_run import count_run
+from vico_eval.report.stats.loyalty import loyalty
+from vico_eval.report.stats.sentences import comparison_sentences
+from vico_eval.report.stats.side_by_side import measure
+from vico_eval.report.stats.uncertainty import compare_with_baseline
+from vico_eval.report.tables.layout import build_table
+from vico_eval.report.tables.numbers import tidy_numbers
 from vico_eval.runs.read import read_run
 from vico_eval.runs.results import Document, Run, TaskResult
 from vico_eval.runs.schema import RunRecord
@@ -450,7 +451,7 @@ def test_runs_without_pictures_say_so(browser, tiny_run, tmp_path):
 
 
 def test_twenty_thousand_documents_are_shown_a_page_at_a_time(browser, tmp_path, monkeypatch):
-    monkeypatch.setattr("vico_eval.report.uncertainty.RESAMPLES", 250)  # intervals are not what this is about
+    monkeypatch.setattr("vico_eval.report.stats.uncertainty.RESAMPLES", 250)  # intervals are not what this is about
 
     def run(name: str, period: int) -> Run:
         own = tuple(

@@ -11,10 +11,10 @@ import pytest
 
 from vico_eval.commands.report import make_published
 from vico_eval.errors import ConfigError, OutputError, ReportError
-from vico_eval.report.paper_tables import LAYOUTS, layouts
-from vico_eval.report.published import own_averages, published_csv, published_dir, read_numbers, read_table, score
-from vico_eval.report.published_grid import published_grid, write_published
-from vico_eval.report.tables import AVERAGE
+from vico_eval.report.papers.grid import published_grid, write_published
+from vico_eval.report.papers.printed import own_averages, published_csv, published_dir, read_numbers, read_table, score
+from vico_eval.report.papers.tables import LAYOUTS, layouts
+from vico_eval.report.stats.retention import AVERAGE
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 

@@ -3,10 +3,10 @@ import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from vico_eval.report.figures import write_figure
-from vico_eval.report.layout import Table
-from vico_eval.report.router_scores import NUM_BINS, ScoreCounts, count_scores
-from vico_eval.report.score_figure import draw_scores
+from vico_eval.report.figures.files import write_figure
+from vico_eval.report.figures.router_scores import draw_scores
+from vico_eval.report.scores.router_scores import NUM_BINS, ScoreCounts, count_scores
+from vico_eval.report.tables.table import Table
 from vico_eval.runs.schema import TokenAccount
 
 from .conftest import account

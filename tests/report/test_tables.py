@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from vico_eval.errors import ReportError
-from vico_eval.report.tables import (
+from vico_eval.report.stats.retention import (
     AVERAGE,
     compressed_tile_ratio,
     document_values,

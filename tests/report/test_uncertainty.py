@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from vico_eval.report.comparison import comparison_sentences
-from vico_eval.report.loyalty import loyalty
-from vico_eval.report.measurements import Measurements
-from vico_eval.report.tables import AVERAGE, document_values, retention_standard_error
-from vico_eval.report.uncertainty import THRESHOLD, compare_with_baseline, holm, verdict
+from vico_eval.report.stats.loyalty import loyalty
+from vico_eval.report.stats.measurements import Measurements
+from vico_eval.report.stats.retention import AVERAGE, document_values, retention_standard_error
+from vico_eval.report.stats.sentences import comparison_sentences
+from vico_eval.report.stats.uncertainty import THRESHOLD, compare_with_baseline, holm, verdict
 
 from .conftest import measurements
 

@@ -7,8 +7,8 @@ import pytest
 
 from vico_eval.errors import ReportError
 from vico_eval.report import write_report
-from vico_eval.report.benchmarks import as_column
-from vico_eval.report.vlmevalkit_metric import VLMEvalKitMetric
+from vico_eval.report.scores.benchmarks import as_column
+from vico_eval.report.scores.vlmevalkit import VLMEvalKitMetric
 from vico_eval.runs.read import read_run
 from vico_eval.suites import load_benchmarks
 

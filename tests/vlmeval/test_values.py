@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from vico_eval.report.benchmarks import as_column
+from vico_eval.report.scores.benchmarks import as_column
 from vico_eval.runs.read import read_run
 from vico_eval.suites import load_benchmarks
 

@@ -10,13 +10,13 @@ from pathlib import Path
 from vico_eval.commands.output import message_console, results_console
 from vico_eval.errors import OutputError, ReportError
 from vico_eval.report import Report, to_terminal
-from vico_eval.report.audit import EXCEPTIONS, Finding, KnownException, audit_published
-from vico_eval.report.grid import grid_to_terminal
-from vico_eval.report.paper_layout import PAPERS
-from vico_eval.report.paper_tables import layouts
-from vico_eval.report.published import published_dir, read_table
-from vico_eval.report.published_grid import published_grid, write_published
+from vico_eval.report.papers.audit import EXCEPTIONS, Finding, KnownException, audit_published
+from vico_eval.report.papers.grid import published_grid, write_published
+from vico_eval.report.papers.layout import PAPERS
+from vico_eval.report.papers.printed import published_dir, read_table
+from vico_eval.report.papers.tables import layouts
 from vico_eval.report.staging import staged
+from vico_eval.report.tables.grid import grid_to_terminal
 
 
 def print_report(written: Report) -> None:
@@ -80,8 +80,8 @@ def make_published(*, paper: str | None, number: int | None, out: Path, figure: 
 
 def _write_bubbles(out: Path) -> tuple[Path, ...]:
     # Only here: matplotlib takes half a second to load.
-    from vico_eval.report.bubble_figure import SCORES, THROUGHPUT, bubbles, draw_bubbles
-    from vico_eval.report.figures import write_figure
+    from vico_eval.report.figures.files import write_figure
+    from vico_eval.report.papers.figure1b import SCORES, THROUGHPUT, bubbles, draw_bubbles
 
     (scores,), (throughput,) = layouts("vico", SCORES), layouts("vico", THROUGHPUT)
     found = bubbles(read_table(published_dir(), scores), read_table(published_dir(), throughput))

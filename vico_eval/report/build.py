@@ -11,23 +11,25 @@ from typing import Any
 import pandas as pd
 
 from vico_eval.errors import OutputError, ReportError
-from vico_eval.report.benchmarks import Benchmark, TableSpec, table_spec
-from vico_eval.report.beside import find_model, with_published
-from vico_eval.report.comparison import comparison_sentences
-from vico_eval.report.counting import CountedRun, count_runs
-from vico_eval.report.csv_text import frame_to_csv
-from vico_eval.report.layout import Table, build_table, find_baseline, order_rows
-from vico_eval.report.loyalty import loyalty
-from vico_eval.report.measurements import Measurements, measure
+from vico_eval.report.figures.draw import PICTURES, draw_while, get_ready
 from vico_eval.report.page.folder import check_page_folder
-from vico_eval.report.pictures import PICTURES, draw_while, get_ready
+from vico_eval.report.papers.paper_rows import find_model, with_published
+from vico_eval.report.read_runs import count_runs, workers_for
+from vico_eval.report.scores.benchmarks import Benchmark, TableSpec, table_spec
+from vico_eval.report.scores.counted import CountedRun
 from vico_eval.report.staging import staged
-from vico_eval.report.tidy import tidy_numbers
-from vico_eval.report.uncertainty import compare_with_baseline
-from vico_eval.report.workers import workers_for
-from vico_eval.report.writers import to_latex, to_markdown
+from vico_eval.report.stats.loyalty import loyalty
+from vico_eval.report.stats.measurements import Measurements
+from vico_eval.report.stats.sentences import comparison_sentences
+from vico_eval.report.stats.side_by_side import measure
+from vico_eval.report.stats.uncertainty import compare_with_baseline
+from vico_eval.report.tables.csv_text import frame_to_csv
+from vico_eval.report.tables.layout import build_table, find_baseline, order_rows
+from vico_eval.report.tables.numbers import tidy_numbers
+from vico_eval.report.tables.table import Table
+from vico_eval.report.tables.writers import to_latex, to_markdown
 from vico_eval.runs.read import read_run
-from vico_eval.runs.records import RECORD_NAME
+from vico_eval.runs.schema import RECORD_NAME
 
 PROVENANCE = "provenance.json"
 """By this file of its a report's folder is known."""

@@ -7,13 +7,13 @@ from typing import Any
 
 import pandas as pd
 
-from vico_eval.report.figure_style import COLOURS, MARKERS, compared_rows
-from vico_eval.report.figures import pareto_front
-from vico_eval.report.grid import DASH
-from vico_eval.report.layout import Table
-from vico_eval.report.tables import AVERAGE, relative_retention
-from vico_eval.report.uncertainty import verdict
-from vico_eval.report.writers import published_line, text_grid
+from vico_eval.report.figures.style import COLOURS, MARKERS, compared_rows
+from vico_eval.report.page.scripts import known
+from vico_eval.report.stats.retention import AVERAGE, pareto_front, relative_retention
+from vico_eval.report.stats.uncertainty import verdict
+from vico_eval.report.tables.grid import DASH
+from vico_eval.report.tables.table import Table
+from vico_eval.report.tables.writers import published_line, text_grid
 
 _BESIDE = ("95% interval", "Verdict")
 
@@ -63,8 +63,8 @@ def page_rows(table: Table, uncertainty: pd.DataFrame, loyalty: pd.DataFrame) ->
 
     Args:
         table: what the report prints.
-        uncertainty: of `vico_eval.report.uncertainty.compare_with_baseline`.
-        loyalty: of `vico_eval.report.loyalty.loyalty`.
+        uncertainty: of `vico_eval.report.stats.uncertainty.compare_with_baseline`.
+        loyalty: of `vico_eval.report.stats.loyalty.loyalty`.
     """
     lines = list(zip(table.rows, text_grid(replace(table, published=()), has_margins=True).lines, strict=True))
     ratios = {row.title: line for row, line in lines if row.kind == "ratio"}
@@ -126,8 +126,8 @@ def plots(table: Table, numbers: pd.DataFrame, uncertainty: pd.DataFrame) -> lis
 
     Args:
         table: what the report prints.
-        numbers: of `vico_eval.report.tidy.tidy_numbers`.
-        uncertainty: of `vico_eval.report.uncertainty.compare_with_baseline`.
+        numbers: of `vico_eval.report.tables.numbers.tidy_numbers`.
+        uncertainty: of `vico_eval.report.stats.uncertainty.compare_with_baseline`.
 
     Returns:
         For each its `column`, `points` (row, saved, retention, low and high of the 95% interval, score, ratio of
@@ -147,11 +147,6 @@ def plots(table: Table, numbers: pd.DataFrame, uncertainty: pd.DataFrame) -> lis
             lines = [_point(point, titles[point.row], column, intervals, table, ratios) for point in points]
             drawn.append({"column": column, "points": lines, "front": [point.row for point in pareto_front(points)]})
     return drawn
-
-
-def known(value: float) -> float | None:
-    """A number as JSON has it: None for NaN and infinities."""
-    return round(float(value), 4) if math.isfinite(value) else None
 
 
 _NONE = PageCell(text="", sort=None)

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from vico_eval.report.loyalty import first_difference
-from vico_eval.report.measurements import Documents, Measurements
-from vico_eval.report.page.overview import known
-from vico_eval.report.tables import runs_by_cell
-from vico_eval.runs.records import TokenAccount
+from vico_eval.report.page.scripts import known
+from vico_eval.report.stats.loyalty import first_difference
+from vico_eval.report.stats.measurements import Documents, Measurements
+from vico_eval.report.stats.retention import runs_by_cell
 from vico_eval.runs.results import Document, Run
+from vico_eval.runs.schema import TokenAccount
 
 # What a digest may be: it becomes part of a path.
 _DIGEST = re.compile(r"[0-9a-f]{8,64}")

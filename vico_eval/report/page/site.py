@@ -1,10 +1,8 @@
 """Writes the page's folder: index.html, its style and scripts, data/ and pictures/.
 
-Files of data are scripts that register what they hold, for a page opened from a file may not fetch any. They are
-written in ASCII, with <, > and & escaped, so that nothing in them can end a script or begin a comment.
+Files of data are scripts that register what they hold, for a page opened from a file may not fetch any.
 """
 
-import json
 import re
 import shutil
 from collections.abc import Collection
@@ -15,13 +13,14 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from vico_eval.errors import OutputError
-from vico_eval.report.layout import Table
-from vico_eval.report.measurements import Measurements
 from vico_eval.report.page.folder import MARK, check_page_folder
 from vico_eval.report.page.overview import LOYALTY, page_heads, page_rows, paper_rows, plots, row_styles
 from vico_eval.report.page.samples import BenchmarkSamples, ReadRun, read_samples
+from vico_eval.report.page.scripts import as_json, as_script
 from vico_eval.report.staging import staged
-from vico_eval.report.writers import text_grid
+from vico_eval.report.stats.measurements import Measurements
+from vico_eval.report.tables.table import Table
+from vico_eval.report.tables.writers import text_grid
 
 SCRIPTS = ("page.js", "state.js", "markers.js", "table.js", "plot.js", "pictures.js", "document.js", "samples.js")
 """In the order in which they are loaded."""
@@ -56,9 +55,9 @@ def write_page(
         table: what the report prints.
         measured: what it was made from.
         read: reads a run's documents of a benchmark; asked for one benchmark after the other.
-        numbers: of `vico_eval.report.tidy.tidy_numbers`.
-        uncertainty: of `vico_eval.report.uncertainty.compare_with_baseline`.
-        loyalty: of `vico_eval.report.loyalty.loyalty`.
+        numbers: of `vico_eval.report.tables.numbers.tidy_numbers`.
+        uncertainty: of `vico_eval.report.stats.uncertainty.compare_with_baseline`.
+        loyalty: of `vico_eval.report.stats.loyalty.loyalty`.
 
     Returns:
         The path of index.html.
@@ -151,11 +150,6 @@ def _drop_other_pictures(folder: Path, pictures: Collection[str]) -> None:
                 path.parent.rmdir()
 
 
-def as_script(name: str, value: object) -> bytes:
-    """A script, in ASCII, by which the page gets `value` under `name`."""
-    return f"vicoPage.register({_json(name)}, {_json(value)});\n".encode("ascii")
-
-
 class _Documents:
     """Writes documents into chunks as they come, and copies their pictures."""
 
@@ -175,7 +169,7 @@ class _Documents:
         for document, pictures in samples.documents():
             if not self._chunk:
                 self.starts.append(self._count)
-            self._chunk.append(_json(document))
+            self._chunk.append(as_json(document))
             self._count += 1
             for name, source in pictures.items():
                 self._copy(name, source)
@@ -187,7 +181,7 @@ class _Documents:
         """Writes what was added since the last chunk."""
         if self._chunk:
             name = f"documents-{len(self.starts) - 1}"
-            text = f"vicoPage.register({_json(name)}, [\n{','.join(self._chunk)}\n]);\n"
+            text = f"vicoPage.register({as_json(name)}, [\n{','.join(self._chunk)}\n]);\n"
             (self._folder / "data" / f"{name}.js").write_bytes(text.encode("ascii"))
             self._chunk.clear()
 
@@ -197,11 +191,6 @@ class _Documents:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
             self.pictures.add(name)
-
-
-def _json(value: object) -> str:
-    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
-    return text.replace("<", r"\u003c").replace(">", r"\u003e").replace("&", r"\u0026")
 
 
 def _template() -> Any:
