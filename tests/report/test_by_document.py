@@ -12,7 +12,7 @@ from vico_eval.report.scores.benchmarks import Benchmark, as_column
 from vico_eval.report.scores.by_document import READERS, READINGS, Terms, from_terms, plain
 from vico_eval.report.scores.count_run import count_run
 from vico_eval.report.stats.loyalty import loyalty
-from vico_eval.report.stats.retention import document_values, retention_standard_error
+from vico_eval.report.stats.retention import retention_standard_error
 from vico_eval.report.stats.side_by_side import measure
 from vico_eval.report.stats.uncertainty import compare_with_baseline
 from vico_eval.runs.read import read_run
@@ -197,7 +197,7 @@ def compared(tmp_path, name, rows, metrics):
     title = COLUMNS[name].title
     lines = compare_with_baseline(measured, ["row 0", "row 1"], [title], "row 0")
     scores = measured.cells.pivot(index="row", columns="benchmark", values="score")
-    error = retention_standard_error(document_values(measured), scores, "row 0")["row 1"]
+    error = retention_standard_error(measured.values, scores, "row 0")["row 1"]
     return lines[lines["benchmark"] == title].iloc[0], error
 
 

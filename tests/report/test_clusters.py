@@ -55,12 +55,14 @@ def pairs_about_shared_pictures() -> Measurements:
         run: CountedDocuments(scored=own, answers=np.full(400, "", dtype=object), media=pictures)
         for run, own in enumerate(scored)
     }
-    return Measurements(cells=found.cells, documents={"A": Documents(tasks={"A": 400}, runs=runs)}, notes=())
+    documents = {"A": Documents(tasks={"A": 400}, runs=runs)}
+    values = document_values(found.cells, documents)
+    return Measurements(cells=found.cells, documents=documents, values=values, notes=())
 
 
 def test_table_pictures_tests_and_intervals_have_one_sample():
     found = pairs_about_shared_pictures()
-    values = document_values(found)["A"]
+    values = found.values["A"]
     assert values.index.nunique() == 100  # not 200 units
     line = compare_with_baseline(found, ["base", "vico"], ["A"], "base").set_index("benchmark").loc["A"]
     assert (line["documents"], line["pictures"], line["test"]) == (400, 100, "paired t over pictures")

@@ -8,7 +8,6 @@ from vico_eval.errors import ReportError
 from vico_eval.report.stats.retention import (
     AVERAGE,
     compressed_tile_ratio,
-    document_values,
     paired_difference,
     relative_retention,
     retention_standard_error,
@@ -27,9 +26,7 @@ def cells(*lines, **columns) -> pd.DataFrame:
 
 def documents(scores: dict[tuple[str, int, str], list[float]]) -> dict[str, pd.DataFrame]:
     """By benchmark, from scores by row, run and benchmark."""
-    return document_values(
-        measurements({key: [{"score": score, "answer": ""} for score in own] for key, own in scores.items()})
-    )
+    return measurements({key: [{"score": score, "answer": ""} for score in own] for key, own in scores.items()}).values
 
 
 def test_retention_is_the_ratio_of_the_means():

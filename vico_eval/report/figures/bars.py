@@ -25,12 +25,11 @@ def draw_bars(table: Table) -> dict[str, Figure]:
     `benchmarks` has each row's score as a percentage of the baseline's, `ratios` the compressed tiles of the rows that
     route them, percent; both with the table's average. A dash stands for what is unknown, and for a percentage of zero.
     """
-    scores = {row.title: row.values for row in table.rows if row.kind == "score"}
-    base = scores.get(table.baseline, {})
+    retentions = {column: table.retention(column) for column in table.columns}
     retention = {
-        title: {column: _percent(values, base, column) for column in table.columns} | {AVERAGE: values[AVERAGE]}
-        for title, values in scores.items()
-        if title != table.baseline
+        row.title: {column: own[row.title] for column, own in retentions.items()} | {AVERAGE: row.values[AVERAGE]}
+        for row in table.rows
+        if row.kind == "score" and row.title != table.baseline
     }
     # A ratio row stands beneath the row that it is of, under the same title.
     ratios = {row.title: row.values for row in table.rows if row.kind == "ratio"}
@@ -43,11 +42,6 @@ def draw_bars(table: Table) -> dict[str, Figure]:
         for stem, (values, label) in drawn.items()
         if any(np.isfinite(value) for row in values.values() for value in row.values())
     }
-
-
-def _percent(values: Mapping[str, float], base: Mapping[str, float], column: str) -> float:
-    below = base.get(column, np.nan)
-    return 100 * values[column] / below if below > 0 else float("nan")
 
 
 def _short(title: str) -> str:

@@ -1,7 +1,7 @@
 """The page's table and plot: numbers that the report has, beside their text."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,7 +9,7 @@ import pandas as pd
 
 from vico_eval.report.figures.style import COLOURS, MARKERS, compared_rows
 from vico_eval.report.page.scripts import known
-from vico_eval.report.stats.retention import AVERAGE, pareto_front, relative_retention
+from vico_eval.report.stats.retention import AVERAGE, pareto_front
 from vico_eval.report.stats.uncertainty import verdict
 from vico_eval.report.tables.grid import DASH
 from vico_eval.report.tables.table import Table
@@ -137,7 +137,9 @@ def plots(table: Table, numbers: pd.DataFrame, uncertainty: pd.DataFrame) -> lis
     shares, ratios = (_by_row_and_column(numbers, name) for name in ("visual_token_share", "compressed_tile_ratio"))
     intervals = uncertainty.set_index(["row", "benchmark"])
     drawn = []
-    for column, retention in _retentions(table):
+    retentions = {AVERAGE: table.summary["retention"].to_dict()}
+    retentions |= {column: table.retention(column) for column in table.columns}
+    for column, retention in retentions.items():
         points = [
             _Point(number, 100 - shares.get((title, column), math.nan), float(retention[title]))
             for number, title in enumerate(titles)
@@ -172,15 +174,6 @@ def _agreement(line: pd.Series) -> list[PageCell]:
         _UNKNOWN if math.isnan(value) else PageCell(text=text.format(value), sort=known(value))
         for text, value in zip(texts, values, strict=True)
     ]
-
-
-def _retentions(table: Table) -> Iterator[tuple[str, pd.Series]]:
-    """Each column's retention by row, the average first."""
-    scores = {row.title: row.values for row in table.rows if row.kind == "score"}
-    yield AVERAGE, table.summary["retention"]
-    for column in table.columns:
-        frame = pd.DataFrame({column: {title: values[column] for title, values in scores.items()}})
-        yield column, relative_retention(frame, table.baseline)
 
 
 def _point(

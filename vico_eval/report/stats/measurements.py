@@ -1,4 +1,4 @@
-"""Counted runs side by side: a frame with a line a run and benchmark, and the documents of each benchmark."""
+"""What the runs of a table measured: a frame with a line a run and benchmark, and the documents of each benchmark."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,7 +31,11 @@ class Documents:
         return next((run.scored for run in self.runs.values() if run.scored is not None), None)
 
     @property
-    def clusters(self) -> Clusters:
+    def knows_pictures(self) -> bool:
+        """As `Clusters.knows_pictures`."""
+        return any(None not in run.media for run in self.runs.values())
+
+    def find_clusters(self) -> Clusters:
         """Which of them are drawn together."""
         units = range(self.number) if self.scored is None else self.scored.units.tolist()
         return clusters_of(units, (run.media for run in self.runs.values()))
@@ -52,5 +56,10 @@ class Measurements:
     cells: pd.DataFrame
     documents: Mapping[str, Documents]
     """By benchmark, those that were run."""
+
+    values: Mapping[str, pd.DataFrame]
+    """By benchmark, what its documents add to each row's score (`vico_eval.report.scores.by_document`): documents x
+    rows, the mean over a row's runs; NaN where one has none. The index has each document's cluster. Every paired
+    statistic is computed from these."""
 
     notes: tuple[str, ...]

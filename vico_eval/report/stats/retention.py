@@ -13,7 +13,7 @@ import pandas as pd
 
 from vico_eval.errors import ReportError
 from vico_eval.report.scores.by_document import grown, growth
-from vico_eval.report.stats.measurements import Documents, Measurements
+from vico_eval.report.stats.measurements import Documents
 
 
 class Difference(NamedTuple):
@@ -32,21 +32,17 @@ def by_row(cells: pd.DataFrame, column: str) -> pd.DataFrame:
     return frame.reindex(index=cells["row"].unique(), columns=cells["benchmark"].unique())
 
 
-def document_values(measured: Measurements) -> dict[str, pd.DataFrame]:
-    """Each benchmark's values by document (`vico_eval.report.scores.by_document`) as documents x rows.
-
-    A row's value is the mean over its runs; NaN where one has none. The index has each document's cluster
-    (`vico_eval.report.scores.clusters`).
-    """
-    runs = runs_by_cell(measured.cells)
+def document_values(cells: pd.DataFrame, documents: Mapping[str, Documents]) -> dict[str, pd.DataFrame]:
+    """`Measurements.values` of these cells and documents."""
+    runs = runs_by_cell(cells)
     frames = {}
-    for benchmark, documents in measured.documents.items():
-        clusters = documents.clusters.numbers
-        factors = np.ones(len(clusters)) if documents.scored is None else growth(documents.scored, clusters)
+    for benchmark, own in documents.items():
+        clusters = own.find_clusters().numbers
+        factors = np.ones(len(clusters)) if own.scored is None else growth(own.scored, clusters)
         frames[benchmark] = pd.DataFrame(
             {
-                row: np.mean([_values(documents, run, factors) for run in own], axis=0)
-                for (row, name), own in runs.items()
+                row: np.mean([_values(own, run, factors) for run in numbers], axis=0)
+                for (row, name), numbers in runs.items()
                 if name == benchmark
             },
             index=clusters,
@@ -128,7 +124,7 @@ def paired_difference(documents: Mapping[str, pd.DataFrame], baseline: str) -> D
     document's values first: the error is that of the choice of documents, not of seeds.
 
     Args:
-        documents: of `document_values`.
+        documents: `Measurements.values`.
         baseline: one of its rows.
 
     Returns:

@@ -9,6 +9,7 @@ from vico_eval.report.scores.benchmarks import Benchmark
 from vico_eval.report.scores.counted import CountedBenchmark, CountedRun
 from vico_eval.report.stats.comparability import check_harness, check_repeats, comparison_notes, condition_notes
 from vico_eval.report.stats.measurements import Documents, Measurements
+from vico_eval.report.stats.retention import document_values
 
 
 def measure(runs: Sequence[CountedRun], benchmarks: Sequence[Benchmark]) -> Measurements:
@@ -44,7 +45,10 @@ def measure(runs: Sequence[CountedRun], benchmarks: Sequence[Benchmark]) -> Meas
             f"No run has a benchmark of this table. It needs the tasks {', '.join(wanted)}; "
             f"the runs have {', '.join(found) or 'none'}. {' '.join(dict.fromkeys(notes))}".rstrip()
         )
-    return Measurements(cells=pd.DataFrame(cells), documents=documents, notes=tuple(dict.fromkeys(notes)))
+    frame = pd.DataFrame(cells)
+    return Measurements(
+        cells=frame, documents=documents, values=document_values(frame, documents), notes=tuple(dict.fromkeys(notes))
+    )
 
 
 def _documents(answered: Mapping[int, CountedBenchmark]) -> Documents:

@@ -25,7 +25,7 @@ import pandas as pd
 
 from vico_eval.report.scores.by_document import DocumentScores
 from vico_eval.report.stats.measurements import Documents, Measurements
-from vico_eval.report.stats.retention import AVERAGE, document_values, why_left_out
+from vico_eval.report.stats.retention import AVERAGE, why_left_out
 
 THRESHOLD = 99.0
 """Percent of the baseline that a row is said to retain, or not."""
@@ -92,10 +92,9 @@ def compare_with_baseline(
         left_out (why there is no number; for `Avg.` the benchmarks left out).
     """
     titles = [baseline, *(row for row in rows if row != baseline)]
-    values = document_values(measured)
     columns = [
-        _column(benchmark, measured.documents[benchmark], values[benchmark].reindex(columns=titles))
-        if benchmark in values
+        _column(benchmark, measured.documents[benchmark], measured.values[benchmark].reindex(columns=titles))
+        if benchmark in measured.values
         else _Column(benchmark, np.full((1, len(titles)), np.nan), np.zeros(1, dtype=np.int64))
         for benchmark in benchmarks
     ]
@@ -143,9 +142,9 @@ def holm(p_values: np.ndarray) -> np.ndarray:
 
 
 def _column(benchmark: str, documents: Documents, values: pd.DataFrame) -> _Column:
-    groups, is_known = values.index.to_numpy(), documents.clusters.knows_pictures
+    groups = values.index.to_numpy()
     weight = 100.0 if documents.scored is None else _group_weight(groups, documents.scored)
-    return _Column(benchmark, values.to_numpy(dtype=float), groups, is_known, weight)
+    return _Column(benchmark, values.to_numpy(dtype=float), groups, documents.knows_pictures, weight)
 
 
 def _group_weight(groups: np.ndarray, scored: DocumentScores) -> float:

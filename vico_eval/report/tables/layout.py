@@ -12,7 +12,6 @@ from vico_eval.report.stats.retention import (
     AVERAGE,
     by_row,
     compressed_tile_ratio,
-    document_values,
     paired_difference,
     relative_retention,
     retention_standard_error,
@@ -132,14 +131,13 @@ def build_table(
 def _summary(measured: Measurements, scores: pd.DataFrame, baseline: str) -> pd.DataFrame:
     # A column that no run has makes every average unknown; the paired errors must not overlook it.
     complete = scores.notna().any().all()
-    documents = document_values(measured)
-    paired = paired_difference(documents, baseline)
+    paired = paired_difference(measured.values, baseline)
     nan = pd.Series(np.nan, index=scores.index)
     return pd.DataFrame(
         {
             "mean_score": scores.mean(axis="columns", skipna=False),
             "retention": relative_retention(scores, baseline),
-            "retention_se": retention_standard_error(documents, scores, baseline) if complete else nan,
+            "retention_se": retention_standard_error(measured.values, scores, baseline) if complete else nan,
             "retention_spread": run_spread(measured.cells, baseline) if complete else nan,
             "difference": paired.difference[AVERAGE] if complete else nan,
             "difference_se": paired.standard_error[AVERAGE] if complete else nan,

@@ -10,7 +10,6 @@ from vico_eval.report.stats.retention import (
     AVERAGE,
     by_row,
     compressed_tile_ratio,
-    document_values,
     paired_difference,
     runs_by_cell,
     visual_token_share,
@@ -65,7 +64,7 @@ Line = tuple[str, str, str, float, str, int, tuple[int, ...]]
 
 def _cell_lines(table: Table, measured: Measurements) -> Iterator[Line]:
     cells = measured.cells
-    paired = paired_difference(document_values(measured), table.baseline)
+    paired = paired_difference(measured.values, table.baseline)
     frames = (
         ("score", "points", by_row(cells, "score"), False),
         ("compressed_tile_ratio", "%", compressed_tile_ratio(cells), False),

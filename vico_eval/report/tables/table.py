@@ -1,5 +1,6 @@
 """A table ready to be written, unrounded: its rows, and a paper's beneath them."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -75,6 +76,13 @@ class Table:
 
     published_place: str = ""
     """File of the paper's numbers."""
+
+    def retention(self, column: str) -> dict[str, float]:
+        """Each row's score of a column as a percentage of the baseline's, by row title; NaN where one of both is
+        unknown, or the baseline's is zero."""
+        scores = {row.title: row.values[column] for row in self.rows if row.kind == "score"}
+        base = scores.get(self.baseline, math.nan)
+        return {title: 100 * score / base if base > 0 else math.nan for title, score in scores.items()}
 
     def with_note(self, note: str) -> "Table":
         """The same table with one more note."""
