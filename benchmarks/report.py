@@ -303,8 +303,8 @@ def measure_stages(runs: list[Path], out: Path) -> dict[str, float]:
 
 
 def measure_published(out: Path) -> float:
-    """Seconds of `vico-eval report published`, start of Python included."""
-    command = [sys.executable, "-c", "from vico_eval.cli import main; main()", "report", "published", "--out", str(out)]
+    """Seconds of `vico-eval papers`, start of Python included."""
+    command = [sys.executable, "-c", "from vico_eval.cli import main; main()", "papers", "--out", str(out)]
     start = time.perf_counter()
     subprocess.run(command, check=True, capture_output=True)
     return time.perf_counter() - start
@@ -324,7 +324,7 @@ def readme(records: dict[str, dict[str, Any]]) -> str:
         "`write_report` from samples files to its tables and pictures, in a process of its own that has two others",
         "read large runs and draw: median over the rounds. CPU and memory are of all three, memory at its highest,",
         "looked at twenty times a second. The stages are from a further process that does all itself.",
-        "`vico-eval report published` counts from the start of Python. The runs are invented: 13 tiles and 36 layers a",
+        "`vico-eval papers` counts from the start of Python. The runs are invented: 13 tiles and 36 layers a",
         "document, questions of 200 to 500 characters, answers of 1 to 60 words. Other work on the machine makes all",
         "longer, CPU time too. Written by `benchmarks/report.py`.",
         "",

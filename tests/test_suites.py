@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from vico_eval import paths
-from vico_eval.commands.cards import load_cards
+from vico_eval.cards import load_cards
 from vico_eval.errors import ConfigError
 from vico_eval.report.papers.printed import published_csv, published_dir, read_numbers
 from vico_eval.suites import load_benchmarks, load_suite, suite_names, task_names

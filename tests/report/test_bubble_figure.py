@@ -3,7 +3,7 @@
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from vico_eval.commands.report import make_published
+from vico_eval.commands.papers import print_papers
 from vico_eval.errors import OutputError, ReportError
 from vico_eval.report.figures.files import write_figure
 from vico_eval.report.papers.figure1b import SCORES, THROUGHPUT, Bubble, bubbles, draw_bubbles
@@ -76,14 +76,14 @@ def test_the_same_numbers_give_the_same_bytes(tmp_path, found):
 
 
 def test_it_is_drawn_where_it_is_asked_for(tmp_path):
-    make_published(paper="vico", number=4, out=tmp_path)
+    print_papers(paper="vico", number=4, out=tmp_path)
     assert not list(tmp_path.rglob("*.png"))
-    make_published(paper="internvl-x", number=1, out=tmp_path / "other", figure=True)
+    print_papers(paper="internvl-x", number=1, out=tmp_path / "other", figure=True)
     assert (tmp_path / "other" / "vico" / "figure1b.pdf").exists()
-    make_published(paper="vico", number=4, out=tmp_path, figure=True)
+    print_papers(paper="vico", number=4, out=tmp_path, figure=True)
     pictures = sorted(path.name for path in (tmp_path / "vico").glob("figure1b.*"))
     assert pictures == ["figure1b.pdf", "figure1b.png"]
     (tmp_path / "vico" / "figure1b.pdf").unlink()
     (tmp_path / "vico" / "figure1b.pdf").mkdir()
     with pytest.raises(OutputError, match="Choose another folder"):
-        make_published(paper="vico", number=4, out=tmp_path, figure=True)
+        print_papers(paper="vico", number=4, out=tmp_path, figure=True)

@@ -12,7 +12,7 @@ from vico_eval.errors import OutputError
 from vico_eval.report import write_report
 from vico_eval.report.figures.style import COLOURS
 from vico_eval.report.page.scripts import as_script
-from vico_eval.report.page.site import write_page
+from vico_eval.report.page.site import PageContent, write_page
 from vico_eval.report.scores.benchmarks import table_spec
 from vico_eval.report.scores.count_run import count_run
 from vico_eval.report.stats.loyalty import loyalty
@@ -130,8 +130,7 @@ def write(runs, folder: Path, keep=None) -> Path:
     rows = list(table.summary.index)
     agreement = loyalty(measured, rows, table.columns, "Vanilla")
     uncertainty = compare_with_baseline(measured, rows, table.columns, "Vanilla")
-    return write_page(
-        folder,
+    content = PageContent(
         table=replace(table, comparison=comparison_sentences(uncertainty, agreement)),
         measured=measured,
         read=lambda number, tasks: read[number],
@@ -139,6 +138,7 @@ def write(runs, folder: Path, keep=None) -> Path:
         uncertainty=uncertainty,
         loyalty=agreement,
     )
+    return write_page(folder, content)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -1,4 +1,4 @@
-"""The papers' tables: read, averaged anew, written. Snapshots are files that `vico-eval report published` wrote."""
+"""The papers' tables: read, averaged anew, written. Snapshots are files that `vico-eval papers` wrote."""
 
 import csv
 import re
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from vico_eval.commands.report import make_published
+from vico_eval.commands.papers import print_papers
 from vico_eval.errors import ConfigError, OutputError, ReportError
 from vico_eval.report.papers.grid import published_grid, write_published
 from vico_eval.report.papers.printed import own_averages, published_csv, published_dir, read_numbers, read_table, score
@@ -211,7 +211,7 @@ def test_a_folder_in_the_way_is_said(tmp_path):
 def test_all_tables_are_written_or_none(tmp_path):
     (tmp_path / "vico").write_text("a file")
     with pytest.raises(OutputError, match=r"vico is a file, where a folder is to be"):
-        make_published(paper=None, number=3, out=tmp_path)
+        print_papers(paper=None, number=3, out=tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["vico"]
 
 
@@ -246,7 +246,7 @@ def test_a_missing_file_is_named(tmp_path):
 def test_published_tables_need_neither_torch_nor_matplotlib():
     program = (
         "import sys\n"
-        "import vico_eval.commands.report\n"
+        "import vico_eval.commands.papers\n"
         "print(sorted({'torch', 'transformers', 'matplotlib', 'lmms_eval'} & set(sys.modules)))\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -48,7 +48,7 @@ def draw_while(
     return _together(retention.result(), bars.result(), scores.result()), done
 
 
-def get_ready(workers: Executor | None) -> None:
+def load_drawing(workers: Executor | None) -> None:
     """Have `workers` load what pictures need, which takes a second, while this process does something else."""
     if workers is not None:
         for _ in range(NUM_WORKERS):

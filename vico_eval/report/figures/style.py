@@ -5,7 +5,7 @@ from typing import Any
 from vico_eval.report.tables.table import Table
 
 # Okabe and Ito's colours stay apart for every common colour vision; markers tell the rest. Yellow is left out: it
-# can't be read on white. The last table row, ViCO in the paper's order, gets the first.
+# can't be read on white. The last table row gets the first.
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#B07A00", "#3B9BD4", "#555555", "#000000")
 
 # One more than there are colours, so that no two of the first 72 rows look alike.

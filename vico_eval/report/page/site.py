@@ -6,6 +6,7 @@ Files of data are scripts that register what they hold, for a page opened from a
 import re
 import shutil
 from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,28 +37,34 @@ _ASSETS = Path(__file__).parent / "assets"
 _PICTURE = re.compile(r"[0-9a-f]{2}/[0-9a-f]+-\d+\.jpg")
 
 
-def write_page(
-    folder: Path,
-    *,
-    table: Table,
-    measured: Measurements,
-    read: ReadRun,
-    numbers: pd.DataFrame,
-    uncertainty: pd.DataFrame,
-    loyalty: pd.DataFrame,
-) -> Path:
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
+class PageContent:
+    """What a page shows of a report."""
+
+    table: Table
+    """What the report prints."""
+
+    measured: Measurements
+    """What it was made from."""
+
+    read: ReadRun
+    """Reads a run's documents of a benchmark; asked for one benchmark after the other."""
+
+    numbers: pd.DataFrame
+    """Of `vico_eval.report.tables.numbers.tidy_numbers`."""
+
+    uncertainty: pd.DataFrame
+    """Of `vico_eval.report.stats.uncertainty.compare_with_baseline`."""
+
+    loyalty: pd.DataFrame
+    """Of `vico_eval.report.stats.loyalty.loyalty`."""
+
+
+def write_page(folder: Path, content: PageContent) -> Path:
     """Writes the page of a report; the same report gives the same bytes.
 
-    An earlier page in the folder is replaced once all of the new one is written, and files that are no page's stay.
-
-    Args:
-        folder: where it goes; made if missing.
-        table: what the report prints.
-        measured: what it was made from.
-        read: reads a run's documents of a benchmark; asked for one benchmark after the other.
-        numbers: of `vico_eval.report.tables.numbers.tidy_numbers`.
-        uncertainty: of `vico_eval.report.stats.uncertainty.compare_with_baseline`.
-        loyalty: of `vico_eval.report.stats.loyalty.loyalty`.
+    An earlier page in the folder, which is made if missing, is replaced once all of the new one is written, and files
+    that are no page's stay.
 
     Returns:
         The path of index.html.
@@ -67,26 +74,18 @@ def write_page(
     """
     check_page_folder(folder)
     try:
-        return _write(folder, table, measured, read, numbers, uncertainty, loyalty)
+        return _write(folder, content)
     except OSError as error:
         raise OutputError(
             f"The page can't be written to {folder}: {error}. Make room, or choose another folder."
         ) from error
 
 
-def _write(
-    folder: Path,
-    table: Table,
-    measured: Measurements,
-    read: ReadRun,
-    numbers: pd.DataFrame,
-    uncertainty: pd.DataFrame,
-    loyalty: pd.DataFrame,
-) -> Path:
+def _write(folder: Path, content: PageContent) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MARK).touch()
     with staged(folder) as files:
-        pictures = _write_files(files.place, table, measured, read, numbers, uncertainty, loyalty)
+        pictures = _write_files(files.place, content)
         index = folder / INDEX
         # Away first and back last: a page that is only half there can't be opened.
         index.unlink(missing_ok=True)
@@ -97,26 +96,20 @@ def _write(
     return index
 
 
-def _write_files(
-    folder: Path,
-    table: Table,
-    measured: Measurements,
-    read: ReadRun,
-    numbers: pd.DataFrame,
-    uncertainty: pd.DataFrame,
-    loyalty: pd.DataFrame,
-) -> set[str]:
+def _write_files(folder: Path, content: PageContent) -> set[str]:
     """All of the page into an empty folder; its pictures by their place there."""
+    table = content.table
     (folder / "data").mkdir()
     styles = row_styles(table)
-    samples = read_samples(measured, read, [row["title"] for row in styles], table.columns, table.baseline)
+    rows = [row["title"] for row in styles]
+    samples = read_samples(content.measured, content.read, rows, table.columns, table.baseline)
     writer = _Documents(folder)
     benchmarks = [writer.add(each) for each in samples]
     writer.end_chunk()
     report = {
         "baseline": table.baseline,
         "rows": styles,
-        "plots": plots(table, numbers, uncertainty),
+        "plots": plots(table, content.numbers, content.uncertainty),
         "benchmarks": benchmarks,
         "chunks": writer.starts,
         "hasPictures": bool(writer.pictures),
@@ -124,11 +117,12 @@ def _write_files(
     (folder / "data" / "report.js").write_bytes(as_script("report", report))
     for name in ("page.css", *SCRIPTS, "start.js"):
         (folder / name).write_bytes((_ASSETS / name).read_bytes())
+    heads = page_heads(table)
     page = _template().render(
         table=table,
-        heads=page_heads(table),
-        first_loyal=len(page_heads(table)) - len(LOYALTY),
-        rows=page_rows(table, uncertainty, loyalty),
+        heads=heads,
+        first_loyal=len(heads) - len(LOYALTY),
+        rows=page_rows(table, content.uncertainty, content.loyalty),
         paper_rows=paper_rows(table),
         notes=text_grid(table, has_margins=True).notes,
         num_documents=int(table.summary["documents"].max()),

@@ -8,7 +8,9 @@ from typing import Protocol
 import numpy as np
 
 from vico_eval import suites
+from vico_eval.cards import load_cards
 from vico_eval.errors import ReportError
+from vico_eval.paths import models_dir
 from vico_eval.report.scores.by_document import READINGS, DocumentScores, plain, read_scores
 from vico_eval.report.scores.vlmevalkit import VLMEvalKitMetric
 from vico_eval.runs.results import Document, TaskResult
@@ -180,12 +182,15 @@ class TableSpec:
     file_stem: str
     """Name of its files, less the ending."""
 
+    systems: tuple[str, ...]
+    """Systems in the order of its rows; the first one counts as 100% unless a baseline is named."""
+
 
 def table_spec(name: str) -> TableSpec:
     """The table of the suite called `name`, or whose table is.
 
     Raises:
-        ConfigError: there is none (the message lists those there are), or a file of the suite doesn't fit.
+        ConfigError: there is none (the message lists those there are), or a file of the suite or a card doesn't fit.
     """
     suite = load_suite(name)
     catalogue = load_benchmarks()
@@ -194,6 +199,7 @@ def table_spec(name: str) -> TableSpec:
         caption=suite.title,
         benchmarks=tuple(as_column(catalogue[benchmark]) for benchmark in suite.benchmarks),
         file_stem=suite.file_stem,
+        systems=tuple(load_cards(models_dir(), suite.cards)),
     )
 
 

@@ -1,4 +1,4 @@
-"""A table ready to be written: rows in the paper's order, a ratio row beneath each row that routes its tiles."""
+"""Measured numbers as a table: rows in the order of their cards, a ratio row beneath each row that routes its tiles."""
 
 from collections.abc import Mapping, Sequence
 
@@ -22,45 +22,28 @@ from vico_eval.report.stats.retention import (
 )
 from vico_eval.report.tables.table import Row, Table
 
-BASELINE_SYSTEM = "vanilla"
 
-ROW_ORDER = (
-    BASELINE_SYSTEM,
-    "vanilla_vir",
-    "single_tile",
-    "downsample",
-    "fastv",
-    "sparsevlm",
-    "pool",
-    "all_compress",
-    "random",
-    "image_vir",
-    "vico",
-)
-"""Systems in the order of ViCO's Table 3 with our controls among them; others follow as they were given."""
+def order_rows(systems: Mapping[str, str], order: Sequence[str]) -> dict[str, str]:
+    """Each row's system by row title, sorted by the systems' places in `order`; other systems follow as given."""
+    places = {system: place for place, system in enumerate(order)}
+    titles = sorted(systems, key=lambda title: places.get(systems[title], len(places)))
+    return {title: systems[title] for title in titles}
 
 
-def order_rows(systems: Mapping[str, str]) -> list[str]:
-    """Row titles in the paper's order, for each row's system; unknown systems last, else as given."""
-    places = {system: place for place, system in enumerate(ROW_ORDER)}
-    return sorted(systems, key=lambda title: places.get(systems[title], len(places)))
-
-
-def find_baseline(systems: Mapping[str, str], wanted: str | None) -> str:
-    """The row to compare with: the one titled `wanted`, else the only one of that system (`vanilla` if None).
+def find_baseline(systems: Mapping[str, str], wanted: str) -> str:
+    """The row to compare with: the one titled `wanted`, else the only one of that system.
 
     Raises:
         ReportError: there is none, or several of that system.
     """
     if wanted in systems:
-        return str(wanted)
-    system = wanted or BASELINE_SYSTEM
-    titles = [title for title, row_system in systems.items() if row_system == system]
+        return wanted
+    titles = [title for title, system in systems.items() if system == wanted]
     if len(titles) == 1:
         return titles[0]
     found = "no row" if not titles else f"{len(titles)} rows ({', '.join(titles)})"
     raise ReportError(
-        f"Found {found} of the system `{system}` to compare with. Give the baseline by its title, one of: "
+        f"Found {found} of the system `{wanted}` to compare with. Give the baseline by its title, one of: "
         f"{', '.join(systems)}."
     )
 
@@ -78,11 +61,11 @@ def build_table(
     Args:
         measured: runs on the benchmarks.
         benchmarks: the columns.
-        systems: each row's system by row title.
+        systems: each row's system by row title, in the order of the rows.
         caption: printed above the table.
         baseline: title of the row that counts as 100%.
     """
-    order = order_rows(systems)
+    order = list(systems)
     columns = [benchmark.title for benchmark in benchmarks]
     cells = measured.cells
     scores = by_row(cells, "score").reindex(index=order, columns=columns)

@@ -1,7 +1,7 @@
 import pytest
 
 from vico_eval import paths
-from vico_eval.commands.cards import load_cards, load_checkpoints, select_cards
+from vico_eval.cards import load_cards, load_checkpoints, select_cards
 from vico_eval.errors import ConfigError
 
 CARD = "name: slow\ntitle: Slow\norder: 1\ndescription: d\nlmms_model: slow_internvl\nweights: base\n"
