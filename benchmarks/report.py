@@ -29,7 +29,7 @@ from typing import Annotated, Any
 import typer
 from tqdm import tqdm
 
-from vico_eval import suites
+from vico_eval import score_rules, suites
 from vico_eval.bench.records import conditions, made_by, run_script, write_record
 from vico_eval.report.read_runs import without_garbage_search
 from vico_eval.report.scores.benchmarks import TableSpec, as_column, table_spec
@@ -117,7 +117,7 @@ def _record(row: int) -> dict[str, Any]:
     }
 
 
-def _samples(name: str, score: suites.Score, row: int, documents: Iterable[int]) -> list[dict[str, Any]]:
+def _samples(name: str, score: score_rules.Score, row: int, documents: Iterable[int]) -> list[dict[str, Any]]:
     """Lines of a samples file."""
     lines: list[dict[str, Any]] = []
     for document in documents:
@@ -173,9 +173,9 @@ def _account(name: str, row: int, document: int, own: random.Random) -> dict[str
     }
 
 
-def _fields(score: suites.Score, value: float, number: int) -> dict[str, Any]:
+def _fields(score: score_rules.Score, value: float, number: int) -> dict[str, Any]:
     """What the task writes of a document whose score, on 0 to 1, is `value`, and which is its `number`th."""
-    if not isinstance(score, (suites.MetricScore, suites.DocumentMeanScore)):
+    if not isinstance(score, (score_rules.MetricScore, score_rules.DocumentMeanScore)):
         return _scored_otherwise(str(score.documents), value > 0.5, number)
     field: Any = value
     for name in reversed(score.field[1:]):
@@ -207,12 +207,12 @@ def _scored_otherwise(kind: str, is_right: bool, number: int) -> dict[str, Any]:
     raise ValueError(f"no fields of {kind} are known")
 
 
-def _metrics(score: suites.Score, lines: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def _metrics(score: score_rules.Score, lines: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """What lmms-eval would report of the lines."""
     match score:
-        case suites.MetricScore():
+        case score_rules.MetricScore():
             return {score.key: sum(line[score.field[0]] for line in lines) / len(lines)}
-        case suites.DocumentMeanScore():
+        case score_rules.DocumentMeanScore():
             return {}
     documents = tuple(Document(doc_id=line["doc_id"], fields=line, account=None) for line in lines)
     task = TaskResult(
@@ -228,7 +228,7 @@ def _metrics(score: suites.Score, lines: Sequence[Mapping[str, Any]]) -> dict[st
     scored = read_scores(str(score.documents), [task])
     assert scored is not None
     total = float(scored.values.mean()) * score.full / 100
-    keys = score.keys if isinstance(score, suites.MetricSumScore) else (score.key,)
+    keys = score.keys if isinstance(score, score_rules.MetricSumScore) else (score.key,)
     return {key: total / len(keys) for key in keys}
 
 

@@ -103,13 +103,13 @@ def _cell(benchmark: Benchmark, tasks: Sequence[TaskResult]) -> dict[str, object
     return {
         "benchmark": benchmark.title,
         # The harness has scored failed documents as blank answers: wrong, or right by chance.
-        "score": float("nan") if failures else checked_score(benchmark.title, tasks, benchmark.conversion.score(tasks)),
+        "score": float("nan") if failures else checked_score(benchmark.title, tasks, benchmark.rule.score(tasks)),
         "documents": len(documents),
         "num_available": sum(task.num_available for task in tasks),
         "without_account": sum(document.account is None for document in documents),
         "failed": len(failures),
         "failure": _writable(failures[0]) if failures else "",
-        "source": benchmark.conversion.source,
+        "source": benchmark.rule.source,
         "results": tuple(sorted({str(task.results_path) for task in tasks})),
         "samples": tuple(str(task.samples_path) for task in tasks),
         "scores": _scores(documents),
@@ -146,7 +146,7 @@ def _counts(documents: Sequence[Document]) -> dict[str, float]:
 def _count_documents(benchmark: Benchmark, tasks: Sequence[TaskResult]) -> CountedDocuments:
     documents = [document for task in tasks for document in task.documents]
     failed = any(document.failure is not None for document in documents)
-    scored = None if failed else checked_documents(benchmark.title, tasks, benchmark.conversion.document_scores(tasks))
+    scored = None if failed else checked_documents(benchmark.title, tasks, benchmark.document_scores(tasks))
     answers = [None if document.answer is None else _writable(document.answer) for document in documents]
     return CountedDocuments(
         scored=scored,
