@@ -7,7 +7,7 @@ import pytest
 from vico_eval.cli import main
 from vico_eval.errors import ConfigError
 from vico_eval.report.papers.audit import EXCEPTIONS, audit_published
-from vico_eval.report.papers.printed import published_dir
+from vico_eval.report.papers.layout import published_dir
 
 
 @pytest.fixture

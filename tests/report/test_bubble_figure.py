@@ -7,8 +7,8 @@ from vico_eval.commands.papers import print_papers
 from vico_eval.errors import OutputError, ReportError
 from vico_eval.report.figures.files import write_figure
 from vico_eval.report.papers.figure1b import SCORES, THROUGHPUT, Bubble, bubbles, draw_bubbles
-from vico_eval.report.papers.printed import published_dir, read_table
-from vico_eval.report.papers.tables import layouts
+from vico_eval.report.papers.layout import layouts, published_dir
+from vico_eval.report.papers.printed import read_table
 
 
 def vico(number):

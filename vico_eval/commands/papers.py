@@ -8,9 +8,8 @@ from vico_eval.commands.output import message_console, results_console
 from vico_eval.errors import OutputError, ReportError
 from vico_eval.report.papers.audit import EXCEPTIONS, Finding, KnownException, audit_published
 from vico_eval.report.papers.grid import published_grid, write_published
-from vico_eval.report.papers.layout import PAPERS
-from vico_eval.report.papers.printed import published_dir, read_table
-from vico_eval.report.papers.tables import layouts
+from vico_eval.report.papers.layout import PAPERS, layouts, published_dir
+from vico_eval.report.papers.printed import read_table
 from vico_eval.report.staging import staged
 from vico_eval.report.tables.grid import grid_to_terminal
 

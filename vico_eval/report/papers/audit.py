@@ -10,9 +10,8 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from vico_eval.report.papers.layout import PAPERS
+from vico_eval.report.papers.layout import PAPERS, layouts
 from vico_eval.report.papers.printed import PrintedRow, PublishedTable, own_averages, read_table, score
-from vico_eval.report.papers.tables import layouts
 from vico_eval.report.stats.retention import AVERAGE
 from vico_eval.yaml_files import Closed, read_yaml
 

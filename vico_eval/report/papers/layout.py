@@ -1,30 +1,38 @@
-"""What a paper's table looks like, apart from its numbers: rows, columns and the definition of its average."""
+"""What a paper's table looks like, apart from its numbers: rows, columns and the definition of its average.
+
+Declared in `results/published/<paper>/tables.yaml`, beside the numbers.
+"""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Annotated
 
+from pydantic import BeforeValidator, Field, TypeAdapter
+
+from vico_eval.errors import ConfigError, unknown_name
+from vico_eval.paths import results_dir
 from vico_eval.report.stats.retention import AVERAGE
+from vico_eval.yaml_files import Closed, read_yaml
 
 PAPERS = {"vico": "ViCO", "internvl-x": "InternVL-X"}
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Head:
+class Head(Closed):
     """A column that says what a row is."""
 
     title: str
     source: str
     """Which of the row's fields."""
 
-    names: Mapping[str, str] = field(default_factory=dict)
+    names: Mapping[str, str] = Field(default_factory=dict)
     """What to print in place of a field's value."""
 
     is_merged: bool = False
     """Said once for neighbouring rows of one value."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Quantity:
+class Quantity(Closed):
     """A column of numbers."""
 
     benchmark: str
@@ -51,8 +59,7 @@ class Quantity:
         return AVERAGE if self.benchmark == "Avg" else f"{self.benchmark} {self.setting or ''}".strip()
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Average:
+class Average(Closed):
     """What a table's average is of; that of a ratio row is always the plain mean."""
 
     benchmarks: tuple[str, ...]
@@ -74,15 +81,20 @@ class Average:
         return f"100 × mean score / mean score of {self.baseline}{scale}"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Layout:
+def _quantity(given: object) -> object:
+    return {"benchmark": given} if isinstance(given, str) else given
+
+
+class Layout(Closed):
     """One table of a paper."""
 
     paper: str
     number: int
     caption: str
     heads: tuple[Head, ...]
-    quantities: tuple[Quantity, ...]
+    quantities: tuple[Annotated[Quantity, BeforeValidator(_quantity)], ...]
+    """Columns of numbers; one that is a benchmark and nothing else is given by its name."""
+
     average: Average | None = None
     group_by: str = "model"
     """Field whose change begins a group of rows: a rule stands before it, and bold is the best within it."""
@@ -96,10 +108,10 @@ class Layout:
     remark: str | None = None
     """A note of the CSV that makes a row of its own, as the setting in which it was measured."""
 
-    systems: Mapping[str, str] = field(default_factory=dict)
+    systems: Mapping[str, str] = Field(default_factory=dict)
     """Rows that another table of the paper has under another name: that name, by the row's name here."""
 
-    rows_of: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    rows_of: Mapping[str, Mapping[str, str]] = Field(default_factory=dict)
     """Rows that are a system of ours: the fields that tell them, by the system's name. Empty where the table has no
     scores that a measured table could have."""
 
@@ -112,3 +124,34 @@ class Layout:
     def title(self) -> str:
         """As `ViCO, table 3`."""
         return f"{PAPERS[self.paper]}, table {self.number}"
+
+
+def published_dir() -> Path:
+    """The papers' numbers, a folder a paper."""
+    return results_dir() / "published"
+
+
+def paper_folder(folder: Path, paper: str) -> Path:
+    """Where the numbers of a paper lie beneath those of all papers."""
+    return folder / paper.replace("-", "_")
+
+
+def layouts(paper: str | None = None, number: int | None = None) -> list[Layout]:
+    """The tables of a paper or of both, all of them or those of a number.
+
+    Raises:
+        ConfigError: there is no such paper or table, or a file of theirs doesn't fit.
+    """
+    if paper is not None and paper not in PAPERS:
+        raise unknown_name("paper", paper, PAPERS)
+    own = [layout for name in PAPERS if paper in (None, name) for layout in _read_layouts(name)]
+    chosen = [layout for layout in own if number in (None, layout.number)]
+    if not chosen:
+        known = ", ".join(f"{layout.number} ({PAPERS[layout.paper]})" for layout in own)
+        raise ConfigError(f"There is no published table {number}; known are {known}.")
+    return chosen
+
+
+@cache  # a report asks more than once, and YAML takes its time
+def _read_layouts(paper: str) -> tuple[Layout, ...]:
+    return read_yaml(TypeAdapter(tuple[Layout, ...]), paper_folder(published_dir(), paper) / "tables.yaml")

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from vico_eval.errors import ConfigError, unknown_name
-from vico_eval.report.papers.printed import PublishedTable, differs, published_csv, published_dir, read_table, score
-from vico_eval.report.papers.tables import LAYOUTS
+from vico_eval.report.papers.layout import layouts, published_dir
+from vico_eval.report.papers.printed import PublishedTable, differs, published_csv, read_table, score
 from vico_eval.report.stats.retention import AVERAGE, relative_retention, with_average
 from vico_eval.report.tables.grid import OTHERWISE
 from vico_eval.report.tables.table import AVERAGE_DIGITS, PublishedRow, Table
@@ -66,13 +66,13 @@ def find_model(table: str, model: str | None) -> PaperModel:
     Raises:
         ConfigError: no paper has such a table with scores of our rows, or it has no such model or several.
     """
-    layouts = {f"{layout.paper}-{layout.number}": layout for layout in LAYOUTS if layout.rows_of}
-    if table not in layouts:
+    known = {f"{layout.paper}-{layout.number}": layout for layout in layouts() if layout.rows_of}
+    if table not in known:
         raise ConfigError(
             f"No paper prints scores of the table `{table}`, so there are none to stand beside the measured ones. "
-            f"Tables that a paper has: {', '.join(layouts)}."
+            f"Tables that a paper has: {', '.join(known)}."
         )
-    printed = read_table(published_dir(), layouts[table])
+    printed = read_table(published_dir(), known[table])
     wanted = printed.layout.rows_of.values()
     models = dict.fromkeys(
         row.fields[printed.layout.model_field]

@@ -1,6 +1,6 @@
 """The papers' numbers: what they print, row by row, and the averages that it makes.
 
-Source: `results/published`, one printed number a line. How a table is laid out is declared in `paper_tables.py`.
+Source: `results/published`, one printed number a line. `vico_eval.report.papers.layout` has how a table is laid out.
 """
 
 import csv
@@ -14,8 +14,7 @@ from typing import Literal
 import pandas as pd
 
 from vico_eval.errors import ReportError
-from vico_eval.paths import results_dir
-from vico_eval.report.papers.layout import Layout, Quantity
+from vico_eval.report.papers.layout import Layout, Quantity, paper_folder
 from vico_eval.report.stats.retention import AVERAGE, relative_retention, with_average
 
 
@@ -62,14 +61,9 @@ class PublishedTable:
     rows: tuple[PrintedRow, ...]
 
 
-def published_dir() -> Path:
-    """The papers' numbers, a folder a paper."""
-    return results_dir() / "published"
-
-
 def published_csv(folder: Path, paper: str, number: int) -> Path:
     """Where the numbers of a paper's table lie, such as `published_csv(published_dir(), "vico", 3)`."""
-    return folder / paper.replace("-", "_") / f"table{number}.csv"
+    return paper_folder(folder, paper) / f"table{number}.csv"
 
 
 def read_numbers(path: Path) -> list[PrintedNumber]:

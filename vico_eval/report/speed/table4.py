@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from vico_eval.errors import ReportError
-from vico_eval.report.papers.printed import published_csv, published_dir, read_numbers
+from vico_eval.report.papers.layout import published_dir
+from vico_eval.report.papers.printed import published_csv, read_numbers
 from vico_eval.report.speed.ratio import UNSOUND, Ratio
 from vico_eval.report.tables.csv_text import csv_text
 from vico_eval.report.tables.grid import DASH, Cell, Column, Grid, Line
