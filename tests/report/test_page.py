@@ -11,6 +11,7 @@ from PIL import Image
 from vico_eval.errors import OutputError
 from vico_eval.report import write_report
 from vico_eval.report.figures.style import COLOURS
+from vico_eval.report.page.kept import sample_of
 from vico_eval.report.page.scripts import as_script
 from vico_eval.report.page.site import PageContent, write_page
 from vico_eval.report.scores.benchmarks import table_spec
@@ -19,7 +20,7 @@ from vico_eval.report.stats.loyalty import loyalty
 from vico_eval.report.stats.sentences import comparison_sentences
 from vico_eval.report.stats.side_by_side import measure
 from vico_eval.report.stats.uncertainty import compare_with_baseline
-from vico_eval.report.tables.layout import build_table
+from vico_eval.report.tables.layout import build_table, order_rows
 from vico_eval.report.tables.numbers import tidy_numbers
 from vico_eval.runs.read import read_run
 from vico_eval.runs.results import Document, Run, TaskResult
@@ -124,16 +125,25 @@ def write(runs, folder: Path, keep=None) -> Path:
     columns = [benchmark for benchmark in spec.benchmarks if keep is None or benchmark.title in keep]
     read = [own if isinstance(own, Run) else read_run(own) for _, own in runs]
     named = [(title or run.record.title, run) for (title, _), run in zip(runs, read, strict=True)]
-    systems = {title: run.record.system for title, run in named}
+    systems = order_rows({title: run.record.system for title, run in named}, spec.systems)
     measured = measure([count_run(title, run, columns) for title, run in named], columns)
     table = build_table(measured, columns, systems, caption=spec.caption, baseline="Vanilla")
     rows = list(table.summary.index)
     agreement = loyalty(measured, rows, table.columns, "Vanilla")
     uncertainty = compare_with_baseline(measured, rows, table.columns, "Vanilla")
+    samples = [
+        {
+            column.title: [sample_of(document) for task in column.tasks for document in run.tasks[task].documents]
+            for column in columns
+            if set(column.tasks) <= set(run.tasks)
+        }
+        for run in read
+    ]
     content = PageContent(
         table=replace(table, comparison=comparison_sentences(uncertainty, agreement)),
         measured=measured,
-        read=lambda number, tasks: read[number],
+        read=lambda number, title: samples[number][title],
+        previews={place: run.folder / run.record.previews for place, run in enumerate(read) if run.record.previews},
         numbers=tidy_numbers(table, measured, systems, [""] * len(read), [""] * len(read)),
         uncertainty=uncertainty,
         loyalty=agreement,

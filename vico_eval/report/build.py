@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import pandas as pd
@@ -12,6 +13,7 @@ import pandas as pd
 from vico_eval.errors import OutputError, ReportError
 from vico_eval.report.figures.draw import PICTURES, draw_while, load_drawing
 from vico_eval.report.page.folder import check_page_folder
+from vico_eval.report.page.kept import KeptSamples
 from vico_eval.report.papers.paper_rows import find_model, with_published
 from vico_eval.report.provenance import provenance_of, relative_place
 from vico_eval.report.read_runs import count_runs, workers_for
@@ -28,8 +30,6 @@ from vico_eval.report.tables.layout import build_table, find_baseline, order_row
 from vico_eval.report.tables.numbers import tidy_numbers
 from vico_eval.report.tables.table import Table
 from vico_eval.report.tables.writers import to_latex, to_markdown
-from vico_eval.runs.read import read_run
-from vico_eval.runs.results import Run
 from vico_eval.runs.schema import RECORD_NAME
 
 PROVENANCE = "provenance.json"
@@ -109,8 +109,10 @@ def write_report(
     spec = table_spec(table) if isinstance(table, str) else table
     columns = _choose(spec.benchmarks, benchmarks)
     paper = find_model(spec.name, published if isinstance(published, str) else None) if published else None
-    with workers_for([path for _, path in runs]) as workers:
-        counted = count_runs(runs, columns, only or {}, workers, blank_is_wrong=blank_is_wrong)
+    titles = [benchmark.title for benchmark in columns]
+    with workers_for([path for _, path in runs]) as workers, TemporaryDirectory(prefix="vico-eval-") as kept:
+        samples = None if html is None else KeptSamples(Path(kept), titles)
+        counted = count_runs(runs, columns, only or {}, workers, blank_is_wrong=blank_is_wrong, samples=samples)
         load_drawing(workers)
         systems = order_rows(_systems(counted), spec.systems)
         base = find_baseline(systems, baseline or spec.systems[0])
@@ -120,9 +122,7 @@ def write_report(
             built = with_published(built, systems, paper)
         if note is not None:
             built = built.with_note(note)
-        content = _Content(
-            spec=spec, table=built, measured=measured, runs=counted, systems=systems, blank_is_wrong=blank_is_wrong
-        )
+        content = _Content(spec=spec, table=built, measured=measured, runs=counted, systems=systems, samples=samples)
         try:
             return _write(content, out, html, workers)
         except OSError as error:
@@ -143,11 +143,14 @@ class _Content:
     systems: Mapping[str, str]
     """Each row's system by row title, in the order of the rows."""
 
-    blank_is_wrong: bool
+    samples: KeptSamples | None
+    """What a page shows of the documents; None where there is to be no page."""
 
-    def read(self, number: int, tasks: Collection[str]) -> Run:
-        """A run's documents of some tasks, once more: they were let go when they were counted."""
-        return read_run(self.runs[number].folder, tasks, blank_is_wrong=self.blank_is_wrong)
+    @property
+    def previews(self) -> dict[int, Path]:
+        """Folders of the pictures that runs kept, by the runs' numbers."""
+        kept = {number: (run.folder, run.record.previews) for number, run in enumerate(self.runs)}
+        return {number: folder / previews for number, (folder, previews) in kept.items() if previews is not None}
 
 
 class _Frames(NamedTuple):
@@ -179,10 +182,16 @@ def _write(content: _Content, out: Path, html: Path | None, workers: Executor | 
         )
         for path, text in _texts(report, content, frames).items():
             (files.place / path.name).write_text(text, encoding="utf-8")
-        if html is not None:
+        if html is not None and content.samples is not None:
             from vico_eval.report.page.site import PageContent, write_page
 
-            shown = PageContent(table=table, measured=content.measured, read=content.read, **frames._asdict())
+            shown = PageContent(
+                table=table,
+                measured=content.measured,
+                read=content.samples.read,
+                previews=content.previews,
+                **frames._asdict(),
+            )
             report = replace(report, html=write_page(html, shown))
         files.move_in()
         for path in report.removed:

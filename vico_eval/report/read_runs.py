@@ -5,12 +5,14 @@ import gc
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import accumulate
 from multiprocessing import get_context
 from pathlib import Path
 
 from vico_eval.errors import ReportError
 from vico_eval.plain_text import one_line
+from vico_eval.report.page.kept import KeptSamples
 from vico_eval.report.scores.benchmarks import Benchmark
 from vico_eval.report.scores.count_run import count_run
 from vico_eval.report.scores.counted import CountedRun
@@ -56,6 +58,7 @@ def count_runs(
     workers: Executor | None = None,
     *,
     blank_is_wrong: bool = False,
+    samples: KeptSamples | None = None,
 ) -> list[CountedRun]:
     """What runs, by their row's title (None: the record's) and folder, say of `columns`.
 
@@ -65,6 +68,7 @@ def count_runs(
         only: tasks to read of a run, by its folder; all where it isn't named.
         workers: other processes, which read them.
         blank_is_wrong: as `read_run`.
+        samples: keeps what a page shows of the documents, where there is to be one.
 
     Raises:
         ReportError: no run, one given twice, or runs that don't count; all of them are named.
@@ -76,7 +80,8 @@ def count_runs(
         raise ReportError(f"The same run was given twice: {', '.join(twice)}.")
     titles, paths = zip(*runs, strict=True)
     kept = [only.get(path) for path in paths]
-    arguments = (titles, paths, kept, [columns] * len(runs), [blank_is_wrong] * len(runs))
+    reading = _Reading(columns=columns, blank_is_wrong=blank_is_wrong, samples=samples)
+    arguments = (range(len(runs)), titles, paths, kept, [reading] * len(runs))
     with without_garbage_search():
         counted = list((map if workers is None else workers.map)(_read_and_count, *arguments))
     if problems := [problem for problem in counted if isinstance(problem, str)]:
@@ -84,15 +89,30 @@ def count_runs(
     return [run for run in counted if isinstance(run, CountedRun)]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Reading:
+    """How each run is read, whichever process does it."""
+
+    columns: Sequence[Benchmark]
+    blank_is_wrong: bool
+    samples: KeptSamples | None
+
+
 def _read_and_count(
-    title: str | None, path: Path, only: Collection[str] | None, columns: Sequence[Benchmark], blank_is_wrong: bool
+    number: int, title: str | None, path: Path, only: Collection[str] | None, reading: _Reading
 ) -> CountedRun | str:
     """What a run says of the columns, or why it doesn't count."""
     try:
-        run = read_run(path, only, blank_is_wrong=blank_is_wrong)
-        return count_run(_row_title(title, run.record), run, columns)
+        run = read_run(path, only, blank_is_wrong=reading.blank_is_wrong)
+        counted = count_run(_row_title(title, run.record), run, reading.columns)
     except ReportError as error:
         return str(error)
+    if reading.samples is not None:
+        for benchmark, own in counted.benchmarks.items():
+            documents = [document for task in own.tasks for document in run.tasks[task.name].documents]
+            if documents:
+                reading.samples.write(number, benchmark, documents)
+    return counted
 
 
 def _row_title(given: str | None, record: RunRecord) -> str:

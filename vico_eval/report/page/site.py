@@ -5,7 +5,7 @@ Files of data are scripts that register what they hold, for a page opened from a
 
 import re
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from vico_eval.errors import OutputError
 from vico_eval.report.page.folder import MARK, check_page_folder
 from vico_eval.report.page.overview import LOYALTY, page_heads, page_rows, paper_rows, plots, row_styles
-from vico_eval.report.page.samples import BenchmarkSamples, ReadRun, read_samples
+from vico_eval.report.page.samples import BenchmarkSamples, ReadSamples, read_samples
 from vico_eval.report.page.scripts import as_json, as_script
 from vico_eval.report.staging import staged
 from vico_eval.report.stats.measurements import Measurements
@@ -47,8 +47,11 @@ class PageContent:
     measured: Measurements
     """What it was made from."""
 
-    read: ReadRun
-    """Reads a run's documents of a benchmark; asked for one benchmark after the other."""
+    read: ReadSamples
+    """Reads a run's samples of a benchmark; asked for one benchmark after the other."""
+
+    previews: Mapping[int, Path]
+    """Folders of the pictures that runs kept, by the runs' numbers."""
 
     numbers: pd.DataFrame
     """Of `vico_eval.report.tables.numbers.tidy_numbers`."""
@@ -102,7 +105,7 @@ def _write_files(folder: Path, content: PageContent) -> set[str]:
     (folder / "data").mkdir()
     styles = row_styles(table)
     rows = [row["title"] for row in styles]
-    samples = read_samples(content.measured, content.read, rows, table.columns, table.baseline)
+    samples = read_samples(content.measured, content.read, content.previews, rows, table.columns, table.baseline)
     writer = _Documents(folder)
     benchmarks = [writer.add(each) for each in samples]
     writer.end_chunk()
