@@ -4,6 +4,7 @@ import pytest
 
 from vico_eval.errors import ConfigError, ReportError
 from vico_eval.report.scores.benchmarks import Benchmark, as_column, table_spec
+from vico_eval.report.tables.layout import order_rows
 from vico_eval.runs.read import read_run
 from vico_eval.runs.results import TaskResult
 from vico_eval.suites import load_benchmarks
@@ -155,3 +156,14 @@ def test_a_table_is_called_by_its_own_name_or_its_suites():
 def test_an_unknown_table_lists_the_known_ones():
     with pytest.raises(ConfigError, match=r"unknown suite 'vico-4' \(did you mean 'vico-\d'\?\); known are .*vico-1"):
         table_spec("vico-4")
+
+
+@pytest.mark.parametrize(
+    ("table", "first", "last"),
+    [("vico-3", "vanilla", "vico"), ("internvl-x", "internvl_x_base", "internvl_x_full")],
+)
+def test_rows_are_in_the_order_of_the_cards(table, first, last):
+    systems = table_spec(table).systems
+    assert (systems[0], systems[-1]) == (first, last)
+    titles = {"A": last, "other": "unknown", "B": first, "C": last}
+    assert list(order_rows(titles, systems)) == ["B", "A", "C", "other"]

@@ -11,7 +11,7 @@ from PIL import Image
 from vico_eval.errors import OutputError
 from vico_eval.report import write_report
 from vico_eval.report.figures.style import COLOURS
-from vico_eval.report.page.kept import sample_of
+from vico_eval.report.page.kept import KeptSamples, sample_of
 from vico_eval.report.page.scripts import as_script
 from vico_eval.report.page.site import PageContent, write_page
 from vico_eval.report.scores.benchmarks import table_spec
@@ -212,6 +212,19 @@ def test_a_preview_that_is_a_link_is_not_copied(tmp_path):
     pictures = {name: own for name, own in contents(folder).items() if name.startswith("pictures/")}
     assert pictures == {f"pictures/ab/{MEDIA['tiny_read'][:-1]}1-0.jpg": b"a picture"}
     assert b"secret" not in b"".join(contents(folder).values())
+
+
+def test_samples_are_kept_as_they_are_until_the_page_is_written(tmp_path):
+    answers = ["half a pair: \ud83d", None, "two lines\nand é"]
+    documents = [
+        Document(doc_id=place, fields={}, account=None, answer=answer, question="<b>?")
+        for place, answer in enumerate(answers)
+    ]
+    kept = KeptSamples(tmp_path, ["Read", "MMBench V1.1 / en"])
+    kept.write(3, "MMBench V1.1 / en", documents)
+    assert kept.read(3, "MMBench V1.1 / en") == [sample_of(document) for document in documents]
+    with pytest.raises(OutputError, match="TMPDIR"):
+        KeptSamples(tmp_path / "gone", ["Read"]).write(0, "Read", documents)
 
 
 def test_a_page_that_fails_leaves_the_earlier_one(runs, tmp_path, monkeypatch):

@@ -529,6 +529,18 @@ def test_a_folder_that_cannot_be_written_is_an_error(runs, tmp_path):
         write_report(runs, table="tiny", out=tmp_path / "file" / "out")
 
 
+def test_each_run_is_read_once_also_for_a_page(runs, tmp_path, monkeypatch):
+    read = []
+
+    def counting(folder, *arguments, **options):
+        read.append(folder)
+        return read_run(folder, *arguments, **options)
+
+    monkeypatch.setattr("vico_eval.report.read_runs.read_run", counting)
+    write_report(runs, table="tiny", out=tmp_path / "out", html=tmp_path / "page")
+    assert sorted(read) == sorted(folder for _, folder in runs)
+
+
 def test_the_report_needs_no_torch():
     code = (
         "import sys, pkgutil, importlib, vico_eval.report as report\n"

@@ -109,9 +109,11 @@ def write_report(
     spec = table_spec(table) if isinstance(table, str) else table
     columns = _choose(spec.benchmarks, benchmarks)
     paper = find_model(spec.name, published if isinstance(published, str) else None) if published else None
-    titles = [benchmark.title for benchmark in columns]
     with workers_for([path for _, path in runs]) as workers, TemporaryDirectory(prefix="vico-eval-") as kept:
-        samples = None if html is None else KeptSamples(Path(kept), titles)
+        page = None
+        if html is not None:
+            page = _Page(html, KeptSamples(Path(kept), [benchmark.title for benchmark in columns]))
+        samples = None if page is None else page.samples
         counted = count_runs(runs, columns, only or {}, workers, blank_is_wrong=blank_is_wrong, samples=samples)
         load_drawing(workers)
         systems = order_rows(_systems(counted), spec.systems)
@@ -122,14 +124,21 @@ def write_report(
             built = with_published(built, systems, paper)
         if note is not None:
             built = built.with_note(note)
-        content = _Content(spec=spec, table=built, measured=measured, runs=counted, systems=systems, samples=samples)
+        content = _Content(spec=spec, table=built, measured=measured, runs=counted, systems=systems, page=page)
         try:
-            return _write(content, out, html, workers)
+            return _write(content, out, workers)
         except OSError as error:
             raise OutputError(
                 f"The report can't be written to {out}: {error}. What was there is as it was; make room, or choose "
                 "another folder."
             ) from error
+
+
+class _Page(NamedTuple):
+    """A page that is asked for."""
+
+    folder: Path
+    samples: KeptSamples
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -143,8 +152,7 @@ class _Content:
     systems: Mapping[str, str]
     """Each row's system by row title, in the order of the rows."""
 
-    samples: KeptSamples | None
-    """What a page shows of the documents; None where there is to be no page."""
+    page: _Page | None
 
     @property
     def previews(self) -> dict[int, Path]:
@@ -161,7 +169,7 @@ class _Frames(NamedTuple):
     loyalty: pd.DataFrame
 
 
-def _write(content: _Content, out: Path, html: Path | None, workers: Executor | None) -> Report:
+def _write(content: _Content, out: Path, workers: Executor | None) -> Report:
     with staged(out) as files:
         pictures, frames = draw_while(
             content.table, content.measured.cells, files.place, lambda: _compute(content, out), workers
@@ -182,17 +190,17 @@ def _write(content: _Content, out: Path, html: Path | None, workers: Executor | 
         )
         for path, text in _texts(report, content, frames).items():
             (files.place / path.name).write_text(text, encoding="utf-8")
-        if html is not None and content.samples is not None:
+        if content.page is not None:
             from vico_eval.report.page.site import PageContent, write_page
 
             shown = PageContent(
                 table=table,
                 measured=content.measured,
-                read=content.samples.read,
+                read=content.page.samples.read,
                 previews=content.previews,
                 **frames._asdict(),
             )
-            report = replace(report, html=write_page(html, shown))
+            report = replace(report, html=write_page(content.page.folder, shown))
         files.move_in()
         for path in report.removed:
             path.unlink()
