@@ -27,13 +27,13 @@ from vico_eval.bench.records import SIZES, check_choice, conditions, in_turns, m
 from vico_eval.families.internvl.config import VicoInternVLConfig
 from vico_eval.families.internvl.modeling import VicoInternVL
 from vico_eval.families.internvl.tiling import normalise
-from vico_eval.training.flash.batches import collate, fixed_share
-from vico_eval.training.flash.config import OptimizerSettings
-from vico_eval.training.flash.corpus.prepare import TrainingSample
-from vico_eval.training.flash.held_out import SHARES
-from vico_eval.training.flash.losses import compare_answers
-from vico_eval.training.flash.pair import PolicyAndReference, frozen_copy
-from vico_eval.training.flash.schedule import make_optimizer
+from vico_eval.training.config import OptimizerSettings
+from vico_eval.training.data.batches import collate, fixed_share
+from vico_eval.training.data.prepare import TrainingSample
+from vico_eval.training.held_out import SHARES
+from vico_eval.training.loop.schedule import make_optimizer
+from vico_eval.training.models.losses import compare_answers
+from vico_eval.training.models.pair import PolicyAndReference, frozen_copy
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "measured" / "flash-training"
 

@@ -15,7 +15,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 LONGEST = (
-    "training/flash/test_run.py",
+    "training/test_stages.py",
     "commands/test_run_killed.py",
     "commands/test_run.py",
     "fixtures/test_run.py",
@@ -76,9 +76,9 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     from vico_eval.families.internvl.config import VicoInternVLConfig
     from vico_eval.tiny.tokenizer import build_tokenizer
-    from vico_eval.training.architecture import build_config, build_model
-    from vico_eval.training.export import save_base, save_vico
-    from vico_eval.training.recipe import ModelRecipe
+    from vico_eval.training.small.architecture import build_config, build_model
+    from vico_eval.training.small.export import save_base, save_vico
+    from vico_eval.training.small.recipe import ModelRecipe
 
     folder = tmp_path_factory.mktemp("untrained")
     tokenizer = build_tokenizer()

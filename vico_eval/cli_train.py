@@ -31,7 +31,7 @@ def consistency(config: _Config, processes: _Processes = None, accelerate_config
       vico-eval train consistency models/training/consistency-1b.yaml
       vico-eval train consistency models/training/consistency-8b.yaml --accelerate-config models/training/fsdp2.yaml
     """
-    from vico_eval.commands.train_flash import train
+    from vico_eval.commands.train_vico import train
 
     train("consistency", config, processes, accelerate_config)
 
@@ -48,7 +48,7 @@ def router(config: _Config, processes: _Processes = None, accelerate_config: _Ac
       vico-eval train router models/training/router-1b.yaml
       vico-eval train router models/training/router-8b.yaml --processes 8
     """
-    from vico_eval.commands.train_flash import train
+    from vico_eval.commands.train_vico import train
 
     train("router", config, processes, accelerate_config)
 

@@ -20,8 +20,8 @@ class Closed(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def read_yaml(schema: TypeAdapter[Schema], path: Path) -> Schema:
-    """The file's content as `schema`.
+def read_yaml(schema: TypeAdapter[Schema], path: Path, *, advice: str = "") -> Schema:
+    """The file's content as `schema`; `advice` is what a user should write there; files of the package need none.
 
     Raises:
         ConfigError: the file can't be read, is no YAML or doesn't fit; names the file and each wrong key.
@@ -30,7 +30,7 @@ def read_yaml(schema: TypeAdapter[Schema], path: Path) -> Schema:
         text = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:  # it is binary, or its path none
         reason = error.strerror if isinstance(error, OSError) else error
-        raise ConfigError(f"Can't read {path}: {reason}. Is the installation complete?") from error
+        raise ConfigError(f"Can't read {path}: {reason}. {advice or 'Is the installation complete?'}") from error
     try:
         values = yaml.safe_load(text)
     except RecursionError as error:
@@ -44,4 +44,4 @@ def read_yaml(schema: TypeAdapter[Schema], path: Path) -> Schema:
             f"{'.'.join(map(str, item['loc'])) or 'file'}: {item['msg']} (got {reprlib.repr(item['input'])})"
             for item in error.errors()
         )
-        raise ConfigError(f"{path} does not fit: {problems}.") from error
+        raise ConfigError(f"{path} does not fit: {problems}. {advice}".rstrip()) from error

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from accelerate import PartialState
+from torch.distributed import is_torchelastic_launched
+
+from vico_eval.commands.launching import launch
 from vico_eval.commands.output import check_writable, message_console
 from vico_eval.families.internvl.checkpoint import find_checkpoint, load_model, load_tokenizer
 from vico_eval.families.internvl.released_config import not_in_released
 from vico_eval.families.internvl.released_layout import check_unused, save_released
-from vico_eval.training import internvl_x, tiny
-from vico_eval.training.files import output_errors
-from vico_eval.training.internvl_x_recipe import VARIANTS, load_internvl_x_recipe, parse_variants
-from vico_eval.training.recipe import BEFORE_VICO, load_recipe, parse_stages
+from vico_eval.training.saving.files import output_errors
+from vico_eval.training.small.internvl_x import train as internvl_x
+from vico_eval.training.small.internvl_x.recipe import VARIANTS, load_internvl_x_recipe, parse_variants
+from vico_eval.training.small.recipe import BEFORE_VICO, load_recipe, parse_stages
+from vico_eval.training.small.vico_tiny import train as vico_tiny
 
 
 def train_tiny(recipe: Path, out: Path, stages: Sequence[str], *, resume: bool) -> None:
@@ -25,9 +30,8 @@ def train_tiny(recipe: Path, out: Path, stages: Sequence[str], *, resume: bool) 
     chosen = parse_stages(stages or BEFORE_VICO)
     settings = load_recipe(recipe)
     check_writable(out)
-    with output_errors(out):
-        tiny.train(settings, out, chosen, resume=resume)
-    message_console().print(f"Written: {out}/", highlight=False)
+    arguments: list[str | Path] = ["tiny", recipe, *(f"--stage={name}" for name in chosen)]
+    _train(arguments, settings.processes, out, resume, lambda: vico_tiny.train(settings, out, chosen, resume=resume))
 
 
 def train_internvl_x(recipe: Path, out: Path, variants: Sequence[str], *, resume: bool) -> None:
@@ -41,9 +45,19 @@ def train_internvl_x(recipe: Path, out: Path, variants: Sequence[str], *, resume
     chosen = parse_variants(variants or VARIANTS)
     settings = load_internvl_x_recipe(recipe)
     check_writable(out)
+    arguments: list[str | Path] = ["internvl-x", recipe, *(f"--variant={name}" for name in chosen)]
+    _train(arguments, settings.processes, out, resume, lambda: internvl_x.train(settings, out, chosen, resume=resume))
+
+
+def _train(arguments: Sequence[str | Path], processes: int, out: Path, resume: bool, work: Callable[[], None]) -> None:
+    """Do `work` here; or run `vico-eval train ARGUMENTS` in each of several processes, which do it there."""
+    if processes > 1 and not is_torchelastic_launched():
+        launch([*arguments, "--out", out, *(["--resume"] if resume else [])], processes)
+        return
     with output_errors(out):
-        internvl_x.train(settings, out, chosen, resume=resume)
-    message_console().print(f"Written: {out}/", highlight=False)
+        work()
+    if PartialState().is_main_process:
+        message_console().print(f"Written: {out}/", highlight=False)
 
 
 def export_checkpoint(checkpoint: str, out: Path) -> None:

@@ -1,4 +1,7 @@
-"""ViCO's two training stages, their losses and labels, and the recipe of the built-in small model.
+"""ViCO's training for checkpoints of any size: consistency (stage 1), then the router (stage 2).
 
-The losses (`consistency`) and labels (`labels`) know nothing of the small model; `tiny` is the recipe that uses them.
+`stages` runs both. `loop` trains them and the built-in small models (`small`), `saving` is what they leave on the disk,
+`data` is what they train on.
+
+Source: ViCO (arXiv 2510.12793), section 3.
 """

@@ -1,120 +1,312 @@
-"""The small recipe's stages before ViCO's: the vision encoder, the base model, and the data for ViCO."""
+"""The two stages, from a configuration to a finished model."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from vico_eval.families.internvl.config import VicoInternVLConfig
+from vico_eval.errors import CheckpointError, ConfigError
 from vico_eval.families.internvl.modeling import VicoInternVL
-from vico_eval.training.architecture import build_model, load_weights, save_weights
-from vico_eval.training.base import base_loss
-from vico_eval.training.corpus_stage import write_corpus
-from vico_eval.training.data import Batch, step_rng
-from vico_eval.training.dense import DenseHead, dense_batch, dense_loss
-from vico_eval.training.documents import DocumentParts, fit_batches
-from vico_eval.training.export import rounded, save_base
-from vico_eval.training.loop import ParameterGroup
-from vico_eval.training.processes import is_first, own_parts
-from vico_eval.training.recipe import DenseRecipe, Recipe, StageName, TextBatchRecipe
+from vico_eval.files import write_text
+from vico_eval.training.config import ConsistencyConfig, OptimizerSettings, RouterConfig, RunConfig
+from vico_eval.training.consistency import ConsistencyStepper
+from vico_eval.training.data.batches import MicroBatch
+from vico_eval.training.data.samples import Data
+from vico_eval.training.held_out import as_dict
+from vico_eval.training.loop.accelerated import SHARDED, configure_deepspeed, make_accelerator, on_main
+from vico_eval.training.loop.finite import as_json
+from vico_eval.training.loop.phase import Phase, Stepper, Training
+from vico_eval.training.loop.schedule import optimizing
+from vico_eval.training.loop.steps import run_phase
+from vico_eval.training.models.opening import add_adapters, add_low_connector, add_router, halve_reference, open_model
+from vico_eval.training.models.pair import PolicyAndReference, frozen_copy, round_weights, share_vision
+from vico_eval.training.router import RouterInTraining, RouterStepper
+from vico_eval.training.saving.files import weights_problem, whole_file, whole_folder
+from vico_eval.training.saving.resume import check_out, newest
+from vico_eval.training.session import Session, opened
 
-BASE = "vico-tiny-base"
-"""The finished base model's folder in a run's `out`."""
+SKIPS_SAY_SOMETHING = 1000
+"""Samples of every process before which a run does not end for the share of skipped ones among them."""
+
+MODEL = "model"
+"""The finished model's folder in a run's `out`."""
+
+REPORT = "held_out.json"
+_WARM = "warm_connector.safetensors"
 
 
-@dataclass(frozen=True)
-class Run:
-    """What every stage of a training run needs."""
+@dataclass
+class _Trainee:
+    """Stage 1's models."""
 
-    recipe: Recipe
-    out: Path
-    """Folder of weights and logs."""
-
-    resume: bool
-    """Continue stages from their last saved step."""
-
+    pair: PolicyAndReference
     tokenizer: PreTrainedTokenizerBase
-    config: VicoInternVLConfig
+    adapters: Any
 
-    def model(self, stage: StageName | None) -> VicoInternVL:
-        """A model with a stage's weights, frozen, in training mode; random weights without a stage."""
-        model = build_model(self.config, self.recipe.seed)
-        if stage is not None:
-            load_weights(model, self.out / f"{stage}.safetensors")
-        model.requires_grad_(False)
-        model.train()
-        return model
-
-    def save(self, model: VicoInternVL, stage: StageName) -> None:
-        """Leave a stage's weights for the next one."""
-        if is_first():
-            save_weights(model, self.out / f"{stage}.safetensors")
+    @property
+    def low(self) -> nn.Module:
+        """The low connector."""
+        assert self.pair.policy.connector_low is not None
+        return self.pair.policy.connector_low
 
 
-def train_dense(run: Run) -> None:
-    """The ViT learns what each patch shows."""
-    settings = run.recipe.dense
-    model = run.model(None)
-    head = DenseHead(run.config.vision_config.hidden_size)
-    make = partial(_dense_parts, run.recipe.seed, run.tokenizer, run.config, settings, own_parts(settings.num_parts))
+def train_consistency(config: ConsistencyConfig) -> Path:
+    """Stage 1: the low connector alone, then the policy; every process of a run calls this alike.
 
-    def loss(step: int, part: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
-        tiles, cells = part
-        return dense_loss(model, head, tiles, cells, settings.empty_weight)
+    Returns:
+        The finished model's folder.
 
-    groups = [ParameterGroup("vision", model.vision_tower), ParameterGroup("head", head)]
-    fit_batches("dense", settings, groups, make, loss, seed=run.recipe.seed, folder=run.out, resume=run.resume)
-    run.save(model, "dense")
+    Raises:
+        ConfigError: settings that can't be combined, or not with what accelerate was configured for.
+        CheckpointError: the base model can't be loaded, or `out` has checkpoints of another configuration, training
+            or data, or torn ones alone.
+        NotFinite: a loss, gradient, loss ratio or weight is no number; the last checkpoint is of before.
+        OutputError: another training writes into `out`.
+        Stopped: SIGTERM or Ctrl-C; the same command goes on.
+    """
+    check_out(config.out, ("warmup", "train"))
+    with opened(make_accelerator(config), config, (config.checkpoint,)) as session:
+        return _train_consistency(session, config)
 
 
-def train_base(run: Run) -> None:
-    """The base model: every tile high."""
-    settings = run.recipe.base
-    model = run.model("dense")
+def _train_consistency(session: Session, config: ConsistencyConfig) -> Path:
+    accelerator = session.accelerator
+    _check_reference(config, accelerator)
+    if config.lora is not None and accelerator.distributed_type in SHARDED:
+        raise ConfigError("`lora` can't be combined with FSDP or DeepSpeed here; use DDP, or train all weights.")
+    if config.lora is not None and config.reference != "copy":
+        raise ConfigError("with `lora` the reference is the policy without its adapters: leave `reference` out.")
+    warm = config.out / _WARM
+    if config.warmup is not None and not _is_warm(session, warm):
+        _warm_up(session, config, warm)
+    trainee = _build(config, accelerator)
+    if config.warmup is not None:
+        trainee.low.load_state_dict(load_file(warm))
+    _unfreeze(trainee, config)
+    data, held_out = session.data(trainee.pair.policy, trainee.tokenizer)
+    stepper = ConsistencyStepper(trainee.pair.policy.config, session.training.watch, held_out)
+    steps_before = 0 if config.warmup is None else config.warmup.steps
+    phase = _phase(session, "train", trainee.pair, stepper, data, config.train)
+    model = run_phase(session.training, replace(phase, steps_before=steps_before))
+    _write_report(session.training, {"consistency": as_dict(held_out.report(model))})
+    weights = _weights(accelerator, model, "policy.")
+    policy = trainee.pair.policy
+    if trainee.adapters is not None:
+        policy.language_model = trainee.adapters.merge_and_unload()
+        weights = dict(policy.state_dict())
+    return _save(session, data, policy, trainee.tokenizer, weights)
 
-    def loss(step: int, batch: Batch) -> dict[str, Tensor]:
-        align_weight = settings.align_weight * max(0.0, 1 - step / max(1, settings.align_steps))
-        return base_loss(model, batch, align_weight, train_vision=step >= settings.vision_from_step)
 
-    decoder = nn.ModuleDict({"high": model.connector_high, "language": model.language_model})
-    vision = ParameterGroup(
-        "vision", model.vision_tower, settings.vision_learning_rate_share, from_step=settings.vision_from_step
+def train_router(config: RouterConfig) -> Path:
+    """Stage 2: the router alone; every process of a run calls this alike.
+
+    Returns:
+        The finished model's folder: the policy with its router.
+
+    Raises:
+        As `train_consistency`.
+    """
+    check_out(config.out, (_router_phase(config),))
+    with opened(make_accelerator(config), config, (config.checkpoint, config.policy)) as session:
+        return _train_router(session, config)
+
+
+def _train_router(session: Session, config: RouterConfig) -> Path:
+    accelerator = session.accelerator
+    _check_reference(config, accelerator)
+    policy, tokenizer = open_model(config.policy, config.attn_implementation)
+    if policy.connector_low is None:
+        raise CheckpointError(f"{config.policy!r} has no low connector; expected what stage 1 made.")
+    base, _ = open_model(config.checkpoint, config.attn_implementation)
+    _check_same_sizes(policy, base, config)
+    if config.precision == "bf16" and accelerator.distributed_type not in SHARDED:
+        for frozen in (policy, base):
+            round_weights(frozen, torch.bfloat16)
+    share_vision(policy, base)
+    if config.reference == "int8":
+        halve_reference(base)
+    torch.manual_seed(config.seed)
+    add_router(policy, config.level)
+    policy.requires_grad_(False)
+    pair = PolicyAndReference(policy, base, chunk=config.logit_chunk, most=_most(accelerator))
+    trainee = RouterInTraining(pair, config.level, config.epsilon)
+    trainee.router.requires_grad_(True)
+    data, held_out = session.data(policy, tokenizer)
+    name = _router_phase(config)
+    stepper = RouterStepper(accelerator, policy.config, config, session.training.watch, held_out)
+    phase = _phase(session, name, trainee, stepper, data, config.train)
+    model = run_phase(session.training, replace(phase, resumables={**phase.resumables, "labels": stepper.labels}))
+    _write_report(session.training, {name: stepper.report(model)})
+    return _save(session, data, policy, tokenizer, _weights(accelerator, model, "pair.policy."))
+
+
+def _phase(
+    session: Session,
+    name: str,
+    model: nn.Module,
+    stepper: Stepper[MicroBatch],
+    data: Data,
+    settings: OptimizerSettings,
+) -> Phase[MicroBatch]:
+    """A phase on the samples of the session's configuration."""
+    configure_deepspeed(session.accelerator, session.config, settings)
+    return Phase(
+        name=name,
+        model=model,
+        stepper=stepper,
+        batches=data.batches,
+        optimizing=optimizing(model, settings),
+        resumables={"skips": data.skips},
+        check=partial(data.check_skips, at_least=SKIPS_SAY_SOMETHING),
     )
-    _fit_documents(run, "base", settings, [ParameterGroup("decoder", decoder), vision], loss)
-    run.save(model, "base")
-    if is_first():
-        save_base(rounded(model), run.tokenizer, run.out / BASE)
 
 
-def make_corpus(run: Run) -> None:
-    """Scenes as files, which ViCO's own stages train on."""
-    write_corpus(run.recipe.seed, run.recipe.corpus.samples_per_task, run.out)
+def _router_phase(config: RouterConfig) -> str:
+    return f"{config.level}_router"
 
 
-def _fit_documents(
-    run: Run,
-    stage: StageName,
-    settings: TextBatchRecipe,
-    groups: list[ParameterGroup],
-    loss: Callable[[int, Batch], dict[str, Tensor]],
-) -> None:
-    own = own_parts(settings.num_parts)
-    make = DocumentParts(run.recipe.seed, stage, run.tokenizer, run.config, settings, own)
-    fit_batches(stage, settings, groups, make, loss, seed=run.recipe.seed, folder=run.out, resume=run.resume)
+def _is_warm(session: Session, warm: Path) -> bool:
+    """Whether the warm-up is done and its weights are sound; where they are not, its checkpoint has them still."""
+    training = session.training
+    if newest(training.accelerator, training.checkpoints("warmup"), training.watch) is None:
+        return False
+
+    def is_sound() -> bool:
+        if not warm.exists():
+            return False
+        problem = weights_problem(warm)
+        if problem is not None:
+            training.watch.say(f"{warm} {problem}; it is written again from the last checkpoint of the warm-up.")
+        return problem is None
+
+    return on_main(training.accelerator, is_sound)
 
 
-def _dense_parts(
-    seed: int,
+def _warm_up(session: Session, config: ConsistencyConfig, warm: Path) -> None:
+    """Train the new low connector alone, and leave its weights in `warm`.
+
+    In models of its own: once they are shared among devices, what is trained can't be chosen anew.
+    """
+    assert config.warmup is not None
+    accelerator = session.accelerator
+    if accelerator.is_main_process:
+        warm.unlink(missing_ok=True)  # of a run whose checkpoints somebody removed
+    trainee = _build(config, accelerator, only_low=True)
+    trainee.low.requires_grad_(True)
+    data, held_out = session.data(trainee.pair.policy, trainee.tokenizer)
+    stepper = ConsistencyStepper(trainee.pair.policy.config, session.training.watch, held_out, at_least=1)
+    model = run_phase(session.training, _phase(session, "warmup", trainee.pair, stepper, data, config.warmup))
+    weights = _weights(accelerator, model, "policy.connector_low.")
+    if accelerator.is_main_process:
+        with whole_file(warm) as unfinished:
+            save_file({name: value.contiguous() for name, value in weights.items()}, unfinished)
+    accelerator.wait_for_everyone()
+    accelerator.free_memory()
+
+
+def _build(config: ConsistencyConfig, accelerator: Accelerator, *, only_low: bool = False) -> _Trainee:
+    """Policy and reference, all frozen; without a copy or adapters where only the low connector is to be trained."""
+    policy, tokenizer = open_model(config.checkpoint, config.attn_implementation)
+    # The copy is made before the low connector is added, and takes bfloat16 where nothing keeps it from doing so.
+    can_round = config.precision == "bf16" and accelerator.distributed_type not in SHARDED
+    torch.manual_seed(config.seed)
+    adapters = reference = None
+    if config.lora is None and not only_low:
+        dtype = torch.bfloat16 if can_round else None
+        reference = frozen_copy(policy, train_vision=config.train_vision, dtype=dtype)
+        if config.reference == "int8":
+            halve_reference(reference)
+    if can_round:
+        stays_frozen = [] if config.train_vision and not only_low else [policy.vision_tower]
+        if config.lora is not None or only_low:
+            stays_frozen += [policy.connector_high, policy.language_model]
+        for part in stays_frozen:
+            round_weights(part, torch.bfloat16)
+    if config.lora is not None and not only_low:
+        adapters = add_adapters(policy, config.lora)
+    add_low_connector(policy)
+    policy.requires_grad_(False)
+    if config.gradient_checkpointing:
+        policy.language_model.gradient_checkpointing_enable({"use_reentrant": False})
+    pair = PolicyAndReference(policy, reference, adapters=adapters, chunk=config.logit_chunk, most=_most(accelerator))
+    return _Trainee(pair, tokenizer, adapters)
+
+
+def _unfreeze(trainee: _Trainee, config: ConsistencyConfig) -> None:
+    """Choose what stage 1 trains: everything but the routers, or the low connector and adapters."""
+    policy = trainee.pair.policy
+    trainee.low.requires_grad_(True)
+    if config.lora is None:
+        policy.connector_high.requires_grad_(True)
+        policy.language_model.requires_grad_(True)
+    else:
+        for name, parameter in policy.language_model.named_parameters():
+            parameter.requires_grad_("lora_" in name)
+    policy.vision_tower.requires_grad_(config.train_vision)
+
+
+def _most(accelerator: Accelerator) -> Callable[[int], int] | None:
+    """The largest of all processes' numbers, with DeepSpeed."""
+    if accelerator.distributed_type != DistributedType.DEEPSPEED:
+        return None
+    return lambda number: int(accelerator.gather(torch.tensor([number], device=accelerator.device)).max())
+
+
+def _check_reference(config: RunConfig, accelerator: Accelerator) -> None:
+    if config.reference == "int8" and accelerator.distributed_type in SHARDED:
+        raise ConfigError("`reference: int8` can't be in shards (FSDP, DeepSpeed), which save more; leave it out.")
+
+
+def _check_same_sizes(policy: VicoInternVL, base: VicoInternVL, config: RouterConfig) -> None:
+    for name in ("text_config", "vision_config"):
+        one, other = (getattr(model.config, name).hidden_size for model in (policy, base))
+        if one != other:
+            raise CheckpointError(
+                f"policy {config.policy!r} and checkpoint {config.checkpoint!r} differ in width ({name}: {one} and "
+                f"{other}). `checkpoint` is the base model that stage 1 started from."
+            )
+
+
+def _write_report(training: Training, report: dict[str, Any]) -> None:
+    """Leave the report in `held_out.json`."""
+    if training.accelerator.is_main_process:
+        write_text(training.out / REPORT, as_json(report, indent=2) + "\n")
+    training.watch.write(report)
+
+
+def _weights(accelerator: Accelerator, model: nn.Module, prefix: str) -> dict[str, Tensor]:
+    """Whole weights of a part of a wrapped model, by their names in it; on the first process at least."""
+    # With ZeRO-3 the other processes get None.
+    state: dict[str, Tensor] = accelerator.get_state_dict(model) or {}
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+
+def _save(
+    session: Session,
+    data: Data,
+    policy: VicoInternVL,
     tokenizer: PreTrainedTokenizerBase,
-    config: VicoInternVLConfig,
-    settings: DenseRecipe,
-    own: range,
-    step: int,
-) -> list[tuple[int, tuple[Tensor, Tensor]]]:
-    num_tiles = settings.num_tiles // settings.num_parts
-    return [(part, dense_batch(step_rng(seed, f"dense/{part}", step), tokenizer, config, num_tiles)) for part in own]
+    weights: dict[str, Tensor],
+) -> Path:
+    """The finished model in this package's layout, bfloat16 unless the run computed in float32."""
+    folder = session.config.out / MODEL
+    if session.accelerator.is_main_process:
+        dtype = torch.bfloat16 if session.config.precision == "bf16" else torch.float32
+        policy.config.dtype = dtype
+        with whole_folder(folder) as unfinished:
+            policy.save_pretrained(unfinished, state_dict={name: value.to(dtype) for name, value in weights.items()})
+            tokenizer.save_pretrained(unfinished)
+    session.accelerator.wait_for_everyone()
+    data.check_skips()
+    session.accelerator.end_training()  # trackers write what they still hold
+    return folder

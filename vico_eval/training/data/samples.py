@@ -1,0 +1,142 @@
+"""A run's samples: those to train on, step by step, and the held-out ones."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from transformers import PreTrainedTokenizerBase
+
+from vico_eval.engine.preprocess import Preprocessor, PreprocessSettings
+from vico_eval.errors import ConfigError
+from vico_eval.families.internvl.config import VicoInternVLConfig
+from vico_eval.training.config import RunConfig
+from vico_eval.training.data.batches import MicroBatch, collate
+from vico_eval.training.data.opening import Corpus, open_corpus
+from vico_eval.training.data.prepare import Prepare, TrainingSample
+from vico_eval.training.data.skips import SkipCount
+from vico_eval.training.data.stream import StepBatch, TrainingStream
+from vico_eval.training.loop.phase import Step
+
+
+def open_together(config: RunConfig, accelerator: Accelerator) -> Corpus:
+    """The corpus of a configuration, the same on every process; raises ConfigError as `open_corpus`."""
+    with accelerator.main_process_first():  # so that a data set is downloaded and prepared once
+        return open_corpus(config.data)
+
+
+class Data:
+    """The samples of a configuration, as one process sees them."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        model_config: VicoInternVLConfig,
+        tokenizer: PreTrainedTokenizerBase,
+        accelerator: Accelerator,
+        corpus: Corpus | None = None,
+    ) -> None:
+        """
+        Args:
+            corpus: of the configuration, where it is open already.
+
+        Raises:
+            ConfigError: a source is missing or empty, or nothing is held out.
+        """
+        self._config = config
+        self._rank, self._world = accelerator.process_index, accelerator.num_processes
+        settings = PreprocessSettings.from_config(model_config, max_tiles=config.data.max_tiles)
+        self._preprocessor = Preprocessor(tokenizer, settings)
+        self._tokens_per_tile = model_config.num_high_tokens
+        corpus = open_together(config, accelerator) if corpus is None else corpus
+        if corpus.held_out is None:
+            raise ConfigError(
+                "nothing is held out, so nobody could say what the training is worth; set data.held_out_share, such as "
+                "0.01, or data.held_out."
+            )
+        self._train, self._held_out = corpus.train, corpus.held_out
+        self.skips = SkipCount(config.out, self._rank)
+        self.blank = _blank(model_config, settings.tile_size)
+
+    @contextmanager
+    def batches(self, first: int) -> Iterator[Iterator[Step[MicroBatch]]]:
+        """Step `first` and all later ones, prepared ahead until the context is left; skipped samples are counted."""
+        stream = TrainingStream(
+            self._train,
+            self._prepare(augment=True),
+            seed=self._config.seed,
+            global_batch=self._config.global_batch,
+            micro_batch=self._config.micro_batch,
+            rank=self._rank,
+            world=self._world,
+            window_steps=self._config.data.window_steps,
+            workers=self._config.data.workers,
+        )
+        steps = stream.steps(first)
+        try:
+            yield map(self._counted, steps)
+        finally:
+            steps.close()  # type: ignore[attr-defined]
+
+    def check_skips(self, *, at_least: int = 0) -> None:
+        """End the training if too many samples were skipped, but not before every process has seen `at_least`.
+
+        Raises:
+            SkippedTooMany: over all processes.
+        """
+        states = gather_object([self.skips.state_dict()])
+        if min(state["num_samples"] for state in states) >= at_least:
+            others = [state for rank, state in enumerate(states) if rank != self._rank]
+            self.skips.check(self._config.data.max_skipped_share, others)
+
+    def held_out(self) -> Iterator[MicroBatch]:
+        """This process's share of the held-out samples, always the same; every process has equally many batches."""
+        size = self._config.micro_batch
+        wanted = min(self._config.held_out_samples, len(self._held_out))
+        num_steps = -(-wanted // (size * self._world))
+        stream = TrainingStream(
+            self._held_out,
+            self._prepare(augment=False),
+            seed=0,
+            global_batch=size * self._world,
+            micro_batch=size,
+            rank=self._rank,
+            world=self._world,
+            window_steps=num_steps,
+            workers=self._config.data.workers,
+        )
+        steps = stream.steps()
+        try:
+            for batch in itertools.islice(steps, num_steps):
+                yield from (collate(samples, self.blank) for samples in batch.micro_batches)
+        finally:
+            steps.close()  # type: ignore[attr-defined]
+
+    def _counted(self, batch: StepBatch) -> Step[MicroBatch]:
+        self.skips.count(batch)
+        return Step(batch.step, [collate(samples, self.blank) for samples in batch.micro_batches])
+
+    def _prepare(self, *, augment: bool) -> Prepare:
+        return Prepare(
+            self._preprocessor,
+            max_length=self._config.data.max_length,
+            tokens_per_tile=self._tokens_per_tile,
+            augment=augment,
+        )
+
+
+def _blank(config: VicoInternVLConfig, tile_size: int) -> TrainingSample:
+    """A sample of one answer token and no tile, in the place of one that was skipped."""
+    return TrainingSample(
+        key="",
+        tiles=np.zeros((0, tile_size, tile_size, 3), dtype=np.uint8),
+        tile_image=np.zeros(0, dtype=np.int64),
+        text_ids=[0, 0],
+        image_positions=[],
+        is_answer=np.array([False, True]),
+        image_token_id=int(config.image_token_id or 0),
+    )

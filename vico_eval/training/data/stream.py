@@ -1,0 +1,234 @@
+"""The steps of a training run: which samples each has, in which micro-batches, and their preparation ahead.
+
+A step has M = global_batch / micro_batch micro-batches; of `world` processes, process r takes those numbered r,
+r + world, ... What a step holds depends on the seed, the corpus and the two batch sizes, never on `world`.
+
+Bucketing: the endless order of samples is cut into windows of some steps. Inside a window the samples are sorted by
+their estimated length and cut into micro-batches, so that little is padded, and the micro-batches are shuffled.
+"""
+
+from __future__ import annotations
+
+import itertools
+import zlib
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from vico_eval.errors import ConfigError, MediaError, UserError
+from vico_eval.training.data.prepare import TrainingSample
+from vico_eval.training.data.reading.conversations import Conversation
+from vico_eval.training.data.reading.corrupt import CorruptSample
+from vico_eval.training.data.reading.rows import RowStream
+from vico_eval.training.data.reading.sources import Entry, Source, shuffled
+
+SAMPLE_ERRORS = (
+    UserError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What a sample that can't be used may raise, whatever is wrong with it; RecursionError is a RuntimeError."""
+
+_WINDOW = zlib.crc32(b"window")
+
+
+class Preparing(Protocol):
+    """`Prepare`, or what a test has in its place."""
+
+    def __call__(self, conversation: Conversation, epoch: int) -> TrainingSample: ...
+
+    def estimate(self, conversation: Conversation) -> int: ...
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """Stands in the place of a sample that can't be used."""
+
+    key: str
+
+    kind: str
+    """What it is counted under."""
+
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class StepBatch:
+    """What one process trains on in one optimizer step."""
+
+    step: int
+
+    epoch: int
+    """How often the whole corpus was seen before; where a step has the end of one epoch, the earlier one."""
+
+    micro_batches: list[list[TrainingSample | Skipped]]
+    """Each with `micro_batch` elements."""
+
+
+class _Turn(NamedTuple):
+    """A sample's turn, read for its length."""
+
+    entry: Entry
+    length: int
+    read: Conversation | None
+    """What `entry` holds; None where it can't be read, or is read anew rather than held with its pictures."""
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """A process's part of a step before anything is read."""
+
+    step: int
+    epoch: int
+    turns: list[_Turn]
+
+
+class TrainingStream:
+    """Steps of training, prepared ahead in threads."""
+
+    def __init__(
+        self,
+        source: Source | RowStream,
+        prepare: Preparing,
+        *,
+        seed: int,
+        global_batch: int,
+        micro_batch: int,
+        rank: int = 0,
+        world: int = 1,
+        window_steps: int = 8,
+        workers: int = 8,
+    ) -> None:
+        """How the corpus is cut into steps, and how much of it is prepared at once.
+
+        Args:
+            source: samples by number, or a stream of rows.
+            prepare: makes a sample of a conversation; a `Prepare`.
+            seed: of the order.
+            global_batch: samples of an optimizer step, over all processes.
+            micro_batch: samples of one forward pass.
+            rank, world: which process this is, and of how many.
+            window_steps: steps whose samples are sorted by length together. Every process holds what is said in so
+                many steps' samples in memory; of a stream of rows, also their pictures, twice.
+            workers: threads that prepare. Two steps of this process are in memory at once.
+
+        Raises:
+            ConfigError: the sizes don't divide, or there is no sample.
+        """
+        if global_batch < 1 or micro_batch < 1 or global_batch % (micro_batch * world):
+            raise ConfigError(
+                f"A global batch of {global_batch} can't be shared by {world} processes in micro-batches of "
+                f"{micro_batch}; expected a multiple of {micro_batch * world}."
+            )
+        if not isinstance(source, RowStream) and not len(source):
+            raise ConfigError("There is no sample to train on; the repeat factors of all sources leave none.")
+        self._source, self._prepare = source, prepare
+        self._seed, self._global_batch, self._micro_batch = seed, global_batch, micro_batch
+        self._rank, self._world = rank, world
+        self._window_steps, self._workers = window_steps, workers
+
+    def steps(self, start: int = 0) -> Iterator[StepBatch]:
+        """From optimizer step `start` on, for ever: what a run from 0 would have from there.
+
+        Nothing that lies before is prepared. Closing the iterator ends its threads.
+        """
+        pending: deque[tuple[_Plan, list[Future[TrainingSample]]]] = deque()
+        plans = self._plans(start)
+        with ThreadPoolExecutor(1, "plan") as planner, ThreadPoolExecutor(self._workers, "prepare") as pool:
+            upcoming = planner.submit(next, plans)
+            try:
+                while True:
+                    window = upcoming.result()
+                    upcoming = planner.submit(next, plans)
+                    for plan in window:
+                        pending.append((plan, [pool.submit(self._sample, turn) for turn in plan.turns]))
+                        if len(pending) == 2:
+                            yield self._batch(*pending.popleft())
+            finally:
+                upcoming.cancel()
+                for _, futures in pending:
+                    for future in futures:
+                        future.cancel()
+
+    def _plans(self, start: int) -> Iterator[list[_Plan]]:
+        """This process's steps, window by window."""
+        window_size = self._window_steps * self._global_batch
+        number, offset = divmod(start, self._window_steps)
+        first = number * window_size
+        source = self._source
+        entries = (
+            source.entries(self._seed, first) if isinstance(source, RowStream) else shuffled(source, self._seed, first)
+        )
+        per_step = self._global_batch // self._micro_batch
+        for window_number in itertools.count(number):
+            window = [self._turn(entry) for entry in itertools.islice(entries, window_size)]
+            rng = np.random.default_rng([self._seed, _WINDOW, window_number])
+            micro_batches = bucketed([turn.length for turn in window], self._micro_batch, rng)
+            plans = []
+            for step in range(offset, self._window_steps):
+                chosen = micro_batches[step * per_step : (step + 1) * per_step]
+                own = chosen[self._rank :: self._world]
+                plans.append(
+                    _Plan(
+                        step=window_number * self._window_steps + step,
+                        epoch=min(window[index].entry.epoch for index in chosen.flat),
+                        turns=[window[index] for index in own.flat],
+                    )
+                )
+            yield plans
+            offset = 0
+
+    def _turn(self, entry: Entry) -> _Turn:
+        try:
+            conversation = entry.load()
+            length = self._prepare.estimate(conversation)
+        except SAMPLE_ERRORS:
+            return _Turn(entry, 0, None)  # it is skipped, and named, when it is to be prepared
+        return _Turn(entry, length, None if conversation.holds_pictures else conversation)
+
+    def _sample(self, turn: _Turn) -> TrainingSample:
+        conversation = turn.entry.load() if turn.read is None else turn.read
+        return self._prepare(conversation, turn.entry.epoch)
+
+    def _batch(self, plan: _Plan, futures: Sequence[Future[TrainingSample]]) -> StepBatch:
+        samples = [_result(turn.entry.key, future) for turn, future in zip(plan.turns, futures, strict=True)]
+        size = self._micro_batch
+        micro_batches = [samples[first : first + size] for first in range(0, len(samples), size)]
+        return StepBatch(plan.step, plan.epoch, micro_batches)
+
+
+def bucketed(lengths: Sequence[int], micro_batch: int, rng: np.random.Generator) -> np.ndarray:
+    """Micro-batches of samples of similar length, in random order.
+
+    Args:
+        lengths: [samples], a multiple of `micro_batch`.
+        rng: shuffles the micro-batches.
+
+    Returns:
+        [micro-batches, micro_batch], int64: positions in `lengths`.
+    """
+    by_length = np.argsort(np.asarray(lengths), kind="stable")
+    return rng.permutation(by_length.reshape(-1, micro_batch))
+
+
+def _result(key: str, future: Future[TrainingSample]) -> TrainingSample | Skipped:
+    error = future.exception()
+    if error is None:
+        return future.result()
+    if isinstance(error, CorruptSample):
+        return Skipped(key, error.kind, str(error))
+    if isinstance(error, MediaError):
+        return Skipped(key, "media", str(error))
+    if isinstance(error, Exception):  # one sample, whatever is wrong with it, never ends a run
+        return Skipped(key, type(error).__name__, str(error) or type(error).__name__)
+    raise error

@@ -1,0 +1,1 @@
+"""Steps, gradients, health and progress: the loop of every training."""

@@ -1,0 +1,100 @@
+"""Accelerate, set up for a run: processes, precision, trackers, and what DDP and DeepSpeed have to be told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Any, TypeVar
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType, GradientAccumulationPlugin, broadcast_object_list
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+from vico_eval.errors import ConfigError, UserError
+from vico_eval.training.config import OptimizerSettings, RunConfig
+
+Result = TypeVar("Result")
+
+SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED)
+"""Where no process has all weights."""
+
+
+def make_accelerator(config: RunConfig) -> Accelerator:
+    """Accelerate's own configuration decides how many processes there are and how they share the model.
+
+    Raises:
+        ConfigError: a global batch that can't be shared among them.
+    """
+    trackers = _trackers(config)
+    accelerator = Accelerator(
+        # Unasked, accelerate lets each of several processes without a GPU train all by itself.
+        cpu=not torch.accelerator.is_available(),
+        mixed_precision="bf16" if config.precision == "bf16" else "no",
+        log_with=trackers,
+        project_dir=str(config.out),
+        # The number of accumulated micro-batches follows from the number of processes, which is known only now.
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1, sync_with_dataloader=False),
+    )
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        # Or transformers would load a model in shards, of which no frozen copy can be made.
+        unset_hf_deepspeed_config()
+    share = config.micro_batch * accelerator.num_processes
+    if config.global_batch % share:
+        raise ConfigError(
+            f"global_batch is {config.global_batch}; expected a multiple of micro_batch x processes, "
+            f"{config.micro_batch} x {accelerator.num_processes}."
+        )
+    accelerator.gradient_accumulation_steps = config.global_batch // share
+    if trackers:
+        accelerator.init_trackers("vico-eval", config={"config": config.model_dump_json()})
+    return accelerator
+
+
+def _trackers(config: RunConfig) -> list[str]:
+    """Names of the trackers to use.
+
+    Raises:
+        ConfigError: one is not installed.
+    """
+    if config.trackers is None:
+        return ["tensorboard"] if find_spec("tensorboard") else []
+    if missing := [name for name in config.trackers if not find_spec(name)]:
+        raise ConfigError(
+            f"trackers has {', '.join(missing)}, which is not installed: pip install {' '.join(missing)}."
+        )
+    return list(config.trackers)
+
+
+def on_main(accelerator: Accelerator, work: Callable[[], Result]) -> Result:
+    """What the first process makes, in all of them; also the error that it has with what a user gave."""
+    outcome: list[Any] = [None, None]
+    if accelerator.is_main_process:
+        try:
+            outcome[0] = work()
+        except UserError as error:
+            outcome[1] = error
+    broadcast_object_list(outcome)
+    result, failure = outcome
+    if failure is not None:
+        raise failure
+    return result  # type: ignore[no-any-return]
+
+
+def share_only_trained(model: nn.Module) -> None:
+    """Keep DDP from sending frozen weights around: every process has read them, and those of 8 bits can't be sent."""
+    frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, frozen)
+
+
+def configure_deepspeed(accelerator: Accelerator, config: RunConfig, settings: OptimizerSettings) -> None:
+    """Tell DeepSpeed what it would take from a data loader, or from a configuration that does not know the run."""
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        accelerator.state.deepspeed_plugin.deepspeed_config.update(
+            train_batch_size=config.global_batch,
+            train_micro_batch_size_per_gpu=config.micro_batch,
+            gradient_accumulation_steps=accelerator.gradient_accumulation_steps,
+            gradient_clipping=settings.clip_norm,
+        )

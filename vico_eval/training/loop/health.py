@@ -1,0 +1,104 @@
+"""Whether the numbers of a step are numbers, on all processes; found out without waiting for a device once more."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+from vico_eval.training.loop.finite import ADVICE, NotFinite, named
+
+
+class Named(Protocol):
+    """Samples that an error can name."""
+
+    @property
+    def keys(self) -> Sequence[str]:
+        """[samples]."""
+
+    @property
+    def counts_in_loss(self) -> Tensor:
+        """[samples], bool: False for a stand-in for a sample that was skipped."""
+
+
+class Health:
+    """What a process saw in one step, or while it measured."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._seen: list[tuple[Named, str, Tensor]] = []
+        self._norm: Tensor | None = None
+
+    def samples(self, batch: Named, name: str, values: Tensor, expected: Tensor | None = None) -> None:
+        """Take in one number a sample.
+
+        Args:
+            batch: whose stand-ins for skipped samples don't count.
+            name: of the number, in the error.
+            values: [samples].
+            expected: [samples], bool: where there is to be a number; None is everywhere.
+        """
+        counts = batch.counts_in_loss.to(values.device)
+        is_expected = counts if expected is None else counts & expected.to(values.device)
+        self._seen.append((batch, name, is_expected & ~values.detach().isfinite()))
+
+    def gradient(self, norm: Tensor | float | None) -> None:
+        """Take in the norm of the gradient; DeepSpeed knows none before its first step."""
+        if norm is not None:
+            whole = norm.full_tensor() if isinstance(norm, DTensor) else norm
+            self._norm = torch.as_tensor(whole, device=self._device)
+
+    def is_ill(self) -> Tensor:
+        """[]: 1 where a number is none, else 0; on the device."""
+        odd = [mask.any().to(self._device) for _, _, mask in self._seen]
+        if self._norm is not None:
+            odd.append(~self._norm.isfinite())
+        return torch.stack(odd).any().long() if odd else torch.zeros((), dtype=torch.long, device=self._device)
+
+    def stop(self, where: str, kept: str) -> None:
+        """End the run: every process calls this, where `is_ill` was 1 on one of them.
+
+        Args:
+            where: step and phase.
+            kept: what was saved before.
+
+        Raises:
+            NotFinite: names what is no number, and whose.
+        """
+        told: list[tuple[dict[str, list[str]], list[str], str]] = gather_object([self._told()])
+        odd: dict[str, list[str]] = {}
+        for names, _, _ in told:
+            for name, keys in names.items():
+                odd.setdefault(name, []).extend(keys)
+        problems = [f"the {name} of {named(keys)}" for name, keys in odd.items()]
+        norm = told[0][2]
+        if not problems:
+            everyone = [key for _, keys, _ in told for key in keys]
+            problems = [f"the gradient of {named(everyone)}"]
+        raise NotFinite(
+            f"{where}: {' and '.join(problems)} is not finite{norm}. Nothing of it was saved; {kept} {ADVICE}"
+        )
+
+    def _told(self) -> tuple[dict[str, list[str]], list[str], str]:
+        odd: dict[str, list[str]] = {}
+        keys: dict[str, None] = {}
+        for batch, name, mask in self._seen:
+            for key, counts, is_odd in zip(batch.keys, batch.counts_in_loss.tolist(), mask.tolist(), strict=True):
+                if counts:
+                    keys[key] = None
+                if is_odd:
+                    odd.setdefault(name, []).append(key)
+        norm = "" if self._norm is None else f" (norm of the gradient: {float(self._norm):.4g})"
+        return odd, list(keys), norm
+
+
+def anywhere(accelerator: Accelerator, flags: Sequence[Tensor | bool]) -> list[bool]:
+    """Which of some flags is set on any process: one reduction, and one look at the device."""
+    own = torch.stack([torch.as_tensor(flag, dtype=torch.long, device=accelerator.device) for flag in flags])
+    found: list[int] = accelerator.reduce(own, reduction="sum").tolist()
+    return [bool(number) for number in found]

@@ -1,0 +1,1 @@
+"""The policy in training and the frozen reference beside it."""

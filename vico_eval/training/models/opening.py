@@ -1,0 +1,110 @@
+"""The models of a run: a checkpoint as it is, and with the parts that ViCO trains."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from vico_eval.errors import CheckpointError, ConfigError
+from vico_eval.families.internvl.checkpoint import check_tokenizer_fits, find_checkpoint, load_model, load_tokenizer
+from vico_eval.families.internvl.modeling import FlashParts, VicoInternVL
+from vico_eval.training.config import LoraSettings
+
+
+def open_model(name: str, attn_implementation: str = "sdpa") -> tuple[VicoInternVL, PreTrainedTokenizerBase]:
+    """A checkpoint in float32, frozen, on the CPU, from where accelerate moves it; and its tokenizer.
+
+    Raises:
+        CheckpointError: it is missing or can't be loaded, or its tokenizer has no `<IMG_CONTEXT>` or doesn't fit.
+    """
+    checkpoint = find_checkpoint(name)
+    if checkpoint.config.trained_in:
+        raise CheckpointError(
+            f"{name!r} is trained with {', '.join(sorted(checkpoint.config.trained_in))}, which ViCO's training does "
+            "not run. Start from an InternVL checkpoint."
+        )
+    tokenizer = load_tokenizer(checkpoint)
+    check_tokenizer_fits(tokenizer, checkpoint)
+    model = load_model(checkpoint, dtype="float32")
+    model.requires_grad_(False)
+    if attn_implementation != "sdpa":
+        try:
+            model.set_attn_implementation(attn_implementation)
+        except (ImportError, ValueError) as error:
+            raise ConfigError(f"attn_implementation {attn_implementation} can't be used here: {error}") from error
+    return model, tokenizer
+
+
+def add_low_connector(model: VicoInternVL) -> None:
+    """A new low connector with random weights, unless the model has one."""
+    if model.connector_low is None:
+        model.config.has_low_connector = True
+        model.connector_low = FlashParts.build(model.config).connector_low
+
+
+def add_router(model: VicoInternVL, level: str) -> None:
+    """A new router for decisions about tiles or images, with random weights, in place of the one it may have.
+
+    Raises:
+        CheckpointError: the vision encoder's width can't be shared among the router's heads.
+    """
+    width, heads = model.config.vision_config.hidden_size, model.config.router_num_heads
+    if width % heads:
+        raise CheckpointError(
+            f"the vision encoder is {width} wide, which the router's {heads} heads can't share; expected a multiple."
+        )
+    if level == "image":
+        model.config.has_image_router = True
+        model.image_router = FlashParts.build(model.config).image_router
+    else:
+        model.config.has_router = True
+        model.router = FlashParts.build(model.config).router
+
+
+def add_adapters(model: VicoInternVL, settings: LoraSettings) -> Any:
+    """Adapters in every linear layer of the decoder but its head; its own weights stay frozen.
+
+    Returns:
+        peft's `LoraModel`, which switches them off and merges them. The decoder is changed in place.
+
+    Raises:
+        ConfigError: peft is not installed.
+    """
+    try:
+        from peft import LoraConfig
+        from peft.tuners.lora import LoraModel
+    except ImportError as error:
+        raise ConfigError("`lora` needs peft: pip install 'vico-eval[train]'.") from error
+    config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=_linear_layers(model),
+    )
+    adapters = LoraModel(model.language_model, config, "default")
+    for name, parameter in model.language_model.named_parameters():
+        if "lora_" in name:
+            # peft gives them the precision of the weights that they stand beside.
+            parameter.data = parameter.data.float()
+    return adapters
+
+
+def halve_reference(reference: VicoInternVL) -> None:
+    """Give the linear layers of a frozen decoder weights of 8 bits, scaled row by row (torchao); its head stays.
+
+    Raises:
+        ConfigError: torchao is not installed.
+    """
+    try:
+        from torchao.quantization import Int8WeightOnlyConfig, quantize_
+    except ImportError as error:
+        raise ConfigError("`reference: int8` needs torchao: pip install 'vico-eval[train]'.") from error
+    quantize_(reference.language_model.model, Int8WeightOnlyConfig())
+
+
+def _linear_layers(model: VicoInternVL) -> list[str]:
+    """The names that the decoder's linear layers have in each of its layers, such as `q_proj`."""
+    modules = model.language_model.model.named_modules()
+    return sorted({name.rpartition(".")[2] for name, module in modules if isinstance(module, nn.Linear)})

@@ -1,0 +1,267 @@
+"""Resumable checkpoints of a training run: which there are, which are sound, which stay.
+
+A checkpoint is a folder that accelerate wrote and `progress.json`, which is written last: without it the folder is of a
+run that was killed while it saved, and does not count. It has the size and the SHA-256 of every other file, so that one
+that was cut or overwritten with zeros is found before anything is trained on it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from vico_eval.digests import sha256_of
+from vico_eval.errors import CheckpointError
+from vico_eval.files import write_text
+from vico_eval.paths import free_path
+from vico_eval.training.config import Saving
+from vico_eval.training.loop.finite import as_json
+from vico_eval.training.saving.files import to_disk, weights_problem
+
+NUM_LAST = 2
+"""Newest checkpoints that stay: where the last one is torn, the one before it is there."""
+
+_PROGRESS = "progress.json"
+_NAME = re.compile(r"step-[0-9]+")
+_READERS = 8
+"""Files that are read at once: in shards there is one for each process."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a checkpoint is."""
+
+    step: int
+    """Steps done."""
+
+    held_out: float | None
+    """The held-out loss at that step; None where the run was stopped before it was measured, or it is unknown."""
+
+    config: dict[str, Any]
+    """Of the run; another one can't go on from here."""
+
+    inputs: list[dict[str, Any]] | None = None
+    """What the run read: its data and the models that it started from. None in checkpoints of earlier versions."""
+
+    files: dict[str, dict[str, Any]] | None = None
+    """`bytes` and `sha256` of every other file. None in checkpoints of earlier versions."""
+
+
+class Checkpoints:
+    """The checkpoints of one phase of a run, in a folder of its own."""
+
+    def __init__(
+        self, folder: Path, saving: Saving, config: dict[str, Any], inputs: Sequence[Mapping[str, Any]] | None = None
+    ) -> None:
+        """
+        Args:
+            folder: of the phase.
+            saving: which checkpoints stay.
+            config: of the run.
+            inputs: what the run reads, each with its `name`; None compares nothing.
+        """
+        self.folder = folder
+        self._saving = saving
+        self._config = config
+        self._inputs = None if inputs is None else [dict(one) for one in inputs]
+
+    def path(self, step: int) -> Path:
+        """Where the checkpoint of a step lies, or goes."""
+        return self.folder / f"step-{step:07d}"
+
+    def kept(self) -> str:
+        """A sentence about what a run that ends now goes on from."""
+        found = self._finished()
+        return (
+            f"the checkpoint of step {max(found)} stays ({self.path(max(found))})." if found else "it had saved none."
+        )
+
+    def newest(self, say: Callable[[str], None] = lambda message: None) -> Progress | None:
+        """The last finished checkpoint whose files are sound; None where there is none.
+
+        Torn ones behind it are set aside. One process calls this.
+
+        Args:
+            say: is told of each that is set aside.
+
+        Raises:
+            CheckpointError: it is of a run with another configuration or other data; or all are torn.
+        """
+        torn: dict[Path, str] = {}
+        for folder in sorted(self._folders(), key=_step, reverse=True):
+            try:
+                progress = _read(folder)
+                self._check_run(progress)
+                check_files(folder, progress.files)
+            except _Torn as error:
+                torn[folder] = str(error)
+                continue
+            self._set_aside(torn, progress.step, say)
+            return progress
+        if torn:
+            raise CheckpointError(
+                f"No checkpoint in {self.folder} can be used: {_listed(torn)}. Put back what was there, or remove "
+                "that folder to begin anew."
+            )
+        return None
+
+    def finish(self, step: int, held_out: float | None) -> None:
+        """Count the checkpoint of `step`, whose other files are there, and remove those that need not stay."""
+        folder = self.path(step)
+        files = _digests(folder, _names(folder))
+        progress = Progress(step, held_out, self._config, self._inputs, files)
+        values = {field.name: getattr(progress, field.name) for field in fields(progress)}
+        write_text(folder / _PROGRESS, as_json(values, indent=2) + "\n")
+        found = self._finished()
+        best = sorted(found.values(), key=_rank)[: self._saving.keep_best]
+        keep = {one.step for one in best} | set(sorted(found)[-NUM_LAST:]) | {step}
+        for path in self.folder.glob("step-*"):
+            if _NAME.fullmatch(path.name) and _step(path) not in keep:
+                shutil.rmtree(path)
+
+    def _check_run(self, progress: Progress) -> None:
+        if different := [name for name, value in self._config.items() if progress.config.get(name) != value]:
+            raise CheckpointError(
+                f"{self.folder} has checkpoints of a run with another {', '.join(different)}. Give this run another "
+                "`out`, or restore the configuration to go on with that one."
+            )
+        if progress.inputs is None or self._inputs is None:
+            return
+        if changed := list(differences(progress.inputs, self._inputs)):
+            raise CheckpointError(
+                f"What the run in {self.folder} was trained on has changed since its step {progress.step}: "
+                f"{'; '.join(changed)}. Put it back as it was to go on, or give this run another `out`."
+            )
+
+    def _set_aside(self, torn: Mapping[Path, str], step: int, say: Callable[[str], None]) -> None:
+        for folder, reason in torn.items():
+            aside = free_path(folder.with_name(f"torn-{folder.name}-"))
+            folder.rename(aside)
+            say(
+                f"The checkpoint {folder} can't be used ({reason}) and was set aside as {aside.name}. The run goes on "
+                f"from step {step}: the steps behind it are done again."
+            )
+
+    def _folders(self) -> list[Path]:
+        """Of checkpoints that were finished, sound or not."""
+        return [path.parent for path in self.folder.glob(f"step-*/{_PROGRESS}") if _NAME.fullmatch(path.parent.name)]
+
+    def _finished(self) -> dict[int, Progress]:
+        """By step, those whose progress can be read."""
+        found = {}
+        for folder in self._folders():
+            try:
+                found[_step(folder)] = _read(folder)
+            except _Torn:
+                continue  # named when a run wants to go on from it
+        return found
+
+
+class _Torn(Exception):
+    """A checkpoint's file is not as it was written."""
+
+
+def differences(then: Iterable[Mapping[str, Any]], now: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """How what a run reads differs from what it read, a phrase each."""
+    before, after = ({one["name"]: one for one in inputs} for inputs in (then, now))
+    yield from (f"{name} is gone" for name in sorted(before.keys() - after.keys()))
+    yield from (f"{name} is new" for name in sorted(after.keys() - before.keys()))
+    for name in sorted(before.keys() & after.keys()):
+        one, other = before[name], after[name]
+        if one.get("samples") != other.get("samples"):
+            yield f"{name} had {one.get('samples')} samples and has {other.get('samples')}"
+        elif changed := [key for key in one.keys() | other.keys() if one.get(key) != other.get(key)]:
+            words = {"sha256": "content", "pictures": "pictures", "settings": "settings in its meta file"}
+            yield f"{name} has other {' and '.join(sorted(words.get(key, key) for key in changed))}"
+    if before.keys() == after.keys() and list(before) != list(after):
+        yield "the sources come in another order"
+
+
+def check_files(folder: Path, files: Mapping[str, Mapping[str, Any]] | None) -> None:
+    """See that a checkpoint's files are as they were written.
+
+    Raises:
+        _Torn: names the first that is not.
+    """
+    if files is None:
+        _check_unlisted(folder)
+        return
+    for name, wanted in files.items():
+        path = folder / name
+        if not path.is_file():
+            raise _Torn(f"{name} is missing")
+        if (size := path.stat().st_size) != wanted["bytes"]:
+            raise _Torn(f"{name} has {size} of {wanted['bytes']} bytes")
+    try:
+        found = _digests(folder, list(files))
+    except OSError as error:
+        raise _Torn(f"it can't be read: {error}") from error
+    if changed := [name for name in files if found[name] != files[name]]:
+        raise _Torn(f"{', '.join(changed)} has other content than was written")
+
+
+def _check_unlisted(folder: Path) -> None:
+    """As far as can be told of a checkpoint whose files nobody listed."""
+    for name in _names(folder):
+        path = folder / name
+        if path.suffix == ".safetensors" and (problem := weights_problem(path)):
+            raise _Torn(f"{name} {problem}")
+        if path.suffix in (".bin", ".pkl"):
+            try:
+                with zipfile.ZipFile(path) as archive:
+                    odd = archive.testzip()
+            except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+                raise _Torn(f"{name} can't be read: {error}") from error
+            if odd is not None:
+                raise _Torn(f"{name} has other content than was written")
+
+
+def _read(folder: Path) -> Progress:
+    try:
+        values = json.loads((folder / _PROGRESS).read_text(encoding="utf-8"))
+        progress = Progress(**values)
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise _Torn(f"{_PROGRESS} can't be read: {error}") from error
+    if progress.step != _step(folder) or not isinstance(progress.config, dict):
+        raise _Torn(f"{_PROGRESS} is not of this checkpoint")
+    return progress
+
+
+def _names(folder: Path) -> list[str]:
+    """Of a checkpoint's files but its progress, below its folder."""
+    files = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(_PROGRESS))
+    return sorted(path.relative_to(folder).as_posix() for path in files)
+
+
+def _digests(folder: Path, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Size and SHA-256 of files, which are on the disk when this returns."""
+    for name in names:
+        to_disk(folder / name)
+    with ThreadPoolExecutor(_READERS, "digest") as pool:
+        digests = list(pool.map(sha256_of, (folder / name for name in names)))
+    return {
+        name: {"bytes": (folder / name).stat().st_size, "sha256": digest}
+        for name, digest in zip(names, digests, strict=True)
+    }
+
+
+def _step(folder: Path) -> int:
+    return int(folder.name.removeprefix("step-"))
+
+
+def _listed(torn: Mapping[Path, str]) -> str:
+    return "; ".join(f"{folder.name}: {reason}" for folder, reason in torn.items())
+
+
+def _rank(progress: Progress) -> tuple[float, int]:
+    """Smaller is better; a loss that is unknown or no number comes last."""
+    loss = progress.held_out
+    return (math.inf if loss is None or math.isnan(loss) else loss), -progress.step

@@ -1,0 +1,88 @@
+"""What a training holds from its first to its last phase: its folder, its corpus, and what it was begun with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from accelerate import Accelerator
+from transformers import PreTrainedTokenizerBase
+
+from vico_eval.families.internvl.checkpoint import find_checkpoint
+from vico_eval.families.internvl.modeling import VicoInternVL
+from vico_eval.training.config import RunConfig
+from vico_eval.training.data.opening import Corpus
+from vico_eval.training.data.reading.found import Found
+from vico_eval.training.data.samples import Data, open_together
+from vico_eval.training.held_out import HeldOut
+from vico_eval.training.loop.accelerated import on_main
+from vico_eval.training.loop.phase import Training
+from vico_eval.training.loop.watch import Watch
+from vico_eval.training.saving.files import held
+
+
+@dataclass(frozen=True)
+class Session:
+    """A training in its folder, which no other training can take meanwhile."""
+
+    training: Training
+    config: RunConfig
+    corpus: Corpus
+
+    @property
+    def accelerator(self) -> Accelerator:
+        """Of the training."""
+        return self.training.accelerator
+
+    def data(self, policy: VicoInternVL, tokenizer: PreTrainedTokenizerBase) -> tuple[Data, HeldOut]:
+        """The samples of a phase, and those that are held out."""
+        data = Data(self.config, policy.config, tokenizer, self.accelerator, self.corpus)
+        return data, HeldOut(self.accelerator, data.held_out)
+
+
+@contextmanager
+def opened(accelerator: Accelerator, config: RunConfig, models: Sequence[str]) -> Iterator[Session]:
+    """A training until the context is left; every process calls this alike.
+
+    Args:
+        models: checkpoints that it reads.
+
+    Raises:
+        CheckpointError: a model is missing.
+        ConfigError: a source can't be used.
+        OutputError: another training writes into `out`.
+    """
+    with ExitStack() as stack:
+        on_main(accelerator, lambda: stack.enter_context(held(config.out)))
+        watch = Watch(accelerator, config.out)
+        corpus = open_together(config, accelerator)
+        found: list[Found] = on_main(accelerator, corpus.found)
+        for source in found:
+            _name_unread(watch, source)
+        weights = on_main(accelerator, lambda: [_identity(name) for name in models])
+        training = Training(
+            accelerator=accelerator,
+            watch=watch,
+            out=config.out,
+            seed=config.seed,
+            saving=config.saving,
+            identity=config.identity(),
+            inputs=[*(source.identity() for source in found), *weights],
+        )
+        yield Session(training, config, corpus)
+
+
+def _identity(model: str) -> dict[str, Any]:
+    return {"name": f"checkpoint {model}", "sha256": find_checkpoint(model).identity()["sha256"]}
+
+
+def _name_unread(watch: Watch, source: Found) -> None:
+    """Say and log which keys of a source nothing is done with."""
+    if not source.unread:
+        return
+    counted = (name if number is None else f"{name} in {number}" for name, number in source.unread.items())
+    of = "" if source.samples is None else f" of {source.samples} samples"
+    watch.say(f"Not read in {source.name}: {', '.join(counted)}{of}.")
+    watch.write({"not_read": dict(source.unread), "source": source.name})

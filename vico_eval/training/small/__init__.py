@@ -1,0 +1,1 @@
+"""The built-in small models: their recipes, their data and what is trained in them."""

@@ -1,0 +1,66 @@
+"""Random documents of a step, drawn as they are needed.
+
+A batch is a pure function of the recipe's seed, a stage's name and a step, so that a stage can be repeated or resumed
+anywhere.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from vico_eval.tiny.scenes import COMPARE_GRIDS, GRIDS, TASKS, Question, Scene, make_scene
+from vico_eval.training.small.data.batches import Batch, collate
+from vico_eval.training.small.data.documents import Document, DocumentMaker
+
+IMAGE_TASKS = tuple(task for task in TASKS if task not in ("compare", "video"))
+LOOKUP = ("read", "doc", "colour")
+"""Tasks of one step: what the question names is looked up, and what stands beside it or how it looks is the answer."""
+
+SMALL_GRID = 3
+"""Tiles, thumbnail not counted, up to which a picture counts as small."""
+
+
+def step_rng(seed: int, stage: str, step: int) -> np.random.Generator:
+    """The random numbers of one step of one stage, whatever ran before."""
+    return np.random.default_rng([seed, zlib.crc32(stage.encode()), step])
+
+
+def make_batch(
+    rng: np.random.Generator,
+    make: DocumentMaker,
+    *,
+    num_tokens: int,
+    max_questions: int,
+    lookup_only: bool = False,
+) -> Batch:
+    """Random documents with equally many tiles each, at most `num_tokens` decoder tokens, padding included.
+
+    At least one document, however long it is.
+    """
+    kind = "image" if lookup_only else str(rng.choice(["image", "compare", "video"], p=[0.7, 0.15, 0.15]))
+    tasks = LOOKUP if lookup_only else IMAGE_TASKS if kind == "image" else (kind,)
+    sizes: Sequence[tuple[int, int]] = COMPARE_GRIDS if kind == "compare" else GRIDS
+    if lookup_only:
+        sizes = [grid for grid in sizes if grid[0] * grid[1] <= SMALL_GRID]
+    columns, rows = sizes[int(rng.integers(len(sizes)))]
+    grids = [grid for grid in sizes if grid[0] * grid[1] == columns * rows]
+    documents: list[Document] = []
+    longest = 0
+    while True:
+        task = str(rng.choice(tasks))
+        scene = make_scene(task, rng, None if kind == "video" else grids[int(rng.integers(len(grids)))])
+        document = make(scene, choose_questions(scene, rng, max_questions))
+        length = len(document.input_ids) + (make.config.num_high_tokens - 1) * len(document.tiles)
+        longest = max(longest, length)
+        if documents and longest * (len(documents) + 1) > num_tokens:
+            return collate(documents, make.tokenizer)
+        documents.append(document)
+
+
+def choose_questions(scene: Scene, rng: np.random.Generator, max_questions: int) -> list[Question]:
+    """Up to `max_questions` of a scene's questions; the first, which the fixed splits ask, is always among them."""
+    others = rng.permutation(len(scene.questions) - 1)[: max_questions - 1]
+    return [scene.questions[0], *(scene.questions[1 + int(i)] for i in others)]

@@ -1,0 +1,47 @@
+"""Finished small models in the layout that `pretrained=` takes: bfloat16 weights, configuration, tokenizer."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from vico_eval.families.internvl.config import VicoInternVLConfig
+from vico_eval.families.internvl.modeling import VicoInternVL
+from vico_eval.training.saving.files import whole_folder
+
+_VICO_PARTS = ("connector_low.", "router.", "image_router.")
+
+
+def rounded(model: VicoInternVL) -> VicoInternVL:
+    """The model with its weights rounded as they will be saved, computing in float32."""
+    return _cast(_cast(model, torch.bfloat16), torch.float32)
+
+
+def save_vico(model: VicoInternVL, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Save a model with all of ViCO's parts."""
+    with whole_folder(folder) as unfinished:
+        _cast(copy.deepcopy(model), torch.bfloat16).save_pretrained(unfinished)
+        tokenizer.save_pretrained(unfinished)
+
+
+def save_base(model: VicoInternVL, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Save a model without ViCO's parts."""
+    values = model.config.to_dict()
+    for name in ("has_low_connector", "has_router", "has_image_router"):
+        values[name] = False
+    plain = VicoInternVL(VicoInternVLConfig(**values))
+    weights = {name: value for name, value in model.state_dict().items() if not name.startswith(_VICO_PARTS)}
+    plain.load_state_dict(weights)
+    with whole_folder(folder) as unfinished:
+        _cast(plain, torch.bfloat16).save_pretrained(unfinished)
+        tokenizer.save_pretrained(unfinished)
+
+
+def _cast(model: VicoInternVL, dtype: torch.dtype) -> VicoInternVL:
+    """Parameters only: buffers such as rotary frequencies are never saved and stay in float32."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+    return model

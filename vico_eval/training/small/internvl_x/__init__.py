@@ -1,0 +1,1 @@
+"""The small InternVL-X rows."""

@@ -1,0 +1,198 @@
+"""The training recipe of a small model: one YAML file with a closed schema.
+
+Everything that decides the weights is in the file: the seed, the architecture and, for every stage, its steps, batch
+sizes and learning rates. Stages are counted in steps, never in seconds, so that a run can be repeated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, TypeVar, get_args
+
+from pydantic import Field, model_validator
+
+from vico_eval.errors import ConfigError
+from vico_eval.training.config_files import MOST_WIDE, SEEDS_END, Closed, read_config
+
+StageName = Literal["dense", "base", "corpus", "calibration"]
+STAGES: tuple[StageName, ...] = get_args(StageName)
+"""Every stage, in the order in which they run."""
+
+BEFORE_VICO: tuple[StageName, ...] = ("dense", "base", "corpus")
+"""Those whose results ViCO's own stages start from; `calibration` follows them."""
+
+
+MOST_LAYERS = 1024
+MOST_FRAMES = 4096
+MOST_PROCESSES = 1024
+
+Name = TypeVar("Name", bound=str)
+
+
+class ModelRecipe(Closed):
+    """Sizes of the small model; tiles, patches and connectors keep InternVL's 4:1 ratio."""
+
+    tile_size: int = Field(default=56, ge=1, le=4096)
+    """Side of a tile in pixels."""
+
+    patch_size: int = Field(default=7, ge=1)
+    """Side of a ViT patch in pixels."""
+
+    num_frames: int = Field(default=8, ge=1, le=MOST_FRAMES)
+    """Frames of a video."""
+
+    vision_width: int = Field(default=96, ge=1, le=MOST_WIDE)
+    vision_layers: int = Field(default=3, ge=1, le=MOST_LAYERS)
+    vision_heads: int = Field(default=4, ge=1)
+    vision_mlp_width: int = Field(default=288, ge=1, le=MOST_WIDE)
+    text_width: int = Field(default=160, ge=1, le=MOST_WIDE)
+    text_layers: int = Field(default=4, ge=1, le=MOST_LAYERS)
+    text_heads: int = Field(default=6, ge=1, le=MOST_WIDE)
+    text_kv_heads: int = Field(default=6, ge=1)
+    text_head_width: int = Field(default=32, ge=2, le=MOST_WIDE, multiple_of=2)
+    text_mlp_width: int = Field(default=384, ge=1, le=MOST_WIDE)
+    router_heads: int = Field(default=16, ge=1)
+
+    @model_validator(mode="after")
+    def _fits(self) -> ModelRecipe:
+        for whole, part in (
+            # A tile's patches become squares of 2 x 2 in the high connector, and of 4 x 4 in the low one.
+            ("tile_size", self.patch_size * 4),
+            ("vision_width", self.vision_heads),
+            ("vision_width", self.router_heads),
+            ("text_heads", self.text_kv_heads),
+        ):
+            if getattr(self, whole) % part:
+                raise ValueError(
+                    f"{whole} {getattr(self, whole)} is no multiple of {part}; expected tile_size of 4 x patch_size, "
+                    "vision_width of vision_heads and of router_heads, text_heads of text_kv_heads"
+                )
+        return self
+
+
+class Schedule(Closed):
+    """Linear warm-up, then a cosine from `learning_rate` down to `final_share` of it."""
+
+    steps: int = Field(ge=1)
+
+    learning_rate: float = Field(gt=0)
+    warmup_steps: int = Field(default=30, ge=0)
+    final_share: float = Field(default=0.05, ge=0, le=1)
+    weight_decay: float = Field(default=0.01, ge=0)
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """`muon` takes Muon for the matrices inside decoder layers and AdamW for everything else."""
+
+    num_parts: int = Field(default=3, ge=1)
+    """Parts of a step's batch, each computed by one process."""
+
+    save_every: int = Field(default=200, ge=1)
+    """Steps between two resumable checkpoints of the stage."""
+
+
+class DenseRecipe(Schedule):
+    """The ViT alone learns what each 7x7 px cell of a tile shows."""
+
+    num_tiles: int = Field(ge=1)
+    """Tiles a step."""
+
+    empty_weight: float = Field(default=0.2, gt=0, le=1)
+    """Weight of an empty cell in the cross-entropy; most cells are empty."""
+
+    @model_validator(mode="after")
+    def _every_part_has_one(self) -> DenseRecipe:
+        if self.num_tiles < self.num_parts:
+            raise ValueError(f"num_tiles {self.num_tiles} leaves some of num_parts {self.num_parts} without a tile")
+        return self
+
+
+class TextBatchRecipe(Schedule):
+    """A stage whose steps feed documents to the decoder."""
+
+    num_tokens: int = Field(ge=1)
+    """Decoder tokens a step with every tile high, padding included. A part's documents have equally many tiles."""
+
+    max_questions: int = Field(default=4, ge=1)
+    """Questions about one picture; none sees another."""
+
+
+class BaseRecipe(TextBatchRecipe):
+    """The base model: next-token loss on answers, high tokens only."""
+
+    vision_from_step: int = Field(ge=0)
+    """The ViT is frozen before this step."""
+
+    vision_learning_rate_share: float = Field(default=0.5, gt=0)
+    """The ViT's learning rate as a share of the stage's."""
+
+    align_steps: int = Field(ge=0)
+    """Steps over which the weight of the alignment loss falls linearly to zero."""
+
+    align_weight: float = Field(default=1.0, ge=0)
+    lookup_steps: int = Field(default=0, ge=0)
+    """First steps, in which pictures are small and come from tasks that look a thing up by its name (`data.LOOKUP`):
+    matching a word with what a token shows is learnt late and suddenly, and sooner where little else is asked."""
+
+
+class CorpusRecipe(Closed):
+    """What ViCO's stages train on."""
+
+    samples_per_task: int = Field(ge=1)
+    """Scenes of each task, with one question each."""
+
+
+class CalibrationRecipe(Closed):
+    """Absolute thresholds, chosen on validation documents for a share of compressed tiles."""
+
+    num_documents: int = Field(ge=1)
+    compressed_tile_ratio: float = Field(gt=0, lt=1)
+
+
+class Recipe(Closed):
+    """A whole training run."""
+
+    seed: int = Field(ge=0, lt=SEEDS_END)
+    processes: int = Field(ge=1, le=MOST_PROCESSES)
+    """Processes, one thread each; part of the recipe because the order of float additions depends on it."""
+
+    model: ModelRecipe = ModelRecipe()
+    dense: DenseRecipe
+    base: BaseRecipe
+    corpus: CorpusRecipe
+    calibration: CalibrationRecipe
+
+    @model_validator(mode="after")
+    def _parts_can_be_shared(self) -> Recipe:
+        check_shares(self.processes, dense=self.dense, base=self.base)
+        return self
+
+
+def check_shares(processes: int, **stages: Schedule) -> None:
+    """See that every process has equally many parts of a step; raises ValueError where it has not."""
+    for name, stage in stages.items():
+        if stage.num_parts % processes:
+            raise ValueError(
+                f"{name}.num_parts {stage.num_parts} can't be shared by {processes} processes; expected a multiple"
+            )
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read and check the recipe of the small ViCO; raises ConfigError as `read_config`."""
+    return read_config(path, Recipe, "models/vico-tiny/recipe.yaml")
+
+
+def parse_stages(names: Sequence[str]) -> tuple[StageName, ...]:
+    """Stages by name, in the order in which they run.
+
+    Raises:
+        ConfigError: a name is no stage.
+    """
+    return chosen("stage", names, STAGES)
+
+
+def chosen(kind: str, names: Sequence[str], known: tuple[Name, ...]) -> tuple[Name, ...]:
+    """Those of the known names that were given, in the known order; raises ConfigError where one is not known."""
+    unknown = sorted(set(names) - set(known))
+    if unknown:
+        raise ConfigError(f"Unknown {kind} {', '.join(unknown)}; the {kind}s are {', '.join(known)}.")
+    return tuple(name for name in known if name in names)

@@ -1,0 +1,1 @@
+"""The small ViCO model, before and after its two ViCO stages."""

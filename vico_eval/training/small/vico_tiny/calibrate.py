@@ -1,0 +1,103 @@
+"""The small recipe's last stage: thresholds, what they give on validation documents, and the finished checkpoints.
+
+The 60th percentile of stage 2 does not give 60% compressed tiles at a threshold of 0.5: it counts labels, not what a
+router makes of them. So the absolute thresholds are chosen for a share of tiles. The relative rule is switched off: it
+never compresses a lone tile, and with it the decision about a tile depends on the tiles beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from vico_eval.errors import CheckpointError
+from vico_eval.families.internvl.checkpoint import find_checkpoint, load_model
+from vico_eval.families.internvl.modeling import VicoInternVL
+from vico_eval.training.loop.finite import NotFinite
+from vico_eval.training.small.data.batches import Batch
+from vico_eval.training.small.decoding import encode
+from vico_eval.training.small.evaluate import (
+    Routing,
+    all_high,
+    all_low,
+    evaluate,
+    image_routing,
+    image_scores,
+    random_routing,
+    tile_routing,
+    tile_scores,
+    validation_batches,
+)
+from vico_eval.training.small.export import rounded, save_vico
+from vico_eval.training.small.vico_tiny.stages import BASE, RecipeRun
+
+POLICY = "image_router/model"
+"""In a run's `out`: the model that ViCO's stages made, with both routers."""
+
+
+@torch.inference_mode()
+def absolute_threshold(
+    model: VicoInternVL,
+    batches: list[tuple[str, Batch]],
+    scores: Callable[[VicoInternVL, Batch, Tensor], Tensor],
+    compressed_tile_ratio: float,
+) -> float:
+    """The threshold at which `compressed_tile_ratio` of all tiles of `batches` are compressed, to four digits.
+
+    Args:
+        scores: p_compress of each tile, [tiles].
+
+    Raises:
+        NotFinite: a score is no number.
+    """
+    every = torch.cat([scores(model, batch, encode(model, batch)) for _, batch in batches])
+    if odd := int((~every.isfinite()).sum()):
+        raise NotFinite(f"{odd} of {len(every)} scores of the router are not finite; train it again.")
+    return round(float(torch.quantile(every.float(), 1 - compressed_tile_ratio)), 4)
+
+
+def calibrate(run: RecipeRun) -> None:
+    """Choose thresholds, save the finished checkpoint, log accuracy under every routing.
+
+    Raises:
+        CheckpointError: ViCO's stages have not run.
+    """
+    if not run.training.accelerator.is_main_process:
+        return
+    settings, seed, watch = run.recipe.calibration, run.recipe.seed, run.training.watch
+    base, model = _load(run, BASE), _load(run, POLICY)
+    documents = validation_batches(run.tokenizer, model, seed, settings.num_documents)
+    wanted = settings.compressed_tile_ratio
+    model.config.flash_absolute_threshold = absolute_threshold(model, documents, tile_scores, wanted)
+    model.config.image_absolute_threshold = absolute_threshold(model, documents, image_scores, wanted)
+    save_vico(model, run.tokenizer, run.out / "vico-tiny")
+    by_tile = tile_routing(model, model.config.flash_absolute_threshold)
+    reached = evaluate(model, documents, by_tile).compressed_tile_ratio
+    rows: list[tuple[str, VicoInternVL, Routing]] = [
+        ("vanilla", base, all_high),
+        ("vico, nothing compressed", model, all_high),
+        ("vico", model, by_tile),
+        ("image-level", model, image_routing(model, model.config.image_absolute_threshold)),
+        ("random", model, random_routing(reached, seed)),
+        ("all compress", model, all_low),
+    ]
+    for title, weights, routing in rows:
+        accuracy = evaluate(weights, documents, routing)
+        by_task = {task: round(percent, 1) for task, percent in accuracy.by_task.items()}
+        compressed = round(accuracy.compressed_tile_ratio, 4)
+        entry = {"validation": title, "average": round(accuracy.average, 2), "compressed_tile_ratio": compressed}
+        watch.write({**entry, **by_task})
+        watch.say(f"{title}: {accuracy.average:.1f}% right, {100 * compressed:.1f}% of tiles compressed  {by_task}")
+
+
+def _load(run: RecipeRun, name: str) -> VicoInternVL:
+    folder = run.out / name
+    if not folder.is_dir():
+        raise CheckpointError(
+            f"{folder} is missing. Before `calibration` come the stages dense, base and corpus of this recipe, then "
+            "`vico-eval train consistency` and, for tiles and for images, `vico-eval train router`; "
+            "models/vico-tiny has their configurations."
+        )
+    return rounded(load_model(find_checkpoint(str(folder)), dtype="float32"))
