@@ -29,12 +29,13 @@ from typing import Annotated, Any
 import typer
 from tqdm import tqdm
 
-from vico_eval import suites
+from vico_eval import score_rules, suites
 from vico_eval.bench.records import conditions, made_by, run_script, write_record
-from vico_eval.report.benchmarks import TableSpec, as_column, table_spec
-from vico_eval.report.by_document import read_scores
-from vico_eval.report.counting import CountedRun, count_run
-from vico_eval.report.workers import without_garbage_search
+from vico_eval.report.read_runs import without_garbage_search
+from vico_eval.report.scores.benchmarks import TableSpec, as_column, table_spec
+from vico_eval.report.scores.by_document import read_scores
+from vico_eval.report.scores.count_run import count_run
+from vico_eval.report.scores.counted import CountedRun
 from vico_eval.runs.read import read_run
 from vico_eval.runs.results import Document, TaskResult
 
@@ -116,7 +117,7 @@ def _record(row: int) -> dict[str, Any]:
     }
 
 
-def _samples(name: str, score: suites.Score, row: int, documents: Iterable[int]) -> list[dict[str, Any]]:
+def _samples(name: str, score: score_rules.Score, row: int, documents: Iterable[int]) -> list[dict[str, Any]]:
     """Lines of a samples file."""
     lines: list[dict[str, Any]] = []
     for document in documents:
@@ -172,9 +173,9 @@ def _account(name: str, row: int, document: int, own: random.Random) -> dict[str
     }
 
 
-def _fields(score: suites.Score, value: float, number: int) -> dict[str, Any]:
+def _fields(score: score_rules.Score, value: float, number: int) -> dict[str, Any]:
     """What the task writes of a document whose score, on 0 to 1, is `value`, and which is its `number`th."""
-    if not isinstance(score, (suites.MetricScore, suites.DocumentMeanScore)):
+    if not isinstance(score, (score_rules.MetricScore, score_rules.DocumentMeanScore)):
         return _scored_otherwise(str(score.documents), value > 0.5, number)
     field: Any = value
     for name in reversed(score.field[1:]):
@@ -206,12 +207,12 @@ def _scored_otherwise(kind: str, is_right: bool, number: int) -> dict[str, Any]:
     raise ValueError(f"no fields of {kind} are known")
 
 
-def _metrics(score: suites.Score, lines: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def _metrics(score: score_rules.Score, lines: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """What lmms-eval would report of the lines."""
     match score:
-        case suites.MetricScore():
+        case score_rules.MetricScore():
             return {score.key: sum(line[score.field[0]] for line in lines) / len(lines)}
-        case suites.DocumentMeanScore():
+        case score_rules.DocumentMeanScore():
             return {}
     documents = tuple(Document(doc_id=line["doc_id"], fields=line, account=None) for line in lines)
     task = TaskResult(
@@ -227,7 +228,7 @@ def _metrics(score: suites.Score, lines: Sequence[Mapping[str, Any]]) -> dict[st
     scored = read_scores(str(score.documents), [task])
     assert scored is not None
     total = float(scored.values.mean()) * score.full / 100
-    keys = score.keys if isinstance(score, suites.MetricSumScore) else (score.key,)
+    keys = score.keys if isinstance(score, score_rules.MetricSumScore) else (score.key,)
     return {key: total / len(keys) for key in keys}
 
 
@@ -265,12 +266,12 @@ def _watch_memory(is_done: threading.Event, sums: list[int]) -> None:
 
 def measure_stages(runs: list[Path], out: Path) -> dict[str, float]:
     """Seconds of a report's stages, one after the other."""
-    from vico_eval.report.layout import build_table
-    from vico_eval.report.loyalty import loyalty
-    from vico_eval.report.measurements import measure
-    from vico_eval.report.pictures import write_pictures
-    from vico_eval.report.tidy import tidy_numbers
-    from vico_eval.report.uncertainty import compare_with_baseline
+    from vico_eval.report.figures.draw import write_pictures
+    from vico_eval.report.stats.loyalty import loyalty
+    from vico_eval.report.stats.side_by_side import measure
+    from vico_eval.report.stats.uncertainty import compare_with_baseline
+    from vico_eval.report.tables.layout import build_table
+    from vico_eval.report.tables.numbers import tidy_numbers
 
     seconds: dict[str, float] = {}
 
@@ -302,8 +303,8 @@ def measure_stages(runs: list[Path], out: Path) -> dict[str, float]:
 
 
 def measure_published(out: Path) -> float:
-    """Seconds of `vico-eval report published`, start of Python included."""
-    command = [sys.executable, "-c", "from vico_eval.cli import main; main()", "report", "published", "--out", str(out)]
+    """Seconds of `vico-eval papers`, start of Python included."""
+    command = [sys.executable, "-c", "from vico_eval.cli import main; main()", "papers", "--out", str(out)]
     start = time.perf_counter()
     subprocess.run(command, check=True, capture_output=True)
     return time.perf_counter() - start
@@ -323,7 +324,7 @@ def readme(records: dict[str, dict[str, Any]]) -> str:
         "`write_report` from samples files to its tables and pictures, in a process of its own that has two others",
         "read large runs and draw: median over the rounds. CPU and memory are of all three, memory at its highest,",
         "looked at twenty times a second. The stages are from a further process that does all itself.",
-        "`vico-eval report published` counts from the start of Python. The runs are invented: 13 tiles and 36 layers a",
+        "`vico-eval papers` counts from the start of Python. The runs are invented: 13 tiles and 36 layers a",
         "document, questions of 200 to 500 characters, answers of 1 to 60 words. Other work on the machine makes all",
         "longer, CPU time too. Written by `benchmarks/report.py`.",
         "",

@@ -62,7 +62,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[Any, str, str
 def unsaved_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reports draw their pictures as ever, but write no files of them: that takes longer than all else together."""
     monkeypatch.setattr(
-        "vico_eval.report.figures.write_figure",
+        "vico_eval.report.figures.files.write_figure",
         lambda figure, out, stem="retention": (out / f"{stem}.pdf", out / f"{stem}.png"),
     )
 

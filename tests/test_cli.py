@@ -80,9 +80,9 @@ def test_tasks_prints_a_folder_that_can_be_piped(run):
         ["demo", "--limit", "x"],
         ["report"],
         ["report", "--table", "vico-3"],
-        ["report", "published", "folder"],
-        ["report", "published", "--table", "0"],
-        ["report", "audit", "--table", "3"],
+        ["papers", "folder"],
+        ["papers", "--table", "0"],
+        ["papers", "audit", "--table", "3"],
         ["train", "huge"],
     ],
 )
@@ -113,17 +113,16 @@ def test_an_unknown_method_ends_with_1_and_lists_the_known(run):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["missing"], "missing is not a folder"),
-        (["missing", "--table", "vico-9"], "unknown suite 'vico-9'"),
-        (["--table", "vico-3", "missing"], "missing is not a folder"),
-        (["./published"], "published is not a folder"),
-        (["published", "--table", "7"], "no published table 7"),
-        (["published", "--paper", "fastv"], "unknown paper 'fastv'"),
+        (["report", "missing"], "missing is not a folder"),
+        (["report", "missing", "--table", "vico-9"], "unknown suite 'vico-9'"),
+        (["report", "--table", "vico-3", "missing"], "missing is not a folder"),
+        (["papers", "--table", "7"], "no published table 7"),
+        (["papers", "--paper", "fastv"], "unknown paper 'fastv'"),
     ],
 )
 def test_a_report_of_nothing_ends_with_1(run, tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
-    status, out, err = run("report", *arguments)
+    status, out, err = run(*arguments)
     assert (status, out) == (1, "")
     assert message in err
     assert list(tmp_path.iterdir()) == []

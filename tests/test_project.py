@@ -63,6 +63,40 @@ def test_the_files_people_look_for_are_there(name):
     assert (ROOT / name).stat().st_size > 500
 
 
+REPORT = ROOT / "vico_eval" / "report"
+STANDS_ON = {
+    "vico_eval.report",
+    "vico_eval.runs",
+    *("vico_eval.cards", "vico_eval.score_rules", "vico_eval.suites"),
+    *("vico_eval.errors", "vico_eval.paths", "vico_eval.plain_text", "vico_eval.terminal", "vico_eval.yaml_files"),
+}
+"""What a report is made from: runs, what is declared under tasks/ and models/, and small helpers. `tests/report` sees
+that nothing of it needs torch."""
+
+
+def imported(path):
+    """Modules of this package that a file imports, anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module == "vico_eval":
+            yield from (f"vico_eval.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            yield node.module
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+def test_a_report_stands_on_runs_and_declarations_alone():
+    for path in REPORT.rglob("*.py"):
+        own = {".".join(name.split(".")[:2]) for name in imported(path) if name.split(".")[0] == "vico_eval"}
+        assert own <= STANDS_ON, f"{path.relative_to(ROOT)} imports {', '.join(sorted(own - STANDS_ON))}"
+
+
+def test_a_room_of_the_report_can_be_taken_in_at_a_glance():
+    for folder in {path.parent for path in REPORT.rglob("*.py")}:
+        modules = [path.name for path in folder.glob("*.py") if path.name != "__init__.py"]
+        assert len(modules) <= 8, f"{folder.relative_to(ROOT)} has {len(modules)} modules; make a room of some"
+
+
 CODE = sorted(path for folder in ("vico_eval", "benchmarks", "tasks") for path in (ROOT / folder).rglob("*.py"))
 LOADS = {"from_pretrained", "load_dataset", "load_dataset_builder", "pipeline"}
 """Calls of transformers and datasets that can run the code that lies beside what they load."""

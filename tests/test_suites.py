@@ -6,9 +6,10 @@ import pytest
 import yaml
 
 from vico_eval import paths
-from vico_eval.commands.cards import load_cards
+from vico_eval.cards import load_cards
 from vico_eval.errors import ConfigError
-from vico_eval.report.published import published_csv, published_dir, read_numbers
+from vico_eval.report.papers.layout import published_dir
+from vico_eval.report.papers.printed import published_csv, read_numbers
 from vico_eval.suites import load_benchmarks, load_suite, suite_names, task_names
 
 TABLES = {f"vico-table{number}": ("vico", number) for number in (1, 2, 3, 5, 6)} | {

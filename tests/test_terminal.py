@@ -18,9 +18,9 @@ from vico_eval.commands.output import message_console, print_lines, results_cons
 from vico_eval.errors import ReportError
 from vico_eval.logs import logger
 from vico_eval.plain_text import one_line, printable, shown
-from vico_eval.report.layout import Row, Table
-from vico_eval.report.tables import AVERAGE
-from vico_eval.report.writers import to_terminal
+from vico_eval.report.stats.retention import AVERAGE
+from vico_eval.report.tables.table import Row, Table
+from vico_eval.report.tables.writers import to_terminal
 from vico_eval.terminal import SafeConsole
 
 HOSTILE = "a\x1b]0;title\x07\x1b[31mred\x9b2J\u202eback\rover\x08\x7f\udcff"
@@ -176,8 +176,7 @@ def test_published_tables_are_printed_in_ascii(tmp_path):
         sys.executable,
         "-c",
         "from vico_eval.cli import main; main()",
-        "report",
-        "published",
+        "papers",
         "--table",
         "3",
         "--out",

@@ -202,7 +202,7 @@ def test_what_cannot_be_read_or_written_is_said(wrong, arguments, message):
 def test_a_yaml_file_of_any_content_is_an_error_that_names_it(tmp_path, content, message):
     from pydantic import TypeAdapter
 
-    from vico_eval.commands.cards import Card
+    from vico_eval.cards import Card
 
     file = tmp_path / "card.yaml"
     file.write_bytes(content)
@@ -269,7 +269,7 @@ SHELL = {
     "closed stdout": "{} methods >&-",
     "closed stderr": "{} methods 2>&-",
     "no home": "env -u HOME {} methods",
-    "ascii": "LC_ALL=C PYTHONIOENCODING=ascii {} report audit",
+    "ascii": "LC_ALL=C PYTHONIOENCODING=ascii {} papers audit",
     "full": "{} methods > /dev/full",
 }
 

@@ -14,7 +14,8 @@ from typing import Annotated, NoReturn
 import typer
 
 from vico_eval import __version__, cli_limits
-from vico_eval.cli_report import report_app
+from vico_eval.cli_papers import papers_app
+from vico_eval.cli_report import report
 from vico_eval.cli_throughput import throughput_app
 from vico_eval.cli_train import train_app
 from vico_eval.commands.arguments import parse_arguments, parse_names
@@ -34,7 +35,8 @@ app = typer.Typer(
 app.add_typer(train_app, name="train")
 vlmeval_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Evaluate with VLMEvalKit.")
 app.add_typer(vlmeval_app, name="vlmeval")
-app.add_typer(report_app, name="report")
+app.command()(report)
+app.add_typer(papers_app, name="papers")
 app.add_typer(throughput_app, name="throughput")
 
 

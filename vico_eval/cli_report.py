@@ -1,13 +1,12 @@
-"""`vico-eval report`: of runs, and its commands for the papers' own tables."""
+"""The options of `vico-eval report`."""
 
 from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
 
 class Blank(str, Enum):
@@ -17,31 +16,6 @@ class Blank(str, Enum):
     WRONG = "wrong"
 
 
-class _RunsOrCommand(TyperGroup):
-    """A command that takes folders, beside commands of its own: the first argument decides.
-
-    `report published` is the command; a folder of that name is `report ./published`.
-    """
-
-    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
-        command = self.commands.get(args[0]) if args else None
-        if command is None:
-            return super().make_context(info_name, args, parent, **extra)
-        # Not the group's own context: it would read the command's name as a folder.
-        return command.make_context(f"{info_name} {args[0]}", args[1:], parent, **extra)
-
-
-report_app = typer.Typer(
-    cls=_RunsOrCommand,
-    invoke_without_command=True,
-    subcommand_metavar="| COMMAND [ARGS]...",
-    rich_markup_mode=None,
-    # As for any command, options may follow the folders.
-    context_settings={"allow_interspersed_args": True},
-)
-
-
-@report_app.callback()
 def report(
     runs: Annotated[
         list[str],
@@ -62,7 +36,8 @@ def report(
         "report"
     ),
     baseline: Annotated[
-        str | None, typer.Option(help="Row that counts as 100%, by title or system. Default: vanilla.")
+        str | None,
+        typer.Option(help="Row that counts as 100%, by title or system. Default: the table's first, vanilla."),
     ] = None,
     published: Annotated[
         bool, typer.Option("--published", help="Set the paper's numbers of the table beneath the measured ones.")
@@ -107,45 +82,3 @@ def report(
         blank_is_wrong=blank is Blank.WRONG,
     )
     print_report(written)
-
-
-@report_app.command()
-def published(
-    paper: Annotated[str | None, typer.Option(help="vico or internvl-x. Default: both.")] = None,
-    table: Annotated[int | None, typer.Option(min=1, help="Its number. Default: all.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder for CSV (tidy, and as laid out), LaTeX and Markdown.")] = Path(
-        "report/published"
-    ),
-    figure: Annotated[
-        bool, typer.Option("--figure", help="Also draw ViCO's Figure 1(b) from the numbers of its Tables 1 and 4.")
-    ] = False,
-) -> None:
-    """Print the papers' own tables, and write their files.
-
-    Everything is as printed. Averages whose cells make another are marked, with a note of what they make.
-
-    \b
-    Examples:
-      vico-eval report published --paper vico --table 3
-      vico-eval report published --figure --out report/published
-    """
-    from vico_eval.commands.report import make_published
-
-    make_published(paper=paper, number=table, out=out, figure=figure)
-
-
-@report_app.command()
-def audit() -> None:
-    """List where the papers' printed numbers do not agree.
-
-    Averages with their cells, and numbers that several tables of a paper print. Ends with 0 if it finds exactly the
-    known exceptions, with 1 otherwise.
-
-    \b
-    Examples:
-      vico-eval report audit
-      vico-eval report audit > disagreements.txt
-    """
-    from vico_eval.commands.report import audit as print_audit
-
-    print_audit()

@@ -17,64 +17,11 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
 from vico_eval.errors import ConfigError, unknown_name
 from vico_eval.paths import tasks_dir
+from vico_eval.score_rules import Names, Score, VLMEvalKit
 from vico_eval.yaml_files import Closed, read_yaml
 
 Family = Literal["vico", "internvl-x"]
 """Whose systems the rows of a table are; model cards carry it too."""
-
-ByDocument = Literal["pope", "mme", "mmbench", "mmbench_v11", "mmiu", "mmmu", "seed_image"]
-"""Scores that are no mean over documents, of which `vico_eval.report.by_document` knows how documents make them."""
-
-Names = Annotated[tuple[str, ...], Field(min_length=1)]
-FullMarks = Annotated[float, Field(gt=0)]
-"""The value that counts as 100."""
-
-
-class MetricScore(Closed):
-    """A metric as lmms-eval reports it, which is the mean of `field` over the documents."""
-
-    kind: Literal["metric"]
-    key: str
-    """Metric, comma, filter."""
-
-    field: Names
-    """Path to a document's number in its samples line."""
-
-    full: FullMarks = 1
-
-
-class DocumentMeanScore(Closed):
-    """The mean of `field` over all documents of all the tasks (micro), whatever lmms-eval reports."""
-
-    kind: Literal["document_mean"]
-    field: Names
-    full: FullMarks = 1
-
-
-class TaskMeanScore(Closed):
-    """The plain mean over the tasks of a reported metric that is no mean over documents; of one task, its metric."""
-
-    kind: Literal["task_mean"]
-    key: str
-    full: FullMarks = 1
-    documents: ByDocument | None = None
-    """How the documents make it; None where nobody has written that down, so that it has no interval."""
-
-
-class MetricSumScore(Closed):
-    """The sum of several metrics of one task."""
-
-    kind: Literal["metric_sum"]
-    keys: Names
-    full: FullMarks
-    documents: ByDocument | None = None
-    """How the documents make it, as for a mean over tasks."""
-
-
-Score = Annotated[
-    MetricScore | DocumentMeanScore | TaskMeanScore | MetricSumScore,
-    Field(discriminator="kind"),
-]
 
 
 class _OverriddenTask(BaseModel):
@@ -90,24 +37,6 @@ class _Override(Closed):
 
     group: str
     task: Annotated[tuple[_OverriddenTask, ...], Field(min_length=1)]
-
-
-class VLMEvalKit(Closed):
-    """The same benchmark in VLMEvalKit."""
-
-    dataset: str
-    metrics: Names
-    """Columns of its score file, added up."""
-
-    full: FullMarks
-    split: str | None = None
-    """Row of the score file, where it has several."""
-
-    documents: Literal["anls", "circular", "mme", "ocrbench", "pope"] | None = None
-    """How the documents make the score (`vico_eval.harnesses.vlmevalkit.documents`); None where it is their mean."""
-
-    is_count: bool = False
-    """Whether the metrics count documents, so that they are divided by their number."""
 
 
 class Benchmark(Closed):

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from vico_eval import paths
-from vico_eval.commands.cards import Checkpoints, load_cards
+from vico_eval.cards import Checkpoints, load_cards
 from vico_eval.commands.plan import Cell, Conditions, plan_runs
 from vico_eval.errors import ConfigError
 

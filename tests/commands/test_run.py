@@ -5,7 +5,7 @@ import json
 import pytest
 
 from vico_eval import paths
-from vico_eval.commands.cards import find_checkpoints
+from vico_eval.cards import find_checkpoints
 from vico_eval.commands.output import message_console
 from vico_eval.commands.plan import Cell
 from vico_eval.commands.run import RunOptions, check_cell, choose_benchmarks, num_cores, only_one, run_suite

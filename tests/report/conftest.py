@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from vico_eval.report.by_document import DocumentScores, plain
-from vico_eval.report.counting import CountedDocuments
-from vico_eval.report.measurements import Documents, Measurements
+from vico_eval.report.scores.by_document import DocumentScores, plain
+from vico_eval.report.scores.counted import CountedDocuments
+from vico_eval.report.stats.measurements import Documents, Measurements
+from vico_eval.report.stats.retention import document_values
 
 RECORD: dict[str, Any] = {
     "version": 1,
@@ -174,7 +175,8 @@ def measurements(
                 for run, own in runs.items()
             },
         )
-    return Measurements(cells=pd.DataFrame(cells), documents=documents, notes=())
+    frame = pd.DataFrame(cells)
+    return Measurements(cells=frame, documents=documents, values=document_values(frame, documents), notes=())
 
 
 def _scored(scores: Sequence[float]) -> DocumentScores | None:

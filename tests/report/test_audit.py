@@ -6,8 +6,8 @@ import pytest
 
 from vico_eval.cli import main
 from vico_eval.errors import ConfigError
-from vico_eval.report.audit import EXCEPTIONS, audit_published
-from vico_eval.report.published import published_dir
+from vico_eval.report.papers.audit import EXCEPTIONS, audit_published
+from vico_eval.report.papers.layout import published_dir
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def tampered(tmp_path):
 
 def run(capsys):
     with pytest.raises(SystemExit) as stop:
-        main(["report", "audit"])
+        main(["papers", "audit"])
     captured = capsys.readouterr()
     return stop.value.code or 0, captured.out, captured.err
 
@@ -101,7 +101,7 @@ def test_the_audit_prints_each_with_its_definition_and_reason(capsys):
 )
 def test_a_changed_digit_is_found_by_name_and_ends_with_1(capsys, monkeypatch, tampered, place, old, new, found):
     folder = tampered(place, old, new)
-    monkeypatch.setattr("vico_eval.commands.report.published_dir", lambda: folder)
+    monkeypatch.setattr("vico_eval.commands.papers.published_dir", lambda: folder)
     status, _, err = run(capsys)
     assert status == 1
     if found is None:
@@ -113,7 +113,7 @@ def test_a_changed_digit_is_found_by_name_and_ends_with_1(capsys, monkeypatch, t
 
 def test_a_mended_number_leaves_an_exception_that_is_not_found(capsys, monkeypatch, tampered):
     folder = tampered("internvl_x/table5.csv", "train_time,7.9", "train_time,8.6")
-    monkeypatch.setattr("vico_eval.commands.report.published_dir", lambda: folder)
+    monkeypatch.setattr("vico_eval.commands.papers.published_dir", lambda: folder)
     status, _, err = run(capsys)
     assert status == 1
     assert "Known, but not found with these values: InternVL2-2B, + RVTC, training time (internvl-x)." in err

@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 
 from vico_eval.errors import ReportError
-from vico_eval.report.benchmarks import Benchmark, as_column
-from vico_eval.report.by_document import READERS, READINGS, Terms, from_terms, plain
-from vico_eval.report.counting import count_run
-from vico_eval.report.loyalty import loyalty
-from vico_eval.report.measurements import measure
-from vico_eval.report.tables import document_values, retention_standard_error
-from vico_eval.report.uncertainty import compare_with_baseline
+from vico_eval.report.scores.benchmarks import Benchmark, as_column
+from vico_eval.report.scores.by_document import READERS, READINGS, Terms, from_terms, plain
+from vico_eval.report.scores.count_run import count_run
+from vico_eval.report.stats.loyalty import loyalty
+from vico_eval.report.stats.retention import retention_standard_error
+from vico_eval.report.stats.side_by_side import measure
+from vico_eval.report.stats.uncertainty import compare_with_baseline
 from vico_eval.runs.read import read_run
-from vico_eval.suites import ByDocument, load_benchmarks
+from vico_eval.score_rules import ByDocument
+from vico_eval.suites import load_benchmarks
 
 from .conftest import sample, write_run
 from .scored_samples import FIELDS, aggregated, fields_of, mmbench_v11, mmiu, pope
@@ -60,12 +61,12 @@ def test_every_benchmark_of_the_papers_tables_has_values():
 @pytest.mark.parametrize("seed", range(3))
 def test_the_mean_of_the_values_is_the_score(name, seed, tmp_path, monkeypatch):
     run = read_random(tmp_path / "run", name, seed, monkeypatch)
-    conversion = COLUMNS[name].conversion
+    column = COLUMNS[name]
     tasks = list(run.tasks.values())
-    documents = conversion.document_scores(tasks)
+    documents = column.document_scores(tasks)
     assert documents is not None
-    assert 0 < conversion.score(tasks) < 100
-    assert documents.values.mean() == pytest.approx(conversion.score(tasks), abs=5e-4)  # MMMU's has five digits
+    assert 0 < column.rule.score(tasks) < 100
+    assert documents.values.mean() == pytest.approx(column.rule.score(tasks), abs=5e-4)  # MMMU's has five digits
     assert set(documents.scores) == {0.0, 100.0}
     assert len(documents.scores) == sum(len(task.documents) for task in tasks)
 
@@ -79,10 +80,10 @@ def test_samples_of_other_results_are_refused(name, tmp_path, monkeypatch):
         for task, own in run.tasks.items()
     ]
     if name in READINGS:
-        assert COLUMNS[name].conversion.document_scores(mixed) is None
+        assert COLUMNS[name].document_scores(mixed) is None
         return
     with pytest.raises(ReportError, match="don't belong together"):
-        COLUMNS[name].conversion.document_scores(mixed)
+        COLUMNS[name].document_scores(mixed)
 
 
 def test_terms_by_hand():
@@ -154,7 +155,7 @@ def test_a_field_of_something_else_is_no_values(field, tmp_path):
     own = fields[7]["mmiu_macro20"]
     fields[7]["mmiu_macro20"] = own | field if isinstance(field, dict) and field else field
     run = read(tmp_path, {"mmiu": fields}, {"mmiu": {"mmiu_macro20,none": 0.5}})
-    assert COLUMNS["mmiu"].conversion.document_scores(list(run.tasks.values())) is None
+    assert COLUMNS["mmiu"].document_scores(list(run.tasks.values())) is None
 
 
 def test_nothing_that_counts_is_no_values(tmp_path, monkeypatch):
@@ -162,7 +163,7 @@ def test_nothing_that_counts_is_no_values(tmp_path, monkeypatch):
     # A limited run whose only question lacks a rotation; the scorer says NaN.
     fields = {"mmbench_v11_en_dev": [mmbench_v11(random.Random(0), 0)]}
     run = read(tmp_path, fields, {"mmbench_v11_en_dev": {"mmbench_v11_exact,none": math.nan}})
-    assert COLUMNS["mmbench_v11"].conversion.document_scores(list(run.tasks.values())) is None
+    assert COLUMNS["mmbench_v11"].document_scores(list(run.tasks.values())) is None
 
 
 def test_a_model_that_never_says_yes_has_an_f1_of_zero(tmp_path):
@@ -171,7 +172,7 @@ def test_a_model_that_never_says_yes_has_an_f1_of_zero(tmp_path):
         own["pope_f1_score"]["prediction"] = "perhaps"
     metrics = {task: {"pope_f1_score,none": 0} for task in COLUMNS["pope"].tasks}
     run = read(tmp_path, dict.fromkeys(COLUMNS["pope"].tasks, fields), metrics)
-    documents = COLUMNS["pope"].conversion.document_scores(list(run.tasks.values()))
+    documents = COLUMNS["pope"].document_scores(list(run.tasks.values()))
     assert list(documents.values) == [0.0] * 60
 
 
@@ -197,7 +198,7 @@ def compared(tmp_path, name, rows, metrics):
     title = COLUMNS[name].title
     lines = compare_with_baseline(measured, ["row 0", "row 1"], [title], "row 0")
     scores = measured.cells.pivot(index="row", columns="benchmark", values="score")
-    error = retention_standard_error(document_values(measured), scores, "row 0")["row 1"]
+    error = retention_standard_error(measured.values, scores, "row 0")["row 1"]
     return lines[lines["benchmark"] == title].iloc[0], error
 
 

@@ -5,12 +5,12 @@ import math
 import numpy as np
 import pytest
 
-from vico_eval.report.by_document import Terms, from_terms, grown, growth
-from vico_eval.report.clusters import clusters_of
-from vico_eval.report.counting import CountedDocuments
-from vico_eval.report.measurements import Documents, Measurements
-from vico_eval.report.tables import document_values, paired_difference, retention_standard_error
-from vico_eval.report.uncertainty import compare_with_baseline
+from vico_eval.report.scores.by_document import Terms, from_terms, grown, growth
+from vico_eval.report.scores.clusters import clusters_of
+from vico_eval.report.scores.counted import CountedDocuments
+from vico_eval.report.stats.measurements import Documents, Measurements
+from vico_eval.report.stats.retention import document_values, paired_difference, retention_standard_error
+from vico_eval.report.stats.uncertainty import compare_with_baseline
 
 from .conftest import measurements
 
@@ -55,12 +55,14 @@ def pairs_about_shared_pictures() -> Measurements:
         run: CountedDocuments(scored=own, answers=np.full(400, "", dtype=object), media=pictures)
         for run, own in enumerate(scored)
     }
-    return Measurements(cells=found.cells, documents={"A": Documents(tasks={"A": 400}, runs=runs)}, notes=())
+    documents = {"A": Documents(tasks={"A": 400}, runs=runs)}
+    values = document_values(found.cells, documents)
+    return Measurements(cells=found.cells, documents=documents, values=values, notes=())
 
 
 def test_table_pictures_tests_and_intervals_have_one_sample():
     found = pairs_about_shared_pictures()
-    values = document_values(found)["A"]
+    values = found.values["A"]
     assert values.index.nunique() == 100  # not 200 units
     line = compare_with_baseline(found, ["base", "vico"], ["A"], "base").set_index("benchmark").loc["A"]
     assert (line["documents"], line["pictures"], line["test"]) == (400, 100, "paired t over pictures")

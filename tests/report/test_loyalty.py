@@ -3,9 +3,9 @@ import math
 import pandas as pd
 import pytest
 
-from vico_eval.report.loyalty import first_difference, loyalty
-from vico_eval.report.measurements import Measurements
-from vico_eval.report.tables import AVERAGE
+from vico_eval.report.stats.loyalty import first_difference, loyalty
+from vico_eval.report.stats.measurements import Measurements
+from vico_eval.report.stats.retention import AVERAGE
 
 from .conftest import measurements
 

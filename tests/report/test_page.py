@@ -10,16 +10,18 @@ from PIL import Image
 
 from vico_eval.errors import OutputError
 from vico_eval.report import write_report
-from vico_eval.report.benchmarks import table_spec
-from vico_eval.report.comparison import comparison_sentences
-from vico_eval.report.counting import count_run
-from vico_eval.report.figure_style import COLOURS
-from vico_eval.report.layout import build_table
-from vico_eval.report.loyalty import loyalty
-from vico_eval.report.measurements import measure
-from vico_eval.report.page.site import as_script, write_page
-from vico_eval.report.tidy import tidy_numbers
-from vico_eval.report.uncertainty import compare_with_baseline
+from vico_eval.report.figures.style import COLOURS
+from vico_eval.report.page.kept import KeptSamples, sample_of
+from vico_eval.report.page.scripts import as_script
+from vico_eval.report.page.site import PageContent, write_page
+from vico_eval.report.scores.benchmarks import table_spec
+from vico_eval.report.scores.count_run import count_run
+from vico_eval.report.stats.loyalty import loyalty
+from vico_eval.report.stats.sentences import comparison_sentences
+from vico_eval.report.stats.side_by_side import measure
+from vico_eval.report.stats.uncertainty import compare_with_baseline
+from vico_eval.report.tables.layout import build_table, order_rows
+from vico_eval.report.tables.numbers import tidy_numbers
 from vico_eval.runs.read import read_run
 from vico_eval.runs.results import Document, Run, TaskResult
 from vico_eval.runs.schema import RunRecord
@@ -123,21 +125,30 @@ def write(runs, folder: Path, keep=None) -> Path:
     columns = [benchmark for benchmark in spec.benchmarks if keep is None or benchmark.title in keep]
     read = [own if isinstance(own, Run) else read_run(own) for _, own in runs]
     named = [(title or run.record.title, run) for (title, _), run in zip(runs, read, strict=True)]
-    systems = {title: run.record.system for title, run in named}
+    systems = order_rows({title: run.record.system for title, run in named}, spec.systems)
     measured = measure([count_run(title, run, columns) for title, run in named], columns)
     table = build_table(measured, columns, systems, caption=spec.caption, baseline="Vanilla")
     rows = list(table.summary.index)
     agreement = loyalty(measured, rows, table.columns, "Vanilla")
     uncertainty = compare_with_baseline(measured, rows, table.columns, "Vanilla")
-    return write_page(
-        folder,
+    samples = [
+        {
+            column.title: [sample_of(document) for task in column.tasks for document in run.tasks[task].documents]
+            for column in columns
+            if set(column.tasks) <= set(run.tasks)
+        }
+        for run in read
+    ]
+    content = PageContent(
         table=replace(table, comparison=comparison_sentences(uncertainty, agreement)),
         measured=measured,
-        read=lambda number, tasks: read[number],
+        read=lambda number, title: samples[number][title],
+        previews={place: run.folder / run.record.previews for place, run in enumerate(read) if run.record.previews},
         numbers=tidy_numbers(table, measured, systems, [""] * len(read), [""] * len(read)),
         uncertainty=uncertainty,
         loyalty=agreement,
     )
+    return write_page(folder, content)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -201,6 +212,19 @@ def test_a_preview_that_is_a_link_is_not_copied(tmp_path):
     pictures = {name: own for name, own in contents(folder).items() if name.startswith("pictures/")}
     assert pictures == {f"pictures/ab/{MEDIA['tiny_read'][:-1]}1-0.jpg": b"a picture"}
     assert b"secret" not in b"".join(contents(folder).values())
+
+
+def test_samples_are_kept_as_they_are_until_the_page_is_written(tmp_path):
+    answers = ["half a pair: \ud83d", None, "two lines\nand é"]
+    documents = [
+        Document(doc_id=place, fields={}, account=None, answer=answer, question="<b>?")
+        for place, answer in enumerate(answers)
+    ]
+    kept = KeptSamples(tmp_path, ["Read", "MMBench V1.1 / en"])
+    kept.write(3, "MMBench V1.1 / en", documents)
+    assert kept.read(3, "MMBench V1.1 / en") == [sample_of(document) for document in documents]
+    with pytest.raises(OutputError, match="TMPDIR"):
+        KeptSamples(tmp_path / "gone", ["Read"]).write(0, "Read", documents)
 
 
 def test_a_page_that_fails_leaves_the_earlier_one(runs, tmp_path, monkeypatch):
@@ -450,7 +474,7 @@ def test_runs_without_pictures_say_so(browser, tiny_run, tmp_path):
 
 
 def test_twenty_thousand_documents_are_shown_a_page_at_a_time(browser, tmp_path, monkeypatch):
-    monkeypatch.setattr("vico_eval.report.uncertainty.RESAMPLES", 250)  # intervals are not what this is about
+    monkeypatch.setattr("vico_eval.report.stats.uncertainty.RESAMPLES", 250)  # intervals are not what this is about
 
     def run(name: str, period: int) -> Run:
         own = tuple(

@@ -1,4 +1,4 @@
-"""The papers' tables: read, averaged anew, written. Snapshots are files that `vico-eval report published` wrote."""
+"""The papers' tables: read, averaged anew, written. Snapshots are files that `vico-eval papers` wrote."""
 
 import csv
 import re
@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from vico_eval.commands.report import make_published
+from vico_eval.commands.papers import print_papers
 from vico_eval.errors import ConfigError, OutputError, ReportError
-from vico_eval.report.paper_tables import LAYOUTS, layouts
-from vico_eval.report.published import own_averages, published_csv, published_dir, read_numbers, read_table, score
-from vico_eval.report.published_grid import published_grid, write_published
-from vico_eval.report.tables import AVERAGE
+from vico_eval.report.papers.grid import published_grid, write_published
+from vico_eval.report.papers.layout import layouts, published_dir
+from vico_eval.report.papers.printed import own_averages, published_csv, read_numbers, read_table, score
+from vico_eval.report.stats.retention import AVERAGE
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 
@@ -97,7 +97,7 @@ def test_there_are_snapshots():
     assert len(list(SNAPSHOTS.glob("*/*"))) == 6
 
 
-@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.title)
+@pytest.mark.parametrize("layout", layouts(), ids=lambda layout: layout.title)
 def test_every_printed_number_is_in_the_tidy_csv(layout, tmp_path):
     own = read_table(published_dir(), layout)
     tidy = next(path for path in write_published(own, tmp_path) if path.name == f"table{layout.number}.csv")
@@ -108,7 +108,7 @@ def test_every_printed_number_is_in_the_tidy_csv(layout, tmp_path):
     assert {line["benchmark"] for line in lines if line["recomputed"]} <= {"Avg"}
 
 
-@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.title)
+@pytest.mark.parametrize("layout", layouts(), ids=lambda layout: layout.title)
 def test_every_average_is_the_papers_and_marked_exactly_where_its_cells_make_another(layout):
     own = read_table(published_dir(), layout)
     averages = own_averages(own)
@@ -139,7 +139,7 @@ def test_thirteen_printed_averages_are_marked():
             for line in published_grid(read_table(published_dir(), layout)).lines
             for cell in line.cells
         )
-        for layout in LAYOUTS
+        for layout in layouts()
     }
     assert {key: number for key, number in marked.items() if number} == {
         **{("vico", number): 1 for number in (1, 2, 3, 6)},
@@ -148,7 +148,7 @@ def test_thirteen_printed_averages_are_marked():
     }
 
 
-@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.title)
+@pytest.mark.parametrize("layout", layouts(), ids=lambda layout: layout.title)
 def test_a_layout_names_only_what_its_table_has(layout):
     rows = read_table(published_dir(), layout).rows
     assert set(layout.systems) <= {row.name for row in rows}
@@ -176,7 +176,7 @@ def test_all_tables_compile_in_one_document_and_fit_its_page(tmp_path):
     if pdflatex is None:
         pytest.skip("pdflatex is not installed")
     texts = []
-    for layout in LAYOUTS:
+    for layout in layouts():
         (path,) = [
             path for path in write_published(read_table(published_dir(), layout), tmp_path) if path.suffix == ".tex"
         ]
@@ -211,7 +211,7 @@ def test_a_folder_in_the_way_is_said(tmp_path):
 def test_all_tables_are_written_or_none(tmp_path):
     (tmp_path / "vico").write_text("a file")
     with pytest.raises(OutputError, match=r"vico is a file, where a folder is to be"):
-        make_published(paper=None, number=3, out=tmp_path)
+        print_papers(paper=None, number=3, out=tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["vico"]
 
 
@@ -246,7 +246,7 @@ def test_a_missing_file_is_named(tmp_path):
 def test_published_tables_need_neither_torch_nor_matplotlib():
     program = (
         "import sys\n"
-        "import vico_eval.commands.report\n"
+        "import vico_eval.commands.papers\n"
         "print(sorted({'torch', 'transformers', 'matplotlib', 'lmms_eval'} & set(sys.modules)))\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

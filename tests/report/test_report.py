@@ -12,10 +12,10 @@ import pytest
 from vico_eval.commands.report import print_report
 from vico_eval.errors import OutputError, ReportError, UserError
 from vico_eval.report import write_report
-from vico_eval.report.benchmarks import table_spec
-from vico_eval.report.counting import count_run
-from vico_eval.report.grid import DASH
-from vico_eval.report.measurements import measure
+from vico_eval.report.scores.benchmarks import table_spec
+from vico_eval.report.scores.count_run import count_run
+from vico_eval.report.stats.side_by_side import measure
+from vico_eval.report.tables.grid import DASH
 from vico_eval.runs.read import read_run
 
 from .conftest import TINY_TASKS, account, sample, write_run, write_tiny_run
@@ -316,7 +316,7 @@ def test_a_baseline_of_zero_makes_no_percentage_and_is_said(tiny_run, tmp_path):
 
 
 def test_large_runs_make_the_same_report_in_several_processes(written_runs, report, runs, tmp_path, monkeypatch):
-    monkeypatch.setattr("vico_eval.report.workers._WORTH_PROCESSES", 0)
+    monkeypatch.setattr("vico_eval.report.read_runs._WORTH_PROCESSES", 0)
     together = write_report(written_runs, table="tiny", out=report.csv.parents[1] / "together")
     assert [path.read_bytes() for path in report.paths] == [path.read_bytes() for path in together.paths]
     for _, folder in runs[:2]:
@@ -456,7 +456,7 @@ def test_a_failed_report_leaves_the_earlier_one_as_it_was(runs, tmp_path, monkey
         (folder / f"{stem}.pdf").write_bytes(b"%PDF")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("vico_eval.report.figures.write_figure", half)
+    monkeypatch.setattr("vico_eval.report.figures.files.write_figure", half)
     with pytest.raises(OutputError, match="No space left on device"):
         write_report(runs[::2], table="tiny", out=out, html=tmp_path / "page")
     all_the_same()
@@ -529,11 +529,23 @@ def test_a_folder_that_cannot_be_written_is_an_error(runs, tmp_path):
         write_report(runs, table="tiny", out=tmp_path / "file" / "out")
 
 
+def test_each_run_is_read_once_also_for_a_page(runs, tmp_path, monkeypatch):
+    read = []
+
+    def counting(folder, *arguments, **options):
+        read.append(folder)
+        return read_run(folder, *arguments, **options)
+
+    monkeypatch.setattr("vico_eval.report.read_runs.read_run", counting)
+    write_report(runs, table="tiny", out=tmp_path / "out", html=tmp_path / "page")
+    assert sorted(read) == sorted(folder for _, folder in runs)
+
+
 def test_the_report_needs_no_torch():
     code = (
         "import sys, pkgutil, importlib, vico_eval.report as report\n"
-        "names = [module.name for module in pkgutil.iter_modules(report.__path__)]\n"
-        "for name in names: importlib.import_module(f'vico_eval.report.{name}')\n"
+        "names = [module.name for module in pkgutil.walk_packages(report.__path__, 'vico_eval.report.')]\n"
+        "for name in names: importlib.import_module(name)\n"
         "print([name for name in ('torch', 'transformers', 'lmms_eval', 'datasets') if name in sys.modules])"
     )
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -5,7 +5,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
-from vico_eval.report.routing_figure import RoutedImage, draw_routing, write_png
+from vico_eval.report.figures.routing import RoutedImage, draw_routing, write_png
 
 
 def routed(columns=4, rows=3, *, compressed=(), thumbnail=True, **changes) -> RoutedImage:

@@ -6,8 +6,8 @@ import math
 import pandas as pd
 import pytest
 
-from vico_eval.report.speed_ratio import mean_ratio
-from vico_eval.report.table4 import Speedup, bound_speedups, paper_speedups, table4_csv, table4_grid
+from vico_eval.report.speed.ratio import mean_ratio
+from vico_eval.report.speed.table4 import Speedup, bound_speedups, paper_speedups, table4_csv, table4_grid
 
 
 def measured(ratios, prompt=(64, 75), quantity="llm_only", **more):

@@ -7,9 +7,12 @@ import re
 import pandas as pd
 import pytest
 
-from vico_eval.report.bar_figures import draw_bars
-from vico_eval.report.csv_text import csv_text, frame_to_csv
-from vico_eval.report.grid import (
+from vico_eval.report.figures.bars import draw_bars
+from vico_eval.report.speed.ratio import mean_ratio
+from vico_eval.report.speed.table4 import Speedup, table4_csv
+from vico_eval.report.stats.retention import AVERAGE
+from vico_eval.report.tables.csv_text import csv_text, frame_to_csv
+from vico_eval.report.tables.grid import (
     Cell,
     Column,
     Grid,
@@ -19,11 +22,8 @@ from vico_eval.report.grid import (
     grid_to_latex,
     grid_to_markdown,
 )
-from vico_eval.report.latex_text import escape_latex
-from vico_eval.report.layout import Row, Table
-from vico_eval.report.speed_ratio import mean_ratio
-from vico_eval.report.table4 import Speedup, table4_csv
-from vico_eval.report.tables import AVERAGE
+from vico_eval.report.tables.latex_text import escape_latex
+from vico_eval.report.tables.table import Row, Table
 
 TITLES = (
     *("[1cm] x", "*", "*[2em]", "[", r"\\[1cm]", r"\input{x}", "50% of $x_1$", "a & b # c ~ d ^ e", "{}", "<b>|`\"'"),

@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from vico_eval.report.comparison import comparison_sentences
-from vico_eval.report.loyalty import loyalty
-from vico_eval.report.measurements import Measurements
-from vico_eval.report.tables import AVERAGE, document_values, retention_standard_error
-from vico_eval.report.uncertainty import THRESHOLD, compare_with_baseline, holm, verdict
+from vico_eval.report.stats.loyalty import loyalty
+from vico_eval.report.stats.measurements import Measurements
+from vico_eval.report.stats.retention import AVERAGE, retention_standard_error
+from vico_eval.report.stats.sentences import comparison_sentences
+from vico_eval.report.stats.uncertainty import THRESHOLD, compare_with_baseline, holm, verdict
 
 from .conftest import measurements
 
@@ -57,7 +57,7 @@ def of_two(both, lost, gained, neither, media=None) -> pd.Series:
 def test_the_interval_is_that_of_the_delta_method_where_documents_are_many():
     found = measured(right_and_wrong(2700, 300, 300, 700))
     scores = pd.DataFrame({"A": [75.0, 75.0]}, index=["base", "vico"])
-    expected = retention_standard_error(document_values(found), scores, "base")["vico"]
+    expected = retention_standard_error(found.values, scores, "base")["vico"]
     line = compare(found).loc[("vico", AVERAGE)]
     assert line["retention"] == 100.0
     assert line["standard_error"] == pytest.approx(expected, rel=0.04)  # 4000 resamples leave 1.1%
@@ -83,7 +83,7 @@ def test_the_average_weighs_benchmarks_alike():
     )
     line = compare(found).loc[("vico", AVERAGE)]
     assert line["retention"] == pytest.approx(100 * means.loc["vico"].mean() / means.loc["base"].mean())
-    expected = retention_standard_error(document_values(found), means, "base")["vico"]
+    expected = retention_standard_error(found.values, means, "base")["vico"]
     assert line["standard_error"] == pytest.approx(expected, rel=0.04)
     assert line["documents"] == 2400
 

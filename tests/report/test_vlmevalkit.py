@@ -7,9 +7,10 @@ import pytest
 
 from vico_eval.errors import ReportError
 from vico_eval.report import write_report
-from vico_eval.report.benchmarks import as_column
-from vico_eval.report.vlmevalkit_metric import VLMEvalKitMetric
+from vico_eval.report.scores.benchmarks import as_column
+from vico_eval.report.scores.vlmevalkit import document_scores
 from vico_eval.runs.read import read_run
+from vico_eval.score_rules import VLMEvalKit
 from vico_eval.suites import load_benchmarks
 
 from .conftest import RECORD, account, sample, write_run
@@ -44,35 +45,39 @@ def column(name):
     return as_column(load_benchmarks()[name]).of("VLMEvalKit")
 
 
+def rule(metric, split=None):
+    return VLMEvalKit(dataset="MMStar", metrics=(metric,), full=1, split=split)
+
+
 def test_a_benchmark_of_the_catalogue_has_its_score_from_vlmevalkit(tmp_path):
     task = read_run(write_vlmevalkit_run(tmp_path / "run")).tasks["MMStar"]
     assert column("mmstar").tasks == ("MMStar",)
-    assert column("mmstar").conversion.score([task]) == pytest.approx(100 * 2 / 3)
+    assert column("mmstar").rule.score([task]) == pytest.approx(100 * 2 / 3)
     # "None" is what the model said, not a missing cell.
     assert [document.fields["prediction"] for document in task.documents] == ["A", "None", "B"]
 
 
 def test_documents_have_scores_where_their_mean_is_the_metric(tmp_path):
     task = read_run(write_vlmevalkit_run(tmp_path / "run")).tasks["MMStar"]
-    scores = VLMEvalKitMetric(("Overall",), 100).document_scores([task])
+    scores = document_scores(rule("Overall"), task)
     assert scores is not None
     assert list(scores.values) == [100, 0, 100]
-    assert VLMEvalKitMetric(("math",), 100).document_scores([task]) is None
+    assert document_scores(rule("math"), task) is None
 
 
 def test_mme_is_a_sum(tmp_path):
     run = read_run(write_vlmevalkit_run(tmp_path / "run", metrics={"perception": 1600.0, "reasoning": 640.0}))
-    assert column("mme").conversion.score([run.tasks["MMStar"]]) == pytest.approx((1600 + 640) / 28)
+    assert column("mme").rule.score([run.tasks["MMStar"]]) == pytest.approx((1600 + 640) / 28)
 
 
 def test_a_split_is_asked_for_where_there_are_several(tmp_path):
     metrics = {"split=dev|Overall": 0.5, "split=validation|Overall": 0.6}
     tasks = [read_run(write_vlmevalkit_run(tmp_path / "run", metrics=metrics)).tasks["MMStar"]]
-    assert VLMEvalKitMetric(("Overall",), 100, "validation").score(tasks) == pytest.approx(60)
+    assert rule("Overall", split="validation").score(tasks) == pytest.approx(60)
     with pytest.raises(ReportError, match="several 'Overall'"):
-        VLMEvalKitMetric(("Overall",), 100).score(tasks)
+        rule("Overall").score(tasks)
     with pytest.raises(ReportError, match="no 'Overall' of split 'test'"):
-        VLMEvalKitMetric(("Overall",), 100, "test").score(tasks)
+        rule("Overall", split="test").score(tasks)
 
 
 def test_an_error_that_vlmevalkit_went_on_after_is_one(tmp_path):

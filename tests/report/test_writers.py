@@ -6,10 +6,11 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from vico_eval.report.grid import escape_latex
-from vico_eval.report.layout import Row, Table, _saves_nothing
-from vico_eval.report.tables import AVERAGE
-from vico_eval.report.writers import to_latex, to_markdown, to_terminal
+from vico_eval.report.stats.retention import AVERAGE
+from vico_eval.report.tables.grid import escape_latex
+from vico_eval.report.tables.layout import _saves_nothing
+from vico_eval.report.tables.table import Row, Table
+from vico_eval.report.tables.writers import to_latex, to_markdown, to_terminal
 
 NAN = float("nan")
 

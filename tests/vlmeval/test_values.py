@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from vico_eval.report.benchmarks import as_column
+from vico_eval.report.scores.benchmarks import as_column
 from vico_eval.runs.read import read_run
 from vico_eval.suites import load_benchmarks
 
@@ -125,8 +125,8 @@ def test_values_have_the_mean_that_vlmevalkit_reports(make, tmp_path, monkeypatc
     entry = {"status": "done", "judge_model": "exact_matching", "metrics": metrics, "prediction_file": path.name}
     (model / "status.json").write_text(json.dumps({"model_name": "model", "datasets": {task: entry}}))
     tasks = [read_run(tmp_path).tasks[task]]
-    score = column.conversion.score(tasks)
-    documents = column.conversion.document_scores(tasks)
+    score = column.rule.score(tasks)
+    documents = column.document_scores(tasks)
     assert 0 < score < 100
     assert documents is not None
     assert documents.values.mean() == pytest.approx(score)

@@ -22,7 +22,7 @@ from vico_eval.bench.records import in_rounds
 from vico_eval.families.internvl.config import VicoInternVLConfig
 from vico_eval.families.internvl.modeling import VicoInternVL
 from vico_eval.families.internvl.tiling import normalise
-from vico_eval.report.table4 import PROMPTS, VISUAL_TOKENS
+from vico_eval.report.speed.table4 import PROMPTS, VISUAL_TOKENS
 
 ENCODER = "vision encoder"
 

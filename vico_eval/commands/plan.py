@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
 
-from vico_eval.commands.cards import Card, Checkpoints, Weights, select_cards
+from vico_eval.cards import Card, Checkpoints, Weights, select_cards
 from vico_eval.errors import ConfigError
 
 ModelArgs = Mapping[str, str | int | float | bool]

@@ -14,7 +14,7 @@ from vico_eval.engine.requests import ImageInput, Message, Request
 from vico_eval.errors import ConfigError, OutputError
 from vico_eval.methods import registry
 from vico_eval.methods.parts import ConnectorPart, Part
-from vico_eval.report.routing_figure import RoutedImage, draw_routing, write_png
+from vico_eval.report.figures.routing import RoutedImage, draw_routing, write_png
 
 
 def draw_routes(images: Sequence[Path], *, checkpoint: str, method: str, model_args: str, out: Path) -> None:

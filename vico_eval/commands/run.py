@@ -14,7 +14,7 @@ from pathlib import Path
 from rich.console import Console
 
 from vico_eval import paths
-from vico_eval.commands.cards import find_checkpoints, load_cards, select_cards
+from vico_eval.cards import find_checkpoints, load_cards, select_cards
 from vico_eval.commands.checks import check_device, check_folders, check_models
 from vico_eval.commands.execute import Failure, by_hand, describe, execute
 from vico_eval.commands.inputs import Inputs, find_inputs, local_checkpoints

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vico_eval.report.build import Report, write_report
-    from vico_eval.report.writers import to_terminal
+    from vico_eval.report.tables.writers import to_terminal
 
 __all__ = ["Report", "to_terminal", "write_report"]
 
@@ -12,7 +12,7 @@ __all__ = ["Report", "to_terminal", "write_report"]
 def __getattr__(name: str) -> Any:
     # Processes that only read runs start in half the time without pandas.
     if name == "to_terminal":
-        from vico_eval.report.writers import to_terminal
+        from vico_eval.report.tables.writers import to_terminal
 
         return to_terminal
     if name in __all__:

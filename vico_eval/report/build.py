@@ -1,33 +1,36 @@
 """From finished runs to a table's files: CSV, LaTeX, Markdown, the picture and where every number came from."""
 
 import json
-import os
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import pandas as pd
 
 from vico_eval.errors import OutputError, ReportError
-from vico_eval.report.benchmarks import Benchmark, TableSpec, table_spec
-from vico_eval.report.beside import find_model, with_published
-from vico_eval.report.comparison import comparison_sentences
-from vico_eval.report.counting import CountedRun, count_runs
-from vico_eval.report.csv_text import frame_to_csv
-from vico_eval.report.layout import Table, build_table, find_baseline, order_rows
-from vico_eval.report.loyalty import loyalty
-from vico_eval.report.measurements import Measurements, measure
+from vico_eval.report.figures.draw import PICTURES, draw_while, load_drawing
 from vico_eval.report.page.folder import check_page_folder
-from vico_eval.report.pictures import PICTURES, draw_while, get_ready
+from vico_eval.report.page.kept import KeptSamples
+from vico_eval.report.papers.paper_rows import find_model, with_published
+from vico_eval.report.provenance import provenance_of, relative_place
+from vico_eval.report.read_runs import count_runs, workers_for
+from vico_eval.report.scores.benchmarks import Benchmark, TableSpec, table_spec
+from vico_eval.report.scores.counted import CountedRun
 from vico_eval.report.staging import staged
-from vico_eval.report.tidy import tidy_numbers
-from vico_eval.report.uncertainty import compare_with_baseline
-from vico_eval.report.workers import workers_for
-from vico_eval.report.writers import to_latex, to_markdown
-from vico_eval.runs.read import read_run
-from vico_eval.runs.records import RECORD_NAME
+from vico_eval.report.stats.loyalty import loyalty
+from vico_eval.report.stats.measurements import Measurements
+from vico_eval.report.stats.sentences import comparison_sentences
+from vico_eval.report.stats.side_by_side import measure
+from vico_eval.report.stats.uncertainty import compare_with_baseline
+from vico_eval.report.tables.csv_text import frame_to_csv
+from vico_eval.report.tables.layout import build_table, find_baseline, order_rows
+from vico_eval.report.tables.numbers import tidy_numbers
+from vico_eval.report.tables.table import Table
+from vico_eval.report.tables.writers import to_latex, to_markdown
+from vico_eval.runs.schema import RECORD_NAME
 
 PROVENANCE = "provenance.json"
 """By this file of its a report's folder is known."""
@@ -83,7 +86,8 @@ def write_report(
         table: a suite (`vico-table3`), its table (`vico-3`) or one of your own.
         out: where table3.csv, .tex, .md (the suite's `file_stem`), uncertainty.csv, loyalty.csv, the pictures
             (retention, benchmarks, ratios, scores; .pdf, .png) and provenance.json go; made if missing.
-        baseline: title or system of the row that counts as 100%; by default the row of the system `vanilla`.
+        baseline: title or system of the row that counts as 100%; by default the row of the table's first
+            system (`vanilla`).
         benchmarks: titles of the table's benchmarks to keep; by default all of them.
         only: tasks to read of a run, by its folder; all where it isn't named.
         note: what a reader has to know besides what the runs say.
@@ -105,19 +109,24 @@ def write_report(
     spec = table_spec(table) if isinstance(table, str) else table
     columns = _choose(spec.benchmarks, benchmarks)
     paper = find_model(spec.name, published if isinstance(published, str) else None) if published else None
-    with workers_for([path for _, path in runs]) as workers:
-        counted = count_runs(runs, columns, only or {}, workers, blank_is_wrong=blank_is_wrong)
-        get_ready(workers)
-        systems = _systems(counted)
-        base = find_baseline(systems, baseline)
+    with workers_for([path for _, path in runs]) as workers, TemporaryDirectory(prefix="vico-eval-") as kept:
+        page = None
+        if html is not None:
+            page = _Page(html, KeptSamples(Path(kept), [benchmark.title for benchmark in columns]))
+        samples = None if page is None else page.samples
+        counted = count_runs(runs, columns, only or {}, workers, blank_is_wrong=blank_is_wrong, samples=samples)
+        load_drawing(workers)
+        systems = order_rows(_systems(counted), spec.systems)
+        base = find_baseline(systems, baseline or spec.systems[0])
         measured = measure(counted, columns)
         built = build_table(measured, columns, systems, caption=spec.caption, baseline=base)
         if paper is not None:
             built = with_published(built, systems, paper)
         if note is not None:
             built = built.with_note(note)
+        content = _Content(spec=spec, table=built, measured=measured, runs=counted, systems=systems, page=page)
         try:
-            return _write(built, measured, counted, systems, out, spec, html, workers, blank_is_wrong)
+            return _write(content, out, workers)
         except OSError as error:
             raise OutputError(
                 f"The report can't be written to {out}: {error}. What was there is as it was; make room, or choose "
@@ -125,73 +134,104 @@ def write_report(
             ) from error
 
 
-def _write(
-    table: Table,
-    measured: Measurements,
-    runs: Sequence[CountedRun],
-    systems: Mapping[str, str],
-    out: Path,
-    spec: TableSpec,
-    html: Path | None,
-    workers: Executor | None,
-    blank_is_wrong: bool,
-) -> Report:
-    rows = order_rows(systems)
-    places = [_relative(run.folder, out) for run in runs]
-    records = [f"{place}/{run.record.made_from or RECORD_NAME}" for place, run in zip(places, runs, strict=True)]
+class _Page(NamedTuple):
+    """A page that is asked for."""
 
-    def compute() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-        return (
-            tidy_numbers(table, measured, systems, places, records),
-            compare_with_baseline(measured, rows, table.columns, table.baseline),
-            loyalty(measured, rows, table.columns, table.baseline),
-        )
+    folder: Path
+    samples: KeptSamples
 
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Content:
+    """What a report is written from."""
+
+    spec: TableSpec
+    table: Table
+    measured: Measurements
+    runs: Sequence[CountedRun]
+    systems: Mapping[str, str]
+    """Each row's system by row title, in the order of the rows."""
+
+    page: _Page | None
+
+    @property
+    def previews(self) -> dict[int, Path]:
+        """Folders of the pictures that runs kept, by the runs' numbers."""
+        kept = {number: (run.folder, run.record.previews) for number, run in enumerate(self.runs)}
+        return {number: folder / previews for number, (folder, previews) in kept.items() if previews is not None}
+
+
+class _Frames(NamedTuple):
+    """What a report computes besides its table."""
+
+    numbers: pd.DataFrame
+    uncertainty: pd.DataFrame
+    loyalty: pd.DataFrame
+
+
+def _write(content: _Content, out: Path, workers: Executor | None) -> Report:
     with staged(out) as files:
-        pictures, (tidy, uncertainty, agreement) = draw_while(table, measured.cells, files.place, compute, workers)
-        if pictures.note is not None:
-            table = table.with_note(pictures.note)
-        table = replace(table, comparison=comparison_sentences(uncertainty, agreement))
+        pictures, frames = draw_while(
+            content.table, content.measured.cells, files.place, lambda: _compute(content, out), workers
+        )
+        table = content.table if pictures.note is None else content.table.with_note(pictures.note)
+        table = replace(table, comparison=comparison_sentences(frames.uncertainty, frames.loyalty))
+        stem = content.spec.file_stem
         report = Report(
             table=table,
-            csv=out / f"{spec.file_stem}.csv",
-            latex=out / f"{spec.file_stem}.tex",
-            markdown=out / f"{spec.file_stem}.md",
+            csv=out / f"{stem}.csv",
+            latex=out / f"{stem}.tex",
+            markdown=out / f"{stem}.md",
             uncertainty=out / "uncertainty.csv",
             loyalty=out / "loyalty.csv",
             provenance=out / PROVENANCE,
             figures=tuple(out / path.name for path in pictures.paths),
             removed=_earlier_pictures(out, pictures.paths),
         )
-        provenance = json.dumps(_provenance(table, measured, runs, out), indent=2, ensure_ascii=False, allow_nan=False)
-        texts = {
-            report.csv: frame_to_csv(tidy),
-            report.uncertainty: frame_to_csv(uncertainty.astype({"documents": "Int64", "pictures": "Int64"})),
-            report.loyalty: frame_to_csv(agreement.astype({"documents": "Int64"})),
-            report.latex: to_latex(table, label=f"tab:{spec.name}"),
-            report.markdown: to_markdown(table),
-            report.provenance: provenance + "\n",
-        }
-        for path, text in texts.items():
+        for path, text in _texts(report, content, frames).items():
             (files.place / path.name).write_text(text, encoding="utf-8")
-        if html is not None:
-            from vico_eval.report.page.site import write_page
+        if content.page is not None:
+            from vico_eval.report.page.site import PageContent, write_page
 
-            page = write_page(
-                html,
+            shown = PageContent(
                 table=table,
-                measured=measured,
-                # Documents were let go once counted; the page has them read again, a benchmark at a time.
-                read=lambda number, tasks: read_run(runs[number].folder, tasks, blank_is_wrong=blank_is_wrong),
-                numbers=tidy,
-                uncertainty=uncertainty,
-                loyalty=agreement,
+                measured=content.measured,
+                read=content.page.samples.read,
+                previews=content.previews,
+                **frames._asdict(),
             )
-            report = replace(report, html=page)
+            report = replace(report, html=write_page(content.page.folder, shown))
         files.move_in()
         for path in report.removed:
             path.unlink()
     return report
+
+
+def _compute(content: _Content, out: Path) -> _Frames:
+    table, measured = content.table, content.measured
+    places = [relative_place(run.folder, out) for run in content.runs]
+    origins = [run.record.made_from or RECORD_NAME for run in content.runs]
+    records = [f"{place}/{origin}" for place, origin in zip(places, origins, strict=True)]
+    rows = list(content.systems)
+    return _Frames(
+        numbers=tidy_numbers(table, measured, content.systems, places, records),
+        uncertainty=compare_with_baseline(measured, rows, table.columns, table.baseline),
+        loyalty=loyalty(measured, rows, table.columns, table.baseline),
+    )
+
+
+def _texts(report: Report, content: _Content, frames: _Frames) -> dict[Path, str]:
+    """The report's files of text, by path."""
+    table, out = report.table, report.provenance.parent
+    provenance = provenance_of(table, content.measured, content.runs, out)
+    return {
+        report.csv: frame_to_csv(frames.numbers),
+        report.uncertainty: frame_to_csv(frames.uncertainty.astype({"documents": "Int64", "pictures": "Int64"})),
+        report.loyalty: frame_to_csv(frames.loyalty.astype({"documents": "Int64"})),
+        report.latex: to_latex(table, label=f"tab:{content.spec.name}"),
+        report.markdown: to_markdown(table),
+        report.provenance: json.dumps(provenance, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
+    }
 
 
 def _earlier_pictures(out: Path, drawn: Collection[Path]) -> tuple[Path, ...]:
@@ -220,45 +260,3 @@ def _systems(runs: Sequence[CountedRun]) -> dict[str, str]:
                 "them another title."
             )
     return systems
-
-
-def _provenance(table: Table, measured: Measurements, runs: Sequence[CountedRun], out: Path) -> dict[str, Any]:
-    """Every cell and the runs behind it, and every run with its record. Paths are relative to the report's folder."""
-    return {
-        "baseline": table.baseline,
-        "cells": [
-            {
-                "row": cell["row"],
-                "benchmark": cell["benchmark"],
-                "run": cell["run"],
-                "score": None if pd.isna(cell["score"]) else cell["score"],
-                "failed": cell["failed"],
-                "source": cell["source"],
-                "documents": cell["documents"],
-                "tiles": _count(cell["tiles"]),
-                "compressed_tiles": _count(cell["compressed_tiles"]),
-                "visual_tokens": _count(cell["visual_tokens"]),
-                "results": [_relative(Path(path), out) for path in cell["results"]],
-                "samples": [_relative(Path(path), out) for path in cell["samples"]],
-            }
-            for cell in measured.cells.to_dict("records")
-        ],
-        "runs": [
-            {
-                "run": number,
-                "row": run.row,
-                "folder": _relative(run.folder, out),
-                "record": run.record.model_dump(mode="json"),
-            }
-            for number, run in enumerate(runs)
-        ],
-        "notes": list(table.notes),
-    }
-
-
-def _count(value: float) -> int | None:
-    return None if pd.isna(value) else int(value)
-
-
-def _relative(path: Path, out: Path) -> str:
-    return Path(os.path.relpath(path.resolve(), out.resolve())).as_posix()

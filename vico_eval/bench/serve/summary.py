@@ -11,7 +11,7 @@ import numpy as np
 
 from vico_eval.bench.serve.answer import Outcome
 from vico_eval.bench.serve.runner import Cell, Turn
-from vico_eval.report.speed_ratio import Ratio, mean_ratio
+from vico_eval.report.speed.ratio import Ratio, mean_ratio
 
 PERCENTILES = (50, 90, 99)
 MAX_FAILED_SHARE = 0.01

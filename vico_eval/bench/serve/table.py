@@ -8,11 +8,8 @@ from dataclasses import dataclass
 from vico_eval.bench.serve.runner import Cell
 from vico_eval.bench.serve.summary import CellSummary, ratio
 from vico_eval.bench.serve.workload import Setting
-from vico_eval.report.csv_text import csv_text
-from vico_eval.report.grid import DASH, Column, Grid, Line
-from vico_eval.report.grid import Cell as GridCell
-from vico_eval.report.speed_ratio import Ratio
-from vico_eval.report.table4 import (
+from vico_eval.report.speed.ratio import Ratio
+from vico_eval.report.speed.table4 import (
     PROMPTS,
     RATIO_NOTE,
     UNSOUND_NOTE,
@@ -22,6 +19,9 @@ from vico_eval.report.table4 import (
     bound_speedups,
     paper_speedups,
 )
+from vico_eval.report.tables.csv_text import csv_text
+from vico_eval.report.tables.grid import DASH, Column, Grid, Line
+from vico_eval.report.tables.grid import Cell as GridCell
 
 TABLE4_NOTES = (
     "LLM only: first-token throughput, of texts as long as the prompts. End-to-end can't be measured with text, which "

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from vico_eval.bench.serve.tokens import TextMaker
 from vico_eval.errors import ConfigError
 from vico_eval.paths import is_folder
-from vico_eval.report.table4 import PROMPTS, VISUAL_TOKENS
+from vico_eval.report.speed.table4 import PROMPTS, VISUAL_TOKENS
 
 QUESTION = "What does the image show? Answer with one word."
 

@@ -1,19 +1,19 @@
 """The page's table and plot: numbers that the report has, beside their text."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
 
-from vico_eval.report.figure_style import COLOURS, MARKERS, compared_rows
-from vico_eval.report.figures import pareto_front
-from vico_eval.report.grid import DASH
-from vico_eval.report.layout import Table
-from vico_eval.report.tables import AVERAGE, relative_retention
-from vico_eval.report.uncertainty import verdict
-from vico_eval.report.writers import published_line, text_grid
+from vico_eval.report.figures.style import COLOURS, MARKERS, compared_rows
+from vico_eval.report.page.scripts import known
+from vico_eval.report.stats.retention import AVERAGE, pareto_front
+from vico_eval.report.stats.uncertainty import verdict
+from vico_eval.report.tables.grid import DASH
+from vico_eval.report.tables.table import Table
+from vico_eval.report.tables.writers import published_line, text_grid
 
 _BESIDE = ("95% interval", "Verdict")
 
@@ -63,8 +63,8 @@ def page_rows(table: Table, uncertainty: pd.DataFrame, loyalty: pd.DataFrame) ->
 
     Args:
         table: what the report prints.
-        uncertainty: of `vico_eval.report.uncertainty.compare_with_baseline`.
-        loyalty: of `vico_eval.report.loyalty.loyalty`.
+        uncertainty: of `vico_eval.report.stats.uncertainty.compare_with_baseline`.
+        loyalty: of `vico_eval.report.stats.loyalty.loyalty`.
     """
     lines = list(zip(table.rows, text_grid(replace(table, published=()), has_margins=True).lines, strict=True))
     ratios = {row.title: line for row, line in lines if row.kind == "ratio"}
@@ -126,8 +126,8 @@ def plots(table: Table, numbers: pd.DataFrame, uncertainty: pd.DataFrame) -> lis
 
     Args:
         table: what the report prints.
-        numbers: of `vico_eval.report.tidy.tidy_numbers`.
-        uncertainty: of `vico_eval.report.uncertainty.compare_with_baseline`.
+        numbers: of `vico_eval.report.tables.numbers.tidy_numbers`.
+        uncertainty: of `vico_eval.report.stats.uncertainty.compare_with_baseline`.
 
     Returns:
         For each its `column`, `points` (row, saved, retention, low and high of the 95% interval, score, ratio of
@@ -137,7 +137,9 @@ def plots(table: Table, numbers: pd.DataFrame, uncertainty: pd.DataFrame) -> lis
     shares, ratios = (_by_row_and_column(numbers, name) for name in ("visual_token_share", "compressed_tile_ratio"))
     intervals = uncertainty.set_index(["row", "benchmark"])
     drawn = []
-    for column, retention in _retentions(table):
+    retentions = {AVERAGE: table.summary["retention"].to_dict()}
+    retentions |= {column: table.retention(column) for column in table.columns}
+    for column, retention in retentions.items():
         points = [
             _Point(number, 100 - shares.get((title, column), math.nan), float(retention[title]))
             for number, title in enumerate(titles)
@@ -147,11 +149,6 @@ def plots(table: Table, numbers: pd.DataFrame, uncertainty: pd.DataFrame) -> lis
             lines = [_point(point, titles[point.row], column, intervals, table, ratios) for point in points]
             drawn.append({"column": column, "points": lines, "front": [point.row for point in pareto_front(points)]})
     return drawn
-
-
-def known(value: float) -> float | None:
-    """A number as JSON has it: None for NaN and infinities."""
-    return round(float(value), 4) if math.isfinite(value) else None
 
 
 _NONE = PageCell(text="", sort=None)
@@ -177,15 +174,6 @@ def _agreement(line: pd.Series) -> list[PageCell]:
         _UNKNOWN if math.isnan(value) else PageCell(text=text.format(value), sort=known(value))
         for text, value in zip(texts, values, strict=True)
     ]
-
-
-def _retentions(table: Table) -> Iterator[tuple[str, pd.Series]]:
-    """Each column's retention by row, the average first."""
-    scores = {row.title: row.values for row in table.rows if row.kind == "score"}
-    yield AVERAGE, table.summary["retention"]
-    for column in table.columns:
-        frame = pd.DataFrame({column: {title: values[column] for title, values in scores.items()}})
-        yield column, relative_retention(frame, table.baseline)
 
 
 def _point(

@@ -3,35 +3,31 @@
 A row with several runs is shown by its first one: answers of several can't be told apart by right and wrong.
 """
 
-import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vico_eval.report.loyalty import first_difference
-from vico_eval.report.measurements import Documents, Measurements
-from vico_eval.report.page.overview import known
-from vico_eval.report.tables import runs_by_cell
-from vico_eval.runs.records import TokenAccount
-from vico_eval.runs.results import Document, Run
+from vico_eval.report.page.kept import Sample
+from vico_eval.report.page.scripts import known
+from vico_eval.report.stats.loyalty import first_difference
+from vico_eval.report.stats.measurements import Measurements
+from vico_eval.report.stats.retention import runs_by_cell
 
-# What a digest may be: it becomes part of a path.
-_DIGEST = re.compile(r"[0-9a-f]{8,64}")
-
-ReadRun = Callable[[int, Collection[str]], Run]
-"""Reads a run, by its number among the measured ones, with its documents of some tasks."""
+ReadSamples = Callable[[int, str], Sequence[Sample]]
+"""Reads the samples of a run, by its number among the measured ones, of a benchmark."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RowAnswers:
     """A row's first run on a benchmark."""
 
-    run: Run
-    documents: Sequence[Document]
+    samples: Sequence[Sample]
+    previews: Path | None
+    """Folder of the pictures that the run kept."""
+
     scores: np.ndarray
     """[documents], 0-100; NaN where the benchmark has none by document."""
 
@@ -65,12 +61,12 @@ class BenchmarkSamples:
         return {
             "title": self.title,
             "tasks": self.tasks,
-            "ids": [document.doc_id for document in self._present[0].documents],
+            "ids": [sample.doc_id for sample in self._present[0].samples],
             "scores": [row and [_short(score) for score in row.scores] for row in self.rows],
-            "tokens": [row and [_tokens(document) for document in row.documents] for row in self.rows],
-            "differs": [row and base and _differences(row.documents, base.documents) for row in self.rows],
+            "tokens": [row and [sample.tokens for sample in row.samples] for row in self.rows],
+            "differs": [row and base and _differences(row.samples, base.samples) for row in self.rows],
             "failed": [
-                row and [place for place, document in enumerate(row.documents) if document.failure is not None]
+                row and [place for place, sample in enumerate(row.samples) if sample.failure is not None]
                 for row in self.rows
             ],
         }
@@ -78,107 +74,83 @@ class BenchmarkSamples:
     def documents(self) -> Iterator[tuple[dict[str, Any], dict[str, Path]]]:
         """What each document shows, in order, and the files of its pictures by their place in the page's folder."""
         present = self._present
-        for place in range(len(present[0].documents)):
-            own = [row.documents[place] for row in present]
+        for place in range(len(present[0].samples)):
+            own = [row.samples[place] for row in present]
             names, files = _pictures(present, place)
             yield (
                 {
-                    "question": next((document.question for document in own if document.question), ""),
-                    "target": next((document.target for document in own if document.target), ""),
+                    "question": next((sample.question for sample in own if sample.question), ""),
+                    "target": next((sample.target for sample in own if sample.target), ""),
                     "pictures": names,
-                    "rows": [row and _shown(row.documents[place]) for row in self.rows],
+                    "rows": [row and _shown(row.samples[place]) for row in self.rows],
                 },
                 files,
             )
 
 
 def read_samples(
-    measured: Measurements, read: ReadRun, rows: Sequence[str], benchmarks: Sequence[str], baseline: str
+    measured: Measurements,
+    read: ReadSamples,
+    previews: Mapping[int, Path],
+    rows: Sequence[str],
+    benchmarks: Sequence[str],
+    baseline: str,
 ) -> Iterator[BenchmarkSamples]:
     """The benchmarks that some row was run on, one at a time.
 
     Args:
         measured: what the runs measured.
-        read: reads a run's documents of a benchmark.
+        read: reads a run's samples of a benchmark.
+        previews: folders of the pictures that runs kept, by the runs' numbers.
         rows: titles in the order of the table; the baseline among them.
         benchmarks: titles.
         baseline: the row to compare with.
     """
     runs = runs_by_cell(measured.cells)
+
+    def answers(row: str, benchmark: str) -> RowAnswers | None:
+        number = min(runs.get((row, benchmark), ()), default=None)
+        if number is None:
+            return None
+        samples, scored = read(number, benchmark), measured.documents[benchmark].runs[number].scored
+        scores = np.full(len(samples), np.nan) if scored is None else scored.scores
+        return RowAnswers(samples=samples, previews=previews.get(number), scores=scores)
+
     for title in benchmarks:
-        if title not in measured.documents:
-            continue
-        documents = measured.documents[title]
-        firsts = [min(runs.get((row, title), ()), default=None) for row in rows]
-        yield BenchmarkSamples(
-            title=title,
-            tasks=tuple(documents.tasks.items()),
-            rows=tuple(None if run is None else _row_answers(documents, run, read) for run in firsts),
-            baseline=rows.index(baseline),
-        )
+        if title in measured.documents:
+            yield BenchmarkSamples(
+                title=title,
+                tasks=tuple(measured.documents[title].tasks.items()),
+                rows=tuple(answers(row, title) for row in rows),
+                baseline=rows.index(baseline),
+            )
 
 
-def _row_answers(documents: Documents, number: int, read: ReadRun) -> RowAnswers:
-    run = read(number, list(documents.tasks))
-    answered = [document for task in documents.tasks for document in run.tasks[task].documents]
-    scored = documents.runs[number].scored
-    scores = np.full(len(answered), np.nan) if scored is None else scored.scores
-    return RowAnswers(run=run, documents=answered, scores=scores)
-
-
-def _differences(own: Sequence[Document], base: Sequence[Document]) -> str:
+def _differences(own: Sequence[Sample], base: Sequence[Sample]) -> str:
     return "".join("01"[_differs(one, other)] for one, other in zip(own, base, strict=True))
 
 
-def _differs(one: Document, other: Document) -> bool:
+def _differs(one: Sample, other: Sample) -> bool:
     if one.answer is None or other.answer is None:
         return one.answer is not other.answer
     return first_difference(one.answer, other.answer) is not None
 
 
-def _shown(document: Document) -> dict[str, Any]:
+def _shown(sample: Sample) -> dict[str, Any]:
     """A row's answer with its counts; keys without a value are left out."""
-    shown: dict[str, Any] = {"answer": document.answer, "failure": document.failure}
-    if document.account is not None:
-        shown["tiles"] = sum(account.tiles for account in document.account)
-        shown["compressed"] = sum(account.compressed_tiles for account in document.account)
-        shown |= _tiling(document.account)
+    shown = {"answer": sample.answer, "failure": sample.failure, **sample.counts}
     return {key: value for key, value in shown.items() if value is not None}
-
-
-def _tiling(accounts: Sequence[TokenAccount]) -> dict[str, Any]:
-    """Grids of all pictures, scores and compressed places of all tiles; empty where an account doesn't say how."""
-    grids = [grid for account in accounts for grid in account.grids or ()]
-    tiles = sum(account.tiles for account in accounts)
-    if not grids or sum(grid[2] for grid in grids) != tiles:
-        return {}
-    starts = accumulate((account.tiles for account in accounts), initial=0)
-    places = [
-        start + place for start, account in zip(starts, accounts, strict=False) for place in account.compressed or ()
-    ]
-    scores = [round(score, 3) for account in accounts for score in account.p_compress or ()]
-    return {
-        "grids": grids,
-        "scores": scores if len(scores) == tiles else None,
-        "places": None if any(account.compressed is None for account in accounts) else places,
-    }
 
 
 def _pictures(rows: Sequence[RowAnswers], place: int) -> tuple[list[str | None], dict[str, Path]]:
     """A name a picture or frame, None where it has no file, of the first row whose run kept any; and the files."""
     for row in rows:
-        if row.run.record.previews is None:
+        if row.previews is None:
             continue
-        folder = row.run.folder / row.run.record.previews
-        names: list[str | None] = []
-        files: dict[str, Path] = {}
-        for name in _names(row.documents[place].account or ()):
-            is_there = name is not None and _is_in(folder, name)
-            names.append(f"pictures/{name}" if is_there else None)
-            if name is not None and is_there:
-                files[f"pictures/{name}"] = folder / name
-        if files:
-            return names, files
+        found = {name: _is_in(row.previews, name) for name in row.samples[place].pictures if name is not None}
+        if any(found.values()):
+            names = [f"pictures/{name}" if found.get(name or "") else None for name in row.samples[place].pictures]
+            return names, {f"pictures/{name}": row.previews / name for name, is_there in found.items() if is_there}
     return [], {}
 
 
@@ -186,22 +158,6 @@ def _is_in(folder: Path, name: str) -> bool:
     """Whether the file is in the folder itself: a link beneath it may lead to anything, which is not the page's."""
     path = folder / name
     return path.is_file() and not (path.is_symlink() or path.parent.is_symlink())
-
-
-def _names(accounts: Sequence[TokenAccount]) -> Iterator[str | None]:
-    for account in accounts:
-        for number in range(len(account.grids or ())):
-            if account.media is None or not _DIGEST.fullmatch(account.media):
-                yield None
-            else:
-                yield f"{account.media[:2]}/{account.media}-{number}.jpg"
-
-
-def _tokens(document: Document) -> int | None:
-    """Visual tokens that a layer saw, on average over layers; None without an account."""
-    if document.account is None:
-        return None
-    return round(sum(account.mean_layer_tokens for account in document.account))
 
 
 def _short(score: float) -> float | int | None:

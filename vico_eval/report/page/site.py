@@ -1,13 +1,12 @@
 """Writes the page's folder: index.html, its style and scripts, data/ and pictures/.
 
-Files of data are scripts that register what they hold, for a page opened from a file may not fetch any. They are
-written in ASCII, with <, > and & escaped, so that nothing in them can end a script or begin a comment.
+Files of data are scripts that register what they hold, for a page opened from a file may not fetch any.
 """
 
-import json
 import re
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,14 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from vico_eval.errors import OutputError
-from vico_eval.report.layout import Table
-from vico_eval.report.measurements import Measurements
 from vico_eval.report.page.folder import MARK, check_page_folder
 from vico_eval.report.page.overview import LOYALTY, page_heads, page_rows, paper_rows, plots, row_styles
-from vico_eval.report.page.samples import BenchmarkSamples, ReadRun, read_samples
+from vico_eval.report.page.samples import BenchmarkSamples, ReadSamples, read_samples
+from vico_eval.report.page.scripts import as_json, as_script
 from vico_eval.report.staging import staged
-from vico_eval.report.writers import text_grid
+from vico_eval.report.stats.measurements import Measurements
+from vico_eval.report.tables.table import Table
+from vico_eval.report.tables.writers import text_grid
 
 SCRIPTS = ("page.js", "state.js", "markers.js", "table.js", "plot.js", "pictures.js", "document.js", "samples.js")
 """In the order in which they are loaded."""
@@ -37,28 +37,37 @@ _ASSETS = Path(__file__).parent / "assets"
 _PICTURE = re.compile(r"[0-9a-f]{2}/[0-9a-f]+-\d+\.jpg")
 
 
-def write_page(
-    folder: Path,
-    *,
-    table: Table,
-    measured: Measurements,
-    read: ReadRun,
-    numbers: pd.DataFrame,
-    uncertainty: pd.DataFrame,
-    loyalty: pd.DataFrame,
-) -> Path:
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
+class PageContent:
+    """What a page shows of a report."""
+
+    table: Table
+    """What the report prints."""
+
+    measured: Measurements
+    """What it was made from."""
+
+    read: ReadSamples
+    """Reads a run's samples of a benchmark; asked for one benchmark after the other."""
+
+    previews: Mapping[int, Path]
+    """Folders of the pictures that runs kept, by the runs' numbers."""
+
+    numbers: pd.DataFrame
+    """Of `vico_eval.report.tables.numbers.tidy_numbers`."""
+
+    uncertainty: pd.DataFrame
+    """Of `vico_eval.report.stats.uncertainty.compare_with_baseline`."""
+
+    loyalty: pd.DataFrame
+    """Of `vico_eval.report.stats.loyalty.loyalty`."""
+
+
+def write_page(folder: Path, content: PageContent) -> Path:
     """Writes the page of a report; the same report gives the same bytes.
 
-    An earlier page in the folder is replaced once all of the new one is written, and files that are no page's stay.
-
-    Args:
-        folder: where it goes; made if missing.
-        table: what the report prints.
-        measured: what it was made from.
-        read: reads a run's documents of a benchmark; asked for one benchmark after the other.
-        numbers: of `vico_eval.report.tidy.tidy_numbers`.
-        uncertainty: of `vico_eval.report.uncertainty.compare_with_baseline`.
-        loyalty: of `vico_eval.report.loyalty.loyalty`.
+    An earlier page in the folder, which is made if missing, is replaced once all of the new one is written, and files
+    that are no page's stay.
 
     Returns:
         The path of index.html.
@@ -68,26 +77,18 @@ def write_page(
     """
     check_page_folder(folder)
     try:
-        return _write(folder, table, measured, read, numbers, uncertainty, loyalty)
+        return _write(folder, content)
     except OSError as error:
         raise OutputError(
             f"The page can't be written to {folder}: {error}. Make room, or choose another folder."
         ) from error
 
 
-def _write(
-    folder: Path,
-    table: Table,
-    measured: Measurements,
-    read: ReadRun,
-    numbers: pd.DataFrame,
-    uncertainty: pd.DataFrame,
-    loyalty: pd.DataFrame,
-) -> Path:
+def _write(folder: Path, content: PageContent) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MARK).touch()
     with staged(folder) as files:
-        pictures = _write_files(files.place, table, measured, read, numbers, uncertainty, loyalty)
+        pictures = _write_files(files.place, content)
         index = folder / INDEX
         # Away first and back last: a page that is only half there can't be opened.
         index.unlink(missing_ok=True)
@@ -98,26 +99,20 @@ def _write(
     return index
 
 
-def _write_files(
-    folder: Path,
-    table: Table,
-    measured: Measurements,
-    read: ReadRun,
-    numbers: pd.DataFrame,
-    uncertainty: pd.DataFrame,
-    loyalty: pd.DataFrame,
-) -> set[str]:
+def _write_files(folder: Path, content: PageContent) -> set[str]:
     """All of the page into an empty folder; its pictures by their place there."""
+    table = content.table
     (folder / "data").mkdir()
     styles = row_styles(table)
-    samples = read_samples(measured, read, [row["title"] for row in styles], table.columns, table.baseline)
+    rows = [row["title"] for row in styles]
+    samples = read_samples(content.measured, content.read, content.previews, rows, table.columns, table.baseline)
     writer = _Documents(folder)
     benchmarks = [writer.add(each) for each in samples]
     writer.end_chunk()
     report = {
         "baseline": table.baseline,
         "rows": styles,
-        "plots": plots(table, numbers, uncertainty),
+        "plots": plots(table, content.numbers, content.uncertainty),
         "benchmarks": benchmarks,
         "chunks": writer.starts,
         "hasPictures": bool(writer.pictures),
@@ -125,11 +120,12 @@ def _write_files(
     (folder / "data" / "report.js").write_bytes(as_script("report", report))
     for name in ("page.css", *SCRIPTS, "start.js"):
         (folder / name).write_bytes((_ASSETS / name).read_bytes())
+    heads = page_heads(table)
     page = _template().render(
         table=table,
-        heads=page_heads(table),
-        first_loyal=len(page_heads(table)) - len(LOYALTY),
-        rows=page_rows(table, uncertainty, loyalty),
+        heads=heads,
+        first_loyal=len(heads) - len(LOYALTY),
+        rows=page_rows(table, content.uncertainty, content.loyalty),
         paper_rows=paper_rows(table),
         notes=text_grid(table, has_margins=True).notes,
         num_documents=int(table.summary["documents"].max()),
@@ -151,11 +147,6 @@ def _drop_other_pictures(folder: Path, pictures: Collection[str]) -> None:
                 path.parent.rmdir()
 
 
-def as_script(name: str, value: object) -> bytes:
-    """A script, in ASCII, by which the page gets `value` under `name`."""
-    return f"vicoPage.register({_json(name)}, {_json(value)});\n".encode("ascii")
-
-
 class _Documents:
     """Writes documents into chunks as they come, and copies their pictures."""
 
@@ -175,7 +166,7 @@ class _Documents:
         for document, pictures in samples.documents():
             if not self._chunk:
                 self.starts.append(self._count)
-            self._chunk.append(_json(document))
+            self._chunk.append(as_json(document))
             self._count += 1
             for name, source in pictures.items():
                 self._copy(name, source)
@@ -187,7 +178,7 @@ class _Documents:
         """Writes what was added since the last chunk."""
         if self._chunk:
             name = f"documents-{len(self.starts) - 1}"
-            text = f"vicoPage.register({_json(name)}, [\n{','.join(self._chunk)}\n]);\n"
+            text = f"vicoPage.register({as_json(name)}, [\n{','.join(self._chunk)}\n]);\n"
             (self._folder / "data" / f"{name}.js").write_bytes(text.encode("ascii"))
             self._chunk.clear()
 
@@ -197,11 +188,6 @@ class _Documents:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
             self.pictures.add(name)
-
-
-def _json(value: object) -> str:
-    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
-    return text.replace("<", r"\u003c").replace(">", r"\u003e").replace("&", r"\u0026")
 
 
 def _template() -> Any:

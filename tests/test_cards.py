@@ -1,0 +1,70 @@
+import pytest
+
+from vico_eval import paths
+from vico_eval.cards import load_cards, load_checkpoints, select_cards
+from vico_eval.errors import ConfigError
+
+CARD = "name: slow\ntitle: Slow\norder: 1\ndescription: d\nlmms_model: slow_internvl\nweights: base\n"
+
+
+def models(tmp_path, **files):
+    (tmp_path / "systems").mkdir(exist_ok=True)
+    for name, text in files.items():
+        (tmp_path / "systems" / f"{name}.yaml").write_text(text)
+    return tmp_path
+
+
+def test_the_shipped_cards_are_the_rows_of_table_3_in_its_order_with_the_controls_among_them():
+    assert list(load_cards(paths.models_dir())) == [
+        *("vanilla", "vanilla_vir", "single_tile", "downsample", "fastv", "sparsevlm"),
+        *("pool", "all_compress", "random", "image_vir", "vico"),
+    ]
+
+
+def test_the_shipped_cards_take_the_weights_of_the_method_description():
+    weights = {card.name: card.weights for card in load_cards(paths.models_dir()).values()}
+    assert {name for name, value in weights.items() if value == "vico"} == {
+        "all_compress",
+        "random",
+        "image_vir",
+        "vico",
+    }
+
+
+def test_the_tiny_checkpoints_are_a_size_among_others():
+    checkpoints = load_checkpoints(paths.models_dir())
+    assert (checkpoints["tiny"].base, checkpoints["tiny"].vico) == ("vico-tiny-base", "vico-tiny")
+    assert checkpoints["3.5-8B"].of("vico") == "OpenGVLab/InternVL3_5-8B-Flash"
+
+
+def test_a_misspelt_key_is_an_error_that_names_file_and_key(tmp_path):
+    with pytest.raises(ConfigError, match=r"slow\.yaml.*wieghts"):
+        load_cards(models(tmp_path, slow=CARD + "wieghts: vico\n"))
+
+
+def test_a_card_is_called_like_its_file(tmp_path):
+    with pytest.raises(ConfigError, match="expected the name of the file, `fast`"):
+        load_cards(models(tmp_path, fast=CARD))
+
+
+def test_a_ratio_comes_from_a_system_that_exists(tmp_path):
+    with pytest.raises(ConfigError, match=r"unknown system 'vico' in ratio_from of slow\.yaml"):
+        load_cards(models(tmp_path, slow=CARD + "ratio_from: vico\n"))
+
+
+def test_a_card_is_a_row_of_one_family(tmp_path):
+    folder = models(tmp_path, slow=CARD, fast=CARD.replace("slow", "fast") + "family: internvl-x\n")
+    assert list(load_cards(folder)) == ["slow"]
+    assert list(load_cards(folder, "internvl-x")) == ["fast"]
+    with pytest.raises(ConfigError, match=r"unknown family 'internvlx' \(did you mean 'internvl-x'\?\)"):
+        load_cards(folder, "internvlx")
+
+
+def test_a_missing_checkpoint_table_says_so(tmp_path):
+    with pytest.raises(ConfigError, match=r"Can't read .*checkpoints\.yaml"):
+        load_checkpoints(tmp_path)
+
+
+def test_cards_are_chosen_in_table_order_whatever_order_was_typed():
+    cards = load_cards(paths.models_dir())
+    assert [card.name for card in select_cards(cards, ["vico", "vanilla"])] == ["vanilla", "vico"]

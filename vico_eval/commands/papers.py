@@ -1,0 +1,93 @@
+"""`vico-eval papers`: the papers' printed numbers as tables, and where they do not agree with each other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vico_eval.commands.output import message_console, results_console
+from vico_eval.errors import OutputError, ReportError
+from vico_eval.report.papers.audit import EXCEPTIONS, Finding, KnownException, audit_published
+from vico_eval.report.papers.grid import published_grid, write_published
+from vico_eval.report.papers.layout import PAPERS, layouts, published_dir
+from vico_eval.report.papers.printed import read_table
+from vico_eval.report.staging import staged
+from vico_eval.report.tables.grid import grid_to_terminal
+
+
+def print_papers(*, paper: str | None, number: int | None, out: Path, figure: bool = False) -> None:
+    """Write the papers' tables and print them.
+
+    Args:
+        paper: `vico` or `internvl-x`; None for both.
+        number: of the table; None for all.
+        out: folder of the files, which lie in a folder a paper; made where it is missing.
+        figure: whether ViCO's Figure 1(b) is drawn too, whichever tables are written.
+
+    Raises:
+        ConfigError: there is no such paper or table.
+        ReportError: the numbers under `results/published` are malformed.
+        OutputError: `out` can't be written; what was there is as it was.
+    """
+    tables = [read_table(published_dir(), layout) for layout in layouts(paper, number)]
+    try:
+        with staged(out) as files:
+            written = [path for table in tables for path in write_published(table, files.place)]
+            if figure:
+                written += _write_bubbles(files.place)
+            files.move_in()
+    except OSError as error:
+        raise OutputError(f"Nothing can be written to {out}: {error}. Choose another folder.") from error
+    results = results_console()
+    for table in tables:
+        results.print(grid_to_terminal(published_grid(table), width=results.width))
+        results.print()
+    messages = message_console()
+    messages.print("Written:")
+    for folder in dict.fromkeys(path.parent for path in written):
+        names = [path.name for path in written if path.parent == folder]
+        messages.print(f"  {out / folder.relative_to(files.place)}: {', '.join(names)}", soft_wrap=True)
+
+
+def _write_bubbles(out: Path) -> tuple[Path, ...]:
+    # Only here: matplotlib takes half a second to load.
+    from vico_eval.report.figures.files import write_figure
+    from vico_eval.report.papers.figure1b import SCORES, THROUGHPUT, bubbles, draw_bubbles
+
+    (scores,), (throughput,) = layouts("vico", SCORES), layouts("vico", THROUGHPUT)
+    found = bubbles(read_table(published_dir(), scores), read_table(published_dir(), throughput))
+    folder = out / scores.paper
+    folder.mkdir(exist_ok=True)
+    return write_figure(draw_bubbles(found), folder, "figure1b")
+
+
+def print_audit() -> None:
+    """Print where the papers' numbers do not agree with each other.
+
+    Raises:
+        ReportError: something else than the known exceptions was found, or one of them was not.
+    """
+    folder = published_dir()
+    found = audit_published(folder)
+    results = results_console()
+    for finding, known in found.findings:
+        results.print(_finding_text(finding, known), soft_wrap=True)
+    message_console().print(
+        f"{found.num_averages} averages recomputed, {found.without_scores} have no scores in their paper; "
+        f"{found.num_shared} numbers compared between tables. {len(found.findings)} do not agree.",
+        soft_wrap=True,
+    )
+    problems = [f"Not known: {finding.what} ({PAPERS[finding.paper]})." for finding in found.unknown]
+    problems += [f"Known, but not found with these values: {entry.what} ({entry.paper})." for entry in found.missing]
+    if problems:
+        advice = f"Expected is what {folder / EXCEPTIONS} lists. Compare the numbers with the paper's, or mend it."
+        raise ReportError("\n".join([*problems, advice]))
+
+
+def _finding_text(finding: Finding, known: KnownException | None) -> str:
+    values = ", ".join(f"{name} {value!r}" for name, value in finding.values.items())
+    return (
+        f"{PAPERS[finding.paper]}, {finding.what}\n"
+        f"  {values}, difference {finding.difference:+.6f}\n"
+        f"  {finding.definition}\n"
+        f"  {f'known: {known.reason}' if known else 'NOT KNOWN'}"
+    )

@@ -1,0 +1,224 @@
+"""The router's scores as a picture: for each benchmark a histogram a row, one above the other, on one scale."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection, PolyCollection
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+
+from vico_eval.report.figures.style import COLOURS, FAINT, INK, STYLE, compared_rows, literal, title_of
+from vico_eval.report.scores.router_scores import EDGES, NUM_BINS, ScoreCounts
+from vico_eval.report.stats.retention import AVERAGE, compressed_tile_ratio, with_average
+from vico_eval.report.tables.table import Table
+
+_HIGHEST = 20.0
+"""Percent of the tiles in one bin; a higher bar ends here with its number and doesn't flatten the others."""
+
+_IN_A_LINE = 5
+# Inches.
+_HISTOGRAM, _STEP, _PANEL, _BESIDE = 0.4, 0.56, 1.3, 0.5
+_ABOVE, _BELOW, _PANEL_TITLE, _TICKS = 0.9, 0.26, 0.26, 0.36
+_RIGHT, _LEAST_WIDTH = 0.12, 7.6
+_LONGEST_NAME, _LONGEST_TITLE = 30, 20
+
+_NUMBER = 4
+"""Bins to either side that a number above a bar takes; of bars that near the highest alone has one."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Histogram:
+    """Percent of a row's tiles on a benchmark, [NUM_BINS]."""
+
+    tiles: np.ndarray
+    compressed: np.ndarray | None
+    thresholds: tuple[float, ...]
+
+
+def draw_scores(table: Table, cells: pd.DataFrame) -> Figure | None:
+    """p_compress of all tiles of each benchmark, row by row, and `Avg.`, the mean of the benchmarks' histograms.
+
+    Dark are the tiles that were compressed, where the accounts say which were; the number beside a histogram is their
+    share, as in the table. A dashed line is the absolute threshold, where the run's record has one: a router by tile
+    compresses no tile below it, one by image compares it with the mean of an image's tiles. One that the checkpoint
+    brings isn't in the record, and a relative threshold is another score in each request.
+
+    Args:
+        table: for its rows, columns and title.
+        cells: of the `Measurements` that it was built from.
+
+    Returns:
+        None where no row has scores.
+    """
+    found = _histograms(cells)
+    if not found:
+        return None
+    titles = [str(title) for title in table.summary.index if any(row == title for row, _ in found)]
+    for title in titles:
+        if average := _average([found.get((title, column)) for column in table.columns]):
+            found[title, AVERAGE] = average
+    ratios = with_average(compressed_tile_ratio(cells).reindex(columns=list(table.columns)))
+    with mpl.rc_context(STYLE):
+        return _draw(table, titles, found, ratios)
+
+
+def _histograms(cells: pd.DataFrame) -> dict[tuple[str, str], _Histogram]:
+    """By row and benchmark, over all runs of the row; without those of which a run has no scores."""
+    found = {}
+    for (title, column), own in cells.groupby(["row", "benchmark"], sort=False):
+        counts = [value for value in own["scores"] if isinstance(value, ScoreCounts)]
+        total = sum((each.tiles for each in counts), np.zeros(NUM_BINS))
+        if len(counts) < len(own) or not total.any():
+            continue
+        low = [each.compressed for each in counts if each.compressed is not None]
+        found[str(title), str(column)] = _Histogram(
+            tiles=100 * total / total.sum(),
+            compressed=100 * sum(low) / total.sum() if len(low) == len(counts) else None,
+            thresholds=tuple(sorted(own["threshold"].dropna().unique())),
+        )
+    return found
+
+
+def _average(histograms: list[_Histogram | None]) -> _Histogram | None:
+    known = [each for each in histograms if each is not None]
+    if len(known) < len(histograms):
+        return None
+    low = [each.compressed for each in known if each.compressed is not None]
+    return _Histogram(
+        tiles=np.mean([each.tiles for each in known], axis=0),
+        compressed=np.mean(low, axis=0) if len(low) == len(known) else None,
+        thresholds=tuple(sorted({value for each in known for value in each.thresholds})),
+    )
+
+
+def _draw(table: Table, titles: list[str], found: Mapping[tuple[str, str], _Histogram], ratios: pd.DataFrame) -> Figure:
+    columns = (*table.columns, AVERAGE)
+    names = [_short(title, _LONGEST_NAME) for title in titles]
+    across = min(_IN_A_LINE, len(columns))
+    down = -(-len(columns) // across)
+    left = 0.3 + 0.068 * max(map(len, names))
+    body = len(titles) * _STEP
+    line = _PANEL_TITLE + body + _TICKS
+    width = max(_LEAST_WIDTH, left + across * (_PANEL + _BESIDE) + _RIGHT)
+    height = _ABOVE + down * line + _BELOW
+    top = min(_HIGHEST, max(float(each.tiles.max()) for each in found.values()))
+    figure = Figure(figsize=(width, height), dpi=200)
+    for number, column in enumerate(columns):
+        row, place = divmod(number, across)
+        corner = (left + place * (_PANEL + _BESIDE), height - _ABOVE - row * line - _PANEL_TITLE - body)
+        box = (corner[0] / width, corner[1] / height, _PANEL / width, body / height)
+        axes = figure.add_axes(box, label=column)
+        _frame(axes, column, len(titles))
+        if place == 0:
+            axes.set_yticks([0.25 - level for level in range(len(titles))], [literal(name) for name in names])
+        own = [found.get((title, column)) for title in titles]
+        colours = [_colour(table, title) for title in titles]
+        _draw_histograms(axes, own, colours, top)
+        for level, (title, histogram, colour) in enumerate(zip(titles, own, colours, strict=True)):
+            if place == 0:
+                axes.get_yticklabels()[level].set_color(colour)
+            if histogram is not None:
+                _mark(axes, histogram, -level, top, colour)
+            ratio = ratios.loc[title, column] if histogram is not None else np.nan
+            words = "–" if np.isnan(ratio) else f"{ratio:.0f}%"
+            axes.text(1.06, 0.25 - level, words, color=colour, fontsize=8, va="center")
+    figure.text(0.12 / width, 1 - 0.12 / height, title_of(table), fontsize=12.5, weight="bold", color=INK, va="top")
+    key = f"{NUM_BINS} bins of the router's score, up to {top:.0f}% of the tiles high\n{_key(found)}"
+    figure.text(0.12 / width, 1 - 0.42 / height, key, fontsize=9, color=FAINT, va="top", linespacing=1.4)
+    figure.text((left + (across * (_PANEL + _BESIDE) - _BESIDE) / 2) / width, 0.12 / height, "p(compress)", ha="center")
+    return figure
+
+
+def _key(found: Mapping[tuple[str, str], _Histogram]) -> str:
+    """What the marks mean that there are."""
+    words = ["Right: compressed tiles"]
+    if any(each.compressed is not None for each in found.values()):
+        words.append("dark: those tiles")
+    if any(each.thresholds for each in found.values()):
+        words.append("dashed: absolute threshold")
+    if any(each.tiles.max() > _HIGHEST for each in found.values()):
+        words.append("above: percent in a bin that is higher")
+    return "; ".join(words)
+
+
+def _short(text: str, longest: int) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= longest else f"{line[: longest - 1].rstrip()}…"
+
+
+def _colour(table: Table, title: str) -> str:
+    places = [*compared_rows(table), table.baseline]
+    return COLOURS[places.index(title) % len(COLOURS)]
+
+
+def _frame(axes: Axes, column: str, number: int) -> None:
+    """Axes whose lines are 1 apart, the first at 0 and the others beneath it."""
+    axes.set(xlim=(0, 1), ylim=(-(number - 1) - 0.04, _HISTOGRAM / _STEP + 0.3))
+    axes.set_title(literal(_short(column, _LONGEST_TITLE)), fontsize=9.5, color=INK, pad=3)
+    axes.spines["left"].set_visible(False)
+    axes.spines["bottom"].set_visible(False)
+    axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
+    axes.set_yticks([])
+    axes.tick_params(axis="x", length=3, labelsize=8)
+    axes.tick_params(axis="y", length=0, labelsize=9, pad=6)
+    axes.hlines([-level for level in range(number)], 0, 1, color="#C4C4C4", linewidth=0.7, zorder=1)
+
+
+def _draw_histograms(axes: Axes, histograms: Sequence[_Histogram | None], colours: Sequence[str], top: float) -> None:
+    """Those of one panel, from above; None leaves a line empty. As few shapes as can be: each takes time."""
+    known = [
+        (-level, each, colour) for level, (each, colour) in enumerate(zip(histograms, colours, strict=True)) if each
+    ]
+    tiles = [_outline(each.tiles, level, top) for level, each, _ in known]
+    low = [
+        (_outline(each.compressed, level, top), colour) for level, each, colour in known if each.compressed is not None
+    ]
+    own = [colour for _, _, colour in known]
+    shapes = (
+        PolyCollection(tiles, label="tiles", facecolors=own, alpha=0.28, linewidths=0, zorder=2),
+        PolyCollection(
+            [one for one, _ in low], label="compressed", facecolors=[c for _, c in low], linewidths=0, zorder=3
+        ),
+        LineCollection(tiles, colors=own, linewidths=0.8, joinstyle="miter", zorder=4),
+    )
+    for shape in shapes:
+        axes.add_collection(shape, autolim=False)
+
+
+def _outline(shares: np.ndarray, level: float, top: float) -> np.ndarray:
+    """A histogram's steps, [2 x NUM_BINS + 2, 2], from its lower left to its lower right corner."""
+    heights = level + _HISTOGRAM / _STEP / top * np.minimum(shares, top)
+    return np.column_stack([np.repeat(EDGES, 2), np.concatenate([[level], np.repeat(heights, 2), [level]])])
+
+
+def _mark(axes: Axes, histogram: _Histogram, level: float, top: float, colour: str) -> None:
+    """A histogram's thresholds, and the share of a bin that is higher than the scale."""
+    scale = _HISTOGRAM / _STEP / top
+    for threshold in histogram.thresholds:
+        axes.plot(
+            [threshold, threshold],
+            [level, level + scale * top],
+            color=INK,
+            linewidth=0.9,
+            linestyle=(0, (3, 2)),
+            zorder=5,
+        )
+    for place, (share, (start, end)) in enumerate(zip(histogram.tiles, pairwise(EDGES), strict=True)):
+        around = histogram.tiles[max(0, place - _NUMBER) : place + _NUMBER + 1]
+        if share > top * 1.001 and share == around.max():
+            axes.text(
+                np.clip((start + end) / 2, 0.06, 0.94),
+                level + scale * top,
+                f"{share:.0f}",
+                fontsize=6.5,
+                color=colour,
+                ha="center",
+                va="bottom",
+                path_effects=[withStroke(linewidth=2, foreground="white")],
+                zorder=6,
+            )

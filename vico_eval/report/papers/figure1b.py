@@ -1,0 +1,172 @@
+"""ViCO's Figure 1(b) from the numbers of its tables: score and throughput with ViCO and without, by model size.
+
+Source:  ViCO (arXiv 2510.12793), Figure 1(b), drawn from Tables 1 and 4.
+Differs: the paper's throughput is relative to InternVL3.5-38B for all models. No table prints that, so here a model is
+         compared with itself without compression, as in Table 4, and models that Table 4 lacks are not drawn. Table 4
+         has fixed shares of compressed tokens: the nearest to what ViCO saves on Table 1's benchmarks is taken. It has
+         two lengths of text: each is a panel. Scores are the means of Table 1; the paper doesn't say which benchmarks
+         its figure is of. A bubble's area is the number of parameters in the model's name.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from vico_eval.errors import ReportError
+from vico_eval.report.figures.style import COLOURS, FAINT, INK, STYLE
+from vico_eval.report.papers.printed import PrintedRow, PublishedTable, own_averages, score
+
+SCORES, THROUGHPUT = 1, 4
+"""The tables of ViCO that have the numbers."""
+
+# Percent of a compressed tile's 256 tokens; 64 stay.
+_SAVED_PER_TILE = 75.0
+_AREA_PER_BILLION = 5.5
+"""Square points."""
+
+_COMPRESSION = re.compile(r"token compression (\d+)%")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bubble:
+    """A model with and without ViCO, for one length of text."""
+
+    model: str
+    billions: float
+    panel: str
+    """Table 4's input, as `10 patches + 64 text tokens`."""
+
+    base_score: float
+    vico_score: float
+    """Means over Table 1's benchmarks, 0-100."""
+
+    tokens_saved: float
+    """By ViCO on these benchmarks, mean, percent."""
+
+    compression: int
+    """Percent of tokens in the column of Table 4 that `speedup` stands in."""
+
+    speedup: float
+
+
+def bubbles(scores: PublishedTable, throughput: PublishedTable) -> list[Bubble]:
+    """What Tables 1 and 4 say about the models that both have, in the order of Table 4.
+
+    Raises:
+        ReportError: no model is in both.
+    """
+    rows = {(_billions(row.fields["model"]), row.fields["variant"], row.kind): row for row in scores.rows}
+    ratios = own_averages(scores)
+    found = []
+    for row in throughput.rows:
+        size = _billions(row.fields["model"])
+        base, vico = (rows.get((size, variant, "score")) for variant in ("baseline", "ViCO"))
+        ratio = np.nan if vico is None else ratios.get((vico.name, "ratio"), np.nan)
+        if base is None or vico is None or np.isnan(ratio):
+            continue
+        saved = _SAVED_PER_TILE * ratio / 100
+        compression, speedup = min(_speedups(row).items(), key=lambda entry: abs(entry[0] - saved))
+        found.append(
+            Bubble(
+                model=vico.fields["model"].removeprefix("InternVL3.5-"),
+                billions=size,
+                panel=row.fields["variant"],
+                base_score=_mean_score(base, scores),
+                vico_score=_mean_score(vico, scores),
+                tokens_saved=saved,
+                compression=compression,
+                speedup=speedup,
+            )
+        )
+    if not found:
+        raise ReportError(
+            f"{scores.layout.title} has no model of {throughput.layout.title} with and without ViCO, so there is "
+            "nothing to draw."
+        )
+    return found
+
+
+def draw_bubbles(found: Sequence[Bubble]) -> Figure:
+    """Mean score against the throughput of the first token: a hollow bubble without ViCO, a filled one with it."""
+    panels = list(dict.fromkeys(bubble.panel for bubble in found))
+    scores = [value for bubble in found for value in (bubble.base_score, bubble.vico_score)]
+    fastest = max(bubble.speedup for bubble in found)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(4.5 * len(panels) + 0.4, 4.6), dpi=200)
+        width, height = figure.get_size_inches()
+        for number, panel in enumerate(panels):
+            box = ((0.66 + 4.5 * number) / width, 0.56 / height, 4.1 / width, 2.9 / height)
+            axes = figure.add_axes(box, label=panel)
+            room = max(max(scores) - min(scores), 1.0)
+            axes.set_ylim(min(scores) - 0.16 * room, max(scores) + 0.2 * room)
+            axes.set_xlim(0.15, fastest + 0.7)
+            axes.set_xticks(np.arange(1, fastest + 0.5, 0.5))
+            axes.grid(axis="y", color="#E9E9E9", linewidth=0.8)
+            axes.set_axisbelow(True)
+            axes.tick_params(length=3)
+            axes.set_title(panel, fontsize=9.5, color=INK, loc="left", pad=8)
+            axes.set_xlabel("First-token throughput, × that without compression")
+            if number == 0:
+                axes.set_ylabel("Mean score, Table 1")
+            _draw_panel(axes, [bubble for bubble in found if bubble.panel == panel])
+        figure.text(
+            0.12 / width,
+            1 - 0.12 / height,
+            "ViCO, Figure 1(b), from the numbers of Tables 1 and 4",
+            fontsize=12.5,
+            weight="bold",
+            color=INK,
+            va="top",
+        )
+        figure.text(0.12 / width, 1 - 0.42 / height, _key(found), fontsize=9, color=FAINT, va="top", linespacing=1.4)
+    return figure
+
+
+def _draw_panel(axes: Axes, found: Sequence[Bubble]) -> None:
+    colour = COLOURS[0]
+    # The largest first: a small bubble must not be hidden by it.
+    for bubble in sorted(found, key=lambda bubble: -bubble.billions):
+        base, vico = (1.0, bubble.base_score), (bubble.speedup, bubble.vico_score)
+        area = _AREA_PER_BILLION * bubble.billions
+        beside = np.sqrt(area / np.pi) + 4
+        axes.plot(*zip(base, vico, strict=True), color="#B0B0B0", linewidth=1.1, zorder=2)
+        axes.scatter(*base, s=area, facecolor="white", edgecolor=INK, linewidth=1.1, zorder=3)
+        axes.scatter(*vico, s=area, facecolor=colour, edgecolor="white", linewidth=1.1, zorder=3)
+        words: dict[str, Any] = {"textcoords": "offset points", "va": "center", "fontsize": 9}
+        title = f"{bubble.model}  {bubble.base_score:.1f}"
+        axes.annotate(title, base, xytext=(-beside, 0), ha="right", color=INK, **words)
+        title = f"{bubble.vico_score:.1f}, ×{bubble.speedup:.2f}"
+        axes.annotate(title, vico, xytext=(beside, 0), ha="left", color=colour, **words)
+
+
+def _key(found: Sequence[Bubble]) -> str:
+    saved = sorted(bubble.tokens_saved for bubble in found)
+    shares = sorted({bubble.compression for bubble in found})
+    return (
+        "Hollow: without ViCO; filled: with ViCO. Area: parameters. Throughput is that of the language model at "
+        f"{' and '.join(f'{share}%' for share in shares)} fewer\nvisual tokens, the column of Table 4 nearest to the "
+        f"{saved[0]:.1f} to {saved[-1]:.1f}% that ViCO saves on the benchmarks of Table 1."
+    )
+
+
+def _billions(model: str) -> float:
+    """Parameters in billions, from a name such as `InternVL3.5-30B-MoE`; NaN where it says none."""
+    found = re.search(r"(\d+(?:\.\d+)?)B\b", model)
+    return float(found[1]) if found else float("nan")
+
+
+def _mean_score(row: PrintedRow, table: PublishedTable) -> float:
+    assert table.layout.average is not None, "Table 1 has an average"
+    return float(np.mean([score(row.numbers[key]) for key in table.layout.average.benchmarks]))
+
+
+def _speedups(row: PrintedRow) -> dict[int, float]:
+    """By percent of compressed tokens."""
+    found = {_COMPRESSION.search(key): number for key, number in row.numbers.items()}
+    return {int(match[1]): float(number.value) for match, number in found.items() if match}

@@ -1,0 +1,120 @@
+"""Reads a report's runs, one after the other or in two processes beside this one: each is counted and let go before the
+next one is read."""
+
+import gc
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import accumulate
+from multiprocessing import get_context
+from pathlib import Path
+
+from vico_eval.errors import ReportError
+from vico_eval.plain_text import one_line
+from vico_eval.report.page.kept import KeptSamples
+from vico_eval.report.scores.benchmarks import Benchmark
+from vico_eval.report.scores.count_run import count_run
+from vico_eval.report.scores.counted import CountedRun
+from vico_eval.runs.read import read_run
+from vico_eval.runs.schema import RunRecord
+
+NUM_WORKERS = 2
+
+_WORTH_PROCESSES = 50_000_000
+"""Bytes of samples whose reading takes longer than starting processes."""
+
+
+@contextmanager
+def workers_for(folders: Sequence[Path]) -> Iterator[Executor | None]:
+    """Two processes until the end of the block; None where the runs in `folders` are small."""
+    # Ends at the first run that is too much: to look for all files of large ones takes long.
+    sizes = accumulate(file.stat().st_size for folder in folders for file in folder.rglob("*.jsonl"))
+    if all(size < _WORTH_PROCESSES for size in sizes):
+        yield None
+        return
+    # Spawned: a copy of a process that has threads, as pandas' libraries start them, may hang. They end before cycles
+    # among their objects could fill the memory.
+    with ProcessPoolExecutor(NUM_WORKERS, mp_context=get_context("spawn"), initializer=gc.disable) as pool:
+        yield pool
+
+
+@contextmanager
+def without_garbage_search() -> Iterator[None]:
+    """For work that makes many objects without cycles, of which Python's search for them takes a third of the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def count_runs(
+    runs: Sequence[tuple[str | None, Path]],
+    columns: Sequence[Benchmark],
+    only: Mapping[Path, Collection[str]],
+    workers: Executor | None = None,
+    *,
+    blank_is_wrong: bool = False,
+    samples: KeptSamples | None = None,
+) -> list[CountedRun]:
+    """What runs, by their row's title (None: the record's) and folder, say of `columns`.
+
+    Args:
+        runs: titles and folders.
+        columns: of the table.
+        only: tasks to read of a run, by its folder; all where it isn't named.
+        workers: other processes, which read them.
+        blank_is_wrong: as `read_run`.
+        samples: keeps what a page shows of the documents, where there is to be one.
+
+    Raises:
+        ReportError: no run, one given twice, or runs that don't count; all of them are named.
+    """
+    if not runs:
+        raise ReportError("A report needs at least one run folder.")
+    resolved = [path.resolve() for _, path in runs]
+    if twice := sorted({str(path) for path in resolved if resolved.count(path) > 1}):
+        raise ReportError(f"The same run was given twice: {', '.join(twice)}.")
+    titles, paths = zip(*runs, strict=True)
+    kept = [only.get(path) for path in paths]
+    reading = _Reading(columns=columns, blank_is_wrong=blank_is_wrong, samples=samples)
+    arguments = (range(len(runs)), titles, paths, kept, [reading] * len(runs))
+    with without_garbage_search():
+        counted = list((map if workers is None else workers.map)(_read_and_count, *arguments))
+    if problems := [problem for problem in counted if isinstance(problem, str)]:
+        raise ReportError("\n".join(problems))
+    return [run for run in counted if isinstance(run, CountedRun)]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Reading:
+    """How each run is read, whichever process does it."""
+
+    columns: Sequence[Benchmark]
+    blank_is_wrong: bool
+    samples: KeptSamples | None
+
+
+def _read_and_count(
+    number: int, title: str | None, path: Path, only: Collection[str] | None, reading: _Reading
+) -> CountedRun | str:
+    """What a run says of the columns, or why it doesn't count."""
+    try:
+        run = read_run(path, only, blank_is_wrong=reading.blank_is_wrong)
+        counted = count_run(_row_title(title, run.record), run, reading.columns)
+    except ReportError as error:
+        return str(error)
+    if reading.samples is not None:
+        for benchmark, own in counted.benchmarks.items():
+            documents = [document for task in own.tasks for document in run.tasks[task.name].documents]
+            if documents:
+                reading.samples.write(number, benchmark, documents)
+    return counted
+
+
+def _row_title(given: str | None, record: RunRecord) -> str:
+    """In one line that any form of a table has room for."""
+    return one_line(given or "") or one_line(record.title) or record.system

@@ -1,0 +1,166 @@
+"""What a run says of a table's benchmarks, counted, so that its documents can be let go before the next run is read."""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+from zlib import crc32
+
+import numpy as np
+
+from vico_eval.report.scores.benchmarks import Benchmark
+from vico_eval.report.scores.clusters import SEPARATOR
+from vico_eval.report.scores.counted import CountedBenchmark, CountedDocuments, CountedRun, CountedTask
+from vico_eval.report.scores.router_scores import ScoreCounts, count_scores
+from vico_eval.report.scores.score_range import checked_documents, checked_score
+from vico_eval.runs.results import Document, Run, TaskResult
+from vico_eval.runs.schema import RunRecord
+
+_COUNTS = ("tiles", "compressed_tiles", "visual_tokens", "visual_tokens_uncompressed", "layer_tokens")
+
+
+def count_run(row: str, run: Run, benchmarks: Sequence[Benchmark]) -> CountedRun:
+    """What a run, of the row of this title, says of each benchmark that it has a task of.
+
+    Raises:
+        ReportError: a metric or a document's score is not what the benchmark needs.
+    """
+    counted = {}
+    for benchmark in benchmarks:
+        column = benchmark.of(run.record.harness)
+        if column is not None and any(name in run.tasks for name in column.tasks):
+            counted[benchmark.title] = _count(row, run, column)
+    return CountedRun(
+        row=row, folder=run.folder, record=run.record, notes=run.notes, tasks=tuple(run.tasks), benchmarks=counted
+    )
+
+
+def _count(row: str, run: Run, benchmark: Benchmark) -> CountedBenchmark:
+    if missing := [name for name in benchmark.tasks if name not in run.tasks]:
+        return CountedBenchmark(
+            note=f"{row}: {benchmark.title} counts as missing, since {run.folder.name} lacks {', '.join(missing)}."
+        )
+    is_other, asked = _compare_arguments(benchmark, run)
+    note = f"{row}: {asked}" if asked else ""
+    if is_other:
+        return CountedBenchmark(note=note)
+    tasks = [run.tasks[name] for name in benchmark.tasks]
+    of_run = {"has_record": run.record.made_from is None, "threshold": _threshold(run.record)}
+    return CountedBenchmark(
+        note=note,
+        tasks=tuple(map(_count_task, tasks)),
+        cell=of_run | _cell(benchmark, tasks),
+        documents=_count_documents(benchmark, tasks),
+    )
+
+
+class _Asked(NamedTuple):
+    """How a run asked a benchmark, against the catalogue."""
+
+    is_other: bool
+    """It was started with other arguments, so its score is not the benchmark's."""
+
+    note: str
+
+
+def _compare_arguments(benchmark: Benchmark, run: Run) -> _Asked:
+    """Whether a run's model was started with what the catalogue asks for the benchmark, such as frames or thinking."""
+    said = {**run.record.method_args, **run.record.settings}
+    place = f"{benchmark.title} of {run.folder.name}"
+    unknown = []
+    for name, wanted in benchmark.model_args.items():
+        if name not in said:
+            unknown.append(f"{name}={wanted}")
+        # Arguments of other programs are text.
+        elif str(said[name]).lower() != str(wanted).lower():
+            return _Asked(
+                True,
+                f"{place} counts as missing, since it was asked with {name}={said[name]}; expected {name}={wanted}.",
+            )
+    if unknown:
+        return _Asked(
+            False, f"it can't be checked that {place} was asked with {', '.join(unknown)}: the run doesn't say."
+        )
+    return _Asked(False, "")
+
+
+def _count_task(task: TaskResult) -> CountedTask:
+    return CountedTask(
+        name=task.name,
+        version=task.version,
+        settings=task.settings,
+        doc_ids=[document.doc_id for document in task.documents],
+        questions=_checksums(document.question for document in task.documents),
+        targets=_checksums(document.target for document in task.documents),
+    )
+
+
+def _checksums(texts: Iterable[str]) -> np.ndarray:
+    return np.array([crc32(text.encode(errors="surrogatepass")) for text in texts], dtype=np.uint32)
+
+
+def _cell(benchmark: Benchmark, tasks: Sequence[TaskResult]) -> dict[str, object]:
+    documents = [document for task in tasks for document in task.documents]
+    failures = [document.failure for document in documents if document.failure is not None]
+    return {
+        "benchmark": benchmark.title,
+        # The harness has scored failed documents as blank answers: wrong, or right by chance.
+        "score": float("nan") if failures else checked_score(benchmark.title, tasks, benchmark.rule.score(tasks)),
+        "documents": len(documents),
+        "num_available": sum(task.num_available for task in tasks),
+        "without_account": sum(document.account is None for document in documents),
+        "failed": len(failures),
+        "failure": _writable(failures[0]) if failures else "",
+        "source": benchmark.rule.source,
+        "results": tuple(sorted({str(task.results_path) for task in tasks})),
+        "samples": tuple(str(task.samples_path) for task in tasks),
+        "scores": _scores(documents),
+    } | _counts(documents)
+
+
+def _scores(documents: Sequence[Document]) -> ScoreCounts | None:
+    accounts = [document.account for document in documents]
+    if None in accounts:
+        return None
+    return count_scores(account for own in accounts for account in own or ())
+
+
+def _threshold(record: RunRecord) -> float:
+    # None: the checkpoint's own, which the record doesn't have.
+    value = record.method_args.get("absolute_threshold")
+    return float(value) if isinstance(value, int | float) else float("nan")
+
+
+def _counts(documents: Sequence[Document]) -> dict[str, float]:
+    totals = dict.fromkeys(_COUNTS, 0.0)
+    for document in documents:
+        if document.account is None:
+            return dict.fromkeys(_COUNTS, float("nan"))
+        for account in document.account:
+            totals["tiles"] += account.tiles
+            totals["compressed_tiles"] += account.compressed_tiles
+            totals["visual_tokens"] += account.visual_tokens
+            totals["visual_tokens_uncompressed"] += account.visual_tokens_uncompressed
+            totals["layer_tokens"] += account.mean_layer_tokens
+    return totals
+
+
+def _count_documents(benchmark: Benchmark, tasks: Sequence[TaskResult]) -> CountedDocuments:
+    documents = [document for task in tasks for document in task.documents]
+    failed = any(document.failure is not None for document in documents)
+    scored = None if failed else checked_documents(benchmark.title, tasks, benchmark.document_scores(tasks))
+    answers = [None if document.answer is None else _writable(document.answer) for document in documents]
+    return CountedDocuments(
+        scored=scored,
+        answers=np.array(answers, dtype=object),
+        media=[_media(document) for document in documents],
+    )
+
+
+def _writable(text: str) -> str:
+    """The text with a question mark for each half of a surrogate pair: pandas has no room for it, and no file."""
+    return text if text.isascii() else text.encode(errors="replace").decode()
+
+
+def _media(document: Document) -> str | None:
+    digests = [account.media if account.tiles else "" for account in document.account or ()]
+    known = [digest for digest in digests if digest is not None]
+    return SEPARATOR.join(known) if digests and len(known) == len(digests) else None

@@ -1,0 +1,1 @@
+"""Measured speed as tables, ViCO's Table 4 among them."""

@@ -1,0 +1,1 @@
+"""Tables of measured numbers, and the forms in which they are written."""

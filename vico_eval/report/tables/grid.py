@@ -1,0 +1,266 @@
+"""A table of text, and how it is written: LaTeX (booktabs), Markdown, CSV, and for the terminal.
+
+Measured tables and the papers' own come here as cells that are rounded already; nothing here knows what a number means.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import rich.box
+import rich.table
+from rich.console import Group
+
+from vico_eval.plain_text import one_line, shown
+from vico_eval.report.tables.csv_text import csv_text, number_or_text
+from vico_eval.report.tables.latex_text import escape_latex
+from vico_eval.terminal import Words, lines_of
+
+DASH = "–"
+
+OTHERWISE = "†"
+"""Marks a paper's printed average that is not the one its cells make; a note has that one."""
+
+_SHRINK = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Column:
+    """A column of numbers."""
+
+    title: str
+    group: str = ""
+    """Stands above the titles of neighbouring columns of the same group."""
+
+    @property
+    def full_title(self) -> str:
+        """In one line, where a form has no second one."""
+        return f"{self.group} {self.title}".strip()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cell:
+    """Text as a reader sees it, unescaped."""
+
+    text: str
+    is_bold: bool = False
+    is_repeated: bool = False
+    """Said in the line above already: left blank, but in CSV, where each line is read alone."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Line:
+    """One line beneath the header."""
+
+    titles: tuple[Cell, ...]
+    cells: tuple[Cell, ...]
+    is_italic: bool = False
+    """A line about the one above it: its title is indented."""
+
+    rule_after: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Grid:
+    """A table ready to be written."""
+
+    caption: str
+    heads: tuple[str, ...]
+    """Titles of the columns that say what a line is."""
+
+    columns: tuple[Column, ...]
+    lines: tuple[Line, ...]
+    notes: tuple[str, ...]
+    shrinks: bool = False
+    """LaTeX makes it smaller where the page is too narrow for it."""
+
+
+def escape_markdown(text: str) -> str:
+    """`text` as Markdown prints it literally inside a line or a table's cell; GitHub makes no link of it."""
+    escaped = re.sub(r"([\\`*_{}\[\]<>#|~$&])", r"\\\1", one_line(text))
+    return re.sub(r"(?<=www)\.|:(?=//)", r"\\\g<0>", escaped)
+
+
+def markdown_line(text: str) -> str:
+    """`text` as a line of its own, which begins neither a list nor a heading."""
+    return re.sub(r"^([-+=]|\d+(?=[.)]))", _not_a_list, escape_markdown(text))
+
+
+def best_text(shown: Iterable[tuple[float, str]]) -> str | None:
+    """What is printed for the highest of the values, so that ties are as printed; None without a value."""
+    known = [(value, text) for value, text in shown if value == value]
+    return max(known)[1] if known else None
+
+
+def grid_to_latex(grid: Grid, label: str) -> str:
+    """The table as a LaTeX float, for a document that loads booktabs (and graphicx where it shrinks)."""
+    packages = "booktabs,graphicx" if grid.shrinks else "booktabs"
+    tabular = [
+        rf"\begin{{tabular}}{{{'l' * len(grid.heads)}{'r' * len(grid.columns)}}}",
+        r"  \toprule",
+        *(f"  {line}" for line in _latex_header(grid)),
+        r"  \midrule",
+    ]
+    for line in grid.lines:
+        tabular.append(rf"  {' & '.join(_latex_cells(line))} \\")
+        if line.rule_after:
+            tabular.append(r"  \midrule")
+    tabular += [r"  \bottomrule", r"\end{tabular}"]
+    if grid.shrinks:
+        tabular[0] = rf"{_SHRINK}{{{tabular[0]}"
+        tabular[-1] += "}"
+    lines = [
+        rf"% Needs \usepackage{{{packages}}}.",
+        r"\begin{table}",
+        r"  \centering",
+        rf"  \caption{{{escape_latex(grid.caption)}}}",
+        rf"  \label{{{re.sub(r'[^A-Za-z0-9:-]', '-', label)}}}",
+        *(f"  {line}" for line in tabular),
+    ]
+    if grid.notes:
+        notes = " ".join(escape_latex(note) for note in grid.notes)
+        lines.append(rf"  \par\smallskip\parbox{{\linewidth}}{{\footnotesize {notes}}}")
+    return "\n".join([*lines, r"\end{table}", ""])
+
+
+def grid_to_markdown(grid: Grid) -> str:
+    """The table in Markdown, its notes beneath."""
+    header = [*grid.heads, *(column.full_title for column in grid.columns)]
+    lines = [
+        f"**{escape_markdown(grid.caption)}**",
+        "",
+        f"| {' | '.join(escape_markdown(name) for name in header)} |",
+        f"|{':--|' * len(grid.heads)}{'--:|' * len(grid.columns)}",
+    ]
+    lines += [f"| {' | '.join(_markdown_cells(line))} |" for line in grid.lines]
+    lines += ["", *(f"{markdown_line(note)}  " for note in grid.notes)]
+    return "\n".join(lines) + "\n"
+
+
+def grid_to_csv(grid: Grid) -> str:
+    """The table as laid out, one header line, every line's titles in full."""
+    header = [*grid.heads, *(column.full_title for column in grid.columns)]
+    lines = [
+        [*(cell.text for cell in line.titles), *(number_or_text(cell.text) for cell in line.cells)]
+        for line in grid.lines
+    ]
+    return csv_text([header, *lines])
+
+
+def grid_to_terminal(grid: Grid, width: int | None = None) -> Group:
+    """The table for a rich console; names are printed as they are, never read as markup.
+
+    Args:
+        grid: what to print.
+        width: the console's columns; where the table needs more, its columns follow in further blocks. None prints a
+            single one, whatever it needs.
+    """
+    blocks = [_terminal_block(grid, columns) for columns in _fitting_columns(grid, width)]
+    return Group(Words(grid.caption, "bold"), *blocks, *lines_of(grid.notes, "dim"))
+
+
+def _latex_header(grid: Grid) -> list[str]:
+    """The titles, beneath their groups where there are some."""
+    titles = [*grid.heads, *(column.title for column in grid.columns)]
+    lines = [rf"{' & '.join(escape_latex(title) for title in titles)} \\"]
+    if not any(column.group for column in grid.columns):
+        return lines
+    groups, rules = [""] * len(grid.heads), []
+    for name, start, stop in _column_groups(grid.columns):
+        if not name:
+            groups += [""] * (stop - start)
+            continue
+        groups.append(rf"\multicolumn{{{stop - start}}}{{c}}{{{escape_latex(name)}}}")
+        rules.append(rf"\cmidrule(lr){{{len(grid.heads) + start + 1}-{len(grid.heads) + stop}}}")
+    return [rf"{' & '.join(groups)} \\", "".join(rules), *lines]
+
+
+def _column_groups(columns: Sequence[Column]) -> list[tuple[str, int, int]]:
+    """Name, first and behind the last index of each run of columns of one group."""
+    groups: list[tuple[str, int, int]] = []
+    for index, column in enumerate(columns):
+        if groups and groups[-1][0] == column.group:
+            groups[-1] = (column.group, groups[-1][1], index + 1)
+        else:
+            groups.append((column.group, index, index + 1))
+    return groups
+
+
+def _latex_cells(line: Line) -> list[str]:
+    texts = []
+    for place, cell in enumerate((*line.titles, *line.cells)):
+        text = "" if cell.is_repeated else escape_latex(cell.text)
+        if cell.is_bold:
+            text = rf"\textbf{{{text}}}"
+        if line.is_italic and text and cell.text != DASH:
+            text = rf"\textit{{{text}}}"
+            text = rf"\quad{text}" if place < len(line.titles) else text
+        texts.append(text)
+    return texts
+
+
+def _not_a_list(begin: re.Match[str]) -> str:
+    return f"{begin[0]}\\" if begin[0].isdigit() else f"\\{begin[0]}"
+
+
+def _markdown_cells(line: Line) -> list[str]:
+    texts = []
+    for cell in (*line.titles, *line.cells):
+        text = "" if cell.is_repeated else escape_markdown(cell.text)
+        if cell.is_bold:
+            text = f"**{text}**"
+        if line.is_italic and text and cell.text != DASH:
+            text = f"*{text}*"
+        texts.append(text)
+    return texts
+
+
+_TITLE_WIDTH = 24
+_GAP, _EDGES = 2, 3
+
+
+def _fitting_columns(grid: Grid, width: int | None) -> list[range]:
+    """The columns of each block, so that a block fits the console beside the lines' titles."""
+    if width is None:
+        return [range(len(grid.columns))]
+    blocks = [range(0)]
+    titles = _EDGES + _GAP * (len(grid.heads) - 1)
+    for place in range(len(grid.heads)):
+        titles += min(_TITLE_WIDTH, max(len(_terminal_title(line, place)) for line in grid.lines))
+    used = titles
+    for index, column in enumerate(grid.columns):
+        needed = _GAP + max(map(_width, (column.full_title, *(line.cells[index].text for line in grid.lines))))
+        if used + needed > width and len(blocks[-1]) > 0:
+            blocks.append(range(index, index))
+            used = titles
+        used += needed
+        blocks[-1] = range(blocks[-1].start, index + 1)
+    return blocks
+
+
+def _terminal_block(grid: Grid, columns: range) -> rich.table.Table:
+    block = rich.table.Table(box=rich.box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for head in grid.heads:
+        block.add_column(Words(head), max_width=_TITLE_WIDTH)
+    for index in columns:
+        block.add_column(Words(grid.columns[index].full_title), justify="right", no_wrap=True)
+    for line in grid.lines:
+        own = [line.cells[index] for index in columns]
+        if not any(cell.text for cell in own):
+            continue
+        style = "italic dim" if line.is_italic else ""
+        titles = [Words(_terminal_title(line, place), style) for place in range(len(grid.heads))]
+        block.add_row(*titles, *(Words(cell.text, "bold" if cell.is_bold else style) for cell in own))
+    return block
+
+
+def _terminal_title(line: Line, place: int) -> str:
+    cell = line.titles[place]
+    if cell.is_repeated:
+        return ""
+    return f"  {one_line(cell.text)}" if line.is_italic else one_line(cell.text)
+
+
+def _width(text: str) -> int:
+    """On any terminal: one without our signs shows some as two characters."""
+    return max(len(text), len(shown(text, "ascii")))

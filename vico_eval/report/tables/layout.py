@@ -1,0 +1,173 @@
+"""Measured numbers as a table: rows in the order of their cards, a ratio row beneath each row that routes its tiles."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from vico_eval.errors import ReportError
+from vico_eval.report.scores.benchmarks import Benchmark
+from vico_eval.report.stats.measurements import Measurements
+from vico_eval.report.stats.retention import (
+    AVERAGE,
+    by_row,
+    compressed_tile_ratio,
+    paired_difference,
+    relative_retention,
+    retention_standard_error,
+    run_spread,
+    score_spread,
+    visual_token_share,
+    with_average,
+)
+from vico_eval.report.tables.table import Row, Table
+
+
+def order_rows(systems: Mapping[str, str], order: Sequence[str]) -> dict[str, str]:
+    """Each row's system by row title, sorted by the systems' places in `order`; other systems follow as given."""
+    places = {system: place for place, system in enumerate(order)}
+    titles = sorted(systems, key=lambda title: places.get(systems[title], len(places)))
+    return {title: systems[title] for title in titles}
+
+
+def find_baseline(systems: Mapping[str, str], wanted: str) -> str:
+    """The row to compare with: the one titled `wanted`, else the only one of that system.
+
+    Raises:
+        ReportError: there is none, or several of that system.
+    """
+    if wanted in systems:
+        return wanted
+    titles = [title for title, system in systems.items() if system == wanted]
+    if len(titles) == 1:
+        return titles[0]
+    found = "no row" if not titles else f"{len(titles)} rows ({', '.join(titles)})"
+    raise ReportError(
+        f"Found {found} of the system `{wanted}` to compare with. Give the baseline by its title, one of: "
+        f"{', '.join(systems)}."
+    )
+
+
+def build_table(
+    measured: Measurements,
+    benchmarks: Sequence[Benchmark],
+    systems: Mapping[str, str],
+    *,
+    caption: str,
+    baseline: str,
+) -> Table:
+    """The measured numbers as a table.
+
+    Args:
+        measured: runs on the benchmarks.
+        benchmarks: the columns.
+        systems: each row's system by row title, in the order of the rows.
+        caption: printed above the table.
+        baseline: title of the row that counts as 100%.
+    """
+    order = list(systems)
+    columns = [benchmark.title for benchmark in benchmarks]
+    cells = measured.cells
+    scores = by_row(cells, "score").reindex(index=order, columns=columns)
+    ratios = with_average(compressed_tile_ratio(cells).reindex(index=order, columns=columns))
+    shares = with_average(visual_token_share(cells, baseline).reindex(index=order, columns=columns))
+    retention = relative_retention(scores, baseline)
+    recorded = cells.groupby("row")["has_record"].all().reindex(order, fill_value=False)
+    rows = []
+    for title in order:
+        values = {str(column): float(value) for column, value in scores.loc[title].items()}
+        rows.append(
+            Row(
+                title=title,
+                kind="score",
+                values=values | {AVERAGE: float(retention[title])},
+                failed=frozenset(cells.loc[(cells["row"] == title) & (cells["failed"] > 0), "benchmark"]),
+                competes=title != baseline and bool(recorded[title]),
+                saves_nothing=_saves_nothing(shares.loc[title]),
+            )
+        )
+        if recorded[title] and _routes(ratios.loc[title]):
+            ratio = {str(column): float(value) for column, value in ratios.loc[title].items()}
+            rows.append(Row(title=title, kind="ratio", values=ratio, competes=False))
+    divided = ("MME: its two sums together, divided by 28.",) if "MME" in columns else ()
+    is_zero = bool((scores.loc[baseline] == 0).all())
+    zero = (f"{baseline} has a mean score of 0: nothing can be relative to it.",) if is_zero else ()
+    return Table(
+        caption=caption,
+        columns=tuple(columns),
+        digits={benchmark.title: benchmark.digits for benchmark in benchmarks},
+        rows=tuple(rows),
+        baseline=baseline,
+        score_spread=score_spread(cells),
+        notes=measured.notes + divided + _notes(cells, order, columns) + zero,
+        summary=_summary(measured, scores, baseline).assign(
+            tile_ratio=ratios[AVERAGE],
+            token_share=shares[AVERAGE],
+            documents=[
+                int(cells[cells["row"] == title].drop_duplicates("benchmark")["documents"].sum()) for title in order
+            ],
+            runs=[_num_repeats(cells[cells["row"] == title]) for title in order],
+        ),
+    )
+
+
+def _summary(measured: Measurements, scores: pd.DataFrame, baseline: str) -> pd.DataFrame:
+    # A column that no run has makes every average unknown; the paired errors must not overlook it.
+    complete = scores.notna().any().all()
+    paired = paired_difference(measured.values, baseline)
+    nan = pd.Series(np.nan, index=scores.index)
+    return pd.DataFrame(
+        {
+            "mean_score": scores.mean(axis="columns", skipna=False),
+            "retention": relative_retention(scores, baseline),
+            "retention_se": retention_standard_error(measured.values, scores, baseline) if complete else nan,
+            "retention_spread": run_spread(measured.cells, baseline) if complete else nan,
+            "difference": paired.difference[AVERAGE] if complete else nan,
+            "difference_se": paired.standard_error[AVERAGE] if complete else nan,
+        },
+        index=scores.index,
+    )
+
+
+def _num_repeats(cells: pd.DataFrame) -> int:
+    """How often a row was run, from its cells; runs of different benchmarks are parts of one."""
+    return int(cells.groupby("benchmark")["run"].nunique().max()) if len(cells) else 0
+
+
+def _saves_nothing(shares: pd.Series) -> frozenset[str]:
+    """The columns in which a row is not known to have fewer visual tokens than the baseline, by its shares, percent."""
+    return frozenset(str(column) for column, share in shares.items() if not share < 100 or np.isclose(share, 100))
+
+
+def _routes(ratios: pd.Series) -> bool:
+    """Whether a row's ratios say something: not 0% everywhere, nor 100%; unknown ones are shown as unknown."""
+    known = ratios.dropna()
+    return known.empty or not ((known == 0).all() or (known == 100).all())
+
+
+def _notes(cells: pd.DataFrame, order: Sequence[str], columns: Sequence[str]) -> tuple[str, ...]:
+    notes = []
+    for title in order:
+        own = cells[cells["row"] == title]
+        if missing := [column for column in columns if column not in set(own["benchmark"])]:
+            notes.append(f"{title}: not run on {', '.join(missing)}, so it has no average.")
+        for cell in own[own["failed"] > 0].itertuples():
+            notes.append(
+                f"{title}, {cell.benchmark}: {cell.failed} of {cell.documents} documents could not be answered "
+                f"({cell.failure}), so it has no score and the row no average."
+            )
+        unknown = own[own["score"].isna() & (own["failed"] == 0)]
+        if not unknown.empty:
+            notes.append(
+                f"{title}: the scorer of {', '.join(unknown['benchmark'])} had too few documents for a number."
+            )
+        repeats = own.groupby("benchmark", sort=False)["run"].nunique()
+        if repeats.nunique() > 1:
+            fewer = ", ".join(str(name) for name in repeats.index[repeats < repeats.max()])
+            notes.append(f"{title}: {fewer} has fewer runs than the row's other benchmarks.")
+        if (runs := _num_repeats(own)) > 1:
+            notes.append(f"{title}: mean of {runs} runs.")
+    limited = cells[cells["documents"] < cells["num_available"]].drop_duplicates("benchmark")
+    for (answered, available), own in limited.groupby(["documents", "num_available"], sort=False):
+        notes.append(f"{answered} of {available} documents answered: {', '.join(own['benchmark'])}.")
+    return tuple(notes)

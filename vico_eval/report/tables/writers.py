@@ -1,0 +1,185 @@
+"""A measured table as text: LaTeX (booktabs), Markdown, and a table for the terminal.
+
+Numbers are rounded here and, in sentences, in comparison.py; nowhere before. The best value of a column among the rows
+that save tokens in it is bold, ties as printed included; ratio rows and a paper's are italic; what is unknown is a
+dash, and a cell with documents that could not be answered says `failed`.
+"""
+
+import math
+from dataclasses import replace
+
+from rich.console import Group
+
+from vico_eval.report.stats.retention import AVERAGE
+from vico_eval.report.tables.grid import (
+    DASH,
+    OTHERWISE,
+    Cell,
+    Column,
+    Grid,
+    Line,
+    best_text,
+    escape_markdown,
+    grid_to_latex,
+    grid_to_markdown,
+    grid_to_terminal,
+    markdown_line,
+)
+from vico_eval.report.tables.table import AVERAGE_DIGITS, PublishedRow, Row, Table
+from vico_eval.terminal import Words, lines_of
+
+FAILED = "failed"
+RATIO_TITLE = "compressed tiles"
+PAPER = "(paper)"
+"""Marks a line of published numbers."""
+
+_OF_PAPER = "; of a paper's line: the measured mean score less the paper's"
+
+
+def to_latex(table: Table, label: str) -> str:
+    """The table as a LaTeX float, for a document that loads booktabs and graphicx."""
+    return grid_to_latex(text_grid(table, has_margins=False), label)
+
+
+def to_markdown(table: Table) -> str:
+    """The table in Markdown, with what it measured against the baseline beside the averages, and the notes beneath."""
+    text = grid_to_markdown(text_grid(table, has_margins=True))
+    if not table.comparison:
+        return text
+    sentences = "".join(f"- {markdown_line(sentence)}\n" for sentence in table.comparison)
+    return f"{text}\n**Against {escape_markdown(table.baseline)}**\n\n{sentences}"
+
+
+def to_terminal(table: Table, width: int | None = None) -> Group:
+    """The table for a rich console; names are printed as they are, never read as markup.
+
+    Args:
+        table: what to print.
+        width: the console's columns; where the table needs more, its columns follow in further blocks. None prints a
+            single one, whatever it needs.
+    """
+    text = grid_to_terminal(text_grid(table, has_margins=True), width)
+    if not table.comparison:
+        return text
+    return Group(text, Words(f"\nAgainst {table.baseline}", "bold"), *lines_of(table.comparison))
+
+
+def percent(value: float, digits: int) -> str:
+    """A percentage as tables print it; a dash where it is unknown."""
+    return DASH if math.isnan(value) else f"{value:.{digits}f}%"
+
+
+def text_grid(table: Table, *, has_margins: bool) -> Grid:
+    """The table's text; with margins, the forms that have room for the difference and the visual tokens."""
+    has_margins = has_margins and not table.summary.empty
+    titles = [*table.columns, AVERAGE, *(["Difference", "Visual tokens"] if has_margins else [])]
+    best = {column: _best(table, column) for column in (*table.columns, AVERAGE)}
+    lines = []
+    for place, row in enumerate(table.rows):
+        cells = [_cell(table, row, column, best[column]) for column in (*table.columns, AVERAGE)]
+        if has_margins:
+            cells += [Cell(text=text) for text in _margins(table, row)]
+        own = [
+            Line(
+                titles=(Cell(text=RATIO_TITLE if row.kind == "ratio" else row.title),),
+                cells=tuple(cells),
+                is_italic=row.kind == "ratio",
+            )
+        ]
+        is_last = row is table.rows[-1] or table.rows[place + 1].title != row.title
+        if is_last:
+            own += [published_line(table, one, has_margins) for one in table.published if one.title == row.title]
+        is_end_of_baseline = is_last and row.title == table.baseline and len(table.rows) > 1
+        lines += [*own[:-1], replace(own[-1], rule_after=is_end_of_baseline)]
+    return Grid(
+        caption=table.caption,
+        heads=("Method",),
+        columns=tuple(Column(title=title) for title in titles),
+        lines=tuple(lines),
+        notes=tuple(_footnotes(table, has_margins=has_margins)),
+        shrinks=True,
+    )
+
+
+def _best(table: Table, column: str) -> str | None:
+    values = [row.values[column] for row in table.rows if _competes(row, column)]
+    return best_text((value, _number(table, column, value)) for value in values)
+
+
+def _competes(row: Row, column: str) -> bool:
+    return row.competes and column not in row.saves_nothing
+
+
+def _cell(table: Table, row: Row, column: str, best: str | None) -> Cell:
+    value = row.values[column]
+    if row.kind == "ratio":
+        return Cell(text=percent(value, digits=1 if column == AVERAGE else 0))
+    if math.isnan(value):
+        return Cell(text=FAILED if column in row.failed else DASH)
+    number = _number(table, column, value)
+    text = f"{number}%" if column == AVERAGE else number
+    return Cell(text=text, is_bold=_competes(row, column) and number == best)
+
+
+def published_line(table: Table, row: PublishedRow, has_margins: bool) -> Line:
+    """A paper's numbers; never bold. The margins are its difference and a blank for visual tokens."""
+    columns = (*table.columns, AVERAGE)
+    if row.kind == "ratio":
+        texts = [percent(row.values[column], digits=1 if column == AVERAGE else 0) for column in columns]
+    else:
+        texts = [
+            DASH if math.isnan(row.values[column]) else _number(table, column, row.values[column])
+            for column in table.columns
+        ]
+        mark = "" if math.isnan(row.recomputed) else OTHERWISE
+        texts.append(f"{percent(row.values[AVERAGE], AVERAGE_DIGITS)}{mark}")
+    if has_margins:
+        texts += [_signed(row.difference) if row.kind == "score" else "", ""]
+    title = RATIO_TITLE if row.kind == "ratio" else row.title
+    return Line(titles=(Cell(text=f"{title} {PAPER}"),), cells=tuple(Cell(text=text) for text in texts), is_italic=True)
+
+
+def _margins(table: Table, row: Row) -> tuple[str, str]:
+    """Difference from the baseline and share of visual tokens; blank for a ratio row, whose score row has them."""
+    if row.kind == "ratio":
+        return "", ""
+    summary = table.summary.loc[row.title]
+    margin = "" if row.title == table.baseline else _margin(summary["difference"], summary["difference_se"])
+    return margin, percent(summary["token_share"], digits=1)
+
+
+def _footnotes(table: Table, *, has_margins: bool) -> list[str]:
+    text = f"{AVERAGE}: mean score relative to that of {table.baseline}."
+    if has_margins:
+        documents = table.summary["documents"].max()
+        text += (
+            " Difference: of the mean scores, in points, ± its standard error from differences on the same document, "
+            f"clustered as for the intervals ({documents:.0f} documents a row){_OF_PAPER if table.published else ''}. "
+            f"Visual tokens: those a decoder layer sees, relative to {table.baseline}."
+        )
+    return [text, *table.notes, *(_spread(table, title) for title in table.score_spread)]
+
+
+def _spread(table: Table, title: str) -> str:
+    """How far a row's runs are apart."""
+    of_scores = ", ".join(
+        f"{column} {DASH if math.isnan(spread) else _number(table, column, spread)}"
+        for column, spread in table.score_spread[title].items()
+    )
+    of_retention = table.summary.loc[title, "retention_spread"]
+    also = "" if math.isnan(of_retention) else f"; of its retention: {of_retention:.1f}"
+    return f"{title}: sample standard deviation over its runs, in points: {of_scores}{also}."
+
+
+def _number(table: Table, column: str, value: float) -> str:
+    return f"{value:.{table.digits.get(column, 1)}f}"
+
+
+def _margin(difference: float, error: float) -> str:
+    if math.isnan(difference):
+        return DASH
+    return f"{_signed(difference)} ± {DASH if math.isnan(error) else f'{error:.1f}'}"
+
+
+def _signed(difference: float) -> str:
+    return DASH if math.isnan(difference) else f"{difference:+.1f}".replace("-", "−")
