@@ -26,13 +26,14 @@ from vico_eval.bench.random_models import decoder_config
 from vico_eval.bench.records import DTYPES, SIZES, check_choice, conditions, in_turns, made_by, run_script, write_record
 from vico_eval.engine.cpu import prepare_for_cpu
 from vico_eval.engine.engine import Engine
-from vico_eval.engine.preprocess import Preprocessor, PreprocessSettings
+from vico_eval.engine.preprocess import Preprocessor
 from vico_eval.engine.requests import GenerationSettings, ImageInput, Message, Request, Text
 from vico_eval.families.internvl.config import VicoInternVLConfig
-from vico_eval.families.internvl.lvtc import LVTCSettings
 from vico_eval.families.internvl.modeling import VicoInternVL
+from vico_eval.families.internvl.prompting import InternVLPrompting, InternVLSettings
 from vico_eval.families.internvl.prompts import IMAGE_TOKEN
 from vico_eval.methods import registry
+from vico_eval.methods.lvtc import LVTCSettings
 from vico_eval.tiny.tokenizer import build_tokenizer
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "measured" / "internvl-x-cost"
@@ -140,8 +141,8 @@ class RowRun:
         self.is_low = torch.zeros(self.account.tiles, dtype=torch.bool, device=bench.device)
 
     def _answer(self, title: str) -> Any:
-        settings = PreprocessSettings.from_config(self.model.config)
-        preprocessor = Preprocessor(self.bench.tokenizer, settings, self.method.tiling)
+        prompting = InternVLPrompting(InternVLSettings.of(self.model.config))
+        preprocessor = Preprocessor(self.bench.tokenizer, prompting, resolution=self.method.resolution)
         engine = Engine(self.model, self.bench.tokenizer, preprocessor, self.method, show_progress=False)
         request = Request(
             key=title,

@@ -75,6 +75,7 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Random weights answer with noise, which is what properties of the machinery need: any difference shows.
     """
     from vico_eval.families.internvl.config import VicoInternVLConfig
+    from vico_eval.methods.lvtc import LVTCSettings
     from vico_eval.tiny.tokenizer import build_tokenizer
     from vico_eval.training.small.architecture import build_config, build_model
     from vico_eval.training.small.export import save_base, save_vico
@@ -83,7 +84,7 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("untrained")
     tokenizer = build_tokenizer()
     config = build_config(ModelRecipe(), tokenizer)
-    lvtc = {"expand_before": 2, "first_insertion": 1, "insertion_interval": 1, "num_low_resolution": 2}
+    lvtc = vars(LVTCSettings(expand_before=2, first_insertion=1, insertion_interval=1, num_low_resolution=2))
     settings = {"vico": {}, "lvtc": {"lvtc": lvtc}, "pvtc": {"connector": "pvtc"}}
     settings["lvtc+pvtc"] = settings["lvtc"] | settings["pvtc"]
     # The head is tied to these: tokens that are no printable ASCII are not chosen, so that answers can be told apart.
@@ -111,6 +112,14 @@ def checkpoint_for(untrained: Path) -> Callable[[str], dict[str, str]]:
         return {"pretrained": str(untrained / (own or "vico"))}
 
     return arguments
+
+
+@pytest.fixture(scope="session")
+def toy_engine() -> Callable[[str, dict[str, Any]], Any]:
+    """Makes an engine of the toy family with a method and its arguments."""
+    from .toy_family import toy_engine
+
+    return toy_engine
 
 
 @pytest.fixture(scope="session")

@@ -177,3 +177,20 @@ def test_the_report_and_runs_import_no_harness_and_runs_no_engine():
                 name for name in imported_by(path) for other in others if f"{name}.".startswith(f"vico_eval.{other}.")
             ]
             assert not found, path
+
+
+def test_methods_know_no_family_and_families_of_methods_the_interface_alone():
+    may_import = {"methods": ("methods", "runs", "errors"), "families": ("families", "methods.interface")}
+    shared = ("errors", "paths", "digests", "files", "logs", "stages")
+    for room, allowed in may_import.items():
+        for path in (PACKAGE / room).rglob("*.py"):
+            for name in imported_by(path):
+                if name.startswith("vico_eval."):
+                    own = name.removeprefix("vico_eval.")
+                    assert any(f"{own}.".startswith(f"{other}.") for other in (*allowed, *shared)), f"{path}: {name}"
+
+
+def test_the_engine_names_internvl_only_where_it_loads():
+    for path in (PACKAGE / "engine").rglob("*.py"):
+        found = [name for name in imported_by(path) if f"{name}.".startswith("vico_eval.families.internvl.")]
+        assert not found or path.name == "loading.py", f"{path}: {found}"

@@ -1,7 +1,6 @@
 """What belongs to a stage: by hand on a made-up meter, then on real answers of every kind of method."""
 
 import itertools
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ from vico_eval.engine.preprocess import Preprocessor, PreprocessSettings
 from vico_eval.engine.requests import GenerationSettings, ImageInput, Message, Request, Text
 from vico_eval.errors import CheckpointError, ConfigError
 from vico_eval.families.internvl.checkpoint import find_checkpoint, load_model, load_tokenizer
+from vico_eval.families.internvl.prompting import InternVLPrompting, InternVLSettings
 from vico_eval.methods import registry
 from vico_eval.tiny.scenes import make_scene
 
@@ -59,7 +59,7 @@ def test_a_batch_that_is_answered_in_parts_is_no_measurement():
 def test_every_stage_that_ran_is_listed_once(entries):
     always = {"tiling", "vision encoder", "connectors", "prefill", "decode"}
     more = {
-        "vanilla": {"method"},  # the part that decides to compress nothing
+        "vanilla": set(),
         "vico": {"router", "method"},
         "fastv": {"method"},
         "pool": {"method"},
@@ -124,16 +124,19 @@ def test_rates_come_from_the_accounts(entries):
 @pytest.mark.parametrize("name", ["vico+fastv", "pool", "sparsevlm"])
 def test_a_measured_engine_answers_as_any_other_and_leaves_no_hook(loaded, name):
     model, tokenizer = loaded
-    method, settings = registry.build(name), PreprocessSettings.from_config(model.config)
+    method, settings = registry.build(name), PreprocessSettings()
     scene = make_scene("read", np.random.default_rng(1), (2, 1))
     message = Message("user", (ImageInput(scene.images[0]), Text("What is it?")))
     request = Request(key="task/test/0", messages=(message,), generation=GenerationSettings(max_new_tokens=4))
     steps = itertools.count()
     measured = MeasuredEngine(model, tokenizer, settings, method, 1)
     times, accounts = measured.answer([request], lambda: float(next(steps)))
-    plain = Engine(model, tokenizer, Preprocessor(tokenizer, settings, method.tiling), method, show_progress=False)
+    preprocessor = Preprocessor(tokenizer, InternVLPrompting(InternVLSettings.of(model.config)))
+    plain = Engine(model, tokenizer, preprocessor, method, show_progress=False)
     (expected,) = [answer.account for answer in plain.answer([request])]
-    assert accounts == [replace(expected, media=f"{expected.media}-0")]  # as if it were another picture each time
+    assert accounts == [
+        expected.model_copy(update={"media": f"{expected.media}-0"})
+    ]  # as if it were another picture each time
     assert times.whole > 0
     again, _ = measured.answer([request], lambda: float(next(steps)))
     assert again.stages.keys() == times.stages.keys()  # nothing is taken over from the run before

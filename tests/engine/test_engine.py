@@ -91,12 +91,17 @@ def test_the_account_is_what_the_decoder_saw(answered, requests, method):
         account = engine.answer([one])[0].account
         assert seen[0] == account.visual_tokens + account.text_tokens, one.key
         assert account.visual_tokens_uncompressed == HIGH * account.tiles
-        assert account.visual_tokens == HIGH * account.tiles - (HIGH - LOW) * account.compressed_tiles
+        connected = HIGH * account.tiles - (HIGH - LOW) * account.compressed_tiles
+        if engine.method.selection is None:
+            assert (account.visual_tokens, account.visual_tokens_before_selection) == (connected, None)
+        else:
+            assert account.visual_tokens_before_selection == connected
+            assert account.visual_tokens < connected or not connected
         per_layer = account.visual_tokens_per_layer
         assert len(per_layer) == 4
         assert per_layer[0] == account.visual_tokens
         part = engine.method.decoder
-        joining = 0 if part is None else part.num_joining(account.tiles, engine.model.config)
+        joining = 0 if part is None else part.num_joining(account.visual_tokens, engine.model.facts)
         if joining:
             assert max(per_layer) == account.visual_tokens + joining
         else:
@@ -142,14 +147,15 @@ def test_nothing_compressed_is_the_plain_model(make_engine, answered, requests):
 def test_an_uncached_forward_over_the_same_tokens_gives_the_same_answer(make_engine, requests):
     engine = make_engine("vico")
     model, prepared = engine.model, engine.preprocessor(requests[2])
-    (routed,) = engine._route([prepared])
-    prompt = engine._prompt(routed)
+    with torch.inference_mode():
+        (ready,) = engine._ready([prepared])
+    prompt = engine._prompt(ready)
     ids, generated = prompt.input_ids, engine._generate([prompt], SHORT)[0].tokens
     with torch.inference_mode():
         for position, token in enumerate(generated):
             so_far = torch.tensor([ids + generated[:position]])
             logits = model.language_model(
-                inputs_embeds=model.embed(so_far, routed.visual_tokens), use_cache=False
+                inputs_embeds=model.embed(so_far, prompt.visual_tokens), use_cache=False
             ).logits
             assert logits[0, -1].argmax().item() == token
 

@@ -10,8 +10,9 @@ import pytest
 from PIL import Image, ImageOps
 
 from vico_eval.engine.media import load_image
-from vico_eval.engine.preprocess import Preprocessor, PreprocessSettings
+from vico_eval.engine.preprocess import Preprocessor
 from vico_eval.engine.requests import ImageInput, Message, Request, Text
+from vico_eval.families.internvl.prompting import InternVLPrompting, InternVLSettings
 from vico_eval.tiny.tokenizer import build_tokenizer
 
 PHOTO = Path(__file__).parent.parent / "golden" / "media" / "17.jpg"
@@ -60,7 +61,7 @@ def test_the_same_photo_on_every_way_in():
 
 
 def test_the_same_tiles_from_a_harness_and_from_a_file():
-    preprocessor = Preprocessor(build_tokenizer(), PreprocessSettings(tile_size=28))
+    preprocessor = Preprocessor(build_tokenizer(), InternVLPrompting(InternVLSettings(tile_size=28)))
 
     def tiles(source):
         request = Request("a", (Message("user", (ImageInput(source), Text("?"))),))

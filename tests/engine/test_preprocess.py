@@ -17,6 +17,7 @@ from vico_eval.engine.tile_limits import tile_limit, total_tile_limit
 from vico_eval.engine.words import ControlTokens, Said
 from vico_eval.errors import ConfigError, DocumentError, MediaError
 from vico_eval.families.internvl.config import VicoInternVLConfig
+from vico_eval.families.internvl.prompting import InternVLPrompting, InternVLSettings
 from vico_eval.families.internvl.prompts import THINKING_SYSTEM_MESSAGE, build_prompt, expand_images
 from vico_eval.families.internvl.tiling import tile_image
 
@@ -39,12 +40,23 @@ def tokenizer():
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>")
 
 
+OWN = set(InternVLSettings.__dataclass_fields__) - {"max_tiles", "num_frames"}
+"""What a checkpoint says; the rest the caller."""
+
+
 @pytest.fixture
 def make(tokenizer):
     def preprocessor(**settings):
-        return Preprocessor(tokenizer, PreprocessSettings(**{"tile_size": 56, "system_message": "", **settings}))
+        own = {"tile_size": 56, "system_message": ""} | {name: settings.pop(name) for name in OWN & settings.keys()}
+        prompting = InternVLPrompting(InternVLSettings(**own))
+        return Preprocessor(tokenizer, prompting, PreprocessSettings(**settings))
 
     return preprocessor
+
+
+def tiles_of(prepared):
+    """[tiles, S, S, 3], of all pictures."""
+    return np.concatenate([picture.pieces for picture in prepared.pictures])
 
 
 def picture(columns=1, rows=1, seed=0):
@@ -68,11 +80,11 @@ def asked(prepared):
 
 def test_one_image(make):
     prepared = make()(ask(image(3, 2), "What is it?"))
-    np.testing.assert_array_equal(prepared.tiles, tile_image(picture(3, 2), max_tiles=12, tile_size=56).tiles)
-    assert prepared.tiles.shape == (7, 56, 56, 3)
+    np.testing.assert_array_equal(tiles_of(prepared), tile_image(picture(3, 2), max_tiles=12, tile_size=56).tiles)
+    assert tiles_of(prepared).shape == (7, 56, 56, 3)
     assert prepared.grids == ((3, 2, 7),)
-    assert prepared.tile_image.tolist() == [0] * 7
-    assert prepared.tile_image.dtype == np.int64
+    assert prepared.piece_image.tolist() == [0] * 7
+    assert prepared.piece_image.dtype == np.int64
     assert asked(prepared) == f"{SLOT}\nWhat is it?"
     assert prepared.key == "task/test/0"
     assert prepared.text == build_prompt("internvl2_5", "What is it?", [1], system="", tokens_per_tile=0)
@@ -90,9 +102,8 @@ def test_the_same_pictures_have_the_same_digest(make):
 def test_text_only(make):
     preprocessor = make()
     prepared = preprocessor(ask("Hello"))
-    assert prepared.tiles.shape == (0, 56, 56, 3)
-    assert prepared.tiles.dtype == np.uint8
-    assert prepared.tile_image.shape == (0,)
+    assert prepared.num_pieces == 0
+    assert prepared.piece_image.shape == (0,)
     assert prepared.grids == ()
     assert preprocessor.prompt_ids(prepared, []) == prepared.text_ids
 
@@ -104,20 +115,21 @@ def test_a_prompt_starts_with_bos_where_the_tokenizer_does(tokenizer):
         single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", bos)]
     )
     plain, beginning = (
-        Preprocessor(one, PreprocessSettings(tile_size=56, system_message="")) for one in (tokenizer, begins)
+        Preprocessor(one, InternVLPrompting(InternVLSettings(tile_size=56, system_message="")))
+        for one in (tokenizer, begins)
     )
     request = ask(image(2, 1), "What is it?")
-    expected = plain.prompt_ids(plain(request), [2, 1, 1])
+    expected = plain.prompt_ids(plain(request), [4])
     assert bos not in expected
-    assert beginning.prompt_ids(beginning(request), [2, 1, 1]) == [bos, *expected]
+    assert beginning.prompt_ids(beginning(request), [4]) == [bos, *expected]
 
 
 def test_several_images_are_numbered_unless_told_not_to(make):
     request = ask(image(2, 1), image(1, 1, seed=1), "Which is larger?")
     prepared = make()(request)
     assert asked(prepared) == f"Image-1: {SLOT}\nImage-2: {SLOT}\nWhich is larger?"
-    assert prepared.tile_image.tolist() == [0, 0, 0, 1]
-    np.testing.assert_array_equal(prepared.tiles[3], np.asarray(picture(1, 1, seed=1)))
+    assert prepared.piece_image.tolist() == [0, 0, 0, 1]
+    np.testing.assert_array_equal(tiles_of(prepared)[3], np.asarray(picture(1, 1, seed=1)))
     assert asked(make(label_images=False)(request)) == f"{SLOT}\n{SLOT}\nWhich is larger?"
 
 
@@ -132,15 +144,15 @@ def test_a_video_is_one_tile_a_frame(make, tmp_path, write_video, shown):
     prepared = make(num_frames=4)(ask(VideoInput(path), "What happens?"))
     frames = "".join(f"Frame{number}: {SLOT}\n" for number in (1, 2, 3, 4))
     assert asked(prepared) == f"{frames}What happens?"
-    assert prepared.tile_image.tolist() == [0, 1, 2, 3]
-    assert shown(prepared.tiles) == [2, 7, 12, 17]
+    assert prepared.piece_image.tolist() == [0, 1, 2, 3]
+    assert shown(tiles_of(prepared)) == [2, 7, 12, 17]
 
 
 def test_a_video_and_an_image(make, tmp_path, write_video):
     path = write_video(tmp_path / "clip.mp4", 2)
     prepared = make()(ask("Clip", VideoInput(path), image(2, 1), "Same?"))
     assert asked(prepared) == f"Clip\nFrame1: {SLOT}\nFrame2: {SLOT}\n{SLOT}\nSame?"
-    assert prepared.tile_image.tolist() == [0, 1, 2, 2, 2]
+    assert prepared.piece_image.tolist() == [0, 1, 2, 2, 2]
     assert prepared.grids == ((1, 1, 1), (1, 1, 1), (2, 1, 3))
 
 
@@ -160,7 +172,7 @@ def test_pictures_are_kept_under_their_digest_and_number(make, tmp_path, write_v
     assert {path.name for path in folder.iterdir()} == {f"{kept.media}-{number}.jpg" for number in (0, *frames, 22)}
     first, last = (Image.open(folder / f"{kept.media}-{number}.jpg").size for number in (0, 22))
     assert (first, last) == ((112, 56), (56, 112))
-    tiles = shown(kept.tiles[3:23])
+    tiles = shown(tiles_of(kept)[3:23])
     assert shown(Image.open(folder / f"{kept.media}-{number}.jpg") for number in frames) == [
         tiles[number - 1] for number in frames
     ]
@@ -181,7 +193,7 @@ def test_history_keeps_its_images_and_numbers_run_on(make):
 
 def test_limits_on_tiles(make):
     big = picture(4, 3)
-    count = lambda preprocessor, **limit: len(preprocessor(ask(ImageInput(big), "?", **limit)).tiles)  # noqa: E731
+    count = lambda preprocessor, **limit: preprocessor(ask(ImageInput(big), "?", **limit)).num_pieces  # noqa: E731
     assert count(make()) == 13
     assert count(make(max_tiles=6)) == 7
     assert count(make(max_tiles=6), max_tiles=12) == 13  # the request's limit wins
@@ -194,13 +206,13 @@ def test_limits_on_tiles(make):
 def test_images_share_a_total(make, num_images, expected):
     # 24 tiles in all: 24, 12, 4, 1 and 0 each, at least 1 and at most 12. A 4x3 picture uses whatever it may.
     prepared = make(total_max_tiles=24, use_thumbnail=False)(ask(*[image(4, 3)] * num_images, "?"))
-    assert np.bincount(prepared.tile_image).tolist() == [expected] * num_images
+    assert np.bincount(prepared.piece_image).tolist() == [expected] * num_images
 
 
 def test_the_requests_total_wins(make):
     request = ask(image(4, 3), image(4, 3), "?", total_max_tiles=8)
     prepared = make(total_max_tiles=24, use_thumbnail=False)(request)
-    assert np.bincount(prepared.tile_image).tolist() == [4, 4]
+    assert np.bincount(prepared.piece_image).tolist() == [4, 4]
 
 
 @pytest.mark.parametrize("words", ["<image>", "<IMG_CONTEXT>", "<img>", "</img>", SLOT, "<|im_end|>", "<|im_start|>"])
@@ -208,11 +220,11 @@ def test_typed_markup_takes_no_image_and_ends_no_turn(make, tokenizer, words):
     preprocessor = make()
     for message in (f"a{words}b", f"{words}{words}", f"<img{words}>"):
         prepared = preprocessor(ask(image(), message))
-        assert len(prepared.image_positions) == 1
+        assert len(prepared.slot_positions) == 1
         control = {tokenizer.convert_tokens_to_ids(token) for token in SPECIAL[:5]}
         plain = [token for token in preprocessor(ask(image(), "x")).text_ids if token in control]
         assert [token for token in prepared.text_ids if token in control] == plain
-    assert preprocessor(ask(f"is {words}")).image_positions == []
+    assert preprocessor(ask(f"is {words}")).slot_positions == []
 
 
 @pytest.mark.parametrize("token", ["<IMG_CONTEXT>", "<img>", "</img>", "<|im_end|>", "<|im_start|>", "<|endoftext|>"])
@@ -247,7 +259,7 @@ def test_a_picture_among_words_keeps_its_place_whatever_stands_around_it(make):
     inline = ImageInput(picture(), is_inline=True)
     prepared = make()(ask("<im", inline, "g></img", inline, ">"))
     assert asked(prepared) == f"<im{SLOT}g></img{SLOT}>"
-    assert len(prepared.image_positions) == 2
+    assert len(prepared.slot_positions) == 2
 
 
 def test_what_typed_markup_becomes(make):
@@ -261,16 +273,16 @@ def test_ids_equal_those_of_the_text_written_out(make, tokenizer, tokens):
     prepared = preprocessor(ask("\n", image(2, 1), "\n\nWhat is it?\n", image(), "\n 图 é"))
     written_out = expand_images(prepared.text, [tokens[:3], tokens[3:]], mark=SLOT)
     assert written_out.count("<IMG_CONTEXT>") == sum(tokens)
-    ids = preprocessor.prompt_ids(prepared, tokens)
+    ids = preprocessor.prompt_ids(prepared, [sum(tokens[:3]), tokens[3]])
     assert ids == tokenizer(written_out, add_special_tokens=False).input_ids
     assert ids.count(preprocessor.image_token_id) == sum(tokens)
     assert len(ids) == len(prepared.text_ids) + sum(tokens)
 
 
-def test_every_tile_needs_a_length(make):
+def test_every_picture_needs_a_length(make):
     preprocessor = make()
     with pytest.raises(ValueError, match="shorter"):
-        preprocessor.prompt_ids(preprocessor(ask(image(2, 1), "?")), [16, 16])
+        preprocessor.prompt_ids(preprocessor(ask(image(2, 1), image(), "?")), [16])
 
 
 def system_of(prepared):
@@ -296,12 +308,9 @@ def test_a_broken_image_is_named(make, tmp_path):
 
 def test_settings_from_a_checkpoint():
     config = VicoInternVLConfig(template="Hermes-2", system_message="Hi.", max_tiles=5, use_thumbnail=False)
-    settings = PreprocessSettings.from_config(config, max_tiles=None, num_frames=8)
-    assert settings == PreprocessSettings(
-        tile_size=448, template="Hermes-2", system_message="Hi.", max_tiles=5, use_thumbnail=False, num_frames=8
+    assert InternVLSettings.of(config) == InternVLSettings(
+        tile_size=448, template="Hermes-2", system_message="Hi.", max_tiles=5, use_thumbnail=False, num_frames=64
     )
-    with pytest.raises(ConfigError, match=r"'frames'; known are tile_size, .*num_frames"):
-        PreprocessSettings.from_config(config, frames=8)
 
 
 @pytest.mark.parametrize(
@@ -314,15 +323,15 @@ def test_settings_from_a_checkpoint():
         ({"template": "vicuna"}, "known are internvl2_5"),
     ],
 )
-def test_wrong_settings(wrong, message):
+def test_wrong_settings(make, wrong, message):
     with pytest.raises(ConfigError, match=message):
-        PreprocessSettings(**wrong)
+        make(**wrong)
 
 
 def test_a_tokenizer_without_image_tokens():
     plain = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE()))
     with pytest.raises(ConfigError, match="no token <img>, </img>, <IMG_CONTEXT>"):
-        Preprocessor(plain, PreprocessSettings())
+        Preprocessor(plain, InternVLPrompting(InternVLSettings()))
 
 
 def test_threads_prepare_the_same_in_order(make):
@@ -335,7 +344,7 @@ def test_threads_prepare_the_same_in_order(make):
     for request, prepared in zip(requests, ahead, strict=True):
         alone = preprocessor(request)
         assert (prepared.key, prepared.text_ids) == (alone.key, alone.text_ids)
-        np.testing.assert_array_equal(prepared.tiles, alone.tiles)
+        np.testing.assert_array_equal(tiles_of(prepared), tiles_of(alone))
 
 
 def test_no_more_is_prepared_than_may_wait():

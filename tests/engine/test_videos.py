@@ -13,9 +13,10 @@ import pytest
 
 from vico_eval.engine.frames import upright_rgb
 from vico_eval.engine.media import frames_between, read_frames
-from vico_eval.engine.preprocess import Preprocessor, PreprocessSettings, prepare_ahead
+from vico_eval.engine.preprocess import Preprocessor, prepare_ahead
 from vico_eval.engine.requests import Message, Request, Text, VideoInput
 from vico_eval.errors import DocumentError, MediaError
+from vico_eval.families.internvl.prompting import InternVLPrompting, InternVLSettings
 from vico_eval.tiny.tokenizer import build_tokenizer
 
 MEDIA = Path(__file__).parent.parent / "golden" / "media"
@@ -196,7 +197,7 @@ def test_a_stretch_that_begins_behind_the_end_is_an_error(shown):
 
 
 def test_a_stretch_behind_the_end_names_its_document():
-    preprocessor = Preprocessor(build_tokenizer(), PreprocessSettings(tile_size=28))
+    preprocessor = Preprocessor(build_tokenizer(), InternVLPrompting(InternVLSettings(tile_size=28)))
     video = VideoInput(MEDIA / "04_cfr.mp4", start_s=5)
     (outcome,) = prepare_ahead(preprocessor, [Request("films/test/7", (Message("user", (video, Text("?"))),))])
     assert isinstance(outcome, DocumentError)

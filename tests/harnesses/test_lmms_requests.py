@@ -4,13 +4,16 @@ import json
 from types import SimpleNamespace
 
 import pytest
+import torch
 import yaml
 from PIL import Image
 
 from vico_eval.engine.engine import Engine
 from vico_eval.engine.generation import GeneratedTokens
 from vico_eval.engine.requests import GenerationSettings, ImageInput, Message, Request, Text, VideoInput
+from vico_eval.engine.selection import Entering
 from vico_eval.errors import ConfigError
+from vico_eval.families.family import Seen
 from vico_eval.harnesses.lmms_eval.requests import (
     generation_of,
     left_out_until,
@@ -131,7 +134,10 @@ def test_an_answer_that_begins_with_a_blank_line_is_whole(write_tasks, model):
     engine: Engine = model._engine
     said = GeneratedTokens(engine.tokenizer("\n\nFirst, look.\n\nA cat.").input_ids, ())
     prepared = SimpleNamespace(key="a", media=None, grids=())
-    entry = SimpleNamespace(counts=[], compressed=[], p_compress=None, prepared=prepared)
+    nothing = torch.zeros(0, 1)
+    entry = SimpleNamespace(
+        prepared=prepared, seen=Seen(tokens=nothing, per_image=[], uncompressed=0), entering=Entering(nothing, [])
+    )
     prompt = SimpleNamespace(input_ids=[])
     assert engine._finish(entry, prompt, said, generation).text == "First, look.\n\nA cat."
     assert engine._finish(entry, prompt, said, GenerationSettings(until=("\n\n",))).text == ""

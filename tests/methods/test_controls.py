@@ -9,25 +9,28 @@ from PIL import Image
 
 from vico_eval.errors import CheckpointError, ConfigError
 from vico_eval.families.internvl.config import VicoInternVLConfig
+from vico_eval.families.internvl.facts import facts_of
+from vico_eval.families.internvl.prompting import InternVLPrompting, InternVLSettings
 from vico_eval.methods import registry
-from vico_eval.methods.parts import RequestTiles, TilingSettings
+from vico_eval.methods.interface import RequestTiles, TileLimits
+from vico_eval.methods.pool import means_of_squares
 
-SETTINGS = TilingSettings(tile_size=56, min_tiles=1, max_tiles=12, use_thumbnail=True)
+PROMPTING = InternVLPrompting(InternVLSettings(tile_size=56))
 
 
 def test_pool_averages_neighbours_in_both_directions():
     # A 4 x 4 grid of the numbers 0..15: the first square holds 0, 1, 4, 5, whose mean is 2.5.
     tokens = torch.arange(16.0).reshape(1, 16, 1)
-    pooled = registry.build("pool").connector.shorten(torch.cat([tokens, -tokens], dim=2))
+    pooled = means_of_squares(torch.cat([tokens, -tokens], dim=2))
     assert pooled[0, :, 0].tolist() == [2.5, 4.5, 10.5, 12.5]
     assert pooled[0, :, 1].tolist() == [-2.5, -4.5, -10.5, -12.5]
 
 
 def test_pool_needs_no_parts_of_vico_but_an_even_grid():
     pool = registry.build("pool").connector
-    pool.check(VicoInternVLConfig(), "base")
+    pool.check(facts_of(VicoInternVLConfig(), "base"))
     with pytest.raises(CheckpointError, match="visual tokens a tile; method 'pool' needs a square grid of even side"):
-        pool.check(VicoInternVLConfig(vision_config={"image_size": [84, 84], "patch_size": [14, 14]}), "odd")
+        pool.check(facts_of(VicoInternVLConfig(vision_config={"image_size": [84, 84], "patch_size": [14, 14]}), "odd"))
 
 
 def picture(columns, rows):
@@ -48,8 +51,8 @@ def picture(columns, rows):
     ],
 )
 def test_downsample_comes_as_near_to_the_budget_as_whole_tiles_can(columns, rows, tile_keep_ratio, tiles):
-    part = registry.build("downsample", {"tile_keep_ratio": tile_keep_ratio}).tiling
-    assert part.tile(picture(columns, rows), SETTINGS).tiles.shape == (tiles, 56, 56, 3)
+    part = registry.build("downsample", {"tile_keep_ratio": tile_keep_ratio}).resolution
+    assert PROMPTING.cut(picture(columns, rows), TileLimits(1, 12), part).pieces.shape == (tiles, 56, 56, 3)
 
 
 def write_run(folder, **tasks):
@@ -89,7 +92,7 @@ def write_results(folder, date="20260101_000000", offset=None, **counts):
     [
         ("fastv", "decoder", "target_ratio"),
         ("sparsevlm", "decoder", "target_ratio"),
-        ("downsample", "tiling", "tile_keep_ratio"),
+        ("downsample", "resolution", "tile_keep_ratio"),
     ],
 )
 def test_a_ratio_from_an_earlier_run_is_the_mean_over_benchmarks_of_its_tokens_in_all_layers(
@@ -97,15 +100,15 @@ def test_a_ratio_from_an_earlier_run_is_the_mean_over_benchmarks_of_its_tokens_i
 ):
     # docvqa: (20 + 10) / 2 and (10 + 10) / 2 of 20 are 0.625; chartqa: 0.375. A text question has no visual tokens.
     write_run(tmp_path, docvqa=[(20, 10), (10, 10)], chartqa=[(10, 5)])
-    method = registry.build(name, {"ratio_from": str(tmp_path)})
+    method = registry.build(name, {"ratio_from": str(tmp_path)}).resolved()
     assert getattr(getattr(method, place).config, field) == pytest.approx(0.5)
     assert method.arguments()[field] == pytest.approx(0.5)  # what a run's record shows
     with pytest.raises(ConfigError, match=f"{field} and ratio_from; give one"):
-        registry.build(name, {"ratio_from": str(tmp_path), field: 0.3})
+        registry.build(name, {"ratio_from": str(tmp_path), field: 0.3}).resolved()
     again = registry.build(name, {key: value for key, value in method.arguments().items() if value is not None})
     assert again.arguments() == method.arguments()
     with pytest.raises(ConfigError, match=r"holds no answers.rank\*.jsonl"):
-        registry.build(name, {"ratio_from": str(tmp_path / "nowhere")})
+        registry.build(name, {"ratio_from": str(tmp_path / "nowhere")}).resolved()
 
 
 @pytest.mark.parametrize("name", ["fastv", "sparsevlm", "downsample", "pool", "random"])
@@ -113,8 +116,8 @@ def test_a_run_that_saved_no_token_sets_no_ratio(name, tmp_path):
     # One that saves by tiling, too: its account knows the tiles that it had.
     write_run(tmp_path, docvqa=[(20, 20)])
     with pytest.raises(ConfigError, match=r"saved none|compressed no tile"):
-        registry.build(name, {"ratio_from": str(tmp_path)}).connector.check(
-            VicoInternVLConfig(has_low_connector=True), "c"
+        registry.build(name, {"ratio_from": str(tmp_path)}).resolved().check(
+            facts_of(VicoInternVLConfig(has_low_connector=True), "c")
         )
 
 
@@ -122,12 +125,14 @@ def test_a_line_that_was_cut_off_is_passed_over(tmp_path):
     write_run(tmp_path, docvqa=[(20, 10)])
     file = tmp_path / "answers.rank0.jsonl"
     file.write_text(file.read_text() + file.read_text().strip()[:-1])  # ends with a brace, and is no JSON
-    assert registry.build("fastv", {"ratio_from": str(tmp_path)}).decoder.config.target_ratio == pytest.approx(0.75)
+    assert registry.build(
+        "fastv", {"ratio_from": str(tmp_path)}
+    ).resolved().decoder.config.target_ratio == pytest.approx(0.75)
 
 
 def test_a_ratio_from_a_run_that_is_not_finished_is_refused(tmp_path):
     def ratio():
-        return registry.build("fastv", {"ratio_from": str(tmp_path)}).decoder.config.target_ratio
+        return registry.build("fastv", {"ratio_from": str(tmp_path)}).resolved().decoder.config.target_ratio
 
     write_run(tmp_path, docvqa=[(20, 10)] * 5, chartqa=[(20, 20)] * 2)
     assert ratio() == pytest.approx((0.75 + 1) / 2)
@@ -159,7 +164,7 @@ def test_a_line_with_a_bad_byte_or_of_another_kind_makes_its_document_missing(tm
     for broken in (second[:9] + b"\xff" + second[9:], b"\0" * 40, second + b"\0\0", b"[1]", b'{"task": "docvqa"}'):
         file.write_bytes(first + b"\n" + broken + b"\n")
         with pytest.raises(ConfigError, match=r"docvqa \(answers to 1 of 2 documents\)"):
-            registry.build("fastv", {"ratio_from": str(tmp_path)})
+            registry.build("fastv", {"ratio_from": str(tmp_path)}).resolved()
 
 
 def test_a_ratio_from_a_run_of_vlmevalkit_counts_once_it_is_scored(tmp_path):
@@ -168,15 +173,15 @@ def test_a_ratio_from_a_run_of_vlmevalkit_counts_once_it_is_scored(tmp_path):
     status = tmp_path / "model" / "status.json"
     status.write_text(json.dumps({"datasets": {"POPE": {"metrics": {}}}}))
     with pytest.raises(ConfigError, match="is not finished"):
-        registry.build("fastv", {"ratio_from": str(tmp_path)})
+        registry.build("fastv", {"ratio_from": str(tmp_path)}).resolved()
     status.write_text(json.dumps({"datasets": {"POPE": {"metrics": {"Overall": 50.0}}}}))
-    assert registry.build("fastv", {"ratio_from": str(tmp_path)}).decoder.config.target_ratio == 0.75
+    assert registry.build("fastv", {"ratio_from": str(tmp_path)}).resolved().decoder.config.target_ratio == 0.75
 
 
 def test_two_parts_do_not_both_save_what_an_earlier_run_saved(tmp_path):
     write_run(tmp_path, docvqa=[(20, 10)])
     with pytest.raises(ConfigError, match="'downsample' and 'fastv' would each save as much as ratio_from measured"):
-        registry.build("downsample+fastv", {"ratio_from": str(tmp_path)})
+        registry.build("downsample+fastv", {"ratio_from": str(tmp_path)}).resolved()
 
 
 def test_pool_averages_the_tiles_that_random_compresses():
@@ -192,6 +197,5 @@ def test_downsample_refuses_an_impossible_share():
 
 
 def test_a_tile_limit_still_holds():
-    part = registry.build("downsample", {"tile_keep_ratio": 1.0}).tiling
-    limited = TilingSettings(tile_size=56, min_tiles=1, max_tiles=1, use_thumbnail=True)
-    assert part.tile(picture(4, 3), limited).grid == (1, 1, 1)
+    part = registry.build("downsample", {"tile_keep_ratio": 1.0}).resolution
+    assert PROMPTING.cut(picture(4, 3), TileLimits(1, 1), part).grid == (1, 1, 1)

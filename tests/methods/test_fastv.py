@@ -12,8 +12,9 @@ from vico_eval.errors import ConfigError
 from vico_eval.families.decoder.decoder import CompressingDecoder
 from vico_eval.families.decoder.segments import Prompt, PromptCache
 from vico_eval.families.internvl.config import VicoInternVLConfig
+from vico_eval.families.internvl.facts import facts_of
 from vico_eval.methods import registry
-from vico_eval.methods.fastv import highest, random_scores
+from vico_eval.methods.shared.ranking import highest, random_scores
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "fastv"
 EXPECTED = json.loads((GOLDEN / "expected.json").read_text())
@@ -68,7 +69,7 @@ def test_prefill_keeps_the_released_tokens_and_gives_their_logits(model, inputs,
     embeddings, _, described = batch(inputs, [prompt])
     cache = PromptCache(model.config, described)
     output = compress(model, golden)(inputs_embeds=embeddings, past_key_values=cache)
-    assert cache.segments[-1].positions[0].tolist() == golden["kept_positions"]
+    assert cache.segments[-1].positions[0, 0].tolist() == golden["kept_positions"]
     torch.testing.assert_close(output.logits[0], expected[f"{prompt}.{case}.prefill_logits"], **LOGITS)
     lengths = [layer.get_seq_length() for layer in cache.layers]
     assert lengths == golden["static"]["cache_lengths_after_prefill"]
@@ -111,7 +112,7 @@ def test_prompts_of_different_lengths_share_a_batch(model, inputs, case):
         golden = EXPECTED[prompt][case]
         assert tokens[row].tolist() == golden["static"]["greedy_tokens"]
         last = cache.segments[-1]
-        assert last.positions[row, last.starts[row] :].tolist() == golden["kept_positions"]
+        assert last.positions[0, row, last.starts[row] :].tolist() == golden["kept_positions"]
 
 
 def test_of_equal_scores_the_earlier_token_stays_and_text_never_competes():
@@ -160,4 +161,4 @@ def test_what_the_decoder_is_too_shallow_for_is_refused_before_loading(arguments
     config = VicoInternVLConfig()
     config.text_config.num_hidden_layers = 24
     with pytest.raises(ConfigError, match=message):
-        registry.build("fastv", arguments).decoder.check(config, "some checkpoint")
+        registry.build("fastv", arguments).decoder.check(facts_of(config, "some checkpoint"))

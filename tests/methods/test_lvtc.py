@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -13,10 +14,12 @@ from transformers.models.internvl import InternVLVisionConfig
 from vico_eval.engine.loading import open_engine
 from vico_eval.engine.requests import GenerationSettings, ImageInput, Message, Request, Text
 from vico_eval.errors import CheckpointError, ConfigError, DocumentError
+from vico_eval.families.decoder.decoder import CompressingDecoder
 from vico_eval.families.internvl.config import VicoInternVLConfig
-from vico_eval.families.internvl.lvtc import LVTCSettings, expanded_source, upsample
+from vico_eval.families.internvl.facts import facts_of
 from vico_eval.families.internvl.modeling import VicoInternVL
 from vico_eval.methods import registry
+from vico_eval.methods.lvtc import LVTC, LVTCConfig, LVTCSettings, expanded_source, settings_of, upsample
 
 LAYERS, IMAGE, VOCABULARY = 6, 60, 64
 LOW, HIGH = 4, 16  # visual tokens of a tile: 4 x 4 vision tokens, in squares of 2 and of 1
@@ -70,7 +73,7 @@ def build(decoder="qwen3", settings=DEFAULT):
         ),
         text_config=DECODERS[decoder](),
         image_token_id=IMAGE,
-        lvtc=settings,
+        lvtc=asdict(LVTCSettings(**settings)),
     )
     model = VicoInternVL(config).eval()
     for projector in (model.connector_high, model.lvtc):
@@ -80,6 +83,11 @@ def build(decoder="qwen3", settings=DEFAULT):
     torch.nn.init.normal_(model.vision_tower.embeddings.position_embeddings)
     use_lvtc(model)
     return model
+
+
+def facts(settings):
+    """Of a checkpoint with such settings, before any module is made."""
+    return replace(facts_of(build().config, "x"), parts={"lvtc": settings})
 
 
 def use_lvtc(model):
@@ -117,7 +125,7 @@ def coarser(place, mode):
 
 def naive_logits(model, ids, pixels):
     """Logits [N', V] of one request, by algorithm 1, with eager attention and masks written out."""
-    settings = model.config.lvtc_settings
+    settings = LVTCSettings(**model.config.lvtc)
     model = copy.deepcopy(model)
     model.use_decoder_part(None)
     decoder = model.language_model.model
@@ -169,7 +177,7 @@ def naive_logits(model, ids, pixels):
 def generate(model, rows, **settings):
     input_ids, mask, pixels = batch(rows)
     vit_tokens = model.encode_tiles(pixels) if len(pixels) else torch.zeros(0, 1, 16)
-    visual, counts = model._no_visual_tokens(), torch.zeros(0, dtype=torch.long)
+    visual, counts = model.no_visual_tokens(), torch.zeros(0, dtype=torch.long)
     if len(pixels):
         visual, counts = model.visual_tokens(vit_tokens, torch.zeros(len(pixels), dtype=torch.bool))
     cache = model.prompt_cache(input_ids, [f"test/{row}" for row in range(len(rows))], vit_tokens, counts)
@@ -208,7 +216,7 @@ def test_cached_decoding_is_recomputing_everything_and_layers_cache_what_they_sa
     assert [layer.get_seq_length() for layer in cache.layers] == [length + 4 for length in lengths([2, 1], text)]
     assert cache.visual_tokens_per_layer(0) == (12, 12, 12, 48, 48, 48)
     # Insertions move nothing: two stages, each with positions of its own.
-    stages = {segment.first_layer: segment.positions[0].tolist() for segment in cache.segments}
+    stages = {segment.first_layer: segment.positions[0, 0].tolist() for segment in cache.segments}
     assert stages == {0: list(range(12 + text)), 3: list(range(48 + text))}
 
 
@@ -270,8 +278,10 @@ def test_with_nothing_to_add_it_is_the_plain_decoder():
     same_grid = build(settings={**ALONE, "high_block": 2})
     same_grid.lvtc.zero_outputs()
     never = build(settings=ALONE)
-    never.config.lvtc["expand_before"] = LAYERS  # a checkpoint's may not say so: its projector would be left out
-    use_lvtc(never)
+    # A checkpoint's may not say so, since its projector would be left out.
+    late = {**never.config.lvtc, "expand_before": LAYERS}
+    part = LVTC(LVTCConfig(), replace(never.facts, num_layers=LAYERS + 1, parts={"lvtc": late}), never.lvtc)
+    never.language_model.model = CompressingDecoder(never.language_model.model.base, part)
     for model in (same_grid, never):
         logits = model(input_ids=ids[None], pixel_values=pixels).logits
         model.use_decoder_part(None)
@@ -363,15 +373,16 @@ def test_the_defaults_are_the_papers_three_quarters_and_our_quarters(num_layers,
     ],
 )
 def test_settings_that_no_model_can_run_are_refused(settings, message):
-    with pytest.raises(ConfigError, match=message):
-        build(settings={**DEFAULT, **settings})
+    with pytest.raises(CheckpointError, match=message):
+        settings_of(facts({**DEFAULT, **settings}))
 
 
 def test_a_grid_that_squares_do_not_divide_is_refused():
     # 5 x 5 vision tokens: the connector drops the last row and column, and upsampling could not bring them back.
     vision = InternVLVisionConfig(image_size=(20, 20), patch_size=(4, 4))
-    with pytest.raises(ConfigError, match="5 x 5 vision tokens from squares of 2"):
-        VicoInternVLConfig(vision_config=vision, text_config=DECODERS["qwen3"](), lvtc=DEFAULT)
+    config = VicoInternVLConfig(vision_config=vision, text_config=DECODERS["qwen3"](), lvtc=DEFAULT)
+    with pytest.raises(CheckpointError, match="5 x 5 vision tokens from squares of 2"):
+        settings_of(facts_of(config, "odd"))
 
 
 def test_four_layers_are_too_few_for_the_defaults_and_say_so():
@@ -436,9 +447,9 @@ def test_missing_weights_are_named(altered):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"expand_before": 4}, "config.json can't be used: lvtc is to expand before layer 4.*has 4 layers"),
+        ({"expand_before": 4}, "config.json of .* can't be used: lvtc is to expand before layer 4.*has 4 layers"),
         ({"num_low_resolution": 3}, "an insertion would meet or follow the expansion"),
-        ({"expand_at": 3}, "config.json is no complete configuration.*expand_at"),
+        ({"expand_at": 3}, "config.json of .* can't be used: .*expand_at"),
     ],
 )
 def test_a_checkpoint_with_impossible_settings_is_refused(altered, settings, message):
@@ -466,7 +477,7 @@ def test_no_connector_part_may_shorten_its_tiles(connector):
 
 def test_tiling_parts_and_a_connector_part_that_compresses_nothing_combine():
     built = registry.build("single_tile+vanilla+lvtc")
-    assert [part.place for part in built.parts] == ["tiling", "connector", "decoder"]
+    assert [part.place for part in built.parts] == ["resolution", "connector", "decoder"]
 
 
 def test_a_prompt_that_outgrows_the_decoders_positions_is_named(untrained):

@@ -1,4 +1,4 @@
-"""What holds for every method and every combination. A new method is tested by being registered.
+"""What holds for every method and every combination, on every family. A new method is tested by being registered.
 
 Random weights, real values: any token that is lost, doubled or misplaced changes the logits.
 """
@@ -39,7 +39,25 @@ SYSTEMS = {
     "rvtc_edge+vico": ("rvtc_edge+vico", ROUTING),
     "rvtc_area+pvtc+fastv": ("rvtc_area+pvtc+fastv", {}),
     "rvtc_edge+pvtc+lvtc": ("rvtc_edge+pvtc+lvtc", {}),
+    "top_attention of all rows": ("top_attention", {"score_source": "mean", "score_layer": -1}),
+    "vico+random_tokens+fastv": ("vico+random_tokens+fastv", {**ROUTING, "keep_ratio": 0.6}),
+    "single_tile+pool+top_attention": ("single_tile+pool+top_attention", {"keep_ratio": 0.3}),
+    "top_attention+sparsevlm": ("top_attention+sparsevlm", {}),
 }
+FAMILIES = ("internvl", "toy")
+
+
+def runs_on(family, system):
+    """Whether a family can run a method: all can select, and change tokens in the decoder."""
+    method = build(*system)
+    if family == "internvl":
+        return True
+    connector = method.connector
+    routes = connector is not None and bool(connector.routes or connector.runs)
+    return method.resolution is None and not routes and not any(part.runs for part in method.parts)
+
+
+CASES = [(family, name) for family in FAMILIES for name, system in SYSTEMS.items() if runs_on(family, system)]
 
 # How each method is told to keep every token. A new one says it here, or that it can't.
 KEEP_ALL = {
@@ -55,6 +73,8 @@ KEEP_ALL = {
     "rvtc_edge": {},
     "rvtc_area": {},
     "pvtc": {},
+    "random_tokens": {"keep_ratio": 1.0},
+    "top_attention": {"keep_ratio": 1.0},
     "fastv": {"keep_ratio": 1.0},
     "sparsevlm": {"target_ratio": 1.0},
     "vico+fastv": {"absolute_threshold": 1.0, "keep_ratio": 1.0},
@@ -90,12 +110,14 @@ def requests(tmp_path_factory, write_video):
 
 
 @pytest.fixture(scope="module")
-def engine_of(checkpoint_for):
+def engine_of(checkpoint_for, toy_engine):
     engines = {}
 
-    def get(method, arguments, **settings) -> Engine:
-        key = repr((method, arguments, settings))
-        if key not in engines:
+    def get(method, arguments, family="internvl", **settings) -> Engine:
+        key = repr((family, method, arguments, settings))
+        if key not in engines and family == "toy":
+            engines[key] = toy_engine(method, arguments)
+        elif key not in engines:
             given = checkpoint_for(method) | {"method": method, "device": "cpu"} | arguments | settings
             engines[key] = open_engine(given, show_progress=False).engine
         engines[key].batch_size = 1
@@ -104,14 +126,26 @@ def engine_of(checkpoint_for):
     return get
 
 
-@pytest.fixture(params=SYSTEMS)
+def parametrised(cases):
+    return {"params": cases, "ids": [" ".join(case) for case in cases]}
+
+
+@pytest.fixture(**parametrised(CASES))
 def engine(request, engine_of):
-    return engine_of(*SYSTEMS[request.param])
+    family, name = request.param
+    return engine_of(*SYSTEMS[name], family)
 
 
-@pytest.fixture(params=[name for name, system in SYSTEMS.items() if build(*system).decoder is not None])
+@pytest.fixture(**parametrised([case for case in CASES if build(*SYSTEMS[case[1]]).decoder is not None]))
 def changing_engine(request, engine_of):
-    return engine_of(*SYSTEMS[request.param])
+    family, name = request.param
+    return engine_of(*SYSTEMS[name], family)
+
+
+@pytest.fixture(**parametrised([case for case in CASES if build(*SYSTEMS[case[1]]).selection is not None]))
+def selecting_engine(request, engine_of):
+    family, name = request.param
+    return engine_of(*SYSTEMS[name], family)
 
 
 @dataclass
@@ -166,16 +200,33 @@ def watched():
     return get
 
 
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("method", [*KEEP_ALL, *sorted(set(method_names()) - set(KEEP_ALL) - NEVER_ALL)])
-def test_keeping_every_token_is_the_plain_model_to_the_bit(engine_of, watched, requests, untrained, method):
+def test_keeping_every_token_is_the_plain_model_to_the_bit(engine_of, watched, requests, untrained, method, family):
     assert method in KEEP_ALL, f"say in KEEP_ALL how {method} keeps every token, or in NEVER_ALL that it can't"
+    if not runs_on(family, (method, KEEP_ALL[method])):
+        pytest.skip("the family has nothing for it to act on")
     weights = {"pretrained": str(untrained / "pvtc")} if method == "pvtc" else {}
-    plain, kept = engine_of("vanilla", {}, **weights), engine_of(method, KEEP_ALL[method])
+    plain, kept = engine_of("vanilla", {}, family, **weights), engine_of(method, KEEP_ALL[method], family)
     for one in requests:
         expected, seen = watched(plain, one), watched(kept, one)
         assert torch.equal(torch.cat(seen.logits), torch.cat(expected.logits))
         counts = seen.answer.account
         assert set(counts.visual_tokens_per_layer) == {counts.visual_tokens_uncompressed}
+
+
+def test_a_selection_keeps_its_number_of_every_group_and_the_account_says_so(selecting_engine, requests):
+    ratio = selecting_engine.method.selection.config.keep_ratio
+    for one in requests:
+        prepared = selecting_engine.preprocessor(one)
+        with torch.inference_mode():
+            (seen,) = selecting_engine._see([prepared])
+        groups = seen.per_image if seen.tiles is None else seen.tiles.counts
+        account = selecting_engine.answer([one])[0].account
+        assert account.visual_tokens_before_selection == sum(groups)
+        assert account.visual_tokens == sum(max(1, round(ratio * tokens)) for tokens in groups)
+        assert account.visual_tokens_per_layer[0] == account.visual_tokens
+        assert account.merged_tokens == 0
 
 
 def test_alone_in_a_batch_and_in_any_order_answers_and_accounts_are_the_same(engine, requests, same_answers):
@@ -192,7 +243,7 @@ def test_cached_decoding_is_an_uncached_forward_over_prompt_and_answer(engine, w
         seen = watched(engine, one)
         # The answer's last token is never fed, so the others and the prompt give all its logits.
         tokens = [int(logits.argmax()) for logits in seen.logits][:-1]
-        answer = engine.model.get_input_embeddings()(torch.tensor([tokens], dtype=torch.long))
+        answer = engine.model.embedding(torch.tensor([tokens], dtype=torch.long))
         prompt = {} if engine.method.decoder is None else {"prompt": seen.cache.prompt}
         with torch.inference_mode():
             uncached = model(inputs_embeds=torch.cat([seen.embeddings, answer], dim=1), use_cache=False, **prompt)
@@ -224,8 +275,8 @@ def test_text_goes_through_every_layer_in_order_and_positions_rise(changing_engi
         for layer, (inputs, outputs) in enumerate(seen.layers):
             text_before = behind[~is_visual]
             if layer in segments:
-                positions = segments[layer].positions[0]
-                assert bool((positions.diff() > 0).all())
+                positions = segments[layer].positions[:, 0]
+                assert bool((positions.diff(dim=-1) > 0).all())
                 left_or_joined += abs(int(is_visual.sum()) - int(segments[layer].is_visual[0].sum()))
                 is_visual = segments[layer].is_visual[0]
             if layer == len(seen.layers) - 1:
@@ -259,7 +310,7 @@ def attention_lengths(seen):
 
 
 def test_the_kernel_stays_and_no_attention_matrix_is_made(engine, watched, requests):
-    text_config = engine.model.config.text_config
+    text_config = engine.model.language_model.config
     for one in requests[:4]:
         with NoAttentionMatrix(text_config.num_attention_heads, attention_lengths(watched(engine, one))):
             engine.answer([one])

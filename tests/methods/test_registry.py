@@ -7,7 +7,7 @@ import pytest
 from vico_eval.engine.loading import EngineSettings
 from vico_eval.errors import ConfigError
 from vico_eval.methods import registry
-from vico_eval.methods.parts import ConnectorPart
+from vico_eval.methods.interface import ConnectorPart
 
 TABLE_3 = {"vanilla", "vico", "image_vir", "random", "all_compress", "vanilla_vir", "single_tile"}
 
@@ -67,7 +67,7 @@ def test_text_that_was_read_as_a_number_is_refused_by_name(name, value):
 
 def test_parts_in_two_places_combine_and_in_one_place_do_not():
     method = registry.build("single_tile+vico", {"absolute_threshold": 0.25})
-    assert (method.tiling.place, method.connector.place) == ("tiling", "connector")
+    assert (method.resolution.place, method.connector.place) == ("resolution", "connector")
     assert method.arguments() == {"relative_threshold": None, "absolute_threshold": 0.25, "absolute_only": False}
     with pytest.raises(ConfigError, match="two parts in the connector"):
         registry.build("vico+random", {"ratio": 0.5})
@@ -82,7 +82,7 @@ def test_a_method_of_another_package_needs_only_the_decorator():
     class EveryOther(ConnectorPart):
         Config: type
 
-        def route(self, tiles, model_config):
+        def route(self, tiles, facts):
             raise AssertionError
 
     EveryOther.Config = Config

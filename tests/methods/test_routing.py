@@ -7,8 +7,9 @@ import torch
 
 from vico_eval.errors import CheckpointError, ConfigError
 from vico_eval.families.internvl.config import VicoInternVLConfig
+from vico_eval.families.internvl.facts import facts_of
 from vico_eval.methods import registry
-from vico_eval.methods.parts import RequestTiles
+from vico_eval.methods.interface import RequestTiles
 
 RELEASED = VicoInternVLConfig(has_low_connector=True, has_router=True)  # relative 0.1, absolute 0.5
 PLAIN = VicoInternVLConfig()
@@ -18,7 +19,7 @@ def route(method, arguments=None, scores=None, images=None, config=RELEASED, key
     images = [0] * len(scores) if images is None else images
     p_compress = None if scores is None else torch.tensor(scores)
     part = registry.build(method, arguments).connector
-    return part.route(RequestTiles(key, torch.tensor(images), p_compress), config).tolist()
+    return part.route(RequestTiles(key, torch.tensor(images), p_compress), facts_of(config, "x")).tolist()
 
 
 def test_vico_takes_its_thresholds_from_the_checkpoint():
@@ -85,17 +86,17 @@ def test_random_reads_vicos_ratio_benchmark_by_benchmark(tmp_path):
 def test_random_says_when_there_is_no_run(tmp_path):
     method = registry.build("random", {"ratio_from": str(tmp_path / "nowhere")})
     with pytest.raises(ConfigError, match=r"holds no answers.rank\*.jsonl; expected the record_dir of a finished run"):
-        method.connector.check(RELEASED, "vico-tiny")
+        method.connector.check(facts_of(RELEASED, "vico-tiny"))
 
 
 @pytest.mark.parametrize("name", ["vico", "image_vir", "all_compress", "random"])
 def test_a_checkpoint_without_vicos_parts_is_refused(name):
     part = registry.build(name, {"ratio": 0.5} if name == "random" else None).connector
     with pytest.raises(CheckpointError, match=f"'vico-tiny-base' has no low connector, and method '{name}' needs one"):
-        part.check(PLAIN, "vico-tiny-base")
+        part.check(facts_of(PLAIN, "vico-tiny-base"))
 
 
 def test_a_checkpoint_without_a_router_is_refused():
     part = registry.build("vico").connector
     with pytest.raises(CheckpointError, match="'warm' has no router, and method 'vico' needs one"):
-        part.check(VicoInternVLConfig(has_low_connector=True), "warm")
+        part.check(facts_of(VicoInternVLConfig(has_low_connector=True), "warm"))

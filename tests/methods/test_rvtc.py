@@ -2,38 +2,43 @@
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from PIL import Image
 
-from vico_eval.families.internvl.tiling import area_limit, edge_limit, tile_grid
-from vico_eval.methods import registry, rvtc_ratio
-from vico_eval.methods.parts import TilingSettings
+from vico_eval.families.internvl.prompting import InternVLPrompting, InternVLSettings
+from vico_eval.families.internvl.tiling import tile_grid
+from vico_eval.methods import registry
+from vico_eval.methods.interface import ImageSize, TileLimits
+from vico_eval.methods.rvtc_area import area_limit
+from vico_eval.methods.rvtc_edge import edge_limit
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "internvl_x" / "rvtc.json").read_text())
 RULES = ("ratio", "edge", "area")
 
 
-def settings(*, max_tiles, tile_size=448, min_tiles=1):
-    return TilingSettings(tile_size=tile_size, min_tiles=min_tiles, max_tiles=max_tiles, use_thumbnail=True)
+def part_of(rule):
+    return registry.build(f"rvtc_{rule}").resolution
+
+
+def cut(rule, image, *, max_tiles, tile_size=448, min_tiles=1):
+    """The image, as InternVL cuts it with the rule."""
+    prompting = InternVLPrompting(InternVLSettings(tile_size=tile_size))
+    return prompting.cut(image, TileLimits(min_tiles, max_tiles), part_of(rule))
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_every_decision_of_the_reference(rule, monkeypatch):
-    def grid_only(image, *, use_thumbnail, **bounds):
-        columns, rows = tile_grid(*image.size, **bounds)
-        tiles = columns * rows
-        return [columns, rows, tiles, tiles + (tiles > 1 and use_thumbnail)]
-
-    monkeypatch.setattr(rvtc_ratio, "tile_image", grid_only)
-    part = registry.build(f"rvtc_{rule}").tiling
+def test_every_decision_of_the_reference(rule):
+    part = part_of(rule)
     assert len(GOLDEN["cases"]) == 600
-    wrong = [
-        case
-        for case in GOLDEN["cases"]
-        if part.tile(SimpleNamespace(size=(case["w"], case["h"])), settings(max_tiles=case["max_num"])) != case[rule]
-    ]
+    wrong = []
+    for case in GOLDEN["cases"]:
+        size = ImageSize(case["w"], case["h"], 448, TileLimits(1, case["max_num"]), num_tiles=None)
+        limits = part.limits(size)
+        columns, rows = tile_grid(case["w"], case["h"], min_tiles=limits.min_tiles, max_tiles=limits.max_tiles)
+        tiles = columns * rows
+        if [columns, rows, tiles, tiles + (tiles > 1)] != case[rule]:
+            wrong.append(case)
     assert wrong == []
 
 
@@ -76,20 +81,17 @@ def test_limits_by_hand(width, height, edge, area):
     ],
 )
 def test_tiles_of_tiny_and_of_endless_images(rule, size, tiles):
-    part = registry.build(f"rvtc_{rule}").tiling
-    assert part.tile(Image.new("RGB", size), settings(max_tiles=6)).tiles.shape == (tiles, 448, 448, 3)
+    assert cut(rule, Image.new("RGB", size), max_tiles=6).pieces.shape == (tiles, 448, 448, 3)
 
 
 def test_an_image_too_small_for_the_least_tiles_is_one_tile():
     # 100 x 30 px in tiles of 56: 2 x 1 cover it, 0.96 of one are full.
     image = Image.new("RGB", (100, 30))
     for rule, tiles in (("ratio", 4), ("edge", 1), ("area", 1)):
-        part = registry.build(f"rvtc_{rule}").tiling
-        assert len(part.tile(image, settings(min_tiles=3, max_tiles=6, tile_size=56)).tiles) == tiles
-    edge = registry.build("rvtc_edge").tiling
-    assert edge.tile(image, settings(min_tiles=2, max_tiles=6, tile_size=56)).grid == (2, 1, 3)
+        assert len(cut(rule, image, min_tiles=3, max_tiles=6, tile_size=56).pieces) == tiles
+    assert cut("edge", image, min_tiles=2, max_tiles=6, tile_size=56).grid == (2, 1, 3)
 
 
 def test_it_combines_with_methods_of_other_places():
     method = registry.build("rvtc_edge+vico", {"absolute_threshold": 0.4})
-    assert (method.tiling.place, method.connector.place, method.decoder) == ("tiling", "connector", None)
+    assert (method.resolution.place, method.connector.place, method.decoder) == ("resolution", "connector", None)

@@ -13,9 +13,10 @@ from transformers import AutoModelForCausalLM
 from vico_eval.errors import ConfigError
 from vico_eval.families.decoder.decoder import CompressingDecoder
 from vico_eval.families.decoder.segments import Prompt, PromptCache
-from vico_eval.families.decoder.token_selection import RequestPrompt
 from vico_eval.families.internvl.config import VicoInternVLConfig
+from vico_eval.families.internvl.facts import facts_of
 from vico_eval.methods import registry
+from vico_eval.methods.interface import RequestPrompt
 from vico_eval.methods.sparsevlm import (
     ROWS,
     SparseVLMConfig,
@@ -70,7 +71,7 @@ class Watched:
 
     def __init__(self, part):
         self.part, self.renumbers, self.seen = part, part.renumbers, []
-        self.layers, self.prepare = part.layers, part.prepare
+        self.layers, self.prepare, self.project = part.layers, part.prepare, part.project
 
     def next_tokens(self, state):
         self.seen.append((state, self.part.next_tokens(state)))
@@ -115,7 +116,7 @@ def test_choices_and_logits_are_the_released_ones(model, inputs, expected, promp
     assert sum(counts) / len(counts) == pytest.approx(golden["mean_visual_into_layer"], abs=1e-9)
 
     # The first new token's position in each layer, as the rotary embedding gets it.
-    positions = {segment.first_layer: int(segment.positions[0, -1]) + 1 for segment in cache.segments}
+    positions = {segment.first_layer: int(segment.positions[0, 0, -1]) + 1 for segment in cache.segments}
     in_layer = [positions[max(first for first in positions if first <= layer)] for layer in range(len(cache.layers))]
     assert in_layer == golden["first_decode_position_per_layer"]
 
@@ -242,7 +243,7 @@ def test_a_target_of_everything_prunes_nothing(variant):
     assert part.layers(36) == set()
     config = VicoInternVLConfig()
     config.text_config.num_attention_heads = 14
-    part.check(config, "some checkpoint")
+    part.check(facts_of(config, "some checkpoint"))
 
 
 def prune_by_rank(config, num_visual, num_layers, own):
@@ -348,4 +349,4 @@ def test_what_the_decoder_is_too_small_for_is_refused_before_loading(arguments, 
     config = VicoInternVLConfig()
     config.text_config.num_hidden_layers, config.text_config.num_attention_heads = 24, 8
     with pytest.raises(ConfigError, match=message):
-        registry.build("sparsevlm", arguments).decoder.check(config, "some checkpoint")
+        registry.build("sparsevlm", arguments).decoder.check(facts_of(config, "some checkpoint"))

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from vico_eval.engine.loading import open_engine
 from vico_eval.engine.requests import GenerationSettings, ImageInput, Message, Request, Text
 from vico_eval.errors import ConfigError, DocumentError
+from vico_eval.families.internvl.tile_encoder import TileEncoder
 from vico_eval.harnesses.run_record import run_record
 from vico_eval.methods import registry
 from vico_eval.runs.write import RunFolder
@@ -114,7 +115,7 @@ def test_scores_and_decisions_are_vicos_tile_by_tile(make, vico):
     # Asked about the base encoder's tokens, the same router says something else.
     prepared = [engine.preprocessor(request) for request in REQUESTS]
     with torch.inference_mode():
-        of_base = engine.model.router.p_compress(engine._encode(prepared)).tolist()
+        of_base = engine.model.router.p_compress(TileEncoder(engine.model.vision_tower)(prepared).vit_tokens).tolist()
     assert of_base != pytest.approx([score for account in expected for score in account.p_compress], abs=1e-2)
 
 

@@ -37,7 +37,7 @@ def test_a_video_is_frames_of_one_tile_each(open_model, tmp_path):
     message = model.build_prompt(pd.Series({"index": 3, "question": "What?"}), dataset=Frames())
     asked = prepared(model, message, "Video-MME")
     assert asked.key == "Video-MME_8frame/none/3"
-    assert len(asked.tiles) == 8
+    assert asked.num_pieces == 8
     assert "Frame-1: <img></img>\nFrame-2: <img></img>\n" in asked.text
     assert "Frame-8: <img></img>\n\nThese are the frames of a video." in asked.text
     assert "Image-" not in asked.text
@@ -67,14 +67,14 @@ def test_marks_in_a_question_stay_words(open_model, tmp_path):
 def test_the_first_picture_of_mmmu_is_enlarged(open_model, tmp_path):
     # A little more than a tile fills one; twice its side fills four, and a thumbnail.
     model = open_model("MMMU_DEV_VAL", None)
-    side = model._engine.preprocessor.settings.tile_size * 21 // 20
+    side = model._engine.preprocessor.prompting.settings.tile_size * 21 // 20
     path = picture(tmp_path / "a.png", (side, side))
     message = [
         {"type": "text", "value": "What?", "document": "MMMU_DEV_VAL/dev/1", "is_video": False},
         {"type": "image", "value": path},
         {"type": "image", "value": path},
     ]
-    tiles = prepared(model, message, "MMMU_DEV_VAL").tile_image.tolist()
+    tiles = prepared(model, message, "MMMU_DEV_VAL").piece_image.tolist()
     assert (tiles.count(0), tiles.count(1)) == (5, 1)
 
 

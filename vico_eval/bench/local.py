@@ -32,10 +32,13 @@ from vico_eval.engine.preprocess import PreprocessSettings
 from vico_eval.engine.requests import GenerationSettings, ImageInput, Message, Request, Text
 from vico_eval.errors import ConfigError
 from vico_eval.families.internvl.config import VicoInternVLConfig
+from vico_eval.families.internvl.facts import facts_of
 from vico_eval.families.internvl.modeling import VicoInternVL
 from vico_eval.methods import registry
+from vico_eval.methods.interface import LOW
 from vico_eval.methods.registry import Method
 from vico_eval.runs.schema import TokenAccount
+from vico_eval.stages import METHOD
 from vico_eval.tiny.scenes import make_scene
 
 GRID = 3
@@ -77,16 +80,14 @@ def build_methods(
     known = {name: set(registry.parameters(name)) for name in names}
     if unknown := sorted(set(given) - set().union(*known.values())):
         raise ConfigError(f"none of the methods {', '.join(names)} has an argument {', '.join(map(repr, unknown))}.")
-    methods = [registry.build(name, {key: given[key] for key in set(given) & known[name]}) for name in names]
+    methods = [registry.build(name, {key: given[key] for key in set(given) & known[name]}).resolved() for name in names]
     for method in methods:
         if method.needs_donor:
             raise ConfigError(
                 f"method {method.name!r} borrows parts of a second checkpoint, and one checkpoint is measured here. "
                 "Its stages are those of `vico`; leave it out."
             )
-        for part in method.parts:
-            part.check(config, checkpoint)
-        method.check_runs_all_of(config, checkpoint)
+        method.check(facts_of(config, checkpoint))
     return methods
 
 
@@ -111,7 +112,7 @@ def measure_methods(
     """
     # The counter would hang hooks of the backward pass on what has a gradient, which inference mode refuses.
     model.requires_grad_(False)
-    settings = PreprocessSettings.from_config(model.config, max_tiles=GRID**2)
+    settings = PreprocessSettings(max_tiles=GRID**2)
     requests = _requests(model.config.tile_size, batch_size)
     engines = {method.name: MeasuredEngine(model, tokenizer, settings, method, batch_size) for method in methods}
     counted = {name: _counted(engine, requests) for name, engine in engines.items()}
@@ -160,7 +161,7 @@ def speedups(baseline: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str,
 
 
 def _llm_seconds(entry: Mapping[str, Any]) -> list[float]:
-    of = [entry["stage_s"][stage] for stage in (stages.METHOD, stages.PREFILL) if stage in entry["stage_s"]]
+    of = [entry["stage_s"][stage] for stage in (METHOD, stages.PREFILL) if stage in entry["stage_s"]]
     return [sum(parts) for parts in zip(*of, strict=True)]
 
 
@@ -241,8 +242,8 @@ def stage_flops(
     longest = max(account.generated_tokens for account in accounts)
     tiles = sum(account.tiles for account in accounts)
     # A method that shortens a tile's full tokens has them made first.
-    shortens = method.connector is not None and method.connector.shorten is not None
-    low = 0 if shortens else sum(account.compressed_tiles for account in accounts)
+    takes_low = method.connector is not None and LOW in method.connector.routes
+    low = sum(account.compressed_tiles for account in accounts) if takes_low else 0
     text_config = config.text_config
     formula: dict[str, int | None] = {
         stages.VISION: tiles * vision_flops(config),

@@ -1,36 +1,34 @@
 """Where a run of the engine spends its time: tiling, vision encoder, router, connectors, method, prefill, decode.
 
-The engine knows nothing of it. Hooks of torch on the model's modules, and parts that hand on what they are asked, note
-when a stage begins and ends on a meter that only goes up: seconds, or operations counted so far. An instant belongs to
-the stage that began last, so what a method computes inside the decoder is not counted as prefill too, and the stages
-never add up to more than the whole.
+Hooks of torch on the model's modules, and the engine's own stages (`vico_eval.stages`), note when a stage begins and
+ends on a meter that only goes up: seconds, or operations counted so far. An instant belongs to the stage that began
+last, so what a method computes inside the decoder is not counted as prefill too, and the stages never add up to more
+than the whole.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import count, pairwise
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from vico_eval.engine.engine import Engine
 from vico_eval.engine.preprocess import Prepared, Preprocessor, PreprocessSettings
 from vico_eval.engine.requests import DeferredRequest, Request
 from vico_eval.errors import ConfigError
-from vico_eval.families.decoder.token_selection import LayerState, NextTokens, RequestPrompt, TokenSelector
-from vico_eval.families.internvl.config import VicoInternVLConfig
 from vico_eval.families.internvl.modeling import VicoInternVL
-from vico_eval.methods.parts import ConnectorPart, RequestTiles
+from vico_eval.families.internvl.prompting import InternVLPrompting, InternVLSettings
 from vico_eval.methods.registry import Method
 from vico_eval.runs.schema import TokenAccount
+from vico_eval.stages import METHOD, observed_by
 
 TILING, VISION, ROUTER, CONNECTORS = "tiling", "vision encoder", "router", "connectors"
-METHOD, PREFILL, DECODE = "method", "prefill", "decode"
+PREFILL, DECODE = "prefill", "decode"
 STAGES = (TILING, VISION, ROUTER, CONNECTORS, METHOD, PREFILL, DECODE)
 """In the order in which a request meets them; the method acts between router and connectors, or inside prefill."""
 
@@ -186,10 +184,8 @@ class MeasuredEngine:
         batch_size: int,
     ) -> None:
         self.meter = StageMeter()
-        self._decoder_part = None if method.decoder is None else _MeasuredSelector(method.decoder, self.meter)
-        if method.connector is not None:
-            method = replace(method, connector=_MeasuredConnector(method.connector, self.meter))
-        preprocessor = _MeasuredPreprocessor(tokenizer, settings, method, self.meter)
+        prompting = InternVLPrompting(InternVLSettings.of(model.config))
+        preprocessor = _MeasuredPreprocessor(tokenizer, prompting, settings, method, self.meter)
         model.config.image_token_id = preprocessor.image_token_id
         self.engine = Engine(model, tokenizer, preprocessor, method, batch_size=batch_size, show_progress=False)
 
@@ -206,17 +202,22 @@ class MeasuredEngine:
         def answer() -> None:
             accounts.extend(answer.account for answer in self.engine.answer(requests))
 
-        model.use_decoder_part(self._decoder_part)
-        with self.meter.watching(model):
+        model.use_decoder_part(self.engine.method.decoder)
+        with self.meter.watching(model), observed_by(self.meter.stage):
             times = self.meter.run(answer, read)
         return times, accounts
 
 
 class _MeasuredPreprocessor(Preprocessor):
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, settings: PreprocessSettings, method: Method, meter: StageMeter
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        prompting: InternVLPrompting,
+        settings: PreprocessSettings,
+        method: Method,
+        meter: StageMeter,
     ) -> None:
-        super().__init__(tokenizer, settings, method.tiling)
+        super().__init__(tokenizer, prompting, settings, method.resolution)
         self._meter = meter
         self._numbers = count()
 
@@ -225,56 +226,9 @@ class _MeasuredPreprocessor(Preprocessor):
             prepared = super().__call__(request)
         # As if its tiles were others each time, and no two alike: the engine encodes one that comes again only once.
         number = next(self._numbers)
-        digests = tuple(f"{number}-{place}".encode() for place in range(len(prepared.tiles)))
-        return replace(prepared, media=f"{prepared.media}-{number}", tile_digests=digests)
-
-
-class _MeasuredConnector(ConnectorPart):
-    """Hands on to a connector part; its scores come from a module that is watched itself."""
-
-    def __init__(self, part: ConnectorPart, meter: StageMeter) -> None:
-        super().__init__(part.config)
-        self._part, self._meter = part, meter
-        if part.shorten is not None:
-            self.shorten = self._shorten
-
-    def score(self, model: VicoInternVL, vit_tokens: Tensor) -> Tensor | None:
-        return self._part.score(model, vit_tokens)
-
-    def route(self, tiles: RequestTiles, model_config: VicoInternVLConfig) -> Tensor:
-        with self._meter.stage(METHOD):
-            return self._part.route(tiles, model_config)
-
-    def _shorten(self, high_tokens: Tensor) -> Tensor:
-        assert self._part.shorten is not None
-        with self._meter.stage(METHOD):
-            return self._part.shorten(high_tokens)
-
-
-class _MeasuredSelector:
-    """Hands on to a part in the decoder."""
-
-    def __init__(self, part: TokenSelector, meter: StageMeter) -> None:
-        self._part, self._meter = part, meter
-
-    @property
-    def renumbers(self) -> bool:
-        return self._part.renumbers
-
-    def bind(self, model: Any) -> TokenSelector:
-        return _MeasuredSelector(self._part.bind(model), self._meter)
-
-    def layers(self, num_layers: int) -> AbstractSet[int]:
-        return self._part.layers(num_layers)
-
-    def prepare(self, request: RequestPrompt) -> Any:
-        with self._meter.stage(METHOD):
-            return self._part.prepare(request)
-
-    def project(self, layer: int, vit_tokens: Tensor) -> Tensor | None:
-        with self._meter.stage(METHOD):
-            return self._part.project(layer, vit_tokens)
-
-    def next_tokens(self, state: LayerState) -> NextTokens | None:
-        with self._meter.stage(METHOD):
-            return self._part.next_tokens(state)
+        places = count()
+        pictures = tuple(
+            replace(picture, digests=tuple(f"{number}-{next(places)}".encode() for _ in picture.pieces))
+            for picture in prepared.pictures
+        )
+        return replace(prepared, media=f"{prepared.media}-{number}", pictures=pictures)

@@ -49,7 +49,7 @@ def check_folders(names: Iterable[str]) -> dict[str, Checkpoint]:
 
 def check_device(device: str) -> None:
     """Raises ConfigError if `--device` is none of this machine."""
-    from vico_eval.families.internvl.checkpoint import check_device as check
+    from vico_eval.families.placement import check_device as check
 
     try:
         check(device)
@@ -70,6 +70,7 @@ def check_models(runs: Sequence[PlannedRun], checkpoints: Mapping[str, Checkpoin
     """
     from vico_eval.engine.loading import EngineSettings, split_arguments
     from vico_eval.engine.preprocess import PreprocessSettings
+    from vico_eval.families.internvl.facts import facts_of
     from vico_eval.methods import registry
 
     for run in runs:
@@ -80,15 +81,15 @@ def check_models(runs: Sequence[PlannedRun], checkpoints: Mapping[str, Checkpoin
             settings = registry.typed(EngineSettings, engine)
             given = {name: getattr(settings, name) for name in COUNTS}
             PreprocessSettings(**{name: value for name, value in given.items() if value is not None})
-            if "ratio_from" in own:  # it is measured by a run that may not be there yet
-                continue
             parts = registry.build(method, own).parts
         except ConfigError as error:
             raise ConfigError(f"row {run.name} can't be run with these --model-args: {error}") from error
+        if "ratio_from" in own:  # it is measured by a run that may not be there yet
+            continue
         for part in parts:
             name = settings.flash_from if part.needs_donor and settings.flash_from else settings.pretrained
             if name in checkpoints:
-                part.check(checkpoints[name].config, name)
+                part.check(facts_of(checkpoints[name].config, name))
 
 
 def _method(run: PlannedRun) -> str:

@@ -13,7 +13,7 @@ from vico_eval.engine.media import load_image
 from vico_eval.engine.requests import ImageInput, Message, Request
 from vico_eval.errors import ConfigError, OutputError
 from vico_eval.methods import registry
-from vico_eval.methods.parts import ConnectorPart, Part
+from vico_eval.methods.interface import ConnectorPart, Part
 from vico_eval.report.figures.routing import RoutedImage, draw_routing, write_png
 
 
@@ -64,19 +64,19 @@ def route_image(engine: Engine, path: Path) -> RoutedImage:
     routing = engine.routing(request)
     assert routing.p_compress is not None, "a method that asks a router has scores"
     width, height = load_image(path).size
-    columns, rows, _ = routing.grids[0]
+    (picture,) = routing.pictures
     return RoutedImage(
         title=path.name,
         method=engine.method.name,
         width=width,
         height=height,
-        columns=columns,
-        rows=rows,
-        tiles=routing.tiles,
+        columns=picture.columns,
+        rows=picture.rows,
+        tiles=picture.pieces,
         p_compress=routing.p_compress,
         compressed=routing.compressed,
         visual_tokens=routing.visual_tokens,
-        visual_tokens_uncompressed=len(routing.tiles) * engine.model.num_high_tokens,
+        visual_tokens_uncompressed=routing.visual_tokens_uncompressed,
     )
 
 
@@ -91,7 +91,7 @@ def _parts(method: str) -> list[type[Part]]:
 
 
 def _asks_a_router(part: type[Part]) -> bool:
-    return issubclass(part, ConnectorPart) and part.score is not ConnectorPart.score
+    return issubclass(part, ConnectorPart) and part.scored_by is not ConnectorPart.scored_by
 
 
 def _pictures(images: Sequence[Path], out: Path) -> list[Path]:

@@ -20,14 +20,9 @@ from vico_eval.commands.arguments import parse_arguments
 from vico_eval.commands.output import check_writable, message_console, results_console
 from vico_eval.engine.cpu import prepare_for_cpu
 from vico_eval.errors import ConfigError, unknown_name
-from vico_eval.families.internvl.checkpoint import (
-    check_attention,
-    check_device,
-    find_checkpoint,
-    load_model,
-    load_tokenizer,
-)
+from vico_eval.families.internvl.checkpoint import find_checkpoint, load_model, load_tokenizer
 from vico_eval.families.internvl.modeling import VicoInternVL
+from vico_eval.families.placement import check_attention, check_device
 from vico_eval.methods.registry import Method
 from vico_eval.report.speed.stages import csvs, grids
 from vico_eval.report.tables.grid import grid_to_latex, grid_to_markdown, grid_to_terminal

@@ -1,7 +1,7 @@
 """Requests in, answers with their token accounts out, in batches across documents.
 
-A batch goes through four steps: read and tile (threads, ahead of the model), encode all its pictures at once,
-route each request on its own, generate for a left-padded batch of prompts.
+A batch goes through four steps: read and cut (threads, ahead of the model), see (encode all its pictures at once, route
+each request on its own), select visual tokens, and generate for a left-padded batch of prompts.
 """
 
 from __future__ import annotations
@@ -10,22 +10,21 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from typing import Any
 
-import numpy as np
 import torch
 from accelerate.utils.memory import clear_device_cache
-from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from vico_eval.engine.encoding import TileEncoder
-from vico_eval.engine.generation import GeneratedTokens, Generator, PromptTokens, refuse_not_finite
+from vico_eval.engine.generation import GeneratedTokens, Generator, PromptTokens
 from vico_eval.engine.preprocess import Prepared, Preprocessor, prepare_ahead
 from vico_eval.engine.requests import DeferredRequest, GenerationSettings, Request
+from vico_eval.engine.selection import Entering, select
 from vico_eval.errors import DocumentError
-from vico_eval.families.internvl.modeling import VicoInternVL
+from vico_eval.families.family import FamilyModel, Look, Picture, Seen
 from vico_eval.logs import logger
-from vico_eval.methods.parts import RequestTiles
+from vico_eval.methods.interface import QUESTION, VisualTokens
 from vico_eval.methods.registry import Method
 from vico_eval.runs.schema import TokenAccount
 
@@ -49,11 +48,8 @@ class Answer:
 class Routing:
     """What became of one request's tiles before the decoder saw any; what an answer's account sums up."""
 
-    tiles: np.ndarray
-    """[tiles, S, S, 3], uint8, in the order of the prompt; an image's thumbnail last."""
-
-    grids: tuple[tuple[int, int, int], ...]
-    """Columns, rows and tiles of each image or frame; a tile more than columns x rows is the thumbnail."""
+    pictures: tuple[Picture, ...]
+    """In the order of the prompt."""
 
     compressed: tuple[bool, ...]
     """[tiles]."""
@@ -62,20 +58,18 @@ class Routing:
     """[tiles], the router's scores, where the method has it score tiles."""
 
     visual_tokens: tuple[int, ...]
-    """[tiles], those that enter the decoder."""
+    """[tiles], those that the connector makes."""
+
+    visual_tokens_uncompressed: int
 
 
 @dataclass
-class _Routed:
-    """A prepared request whose tiles have become visual tokens."""
+class _Ready:
+    """A prepared request with the visual tokens that enter the decoder."""
 
     prepared: Prepared
-    visual_tokens: Tensor
-    counts: list[int]
-    compressed: list[bool]
-    p_compress: list[float] | None
-    vit_tokens: Tensor | None
-    """[tiles, 1 + h*w, C], where the decoder's part needs them."""
+    seen: Seen
+    entering: Entering
 
 
 class Engine:
@@ -83,7 +77,7 @@ class Engine:
 
     def __init__(
         self,
-        model: VicoInternVL,
+        model: FamilyModel,
         tokenizer: PreTrainedTokenizerBase,
         preprocessor: Preprocessor,
         method: Method,
@@ -92,15 +86,20 @@ class Engine:
         show_progress: bool = True,
     ) -> None:
         model.use_decoder_part(method.decoder)
-        self.model = model
+        self.model: Any = model
         self.tokenizer = tokenizer
         self.preprocessor = preprocessor
         self.method = method
         self.batch_size = batch_size
         self.show_progress = show_progress
-        self._encode = TileEncoder(model.vision_tower)
-        self._encode_for_router = None if model.router_vision is None else TileEncoder(model.router_vision)
-        self._generate = Generator(model, tokenizer, preprocessor.template.stop)
+        self._see = model.sight(
+            Look(
+                connector=method.connector,
+                selection=method.selection,
+                vit_tokens=method.decoder is not None and method.decoder.needs_vit_tokens,
+            )
+        )
+        self._generate = Generator(model, tokenizer, preprocessor.prompting.stop)
 
     def answer(self, requests: Sequence[Request | DeferredRequest]) -> list[Answer]:
         """Answers in the order of `requests`.
@@ -123,16 +122,20 @@ class Engine:
             MediaError: an image or a video can't be read.
             DocumentError: its tiles can't be decided on; names it.
         """
+        prepared = self.preprocessor(request)
         try:
-            (routed,) = self._route([self.preprocessor(request)])
+            (seen,) = self._see([prepared])
         except FAILURES as error:
             raise DocumentError(f"{request.key} can't be routed: {type(error).__name__}: {error}") from error
+        tiles = seen.tiles
+        if tiles is None:
+            raise DocumentError(f"{request.key} can't be routed: this family of models has no tiles")
         return Routing(
-            tiles=routed.prepared.tiles,
-            grids=routed.prepared.grids,
-            compressed=tuple(routed.compressed),
-            p_compress=None if routed.p_compress is None else tuple(routed.p_compress),
-            visual_tokens=tuple(routed.counts),
+            pictures=prepared.pictures,
+            compressed=tuple(tiles.compressed),
+            p_compress=None if tiles.p_compress is None else tuple(tiles.p_compress),
+            visual_tokens=tuple(tiles.counts),
+            visual_tokens_uncompressed=seen.uncompressed,
         )
 
     def outcomes(
@@ -208,9 +211,7 @@ class Engine:
                 yield from self._answer_or_halve(part, settings)
             return
         try:
-            self._encode.forget()
-            if self._encode_for_router is not None:
-                self._encode_for_router.forget()
+            self._see.forget()
             clear_device_cache(garbage_collection=True)
             yield from self._answer_batch(batch, settings)
         except FAILURES as error:
@@ -223,26 +224,52 @@ class Engine:
 
     @torch.inference_mode()
     def _answer_batch(self, batch: Sequence[Prepared], settings: GenerationSettings) -> list[Answer]:
-        routed = self._route(batch)
-        prompts = [self._prompt(entry) for entry in routed]
+        ready = self._ready(batch)
+        prompts = [self._prompt(entry) for entry in ready]
         generated = self._generate(prompts, settings)
-        return [self._finish(*entry, settings) for entry in zip(routed, prompts, generated, strict=True)]
+        return [self._finish(*entry, settings) for entry in zip(ready, prompts, generated, strict=True)]
 
-    def _prompt(self, routed: _Routed) -> PromptTokens:
-        input_ids = self.preprocessor.prompt_ids(routed.prepared, routed.counts)
-        self._check_length(len(input_ids), len(routed.counts))
+    def _ready(self, batch: Sequence[Prepared]) -> list[_Ready]:
+        """The requests with the visual tokens that enter the decoder."""
+        seen = self._see(batch)
+        return [_Ready(*each) for each in zip(batch, seen, self._select(batch, seen), strict=True)]
+
+    def _select(self, batch: Sequence[Prepared], seen: Sequence[Seen]) -> list[Entering]:
+        """The visual tokens of each request that enter the decoder."""
+        entering = [Entering(one.tokens, one.per_image) for one in seen]
+        part = self.method.selection
+        asked = [number for number, one in enumerate(seen) if one.visual is not None and len(one.tokens)]
+        if part is None or not asked:
+            return entering
+        visual = [self._with_question(batch[number], seen[number].visual) for number in asked]
+        num_images = [len(batch[number].pictures) for number in asked]
+        for number, chosen in zip(asked, select(part, visual, num_images), strict=True):
+            entering[number] = chosen
+        return entering
+
+    def _with_question(self, prepared: Prepared, visual: VisualTokens | None) -> VisualTokens:
+        assert visual is not None, "a look with a selection describes what it sees"
+        if self.method.selection is None or QUESTION not in self.method.selection.needs:
+            return visual
+        ids = torch.tensor(prepared.text_ids, device=self.model.decoder_device)
+        return replace(visual, question_ids=ids, question_embeddings=self.model.embedding(ids))
+
+    def _prompt(self, entry: _Ready) -> PromptTokens:
+        input_ids = self.preprocessor.prompt_ids(entry.prepared, entry.entering.per_image)
+        self._check_length(len(input_ids), len(entry.entering.tokens))
+        tiles = entry.seen.tiles
         return PromptTokens(
-            key=routed.prepared.key,
+            key=entry.prepared.key,
             input_ids=input_ids,
-            visual_tokens=routed.visual_tokens,
-            counts=routed.counts,
-            vit_tokens=routed.vit_tokens,
+            visual_tokens=entry.entering.tokens,
+            counts=[] if tiles is None else tiles.counts,
+            vit_tokens=entry.seen.vit_tokens,
         )
 
-    def _check_length(self, length: int, num_tiles: int) -> None:
+    def _check_length(self, length: int, num_visual: int) -> None:
         if self.method.decoder is not None:
-            length += self.method.decoder.num_joining(num_tiles, self.model.config)
-        limit = self.model.config.text_config.max_position_embeddings
+            length += self.method.decoder.num_joining(num_visual, self.model.facts)
+        limit = self.model.language_model.config.max_position_embeddings
         # Beyond it a decoder answers with noise. One with dynamic NTK would go on to a multiple of it, but with a table
         # that the longest prompt of the batch sets, and the longest so far: an answer would depend on its neighbours.
         if length > limit:
@@ -251,85 +278,48 @@ class Engine:
                 "total_max_tiles or num_frames"
             )
 
-    def _route(self, batch: Sequence[Prepared]) -> list[_Routed]:
-        """Encode all tiles of the batch together, then decide request by request."""
-        sizes = [len(prepared.tiles) for prepared in batch]
-        connector = self.method.connector
-        vit_tokens = self._encode(batch)
-        scores = None
-        if connector is not None and len(vit_tokens):
-            read = vit_tokens if self._encode_for_router is None else self._encode_for_router(batch)
-            scores = connector.score(self.model, read)
-        score_of: list[Tensor | None] = [None] * len(batch)
-        if scores is not None:
-            is_finite = [bool(part.all()) for part in torch.split(scores.isfinite().cpu(), sizes)]
-            refuse_not_finite(
-                "router's scores", (one.key for one, fine in zip(batch, is_finite, strict=True) if not fine)
-            )
-            score_of = [part if len(part) else None for part in torch.split(scores, sizes)]
-        decisions = []
-        for prepared, p_compress in zip(batch, score_of, strict=True):
-            tiles = RequestTiles(
-                prepared.key, torch.from_numpy(prepared.tile_image), p_compress, prepared.media, prepared.grids
-            )
-            if connector is None or not tiles.num_tiles:
-                decisions.append(torch.zeros(tiles.num_tiles, dtype=torch.bool))
-            else:
-                decisions.append(connector.route(tiles, self.model.config).cpu())
-        compressed = torch.cat(decisions)
-        tokens, counts = self._connect(vit_tokens, compressed)
-        needs_vit_tokens = self.method.decoder is not None and self.method.decoder.needs_vit_tokens
-        per_request = [int(part.sum()) for part in torch.split(counts, sizes)]
-        return [
-            _Routed(
-                prepared=prepared,
-                visual_tokens=visual,
-                counts=part.tolist(),
-                compressed=decision.tolist(),
-                p_compress=None if p_compress is None else p_compress.float().tolist(),
-                vit_tokens=vit if needs_vit_tokens else None,
-            )
-            for prepared, visual, part, decision, p_compress, vit in zip(
-                batch,
-                torch.split(tokens, per_request),
-                torch.split(counts, sizes),
-                decisions,
-                score_of,
-                torch.split(vit_tokens, sizes),
-                strict=True,
-            )
-        ]
-
-    def _connect(self, vit_tokens: Tensor, compressed: Tensor) -> tuple[Tensor, Tensor]:
-        if not len(vit_tokens):
-            width = self.model.config.text_config.hidden_size
-            return torch.zeros(0, width), torch.zeros(0, dtype=torch.long)
-        shorten = None if self.method.connector is None else self.method.connector.shorten
-        tokens, counts = self.model.visual_tokens(vit_tokens, compressed, shorten)
-        return tokens, counts.cpu()
-
     def _finish(
-        self, entry: _Routed, prompt: PromptTokens, generated: GeneratedTokens, settings: GenerationSettings
+        self, entry: _Ready, prompt: PromptTokens, generated: GeneratedTokens, settings: GenerationSettings
     ) -> Answer:
         text = str(self.tokenizer.decode(generated.tokens, skip_special_tokens=True))
         for stop in settings.until:
             text = text.split(stop, 1)[0]
-        visual = sum(entry.counts)
-        tiles = len(entry.counts)
+        visual = len(entry.entering.tokens)
         account = TokenAccount(
-            tiles=tiles,
-            compressed_tiles=sum(entry.compressed),
             visual_tokens=visual,
-            visual_tokens_uncompressed=tiles * self.model.num_high_tokens,
+            visual_tokens_uncompressed=entry.seen.uncompressed,
             visual_tokens_per_layer=generated.visual_tokens_per_layer,
             text_tokens=len(prompt.input_ids) - visual,
             generated_tokens=len(generated.tokens),
-            p_compress=None if entry.p_compress is None else tuple(round(score, 6) for score in entry.p_compress),
             media=entry.prepared.media,
-            grids=entry.prepared.grids,
-            compressed=tuple(place for place, is_compressed in enumerate(entry.compressed) if is_compressed),
+            **_of_tiles(entry),
+            **self._of_selection(entry),
         )
         return Answer(entry.prepared.key, text.strip(), account)
+
+    def _of_selection(self, entry: _Ready) -> dict[str, Any]:
+        """What an account says of a selection; nothing where the method has none."""
+        if self.method.selection is None:
+            return {}
+        return {
+            "visual_tokens_before_selection": len(entry.seen.tokens),
+            "merged_tokens": entry.entering.num_merged,
+        }
+
+
+def _of_tiles(entry: _Ready) -> dict[str, Any]:
+    """What an account says of tiles; nothing where a family has none."""
+    tiles = entry.seen.tiles
+    if tiles is None:
+        return {}
+    p_compress, compressed = tiles.p_compress, tiles.compressed
+    return {
+        "grids": entry.prepared.grids,
+        "tiles": len(compressed),
+        "compressed_tiles": sum(compressed),
+        "p_compress": None if p_compress is None else tuple(round(score, 6) for score in p_compress),
+        "compressed": tuple(place for place, is_compressed in enumerate(compressed) if is_compressed),
+    }
 
 
 def _by_length(entries: Sequence[tuple[int, Prepared]]) -> list[tuple[int, Prepared]]:
@@ -338,7 +328,7 @@ def _by_length(entries: Sequence[tuple[int, Prepared]]) -> list[tuple[int, Prepa
     for place, (_, prepared) in enumerate(entries):
         length, first = shortest.get(prepared.media, (len(prepared.text_ids), place))
         shortest[prepared.media] = min(length, len(prepared.text_ids)), first
-    return sorted(entries, key=lambda entry: (len(entry[1].tiles), *shortest[entry[1].media], len(entry[1].text_ids)))
+    return sorted(entries, key=lambda entry: (entry[1].num_pieces, *shortest[entry[1].media], len(entry[1].text_ids)))
 
 
 def _by_generation(requests: Sequence[Request | DeferredRequest]) -> dict[GenerationSettings, list[int]]:

@@ -12,9 +12,10 @@ generated so far.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -35,8 +36,8 @@ from transformers import (
 
 from vico_eval.engine.requests import GenerationSettings
 from vico_eval.errors import CheckpointError
-from vico_eval.families.internvl.checkpoint import Checkpoint
-from vico_eval.families.internvl.modeling import VicoInternVL
+from vico_eval.families.family import FamilyModel
+from vico_eval.families.finite import refuse_not_finite
 
 WITHOUT_EFFECT: dict[str, Any] = {
     **dict.fromkeys(("repetition_penalty", "encoder_repetition_penalty", "length_penalty"), 1.0),
@@ -62,10 +63,10 @@ class PromptTokens:
     input_ids: list[int]
 
     visual_tokens: Tensor
-    """[M, D], in the places of `<IMG_CONTEXT>`."""
+    """[M, D], in the places of the image token."""
 
     counts: list[int]
-    """[tiles]: how many of those each tile takes."""
+    """[tiles]: how many of those each tile takes, where vision tokens are kept."""
 
     vit_tokens: Tensor | None = None
     """[tiles, 1 + h*w, C], where the decoder's part needs them."""
@@ -84,7 +85,7 @@ class GeneratedTokens(NamedTuple):
 class Generator:
     """Generates the answers to whole batches; a row's tokens don't depend on the rows beside it."""
 
-    def __init__(self, model: VicoInternVL, tokenizer: PreTrainedTokenizerBase, end_of_turn: str) -> None:
+    def __init__(self, model: FamilyModel, tokenizer: PreTrainedTokenizerBase, end_of_turn: str) -> None:
         """
         Args:
             end_of_turn: the prompt template's; it ends an answer as the tokenizer's end of text does.
@@ -122,11 +123,11 @@ class Generator:
             **({} if cache is None else {"past_key_values": cache}),
         )
         refuse_not_finite("logits", finite.failed_of(keys))
-        num_layers = self._model.config.text_config.num_hidden_layers
+        num_layers = self._model.facts.num_layers
         return [
             GeneratedTokens(
                 self._up_to_stop(tokens),
-                (sum(prompt.counts),) * num_layers if cache is None else cache.visual_tokens_per_layer(row),
+                (len(prompt.visual_tokens),) * num_layers if cache is None else cache.visual_tokens_per_layer(row),
             )
             for row, (prompt, tokens) in enumerate(zip(prompts, rows.tolist(), strict=True))
         ]
@@ -259,24 +260,15 @@ def _stop_ids(tokenizer: PreTrainedTokenizerBase, end_of_turn: str) -> list[int]
     return found
 
 
-def refuse_not_finite(what: str, keys: Iterable[str]) -> None:
-    """Raises FloatingPointError, which names `what` and the documents, if there are any."""
-    if named := ", ".join(dict.fromkeys(keys)):
-        raise FloatingPointError(
-            f"the {what} of {named} are not finite (NaN or infinite), so nothing can be decided by them. Check the "
-            "checkpoint's weights; where they are sound, another dtype= has room for larger numbers."
-        )
-
-
-def own_settings(checkpoint: Checkpoint) -> dict[str, Any]:
+def own_settings(folder: Path) -> dict[str, Any]:
     """What a checkpoint's files say about generation that would change answers, by name; none of it is applied.
 
     Raises:
         CheckpointError: a generation_config.json that can't be read.
     """
-    config = json.loads((checkpoint.folder / "config.json").read_text(encoding="utf-8"))
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     said = config | (config.get("llm_config") or config.get("text_config") or {})
-    file = checkpoint.folder / "generation_config.json"
+    file = folder / "generation_config.json"
     if file.is_file():
         try:
             said |= json.loads(file.read_text(encoding="utf-8"))

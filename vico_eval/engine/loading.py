@@ -24,17 +24,9 @@ from vico_eval.engine.requests import (
     VideoInput,
 )
 from vico_eval.errors import ConfigError, did_you_mean
-from vico_eval.families.internvl.checkpoint import (
-    Checkpoint,
-    check_attention,
-    check_device,
-    check_tokenizer_fits,
-    find_checkpoint,
-    load_model,
-    load_tokenizer,
-    torch_dtype,
-)
-from vico_eval.families.internvl.donor import adopt
+from vico_eval.families.family import FamilyCheckpoint, Placement
+from vico_eval.families.internvl.family import InternVL
+from vico_eval.families.placement import check_attention, check_device, torch_dtype
 from vico_eval.logs import logger
 from vico_eval.methods import registry
 from vico_eval.methods.registry import Method
@@ -102,8 +94,8 @@ class Opened:
     engine: Engine
     settings: EngineSettings
     method: Method
-    checkpoint: Checkpoint
-    donor: Checkpoint | None
+    checkpoint: FamilyCheckpoint
+    donor: FamilyCheckpoint | None
 
 
 def split_arguments(method: str, arguments: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -139,7 +131,7 @@ def open_engine(arguments: Mapping[str, Any], *, show_progress: bool = True) -> 
     method_name = str(arguments.get("method", "vanilla"))
     own, method_arguments = split_arguments(method_name, arguments)
     settings = registry.typed(EngineSettings, own)
-    method = registry.build(method_name, method_arguments)
+    method = registry.build(method_name, method_arguments).resolved()
     if method.needs_donor != (settings.flash_from is not None):
         raise ConfigError(
             f"method {method_name!r} needs flash_from=, the ViCO checkpoint that gives low connector and decisions."
@@ -150,43 +142,43 @@ def open_engine(arguments: Mapping[str, Any], *, show_progress: bool = True) -> 
     device = _device(settings)
     torch_dtype(settings.dtype)
     check_attention(settings.attn_implementation, is_on_cpu=_is_cpu(device))
-    checkpoint = find_checkpoint(settings.pretrained, allow_pickle=settings.allow_pickle)
+    family = InternVL()
+    checkpoint = family.find(settings.pretrained, allow_pickle=settings.allow_pickle)
     donor = None
     if settings.flash_from is not None:
-        donor = find_checkpoint(settings.flash_from, allow_pickle=settings.allow_pickle)
+        donor = family.find(settings.flash_from, allow_pickle=settings.allow_pickle)
+    method.check(checkpoint.facts, None if donor is None else donor.facts)
     for part in method.parts:
-        provider = donor if donor is not None and part.needs_donor else checkpoint
-        part.check(provider.config, provider.name)
         if donor is not None and part.needs_donor:
             part.check_donor(donor.identity, donor.name)
-    method.check_runs_all_of(checkpoint.config, checkpoint.name)
-    if own := own_settings(checkpoint):
+    if own := own_settings(checkpoint.folder):
         logger.warning(
             f"{checkpoint.name} comes with generation settings, which are not applied: "
             f"{', '.join(f'{name}={value}' for name, value in own.items())}. Answers are generated as the task says."
         )
-    tokenizer = load_tokenizer(checkpoint)
-    check_tokenizer_fits(tokenizer, checkpoint)
-    preprocess = PreprocessSettings.from_config(
-        checkpoint.config,
-        total_max_tiles=settings.total_max_tiles,
-        num_frames=settings.num_frames,
-        label_images=settings.label_images,
-        system_prompt=settings.system_prompt,
-        thinking=settings.thinking,
-        max_tiles=settings.max_tiles,
+    tokenizer = family.tokenizer(checkpoint)
+    preprocessor = Preprocessor(
+        tokenizer,
+        family.prompting(checkpoint),
+        PreprocessSettings(
+            max_tiles=settings.max_tiles,
+            total_max_tiles=settings.total_max_tiles,
+            num_frames=settings.num_frames,
+            label_images=settings.label_images,
+            system_prompt=settings.system_prompt,
+            thinking=settings.thinking,
+        ),
+        method.resolution,
     )
-    preprocessor = Preprocessor(tokenizer, preprocess, method.tiling)
-    checkpoint.config.image_token_id = preprocessor.image_token_id
-    model = load_model(
-        checkpoint,
+    placement = Placement(
         dtype="float32" if settings.dtype == "auto" and _is_cpu(device) else settings.dtype,
         device=device,
         device_map=settings.device_map,
         attn_implementation=settings.attn_implementation,
     )
+    model = family.load(checkpoint, placement, preprocessor.image_token_id)
     if donor is not None:
-        adopt(model, donor, routes=method.needs_donors_router)
+        family.adopt(model, donor, routes=method.needs_donors_router)
     if _is_cpu(device):
         prepare_for_cpu(model)
     engine = Engine(model, tokenizer, preprocessor, method, batch_size=settings.batch_size, show_progress=show_progress)

@@ -13,7 +13,7 @@ import yaml
 
 from vico_eval.engine import previews
 from vico_eval.engine.loading import Opened
-from vico_eval.families.internvl.checkpoint import Checkpoint
+from vico_eval.families.family import FamilyCheckpoint
 from vico_eval.paths import models_dir
 from vico_eval.runs import schema
 from vico_eval.runs.schema import RunRecord
@@ -86,7 +86,7 @@ def open_previews(run: RunFolder, asked: bool | str | Path) -> previews.Previews
     return opened
 
 
-def _identity(checkpoint: Checkpoint) -> schema.Checkpoint:
+def _identity(checkpoint: FamilyCheckpoint) -> schema.Checkpoint:
     identity = checkpoint.identity()
     return schema.Checkpoint(name=identity["name"], path=_from_here(identity["path"]), sha256=identity["sha256"])
 

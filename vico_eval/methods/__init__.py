@@ -1,5 +1,6 @@
-"""Ways of saving visual tokens: one file a method, registered under its name.
+"""Ways of saving visual tokens: one file a method, named in `registry.BUILT_IN`.
 
-A file added here, or an entry point in the group `vico_eval.methods` of another package, is all that a new method
-takes: it is then listed by `vico-eval methods` and runs in lmms-eval as `<name>_internvl`.
+`interface` says where a method can act, what it sees there and what it returns. An entry point of another package in
+the group `vico_eval.methods` is known in the same way as a method of this folder: `vico-eval methods` lists it, and it
+runs in lmms-eval as `<name>_internvl`.
 """

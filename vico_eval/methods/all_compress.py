@@ -11,9 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vico_eval.families.internvl.config import VicoInternVLConfig
-from vico_eval.methods.parts import ConnectorPart, RequestTiles, need_low_connector
-from vico_eval.methods.registry import register
+from vico_eval.methods.interface import ConnectorPart, ModelFacts, RequestTiles, need_low_connector
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,16 +19,15 @@ class AllCompressConfig:
     """Nothing to set."""
 
 
-@register("all_compress")
 class AllCompress(ConnectorPart):
     """Sends every tile through the low connector."""
 
     Config = AllCompressConfig
 
-    def check(self, model_config: VicoInternVLConfig, checkpoint: str) -> None:
+    def check(self, facts: ModelFacts) -> None:
         """Needs a low connector."""
-        need_low_connector(model_config, checkpoint, "all_compress")
+        need_low_connector(facts, "all_compress")
 
-    def route(self, tiles: RequestTiles, model_config: VicoInternVLConfig) -> Tensor:
+    def route(self, tiles: RequestTiles, facts: ModelFacts) -> Tensor:
         """[tiles], all True."""
         return torch.ones(tiles.num_tiles, dtype=torch.bool)

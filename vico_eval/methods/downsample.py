@@ -1,20 +1,20 @@
 """Downsample: an image becomes fewer tiles, as if it had come with fewer pixels.
 
-Place:   tiling.
+Place:   resolution.
 Source:  none; the control that every way of saving tokens has to beat at an equal number of tokens. Base weights do.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from PIL import Image
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from vico_eval.errors import ConfigError
-from vico_eval.families.internvl.tiling import TiledImage, tile_grid, tile_image
-from vico_eval.methods.earlier_run import take_measured_share
-from vico_eval.methods.parts import TilingPart, TilingSettings
-from vico_eval.methods.registry import register
+from vico_eval.methods.interface import ImageSize, ResolutionPart, TileLimits
+from vico_eval.methods.shared.earlier_run import measured_share
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 DEFAULT_KEEP_RATIO = 0.5
 
@@ -31,8 +31,6 @@ class DownsampleConfig:
     """Folder of an earlier run, say ViCO's, whose measured share of visual tokens becomes tile_keep_ratio."""
 
     def __post_init__(self) -> None:
-        if self.ratio_from is not None:
-            take_measured_share(self, "tile_keep_ratio", self.ratio_from)
         if not 0 < self.keep_ratio <= 1:
             raise ConfigError(
                 f"downsample got tile_keep_ratio={self.tile_keep_ratio}; expected the share of an image's tiles that "
@@ -45,34 +43,28 @@ class DownsampleConfig:
         return DEFAULT_KEEP_RATIO if self.tile_keep_ratio is None else self.tile_keep_ratio
 
 
-@register("downsample")
-class Downsample(TilingPart):
+class Downsample(ResolutionPart):
     """Lowers the limit on an image's tiles until their number is the wanted share."""
 
     Config = DownsampleConfig
     config: DownsampleConfig
 
-    def tile(self, image: Image.Image, settings: TilingSettings) -> TiledImage:
-        """InternVL's grid under the lower limit."""
-        budget = self.config.keep_ratio * _num_tiles(image, settings, settings.max_tiles)
+    def resolved(self) -> Self:
+        """With the share that the earlier run measured."""
+        if self.config.ratio_from is None:
+            return self
+        share = measured_share(self.config.ratio_from, "tile_keep_ratio", self.config.tile_keep_ratio)
+        return type(self)(replace(self.config, tile_keep_ratio=share))
+
+    def limits(self, image: ImageSize) -> TileLimits:
+        """As many tiles as come nearest to the share."""
+        budget = self.config.keep_ratio * image.num_tiles(_up_to(image, image.limits.max_tiles))
         # Largest first: of limits that lead to equally near numbers, the one that InternVL would choose freest.
-        limits = range(settings.max_tiles, 0, -1)
-        max_tiles = min(limits, key=lambda limit: abs(_num_tiles(image, settings, limit) - budget))
-        return tile_image(
-            image,
-            min_tiles=min(settings.min_tiles, max_tiles),
-            max_tiles=max_tiles,
-            tile_size=settings.tile_size,
-            use_thumbnail=settings.use_thumbnail,
+        counts = range(image.limits.max_tiles, 0, -1)
+        return min(
+            (_up_to(image, max_tiles) for max_tiles in counts), key=lambda limits: abs(image.num_tiles(limits) - budget)
         )
 
 
-def _num_tiles(image: Image.Image, settings: TilingSettings, max_tiles: int) -> int:
-    columns, rows = tile_grid(
-        *image.size,
-        min_tiles=min(settings.min_tiles, max_tiles),
-        max_tiles=max_tiles,
-        tile_size=settings.tile_size,
-    )
-    tiles = columns * rows
-    return tiles + 1 if settings.use_thumbnail and tiles > 1 else tiles
+def _up_to(image: ImageSize, max_tiles: int) -> TileLimits:
+    return TileLimits(min(image.limits.min_tiles, max_tiles), max_tiles)

@@ -13,17 +13,17 @@ from __future__ import annotations
 
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from hashlib import sha256
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from vico_eval.errors import ConfigError
-from vico_eval.families.decoder.token_selection import LayerState, NextTokens
-from vico_eval.families.internvl.config import VicoInternVLConfig
-from vico_eval.methods.earlier_run import TargetRatio
-from vico_eval.methods.parts import DecoderPart
-from vico_eval.methods.registry import register
+from vico_eval.methods.interface import DecoderPart, LayerState, ModelFacts, NextTokens
+from vico_eval.methods.shared.earlier_run import TargetRatio
+from vico_eval.methods.shared.ranking import highest, random_scores
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 SELECTIONS = ("attention", "random")
 DEFAULT_KEEP_RATIO = 0.5
@@ -49,7 +49,7 @@ class FastVConfig(TargetRatio):
         super().__post_init__()
         if self.layer < 1:
             raise ConfigError(f"fastv got layer={self.layer}; expected at least 1: one layer has to rank the tokens.")
-        if self.keep_ratio is not None and self.target_ratio is not None:
+        if self.keep_ratio is not None and (self.target_ratio is not None or self.ratio_from is not None):
             raise ConfigError("fastv takes keep_ratio or target_ratio, not both: each determines the other.")
         if self.keep_ratio is not None and not 0 < self.keep_ratio <= 1:
             raise ConfigError(
@@ -60,22 +60,24 @@ class FastVConfig(TargetRatio):
             raise ConfigError(f"fastv got selection={self.selection!r}; expected {' or '.join(SELECTIONS)}.")
 
 
-@register("fastv")
 class FastV(DecoderPart):
     """Ranks visual tokens once, by the attention of the prompt's last token."""
 
     Config = FastVConfig
     config: FastVConfig
 
-    def check(self, model_config: VicoInternVLConfig, checkpoint: str) -> None:
+    def resolved(self) -> Self:
+        """With the target that an earlier run measured."""
+        return type(self)(self.config.resolved())
+
+    def check(self, facts: ModelFacts) -> None:
         """Needs more layers than K, and a reachable target."""
-        num_layers = model_config.text_config.num_hidden_layers
-        if self.config.layer >= num_layers:
+        if self.config.layer >= facts.num_layers:
             raise ConfigError(
-                f"fastv got layer={self.config.layer}, and the decoder of {checkpoint!r} has {num_layers} layers: no "
-                f"token could leave. Expected 1 to {num_layers - 1}."
+                f"fastv got layer={self.config.layer}, and the decoder of {facts.checkpoint!r} has {facts.num_layers} "
+                f"layers: no token could leave. Expected 1 to {facts.num_layers - 1}."
             )
-        self.keep_ratio(num_layers)
+        self.keep_ratio(facts.num_layers)
 
     def keep_ratio(self, num_layers: int) -> float:
         """Share of the visual tokens that stays, given or solved.
@@ -110,28 +112,3 @@ class FastV(DecoderPart):
             last = torch.tensor([len(state.is_visual) - 1], device=state.hidden.device)
             scores = state.attention(last)[:, 0].mean(dim=0)
         return NextTokens(highest(scores, state.is_visual, num_keep))
-
-
-def highest(scores: Tensor, is_visual: Tensor, num_keep: int) -> Tensor:
-    """All text and the `num_keep` visual tokens of the highest scores; of equal scores, the earlier token.
-
-    Args:
-        scores: [tokens], text included.
-        is_visual: [tokens], bool.
-        num_keep: 0..is_visual.sum().
-
-    Returns:
-        [text + num_keep], int64, ascending: the decoder needs the order of the text, not of the score.
-    """
-    visual = is_visual.nonzero()[:, 0]
-    # Text shares the softmax but never competes for a place. A stable sort, because topk leaves ties open.
-    order = scores[visual].sort(descending=True, stable=True).indices
-    stays = ~is_visual
-    stays[visual[order[:num_keep]]] = True
-    return stays.nonzero()[:, 0]
-
-
-def random_scores(seed: str, num_tokens: int) -> Tensor:
-    """[num_tokens], uniform; the same for the same seed on every machine."""
-    generator = torch.Generator().manual_seed(int.from_bytes(sha256(seed.encode()).digest()[:7], "big"))
-    return torch.rand(num_tokens, generator=generator)

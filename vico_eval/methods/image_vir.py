@@ -14,11 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vico_eval.families.internvl.config import VicoInternVLConfig
-from vico_eval.families.internvl.modeling import VicoInternVL
-from vico_eval.families.internvl.router import check_thresholds
-from vico_eval.methods.parts import ConnectorPart, RequestTiles, need_router
-from vico_eval.methods.registry import register
+from vico_eval.methods.interface import ConnectorPart, ModelFacts, RequestTiles, need_router
+from vico_eval.methods.shared.thresholds import check_thresholds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,31 +29,28 @@ class ImageViRConfig:
         check_thresholds(None, self.absolute_threshold)
 
 
-@register("image_vir")
 class ImageViR(ConnectorPart):
     """Routes each image by the mean score of its tiles."""
 
     Config = ImageViRConfig
     config: ImageViRConfig
 
-    def check(self, model_config: VicoInternVLConfig, checkpoint: str) -> None:
+    def check(self, facts: ModelFacts) -> None:
         """Needs a low connector and a router."""
-        need_router(model_config, checkpoint, "image_vir")
+        need_router(facts, "image_vir")
 
-    def score(self, model: VicoInternVL, vit_tokens: Tensor) -> Tensor:
-        """p_compress of the router trained at image level, else of the router, [tiles]."""
-        router = model.image_router or model.router
-        assert router is not None, "check() has seen a router"
-        return router.p_compress(vit_tokens)
+    def scored_by(self, facts: ModelFacts) -> str:
+        """The router trained at image level, else the router."""
+        return "image_router" if "image_router" in facts.parts else "router"
 
-    def route(self, tiles: RequestTiles, model_config: VicoInternVLConfig) -> Tensor:
+    def route(self, tiles: RequestTiles, facts: ModelFacts) -> Tensor:
         """The tiles of the images whose mean score reaches the threshold, [tiles], bool."""
         assert tiles.p_compress is not None
         absolute = self.config.absolute_threshold
         if absolute is None:
-            absolute = model_config.image_absolute_threshold
+            absolute = facts.parts["router"]["image_threshold"]
         if absolute is None:
-            absolute = model_config.flash_absolute_threshold
+            absolute = facts.parts["router"]["absolute_threshold"]
         tile_image = tiles.tile_image.to(tiles.p_compress.device)
         scores = tiles.p_compress.float()
         num_images = int(tile_image.max()) + 1 if len(tile_image) else 0

@@ -11,18 +11,91 @@ Differs: where the paper is silent, ours are: nearest or bilinear upsampling; ho
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from math import isqrt
+from typing import Any
 
+import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
-from vico_eval.errors import CheckpointError
-from vico_eval.families.decoder.token_selection import LayerState, NextTokens
-from vico_eval.families.internvl.config import VicoInternVLConfig
-from vico_eval.families.internvl.lvtc import LVTCProjectors, LVTCSettings, expanded_source, upsample
-from vico_eval.families.internvl.modeling import VicoInternVL
-from vico_eval.methods.parts import DecoderPart
-from vico_eval.methods.registry import register
+from vico_eval.errors import CheckpointError, ConfigError
+from vico_eval.methods.interface import DecoderPart, LayerState, ModelFacts, NextTokens
+
+UPSAMPLING = ("nearest", "bilinear")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LVTCSettings:
+    """Where what joins; part of a checkpoint's configuration, because its weights are trained for it."""
+
+    expand_before: int
+    """Layer, counted from 0, before which tiles are upsampled (the paper's k, "the 3/4 layer")."""
+
+    first_insertion: int
+    """Layer before which the first further LR projection is added (s; the paper gives no value)."""
+
+    insertion_interval: int
+    """Layers from one insertion to the next (i; the paper gives no value)."""
+
+    num_low_resolution: int = 3
+    """LR projections, the connector's own included (T; the paper gives no value). 1 switches insertions off."""
+
+    high_block: int = 1
+    """Side of the square of vision tokens that one token of the HR projection is made of (M2)."""
+
+    upsample: str = "nearest"
+    """nearest, or bilinear (corners not aligned, in float32). The paper does not say; FPN, which it names, takes the
+    nearest."""
+
+    def __post_init__(self) -> None:
+        least = {"expand_before": 0, "first_insertion": 0, "insertion_interval": 1, "num_low_resolution": 1}
+        for name, minimum in {**least, "high_block": 1}.items():
+            value = getattr(self, name)
+            if type(value) is not int or value < minimum:
+                raise ConfigError(f"lvtc got {name}={value!r}; expected a whole number of at least {minimum}.")
+        if self.upsample not in UPSAMPLING:
+            raise ConfigError(f"lvtc got upsample={self.upsample!r}; expected {' or '.join(UPSAMPLING)}.")
+        if self.insertions and self.insertions[-1] >= self.expand_before:
+            raise ConfigError(
+                f"lvtc is to insert before layers {', '.join(map(str, self.insertions))} and to expand before layer "
+                f"{self.expand_before}: an insertion would meet or follow the expansion. Lower num_low_resolution, "
+                "first_insertion or insertion_interval, or expand later."
+            )
+
+    @classmethod
+    def defaults(cls, num_layers: int, **settings: Any) -> LVTCSettings:
+        """Settings for a decoder of so many layers: k = 3L/4 - 1 as in the paper, s = i = L/4 (ours), unless given."""
+        quarter = num_layers // 4
+        given = {"expand_before": 3 * num_layers // 4 - 1, "first_insertion": quarter, "insertion_interval": quarter}
+        return cls(**(given | settings))
+
+    @property
+    def insertions(self) -> tuple[int, ...]:
+        """The layers before which a further LR projection is added, in order."""
+        return tuple(self.first_insertion + n * self.insertion_interval for n in range(self.num_low_resolution - 1))
+
+    def check(self, *, num_layers: int, vit_grid: int, low_block: int) -> None:
+        """Raises ConfigError unless a model of these sizes can run them.
+
+        Args:
+            num_layers: of the decoder. An expansion behind the last one would leave trained weights unused.
+            vit_grid: vision tokens along a tile's side.
+            low_block: side of the square of them that one visual token is made of (M1).
+        """
+        if self.expand_before >= num_layers:
+            raise ConfigError(
+                f"lvtc is to expand before layer {self.expand_before} and the decoder has {num_layers} layers; "
+                f"expected 0 to {num_layers - 1}."
+            )
+        if vit_grid % low_block or vit_grid % self.high_block or low_block % self.high_block:
+            raise ConfigError(
+                f"lvtc can't upsample a tile of {vit_grid} x {vit_grid} vision tokens from squares of {low_block} "
+                f"(1 / downsample_ratio) to squares of {self.high_block} (high_block); expected both to divide "
+                f"{vit_grid}, and the second to divide the first."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +103,6 @@ class LVTCConfig:
     """Nothing to set: weights are trained for one setting, which the checkpoint holds."""
 
 
-@register("lvtc")
 class LVTC(DecoderPart):
     """Adds and expands as a checkpoint's LVTC says; it acts only where it is bound to that checkpoint's model."""
 
@@ -40,29 +112,25 @@ class LVTC(DecoderPart):
     needs_vit_tokens = True
     needs_whole_tiles = True
 
-    def __init__(
-        self,
-        config: LVTCConfig,
-        model_config: VicoInternVLConfig | None = None,
-        projectors: LVTCProjectors | None = None,
-    ) -> None:
+    def __init__(self, config: LVTCConfig, facts: ModelFacts | None = None, projectors: Any = None) -> None:
         super().__init__(config)
-        self._settings = None if model_config is None else model_config.lvtc_settings
-        self._num_low = 0 if model_config is None else model_config.num_high_tokens
+        self._settings = None if facts is None else settings_of(facts)
+        self._num_tokens = 0 if facts is None or facts.tile is None else facts.tile.num_tokens
         self._projectors = projectors
 
-    def check(self, model_config: VicoInternVLConfig, checkpoint: str) -> None:
-        """Needs a checkpoint with LVTC's projectors."""
-        if model_config.lvtc is None:
+    def check(self, facts: ModelFacts) -> None:
+        """Needs a checkpoint with LVTC's projectors, of settings that its decoder can run."""
+        if "lvtc" not in facts.parts:
             raise CheckpointError(
-                f"checkpoint {checkpoint!r} has no LVTC projectors (its config.json names no `lvtc`), and method "
+                f"checkpoint {facts.checkpoint!r} has no LVTC projectors (its config.json names no `lvtc`), and method "
                 "'lvtc' needs them. Load a checkpoint that was trained with LVTC, or run `vanilla`."
             )
+        settings_of(facts)
 
-    def bind(self, model: VicoInternVL) -> LVTC:
+    def bind(self, facts: ModelFacts, modules: Mapping[str, Any]) -> LVTC:
         """The part with the model's projectors and settings."""
-        self.check(model.config, str(model.config.name_or_path))
-        return LVTC(self.config, model.config, model.lvtc)
+        self.check(facts)
+        return LVTC(self.config, facts, modules["lvtc"])
 
     @property
     def settings(self) -> LVTCSettings:
@@ -92,18 +160,75 @@ class LVTC(DecoderPart):
         projected = state.projected.to(state.hidden)
         tokens = state.hidden[state.is_visual]
         tiles, num_high, _ = projected.shape
-        if len(tokens) != tiles * self._num_low:
+        if len(tokens) != tiles * self._num_tokens:
             raise RuntimeError(
                 f"{state.key} has {len(tokens)} visual tokens for {tiles} tiles; expected every tile at full length, "
-                f"{self._num_low} tokens"
+                f"{self._num_tokens} tokens"
             )
-        source = expanded_source(state.is_visual, self._num_low, num_high)
+        source = expanded_source(state.is_visual, self._num_tokens, num_high)
         # An insertion makes no more tokens than there were, and upsampling then leaves them as they are.
         new = upsample(tokens.unflatten(0, (tiles, -1)), num_high, self.settings.upsample) + projected
         return NextTokens(source, new.flatten(0, 1))
 
-    def num_joining(self, num_tiles: int, model_config: VicoInternVLConfig) -> int:
+    def num_joining(self, num_visual: int, facts: ModelFacts) -> int:
         """The tokens that an expansion adds."""
-        settings = model_config.lvtc_settings
-        assert settings is not None, "check() has seen them"
-        return num_tiles * ((model_config.vit_grid // settings.high_block) ** 2 - model_config.num_high_tokens)
+        assert facts.tile is not None, "check() has seen tiles"
+        expanded = (facts.tile.vision_side // settings_of(facts).high_block) ** 2
+        return num_visual // facts.tile.num_tokens * (expanded - facts.tile.num_tokens)
+
+
+def settings_of(facts: ModelFacts) -> LVTCSettings:
+    """A checkpoint's settings.
+
+    Raises:
+        CheckpointError: they can't be run, or not by this model.
+    """
+    assert facts.tile is not None, "LVTC's projectors are a tile's"
+    try:
+        settings = LVTCSettings(**facts.parts["lvtc"])
+        settings.check(
+            num_layers=facts.num_layers,
+            vit_grid=facts.tile.vision_side,
+            low_block=facts.tile.vision_side // facts.tile.visual_side,
+        )
+    except (ConfigError, TypeError) as error:
+        raise CheckpointError(f"config.json of {facts.checkpoint!r} can't be used: {error}") from error
+    return settings
+
+
+def upsample(tokens: Tensor, num_tokens: int, mode: str) -> Tensor:
+    """Every tile's square of visual tokens on a finer square; nothing passes from one tile to another.
+
+    Args:
+        tokens: [tiles, n, D], row by row.
+        num_tokens: n' of the finer square.
+        mode: nearest or bilinear.
+
+    Returns:
+        [tiles, n', D], row by row.
+    """
+    side, finer = isqrt(tokens.shape[1]), isqrt(num_tokens)
+    grid = tokens.unflatten(1, (side, side)).permute(0, 3, 1, 2)  # [tiles, D, rows, columns]
+    if mode == "nearest":
+        grid = interpolate(grid, size=(finer, finer), mode="nearest")
+    else:
+        grid = interpolate(grid.float(), size=(finer, finer), mode="bilinear", align_corners=False).to(tokens)
+    return grid.flatten(2).transpose(1, 2)
+
+
+def expanded_source(is_visual: Tensor, num_low: int, num_high: int) -> Tensor:
+    """Where the tokens after an expansion come from: text from its place, every tile's tokens anew in the tile's place.
+
+    Args:
+        is_visual: [tokens], bool; `num_low` visual tokens a tile, tile after tile.
+        num_low: visual tokens of a tile before.
+        num_high: and after.
+
+    Returns:
+        [tokens + tiles * (num_high - num_low)], int64: index of a text token, -1 for a new one.
+    """
+    repeats = (~is_visual).long()
+    # The first token of a tile holds the place of all of them.
+    repeats[is_visual.nonzero()[::num_low, 0]] = num_high
+    source = torch.arange(len(is_visual), device=is_visual.device).repeat_interleave(repeats)
+    return source.masked_fill(is_visual[source], -1)

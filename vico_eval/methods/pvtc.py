@@ -2,28 +2,26 @@
 
 Place:   connector.
 Source:  InternVL-X (arXiv 2503.21307), point-to-region visual token compression. The projector is a part of the
-         checkpoint (`vico_eval/families/internvl/pvtc.py`) and compresses nothing further; this name says that it must
+         checkpoint (`families/internvl/pvtc.py`) and compresses nothing further; this name says that it must
          be there. `vanilla` runs whatever projector a checkpoint has, and `pool` averages that one's tokens.
 """
 
 from __future__ import annotations
 
 from vico_eval.errors import CheckpointError
-from vico_eval.families.internvl.config import VicoInternVLConfig
-from vico_eval.methods.registry import register
+from vico_eval.methods.interface import ModelFacts
 from vico_eval.methods.vanilla import Vanilla
 
 
-@register("pvtc")
 class Pvtc(Vanilla):
     """Keeps every token that PVTC makes."""
 
     runs = frozenset({"pvtc"})
 
-    def check(self, model_config: VicoInternVLConfig, checkpoint: str) -> None:
+    def check(self, facts: ModelFacts) -> None:
         """Needs PVTC."""
-        if model_config.connector != "pvtc":
+        if "pvtc" not in facts.parts:
             raise CheckpointError(
-                f"checkpoint {checkpoint!r} has no PVTC, and method 'pvtc' needs it: its connector is "
-                f"{model_config.connector!r} (pixel shuffle and MLP). Load an InternVL-X checkpoint, or run `vanilla`."
+                f"checkpoint {facts.checkpoint!r} has no PVTC, and method 'pvtc' needs it: its connector is another "
+                "one (pixel shuffle and MLP in InternVL). Load an InternVL-X checkpoint, or run `vanilla`."
             )

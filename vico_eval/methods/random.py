@@ -9,10 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vico_eval.errors import ConfigError
-from vico_eval.families.internvl.config import VicoInternVLConfig
-from vico_eval.methods.parts import need_low_connector
-from vico_eval.methods.random_tiles import RandomTiles, RandomTilesConfig
-from vico_eval.methods.registry import register
+from vico_eval.methods.interface import ModelFacts, need_low_connector
+from vico_eval.methods.shared.random_tiles import RandomTiles, RandomTilesConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,13 +26,12 @@ class RandomConfig(RandomTilesConfig):
             )
 
 
-@register("random")
 class Random(RandomTiles):
     """Sends a random subset of each request's tiles through the low connector."""
 
     Config = RandomConfig
 
-    def check(self, model_config: VicoInternVLConfig, checkpoint: str) -> None:
+    def check(self, facts: ModelFacts) -> None:
         """Needs a low connector, and a readable run where the ratio comes from one."""
-        need_low_connector(model_config, checkpoint, "random")
-        super().check(model_config, checkpoint)
+        need_low_connector(facts, "random")
+        super().check(facts)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import importlib
-import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, fields
 from functools import cache
@@ -15,12 +14,42 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 from vico_eval.errors import CheckpointError, ConfigError, unknown_name
 
 if TYPE_CHECKING:
-    from vico_eval.families.internvl.config import VicoInternVLConfig
-    from vico_eval.methods.parts import ConnectorPart, DecoderPart, Part, TilingPart
+    from vico_eval.methods.interface import (
+        ConnectorPart,
+        DecoderPart,
+        ModelFacts,
+        Part,
+        ResolutionPart,
+        SelectionPart,
+    )
+
+BUILT_IN = {
+    "all_compress": "vico_eval.methods.all_compress:AllCompress",
+    "downsample": "vico_eval.methods.downsample:Downsample",
+    "fastv": "vico_eval.methods.fastv:FastV",
+    "image_vir": "vico_eval.methods.image_vir:ImageViR",
+    "lvtc": "vico_eval.methods.lvtc:LVTC",
+    "pool": "vico_eval.methods.pool:Pool",
+    "pvtc": "vico_eval.methods.pvtc:Pvtc",
+    "random": "vico_eval.methods.random:Random",
+    "random_tokens": "vico_eval.methods.random_tokens:RandomTokens",
+    "rvtc_area": "vico_eval.methods.rvtc_area:RvtcArea",
+    "rvtc_edge": "vico_eval.methods.rvtc_edge:RvtcEdge",
+    "rvtc_ratio": "vico_eval.methods.rvtc_ratio:RvtcRatio",
+    "single_tile": "vico_eval.methods.single_tile:SingleTile",
+    "sparsevlm": "vico_eval.methods.sparsevlm:SparseVLM",
+    "top_attention": "vico_eval.methods.top_attention:TopAttention",
+    "vanilla": "vico_eval.methods.vanilla:Vanilla",
+    "vanilla_vir": "vico_eval.methods.vanilla_vir:VanillaViR",
+    "vico": "vico_eval.methods.vico:ViCO",
+}
+"""Where the class of each method stands, "module:Class"."""
 
 ENTRY_POINTS = "vico_eval.methods"
-_NOT_METHODS = {"earlier_decisions", "earlier_run", "parts", "random_tiles", "registry"}
+"""Group in which other packages name theirs, `name = "module:Class"`."""
+
 _registered: dict[str, type[Part]] = {}
+"""Those of scripts and notebooks."""
 
 P = TypeVar("P", bound="type[Part]")
 T = TypeVar("T")
@@ -31,14 +60,16 @@ class Method:
     """A built method: at most one part in each place, each with its hyper-parameters."""
 
     name: str
-    tiling: TilingPart | None = None
+    resolution: ResolutionPart | None = None
     connector: ConnectorPart | None = None
+    selection: SelectionPart | None = None
     decoder: DecoderPart | None = None
 
     @property
     def parts(self) -> tuple[Part, ...]:
         """The parts there are, in the order in which they act."""
-        return tuple(part for part in (self.tiling, self.connector, self.decoder) if part is not None)
+        places = (self.resolution, self.connector, self.selection, self.decoder)
+        return tuple(part for part in places if part is not None)
 
     @property
     def needs_donor(self) -> bool:
@@ -50,14 +81,37 @@ class Method:
         """Whether that checkpoint also routes."""
         return any(part.needs_donor and part.needs_router for part in self.parts)
 
-    def check_runs_all_of(self, model_config: VicoInternVLConfig, checkpoint: str) -> None:
-        """Raises CheckpointError if the checkpoint is trained with a part that no part of this method runs."""
-        left_out = model_config.trained_in.difference(*(part.runs for part in self.parts))
+    def resolved(self) -> Method:
+        """The method once arguments that name earlier runs are read; as `Part.resolved`."""
+        return Method(self.name, **{part.place: part.resolved() for part in self.parts})  # type: ignore[arg-type]
+
+    def check(self, facts: ModelFacts, donor: ModelFacts | None = None) -> None:
+        """See that a checkpoint has what the parts need, and that they run all that it is trained with.
+
+        Args:
+            facts: of the checkpoint.
+            donor: of the second one, where a part needs that.
+
+        Raises:
+            CheckpointError: it lacks something, or would be another model.
+            ConfigError: a part is asked for what the model can't do.
+        """
+        needs_tiles = self.resolution is not None or (self.connector is not None and bool(self.connector.routes))
+        if needs_tiles and facts.tile is None:
+            raise CheckpointError(
+                f"method {self.name!r} acts on tiles, and checkpoint {facts.checkpoint!r} ({facts.family}) does not "
+                "cut images into tiles. Choose a method that selects tokens or acts in the decoder."
+            )
+        for part in self.parts:
+            part.check(donor if donor is not None and part.needs_donor else facts)
+        if self.selection is not None:
+            _check_needs(self.name, self.selection, facts)
+        left_out = facts.trained_in.difference(*(part.runs for part in self.parts))
         if left_out:
             names = ", ".join(sorted(left_out))
             raise CheckpointError(
-                f"checkpoint {checkpoint!r} is trained with {names}, and method {self.name!r} leaves it out: that "
-                f"would be another model. Run method={names}, alone or in a combination."
+                f"checkpoint {facts.checkpoint!r} is trained with {names}, and method {self.name!r} leaves it out: "
+                f"that would be another model. Run method={names}, alone or in a combination."
             )
 
     def arguments(self) -> dict[str, Any]:
@@ -65,57 +119,98 @@ class Method:
         return {field.name: getattr(part.config, field.name) for part in self.parts for field in fields(part.config)}
 
 
+def _check_needs(method: str, part: SelectionPart, facts: ModelFacts) -> None:
+    if lacking := sorted(part.needs - facts.offers):
+        raise CheckpointError(
+            f"method {method!r} needs {', '.join(lacking)}, which {facts.family} ({facts.checkpoint!r}) does not give; "
+            f"it gives {', '.join(sorted(facts.offers)) or 'tokens and their places'}. Choose another method."
+        )
+    if not part.needs & {"encoder_attention", "encoder_keys"}:
+        return
+    rows, layer = part.score_source
+    if rows not in facts.score_sources:
+        raise ConfigError(
+            f"method {method!r} got score_source={rows!r}; the vision encoder of {facts.checkpoint!r} gives "
+            f"{' or '.join(sorted(facts.score_sources))}."
+        )
+    if not -facts.num_vision_layers <= layer < facts.num_vision_layers:
+        raise ConfigError(
+            f"method {method!r} got score_layer={layer}, and the vision encoder of {facts.checkpoint!r} has "
+            f"{facts.num_vision_layers} layers; expected {-facts.num_vision_layers} to {facts.num_vision_layers - 1}."
+        )
+
+
 def register(name: str) -> Callable[[P], P]:
-    """Class decorator: make a part known as method `name`.
+    """Class decorator: make a part known as method `name` in this process, as in a script or a notebook.
 
     Raises:
         ConfigError: the name is taken by another class.
     """
 
     def add(part: P) -> P:
-        known = _registered.setdefault(name, part)
-        if (known.__module__, known.__qualname__) != (part.__module__, part.__qualname__):
-            raise ConfigError(
-                f"two methods are named {name!r}: {known.__module__}.{known.__qualname__} and "
-                f"{part.__module__}.{part.__qualname__}. Rename one of them."
-            )
+        taken = BUILT_IN.get(name) or (_plugins()[name].value if name in _plugins() else None)
+        known = _registered.get(name)
+        if known is not None and _place_of(known) != _place_of(part):
+            taken = _place_of(known)
+        if taken is not None:
+            raise ConfigError(f"two methods are named {name!r}: {taken} and {_place_of(part)}. Rename one of them.")
+        _registered[name] = part
         return part
 
     return add
 
 
+def _place_of(part: type[Part]) -> str:
+    return f"{part.__module__}:{part.__qualname__}"
+
+
 def method_names() -> tuple[str, ...]:
     """Every method that can be asked for by name, sorted."""
-    return tuple(sorted({*_builtin_names(), *_plugins(), *_registered}))
+    return tuple(sorted({*BUILT_IN, *_plugins(), *_registered}))
 
 
 def describe(name: str) -> str:
     """The method's docstring: what it does and where it comes from. A built-in one is read without importing it."""
     _require_known(name)
-    if name in _builtin_names():
-        source = Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8")
+    if name in BUILT_IN:
+        file = BUILT_IN[name].partition(":")[0].rpartition(".")[2]
+        source = Path(__file__).with_name(f"{file}.py").read_text(encoding="utf-8")
         return ast.get_docstring(ast.parse(source)) or ""
     part = load(name)
     return importlib.import_module(part.__module__).__doc__ or part.__doc__ or ""
 
 
 def load(name: str) -> type[Part]:
-    """The class registered as `name`.
+    """The class of method `name`.
 
     Raises:
-        ConfigError: no such method; lists the known ones.
+        ConfigError: no such method, which lists the known ones; or another package's entry point that is no method.
     """
     _require_known(name)
-    if name not in _registered:
-        if name in _builtin_names():
-            importlib.import_module(f"vico_eval.methods.{name}")
-        else:
-            _plugins()[name].load()
-    if name not in _registered:
+    if name in _registered:
+        return _registered[name]
+    if name in BUILT_IN:
+        return _plugin(EntryPoint(name, BUILT_IN[name], ENTRY_POINTS))
+    return _plugin(_plugins()[name])
+
+
+def _plugin(point: EntryPoint) -> type[Part]:
+    """The class that an entry point names."""
+    from vico_eval.methods.interface import PLACES, Part
+
+    try:
+        found = point.load()
+    except (ImportError, AttributeError) as error:
         raise ConfigError(
-            f"the module of method {name!r} registers no class under that name; expected @register({name!r})."
+            f"method {point.name!r} can't be loaded from {point.value!r}: {error}. Expected an entry point of the form "
+            '"module:Class" in an installed package.'
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, Part) and getattr(found, "place", None) in PLACES):
+        raise ConfigError(
+            f"method {point.name!r} is {point.value!r}, which is no part of a method; expected a subclass of "
+            "ResolutionPart, ConnectorPart, SelectionPart or DecoderPart of vico_eval.methods.interface."
         )
-    return _registered[name]
+    return found
 
 
 def parameters(method: str) -> dict[str, Field[Any]]:
@@ -127,7 +222,7 @@ def build(method: str, arguments: Mapping[str, Any] | None = None) -> Method:
     """A method from its name and hyper-parameters.
 
     Args:
-        method: a name, or several joined by `+`, each in another place ("single_tile+vico").
+        method: a name, or several joined by `+`, each in another place ("single_tile+vico+fastv").
         arguments: hyper-parameters by name.
 
     Raises:
@@ -154,13 +249,22 @@ def build(method: str, arguments: Mapping[str, Any] | None = None) -> Method:
             )
         by_place[part.place] = part
     built = Method(name=method, **by_place)  # type: ignore[arg-type]
-    decoder, connector = built.decoder, built.connector
-    if decoder is not None and decoder.needs_whole_tiles and connector is not None and connector.compresses:
-        raise ConfigError(
-            f"method {method!r} can't be built: its part in the decoder needs every tile with all its visual tokens, "
-            "and its part in the connector compresses tiles. Leave one of them out."
-        )
+    _refuse_fewer_tokens(built)
     return built
+
+
+def _refuse_fewer_tokens(method: Method) -> None:
+    """Raises ConfigError if the part in the decoder needs whole tiles, and another part takes tokens out of them."""
+    if method.decoder is None or not method.decoder.needs_whole_tiles:
+        return
+    place = "selection" if method.selection is not None else None
+    if method.connector is not None and len(method.connector.routes) > 0:
+        place = "connector"
+    if place is not None:
+        raise ConfigError(
+            f"method {method.name!r} can't be built: its part in the decoder needs every tile with all its visual "
+            f"tokens, and its part in the {place} takes some away. Leave one of them out."
+        )
 
 
 def _refuse_two_targets(method: str) -> None:
@@ -214,17 +318,14 @@ def _split(method: str) -> list[str]:
 
 
 @cache
-def _builtin_names() -> frozenset[str]:
-    folder = str(Path(__file__).parent)
-    return frozenset(module.name for module in pkgutil.iter_modules([folder])) - _NOT_METHODS
-
-
-@cache
 def _plugins() -> dict[str, EntryPoint]:
     found: dict[str, EntryPoint] = {}
     for point in entry_points(group=ENTRY_POINTS):
-        if point.name in found or point.name in _builtin_names():
-            raise ConfigError(f"method name {point.name!r} of {point.value} is taken already. Rename the entry point.")
+        if point.name in found or point.name in BUILT_IN:
+            taken = found[point.name].value if point.name in found else BUILT_IN[point.name]
+            raise ConfigError(
+                f"two methods are named {point.name!r}: {taken} and {point.value}. Rename the entry point of one."
+            )
         found[point.name] = point
     return found
 

@@ -1,22 +1,30 @@
 """RVTC by area: an image gets no more tiles than it has pixels to fill, so that a small one is not blown up.
 
-Place:   tiling.
+Place:   resolution.
 Source:  InternVL-X (arXiv 2503.21307), resolution-wise token compression. By the paper's formula: it is not in the
          released code.
 """
 
 from __future__ import annotations
 
-from vico_eval.families.internvl.tiling import area_limit
-from vico_eval.methods.parts import TilingSettings
-from vico_eval.methods.registry import register
-from vico_eval.methods.rvtc_ratio import RvtcRatio
+from vico_eval.methods.interface import ImageSize
+from vico_eval.methods.rvtc_ratio import RvtcRatio, divide_up
 
 
-@register("rvtc_area")
 class RvtcArea(RvtcRatio):
     """Limits the tiles by the image's area, counted in tiles."""
 
-    def limit(self, width: int, height: int, settings: TilingSettings) -> int:
+    def limit(self, image: ImageSize) -> int:
         """ceil(width * height / S^2), at most `max_tiles`."""
-        return area_limit(width, height, settings.max_tiles, settings.tile_size)
+        return area_limit(image.width, image.height, image.limits.max_tiles, image.tile_size)
+
+
+def area_limit(width: int, height: int, max_tiles: int, tile_size: int) -> int:
+    """Area matching: no more tiles than the image has pixels for, ceil(W*H / S^2).
+
+    Args:
+        width, height: of the image, in pixels, at least 1.
+        max_tiles: the limit that stays, thumbnail not counted.
+        tile_size: side S of a tile in pixels.
+    """
+    return min(max_tiles, divide_up(width * height, tile_size * tile_size))

@@ -1,21 +1,29 @@
 """RVTC by edge: an image gets no more tiles than whole tiles cover it, so that a small one is not blown up.
 
-Place:   tiling.
+Place:   resolution.
 Source:  InternVL-X (arXiv 2503.21307), resolution-wise token compression; the rule that its released code always uses.
 """
 
 from __future__ import annotations
 
-from vico_eval.families.internvl.tiling import edge_limit
-from vico_eval.methods.parts import TilingSettings
-from vico_eval.methods.registry import register
-from vico_eval.methods.rvtc_ratio import RvtcRatio
+from vico_eval.methods.interface import ImageSize
+from vico_eval.methods.rvtc_ratio import RvtcRatio, divide_up
 
 
-@register("rvtc_edge")
 class RvtcEdge(RvtcRatio):
     """Limits the tiles by the image's edges, counted in tiles."""
 
-    def limit(self, width: int, height: int, settings: TilingSettings) -> int:
+    def limit(self, image: ImageSize) -> int:
         """ceil(width / S) * ceil(height / S), at most `max_tiles`."""
-        return edge_limit(width, height, settings.max_tiles, settings.tile_size)
+        return edge_limit(image.width, image.height, image.limits.max_tiles, image.tile_size)
+
+
+def edge_limit(width: int, height: int, max_tiles: int, tile_size: int) -> int:
+    """Edge matching: no more tiles than whole ones cover the image, ceil(W/S) * ceil(H/S).
+
+    Args:
+        width, height: of the image, in pixels, at least 1.
+        max_tiles: the limit that stays, thumbnail not counted.
+        tile_size: side S of a tile in pixels.
+    """
+    return min(max_tiles, divide_up(width, tile_size) * divide_up(height, tile_size))

@@ -23,16 +23,17 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import cache
 from itertools import chain, pairwise, repeat
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from vico_eval.errors import ConfigError
-from vico_eval.families.decoder.token_selection import LayerState, NextTokens, RequestPrompt
-from vico_eval.families.internvl.config import VicoInternVLConfig
-from vico_eval.methods.earlier_run import TargetRatio
-from vico_eval.methods.parts import DecoderPart
-from vico_eval.methods.registry import register
+from vico_eval.methods.interface import DecoderPart, LayerState, ModelFacts, NextTokens, RequestPrompt
+from vico_eval.methods.shared.earlier_run import TargetRatio
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 RELEASED_TOKENS, RELEASED_LAYERS = 576, 32
 LAYERS = {"topk": (2, 6, 15), "plus": (2, 6, 15), "rank": (2, 6, 15, 19)}
@@ -114,7 +115,6 @@ class SparseVLMConfig(TargetRatio):
         return dict(zip(self.pruning_layers(num_layers), chain(self.shares, repeat(self.shares[-1])), strict=False))
 
 
-@register("sparsevlm")
 class SparseVLM(DecoderPart):
     """Rates visual tokens by the question's attention to them, layer after layer."""
 
@@ -126,22 +126,25 @@ class SparseVLM(DecoderPart):
         """The `plus` variant keeps positions; the others close the gaps."""
         return self.config.variant != "plus"
 
-    def check(self, model_config: VicoInternVLConfig, checkpoint: str) -> None:
+    def resolved(self) -> Self:
+        """With the target that an earlier run measured."""
+        return type(self)(self.config.resolved())
+
+    def check(self, facts: ModelFacts) -> None:
         """Needs deep enough a decoder, heads enough, and a target that can be reached."""
-        text = model_config.text_config
-        layers = self.config.pruning_layers(text.num_hidden_layers)
-        if layers[-1] >= text.num_hidden_layers - 1:
+        layers = self.config.pruning_layers(facts.num_layers)
+        if layers[-1] >= facts.num_layers - 1:
             raise ConfigError(
-                f"sparsevlm is to prune behind layers {'/'.join(map(str, layers))}, and the decoder of {checkpoint!r} "
-                f"has {text.num_hidden_layers} layers; expected 0 to {text.num_hidden_layers - 2}: behind the last one "
-                "nothing is saved. Pass layers=."
+                f"sparsevlm is to prune behind layers {'/'.join(map(str, layers))}, and the decoder of "
+                f"{facts.checkpoint!r} has {facts.num_layers} layers; expected 0 to {facts.num_layers - 2}: behind the "
+                "last one nothing is saved. Pass layers=."
             )
-        if self.config.variant == "plus" and self.config.plus_heads > text.num_attention_heads:
+        if self.config.variant == "plus" and self.config.plus_heads > facts.num_heads:
             raise ConfigError(
                 f"sparsevlm's variant plus lets plus_heads={self.config.plus_heads} heads rate, and the decoder of "
-                f"{checkpoint!r} has {text.num_attention_heads}. Pass fewer; the release takes half of Qwen2-7B's."
+                f"{facts.checkpoint!r} has {facts.num_heads}. Pass fewer; the release takes half of Qwen2-7B's."
             )
-        self._check_target(text.num_hidden_layers)
+        self._check_target(facts.num_layers)
 
     def _check_target(self, num_layers: int) -> None:
         target = self.config.target_ratio

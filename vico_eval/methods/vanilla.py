@@ -11,9 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vico_eval.families.internvl.config import VicoInternVLConfig
-from vico_eval.methods.parts import ConnectorPart, RequestTiles
-from vico_eval.methods.registry import register
+from vico_eval.methods.interface import ConnectorPart, ModelFacts, RequestTiles, Route
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,13 +19,16 @@ class VanillaConfig:
     """Nothing to set."""
 
 
-@register("vanilla")
 class Vanilla(ConnectorPart):
     """Keeps every tile at full length."""
 
     Config = VanillaConfig
-    compresses = False
 
-    def route(self, tiles: RequestTiles, model_config: VicoInternVLConfig) -> Tensor:
-        """[tiles], all False."""
-        return torch.zeros(tiles.num_tiles, dtype=torch.bool)
+    @property
+    def routes(self) -> tuple[Route, ...]:
+        """None: the model's own connector."""
+        return ()
+
+    def route(self, tiles: RequestTiles, facts: ModelFacts) -> Tensor:
+        """[tiles], all 0."""
+        return torch.zeros(tiles.num_tiles, dtype=torch.int64)

@@ -15,11 +15,8 @@ from functools import cached_property
 from torch import Tensor
 
 from vico_eval.errors import ConfigError
-from vico_eval.families.internvl.config import VicoInternVLConfig
-from vico_eval.families.internvl.modeling import VicoInternVL
-from vico_eval.methods.earlier_decisions import EarlierDecisions
-from vico_eval.methods.parts import RequestTiles, need_low_connector
-from vico_eval.methods.registry import register
+from vico_eval.methods.interface import ModelFacts, RequestTiles, need_low_connector
+from vico_eval.methods.shared.earlier_decisions import EarlierDecisions
 from vico_eval.methods.vico import ViCO, ViCOConfig
 
 
@@ -40,7 +37,6 @@ class VanillaViRConfig(ViCOConfig):
             )
 
 
-@register("vanilla_vir")
 class VanillaViR(ViCO):
     """ViCO's decisions on base weights; `flash_from=` names the ViCO checkpoint, which also gives its low connector."""
 
@@ -53,12 +49,12 @@ class VanillaViR(ViCO):
         """Decisions that are found ready need none."""
         return self.config.decisions_from is None
 
-    def check(self, model_config: VicoInternVLConfig, checkpoint: str) -> None:
+    def check(self, facts: ModelFacts) -> None:
         """Needs a low connector, and a router or a run that has decided."""
         if self.needs_router:
-            super().check(model_config, checkpoint)
+            super().check(facts)
         else:
-            need_low_connector(model_config, checkpoint, "vanilla_vir")
+            need_low_connector(facts, "vanilla_vir")
             _ = self._decisions
 
     def check_donor(self, identity: Callable[[], Mapping[str, str]], checkpoint: str) -> None:
@@ -69,13 +65,13 @@ class VanillaViR(ViCO):
                 f"{checkpoint}. Give the checkpoint that it ran with, or run ViCO again."
             )
 
-    def score(self, model: VicoInternVL, vit_tokens: Tensor) -> Tensor | None:  # type: ignore[override]
-        """The router's p_compress, [tiles]; none where decisions are found ready."""
-        return super().score(model, vit_tokens) if self.needs_router else None
+    def scored_by(self, facts: ModelFacts) -> str | None:
+        """The router; none where decisions are found ready."""
+        return super().scored_by(facts) if self.needs_router else None
 
-    def route(self, tiles: RequestTiles, model_config: VicoInternVLConfig) -> Tensor:
+    def route(self, tiles: RequestTiles, facts: ModelFacts) -> Tensor:
         """The tiles that ViCO compresses, [tiles], bool."""
-        return super().route(tiles, model_config) if self.needs_router else self._decisions.of(tiles)
+        return super().route(tiles, facts) if self.needs_router else self._decisions.of(tiles)
 
     @cached_property
     def _decisions(self) -> EarlierDecisions:

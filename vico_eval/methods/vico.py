@@ -10,13 +10,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-from vico_eval.families.internvl.config import VicoInternVLConfig
-from vico_eval.families.internvl.modeling import VicoInternVL
-from vico_eval.families.internvl.router import check_thresholds, compress_tiles
-from vico_eval.methods.parts import ConnectorPart, RequestTiles, need_router
-from vico_eval.methods.registry import register
+from vico_eval.methods.interface import ConnectorPart, ModelFacts, RequestTiles, need_router
+from vico_eval.methods.shared.thresholds import check_thresholds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,28 +34,53 @@ class ViCOConfig:
         check_thresholds(self.relative_threshold, self.absolute_threshold)
 
 
-@register("vico")
 class ViCO(ConnectorPart):
     """Routes each tile by the router's score."""
 
     Config = ViCOConfig
     config: ViCOConfig
 
-    def check(self, model_config: VicoInternVLConfig, checkpoint: str) -> None:
+    def check(self, facts: ModelFacts) -> None:
         """Needs a low connector and a router."""
-        need_router(model_config, checkpoint, "vico")
+        need_router(facts, "vico")
 
-    def score(self, model: VicoInternVL, vit_tokens: Tensor) -> Tensor:
-        """The router's p_compress, [tiles]."""
-        assert model.router is not None, "check() has seen a router"
-        return model.router.p_compress(vit_tokens)
+    def scored_by(self, facts: ModelFacts) -> str | None:
+        """The router."""
+        return "router"
 
-    def route(self, tiles: RequestTiles, model_config: VicoInternVLConfig) -> Tensor:
+    def route(self, tiles: RequestTiles, facts: ModelFacts) -> Tensor:
         """The tiles that pass both thresholds, [tiles], bool."""
         assert tiles.p_compress is not None
         relative, absolute = self.config.relative_threshold, self.config.absolute_threshold
         if relative is None:
-            relative = model_config.flash_relative_threshold
+            relative = facts.parts["router"]["relative_threshold"]
         if absolute is None:
-            absolute = model_config.flash_absolute_threshold
+            absolute = facts.parts["router"]["absolute_threshold"]
         return compress_tiles(tiles.p_compress, None if self.config.absolute_only else relative, absolute)
+
+
+def compress_tiles(p_compress: Tensor, relative: float | None, absolute: float) -> Tensor:
+    """Which tiles of ONE request are compressed.
+
+    A tile is compressed iff its score is above the `relative` quantile of the request's scores and at least
+    `absolute`. The lowest tile therefore always stays, and so does a lone one. The quantile is never taken over a
+    batch: an answer must not depend on its neighbours.
+
+    Args:
+        p_compress: [tiles], any float dtype. As in the released code, quantile (computed in float32) and threshold are
+            rounded to that dtype before they are compared.
+        relative: quantile in [0, 1], linearly interpolated; None leaves this rule out.
+        absolute: threshold in [0, 1].
+
+    Returns:
+        [tiles], bool.
+
+    Raises:
+        ConfigError: a threshold outside [0, 1].
+    """
+    check_thresholds(relative, absolute)
+    compressed = p_compress >= torch.tensor(absolute, dtype=p_compress.dtype, device=p_compress.device)
+    if relative is None or not len(p_compress):
+        return compressed
+    quantile = torch.quantile(p_compress.float(), relative).to(p_compress.dtype)
+    return compressed & (p_compress > quantile)

@@ -10,7 +10,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from vico_eval.errors import CheckpointError
 from vico_eval.families.decoder.decoder import CompressingDecoder
 from vico_eval.families.decoder.segments import Prompt, PromptCache
-from vico_eval.families.decoder.token_selection import NextTokens
+from vico_eval.methods.interface import NextTokens
 
 LAYERS, HEADS, VOCABULARY = 5, 4, 64
 SIZES = {

@@ -9,8 +9,9 @@ from transformers import AutoConfig
 
 from vico_eval.errors import CheckpointError, ConfigError
 from vico_eval.families.internvl.config import VicoInternVLConfig, from_checkpoint_config
-from vico_eval.families.internvl.router import check_thresholds, compress_tiles
 from vico_eval.methods.registry import build
+from vico_eval.methods.shared.thresholds import check_thresholds
+from vico_eval.methods.vico import compress_tiles
 
 NO_WEIGHTS = frozenset()
 FLASH_WEIGHTS = frozenset({"mlp2.0.weight", "gating.gate.1.weight", "pooling_before_gating.query_token"})

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from vico_eval.families.internvl.checkpoint import find_checkpoint, load_model
-from vico_eval.families.internvl.router import compress_tiles
+from vico_eval.methods.vico import compress_tiles
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "internvl_flash"
 EXPECTED = json.loads((GOLDEN / "expected.json").read_text())

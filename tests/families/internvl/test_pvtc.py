@@ -8,6 +8,7 @@ import torch
 from vico_eval.errors import CheckpointError
 from vico_eval.families.internvl import pvtc
 from vico_eval.families.internvl.config import VicoInternVLConfig, from_checkpoint_config
+from vico_eval.families.internvl.facts import facts_of
 from vico_eval.families.internvl.modeling import VicoInternVL
 from vico_eval.families.internvl.pvtc import PvtcConnector, windows
 from vico_eval.methods import registry
@@ -137,6 +138,6 @@ def test_the_configuration_names_the_projector(tmp_path):
 
 def test_the_method_says_what_the_checkpoint_has_instead():
     part = registry.build("pvtc").connector
-    part.check(config(), "x")
-    with pytest.raises(CheckpointError, match=r"'base' has no PVTC.*its connector is 'mlp'.*or run `vanilla`"):
-        part.check(VicoInternVLConfig(), "base")
+    part.check(facts_of(config(), "x"))
+    with pytest.raises(CheckpointError, match=r"'base' has no PVTC.*its connector is another one.*or run `vanilla`"):
+        part.check(facts_of(VicoInternVLConfig(), "base"))

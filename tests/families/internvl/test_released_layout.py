@@ -17,7 +17,7 @@ from vico_eval.errors import CheckpointError, OutputError
 from vico_eval.families.internvl.checkpoint import find_checkpoint, load_model
 from vico_eval.families.internvl.released_config import not_in_released, released_config
 from vico_eval.families.internvl.released_layout import _released_weights, save_released
-from vico_eval.families.internvl.router import compress_tiles
+from vico_eval.methods.vico import compress_tiles
 from vico_eval.tiny.tokenizer import build_tokenizer
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "internvl_flash" / "checkpoint"

@@ -10,7 +10,8 @@ from PIL import Image
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from vico_eval.engine.preprocess import Preprocessor, PreprocessSettings
+from vico_eval.engine.preprocess import Preprocessor
+from vico_eval.families.internvl.prompting import InternVLPrompting, InternVLSettings
 from vico_eval.tiny.build import write_video
 from vico_eval.training.data.prepare import Prepare
 
@@ -45,9 +46,8 @@ def bpe():
 @pytest.fixture
 def make_preprocessor(bpe) -> Callable[..., Preprocessor]:
     def make(tokenizer=bpe, **settings):
-        return Preprocessor(
-            tokenizer, PreprocessSettings(**{"tile_size": 28, "num_frames": 3, "system_message": "", **settings})
-        )
+        own = {"tile_size": 28, "num_frames": 3, "system_message": "", **settings}
+        return Preprocessor(tokenizer, InternVLPrompting(InternVLSettings(**own)))
 
     return make
 

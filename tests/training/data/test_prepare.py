@@ -48,10 +48,10 @@ def test_the_prompt_is_that_of_inference_and_the_rest_the_answer(read, say, make
 
     length = len(asked.text_ids)
     assert sample.text_ids[:length] == asked.text_ids
-    assert sample.image_positions == asked.image_positions
-    assert not sample.is_answer[asked.image_positions].any()
-    np.testing.assert_array_equal(sample.tiles, asked.tiles)
-    np.testing.assert_array_equal(sample.tile_image, asked.tile_image)
+    assert sample.image_positions == asked.slot_positions
+    assert not sample.is_answer[asked.slot_positions].any()
+    np.testing.assert_array_equal(sample.tiles, preprocessor.prompting.tiles(asked.pictures))
+    np.testing.assert_array_equal(sample.tile_image, asked.piece_image)
 
     # The spans of is_answer, read aloud, are what the assistant says and the end of its turn.
     edges = np.flatnonzero(np.diff(sample.is_answer, prepend=False, append=False)).reshape(-1, 2)
@@ -63,7 +63,8 @@ def test_the_prompt_is_that_of_inference_and_the_rest_the_answer(read, say, make
     # With its visual tokens the prompt is the engine's too.
     counts = [1 + tile % 3 for tile in range(len(sample.tiles))]
     expanded = sample.expand(counts)
-    prompt_ids = preprocessor.prompt_ids(asked, counts)
+    per_image = np.bincount(asked.piece_image, counts, minlength=len(asked.pictures)).astype(int).tolist()
+    prompt_ids = preprocessor.prompt_ids(asked, per_image)
     assert expanded.input_ids == prompt_ids + sample.text_ids[length:]
     assert len(expanded.is_answer) == len(expanded.input_ids)
     assert [token for token, own in zip(expanded.input_ids, expanded.is_answer, strict=True) if own] == [

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from vico_eval.engine.preprocess import Preprocessor, PreprocessSettings
+from vico_eval.engine.preprocess import Preprocessor
 from vico_eval.engine.requests import ImageInput, Message, Text
+from vico_eval.families.internvl.prompting import InternVLPrompting, InternVLSettings
 from vico_eval.families.internvl.tiling import normalise
 from vico_eval.tiny.scenes import make_scene
 from vico_eval.training.config import LoraSettings
@@ -21,7 +22,7 @@ from vico_eval.training.models.pair import PolicyAndReference, frozen_copy, shar
 
 @pytest.fixture(scope="module")
 def prepare(micro_model, tokenizer):
-    preprocessor = Preprocessor(tokenizer, PreprocessSettings.from_config(micro_model.config))
+    preprocessor = Preprocessor(tokenizer, InternVLPrompting(InternVLSettings.of(micro_model.config)))
     return Prepare(preprocessor, max_length=5000, tokens_per_tile=micro_model.num_high_tokens)
 
 

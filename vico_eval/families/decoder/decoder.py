@@ -12,7 +12,7 @@ tiles = all requests'; C = vision width.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from transformers.masking_utils import create_causal_mask
 from transformers.modeling_outputs import MoeModelOutputWithPast
 
 from vico_eval.errors import CheckpointError
+from vico_eval.families.decoder.attention import LLAMA_LIKE, DecoderAttention, PreviousLayer, RotaryTables
 from vico_eval.families.decoder.segments import (
     Prompt,
     PromptCache,
@@ -30,13 +31,8 @@ from vico_eval.families.decoder.segments import (
     check_next_tokens,
     first_segment,
 )
-from vico_eval.families.decoder.token_selection import (
-    LayerState,
-    NextTokens,
-    PreviousLayer,
-    RequestPrompt,
-    TokenSelector,
-)
+from vico_eval.methods.interface import DecoderPart, LayerState, NextTokens, RequestPrompt
+from vico_eval.stages import METHOD, stage
 
 
 @dataclass
@@ -55,12 +51,13 @@ class CompressingDecoder(nn.Module):
     Args:
         base: transformers' `Qwen3Model`, `Qwen3MoeModel`, `Qwen2Model` or `LlamaModel`.
         part: says which tokens go on and which join.
+        attention: of the layers.
 
     Raises:
         CheckpointError: the decoder has layers with a sliding window.
     """
 
-    def __init__(self, base: Any, part: TokenSelector) -> None:
+    def __init__(self, base: Any, part: DecoderPart, attention: DecoderAttention = LLAMA_LIKE) -> None:
         super().__init__()
         self.config = base.config
         if {*(getattr(self.config, "layer_types", None) or ()), "full_attention"} != {"full_attention"}:
@@ -73,6 +70,7 @@ class CompressingDecoder(nn.Module):
         self.norm = base.norm
         self.rotary_emb = base.rotary_emb
         self.part = part
+        self.attention = attention
         # In a tuple, so that it is no submodule and every weight keeps its one name.
         self._base = (base,)
 
@@ -133,34 +131,35 @@ class CompressingDecoder(nn.Module):
         arguments: dict[str, Any],
     ) -> Tensor:
         segment = first_segment(hidden, cache.prompt, attention_mask, position_ids)
-        answer = segment.length - cache.prompt.is_visual.shape[1]
         acting = self.part.layers(len(self.layers))
-        prepared = self._prepare(hidden, cache.prompt, segment, answer)
-        tables = self._tables(hidden, segment)
-        inputs = rotary = mask = None
+        before = _BeforeLayer(
+            cache=cache,
+            answer=segment.length - cache.prompt.is_visual.shape[1],
+            segment=segment,
+            hidden=hidden,
+            tables=self._tables(hidden, segment),
+        )
+        before.prepared = self._prepare(before)
+        rotary = mask = None
         for index, layer in enumerate(self.layers):
             if index in acting:
-                asked = self._ask(index, inputs, hidden, tables, segment, cache, prepared, answer)
-                if any(entry is not None for entry in asked):
-                    hidden, changed = change_tokens(hidden, segment, asked, answer, index, self.part.renumbers)
-                    if changed is not segment:
-                        segment, tables = changed, self._tables(hidden, changed)
-            if not cache.segments or cache.segments[-1] is not segment:
-                cache.segments.append(segment)
-                rotary = tuple(table.to(hidden) for table in tables)
-                mask = self._mask(hidden, segment.is_real)
-            inputs = hidden
+                self._change(index, before)
+            if not cache.segments or cache.segments[-1] is not before.segment:
+                cache.segments.append(before.segment)
+                rotary = tuple(table.to(before.hidden) for table in before.tables)
+                mask = self._mask(before.hidden, before.segment.is_real)
+            before.inputs = before.hidden
             # No position ids: with gaps in them flash attention takes a sequence for several packed ones.
-            hidden = layer(
-                hidden,
+            before.hidden = layer(
+                before.hidden,
                 attention_mask=mask,
                 past_key_values=cache,
                 use_cache=True,
                 position_embeddings=rotary,
                 **arguments,
             )
-            cache.count_layer(segment)
-        return hidden
+            cache.count_layer(before.segment)
+        return before.hidden
 
     def _continue(self, hidden: Tensor, cache: PromptCache, arguments: dict[str, Any]) -> Tensor:
         """Further tokens [batch, new, D] behind what the cache holds."""
@@ -173,7 +172,9 @@ class CompressingDecoder(nn.Module):
                 layer_cache = Cache(layers=[cache.layers[index]])
                 appended = layer_cache.get_seq_length() - segment.length
                 steps = torch.arange(1 + appended, 1 + appended + new, device=segment.positions.device)
-                rotary = self._rotary(hidden, (segment.positions[:, -1:] + steps).to(hidden.device))
+                rotary = self.attention.tables(
+                    self.rotary_emb, hidden, (segment.positions[..., -1:] + steps).to(hidden.device)
+                )
                 answer = segment.is_real.new_ones(batch, appended + new)
                 # A cache of this layer alone: transformers would take the first layer's length for all of them.
                 mask = self._mask(hidden, torch.cat([segment.is_real, answer], dim=1), layer_cache)
@@ -187,16 +188,10 @@ class CompressingDecoder(nn.Module):
             )
         return hidden
 
-    def _tables(self, hidden: Tensor, segment: Segment) -> Any:
+    def _tables(self, hidden: Tensor, segment: Segment) -> RotaryTables:
         """cos and sin of a segment, in float32 for the parts; cast, they are what transformers gives its layers."""
-        return self._rotary(hidden.new_zeros((), dtype=torch.float32), segment.positions)
-
-    def _rotary(self, hidden: Tensor, positions: Tensor) -> Any:
-        if "dynamic" in self.rotary_emb.rope_type:
-            # Such a table keeps the base of the longest sequence that it has seen; a short one brings it back, so that
-            # every segment has the base of its own length.
-            self.rotary_emb(hidden, torch.zeros_like(positions[:, :1]))
-        return self.rotary_emb(hidden, positions)
+        in_float32 = hidden.new_zeros((), dtype=torch.float32)
+        return self.attention.tables(self.rotary_emb, in_float32, segment.positions)
 
     def _mask(self, hidden: Tensor, is_real: Tensor, layer_cache: Cache | None = None) -> Any:
         """What the model's attention implementation wants as mask; often None, which keeps kernels fastest."""
@@ -204,67 +199,107 @@ class CompressingDecoder(nn.Module):
             config=self.config, inputs_embeds=hidden, attention_mask=is_real, past_key_values=layer_cache
         )
 
-    def _prepare(self, hidden: Tensor, prompt: Prompt, segment: Segment, answer: int) -> list[Any]:
-        beams = len(hidden) // len(prompt.keys)
-        prepared = []
-        for request, key in enumerate(prompt.keys):
-            row = request * beams
-            span = slice(segment.starts[row], segment.length - answer)
-            entry = RequestPrompt(key, hidden[row, span], segment.is_visual[row, span])
-            prepared.append(self.part.prepare(entry) if segment.visual_counts[row] else None)
+    def _prepare(self, before: _BeforeLayer) -> list[Any]:
+        """What the part wants to know later of each request, [requests]."""
+        segment, prepared = before.segment, []
+        for key, row in before.requests:
+            span = before.span(row)
+            entry = RequestPrompt(key, before.hidden[row, span], segment.is_visual[row, span])
+            with stage(METHOD):
+                prepared.append(self.part.prepare(entry) if segment.visual_counts[row] else None)
         return prepared
 
-    def _ask(
-        self,
-        index: int,
-        inputs: Tensor | None,
-        hidden: Tensor,
-        tables: Any,
-        segment: Segment,
-        cache: PromptCache,
-        prepared: list[Any],
-        answer: int,
-    ) -> list[NextTokens | None]:
+    def _change(self, index: int, before: _BeforeLayer) -> None:
+        """Have the part say which tokens layer `index` works on, and bring them there."""
+        asked = self._ask(index, before)
+        if any(entry is not None for entry in asked):
+            before.hidden, changed = change_tokens(
+                before.hidden, before.segment, asked, before.answer, index, self.part.renumbers
+            )
+            if changed is not before.segment:
+                before.segment, before.tables = changed, self._tables(before.hidden, changed)
+
+    def _ask(self, index: int, before: _BeforeLayer) -> list[NextTokens | None]:
         """What each row's tokens are to be in layer `index`, [batch]; asked once a request."""
-        cos, sin = (table.expand(len(hidden), -1, -1).to(hidden.device) for table in tables)
-        projected = self._project(index, cache.prompt)
-        beams = len(hidden) // len(cache.prompt.keys)
+        projected = self._project(index, before.cache.prompt)
         asked: list[NextTokens | None] = []
-        for request, key in enumerate(cache.prompt.keys):
-            row = request * beams
+        for request, (_, row) in enumerate(before.requests):
             entry = None
-            if segment.visual_counts[row]:
-                span = slice(segment.starts[row], segment.length - answer)
-                previous = None
-                # No keys where a training run recomputes its layers, which takes their cache away.
-                keys: Tensor | None = None if inputs is None else cache.layers[index - 1].keys  # type: ignore[union-attr]
-                if inputs is not None and keys is not None:
-                    previous = PreviousLayer(
-                        self.layers[index - 1], inputs[row, span].to(hidden.device), keys[row, :, span]
-                    )
-                state = LayerState(
-                    key=key,
-                    layer=index,
-                    num_layers=len(self.layers),
-                    hidden=hidden[row, span],
-                    is_visual=segment.is_visual[row, span].to(hidden.device),
-                    positions=segment.positions[row, span].to(hidden.device),
-                    visual_tokens=cache.visual_tokens_per_layer(request),
-                    prepared=prepared[request],
-                    projected=projected[request],
-                    cos=cos[row, span],
-                    sin=sin[row, span],
-                    _previous=previous,
-                )
-                entry = self.part.next_tokens(state)
+            if before.segment.visual_counts[row]:
+                state = self._state(index, before, request, projected[request])
+                with stage(METHOD):
+                    entry = self.part.next_tokens(state)
                 if entry is not None:
                     check_next_tokens(state, entry)
-            asked += [entry] * beams
+            asked += [entry] * before.beams
         return asked
+
+    def _state(self, index: int, before: _BeforeLayer, request: int, projected: Tensor | None) -> LayerState:
+        """What the part sees of a request before layer `index`."""
+        key, row = before.requests[request]
+        segment, device, span = before.segment, before.hidden.device, before.span(row)
+        cos, sin = (table.expand(len(before.hidden), -1, -1)[row, span].to(device) for table in before.tables)
+        # No keys where a training run recomputes its layers, which takes their cache away.
+        keys: Tensor | None = None if before.inputs is None else before.cache.layers[index - 1].keys  # type: ignore[union-attr]
+        rows = None
+        if before.inputs is not None and keys is not None:
+            previous = PreviousLayer(self.layers[index - 1], before.inputs[row, span].to(device), keys[row, :, span])
+            rows = self.attention.rows(previous, RotaryTables(cos, sin))
+        return LayerState(
+            key=key,
+            layer=index,
+            num_layers=len(self.layers),
+            hidden=before.hidden[row, span],
+            is_visual=segment.is_visual[row, span].to(device),
+            positions=segment.positions[:, row, span].to(device),
+            visual_tokens=before.cache.visual_tokens_per_layer(request),
+            prepared=before.prepared[request],
+            projected=projected,
+            cos=cos,
+            sin=sin,
+            attention_rows=rows,
+        )
 
     def _project(self, index: int, prompt: Prompt) -> list[Tensor | None]:
         """What the part makes of each request's vision tokens, [requests]; all tiles of the batch at once."""
         projected = None
         if prompt.vit_tokens is not None and len(prompt.vit_tokens):
-            projected = self.part.project(index, prompt.vit_tokens)
+            with stage(METHOD):
+                projected = self.part.project(index, prompt.vit_tokens)
         return [None] * len(prompt.keys) if projected is None else list(projected.split(prompt.num_tiles))
+
+
+@dataclass
+class _BeforeLayer:
+    """A prefill right before one of its layers."""
+
+    cache: PromptCache
+    answer: int
+    """Columns behind the prompts'."""
+
+    segment: Segment
+    hidden: Tensor
+    """[batch, n, D]: what the layer is to work on."""
+
+    tables: RotaryTables
+    """Of the segment, in float32."""
+
+    inputs: Tensor | None = None
+    """[batch, n, D]: what the layer before worked on."""
+
+    prepared: list[Any] = field(default_factory=list)
+    """[requests]."""
+
+    @property
+    def beams(self) -> int:
+        """Rows of each request."""
+        return len(self.hidden) // len(self.cache.prompt.keys)
+
+    @property
+    def requests(self) -> list[tuple[str, int]]:
+        """Key and first row of each request."""
+        return [(key, number * self.beams) for number, key in enumerate(self.cache.prompt.keys)]
+
+    def span(self, row: int) -> slice:
+        """Columns of a row's prompt."""
+        return slice(self.segment.starts[row], self.segment.length - self.answer)

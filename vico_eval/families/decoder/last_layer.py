@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
-from transformers.models.llama.modeling_llama import rotate_half
+
+from vico_eval.families.decoder.attention import LLAMA_LIKE, DecoderAttention, RotaryTables
 
 
 class LastLayer(nn.Module):
@@ -19,12 +20,14 @@ class LastLayer(nn.Module):
     The others' keys and values go to the cache; then the layer takes the last token as in any step of decoding.
 
     Args:
-        layer: of transformers' Qwen3, Qwen3-MoE, Qwen2 or Llama.
+        layer: of a decoder.
+        attention: how it makes its keys and values.
     """
 
-    def __init__(self, layer: Any) -> None:
+    def __init__(self, layer: Any, attention: DecoderAttention) -> None:
         super().__init__()
         self.layer = layer
+        self.attention = attention
 
     def forward(
         self,
@@ -38,7 +41,7 @@ class LastLayer(nn.Module):
     ) -> Tensor:
         """[batch, 1, D] of [batch, N, D], without a cache [batch, N, D]; arguments as for the layer."""
         if hidden.shape[1] > 1 and past_key_values is not None:
-            self._keep(hidden[:, :-1], [table[:, :-1] for table in position_embeddings], past_key_values)
+            self._keep(hidden[:, :-1], RotaryTables(*(table[:, :-1] for table in position_embeddings)), past_key_values)
             hidden = hidden[:, -1:]
             position_embeddings = (position_embeddings[0][:, -1:], position_embeddings[1][:, -1:])
             if position_ids is not None:
@@ -55,22 +58,13 @@ class LastLayer(nn.Module):
         )
         return output
 
-    def _keep(self, hidden: Tensor, tables: list[Tensor], cache: Any) -> None:
-        attention = self.layer.self_attn
-        normed = self.layer.input_layernorm(hidden)
-        keys, values = (
-            projection(normed).unflatten(-1, (-1, attention.head_dim))
-            for projection in (attention.k_proj, attention.v_proj)
-        )
-        if getattr(attention, "k_norm", None) is not None:
-            keys = attention.k_norm(keys)
-        cos, sin = (table[:, :, None] for table in tables)
-        keys = keys * cos + rotate_half(keys) * sin
-        cache.update(keys.transpose(1, 2), values.transpose(1, 2), attention.layer_idx)
+    def _keep(self, hidden: Tensor, tables: RotaryTables, cache: Any) -> None:
+        keys, values = self.attention.keys_and_values(self.layer, hidden, tables)
+        cache.update(keys.transpose(1, 2), values.transpose(1, 2), self.layer.self_attn.layer_idx)
 
 
 @contextmanager
-def last_token_only(decoder: Any) -> Iterator[None]:
+def last_token_only(decoder: Any, attention: DecoderAttention = LLAMA_LIKE) -> Iterator[None]:
     """Inside, a prefill of `decoder` gives the hidden states of the last token alone, [batch, 1, D].
 
     Nothing changes where the last layer has sliding attention, whose cache drops keys while they are filled in, or is
@@ -78,6 +72,7 @@ def last_token_only(decoder: Any) -> Iterator[None]:
 
     Args:
         decoder: a causal language model's base model.
+        attention: of its layers.
     """
     layers: nn.ModuleList = decoder.layers
     last: Any = layers[-1]
@@ -85,7 +80,7 @@ def last_token_only(decoder: Any) -> Iterator[None]:
     if (kinds and kinds[-1] != "full_attention") or hasattr(last, "_hf_hook"):
         yield
         return
-    layers[-1] = LastLayer(last)
+    layers[-1] = LastLayer(last, attention)
     try:
         yield
     finally:

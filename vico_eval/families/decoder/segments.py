@@ -2,7 +2,7 @@
 
 Shapes: batch = rows of the call, a request's beams next to each other; N = prompt tokens; n = tokens of a segment, that
 is of a run of layers with one set of tokens; tokens = a single request's, without padding; D = width; L = layers;
-tiles = all requests'; C = vision width.
+axes = of position ids; tiles = all requests'; C = vision width.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from vico_eval.families.decoder.cache import PreallocatedCache
-from vico_eval.families.decoder.token_selection import LayerState, NextTokens
+from vico_eval.methods.interface import LayerState, NextTokens
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Segment:
     """[batch, n], bool."""
 
     positions: Tensor
-    """[batch, n], int64."""
+    """[axes, batch, n], int64."""
 
     columns: Tensor
     """[batch, n], int64: where in the input a token stood; -1 for padding and for tokens that joined."""
@@ -112,8 +112,9 @@ def first_segment(
     if position_ids is None:
         # Padding counted, as transformers' decoders do where nobody says otherwise; `generate` always says.
         position_ids = torch.arange(length)[None]
+    positions = position_ids.to(hidden.device).expand(*position_ids.shape[:-2], batch, length)
     columns = torch.arange(length, device=hidden.device).where(is_real, -1)
-    return Segment(0, is_real, is_visual & is_real, position_ids.to(hidden.device).expand(batch, length), columns)
+    return Segment(0, is_real, is_visual & is_real, positions.reshape(-1, batch, length), columns)
 
 
 def change_tokens(
@@ -162,9 +163,9 @@ def change_tokens(
         return packed, segment
     is_visual = (segment.is_visual.to(device).gather(1, source) | joins) & is_real
     if renumbers:
-        positions = (is_real.long().cumsum(dim=1) - 1).clamp(min=0)
+        positions = (is_real.long().cumsum(dim=1) - 1).clamp(min=0).expand(len(segment.positions), -1, -1)
     else:
-        positions = segment.positions.to(device).gather(1, source)
+        positions = segment.positions.to(device).gather(2, source.expand(len(segment.positions), -1, -1))
     origins = segment.columns.to(device).gather(1, source).masked_fill(joins | ~is_real, -1)
     return packed, Segment(layer, is_real, is_visual, positions, origins)
 

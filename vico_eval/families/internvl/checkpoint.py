@@ -6,7 +6,6 @@ an error that names it.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from dataclasses import dataclass
 from hashlib import sha256
@@ -28,6 +27,7 @@ from transformers.utils.peft_utils import ADAPTER_CONFIG_NAME
 
 from vico_eval.errors import BAD_INPUT, CheckpointError, ConfigError
 from vico_eval.families.internvl.config import VicoInternVLConfig, from_checkpoint_config
+from vico_eval.families.internvl.facts import facts_of
 from vico_eval.families.internvl.internlm2 import FUSED, fused_problems
 from vico_eval.families.internvl.internlm2_tokenizer import InternLM2Tokenizer, is_internlm2_tokenizer
 from vico_eval.families.internvl.modeling import VicoInternVL
@@ -44,13 +44,12 @@ from vico_eval.families.internvl.weight_files import (
     shapes_of,
 )
 from vico_eval.families.internvl.weight_names import expert_problems
+from vico_eval.families.placement import check_attention, check_device, check_device_map, torch_dtype
+from vico_eval.methods.interface import ModelFacts
 from vico_eval.paths import is_folder, models_dir, user_path
 
 HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
-ATTENTION = ("sdpa", "eager", "flash_attention_2", "flash_attention_3")
-DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "tokenizer.model")
-FLASH_PACKAGES = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_interface"}
 
 ANSWERING_FILES = (
     *("config.json", "generation_config.json", "preprocessor_config.json"),
@@ -78,6 +77,11 @@ class Checkpoint:
 
     weights: dict[str, Path]
     """File of every tensor, by the tensor's name in the checkpoint."""
+
+    @property
+    def facts(self) -> ModelFacts:
+        """What parts of a method may know of it."""
+        return facts_of(self.config, self.name)
 
     def identity(self) -> dict[str, str]:
         """Name, folder and a digest over all weights, the tokenizer and the configuration.
@@ -207,7 +211,7 @@ def load_model(
     if device is not None and device_map is not None:
         raise ConfigError("got both device and device_map; give one: device_map places the parts itself.")
     check_device(device)
-    _check_device_map(device_map)
+    check_device_map(device_map)
     computed_in = torch_dtype(dtype)
     check_attention(
         attn_implementation,
@@ -263,61 +267,6 @@ def load_weights(model_class: type[M], checkpoint: Checkpoint, *, attn_implement
     model: M = loaded[0]
     _refuse_wrong_weights(checkpoint, loaded[1])
     return model
-
-
-def check_attention(name: str, *, is_on_cpu: bool, dtype: torch.dtype | str | None = None) -> None:
-    """Raises ConfigError if `name` is no attention kernel, or one that can't run here or in `dtype`."""
-    if name not in ATTENTION:
-        raise ConfigError(f"unknown attn_implementation {name!r}; known: {', '.join(ATTENTION)}.")
-    package = FLASH_PACKAGES.get(name)
-    if package is None:
-        return
-    # Without the package transformers may download compiled kernels instead, which is code from the hub.
-    if importlib.util.find_spec(package) is None:
-        raise ConfigError(
-            f"attn_implementation={name!r} can't be used here: {package} is not installed. Install it "
-            "(pip install 'vico-eval[flash]'), or pass sdpa."
-        )
-    if is_on_cpu:
-        raise ConfigError(f"attn_implementation={name!r} needs a GPU and the model is to run on the CPU; pass sdpa.")
-    if dtype is torch.float32:
-        raise ConfigError(f"attn_implementation={name!r} can't compute in float32; pass dtype=bfloat16, or sdpa.")
-
-
-def check_device(device: str | None) -> None:
-    """Raises ConfigError if `device` is no device of this machine."""
-    if device is None:
-        return
-    try:
-        wanted = torch.device(device)
-    except RuntimeError as error:
-        raise ConfigError(f"device={device!r} is no device name; expected cpu, cuda, cuda:0, mps, ...") from error
-    if wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(
-            f"device={device!r} was asked for and torch sees {torch.cuda.device_count()} GPUs here. "
-            "Pass device=cpu, or install a torch build and driver that fit your GPU."
-        )
-    if wanted.type == "meta" or (wanted.type == "cpu" and wanted.index):
-        raise ConfigError(f"device={device!r} can't compute; expected cpu, cuda, cuda:0, mps, ...")
-    try:
-        torch.empty(0, device=wanted)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ConfigError(f"device={device!r} is not there: {str(error).splitlines()[0]}") from error
-
-
-def _check_device_map(device_map: str | dict[str, Any] | None) -> None:
-    if device_map is None or device_map in DEVICE_MAPS:
-        return
-    for place in device_map.values() if isinstance(device_map, dict) else (device_map,):
-        check_device(f"cuda:{place}" if isinstance(place, int) else None if place == "disk" else str(place))
-
-
-def torch_dtype(name: str) -> torch.dtype | str:
-    """The dtype of that name, or "auto"; raises ConfigError if there is none."""
-    known = {"auto": "auto", "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    if name not in known:
-        raise ConfigError(f"unknown dtype {name!r}; known: {', '.join(known)}.")
-    return known[name]  # type: ignore[return-value]
 
 
 def _locate(pretrained: str, *, allow_pickle: bool) -> Path:

@@ -10,16 +10,14 @@ Three kinds of `config.json` are understood:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any, ClassVar
 
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.internvl import InternVLVisionConfig
 
-from vico_eval.errors import CheckpointError, ConfigError
+from vico_eval.errors import CheckpointError
 from vico_eval.families.internvl.internlm2 import is_internlm2, llama_values
-from vico_eval.families.internvl.lvtc import LVTCSettings
 
 DECODERS = ("qwen3", "qwen3_moe", "qwen2", "llama")
 """`model_type` of the language models that a checkpoint may hold."""
@@ -55,10 +53,7 @@ class VicoInternVLConfig(PreTrainedConfig):
             the relative rule off, so that the decision of a tile depends on that tile alone.
         flash_absolute_threshold: and only at this score or above.
         image_absolute_threshold: the same for the image-level router.
-        lvtc: fields of `LVTCSettings`, for a checkpoint that holds LVTC's projectors.
-
-    Raises:
-        ConfigError: an `lvtc` that can't be run, or not by this model.
+        lvtc: settings of LVTC, for a checkpoint that holds its projectors (`vico_eval.methods.lvtc.LVTCSettings`).
     """
 
     model_type = "vico_internvl"
@@ -114,11 +109,6 @@ class VicoInternVLConfig(PreTrainedConfig):
         self.flash_absolute_threshold = flash_absolute_threshold
         self.image_absolute_threshold = image_absolute_threshold
         self.lvtc = None if lvtc is None else dict(lvtc)
-        if self.lvtc_settings is not None:
-            self.lvtc = asdict(self.lvtc_settings)  # defaults too, so that they are saved
-            self.lvtc_settings.check(
-                num_layers=self.text_config.num_hidden_layers, vit_grid=self.vit_grid, low_block=self.high_block
-            )
         kwargs.setdefault("tie_word_embeddings", bool(getattr(self.text_config, "tie_word_embeddings", False)))
         super().__init__(**kwargs)
 
@@ -146,16 +136,6 @@ class VicoInternVLConfig(PreTrainedConfig):
     def num_low_tokens(self) -> int:
         """Visual tokens of a compressed tile."""
         return int(self.vit_grid * self.downsample_ratio / 2) ** 2
-
-    @property
-    def lvtc_settings(self) -> LVTCSettings | None:
-        """Where LVTC's projections join; None for a checkpoint without."""
-        return None if self.lvtc is None else LVTCSettings(**self.lvtc)
-
-    @property
-    def trained_in(self) -> frozenset[str]:
-        """Parts of the checkpoint that its other weights are trained with: without them it is another model."""
-        return frozenset() if self.lvtc is None else frozenset({"lvtc"})
 
 
 # AutoTokenizer reads config.json beside the tokenizer: without this it warns of a model type that it does not know.
@@ -204,10 +184,7 @@ def from_checkpoint_config(values: Mapping[str, Any], tensor_names: frozenset[st
     elif model_type == "internvl":
         config = _from_hf(values, tensor_names)
     else:
-        try:
-            config = VicoInternVLConfig(**values)
-        except ConfigError as error:
-            raise CheckpointError(f"config.json can't be used: {error}") from error
+        config = VicoInternVLConfig(**values)
     _require(vars(config), {"connector": CONNECTORS})
     # InternVL's first versions showed a picture as one tile, or padded it to a square.
     _require(values, {"dynamic_image_size": (True,), "pad2square": (False,), "image_fold": (None,)})

@@ -6,9 +6,9 @@ tile's side; C = vision width; D = decoder width; M = visual tokens in the call;
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from os import PathLike
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,17 +16,19 @@ from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 from transformers.conversion_mapping import register_checkpoint_conversion_mapping
 from transformers.models.internvl import InternVLVisionModel
 
-from vico_eval.families.decoder.cache import PreallocatedCache
-from vico_eval.families.decoder.decoder import CompressingDecoder
-from vico_eval.families.decoder.last_layer import last_token_only
-from vico_eval.families.decoder.segments import Prompt, PromptCache
-from vico_eval.families.decoder.token_selection import TokenSelector
+from vico_eval.families.family import FamilyModel, Look
 from vico_eval.families.internvl.config import VicoInternVLConfig
 from vico_eval.families.internvl.connectors import HighConnector, LowConnector
+from vico_eval.families.internvl.facts import facts_of
 from vico_eval.families.internvl.lvtc import LVTCProjectors
 from vico_eval.families.internvl.pvtc import PvtcConnector
 from vico_eval.families.internvl.router import Router
 from vico_eval.families.internvl.weight_names import DEAD_ROUTER_WEIGHTS, conversions
+from vico_eval.methods.interface import HIGH, LOW, ModelFacts, Route
+from vico_eval.stages import METHOD, stage
+
+if TYPE_CHECKING:
+    from vico_eval.families.internvl.sight import InternVLSight
 
 
 class VisualTokens(NamedTuple):
@@ -71,10 +73,11 @@ def _high_connector(config: VicoInternVLConfig) -> HighConnector | PvtcConnector
 
 
 def _lvtc_projectors(config: VicoInternVLConfig) -> LVTCProjectors | None:
-    if config.lvtc_settings is None:
+    if config.lvtc is None:
         return None
     return LVTCProjectors(
-        config.lvtc_settings,
+        config.lvtc["num_low_resolution"],
+        config.lvtc["high_block"],
         lambda: _high_connector(config),
         config.vision_config.hidden_size,
         config.text_config.hidden_size,
@@ -89,7 +92,7 @@ def encode_tiles(vision_tower: InternVLVisionModel, pixel_values: Tensor) -> Ten
     return output.last_hidden_state  # type: ignore[no-any-return]
 
 
-class VicoInternVL(PreTrainedModel):
+class VicoInternVL(FamilyModel, PreTrainedModel):
     """InternVL whose tiles may take their full or a quarter of their visual tokens.
 
     A checkpoint without ViCO's parts has `connector_low`, `router` and `image_router` set to None, one without
@@ -139,11 +142,6 @@ class VicoInternVL(PreTrainedModel):
         """The decoder's token embedding."""
         return self.language_model.get_input_embeddings()  # type: ignore[no-any-return]
 
-    @property
-    def decoder_device(self) -> torch.device:
-        """Where prompts are to be put; under a device map the model's parts lie on several."""
-        return self.get_input_embeddings().weight.device
-
     def set_input_embeddings(self, value: nn.Module) -> None:
         """Replace the decoder's token embedding."""
         self.language_model.set_input_embeddings(value)
@@ -156,111 +154,89 @@ class VicoInternVL(PreTrainedModel):
         """Vision tokens [tiles, 1 + h*w, C], class token first, of normalised tiles [tiles, 3, S, S]."""
         return encode_tiles(self.vision_tower, pixel_values)
 
-    def visual_tokens(
-        self, vit_tokens: Tensor, compressed: Tensor, shorten: Callable[[Tensor], Tensor] | None = None
-    ) -> VisualTokens:
-        """Every tile through the connector it is routed to, and only that one.
+    @property
+    def facts(self) -> ModelFacts:
+        """What parts of a method may know of the model."""
+        return facts_of(self.config, str(self.config.name_or_path))
 
-        Args:
-            vit_tokens: [tiles, 1 + h*w, C].
-            compressed: [tiles], bool: True takes the low connector.
-            shorten: makes a compressed tile's tokens [tiles, num_low, D] of its full ones [tiles, num_high, D], instead
-                of the low connector.
+    @property
+    def image_token_id(self) -> int:
+        """Of `<IMG_CONTEXT>`.
 
         Raises:
-            RuntimeError: a tile is to be compressed and the checkpoint has no low connector.
-        """
-        compressed = compressed.to(vit_tokens.device)
-        counts = torch.where(compressed, self.num_low_tokens, self.num_high_tokens)
-        if not bool(compressed.any()):
-            return VisualTokens(self.connector_high(vit_tokens).flatten(0, 1), counts)
-        low = self._low_tokens(vit_tokens[compressed], shorten).flatten(0, 1)
-        if bool(compressed.all()):
-            return VisualTokens(low, counts)
-        high = self.connector_high(vit_tokens[~compressed]).flatten(0, 1).to(low.device)
-        is_low = compressed.repeat_interleave(counts).to(low.device)
-        packed = low.new_empty(len(is_low), low.shape[-1])
-        packed[is_low] = low
-        packed[~is_low] = high
-        return VisualTokens(packed, counts)
-
-    def _low_tokens(self, vit_tokens: Tensor, shorten: Callable[[Tensor], Tensor] | None) -> Tensor:
-        if shorten is not None:
-            return shorten(self.connector_high(vit_tokens))
-        if self.connector_low is None:
-            raise RuntimeError("this checkpoint has no low connector; load a ViCO (Flash) checkpoint to compress tiles")
-        # A connector borrowed from another checkpoint is in no device map, so nothing else moves its input.
-        near = self.connector_low.norm.weight.device
-        low: Tensor = self.connector_low(vit_tokens.to(near))
-        return low
-
-    def embed(self, input_ids: Tensor, visual_tokens: Tensor) -> Tensor:
-        """Token embeddings with the visual tokens in the places of `<IMG_CONTEXT>`, in order.
-
-        Args:
-            input_ids: [..., N], padded or not.
-            visual_tokens: [M, D]; M is the number of `<IMG_CONTEXT>` ids.
-
-        Returns:
-            [..., N, D].
+            RuntimeError: it isn't known.
         """
         if self.config.image_token_id is None:
             raise RuntimeError("config.image_token_id is not set; load the checkpoint with its tokenizer")
-        embeddings: Tensor = self.get_input_embeddings()(input_ids)
-        is_visual = (input_ids == self.config.image_token_id).unsqueeze(-1).to(embeddings.device)
-        places = int(is_visual.sum())
-        if places != len(visual_tokens):
-            raise RuntimeError(f"the prompt has places for {places} visual tokens and got {len(visual_tokens)}")
-        return embeddings.masked_scatter(is_visual, visual_tokens.to(embeddings))
+        return self.config.image_token_id
 
-    def use_decoder_part(self, part: TokenSelector | None) -> None:
-        """Let a part change the tokens between the decoder's layers; None gives back transformers' own decoder.
+    @property
+    def part_modules(self) -> dict[str, nn.Module]:
+        """Those beyond encoder, connector and decoder, by the names of `facts.parts`."""
+        parts = {"router": self.router, "image_router": self.image_router, "lvtc": self.lvtc}
+        return {name: module for name, module in parts.items() if module is not None}
 
-        Raises:
-            CheckpointError: the decoder has layers with sliding attention.
-        """
-        decoder = self.language_model.model
-        base = decoder.base if isinstance(decoder, CompressingDecoder) else decoder
-        self.language_model.model = base if part is None else CompressingDecoder(base, part.bind(self))
+    def sight(self, look: Look) -> InternVLSight:
+        """What encodes, routes and connects tiles."""
+        from vico_eval.families.internvl.sight import InternVLSight  # it stands on this module
 
-    def prompt_cache(
-        self,
-        input_ids: Tensor,
-        keys: Sequence[str],
-        vit_tokens: Tensor | None = None,
-        counts: Tensor | None = None,
-    ) -> PromptCache | None:
-        """What `generate` needs as `past_key_values`, and knows afterwards what each layer worked on.
+        return InternVLSight(self, look)
+
+    def p_compress(self, scorer: str, vit_tokens: Tensor) -> Tensor:
+        """Scores [tiles] of a router, by its name, for vision tokens [tiles, 1 + h*w, C]."""
+        router: Any = self.part_modules[scorer]
+        scores: Tensor = router.p_compress(vit_tokens)
+        return scores
+
+    def visual_tokens(self, vit_tokens: Tensor, compressed: Tensor) -> VisualTokens:
+        """Every tile through the high connector or, compressed, the low one; arguments as of `connect`."""
+        return self.connect(vit_tokens, compressed.long(), (HIGH, LOW))
+
+    def connect(self, vit_tokens: Tensor, choice: Tensor, routes: Sequence[Route]) -> VisualTokens:
+        """Every tile through the route that it takes, and only that one.
 
         Args:
-            input_ids: [batch, N], left-padded.
-            keys: document keys, [batch].
-            vit_tokens: [tiles, 1 + h*w, C], prompt after prompt, for a part that needs them.
-            counts: [tiles], int64: visual tokens of each of those tiles.
+            vit_tokens: [tiles, 1 + h*w, C].
+            choice: [tiles], int64: which of `routes`.
+            routes: none for the high connector alone.
 
-        Returns:
-            None without a decoder part: `generate` then makes a cache itself.
+        Raises:
+            RuntimeError: a tile is to take the low connector and the checkpoint has none.
         """
-        if not isinstance(self.language_model.model, CompressingDecoder):
-            return None
-        return PromptCache(self.config.text_config, self.prompt(input_ids, keys, vit_tokens, counts))
+        choice = choice.to(vit_tokens.device)
+        taken = [(choice == number, route) for number, route in enumerate(routes or (HIGH,))]
+        taken = [(is_taken, route) for is_taken, route in taken if bool(is_taken.any())]
+        # Low before high: with ZeRO-3 every process has to call the same parts in the same order.
+        taken.reverse()
+        if len(taken) == 1:
+            made = [self._through(taken[0][1], vit_tokens)]
+        else:
+            made = [self._through(route, vit_tokens[is_taken]) for is_taken, route in taken]
+        counts = torch.zeros_like(choice)
+        for (is_taken, _), tokens in zip(taken, made, strict=True):
+            counts[is_taken] = tokens.shape[1]
+        if len(made) == 1:
+            return VisualTokens(made[0].flatten(0, 1), counts)
+        packed = made[0].new_empty(int(counts.sum()), made[0].shape[-1])
+        for (is_taken, _), tokens in zip(taken, made, strict=True):
+            packed[is_taken.repeat_interleave(counts).to(packed.device)] = tokens.flatten(0, 1).to(packed.device)
+        return VisualTokens(packed, counts)
 
-    def prompt(
-        self,
-        input_ids: Tensor,
-        keys: Sequence[str],
-        vit_tokens: Tensor | None = None,
-        counts: Tensor | None = None,
-    ) -> Prompt:
-        """What the decoder's part may know of prompts, for a forward pass without a cache; arguments as above."""
-        is_visual: Tensor = input_ids == self.config.image_token_id  # type: ignore[assignment]
-        if vit_tokens is None or counts is None:
-            return Prompt(is_visual, tuple(keys))
-        # A prompt's tiles end where its visual tokens do.
-        ends = is_visual.sum(dim=1).cumsum(dim=0)
-        tiles = torch.searchsorted(counts.cumsum(dim=0).to(ends), ends, right=True)
-        num_tiles = tiles.diff(prepend=tiles.new_zeros(1)).tolist()
-        return Prompt(is_visual, tuple(keys), vit_tokens, tuple(num_tiles))
+    def _through(self, route: Route, vit_tokens: Tensor) -> Tensor:
+        """Visual tokens [tiles, n, D] of tiles that all take one route."""
+        if route.connector == LOW.connector:
+            if self.connector_low is None:
+                raise RuntimeError(
+                    "this checkpoint has no low connector; load a ViCO (Flash) checkpoint to compress tiles"
+                )
+            # A connector borrowed from another checkpoint is in no device map, so nothing else moves its input.
+            tokens: Tensor = self.connector_low(vit_tokens.to(self.connector_low.norm.weight.device))
+        else:
+            tokens = self.connector_high(vit_tokens)
+        if route.then is None:
+            return tokens
+        with stage(METHOD):
+            return route.then(tokens)
 
     def forward(
         self,
@@ -279,38 +255,24 @@ class VicoInternVL(PreTrainedModel):
             attention_mask: [batch, N].
             **decoder_arguments: passed on to the language model (labels, logits_to_keep, ...).
         """
-        visual = self._no_visual_tokens()
+        visual = self.no_visual_tokens()
         vit_tokens = counts = None
         if pixel_values is not None and len(pixel_values):
             vit_tokens = self.encode_tiles(pixel_values)
             if compressed is None:
                 compressed = torch.zeros(len(vit_tokens), dtype=torch.bool, device=vit_tokens.device)
             visual, counts = self.visual_tokens(vit_tokens, compressed)
-        if isinstance(self.language_model.model, CompressingDecoder) and "past_key_values" not in decoder_arguments:
+        if self.decoder_part is not None and "past_key_values" not in decoder_arguments:
             prompt = self.prompt(input_ids, [""] * len(input_ids), vit_tokens, counts)
             decoder_arguments.setdefault("prompt", prompt)
         return self.language_model(
             inputs_embeds=self.embed(input_ids, visual), attention_mask=attention_mask, **decoder_arguments
         )
 
-    @torch.inference_mode()
-    def generate(self, input_ids: Tensor, visual_tokens: Tensor, attention_mask: Tensor, **generation: Any) -> Tensor:
-        """New token ids [batch, generated] for left-padded prompts [batch, N] and their visual tokens [M, D]."""
-        if generation.get("use_cache") is not False:
-            generation.setdefault("past_key_values", PreallocatedCache(self.config.text_config))
-        with last_token_only(self.language_model.model):
-            return self.language_model.generate(  # type: ignore[no-any-return]
-                inputs_embeds=self.embed(input_ids, visual_tokens), attention_mask=attention_mask, **generation
-            )
-
     def save_pretrained(self, save_directory: str | PathLike[Any], **kwargs: Any) -> None:  # type: ignore[override]
         """Save in this package's own layout, whichever layout the weights were loaded from."""
         kwargs.setdefault("save_original_format", False)
         super().save_pretrained(save_directory, **kwargs)
-
-    def _no_visual_tokens(self) -> Tensor:
-        embedding = self.get_input_embeddings().weight
-        return embedding.new_zeros(0, embedding.shape[1])
 
 
 register_checkpoint_conversion_mapping(VicoInternVL.__name__, conversions(), overwrite=True)

@@ -11,8 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vico_eval.errors import ConfigError
-
 NUM_BLOCKS = 4
 NUM_REPEATS = 3
 
@@ -97,37 +95,3 @@ class Router(nn.Module):
         # A router borrowed from another checkpoint is in no device map, so nothing else moves its input.
         logits: Tensor = self(vit_tokens.to(self.query.device))
         return logits.softmax(dim=-1)[:, 0]
-
-
-def compress_tiles(p_compress: Tensor, relative: float | None, absolute: float) -> Tensor:
-    """Which tiles of ONE request are compressed.
-
-    A tile is compressed iff its score is above the `relative` quantile of the request's scores and at least
-    `absolute`. The lowest tile therefore always stays, and so does a lone one. The quantile is never taken over a
-    batch: an answer must not depend on its neighbours.
-
-    Args:
-        p_compress: [tiles], any float dtype. As in the released code, quantile (computed in float32) and threshold are
-            rounded to that dtype before they are compared.
-        relative: quantile in [0, 1], linearly interpolated; None leaves this rule out.
-        absolute: threshold in [0, 1].
-
-    Returns:
-        [tiles], bool.
-
-    Raises:
-        ConfigError: a threshold outside [0, 1].
-    """
-    check_thresholds(relative, absolute)
-    compressed = p_compress >= torch.tensor(absolute, dtype=p_compress.dtype, device=p_compress.device)
-    if relative is None or not len(p_compress):
-        return compressed
-    quantile = torch.quantile(p_compress.float(), relative).to(p_compress.dtype)
-    return compressed & (p_compress > quantile)
-
-
-def check_thresholds(relative: float | None, absolute: float | None) -> None:
-    """Raises ConfigError unless both thresholds are None or in [0, 1]."""
-    for name, value in (("relative_threshold", relative), ("absolute_threshold", absolute)):
-        if value is not None and not 0 <= value <= 1:
-            raise ConfigError(f"{name} is {value}; expected a probability in [0, 1].")

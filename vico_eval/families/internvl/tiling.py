@@ -84,26 +84,6 @@ def tile_grid(
     return best
 
 
-def edge_limit(width: int, height: int, max_tiles: int, tile_size: int) -> int:
-    """InternVL-X's edge matching: no more tiles than whole ones cover the image, ceil(W/S) * ceil(H/S).
-
-    Args:
-        width, height: of the image, in pixels, at least 1.
-        max_tiles: the limit that stays, thumbnail not counted.
-        tile_size: side S of a tile in pixels.
-    """
-    return min(max_tiles, _divide_up(width, tile_size) * _divide_up(height, tile_size))
-
-
-def area_limit(width: int, height: int, max_tiles: int, tile_size: int) -> int:
-    """InternVL-X's area matching: no more tiles than the image has pixels for, ceil(W*H / S^2); as `edge_limit`."""
-    return min(max_tiles, _divide_up(width * height, tile_size * tile_size))
-
-
-def _divide_up(number: int, divisor: int) -> int:
-    return -(-number // divisor)
-
-
 def tile_image(
     image: Image.Image,
     *,

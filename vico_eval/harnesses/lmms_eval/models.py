@@ -185,7 +185,8 @@ class CompressedInternVL(lmms):  # type: ignore[misc]
     @property
     def device(self) -> torch.device:
         """Where lmms-eval puts the counts that its processes exchange."""
-        return self._engine.model.decoder_device
+        device: torch.device = self._engine.model.decoder_device
+        return device
 
     def generate_until(self, requests: list[Instance]) -> list[GenerationResult]:
         """Answers in the order of `requests`, each with its account. Those that the run's folder has are not repeated.

@@ -17,7 +17,7 @@ from PIL import Image
 from vico_eval.engine.preprocess import Preprocessor
 from vico_eval.engine.requests import ImageInput, Message, Request, Text, VideoInput
 from vico_eval.errors import ConfigError
-from vico_eval.families.internvl.tiling import tile_grid
+from vico_eval.families.internvl.prompting import InternVLPrompting
 from vico_eval.training.data.reading.conversations import Conversation
 from vico_eval.training.data.reading.corrupt import CorruptSample
 
@@ -95,7 +95,10 @@ class Prepare:
         self._max_length = max_length
         self._tokens_per_tile = tokens_per_tile
         self._augment = augment
-        template = preprocessor.template
+        prompting = preprocessor.prompting
+        assert isinstance(prompting, InternVLPrompting), "ViCO is trained on InternVL"
+        self._prompting = prompting
+        template = prompting.template
         marker, stop = (
             self._control_id(token) for token in (template.assistant_head.partition(">")[0] + ">", template.stop)
         )
@@ -121,23 +124,23 @@ class Prepare:
         if len(answers) != (expected := sum(message.role == "assistant" for message in conversation.messages)):
             raise CorruptSample("tokens", f"{len(answers)} of {expected} answers begin where a token does")
         text_ids = prompt.text_ids[: answers[-1].stop]
-        length = len(text_ids) + self._tokens_per_tile * len(prompt.tiles)
+        tiles = self._prompting.tiles(prompt.pictures)
+        length = len(text_ids) + self._tokens_per_tile * len(tiles)
         if length > self._max_length:
             raise CorruptSample(
                 "too long",
-                f"it has {length} tokens ({len(prompt.tiles)} tiles of {self._tokens_per_tile}); "
+                f"it has {length} tokens ({len(tiles)} tiles of {self._tokens_per_tile}); "
                 f"max_length is {self._max_length}",
             )
-        tiles = prompt.tiles
         if conversation.augment and self._augment:
             rng = np.random.default_rng([zlib.crc32(conversation.key.encode()), epoch])
             tiles = degrade_jpeg(tiles, rng)
         return TrainingSample(
             key=conversation.key,
             tiles=tiles,
-            tile_image=prompt.tile_image,
+            tile_image=prompt.piece_image,
             text_ids=text_ids,
-            image_positions=prompt.image_positions,
+            image_positions=prompt.slot_positions,
             is_answer=_marked(answers, len(text_ids)),
             image_token_id=self._preprocessor.image_token_id,
         )
@@ -154,7 +157,7 @@ class Prepare:
         characters = sum(len(part.text) for part in parts if isinstance(part, Text))
         num_images = sum(isinstance(part, ImageInput) for part in parts)
         num_videos = sum(isinstance(part, VideoInput) for part in parts)
-        tiles = num_videos * self._preprocessor.settings.num_frames
+        tiles = num_videos * (self._preprocessor.settings.num_frames or self._prompting.num_frames)
         if len(conversation.image_sizes) == num_images:
             tiles += sum(self._tiles_of(conversation, size) for size in conversation.image_sizes)
         else:
@@ -177,30 +180,22 @@ class Prepare:
         ids = self._preprocessor.tokenise(token)
         if ids[:-1] != self._preprocessor.tokenise(""):
             raise ConfigError(
-                f"The tokenizer takes {token!r} of the template {self._preprocessor.settings.template} apart; expected "
+                f"The tokenizer takes {token!r} of the template {self._prompting.settings.template} apart; expected "
                 "one token. Use the tokenizer of the checkpoint."
             )
         return ids[-1]
 
     def _tiles_of(self, conversation: Conversation, size: tuple[int, int] | None) -> int:
-        settings = self._preprocessor.settings
-        max_tiles = self._max_tiles_each(conversation)
-        tiles = max_tiles
-        if size is not None:
-            columns, rows = tile_grid(
-                *size,
-                min_tiles=min(settings.min_tiles, max_tiles),
-                max_tiles=max_tiles,
-                tile_size=settings.tile_size,
-            )
-            tiles = columns * rows
-        return tiles + 1 if settings.use_thumbnail and tiles > 1 else tiles
+        limits = self._prompting.limits(self._max_tiles_each(conversation), None, 1)
+        if size is None:
+            return self._prompting.with_thumbnail(limits.max_tiles)
+        return self._prompting.num_tiles(*size, limits)
 
     def _max_tiles_each(self, conversation: Conversation) -> int:
         """Tiles that each image may have: an equal share of the sample's, as in InternVL's training."""
         parts = (part for message in conversation.messages for part in message.content)
         num_images = sum(isinstance(part, ImageInput) for part in parts)
-        total = conversation.max_tiles or self._preprocessor.settings.max_tiles
+        total = conversation.max_tiles or self._preprocessor.settings.max_tiles or self._prompting.settings.max_tiles
         return max(1, total // max(1, num_images))
 
 

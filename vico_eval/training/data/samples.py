@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from vico_eval.engine.preprocess import Preprocessor, PreprocessSettings
 from vico_eval.errors import ConfigError
 from vico_eval.families.internvl.config import VicoInternVLConfig
+from vico_eval.families.internvl.prompting import InternVLPrompting, InternVLSettings
 from vico_eval.training.config import RunConfig
 from vico_eval.training.data.batches import MicroBatch, collate
 from vico_eval.training.data.opening import Corpus, open_corpus
@@ -49,8 +50,11 @@ class Data:
         """
         self._config = config
         self._rank, self._world = accelerator.process_index, accelerator.num_processes
-        settings = PreprocessSettings.from_config(model_config, max_tiles=config.data.max_tiles)
-        self._preprocessor = Preprocessor(tokenizer, settings)
+        self._preprocessor = Preprocessor(
+            tokenizer,
+            InternVLPrompting(InternVLSettings.of(model_config)),
+            PreprocessSettings(max_tiles=config.data.max_tiles),
+        )
         self._tokens_per_tile = model_config.num_high_tokens
         corpus = open_together(config, accelerator) if corpus is None else corpus
         if corpus.held_out is None:
@@ -60,7 +64,7 @@ class Data:
             )
         self._train, self._held_out = corpus.train, corpus.held_out
         self.skips = SkipCount(config.out, self._rank)
-        self.blank = _blank(model_config, settings.tile_size)
+        self.blank = _blank(model_config, model_config.tile_size)
 
     @contextmanager
     def batches(self, first: int) -> Iterator[Iterator[Step[MicroBatch]]]:

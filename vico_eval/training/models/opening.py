@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from vico_eval.errors import CheckpointError, ConfigError
 from vico_eval.families.internvl.checkpoint import check_tokenizer_fits, find_checkpoint, load_model, load_tokenizer
+from vico_eval.families.internvl.facts import facts_of
 from vico_eval.families.internvl.modeling import FlashParts, VicoInternVL
 from vico_eval.training.config import LoraSettings
 
@@ -20,9 +21,9 @@ def open_model(name: str, attn_implementation: str = "sdpa") -> tuple[VicoIntern
         CheckpointError: it is missing or can't be loaded, or its tokenizer has no `<IMG_CONTEXT>` or doesn't fit.
     """
     checkpoint = find_checkpoint(name)
-    if checkpoint.config.trained_in:
+    if trained_in := facts_of(checkpoint.config, name).trained_in:
         raise CheckpointError(
-            f"{name!r} is trained with {', '.join(sorted(checkpoint.config.trained_in))}, which ViCO's training does "
+            f"{name!r} is trained with {', '.join(sorted(trained_in))}, which ViCO's training does "
             "not run. Start from an InternVL checkpoint."
         )
     tokenizer = load_tokenizer(checkpoint)

@@ -177,7 +177,7 @@ def answer_states(
     although their prompts differ in length.
     """
     num_tiles = len(batch.tiles)
-    # Low before high, as in `visual_tokens`: with ZeRO-3 every process has to call the same parts in the same order.
+    # Low before high, as in `connect`: with ZeRO-3 every process has to call the same parts in the same order.
     idle = vit_tokens.new_zeros(())
     if model.connector_low is not None and not bool(compressed.any()):
         idle = idle + _idle(model, vit_tokens, low=True)

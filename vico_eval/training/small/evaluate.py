@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from vico_eval.families.internvl.modeling import VicoInternVL
-from vico_eval.methods.parts import TilingPart
+from vico_eval.methods.interface import ResolutionPart
 from vico_eval.tiny.scenes import TASKS, make_scene
 from vico_eval.training.loop.finite import NotFinite
 from vico_eval.training.models.measures import document_means
@@ -54,10 +54,10 @@ def validation_documents(
     model: VicoInternVL,
     seed: int,
     num_documents: int,
-    tiling: TilingPart | None = None,
+    resolution: ResolutionPart | None = None,
 ) -> Iterator[tuple[str, Document]]:
     """Equally many documents of every task with their first question, from a stream that training never draws from."""
-    make = DocumentMaker(tokenizer, model.config, tiling)
+    make = DocumentMaker(tokenizer, model.config, resolution)
     for index in range(num_documents):
         task = TASKS[index % len(TASKS)]
         scene = make_scene(task, step_rng(seed, VALIDATION, index))
@@ -70,11 +70,11 @@ def validation_batches(
     seed: int,
     num_documents: int,
     max_tiles: int = 128,
-    tiling: TilingPart | None = None,
+    resolution: ResolutionPart | None = None,
 ) -> list[tuple[str, Batch]]:
     """Validation documents as batches of one task and one number of tiles."""
     alike: dict[tuple[str, int], list[Document]] = defaultdict(list)
-    for task, document in validation_documents(tokenizer, model, seed, num_documents, tiling):
+    for task, document in validation_documents(tokenizer, model, seed, num_documents, resolution):
         alike[task, len(document.tiles)].append(document)
     made = []
     for (task, tiles), documents in alike.items():

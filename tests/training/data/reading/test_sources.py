@@ -268,9 +268,10 @@ def test_a_photo_is_trained_on_as_a_harness_shows_it(tmp_path, cache, make_prepa
     rows.to_parquet(tmp_path / "data.parquet")
     sample = make_prepare()(corpus({"dataset": str(tmp_path / "data.parquet")}).train[0], 0)
     shown = Dataset.from_parquet(str(tmp_path / "data.parquet"))[0]["images"][0]  # decoded, and turned, by `datasets`
-    asked = make_preprocessor()(Request("a", (Message("user", (ImageInput(shown), Text("q"))),)))
+    preprocessor = make_preprocessor()
+    asked = preprocessor(Request("a", (Message("user", (ImageInput(shown), Text("q"))),)))
     assert len(sample.tiles) == 9  # 2 x 4 and a thumbnail: the photo is upright
-    np.testing.assert_array_equal(sample.tiles, asked.tiles)
+    np.testing.assert_array_equal(sample.tiles, preprocessor.prompting.tiles(asked.pictures))
 
 
 @pytest.mark.parametrize("streaming", [False, True])

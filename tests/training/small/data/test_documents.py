@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from vico_eval.engine.preprocess import Preprocessor, PreprocessSettings
+from vico_eval.engine.preprocess import Preprocessor
 from vico_eval.engine.requests import GenerationSettings, ImageInput, Message, Request, Text
 from vico_eval.families.internvl.checkpoint import find_checkpoint
+from vico_eval.families.internvl.prompting import InternVLPrompting, InternVLSettings
 from vico_eval.tiny.scenes import TASKS, make_scene
 from vico_eval.training.small.data.batches import collate
 from vico_eval.training.small.data.documents import DocumentMaker
@@ -47,12 +48,12 @@ def test_a_batch_stays_within_its_token_budget(micro_model, tokenizer):
 def test_the_first_question_is_what_the_engine_will_ask(task, micro_model, tokenizer):
     scene = make_scene(task, np.random.default_rng(5))
     document = DocumentMaker(tokenizer, micro_model.config)(scene, scene.questions[:2])
-    prepare = Preprocessor(tokenizer, PreprocessSettings.from_config(micro_model.config))
+    prepare = Preprocessor(tokenizer, InternVLPrompting(InternVLSettings.of(micro_model.config)))
     content = (*(ImageInput(image) for image in scene.images), Text(scene.questions[0].text))
     prepared = prepare(Request("key", (Message("user", content),), GenerationSettings()))
-    assert np.array_equal(prepared.tiles, document.tiles)
-    assert np.array_equal(prepared.tile_image, document.tile_image)
-    asked = prepare.prompt_ids(prepared, [1] * len(document.tiles))
+    assert np.array_equal(prepare.prompting.tiles(prepared.pictures), document.tiles)
+    assert np.array_equal(prepared.piece_image, document.tile_image)
+    asked = prepare.prompt_ids(prepared, np.bincount(document.tile_image).tolist())
     assert document.input_ids[: len(asked)].tolist() == asked
     assert not document.is_answer[: len(asked)].any()
     assert document.is_answer[len(asked)]

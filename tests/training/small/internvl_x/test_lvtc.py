@@ -6,6 +6,7 @@ import torch
 from vico_eval.families.internvl.config import VicoInternVLConfig
 from vico_eval.families.internvl.modeling import VicoInternVL
 from vico_eval.methods import registry
+from vico_eval.methods.lvtc import LVTCSettings
 from vico_eval.training.small.architecture import build_config, build_model
 from vico_eval.training.small.data.batches import Batch
 from vico_eval.training.small.data.documents import DocumentMaker
@@ -13,7 +14,7 @@ from vico_eval.training.small.data.drawing import make_batch, step_rng
 from vico_eval.training.small.decoding import answer_logits, encode
 from vico_eval.training.small.internvl_x.lvtc import changing_logits, lvtc_logits
 
-LVTC = {"expand_before": 2, "first_insertion": 1, "insertion_interval": 1, "num_low_resolution": 2}
+LVTC = vars(LVTCSettings(expand_before=2, first_insertion=1, insertion_interval=1, num_low_resolution=2))
 SAME = {"atol": 1e-5, "rtol": 1e-4}
 
 

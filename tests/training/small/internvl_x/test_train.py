@@ -15,9 +15,9 @@ from torch.nn.functional import one_hot
 import vico_eval
 from vico_eval.errors import CheckpointError, ConfigError
 from vico_eval.families.internvl.checkpoint import find_checkpoint, load_model
-from vico_eval.families.internvl.tiling import TiledImage
 from vico_eval.methods import registry
-from vico_eval.methods.parts import TilingSettings
+from vico_eval.methods.interface import TileLimits
+from vico_eval.methods.lvtc import LVTCSettings
 from vico_eval.paths import models_dir
 from vico_eval.tiny.scenes import GRIDS, TASKS, make_scene
 from vico_eval.training.small.architecture import build_config, build_model
@@ -125,7 +125,7 @@ def test_every_variant_starts_from_the_same_encoder_and_decoder_and_sees_the_sam
         seen.append(
             make_batch(
                 step_rng(5, "projector/0", 0),
-                DocumentMaker(tokenizer, model.config, method.tiling),
+                DocumentMaker(tokenizer, model.config, method.resolution),
                 num_tokens=600,
                 max_questions=1,
             )
@@ -196,21 +196,21 @@ def test_a_plain_model_is_evaluated_as_without_compression(recipe, tokenizer):
 
 
 def test_training_cuts_tiles_with_the_part_it_is_given(micro_model, tokenizer):
-    class LeftHalf:
-        def tile(self, image, settings):
-            assert isinstance(settings, TilingSettings)
-            return TiledImage(np.asarray(image)[None, : settings.tile_size, : settings.tile_size], columns=1, rows=1)
+    class OneTile:
+        def limits(self, image):
+            assert (image.width, image.height) == (2 * image.tile_size, image.tile_size)
+            return TileLimits(1, 1)
 
     scene = make_scene("read", np.random.default_rng(0), (2, 1))
     plain = DocumentMaker(tokenizer, micro_model.config)(scene, scene.questions[:1])
-    cut = DocumentMaker(tokenizer, micro_model.config, LeftHalf())(scene, scene.questions[:1])
+    cut = DocumentMaker(tokenizer, micro_model.config, OneTile())(scene, scene.questions[:1])
     assert (len(plain.tiles), len(cut.tiles)) == (3, 1)
 
 
 @pytest.mark.parametrize("grid", GRIDS)
 def test_the_edge_rule_changes_nothing_on_pictures_of_whole_tiles(micro_model, tokenizer, grid):
     scene = make_scene("count", np.random.default_rng(1), grid)
-    edge = registry.build("rvtc_edge").tiling
+    edge = registry.build("rvtc_edge").resolution
     plain, cut = (
         DocumentMaker(tokenizer, micro_model.config, part)(scene, scene.questions[:1]) for part in (None, edge)
     )
@@ -222,7 +222,8 @@ def test_the_shipped_recipe_is_valid_and_fits_the_built_in_base():
     checkpoint = find_checkpoint(recipe.base)
     model = start_model(recipe, checkpoint, registry.build(METHODS["full"]))
     # A decoder of four layers: s = i = 1 and k = 2, so one insertion.
-    assert (model.config.lvtc_settings.insertions, model.config.lvtc_settings.expand_before) == ((1,), 2)
+    settings = LVTCSettings(**model.config.lvtc)
+    assert (settings.insertions, settings.expand_before) == ((1,), 2)
     assert model.dtype == torch.float32
 
 

@@ -15,10 +15,11 @@ from typing import NamedTuple
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from vico_eval.engine.preprocess import Preprocessor, PreprocessSettings
+from vico_eval.engine.preprocess import Preprocessor
 from vico_eval.engine.requests import ImageInput, Message, Text
 from vico_eval.families.internvl.config import VicoInternVLConfig
-from vico_eval.methods.parts import TilingPart
+from vico_eval.families.internvl.prompting import InternVLPrompting, InternVLSettings
+from vico_eval.methods.interface import ResolutionPart
 from vico_eval.tiny.scenes import Question, Scene
 from vico_eval.training.data.prepare import Prepare
 from vico_eval.training.data.reading.conversations import Conversation
@@ -60,12 +61,12 @@ class DocumentMaker:
     """Makes documents for one model, each question as the prompt that evaluation uses."""
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, config: VicoInternVLConfig, tiling: TilingPart | None = None
+        self, tokenizer: PreTrainedTokenizerBase, config: VicoInternVLConfig, resolution: ResolutionPart | None = None
     ) -> None:
-        """A `tiling` part cuts images its own way; without one InternVL cuts them. Labels need whole tiles."""
+        """`resolution` says how images are cut; without one InternVL decides. Labels need whole tiles."""
         self.tokenizer = tokenizer
         self.config = config
-        preprocessor = Preprocessor(tokenizer, PreprocessSettings.from_config(config), tiling)
+        preprocessor = Preprocessor(tokenizer, InternVLPrompting(InternVLSettings.of(config)), resolution=resolution)
         self._prepare = Prepare(
             preprocessor, max_length=MAX_LENGTH, tokens_per_tile=config.num_high_tokens, augment=False
         )

@@ -32,10 +32,10 @@ from vico_eval.engine.loading import load
 from vico_eval.errors import ConfigError
 from vico_eval.families.internvl.checkpoint import Checkpoint, find_checkpoint, load_model, load_tokenizer
 from vico_eval.families.internvl.config import VicoInternVLConfig
-from vico_eval.families.internvl.lvtc import LVTCSettings
 from vico_eval.families.internvl.modeling import VicoInternVL
 from vico_eval.files import write_text
 from vico_eval.methods import registry
+from vico_eval.methods.lvtc import LVTCSettings
 from vico_eval.methods.registry import Method
 from vico_eval.tiny.scenes import make_scene
 from vico_eval.training.loop.accelerated import on_main
@@ -227,7 +227,7 @@ def finish(run: VariantRun, folder: Path) -> None:
     """Save the checkpoint; log its validation accuracy and, from an answer of the saved one, its visual tokens."""
     model = rounded(run.model)
     seed, documents = run.recipe.seed, run.recipe.num_validation_documents
-    batches = validation_batches(run.tokenizer, model, seed, documents, tiling=run.method.tiling)
+    batches = validation_batches(run.tokenizer, model, seed, documents, resolution=run.method.resolution)
     by_task = percent_right(model, batches, lambda batch, vit_tokens: full_logits(model, batch, vit_tokens))
     model.use_decoder_part(None)
     save_vico(model, run.tokenizer, folder)
@@ -262,6 +262,6 @@ def _fit(
         run.model.config,
         settings,
         own_parts(run.training.accelerator, settings.num_parts),
-        run.method.tiling,
+        run.method.resolution,
     )
     fit(run.training, stage, settings, groups, make, loss, resume=run.resume)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
+from typing import TYPE_CHECKING
 
 from vico_eval.errors import ConfigError
 from vico_eval.runs.read import read_accounts, unfinished_tasks
 from vico_eval.runs.schema import TokenAccount
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Document = tuple[str, int | str]
 """Split and doc_id."""
@@ -25,24 +29,31 @@ class TargetRatio:
     """Folder of an earlier run, say ViCO's, whose measured share becomes target_ratio."""
 
     def __post_init__(self) -> None:
-        if self.ratio_from is not None:
-            take_measured_share(self, "target_ratio", self.ratio_from)
         if self.target_ratio is not None and not 0 < self.target_ratio <= 1:
             raise ConfigError(f"got target_ratio={self.target_ratio}; expected a share of visual tokens in (0, 1].")
 
+    def resolved(self) -> Self:
+        """With the target that the earlier run measured; a run's record then has both and says which number it was."""
+        if self.ratio_from is None:
+            return self
+        return replace(self, target_ratio=measured_share(self.ratio_from, "target_ratio", self.target_ratio))
 
-def take_measured_share(config: object, field: str, folder: str) -> None:
-    """Fill a field of a frozen configuration with the share of visual tokens that an earlier run measured.
 
-    A run's record then has both and says which number the folder stood for.
+def measured_share(folder: str, argument: str, given: float | None) -> float:
+    """The share of visual tokens that an earlier run measured.
+
+    Args:
+        folder: of the run.
+        argument: the one in whose place it is taken.
+        given: what was given for that.
 
     Raises:
-        ConfigError: the field was given with another number; or as `visual_token_share`.
+        ConfigError: that argument was given with another number; or as `visual_token_share`.
     """
     measured = visual_token_share(folder)
-    if getattr(config, field) not in (None, measured):
-        raise ConfigError(f"got {field} and ratio_from; give one: ratio_from measures it.")
-    object.__setattr__(config, field, measured)
+    if given not in (None, measured):
+        raise ConfigError(f"got {argument} and ratio_from; give one: ratio_from measures it.")
+    return measured
 
 
 def visual_token_share(folder: str) -> float:

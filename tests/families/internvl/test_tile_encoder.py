@@ -8,6 +8,7 @@ from PIL import Image
 from vico_eval.engine.engine import Engine
 from vico_eval.engine.loading import open_engine
 from vico_eval.engine.requests import GenerationSettings, ImageInput, Message, Request, Text
+from vico_eval.families.internvl.tile_encoder import TileEncoder
 
 SHORT = GenerationSettings(max_new_tokens=4)
 
@@ -34,7 +35,7 @@ def encoded(engine):
     hook = engine.model.vision_tower.register_forward_pre_hook(
         lambda _, __, given: calls.append(len(given["pixel_values"])), with_kwargs=True
     )
-    engine._encode.forget()
+    engine._see.forget()
     yield calls
     hook.remove()
 
@@ -92,6 +93,7 @@ def test_equal_tiles_of_different_pictures_are_encoded_once(engine, encoded, sam
 def test_tokens_are_those_of_the_tiles(engine):
     prepared = [engine.preprocessor(ask(str(number), picture(seed))) for number, seed in enumerate((0, 1, 0))]
     with torch.inference_mode():
-        tokens = engine._encode(prepared)
-        expected = engine._encode(prepared[:2])
+        encode = TileEncoder(engine.model.vision_tower)
+        tokens = encode(prepared).vit_tokens
+        expected = encode(prepared[:2]).vit_tokens
     torch.testing.assert_close(tokens, expected[[0, 1, 0]])

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from vico_eval.errors import ConfigError, ReportError
-from vico_eval.methods.earlier_run import finished_accounts
-from vico_eval.methods.parts import RequestTiles
+from vico_eval.methods.interface import RequestTiles
+from vico_eval.methods.shared.earlier_run import finished_accounts
 from vico_eval.runs.read import read_record
 from vico_eval.runs.schema import TokenAccount
 

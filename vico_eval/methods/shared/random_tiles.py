@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from vico_eval.errors import ConfigError
-from vico_eval.families.internvl.config import VicoInternVLConfig
-from vico_eval.methods.earlier_run import compressed_tile_ratios
-from vico_eval.methods.parts import ConnectorPart, RequestTiles
+from vico_eval.methods.interface import ConnectorPart, ModelFacts, RequestTiles
+from vico_eval.methods.shared.earlier_run import compressed_tile_ratios
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,12 +40,12 @@ class RandomTiles(ConnectorPart):
     Config = RandomTilesConfig
     config: RandomTilesConfig
 
-    def check(self, model_config: VicoInternVLConfig, checkpoint: str) -> None:
+    def check(self, facts: ModelFacts) -> None:
         """Needs a readable run where the ratio comes from one."""
         if self.config.ratio_from is not None:
             _ = self._ratio_by_task
 
-    def route(self, tiles: RequestTiles, model_config: VicoInternVLConfig) -> Tensor:
+    def route(self, tiles: RequestTiles, facts: ModelFacts) -> Tensor:
         """A random subset, [tiles], bool; its size is the ratio's in expectation over documents."""
         digest = sha256(f"{self.config.seed}/{tiles.key}".encode()).digest()
         rng = np.random.default_rng(int.from_bytes(digest, "big"))

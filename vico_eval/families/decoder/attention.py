@@ -1,0 +1,91 @@
+"""Queries, keys and rotary tables of single decoder layers, for what has to be computed beside a layer's own forward.
+
+Shapes: batch = rows of the call; tokens = a single request's; n = tokens of a row; D = width; axes = of position ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from transformers.models.llama.modeling_llama import rotate_half
+
+
+class RotaryTables(NamedTuple):
+    """The rotary embedding at some positions."""
+
+    cos: Tensor
+    sin: Tensor
+    """[..., head_dim]."""
+
+
+class PreviousLayer(NamedTuple):
+    """What a layer has seen of one request."""
+
+    module: Any
+    inputs: Tensor
+    """[tokens, D]."""
+
+    keys: Tensor
+    """[key_heads, tokens, head_dim], rotary embedding applied."""
+
+
+class DecoderAttention:
+    """The attention of transformers' Llama, Qwen2, Qwen3 and Qwen3-MoE; a family with another one derives its own."""
+
+    def tables(self, rotary: Any, hidden: Tensor, positions: Tensor) -> RotaryTables:
+        """The rotary embedding [batch, n, head_dim] at `positions` [axes, batch, n], in the dtype of `hidden`."""
+        (places,) = positions
+        if "dynamic" in rotary.rope_type:
+            # Such a table keeps the base of the longest sequence that it has seen; a short one brings it back, so that
+            # every segment has the base of its own length.
+            rotary(hidden, torch.zeros_like(places[:, :1]))
+        return RotaryTables(*rotary(hidden, places))
+
+    def rotate(self, states: Tensor, tables: RotaryTables) -> Tensor:
+        """Queries or keys [..., heads, head_dim] with the rotary embedding [..., head_dim]."""
+        cos, sin = (table.unsqueeze(-2).to(states) for table in tables)
+        rotated: Tensor = states * cos + rotate_half(states) * sin
+        return rotated
+
+    def queries(self, layer: Any, inputs: Tensor, tables: RotaryTables) -> Tensor:
+        """[..., heads, head_dim] of a layer's inputs [..., D]."""
+        attention = layer.self_attn
+        states = attention.q_proj(layer.input_layernorm(inputs)).unflatten(-1, (-1, attention.head_dim))
+        if getattr(attention, "q_norm", None) is not None:
+            states = attention.q_norm(states)
+        return self.rotate(states, tables)
+
+    def keys_and_values(self, layer: Any, inputs: Tensor, tables: RotaryTables) -> tuple[Tensor, Tensor]:
+        """[..., key_heads, head_dim] each, of a layer's inputs [..., D]."""
+        attention = layer.self_attn
+        normed = layer.input_layernorm(inputs)
+        keys, values = (
+            projection(normed).unflatten(-1, (-1, attention.head_dim))
+            for projection in (attention.k_proj, attention.v_proj)
+        )
+        if getattr(attention, "k_norm", None) is not None:
+            keys = attention.k_norm(keys)
+        return self.rotate(keys, tables), values
+
+    def rows(self, previous: PreviousLayer, tables: RotaryTables) -> Callable[[Tensor], Tensor]:
+        """What gives rows of a layer's softmax attention weights, as `LayerState.attention` describes."""
+
+        def rows_of(queries: Tensor) -> Tensor:
+            module, inputs, keys = previous
+            own = RotaryTables(tables.cos[queries], tables.sin[queries])
+            query = self.queries(module, inputs[queries], own).to(keys.device)
+            # Heads of a group share their keys: grouped, nothing is repeated in memory.
+            grouped = query.transpose(0, 1).unflatten(0, (len(keys), -1)).float()  # [key_heads, group, rows, head_dim]
+            logits: Tensor = grouped @ keys.float().transpose(1, 2)[:, None] * module.self_attn.scaling
+            behind = torch.arange(keys.shape[1], device=keys.device) > queries.to(keys.device)[:, None]
+            weights = logits.masked_fill(behind, float("-inf")).softmax(dim=-1)
+            return weights.flatten(0, 1).to(inputs.device)
+
+        return rows_of
+
+
+LLAMA_LIKE = DecoderAttention()
+"""That of the decoders named above."""

@@ -1,0 +1,147 @@
+"""The decoding half of a family's model: prompts with visual tokens in them, a method's part in the decoder, answers.
+
+Shapes: batch = prompts, left-padded; N = prompt tokens; M = visual tokens of all prompts; tiles = those of all prompts;
+D = decoder width; C = vision width.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from vico_eval.families.decoder.attention import LLAMA_LIKE, DecoderAttention
+from vico_eval.families.decoder.cache import PreallocatedCache
+from vico_eval.families.decoder.decoder import CompressingDecoder
+from vico_eval.families.decoder.last_layer import last_token_only
+from vico_eval.families.decoder.segments import Prompt, PromptCache
+
+if TYPE_CHECKING:
+    from vico_eval.methods.interface import DecoderPart, ModelFacts
+
+
+class PromptDecoder(ABC):
+    """A mix-in of modules that hold a causal language model of transformers as `language_model`."""
+
+    language_model: Any
+
+    decoder_attention: DecoderAttention = LLAMA_LIKE
+    """Of its layers."""
+
+    @property
+    @abstractmethod
+    def facts(self) -> ModelFacts:
+        """What parts may know of the model."""
+
+    @property
+    @abstractmethod
+    def image_token_id(self) -> int:
+        """Stands for one visual token in a prompt."""
+
+    @property
+    def part_modules(self) -> Mapping[str, nn.Module]:
+        """Modules of the checkpoint's parts, by the names of `facts.parts`."""
+        return {}
+
+    @property
+    def embedding(self) -> nn.Embedding:
+        """Of the decoder's tokens."""
+        return self.language_model.get_input_embeddings()  # type: ignore[no-any-return]
+
+    @property
+    def decoder_device(self) -> torch.device:
+        """Where prompts are to be put; under a device map the model's parts lie on several."""
+        return self.embedding.weight.device
+
+    def embed(self, input_ids: Tensor, visual_tokens: Tensor) -> Tensor:
+        """Token embeddings with the visual tokens in the places of the image token, in order.
+
+        Args:
+            input_ids: [..., N], padded or not.
+            visual_tokens: [M, D]; M is the number of the image token's ids.
+
+        Returns:
+            [..., N, D].
+        """
+        embeddings: Tensor = self.embedding(input_ids)
+        is_visual = (input_ids == self.image_token_id).unsqueeze(-1).to(embeddings.device)
+        places = int(is_visual.sum())
+        if places != len(visual_tokens):
+            raise RuntimeError(f"the prompt has places for {places} visual tokens and got {len(visual_tokens)}")
+        return embeddings.masked_scatter(is_visual, visual_tokens.to(embeddings))
+
+    def no_visual_tokens(self) -> Tensor:
+        """[0, D]."""
+        weight = self.embedding.weight
+        return weight.new_zeros(0, weight.shape[1])
+
+    @property
+    def decoder_part(self) -> DecoderPart | None:
+        """What changes the tokens between the decoder's layers, bound to this model."""
+        decoder = self.language_model.model
+        return decoder.part if isinstance(decoder, CompressingDecoder) else None
+
+    def use_decoder_part(self, part: DecoderPart | None) -> None:
+        """Let a part change the tokens between the decoder's layers; None gives back transformers' own decoder.
+
+        Raises:
+            CheckpointError: the decoder has layers with sliding attention.
+        """
+        decoder = self.language_model.model
+        base = decoder.base if isinstance(decoder, CompressingDecoder) else decoder
+        if part is not None:
+            base = CompressingDecoder(base, part.bind(self.facts, self.part_modules), self.decoder_attention)
+        self.language_model.model = base
+
+    def prompt_cache(
+        self,
+        input_ids: Tensor,
+        keys: Sequence[str],
+        vit_tokens: Tensor | None = None,
+        counts: Tensor | None = None,
+    ) -> PromptCache | None:
+        """What `generate` needs as `past_key_values`, and knows afterwards what each layer worked on.
+
+        Args:
+            input_ids: [batch, N], left-padded.
+            keys: document keys, [batch].
+            vit_tokens: [tiles, 1 + h*w, C], prompt after prompt, for a part that needs them.
+            counts: [tiles], int64: visual tokens of each of those tiles.
+
+        Returns:
+            None without a decoder part: `generate` then makes a cache itself.
+        """
+        if self.decoder_part is None:
+            return None
+        return PromptCache(self.language_model.config, self.prompt(input_ids, keys, vit_tokens, counts))
+
+    def prompt(
+        self,
+        input_ids: Tensor,
+        keys: Sequence[str],
+        vit_tokens: Tensor | None = None,
+        counts: Tensor | None = None,
+    ) -> Prompt:
+        """What the decoder's part may know of prompts, for a forward pass without a cache; arguments as above."""
+        is_visual = input_ids == self.image_token_id
+        if vit_tokens is None or counts is None:
+            return Prompt(is_visual, tuple(keys))
+        # A prompt's tiles end where its visual tokens do.
+        ends = is_visual.sum(dim=1).cumsum(dim=0)
+        tiles = torch.searchsorted(counts.cumsum(dim=0).to(ends), ends, right=True)
+        num_tiles = tiles.diff(prepend=tiles.new_zeros(1)).tolist()
+        return Prompt(is_visual, tuple(keys), vit_tokens, tuple(num_tiles))
+
+    @torch.inference_mode()
+    def generate(self, input_ids: Tensor, visual_tokens: Tensor, attention_mask: Tensor, **generation: Any) -> Tensor:
+        """New token ids [batch, generated] for left-padded prompts [batch, N] and their visual tokens [M, D]."""
+        if generation.get("use_cache") is not False:
+            generation.setdefault("past_key_values", PreallocatedCache(self.language_model.config))
+        with last_token_only(self.language_model.model, self.decoder_attention):
+            generated: Tensor = self.language_model.generate(
+                inputs_embeds=self.embed(input_ids, visual_tokens), attention_mask=attention_mask, **generation
+            )
+        return generated

@@ -1,0 +1,82 @@
+"""Scores and keys from one layer of a vision encoder, while all layers stay on their fast kernel.
+
+The attention modules of transformers' InternViT and CLIP name their parts alike: `q_proj`, `k_proj`, `num_heads`, and,
+in some InternViTs, a norm of queries and keys. What a layer's queries and keys are is computed once more from the input
+that the layer got, for the rows that are wanted.
+
+Shapes: images = pieces in the call; N = patches of a piece, the class token not counted; heads, head_dim = the
+layer's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+CLS, MEAN = "cls", "mean"
+
+
+class PatchAttention(NamedTuple):
+    """What an encoder's layer says of each patch."""
+
+    scores: Tensor
+    """[images, N], float32: softmax attention that the patch receives, mean over heads and over the rows asked for."""
+
+    keys: Tensor
+    """[images, N, head_dim], float32: mean over heads."""
+
+
+class LayerInput:
+    """What a layer's attention got in the calls of the encoder inside `watching`."""
+
+    def __init__(self, attention: Any, *, rows: str, has_class_token: bool) -> None:
+        """
+        Args:
+            attention: the layer's module.
+            rows: `cls` or `mean`.
+            has_class_token: whether the first token is no patch.
+        """
+        self._attention = attention
+        self._rows = rows
+        self._first = int(has_class_token)
+        self._found: list[PatchAttention] = []
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Inside, what the encoder sees is noted."""
+        self._found.clear()
+        handle = self._attention.register_forward_pre_hook(self._note, with_kwargs=True)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    def taken(self) -> PatchAttention:
+        """Of all pieces that were encoded since."""
+        scores, keys = (torch.cat(each) for each in zip(*self._found, strict=True))
+        self._found.clear()
+        return PatchAttention(scores, keys)
+
+    def _note(self, _: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+        hidden: Tensor = arguments[0] if arguments else named["hidden_states"]
+        # Piece by piece: the mean of all rows takes a whole attention matrix of a layer.
+        for piece in hidden.split(1 if self._rows == MEAN else len(hidden)):
+            self._found.append(self._of(piece))
+
+    def _of(self, hidden: Tensor) -> PatchAttention:
+        attention = self._attention
+        keys = self._heads(getattr(attention, "k_norm", nn.Identity())(attention.k_proj(hidden)))
+        wanted = hidden[:, :1] if self._rows == CLS else hidden[:, self._first :]
+        queries = self._heads(getattr(attention, "q_norm", nn.Identity())(attention.q_proj(wanted)))
+        logits = queries @ keys.transpose(-1, -2) * attention.scale  # [images, heads, rows, 1 + N]
+        received = logits.softmax(dim=-1)[..., self._first :].mean(dim=(1, 2))
+        return PatchAttention(received, keys[:, :, self._first :].mean(dim=1))
+
+    def _heads(self, states: Tensor) -> Tensor:
+        """[images, heads, tokens, head_dim], float32."""
+        heads: Tensor = states.unflatten(-1, (self._attention.num_heads, -1))
+        return heads.transpose(1, 2).float()

@@ -1,0 +1,14 @@
+"""Numbers by which nothing can be decided."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+def refuse_not_finite(what: str, keys: Iterable[str]) -> None:
+    """Raises FloatingPointError, which names `what` and the documents, if there are any."""
+    if named := ", ".join(dict.fromkeys(keys)):
+        raise FloatingPointError(
+            f"the {what} of {named} are not finite (NaN or infinite), so nothing can be decided by them. Check the "
+            "checkpoint's weights; where they are sound, another dtype= has room for larger numbers."
+        )

@@ -1,0 +1,50 @@
+"""InternVL as a family: what the engine asks for, by the modules of this folder."""
+
+from __future__ import annotations
+
+from transformers import PreTrainedTokenizerBase
+
+from vico_eval.families.family import Family, Placement
+from vico_eval.families.internvl.checkpoint import (
+    Checkpoint,
+    check_tokenizer_fits,
+    find_checkpoint,
+    load_model,
+    load_tokenizer,
+)
+from vico_eval.families.internvl.donor import adopt
+from vico_eval.families.internvl.modeling import VicoInternVL
+from vico_eval.families.internvl.prompting import InternVLPrompting, InternVLSettings
+
+
+class InternVL(Family):
+    """InternVL 2 to 3.5, Flash and InternVL-X."""
+
+    def find(self, pretrained: str, *, allow_pickle: bool) -> Checkpoint:
+        """As `find_checkpoint`."""
+        return find_checkpoint(pretrained, allow_pickle=allow_pickle)
+
+    def tokenizer(self, checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
+        """As `load_tokenizer`, and it fits the embedding."""
+        tokenizer = load_tokenizer(checkpoint)
+        check_tokenizer_fits(tokenizer, checkpoint)
+        return tokenizer
+
+    def prompting(self, checkpoint: Checkpoint) -> InternVLPrompting:
+        """By the checkpoint's configuration."""
+        return InternVLPrompting(InternVLSettings.of(checkpoint.config))
+
+    def load(self, checkpoint: Checkpoint, placement: Placement, image_token_id: int) -> VicoInternVL:
+        """As `load_model`."""
+        checkpoint.config.image_token_id = image_token_id
+        return load_model(
+            checkpoint,
+            dtype=placement.dtype,
+            device=placement.device,
+            device_map=placement.device_map,
+            attn_implementation=placement.attn_implementation,
+        )
+
+    def adopt(self, model: VicoInternVL, donor: Checkpoint, *, routes: bool) -> None:
+        """ViCO's parts for base weights."""
+        adopt(model, donor, routes=routes)

@@ -1,0 +1,154 @@
+"""How InternVL writes prompts and cuts pictures, by a checkpoint's configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vico_eval.errors import ConfigError
+from vico_eval.families.family import MOST, Picture, Prompting, Slot
+from vico_eval.families.internvl.prompts import (
+    IMAGE_END,
+    IMAGE_START,
+    IMAGE_TOKEN,
+    THINKING_SYSTEM_MESSAGE,
+    get_template,
+)
+from vico_eval.families.internvl.tiling import TiledImage, tile_grid, tile_image
+from vico_eval.methods.interface import ImageSize, TileLimits
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from vico_eval.families.internvl.config import VicoInternVLConfig
+    from vico_eval.methods.interface import ResolutionPart
+
+
+@dataclass(frozen=True, kw_only=True)
+class InternVLSettings:
+    """What a checkpoint's configuration says of prompts and tiles."""
+
+    tile_size: int = 448
+    """Side of a tile in px."""
+
+    min_tiles: int = 1
+
+    max_tiles: int = 12
+    """Tiles an image may have, thumbnail not counted, where nobody names a limit."""
+
+    use_thumbnail: bool = True
+
+    num_frames: int = 64
+    """Frames of a video, one tile each, where nobody names a number."""
+
+    template: str = "internvl2_5"
+    """Name of the conversation template."""
+
+    system_message: str | None = None
+    """The checkpoint's; None takes the template's own."""
+
+    def __post_init__(self) -> None:
+        for name in ("tile_size", "min_tiles", "max_tiles", "num_frames"):
+            value = getattr(self, name)
+            if type(value) is not int or not 1 <= value <= MOST:
+                raise ConfigError(f"Got {name}={value!r}; expected a whole number from 1 to {MOST}.")
+        get_template(self.template)
+
+    @classmethod
+    def of(cls, config: VicoInternVLConfig) -> InternVLSettings:
+        """A checkpoint's."""
+        return cls(**{name: getattr(config, name) for name in cls.__dataclass_fields__})
+
+
+class InternVLPrompting(Prompting):
+    """InternVL's templates and tiles."""
+
+    image_token = IMAGE_TOKEN
+    slot = IMAGE_START + IMAGE_END
+    thinking_message = THINKING_SYSTEM_MESSAGE
+
+    def __init__(self, settings: InternVLSettings) -> None:
+        self.settings = settings
+        self.template = get_template(settings.template)
+        self.control = (IMAGE_START, IMAGE_END, IMAGE_TOKEN, *self.template.markers)
+        self.end = self.template.end
+        self.stop = self.template.stop
+        self.num_frames = settings.num_frames
+        self.system_message = settings.system_message
+
+    def render(self, turns: Sequence[tuple[str, str]], system: str | None) -> str:
+        """The conversation in the checkpoint's template; without a system message, with the template's own."""
+        return self.template.render(turns, system)
+
+    def slot_ids(self, vocabulary: Mapping[str, int]) -> Slot:
+        """`<img></img>`, between which visual tokens are put."""
+        if missing := [token for token in (IMAGE_START, IMAGE_END, IMAGE_TOKEN) if token not in vocabulary]:
+            raise ConfigError(
+                f"The tokenizer has no token {', '.join(missing)}; expected the tokenizer of an InternVL checkpoint."
+            )
+        start, end = int(vocabulary[IMAGE_START]), int(vocabulary[IMAGE_END])
+        return Slot(ids=(start, end), before=(start,), after=(end,))
+
+    def limits(self, max_tiles: int | None, total_max_tiles: int | None, num_images: int) -> TileLimits:
+        """The caller's limit or the checkpoint's; images that share a total get total // images, at least 1."""
+        most = max_tiles or self.settings.max_tiles
+        if total_max_tiles is not None and num_images:
+            most = max(1, min(most, total_max_tiles // num_images))
+        return TileLimits(min(self.settings.min_tiles, most), most)
+
+    def cut(self, image: Image.Image, limits: TileLimits, resolution: ResolutionPart | None = None) -> Picture:
+        """The grid nearest to the image's shape within the limits, which a part may set anew, and a thumbnail."""
+        if resolution is not None:
+            width, height = image.size
+            limits = resolution.limits(
+                ImageSize(
+                    width=width,
+                    height=height,
+                    tile_size=self.settings.tile_size,
+                    limits=limits,
+                    num_tiles=lambda other: self.num_tiles(width, height, other),
+                )
+            )
+        return _picture(
+            tile_image(
+                image,
+                min_tiles=limits.min_tiles,
+                max_tiles=limits.max_tiles,
+                tile_size=self.settings.tile_size,
+                use_thumbnail=self.settings.use_thumbnail,
+            )
+        )
+
+    def cut_frame(self, frame: Image.Image) -> Picture:
+        """One tile."""
+        return _picture(tile_image(frame, max_tiles=1, tile_size=self.settings.tile_size))
+
+    def num_tiles(self, width: int, height: int, limits: TileLimits) -> int:
+        """Tiles that an image of so many px becomes, thumbnail included."""
+        columns, rows = tile_grid(
+            width,
+            height,
+            min_tiles=limits.min_tiles,
+            max_tiles=limits.max_tiles,
+            tile_size=self.settings.tile_size,
+        )
+        return self.with_thumbnail(columns * rows)
+
+    def with_thumbnail(self, num_tiles: int) -> int:
+        """Tiles of a grid of so many, and the thumbnail where it gets one."""
+        return num_tiles + 1 if self.settings.use_thumbnail and num_tiles > 1 else num_tiles
+
+    def tiles(self, pictures: Sequence[Picture]) -> np.ndarray:
+        """Those of all pictures, [tiles, S, S, 3], uint8; none without a picture."""
+        size = self.settings.tile_size
+        nothing = np.zeros((0, size, size, 3), dtype=np.uint8)
+        return np.concatenate([nothing, *(picture.pieces for picture in pictures)])
+
+
+def _picture(image: TiledImage) -> Picture:
+    digests = tuple(sha256(tile.data).digest() for tile in image.tiles)
+    return Picture(image.tiles, image.columns, image.rows, digests)

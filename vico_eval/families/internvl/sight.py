@@ -1,0 +1,151 @@
+"""InternVL's sight: tiles are encoded together, then each request's are routed and pass a connector.
+
+Shapes: tiles = tiles in the call; S = vision tokens along a tile's side; n = visual tokens of a request; D = decoder
+width; C = vision width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import isqrt
+
+import torch
+from torch import Tensor
+
+from vico_eval.families.encoder_attention import PatchAttention
+from vico_eval.families.family import Look, Seen, SeenTiles, Shown, Sight
+from vico_eval.families.finite import refuse_not_finite
+from vico_eval.families.internvl.modeling import VicoInternVL
+from vico_eval.families.internvl.tile_encoder import Encoded, TileEncoder
+from vico_eval.families.internvl.token_places import grid_yx, of_squares, tokens_of
+from vico_eval.methods.interface import ENCODER_ATTENTION, ENCODER_KEYS, RequestTiles, VisualTokens
+from vico_eval.stages import METHOD, stage
+
+
+class InternVLSight(Sight):
+    """Which connector each tile takes, and what comes of it."""
+
+    def __init__(self, model: VicoInternVL, look: Look) -> None:
+        self._model = model
+        self._look = look
+        selection = look.selection
+        wants_attention = selection is not None and bool(selection.needs & {ENCODER_ATTENTION, ENCODER_KEYS})
+        source = selection.score_source if selection is not None and wants_attention else None
+        self._encode = TileEncoder(model.vision_tower, source)
+        self._encode_for_router = None if model.router_vision is None else TileEncoder(model.router_vision)
+
+    def forget(self) -> None:
+        """Let go of the last pictures' tokens."""
+        self._encode.forget()
+        if self._encode_for_router is not None:
+            self._encode_for_router.forget()
+
+    def __call__(self, batch: Sequence[Shown]) -> list[Seen]:
+        """The visual tokens of each request."""
+        sizes = [shown.num_pieces for shown in batch]
+        encoded = self._encode(batch)
+        scores = self._scores(batch, encoded, sizes)
+        decisions = [self._decide(*each) for each in zip(batch, scores, strict=True)]
+        choice = torch.cat(decisions)
+        tokens, counts = self._connect(encoded.vit_tokens, choice)
+        per_tile = torch.split(counts, sizes)
+        attention: list[PatchAttention | None] = [None] * len(batch)
+        if encoded.attention is not None:
+            parts = (part.split(sizes) for part in encoded.attention)
+            attention = [PatchAttention(*each) for each in zip(*parts, strict=True)]
+        return [
+            self._seen(*each)
+            for each in zip(
+                batch,
+                torch.split(tokens, [int(part.sum()) for part in per_tile]),
+                per_tile,
+                scores,
+                torch.split(encoded.vit_tokens, sizes),
+                attention,
+                strict=True,
+            )
+        ]
+
+    def _scores(self, batch: Sequence[Shown], encoded: Encoded, sizes: list[int]) -> list[Tensor | None]:
+        """The router's scores [tiles] of each request; None where there are none."""
+        connector = self._look.connector
+        scorer = None if connector is None else connector.scored_by(self._model.facts)
+        if scorer is None or not len(encoded.vit_tokens):
+            return [None] * len(batch)
+        read = encoded if self._encode_for_router is None else self._encode_for_router(batch)
+        found = torch.split(self._model.p_compress(scorer, read.vit_tokens), sizes)
+        is_finite = [bool(part.all()) for part in torch.split(torch.cat(found).isfinite().cpu(), sizes)]
+        refuse_not_finite(
+            "router's scores", (shown.key for shown, fine in zip(batch, is_finite, strict=True) if not fine)
+        )
+        return [part if len(part) else None for part in found]
+
+    def _decide(self, shown: Shown, p_compress: Tensor | None) -> Tensor:
+        """Which route each tile of one request takes, [tiles], int64."""
+        connector, num_tiles = self._look.connector, shown.num_pieces
+        if connector is None or not connector.routes or not num_tiles:
+            return torch.zeros(num_tiles, dtype=torch.int64)
+        tiles = RequestTiles(shown.key, torch.from_numpy(shown.piece_image), p_compress, shown.media, shown.grids)
+        with stage(METHOD):
+            return connector.route(tiles, self._model.facts).cpu().long()
+
+    def _connect(self, vit_tokens: Tensor, choice: Tensor) -> tuple[Tensor, Tensor]:
+        """Visual tokens of all requests, and how many of them each tile takes."""
+        if not len(vit_tokens):
+            return self._model.no_visual_tokens(), torch.zeros(0, dtype=torch.int64)
+        routes = () if self._look.connector is None else self._look.connector.routes
+        tokens, counts = self._model.connect(vit_tokens, choice, routes)
+        return tokens, counts.cpu()
+
+    def _seen(
+        self,
+        shown: Shown,
+        tokens: Tensor,
+        counts: Tensor,
+        p_compress: Tensor | None,
+        vit_tokens: Tensor,
+        attention: PatchAttention | None,
+    ) -> Seen:
+        full = self._model.num_high_tokens
+        per_image = [0] * len(shown.pictures)
+        for image, count in zip(shown.piece_image.tolist(), counts.tolist(), strict=True):
+            per_image[image] += count
+        wants_visual = self._look.selection is not None and len(tokens) > 0
+        return Seen(
+            tokens=tokens,
+            per_image=per_image,
+            uncompressed=len(counts) * full,
+            visual=self._described(shown, tokens, counts, p_compress, attention) if wants_visual else None,
+            tiles=SeenTiles(
+                counts=counts.tolist(),
+                compressed=(counts < full).tolist(),
+                p_compress=None if p_compress is None else p_compress.float().tolist(),
+            ),
+            vit_tokens=vit_tokens if self._look.vit_tokens else None,
+        )
+
+    def _described(
+        self,
+        shown: Shown,
+        tokens: Tensor,
+        counts: Tensor,
+        p_compress: Tensor | None,
+        attention: PatchAttention | None,
+    ) -> VisualTokens:
+        """The tokens with what a selection part may see of them, on their device."""
+        config, device = self._model.config, tokens.device
+        is_swapped = config.ps_version == "v1"
+        tile = tokens_of(counts)
+        scores = keys = None
+        if attention is not None:
+            scores, keys = (of_squares(values, counts, swapped=is_swapped).to(device) for values in attention)
+        return VisualTokens(
+            key=shown.key,
+            tokens=tokens,
+            image=torch.from_numpy(shown.piece_image)[tile].to(device),
+            tile=tile.to(device),
+            grid_yx=grid_yx(shown.grids, counts, isqrt(config.num_high_tokens), swapped=is_swapped).to(device),
+            scores=scores,
+            keys=keys,
+            p_compress=None if p_compress is None else p_compress.float().to(device)[tile.to(device)],
+        )

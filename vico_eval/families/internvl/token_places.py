@@ -1,0 +1,73 @@
+"""Where InternVL's visual tokens lie in their image, and what the vision encoder says of each.
+
+A tile's visual tokens stand row by row, or, under `ps_version` v1, column by column: there the pixel shuffle leaves
+height and width swapped. Each covers a square of vision tokens, 2 x 2 at full length.
+
+Shapes: tiles = those of one request; S = vision tokens along a tile's side; n = visual tokens of the request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import isqrt
+
+import torch
+from torch import Tensor
+
+
+def tokens_of(counts: Tensor) -> Tensor:
+    """[n], int64: the tile of each token, by how many each tile [tiles] has."""
+    return torch.arange(len(counts)).repeat_interleave(counts)
+
+
+def grid_yx(grids: Sequence[tuple[int, int, int]], counts: Tensor, full_side: int, *, swapped: bool) -> Tensor:
+    """Row and column of each token's middle within its image, [n, 2], float32.
+
+    In units of tokens at full length, the first of an image at (0, 0). A thumbnail's lie over the whole grid.
+
+    Args:
+        grids: columns, rows and tiles of each image.
+        counts: [tiles], tokens of each tile.
+        full_side: tokens along a tile's side at full length.
+        swapped: whether a tile's tokens stand column by column.
+    """
+    found = []
+    tile_counts = iter(counts.tolist())
+    for columns, rows, tiles in grids:
+        for tile in range(tiles):
+            row, column = divmod(tile, columns)
+            is_thumbnail = tile >= columns * rows
+            corner = (0, 0) if is_thumbnail else (row * full_side, column * full_side)
+            size = (rows * full_side, columns * full_side) if is_thumbnail else (full_side, full_side)
+            found.append(_middles(isqrt(next(tile_counts)), corner, size, swapped))
+    return torch.cat(found) if found else torch.zeros(0, 2)
+
+
+def _middles(side: int, corner: tuple[int, int], size: tuple[int, int], swapped: bool) -> Tensor:
+    """Of side x side squares in a rectangle, [side * side, 2]."""
+    y, x = (
+        start + (torch.arange(side, dtype=torch.float32) + 0.5) * length / side - 0.5
+        for start, length in zip(corner, size, strict=True)
+    )
+    grid = torch.stack(torch.meshgrid(y, x, indexing="ij"), dim=-1)  # [rows, columns, 2]
+    return (grid.transpose(0, 1) if swapped else grid).reshape(-1, 2)
+
+
+def of_squares(values: Tensor, counts: Tensor, *, swapped: bool) -> Tensor:
+    """Values of vision tokens as the mean over the square that each visual token covers.
+
+    Args:
+        values: [tiles, S * S, ...], row by row.
+        counts: [tiles], visual tokens of each tile.
+        swapped: whether a tile's visual tokens stand column by column.
+
+    Returns:
+        [n, ...], in the order of the visual tokens.
+    """
+    side = isqrt(values.shape[1])
+    pooled = []
+    for tile, count in zip(values, counts.tolist(), strict=True):
+        small = isqrt(count)
+        squares = tile.reshape(small, side // small, small, side // small, *tile.shape[1:]).mean(dim=(1, 3))
+        pooled.append((squares.transpose(0, 1) if swapped else squares).flatten(0, 1))
+    return torch.cat(pooled)

@@ -1,0 +1,39 @@
+"""Random tokens: a random share of each tile's visual tokens enters the decoder.
+
+Place:   selection.
+Source:  none; the control that every way of choosing tokens has to beat.
+Differs: drawn from the seed and the document's key alone, so that a document keeps the same tokens in every run. Each
+         tile (an image, where a family has no tiles) keeps the same share, rounded to whole tokens, at least one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vico_eval.methods.interface import Selected, SelectionPart, VisualTokens
+from vico_eval.methods.shared.budgets import KeepRatio
+from vico_eval.methods.shared.groups import highest_of_each_group
+from vico_eval.methods.shared.ranking import random_scores
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomTokensConfig(KeepRatio):
+    """How many tokens, and which draw."""
+
+    seed: int = 0
+
+
+class RandomTokens(SelectionPart):
+    """Keeps a random subset of every tile's tokens."""
+
+    Config = RandomTokensConfig
+    config: RandomTokensConfig
+
+    def select(self, requests: Sequence[VisualTokens]) -> list[Selected | None]:
+        """A draw for each request."""
+        return [self._draw(visual) for visual in requests]
+
+    def _draw(self, visual: VisualTokens) -> Selected | None:
+        scores = random_scores(f"{self.config.seed}/{visual.key}", len(visual.tokens)).to(visual.tokens.device)
+        return highest_of_each_group(visual, scores, self.config.keep_ratio)

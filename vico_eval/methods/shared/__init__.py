@@ -1,0 +1,1 @@
+"""What several methods use: budgets, shares that earlier runs measured, random choice."""
