@@ -85,12 +85,13 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer = build_tokenizer()
     config = build_config(ModelRecipe(), tokenizer)
     lvtc = vars(LVTCSettings(expand_before=2, first_insertion=1, insertion_interval=1, num_low_resolution=2))
-    settings = {"vico": {}, "lvtc": {"lvtc": lvtc}, "pvtc": {"connector": "pvtc"}}
-    settings["lvtc+pvtc"] = settings["lvtc"] | settings["pvtc"]
+    own = {"lvtc": {"lvtc": lvtc}, "pvtc": {"pvtc": {}}}
+    own["lvtc+pvtc"] = own["lvtc"] | own["pvtc"]
+    settings = {"vico": config.parts} | {name: config.parts | parts for name, parts in own.items()}
     # The head is tied to these: tokens that are no printable ASCII are not chosen, so that answers can be told apart.
     unprintable = [*range(32), *range(127, 256)]
-    for name, changes in settings.items():
-        model = build_model(VicoInternVLConfig(**(config.to_dict() | changes)), seed=0)
+    for name, parts in settings.items():
+        model = build_model(VicoInternVLConfig(**(config.to_dict() | {"parts": parts})), seed=0)
         model.get_input_embeddings().weight.data[unprintable] = 0
         if name == "vico":
             save_vico(model, tokenizer, folder / name)

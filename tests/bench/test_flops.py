@@ -143,8 +143,7 @@ def test_what_stands_before_the_decoder_costs_what_pytorch_counts():
     config = VicoInternVLConfig(
         vision_config=vision,
         text_config=CONFIG_MAPPING["qwen3"](**SIZES),
-        has_low_connector=True,
-        has_router=True,
+        parts={"low_connector": {}, "router": {}},
         router_num_heads=6,
     )
     model = VicoInternVL(config).eval().requires_grad_(False)
@@ -161,8 +160,8 @@ def test_what_stands_before_the_decoder_costs_what_pytorch_counts():
     assert of_connectors == pytest.approx(connector_flops(config, num_high=1, num_low=2), rel=0.005)
     of_router = counted(model.router.p_compress, vit_tokens)[1]
     assert of_router == pytest.approx(tiles * router_flops(config), rel=0.005)
-    config.connector = "pvtc"
-    with pytest.raises(ConfigError, match="no formula for the operations of connector 'pvtc'"):
+    config.parts["pvtc"] = {}
+    with pytest.raises(ConfigError, match="no formula for the operations of PVTC"):
         connector_flops(config, 1, 0)
 
 

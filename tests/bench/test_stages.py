@@ -25,7 +25,7 @@ BATCH = 2
 def loaded():
     checkpoint = find_checkpoint("vico-tiny")
     # Whatever the scores say: half of a request's tiles.
-    checkpoint.config.flash_relative_threshold, checkpoint.config.flash_absolute_threshold = 0.5, 0.0
+    checkpoint.config.parts["router"] |= {"relative_threshold": 0.5, "absolute_threshold": 0.0}
     return load_model(checkpoint, dtype="float32"), load_tokenizer(checkpoint)
 
 
@@ -155,6 +155,6 @@ def test_nothing_is_measured_that_the_checkpoint_cannot_run():
     assert (methods[0].connector.config.ratio, methods[2].decoder.config.keep_ratio) == (0.4, 0.25)
     with pytest.raises(ConfigError, match="none of the methods vanilla, fastv has an argument 'ratio'"):
         build_methods(["vanilla", "fastv"], config, "random", {"ratio": 0.4})
-    config.has_router = False
+    del config.parts["router"]
     with pytest.raises(CheckpointError, match="'random' has no router"):
         build_methods(["vico"], config, "random")

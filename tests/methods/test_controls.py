@@ -117,7 +117,7 @@ def test_a_run_that_saved_no_token_sets_no_ratio(name, tmp_path):
     write_run(tmp_path, docvqa=[(20, 20)])
     with pytest.raises(ConfigError, match=r"saved none|compressed no tile"):
         registry.build(name, {"ratio_from": str(tmp_path)}).resolved().check(
-            facts_of(VicoInternVLConfig(has_low_connector=True), "c")
+            facts_of(VicoInternVLConfig(parts={"low_connector": {}}), "c")
         )
 
 

@@ -73,7 +73,7 @@ def build(decoder="qwen3", settings=DEFAULT):
         ),
         text_config=DECODERS[decoder](),
         image_token_id=IMAGE,
-        lvtc=asdict(LVTCSettings(**settings)),
+        parts={"lvtc": asdict(LVTCSettings(**settings))},
     )
     model = VicoInternVL(config).eval()
     for projector in (model.connector_high, model.lvtc):
@@ -125,7 +125,7 @@ def coarser(place, mode):
 
 def naive_logits(model, ids, pixels):
     """Logits [N', V] of one request, by algorithm 1, with eager attention and masks written out."""
-    settings = LVTCSettings(**model.config.lvtc)
+    settings = LVTCSettings(**model.config.parts["lvtc"])
     model = copy.deepcopy(model)
     model.use_decoder_part(None)
     decoder = model.language_model.model
@@ -279,7 +279,7 @@ def test_with_nothing_to_add_it_is_the_plain_decoder():
     same_grid.lvtc.zero_outputs()
     never = build(settings=ALONE)
     # A checkpoint's may not say so, since its projector would be left out.
-    late = {**never.config.lvtc, "expand_before": LAYERS}
+    late = {**never.config.parts["lvtc"], "expand_before": LAYERS}
     part = LVTC(LVTCConfig(), replace(never.facts, num_layers=LAYERS + 1, parts={"lvtc": late}), never.lvtc)
     never.language_model.model = CompressingDecoder(never.language_model.model.base, part)
     for model in (same_grid, never):
@@ -380,7 +380,7 @@ def test_settings_that_no_model_can_run_are_refused(settings, message):
 def test_a_grid_that_squares_do_not_divide_is_refused():
     # 5 x 5 vision tokens: the connector drops the last row and column, and upsampling could not bring them back.
     vision = InternVLVisionConfig(image_size=(20, 20), patch_size=(4, 4))
-    config = VicoInternVLConfig(vision_config=vision, text_config=DECODERS["qwen3"](), lvtc=DEFAULT)
+    config = VicoInternVLConfig(vision_config=vision, text_config=DECODERS["qwen3"](), parts={"lvtc": DEFAULT})
     with pytest.raises(CheckpointError, match="5 x 5 vision tokens from squares of 2"):
         settings_of(facts_of(config, "odd"))
 
@@ -407,7 +407,7 @@ def altered(untrained, tmp_path):
         for file in folder.glob("tokenizer*"):
             (tmp_path / file.name).write_bytes(file.read_bytes())
         values = json.loads((folder / "config.json").read_text())
-        values["lvtc"] |= settings or {}
+        values["parts"]["lvtc"] |= settings or {}
         (tmp_path / "config.json").write_text(json.dumps(values))
         weights = load_file(folder / "model.safetensors")
         kept = {name: value for name, value in weights.items() if name not in leave_out}
@@ -433,8 +433,8 @@ def test_a_checkpoint_comes_back_as_it_was_saved(untrained, tmp_path):
         for layer in ("norm", "linear_1", "linear_2")
         for kind in ("weight", "bias")
     }
-    settings = json.loads((tmp_path / "config.json").read_text())["lvtc"]
-    assert settings == json.loads((untrained / "lvtc" / "config.json").read_text())["lvtc"]
+    settings = json.loads((tmp_path / "config.json").read_text())["parts"]["lvtc"]
+    assert settings == json.loads((untrained / "lvtc" / "config.json").read_text())["parts"]["lvtc"]
     assert settings["upsample"] == "nearest"
 
 

@@ -11,7 +11,7 @@ from vico_eval.families.internvl.facts import facts_of
 from vico_eval.methods import registry
 from vico_eval.methods.interface import RequestTiles
 
-RELEASED = VicoInternVLConfig(has_low_connector=True, has_router=True)  # relative 0.1, absolute 0.5
+RELEASED = VicoInternVLConfig(parts={"low_connector": {}, "router": {}})  # relative 0.1, absolute 0.5
 PLAIN = VicoInternVLConfig()
 
 
@@ -46,7 +46,7 @@ def test_image_level_routing_decides_by_the_mean_of_an_image():
 
 
 def test_image_level_routing_uses_the_threshold_calibrated_for_its_router():
-    config = VicoInternVLConfig(has_low_connector=True, has_router=True, image_absolute_threshold=0.8)
+    config = VicoInternVLConfig(parts={"low_connector": {}, "router": {"image_threshold": 0.8}})
     assert route("image_vir", scores=[0.7, 0.7], config=config) == [False, False]
 
 
@@ -99,4 +99,4 @@ def test_a_checkpoint_without_vicos_parts_is_refused(name):
 def test_a_checkpoint_without_a_router_is_refused():
     part = registry.build("vico").connector
     with pytest.raises(CheckpointError, match="'warm' has no router, and method 'vico' needs one"):
-        part.check(facts_of(VicoInternVLConfig(has_low_connector=True), "warm"))
+        part.check(facts_of(VicoInternVLConfig(parts={"low_connector": {}}), "warm"))

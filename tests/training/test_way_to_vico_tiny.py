@@ -49,9 +49,10 @@ def test_the_small_model_is_made_by_its_recipe_and_configurations(micro_recipe, 
     assert rows["all compress"] == 1
     model = VicoInternVL.from_pretrained(tmp_path / "vico-tiny")
     assert model.dtype == torch.bfloat16
-    assert model.config.flash_relative_threshold is None
-    assert 0 < model.config.flash_absolute_threshold < 1
-    assert 0 < model.config.image_absolute_threshold < 1
+    router = model.config.parts["router"]
+    assert router["relative_threshold"] is None
+    assert 0 < router["absolute_threshold"] < 1
+    assert 0 < router["image_threshold"] < 1
     base = VicoInternVL.from_pretrained(tmp_path / "vico-tiny-base")
     assert base.connector_low is None
     assert base.router is None

@@ -148,8 +148,8 @@ def connector_flops(config: Any, num_high: int, num_low: int) -> int:
     Raises:
         ConfigError: another connector than InternVL's MLP.
     """
-    if config.connector != "mlp":
-        raise ConfigError(f"there is no formula for the operations of connector {config.connector!r}; expected 'mlp'.")
+    if "pvtc" in config.parts:
+        raise ConfigError("there is no formula for the operations of PVTC; expected InternVL's connector.")
     vision, wide = config.vision_config.hidden_size, config.text_config.hidden_size
     block = config.high_block**2
     high = config.num_high_tokens * (block * vision * wide + wide**2)

@@ -247,8 +247,8 @@ def stage_flops(
     text_config = config.text_config
     formula: dict[str, int | None] = {
         stages.VISION: tiles * vision_flops(config),
-        stages.ROUTER: tiles * router_flops(config) if config.has_router else None,
-        stages.CONNECTORS: connector_flops(config, tiles - low, low) if config.connector == "mlp" else None,
+        stages.ROUTER: tiles * router_flops(config) if "router" in config.parts else None,
+        stages.CONNECTORS: connector_flops(config, tiles - low, low) if "pvtc" not in config.parts else None,
         stages.PREFILL: sum(prefill_flops(text_config, one, last_token_only=True).total for one in tokens),
         stages.DECODE: sum(
             decode_flops(text_config, one, account.generated_tokens - 1)

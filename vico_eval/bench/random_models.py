@@ -55,11 +55,11 @@ def flash_config(size: str, attention: str = "sdpa") -> VicoInternVLConfig:
         text_config=decoder_config(size),
         image_token_id=tokenizer.convert_tokens_to_ids(IMAGE_TOKEN),  # type: ignore[arg-type]
         system_message="",
-        has_low_connector=True,
-        has_router=True,
-        has_image_router=True,
-        flash_relative_threshold=ROUTED_SHARE,
-        flash_absolute_threshold=0.0,
+        parts={
+            "low_connector": {},
+            "router": {"relative_threshold": ROUTED_SHARE, "absolute_threshold": 0.0},
+            "image_router": {},
+        },
         attn_implementation=attention,
     )
 

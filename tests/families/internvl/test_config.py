@@ -128,16 +128,16 @@ def test_an_empty_quantisation_is_none(released, nothing):
 
 def test_parts_are_read_off_the_weights(released):
     promised = from_checkpoint_config(released(flash_mode=True), NO_WEIGHTS)
-    assert (promised.has_low_connector, promised.has_router) == (False, False)
+    assert promised.parts == {}
     flash = from_checkpoint_config(released(), FLASH_WEIGHTS)
-    assert (flash.has_low_connector, flash.has_router, flash.has_image_router) == (True, True, False)
+    assert set(flash.parts) == {"low_connector", "router"}
 
 
 def test_thresholds_of_a_flash_checkpoint(released):
     default = from_checkpoint_config(released(), FLASH_WEIGHTS)
-    assert (default.flash_relative_threshold, default.flash_absolute_threshold) == (0.1, 0.5)
+    assert default.parts["router"] == {"relative_threshold": 0.1, "absolute_threshold": 0.5, "image_threshold": None}
     own = from_checkpoint_config(released(flash_relative_threshold=0.3, flash_absolute_threshold=0.7), FLASH_WEIGHTS)
-    assert (own.flash_relative_threshold, own.flash_absolute_threshold) == (0.3, 0.7)
+    assert (own.parts["router"]["relative_threshold"], own.parts["router"]["absolute_threshold"]) == (0.3, 0.7)
 
 
 @pytest.mark.parametrize(("weights", "tied"), [(NO_WEIGHTS, True), (HEAD, False)])
@@ -168,8 +168,14 @@ def test_our_config_survives_saving(released, tmp_path):
         ({"min_dynamic_patch": 8, "max_dynamic_patch": 6}, r"at least 8 and at most 6 tiles"),
         ({"min_dynamic_patch": 0}, r"at least 0 and at most 12 tiles"),
         ({"max_dynamic_patch": None}, r"at least 1 and at most None tiles"),
-        ({"flash_absolute_threshold": 1.5}, r"flash_absolute_threshold 1\.5; expected a probability in \[0, 1\]"),
-        ({"flash_relative_threshold": -0.1}, r"flash_relative_threshold -0\.1; expected a probability in \[0, 1\]"),
+        (
+            {"flash_absolute_threshold": 1.5},
+            r"absolute_threshold 1\.5 of the router; expected a probability",
+        ),
+        (
+            {"flash_relative_threshold": -0.1},
+            r"relative_threshold -0\.1 of the router; expected a probability",
+        ),
     ],
 )
 def test_refused_settings(released, changed, message):
@@ -237,3 +243,30 @@ def test_thresholds_are_probabilities(value):
     with pytest.raises(ConfigError, match="absolute_threshold is"):
         build("image_vir", {"absolute_threshold": value})
     check_thresholds(0.0, 1.0)
+
+
+def test_flags_of_older_versions_are_parts():
+    flags = {"has_low_connector": True, "has_router": True, "has_image_router": True, "connector": "mlp", "lvtc": None}
+    thresholds = {"flash_relative_threshold": None, "flash_absolute_threshold": 0.7, "image_absolute_threshold": 0.4}
+    config = VicoInternVLConfig(**flags, **thresholds)
+    router = {"relative_threshold": None, "absolute_threshold": 0.7, "image_threshold": 0.4}
+    assert config.parts == {"low_connector": {}, "router": router, "image_router": {}}
+    assert not hasattr(config, "has_router")
+    # Thresholds without a router are nobody's.
+    assert VicoInternVLConfig(has_router=False, connector="pvtc", **thresholds).parts == {"pvtc": {}}
+    assert VicoInternVLConfig(**config.to_dict()).parts == config.parts
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"resampler": {}}, "can't hold part 'resampler'; known are low_connector, router"),
+        ({"router": {"threshold": 0.5}}, "part 'router' has no setting threshold; it has relative_threshold"),
+    ],
+)
+def test_a_part_that_nobody_knows_is_refused(parts, message):
+    with pytest.raises(ConfigError, match=message):
+        VicoInternVLConfig(parts=parts)
+    values = VicoInternVLConfig().to_dict() | {"parts": parts}
+    with pytest.raises(CheckpointError, match=message):
+        from_checkpoint_config(values, frozenset())

@@ -36,15 +36,15 @@ def test_all_parts_are_the_donors(flash, plain, layout, tmp_path):
     if layout == "own":
         given.save_pretrained(tmp_path / "own")
         donor = find_checkpoint(str(tmp_path / "own"))
-    donor.config.flash_absolute_threshold = 0.25
+    donor.config.parts["router"]["absolute_threshold"] = 0.25
     model = adopted(plain, donor)
     assert equal_weights(model.connector_low, given.connector_low)
     assert equal_weights(model.router, given.router)
     assert equal_weights(model.router_vision, given.vision_tower)
     assert not equal_weights(model.vision_tower, given.vision_tower)
     assert not equal_weights(model.connector_high, given.connector_high)
-    assert (model.config.has_low_connector, model.config.has_router) == (True, True)
-    assert model.config.flash_absolute_threshold == 0.25
+    assert model.config.parts.keys() >= {"low_connector", "router"}
+    assert model.config.parts["router"]["absolute_threshold"] == 0.25
     assert not any(module.training for module in model.modules())
 
 
@@ -61,7 +61,7 @@ def test_an_encoder_with_the_same_weights_is_not_kept_twice(flash, altered):
 def test_a_low_connector_alone_brings_no_router(flash, plain):
     model = adopted(plain, find_checkpoint(str(flash.folder)), routes=False)
     assert (model.router, model.image_router, model.router_vision) == (None, None, None)
-    assert (model.config.has_low_connector, model.config.has_router) == (True, False)
+    assert set(model.config.parts) == {"low_connector"}
 
 
 def test_one_without_a_low_connector_is_refused(plain):

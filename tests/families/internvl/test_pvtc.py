@@ -118,7 +118,7 @@ def config(**changed):
             "num_key_value_heads": 1,
             "head_dim": 16,
         },
-        connector="pvtc",
+        parts={"pvtc": {}},
         **changed,
     )
 
@@ -129,7 +129,7 @@ def test_the_configuration_names_the_projector(tmp_path):
     assert model.num_high_tokens == 4
     model.save_pretrained(tmp_path)
     values = json.loads((tmp_path / "config.json").read_text())
-    assert from_checkpoint_config(values, frozenset()).connector == "pvtc"
+    assert from_checkpoint_config(values, frozenset()).parts == {"pvtc": {}}
     with pytest.raises(CheckpointError, match="connector 'resampler'; supported is 'mlp' or 'pvtc'"):
         from_checkpoint_config(values | {"connector": "resampler"}, frozenset())
     with pytest.raises(CheckpointError, match="windows of 3 x 3"):

@@ -193,7 +193,7 @@ def test_what_is_lost_is_said(capsys, tmp_path):
 
 def test_a_relative_rule_that_is_off_comes_nearest_as_zero():
     config = find_checkpoint("vico-tiny").config
-    assert config.flash_relative_threshold is None
+    assert config.parts["router"]["relative_threshold"] is None
     written = released_config(config, torch.bfloat16)
     relative, absolute = written["flash_relative_threshold"], written["flash_absolute_threshold"]
     scores = torch.tensor([0.9, 0.75, 0.72, 0.3, 0.8])
@@ -208,9 +208,9 @@ def test_a_relative_rule_that_is_off_comes_nearest_as_zero():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"connector": "pvtc"}, "PVTC"),
-        ({"has_router": False}, "has a low connector and no router"),
-        ({"has_low_connector": False}, "has a router and no low connector"),
+        ({"parts": {"pvtc": {}}}, "PVTC"),
+        ({"parts": {"low_connector": {}}}, "has a low connector and no router"),
+        ({"parts": {"router": {}}}, "has a router and no low connector"),
         ({"router_num_heads": 8}, "8 attention heads"),
     ],
 )
@@ -265,4 +265,4 @@ def test_an_interrupted_export_leaves_nothing_that_loads(flash, tokenizer, tmp_p
         save_released(model, SimpleNamespace(save_pretrained=stop), tmp_path / "out")
     assert [*tmp_path.iterdir(), *(tmp_path / "out").iterdir()] == [tmp_path / "out"]
     save_released(model, tokenizer, tmp_path / "out")
-    assert find_checkpoint(str(tmp_path / "out")).config.has_router
+    assert find_checkpoint(str(tmp_path / "out")).config.parts.keys() >= {"router"}

@@ -16,21 +16,41 @@ from transformers import AutoConfig, PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.internvl import InternVLVisionConfig
 
-from vico_eval.errors import CheckpointError
+from vico_eval.errors import CheckpointError, ConfigError
 from vico_eval.families.internvl.internlm2 import is_internlm2, llama_values
 
 DECODERS = ("qwen3", "qwen3_moe", "qwen2", "llama")
 """`model_type` of the language models that a checkpoint may hold."""
 
 LAYOUTS = ("vico_internvl", "internvl_chat", "internvl")
-CONNECTORS = ("mlp", "pvtc")
 
 QUANTISED = ("quantization_config", "compression_config")
 """Keys under which a `config.json`, or the part of it for one of its models, says how its weights are quantised."""
 
-# The released Flash code routes with these when a config names none.
-DEFAULT_RELATIVE_THRESHOLD = 0.1
-DEFAULT_ABSOLUTE_THRESHOLD = 0.5
+PARTS: Mapping[str, Mapping[str, Any]] = {
+    "low_connector": {},
+    # The released Flash code routes with these where a config names none.
+    "router": {"relative_threshold": 0.1, "absolute_threshold": 0.5, "image_threshold": None},
+    "image_router": {},
+    "pvtc": {},
+    "lvtc": {},
+}
+"""Parts that a checkpoint may hold, with their settings' defaults.
+
+- `low_connector`: ViCO's; a tile through it takes a quarter of its visual tokens.
+- `router`: ViCO's. A tile is compressed above the quantile `relative_threshold` of its request's scores (None switches
+  that rule off, so that the decision about a tile depends on that tile alone) and at `absolute_threshold` or above; an
+  image that is decided on as a whole, at `image_threshold` or above (None: at the absolute one).
+- `image_router`: a router that is trained on whole images.
+- `pvtc`: InternVL-X's projector in the place of the connector.
+- `lvtc`: InternVL-X's further projectors; settings are `vico_eval.methods.lvtc.LVTCSettings`.
+"""
+
+FLAGS = (
+    *("has_low_connector", "has_router", "has_image_router", "connector", "lvtc"),
+    *("flash_relative_threshold", "flash_absolute_threshold", "image_absolute_threshold"),
+)
+"""How versions of this package before 0.2 named parts and their settings in `config.json`."""
 
 
 class VicoInternVLConfig(PreTrainedConfig):
@@ -42,18 +62,16 @@ class VicoInternVLConfig(PreTrainedConfig):
         image_token_id: id of `<IMG_CONTEXT>`; None until a tokenizer is known.
         downsample_ratio: pixel shuffle of the high connector; the low one uses half of it.
         ps_version: "v2", or "v1" for checkpoints whose pixel shuffle leaves height and width swapped.
-        connector: what a tile's full visual tokens come from: "mlp" (pixel shuffle and MLP) or "pvtc" (InternVL-X).
         template: name of the conversation template (see `vico_eval.families.internvl.prompts`).
         system_message: replaces the template's own; "" for none.
         min_tiles, max_tiles, use_thumbnail: the tiling of an image.
         num_frames: frames shown of a video, one tile each.
-        has_low_connector, has_router, has_image_router: which of ViCO's parts the checkpoint holds.
-        router_num_heads: heads of the router's attention pooling.
-        flash_relative_threshold: a tile is compressed only above this quantile of its request's scores; None switches
-            the relative rule off, so that the decision of a tile depends on that tile alone.
-        flash_absolute_threshold: and only at this score or above.
-        image_absolute_threshold: the same for the image-level router.
-        lvtc: settings of LVTC, for a checkpoint that holds its projectors (`vico_eval.methods.lvtc.LVTCSettings`).
+        router_num_heads: heads of a router's attention pooling.
+        parts: what the checkpoint holds beyond encoder, connector and decoder, each with its settings; see `PARTS`.
+        **kwargs: transformers' own settings, and the flags by which older versions of this package named parts.
+
+    Raises:
+        ConfigError: a part, or a setting of it, that nobody knows.
     """
 
     model_type = "vico_internvl"
@@ -66,21 +84,14 @@ class VicoInternVLConfig(PreTrainedConfig):
         image_token_id: int | None = None,
         downsample_ratio: float = 0.5,
         ps_version: str = "v2",
-        connector: str = "mlp",
         template: str = "internvl2_5",
         system_message: str | None = None,
         min_tiles: int = 1,
         max_tiles: int = 12,
         use_thumbnail: bool = True,
         num_frames: int = 64,
-        has_low_connector: bool = False,
-        has_router: bool = False,
-        has_image_router: bool = False,
         router_num_heads: int = 16,
-        flash_relative_threshold: float | None = DEFAULT_RELATIVE_THRESHOLD,
-        flash_absolute_threshold: float = DEFAULT_ABSOLUTE_THRESHOLD,
-        image_absolute_threshold: float | None = None,
-        lvtc: Mapping[str, Any] | None = None,
+        parts: Mapping[str, Mapping[str, Any]] | None = None,
         **kwargs: Any,
     ) -> None:
         if isinstance(vision_config, Mapping):
@@ -94,21 +105,15 @@ class VicoInternVLConfig(PreTrainedConfig):
             raise ValueError(f"downsample_ratio is {downsample_ratio}; expected a share in (0, 1], such as 0.5")
         self.downsample_ratio = downsample_ratio
         self.ps_version = ps_version
-        self.connector = connector
         self.template = template
         self.system_message = system_message
         self.min_tiles = min_tiles
         self.max_tiles = max_tiles
         self.use_thumbnail = use_thumbnail
         self.num_frames = num_frames
-        self.has_low_connector = has_low_connector
-        self.has_router = has_router
-        self.has_image_router = has_image_router
         self.router_num_heads = router_num_heads
-        self.flash_relative_threshold = flash_relative_threshold
-        self.flash_absolute_threshold = flash_absolute_threshold
-        self.image_absolute_threshold = image_absolute_threshold
-        self.lvtc = None if lvtc is None else dict(lvtc)
+        flagged = _parts_of_flags({name: kwargs.pop(name) for name in FLAGS if name in kwargs})
+        self.parts = _complete(flagged if parts is None else parts)
         kwargs.setdefault("tie_word_embeddings", bool(getattr(self.text_config, "tie_word_embeddings", False)))
         super().__init__(**kwargs)
 
@@ -136,6 +141,38 @@ class VicoInternVLConfig(PreTrainedConfig):
     def num_low_tokens(self) -> int:
         """Visual tokens of a compressed tile."""
         return int(self.vit_grid * self.downsample_ratio / 2) ** 2
+
+
+def _complete(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The parts with all their settings."""
+    if unknown := sorted(parts.keys() - PARTS.keys()):
+        names = ", ".join(map(repr, unknown))
+        raise ConfigError(f"a checkpoint can't hold part {names}; known are {', '.join(PARTS)}.")
+    for name, settings in parts.items():
+        if PARTS[name] and (strange := sorted(settings.keys() - PARTS[name].keys())):
+            raise ConfigError(f"part {name!r} has no setting {', '.join(strange)}; it has {', '.join(PARTS[name])}.")
+    return {name: {**PARTS[name], **settings} for name, settings in parts.items()}
+
+
+def _parts_of_flags(flags: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Parts that flags name; thresholds are settings of a router."""
+    thresholds = {
+        "relative_threshold": "flash_relative_threshold",
+        "absolute_threshold": "flash_absolute_threshold",
+        "image_threshold": "image_absolute_threshold",
+    }
+    parts: dict[str, dict[str, Any]] = {}
+    if flags.get("has_low_connector"):
+        parts["low_connector"] = {}
+    if flags.get("has_router"):
+        parts["router"] = {ours: flags[flag] for ours, flag in thresholds.items() if flag in flags}
+    if flags.get("has_image_router"):
+        parts["image_router"] = {}
+    if flags.get("connector") == "pvtc":
+        parts["pvtc"] = {}
+    if flags.get("lvtc") is not None:
+        parts["lvtc"] = dict(flags["lvtc"])
+    return parts
 
 
 # AutoTokenizer reads config.json beside the tokenizer: without this it warns of a model type that it does not know.
@@ -184,15 +221,19 @@ def from_checkpoint_config(values: Mapping[str, Any], tensor_names: frozenset[st
     elif model_type == "internvl":
         config = _from_hf(values, tensor_names)
     else:
-        config = VicoInternVLConfig(**values)
-    _require(vars(config), {"connector": CONNECTORS})
+        _require(values, {"connector": ("mlp", "pvtc")})
+        try:
+            config = VicoInternVLConfig(**values)
+        except ConfigError as error:
+            raise CheckpointError(f"config.json can't be used: {error}") from error
     # InternVL's first versions showed a picture as one tile, or padded it to a square.
     _require(values, {"dynamic_image_size": (True,), "pad2square": (False,), "image_fold": (None,)})
     check_tiles(config)
-    for name in ("flash_relative_threshold", "flash_absolute_threshold", "image_absolute_threshold"):
-        threshold = getattr(config, name)
+    for name, threshold in config.parts.get("router", {}).items():
         if threshold is not None and not 0 <= threshold <= 1:
-            raise CheckpointError(f"config.json says {name} {threshold}; expected a probability in [0, 1].")
+            raise CheckpointError(
+                f"config.json says {name} {threshold} of the router; expected a probability in [0, 1]."
+            )
     return config
 
 
@@ -237,11 +278,14 @@ def _require(values: Mapping[str, Any], expected: Mapping[str, tuple[Any, ...]])
 
 
 def _from_released(values: Mapping[str, Any], tensor_names: frozenset[str]) -> VicoInternVLConfig:
-    low = any(name.startswith("mlp2.") for name in tensor_names)
-    router = any(name.startswith(("gating.", "pooling_before_gating.")) for name in tensor_names)
-    flash: dict[str, Any] = {
-        ours: values[ours] for ours in ("flash_relative_threshold", "flash_absolute_threshold") if ours in values
-    }
+    parts: dict[str, dict[str, Any]] = {}
+    if any(name.startswith("mlp2.") for name in tensor_names):
+        parts["low_connector"] = {}
+    if any(name.startswith(("gating.", "pooling_before_gating.")) for name in tensor_names):
+        thresholds = ("relative_threshold", "absolute_threshold")
+        parts["router"] = {name: values[f"flash_{name}"] for name in thresholds if f"flash_{name}" in values}
+    if any(name.startswith("projector.") for name in tensor_names):
+        parts["pvtc"] = {}
     if "llm_config" not in values or "vision_config" not in values:
         raise CheckpointError(
             "config.json has no llm_config or no vision_config; expected both, as InternVL writes them."
@@ -255,16 +299,13 @@ def _from_released(values: Mapping[str, Any], tensor_names: frozenset[str]) -> V
         text_config=text_config,
         downsample_ratio=values.get("downsample_ratio", 0.5),
         ps_version=values.get("ps_version", "v1"),  # the released code's own default
-        connector="pvtc" if any(name.startswith("projector.") for name in tensor_names) else "mlp",
         template=values.get("template", "internvl2_5"),
         system_message=values.get("system_message"),
         min_tiles=values.get("min_dynamic_patch", 1),
         max_tiles=values.get("max_dynamic_patch", 12),
         use_thumbnail=values.get("use_thumbnail", True),
-        has_low_connector=low,
-        has_router=router,
+        parts=parts,
         dtype=values.get("dtype", values.get("torch_dtype")),
-        **flash,
     )
 
 

@@ -65,7 +65,7 @@ def adopt(model: VicoInternVL, donor: Checkpoint, *, routes: bool = True) -> Non
         CheckpointError: a donor of another size, without a low connector, or with unfit weights.
     """
     ours, theirs = model.config, donor.config
-    if not theirs.has_low_connector:
+    if "low_connector" not in theirs.parts:
         raise CheckpointError(f"{donor.name!r} has no low connector to give; expected a ViCO (Flash) checkpoint.")
     _refuse_other_sizes(ours, donor)
     parts: Any = load_weights(
@@ -78,7 +78,7 @@ def adopt(model: VicoInternVL, donor: Checkpoint, *, routes: bool = True) -> Non
     near = next(model.connector_high.parameters()).device
     parts.eval()
     model.connector_low = parts.connector_low.to(near)
-    ours.has_low_connector = True
+    ours.parts["low_connector"] = {}
     if not routes:
         return
     model.router, model.image_router = (
@@ -86,11 +86,9 @@ def adopt(model: VicoInternVL, donor: Checkpoint, *, routes: bool = True) -> Non
     )
     if not _has_equal_weights(model.vision_tower, parts.vision_tower):
         model.router_vision = parts.vision_tower.to(next(model.vision_tower.parameters()).device)
-    for setting in (
-        *("has_router", "has_image_router"),
-        *("flash_relative_threshold", "flash_absolute_threshold", "image_absolute_threshold"),
-    ):
-        setattr(ours, setting, getattr(theirs, setting))
+    for name in ("router", "image_router"):
+        if name in theirs.parts:
+            ours.parts[name] = dict(theirs.parts[name])
 
 
 def _refuse_other_sizes(ours: VicoInternVLConfig, donor: Checkpoint) -> None:

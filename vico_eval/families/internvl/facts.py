@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from math import isqrt
-from typing import Any
 
 from vico_eval.families.encoder_attention import CLS, MEAN
 from vico_eval.families.internvl.config import VicoInternVLConfig
@@ -23,34 +22,17 @@ FAMILY = "internvl"
 
 def facts_of(config: VicoInternVLConfig, checkpoint: str) -> ModelFacts:
     """Of a checkpoint, by its configuration and the name that the user gave it."""
-    parts = _parts(config)
+    parts = config.parts
     return ModelFacts(
         checkpoint=checkpoint,
         family=FAMILY,
         num_layers=config.text_config.num_hidden_layers,
         num_heads=config.text_config.num_attention_heads,
         tile=TileFacts(vision_side=config.vit_grid, visual_side=isqrt(config.num_high_tokens)),
-        connectors=frozenset({HIGH.connector, LOW.connector} if config.has_low_connector else {HIGH.connector}),
+        connectors=frozenset({HIGH.connector, LOW.connector} if "low_connector" in parts else {HIGH.connector}),
         parts=parts,
         trained_in=frozenset({"lvtc"} & parts.keys()),
         offers=frozenset({ENCODER_ATTENTION, ENCODER_KEYS, QUESTION} | ({P_COMPRESS} if "router" in parts else set())),
         score_sources=frozenset({CLS, MEAN}),
         num_vision_layers=config.vision_config.num_hidden_layers,
     )
-
-
-def _parts(config: VicoInternVLConfig) -> dict[str, dict[str, Any]]:
-    parts: dict[str, dict[str, Any]] = {}
-    if config.has_router:
-        parts["router"] = {
-            "relative_threshold": config.flash_relative_threshold,
-            "absolute_threshold": config.flash_absolute_threshold,
-            "image_threshold": config.image_absolute_threshold,
-        }
-    if config.has_image_router:
-        parts["image_router"] = {}
-    if config.connector == "pvtc":
-        parts["pvtc"] = {}
-    if config.lvtc is not None:
-        parts["lvtc"] = dict(config.lvtc)
-    return parts

@@ -54,30 +54,31 @@ class FlashParts(NamedTuple):
         vision_width, decoder_width = config.vision_config.hidden_size, config.text_config.hidden_size
         low = LowConnector(vision_width, decoder_width, 2 * config.high_block, config.ps_version)
         return cls(
-            connector_low=low if config.has_low_connector else None,
-            router=Router(vision_width, config.router_num_heads) if config.has_router else None,
-            image_router=Router(vision_width, config.router_num_heads) if config.has_image_router else None,
+            connector_low=low if "low_connector" in config.parts else None,
+            router=Router(vision_width, config.router_num_heads) if "router" in config.parts else None,
+            image_router=Router(vision_width, config.router_num_heads) if "image_router" in config.parts else None,
         )
 
 
 def _high_connector(config: VicoInternVLConfig) -> HighConnector | PvtcConnector:
-    """The connector that `config.connector` names, with new weights.
+    """The connector of full tiles, with new weights: InternVL's, or PVTC where the checkpoint holds that.
 
     Raises:
         CheckpointError: sizes that PVTC can't have.
     """
     widths = config.vision_config.hidden_size, config.text_config.hidden_size
-    if config.connector == "pvtc":
+    if "pvtc" in config.parts:
         return PvtcConnector(*widths, config.vit_grid, config.high_block, config.ps_version)
     return HighConnector(*widths, config.high_block, config.ps_version)
 
 
 def _lvtc_projectors(config: VicoInternVLConfig) -> LVTCProjectors | None:
-    if config.lvtc is None:
+    settings = config.parts.get("lvtc")
+    if settings is None:
         return None
     return LVTCProjectors(
-        config.lvtc["num_low_resolution"],
-        config.lvtc["high_block"],
+        settings["num_low_resolution"],
+        settings["high_block"],
         lambda: _high_connector(config),
         config.vision_config.hidden_size,
         config.text_config.hidden_size,
@@ -205,7 +206,8 @@ class VicoInternVL(FamilyModel, PreTrainedModel):
         """
         choice = choice.to(vit_tokens.device)
         taken = [(choice == number, route) for number, route in enumerate(routes or (HIGH,))]
-        taken = [(is_taken, route) for is_taken, route in taken if bool(is_taken.any())]
+        # Without any tile, the first route makes nothing of nothing.
+        taken = [(is_taken, route) for is_taken, route in taken if bool(is_taken.any())] or taken[:1]
         # Low before high: with ZeRO-3 every process has to call the same parts in the same order.
         taken.reverse()
         if len(taken) == 1:

@@ -29,19 +29,20 @@ def not_in_released(config: VicoInternVLConfig) -> list[str]:
     Raises:
         CheckpointError: what can't be said is needed to run the other weights.
     """
-    if config.connector != "mlp" or config.lvtc is not None:
-        part = "LVTC's projectors" if config.lvtc is not None else "InternVL-X's projector (PVTC)"
+    parts = config.parts
+    if "pvtc" in parts or "lvtc" in parts:
+        part = "LVTC's projectors" if "lvtc" in parts else "InternVL-X's projector (PVTC)"
         raise CheckpointError(
             f"the checkpoint holds {part}, for which InternVL's released layout has no place, and its other weights "
             "are trained with them. Export a checkpoint without; this one runs in this package only."
         )
-    if config.has_low_connector != config.has_router:
-        has, lacks = ("low connector", "router") if config.has_low_connector else ("router", "low connector")
+    if ("low_connector" in parts) != ("router" in parts):
+        has, lacks = ("low connector", "router") if "low_connector" in parts else ("router", "low connector")
         raise CheckpointError(
             f"the checkpoint has a {has} and no {lacks}; the released layout holds both (Flash) or neither. Export it "
             "when both are trained."
         )
-    if config.has_router and config.router_num_heads != RELEASED_ROUTER_HEADS:
+    if "router" in parts and config.router_num_heads != RELEASED_ROUTER_HEADS:
         raise CheckpointError(
             f"the router has {config.router_num_heads} attention heads; the released code always runs "
             f"{RELEASED_ROUTER_HEADS}, with other scores. Train a router with router_num_heads="
@@ -52,15 +53,16 @@ def not_in_released(config: VicoInternVLConfig) -> list[str]:
 
 def _lost_of_flash(config: VicoInternVLConfig) -> list[str]:
     lost = []
-    if config.has_image_router:
+    router = config.parts.get("router")
+    if "image_router" in config.parts:
         lost.append("The image-level router and its threshold are left out: the released layout has no place for them.")
-    if config.has_router and config.flash_relative_threshold is None:
+    if router is not None and router["relative_threshold"] is None:
         lost.append(
             "The relative rule is off in this checkpoint, and the released layout can't say so. It is written as 0.0, "
             "the nearest there is: the released rule compresses only above a request's lowest score, so the tile that "
             "has it stays at full length, and so does a lone tile. In this package absolute_only=true routes as before."
         )
-    if config.has_router and (config.num_high_tokens, config.num_low_tokens) != RELEASED_TILE_TOKENS:
+    if router is not None and (config.num_high_tokens, config.num_low_tokens) != RELEASED_TILE_TOKENS:
         high, low = RELEASED_TILE_TOKENS
         lost.append(
             f"A tile of this checkpoint takes {config.num_high_tokens} or {config.num_low_tokens} visual tokens; the "
@@ -94,12 +96,13 @@ def released_config(config: VicoInternVLConfig, dtype: torch.dtype) -> dict[str,
     stored = str(dtype).removeprefix("torch.")
     text_config = config.text_config
     flash = {}
-    if config.has_router:
+    router = config.parts.get("router")
+    if router is not None:
         # In other releases these are absent. LMDeploy builds the Flash parts wherever flash_mode is there, even false.
         flash = {
-            "flash_absolute_threshold": config.flash_absolute_threshold,
+            "flash_absolute_threshold": router["absolute_threshold"],
             "flash_mode": True,
-            "flash_relative_threshold": config.flash_relative_threshold or 0.0,
+            "flash_relative_threshold": router["relative_threshold"] or 0.0,
         }
     return {
         "architectures": ["InternVLChatModel"],

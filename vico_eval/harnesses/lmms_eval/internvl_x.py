@@ -46,10 +46,8 @@ def check_names_every_part(variant: str | None, checkpoint: Checkpoint) -> None:
 
     A part that the checkpoint lacks is reported by the part's own method.
     """
-    config = checkpoint.config
-    held = {"pvtc": config.connector == "pvtc", "lvtc": getattr(config, "lvtc", None) is not None}
     named = parts_of(variant)
-    if left_out := [part for part, is_held in held.items() if is_held and part not in named]:
+    if left_out := [part for part in METHODS if part in checkpoint.config.parts and part not in named]:
         wanted = "+".join(part for part in METHODS if part in {*named, *left_out})
         raise CheckpointError(
             f"checkpoint {checkpoint.name!r} holds {' and '.join(map(str.upper, left_out))}, which variant={variant} "

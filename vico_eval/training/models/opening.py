@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from vico_eval.errors import CheckpointError, ConfigError
 from vico_eval.families.internvl.checkpoint import check_tokenizer_fits, find_checkpoint, load_model, load_tokenizer
+from vico_eval.families.internvl.config import PARTS
 from vico_eval.families.internvl.facts import facts_of
 from vico_eval.families.internvl.modeling import FlashParts, VicoInternVL
 from vico_eval.training.config import LoraSettings
@@ -41,7 +42,7 @@ def open_model(name: str, attn_implementation: str = "sdpa") -> tuple[VicoIntern
 def add_low_connector(model: VicoInternVL) -> None:
     """A new low connector with random weights, unless the model has one."""
     if model.connector_low is None:
-        model.config.has_low_connector = True
+        model.config.parts["low_connector"] = {}
         model.connector_low = FlashParts.build(model.config).connector_low
 
 
@@ -57,10 +58,10 @@ def add_router(model: VicoInternVL, level: str) -> None:
             f"the vision encoder is {width} wide, which the router's {heads} heads can't share; expected a multiple."
         )
     if level == "image":
-        model.config.has_image_router = True
+        model.config.parts["image_router"] = {}
         model.image_router = FlashParts.build(model.config).image_router
     else:
-        model.config.has_router = True
+        model.config.parts.setdefault("router", dict(PARTS["router"]))
         model.router = FlashParts.build(model.config).router
 
 

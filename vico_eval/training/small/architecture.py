@@ -51,11 +51,8 @@ def build_config(recipe: ModelRecipe, tokenizer: PreTrainedTokenizerBase) -> Vic
         image_token_id=int(tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)),  # type: ignore[arg-type]
         system_message="",
         num_frames=recipe.num_frames,
-        has_low_connector=True,
-        has_router=True,
-        has_image_router=True,
-        flash_relative_threshold=None,
         router_num_heads=recipe.router_heads,
+        parts={"low_connector": {}, "router": {"relative_threshold": None}, "image_router": {}},
     )
 
 

@@ -12,7 +12,8 @@ from vico_eval.families.internvl.config import VicoInternVLConfig
 from vico_eval.families.internvl.modeling import VicoInternVL
 from vico_eval.training.saving.files import whole_folder
 
-_VICO_PARTS = ("connector_low.", "router.", "image_router.")
+_OF_VICO = {"low_connector": "connector_low.", "router": "router.", "image_router": "image_router."}
+"""ViCO's parts, and what the names of their weights begin with."""
 
 
 def rounded(model: VicoInternVL) -> VicoInternVL:
@@ -30,10 +31,11 @@ def save_vico(model: VicoInternVL, tokenizer: PreTrainedTokenizerBase, folder: P
 def save_base(model: VicoInternVL, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Save a model without ViCO's parts."""
     values = model.config.to_dict()
-    for name in ("has_low_connector", "has_router", "has_image_router"):
-        values[name] = False
+    values["parts"] = {name: settings for name, settings in model.config.parts.items() if name not in _OF_VICO}
     plain = VicoInternVL(VicoInternVLConfig(**values))
-    weights = {name: value for name, value in model.state_dict().items() if not name.startswith(_VICO_PARTS)}
+    weights = {
+        name: value for name, value in model.state_dict().items() if not name.startswith(tuple(_OF_VICO.values()))
+    }
     plain.load_state_dict(weights)
     with whole_folder(folder) as unfinished:
         _cast(plain, torch.bfloat16).save_pretrained(unfinished)

@@ -21,7 +21,7 @@ SAME = {"atol": 1e-5, "rtol": 1e-4}
 @pytest.fixture(scope="module")
 def model(micro_recipe, tokenizer) -> VicoInternVL:
     values = build_config(micro_recipe.model.model_copy(update={"text_layers": 3}), tokenizer).to_dict()
-    model = build_model(VicoInternVLConfig(**(values | {"lvtc": LVTC})), seed=0).eval()
+    model = build_model(VicoInternVLConfig(**(values | {"parts": {"lvtc": LVTC}})), seed=0).eval()
     for parameter in model.parameters():
         # Untrained weights of the usual size make tokens so alike that a wrong one hardly shows.
         if parameter.dim() > 1:
@@ -131,7 +131,7 @@ def build_like(model):
 
 def test_nothing_joins_where_projections_start_at_zero_and_squares_are_as_large(model, tokenizer, batch):
     values = model.config.to_dict()
-    values["lvtc"] = values["lvtc"] | {"high_block": 2}
+    values["parts"] = {"lvtc": values["parts"]["lvtc"] | {"high_block": 2}}
     same_grid = build_model(VicoInternVLConfig(**values), seed=1).eval()
     same_grid.lvtc.zero_outputs()
     visual = same_grid.visual_tokens(

@@ -81,8 +81,8 @@ def log_of(folder):
 def test_a_finished_checkpoint_answers_with_its_method(trained, variant):
     folder = trained / f"internvl-x-tiny-{variant}"
     checkpoint = find_checkpoint(str(folder))
-    assert (checkpoint.config.connector == "pvtc") == (variant in ("pvtc", "full"))
-    assert (checkpoint.config.lvtc is not None) == (variant in ("lvtc", "full"))
+    assert ("pvtc" in checkpoint.config.parts) == (variant in ("pvtc", "full"))
+    assert ("lvtc" in checkpoint.config.parts) == (variant in ("lvtc", "full"))
     assert all(value.dtype == torch.bfloat16 for value in load_file(folder / "model.safetensors").values())
     scene = make_scene("read", np.random.default_rng(0), (2, 1))
     answer = vico_eval.load(str(folder), METHODS[variant]).ask("What?", images=list(scene.images), max_new_tokens=2)
@@ -222,7 +222,7 @@ def test_the_shipped_recipe_is_valid_and_fits_the_built_in_base():
     checkpoint = find_checkpoint(recipe.base)
     model = start_model(recipe, checkpoint, registry.build(METHODS["full"]))
     # A decoder of four layers: s = i = 1 and k = 2, so one insertion.
-    settings = LVTCSettings(**model.config.lvtc)
+    settings = LVTCSettings(**model.config.parts["lvtc"])
     assert (settings.insertions, settings.expand_before) == ((1,), 2)
     assert model.dtype == torch.float32
 

@@ -140,12 +140,9 @@ def start_model(recipe: InternVLXRecipe, checkpoint: Checkpoint, method: Method)
         ConfigError: LVTC settings that the decoder can't run.
     """
     base = load_model(checkpoint, dtype="float32", device="cpu")
-    parts = method.name.split("+")
-    values = base.config.to_dict() | {
-        "connector": "pvtc" if "pvtc" in parts else "mlp",
-        "lvtc": lvtc_values(recipe, base.config) if "lvtc" in parts else None,
-        **dict.fromkeys(("has_low_connector", "has_router", "has_image_router"), False),
-    }
+    of_part = {"pvtc": {}, "lvtc": lvtc_values(recipe, base.config)}
+    parts = {name: settings for name, settings in of_part.items() if name in method.name.split("+")}
+    values = base.config.to_dict() | {"parts": parts}
     torch.manual_seed(recipe.seed)
     model = VicoInternVL(VicoInternVLConfig(**values))
     model.to(torch.float32)  # type: ignore[arg-type]

@@ -70,16 +70,19 @@ def calibrate(run: RecipeRun) -> None:
     base, model = _load(run, BASE), _load(run, POLICY)
     documents = validation_batches(run.tokenizer, model, seed, settings.num_documents)
     wanted = settings.compressed_tile_ratio
-    model.config.flash_absolute_threshold = absolute_threshold(model, documents, tile_scores, wanted)
-    model.config.image_absolute_threshold = absolute_threshold(model, documents, image_scores, wanted)
+    router = model.config.parts["router"]
+    # A small picture is often one tile, which the relative rule never compresses.
+    router["relative_threshold"] = None
+    router["absolute_threshold"] = absolute_threshold(model, documents, tile_scores, wanted)
+    router["image_threshold"] = absolute_threshold(model, documents, image_scores, wanted)
     save_vico(model, run.tokenizer, run.out / "vico-tiny")
-    by_tile = tile_routing(model, model.config.flash_absolute_threshold)
+    by_tile = tile_routing(model, router["absolute_threshold"])
     reached = evaluate(model, documents, by_tile).compressed_tile_ratio
     rows: list[tuple[str, VicoInternVL, Routing]] = [
         ("vanilla", base, all_high),
         ("vico, nothing compressed", model, all_high),
         ("vico", model, by_tile),
-        ("image-level", model, image_routing(model, model.config.image_absolute_threshold)),
+        ("image-level", model, image_routing(model, router["image_threshold"])),
         ("random", model, random_routing(reached, seed)),
         ("all compress", model, all_low),
     ]
