@@ -32,7 +32,7 @@ from vico_eval.bench.serve.table import (
     measurements,
     table4_speedups,
 )
-from vico_eval.bench.serve.tokens import TextMaker, find_folder, load_tokenizer, read_config
+from vico_eval.bench.serve.tokens import TextMaker, find_folder, read_config
 from vico_eval.bench.serve.workload import ImageLoad, TextLoad, Workload
 from vico_eval.commands.output import check_writable, message_console, results_console
 from vico_eval.commands.throughput_servers import api_key, server_addresses, server_models
@@ -134,9 +134,11 @@ def _workload(options: ServeOptions) -> tuple[Workload, dict[Prompt, dict[Quanti
             "prompts of an exact length need the checkpoint's own tokenizer: give --tokenizer its folder, hub id or "
             "built-in name. Or send images with --images FOLDER."
         )
+    from vico_eval.families.internvl.tokenizers import read_tokenizer
+
     folder = find_folder(options.tokenizer)
     config = read_config(folder)
-    return TextLoad(TextMaker(load_tokenizer(folder, config))), {} if config is None else _bounds(config)
+    return TextLoad(TextMaker(read_tokenizer(folder, config))), {} if config is None else _bounds(config)
 
 
 def _bounds(config: Any) -> dict[Prompt, dict[Quantity, float | None]]:
