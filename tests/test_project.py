@@ -68,7 +68,8 @@ STANDS_ON = {
     "vico_eval.report",
     "vico_eval.runs",
     *("vico_eval.cards", "vico_eval.score_rules", "vico_eval.suites"),
-    *("vico_eval.errors", "vico_eval.paths", "vico_eval.plain_text", "vico_eval.terminal", "vico_eval.yaml_files"),
+    *("vico_eval.errors", "vico_eval.paths", "vico_eval.plain_text", "vico_eval.schemas", "vico_eval.terminal"),
+    "vico_eval.yaml_files",
 }
 """What a report is made from: runs, what is declared under tasks/ and models/, and small helpers. `tests/report` sees
 that nothing of it needs torch."""

@@ -10,8 +10,9 @@ from pydantic import Field, TypeAdapter
 
 from vico_eval.errors import ConfigError, unknown_name
 from vico_eval.paths import is_folder, models_dir
+from vico_eval.schemas import Closed
 from vico_eval.suites import Family, Suite
-from vico_eval.yaml_files import Closed, read_yaml
+from vico_eval.yaml_files import read_yaml
 
 Weights = Literal["base", "vico", "pvtc", "lvtc", "full"]
 

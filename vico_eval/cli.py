@@ -13,7 +13,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from vico_eval import __version__, cli_limits
+from vico_eval import __version__, cli_options
 from vico_eval.cli_papers import papers_app
 from vico_eval.cli_report import report
 from vico_eval.cli_throughput import throughput_app
@@ -62,10 +62,7 @@ def _root(
 @app.command()
 def demo(
     table: Annotated[str, typer.Option(help="tiny (ViCO's Table 3) or internvl-x (InternVL-X's parts).")] = "tiny",
-    limit: Annotated[
-        int | None,
-        typer.Option(min=1, max=cli_limits.DOCUMENTS, help="First documents of each task. Default: all of them."),
-    ] = None,
+    limit: Annotated[int | None, cli_options.limit("First documents of each task. Default: all of them.")] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -77,15 +74,8 @@ def demo(
         str | None,
         typer.Option(help="Systems, separated by commas; the first row, which counts as 100%, is always run."),
     ] = None,
-    seeds: Annotated[
-        int,
-        typer.Option(
-            min=1, max=cli_limits.SEEDS, help="Draws of each row that has chance in it, up to its card's three."
-        ),
-    ] = 1,
-    jobs: Annotated[
-        int | None, typer.Option(min=1, max=cli_limits.JOBS, help="Processes at once. Default: one a core, at most 4.")
-    ] = None,
+    seeds: Annotated[int, cli_options.seeds("Draws of each row that has chance in it, up to its card's three.")] = 1,
+    jobs: Annotated[int | None, cli_options.jobs("Processes at once. Default: one a core, at most 4.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Repeat rows that are complete already.")] = False,
     html: Annotated[
         Path | None, typer.Option(help="Also write the table as a page with its samples into this folder.")
@@ -134,29 +124,20 @@ def run(
         str | None,
         typer.Option(help="Only these of the suite, separated by commas, by their names in tasks/benchmarks.yaml."),
     ] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, max=cli_limits.DOCUMENTS, help="First documents of each task. Default: all.")
-    ] = None,
+    limit: Annotated[int | None, cli_options.limit("First documents of each task. Default: all.")] = None,
     processes: Annotated[
-        int, typer.Option(min=1, max=cli_limits.PROCESSES, help="Processes that share a row's documents, one a GPU.")
+        int,
+        typer.Option(min=1, max=cli_options.MAX_PROCESSES, help="Processes that share a row's documents, one a GPU."),
     ] = 1,
-    jobs: Annotated[
-        int | None,
-        typer.Option(min=1, max=cli_limits.JOBS, help="Rows at once. Default: one; on a CPU one a core, at most 4."),
-    ] = None,
+    jobs: Annotated[int | None, cli_options.jobs("Rows at once. Default: one; on a CPU one a core, at most 4.")] = None,
     batch_size: Annotated[
-        int | None,
-        typer.Option(
-            min=1, max=cli_limits.BATCH_SIZE, help="Documents at once. Default: 8; 32 with the built-in checkpoints."
-        ),
+        int | None, cli_options.batch_size("Documents at once. Default: 8; 32 with the built-in checkpoints.")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, ... Default: a GPU where there is one.")] = None,
+    device: cli_options.Device = None,
     model_args: Annotated[
         str, typer.Option(help="Further arguments of every row's model, as in max_tiles=12,dtype=bfloat16.")
     ] = "",
-    seeds: Annotated[
-        int, typer.Option(min=1, max=cli_limits.SEEDS, help="Draws of each row that has chance in it.")
-    ] = 1,
+    seeds: Annotated[int, cli_options.seeds("Draws of each row that has chance in it.")] = 1,
     fixtures: Annotated[
         bool,
         typer.Option("--fixtures", help="Take small local data sets of the same schemas: a rehearsal without network."),
@@ -226,10 +207,7 @@ def vlmeval_run(
     ] = "",
     work_dir: Annotated[Path | None, typer.Option(help="Folder of the run. Default: runs/vlmevalkit/<method>.")] = None,
     limit: Annotated[
-        int | None,
-        typer.Option(
-            min=1, max=cli_limits.DOCUMENTS, help="First documents of each data set of images. Default: all of them."
-        ),
+        int | None, cli_options.limit("First documents of each data set of images. Default: all of them.")
     ] = None,
     judge: Annotated[
         str, typer.Option(help="A model of VLMEvalKit's that reads answers; exact_matching asks none.")

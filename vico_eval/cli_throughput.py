@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vico_eval import cli_limits
+from vico_eval import cli_options
 
 throughput_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Measure speed, and fill Table 4.")
 
@@ -42,29 +42,28 @@ def serve(
         typer.Option(metavar="NAME", help="Environment variable with the key that all servers want (Bearer)."),
     ] = None,
     requests: Annotated[
-        int, typer.Option(min=1, max=cli_limits.REQUESTS, help="Of each number in the table, over all rounds.")
+        int, typer.Option(min=1, max=cli_options.MAX_REQUESTS, help="Of each number in the table, over all rounds.")
     ] = 2000,
-    concurrency: Annotated[int, typer.Option(min=1, max=cli_limits.CONCURRENCY, help="Requests in flight.")] = 32,
-    rounds: Annotated[
-        int,
-        typer.Option(min=1, max=cli_limits.ROUNDS, help="Turns of each server and prompt; intervals come from them."),
-    ] = 5,
+    concurrency: Annotated[int, typer.Option(min=1, max=cli_options.MAX_CONCURRENCY, help="Requests in flight.")] = 32,
+    rounds: Annotated[int, cli_options.rounds("Turns of each server and prompt; intervals come from them.")] = 5,
     max_tokens: Annotated[
         int,
         typer.Option(
-            min=1, max=cli_limits.TOKENS, help="Of an answer. More than one also gives the time between tokens."
+            min=1, max=cli_options.MAX_TOKENS, help="Of an answer. More than one also gives the time between tokens."
         ),
     ] = 1,
     warmup: Annotated[
         int,
-        typer.Option(min=0, max=cli_limits.REQUESTS, help="Requests before, for each server and prompt; not counted."),
+        typer.Option(
+            min=0, max=cli_options.MAX_REQUESTS, help="Requests before, for each server and prompt; not counted."
+        ),
     ] = 16,
     timeout: Annotated[
-        float, typer.Option(min=0.1, max=cli_limits.SECONDS, help="Seconds that an answer may take.")
+        float, typer.Option(min=0.1, max=cli_options.MAX_SECONDS, help="Seconds that an answer may take.")
     ] = 120,
     seconds: Annotated[
         float | None,
-        typer.Option(min=0.1, max=cli_limits.SECONDS, help="End the load after so many. Default: no limit."),
+        typer.Option(min=0.1, max=cli_options.MAX_SECONDS, help="End the load after so many. Default: no limit."),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Of the prompts. Default: another one each time.")] = None,
     out: Annotated[
@@ -123,10 +122,8 @@ def throughput_local(
         str, typer.Option(help="Of the methods, as in keep_ratio=0.3,ratio=0.5; each goes to all that know it.")
     ] = "",
     table4: Annotated[bool, typer.Option("--table4", help="Measure ViCO's Table 4 instead of methods.")] = False,
-    batch_size: Annotated[
-        int, typer.Option(min=1, max=cli_limits.BATCH_SIZE, help="Requests answered together; Table 4 has one.")
-    ] = 1,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, ... Default: a GPU where there is one.")] = None,
+    batch_size: Annotated[int, cli_options.batch_size("Requests answered together; Table 4 has one.")] = 1,
+    device: cli_options.Device = None,
     dtype: Annotated[
         str | None,
         typer.Option(help="float32, bfloat16 or float16. Default: bfloat16, on a CPU float32."),
@@ -135,9 +132,10 @@ def throughput_local(
     threads: Annotated[
         int | None, typer.Option(min=1, help="Of the CPU, at most one a core. Default: PyTorch's own choice.")
     ] = None,
-    rounds: Annotated[int, typer.Option(min=1, max=cli_limits.ROUNDS, help="Times that everything is measured.")] = 7,
+    rounds: Annotated[int, cli_options.rounds("Times that everything is measured.")] = 7,
     minutes: Annotated[
-        float, typer.Option(min=0, max=cli_limits.MINUTES, help="No further round is begun that would take longer.")
+        float,
+        typer.Option(min=0, max=cli_options.MAX_MINUTES, help="No further round is begun that would take longer."),
     ] = 10,
     out: Annotated[Path, typer.Option(help="Folder of record and tables.")] = Path("runs/throughput-local"),
     name: Annotated[str | None, typer.Option(help="Of the record. Default: model, device and dtype.")] = None,

@@ -7,20 +7,17 @@ from typing import Annotated
 
 import typer
 
+from vico_eval.cli_options import AccelerateConfig, TrainingConfig, TrainingProcesses
+
 train_app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Train ViCO or the built-in small models, or export a checkpoint."
 )
 
-_Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file; models/training has examples.")]
-_Processes = Annotated[int | None, typer.Option(min=1, max=1024, help="Processes, one a GPU (DDP). Default: this one.")]
-_Accelerate = Annotated[
-    Path | None,
-    typer.Option(help="Accelerate's own configuration (accelerate config): DDP, FSDP2, DeepSpeed; any number of GPUs."),
-]
-
 
 @train_app.command("consistency")
-def consistency(config: _Config, processes: _Processes = None, accelerate_config: _Accelerate = None) -> None:
+def consistency(
+    config: TrainingConfig, processes: TrainingProcesses = None, accelerate_config: AccelerateConfig = None
+) -> None:
     """Train ViCO's stage 1: the same answers from fewer tokens.
 
     The finished model is OUT/model, with held_out.json beside it. Repeat a stopped or killed command and it goes on.
@@ -37,7 +34,9 @@ def consistency(config: _Config, processes: _Processes = None, accelerate_config
 
 
 @train_app.command("router")
-def router(config: _Config, processes: _Processes = None, accelerate_config: _Accelerate = None) -> None:
+def router(
+    config: TrainingConfig, processes: TrainingProcesses = None, accelerate_config: AccelerateConfig = None
+) -> None:
     """Train ViCO's stage 2: the router of tiles.
 
     CONFIG names the base model and what stage 1 made of it. The finished model is OUT/model; repeat a stopped command

@@ -14,7 +14,7 @@ from pydantic import Field
 from vico_eval.errors import ReportError
 from vico_eval.runs.results import Document, TaskResult
 from vico_eval.runs.schema import VLMEVALKIT
-from vico_eval.yaml_files import Closed
+from vico_eval.schemas import Closed
 
 # lmms-eval means the same floats in another order; a wrong or stale samples file differs by 1 / documents at least.
 _AGREEMENT = 1e-6

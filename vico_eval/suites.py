@@ -17,8 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
 from vico_eval.errors import ConfigError, unknown_name
 from vico_eval.paths import tasks_dir
+from vico_eval.schemas import Closed
 from vico_eval.score_rules import Names, Score, VLMEvalKit
-from vico_eval.yaml_files import Closed, read_yaml
+from vico_eval.yaml_files import read_yaml
 
 Family = Literal["vico", "internvl-x"]
 """Whose systems the rows of a table are; model cards carry it too."""

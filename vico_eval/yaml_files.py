@@ -7,17 +7,11 @@ from pathlib import Path
 from typing import TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from vico_eval.errors import BAD_INPUT, ConfigError
 
 Schema = TypeVar("Schema")
-
-
-class Closed(BaseModel):
-    """An unknown key in a file is an error, not a setting that silently does nothing."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def read_yaml(schema: TypeAdapter[Schema], path: Path, *, advice: str = "") -> Schema:

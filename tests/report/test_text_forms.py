@@ -13,9 +13,9 @@ from vico_eval.report.speed.table4 import Speedup, table4_csv
 from vico_eval.report.stats.retention import AVERAGE
 from vico_eval.report.tables.csv_text import csv_text, frame_to_csv
 from vico_eval.report.tables.grid import (
-    Cell,
     Column,
     Grid,
+    GridCell,
     Line,
     escape_markdown,
     grid_to_csv,
@@ -51,7 +51,7 @@ _COMMANDS = frozenset(
 
 
 def grid(*titles: str, cell: str = "1.0") -> Grid:
-    lines = [Line(titles=(Cell(text=title),), cells=(Cell(text=cell),), rule_after=True) for title in titles]
+    lines = [Line(titles=(GridCell(text=title),), cells=(GridCell(text=cell),), rule_after=True) for title in titles]
     return Grid(caption=titles[0], heads=(titles[0],), columns=(Column(title="A"),), lines=tuple(lines), notes=titles)
 
 

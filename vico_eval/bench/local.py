@@ -50,7 +50,7 @@ NEW_TOKENS = 16
 
 
 @dataclass(frozen=True)
-class Run:
+class MeasuredRun:
     """One method's run in one round."""
 
     times: StageTimes
@@ -173,11 +173,11 @@ def _requests(tile_size: int, number: int) -> list[Request]:
     return [Request(key=f"speed/test/{place}", messages=(message,), generation=generation) for place in range(number)]
 
 
-def _run(engine: MeasuredEngine, requests: list[Request], device: torch.device) -> Run:
+def _run(engine: MeasuredEngine, requests: list[Request], device: torch.device) -> MeasuredRun:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     times, _ = engine.answer(requests, lambda: seconds(device))
-    return Run(times, torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None)
+    return MeasuredRun(times, torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None)
 
 
 def _counted(engine: MeasuredEngine, requests: list[Request]) -> tuple[dict[str, int], list[TokenAccount]]:
@@ -190,7 +190,7 @@ def _counted(engine: MeasuredEngine, requests: list[Request]) -> tuple[dict[str,
 def _entry(
     config: VicoInternVLConfig,
     method: Method,
-    runs: Sequence[Run],
+    runs: Sequence[MeasuredRun],
     counted: Mapping[str, int],
     accounts: Sequence[TokenAccount],
 ) -> dict[str, Any]:

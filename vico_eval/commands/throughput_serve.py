@@ -22,7 +22,7 @@ from vico_eval.bench.serve.address import Address, Redactor
 from vico_eval.bench.serve.answer import Outcome
 from vico_eval.bench.serve.client import Client, Server, look_at, open_connections
 from vico_eval.bench.serve.probe import find_overhead
-from vico_eval.bench.serve.runner import Cell, Plan, Stop, Tell, Turn, run_load
+from vico_eval.bench.serve.runner import LoadCell, Plan, Stop, Tell, Turn, run_load
 from vico_eval.bench.serve.summary import CellSummary, summarize
 from vico_eval.bench.serve.table import (
     TABLE4_NOTES,
@@ -32,7 +32,7 @@ from vico_eval.bench.serve.table import (
     measurements,
     table4_speedups,
 )
-from vico_eval.bench.serve.tokens import TextMaker, find_folder, load_tokenizer, read_config
+from vico_eval.bench.serve.tokens import TextMaker, find_folder, read_config
 from vico_eval.bench.serve.workload import ImageLoad, TextLoad, Workload
 from vico_eval.commands.output import check_writable, message_console, results_console
 from vico_eval.commands.throughput_servers import api_key, server_addresses, server_models
@@ -113,7 +113,7 @@ def measure_servers(options: ServeOptions) -> None:
     cells = {
         cell: summarize(cell, loaded.turns, plan.num_requests)
         for server in loaded.servers
-        for cell in (Cell(server.name, setting) for setting in workload.settings)
+        for cell in (LoadCell(server.name, setting) for setting in workload.settings)
     }
     measured = Measured(cells, tuple(server.name for server in loaded.servers), bounds)
     record = _record(options, plan, loaded, measured, redactor)
@@ -134,9 +134,11 @@ def _workload(options: ServeOptions) -> tuple[Workload, dict[Prompt, dict[Quanti
             "prompts of an exact length need the checkpoint's own tokenizer: give --tokenizer its folder, hub id or "
             "built-in name. Or send images with --images FOLDER."
         )
+    from vico_eval.families.internvl.tokenizers import read_tokenizer
+
     folder = find_folder(options.tokenizer)
     config = read_config(folder)
-    return TextLoad(TextMaker(load_tokenizer(folder, config))), {} if config is None else _bounds(config)
+    return TextLoad(TextMaker(read_tokenizer(folder, config))), {} if config is None else _bounds(config)
 
 
 def _bounds(config: Any) -> dict[Prompt, dict[Quantity, float | None]]:
@@ -257,7 +259,7 @@ def _record(
     }
 
 
-def _cell_record(measured: Measured, cell: Cell) -> dict[str, Any]:
+def _cell_record(measured: Measured, cell: LoadCell) -> dict[str, Any]:
     speedup = measured.speedup(cell)
     bounds = measured.bounds.get((cell.setting.text_tokens or 0, cell.setting.compression or 0), {})
     return measured.cells[cell].as_record() | {
@@ -280,7 +282,7 @@ def _write_table(measured: Measured, name: str, out: Path) -> Grid:
     return grid
 
 
-def _close(console: Console, stop: Stop, cells: dict[Cell, CellSummary], out: Path) -> None:
+def _close(console: Console, stop: Stop, cells: dict[LoadCell, CellSummary], out: Path) -> None:
     """Say what failed and where all is; end with what it means."""
     for cell, one in cells.items():
         for kind, failure in one.failures.items():

@@ -11,14 +11,14 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
     AwareDatetime,
-    BaseModel,
-    ConfigDict,
     Field,
     NonNegativeInt,
     PlainSerializer,
     PositiveInt,
     model_validator,
 )
+
+from vico_eval.schemas import Closed
 
 RECORD_NAME = "record.json"
 REQUEST_NAME = "request.json"
@@ -45,13 +45,7 @@ Time = Annotated[AwareDatetime, PlainSerializer(datetime.isoformat, when_used="j
 Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
-class _Closed(BaseModel):
-    """A key that nobody declared is an error: a misspelt one would otherwise pass as absent."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Checkpoint(_Closed):
+class Checkpoint(Closed):
     """Which weights ran."""
 
     name: str
@@ -61,7 +55,7 @@ class Checkpoint(_Closed):
     alone, over both ends of the files; these agree with none of the new ones."""
 
 
-class RunRecord(_Closed):
+class RunRecord(Closed):
     """`record.json`: what produced a run's numbers.
 
     Of a run that another program started there is none. Then the toolkit's own files say what they can
@@ -159,7 +153,7 @@ def _is_finite(value: object) -> bool:
     return not isinstance(value, float) or math.isfinite(value)
 
 
-class TokenAccount(_Closed):
+class TokenAccount(Closed):
     """The tokens of one request, counted while it ran. Every ratio that is reported comes from these counts."""
 
     tiles: NonNegativeInt = 0
@@ -220,7 +214,7 @@ class TokenAccount(_Closed):
         return self.model_dump(mode="json")
 
 
-class StoredLine(_Closed):
+class StoredLine(Closed):
     """What every line of a journal says: which document it is about."""
 
     task: str
@@ -267,7 +261,7 @@ class StoredFailure(StoredLine):
     reason: str
 
 
-class RunRequest(_Closed):
+class RunRequest(Closed):
     """`request.json`: what `vico-eval run` was to do in a run's folder, and what that depended on."""
 
     version: Literal[1, 2] = VERSION

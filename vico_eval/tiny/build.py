@@ -36,7 +36,7 @@ FRAMES_PER_SECOND = 8
 
 
 @dataclass(frozen=True)
-class Document:
+class TinyDocument:
     """One row of a split."""
 
     id: str
@@ -56,7 +56,7 @@ def fingerprint(scene: Scene, question: Question) -> str:
     return digest.hexdigest()
 
 
-def documents(split: str, task: str) -> Iterator[Document]:
+def documents(split: str, task: str) -> Iterator[TinyDocument]:
     """The documents of one task in one split, the same on every call; repeated pictures are left out.
 
     Raises:
@@ -68,7 +68,7 @@ def documents(split: str, task: str) -> Iterator[Document]:
         scene = make_scene(task, rng)
         mark = fingerprint(scene, scene.questions[0])
         if mark not in seen:
-            yield Document(f"{task}-{split}-{len(seen):03d}", scene)
+            yield TinyDocument(f"{task}-{split}-{len(seen):03d}", scene)
             seen.add(mark)
 
 

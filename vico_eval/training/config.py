@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from vico_eval.training.config_files import MOST_WIDE, SEEDS_END, Closed, read_config
+from vico_eval.training.config_files import MOST_WIDE, SEEDS_END, ClosedConfig, read_config
 from vico_eval.training.data.config import DataConfig
 
 _Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -16,7 +16,7 @@ MOST_AHEAD = 10_000_000
 """Samples of a window, which are in memory with what is said in them."""
 
 
-class LoraSettings(Closed):
+class LoraSettings(ClosedConfig):
     """Low-rank adapters on the decoder's linear layers instead of its weights (peft)."""
 
     rank: int = Field(default=16, ge=1, le=MOST_WIDE)
@@ -24,7 +24,7 @@ class LoraSettings(Closed):
     dropout: float = Field(default=0.05, ge=0, lt=1)
 
 
-class OptimizerSettings(Closed):
+class OptimizerSettings(ClosedConfig):
     """AdamW: linear warm-up, then a cosine from `learning_rate` to `final_learning_rate`."""
 
     steps: int = Field(ge=1)
@@ -46,7 +46,7 @@ class OptimizerSettings(Closed):
         return self
 
 
-class Saving(Closed):
+class Saving(ClosedConfig):
     """When resumable checkpoints are written and which stay."""
 
     every: int = Field(default=200, ge=1)
@@ -56,7 +56,7 @@ class Saving(Closed):
     """Checkpoints with the lowest held-out loss that stay, besides the last one."""
 
 
-class RunConfig(Closed):
+class RunConfig(ClosedConfig):
     """What both stages share."""
 
     checkpoint: str

@@ -7,20 +7,21 @@ from typing import TypeVar
 
 from pydantic import ConfigDict, TypeAdapter
 
-from vico_eval import yaml_files
+from vico_eval.schemas import Closed
+from vico_eval.yaml_files import read_yaml
 
 MOST_WIDE = 65536
 SEEDS_END = 1 << 63
 """Above what torch takes as a seed."""
 
 
-class Closed(yaml_files.Closed):
-    """A number that is infinite or none is an error, and so is an unknown key."""
+class ClosedConfig(Closed):
+    """As `Closed`; a number that is infinite or NaN is an error too."""
 
     model_config = ConfigDict(allow_inf_nan=False)
 
 
-Config = TypeVar("Config", bound=Closed)
+Config = TypeVar("Config", bound=ClosedConfig)
 
 
 def read_config(path: Path, schema: type[Config], example: str) -> Config:
@@ -35,4 +36,4 @@ def read_config(path: Path, schema: type[Config], example: str) -> Config:
         ConfigError: the file can't be read, is no YAML mapping, or has a missing, unknown or invalid field.
     """
     advice = f"Pass a YAML file such as {example}. The fields are {', '.join(schema.model_fields)}."
-    return yaml_files.read_yaml(TypeAdapter(schema), path, advice=advice)
+    return read_yaml(TypeAdapter(schema), path, advice=advice)

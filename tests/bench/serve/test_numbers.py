@@ -7,7 +7,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import PreTrainedTokenizerFast
 
 from vico_eval.bench.serve.answer import AnswerStream, Outcome
-from vico_eval.bench.serve.runner import Cell, Turn
+from vico_eval.bench.serve.runner import LoadCell, Turn
 from vico_eval.bench.serve.summary import ratio, summarize
 from vico_eval.bench.serve.table import Measured, images_csv, images_grid, table4_speedups
 from vico_eval.bench.serve.tokens import TextMaker
@@ -97,14 +97,14 @@ SETTING = Setting(compression=0, text_tokens=64)
 
 def turns(server, *spans):
     """A turn of two requests a round, that takes so many seconds."""
-    cell = Cell(server, SETTING)
+    cell = LoadCell(server, SETTING)
     return [Turn(cell, n, [outcome(10, 0.5), outcome(10, span)], True) for n, span in enumerate(spans)]
 
 
 def test_throughput_counts_first_tokens_over_the_time_of_each_round():
     both = turns("a", 1, 3)
     both[1].outcomes.append(outcome(10, 9, failure="timeout"))
-    one = summarize(Cell("a", SETTING), both, num_requests=5)
+    one = summarize(LoadCell("a", SETTING), both, num_requests=5)
     assert one.requests_per_s == 4 / (1 + 3)
     assert one.prompt_tokens_per_s == 400 / 4
     assert (one.num_requests, one.num_ok, one.is_complete, one.is_sound) == (5, 4, True, False)
@@ -118,7 +118,7 @@ def test_time_between_tokens_goes_by_the_servers_count():
 
 
 def test_ratios_pair_rounds():
-    own, base = (summarize(Cell(name, SETTING), made, 4) for name, made in AB.items())
+    own, base = (summarize(LoadCell(name, SETTING), made, 4) for name, made in AB.items())
     found = ratio(own, base)
     # Twice and eight times as fast.
     assert found.value == pytest.approx(4)
@@ -131,7 +131,7 @@ AB = {"a": turns("a", 1, 1), "b": turns("b", 2, 8)}
 def test_a_round_that_was_cut_off_is_in_no_ratio():
     cut = turns("a", 1, 1)
     cut[1].is_complete = False
-    own, base = (summarize(Cell(name, SETTING), made, 4) for name, made in (AB | {"a": cut}).items())
+    own, base = (summarize(LoadCell(name, SETTING), made, 4) for name, made in (AB | {"a": cut}).items())
     assert (ratio(own, base).value, ratio(own, base).num_rounds) == (pytest.approx(2), 1)
     assert math.isnan(ratio(own, base).low)
 
@@ -139,7 +139,7 @@ def test_a_round_that_was_cut_off_is_in_no_ratio():
 def test_a_cell_with_many_failures_is_marked_in_the_table():
     cells = {}
     for setting in TABLE_4:
-        cell = Cell("a", setting)
+        cell = LoadCell("a", setting)
         made = [Turn(cell, 0, [outcome(0, 1), outcome(0, 2, failure="timeout" if setting is TABLE_4[2] else "")], True)]
         cells[cell] = summarize(cell, made, 2)
     speedups = table4_speedups(Measured(cells, ("a",), {}))
@@ -151,7 +151,7 @@ def test_servers_are_compared_at_the_same_prompt():
     cells = {}
     for setting in TABLE_4:
         for server, spans in (("a", (4, 4)), ("b", (2, 2) if setting.compression else (4, 4))):
-            cell = Cell(server, setting)
+            cell = LoadCell(server, setting)
             made = [Turn(cell, n, [outcome(10, span)], True) for n, span in enumerate(spans)]
             cells[cell] = summarize(cell, made, 2)
     speedups = table4_speedups(Measured(cells, ("a", "b"), {}))
@@ -167,7 +167,7 @@ def test_servers_are_compared_at_the_same_prompt():
 def test_images_compare_servers_and_are_no_table_4():
     cells = {}
     for server, spans in (("a", (4, 4)), ("b", (2, 2))):
-        cell = Cell(server, Setting())
+        cell = LoadCell(server, Setting())
         cells[cell] = summarize(cell, [Turn(cell, n, [outcome(10, span)], True) for n, span in enumerate(spans)], 2)
     measured = Measured(cells, ("a", "b"), {})
     grid = images_grid(measured)

@@ -42,7 +42,7 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class LoadCell:
     """One number of the table: a server and a setting."""
 
     server: str
@@ -53,7 +53,7 @@ class Cell:
 class Turn:
     """A cell's requests of one round."""
 
-    cell: Cell
+    cell: LoadCell
     round: int
     outcomes: list[Outcome] = field(default_factory=list)
     is_complete: bool = False
@@ -108,7 +108,7 @@ async def run_load(
         in_turn = [(pair, setting) for setting in workload.settings for pair in zip(clients, overheads, strict=True)]
         for number in range(-1, plan.num_rounds):  # -1 is the warm-up
             for (client, overhead), setting in in_turn:
-                turn = Turn(Cell(client.server.name, setting), number)
+                turn = Turn(LoadCell(client.server.name, setting), number)
                 num_requests = plan.num_warmup if number < 0 else plan.requests_of_round(number)
                 start = f"{plan.seed}/{client.server.name}/{setting.title}/{number}"
                 requests = [workload.request(setting, overhead, f"{start}/{place}") for place in range(num_requests)]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from vico_eval.bench.serve.answer import Outcome
-from vico_eval.bench.serve.runner import Cell, Turn
+from vico_eval.bench.serve.runner import LoadCell, Turn
 from vico_eval.report.speed.ratio import Ratio, mean_ratio
 
 PERCENTILES = (50, 90, 99)
@@ -24,7 +24,7 @@ MAX_WORDINGS = 3
 class CellSummary:
     """What was measured of a server and a setting."""
 
-    cell: Cell
+    cell: LoadCell
     num_requests: int
     """Answered or failed; those in flight at a stop are not in it."""
 
@@ -62,7 +62,7 @@ class CellSummary:
         return values | {"is_sound": self.is_sound}
 
 
-def summarize(cell: Cell, turns: Iterable[Turn], num_requests: int) -> CellSummary:
+def summarize(cell: LoadCell, turns: Iterable[Turn], num_requests: int) -> CellSummary:
     """One cell's numbers.
 
     Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from vico_eval.bench.serve.runner import Cell
+from vico_eval.bench.serve.runner import LoadCell
 from vico_eval.bench.serve.summary import CellSummary, ratio
 from vico_eval.bench.serve.workload import Setting
 from vico_eval.report.speed.ratio import Ratio
@@ -20,8 +20,7 @@ from vico_eval.report.speed.table4 import (
     paper_speedups,
 )
 from vico_eval.report.tables.csv_text import csv_text
-from vico_eval.report.tables.grid import DASH, Column, Grid, Line
-from vico_eval.report.tables.grid import Cell as GridCell
+from vico_eval.report.tables.grid import DASH, Column, Grid, GridCell, Line
 
 TABLE4_NOTES = (
     "LLM only: first-token throughput, of texts as long as the prompts. End-to-end can't be measured with text, which "
@@ -33,7 +32,7 @@ TABLE4_NOTES = (
 class Measured:
     """What a load measured, and what stands beside it."""
 
-    cells: Mapping[Cell, CellSummary]
+    cells: Mapping[LoadCell, CellSummary]
     servers: tuple[str, ...]
     """The first is the one that the others are compared with."""
 
@@ -44,19 +43,19 @@ class Measured:
         """In the table's order."""
         return tuple(dict.fromkeys(cell.setting for cell in self.cells))
 
-    def speedup(self, cell: Cell) -> Ratio | None:
+    def speedup(self, cell: LoadCell) -> Ratio | None:
         """Against the same server without compression; None for images."""
         return None if cell.setting.compression is None else self.ratio(cell, _uncompressed(cell))
 
-    def versus_first(self, cell: Cell) -> Ratio:
+    def versus_first(self, cell: LoadCell) -> Ratio:
         """Against the first server at the same setting."""
-        return self.ratio(cell, Cell(self.servers[0], cell.setting))
+        return self.ratio(cell, LoadCell(self.servers[0], cell.setting))
 
-    def ratio(self, own: Cell, baseline: Cell) -> Ratio:
+    def ratio(self, own: LoadCell, baseline: LoadCell) -> Ratio:
         """Of the first-token throughputs of two cells."""
         return ratio(self.cells[own], self.cells[baseline])
 
-    def is_sound(self, *cells: Cell) -> bool:
+    def is_sound(self, *cells: LoadCell) -> bool:
         """Whether all of them were complete and nearly without failures."""
         return all(self.cells[cell].is_sound for cell in cells)
 
@@ -77,8 +76,8 @@ def table4_speedups(measured: Measured) -> list[Speedup]:
 
 def _server_speedups(measured: Measured, server: str, against: str = "") -> Iterator[Speedup]:
     for text, share in PROMPTS:
-        own = Cell(server, Setting(compression=share, text_tokens=text))
-        baseline = Cell(against, own.setting) if against else _uncompressed(own)
+        own = LoadCell(server, Setting(compression=share, text_tokens=text))
+        baseline = LoadCell(against, own.setting) if against else _uncompressed(own)
         yield Speedup(
             source="measured",
             system=server,
@@ -95,8 +94,8 @@ def images_grid(measured: Measured) -> Grid:
     first = measured.servers[0]
     lines = []
     for server in measured.servers:
-        cell = Cell(server, Setting())
-        text = measured.versus_first(cell).text(is_sound=measured.is_sound(cell, Cell(first, Setting())))
+        cell = LoadCell(server, Setting())
+        text = measured.versus_first(cell).text(is_sound=measured.is_sound(cell, LoadCell(first, Setting())))
         texts = (f"{measured.cells[cell].requests_per_s:.3g}", text)
         lines.append(Line(titles=(GridCell(text=server),), cells=tuple(GridCell(text=one) for one in texts)))
     return Grid(
@@ -118,8 +117,8 @@ def images_csv(measured: Measured) -> str:
     lines: list[Sequence[object]] = [names]
     first = measured.servers[0]
     for server in measured.servers:
-        cell = Cell(server, Setting())
-        is_sound = measured.is_sound(cell, Cell(first, Setting()))
+        cell = LoadCell(server, Setting())
+        is_sound = measured.is_sound(cell, LoadCell(first, Setting()))
         versus = measured.versus_first(cell).as_record().values()
         lines.append((server, measured.cells[cell].requests_per_s, first, *versus, is_sound))
     return csv_text(lines)
@@ -130,7 +129,7 @@ def measurements(measured: Measured) -> Grid:
     lines = []
     for server in measured.servers:
         for place, setting in enumerate(measured.settings()):
-            one = measured.cells[Cell(server, setting)]
+            one = measured.cells[LoadCell(server, setting)]
             counts = [str(one.num_ok), str(one.num_requests - one.num_ok), str(one.output_tokens)]
             speeds = [f"{one.requests_per_s:.3g}", f"{one.prompt_tokens_per_s:.4g}"]
             times = [_times_text(values) for values in (one.first_token_ms, one.latency_ms, one.inter_token_ms)]
@@ -159,6 +158,6 @@ def _times_text(values: Mapping[str, float]) -> str:
     return " / ".join(f"{value:.4g}" for value in values.values()) or DASH
 
 
-def _uncompressed(cell: Cell) -> Cell:
+def _uncompressed(cell: LoadCell) -> LoadCell:
     """The same server's, with the same text behind all visual tokens."""
-    return Cell(cell.server, Setting(compression=0, text_tokens=cell.setting.text_tokens))
+    return LoadCell(cell.server, Setting(compression=0, text_tokens=cell.setting.text_tokens))

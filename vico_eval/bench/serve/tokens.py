@@ -20,9 +20,6 @@ MIN_WORDS = 1000
 
 MAX_TRIES = 50
 
-UNLOADABLE: tuple[type[Exception], ...] = (*BAD_INPUT, RuntimeError)
-"""What transformers raises for files of a tokenizer that are missing or broken."""
-
 
 def find_folder(name: str) -> Path:
     """Where a checkpoint's tokenizer and config lie: a folder, a built-in name, or a hub id without its weights.
@@ -43,30 +40,6 @@ def find_folder(name: str) -> Path:
         raise CheckpointError(
             f"no tokenizer {name!r}: it is no folder, no built-in checkpoint, and the hub did not give it "
             f"({type(error).__name__}). Give the folder or the hub id of the checkpoint that is served."
-        ) from error
-
-
-def load_tokenizer(folder: Path, config: Any | None) -> Any:
-    """The tokenizer of a folder, without remote code.
-
-    Args:
-        folder: of the checkpoint.
-        config: from `read_config`.
-
-    Raises:
-        CheckpointError: it can't be loaded.
-    """
-    from transformers import AutoTokenizer
-
-    from vico_eval.families.internvl.internlm2_tokenizer import InternLM2Tokenizer, is_internlm2_tokenizer
-
-    kind = InternLM2Tokenizer if is_internlm2_tokenizer(folder) else AutoTokenizer
-    try:
-        return kind.from_pretrained(folder, config=config, trust_remote_code=False, local_files_only=True)
-    except UNLOADABLE as error:
-        raise CheckpointError(
-            f"the tokenizer in {folder} can't be loaded: {error}. Copy the tokenizer files of the served checkpoint "
-            "there; a tokenizer that needs code of its own is not run."
         ) from error
 
 

@@ -19,20 +19,19 @@ from huggingface_hub.errors import (
     HFValidationError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
-    StrictDataclassError,
 )
 from safetensors import SafetensorError
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.peft_utils import ADAPTER_CONFIG_NAME
 
 from vico_eval.errors import BAD_INPUT, CheckpointError, ConfigError
 from vico_eval.families.internvl.config import VicoInternVLConfig, from_checkpoint_config
 from vico_eval.families.internvl.facts import facts_of
 from vico_eval.families.internvl.internlm2 import FUSED, fused_problems
-from vico_eval.families.internvl.internlm2_tokenizer import InternLM2Tokenizer, is_internlm2_tokenizer
 from vico_eval.families.internvl.modeling import VicoInternVL
 from vico_eval.families.internvl.processor_files import apply_processor_files
 from vico_eval.families.internvl.prompts import IMAGE_TOKEN
+from vico_eval.families.internvl.tokenizers import UNLOADABLE, read_tokenizer
 from vico_eval.families.internvl.weight_digest import weights_digest
 from vico_eval.families.internvl.weight_files import (
     INDEX,
@@ -57,9 +56,6 @@ ANSWERING_FILES = (
     *("vocab.json", "merges.txt", "tokenizer.model"),
 )
 """What of a checkpoint, besides its weights, may decide an answer."""
-
-UNLOADABLE: tuple[type[Exception], ...] = (*BAD_INPUT, RuntimeError, StrictDataclassError)
-"""What transformers raises for a configuration or a tokenizer that is missing or broken."""
 
 M = TypeVar("M", bound=PreTrainedModel)
 
@@ -152,21 +148,7 @@ def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
             f"{checkpoint.folder} holds no tokenizer: expected tokenizer.json, or vocab.json and merges.txt, or "
             "tokenizer.model. Copy them and tokenizer_config.json from the same InternVL release."
         )
-    try:
-        tokenizer: PreTrainedTokenizerBase
-        if is_internlm2_tokenizer(checkpoint.folder):
-            tokenizer = InternLM2Tokenizer.from_pretrained(
-                checkpoint.folder, trust_remote_code=False, local_files_only=True
-            )
-        else:
-            tokenizer = AutoTokenizer.from_pretrained(
-                checkpoint.folder, config=checkpoint.config, trust_remote_code=False, local_files_only=True
-            )
-    except UNLOADABLE as error:
-        raise CheckpointError(
-            f"the tokenizer in {checkpoint.folder} can't be loaded: {error}. Copy the tokenizer files from the "
-            "same InternVL release; a tokenizer that needs code of its own is not run."
-        ) from error
+    tokenizer = read_tokenizer(checkpoint.folder, checkpoint.config)
     image_token_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
     if image_token_id is None or image_token_id == tokenizer.unk_token_id:
         raise CheckpointError(

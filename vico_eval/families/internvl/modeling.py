@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from vico_eval.families.internvl.sight import InternVLSight
 
 
-class VisualTokens(NamedTuple):
+class PackedTokens(NamedTuple):
     """Visual tokens of several tiles, packed."""
 
     tokens: Tensor
@@ -189,11 +189,11 @@ class VicoInternVL(FamilyModel, PreTrainedModel):
         scores: Tensor = router.p_compress(vit_tokens)
         return scores
 
-    def visual_tokens(self, vit_tokens: Tensor, compressed: Tensor) -> VisualTokens:
+    def visual_tokens(self, vit_tokens: Tensor, compressed: Tensor) -> PackedTokens:
         """Every tile through the high connector or, compressed, the low one; arguments as of `connect`."""
         return self.connect(vit_tokens, compressed.long(), (HIGH, LOW))
 
-    def connect(self, vit_tokens: Tensor, choice: Tensor, routes: Sequence[Route]) -> VisualTokens:
+    def connect(self, vit_tokens: Tensor, choice: Tensor, routes: Sequence[Route]) -> PackedTokens:
         """Every tile through the route that it takes, and only that one.
 
         Args:
@@ -218,11 +218,11 @@ class VicoInternVL(FamilyModel, PreTrainedModel):
         for (is_taken, _), tokens in zip(taken, made, strict=True):
             counts[is_taken] = tokens.shape[1]
         if len(made) == 1:
-            return VisualTokens(made[0].flatten(0, 1), counts)
+            return PackedTokens(made[0].flatten(0, 1), counts)
         packed = made[0].new_empty(int(counts.sum()), made[0].shape[-1])
         for (is_taken, _), tokens in zip(taken, made, strict=True):
             packed[is_taken.repeat_interleave(counts).to(packed.device)] = tokens.flatten(0, 1).to(packed.device)
-        return VisualTokens(packed, counts)
+        return PackedTokens(packed, counts)
 
     def _through(self, route: Route, vit_tokens: Tensor) -> Tensor:
         """Visual tokens [tiles, n, D] of tiles that all take one route."""

@@ -13,7 +13,8 @@ from pydantic import TypeAdapter
 from vico_eval.report.papers.layout import PAPERS, layouts
 from vico_eval.report.papers.printed import PrintedRow, PublishedTable, own_averages, read_table, score
 from vico_eval.report.stats.retention import AVERAGE
-from vico_eval.yaml_files import Closed, read_yaml
+from vico_eval.schemas import Closed
+from vico_eval.yaml_files import read_yaml
 
 EXCEPTIONS = "exceptions.yaml"
 

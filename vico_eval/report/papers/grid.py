@@ -18,9 +18,9 @@ from vico_eval.report.tables.csv_text import Number, csv_text
 from vico_eval.report.tables.grid import (
     DASH,
     OTHERWISE,
-    Cell,
     Column,
     Grid,
+    GridCell,
     Line,
     best_text,
     grid_to_csv,
@@ -42,7 +42,7 @@ def published_grid(table: PublishedTable) -> Grid:
         best = {quantity.key: _best(group, quantity, layout) for quantity in layout.quantities}
         for place, row in enumerate(group):
             cells = tuple(
-                Cell(
+                GridCell(
                     text=_text(row, quantity, layout, otherwise),
                     is_bold=_competes(row, layout) and quantity.is_score and _bare(row, quantity) == best[quantity.key],
                 )
@@ -117,14 +117,14 @@ def _groups(table: PublishedTable) -> list[list[PrintedRow]]:
     return groups
 
 
-def _titles(row: PrintedRow, above: PrintedRow | None, heads: Sequence[Head]) -> tuple[Cell, ...]:
+def _titles(row: PrintedRow, above: PrintedRow | None, heads: Sequence[Head]) -> tuple[GridCell, ...]:
     titles = []
     for head in heads:
         value = row.fields[head.source]
         is_repeated = head.is_merged and above is not None and above.fields[head.source] == value
-        titles.append(Cell(text=head.names.get(value, value), is_repeated=is_repeated))
+        titles.append(GridCell(text=head.names.get(value, value), is_repeated=is_repeated))
     if row.kind == "ratio":
-        titles[-1] = Cell(text=RATIO_TITLE)
+        titles[-1] = GridCell(text=RATIO_TITLE)
     return tuple(titles)
 
 

@@ -13,7 +13,8 @@ from pydantic import BeforeValidator, Field, TypeAdapter
 from vico_eval.errors import ConfigError, unknown_name
 from vico_eval.paths import results_dir
 from vico_eval.report.stats.retention import AVERAGE
-from vico_eval.yaml_files import Closed, read_yaml
+from vico_eval.schemas import Closed
+from vico_eval.yaml_files import read_yaml
 
 PAPERS = {"vico": "ViCO", "internvl-x": "InternVL-X"}
 

@@ -22,7 +22,7 @@ from vico_eval.report.speed.table4 import (
     table4_csv,
     table4_grid,
 )
-from vico_eval.report.tables.grid import DASH, Cell, Column, Grid, Line, grid_to_csv
+from vico_eval.report.tables.grid import DASH, Column, Grid, GridCell, Line, grid_to_csv
 
 _QUARTILES = "Speed-ups and times: median (quartiles) over the rounds of one process."
 _BOUND = (
@@ -209,4 +209,6 @@ def _interval(values: Sequence[float] | None, form: str) -> str:
 
 
 def _line(titles: Sequence[str], cells: Sequence[str]) -> Line:
-    return Line(titles=tuple(Cell(text=text) for text in titles), cells=tuple(Cell(text=text) for text in cells))
+    return Line(
+        titles=tuple(GridCell(text=text) for text in titles), cells=tuple(GridCell(text=text) for text in cells)
+    )

@@ -16,7 +16,7 @@ from vico_eval.report.papers.layout import published_dir
 from vico_eval.report.papers.printed import published_csv, read_numbers
 from vico_eval.report.speed.ratio import UNSOUND, Ratio
 from vico_eval.report.tables.csv_text import csv_text
-from vico_eval.report.tables.grid import DASH, Cell, Column, Grid, Line
+from vico_eval.report.tables.grid import DASH, Column, Grid, GridCell, Line
 
 TEXT_TOKENS = (64, 512)
 COMPRESSIONS = (0, 25, 50, 75)
@@ -135,8 +135,8 @@ def table4_grid(speedups: Sequence[Speedup], notes: Sequence[str]) -> Grid:
             is_last = place == len(titles) - 1
             lines.append(
                 Line(
-                    titles=(Cell(text=f"10 tiles + {text} text", is_repeated=place > 0), Cell(text=title)),
-                    cells=tuple(Cell(text=_text(one)) for one in own),
+                    titles=(GridCell(text=f"10 tiles + {text} text", is_repeated=place > 0), GridCell(text=title)),
+                    cells=tuple(GridCell(text=_text(one)) for one in own),
                     rule_after=is_last and text != TEXT_TOKENS[-1],
                 )
             )

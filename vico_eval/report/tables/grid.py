@@ -39,7 +39,7 @@ class Column:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Cell:
+class GridCell:
     """Text as a reader sees it, unescaped."""
 
     text: str
@@ -52,8 +52,8 @@ class Cell:
 class Line:
     """One line beneath the header."""
 
-    titles: tuple[Cell, ...]
-    cells: tuple[Cell, ...]
+    titles: tuple[GridCell, ...]
+    cells: tuple[GridCell, ...]
     is_italic: bool = False
     """A line about the one above it: its title is indented."""
 

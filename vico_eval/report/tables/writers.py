@@ -14,9 +14,9 @@ from vico_eval.report.stats.retention import AVERAGE
 from vico_eval.report.tables.grid import (
     DASH,
     OTHERWISE,
-    Cell,
     Column,
     Grid,
+    GridCell,
     Line,
     best_text,
     escape_markdown,
@@ -78,10 +78,10 @@ def text_grid(table: Table, *, has_margins: bool) -> Grid:
     for place, row in enumerate(table.rows):
         cells = [_cell(table, row, column, best[column]) for column in (*table.columns, AVERAGE)]
         if has_margins:
-            cells += [Cell(text=text) for text in _margins(table, row)]
+            cells += [GridCell(text=text) for text in _margins(table, row)]
         own = [
             Line(
-                titles=(Cell(text=RATIO_TITLE if row.kind == "ratio" else row.title),),
+                titles=(GridCell(text=RATIO_TITLE if row.kind == "ratio" else row.title),),
                 cells=tuple(cells),
                 is_italic=row.kind == "ratio",
             )
@@ -110,15 +110,15 @@ def _competes(row: Row, column: str) -> bool:
     return row.competes and column not in row.saves_nothing
 
 
-def _cell(table: Table, row: Row, column: str, best: str | None) -> Cell:
+def _cell(table: Table, row: Row, column: str, best: str | None) -> GridCell:
     value = row.values[column]
     if row.kind == "ratio":
-        return Cell(text=percent(value, digits=1 if column == AVERAGE else 0))
+        return GridCell(text=percent(value, digits=1 if column == AVERAGE else 0))
     if math.isnan(value):
-        return Cell(text=FAILED if column in row.failed else DASH)
+        return GridCell(text=FAILED if column in row.failed else DASH)
     number = _number(table, column, value)
     text = f"{number}%" if column == AVERAGE else number
-    return Cell(text=text, is_bold=_competes(row, column) and number == best)
+    return GridCell(text=text, is_bold=_competes(row, column) and number == best)
 
 
 def published_line(table: Table, row: PublishedRow, has_margins: bool) -> Line:
@@ -136,7 +136,9 @@ def published_line(table: Table, row: PublishedRow, has_margins: bool) -> Line:
     if has_margins:
         texts += [_signed(row.difference) if row.kind == "score" else "", ""]
     title = RATIO_TITLE if row.kind == "ratio" else row.title
-    return Line(titles=(Cell(text=f"{title} {PAPER}"),), cells=tuple(Cell(text=text) for text in texts), is_italic=True)
+    return Line(
+        titles=(GridCell(text=f"{title} {PAPER}"),), cells=tuple(GridCell(text=text) for text in texts), is_italic=True
+    )
 
 
 def _margins(table: Table, row: Row) -> tuple[str, str]:

@@ -7,19 +7,19 @@ from typing import Annotated, Any
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from vico_eval.training.config_files import Closed
+from vico_eval.training.config_files import ClosedConfig
 
 MOST_TILES = 1024
 """Of an image; the shapes of so many are all tried."""
 
 
-class MetaSource(Closed):
+class MetaSource(ClosedConfig):
     """The data sets of a meta file of InternVL's training code."""
 
     meta: Path
 
 
-class MetaEntry(Closed):
+class MetaEntry(ClosedConfig):
     """One data set of a meta file, in the words of InternVL's training code."""
 
     root: Path
@@ -31,7 +31,7 @@ class MetaEntry(Closed):
     """Lines of the file as its author counted them; not read."""
 
 
-class ReadingConfig(Closed):
+class ReadingConfig(ClosedConfig):
     """How samples are read, where no meta file says it."""
 
     root: Path = Path()
@@ -99,7 +99,7 @@ SourceConfig = Annotated[
 ]
 
 
-class DataConfig(Closed):
+class DataConfig(ClosedConfig):
     """What a run trains on."""
 
     sources: list[SourceConfig] = Field(min_length=1)

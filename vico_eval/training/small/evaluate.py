@@ -21,7 +21,7 @@ from vico_eval.tiny.scenes import TASKS, make_scene
 from vico_eval.training.loop.finite import NotFinite
 from vico_eval.training.models.measures import document_means
 from vico_eval.training.small.data.batches import Batch, collate
-from vico_eval.training.small.data.documents import Document, DocumentMaker
+from vico_eval.training.small.data.documents import DocumentMaker, TokenizedDocument
 from vico_eval.training.small.data.drawing import step_rng
 from vico_eval.training.small.decoding import encode, routed_logits
 
@@ -55,7 +55,7 @@ def validation_documents(
     seed: int,
     num_documents: int,
     resolution: ResolutionPart | None = None,
-) -> Iterator[tuple[str, Document]]:
+) -> Iterator[tuple[str, TokenizedDocument]]:
     """Equally many documents of every task with their first question, from a stream that training never draws from."""
     make = DocumentMaker(tokenizer, model.config, resolution)
     for index in range(num_documents):
@@ -73,7 +73,7 @@ def validation_batches(
     resolution: ResolutionPart | None = None,
 ) -> list[tuple[str, Batch]]:
     """Validation documents as batches of one task and one number of tiles."""
-    alike: dict[tuple[str, int], list[Document]] = defaultdict(list)
+    alike: dict[tuple[str, int], list[TokenizedDocument]] = defaultdict(list)
     for task, document in validation_documents(tokenizer, model, seed, num_documents, resolution):
         alike[task, len(document.tiles)].append(document)
     made = []

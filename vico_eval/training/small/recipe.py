@@ -13,7 +13,7 @@ from typing import Literal, TypeVar, get_args
 from pydantic import Field, model_validator
 
 from vico_eval.errors import ConfigError
-from vico_eval.training.config_files import MOST_WIDE, SEEDS_END, Closed, read_config
+from vico_eval.training.config_files import MOST_WIDE, SEEDS_END, ClosedConfig, read_config
 
 StageName = Literal["dense", "base", "corpus", "calibration"]
 STAGES: tuple[StageName, ...] = get_args(StageName)
@@ -30,7 +30,7 @@ MOST_PROCESSES = 1024
 Name = TypeVar("Name", bound=str)
 
 
-class ModelRecipe(Closed):
+class ModelRecipe(ClosedConfig):
     """Sizes of the small model; tiles, patches and connectors keep InternVL's 4:1 ratio."""
 
     tile_size: int = Field(default=56, ge=1, le=4096)
@@ -71,7 +71,7 @@ class ModelRecipe(Closed):
         return self
 
 
-class Schedule(Closed):
+class Schedule(ClosedConfig):
     """Linear warm-up, then a cosine from `learning_rate` down to `final_share` of it."""
 
     steps: int = Field(ge=1)
@@ -134,21 +134,21 @@ class BaseRecipe(TextBatchRecipe):
     matching a word with what a token shows is learnt late and suddenly, and sooner where little else is asked."""
 
 
-class CorpusRecipe(Closed):
+class CorpusRecipe(ClosedConfig):
     """What ViCO's stages train on."""
 
     samples_per_task: int = Field(ge=1)
     """Scenes of each task, with one question each."""
 
 
-class CalibrationRecipe(Closed):
+class CalibrationRecipe(ClosedConfig):
     """Absolute thresholds, chosen on validation documents for a share of compressed tiles."""
 
     num_documents: int = Field(ge=1)
     compressed_tile_ratio: float = Field(gt=0, lt=1)
 
 
-class Recipe(Closed):
+class Recipe(ClosedConfig):
     """A whole training run."""
 
     seed: int = Field(ge=0, lt=SEEDS_END)

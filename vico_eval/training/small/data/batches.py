@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from vico_eval.families.internvl.prompts import IMAGE_TOKEN
-from vico_eval.training.small.data.documents import Document
+from vico_eval.training.small.data.documents import TokenizedDocument
 
 
 class Expanded(NamedTuple):
@@ -117,7 +117,7 @@ class Batch:
         return Expanded(input_ids, is_answer, branch)
 
 
-def collate(documents: Sequence[Document], tokenizer: PreTrainedTokenizerBase) -> Batch:
+def collate(documents: Sequence[TokenizedDocument], tokenizer: PreTrainedTokenizerBase) -> Batch:
     """Documents with equally many tiles as one batch."""
     pad = int(tokenizer.pad_token_id)
     length = max(len(document.input_ids) for document in documents)

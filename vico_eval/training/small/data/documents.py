@@ -32,7 +32,7 @@ MAX_LENGTH = 1 << 20
 """Tokens of a document: a recipe limits its batches instead."""
 
 
-class Document(NamedTuple):
+class TokenizedDocument(NamedTuple):
     """One picture, several or a video with its questions, tokenised."""
 
     tiles: np.ndarray
@@ -71,7 +71,7 @@ class DocumentMaker:
             preprocessor, max_length=MAX_LENGTH, tokens_per_tile=config.num_high_tokens, augment=False
         )
 
-    def __call__(self, scene: Scene, questions: Sequence[Question]) -> Document:
+    def __call__(self, scene: Scene, questions: Sequence[Question]) -> TokenizedDocument:
         """A scene and some of its questions, at least one."""
         ids: list[int] = []
         is_answer: list[bool] = []
@@ -87,7 +87,7 @@ class DocumentMaker:
             branch += [0] * (shared - start) + [number] * (len(own.input_ids) - shared)
         counts = np.bincount(sample.tile_image).tolist()
         side = self.config.vit_grid
-        return Document(
+        return TokenizedDocument(
             tiles=sample.tiles,
             tile_image=sample.tile_image,
             input_ids=np.asarray(ids, dtype=np.int64),

@@ -13,7 +13,7 @@ import numpy as np
 
 from vico_eval.tiny.scenes import COMPARE_GRIDS, GRIDS, TASKS, Question, Scene, make_scene
 from vico_eval.training.small.data.batches import Batch, collate
-from vico_eval.training.small.data.documents import Document, DocumentMaker
+from vico_eval.training.small.data.documents import DocumentMaker, TokenizedDocument
 
 IMAGE_TASKS = tuple(task for task in TASKS if task not in ("compare", "video"))
 LOOKUP = ("read", "doc", "colour")
@@ -47,7 +47,7 @@ def make_batch(
         sizes = [grid for grid in sizes if grid[0] * grid[1] <= SMALL_GRID]
     columns, rows = sizes[int(rng.integers(len(sizes)))]
     grids = [grid for grid in sizes if grid[0] * grid[1] == columns * rows]
-    documents: list[Document] = []
+    documents: list[TokenizedDocument] = []
     longest = 0
     while True:
         task = str(rng.choice(tasks))

@@ -11,7 +11,7 @@ from typing import Literal, get_args
 
 from pydantic import Field, model_validator
 
-from vico_eval.training.config_files import SEEDS_END, Closed, read_config
+from vico_eval.training.config_files import SEEDS_END, ClosedConfig, read_config
 from vico_eval.training.small.recipe import MOST_PROCESSES, TextBatchRecipe, check_shares, chosen
 
 VariantName = Literal["base", "pvtc", "lvtc", "full"]
@@ -30,7 +30,7 @@ METHODS: dict[VariantName, str] = {
 """The methods that each variant is trained with, and has to be run with."""
 
 
-class LVTCRecipe(Closed):
+class LVTCRecipe(ClosedConfig):
     """Where LVTC's projections join; None takes `LVTCSettings.defaults` for the decoder's number of layers."""
 
     num_low_resolution: int = Field(ge=1)
@@ -61,7 +61,7 @@ class EverythingRecipe(SingleQuestionRecipe):
     """The vision encoder's learning rate as a share of the stage's."""
 
 
-class InternVLXRecipe(Closed):
+class InternVLXRecipe(ClosedConfig):
     """A whole training run."""
 
     seed: int = Field(ge=0, lt=SEEDS_END)

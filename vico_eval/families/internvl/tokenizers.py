@@ -1,0 +1,40 @@
+"""The tokenizer in a checkpoint's folder, without remote code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from huggingface_hub.errors import StrictDataclassError
+from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
+
+from vico_eval.errors import BAD_INPUT, CheckpointError
+from vico_eval.families.internvl.internlm2_tokenizer import InternLM2Tokenizer, is_internlm2_tokenizer
+
+UNLOADABLE: tuple[type[Exception], ...] = (*BAD_INPUT, RuntimeError, StrictDataclassError)
+"""What transformers raises for a configuration or a tokenizer that is missing or broken."""
+
+
+def read_tokenizer(folder: Path, config: PreTrainedConfig | None) -> PreTrainedTokenizerBase:
+    """The tokenizer whose files lie in a folder.
+
+    Args:
+        folder: where they lie.
+        config: of the checkpoint; None where it is not known.
+
+    Raises:
+        CheckpointError: it can't be loaded.
+    """
+    try:
+        tokenizer: PreTrainedTokenizerBase
+        if is_internlm2_tokenizer(folder):
+            tokenizer = InternLM2Tokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        else:
+            tokenizer = AutoTokenizer.from_pretrained(
+                folder, config=config, trust_remote_code=False, local_files_only=True
+            )
+    except UNLOADABLE as error:
+        raise CheckpointError(
+            f"the tokenizer in {folder} can't be loaded: {error}. Copy the tokenizer files of the same release there; "
+            "a tokenizer that needs code of its own is not run."
+        ) from error
+    return tokenizer
