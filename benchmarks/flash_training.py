@@ -1,226 +1,21 @@
-"""What ViCO's stage 1 costs: memory of its loss at a large vocabulary, and time beside a plain fine-tuning step.
-
-Weights are random, of a real shape: neither depends on what tokens say.
-"""
+"""What ViCO's stage 1 costs."""
 
 from __future__ import annotations
 
-import resource
-import subprocess
-import sys
-import time
-from functools import partial
 from pathlib import Path
-from statistics import fmean
-from typing import Annotated, Any
+from typing import Annotated
 
-import numpy as np
-import torch
 import typer
-from torch import nn
-from torch.nn import functional as F
-from tqdm import tqdm
-from transformers import Qwen3Config
-from transformers.models.internvl import InternVLVisionConfig
 
-from vico_eval.bench.records import SIZES, check_choice, conditions, in_turns, made_by, write_record
-from vico_eval.families.internvl.config import VicoInternVLConfig
-from vico_eval.families.internvl.modeling import VicoInternVL
-from vico_eval.families.internvl.tiling import normalise
-from vico_eval.training.config import OptimizerSettings
-from vico_eval.training.data.batches import collate, fixed_share
-from vico_eval.training.data.prepare import TrainingSample
-from vico_eval.training.held_out import SHARES
-from vico_eval.training.loop.schedule import make_optimizer
-from vico_eval.training.models.losses import compare_answers
-from vico_eval.training.models.pair import PolicyAndReference, frozen_copy
+from vico_eval.bench.measurements import flash_training
+from vico_eval.bench.measurements.flash_training import VISION
+from vico_eval.bench.records import write_record
+from vico_eval.bench.script import Out, check_choice, run_script, use_threads
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "measured" / "flash-training"
 
-VOCABULARY = 151_936
-LOSS_WIDTH = 256
-"""Of the hidden states in the measurement of memory, narrow so that logits are what counts."""
 
-CHUNK = 128
-ANSWERS = (256, 1024, 4096)
-VISION = {
-    "small": {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 512},
-    "0.6b": {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096},
-}
-"""For the sizes of decoder that are offered; 0.6b has InternViT-300M's shape."""
-
-IMAGE_TOKEN_ID = 7
-
-
-def loss_memory(answers: int, chunk: int, device: str) -> float:
-    """Peak MiB that loss and backward pass take beyond hidden states and heads."""
-    torch.manual_seed(0)
-    heads = [nn.Linear(LOSS_WIDTH, VOCABULARY, bias=False).to(device) for _ in range(2)]
-    hidden = [torch.randn(answers, LOSS_WIDTH, device=device) for _ in range(2)]
-    hidden[1].requires_grad_(True)
-    heads[1].weight.grad = torch.zeros_like(heads[1].weight)
-    before = _peak(device, reset=True)
-    compare_answers(hidden[0], heads[0], hidden[1], heads[1], chunk=chunk).kl.sum().backward()
-    return (_peak(device) - before) / 2**20
-
-
-def _peak(device: str, *, reset: bool = False) -> float:
-    """Bytes in use at most: on a GPU since the reset, on a CPU since the process began."""
-    if device.startswith("cuda"):
-        if reset:
-            torch.cuda.reset_peak_memory_stats()
-        return float(torch.cuda.max_memory_allocated())
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
-
-
-class Step:
-    """Stage 1 and plain fine-tuning of one model on the same sample."""
-
-    def __init__(self, size: str, tiles: int, words: int, device: str, dtype: str) -> None:
-        torch.manual_seed(0)
-        self.device = device
-        self.autocast = partial(
-            torch.autocast, torch.device(device).type, dtype=torch.bfloat16, enabled=dtype == "bfloat16"
-        )
-        self.model = VicoInternVL(
-            VicoInternVLConfig(
-                vision_config=InternVLVisionConfig(**VISION[size], image_size=(448, 448), patch_size=(14, 14)),
-                text_config=Qwen3Config(**SIZES[size], max_position_embeddings=1 << 17, tie_word_embeddings=True),
-                image_token_id=IMAGE_TOKEN_ID,
-                has_low_connector=True,
-            )
-        ).to(device)
-        self.model.requires_grad_(False)
-        reference = frozen_copy(self.model, train_vision=False, dtype=torch.bfloat16 if dtype == "bfloat16" else None)
-        for part in (self.model.connector_low, self.model.connector_high, self.model.language_model):
-            assert part is not None
-            part.requires_grad_(True)
-        self.model.language_model.gradient_checkpointing_enable({"use_reentrant": False})
-        self.pair = PolicyAndReference(self.model, reference).train()
-        settings = OptimizerSettings(steps=1, learning_rate=1e-6)
-        self.optimizer = make_optimizer(self.model.parameters(), settings)
-        self.batch = collate([_sample(tiles, words)], _sample(tiles, words)).to(torch.device(device))
-
-    def plain(self) -> float:
-        """Seconds of a step on the answers themselves, every tile high."""
-        return self._timed(self._cross_entropy)
-
-    def stage_one(self, share: float) -> float:
-        """Seconds of a step with a share of the tiles low."""
-        return self._timed(lambda: self.pair(self.batch, [fixed_share(self.batch, share, ("bench",))]).kl.mean())
-
-    def _cross_entropy(self) -> torch.Tensor:
-        with torch.no_grad():
-            vit_tokens = self.model.encode_tiles(normalise(self.batch.tiles))
-        visual = self.model.visual_tokens(vit_tokens, torch.zeros(len(vit_tokens), dtype=torch.bool))
-        layout = self.batch.lay_out(visual.counts)
-        ids = layout.input_ids.to(self.device)
-        hidden = self.model.language_model.model(
-            inputs_embeds=self.model.embed(ids, visual.tokens), use_cache=False
-        ).last_hidden_state[layout.row, layout.column]
-        return F.cross_entropy(self.model.get_output_embeddings()(hidden).float(), ids[layout.row, layout.column + 1])
-
-    def _timed(self, loss: Any) -> float:
-        _wait(self.device)
-        start = time.perf_counter()
-        with self.autocast():
-            value = loss()
-        value.backward()
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        _wait(self.device)
-        return time.perf_counter() - start
-
-
-def _sample(tiles: int, words: int) -> TrainingSample:
-    """One picture, a question, and an answer of half of the words."""
-    ids = [IMAGE_TOKEN_ID - 1, IMAGE_TOKEN_ID - 2, *range(10, 10 + words)]
-    return TrainingSample(
-        key="sample",
-        tiles=np.random.default_rng(0).integers(0, 256, (tiles, 448, 448, 3), dtype=np.uint8),
-        tile_image=np.zeros(tiles, dtype=np.int64),
-        text_ids=ids,
-        image_positions=[0],
-        is_answer=np.arange(len(ids)) >= len(ids) - words // 2,
-        image_token_id=IMAGE_TOKEN_ID,
-    )
-
-
-def _wait(device: str) -> None:
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
-
-
-def measure_memory(device: str) -> list[dict[str, float]]:
-    """Peak memory of the loss, each in a process of its own."""
-    cases = [(answers, chunk) for answers in ANSWERS for chunk in (CHUNK, answers)]
-    found = []
-    for answers, chunk in tqdm(cases, desc="memory", unit="case"):
-        command = [sys.executable, __file__, "--device", device, "--loss-memory", f"{answers},{chunk}"]
-        output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        found.append({"answers": answers, "chunk": chunk, "mib": round(float(output), 1)})
-    return found
-
-
-def measure_step(step: Step, rounds: int) -> dict[str, Any]:
-    """Stage 1's time as a multiple of the plain steps before and behind it."""
-    step.plain()  # the first run of anything is slow
-    others = {f"{share:.2f}": partial(step.stage_one, share) for share in SHARES}
-    plain, seconds = in_turns(step.plain, others, rounds)
-    ratios = {
-        title: [own / fmean(turn[place : place + 2]) for own, turn in zip(values, plain, strict=True)]
-        for place, (title, values) in enumerate(seconds.items())
-    }
-    return {
-        "plain_s": round(float(np.median([value for turn in plain for value in turn])), 3),
-        "ratio_by_share": {
-            title: {"median": round(float(np.median(own)), 3), "min": round(min(own), 3), "max": round(max(own), 3)}
-            for title, own in ratios.items()
-        },
-        # xi ~ U[0, 1]: the integral over the shares by the trapezoidal rule.
-        "ratio": round(float(np.trapezoid([np.median(own) for own in ratios.values()], SHARES)), 3),
-    }
-
-
-def table(records: dict[str, dict[str, Any]]) -> str:
-    """All records as Markdown."""
-    lines = [
-        "# What ViCO's stage 1 costs",
-        "",
-        "Made by `python benchmarks/flash_training.py`. Time is that of a whole step (forward, backward, AdamW) with",
-        "a frozen vision encoder and gradient checkpointing, as a multiple of a plain fine-tuning step on the same",
-        "sample: median of the rounds, each between two plain steps. The mean is over xi ~ U[0, 1].",
-        "",
-        "| record | tiles | plain step, s | " + " | ".join(f"{100 * share:.0f}% low" for share in SHARES) + " | mean |",
-        "|:--|--:|--:|" + "--:|" * (len(SHARES) + 1),
-    ]
-    for name, record in records.items():
-        step = record["step"]
-        cells = " | ".join(f"{one['median']:.2f}" for one in step["ratio_by_share"].values())
-        lines.append(f"| {name} | {record['tiles']} | {step['plain_s']} | {cells} | **{step['ratio']:.2f}** |")
-    lines += [
-        "",
-        f"Peak memory of the loss at a vocabulary of {VOCABULARY:,}, in MiB beyond hidden states and heads:",
-        "",
-        f"| record | answer tokens | {CHUNK} at a time | all at once |",
-        "|:--|--:|--:|--:|",
-    ]
-    for name, record in records.items():
-        by_case = {(one["answers"], one["chunk"]): one["mib"] for one in record["loss_memory"]}
-        lines += [
-            f"| {name} | {answers:,} | {by_case[answers, CHUNK]:,.0f} | {by_case[answers, answers]:,.0f} |"
-            for answers in ANSWERS
-        ]
-    lines += [
-        "",
-        "| record | processor | rounds | threads | versions | date | command |",
-        "|:--|:--|--:|--:|:--|:--|:--|",
-    ]
-    lines += [f"| {name} | {record['processor']} | {made_by(record)} |" for name, record in records.items()]
-    return "\n".join(lines) + "\n"
-
-
-def main(
+def run(
     size: Annotated[str, typer.Option(help=f"Shape of the decoder: {', '.join(VISION)}.")] = "small",
     tiles: Annotated[int, typer.Option(min=4, help="Tiles of the sample.")] = 4,
     words: Annotated[int, typer.Option(min=2, help="Tokens of text; the last half is the answer.")] = 64,
@@ -228,8 +23,7 @@ def main(
     dtype: Annotated[str, typer.Option(help="float32, or bfloat16 by autocast.")] = "float32",
     rounds: Annotated[int, typer.Option(min=1, help="Rounds; a round has every share once.")] = 5,
     threads: Annotated[int, typer.Option(min=1, help="Of torch.")] = 1,
-    out: Annotated[Path, typer.Option(help="Folder of the records.")] = RESULTS,
-    loss_memory_of: Annotated[str | None, typer.Option("--loss-memory", hidden=True)] = None,
+    out: Out = RESULTS,
 ) -> None:
     """Measure stage 1 and write a record.
 
@@ -238,25 +32,14 @@ def main(
       python benchmarks/flash_training.py
       python benchmarks/flash_training.py --size 0.6b --device cuda --dtype bfloat16 --tiles 13 --words 256
     """
-    torch.set_num_threads(threads)
-    if loss_memory_of is not None:
-        answers, chunk = map(int, loss_memory_of.split(","))
-        typer.echo(loss_memory(answers, chunk, device))
-        return
     check_choice("--size", size, VISION)
     check_choice("--dtype", dtype, ("float32", "bfloat16"))
-    record = conditions("benchmarks/flash_training.py", device) | {
-        "size": size,
-        "tiles": tiles,
-        "words": words,
-        "dtype": dtype,
-        "rounds": rounds,
-        "loss_memory": measure_memory(device),
-        "step": measure_step(Step(size, tiles, words, device, dtype), rounds),
-    }
-    path = write_record(record, out, f"{size}-{device.split(':')[0]}-{dtype}", table)
+    use_threads(threads)
+    settings = flash_training.Settings(size=size, tiles=tiles, words=words, device=device, dtype=dtype)
+    record = flash_training.measure(settings, rounds)
+    path = write_record(record, out, f"{size}-{device.split(':')[0]}-{dtype}", flash_training.readme)
     typer.echo(path.with_name("README.md").read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_script(run)

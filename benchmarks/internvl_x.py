@@ -1,263 +1,28 @@
-"""What InternVL-X's parts cost: visual tokens by layer, operations of the decoder, and prefill time against Base.
-
-The rows are those of the paper's Tables 2 and 4. Weights are random, of a real shape: time does not depend on what
-tokens say. Token counts are the account of an answer of each row's model to one picture.
-"""
+"""What InternVL-X's parts cost."""
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from statistics import fmean
-from typing import Annotated, Any
+from typing import Annotated
 
-import numpy as np
-import torch
 import typer
-from PIL import Image
-from torch import nn
-from tqdm import tqdm
-from transformers.models.internvl import InternVLVisionConfig
 
-from vico_eval.bench.flops import prefill_flops
-from vico_eval.bench.random_models import decoder_config
-from vico_eval.bench.records import DTYPES, SIZES, check_choice, conditions, in_turns, made_by, run_script, write_record
-from vico_eval.engine.cpu import prepare_for_cpu
-from vico_eval.engine.engine import Engine
-from vico_eval.engine.preprocess import Preprocessor
-from vico_eval.engine.requests import GenerationSettings, ImageInput, Message, Request, Text
-from vico_eval.families.internvl.config import VicoInternVLConfig
-from vico_eval.families.internvl.modeling import VicoInternVL
-from vico_eval.families.internvl.prompting import InternVLPrompting, InternVLSettings
-from vico_eval.families.internvl.prompts import IMAGE_TOKEN
-from vico_eval.methods import registry
-from vico_eval.methods.lvtc import LVTCSettings
-from vico_eval.tiny.tokenizer import build_tokenizer
+from vico_eval.bench.measurements import internvl_x
+from vico_eval.bench.measurements.internvl_x import VISION_WIDTHS
+from vico_eval.bench.records import DTYPES
+from vico_eval.bench.script import (
+    Device,
+    Dtype,
+    Out,
+    Threads,
+    check_choice,
+    finish,
+    picture_size,
+    run_script,
+    use_threads,
+)
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "measured" / "internvl-x-cost"
-
-VISION_WIDTHS = {"small": 128, "0.6b": 1024}
-"""Of the vision tokens that connectors and LVTC's projectors read, for the sizes of decoder that are offered."""
-
-BASE, BASE_STAR = "Base", "Base*"
-
-
-@dataclass(frozen=True)
-class Row:
-    """One model of the paper's tables."""
-
-    method: str
-    tokens: int = 256
-    """Visual tokens of a tile at the decoder's input."""
-
-    many_tiles: bool = False
-    """Whether the picture may have several tiles. The paper's rows without RVTC have one."""
-
-
-ROWS = {
-    BASE: Row("vanilla"),
-    BASE_STAR: Row("vanilla", tokens=1024),
-    "+PVTC": Row("pvtc"),
-    "+LVTC": Row("lvtc"),
-    "+PVTC+LVTC": Row("pvtc+lvtc"),
-    "Base-HD": Row("rvtc_ratio", many_tiles=True),
-    "+RVTC": Row("rvtc_edge", many_tiles=True),
-    "Full": Row("rvtc_edge+pvtc+lvtc", many_tiles=True),
-}
-"""Title -> model. Base-HD is InternVL's own tiling, which RVTC is to be compared with."""
-
-
-class Bench:
-    """Random models of all rows around one decoder, and one picture."""
-
-    def __init__(self, size: str, picture: tuple[int, int], max_tiles: int, device: str, dtype: str) -> None:
-        torch.manual_seed(0)
-        self.tokenizer = build_tokenizer()
-        self.picture = Image.new("RGB", picture)
-        self.max_tiles = max_tiles
-        self.device = device
-        self.dtype = getattr(torch, dtype)
-        self.text_config = decoder_config(size)
-        self.vision_config = InternVLVisionConfig(
-            hidden_size=VISION_WIDTHS[size],
-            num_hidden_layers=1,
-            num_attention_heads=16,
-            intermediate_size=VISION_WIDTHS[size],
-            image_size=(448, 448),
-            patch_size=(14, 14),
-        )
-        self.decoder: nn.Module | None = None
-        self.runs = {title: RowRun(self, row, title) for title, row in ROWS.items()}
-
-    def model(self, row: Row) -> VicoInternVL:
-        """A row's model; all share one decoder."""
-        parts = row.method.split("+")
-        lvtc = vars(LVTCSettings.defaults(self.text_config.num_hidden_layers)) if "lvtc" in parts else None
-        model = VicoInternVL(
-            VicoInternVLConfig(
-                vision_config=self.vision_config,
-                text_config=self.text_config,
-                image_token_id=self.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN),
-                downsample_ratio=(row.tokens / 1024) ** 0.5,
-                connector="pvtc" if "pvtc" in parts else "mlp",
-                lvtc=lvtc,
-                max_tiles=self.max_tiles if row.many_tiles else 1,
-                system_message="",
-            )
-        )
-        if self.decoder is None:
-            self.decoder = model.language_model
-        model.language_model = self.decoder
-        model.to(self.device, self.dtype).eval()
-        if self.device == "cpu":
-            prepare_for_cpu(model)  # as `open_engine` does
-        return model
-
-    def wait(self) -> None:
-        """Until the device has done everything."""
-        if self.device.startswith("cuda"):
-            torch.cuda.synchronize()
-
-
-class RowRun:
-    """A row's model, its account of the picture, and a prompt of the very same numbers of tokens."""
-
-    def __init__(self, bench: Bench, row: Row, title: str) -> None:
-        self.bench = bench
-        self.row = row
-        self.method = registry.build(row.method)
-        self.model = bench.model(row)
-        self.account = self._answer(title)
-        num_visual, num_text = self.account.visual_tokens, self.account.text_tokens
-        ids = torch.zeros(1, num_visual + num_text, dtype=torch.long)
-        # Half of the text stands before the image and half behind it.
-        ids[:, num_text // 2 : num_text // 2 + num_visual] = self.model.config.image_token_id
-        self.input_ids = ids.to(bench.device)
-        self.vit_tokens = torch.randn(self.account.tiles, 1025, bench.vision_config.hidden_size).to(
-            bench.device, bench.dtype
-        )
-        self.is_low = torch.zeros(self.account.tiles, dtype=torch.bool, device=bench.device)
-
-    def _answer(self, title: str) -> Any:
-        prompting = InternVLPrompting(InternVLSettings.of(self.model.config))
-        preprocessor = Preprocessor(self.bench.tokenizer, prompting, resolution=self.method.resolution)
-        engine = Engine(self.model, self.bench.tokenizer, preprocessor, self.method, show_progress=False)
-        request = Request(
-            key=title,
-            messages=(Message("user", (ImageInput(self.bench.picture), Text("What is in the picture?"))),),
-            generation=GenerationSettings(max_new_tokens=1),
-        )
-        return engine.answer([request])[0].account
-
-    def tflop(self) -> float:
-        """Of the decoder's prefill."""
-        tokens = [visual + self.account.text_tokens for visual in self.account.visual_tokens_per_layer]
-        return prefill_flops(self.bench.text_config, tokens).total / 1e12
-
-    @torch.inference_mode()
-    def prefill(self) -> float:
-        """Seconds from the vision tokens to the last token's logits: connector, LVTC's projectors and decoder."""
-        model = self.model
-        # The rows share one decoder.
-        model.use_decoder_part(self.method.decoder)
-        self.bench.wait()
-        start = time.perf_counter()
-        visual = model.visual_tokens(self.vit_tokens, self.is_low)
-        embeddings = model.embed(self.input_ids, visual.tokens)
-        cache = model.prompt_cache(self.input_ids, ["prefill"], self.vit_tokens, visual.counts)
-        model.language_model(inputs_embeds=embeddings, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        self.bench.wait()
-        seconds = time.perf_counter() - start
-        if cache is not None:
-            assert cache.visual_tokens_per_layer(0) == self.account.visual_tokens_per_layer
-        return seconds
-
-
-def measure(bench: Bench, rounds: int) -> dict[str, Any]:
-    """Counts, operations and times [rounds] of every row, compared with Base's times just before and after."""
-    runs = bench.runs
-    others = [title for title in runs if title != BASE]
-    bar = tqdm(total=(2 * rounds + 1) * len(others) + rounds + 1, unit="prefill")
-
-    def timed(title: str) -> float:
-        bar.set_description(title)
-        seconds = runs[title].prefill()
-        bar.update()
-        return seconds
-
-    for title in runs:  # once without the clock: kernels are chosen and memory is taken in first runs
-        timed(title)
-    base_s, row_s = in_turns(partial(timed, BASE), {title: partial(timed, title) for title in others}, rounds)
-    bar.close()
-    relative = {BASE: np.ones(rounds)}
-    for number, title in enumerate(others):
-        around = np.array([fmean(base[number : number + 2]) for base in base_s])
-        relative[title] = np.array(row_s[title]) / around
-    seconds = {BASE: [fmean(base) for base in base_s], **row_s}
-    return {title: _entry(runs, title, seconds[title], relative) for title in runs}
-
-
-def _entry(
-    runs: dict[str, RowRun], title: str, seconds: list[float], relative: dict[str, np.ndarray]
-) -> dict[str, Any]:
-    run = runs[title]
-    tflop = run.tflop()
-    quartiles = partial(np.quantile, q=[0.25, 0.5, 0.75])
-    return {
-        "method": run.row.method,
-        "tokens_per_tile": run.row.tokens,
-        "tiles": run.account.tiles,
-        "text_tokens": run.account.text_tokens,
-        "visual_tokens_per_layer": list(run.account.visual_tokens_per_layer),
-        "mean_visual_tokens": fmean(run.account.visual_tokens_per_layer),
-        "tflop": tflop,
-        "flops_to_base": tflop / runs[BASE].tflop(),
-        "flops_to_base_star": tflop / runs[BASE_STAR].tflop(),
-        "seconds": seconds,
-        "time_to_base": quartiles(relative[title]).tolist(),
-        "time_to_base_star": quartiles(relative[title] / relative[BASE_STAR]).tolist(),
-    }
-
-
-def table(records: dict[str, dict[str, Any]]) -> str:
-    """The README beside the records."""
-    lines = [
-        "# What InternVL-X's parts cost",
-        "",
-        "Rows of the paper's Tables 2 and 4: Base is one tile of 256 visual tokens, Base* one of 1,024; Base-HD, +RVTC",
-        "and Full cut one picture into tiles. Tokens: of the picture, in the first and the last layer and as a mean",
-        "over layers, from the account of an answer. TFLOP: of the decoder's prefill (`vico_eval/bench/flops.py`),",
-        "without connector and projectors. Time: from vision tokens to the last token's logits, connector and",
-        "projectors included, without the vision encoder; as a ratio to Base and Base*, median (quartiles) over",
-        "the rounds of one process. Weights are random. Written by `benchmarks/internvl_x.py`.",
-        "",
-        "| model | row | tiles | tokens | mean | TFLOP | to Base | to Base* | median time | to Base | to Base* |",
-        "|:--|:--|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
-    ]
-    for record in records.values():
-        for title, row in record["rows"].items():
-            layers = row["visual_tokens_per_layer"]
-            lines.append(
-                f"| Qwen3 {record['size']} | {title} | {row['tiles']} | {layers[0]} to {layers[-1]} "
-                f"| {row['mean_visual_tokens']:.0f} | {row['tflop']:.3g} | {row['flops_to_base']:.2f} "
-                f"| {row['flops_to_base_star']:.2f} | {np.median(row['seconds']):.3g} s "
-                f"| {_ratio(row['time_to_base'])} | {_ratio(row['time_to_base_star'])} |"
-            )
-    lines += ["", "| record | picture | max tiles | where | rounds | threads | versions | date | command |"]
-    lines.append("|:--|:--|--:|:--|--:|--:|:--|:--|:--|")
-    for name, record in records.items():
-        lines.append(
-            f"| [{name}]({name}.json) | {record['picture']} | {record['max_tiles']} | {record['processor']}, "
-            f"{record['dtype']} | {made_by(record)} |"
-        )
-    return "\n".join(lines) + "\n"
-
-
-def _ratio(quartiles: list[float]) -> str:
-    low, median, high = quartiles
-    return f"{median:.2f} ({low:.2f} to {high:.2f})"
 
 
 def run(
@@ -265,11 +30,11 @@ def run(
     rounds: Annotated[int, typer.Option(min=1, help="Times that each row is measured.")] = 7,
     picture: Annotated[str, typer.Option(help="Width x height in px, for the rows with several tiles.")] = "800x600",
     max_tiles: Annotated[int, typer.Option(min=1, help="Of that picture, thumbnail not counted.")] = 6,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
-    threads: Annotated[int | None, typer.Option(min=1, help="Of the CPU. Default: PyTorch's own choice.")] = None,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    threads: Threads = None,
     name: Annotated[str | None, typer.Option(help="Of the record. Default: size, device and dtype.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder of the record and the table.", show_default=False)] = RESULTS,
+    out: Out = RESULTS,
 ) -> None:
     """Measure what InternVL-X's parts cost: visual tokens by layer, operations, and prefill time against Base.
 
@@ -283,30 +48,11 @@ def run(
     """
     check_choice("--size", size, VISION_WIDTHS)
     check_choice("--dtype", dtype, DTYPES)
-    sides = picture.split("x")
-    if len(sides) != 2 or not all(side.isdigit() and int(side) > 0 for side in sides):
-        raise typer.BadParameter(f"{picture!r} is no size such as 800x600.", param_hint="--picture")
-    if threads is not None:
-        torch.set_num_threads(threads)
-    bench = Bench(size, (int(sides[0]), int(sides[1])), max_tiles, device, dtype)
-    record = {
-        **conditions("benchmarks/internvl_x.py", device),
-        "size": size,
-        "shape": SIZES[size],
-        "vision_width": VISION_WIDTHS[size],
-        "picture": picture,
-        "max_tiles": max_tiles,
-        "dtype": dtype,
-        "rounds": rounds,
-        "rows": measure(bench, rounds),
-    }
-    file = write_record(record, out, name or f"{size}-{device}-{dtype}", table)
-    for title, row in record["rows"].items():
-        typer.echo(
-            f"{title:<12} {row['mean_visual_tokens']:>6.0f} tokens  time {_ratio(row['time_to_base'])}  "
-            f"operations {row['flops_to_base']:.2f}"
-        )
-    typer.echo(f"Wrote {file.name} and README.md in {file.parent}.", err=True)
+    pixels = picture_size("--picture", picture)
+    use_threads(threads)
+    settings = internvl_x.Settings(size=size, picture=pixels, max_tiles=max_tiles, device=device, dtype=dtype)
+    record = internvl_x.measure(settings, rounds)
+    finish(record, out, name or f"{size}-{device}-{dtype}", internvl_x.readme, internvl_x.summary(record))
 
 
 if __name__ == "__main__":

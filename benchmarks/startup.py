@@ -1,97 +1,22 @@
-"""How long a user waits before anything happens: `--help`, and what registering the models adds to lmms-eval.
-
-Each measurement is a Python of its own; all take turns.
-"""
+"""How long a user waits before anything happens."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import time
-from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
-from statistics import median
-from typing import Annotated, Any
+from typing import Annotated
 
-import numpy as np
 import typer
 
-from vico_eval.bench.records import in_rounds, origin, processor, records_table, run_script, write_record
+from vico_eval.bench.measurements import startup
+from vico_eval.bench.script import Out, finish, run_script
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "measured" / "startup"
-
-COMMAND = "from vico_eval.cli import main; main()"
-
-# lmms-eval registers entry points when it is imported. Here it does so once more, with our modules out of memory.
-REGISTER = """
-import sys, time
-from lmms_eval.models.registry_v2 import ModelRegistryV2
-for name in [name for name in sys.modules if name.split(".")[0] == "vico_eval"]:
-    del sys.modules[name]
-start = time.perf_counter()
-registry = ModelRegistryV2()
-registry.load_entrypoint_manifests()
-seconds = time.perf_counter() - start
-assert "vico_internvl" in registry.list_model_names()
-print(seconds)
-"""
-
-GOALS = {"vico-eval --help": 0.3, "registering in lmms-eval": 0.05}
-"""Seconds; what has none is there to compare with."""
-
-
-def seconds_of(*arguments: str) -> float:
-    """Seconds of a Python from its start to its end."""
-    start = time.perf_counter()
-    subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
-    return time.perf_counter() - start
-
-
-def seconds_to_register() -> float:
-    """Seconds in which lmms-eval finds this package's models and registers them."""
-    done = subprocess.run([sys.executable, "-c", REGISTER], check=True, capture_output=True, text=True)
-    return float(done.stdout.split()[-1])
-
-
-MEASURES = {
-    "an empty Python": partial(seconds_of, "-c", "pass"),
-    "vico-eval --help": partial(seconds_of, "-c", COMMAND, "--help"),
-    "vico-eval report --help": partial(seconds_of, "-c", COMMAND, "report", "--help"),
-    "vico-eval methods": partial(seconds_of, "-c", COMMAND, "methods"),
-    "import of lmms_eval.models": partial(seconds_of, "-c", "import lmms_eval.models"),
-    "registering in lmms-eval": seconds_to_register,
-}
-
-
-def table(records: dict[str, dict[str, Any]]) -> str:
-    """The README beside the records."""
-    lines = [
-        "# Start-up",
-        "",
-        "Seconds from the start of Python to its end, median (quartiles) over the rounds; of registering only the call",
-        "itself, which `import lmms_eval.models` makes too. Written by `benchmarks/startup.py`.",
-        "",
-        "| what | where | seconds | goal |",
-        "|:--|:--|--:|--:|",
-    ]
-    for record in records.values():
-        for title, seconds in record["seconds"].items():
-            goal = f"below {GOALS[title]}" if title in GOALS else ""
-            lines.append(f"| {title} | {record['processor']} | {_interval(seconds)} | {goal} |")
-    lines += ["", *records_table(records)]
-    return "\n".join(lines) + "\n"
-
-
-def _interval(seconds: Sequence[float]) -> str:
-    low, middle, high = np.quantile(seconds, [0.25, 0.5, 0.75])
-    return f"{middle:.3f} ({low:.3f} to {high:.3f})"
 
 
 def run(
     rounds: Annotated[int, typer.Option(min=1, help="Times that each is measured.")] = 15,
     name: Annotated[str, typer.Option(help="Of the record.")] = "cpu",
-    out: Annotated[Path, typer.Option(help="Folder of the record and the table.", show_default=False)] = RESULTS,
+    out: Out = RESULTS,
 ) -> None:
     """Measure how long commands take to start, and what registering the models adds to lmms-eval.
 
@@ -102,17 +27,8 @@ def run(
       python benchmarks/startup.py
       python benchmarks/startup.py --rounds 3
     """
-    seconds = in_rounds(MEASURES, rounds, minutes=10)
-    record = origin("benchmarks/startup.py", ("vico-eval", "lmms-eval", "typer")) | {
-        "processor": processor("cpu"),
-        "threads": 1,
-        "rounds": len(seconds["vico-eval --help"]),
-        "seconds": seconds,
-    }
-    file = write_record(record, out, name, table)
-    for title, own in seconds.items():
-        typer.echo(f"{title:<28} {median(own):.3f} s")
-    typer.echo(f"Wrote {file.name} and README.md in {file.parent}.", err=True)
+    record = startup.measure(rounds)
+    finish(record, out, name, startup.readme, startup.summary(record))
 
 
 if __name__ == "__main__":

@@ -98,6 +98,12 @@ def test_a_room_of_the_report_can_be_taken_in_at_a_glance():
         assert len(modules) <= 8, f"{folder.relative_to(ROOT)} has {len(modules)} modules; make a room of some"
 
 
+def test_scripts_of_benchmarks_parse_their_options_and_leave_measuring_to_the_package():
+    for path in (ROOT / "benchmarks").rglob("*.py"):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        assert len(lines) <= 60, f"{path.name} has {len(lines)} lines; measure in vico_eval/bench/measurements"
+
+
 CODE = sorted(path for folder in ("vico_eval", "benchmarks", "tasks") for path in (ROOT / folder).rglob("*.py"))
 LOADS = {"from_pretrained", "load_dataset", "load_dataset_builder", "pipeline"}
 """Calls of transformers and datasets that can run the code that lies beside what they load."""

@@ -1,4 +1,4 @@
-"""What the benchmark scripts share: shapes, measuring in turns, and records with a table beside them."""
+"""What measurements share: shapes, measuring in turns, and records with a table beside them."""
 
 from __future__ import annotations
 
@@ -7,19 +7,22 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
+from statistics import fmean
 from typing import Any, TypeVar
 
 import numpy as np
-import typer
 from tqdm import tqdm
 
 from vico_eval.files import write_json
 
 T = TypeVar("T")
+
+Readme = Callable[[dict[str, dict[str, Any]]], str]
+"""Makes the README beside records from all of them by name."""
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -55,12 +58,6 @@ SIZES = {
 """Qwen3's 0.6B and 8B, and one for a quick look."""
 
 
-def check_choice(option: str, value: str, known: Collection[str]) -> None:
-    """Raises typer's BadParameter if an option's value is none of the known ones."""
-    if value not in known:
-        raise typer.BadParameter(f"{value!r} is none of {', '.join(known)}.", param_hint=option)
-
-
 def in_turns(
     baseline: Callable[[], float], others: Mapping[str, Callable[[], float]], rounds: int
 ) -> tuple[list[list[float]], dict[str, list[float]]]:
@@ -77,12 +74,30 @@ def in_turns(
     """
     before_and_behind: list[list[float]] = []
     seconds: dict[str, list[float]] = {title: [] for title in others}
-    for _ in range(rounds):
-        before_and_behind.append([baseline()])
-        for title, measure in others.items():
-            seconds[title].append(measure())
-            before_and_behind[-1].append(baseline())
+    with tqdm(total=rounds * (2 * len(others) + 1), unit="run") as bar:
+
+        def timed(title: str, measure: Callable[[], float]) -> float:
+            bar.set_description(title)
+            own = measure()
+            bar.update()
+            return own
+
+        for _ in range(rounds):
+            before_and_behind.append([timed("baseline", baseline)])
+            for title, measure in others.items():
+                seconds[title].append(timed(title, measure))
+                before_and_behind[-1].append(timed("baseline", baseline))
     return before_and_behind, seconds
+
+
+def neighbours(before_and_behind: Sequence[Sequence[float]], place: int) -> list[float]:
+    """Mean of the baseline's seconds before and behind one of the things that `in_turns` measured, [rounds].
+
+    Args:
+        before_and_behind: of `in_turns`.
+        place: which of the others it is, from 0.
+    """
+    return [fmean(baseline[place : place + 2]) for baseline in before_and_behind]
 
 
 def in_rounds(measures: Mapping[str, Callable[[], T]], rounds: int, minutes: float) -> dict[str, list[T]]:
@@ -169,7 +184,7 @@ def beside_neighbours(
     Returns:
         `seconds` and `speedups` [rounds], their median `speedup`, and `speedup_quartiles`.
     """
-    speedups = [sum(plain[place : place + 2]) / 2 / own for plain, own in zip(before_and_behind, seconds, strict=True)]
+    speedups = [whole / own for whole, own in zip(neighbours(before_and_behind, place), seconds, strict=True)]
     low, median, high = map(float, np.quantile(speedups, [0.25, 0.5, 0.75]))
     return {"seconds": list(seconds), "speedups": speedups, "speedup": median, "speedup_quartiles": [low, high]}
 
@@ -198,27 +213,18 @@ def records_table(records: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return lines + [f"| [{name}]({name}.json) | {made_by(record)} |" for name, record in records.items()]
 
 
-def run_script(command: Callable[..., None]) -> None:
-    """A benchmark as a program, its help as written: typer.run would show rich's, wrapped."""
-    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-    app.command()(command)
-    app()
-
-
-def write_record(
-    record: Mapping[str, Any], out: Path, name: str, table: Callable[[dict[str, dict[str, Any]]], str]
-) -> Path:
+def write_record(record: Mapping[str, Any], out: Path, name: str, readme: Readme) -> Path:
     """Write a record, and a README that shows it with those that are there already; returns the record's file.
 
     Args:
         record: what was measured.
         out: folder.
         name: of the record.
-        table: makes the README of all records by name.
+        readme: of all records in the folder.
     """
     out.mkdir(parents=True, exist_ok=True)
     file = out / f"{name}.json"
     write_json(file, record)
     records = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(out.glob("*.json"))}
-    (out / "README.md").write_text(table(records), encoding="utf-8")
+    (out / "README.md").write_text(readme(records), encoding="utf-8")
     return file

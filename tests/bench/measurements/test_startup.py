@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "startup.py"
+SCRIPT = Path(__file__).parents[3] / "benchmarks" / "startup.py"
 
 
 def test_a_record_and_a_table_come_out(tmp_path):

@@ -1,0 +1,248 @@
+"""What ViCO's stage 1 costs: memory of its loss at a large vocabulary, and time beside a plain fine-tuning step.
+
+Weights are random, of a real shape: neither depends on what tokens say.
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+from tqdm import tqdm
+from transformers.models.internvl import InternVLVisionConfig
+
+from vico_eval.bench.processes import in_new_process
+from vico_eval.bench.random_models import decoder_config
+from vico_eval.bench.records import conditions, in_turns, made_by, neighbours
+from vico_eval.families.internvl.config import VicoInternVLConfig
+from vico_eval.families.internvl.modeling import VicoInternVL
+from vico_eval.families.internvl.tiling import normalise
+from vico_eval.training.config import OptimizerSettings
+from vico_eval.training.data.batches import collate, fixed_share
+from vico_eval.training.data.prepare import TrainingSample
+from vico_eval.training.held_out import SHARES
+from vico_eval.training.loop.schedule import make_optimizer
+from vico_eval.training.models.losses import compare_answers
+from vico_eval.training.models.pair import PolicyAndReference, frozen_copy
+
+VOCABULARY = 151_936
+LOSS_WIDTH = 256
+"""Of the hidden states in the measurement of memory, narrow so that logits are what counts."""
+
+CHUNK = 128
+ANSWERS = (256, 1024, 4096)
+VISION: dict[str, dict[str, Any]] = {
+    "small": {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 512},
+    "0.6b": {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096},
+}
+"""For the sizes of decoder that are offered; 0.6b has InternViT-300M's shape."""
+
+IMAGE_TOKEN_ID = 7
+
+
+def loss_memory(answers: int, chunk: int, device: str) -> float:
+    """Peak MiB that loss and backward pass take beyond hidden states and heads; wants a process of its own."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    heads = [nn.Linear(LOSS_WIDTH, VOCABULARY, bias=False).to(device) for _ in range(2)]
+    hidden = [torch.randn(answers, LOSS_WIDTH, device=device) for _ in range(2)]
+    hidden[1].requires_grad_(True)
+    heads[1].weight.grad = torch.zeros_like(heads[1].weight)
+    before = _peak(device, reset=True)
+    compare_answers(hidden[0], heads[0], hidden[1], heads[1], chunk=chunk).kl.sum().backward()
+    return (_peak(device) - before) / 2**20
+
+
+def _peak(device: str, *, reset: bool = False) -> float:
+    """Bytes in use at most: on a GPU since the reset, on a CPU since the process began."""
+    if device.startswith("cuda"):
+        if reset:
+            torch.cuda.reset_peak_memory_stats()
+        return float(torch.cuda.max_memory_allocated())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What a step trains and on what."""
+
+    size: str
+    """Of the decoder, a name in `VISION`."""
+
+    tiles: int
+    words: int
+    """Tokens of text; the last half is the answer."""
+
+    device: str
+    dtype: str
+    """float32, or bfloat16 by autocast."""
+
+
+class Step:
+    """Stage 1 and plain fine-tuning of one model on the same sample."""
+
+    def __init__(self, settings: Settings) -> None:
+        torch.manual_seed(0)
+        self.device = settings.device
+        is_bfloat16 = settings.dtype == "bfloat16"
+        self.autocast = partial(
+            torch.autocast, torch.device(self.device).type, dtype=torch.bfloat16, enabled=is_bfloat16
+        )
+        self.model = VicoInternVL(
+            VicoInternVLConfig(
+                vision_config=InternVLVisionConfig(**VISION[settings.size], image_size=(448, 448), patch_size=(14, 14)),
+                text_config=decoder_config(settings.size),
+                image_token_id=IMAGE_TOKEN_ID,
+                parts={"low_connector": {}},
+            )
+        )
+        nn.Module.to(self.model, self.device)
+        self.model.requires_grad_(False)
+        reference = frozen_copy(self.model, train_vision=False, dtype=torch.bfloat16 if is_bfloat16 else None)
+        for part in (self.model.connector_low, self.model.connector_high, self.model.language_model):
+            assert part is not None
+            part.requires_grad_(True)
+        self.model.language_model.gradient_checkpointing_enable({"use_reentrant": False})
+        self.pair = PolicyAndReference(self.model, reference).train()
+        self.optimizer = make_optimizer(self.model.parameters(), OptimizerSettings(steps=1, learning_rate=1e-6))
+        sample = _sample(settings.tiles, settings.words)
+        self.batch = collate([sample], sample).to(torch.device(self.device))
+
+    def plain(self) -> float:
+        """Seconds of a step on the answers themselves, every tile high."""
+        return self._timed(self._cross_entropy)
+
+    def stage_one(self, share: float) -> float:
+        """Seconds of a step with a share of the tiles low."""
+        return self._timed(lambda: self.pair(self.batch, [fixed_share(self.batch, share, ("bench",))]).kl.mean())
+
+    def _cross_entropy(self) -> torch.Tensor:
+        with torch.no_grad():
+            vit_tokens = self.model.encode_tiles(normalise(self.batch.tiles))
+        visual = self.model.visual_tokens(vit_tokens, torch.zeros(len(vit_tokens), dtype=torch.bool))
+        layout = self.batch.lay_out(visual.counts)
+        ids = layout.input_ids.to(self.device)
+        hidden = self.model.language_model.model(
+            inputs_embeds=self.model.embed(ids, visual.tokens), use_cache=False
+        ).last_hidden_state[layout.row, layout.column]
+        return F.cross_entropy(self.model.get_output_embeddings()(hidden).float(), ids[layout.row, layout.column + 1])
+
+    def _timed(self, loss: Callable[[], torch.Tensor]) -> float:
+        _wait(self.device)
+        start = time.perf_counter()
+        with self.autocast():
+            value = loss()
+        value.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        _wait(self.device)
+        return time.perf_counter() - start
+
+
+def _sample(tiles: int, words: int) -> TrainingSample:
+    """One picture, a question, and an answer of half of the words."""
+    ids = [IMAGE_TOKEN_ID - 1, IMAGE_TOKEN_ID - 2, *range(10, 10 + words)]
+    return TrainingSample(
+        key="sample",
+        tiles=np.random.default_rng(0).integers(0, 256, (tiles, 448, 448, 3), dtype=np.uint8),
+        tile_image=np.zeros(tiles, dtype=np.int64),
+        text_ids=ids,
+        image_positions=[0],
+        is_answer=np.arange(len(ids)) >= len(ids) - words // 2,
+        image_token_id=IMAGE_TOKEN_ID,
+    )
+
+
+def _wait(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+
+
+def measure(settings: Settings, rounds: int) -> dict[str, Any]:
+    """The record: memory of the loss, and time of a step."""
+    return conditions("benchmarks/flash_training.py", settings.device) | {
+        "size": settings.size,
+        "tiles": settings.tiles,
+        "words": settings.words,
+        "dtype": settings.dtype,
+        "rounds": rounds,
+        # First: a process starts with the peak of the one that starts it.
+        "loss_memory": measure_memory(settings.device),
+        "step": measure_step(Step(settings), rounds),
+    }
+
+
+def measure_memory(device: str) -> list[dict[str, float]]:
+    """Peak memory of the loss, each in a process of its own."""
+    cases = [(answers, chunk) for answers in ANSWERS for chunk in (CHUNK, answers)]
+    found = []
+    for answers, chunk in tqdm(cases, desc="memory", unit="case"):
+        mib = in_new_process(loss_memory, answers, chunk, device)
+        found.append({"answers": answers, "chunk": chunk, "mib": round(mib, 1)})
+    return found
+
+
+def measure_step(step: Step, rounds: int) -> dict[str, Any]:
+    """Stage 1's time as a multiple of the plain steps before and behind it."""
+    step.plain()  # the first run of anything is slow
+    others = {f"{share:.2f}": partial(step.stage_one, share) for share in SHARES}
+    plain, seconds = in_turns(step.plain, others, rounds)
+    ratios = {
+        title: [own / around for own, around in zip(values, neighbours(plain, place), strict=True)]
+        for place, (title, values) in enumerate(seconds.items())
+    }
+    return {
+        "plain_s": round(float(np.median([value for turn in plain for value in turn])), 3),
+        "ratio_by_share": {
+            title: {"median": round(float(np.median(own)), 3), "min": round(min(own), 3), "max": round(max(own), 3)}
+            for title, own in ratios.items()
+        },
+        # xi ~ U[0, 1]: the integral over the shares by the trapezoidal rule.
+        "ratio": round(float(np.trapezoid([np.median(own) for own in ratios.values()], SHARES)), 3),
+    }
+
+
+def readme(records: dict[str, dict[str, Any]]) -> str:
+    """All records as Markdown."""
+    lines = [
+        "# What ViCO's stage 1 costs",
+        "",
+        "Made by `python benchmarks/flash_training.py`. Time is that of a whole step (forward, backward, AdamW) with",
+        "a frozen vision encoder and gradient checkpointing, as a multiple of a plain fine-tuning step on the same",
+        "sample: median of the rounds, each between two plain steps. The mean is over xi ~ U[0, 1].",
+        "",
+        "| record | tiles | plain step, s | " + " | ".join(f"{100 * share:.0f}% low" for share in SHARES) + " | mean |",
+        "|:--|--:|--:|" + "--:|" * (len(SHARES) + 1),
+    ]
+    for name, record in records.items():
+        step = record["step"]
+        cells = " | ".join(f"{one['median']:.2f}" for one in step["ratio_by_share"].values())
+        lines.append(f"| {name} | {record['tiles']} | {step['plain_s']} | {cells} | **{step['ratio']:.2f}** |")
+    lines += [
+        "",
+        f"Peak memory of the loss at a vocabulary of {VOCABULARY:,}, in MiB beyond hidden states and heads:",
+        "",
+        f"| record | answer tokens | {CHUNK} at a time | all at once |",
+        "|:--|--:|--:|--:|",
+    ]
+    for name, record in records.items():
+        by_case = {(one["answers"], one["chunk"]): one["mib"] for one in record["loss_memory"]}
+        lines += [
+            f"| {name} | {answers:,} | {by_case[answers, CHUNK]:,.0f} | {by_case[answers, answers]:,.0f} |"
+            for answers in ANSWERS
+        ]
+    lines += [
+        "",
+        "| record | processor | rounds | threads | versions | date | command |",
+        "|:--|:--|--:|--:|:--|:--|:--|",
+    ]
+    lines += [f"| {name} | {record['processor']} | {made_by(record)} |" for name, record in records.items()]
+    return "\n".join(lines) + "\n"
