@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from os import PathLike
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,12 +23,11 @@ from vico_eval.families.internvl.facts import facts_of
 from vico_eval.families.internvl.lvtc import LVTCProjectors
 from vico_eval.families.internvl.pvtc import PvtcConnector
 from vico_eval.families.internvl.router import Router
+from vico_eval.families.internvl.sight import InternVLSight
+from vico_eval.families.internvl.tile_encoder import encode_tiles
 from vico_eval.families.internvl.weight_names import DEAD_ROUTER_WEIGHTS, conversions
 from vico_eval.methods.interface import HIGH, LOW, ModelFacts, Route
 from vico_eval.stages import METHOD, stage
-
-if TYPE_CHECKING:
-    from vico_eval.families.internvl.sight import InternVLSight
 
 
 class PackedTokens(NamedTuple):
@@ -84,13 +83,6 @@ def _lvtc_projectors(config: VicoInternVLConfig) -> LVTCProjectors | None:
         config.text_config.hidden_size,
         config.ps_version,
     )
-
-
-def encode_tiles(vision_tower: InternVLVisionModel, pixel_values: Tensor) -> Tensor:
-    """Vision tokens [tiles, 1 + h*w, C], class token first, of normalised tiles [tiles, 3, S, S]."""
-    patch = vision_tower.embeddings.patch_embeddings.projection.weight
-    output = vision_tower(pixel_values=pixel_values.to(device=patch.device, dtype=patch.dtype))
-    return output.last_hidden_state  # type: ignore[no-any-return]
 
 
 class VicoInternVL(FamilyModel, PreTrainedModel):
@@ -179,8 +171,6 @@ class VicoInternVL(FamilyModel, PreTrainedModel):
 
     def sight(self, look: Look) -> InternVLSight:
         """What encodes, routes and connects tiles."""
-        from vico_eval.families.internvl.sight import InternVLSight  # it stands on this module
-
         return InternVLSight(self, look)
 
     def p_compress(self, scorer: str, vit_tokens: Tensor) -> Tensor:

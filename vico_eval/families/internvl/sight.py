@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import isqrt
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -15,11 +16,13 @@ from torch import Tensor
 from vico_eval.families.encoder_attention import PatchAttention
 from vico_eval.families.family import Look, Seen, SeenTiles, Shown, Sight
 from vico_eval.families.finite import refuse_not_finite
-from vico_eval.families.internvl.modeling import VicoInternVL
 from vico_eval.families.internvl.tile_encoder import Encoded, TileEncoder
 from vico_eval.families.internvl.token_places import grid_yx, of_squares, tokens_of
 from vico_eval.methods.interface import ENCODER_ATTENTION, ENCODER_KEYS, RequestTiles, VisualTokens
 from vico_eval.stages import METHOD, stage
+
+if TYPE_CHECKING:
+    from vico_eval.families.internvl.modeling import VicoInternVL
 
 
 class InternVLSight(Sight):

@@ -17,12 +17,18 @@ from transformers.models.internvl import InternVLVisionModel
 
 from vico_eval.families.encoder_attention import LayerInput, PatchAttention
 from vico_eval.families.family import Shown
-from vico_eval.families.internvl.modeling import encode_tiles
 from vico_eval.families.internvl.tiling import normalise
 from vico_eval.methods.interface import ScoreSource
 
 VISION_TILES = 64
 """Tiles that go through the vision encoder at once; bounds its memory, not the batch."""
+
+
+def encode_tiles(vision_tower: InternVLVisionModel, pixel_values: Tensor) -> Tensor:
+    """Vision tokens [tiles, 1 + h*w, C], class token first, of normalised tiles [tiles, 3, S, S]."""
+    patch = vision_tower.embeddings.patch_embeddings.projection.weight
+    output = vision_tower(pixel_values=pixel_values.to(device=patch.device, dtype=patch.dtype))
+    return output.last_hidden_state  # type: ignore[no-any-return]
 
 
 class Encoded(NamedTuple):

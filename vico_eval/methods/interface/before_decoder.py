@@ -1,0 +1,213 @@
+"""Parts that act before the decoder: on an image's tiles, on a tile's connector, on the visual tokens that enter.
+
+Shapes: n = visual tokens of one request; tiles = those of one request; D = decoder width; d = width of an encoder's
+key.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
+
+from vico_eval.errors import CheckpointError
+from vico_eval.methods.interface.facts import CONNECTOR, RESOLUTION, SELECTION, ModelFacts, Part
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class TileLimits:
+    """Between which numbers of tiles an image's grid is chosen, thumbnail not counted."""
+
+    min_tiles: int
+    max_tiles: int
+
+
+@dataclass(frozen=True)
+class ImageSize:
+    """An image that is about to be cut, and how the checkpoint and the caller would have it cut."""
+
+    width: int
+    height: int
+    """px."""
+
+    tile_size: int
+    """px."""
+
+    limits: TileLimits
+
+    num_tiles: Callable[[TileLimits], int]
+    """Tiles that the image would become under other limits, thumbnail included."""
+
+
+class ResolutionPart(Part):
+    """Which tiles an image becomes."""
+
+    place = RESOLUTION
+
+    @abstractmethod
+    def limits(self, image: ImageSize) -> TileLimits:
+        """Between which numbers of tiles the image's grid is to be."""
+
+
+class Route(NamedTuple):
+    """A way of a tile's vision tokens to visual tokens."""
+
+    connector: str
+    """One of `ModelFacts.connectors`."""
+
+    then: Callable[[Tensor], Tensor] | None = None
+    """Makes fewer tokens [tiles, n', D] of the connector's [tiles, n, D]."""
+
+
+HIGH, LOW = Route("high"), Route("low")
+
+
+@dataclass(frozen=True)
+class RequestTiles:
+    """What is known of one request's tiles when they are routed."""
+
+    key: str
+    """Of the document, `task/split/number` under lmms-eval."""
+
+    tile_image: Tensor
+    """[tiles], int64: index of the image (or frame) that each tile is cut from."""
+
+    p_compress: Tensor | None
+    """[tiles], the part's own scores; None where it has none."""
+
+    media: str | None = None
+    """Digest of the tiles."""
+
+    grids: tuple[tuple[int, int, int], ...] = ()
+    """Columns, rows and tiles of each image or frame."""
+
+    @property
+    def task(self) -> str:
+        """Name of the benchmark that the document is from."""
+        return self.key.split("/", 1)[0]
+
+    @property
+    def num_tiles(self) -> int:
+        """Tiles of the request."""
+        return len(self.tile_image)
+
+
+class ConnectorPart(Part):
+    """Which connector each tile goes through."""
+
+    place = CONNECTOR
+
+    @property
+    def routes(self) -> tuple[Route, ...]:
+        """Those that a tile can take. None at all: the model's own connector, whatever it is, for every tile."""
+        return (HIGH, LOW)
+
+    def scored_by(self, facts: ModelFacts) -> str | None:
+        """Name of the checkpoint's part that scores tiles; None if routes need no scores."""
+        return None
+
+    @abstractmethod
+    def route(self, tiles: RequestTiles, facts: ModelFacts) -> Tensor:
+        """Which of `routes` each tile of one request takes, [tiles], int64 or, between two, bool."""
+
+
+class ScoreSource(NamedTuple):
+    """Where the encoder's scores come from (`ENCODER_ATTENTION`)."""
+
+    rows: str
+    """`cls`: the class token's row of attention; `mean`: the mean over the patches' rows."""
+
+    layer: int
+    """Of the encoder; negative ones count from its end."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisualTokens:
+    """The visual tokens of one request, and what a selection part asked for. In the order of the prompt."""
+
+    key: str
+
+    tokens: Tensor
+    """[n, D]: what the connector made."""
+
+    image: Tensor
+    """[n], int64: index of the image or frame."""
+
+    tile: Tensor
+    """[n], int64: index of the tile within the request; -1 where there are no tiles."""
+
+    grid_yx: Tensor
+    """[n, 2], float32: row and column within the image, in units of visual tokens at full length; of a thumbnail, as if
+    it lay over the whole grid of tiles."""
+
+    scores: Tensor | None = None
+    """[n], float32: attention that the encoder pays to each token's patches, their mean."""
+
+    keys: Tensor | None = None
+    """[n, d], float32: the encoder's keys, mean over heads and patches."""
+
+    p_compress: Tensor | None = None
+    """[n], float32: the router's score of each token's tile."""
+
+    question_ids: Tensor | None = None
+    """[question], int64: ids of the prompt's text, the chat template's included."""
+
+    question_embeddings: Tensor | None = None
+    """[question, D]."""
+
+
+class Selected(NamedTuple):
+    """The visual tokens of one request that enter the decoder."""
+
+    keep: Tensor
+    """[kept], int64, distinct: the token that each one is, or, merged, stands for. Image after image; the tokens that
+    are not merged ascend."""
+
+    merged: Tensor | None = None
+    """[merged, D]: vectors of the merged ones, in order."""
+
+    is_merged: Tensor | None = None
+    """[kept], bool: which of them are merged."""
+
+
+class SelectionPart(Part):
+    """Which of a request's visual tokens enter the decoder."""
+
+    place = SELECTION
+    needs: ClassVar[frozenset[str]] = frozenset()
+    """What of `NEEDS` it looks at; the family supplies it, or refuses before weights are read."""
+
+    @property
+    def score_source(self) -> ScoreSource:
+        """Where scores and keys come from, for a part that needs them."""
+        return ScoreSource("cls", -2)
+
+    @abstractmethod
+    def select(self, requests: Sequence[VisualTokens]) -> Sequence[Selected | None]:
+        """What stays of each request; None for all, as they are. Never asked about a request without visual tokens.
+
+        Several requests come together so that work on the accelerator can be batched; none may depend on another.
+        """
+
+
+def need_low_connector(facts: ModelFacts, method: str) -> None:
+    """Raises CheckpointError unless the checkpoint has a low connector."""
+    if LOW.connector not in facts.connectors:
+        raise CheckpointError(
+            f"checkpoint {facts.checkpoint!r} has no low connector, and method {method!r} needs one. Load the ViCO "
+            "(Flash) checkpoint of the same size, or run `vanilla`."
+        )
+
+
+def need_router(facts: ModelFacts, method: str) -> None:
+    """Raises CheckpointError unless the checkpoint has a low connector and a router."""
+    need_low_connector(facts, method)
+    if "router" not in facts.parts:
+        raise CheckpointError(
+            f"checkpoint {facts.checkpoint!r} has no router, and method {method!r} needs one. Load the ViCO (Flash) "
+            "checkpoint of the same size, or run `all_compress` or `random`."
+        )

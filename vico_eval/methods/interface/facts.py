@@ -1,0 +1,104 @@
+"""What parts may know of a model, and what all parts have in common."""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+RESOLUTION, CONNECTOR, SELECTION, DECODER = "resolution", "connector", "selection", "decoder"
+PLACES = (RESOLUTION, CONNECTOR, SELECTION, DECODER)
+"""In the order in which parts act."""
+
+ENCODER_ATTENTION, ENCODER_KEYS, QUESTION, P_COMPRESS = "encoder_attention", "encoder_keys", "question", "p_compress"
+NEEDS = (ENCODER_ATTENTION, ENCODER_KEYS, QUESTION, P_COMPRESS)
+"""What a selection part can ask for beside the tokens and their places."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TileFacts:
+    """Sizes of a tile, where a family cuts images into tiles."""
+
+    vision_side: int
+    """Vision tokens along a side."""
+
+    visual_side: int
+    """Visual tokens along a side, at full length."""
+
+    @property
+    def num_tokens(self) -> int:
+        """Visual tokens of a tile at full length."""
+        return self.visual_side**2
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFacts:
+    """What parts may know of a checkpoint's model."""
+
+    checkpoint: str
+    """As the user named it."""
+
+    family: str
+
+    num_layers: int
+    """Of the decoder."""
+
+    num_heads: int
+    """Attention heads of a decoder layer."""
+
+    tile: TileFacts | None = None
+    """None where images are not cut into tiles."""
+
+    connectors: frozenset[str] = frozenset()
+    """Names of the connectors that a tile can go through; none where a family routes nothing."""
+
+    parts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Parts that the checkpoint holds beyond encoder, connector and decoder: their settings by name."""
+
+    trained_in: frozenset[str] = frozenset()
+    """Those of `parts` that the other weights are trained with: without them it is another model."""
+
+    offers: frozenset[str] = frozenset()
+    """Which of `NEEDS` the family can supply."""
+
+    score_sources: frozenset[str] = frozenset()
+    """Which rows of the encoder's attention it can give scores from: `cls` only where there is a class token."""
+
+    num_vision_layers: int = 0
+    """Of the encoder."""
+
+
+class Part(ABC):
+    """Something a method does in one place."""
+
+    place: ClassVar[str]
+    Config: ClassVar[type]
+    needs_donor: ClassVar[bool] = False
+    """Whether ViCO's parts come from a second checkpoint (`flash_from=`)."""
+
+    needs_router: bool = True
+    """Whether the second checkpoint's routers are among them, with the vision encoder that they read."""
+
+    runs: ClassVar[frozenset[str]] = frozenset()
+    """Those of a checkpoint's `trained_in` parts that this part runs; a method that leaves one out is refused."""
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+
+    def resolved(self) -> Self:
+        """The part once its arguments that name earlier runs are read; called when a model is loaded.
+
+        Raises:
+            ConfigError: a folder that holds no finished run, or one that measured nothing of use.
+        """
+        return self
+
+    def check(self, facts: ModelFacts) -> None:  # noqa: B027
+        """Raises CheckpointError if the checkpoint lacks what this part needs, ConfigError if it is asked too much."""
+
+    def check_donor(self, identity: Callable[[], Mapping[str, str]], checkpoint: str) -> None:  # noqa: B027
+        """Raises ConfigError if the part can't do with the second checkpoint; its digest takes reading all of it."""
