@@ -1,6 +1,6 @@
 """What a selection may give back, and what becomes of it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from vico_eval.engine.loading import open_engine
 from vico_eval.engine.requests import GenerationSettings, ImageInput, Message, Request, Text
 from vico_eval.engine.selection import select
 from vico_eval.errors import DocumentError
-from vico_eval.methods.interface import QUESTION, Selected, SelectionPart, VisualTokens
+from vico_eval.methods.interface import QUESTION, ConnectorPart, Selected, SelectionPart, VisualTokens
 from vico_eval.methods.registry import Method
 
 
@@ -91,6 +91,13 @@ def test_merged_tokens_that_are_not_finite_name_the_document():
         entering(chosen)
 
 
+def test_scores_that_are_not_finite_choose_nothing_and_name_their_documents():
+    scores = torch.tensor([0.1, float("nan"), 0.2, 0.3, 0.1, 0.0])
+    spoiled, fine = replace(visual(), key="a/b/1", scores=scores), replace(visual(), scores=torch.zeros(6))
+    with pytest.raises(FloatingPointError, match="vision encoder's scores of a/b/1 are not finite"):
+        select(Gives(None, None), [fine, spoiled], [2, 2])
+
+
 def test_every_request_needs_an_answer():
     with pytest.raises(RuntimeError, match="asked to select for 2 requests and did for 1"):
         select(Gives(None), [visual(), visual()], [2, 2])
@@ -153,3 +160,15 @@ def test_a_selection_that_fails_names_its_document_and_the_others_are_answered(p
     outcomes = dict(engine.outcomes([ask(2), ask(3), ask(4)]))
     assert [isinstance(outcomes[number], DocumentError) for number in range(3)] == [False, True, False]
     assert "document a/b/3 failed" in str(outcomes[1])
+
+
+@pytest.mark.parametrize("choice", [[0, 2, 0], [0, -1, 0], [0, 1]])
+def test_a_tile_on_no_route_is_an_error_and_not_lost(plain, choice):
+    class Strange(ConnectorPart):
+        def route(self, tiles, facts):
+            return torch.tensor(choice)
+
+    method = Method("strange", connector=Strange(Nothing()))
+    engine = Engine(plain.model, plain.tokenizer, plain.preprocessor, method, show_progress=False)
+    with pytest.raises(DocumentError, match=r"document a/b/2 failed.*routes .* for the 3 tiles of a/b/2"):
+        engine.answer([ask(2)])

@@ -38,8 +38,10 @@ def select(part: SelectionPart, requests: Sequence[VisualTokens], num_images: Se
 
     Raises:
         RuntimeError: the part gave back something else than it was asked for.
-        FloatingPointError: it made tokens that are NaN or infinite.
+        FloatingPointError: it would choose by scores, or made tokens, that are NaN or infinite; names the documents.
     """
+    scored = [(visual.key, visual.scores) for visual in requests if visual.scores is not None]
+    refuse_not_finite("vision encoder's scores", (key for key, scores in scored if not bool(scores.isfinite().all())))
     with stage(METHOD):
         chosen = part.select(requests)
     if len(chosen) != len(requests):

@@ -90,7 +90,14 @@ class InternVLSight(Sight):
             return torch.zeros(num_tiles, dtype=torch.int64)
         tiles = RequestTiles(shown.key, torch.from_numpy(shown.piece_image), p_compress, shown.media, shown.grids)
         with stage(METHOD):
-            return connector.route(tiles, self._model.facts).cpu().long()
+            choice = connector.route(tiles, self._model.facts).cpu().long()
+        # A tile on no route would be lost without a word.
+        if choice.shape != (num_tiles,) or not bool(((choice >= 0) & (choice < len(connector.routes))).all()):
+            raise RuntimeError(
+                f"a part chose routes {choice.tolist()} for the {num_tiles} tiles of {shown.key}; expected one of 0 to "
+                f"{len(connector.routes) - 1} for each"
+            )
+        return choice
 
     def _connect(self, vit_tokens: Tensor, choice: Tensor) -> tuple[Tensor, Tensor]:
         """Visual tokens of all requests, and how many of them each tile takes."""
