@@ -18,7 +18,7 @@ from vico_eval.engine.words import ControlTokens, Said
 from vico_eval.errors import ConfigError, DocumentError, MediaError
 from vico_eval.families.internvl.config import VicoInternVLConfig
 from vico_eval.families.internvl.prompting import InternVLPrompting, InternVLSettings
-from vico_eval.families.internvl.prompts import THINKING_SYSTEM_MESSAGE, build_prompt, expand_images
+from vico_eval.families.internvl.prompts import THINKING_SYSTEM_MESSAGE, get_template
 from vico_eval.families.internvl.tiling import tile_image
 
 SLOT = "<img></img>"
@@ -87,7 +87,7 @@ def test_one_image(make):
     assert prepared.piece_image.dtype == np.int64
     assert asked(prepared) == f"{SLOT}\nWhat is it?"
     assert prepared.key == "task/test/0"
-    assert prepared.text == build_prompt("internvl2_5", "What is it?", [1], system="", tokens_per_tile=0)
+    assert prepared.text == get_template("internvl2_5").render([("user", f"{SLOT}\nWhat is it?")], "")
 
 
 def test_the_same_pictures_have_the_same_digest(make):
@@ -271,7 +271,9 @@ def test_what_typed_markup_becomes(make):
 def test_ids_equal_those_of_the_text_written_out(make, tokenizer, tokens):
     preprocessor = make()
     prepared = preprocessor(ask("\n", image(2, 1), "\n\nWhat is it?\n", image(), "\n 图 é"))
-    written_out = expand_images(prepared.text, [tokens[:3], tokens[3:]], mark=SLOT)
+    first, between, last = prepared.text.split(SLOT)
+    one, other = (f"<img>{'<IMG_CONTEXT>' * sum(part)}</img>" for part in (tokens[:3], tokens[3:]))
+    written_out = f"{first}{one}{between}{other}{last}"
     assert written_out.count("<IMG_CONTEXT>") == sum(tokens)
     ids = preprocessor.prompt_ids(prepared, [sum(tokens[:3]), tokens[3]])
     assert ids == tokenizer(written_out, add_special_tokens=False).input_ids

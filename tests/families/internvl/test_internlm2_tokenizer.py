@@ -21,7 +21,7 @@ import vico_eval
 from vico_eval.errors import CheckpointError
 from vico_eval.families.internvl.checkpoint import Checkpoint, load_tokenizer
 from vico_eval.families.internvl.internlm2_tokenizer import InternLM2Tokenizer
-from vico_eval.families.internvl.prompts import build_prompt
+from vico_eval.families.internvl.prompts import get_template
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "internvl_x" / "model"
 
@@ -109,8 +109,14 @@ def reference(model, tokens, text):
     return ids
 
 
+def prompt_of(question, num_visual):
+    """A question about one picture, with its visual tokens."""
+    picture = f"<img>{'<IMG_CONTEXT>' * num_visual}</img>\n"
+    return get_template("internlm2-chat").render([("user", picture + question)])
+
+
 TEXTS = [
-    build_prompt("internlm2-chat", "What  number? \n\n é 🐉\t 12", [2], tokens_per_tile=4),
+    prompt_of("What  number? \n\n é 🐉\t 12", 8),
     *("", " ", "\n", " leading", "trailing ", "a  b", "\ttab\n\n", "<ref>the number</ref><box>[[1, 2]]</box>"),
     *("什么颜色", "é", "🐉", "a▁b", "<|im_end|> x<|im_end|>", "<s>x</s>", "<im_end>", "[UNUSED_TOKEN_145]"),
 ]
@@ -184,7 +190,7 @@ def test_a_whole_checkpoint_answers_with_the_references_prompt(model, tokens, tm
     decoder = asked.engine.model.language_model
     decoder.register_forward_pre_hook(lambda _, __, given: seen.append(given["inputs_embeds"]), with_kwargs=True)
     answer = asked.ask("the number?", images=[Image.new("RGB", (224, 112))], max_new_tokens=1)
-    prompt = build_prompt("internlm2-chat", "the number?", [3], tokens_per_tile=16)
+    prompt = prompt_of("the number?", 3 * 16)
     ids = torch.tensor(reference(model, tokens, prompt))
     is_text = ids != tokens["<IMG_CONTEXT>"]
     assert torch.equal(seen[0][0, is_text], vocabulary[ids[is_text]])

@@ -4,61 +4,54 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from vico_eval.engine.preprocess import Preprocessor
+from vico_eval.engine.requests import ImageInput, Message, Request, Text
 from vico_eval.errors import ConfigError
-from vico_eval.families.internvl.prompts import (
-    THINKING_SYSTEM_MESSAGE,
-    build_prompt,
-    chat_text,
-    expand_images,
-    get_template,
-)
+from vico_eval.families.internvl.prompting import InternVLPrompting, InternVLSettings
+from vico_eval.families.internvl.prompts import THINKING_SYSTEM_MESSAGE, get_template
+from vico_eval.tiny.tokenizer import build_tokenizer
 
 CASES = json.loads((Path(__file__).parents[2] / "golden/prompts/expected.json").read_text(encoding="utf-8"))
 
 
+def parts_of(text, picture):
+    """Words and pictures of a text with `<image>` marks."""
+    first, *others = text.split("<image>")
+    parts = [Text(first)]
+    for words in others:
+        parts += [ImageInput(picture, is_inline=True), Text(words)]
+    return tuple(parts)
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case['template']}-{case['question'][:12]!r}")
 def test_golden_prompt(case):
-    prompt = build_prompt(
-        case["template"],
-        case["question"],
-        case["num_patches_list"],
-        history=case["history"],
-        system=case["system"],
-        tokens_per_tile=case["num_image_token"],
-    )
-    assert prompt == case["expected"]
-
-
-def test_tiles_of_one_image_may_differ():
-    text = chat_text("internvl2_5", "A <image> B <image>", num_images=2, system="")
-    expanded = expand_images(text, [[3, 1], [2]])
-    context = "<IMG_CONTEXT>"
-    assert f"A <img>{context * 4}</img> B <img>{context * 2}</img><|im_end|>" in expanded
+    picture, tiles = Image.new("RGB", (28, 28)), case["num_patches_list"]
+    question = case["question"]
+    if case["history"] is None and tiles and "<image>" not in question:
+        question = f"<image>\n{question}"  # as the released code does
+    messages = [] if case["system"] is None else [Message("system", (Text(case["system"]),))]
+    for asked, answered in case["history"] or ():
+        messages += [Message("user", parts_of(asked, picture)), Message("assistant", (Text(answered),))]
+    messages.append(Message("user", parts_of(question, picture)))
+    prompting = InternVLPrompting(InternVLSettings(template=case["template"], tile_size=28))
+    prepared = Preprocessor(build_tokenizer(), prompting)(Request("a/b/0", tuple(messages)))
+    first, *others = prepared.text.split(prompting.slot)
+    written = [f"<img>{'<IMG_CONTEXT>' * count * case['num_image_token']}</img>" for count in tiles]
+    pairs = zip(written, others, strict=True)
+    assert first + "".join(image + words for image, words in pairs) == case["expected"]
 
 
 def test_empty_system_message_is_not_the_templates_own():
-    assert chat_text("internvl2_5", "Hi", num_images=0, system="").startswith(
-        "<|im_start|>system\n<|im_end|>\n<|im_start|>user\nHi"
-    )
-
-
-def test_history_keeps_its_images_and_the_question_gets_none():
-    text = chat_text("internvl2_5", "And?", num_images=1, history=[("<image>\nWhat?", "A cat."), ("Sure?", "Yes.")])
-    assert text.count("<image>") == 1
-    assert text.index("<image>") < text.index("A cat.") < text.index("Sure?") < text.index("And?")
-    assert text.endswith("And?<|im_end|>\n<|im_start|>assistant\n")
+    text = get_template("internvl2_5").render([("user", "Hi")], "")
+    assert text.startswith("<|im_start|>system\n<|im_end|>\n<|im_start|>user\nHi")
+    assert get_template("internvl2_5").render([("user", "Hi")]).startswith("<|im_start|>system\n你是书生·万象")
 
 
 def test_unknown_template_lists_the_known_ones():
     with pytest.raises(ConfigError, match=r"vicuna.*internvl2_5, Hermes-2, internlm2-chat, phi3-chat"):
         get_template("vicuna")
-
-
-@pytest.mark.parametrize("tiles", [[], [1], [1, 1, 1]])
-def test_marks_and_images_must_agree(tiles):
-    with pytest.raises(ConfigError, match=f"2 places for images.*{len(tiles)} images"):
-        build_prompt("internvl2_5", "<image> and <image>", tiles)
 
 
 def test_stop_and_markers():

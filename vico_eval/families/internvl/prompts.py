@@ -1,9 +1,4 @@
-"""Conversation templates of InternVL checkpoints and the places that visual tokens take in them.
-
-A prompt is made in two steps, because how many tokens a tile takes is known only after routing:
-
-1. `Template.render` (or `chat_text`) writes the conversation, with one mark where each image goes;
-2. `expand_images` puts `<img>`, the tokens of the image's tiles and `</img>` in place of each mark.
+"""Conversation templates of InternVL checkpoints, and the tokens between which an image's visual tokens stand.
 
 Source: the conversation code released with InternVL 2.5, 3 and 3.5, whose strings these equal.
 """
@@ -105,71 +100,3 @@ def get_template(name: str) -> Template:
             "It comes from the checkpoint's `template` field."
         )
     return TEMPLATES[name]
-
-
-def chat_text(
-    template: str,
-    question: str,
-    *,
-    num_images: int,
-    history: Sequence[tuple[str, str]] | None = None,
-    system: str | None = None,
-) -> str:
-    """The conversation with one `<image>` mark for each image.
-
-    A question without a mark gets `<image>` and a newline in front where there is an image and no history.
-
-    Args:
-        template: name of the conversation template.
-        question: may hold `<image>` marks.
-        num_images: over the whole conversation.
-        history: earlier (question, answer) pairs, with their own marks; None for a first question.
-        system: system message; None takes the template's own.
-
-    Raises:
-        ConfigError: unknown template.
-    """
-    if history is None and num_images > 0 and IMAGE_MARK not in question:
-        question = f"{IMAGE_MARK}\n{question}"
-    turns = [turn for asked, answered in history or () for turn in (("user", asked), ("assistant", answered))]
-    return get_template(template).render([*turns, ("user", question)], system)
-
-
-def expand_images(text: str, tokens: Sequence[Sequence[int]], *, mark: str = IMAGE_MARK) -> str:
-    """`text` with the visual tokens of one image in place of each mark.
-
-    Args:
-        text: a conversation with as many marks as images.
-        tokens: per image, in order, how many tokens each of its tiles takes.
-        mark: what stands for an image in `text`.
-
-    Raises:
-        ConfigError: marks and images differ in number.
-    """
-    pieces = text.split(mark)
-    if len(pieces) != len(tokens) + 1:
-        raise ConfigError(
-            f"The prompt has {len(pieces) - 1} places for images ({mark!r}) but {len(tokens)} images were given."
-        )
-    expanded = [pieces[0]]
-    for counts, piece in zip(tokens, pieces[1:], strict=True):
-        expanded += [IMAGE_START, IMAGE_TOKEN * sum(counts), IMAGE_END, piece]
-    return "".join(expanded)
-
-
-def build_prompt(
-    template: str,
-    question: str,
-    tiles_per_image: Sequence[int],
-    *,
-    history: Sequence[tuple[str, str]] | None = None,
-    system: str | None = None,
-    tokens_per_tile: int = 256,
-) -> str:
-    """The whole prompt where every tile takes the same number of tokens; arguments as in `chat_text`.
-
-    Raises:
-        ConfigError: unknown template, or marks and images differ in number.
-    """
-    text = chat_text(template, question, num_images=len(tiles_per_image), history=history, system=system)
-    return expand_images(text, [[tokens_per_tile] * tiles for tiles in tiles_per_image])
