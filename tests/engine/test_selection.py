@@ -12,7 +12,7 @@ from vico_eval.engine.loading import open_engine
 from vico_eval.engine.requests import GenerationSettings, ImageInput, Message, Request, Text
 from vico_eval.engine.selection import select
 from vico_eval.errors import DocumentError
-from vico_eval.methods.interface import QUESTION, ConnectorPart, Selected, SelectionPart, VisualTokens
+from vico_eval.methods.interface import P_COMPRESS, QUESTION, ConnectorPart, Selected, SelectionPart, VisualTokens
 from vico_eval.methods.registry import Method
 
 
@@ -172,3 +172,18 @@ def test_a_tile_on_no_route_is_an_error_and_not_lost(plain, choice):
     engine = Engine(plain.model, plain.tokenizer, plain.preprocessor, method, show_progress=False)
     with pytest.raises(DocumentError, match=r"document a/b/2 failed.*routes .* for the 3 tiles of a/b/2"):
         engine.answer([ask(2)])
+
+
+def test_a_selection_that_needs_the_routers_scores_gets_them_without_a_connector_part(untrained):
+    class Surest(SelectionPart):
+        Config = Nothing
+        needs = frozenset({P_COMPRESS})
+
+        def select(self, requests):
+            return [Selected((one.p_compress == one.p_compress.max()).nonzero()[:, 0]) for one in requests]
+
+    given = {"pretrained": str(untrained / "vico"), "device": "cpu"}
+    account = engine_with(open_engine(given, show_progress=False).engine, Surest(Nothing())).answer([ask(2)])[0].account
+    assert len(set(account.p_compress)) == 3
+    assert (account.visual_tokens_before_selection, account.visual_tokens) == (48, 16)  # one tile's
+    assert account.compressed_tiles == 0

@@ -70,7 +70,6 @@ def check_models(runs: Sequence[PlannedRun], checkpoints: Mapping[str, Checkpoin
     """
     from vico_eval.engine.loading import EngineSettings, split_arguments
     from vico_eval.engine.preprocess import PreprocessSettings
-    from vico_eval.families.internvl.facts import facts_of
     from vico_eval.methods import registry
 
     for run in runs:
@@ -89,7 +88,7 @@ def check_models(runs: Sequence[PlannedRun], checkpoints: Mapping[str, Checkpoin
         for part in parts:
             name = settings.flash_from if part.needs_donor and settings.flash_from else settings.pretrained
             if name in checkpoints:
-                part.check(facts_of(checkpoints[name].config, name))
+                part.check(checkpoints[name].facts)
 
 
 def _method(run: PlannedRun) -> str:

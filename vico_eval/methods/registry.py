@@ -9,19 +9,20 @@ from dataclasses import MISSING, Field, dataclass, fields
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 from vico_eval.errors import CheckpointError, ConfigError, unknown_name
-
-if TYPE_CHECKING:
-    from vico_eval.methods.interface import (
-        ConnectorPart,
-        DecoderPart,
-        ModelFacts,
-        Part,
-        ResolutionPart,
-        SelectionPart,
-    )
+from vico_eval.methods.interface import (
+    ENCODER_ATTENTION,
+    ENCODER_KEYS,
+    PLACES,
+    ConnectorPart,
+    DecoderPart,
+    ModelFacts,
+    Part,
+    ResolutionPart,
+    SelectionPart,
+)
 
 BUILT_IN = {
     "all_compress": "vico_eval.methods.all_compress:AllCompress",
@@ -125,7 +126,7 @@ def _check_needs(method: str, part: SelectionPart, facts: ModelFacts) -> None:
             f"method {method!r} needs {', '.join(lacking)}, which {facts.family} ({facts.checkpoint!r}) does not give; "
             f"it gives {', '.join(sorted(facts.offers)) or 'tokens and their places'}. Choose another method."
         )
-    if not part.needs & {"encoder_attention", "encoder_keys"}:
+    if not part.needs & {ENCODER_ATTENTION, ENCODER_KEYS}:
         return
     rows, layer = part.score_source
     if rows not in facts.score_sources:
@@ -196,8 +197,6 @@ def load(name: str) -> type[Part]:
 
 def _plugin(point: EntryPoint) -> type[Part]:
     """The class that an entry point names."""
-    from vico_eval.methods.interface import PLACES, Part
-
     try:
         found = point.load()
     except (ImportError, AttributeError) as error:

@@ -18,7 +18,7 @@ from vico_eval.families.family import Look, Seen, SeenTiles, Shown, Sight
 from vico_eval.families.finite import refuse_not_finite
 from vico_eval.families.internvl.tile_encoder import Encoded, TileEncoder
 from vico_eval.families.internvl.token_places import grid_yx, of_squares, tokens_of
-from vico_eval.methods.interface import ENCODER_ATTENTION, ENCODER_KEYS, RequestTiles, VisualTokens
+from vico_eval.methods.interface import ENCODER_ATTENTION, ENCODER_KEYS, P_COMPRESS, RequestTiles, VisualTokens
 from vico_eval.stages import METHOD, stage
 
 if TYPE_CHECKING:
@@ -71,8 +71,10 @@ class InternVLSight(Sight):
 
     def _scores(self, batch: Sequence[Shown], encoded: Encoded, sizes: list[int]) -> list[Tensor | None]:
         """The router's scores [tiles] of each request; None where there are none."""
-        connector = self._look.connector
+        connector, selection = self._look.connector, self._look.selection
         scorer = None if connector is None else connector.scored_by(self._model.facts)
+        if scorer is None and selection is not None and P_COMPRESS in selection.needs:
+            scorer = "router"
         if scorer is None or not len(encoded.vit_tokens):
             return [None] * len(batch)
         read = encoded if self._encode_for_router is None else self._encode_for_router(batch)

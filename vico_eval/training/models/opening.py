@@ -10,7 +10,6 @@ from transformers import PreTrainedTokenizerBase
 from vico_eval.errors import CheckpointError, ConfigError
 from vico_eval.families.internvl.checkpoint import check_tokenizer_fits, find_checkpoint, load_model, load_tokenizer
 from vico_eval.families.internvl.config import PARTS
-from vico_eval.families.internvl.facts import facts_of
 from vico_eval.families.internvl.modeling import FlashParts, VicoInternVL
 from vico_eval.training.config import LoraSettings
 
@@ -22,7 +21,7 @@ def open_model(name: str, attn_implementation: str = "sdpa") -> tuple[VicoIntern
         CheckpointError: it is missing or can't be loaded, or its tokenizer has no `<IMG_CONTEXT>` or doesn't fit.
     """
     checkpoint = find_checkpoint(name)
-    if trained_in := facts_of(checkpoint.config, name).trained_in:
+    if trained_in := checkpoint.facts.trained_in:
         raise CheckpointError(
             f"{name!r} is trained with {', '.join(sorted(trained_in))}, which ViCO's training does "
             "not run. Start from an InternVL checkpoint."
