@@ -111,6 +111,29 @@ def test_a_ratio_from_an_earlier_run_is_the_mean_over_benchmarks_of_its_tokens_i
         registry.build(name, {"ratio_from": str(tmp_path / "nowhere")}).resolved()
 
 
+@pytest.mark.parametrize("name", ["fastv", "sparsevlm"])
+def test_each_benchmark_has_the_target_that_the_earlier_run_measured_on_it(name, tmp_path):
+    write_run(tmp_path, docvqa=[(20, 10), (10, 10)], chartqa=[(10, 5)])
+    config = registry.build(name, {"ratio_from": str(tmp_path)}).resolved().decoder.config
+    assert config.target_of("docvqa/test/7") == pytest.approx(0.625)
+    assert config.target_of("chartqa/test/0") == pytest.approx(0.375)
+    with pytest.raises(
+        ConfigError, match=r"no visual tokens of 'mme'; it has chartqa, docvqa\..*or pass target_ratio="
+    ):
+        config.target_of("mme/test/0")
+    assert registry.build(name, {"target_ratio": 0.6}).decoder.config.target_of("mme/test/0") == 0.6
+    assert registry.build(name).decoder.config.target_of("mme/test/0") is None
+
+
+def test_a_target_that_only_one_benchmark_misses_is_refused_by_its_name(tmp_path):
+    write_run(tmp_path, docvqa=[(20, 20)], chartqa=[(20, 0)])
+    method = registry.build("fastv", {"ratio_from": str(tmp_path), "layer": 12}).resolved()
+    config = VicoInternVLConfig()
+    config.text_config.num_hidden_layers = 24
+    with pytest.raises(ConfigError, match=r"can't reach the 0.500 that ratio_from=.* measured on chartqa: 12 of 24"):
+        method.check(facts_of(config, "c"))
+
+
 @pytest.mark.parametrize("name", ["fastv", "sparsevlm", "downsample", "pool", "random"])
 def test_a_run_that_saved_no_token_sets_no_ratio(name, tmp_path):
     # One that saves by tiling, too: its account knows the tiles that it had.

@@ -130,7 +130,9 @@ def test_the_random_selection_depends_on_seed_and_document_alone():
 @pytest.mark.parametrize(("layer", "target", "num_layers"), [(2, 0.55, 36), (3, 0.75, 8), (1, 0.5, 4)])
 def test_the_target_is_met_on_average_over_layers(layer, target, num_layers):
     part = registry.build("fastv", {"layer": layer, "target_ratio": target}).decoder
-    assert (layer + (num_layers - layer) * part.keep_ratio(num_layers)) / num_layers == pytest.approx(target)
+    assert (layer + (num_layers - layer) * part.keep_ratio("docvqa/test/0", num_layers)) / num_layers == pytest.approx(
+        target
+    )
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ def write_run(folder, task, accounts):
 def test_random_reads_vicos_ratio_benchmark_by_benchmark(tmp_path):
     write_run(tmp_path, "docvqa_val", [(4, 4), (6, 6)])
     assert route("random", {"ratio_from": str(tmp_path)}, images=[0] * 3) == [True] * 3
-    with pytest.raises(ConfigError, match="has no tiles of 'chartqa'; it has docvqa_val"):
+    with pytest.raises(ConfigError, match="has no visual tokens of 'chartqa'; it has docvqa_val"):
         route("random", {"ratio_from": str(tmp_path)}, images=[0] * 3, key="chartqa/test/0")
 
 

@@ -6,7 +6,8 @@ Source:  Chen et al., ECCV 2024 (arXiv 2403.06764); score, order and positions a
 Differs: the released code asks a layer for its whole attention matrix; here one row is computed from queries and keys.
          All visual tokens of a request are ranked together, whatever tile or image they are from. The paper's R is the
          share that leaves: keep_ratio = 1 - R, and K is `layer`. On average over L layers, K of them with all visual
-         tokens, the share (K + (L - K) * keep_ratio) / L is worked on; target_ratio= sets keep_ratio by that.
+         tokens, the share (K + (L - K) * keep_ratio) / L is worked on; target_ratio= sets keep_ratio by that, and
+         ratio_from= by what an earlier run measured on the document's benchmark.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class FastVConfig(TargetRatio):
         super().__post_init__()
         if self.layer < 1:
             raise ConfigError(f"fastv got layer={self.layer}; expected at least 1: one layer has to rank the tokens.")
-        if self.keep_ratio is not None and (self.target_ratio is not None or self.ratio_from is not None):
+        if self.keep_ratio is not None and self.has_target:
             raise ConfigError("fastv takes keep_ratio or target_ratio, not both: each determines the other.")
         if self.keep_ratio is not None and not 0 < self.keep_ratio <= 1:
             raise ConfigError(
@@ -77,24 +78,25 @@ class FastV(DecoderPart):
                 f"fastv got layer={self.config.layer}, and the decoder of {facts.checkpoint!r} has {facts.num_layers} "
                 f"layers: no token could leave. Expected 1 to {facts.num_layers - 1}."
             )
-        self.keep_ratio(facts.num_layers)
+        layer, num_layers = self.config.layer, facts.num_layers
+        for name, target in self.config.targets().items():
+            if self._solved(target, num_layers) <= 0:
+                raise ConfigError(
+                    f"fastv can't reach {name}: {layer} of {num_layers} layers work on all visual tokens, which is "
+                    f"{layer / num_layers:.3f} on average already. Expected more than that; or lower layer=."
+                )
 
-    def keep_ratio(self, num_layers: int) -> float:
-        """Share of the visual tokens that stays, given or solved.
+    def keep_ratio(self, key: str, num_layers: int) -> float:
+        """Share of a document's visual tokens that stays, given or solved."""
+        target = self.config.target_of(key)
+        if target is not None:
+            return self._solved(target, num_layers)
+        return DEFAULT_KEEP_RATIO if self.config.keep_ratio is None else self.config.keep_ratio
 
-        Raises:
-            ConfigError: the layers before the cut alone exceed the target.
-        """
-        target, layer = self.config.target_ratio, self.config.layer
-        if target is None:
-            return DEFAULT_KEEP_RATIO if self.config.keep_ratio is None else self.config.keep_ratio
-        keep_ratio = (target * num_layers - layer) / (num_layers - layer)
-        if keep_ratio <= 0:
-            raise ConfigError(
-                f"fastv can't reach target_ratio={target}: {layer} of {num_layers} layers work on all visual tokens, "
-                f"which is {layer / num_layers:.3f} on average already. Expected more than that; or lower layer=."
-            )
-        return keep_ratio
+    def _solved(self, target: float, num_layers: int) -> float:
+        """The share with which a layer works on the target, on average."""
+        layer = self.config.layer
+        return (target * num_layers - layer) / (num_layers - layer)
 
     def layers(self, num_layers: int) -> AbstractSet[int]:
         """The first layer that works on less: the attention of the one before ranks."""
@@ -103,7 +105,7 @@ class FastV(DecoderPart):
     def next_tokens(self, state: LayerState) -> NextTokens | None:
         """All text, and the visual tokens of the highest scores."""
         num_visual = int(state.is_visual.sum())
-        num_keep = round(num_visual * self.keep_ratio(state.num_layers))
+        num_keep = round(num_visual * self.keep_ratio(state.key, state.num_layers))
         if num_keep == num_visual:
             return None
         if self.config.selection == "random":

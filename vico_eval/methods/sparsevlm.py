@@ -8,11 +8,12 @@ Differs: the released budgets are numbers for LLaVA's 576 visual tokens in 32 la
          request's visual tokens. The released clustering draws noise to break ties; here the earlier token counts as
          the denser one. All visual tokens of a request are ranked together, and the text behind the last of them rates.
          target_ratio= is ours: the wanted average over all decoder layers of the visual tokens that a layer works on,
-         merged ones included, as a share of those at the input. The first pruning layer and those before it work on
-         all of them. For `topk` and `plus` one factor, solved for the request's number of tokens, multiplies the shares
-         of all pruning layers. What `rank` will keep is not known before its last pruning layer: there, what remains of
-         the target is spent; before, one factor that spends it multiplies a layer's own count and those that `topk`
-         keeps in later layers. So ranks decide in which layers tokens leave, and no longer how many.
+         merged ones included, as a share of those at the input; ratio_from= sets it by what an earlier run measured on
+         the document's benchmark. The first pruning layer and those before it work on all of them. For `topk` and
+         `plus` one factor, solved for the request's number of tokens, multiplies the shares of all pruning layers. What
+         `rank` will keep is not known before its last pruning layer: there, what remains of the target is spent;
+         before, one factor that spends it multiplies a layer's own count and those that `topk` keeps in later layers.
+         So ranks decide in which layers tokens leave, and no longer how many.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import chain, pairwise, repeat
 from typing import TYPE_CHECKING
@@ -147,29 +148,32 @@ class SparseVLM(DecoderPart):
         self._check_target(facts.num_layers)
 
     def _check_target(self, num_layers: int) -> None:
-        target = self.config.target_ratio
-        if target is None or target == 1:
+        targets = {name: target for name, target in self.config.targets().items() if target != 1}
+        if not targets:
             return
         whole = self.config.pruning_layers(num_layers)[0] + 1
         least = average_share(self.config, LARGE, num_layers, factor=0.0)
-        if target < least:
-            raise ConfigError(
-                f"sparsevlm can't reach target_ratio={target}: {whole} of {num_layers} layers work on all visual "
-                f"tokens, so on average at least {least:.3f} remains, merged ones included. Expected more than that, "
-                "or earlier layers=."
-            )
         most = average_share(self.config, LARGE, num_layers, factor=largest_factor(self.config))
-        # A layer that prunes takes out one token at least.
-        if target > most + len(self.config.shares) / LARGE:
-            raise ConfigError(
-                f"sparsevlm can't reach target_ratio={target}: a share of 0 stays 0 whatever it is multiplied by, so "
-                f"keep_shares={self.config.keep_shares!r} leaves at most {most:.3f} on average. Expected less than "
-                "that, or shares above 0."
-            )
+        for name, target in targets.items():
+            if target < least:
+                raise ConfigError(
+                    f"sparsevlm can't reach {name}: {whole} of {num_layers} layers work on all visual tokens, so on "
+                    f"average at least {least:.3f} remains, merged ones included. Expected more than that, or earlier "
+                    "layers=."
+                )
+            # A layer that prunes takes out one token at least.
+            if target > most + len(self.config.shares) / LARGE:
+                raise ConfigError(
+                    f"sparsevlm can't reach {name}: a share of 0 stays 0 whatever it is multiplied by, so "
+                    f"keep_shares={self.config.keep_shares!r} leaves at most {most:.3f} on average. Expected less than "
+                    "that, or shares above 0."
+                )
 
     def layers(self, num_layers: int) -> AbstractSet[int]:
         """Those behind the pruning layers; none where everything is to stay."""
-        return set() if self.config.target_ratio == 1 else {n + 1 for n in self.config.pruning_layers(num_layers)}
+        if self.config.ratio_from is None and self.config.target_ratio == 1:
+            return set()
+        return {n + 1 for n in self.config.pruning_layers(num_layers)}
 
     def prepare(self, request: RequestPrompt) -> Tensor | None:
         """Places of the text tokens that rate, from the input embeddings.
@@ -190,18 +194,19 @@ class SparseVLM(DecoderPart):
 
     def next_tokens(self, state: LayerState) -> NextTokens | None:
         """The visual tokens of the highest scores, and new ones made of the best of the others."""
-        if state.prepared is None:
+        config = self.config_of(state.key)
+        if state.prepared is None or config.target_ratio == 1:
             return None
         visual = state.is_visual.nonzero()[:, 0]
         rows = state.prepared.to(visual.device) + len(state.is_visual)
         if self.config.variant == "plus":
             received = undistanced_attention(state, rows, visual)  # [heads, visual]
             score = received[received.sum(dim=1).topk(self.config.plus_heads).indices].mean(dim=0)
-            num_keep = self._scheduled(state)
+            num_keep = _scheduled(config, state)
         else:
             ratings = head_mean_attention(state, rows, visual)  # [raters, visual]
             score = ratings.mean(dim=0)
-            num_keep = self._scheduled(state) if self.config.variant == "topk" else self._ranked(state, ratings)
+            num_keep = _scheduled(config, state) if config.variant == "topk" else _ranked(config, state, ratings)
         state.check_finite("rating", score)
         if num_keep == len(visual):
             return None
@@ -219,23 +224,29 @@ class SparseVLM(DecoderPart):
         places = keep.new_full((len(merged),), -1)
         return NextTokens(torch.cat([keep[keep <= behind], places, keep[keep > behind]]), merged)
 
-    def _scheduled(self, state: LayerState) -> int:
-        """How many tokens `topk` and `plus` keep."""
-        num_visual, current = state.visual_tokens[0], state.visual_tokens[-1]
-        share = self.config.share_behind(state.num_layers)[state.layer - 1]
-        share *= solve_factor(self.config, num_visual, state.num_layers)
-        return min(round(share * num_visual), current - 1)
+    def config_of(self, key: str) -> SparseVLMConfig:
+        """The arguments with the target of a document's benchmark."""
+        return replace(self.config, target_ratio=self.config.target_of(key), ratio_from=None)
 
-    def _ranked(self, state: LayerState, ratings: Tensor) -> int:
-        """How many tokens `rank` keeps; all of them where the ratings have full rank."""
-        num_visual, current = state.visual_tokens[0], state.visual_tokens[-1]
-        keep = rank = int(torch.linalg.matrix_rank(ratings))
-        if rank < current:
-            scale, bias = RANK_SCALES[self.config.budget]
-            keep = min(int((rank * scale + bias) * num_visual / RELEASED_TOKENS), current - 1)
-        if self.config.target_ratio is None:
-            return keep
-        return keep_towards_target(self.config, state.visual_tokens, state.num_layers, keep)
+
+def _scheduled(config: SparseVLMConfig, state: LayerState) -> int:
+    """How many tokens `topk` and `plus` keep."""
+    num_visual, current = state.visual_tokens[0], state.visual_tokens[-1]
+    share = config.share_behind(state.num_layers)[state.layer - 1]
+    share *= solve_factor(config, num_visual, state.num_layers)
+    return min(round(share * num_visual), current - 1)
+
+
+def _ranked(config: SparseVLMConfig, state: LayerState, ratings: Tensor) -> int:
+    """How many tokens `rank` keeps; all of them where the ratings have full rank."""
+    num_visual, current = state.visual_tokens[0], state.visual_tokens[-1]
+    keep = rank = int(torch.linalg.matrix_rank(ratings))
+    if rank < current:
+        scale, bias = RANK_SCALES[config.budget]
+        keep = min(int((rank * scale + bias) * num_visual / RELEASED_TOKENS), current - 1)
+    if config.target_ratio is None:
+        return keep
+    return keep_towards_target(config, state.visual_tokens, state.num_layers, keep)
 
 
 def average_share(config: SparseVLMConfig, num_visual: int, num_layers: int, factor: float = 1.0) -> float:

@@ -41,6 +41,7 @@ from vico_eval.methods.interface.facts import (
     ModelFacts,
     Part,
     TileFacts,
+    task_of,
 )
 
 __all__ = [
@@ -75,4 +76,5 @@ __all__ = [
     "VisualTokens",
     "need_low_connector",
     "need_router",
+    "task_of",
 ]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from vico_eval.errors import CheckpointError
-from vico_eval.methods.interface.facts import CONNECTOR, RESOLUTION, SELECTION, ModelFacts, Part
+from vico_eval.methods.interface.facts import CONNECTOR, RESOLUTION, SELECTION, ModelFacts, Part, task_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -88,7 +88,7 @@ class RequestTiles:
     @property
     def task(self) -> str:
         """Name of the benchmark that the document is from."""
-        return self.key.split("/", 1)[0]
+        return task_of(self.key)
 
     @property
     def num_tiles(self) -> int:

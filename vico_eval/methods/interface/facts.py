@@ -19,6 +19,11 @@ NEEDS = (ENCODER_ATTENTION, ENCODER_KEYS, QUESTION, P_COMPRESS)
 """What a selection part can ask for beside the tokens and their places."""
 
 
+def task_of(key: str) -> str:
+    """Name of the benchmark that a document is from, by its key: `task/split/number` under lmms-eval."""
+    return key.split("/", 1)[0]
+
+
 @dataclass(frozen=True, kw_only=True)
 class TileFacts:
     """Sizes of a tile, where a family cuts images into tiles."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
 from vico_eval.errors import ConfigError
+from vico_eval.methods.interface import task_of
 from vico_eval.runs.read import read_accounts, unfinished_tasks
 from vico_eval.runs.schema import TokenAccount
 
@@ -26,17 +29,52 @@ class TargetRatio:
     """Visual tokens averaged over all decoder layers, as a share of those at its input, in (0, 1]."""
 
     ratio_from: str | None = None
-    """Folder of an earlier run, say ViCO's, whose measured share becomes target_ratio."""
+    """Folder of an earlier run, say ViCO's, whose share is taken benchmark by benchmark; instead of target_ratio."""
 
     def __post_init__(self) -> None:
         if self.target_ratio is not None and not 0 < self.target_ratio <= 1:
             raise ConfigError(f"got target_ratio={self.target_ratio}; expected a share of visual tokens in (0, 1].")
 
     def resolved(self) -> Self:
-        """With the target that the earlier run measured; a run's record then has both and says which number it was."""
+        """With the mean over benchmarks as target_ratio, so that a run's record says what was measured."""
         if self.ratio_from is None:
             return self
         return replace(self, target_ratio=measured_share(self.ratio_from, "target_ratio", self.target_ratio))
+
+    @property
+    def has_target(self) -> bool:
+        """Whether a target was given, in either way."""
+        return self.target_ratio is not None or self.ratio_from is not None
+
+    def target_of(self, key: str) -> float | None:
+        """The target of a document, by its key; None where nothing was said.
+
+        Raises:
+            ConfigError: the earlier run has no visual tokens of the document's benchmark, or can't be read.
+        """
+        if self.ratio_from is None:
+            return self.target_ratio
+        task = task_of(key)
+        if task not in self._by_task:
+            raise no_such_benchmark(self.ratio_from, task, self._by_task, "target_ratio")
+        return self._by_task[task]
+
+    def targets(self) -> dict[str, float]:
+        """Every target, by what to call it in a message.
+
+        Raises:
+            ConfigError: the earlier run can't be read.
+        """
+        if self.ratio_from is None:
+            return {} if self.target_ratio is None else {f"target_ratio={self.target_ratio}": self.target_ratio}
+        return {
+            f"the {share:.3f} that ratio_from={self.ratio_from} measured on {task}": share
+            for task, share in self._by_task.items()
+        }
+
+    @cached_property
+    def _by_task(self) -> Mapping[str, float]:
+        return visual_token_shares(str(self.ratio_from))
 
 
 def measured_share(folder: str, argument: str, given: float | None) -> float:
@@ -50,31 +88,44 @@ def measured_share(folder: str, argument: str, given: float | None) -> float:
     Raises:
         ConfigError: that argument was given with another number; or as `visual_token_share`.
     """
-    measured = visual_token_share(folder)
+    measured = fmean(visual_token_shares(folder).values())
     if given not in (None, measured):
         raise ConfigError(f"got {argument} and ratio_from; give one: ratio_from measures it.")
     return measured
 
 
-def visual_token_share(folder: str) -> float:
-    """Visual tokens averaged over decoder layers, as a share of the uncompressed ones; the mean over benchmarks.
+def visual_token_shares(folder: str) -> dict[str, float]:
+    """Visual tokens averaged over decoder layers, as a share of the uncompressed ones, of each benchmark that has some.
 
     Raises:
         ConfigError: the folder holds no finished run, or one that saved no visual token.
     """
-    shares = []
-    for by_document in finished_accounts(folder, "ratio_from").values():
+    shares = {}
+    for task, by_document in finished_accounts(folder, "ratio_from").items():
         accounts = by_document.values()
         uncompressed = sum(account.visual_tokens_uncompressed for account in accounts)
         if uncompressed:
-            shares.append(sum(fmean(account.visual_tokens_per_layer) for account in accounts) / uncompressed)
+            shares[task] = sum(fmean(account.visual_tokens_per_layer) for account in accounts) / uncompressed
     # Fewer tiles don't count: the account of a run knows those that it had.
-    if not shares or fmean(shares) >= 1:
+    if not shares or fmean(shares.values()) >= 1:
         raise ConfigError(
             f"the run in ratio_from={folder} saved none of its tiles' visual tokens; expected one of ViCO or of "
-            "another method that saves in the connector or in the decoder."
+            "another method that saves behind the vision encoder."
         )
-    return fmean(shares)
+    if more := sorted(task for task, share in shares.items() if share > 1):
+        raise ConfigError(
+            f"the run in ratio_from={folder} worked on more visual tokens than its tiles had on {', '.join(more)}; "
+            "expected one that saves some."
+        )
+    return shares
+
+
+def no_such_benchmark(folder: str, task: str, known: Mapping[str, float], instead: str) -> ConfigError:
+    """What to raise where an earlier run has nothing of a benchmark."""
+    return ConfigError(
+        f"the run in ratio_from={folder} has no visual tokens of {task!r}; it has {', '.join(sorted(known))}. Run its "
+        f"method on that benchmark first, or pass {instead}=."
+    )
 
 
 def compressed_tile_ratios(folder: str) -> dict[str, float]:

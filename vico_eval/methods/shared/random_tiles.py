@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vico_eval.errors import ConfigError
 from vico_eval.methods.interface import ConnectorPart, ModelFacts, RequestTiles
-from vico_eval.methods.shared.earlier_run import compressed_tile_ratios
+from vico_eval.methods.shared.earlier_run import compressed_tile_ratios, no_such_benchmark
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,10 +64,7 @@ class RandomTiles(ConnectorPart):
         if self.config.ratio_from is None:
             return 1.0 if self.config.ratio is None else self.config.ratio
         if task not in self._ratio_by_task:
-            raise ConfigError(
-                f"the run in {self.config.ratio_from} has no tiles of {task!r}; it has "
-                f"{', '.join(sorted(self._ratio_by_task))}. Run ViCO on that benchmark first, or pass ratio=."
-            )
+            raise no_such_benchmark(self.config.ratio_from, task, self._ratio_by_task, "ratio")
         return self._ratio_by_task[task]
 
     @cached_property
