@@ -68,4 +68,4 @@ def test_several_calls_are_joined_and_no_hook_stays(encoder):
     with watch.watching():
         model(pixel_values=pixels)
     torch.testing.assert_close(apart.scores, watch.taken().scores)
-    assert not any(module._forward_pre_hooks for module in model.modules())
+    assert not any(module._forward_pre_hooks or module._forward_hooks for module in model.modules())

@@ -1,8 +1,8 @@
 """Scores and keys from one layer of a vision encoder, while all layers stay on their fast kernel.
 
 The attention modules of transformers' InternViT and CLIP name their parts alike: `q_proj`, `k_proj`, `num_heads`, and,
-in some InternViTs, a norm of queries and keys. What a layer's queries and keys are is computed once more from the input
-that the layer got, for the rows that are wanted.
+in some InternViTs, a norm of queries and keys. The keys are those that the layer makes for itself. Queries are computed
+once more from the layer's input, for the rows that are wanted.
 
 Shapes: images = pieces in the call; N = patches of a piece, the class token not counted; heads, head_dim = the
 layer's.
@@ -43,17 +43,23 @@ class LayerInput:
         self._attention = attention
         self._rows = rows
         self._first = int(has_class_token)
+        self._keys: Tensor | None = None
         self._found: list[PatchAttention] = []
 
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Inside, what the encoder sees is noted."""
         self._found.clear()
-        handle = self._attention.register_forward_pre_hook(self._note, with_kwargs=True)
+        attention = self._attention
+        handles = (
+            getattr(attention, "k_norm", attention.k_proj).register_forward_hook(self._note_keys),
+            attention.register_forward_hook(self._note, with_kwargs=True),
+        )
         try:
             yield
         finally:
-            handle.remove()
+            for handle in handles:
+                handle.remove()
 
     def taken(self) -> PatchAttention:
         """Of all pieces that were encoded since."""
@@ -61,18 +67,23 @@ class LayerInput:
         self._found.clear()
         return PatchAttention(scores, keys)
 
-    def _note(self, _: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+    def _note_keys(self, _: nn.Module, __: tuple[Any, ...], keys: Tensor) -> None:
+        self._keys = keys
+
+    def _note(self, _: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any], __: object) -> None:
+        assert self._keys is not None, "the layer has made keys by now"
+        keys, self._keys = self._keys, None
         hidden: Tensor = arguments[0] if arguments else named["hidden_states"]
         # Piece by piece: the mean of all rows takes a whole attention matrix of a layer.
-        for piece in hidden.split(1 if self._rows == MEAN else len(hidden)):
-            self._found.append(self._of(piece))
+        size = 1 if self._rows == MEAN else len(hidden)
+        self._found.extend(map(self._of, hidden.split(size), keys.split(size)))
 
-    def _of(self, hidden: Tensor) -> PatchAttention:
+    def _of(self, hidden: Tensor, all_keys: Tensor) -> PatchAttention:
         attention = self._attention
-        keys = self._heads(getattr(attention, "k_norm", nn.Identity())(attention.k_proj(hidden)))
+        keys = self._heads(all_keys)
         wanted = hidden[:, :1] if self._rows == CLS else hidden[:, self._first :]
         queries = self._heads(getattr(attention, "q_norm", nn.Identity())(attention.q_proj(wanted)))
-        logits = queries @ keys.transpose(-1, -2) * attention.scale  # [images, heads, rows, 1 + N]
+        logits = (queries @ keys.transpose(-1, -2)).mul_(attention.scale)  # [images, heads, rows, 1 + N]
         received = logits.softmax(dim=-1)[..., self._first :].mean(dim=(1, 2))
         return PatchAttention(received, keys[:, :, self._first :].mean(dim=1))
 

@@ -65,9 +65,11 @@ def of_squares(values: Tensor, counts: Tensor, *, swapped: bool) -> Tensor:
         [n, ...], in the order of the visual tokens.
     """
     side = isqrt(values.shape[1])
-    pooled = []
-    for tile, count in zip(values, counts.tolist(), strict=True):
+    of_its_tile = counts.repeat_interleave(counts)
+    pooled = values.new_empty(len(of_its_tile), *values.shape[2:])
+    for count in counts.unique().tolist():
         small = isqrt(count)
-        squares = tile.reshape(small, side // small, small, side // small, *tile.shape[1:]).mean(dim=(1, 3))
-        pooled.append((squares.transpose(0, 1) if swapped else squares).flatten(0, 1))
-    return torch.cat(pooled)
+        grid = values[counts == count].unflatten(1, (small, side // small, small, side // small))
+        squares = grid.mean(dim=(2, 4))  # [tiles, small, small, ...]
+        pooled[of_its_tile == count] = (squares.transpose(1, 2) if swapped else squares).flatten(0, 2)
+    return pooled
