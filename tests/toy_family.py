@@ -17,6 +17,7 @@ from vico_eval.families.encoder_attention import LayerInput
 from vico_eval.families.family import FamilyModel, Look, Picture, Prompting, Seen, Sight, Slot
 from vico_eval.methods import registry
 from vico_eval.methods.interface import (
+    CONNECTOR_INPUTS,
     ENCODER_ATTENTION,
     ENCODER_KEYS,
     QUESTION,
@@ -91,7 +92,7 @@ class Toy(FamilyModel, nn.Module):
             family="toy",
             num_layers=config.num_hidden_layers,
             num_heads=config.num_attention_heads,
-            offers=frozenset({ENCODER_ATTENTION, ENCODER_KEYS, QUESTION}),
+            offers=frozenset({ENCODER_ATTENTION, ENCODER_KEYS, QUESTION, CONNECTOR_INPUTS}),
             score_sources=frozenset({"cls", "mean"}),
             num_vision_layers=self.vision_tower.config.num_hidden_layers,
         )
@@ -135,6 +136,7 @@ class ToySight(Sight):
                 grid_yx=torch.stack([place // GRID, place % GRID], dim=1).float(),
                 scores=None if attention is None else attention.scores.flatten(),
                 keys=None if attention is None else attention.keys.flatten(0, 1),
+                connect_mixed=lambda members, weights: self._model.connector(weights @ patches.flatten(0, 1)[members]),
             )
         return Seen(tokens=tokens, per_image=[GRID**2] * num_images, uncompressed=num_images * GRID**2, visual=visual)
 

@@ -124,6 +124,20 @@ def test_a_prompt_starts_with_bos_where_the_tokenizer_does(tokenizer):
     assert beginning.prompt_ids(beginning(request), [4]) == [bos, *expected]
 
 
+def test_the_users_words_are_without_template_pictures_and_bos(make, tokenizer):
+    turns = (
+        Message("system", (Text("Be brief."),)),
+        Message("user", (image(), Text("What is it?"))),
+        Message("assistant", (Text("A cat."),)),
+        Message("user", (Text("And <|im_end|> that?"),)),
+    )
+    preprocessor = make()
+    ids = preprocessor.word_ids(preprocessor(Request("task/test/0", turns)))
+    assert tokenizer.decode(ids) == "What is it?\nAnd < |im_end|> that?"
+    assert not set(ids) & set(tokenizer.convert_tokens_to_ids(SPECIAL))
+    assert preprocessor.word_ids(preprocessor(ask(image()))) == []
+
+
 def test_several_images_are_numbered_unless_told_not_to(make):
     request = ask(image(2, 1), image(1, 1, seed=1), "Which is larger?")
     prepared = make()(request)

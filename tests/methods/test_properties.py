@@ -18,6 +18,7 @@ from vico_eval.engine.loading import open_engine
 from vico_eval.engine.requests import GenerationSettings, ImageInput, Message, Request, Text, VideoInput
 from vico_eval.methods import registry
 from vico_eval.methods.registry import build, method_names
+from vico_eval.methods.visionzip import num_contextual
 
 # The random router's scores lie around 0.4: thresholds that let some tiles through and hold some back.
 ROUTING = {"absolute_threshold": 0.4}
@@ -43,6 +44,16 @@ SYSTEMS = {
     "vico+random_tokens+fastv": ("vico+random_tokens+fastv", {**ROUTING, "keep_ratio": 0.6}),
     "single_tile+pool+top_attention": ("single_tile+pool+top_attention", {"keep_ratio": 0.3}),
     "top_attention+sparsevlm": ("top_attention+sparsevlm", {}),
+    "divprune of each tile": ("divprune", {"group": "tile", "keep_ratio": 0.3}),
+    "divprune to target": ("divprune", {"target_ratio": 0.55}),
+    "visionzip of visual tokens": ("visionzip", {"merge_at": "decoder", "keep_ratio": 0.3}),
+    "holov of squares": ("holov", {"num_chunks": 4, "chunks": "squares", "score_source": "mean"}),
+    "cdpruner without the question": ("cdpruner", {"relevance": "none", "kernel": "exp"}),
+    "vispruner of all rows": ("vispruner", {"score_source": "mean", "important_ratio": 0.25}),
+    "vico+divprune": ("vico+divprune", ROUTING),
+    "vico+visionzip": ("vico+visionzip", ROUTING),
+    "divprune+fastv": ("divprune+fastv", {}),
+    "single_tile+visionzip+sparsevlm": ("single_tile+visionzip+sparsevlm", {}),
 }
 FAMILIES = ("internvl", "toy")
 
@@ -74,7 +85,10 @@ KEEP_ALL = {
     "rvtc_area": {},
     "pvtc": {},
     "random_tokens": {"keep_ratio": 1.0},
-    "top_attention": {"keep_ratio": 1.0},
+    **{
+        name: {"keep_ratio": 1.0}
+        for name in ("top_attention", "divprune", "visionzip", "vispruner", "cdpruner", "holov")
+    },
     "fastv": {"keep_ratio": 1.0},
     "sparsevlm": {"target_ratio": 1.0},
     "vico+fastv": {"absolute_threshold": 1.0, "keep_ratio": 1.0},
@@ -220,17 +234,20 @@ def test_keeping_every_token_is_the_plain_model_to_the_bit(engine_of, watched, r
 
 
 def test_a_selection_keeps_its_number_of_every_group_and_the_account_says_so(selecting_engine, requests):
-    ratio = selecting_engine.method.selection.config.keep_ratio
+    part = selecting_engine.method.selection
+    merges = "visionzip" in selecting_engine.method.name
     for one in requests:
         prepared = selecting_engine.preprocessor(one)
         with torch.inference_mode():
             (seen,) = selecting_engine._see([prepared])
-        groups = seen.per_image if seen.tiles is None else seen.tiles.counts
+        by_image = seen.tiles is None or getattr(part.config, "group", "tile") == "image"
+        groups = seen.per_image if by_image else seen.tiles.counts
+        counts = part.config.num_keep(one.key, groups)
         account = selecting_engine.answer([one])[0].account
         assert account.visual_tokens_before_selection == sum(groups)
-        assert account.visual_tokens == sum(max(1, round(ratio * tokens)) for tokens in groups)
+        assert account.visual_tokens == sum(counts)
         assert account.visual_tokens_per_layer[0] == account.visual_tokens
-        assert account.merged_tokens == 0
+        assert account.merged_tokens == (sum(map(num_contextual, counts)) if merges else 0)
 
 
 def test_alone_in_a_batch_and_in_any_order_answers_and_accounts_are_the_same(engine, requests, same_answers):

@@ -8,7 +8,9 @@ from vico_eval.families.internvl.config import VicoInternVLConfig
 from vico_eval.families.internvl.facts import facts_of
 from vico_eval.methods import registry
 from vico_eval.methods.interface import ModelFacts, VisualTokens
-from vico_eval.methods.shared.budgets import num_keep
+from vico_eval.methods.shared.budgets import KeepRatio, apportioned, num_keep
+
+from .test_controls import write_run
 
 FACTS = facts_of(VicoInternVLConfig(), "base")
 
@@ -36,6 +38,25 @@ def kept(method, arguments, *requests):
 )
 def test_a_budget_is_a_share_to_the_nearest_and_at_least_one(count, ratio, expected):
     assert num_keep(count, ratio) == expected
+
+
+def test_a_target_is_met_by_the_request_and_not_tile_by_tile():
+    assert apportioned([16] * 7, 0.55) == [9, 9, 8, 9, 9, 9, 9]  # 62 of 112 are 55.4%; 9 of 16 would be 56.3%
+    assert sum(apportioned([16] * 7, 0.55)) == round(0.55 * 112)
+    assert apportioned([256, 64, 1], 0.001) == [1, 1, 1]
+    assert apportioned([5, 3], 1.0) == [5, 3]
+    budget = KeepRatio(target_ratio=0.55)
+    assert budget.num_keep("docvqa/test/0", [16] * 7) == apportioned([16] * 7, 0.55)
+    assert KeepRatio(keep_ratio=0.55).num_keep("docvqa/test/0", [16] * 7) == [9] * 7
+
+
+def test_each_benchmark_keeps_what_an_earlier_run_measured_on_it(tmp_path):
+    write_run(tmp_path, docvqa=[(20, 10), (10, 10)], chartqa=[(10, 5)])  # 0.625 and 0.375
+    part = registry.build("random_tokens", {"ratio_from": str(tmp_path)}).resolved().selection
+    requests = [tokens(None, [0] * 8, key=f"{task}/test/0") for task in ("docvqa", "chartqa")]
+    assert [len(one.keep) for one in part.select(requests)] == [5, 3]
+    with pytest.raises(ConfigError, match="no visual tokens of 'mme'"):
+        part.select([tokens(None, [0] * 8, key="mme/test/0")])
 
 
 def test_every_tile_keeps_its_own_highest_scores_in_order():
@@ -78,6 +99,8 @@ def test_keeping_all_hands_the_tokens_on():
     [
         ("random_tokens", {"keep_ratio": 0.0}, r"keep_ratio=0.0; expected the share that stays, in \(0, 1\]"),
         ("top_attention", {"keep_ratio": 1.5}, "keep_ratio=1.5"),
+        ("divprune", {"keep_ratio": 0.5, "target_ratio": 0.5}, "keep_ratio and target_ratio or ratio_from; give one"),
+        ("holov", {"target_ratio": 0.0}, r"target_ratio=0.0; expected a share of visual tokens in \(0, 1\]"),
         ("top_attention", {"score_source": "all"}, "score_source='all'; expected cls or mean"),
         ("top_attention+random_tokens", {}, "two parts in the selection"),
         ("random_tokens+lvtc", {}, "needs every tile with all its visual tokens, and its part in the selection"),
@@ -100,6 +123,26 @@ def test_a_family_that_lacks_what_a_method_needs_says_so():
     with pytest.raises(CheckpointError, match=r"'top_attention' needs encoder_attention, which other \('siglip'\)"):
         registry.build("top_attention").check(facts)
     registry.build("random_tokens").check(facts)
+
+
+def test_what_a_connector_takes_in_can_be_mixed_only_where_there_is_such_a_thing():
+    pvtc = facts_of(VicoInternVLConfig(parts={"pvtc": {}}), "x")
+    with pytest.raises(CheckpointError, match=r"'pvtc\+visionzip' needs connector_inputs, which internvl \('x'\)"):
+        registry.build("pvtc+visionzip").check(pvtc)
+    registry.build("pvtc+visionzip", {"merge_at": "decoder"}).check(pvtc)
+    with pytest.raises(ConfigError, match=r"makes fewer tokens behind that.*merge_at=decoder"):
+        registry.build("pool+visionzip").check(FACTS)
+    registry.build("pool+visionzip", {"merge_at": "decoder"}).check(FACTS)
+
+
+@pytest.mark.parametrize("method", ["visionzip", "vispruner", "holov", "top_attention"])
+def test_an_encoder_without_a_class_token_gives_scores_by_the_mean(method):
+    offers = frozenset({"encoder_attention", "encoder_keys", "connector_inputs"})
+    sizes = {"num_layers": 4, "num_heads": 4, "num_vision_layers": 8}
+    facts = ModelFacts(checkpoint="siglip", family="other", offers=offers, score_sources=frozenset({"mean"}), **sizes)
+    with pytest.raises(ConfigError, match=r"score_source='cls'; the vision encoder of 'siglip' gives mean"):
+        registry.build(method).check(facts)
+    registry.build(method, {"score_source": "mean"}).check(facts)
 
 
 @pytest.mark.parametrize("method", ["downsample", "pool", "all_compress", "single_tile+random_tokens"])

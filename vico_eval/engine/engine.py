@@ -251,7 +251,7 @@ class Engine:
         assert visual is not None, "a look with a selection describes what it sees"
         if self.method.selection is None or QUESTION not in self.method.selection.needs:
             return visual
-        ids = torch.tensor(prepared.text_ids, device=self.model.decoder_device)
+        ids = torch.tensor(self.preprocessor.word_ids(prepared), dtype=torch.long, device=self.model.decoder_device)
         return replace(visual, question_ids=ids, question_embeddings=self.model.embedding(ids))
 
     def _prompt(self, entry: _Ready) -> PromptTokens:

@@ -87,6 +87,9 @@ class Prepared(Shown):
     slot_positions: list[int]
     """Where in `text_ids` each picture's slot begins."""
 
+    words: str
+    """What the user said, turn after turn, a line each; without pictures, template and system message."""
+
     generation: GenerationSettings
 
 
@@ -170,6 +173,13 @@ class Preprocessor:
             text=text,
             text_ids=text_ids,
             slot_positions=positions,
+            words="\n".join(
+                part.text
+                for message in request.messages
+                if message.role == "user"
+                for part in message.content
+                if isinstance(part, Text)
+            ),
             generation=request.generation,
         )
 
@@ -266,6 +276,13 @@ class Preprocessor:
             # As InternVL's own code asks for it: with BOS where the tokenizer begins with one (InternLM2, Llama 3).
             # The model's own limit on length is the engine's business: no truncation, no warning.
             ids: list[int] = self._tokenizer(text, truncation=False, verbose=False).input_ids
+        return ids
+
+    def word_ids(self, prepared: Prepared) -> list[int]:
+        """The ids of the user's words, without BOS."""
+        words = self.defuse(prepared.words)
+        with self._tokenizer_lock:
+            ids: list[int] = self._tokenizer(words, truncation=False, verbose=False, add_special_tokens=False).input_ids
         return ids
 
 

@@ -11,9 +11,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from vico_eval.methods.interface import Selected, SelectionPart, VisualTokens
 from vico_eval.methods.shared.budgets import KeepRatio
-from vico_eval.methods.shared.groups import highest_of_each_group
+from vico_eval.methods.shared.groups import highest_scores, select_in_groups
 from vico_eval.methods.shared.ranking import random_scores
 
 
@@ -32,8 +34,11 @@ class RandomTokens(SelectionPart):
 
     def select(self, requests: Sequence[VisualTokens]) -> list[Selected | None]:
         """A draw for each request."""
-        return [self._draw(visual) for visual in requests]
+        drawn = [self._draw(visual) for visual in requests]
+        return select_in_groups(
+            requests, self.config, lambda groups: highest_scores(groups.stack(drawn), groups.num_keep)
+        )
 
-    def _draw(self, visual: VisualTokens) -> Selected | None:
-        scores = random_scores(f"{self.config.seed}/{visual.key}", len(visual.tokens)).to(visual.tokens.device)
-        return highest_of_each_group(visual, scores, self.config.keep_ratio)
+    def _draw(self, visual: VisualTokens) -> Tensor:
+        """[n]."""
+        return random_scores(f"{self.config.seed}/{visual.key}", len(visual.tokens)).to(visual.tokens.device)

@@ -13,6 +13,7 @@ from typing import Any, TypeVar, get_type_hints
 
 from vico_eval.errors import CheckpointError, ConfigError, unknown_name
 from vico_eval.methods.interface import (
+    CONNECTOR_INPUTS,
     ENCODER_ATTENTION,
     ENCODER_KEYS,
     PLACES,
@@ -26,8 +27,11 @@ from vico_eval.methods.interface import (
 
 BUILT_IN = {
     "all_compress": "vico_eval.methods.all_compress:AllCompress",
+    "cdpruner": "vico_eval.methods.cdpruner:CDPruner",
+    "divprune": "vico_eval.methods.divprune:DivPrune",
     "downsample": "vico_eval.methods.downsample:Downsample",
     "fastv": "vico_eval.methods.fastv:FastV",
+    "holov": "vico_eval.methods.holov:HoloV",
     "image_vir": "vico_eval.methods.image_vir:ImageViR",
     "lvtc": "vico_eval.methods.lvtc:LVTC",
     "pool": "vico_eval.methods.pool:Pool",
@@ -43,6 +47,8 @@ BUILT_IN = {
     "vanilla": "vico_eval.methods.vanilla:Vanilla",
     "vanilla_vir": "vico_eval.methods.vanilla_vir:VanillaViR",
     "vico": "vico_eval.methods.vico:ViCO",
+    "visionzip": "vico_eval.methods.visionzip:VisionZip",
+    "vispruner": "vico_eval.methods.vispruner:VisPruner",
 }
 """Where the class of each method stands, "module:Class"."""
 
@@ -107,6 +113,7 @@ class Method:
             part.check(donor if donor is not None and part.needs_donor else facts)
         if self.selection is not None:
             _check_needs(self.name, self.selection, facts)
+            _check_mixing(self.name, self.selection, self.connector)
         left_out = facts.trained_in.difference(*(part.runs for part in self.parts))
         if left_out:
             names = ", ".join(sorted(left_out))
@@ -138,6 +145,15 @@ def _check_needs(method: str, part: SelectionPart, facts: ModelFacts) -> None:
         raise ConfigError(
             f"method {method!r} got score_layer={layer}, and the vision encoder of {facts.checkpoint!r} has "
             f"{facts.num_vision_layers} layers; expected {-facts.num_vision_layers} to {facts.num_vision_layers - 1}."
+        )
+
+
+def _check_mixing(method: str, part: SelectionPart, connector: ConnectorPart | None) -> None:
+    if CONNECTOR_INPUTS in part.needs and connector is not None and any(route.then for route in connector.routes):
+        raise ConfigError(
+            f"method {method!r} can't be run so: its selection mixes what the connector takes in, and its part in the "
+            "connector makes fewer tokens behind that. Have the selection work on visual tokens (visionzip: "
+            "merge_at=decoder), or leave one of them out."
         )
 
 

@@ -12,50 +12,24 @@ Differs: `score_source=cls` is the papers' row for an encoder with a class token
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from vico_eval.errors import ConfigError
-from vico_eval.methods.interface import ENCODER_ATTENTION, ScoreSource, Selected, SelectionPart, VisualTokens
-from vico_eval.methods.shared.budgets import KeepRatio
-from vico_eval.methods.shared.groups import highest_of_each_group
+from torch import Tensor
 
-SCORE_SOURCES = ("cls", "mean")
+from vico_eval.methods.interface import Selected, VisualTokens
+from vico_eval.methods.shared.encoder_scores import EncoderScores, ScoredSelection
+from vico_eval.methods.shared.groups import Groups, highest_scores, select_in_groups
 
 
-@dataclass(frozen=True, kw_only=True)
-class TopAttentionConfig(KeepRatio):
-    """How many tokens, and whose attention."""
-
-    score_source: str = "cls"
-    """cls: the class token's row; mean: the mean over the patches' rows."""
-
-    score_layer: int = -2
-    """Layer of the vision encoder; negative ones count from its end."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.score_source not in SCORE_SOURCES:
-            raise ConfigError(
-                f"top_attention got score_source={self.score_source!r}; expected {' or '.join(SCORE_SOURCES)}."
-            )
-
-
-class TopAttention(SelectionPart):
+class TopAttention(ScoredSelection):
     """Keeps the tokens of the highest scores."""
 
-    Config = TopAttentionConfig
-    config: TopAttentionConfig
-    needs = frozenset({ENCODER_ATTENTION})
-
-    @property
-    def score_source(self) -> ScoreSource:
-        """As the arguments say."""
-        return ScoreSource(self.config.score_source, self.config.score_layer)
+    Config = EncoderScores
+    config: EncoderScores
 
     def select(self, requests: Sequence[VisualTokens]) -> list[Selected | None]:
         """The highest scores of every tile."""
-        return [self._highest(visual) for visual in requests]
+        return select_in_groups(requests, self.config, _choose)
 
-    def _highest(self, visual: VisualTokens) -> Selected | None:
-        assert visual.scores is not None, "asked for in `needs`"
-        return highest_of_each_group(visual, visual.scores, self.config.keep_ratio)
+
+def _choose(groups: Groups) -> Tensor:
+    return highest_scores(groups.scores, groups.num_keep)

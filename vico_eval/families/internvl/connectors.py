@@ -46,8 +46,11 @@ class HighConnector(nn.Module):
 
     def forward(self, vit_tokens: Tensor) -> Tensor:
         """[tiles, 1 + h*w, C] -> [tiles, (h/block) * (w/block), D]."""
-        hidden = self.norm(pixel_shuffle(vit_tokens, self.block, self.version))
-        return self.linear_2(self.act(self.linear_1(hidden)))  # type: ignore[no-any-return]
+        return self.project(pixel_shuffle(vit_tokens, self.block, self.version))
+
+    def project(self, squares: Tensor) -> Tensor:
+        """[..., block*block*C], as `pixel_shuffle` stacks them -> [..., D]."""
+        return self.linear_2(self.act(self.linear_1(self.norm(squares))))  # type: ignore[no-any-return]
 
 
 class LowConnector(nn.Module):
@@ -67,7 +70,10 @@ class LowConnector(nn.Module):
 
     def forward(self, vit_tokens: Tensor) -> Tensor:
         """[tiles, 1 + h*w, C] -> [tiles, (h/block) * (w/block), D]."""
-        hidden = self.norm(pixel_shuffle(vit_tokens, self.block, self.version))
-        hidden = self.dropout(self.act(self.linear_1(hidden)))
+        return self.project(pixel_shuffle(vit_tokens, self.block, self.version))
+
+    def project(self, squares: Tensor) -> Tensor:
+        """[..., block*block*C], as `pixel_shuffle` stacks them -> [..., D]."""
+        hidden = self.dropout(self.act(self.linear_1(self.norm(squares))))
         hidden = self.dropout(self.act(self.linear_2(hidden)))
         return self.linear_3(hidden)  # type: ignore[no-any-return]

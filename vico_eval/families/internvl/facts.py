@@ -7,6 +7,7 @@ from math import isqrt
 from vico_eval.families.encoder_attention import CLS, MEAN
 from vico_eval.families.internvl.config import VicoInternVLConfig
 from vico_eval.methods.interface import (
+    CONNECTOR_INPUTS,
     ENCODER_ATTENTION,
     ENCODER_KEYS,
     HIGH,
@@ -32,7 +33,12 @@ def facts_of(config: VicoInternVLConfig, checkpoint: str) -> ModelFacts:
         connectors=frozenset({HIGH.connector, LOW.connector} if "low_connector" in parts else {HIGH.connector}),
         parts=parts,
         trained_in=frozenset({"lvtc"} & parts.keys()),
-        offers=frozenset({ENCODER_ATTENTION, ENCODER_KEYS, QUESTION} | ({P_COMPRESS} if "router" in parts else set())),
+        offers=frozenset(
+            {ENCODER_ATTENTION, ENCODER_KEYS, QUESTION}
+            | ({P_COMPRESS} if "router" in parts else set())
+            # PVTC makes a token of its neighbours as well: there is no single input to mix.
+            | ({CONNECTOR_INPUTS} if "pvtc" not in parts else set())
+        ),
         score_sources=frozenset({CLS, MEAN}),
         num_vision_layers=config.vision_config.num_hidden_layers,
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import isqrt
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,9 +16,17 @@ from torch import Tensor
 from vico_eval.families.encoder_attention import PatchAttention
 from vico_eval.families.family import Look, Seen, SeenTiles, Shown, Sight
 from vico_eval.families.finite import refuse_not_finite
+from vico_eval.families.internvl.mixed_inputs import MixedInputs
 from vico_eval.families.internvl.tile_encoder import Encoded, TileEncoder
 from vico_eval.families.internvl.token_places import grid_yx, of_squares, tokens_of
-from vico_eval.methods.interface import ENCODER_ATTENTION, ENCODER_KEYS, P_COMPRESS, RequestTiles, VisualTokens
+from vico_eval.methods.interface import (
+    CONNECTOR_INPUTS,
+    ENCODER_ATTENTION,
+    ENCODER_KEYS,
+    P_COMPRESS,
+    RequestTiles,
+    VisualTokens,
+)
 from vico_eval.stages import METHOD, stage
 
 if TYPE_CHECKING:
@@ -49,24 +57,16 @@ class InternVLSight(Sight):
         encoded = self._encode(batch)
         scores = self._scores(batch, encoded, sizes)
         decisions = [self._decide(*each) for each in zip(batch, scores, strict=True)]
-        choice = torch.cat(decisions)
-        tokens, counts = self._connect(encoded.vit_tokens, choice)
+        tokens, counts = self._connect(encoded.vit_tokens, torch.cat(decisions))
         per_tile = torch.split(counts, sizes)
         attention: list[PatchAttention | None] = [None] * len(batch)
         if encoded.attention is not None:
             parts = (part.split(sizes) for part in encoded.attention)
             attention = [PatchAttention(*each) for each in zip(*parts, strict=True)]
+        tiles = map(_Tiles, torch.split(encoded.vit_tokens, sizes), decisions, per_tile, scores, attention)
         return [
             self._seen(*each)
-            for each in zip(
-                batch,
-                torch.split(tokens, [int(part.sum()) for part in per_tile]),
-                per_tile,
-                scores,
-                torch.split(encoded.vit_tokens, sizes),
-                attention,
-                strict=True,
-            )
+            for each in zip(batch, torch.split(tokens, [int(part.sum()) for part in per_tile]), tiles, strict=True)
         ]
 
     def _scores(self, batch: Sequence[Shown], encoded: Encoded, sizes: list[int]) -> list[Tensor | None]:
@@ -109,55 +109,70 @@ class InternVLSight(Sight):
         tokens, counts = self._model.connect(vit_tokens, choice, routes)
         return tokens, counts.cpu()
 
-    def _seen(
-        self,
-        shown: Shown,
-        tokens: Tensor,
-        counts: Tensor,
-        p_compress: Tensor | None,
-        vit_tokens: Tensor,
-        attention: PatchAttention | None,
-    ) -> Seen:
-        full = self._model.num_high_tokens
+    def _seen(self, shown: Shown, tokens: Tensor, tiles: _Tiles) -> Seen:
+        full, scores = self._model.num_high_tokens, tiles.p_compress
         per_image = [0] * len(shown.pictures)
-        for image, count in zip(shown.piece_image.tolist(), counts.tolist(), strict=True):
+        for image, count in zip(shown.piece_image.tolist(), tiles.counts.tolist(), strict=True):
             per_image[image] += count
         wants_visual = self._look.selection is not None and len(tokens) > 0
         return Seen(
             tokens=tokens,
             per_image=per_image,
-            uncompressed=len(counts) * full,
-            visual=self._described(shown, tokens, counts, p_compress, attention) if wants_visual else None,
+            uncompressed=len(tiles.counts) * full,
+            visual=self._described(shown, tokens, tiles) if wants_visual else None,
             tiles=SeenTiles(
-                counts=counts.tolist(),
-                compressed=(counts < full).tolist(),
-                p_compress=None if p_compress is None else p_compress.float().tolist(),
+                counts=tiles.counts.tolist(),
+                compressed=(tiles.counts < full).tolist(),
+                p_compress=None if scores is None else scores.float().tolist(),
             ),
-            vit_tokens=vit_tokens if self._look.vit_tokens else None,
+            vit_tokens=tiles.vit_tokens if self._look.vit_tokens else None,
         )
 
-    def _described(
-        self,
-        shown: Shown,
-        tokens: Tensor,
-        counts: Tensor,
-        p_compress: Tensor | None,
-        attention: PatchAttention | None,
-    ) -> VisualTokens:
+    def _described(self, shown: Shown, tokens: Tensor, tiles: _Tiles) -> VisualTokens:
         """The tokens with what a selection part may see of them, on their device."""
         config, device = self._model.config, tokens.device
         is_swapped = config.ps_version == "v1"
-        tile = tokens_of(counts)
-        scores = keys = None
-        if attention is not None:
-            scores, keys = (of_squares(values, counts, swapped=is_swapped).to(device) for values in attention)
+        tile = tokens_of(tiles.counts)
+        values: dict[str, Tensor] = {}
+        if tiles.attention is not None:
+            for name, of_patches in tiles.attention._asdict().items():
+                values[name] = of_squares(of_patches, tiles.counts, swapped=is_swapped).to(device)
+        if tiles.p_compress is not None:
+            values["p_compress"] = tiles.p_compress.float().to(device)[tile.to(device)]
+        grid = grid_yx(shown.grids, tiles.counts, isqrt(config.num_high_tokens), swapped=is_swapped)
         return VisualTokens(
             key=shown.key,
             tokens=tokens,
             image=torch.from_numpy(shown.piece_image)[tile].to(device),
             tile=tile.to(device),
-            grid_yx=grid_yx(shown.grids, counts, isqrt(config.num_high_tokens), swapped=is_swapped).to(device),
-            scores=scores,
-            keys=keys,
-            p_compress=None if p_compress is None else p_compress.float().to(device)[tile.to(device)],
+            grid_yx=grid.to(device),
+            connect_mixed=self._mixer(tiles),
+            **values,
         )
+
+    def _mixer(self, tiles: _Tiles) -> MixedInputs | None:
+        """What mixes the connector's inputs, for a part that asks for it."""
+        selection, connector = self._look.selection, self._look.connector
+        if selection is None or CONNECTOR_INPUTS not in selection.needs:
+            return None
+        routes = () if connector is None else connector.routes
+        return MixedInputs(self._model, tiles.vit_tokens, tiles.choice, routes)
+
+
+class _Tiles(NamedTuple):
+    """What is known of one request's tiles."""
+
+    vit_tokens: Tensor
+    """[tiles, 1 + S*S, C]."""
+
+    choice: Tensor
+    """[tiles], int64: the route of each."""
+
+    counts: Tensor
+    """[tiles], int64: visual tokens of each."""
+
+    p_compress: Tensor | None
+    """[tiles], the router's scores."""
+
+    attention: PatchAttention | None
+    """[tiles, S*S, ...], of the layer that was asked for."""

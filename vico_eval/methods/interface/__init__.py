@@ -29,6 +29,7 @@ from vico_eval.methods.interface.decoder import (
 )
 from vico_eval.methods.interface.facts import (
     CONNECTOR,
+    CONNECTOR_INPUTS,
     DECODER,
     ENCODER_ATTENTION,
     ENCODER_KEYS,
@@ -46,6 +47,7 @@ from vico_eval.methods.interface.facts import (
 
 __all__ = [
     "CONNECTOR",
+    "CONNECTOR_INPUTS",
     "DECODER",
     "ENCODER_ATTENTION",
     "ENCODER_KEYS",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from vico_eval.errors import CheckpointError
 from vico_eval.methods.interface.facts import CONNECTOR, RESOLUTION, SELECTION, ModelFacts, Part, task_of
@@ -154,10 +154,17 @@ class VisualTokens:
     """[n], float32: the router's score of each token's tile."""
 
     question_ids: Tensor | None = None
-    """[question], int64: ids of the prompt's text, the chat template's included."""
+    """[question], int64: ids of the words that the user said; neither system message nor template."""
 
     question_embeddings: Tensor | None = None
-    """[question, D]."""
+    """[question, D], of the decoder."""
+
+    connect_mixed: Callable[[Tensor, Tensor], Tensor] | None = None
+    """What the connector makes of weighted sums of what it takes in for tokens.
+
+    Args: indices [groups, members], int64, of tokens that one connector makes, and weights [groups, mixed, members].
+    Returns: [groups, mixed, D].
+    """
 
 
 class Selected(NamedTuple):
@@ -178,8 +185,11 @@ class SelectionPart(Part):
     """Which of a request's visual tokens enter the decoder."""
 
     place = SELECTION
-    needs: ClassVar[frozenset[str]] = frozenset()
-    """What of `NEEDS` it looks at; the family supplies it, or refuses before weights are read."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What of `NEEDS` it looks at; the family supplies it, or refuses before weights are read."""
+        return frozenset()
 
     @property
     def score_source(self) -> ScoreSource:

@@ -15,7 +15,8 @@ PLACES = (RESOLUTION, CONNECTOR, SELECTION, DECODER)
 """In the order in which parts act."""
 
 ENCODER_ATTENTION, ENCODER_KEYS, QUESTION, P_COMPRESS = "encoder_attention", "encoder_keys", "question", "p_compress"
-NEEDS = (ENCODER_ATTENTION, ENCODER_KEYS, QUESTION, P_COMPRESS)
+CONNECTOR_INPUTS = "connector_inputs"
+NEEDS = (ENCODER_ATTENTION, ENCODER_KEYS, QUESTION, P_COMPRESS, CONNECTOR_INPUTS)
 """What a selection part can ask for beside the tokens and their places."""
 
 

@@ -1,25 +1,54 @@
-"""How many tokens stay, as an argument of methods that select them."""
+"""How many tokens stay, as arguments of methods that select them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 
 from vico_eval.errors import ConfigError
+from vico_eval.methods.shared.earlier_run import TargetRatio
+
+DEFAULT_KEEP_RATIO = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
-class KeepRatio:
-    """Hyper-parameters of a method that keeps a share of the visual tokens."""
+class KeepRatio(TargetRatio):
+    """Hyper-parameters of a method that keeps a share of the visual tokens; one of the three says which."""
 
-    keep_ratio: float = 0.5
-    """Share of the visual tokens of each tile that stays, in (0, 1]; of an image where there are no tiles. At least one
-    token of each stays."""
+    keep_ratio: float | None = None
+    """Share of the visual tokens of each group (a tile; an image where there are no tiles) that stays, in (0, 1], to
+    the nearest whole number; 0.5 without target_ratio. At least one token of each group stays."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.keep_ratio <= 1:
+        super().__post_init__()
+        if self.keep_ratio is not None and self.has_target:
+            raise ConfigError("got keep_ratio and target_ratio or ratio_from; give one: each says how many stay.")
+        if self.keep_ratio is not None and not 0 < self.keep_ratio <= 1:
             raise ConfigError(f"got keep_ratio={self.keep_ratio}; expected the share that stays, in (0, 1].")
+
+    def num_keep(self, key: str, sizes: Sequence[int]) -> list[int]:
+        """How many tokens of each group stay.
+
+        A target is met by the request as a whole, up to one token and the one that every group keeps.
+
+        Args:
+            key: of the document.
+            sizes: [groups], tokens of each.
+        """
+        target = self.target_of(key)
+        if target is not None:
+            return apportioned(sizes, target)
+        share = DEFAULT_KEEP_RATIO if self.keep_ratio is None else self.keep_ratio
+        return [num_keep(size, share) for size in sizes]
 
 
 def num_keep(num_tokens: int, keep_ratio: float) -> int:
     """How many of a group's tokens stay: the share, to the nearest whole number, halves to the even one; at least 1."""
     return max(1, round(keep_ratio * num_tokens))
+
+
+def apportioned(sizes: Sequence[int], share: float) -> list[int]:
+    """A share of all groups' tokens, rounded once and not group by group; at least 1 of each group."""
+    ends = [round(share * end) for end in accumulate(sizes, initial=0)]
+    return [max(1, stop - start) for start, stop in pairwise(ends)]

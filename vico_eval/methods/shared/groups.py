@@ -1,27 +1,137 @@
-"""Groups of visual tokens that compete for places among themselves alone: a tile's, or an image's without tiles."""
+"""Groups of visual tokens that compete for places among themselves alone, many of them at once.
+
+A group is a tile's tokens (an image's, where there are no tiles) or all of an image's. Those of one size that keep the
+same number are worked on together, whatever request they are of; none depends on another.
+
+Shapes: groups = those worked on together; n = tokens of each; k = those that stay.
+"""
 
 from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from vico_eval.methods.interface import Selected, VisualTokens
-from vico_eval.methods.shared.budgets import num_keep
+from vico_eval.methods.shared.budgets import KeepRatio
+
+TILE, IMAGE = "tile", "image"
+
+MAX_PAIRS = 2**27
+"""Pairs of tokens that are compared at once, 512 MiB in float32; a group with more of them is worked on alone."""
 
 
-def groups_of(visual: VisualTokens) -> list[Tensor]:
-    """Indices [group] of each group's tokens, ascending; the groups in the order of the prompt."""
-    label = torch.where(visual.tile < 0, visual.image, visual.tile)
-    _, sizes = torch.unique_consecutive(label, return_counts=True)
-    return list(torch.arange(len(label), device=label.device).split(sizes.tolist()))
+class Group(NamedTuple):
+    """A run of a request's tokens."""
+
+    request: int
+    start: int
+    size: int
+    num_keep: int
+
+    @property
+    def span(self) -> slice:
+        """Its places among the request's tokens."""
+        return slice(self.start, self.start + self.size)
 
 
-def highest_of_each_group(visual: VisualTokens, scores: Tensor, keep_ratio: float) -> Selected | None:
-    """The share of every group whose scores [n] are highest; of equal ones, the earlier. None where all stay."""
-    kept = []
-    for group in groups_of(visual):
-        # Stable, because topk leaves ties open.
-        order = scores[group].sort(descending=True, stable=True).indices
-        kept.append(group[order[: num_keep(len(group), keep_ratio)].sort().values])
-    keep = torch.cat(kept)
-    return None if len(keep) == len(scores) else Selected(keep)
+class Groups:
+    """Groups of one size that keep the same number of tokens."""
+
+    def __init__(self, requests: Sequence[VisualTokens], groups: Sequence[Group]) -> None:
+        self._requests = requests
+        self.groups = groups
+        self.num_keep = groups[0].num_keep
+
+    @property
+    def tokens(self) -> Tensor:
+        """[groups, n, D]."""
+        return self.stack([visual.tokens for visual in self._requests])
+
+    @property
+    def scores(self) -> Tensor:
+        """[groups, n], float32; of a part that needs them."""
+        return self.stack([visual.scores for visual in self._requests])
+
+    @property
+    def keys(self) -> Tensor:
+        """[groups, n, d], float32; of a part that needs them."""
+        return self.stack([visual.keys for visual in self._requests])
+
+    @property
+    def grid_yx(self) -> Tensor:
+        """[groups, n, 2], float32."""
+        return self.stack([visual.grid_yx for visual in self._requests])
+
+    def stack(self, values: Sequence[Tensor | None]) -> Tensor:
+        """Values of each request's tokens [requests][tokens, ...] as [groups, n, ...]."""
+        taken = []
+        for group in self.groups:
+            of_request = values[group.request]
+            assert of_request is not None, "asked for in `needs`"
+            taken.append(of_request[group.span])
+        return torch.stack(taken)
+
+
+def groups_of(requests: Sequence[VisualTokens], budget: KeepRatio, by: str = TILE) -> list[list[Group]]:
+    """The groups of each request, in the order of its tokens, with how many of them stay."""
+    found = []
+    for number, visual in enumerate(requests):
+        label = visual.image if by == IMAGE else torch.where(visual.tile < 0, visual.image, visual.tile)
+        sizes = torch.unique_consecutive(label, return_counts=True)[1].tolist()
+        starts = [0]
+        for size in sizes:
+            starts.append(starts[-1] + size)
+        counts = budget.num_keep(visual.key, sizes)
+        found.append([Group(number, *each) for each in zip(starts, sizes, counts, strict=False)])
+    return found
+
+
+def together(requests: Sequence[VisualTokens], groups: Sequence[Sequence[Group]]) -> Iterator[Groups]:
+    """All groups that lose a token, those alike together."""
+    alike: dict[tuple[int, int], list[Group]] = defaultdict(list)
+    for of_request in groups:
+        for group in of_request:
+            if group.num_keep < group.size:
+                alike[group.size, group.num_keep].append(group)
+    for (size, _), members in alike.items():
+        at_once = max(1, MAX_PAIRS // size**2)
+        for first in range(0, len(members), at_once):
+            yield Groups(requests, members[first : first + at_once])
+
+
+def select_in_groups(
+    requests: Sequence[VisualTokens], budget: KeepRatio, choose: Callable[[Groups], Tensor], by: str = TILE
+) -> list[Selected | None]:
+    """What stays of each request; None where all of it does.
+
+    Args:
+        requests: those to select from.
+        budget: how many tokens stay.
+        choose: gives the places [groups, k] of those that stay within their groups, int64, in any order.
+        by: TILE or IMAGE.
+    """
+    groups = groups_of(requests, budget, by)
+    kept: dict[Group, Tensor] = {}
+    for alike in together(requests, groups):
+        places = choose(alike).sort(dim=1).values
+        kept |= {group: group.start + of_group for group, of_group in zip(alike.groups, places, strict=True)}
+    return [
+        Selected(torch.cat([kept[group] if group in kept else _all_of(group, visual) for group in of_request]))
+        if any(group in kept for group in of_request)
+        else None
+        for visual, of_request in zip(requests, groups, strict=True)
+    ]
+
+
+def _all_of(group: Group, visual: VisualTokens) -> Tensor:
+    return torch.arange(group.start, group.start + group.size, device=visual.tokens.device)
+
+
+def highest_scores(scores: Tensor, num_keep: int) -> Tensor:
+    """Places [groups, k] of the highest scores [groups, n], falling; of equal ones, the earlier first."""
+    # Stable, because topk leaves ties open.
+    return scores.sort(dim=1, descending=True, stable=True).indices[:, :num_keep]

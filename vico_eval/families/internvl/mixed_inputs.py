@@ -1,0 +1,69 @@
+"""Visual tokens of mixtures: weighted sums of what a connector takes in, through that connector.
+
+Shapes: tiles = those of one request; n = visual tokens of the request; D = decoder width; C = vision width; groups,
+members, mixed = as in `VisualTokens.connect_mixed`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from vico_eval.families.internvl.connectors import HighConnector, LowConnector, pixel_shuffle
+from vico_eval.methods.interface import HIGH, LOW, Route
+
+if TYPE_CHECKING:
+    from vico_eval.families.internvl.modeling import VicoInternVL
+
+
+class MixedInputs:
+    """What mixtures of one request's connector inputs become."""
+
+    def __init__(self, model: VicoInternVL, vit_tokens: Tensor, choice: Tensor, routes: Sequence[Route]) -> None:
+        """
+        Args:
+            model: its connectors are the plain ones, not PVTC.
+            vit_tokens: [tiles, 1 + h*w, C].
+            choice: [tiles], int64: which of `routes` each tile has taken.
+            routes: none for the high connector alone; none of them does anything behind its connector.
+        """
+        self._model = model
+        self._vit_tokens = vit_tokens
+        self._is_low = torch.tensor(
+            [bool(routes) and routes[number].connector == LOW.connector for number in choice.tolist()]
+        )
+        counts = torch.where(self._is_low, model.num_low_tokens, model.num_high_tokens)
+        self._tile = torch.arange(len(counts)).repeat_interleave(counts)
+        self._first = counts.cumsum(dim=0) - counts
+
+    def __call__(self, members: Tensor, weights: Tensor) -> Tensor:
+        """[groups, mixed, D] of tokens [groups, members] and their weights [groups, mixed, members].
+
+        Raises:
+            RuntimeError: a group has tokens of several tiles, whose connectors may take in rows of unlike width.
+        """
+        tiles = self._tile[members.cpu()]
+        if not bool((tiles == tiles[:, :1]).all()):
+            raise RuntimeError("a part mixed what the connector takes in across tiles; expected groups within a tile")
+        tile = tiles[:, 0]
+        places = members - self._first[tile, None].to(members.device)
+        made = weights.new_empty(*weights.shape[:2], self._model.config.text_config.hidden_size)
+        for name in (HIGH.connector, LOW.connector):
+            is_here = self._is_low[tile] == (name == LOW.connector)
+            if bool(is_here.any()):
+                connector = self._connector(name)
+                vit_tokens = self._vit_tokens[tile[is_here]].to(connector.norm.weight.device)
+                inputs = pixel_shuffle(vit_tokens, connector.block, connector.version)  # [groups, n of a tile, width]
+                here = is_here.to(weights.device)
+                rows = inputs.gather(1, places[here][..., None].expand(-1, -1, inputs.shape[2]).to(inputs.device))
+                mixed = weights[here].to(inputs.device) @ rows.float()
+                made[here] = connector.project(mixed.to(inputs)).to(made)
+        return made
+
+    def _connector(self, name: str) -> HighConnector | LowConnector:
+        connector = self._model.connector_low if name == LOW.connector else self._model.connector_high
+        assert isinstance(connector, (HighConnector, LowConnector)), "checked by what the family offers"
+        return connector
