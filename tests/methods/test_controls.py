@@ -204,7 +204,11 @@ def test_a_ratio_from_a_run_of_vlmevalkit_counts_once_it_is_scored(tmp_path):
 def test_two_parts_do_not_both_save_what_an_earlier_run_saved(tmp_path):
     write_run(tmp_path, docvqa=[(20, 10)])
     with pytest.raises(ConfigError, match="'downsample' and 'fastv' would each save as much as ratio_from measured"):
-        registry.build("downsample+fastv", {"ratio_from": str(tmp_path)}).resolved()
+        registry.build("downsample+fastv", {"ratio_from": str(tmp_path)})
+    both = {"downsample.ratio_from": str(tmp_path), "fastv.ratio_from": str(tmp_path)}
+    with pytest.raises(ConfigError, match=r"together more\. Give it to one of them \(downsample\.ratio_from=\)"):
+        registry.build("downsample+fastv", both)
+    registry.build("downsample+fastv", {"fastv.ratio_from": str(tmp_path)}).resolved()
 
 
 def test_pool_averages_the_tiles_that_random_compresses():

@@ -41,7 +41,7 @@ SYSTEMS = {
     "rvtc_area+pvtc+fastv": ("rvtc_area+pvtc+fastv", {}),
     "rvtc_edge+pvtc+lvtc": ("rvtc_edge+pvtc+lvtc", {}),
     "top_attention of all rows": ("top_attention", {"score_source": "mean", "score_layer": -1}),
-    "vico+random_tokens+fastv": ("vico+random_tokens+fastv", {**ROUTING, "keep_ratio": 0.6}),
+    "vico+random_tokens+fastv": ("vico+random_tokens+fastv", {**ROUTING, "random_tokens.keep_ratio": 0.6}),
     "single_tile+pool+top_attention": ("single_tile+pool+top_attention", {"keep_ratio": 0.3}),
     "top_attention+sparsevlm": ("top_attention+sparsevlm", {}),
     "divprune of each tile": ("divprune", {"group": "tile", "keep_ratio": 0.3}),

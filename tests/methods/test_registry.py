@@ -6,7 +6,7 @@ import pytest
 
 from vico_eval.engine.loading import EngineSettings
 from vico_eval.errors import ConfigError
-from vico_eval.methods import registry
+from vico_eval.methods import arguments, registry
 from vico_eval.methods.interface import ConnectorPart
 
 TABLE_3 = {"vanilla", "vico", "image_vir", "random", "all_compress", "vanilla_vir", "single_tile"}
@@ -35,6 +35,24 @@ def test_an_argument_of_another_method_is_refused():
         registry.build("vico", {"ratio": 0.5})
 
 
+def test_an_argument_of_two_parts_says_whose_it_is():
+    with pytest.raises(
+        ConfigError, match=r"has keep_ratio in divprune and in fastv; say whose.*divprune.keep_ratio= or fastv.keep"
+    ):
+        registry.build("divprune+fastv", {"keep_ratio": 0.5})
+    given = {"divprune.keep_ratio": 0.25, "fastv.keep_ratio": 0.5, "layer": 3}
+    built = registry.build("divprune+fastv", given)
+    assert (built.selection.config.keep_ratio, built.decoder.config.keep_ratio) == (0.25, 0.5)
+    assert built.decoder.config.layer == 3
+    assert given.items() <= built.arguments().items()
+    again = registry.build("divprune+fastv", built.arguments())
+    assert again.arguments() == built.arguments()
+    assert set(registry.parameters("divprune+fastv")) == set(built.arguments())
+    assert registry.build("fastv", {"fastv.keep_ratio": 0.25}).decoder.config.keep_ratio == 0.25
+    with pytest.raises(ConfigError, match=r"has no argument 'random\.seed'"):
+        registry.build("divprune+fastv", {"random.seed": 1})
+
+
 @pytest.mark.parametrize(
     ("method", "arguments", "message"),
     [
@@ -53,7 +71,7 @@ def test_a_value_outside_its_range_is_named(method, arguments, message):
 
 
 def test_paths_and_the_word_none_are_taken_as_they_are_meant(tmp_path):
-    typed = registry.typed(EngineSettings, {"pretrained": tmp_path, "flash_from": tmp_path, "system_prompt": "None"})
+    typed = arguments.typed(EngineSettings, {"pretrained": tmp_path, "flash_from": tmp_path, "system_prompt": "None"})
     assert (typed.pretrained, typed.flash_from, typed.system_prompt) == (str(tmp_path), str(tmp_path), None)
     assert registry.build("vico", {"absolute_threshold": "None"}).arguments()["absolute_threshold"] is None
 
@@ -62,7 +80,7 @@ def test_paths_and_the_word_none_are_taken_as_they_are_meant(tmp_path):
 @pytest.mark.parametrize("value", [20240101, 1e5])
 def test_text_that_was_read_as_a_number_is_refused_by_name(name, value):
     with pytest.raises(ConfigError, match=rf"argument {name} is {value}; expected str.*is written \./{value}"):
-        registry.typed(EngineSettings, {"pretrained": "vico-tiny", name: value})
+        arguments.typed(EngineSettings, {"pretrained": "vico-tiny", name: value})
 
 
 def test_parts_in_two_places_combine_and_in_one_place_do_not():

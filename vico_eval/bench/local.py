@@ -77,7 +77,7 @@ def build_methods(
     if not names or len(set(names)) < len(names):
         raise ConfigError(f"got methods {', '.join(names) or 'none'}; expected one or more, each once.")
     given = dict(arguments or {})
-    known = {name: set(registry.parameters(name)) for name in names}
+    known = {name: registry.spellings(name) for name in names}
     if unknown := sorted(set(given) - set().union(*known.values())):
         raise ConfigError(f"none of the methods {', '.join(names)} has an argument {', '.join(map(repr, unknown))}.")
     methods = [registry.build(name, {key: given[key] for key in set(given) & known[name]}).resolved() for name in names]

@@ -71,13 +71,14 @@ def check_models(runs: Sequence[PlannedRun], checkpoints: Mapping[str, Checkpoin
     from vico_eval.engine.loading import EngineSettings, split_arguments
     from vico_eval.engine.preprocess import PreprocessSettings
     from vico_eval.methods import registry
+    from vico_eval.methods.arguments import typed
 
     for run in runs:
         arguments = {name: value for name, value in run.model_args.items() if name not in OF_THE_ADAPTER}
         try:
             method = _method(run)
             engine, own = split_arguments(method, arguments)
-            settings = registry.typed(EngineSettings, engine)
+            settings = typed(EngineSettings, engine)
             given = {name: getattr(settings, name) for name in COUNTS}
             PreprocessSettings(**{name: value for name, value in given.items() if value is not None})
             parts = registry.build(method, own).parts

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from vico_eval.commands.output import print_lines
-from vico_eval.methods.registry import default_text, describe, method_names, parameters
+from vico_eval.methods.arguments import default_text
+from vico_eval.methods.registry import describe, method_names, parameters
 
 
 def print_methods(name: str | None) -> None:

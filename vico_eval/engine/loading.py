@@ -29,6 +29,7 @@ from vico_eval.families.internvl.family import InternVL
 from vico_eval.families.placement import check_attention, check_device, torch_dtype
 from vico_eval.logs import logger
 from vico_eval.methods import registry
+from vico_eval.methods.arguments import typed
 from vico_eval.methods.registry import Method
 
 
@@ -105,10 +106,10 @@ def split_arguments(method: str, arguments: Mapping[str, Any]) -> tuple[dict[str
         ConfigError: an argument that neither knows; lists the valid ones.
     """
     engine_names = {field.name for field in fields(EngineSettings)}
-    method_names = set(registry.parameters(method))
+    spelled = engine_names | registry.spellings(method)
     for name in arguments:
-        if name not in engine_names | method_names:
-            known = sorted(engine_names | method_names)
+        if name not in spelled:
+            known = sorted(engine_names | set(registry.parameters(method)))
             raise ConfigError(
                 f"unknown argument {name!r} for method {method!r}{did_you_mean(name, known)}; "
                 f"known are {', '.join(known)}."
@@ -130,7 +131,7 @@ def open_engine(arguments: Mapping[str, Any], *, show_progress: bool = True) -> 
     """
     method_name = str(arguments.get("method", "vanilla"))
     own, method_arguments = split_arguments(method_name, arguments)
-    settings = registry.typed(EngineSettings, own)
+    settings = typed(EngineSettings, own)
     method = registry.build(method_name, method_arguments).resolved()
     if method.needs_donor != (settings.flash_from is not None):
         raise ConfigError(

@@ -130,7 +130,7 @@ def most_determinant(kernel: Tensor, weight: Tensor, num_keep: int) -> Greedy:
     order = np.empty((num_groups, num_keep), dtype=np.int64)
     gains = np.zeros((num_groups, num_keep), dtype=between.dtype)
     for step in range(num_keep):
-        is_new = gain > SPENT * whole
+        is_new = np.greater(gain, SPENT * whole)
         has_new = is_new.any(axis=1)
         picked = np.where(has_new, np.where(is_new, gain, -np.inf).argmax(axis=1), importance.argmax(axis=1))
         order[:, step] = picked

@@ -5,13 +5,14 @@ from __future__ import annotations
 import ast
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, Field, dataclass, fields
+from dataclasses import Field, dataclass, fields
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from pathlib import Path, PurePath
-from typing import Any, TypeVar, get_type_hints
+from pathlib import Path
+from typing import Any, TypeVar
 
 from vico_eval.errors import CheckpointError, ConfigError, unknown_name
+from vico_eval.methods.arguments import by_name, of_parts, typed, with_owners
 from vico_eval.methods.interface import (
     CONNECTOR_INPUTS,
     ENCODER_ATTENTION,
@@ -52,6 +53,8 @@ BUILT_IN = {
 }
 """Where the class of each method stands, "module:Class"."""
 
+RATIO_FROM = "ratio_from"
+
 ENTRY_POINTS = "vico_eval.methods"
 """Group in which other packages name theirs, `name = "module:Class"`."""
 
@@ -59,7 +62,6 @@ _registered: dict[str, type[Part]] = {}
 """Those of scripts and notebooks."""
 
 P = TypeVar("P", bound="type[Part]")
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -123,8 +125,13 @@ class Method:
             )
 
     def arguments(self) -> dict[str, Any]:
-        """Every hyper-parameter with its value, defaults included."""
-        return {field.name: getattr(part.config, field.name) for part in self.parts for field in fields(part.config)}
+        """Every hyper-parameter with its value, defaults included, by the name to give it by."""
+        parts = {load(name).place: name for name in _split(self.name)}
+        named = {parts[part.place]: part for part in self.parts}
+        return {
+            argument: getattr(named[owner].config, field.name)
+            for argument, (owner, field) in with_owners({name: part.Config for name, part in named.items()}).items()
+        }
 
 
 def _check_needs(method: str, part: SelectionPart, facts: ModelFacts) -> None:
@@ -229,8 +236,33 @@ def _plugin(point: EntryPoint) -> type[Part]:
 
 
 def parameters(method: str) -> dict[str, Field[Any]]:
-    """The hyper-parameters of a method or combination, by name."""
-    return {field.name: field for name in _split(method) for field in fields(load(name).Config)}
+    """The hyper-parameters of a method or combination, by the name to give them by."""
+    return by_name(_configs(method))
+
+
+def spellings(method: str) -> set[str]:
+    """Every way to write one of its hyper-parameters, those among them that don't say whose they are."""
+    return {
+        spelled
+        for part, config in _configs(method).items()
+        for field in fields(config)
+        for spelled in (field.name, f"{part}.{field.name}")
+    }
+
+
+def _configs(method: str) -> dict[str, type]:
+    """The `Config` of each part, by its name.
+
+    Raises:
+        ConfigError: as `load`; or two parts in one place.
+    """
+    by_place: dict[str, str] = {}
+    for name in _split(method):
+        place = load(name).place
+        if place in by_place:
+            raise ConfigError(f"method {method!r} has two parts in the {place}; expected at most one in each place.")
+        by_place[place] = name
+    return {name: load(name).Config for name in by_place.values()}
 
 
 def build(method: str, arguments: Mapping[str, Any] | None = None) -> Method:
@@ -238,32 +270,17 @@ def build(method: str, arguments: Mapping[str, Any] | None = None) -> Method:
 
     Args:
         method: a name, or several joined by `+`, each in another place ("single_tile+vico+fastv").
-        arguments: hyper-parameters by name.
+        arguments: hyper-parameters by name; where several parts have the same one, by part and name
+            ("fastv.keep_ratio").
 
     Raises:
         ConfigError: unknown method or argument, two parts in one place, parts that exclude each other, or a value that
             a part refuses.
     """
-    arguments = dict(arguments or {})
-    known = parameters(method)
-    if unknown := sorted(set(arguments) - set(known)):
-        raise ConfigError(
-            f"method {method!r} has no argument {', '.join(map(repr, unknown))}; it takes "
-            f"{', '.join(sorted(known)) or 'none'}."
-        )
-    if "ratio_from" in arguments:
-        _refuse_two_targets(method)
-    by_place: dict[str, Part] = {}
-    for name in _split(method):
-        part_class = load(name)
-        own = {field.name for field in fields(part_class.Config)}
-        part = part_class(typed(part_class.Config, {key: arguments[key] for key in own & set(arguments)}))
-        if part.place in by_place:
-            raise ConfigError(
-                f"method {method!r} has two parts in the {part.place}; expected at most one in each place."
-            )
-        by_place[part.place] = part
-    built = Method(name=method, **by_place)  # type: ignore[arg-type]
+    configs, arguments = _configs(method), dict(arguments or {})
+    _refuse_two_targets(method, configs, arguments)
+    parts = {name: load(name)(typed(configs[name], own)) for name, own in of_parts(method, configs, arguments).items()}
+    built = Method(name=method, **{part.place: part for part in parts.values()})  # type: ignore[arg-type]
     _refuse_fewer_tokens(built)
     return built
 
@@ -282,50 +299,15 @@ def _refuse_fewer_tokens(method: Method) -> None:
         )
 
 
-def _refuse_two_targets(method: str) -> None:
-    takers = [name for name in _split(method) if "ratio_from" in {field.name for field in fields(load(name).Config)}]
-    if len(takers) > 1:
+def _refuse_two_targets(method: str, configs: Mapping[str, type], arguments: Mapping[str, Any]) -> None:
+    takers = [name for name, config in configs.items() if RATIO_FROM in {field.name for field in fields(config)}]
+    given = [name for name, value in arguments.items() if name.rpartition(".")[2] == RATIO_FROM and value is not None]
+    if len(takers) > 1 and (RATIO_FROM in given or len(given) > 1):
+        others = [name for name in sorted(by_name(configs)) if name.rpartition(".")[2] != RATIO_FROM]
         raise ConfigError(
             f"{' and '.join(map(repr, takers))} would each save as much as ratio_from measured, together more. "
-            f"Give their own arguments instead: {', '.join(sorted(set(parameters(method)) - {'ratio_from'}))}."
+            f"Give it to one of them ({takers[0]}.{RATIO_FROM}=), or their own arguments instead: {', '.join(others)}."
         )
-
-
-def typed(config_class: type[T], values: Mapping[str, Any]) -> T:
-    """The dataclass with these values, after a look at their types.
-
-    Command lines deliver 1 for 1.0, and the word None for nothing; Python may give a path for its text.
-
-    Raises:
-        ConfigError: a value of another type than its field.
-    """
-    hints = get_type_hints(config_class)
-    checked = {}
-    for name, value in values.items():
-        accepted = getattr(hints[name], "__args__", (hints[name],))
-        if float in accepted and type(value) is int:
-            value = float(value)
-        if str in accepted and isinstance(value, PurePath):
-            value = str(value)
-        if type(None) in accepted and value == "None":
-            value = None
-        if type(value) not in accepted:
-            expected = " or ".join("nothing" if kind is type(None) else kind.__name__ for kind in accepted)
-            # Harnesses read values before we do: a folder named 20240101 arrives as a number.
-            hint = f" A folder of that name is written ./{value}." if str in accepted and is_number(value) else ""
-            raise ConfigError(f"argument {name} is {value!r}; expected {expected}.{hint}")
-        checked[name] = value
-    return config_class(**checked)
-
-
-def is_number(value: object) -> bool:
-    """Whether a value that should be text has been read as a number."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def default_text(field: Field[Any]) -> str:
-    """A hyper-parameter's default as help shows it."""
-    return "required" if field.default is MISSING else repr(field.default)
 
 
 def _split(method: str) -> list[str]:

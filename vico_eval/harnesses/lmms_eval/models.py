@@ -39,7 +39,8 @@ from vico_eval.harnesses.lmms_eval.requests import (
 )
 from vico_eval.harnesses.run_record import open_previews, run_record, title_of
 from vico_eval.logs import logger
-from vico_eval.methods.registry import method_names, typed
+from vico_eval.methods.arguments import typed
+from vico_eval.methods.registry import method_names
 from vico_eval.runs.schema import LMMS_EVAL, AnswerKey, TokenAccount
 from vico_eval.runs.write import RunFolder
 

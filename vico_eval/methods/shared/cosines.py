@@ -9,9 +9,9 @@ from torch import Tensor
 def unit(tokens: Tensor) -> Tensor:
     """Tokens [..., D] of length 1, float32; one of zeros stays as it is."""
     tokens = tokens.float()
-    norms = tokens.norm(dim=-1, keepdim=True)
+    norms: Tensor = torch.linalg.vector_norm(tokens, dim=-1, keepdim=True)
     # No epsilon, which would bend short vectors: only a division by zero is kept from.
-    return tokens / norms.where(norms > 0, torch.ones_like(norms))
+    return tokens / norms.where(norms > 0, 1.0)
 
 
 def cosines(tokens: Tensor) -> Tensor:
