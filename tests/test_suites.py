@@ -13,7 +13,9 @@ from vico_eval.report.papers.printed import published_csv, read_numbers
 from vico_eval.suites import load_benchmarks, load_suite, suite_names, task_names
 
 TABLES = {f"vico-table{number}": ("vico", number) for number in (1, 2, 3, 5, 6)} | {
-    "internvl-x-table1": ("internvl-x", 1)
+    "internvl-x-table1": ("internvl-x", 1),
+    "tops": ("tops", 2),
+    "avtp": ("avtp", 2),
 }
 
 CATALOGUE = """
@@ -53,6 +55,8 @@ def printed_columns(paper: str, number: int) -> list[str]:
     printed = read_numbers(published_csv(published_dir(), paper, number))
     # Of the paper's own model, since a table may begin with models that lack some columns.
     scores = [entry for entry in printed if entry.metric == "score" and entry.model == printed[-1].model]
+    if paper in ("tops", "avtp"):
+        return list(dict.fromkeys(entry.benchmark for entry in scores))  # their settings are budgets
     return list(dict.fromkeys(f"{entry.benchmark} {entry.setting}".strip() for entry in scores))
 
 
@@ -80,11 +84,36 @@ def test_the_rows_of_a_suite_are_cards_of_its_family(name):
 def test_table_names_are_the_short_ones_and_no_two_suites_share_one():
     tables = [load_suite(name).table for name in suite_names()]
     assert sorted(tables) == [
-        *("internvl-x", "internvl-x-1", "internvl-x-2", "tiny"),
-        *("vico-1", "vico-2", "vico-3", "vico-5", "vico-6"),
+        *("avtp-2", "internvl-x", "internvl-x-1", "internvl-x-2", "tiny", "tops-2"),
+        *("vico-1", "vico-2", "vico-3", "vico-5", "vico-6", "vico-baselines"),
     ]
-    # `tiny` is both, of one suite; otherwise a name must not mean one suite here and another there.
-    assert set(tables) & set(suite_names()) == {"tiny"}
+    # These are both, of one suite; otherwise a name must not mean one suite here and another there.
+    assert set(tables) & set(suite_names()) == {"tiny", "vico-baselines"}
+
+
+def test_vico_s_own_tables_stay_as_they_are_when_cards_are_added():
+    own = [
+        *("vanilla", "vanilla_vir", "single_tile", "downsample", "fastv", "sparsevlm"),
+        *("pool", "all_compress", "random", "image_vir", "vico"),
+    ]
+    assert list(load_suite("vico-table3").rows) == list(load_suite("tiny").rows) == own
+    baselines = load_suite("vico-baselines")
+    assert baselines.rows == ()
+    assert baselines.benchmarks == load_suite("vico-table3").benchmarks
+
+
+@pytest.mark.parametrize("name", ["tops", "avtp"])
+def test_a_table_of_the_plain_model_has_a_budget_of_its_own(name):
+    suite = load_suite(name)
+    cards = load_cards(paths.models_dir(), suite.cards)
+    assert {cards[row].weights for row in suite.rows} == {"base"}
+    assert suite.model_args["target_ratio"] == {"tops": 256 / 1280, "avtp": 0.5}[name]
+
+
+def test_an_offline_task_stands_in_for_one_that_asks_a_judge():
+    catalogue = load_benchmarks()
+    names = ("hallusion_bench", "mmbench_en", "mmbench_cn")
+    assert all(task.endswith("_static") for name in names for task in catalogue[name].tasks)
 
 
 def test_every_benchmark_is_a_column_of_some_suite():
@@ -101,7 +130,7 @@ def test_mmmu_thinks_for_vico_and_answers_at_once_for_internvl_x():
 
 def test_chance_in_a_score_and_a_judge_are_said():
     catalogue = load_benchmarks()
-    for name in ("mmmu", "mmmu_thinking", "mmt_bench"):
+    for name in ("mmmu", "mmmu_thinking", "mmt_bench", "qbench2"):
         assert "at chance" in catalogue[name].note
     assert [name for name, benchmark in catalogue.items() if benchmark.judge] == ["mmvet"]
 

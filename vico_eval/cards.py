@@ -137,7 +137,8 @@ def find_checkpoints(given: str | None, suite: Suite, *, is_small: bool = False)
         )
     if "=" in given:
         return _named_checkpoints(given)
-    sizes = [size for size in known if given in (size, size.rpartition("-")[2])]
+    # InternVL3-8B is the name of a model, and its end is not.
+    sizes = [size for size in known if given == size or (size[0].isdigit() and given == size.rpartition("-")[2])]
     if len(sizes) == 1:
         return known[sizes[0]]
     if given.strip() and ("/" in given or is_folder(Path(given)) or is_folder(models_dir() / given)):

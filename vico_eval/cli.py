@@ -108,7 +108,10 @@ def demo(
 @app.command()
 def run(
     suite: Annotated[
-        str, typer.Argument(help="Which table: vico-table1, -2, -3, -5, -6, internvl-x-table1, -2, tiny, ...")
+        str,
+        typer.Argument(
+            help="Which table: vico-table1, -2, -3, -5, -6, vico-baselines, tops, avtp, internvl-x-table1, tiny, ..."
+        ),
     ],
     rows: Annotated[
         str | None, typer.Option(help="Systems, separated by commas, or all. Default: those that the suite names.")

@@ -13,7 +13,7 @@ papers_app = typer.Typer(rich_markup_mode=None)
 @papers_app.callback(invoke_without_command=True)
 def papers(
     context: typer.Context,
-    paper: Annotated[str | None, typer.Option(help="vico or internvl-x. Default: both.")] = None,
+    paper: Annotated[str | None, typer.Option(help="vico, internvl-x, tops or avtp. Default: all.")] = None,
     table: Annotated[int | None, typer.Option(min=1, help="Its number. Default: all.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for CSV (tidy, and as laid out), LaTeX and Markdown.")] = Path(
         "report/published"

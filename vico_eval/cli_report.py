@@ -29,7 +29,7 @@ def report(
         str,
         typer.Option(
             help="Which benchmarks become the columns: a suite's table (vico-1, -2, -3, -5, -6, internvl-x-1, -2, "
-            "tiny, internvl-x) or its name."
+            "tops-2, avtp-2, tiny, internvl-x) or its name."
         ),
     ] = "vico-3",
     out: Annotated[Path, typer.Option(help="Folder for CSV, LaTeX, Markdown, picture and provenance.")] = Path(
@@ -43,7 +43,8 @@ def report(
         bool, typer.Option("--published", help="Set the paper's numbers of the table beneath the measured ones.")
     ] = False,
     published_model: Annotated[
-        str | None, typer.Option(help="Whose, where the paper's table has several models: InternVL3.5-8B, ...")
+        str | None,
+        typer.Option(help="Whose, where the paper's table has several models or budgets: InternVL3.5-8B, 256, ..."),
     ] = None,
     html: Annotated[
         Path | None,

@@ -19,7 +19,9 @@ from vico_eval.schemas import Closed
 # lmms-eval means the same floats in another order; a wrong or stale samples file differs by 1 / documents at least.
 _AGREEMENT = 1e-6
 
-ByDocument = Literal["pope", "mme", "mmbench", "mmbench_v11", "mmiu", "mmmu", "seed_image"]
+ByDocument = Literal[
+    "hallusion_bench", "mmbench", "mmbench_v11", "mme", "mmiu", "mmmu", "muirbench", "pope", "qbench2", "seed_image"
+]
 """Readers of `vico_eval.report.scores.by_document`: how documents make a score that is not their mean."""
 
 Names = Annotated[tuple[str, ...], Field(min_length=1)]

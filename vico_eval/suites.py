@@ -95,6 +95,10 @@ class Suite(Closed):
     rows: tuple[str, ...] = ()
     """Cards that are run unless others are asked for; empty for all."""
 
+    model_args: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    """What every row's model is started with. `target_ratio` is that of the rows which would take their ratio from
+    another one."""
+
     benchmarks: Names
     """Names of the catalogue, in the paper's order."""
 

@@ -171,3 +171,12 @@ def test_arguments_of_all_rows_win_over_those_of_a_card():
 def test_a_checkpoint_whose_path_argument_strings_cannot_hold_is_refused():
     with pytest.raises(ConfigError, match="ckpt/lr=1 has a comma or an equals sign"):
         by_name(checkpoints=Checkpoints(base="b", vico="ckpt/lr=1"))
+
+
+def test_a_share_takes_the_place_of_another_row_s_ratio():
+    runs = by_name(["fastv"], checkpoints=Checkpoints(base="b"), target_ratio=0.1)
+    assert list(runs) == ["vanilla", "fastv.target_ratio-0.1"]  # no ViCO, which these checkpoints lack
+    assert runs["fastv.target_ratio-0.1"].after is None
+    folder = "record_dir=runs/tiny/fastv.target_ratio-0.1"
+    assert model_args(runs["fastv.target_ratio-0.1"]) == f"pretrained=b,target_ratio=0.1,{folder}"
+    assert model_args(runs["vanilla"]) == "pretrained=b,record_dir=runs/tiny/vanilla"

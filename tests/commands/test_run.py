@@ -8,7 +8,15 @@ from vico_eval import paths
 from vico_eval.cards import find_checkpoints
 from vico_eval.commands.output import message_console
 from vico_eval.commands.plan import Cell
-from vico_eval.commands.run import RunOptions, check_cell, choose_benchmarks, num_cores, only_one, run_suite
+from vico_eval.commands.run import (
+    RunOptions,
+    check_cell,
+    choose_benchmarks,
+    num_cores,
+    only_one,
+    run_suite,
+    target_ratio,
+)
 from vico_eval.commands.run_folders import DocumentsFailed
 from vico_eval.commands.task_data import own_data
 from vico_eval.errors import ConfigError, ReportError
@@ -105,3 +113,15 @@ def test_a_checkpoint_that_is_none(given, message):
 def test_there_is_a_core():
     assert num_cores() >= 1
     assert paths.tasks_dir().is_dir()
+
+
+@pytest.mark.parametrize("share", [0, 1.5, True, "half"])
+def test_a_share_of_tokens_is_one(share):
+    with pytest.raises(ConfigError, match=rf"--model-args has target_ratio={share}; expected a share of visual tokens"):
+        target_ratio({"target_ratio": share})
+
+
+def test_a_model_is_named_in_full_and_a_size_also_by_its_end():
+    suite = load_suite("tops")
+    assert find_checkpoints("InternVL3-8B", suite).base == "OpenGVLab/InternVL3-8B"
+    assert find_checkpoints("8B", suite).base == "OpenGVLab/InternVL3_5-8B"

@@ -74,7 +74,33 @@ def mmiu(generator: random.Random, number: int) -> dict[str, Any]:
     return {"mmiu_macro20": {"task": task, "spatial": task != "other", "letter": "A", "score": right}}
 
 
+def muirbench(generator: random.Random, number: int) -> dict[str, Any]:
+    # The filter leaves a letter, or a reply whose beginning is none.
+    answer = generator.choice("ABCD")
+    said = generator.choice((answer, f" {answer.lower()}", "B", "I see a cat"))
+    field = {"pred": said, "answer": answer, "task": generator.choice(("Counting", "Ordering")), "idx": str(number)}
+    return {"muirbench_score_overall": field | {"image_relation": "Cropped", "image_type": "Slides"}}
+
+
+def qbench2(generator: random.Random, number: int) -> dict[str, Any]:
+    field = {"id": number, "question_concern": number % 4, "question_type": number % 3}
+    return {"qbench_acc": field | {"answer": generator.choice("ABC"), "parsed_pred": generator.choice("ABC")}}
+
+
+def hallusion_bench(generator: random.Random, number: int) -> dict[str, Any]:
+    # Sets of five questions, about two figures: pairs of questions about both, and one about the first alone.
+    collection, place = divmod(number, 5)
+    figure, question = divmod(place, 3)
+    field = {"set": f"VD_map_{collection}", "answer": "yes", "score": float(generator.random() < 0.7)}
+    return {
+        "hallusion_mean": field | {"figure": f"VD_map_{collection}_{figure}", "pair": f"VD_map_{collection}_{question}"}
+    }
+
+
 FIELDS = {
+    "hallusion_bench": hallusion_bench,
+    "muirbench": muirbench,
+    "qbench2": qbench2,
     "pope": pope,
     "mme": mme,
     "mmmu": mmmu,
@@ -132,6 +158,31 @@ def aggregated(name: str, fields: list[dict[str, Any]], monkeypatch, tmp_path) -
                 [own["mmbench_v11_exact"]["score"] for own in fields[place : place + 3]] for place in range(0, 42, 3)
             ]
             return {"mmbench_v11_exact,none": sum(map(all, complete)) / len(complete)}
+        case "muirbench":
+            from lmms_eval.tasks.muirbench.utils import muir_aggregation
+
+            own = columns_of(fields, "muirbench_score_overall")
+            return {"muirbench_score_overall,flexible-extract": muir_aggregation(own)}
+        case "qbench2":
+            from lmms_eval.tasks.qbench.utils import q_bench_aggregate_results
+
+            return {"qbench_acc,none": q_bench_aggregate_results(columns_of(fields, "qbench_acc"))}
+        case "hallusion_bench":
+            return {"hallusion_mean,none": hallusion_mean(columns_of(fields, "hallusion_mean"))}
         case _:
             scores = [own["mmiu_macro20"]["score"] for own in fields]
             return {"mmiu_macro20,none": (np.mean(scores[:5]) + np.mean(scores[5:40])) / 2}
+
+
+def hallusion_mean(outcomes: list[dict[str, Any]]) -> float:
+    """The mean of the three accuracies, from lmms-eval's functions for what a judge has judged."""
+    from lmms_eval.tasks.hallusion_bench.utils import get_eval_all, get_eval_fig, get_eval_pair_all
+
+    data = []
+    for place, own in enumerate(outcomes):
+        names = {"category": "VD", "subcategory": "map", "set_id": own["set"]}
+        ids = {"figure_id": own["figure"].rpartition("_")[2], "question_id": own["pair"].rpartition("_")[2]}
+        judged = {"correct": int(own["score"]), "judged": str(int(own["score"])), "number": place}
+        data.append(names | ids | judged)
+    counted = (get_eval_all(data, "judged"), get_eval_fig(data), get_eval_pair_all(data, "judged"))
+    return float(np.mean([own["correct"] / own["total"] for own in counted]))

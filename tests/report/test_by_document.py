@@ -9,7 +9,7 @@ import pytest
 
 from vico_eval.errors import ReportError
 from vico_eval.report.scores.benchmarks import Benchmark, as_column
-from vico_eval.report.scores.by_document import READERS, READINGS, Terms, from_terms, plain
+from vico_eval.report.scores.by_document import READERS, READINGS, Terms, from_terms, mean_of_groupings, plain
 from vico_eval.report.scores.count_run import count_run
 from vico_eval.report.stats.loyalty import loyalty
 from vico_eval.report.stats.retention import retention_standard_error
@@ -112,6 +112,29 @@ def test_a_value_is_the_scores_slope_in_its_document():
     even = np.ones(30)
     slopes = [30 * (score(even + step * one) - score(even)) / step for one in np.eye(30)]
     assert list(documents.values) == pytest.approx(score(even) + math.sqrt(10 / 9) * np.array(slopes), abs=1e-2)
+
+
+def test_groups_of_several_groupings_are_the_score_s_slopes_too():
+    # Pairs and threes of twelve documents, the last of which is in a group by itself.
+    generator = np.random.default_rng(1)
+    rights = (generator.random(12) < 0.6).astype(float)
+    groupings = [[place // 2 for place in range(12)], [*(place // 3 for place in range(9)), 3, 3, 4]]
+    documents = from_terms(mean_of_groupings(list(rights), groupings, [0] * 12))
+
+    def score(weights):
+        shares = []
+        for labels in groupings:
+            groups = {label: [place for place, own in enumerate(labels) if own == label] for label in set(labels)}
+            mass = {label: sum(weights[places]) / len(places) for label, places in groups.items()}
+            right = sum(mass[label] * all(rights[places]) for label, places in groups.items())
+            shares.append(right / sum(mass.values()))
+        return 100 * np.mean(shares)
+
+    step = 1e-6
+    even = np.ones(12)
+    slopes = [12 * (score(even + step * one) - score(even)) / step for one in np.eye(12)]
+    assert list(documents.values) == pytest.approx(score(even) + np.array(slopes), abs=1e-2)
+    assert documents.values.mean() == pytest.approx(score(even))
 
 
 def test_a_part_of_one_document_has_no_spread(tmp_path):

@@ -169,3 +169,23 @@ def test_a_page_has_the_papers_rows_beneath_the_table_and_plots_measured_numbers
     assert {len(line) for line in cells} == {len(re.findall("<th scope=.col.", measured))}
     data = [(report.html.parent / "data" / "report.js").read_text() for report in (alone, beside)]
     assert data[0] == data[1]
+
+
+@pytest.mark.parametrize(("budget", "fastv"), [("256", 95.1), ("128", 80.6)])
+def test_a_row_of_all_tokens_stands_beside_every_budget(budget, fastv):
+    paper = find_model("tops-2", budget)
+    assert paper.title == f"TOPS, table 2, visual tokens {budget}"
+    assert paper.values("vanilla", "score")["AI2D"] == 85.1
+    assert paper.values("fastv", "score") == {AVERAGE: fastv}
+    assert paper.values("sparsevlm", "score") == {}
+
+
+def test_a_paper_with_several_budgets_asks_which():
+    with pytest.raises(ConfigError, match=r"TOPS, table 2 has several rows by visual tokens\. Give one of 256, 128"):
+        find_model("tops-2", None)
+
+
+def test_cards_of_other_papers_methods_have_their_numbers():
+    paper = find_model("avtp-2", None)
+    assert paper.values("divprune", "score")["MuirBench"] == 43.49
+    assert paper.values("visionzip", "score")["NLVR2"] == 48.8

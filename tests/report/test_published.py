@@ -153,7 +153,7 @@ def test_a_layout_names_only_what_its_table_has(layout):
     rows = read_table(published_dir(), layout).rows
     assert set(layout.systems) <= {row.name for row in rows}
     assert set(layout.references) <= {row.fields["variant"] for row in rows}
-    assert set(layout.group_starts) <= {row.fields[layout.group_by] for row in rows}
+    assert set(layout.group_starts) <= {row.fields.get(layout.group_by, "") for row in rows}
     assert {quantity.key for quantity in layout.quantities} == {key for row in rows for key in row.numbers}
 
 
@@ -200,6 +200,52 @@ def test_only_known_papers_and_tables_are_made():
         layouts("vicco")
     with pytest.raises(ConfigError, match=r"no published table 6; known are 1 \(InternVL-X\), 2"):
         layouts("internvl-x", 6)
+
+
+def test_the_field_s_tables_hold_what_the_papers_print():
+    avtp = {row.name: [number.value for number in row.numbers.values()] for row in table("avtp", 2).rows}
+    assert avtp == {
+        "InternVL3.5-8B, baseline": ["52.31", "45.51", "47.45", "57.90", "84.83"],
+        "InternVL3.5-8B, FastV": ["30.23", "26.75", "43.87", "58.00", "84.17"],
+        "InternVL3.5-8B, VisionZip": ["18.46", "15.99", "30.46", "58.00", "48.80"],
+        "InternVL3.5-8B, DivPrune": ["43.49", "34.83", "41.03", "45.80", "79.00"],
+        "InternVL3.5-8B, V2Drop": ["49.31", "37.32", "45.23", "57.00", "80.72"],
+        "InternVL3.5-8B, AVTP": ["50.38", "39.68", "46.77", "57.80", "84.44"],
+    }
+    baseline, *others = table("tops", 2).rows
+    scores = ["85.1", "90.4", "49.4", "2369.1", "85.7", "85.1", "68.3", "97.9"]
+    assert [number.value for number in baseline.numbers.values()] == scores
+    assert [(row.fields["visual tokens"], row.fields["variant"], row.numbers[AVERAGE].value) for row in others] == [
+        *(("256", "FastV", "95.1"), ("256", "DivPrune", "92.5"), ("256", "VisionZip", "90.5")),
+        *(("256", "CDPruner", "90.0"), ("256", "TOPS", "96.7")),
+        *(("128", "FastV", "80.6"), ("128", "DivPrune", "86.2"), ("128", "VisionZip", "80.5")),
+        *(("128", "CDPruner", "83.8"), ("128", "TOPS", "91.9")),
+    ]
+
+
+def test_documents_that_ran_out_of_memory_are_noted_with_their_scores():
+    notes = {
+        (number.variant, number.benchmark): number.note.partition(" ")[0]
+        for number in read_numbers(published_csv(published_dir(), "avtp", 2))
+        if "ran out of memory and were scored" in number.note
+    }
+    columns = ("MuirBench", "MIRB", "BLINK")
+    assert notes == {
+        **{("FastV", name): count for name, count in zip(columns, ("1070", "397", "81"), strict=True)},
+        **{("VisionZip", name): count for name, count in zip(columns, ("1632", "617", "605"), strict=True)},
+    }
+    assert "1070, 397 and 81 with FastV, 1632, 617 and 605 with VisionZip" in " ".join(
+        published_grid(table("avtp", 2)).notes
+    )
+
+
+def test_rows_without_a_budget_stand_apart_from_those_with_one():
+    grid = published_grid(table("tops", 2))
+    assert [line.titles[0].text for line in grid.lines] == ["1280", *["256"] * 5, *["128"] * 5]
+    assert [place for place, line in enumerate(grid.lines) if line.rule_after] == [0, 5]
+    bold = {line.titles[1].text for line in grid.lines for cell in line.cells if cell.is_bold}
+    assert bold == {"TOPS"}
+    assert "the paper's averaging" in grid.notes[0]
 
 
 def test_a_folder_in_the_way_is_said(tmp_path):

@@ -18,7 +18,7 @@ def print_papers(*, paper: str | None, number: int | None, out: Path, figure: bo
     """Write the papers' tables and print them.
 
     Args:
-        paper: `vico` or `internvl-x`; None for both.
+        paper: `vico`, `internvl-x`, `tops` or `avtp`; None for all.
         number: of the table; None for all.
         out: folder of the files, which lie in a folder a paper; made where it is missing.
         figure: whether ViCO's Figure 1(b) is drawn too, whichever tables are written.

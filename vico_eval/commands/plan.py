@@ -50,6 +50,9 @@ class Conditions:
     model_args: ModelArgs = field(default_factory=dict)
     """What every row's model is started with; wins over a card's."""
 
+    target_ratio: float | None = None
+    """Share of visual tokens that rows leave which would otherwise take the ratio of another row; None to take it."""
+
     environment: Mapping[str, str] = field(default_factory=dict)
     """What lmms-eval needs in its environment to find the documents."""
 
@@ -115,7 +118,8 @@ def plan_runs(
 ) -> list[PlannedRun]:
     """The runs that fill the named rows (all of them where `rows` is empty), those that others wait for first.
 
-    The first row, which counts as 100%, is always among them, and so is a row that another one takes its ratio from.
+    The first row, which counts as 100%, is always among them, and so is a row that another one takes its ratio from,
+    unless the conditions say which ratio it is.
     Benchmarks whose model is started with other arguments are runs of their own.
 
     Args:
@@ -131,7 +135,9 @@ def plan_runs(
             raise ConfigError(f"{path} has a comma or an equals sign in its name; lmms-eval can't take either.")
     chosen = select_cards(cards, rows)
     baseline = next(iter(cards))
-    names = {baseline, *(card.name for card in chosen), *(card.ratio_from for card in chosen)}
+    names = {baseline, *(card.name for card in chosen)}
+    if conditions.target_ratio is None:
+        names |= {card.ratio_from for card in chosen if card.ratio_from is not None}
     most = max((len(card.seeds) for card in chosen), default=0)
     if num_seeds is not None and most and num_seeds > most:
         raise ConfigError(f"--seeds is {num_seeds}; the cards of these rows have {most} seeds each.")
@@ -159,7 +165,12 @@ def _planned(
 ) -> PlannedRun:
     own_args = {name: conditions.model_args.get(name, value) for name, value in cells[0].model_args.items()}
     part = "".join(f".{name}" if value is True else f".{name}-{value}" for name, value in sorted(own_args.items()))
+    takes_ratio = card.ratio_from is not None
+    target = conditions.target_ratio if takes_ratio else None
     name = (card.name if seed is None else f"{card.name}-seed{seed}") + part
+    if target is not None:
+        # Runs at several shares lie beside each other.
+        name += f".target_ratio-{target:g}"
     folder = runs_root / name
     checkpoints = conditions.checkpoints
     model_args: dict[str, object] = {"pretrained": checkpoints.of(card.weights)}
@@ -167,9 +178,11 @@ def _planned(
     if card.flash_from is not None:
         model_args["flash_from"] = checkpoints.of(card.flash_from)
         loaded.append(checkpoints.of(card.flash_from))
-    after = None if card.ratio_from is None else f"{card.ratio_from}{part}"
+    after = f"{card.ratio_from}{part}" if takes_ratio and target is None else None
     if after is not None:
         model_args["ratio_from"] = runs_root / after
+    if target is not None:
+        model_args["target_ratio"] = target
     if seed is not None:
         model_args["seed"] = seed
     model_args |= {**card.model_args, **checkpoints.model_args.get(card.name, {}), **own_args, **conditions.model_args}

@@ -42,6 +42,12 @@ RESERVED = frozenset(
 OPTIONS = {"batch_size": "--batch-size", "device": "--device"}
 """Arguments of a model that are options of the command; lmms-eval passes them beside the others."""
 
+TARGET = "target_ratio"
+"""Argument of the models of those rows alone that would take their ratio from another row."""
+
+REHEARSED_SHARE = 0.5
+"""Of visual tokens: what every method can leave in the four layers of the built-in checkpoints."""
+
 SMALL_BATCH, LARGE_BATCH = 8, 32
 """Documents at once: of a real checkpoint, and of a built-in one."""
 
@@ -125,6 +131,7 @@ def run_suite(name: str, options: RunOptions, *, dry_run: bool = False) -> None:
     benchmarks = choose_benchmarks(suite, options, console)
     rows = () if tuple(options.rows) == ("all",) else options.rows or suite.rows
     select_cards(cards, rows)
+    model_args = _model_args(suite, options)
     device = _default_device() if options.device is None else options.device
     check_device(device)
     runs_root = _runs_root(suite, options)
@@ -139,7 +146,8 @@ def run_suite(name: str, options: RunOptions, *, dry_run: bool = False) -> None:
         device=device,
         num_processes=options.num_processes,
         limit=options.limit,
-        model_args=options.model_args,
+        model_args={name: value for name, value in model_args.items() if name != TARGET},
+        target_ratio=target_ratio(model_args),
         environment=data.environment,
     )
     runs = plan_runs(cards, rows, conditions, runs_root, options.num_seeds)
@@ -192,6 +200,20 @@ def run_suite(name: str, options: RunOptions, *, dry_run: bool = False) -> None:
                 f"tries them again and keeps every answer that there is.\n\n{describe(failures)}"
             )
         raise CellsFailed("\n\n".join(told))
+
+
+def target_ratio(model_args: ModelArgs) -> float | None:
+    """The share of visual tokens that the arguments name, for rows that would take another row's.
+
+    Raises:
+        ConfigError: it is no share.
+    """
+    value = model_args.get(TARGET)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
+        raise ConfigError(f"--model-args has {TARGET}={value}; expected a share of visual tokens in (0, 1].")
+    return float(value)
 
 
 def choose_benchmarks(suite: Suite, options: RunOptions, console: Console) -> list[Benchmark]:
@@ -326,6 +348,14 @@ def only_one(runs_root: Path) -> Iterator[None]:
         except OSError as error:
             raise ConfigError(f"another command works on {runs_root}; wait for it, or stop it.") from error
         yield
+
+
+def _model_args(suite: Suite, options: RunOptions) -> ModelArgs:
+    """The suite's arguments and the user's, which win."""
+    own = dict(suite.model_args)
+    if options.fixtures and TARGET in own:
+        own[TARGET] = max(float(own[TARGET]), REHEARSED_SHARE)
+    return {**own, **options.model_args}
 
 
 def _runs_root(suite: Suite, options: RunOptions) -> Path:

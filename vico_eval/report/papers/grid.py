@@ -44,7 +44,9 @@ def published_grid(table: PublishedTable) -> Grid:
             cells = tuple(
                 GridCell(
                     text=_text(row, quantity, layout, otherwise),
-                    is_bold=_competes(row, layout) and quantity.is_score and _bare(row, quantity) == best[quantity.key],
+                    is_bold=_competes(row, layout)
+                    and quantity.is_score
+                    and _bare(row, quantity) == best[quantity.key] is not None,
                 )
                 for quantity in layout.quantities
             )
@@ -109,8 +111,8 @@ def _groups(table: PublishedTable) -> list[list[PrintedRow]]:
     layout = table.layout
     groups: list[list[PrintedRow]] = []
     for row in table.rows:
-        value = row.fields[layout.group_by]
-        changes = not groups or groups[-1][-1].fields[layout.group_by] != value
+        value = row.fields.get(layout.group_by, "")
+        changes = not groups or groups[-1][-1].fields.get(layout.group_by, "") != value
         if not groups or (changes and value in (layout.group_starts or (value,))):
             groups.append([])
         groups[-1].append(row)
@@ -120,8 +122,8 @@ def _groups(table: PublishedTable) -> list[list[PrintedRow]]:
 def _titles(row: PrintedRow, above: PrintedRow | None, heads: Sequence[Head]) -> tuple[GridCell, ...]:
     titles = []
     for head in heads:
-        value = row.fields[head.source]
-        is_repeated = head.is_merged and above is not None and above.fields[head.source] == value
+        value = row.fields.get(head.source, "")
+        is_repeated = head.is_merged and above is not None and above.fields.get(head.source, "") == value
         titles.append(GridCell(text=head.names.get(value, value), is_repeated=is_repeated))
     if row.kind == "ratio":
         titles[-1] = GridCell(text=RATIO_TITLE)

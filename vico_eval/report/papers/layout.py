@@ -16,7 +16,7 @@ from vico_eval.report.stats.retention import AVERAGE
 from vico_eval.schemas import Closed
 from vico_eval.yaml_files import read_yaml
 
-PAPERS = {"vico": "ViCO", "internvl-x": "InternVL-X"}
+PAPERS = {"vico": "ViCO", "internvl-x": "InternVL-X", "tops": "TOPS", "avtp": "AVTP"}
 
 
 class Head(Closed):
@@ -24,7 +24,7 @@ class Head(Closed):
 
     title: str
     source: str
-    """Which of the row's fields."""
+    """Which of the row's fields; empty where a row has none of the name."""
 
     names: Mapping[str, str] = Field(default_factory=dict)
     """What to print in place of a field's value."""
@@ -73,9 +73,14 @@ class Average(Closed):
     tolerance: float
     """How far the printed average may be from the recomputed one."""
 
+    stated: str = ""
+    """In words, where the paper's average is not known to be ours."""
+
     @property
     def definition(self) -> str:
         """In words."""
+        if self.stated:
+            return self.stated
         if self.baseline is None:
             return f"plain mean of {', '.join(self.benchmarks)}"
         scale = " (MME divided by 28)" if "MME" in self.benchmarks else ""
@@ -117,7 +122,8 @@ class Layout(Closed):
     scores that a measured table could have."""
 
     model_field: str = "model"
-    """Which field tells rows of one system from each other."""
+    """Which field tells rows of one system from each other. A row without it, such as the one without compression
+    among rows of several budgets, belongs to each of its values."""
 
     notes: tuple[str, ...] = ()
 
@@ -138,7 +144,7 @@ def paper_folder(folder: Path, paper: str) -> Path:
 
 
 def layouts(paper: str | None = None, number: int | None = None) -> list[Layout]:
-    """The tables of a paper or of both, all of them or those of a number.
+    """The tables of a paper or of all papers, all of them or those of a number.
 
     Raises:
         ConfigError: there is no such paper or table, or a file of theirs doesn't fit.

@@ -31,14 +31,25 @@ class PaperModel:
             .as_posix()
         )
 
+    @property
+    def title(self) -> str:
+        """Table and model."""
+        field = self.table.layout.model_field
+        return f"{self.table.layout.title}, {'' if field == 'model' else f'{field} '}{self.model}"
+
     def values(self, system: str, kind: str) -> dict[str, float]:
         """What the paper prints of a system, by benchmark and `Avg.`: its scores on 0-100, or its ratios; empty where
         nothing."""
         layout = self.table.layout
         if system not in layout.rows_of:
             return {}
-        wanted = {**layout.rows_of[system], layout.model_field: self.model}
-        rows = [row for row in self.table.rows if row.kind == kind and wanted.items() <= row.fields.items()]
+        rows = [
+            row
+            for row in self.table.rows
+            if row.kind == kind
+            and layout.rows_of[system].items() <= row.fields.items()
+            and row.fields.get(layout.model_field, self.model) == self.model
+        ]
         return {key: score(number) for row in rows for key, number in row.numbers.items()}
 
     def prints_average_of(self, columns: Collection[str], baseline: str, kind: str) -> bool:
@@ -77,10 +88,11 @@ def find_model(table: str, model: str | None) -> PaperModel:
     models = dict.fromkeys(
         row.fields[printed.layout.model_field]
         for row in printed.rows
-        if any(fields.items() <= row.fields.items() for fields in wanted)
+        if printed.layout.model_field in row.fields and any(fields.items() <= row.fields.items() for fields in wanted)
     )
     if model is None and len(models) > 1:
-        raise ConfigError(f"{printed.layout.title} has several models. Give one of {', '.join(models)}.")
+        kind = "models" if printed.layout.model_field in ("model", "LLM") else f"rows by {printed.layout.model_field}"
+        raise ConfigError(f"{printed.layout.title} has several {kind}. Give one of {', '.join(models)}.")
     if model is not None and model not in models:
         raise unknown_name("model", model, models, where=printed.layout.title)
     return PaperModel(printed, model or next(iter(models)))
@@ -140,7 +152,7 @@ def _with_one_average(printed: pd.Series, recomputed: float, is_own: bool) -> di
 def _note(table: Table, paper: PaperModel, is_own: bool, rows: Sequence[PublishedRow]) -> str:
     divided = ", MME divided by 28" if "MME" in table.columns else ""
     text = (
-        f"Lines marked (paper): {paper.table.layout.title}, {paper.model}, as printed{divided}. Nothing there was "
+        f"Lines marked (paper): {paper.title}, as printed{divided}. Nothing there was "
         "measured here; checkpoints, prompts and scorers may differ from those of the runs."
     )
     if not is_own:

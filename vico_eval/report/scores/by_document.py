@@ -210,7 +210,34 @@ def _seed_image(tasks: Sequence[TaskResult]) -> Terms:
     return over_documents(rights, ["" if own else None for own in about_pictures])
 
 
+def _muirbench(tasks: Sequence[TaskResult]) -> Terms:
+    """Questions, of which lmms-eval keeps the reply, less what stands behind its letter, and the right answer."""
+    found = _of_documents(tasks, lambda fields: fields["muirbench_score_overall"])
+    rights = [float(field["pred"].lower().strip() == field["answer"].lower().strip()) for field in found]
+    return over_documents(rights, [""] * len(found))
+
+
+def _qbench2(tasks: Sequence[TaskResult]) -> Terms:
+    """Questions, of which lmms-eval keeps the letter it read, or drew, and the right one."""
+    found = _of_documents(tasks, lambda fields: fields["qbench_acc"])
+    return over_documents([float(field["parsed_pred"] == field["answer"]) for field in found], [""] * len(found))
+
+
+def _hallusion_bench(tasks: Sequence[TaskResult]) -> Terms:
+    """The mean of three accuracies over the same questions: by itself, by figure and by pair. Sets share no figure."""
+    found = _of_documents(tasks, lambda fields: fields["hallusion_mean"])
+    rights = [float(field["score"]) for field in found]
+    return mean_of_groupings(
+        rights,
+        groupings=[range(len(found)), [field["figure"] for field in found], [field["pair"] for field in found]],
+        units=[field["set"] for field in found],
+    )
+
+
 READERS: Mapping[str, Callable[[Sequence[TaskResult]], Terms]] = {
+    "hallusion_bench": _hallusion_bench,
+    "muirbench": _muirbench,
+    "qbench2": _qbench2,
     "pope": _pope,
     "mme": _mme,
     "mmbench": _mmbench,
@@ -249,6 +276,28 @@ def over_units(
         strata=list(strata),
         units=list(units),
     )
+
+
+def mean_of_groupings(rights: list[float], groupings: Sequence[Sequence[Hashable]], units: Sequence[Hashable]) -> Terms:
+    """Terms of the plain mean over groupings of the share of groups whose documents are all right.
+
+    A document is in a group of every grouping, which no ratio of sums over strata says. Its numerator is its influence
+    on the mean of those ratios, plus the mean, so that the documents' plain mean is the score, and their spread that of
+    the ratios, of which the number of groups is one part.
+
+    Args:
+        rights: [documents], 0-1.
+        groupings: labels of the documents' groups, [documents] each.
+        units: [documents], labels: those of one unit share all of their groups.
+    """
+    numerators = np.zeros(len(rights))
+    for labels in groupings:
+        terms = over_units(rights, [""] * len(rights), labels, lambda own: float(all(own)))
+        weights = np.array(terms.denominators)
+        share = sum(terms.numerators) / weights.sum()
+        influences = len(rights) / weights.sum() * (np.array(terms.numerators) - share * weights)
+        numerators += (share + influences) / len(groupings)
+    return Terms(rights, numerators.tolist(), [1.0] * len(rights), [""] * len(rights), list(units))
 
 
 def f1(outcomes: Sequence[tuple[str, str]], strata: Sequence[Hashable]) -> Terms:
