@@ -74,7 +74,7 @@ class LayerInput:
         assert self._keys is not None, "the layer has made keys by now"
         keys, self._keys = self._keys, None
         hidden: Tensor = arguments[0] if arguments else named["hidden_states"]
-        # Piece by piece: the mean of all rows takes a whole attention matrix of a layer.
+        # Piece by piece: the mean of all rows takes whole attention matrices.
         size = 1 if self._rows == MEAN else len(hidden)
         self._found.extend(map(self._of, hidden.split(size), keys.split(size)))
 
@@ -83,9 +83,13 @@ class LayerInput:
         keys = self._heads(all_keys)
         wanted = hidden[:, :1] if self._rows == CLS else hidden[:, self._first :]
         queries = self._heads(getattr(attention, "q_norm", nn.Identity())(attention.q_proj(wanted)))
-        logits = (queries @ keys.transpose(-1, -2)).mul_(attention.scale)  # [images, heads, rows, 1 + N]
-        received = logits.softmax(dim=-1)[..., self._first :].mean(dim=(1, 2))
-        return PatchAttention(received, keys[:, :, self._first :].mean(dim=1))
+        # Heads one by one, where each has a matrix: those of all heads together would leave the CPU's caches.
+        size = 1 if self._rows == MEAN else attention.num_heads
+        received = [
+            (some @ theirs.transpose(-1, -2)).mul_(attention.scale).softmax(dim=-1)[..., self._first :].mean(dim=(1, 2))
+            for some, theirs in zip(queries.split(size, dim=1), keys.split(size, dim=1), strict=True)
+        ]  # [images, N] each
+        return PatchAttention(torch.stack(received).mean(dim=0), keys[:, :, self._first :].mean(dim=1))
 
     def _heads(self, states: Tensor) -> Tensor:
         """[images, heads, tokens, head_dim], float32."""
