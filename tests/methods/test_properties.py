@@ -54,6 +54,10 @@ SYSTEMS = {
     "vico+visionzip": ("vico+visionzip", ROUTING),
     "divprune+fastv": ("divprune+fastv", {}),
     "single_tile+visionzip+sparsevlm": ("single_tile+visionzip+sparsevlm", {}),
+    "pyramiddrop to target": ("pyramiddrop", {"target_ratio": 0.55}),
+    "pyramiddrop to nothing": ("pyramiddrop", {"layers": "1/3", "shares": "0.5/0"}),
+    "vico+pyramiddrop": ("vico+pyramiddrop", ROUTING),
+    "top_attention+pyramiddrop": ("top_attention+pyramiddrop", {}),
 }
 FAMILIES = ("internvl", "toy")
 
@@ -92,6 +96,8 @@ KEEP_ALL = {
     "fastv": {"keep_ratio": 1.0},
     "sparsevlm": {"target_ratio": 1.0},
     "vico+fastv": {"absolute_threshold": 1.0, "keep_ratio": 1.0},
+    "pyramiddrop": {"target_ratio": 1.0},
+    "vico+pyramiddrop": {"absolute_threshold": 1.0, "shares": "1/1/1"},
     "downsample+vico+sparsevlm": {"absolute_threshold": 1.0, "tile_keep_ratio": 1.0, "target_ratio": 1.0},
 }
 NEVER_ALL = {"single_tile", "all_compress", "lvtc"}

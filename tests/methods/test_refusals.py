@@ -30,6 +30,8 @@ CASES = [
     ("sparsevlm", {"layers": 9, "keep_shares": 0.5, "target_ratio": 0.9}, "behind layers 9, .*; expected 0 to 2"),
     ("sparsevlm", {"variant": "v2"}, "variant='v2'; expected one of topk, plus, rank"),
     ("sparsevlm", {"variant": "rank", "keep_shares": 0.5}, "rank takes no keep_shares"),
+    ("pyramiddrop", {"layers": "1/2/4"}, "before layers 1/2/4, .* has 4 layers; expected different ones from 1 to 3"),
+    ("pyramiddrop", {"target_ratio": 0.2}, "can't reach target_ratio=0.2: 1 of 4 layers.*0.250 on average"),
     ("fastv", {"budget": 192}, "unknown argument 'budget' for method 'fastv'.*; known are .*keep_ratio"),
     ("sparsevlm", {"keep_ratio": 0.5}, "unknown argument 'keep_ratio' for method 'sparsevlm'.*; known are .*budget"),
     ("vico", {"target_ratio": 0.55}, "unknown argument 'target_ratio' for method 'vico'.*; known are .*threshold"),

@@ -36,6 +36,7 @@ BUILT_IN = {
     "lvtc": "vico_eval.methods.lvtc:LVTC",
     "pool": "vico_eval.methods.pool:Pool",
     "pvtc": "vico_eval.methods.pvtc:Pvtc",
+    "pyramiddrop": "vico_eval.methods.pyramiddrop:PyramidDrop",
     "random": "vico_eval.methods.random:Random",
     "random_tokens": "vico_eval.methods.random_tokens:RandomTokens",
     "rvtc_area": "vico_eval.methods.rvtc_area:RvtcArea",
