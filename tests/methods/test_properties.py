@@ -58,6 +58,10 @@ SYSTEMS = {
     "pyramiddrop to nothing": ("pyramiddrop", {"layers": "1/3", "shares": "0.5/0"}),
     "vico+pyramiddrop": ("vico+pyramiddrop", ROUTING),
     "top_attention+pyramiddrop": ("top_attention+pyramiddrop", {}),
+    "dart to target": ("dart", {"layer": 1, "target_ratio": 0.55}),
+    "dart in its own order": ("dart", {"pivot_order": "norm", "image_pivots": 2, "text_pivots": 3}),
+    "vico+dart": ("vico+dart", {**ROUTING, "layer": 3}),
+    "top_attention+dart": ("top_attention+dart", {"target_ratio": 0.7}),
 }
 FAMILIES = ("internvl", "toy")
 
@@ -96,6 +100,7 @@ KEEP_ALL = {
     "fastv": {"keep_ratio": 1.0},
     "sparsevlm": {"target_ratio": 1.0},
     "vico+fastv": {"absolute_threshold": 1.0, "keep_ratio": 1.0},
+    "dart": {"target_ratio": 1.0},
     "pyramiddrop": {"target_ratio": 1.0},
     "vico+pyramiddrop": {"absolute_threshold": 1.0, "shares": "1/1/1"},
     "downsample+vico+sparsevlm": {"absolute_threshold": 1.0, "tile_keep_ratio": 1.0, "target_ratio": 1.0},

@@ -29,6 +29,7 @@ BUILT_IN = {
     "all_compress": "vico_eval.methods.all_compress:AllCompress",
     "cdpruner": "vico_eval.methods.cdpruner:CDPruner",
     "divprune": "vico_eval.methods.divprune:DivPrune",
+    "dart": "vico_eval.methods.dart:Dart",
     "downsample": "vico_eval.methods.downsample:Downsample",
     "fastv": "vico_eval.methods.fastv:FastV",
     "holov": "vico_eval.methods.holov:HoloV",
