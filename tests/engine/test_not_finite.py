@@ -125,6 +125,7 @@ METHODS = {
     "fastv": {"keep_ratio": 0.5},
     "sparsevlm": {"layers": "0/1", "keep_shares": "0.5/0.3"},
     "pyramiddrop": {"layers": "1/2", "shares": "0.5/0.3"},
+    "fitprune": {"recipe": "llava"},
 }
 
 

@@ -24,6 +24,7 @@ DEVICE_MAP = {
         ("sparsevlm", {"variant": "plus", "plus_heads": 3}),
         ("pyramiddrop", {"layers": "1/2/3"}),  # ranks by layers on disk and by one in memory, before they have run
         ("dart", {}),  # looks at keys of a layer on disk, and through the final norm
+        ("fitprune", {"recipe": "llava"}),
     ],
 )
 def test_a_device_map_changes_no_answer(method, arguments, untrained):

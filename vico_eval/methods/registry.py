@@ -33,6 +33,7 @@ BUILT_IN = {
     "downsample": "vico_eval.methods.downsample:Downsample",
     "fastv": "vico_eval.methods.fastv:FastV",
     "holov": "vico_eval.methods.holov:HoloV",
+    "fitprune": "vico_eval.methods.fitprune:FitPrune",
     "image_vir": "vico_eval.methods.image_vir:ImageViR",
     "lvtc": "vico_eval.methods.lvtc:LVTC",
     "pool": "vico_eval.methods.pool:Pool",
