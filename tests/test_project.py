@@ -188,7 +188,7 @@ def test_the_report_and_runs_import_no_harness_and_runs_no_engine():
 
 def test_methods_know_no_family_and_families_of_methods_the_interface_alone():
     may_import = {"methods": ("methods", "runs", "errors"), "families": ("families", "methods.interface")}
-    shared = ("errors", "paths", "digests", "files", "logs", "stages")
+    shared = ("errors", "paths", "digests", "files", "logs", "schemas", "stages")
     for room, allowed in may_import.items():
         for path in (PACKAGE / room).rglob("*.py"):
             for name in imported_by(path):

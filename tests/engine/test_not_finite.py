@@ -124,6 +124,8 @@ def test_a_router_that_is_nan_compresses_nothing_and_keeps_nothing(open_one, bro
 METHODS = {
     "fastv": {"keep_ratio": 0.5},
     "sparsevlm": {"layers": "0/1", "keep_shares": "0.5/0.3"},
+    "pyramiddrop": {"layers": "1/2", "shares": "0.5/0.3"},
+    "fitprune": {"recipe": "llava"},
 }
 
 

@@ -22,6 +22,9 @@ DEVICE_MAP = {
         ("fastv", {"layer": 2}),  # ranks by the attention of a layer whose weights lie on disk
         ("sparsevlm", {}),
         ("sparsevlm", {"variant": "plus", "plus_heads": 3}),
+        ("pyramiddrop", {"layers": "1/2/3"}),  # ranks by layers on disk and by one in memory, before they have run
+        ("dart", {}),  # looks at keys of a layer on disk, and through the final norm
+        ("fitprune", {"recipe": "llava"}),
     ],
 )
 def test_a_device_map_changes_no_answer(method, arguments, untrained):

@@ -22,7 +22,13 @@ from vico_eval.methods.visionzip import num_contextual
 
 # The random router's scores lie around 0.4: thresholds that let some tiles through and hold some back.
 ROUTING = {"absolute_threshold": 0.4}
-ARGUMENTS = {"random": {"ratio": 0.5}, "vico": ROUTING, "image_vir": ROUTING, "vanilla_vir": ROUTING}
+ARGUMENTS = {
+    "fitprune": {"recipe": "llava"},
+    "random": {"ratio": 0.5},
+    "vico": ROUTING,
+    "image_vir": ROUTING,
+    "vanilla_vir": ROUTING,
+}
 SYSTEMS = {
     **{name: (name, ARGUMENTS.get(name, {})) for name in method_names()},
     "fastv at random": ("fastv", {"selection": "random"}),
@@ -54,6 +60,18 @@ SYSTEMS = {
     "vico+visionzip": ("vico+visionzip", ROUTING),
     "divprune+fastv": ("divprune+fastv", {}),
     "single_tile+visionzip+sparsevlm": ("single_tile+visionzip+sparsevlm", {}),
+    "pyramiddrop to target": ("pyramiddrop", {"target_ratio": 0.55}),
+    "pyramiddrop to nothing": ("pyramiddrop", {"layers": "1/3", "shares": "0.5/0"}),
+    "vico+pyramiddrop": ("vico+pyramiddrop", ROUTING),
+    "top_attention+pyramiddrop": ("top_attention+pyramiddrop", {}),
+    "fitprune to target": ("fitprune", {"recipe": "llava_next", "target_ratio": 0.55}),
+    "fitprune to almost nothing": ("fitprune", {"recipe": "llava", "target_ratio": 0.26}),
+    "vico+fitprune": ("vico+fitprune", {**ROUTING, "recipe": "llava"}),
+    "top_attention+fitprune": ("top_attention+fitprune", {"recipe": "llava", "reduction": 0.4}),
+    "dart to target": ("dart", {"layer": 1, "target_ratio": 0.55}),
+    "dart in its own order": ("dart", {"pivot_order": "norm", "image_pivots": 2, "text_pivots": 3}),
+    "vico+dart": ("vico+dart", {**ROUTING, "layer": 3}),
+    "top_attention+dart": ("top_attention+dart", {"target_ratio": 0.7}),
 }
 FAMILIES = ("internvl", "toy")
 
@@ -92,6 +110,10 @@ KEEP_ALL = {
     "fastv": {"keep_ratio": 1.0},
     "sparsevlm": {"target_ratio": 1.0},
     "vico+fastv": {"absolute_threshold": 1.0, "keep_ratio": 1.0},
+    "dart": {"target_ratio": 1.0},
+    "fitprune": {"recipe": "llava", "target_ratio": 1.0},
+    "pyramiddrop": {"target_ratio": 1.0},
+    "vico+pyramiddrop": {"absolute_threshold": 1.0, "shares": "1/1/1"},
     "downsample+vico+sparsevlm": {"absolute_threshold": 1.0, "tile_keep_ratio": 1.0, "target_ratio": 1.0},
 }
 NEVER_ALL = {"single_tile", "all_compress", "lvtc"}

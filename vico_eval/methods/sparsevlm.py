@@ -32,6 +32,7 @@ from torch import Tensor
 from vico_eval.errors import ConfigError
 from vico_eval.methods.interface import DecoderPart, LayerState, ModelFacts, NextTokens, RequestPrompt
 from vico_eval.methods.shared.earlier_run import TargetRatio
+from vico_eval.methods.shared.joined_numbers import joined_numbers, rising_layers
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -81,11 +82,10 @@ class SparseVLMConfig(TargetRatio):
                 "sparsevlm's variant rank takes no keep_shares: how many tokens it keeps depends on the rank of each "
                 "attention matrix. Choose topk or plus, or pass budget= or target_ratio=."
             )
-        shares, layers = _numbers("keep_shares", self.keep_shares), _numbers("layers", self.layers)
+        shares = joined_numbers("sparsevlm", "keep_shares", self.keep_shares)
+        layers = rising_layers("sparsevlm", "layers", self.layers)
         if shares is not None and (max(shares) > 1 or not any(shares)):
             raise ConfigError(f"sparsevlm got keep_shares={self.keep_shares!r}; expected shares in [0, 1], not all 0.")
-        if layers is not None and any(not one.is_integer() or not one < two for one, two in _pairs(layers)):
-            raise ConfigError(f"sparsevlm got layers={self.layers!r}; expected rising whole numbers, as in 2/6/15.")
         expected = len(layers or LAYERS[self.variant])
         if self.variant != "rank" and len(self.shares) != expected:
             raise ConfigError(
@@ -98,15 +98,15 @@ class SparseVLMConfig(TargetRatio):
     @property
     def shares(self) -> tuple[float, ...]:
         """Share of the visual tokens that stays behind each pruning layer, before any scaling; for `rank`, topk's."""
-        given = _numbers("keep_shares", self.keep_shares)
+        given = joined_numbers("sparsevlm", "keep_shares", self.keep_shares)
         row = BUDGETS["topk" if self.variant == "rank" else self.variant][self.budget]
         return given or tuple(tokens / RELEASED_TOKENS for tokens in row)
 
     def pruning_layers(self, num_layers: int) -> tuple[int, ...]:
         """The layers behind which tokens leave, ascending."""
-        given = _numbers("layers", self.layers)
+        given = rising_layers("sparsevlm", "layers", self.layers)
         if given is not None:
-            return tuple(map(int, given))
+            return given
         return tuple(round(layer * num_layers / RELEASED_LAYERS) for layer in LAYERS[self.variant])
 
     def share_behind(self, num_layers: int) -> dict[int, float]:
@@ -369,20 +369,3 @@ def cluster_means(tokens: Tensor, num_clusters: int) -> Tensor:
     cluster[centres] = number[:num_clusters]
     is_member = torch.nn.functional.one_hot(cluster, num_clusters).T.float()  # [clusters, tokens]
     return is_member @ tokens / is_member.sum(dim=-1, keepdim=True)
-
-
-def _numbers(name: str, text: str | float | None) -> tuple[float, ...] | None:
-    if text is None:
-        return None
-    try:
-        # A single one comes as a number: command lines say no more.
-        numbers = tuple(float(number) for number in str(text).split("/"))
-    except ValueError:
-        numbers = (-1.0,)
-    if not all(number >= 0 for number in numbers):
-        raise ConfigError(f"sparsevlm got {name}={text!r}; expected numbers of at least 0 joined by /, as in 2/6/15.")
-    return numbers
-
-
-def _pairs(numbers: Sequence[float]) -> list[tuple[float, float]]:
-    return list(zip(numbers, [*numbers[1:], float("inf")], strict=True))

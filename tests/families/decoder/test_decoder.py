@@ -127,13 +127,42 @@ def test_attention_rows_are_the_layers_own(model):
     use(model, part)(input_ids=ids, attention_mask=mask, prompt=prompt)
     model.model = model.model.base
     model.set_attn_implementation("eager")
-    weights = model(input_ids=ids, attention_mask=mask, output_attentions=True).attentions[2]
+    weights = model(input_ids=ids, attention_mask=mask, output_attentions=True).attentions
     model.set_attn_implementation("sdpa")
     for row, state in enumerate(part.states):
         start = ids.shape[1] - len(state.is_visual)
         queries = torch.tensor([4, len(state.is_visual) - 1])
-        torch.testing.assert_close(state.attention(queries), weights[row, :, start + queries, start:], **SAME)
+        torch.testing.assert_close(state.attention(queries), weights[2][row, :, start + queries, start:], **SAME)
+        torch.testing.assert_close(state.next_attention(queries), weights[3][row, :, start + queries, start:], **SAME)
         assert state.prepared == state.key == prompt.keys[row]
+
+
+@torch.inference_mode()
+def test_the_previous_layers_keys_and_the_final_norm_are_the_models(model):
+    ids, mask, prompt = prompts(20, 13)
+    part = Drop((3,), states=[])
+    use(model, part)(input_ids=ids, attention_mask=mask, prompt=prompt)
+    model.model = model.model.base
+    plain = model(input_ids=ids, attention_mask=mask, output_hidden_states=True)
+    for row, state in enumerate(part.states):
+        start = ids.shape[1] - len(state.is_visual)
+        keys = plain.past_key_values.layers[2].keys[row, :, start:]
+        torch.testing.assert_close(state.previous_keys, keys, **SAME)
+        normed = model.model.norm(plain.hidden_states[3][row, start:])
+        torch.testing.assert_close(state.final_norm(state.hidden), normed, **SAME)
+
+
+@torch.inference_mode()
+def test_before_the_first_layer_nothing_has_attended_and_a_part_can_ask_what_would(model):
+    ids, mask, prompt = prompts(20)
+    part = Drop((0,), states=[])
+    use(model, part)(input_ids=ids, attention_mask=mask, prompt=prompt)
+    (state,) = part.states
+    last = torch.tensor([len(state.is_visual) - 1])
+    torch.testing.assert_close(state.next_attention(last).sum(dim=-1), torch.ones(HEADS, 1))
+    for ask in (lambda: state.attention(last), lambda: state.previous_keys):
+        with pytest.raises(RuntimeError, match="before layer 0"):
+            ask()
 
 
 @pytest.mark.parametrize("renumbers", [False, True])

@@ -21,8 +21,8 @@ class RotaryTables(NamedTuple):
     """[..., head_dim]."""
 
 
-class PreviousLayer(NamedTuple):
-    """What a layer has seen of one request."""
+class AttendingLayer(NamedTuple):
+    """A layer, and one request's tokens in it: one that has run, or one that is to come."""
 
     module: Any
     inputs: Tensor
@@ -58,23 +58,40 @@ class DecoderAttention:
             states = attention.q_norm(states)
         return self.rotate(states, tables)
 
-    def keys_and_values(self, layer: Any, inputs: Tensor, tables: RotaryTables) -> tuple[Tensor, Tensor]:
-        """[..., key_heads, head_dim] each, of a layer's inputs [..., D]."""
+    def keys(self, layer: Any, normed: Tensor, tables: RotaryTables) -> Tensor:
+        """[..., key_heads, head_dim] of a layer's inputs [..., D] behind its norm."""
         attention = layer.self_attn
-        normed = layer.input_layernorm(inputs)
-        keys, values = (
-            projection(normed).unflatten(-1, (-1, attention.head_dim))
-            for projection in (attention.k_proj, attention.v_proj)
-        )
+        keys = attention.k_proj(normed).unflatten(-1, (-1, attention.head_dim))
         if getattr(attention, "k_norm", None) is not None:
             keys = attention.k_norm(keys)
-        return self.rotate(keys, tables), values
+        return self.rotate(keys, tables)
 
-    def rows(self, previous: PreviousLayer, tables: RotaryTables) -> Callable[[Tensor], Tensor]:
+    def keys_and_values(self, layer: Any, inputs: Tensor, tables: RotaryTables) -> tuple[Tensor, Tensor]:
+        """[..., key_heads, head_dim] each, of a layer's inputs [..., D]."""
+        normed = layer.input_layernorm(inputs)
+        values = layer.self_attn.v_proj(normed).unflatten(-1, (-1, layer.self_attn.head_dim))
+        return self.keys(layer, normed, tables), values
+
+    def rows_to_come(self, layer: Any, inputs: Tensor, tables: RotaryTables) -> Callable[[Tensor], Tensor]:
+        """What gives rows of the weights that a layer would have, as `LayerState.next_attention` describes.
+
+        Args:
+            layer: that has not run yet.
+            inputs: [tokens, D], of one request.
+            tables: [tokens, head_dim].
+        """
+
+        def rows_of(queries: Tensor) -> Tensor:
+            keys = self.keys(layer, layer.input_layernorm(inputs), tables).transpose(0, 1)
+            return self.rows(AttendingLayer(layer, inputs, keys), tables)(queries)
+
+        return rows_of
+
+    def rows(self, attending: AttendingLayer, tables: RotaryTables) -> Callable[[Tensor], Tensor]:
         """What gives rows of a layer's softmax attention weights, as `LayerState.attention` describes."""
 
         def rows_of(queries: Tensor) -> Tensor:
-            module, inputs, keys = previous
+            module, inputs, keys = attending
             own = RotaryTables(tables.cos[queries], tables.sin[queries])
             query = self.queries(module, inputs[queries], own).to(keys.device)
             # Heads of a group share their keys: grouped, nothing is repeated in memory.

@@ -22,7 +22,7 @@ from transformers.masking_utils import create_causal_mask
 from transformers.modeling_outputs import MoeModelOutputWithPast
 
 from vico_eval.errors import CheckpointError
-from vico_eval.families.decoder.attention import LLAMA_LIKE, DecoderAttention, PreviousLayer, RotaryTables
+from vico_eval.families.decoder.attention import LLAMA_LIKE, AttendingLayer, DecoderAttention, RotaryTables
 from vico_eval.families.decoder.segments import (
     Prompt,
     PromptCache,
@@ -238,27 +238,39 @@ class CompressingDecoder(nn.Module):
         """What the part sees of a request before layer `index`."""
         key, row = before.requests[request]
         segment, device, span = before.segment, before.hidden.device, before.span(row)
-        cos, sin = (table.expand(len(before.hidden), -1, -1)[row, span].to(device) for table in before.tables)
+        hidden = before.hidden[row, span]
+        tables = RotaryTables(
+            *(table.expand(len(before.hidden), -1, -1)[row, span].to(device) for table in before.tables)
+        )
         # No keys where a training run recomputes its layers, which takes their cache away.
-        keys: Tensor | None = None if before.inputs is None else before.cache.layers[index - 1].keys  # type: ignore[union-attr]
+        cached: Tensor | None = None if before.inputs is None else before.cache.layers[index - 1].keys  # type: ignore[union-attr]
+        keys = None if cached is None else cached[row, :, span]
         rows = None
         if before.inputs is not None and keys is not None:
-            previous = PreviousLayer(self.layers[index - 1], before.inputs[row, span].to(device), keys[row, :, span])
-            rows = self.attention.rows(previous, RotaryTables(cos, sin))
+            previous = AttendingLayer(self.layers[index - 1], before.inputs[row, span].to(device), keys)
+            rows = self.attention.rows(previous, tables)
         return LayerState(
             key=key,
             layer=index,
             num_layers=len(self.layers),
-            hidden=before.hidden[row, span],
+            hidden=hidden,
             is_visual=segment.is_visual[row, span].to(device),
             positions=segment.positions[:, row, span].to(device),
             visual_tokens=before.cache.visual_tokens_per_layer(request),
             prepared=before.prepared[request],
             projected=projected,
-            cos=cos,
-            sin=sin,
+            cos=tables.cos,
+            sin=tables.sin,
             attention_rows=rows,
+            next_attention_rows=self.attention.rows_to_come(self.layers[index], hidden, tables),
+            cached_keys=keys,
+            final_norm=self._final_norm,
         )
+
+    def _final_norm(self, hidden: Tensor) -> Tensor:
+        """The norm of `hidden`, where that lies: under a device map the norm is with the last layer."""
+        normed: Tensor = self.norm(hidden)
+        return normed.to(hidden.device)
 
     def _project(self, index: int, prompt: Prompt) -> list[Tensor | None]:
         """What the part makes of each request's vision tokens, [requests]; all tiles of the batch at once."""

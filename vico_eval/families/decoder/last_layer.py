@@ -29,6 +29,16 @@ class LastLayer(nn.Module):
         self.layer = layer
         self.attention = attention
 
+    @property
+    def input_layernorm(self) -> Any:
+        """The layer's own, for whoever computes with its weights beside its forward."""
+        return self.layer.input_layernorm
+
+    @property
+    def self_attn(self) -> Any:
+        """The layer's own."""
+        return self.layer.self_attn
+
     def forward(
         self,
         hidden: Tensor,

@@ -75,6 +75,16 @@ class LayerState:
     attention_rows: Callable[[Tensor], Tensor] | None
     """What `attention` calls; None before layer 0."""
 
+    next_attention_rows: Callable[[Tensor], Tensor]
+    """What `next_attention` calls."""
+
+    cached_keys: Tensor | None
+    """What `previous_keys` is; None before layer 0, and where a training run keeps no cache."""
+
+    final_norm: Callable[[Tensor], Tensor]
+    """The norm behind the decoder's last layer, [..., D] -> [..., D], for parts that compare tokens by what a layer
+    made of them."""
+
     def attention(self, queries: Tensor) -> Tensor:
         """Rows of the previous layer's softmax attention weights.
 
@@ -93,7 +103,37 @@ class LayerState:
         """
         if self.attention_rows is None:
             raise RuntimeError("a part asked for attention weights before layer 0; expected layer 1 or later")
-        weights = self.attention_rows(queries)
+        return self._checked(self.attention_rows(queries))
+
+    def next_attention(self, queries: Tensor) -> Tensor:
+        """Rows of the softmax attention weights that the coming layer would have on the tokens in their present places.
+
+        Costs that layer's norm and key projection of all tokens, each time it is called. The layer computes its own
+        again: on fewer tokens, and where the part renumbers, at other positions.
+
+        Args:
+            queries: [rows], int64: indices of the tokens that look.
+
+        Returns:
+            [heads, rows, tokens], float32; zero where a key stands behind its query.
+
+        Raises:
+            FloatingPointError: a row is NaN.
+        """
+        return self._checked(self.next_attention_rows(queries))
+
+    @property
+    def previous_keys(self) -> Tensor:
+        """The previous layer's keys as its cache holds them, rotary embedding applied, [key_heads, tokens, head_dim].
+
+        Raises:
+            RuntimeError: before layer 0, or without a cache.
+        """
+        if self.cached_keys is None:
+            raise RuntimeError("a part asked for a layer's cached keys before layer 0 or where no cache is kept")
+        return self.cached_keys.to(self.hidden.device)
+
+    def _checked(self, weights: Tensor) -> Tensor:
         self.check_finite("attention", weights[..., 0])  # one logit that is not finite makes a whole row NaN
         return weights
 
