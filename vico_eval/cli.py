@@ -267,6 +267,44 @@ def route(
     draw_routes(images, checkpoint=checkpoint, method=method, model_args=model_args, out=out)
 
 
+@app.command("fit-recipe")
+def fit_recipe(
+    samples: Annotated[
+        Path, typer.Argument(help="JSON lines of InternVL's format, such as LLaVA-1.5's training data: pictures first.")
+    ],
+    checkpoint: Annotated[str, typer.Option(help="A folder, a hub id or a built-in one.")],
+    reductions: Annotated[
+        str, typer.Option(help="Shares of the operations on visual tokens to save, separated by commas.")
+    ] = "0.6",
+    root: Annotated[Path, typer.Option(help="Folder that the paths of pictures are relative to.")] = Path(),
+    limit: Annotated[int, cli_options.limit("How many samples, from the file's first on.")] = 64,
+    model_args: Annotated[
+        str, typer.Option(help="Further arguments of the engine, as in max_tiles=1,batch_size=8.")
+    ] = "",
+    out: Annotated[Path, typer.Option(help="File to write.")] = Path("recipes.json"),
+) -> None:
+    """Search how many visual tokens FitPrune takes out in which layer of a model.
+
+    One recipe for each reduction, as the released script searches it, for method=fitprune,recipe=FILE.json. Takes
+    eight prefills of all samples for the first reduction, fewer for each further one.
+
+    \b
+    Examples:
+      vico-eval fit-recipe llava.jsonl --root images --checkpoint OpenGVLab/InternVL3_5-8B --reductions 0.4,0.6
+    """
+    from vico_eval.commands.fit_recipe import fit_recipe as search
+
+    search(
+        samples,
+        checkpoint=checkpoint,
+        reductions=reductions,
+        root=root,
+        limit=limit,
+        model_args=model_args,
+        out=out,
+    )
+
+
 @app.command()
 def methods(
     name: Annotated[str | None, typer.Argument(help="A method; without it, all are listed.")] = None,

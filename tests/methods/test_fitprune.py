@@ -231,7 +231,7 @@ def check(arguments, num_layers=24):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({}, "needs a recipe: .*recipe=FILE.json, searched for 'some checkpoint', or recipe=llava.*not FitPrune's own"),
+        ({}, "needs a recipe: .*fit-recipe` finds for 'some checkpoint', or recipe=llava.*not FitPrune's own"),
         (
             {"recipe": "llava", "reduction": 0.65},
             "reduction=0.65; the recipes of llava are for 0.1, 0.2, .*0.9.*target",

@@ -72,16 +72,16 @@ class FitPrune(DecoderPart):
         """Needs recipes of the decoder's depth, and a target that can be reached."""
         if self.config.recipe is None:
             raise ConfigError(
-                "fitprune needs a recipe: how many tokens leave in which layer, searched for the model. Pass "
-                f"recipe=FILE.json, searched for {facts.checkpoint!r}, or recipe=llava for the released one of "
-                "LLaVA-1.5-7B, scaled to this model, which is not FitPrune's own for it."
+                "fitprune needs a recipe: how many tokens leave in which layer, searched for the model. Pass the "
+                f"recipe=FILE.json that `vico-eval fit-recipe` finds for {facts.checkpoint!r}, or recipe=llava for the "
+                "released one of LLaVA-1.5-7B, scaled to this model, which is not FitPrune's own for it."
             )
         num_layers = facts.num_layers
         depth = len(next(iter(self.recipes.values())).leave)
         if self.config.recipe not in RELEASED and depth != num_layers:
             raise ConfigError(
                 f"fitprune got recipe={self.config.recipe}, searched for a decoder of {depth} layers, and that of "
-                f"{facts.checkpoint!r} has {num_layers}. Pass one that was searched for it."
+                f"{facts.checkpoint!r} has {num_layers}. Pass one that `vico-eval fit-recipe` has searched for it."
             )
         if not self.config.has_target and self._reduction not in self.recipes:
             raise ConfigError(

@@ -88,12 +88,14 @@ def read_recipes(path: Path) -> RecipeFile:
     try:
         file = RecipeFile.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"recipe={path} can't be read: {error}. Expected a file of recipes.") from error
+        raise ConfigError(
+            f"recipe={path} can't be read: {error}. Expected a file of `vico-eval fit-recipe`."
+        ) from error
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "it"
         raise ConfigError(
-            f"recipe={path} holds no recipes: {place}: {first['msg']}. Expected a file that a search has written."
+            f"recipe={path} holds no recipes: {place}: {first['msg']}. Expected a file of `vico-eval fit-recipe`."
         ) from error
     for recipe in file.recipes:
         left = sum(recipe.leave)
@@ -177,4 +179,4 @@ RELEASED: Mapping[str, Recipes] = {
         """,
     ),
 }
-"""By the model that they were searched for; a line: reduction in percent, and how many tokens leave in each layer."""
+"""By the model that they were searched for. A line: a reduction in percent, and how many tokens leave in each layer."""
