@@ -71,7 +71,7 @@ SYSTEMS = {
     "dart to target": ("dart", {"layer": 1, "target_ratio": 0.55}),
     "dart in its own order": ("dart", {"pivot_order": "norm", "image_pivots": 2, "text_pivots": 3}),
     "vico+dart": ("vico+dart", {**ROUTING, "layer": 3}),
-    "top_attention+dart": ("top_attention+dart", {"target_ratio": 0.7}),
+    "top_attention+dart": ("top_attention+dart", {"dart.target_ratio": 0.7}),
 }
 FAMILIES = ("internvl", "toy")
 
