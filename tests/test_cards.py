@@ -3,6 +3,7 @@ import pytest
 from vico_eval import paths
 from vico_eval.cards import load_cards, load_checkpoints, select_cards
 from vico_eval.errors import ConfigError
+from vico_eval.methods import registry
 
 CARD = "name: slow\ntitle: Slow\norder: 1\ndescription: d\nlmms_model: slow_internvl\nweights: base\n"
 
@@ -14,11 +15,22 @@ def models(tmp_path, **files):
     return tmp_path
 
 
-def test_the_shipped_cards_are_the_rows_of_table_3_in_its_order_with_the_controls_among_them():
+def test_the_shipped_cards_are_the_rows_of_table_3_in_its_order_with_controls_and_baselines_among_them():
     assert list(load_cards(paths.models_dir())) == [
-        *("vanilla", "vanilla_vir", "single_tile", "downsample", "fastv", "sparsevlm"),
+        *("vanilla", "vanilla_vir", "single_tile", "downsample", "random_tokens", "top_attention"),
+        *("fastv", "divprune", "cdpruner", "cdpruner_alike", "visionzip", "vispruner", "holov"),
+        *("sparsevlm", "pyramiddrop", "dart", "fitprune"),
         *("pool", "all_compress", "random", "image_vir", "vico"),
     ]
+
+
+def test_every_card_of_a_method_can_be_built_and_says_what_it_is():
+    for card in load_cards(paths.models_dir()).values():
+        method = card.lmms_model.removesuffix("_internvl")
+        assert set(card.model_args) <= set(registry.parameters(method))
+        if "score_source" in registry.parameters(method):
+            assert card.title.endswith("(class row)")
+    assert load_cards(paths.models_dir())["fitprune"].title == "FitPrune (LLaVA's recipe, scaled)"
 
 
 def test_the_shipped_cards_take_the_weights_of_the_method_description():

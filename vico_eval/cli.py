@@ -66,13 +66,16 @@ def demo(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of the table and the picture. Default: results/measured/<table>, or a folder under runs/ "
-            "for a partial table."
+            help="Folder of the table and the picture. Default: results/measured/<table>, with --rows all <table>-all "
+            "beside it, or a folder under runs/ for a partial table."
         ),
     ] = None,
     rows: Annotated[
         str | None,
-        typer.Option(help="Systems, separated by commas; the first row, which counts as 100%, is always run."),
+        typer.Option(
+            help="Systems, separated by commas, or all: the field's baselines too. Default: those of the paper's table. "
+            "The first row, which counts as 100%, is always run."
+        ),
     ] = None,
     seeds: Annotated[int, cli_options.seeds("Draws of each row that has chance in it, up to its card's three.")] = 1,
     jobs: Annotated[int | None, cli_options.jobs("Processes at once. Default: one a core, at most 4.")] = None,
@@ -89,6 +92,7 @@ def demo(
     \b
     Examples:
       vico-eval demo
+      vico-eval demo --rows all
       vico-eval demo --limit 20 --rows vico,all_compress
     """
     from vico_eval.commands.demo import run_demo

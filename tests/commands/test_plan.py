@@ -47,10 +47,13 @@ def by_name(rows=(), num_seeds=None, **changes):
 
 
 def test_all_rows_are_planned_with_one_run_a_seed():
-    assert sorted(by_name()) == [
+    assert sorted(by_name()) == sorted([
         *("all_compress", "downsample", "fastv", "image_vir", "pool", "random-seed0", "random-seed1", "random-seed2"),
         *("single_tile", "sparsevlm", "vanilla", "vanilla_vir", "vico"),
-    ]
+        *("cdpruner", "cdpruner_alike", "dart", "divprune", "fitprune", "holov", "pyramiddrop"),
+        *("random_tokens-seed0", "random_tokens-seed1", "random_tokens-seed2"),
+        *("top_attention", "visionzip", "vispruner"),
+    ])
 
 
 def test_internvl_x_has_a_table_of_its_own_whose_first_row_counts_as_100_percent():
@@ -78,7 +81,9 @@ def test_a_row_without_a_checkpoint_of_its_kind_is_refused():
 def test_vico_starts_first_since_random_waits_for_its_ratios():
     runs = plan_runs(CARDS, (), benchmark(), RUNS)
     assert runs[0].name == "vico"
-    waiting = {"random", "pool", "downsample", "fastv", "sparsevlm"}
+    waiting = {"random", "pool", "downsample", "fastv", "sparsevlm", "pyramiddrop", "dart", "fitprune"}
+    waiting |= {"random_tokens", "top_attention", "divprune", "cdpruner", "cdpruner_alike", "visionzip", "vispruner"}
+    waiting |= {"holov"}
     assert {run.system for run in runs if run.after == "vico"} == waiting
 
 
@@ -107,8 +112,12 @@ def test_the_limit_reaches_lmms_eval_only_where_there_is_one():
     assert "--limit" not in by_name()["vico"].arguments
 
 
-def test_a_gpu_run_is_not_told_to_use_the_cpu():
-    assert "--cpu" not in by_name(device="cuda")["vico"].launcher
+def test_a_gpu_run_is_not_told_to_use_the_cpu_and_a_lone_process_on_one_needs_no_launcher():
+    on_gpu, on_cpu = by_name(device="cuda")["vico"], by_name()["vico"]
+    assert "accelerate.commands.launch" in on_gpu.launcher
+    assert not on_gpu.environment
+    assert on_cpu.launcher[1:] == ("-m", "lmms_eval", "--device", "cpu")
+    assert on_cpu.environment == {"ACCELERATE_USE_CPU": "true"}
 
 
 @pytest.mark.parametrize("folder", ["runs/a,b", "runs/lr=1"])

@@ -25,9 +25,10 @@ def run_demo(
     Args:
         table: `tiny` (ViCO's Table 3) or `internvl-x`.
         limit: first documents of each task; None for all.
-        out: folder of table and picture. Default: `results/measured/<table>`; with a limit or only some rows, a folder
-            under `runs/`, so that a partial table never takes the place of the full one.
-        rows: names of systems; all where empty.
+        out: folder of table and picture. Default: `results/measured/<table>`, with all rows `<table>-all` beside it;
+            with a limit or only some rows, a folder under `runs/`, so that a partial table never takes the place of
+            another.
+        rows: names of systems, or `all`; the table's own where empty.
         num_seeds: runs of each random row, at most as many as its card has seeds.
         jobs: processes at once; None for one a core, at most four.
         fresh: whether complete rows are repeated.
@@ -37,8 +38,8 @@ def run_demo(
         UserError: bad input, or a row whose documents were not all answered.
     """
     suite = load_suite(table)
-    if out is None and limit is None and not rows:
-        out = Path("results/measured") / suite.table
+    if out is None and limit is None and (not rows or tuple(rows) == ("all",)):
+        out = Path("results/measured") / (f"{suite.table}-all" if rows else suite.table)
     options = RunOptions(
         rows=rows,
         limit=limit,

@@ -207,8 +207,7 @@ def _planned(
         ),
         environment={
             **conditions.environment,
-            # accelerate's launcher starts a single process on a CPU, whatever it is asked for.
-            **({"ACCELERATE_USE_CPU": "true"} if _is_several_on_cpu(conditions) else {}),
+            **({"ACCELERATE_USE_CPU": "true"} if conditions.device == "cpu" else {}),
         },
         # One folder for all rows: those that cut pictures alike share them.
         previews=str(runs_root / "previews" if previews is True else previews),
@@ -217,18 +216,16 @@ def _planned(
     )
 
 
-def _is_several_on_cpu(conditions: Conditions) -> bool:
-    return conditions.device == "cpu" and conditions.num_processes > 1
-
-
 def _launcher(conditions: Conditions) -> tuple[str, ...]:
     number = str(conditions.num_processes)
-    if _is_several_on_cpu(conditions):
+    # On a CPU accelerate's launcher starts a single process, whatever it is asked for, seconds later than Python does.
+    if conditions.device == "cpu" and conditions.num_processes == 1:
+        return (sys.executable,)
+    if conditions.device == "cpu":
         return (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", number)
     return (
         *(sys.executable, "-m", "accelerate.commands.launch"),
         # Stated, since accelerate otherwise takes every GPU it sees and warns about each default.
         *("--num_processes", number, "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"),
-        *(("--cpu",) if conditions.device == "cpu" else ()),
         *(("--multi_gpu",) if conditions.num_processes > 1 else ()),
     )
