@@ -109,9 +109,7 @@ def demo(
 def run(
     suite: Annotated[
         str,
-        typer.Argument(
-            help="Which table: vico-table1, -2, -3, -5, -6, vico-baselines, tops, avtp, internvl-x-table1, tiny, ..."
-        ),
+        typer.Argument(help="Which table: vico-table1, -2, -3, -5, -6, vico-baselines, tops, avtp, tiny, ..."),
     ],
     rows: Annotated[
         str | None, typer.Option(help="Systems, separated by commas, or all. Default: those that the suite names.")
@@ -138,7 +136,8 @@ def run(
     ] = None,
     device: cli_options.Device = None,
     model_args: Annotated[
-        str, typer.Option(help="Further arguments of every row's model, as in max_tiles=12,dtype=bfloat16.")
+        str,
+        typer.Option(help="Further arguments of every row's model, as in tiles=2x2,dtype=bfloat16."),
     ] = "",
     seeds: Annotated[int, cli_options.seeds("Draws of each row that has chance in it.")] = 1,
     fixtures: Annotated[
