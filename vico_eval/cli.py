@@ -73,8 +73,8 @@ def demo(
     rows: Annotated[
         str | None,
         typer.Option(
-            help="Systems, separated by commas, or all: the field's baselines too. Default: those of the paper's table. "
-            "The first row, which counts as 100%, is always run."
+            help="Systems, separated by commas, or all, the field's baselines among them. Default: those of the "
+            "paper's table. The first row, which counts as 100%, is always run."
         ),
     ] = None,
     seeds: Annotated[int, cli_options.seeds("Draws of each row that has chance in it, up to its card's three.")] = 1,
@@ -91,7 +91,6 @@ def demo(
 
     \b
     Examples:
-      vico-eval demo
       vico-eval demo --rows all
       vico-eval demo --limit 20 --rows vico,all_compress
     """
@@ -113,9 +112,7 @@ def demo(
 def run(
     suite: Annotated[
         str,
-        typer.Argument(
-            help="Which table: vico-table1, -2, -3, -5, -6, vico-baselines, tops, avtp, internvl-x-table1, tiny, ..."
-        ),
+        typer.Argument(help="Which table: vico-table1, -2, -3, -5, -6, vico-baselines, tops, avtp, tiny, ..."),
     ],
     rows: Annotated[
         str | None, typer.Option(help="Systems, separated by commas, or all. Default: those that the suite names.")
@@ -142,7 +139,8 @@ def run(
     ] = None,
     device: cli_options.Device = None,
     model_args: Annotated[
-        str, typer.Option(help="Further arguments of every row's model, as in max_tiles=12,dtype=bfloat16.")
+        str,
+        typer.Option(help="Further arguments of every row's model, as in tiles=2x2,dtype=bfloat16."),
     ] = "",
     seeds: Annotated[int, cli_options.seeds("Draws of each row that has chance in it.")] = 1,
     fixtures: Annotated[

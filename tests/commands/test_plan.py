@@ -47,13 +47,24 @@ def by_name(rows=(), num_seeds=None, **changes):
 
 
 def test_all_rows_are_planned_with_one_run_a_seed():
-    assert sorted(by_name()) == sorted([
-        *("all_compress", "downsample", "fastv", "image_vir", "pool", "random-seed0", "random-seed1", "random-seed2"),
-        *("single_tile", "sparsevlm", "vanilla", "vanilla_vir", "vico"),
-        *("cdpruner", "cdpruner_alike", "dart", "divprune", "fitprune", "holov", "pyramiddrop"),
-        *("random_tokens-seed0", "random_tokens-seed1", "random_tokens-seed2"),
-        *("top_attention", "visionzip", "vispruner"),
-    ])
+    assert sorted(by_name()) == sorted(
+        [
+            *(
+                "all_compress",
+                "downsample",
+                "fastv",
+                "image_vir",
+                "pool",
+                "random-seed0",
+                "random-seed1",
+                "random-seed2",
+            ),
+            *("single_tile", "sparsevlm", "vanilla", "vanilla_vir", "vico"),
+            *("cdpruner", "cdpruner_alike", "dart", "divprune", "fitprune", "holov", "pyramiddrop"),
+            *("random_tokens-seed0", "random_tokens-seed1", "random_tokens-seed2"),
+            *("top_attention", "visionzip", "vispruner"),
+        ]
+    )
 
 
 def test_internvl_x_has_a_table_of_its_own_whose_first_row_counts_as_100_percent():

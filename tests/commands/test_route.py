@@ -103,6 +103,7 @@ def test_a_grid_that_the_method_cuts_its_own_way_is_drawn(route, tmp_path):
         (["page.png", "--method", "vanilla_vir"], "needs flash_from="),
         (["page.png", "--model-args", "pretrained=a"], "--checkpoint sets"),
         (["page.png", "--model-args", "max_tile=4"], "did you mean 'max_tiles'"),
+        (["page.png", "--model-args", "tiles=2"], "expected columns x rows"),
         (["page.png", "page.png"], "Several images would be drawn into"),
         (["page.png", "page-route.png", "--out", "."], "page-route.png would be drawn over"),
     ],

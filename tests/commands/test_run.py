@@ -125,3 +125,27 @@ def test_a_model_is_named_in_full_and_a_size_also_by_its_end():
     suite = load_suite("tops")
     assert find_checkpoints("InternVL3-8B", suite).base == "OpenGVLab/InternVL3-8B"
     assert find_checkpoints("8B", suite).base == "OpenGVLab/InternVL3_5-8B"
+
+
+def test_a_suite_s_own_arguments_are_every_row_s_and_its_share_that_of_rows_that_save(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = ("--checkpoint", "a/b", "--rows", "fastv", "--device", "cpu", "--dry-run")
+    status, _, err = run("run", "tops", *options)
+    assert status == 0
+    assert "pretrained=a/b,tiles=2x2,record_dir=runs/tops-a-b/vanilla" in err
+    assert "pretrained=a/b,target_ratio=0.2,tiles=2x2,record_dir=runs/tops-a-b/fastv.target_ratio-0.2" in err
+    assert "ratio_from" not in err
+    _, _, err = run("run", "tops", *options, "--model-args", "tiles=3x3,target_ratio=0.1")
+    assert "pretrained=a/b,tiles=3x3,record_dir=runs/tops-a-b/vanilla" in err
+    assert "pretrained=a/b,target_ratio=0.1,tiles=3x3,record_dir=runs/tops-a-b/fastv.target_ratio-0.1" in err
+
+
+def test_a_rehearsal_leaves_what_four_layers_can(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    own = ("--rows", "fastv,sparsevlm", "--benchmark", "ai2d", "--device", "cpu", "--fixtures", "--dry-run")
+    status, _, err = run("run", "tops", *own)
+    assert status == 0
+    assert err.count("target_ratio=0.5,") == 2
+    status, _, err = run("run", "tops", *own, "--model-args", "target_ratio=0.1")
+    assert status == 1
+    assert "fastv can't reach target_ratio=0.1: 1 of 4 layers work on all visual tokens" in err

@@ -9,9 +9,10 @@ from PIL import Image
 from transformers import AutoTokenizer
 
 import vico_eval
-from vico_eval.engine.loading import Model, open_engine
+from vico_eval.engine.loading import Model, check_tiles, open_engine
 from vico_eval.engine.requests import GenerationSettings
 from vico_eval.errors import CheckpointError, ConfigError
+from vico_eval.methods.interface import ModelFacts
 
 
 def picture(columns, rows, seed):
@@ -85,3 +86,33 @@ def test_a_tokenizer_larger_than_the_embedding_is_refused(untrained, tmp_path):
 def test_impossible_arguments_are_refused(untrained, arguments, error, message):
     with pytest.raises(error, match=message):
         open_engine({"pretrained": str(untrained / "vico"), "device": "cpu"} | arguments)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (4, 1), (2, 3)])
+def test_every_picture_has_five_tiles_in_the_account(untrained, size):
+    model = vico_eval.load(untrained / "vico", tiles="2x2", device="cpu")
+    shown = [picture(*size, seed=1), picture(3, 3, seed=2)]
+    account = model.ask("Which?", images=shown, max_new_tokens=2).account
+    assert (account.tiles, account.grids) == (10, ((2, 2, 5), (2, 2, 5)))
+    assert account.visual_tokens == 10 * 16
+
+
+@pytest.mark.parametrize(
+    ("method", "part"),
+    [
+        ("single_tile", "SingleTile"),
+        ("downsample", "Downsample"),
+        ("rvtc_edge", "RvtcEdge"),
+        ("vico+rvtc_ratio", "RvtcRatio"),
+    ],
+)
+def test_who_cuts_images_is_said_once(untrained, method, part):
+    with pytest.raises(ConfigError, match=rf"got tiles=2x2 and a method whose part {part} chooses .* Leave out tiles"):
+        open_engine({"pretrained": str(untrained / "vico"), "method": method, "tiles": "2x2"})
+
+
+def test_a_checkpoint_without_tiles_has_no_grid():
+    facts = ModelFacts(checkpoint="toy", family="toy", num_layers=2, num_heads=2)
+    with pytest.raises(CheckpointError, match=r"got tiles=2x2, and checkpoint 'toy' \(toy\) does not cut images"):
+        check_tiles("2x2", (), facts)
+    check_tiles(None, (), facts)

@@ -230,6 +230,34 @@ def test_the_requests_total_wins(make):
     assert np.bincount(prepared.piece_image).tolist() == [4, 4]
 
 
+@pytest.mark.parametrize("size", [(56, 56), (224, 168), (9, 700), (1, 1), (113, 57)])
+@pytest.mark.parametrize(("use_thumbnail", "pieces"), [(True, 5), (False, 4)])
+def test_a_grid_is_the_same_for_every_shape(make, size, use_thumbnail, pieces):
+    pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    shown = Image.fromarray(pixels)
+    preprocessor = make(tiles="2x2", use_thumbnail=use_thumbnail)
+    # A benchmark's own limits, which come with the request, are for cutting by shape.
+    prepared = preprocessor(ask(ImageInput(shown), ImageInput(shown), "?", max_tiles=1, total_max_tiles=1))
+    assert prepared.grids == ((2, 2, pieces),) * 2
+    # As InternVL resizes an image to the grid that it has chosen.
+    whole = np.asarray(shown.resize((112, 112), Image.Resampling.BICUBIC))
+    tiles = [whole[row : row + 56, column : column + 56] for row in (0, 56) for column in (0, 56)]
+    tiles += [np.asarray(shown.resize((56, 56), Image.Resampling.BICUBIC))] * use_thumbnail
+    np.testing.assert_array_equal(prepared.pictures[1].pieces, np.stack(tiles))
+
+
+def test_a_grid_has_columns_before_rows_and_one_tile_has_no_thumbnail(make):
+    assert make(tiles="3x1")(ask(image(), "?")).grids == ((3, 1, 4),)
+    assert make(tiles="1x1")(ask(image(4, 3), "?")).grids == ((1, 1, 1),)
+
+
+def test_a_grid_is_for_images_and_not_for_frames(make, tmp_path):
+    for number in range(3):
+        picture(2, 2, seed=number).save(tmp_path / f"{number}.png")
+    request = ask(VideoInput(tmp_path), ImageInput(picture(2, 2), is_frame=True), image(2, 2), "?")
+    assert make(tiles="2x2", num_frames=3)(request).grids == (*[(1, 1, 1)] * 4, (2, 2, 5))
+
+
 @pytest.mark.parametrize("words", ["<image>", "<IMG_CONTEXT>", "<img>", "</img>", SLOT, "<|im_end|>", "<|im_start|>"])
 def test_typed_markup_takes_no_image_and_ends_no_turn(make, tokenizer, words):
     preprocessor = make()
@@ -336,6 +364,30 @@ def test_settings_from_a_checkpoint():
         ({"max_tiles": 0}, "max_tiles=0"),
         ({"num_frames": 1.5}, "num_frames=1.5"),
         ({"total_max_tiles": -1}, "total_max_tiles=-1"),
+        *(
+            ({"tiles": wrong}, f"Got tiles={wrong!r}; expected columns x rows of an image's grid, as in 2x2")
+            for wrong in (
+                "2",
+                "2x",
+                "x2",
+                "0x2",
+                "2x0",
+                "2x2x2",
+                "-1x2",
+                "2 x 2",
+                "2X2",
+                "02x2",
+                "",
+                4,
+                "9" * 99 + "x1",
+            )
+        ),
+        ({"tiles": "64x65"}, "Got tiles=64x65, 4160 tiles an image; expected at most 4096"),
+        ({"tiles": "2x2", "max_tiles": 4}, "Got tiles=2x2 and max_tiles; .* Leave out max_tiles, or tiles"),
+        (
+            {"tiles": "2x2", "max_tiles": 4, "total_max_tiles": 4},
+            "Got tiles=2x2 and max_tiles and total_max_tiles; .* Leave out max_tiles and total_max_tiles, or tiles",
+        ),
         ({"thinking": True, "system_prompt": "x"}, "Leave one of them out"),
         ({"template": "vicuna"}, "known are internvl2_5"),
     ],

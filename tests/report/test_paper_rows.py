@@ -189,3 +189,23 @@ def test_cards_of_other_papers_methods_have_their_numbers():
     paper = find_model("avtp-2", None)
     assert paper.values("divprune", "score")["MuirBench"] == 43.49
     assert paper.values("visionzip", "score")["NLVR2"] == 48.8
+
+
+def test_an_average_that_may_not_be_ours_says_so():
+    paper = find_model("tops-2", "256")
+    columns = paper.table.layout.average.benchmarks
+    systems = {"Vanilla": "vanilla", "FastV": "fastv"}
+    rows = tuple(
+        Row(title=title, kind="score", values=dict.fromkeys((*columns, AVERAGE), 50.0), competes=False)
+        for title in systems
+    )
+    summary = pd.DataFrame({"mean_score": 50.0}, index=list(systems))
+    table = Table(
+        caption="Scores", columns=columns, digits={}, rows=rows, baseline="Vanilla", summary=summary, notes=()
+    )
+    beside = with_published(table, systems, paper)
+    printed = {row.title: row.values for row in beside.published}
+    assert printed["FastV"][AVERAGE] == 95.1
+    assert math.isnan(printed["FastV"]["MME"])
+    assert printed["Vanilla"]["MME"] == pytest.approx(2369.1 / 28)
+    assert "Averages of these lines are relative to the row of 1280 tokens; the paper's averaging" in beside.notes[-1]

@@ -150,11 +150,12 @@ def open_model(tmp_path: Path) -> Callable[..., Any]:
     from vico_eval.harnesses.vlmevalkit.models import CompressedInternVL
     from vico_eval.runs.write import RunFolder
 
-    opened = open_engine({"pretrained": "vico-tiny", "method": "vico", "device": "cpu", "label_images": False})
-    record = run_record(opened, title="ViCO", harness="VLMEvalKit", num_processes=1)
-    run = RunFolder(tmp_path / "run", record, resume=True)
+    arguments = {"pretrained": "vico-tiny", "method": "vico", "device": "cpu", "label_images": False}
 
-    def start(task: str, dataset: Any) -> CompressedInternVL:
+    def start(task: str, dataset: Any, **further: Any) -> CompressedInternVL:
+        opened = open_engine({**arguments, **further})
+        record = run_record(opened, title="ViCO", harness="VLMEvalKit", num_processes=1)
+        run = RunFolder(tmp_path / "run", record, resume=True)
         model = CompressedInternVL(opened.engine, opened.settings, run, GenerationSettings())
         model.start(task, kept=tmp_path / "run" / "vico")
         if dataset is not None:

@@ -44,6 +44,14 @@ def test_a_video_is_frames_of_one_tile_each(open_model, tmp_path):
     assert "Question: What?\nAnswer with the option's letter" in asked.text
 
 
+@pytest.mark.parametrize(("is_video", "grids"), [(True, ((1, 1, 1),) * 2), (False, ((2, 2, 5),) * 2)])
+def test_pictures_have_the_named_grid_and_frames_one_tile(open_model, tmp_path, is_video, grids):
+    path = picture(tmp_path / "a.jpg")
+    message = [{"type": "text", "value": "What?", "document": "a/none/1", "is_video": is_video}]
+    message += [{"type": "image", "value": path}] * 2
+    assert prepared(open_model("BLINK", None, tiles="2x2"), message, "BLINK").grids == grids
+
+
 def test_of_a_videos_frames_eight_are_kept_as_pictures(open_model, tmp_path):
     model = open_model("Video-MME_64frame", None)
     path = picture(tmp_path / "frame.jpg", (56, 56))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 OF_THE_ADAPTER = frozenset(("record_dir", "resume", "keep_going", "previews", "variant"))
 """Model arguments that neither the engine nor a method has."""
 
-COUNTS = ("max_tiles", "total_max_tiles", "num_frames")
+CUTTING = ("max_tiles", "total_max_tiles", "num_frames", "tiles")
 
 
 def check_folders(names: Iterable[str]) -> dict[str, Checkpoint]:
@@ -68,7 +68,7 @@ def check_models(runs: Sequence[PlannedRun], checkpoints: Mapping[str, Checkpoin
         ConfigError: a row's model has no such argument, or refuses its value; names the row.
         CheckpointError: a checkpoint lacks what a row's method needs.
     """
-    from vico_eval.engine.loading import EngineSettings, split_arguments
+    from vico_eval.engine.loading import EngineSettings, check_tiles, split_arguments
     from vico_eval.engine.preprocess import PreprocessSettings
     from vico_eval.methods import registry
     from vico_eval.methods.arguments import typed
@@ -79,9 +79,10 @@ def check_models(runs: Sequence[PlannedRun], checkpoints: Mapping[str, Checkpoin
             method = _method(run)
             engine, own = split_arguments(method, arguments)
             settings = typed(EngineSettings, engine)
-            given = {name: getattr(settings, name) for name in COUNTS}
+            given = {name: getattr(settings, name) for name in CUTTING}
             PreprocessSettings(**{name: value for name, value in given.items() if value is not None})
             parts = registry.build(method, own).parts
+            check_tiles(settings.tiles, parts)
         except ConfigError as error:
             raise ConfigError(f"row {run.name} can't be run with these --model-args: {error}") from error
         if "ratio_from" in own:  # it is measured by a run that may not be there yet

@@ -23,13 +23,14 @@ from vico_eval.engine.requests import (
     Text,
     VideoInput,
 )
-from vico_eval.errors import ConfigError, did_you_mean
+from vico_eval.errors import CheckpointError, ConfigError, did_you_mean
 from vico_eval.families.family import FamilyCheckpoint, Placement
 from vico_eval.families.internvl.family import InternVL
 from vico_eval.families.placement import check_attention, check_device, torch_dtype
 from vico_eval.logs import logger
 from vico_eval.methods import registry
 from vico_eval.methods.arguments import typed
+from vico_eval.methods.interface import ModelFacts, Part, ResolutionPart
 from vico_eval.methods.registry import Method
 
 
@@ -69,6 +70,10 @@ class EngineSettings:
 
     total_max_tiles: int | None = None
     """Tiles that the images of one document share; by default the benchmark's limit."""
+
+    tiles: str | int | None = None
+    """Columns x rows, as in 2x2, of tiles that every image is resized to, with the thumbnail of the checkpoint; in the
+    place of max_tiles, total_max_tiles and the benchmark's limits, by which an image's shape chooses."""
 
     num_frames: int | None = None
     """Frames of a video, one tile each; by default the checkpoint's, 64 in every released one."""
@@ -148,6 +153,7 @@ def open_engine(arguments: Mapping[str, Any], *, show_progress: bool = True) -> 
     donor = None
     if settings.flash_from is not None:
         donor = family.find(settings.flash_from, allow_pickle=settings.allow_pickle)
+    check_tiles(settings.tiles, method.parts, checkpoint.facts)
     method.check(checkpoint.facts, None if donor is None else donor.facts)
     for part in method.parts:
         if donor is not None and part.needs_donor:
@@ -164,6 +170,7 @@ def open_engine(arguments: Mapping[str, Any], *, show_progress: bool = True) -> 
         PreprocessSettings(
             max_tiles=settings.max_tiles,
             total_max_tiles=settings.total_max_tiles,
+            tiles=settings.tiles,
             num_frames=settings.num_frames,
             label_images=settings.label_images,
             system_prompt=settings.system_prompt,
@@ -184,6 +191,33 @@ def open_engine(arguments: Mapping[str, Any], *, show_progress: bool = True) -> 
         prepare_for_cpu(model)
     engine = Engine(model, tokenizer, preprocessor, method, batch_size=settings.batch_size, show_progress=show_progress)
     return Opened(engine=engine, settings=settings, method=method, checkpoint=checkpoint, donor=donor)
+
+
+def check_tiles(tiles: str | int | None, parts: Iterable[Part], facts: ModelFacts | None = None) -> None:
+    """See that `tiles` has the last word on how images are cut.
+
+    Args:
+        tiles: the argument; None cuts by shape.
+        parts: of the method.
+        facts: of the checkpoint, where it is known.
+
+    Raises:
+        ConfigError: a part chooses an image's grid too.
+        CheckpointError: the checkpoint cuts no images into tiles.
+    """
+    if tiles is None:
+        return
+    if choosing := [part for part in parts if isinstance(part, ResolutionPart)]:
+        name = type(choosing[0]).__name__
+        raise ConfigError(
+            f"got tiles={tiles} and a method whose part {name} chooses how an image is cut. Leave out tiles, or that "
+            "part of the method."
+        )
+    if facts is not None and facts.tile is None:
+        raise CheckpointError(
+            f"got tiles={tiles}, and checkpoint {facts.checkpoint!r} ({facts.family}) does not cut images into tiles. "
+            "Leave it out."
+        )
 
 
 def _is_cpu(device: str | None) -> bool:

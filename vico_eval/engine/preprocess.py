@@ -26,9 +26,11 @@ from vico_eval.engine.requests import (
     Text,
     VideoInput,
 )
+from vico_eval.engine.tile_limits import parse_grid
 from vico_eval.engine.words import ControlTokens, Said
 from vico_eval.errors import ConfigError, DocumentError
 from vico_eval.families.family import MOST, Picture, Prompting, Shown
+from vico_eval.methods.interface import TileLimits
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -51,6 +53,10 @@ class PreprocessSettings:
     """Tiles that the images of one request share, where the request names no total: each gets total // images, at
     least 1, as in VLMEvalKit. None is no limit."""
 
+    tiles: str | int | None = None
+    """Columns x rows that every image is resized to in tiles, as `2x2`, whatever its shape and the request's limits;
+    frames of a video stay one tile. None cuts by shape."""
+
     num_frames: int | None = None
     """Frames of a video."""
 
@@ -68,6 +74,13 @@ class PreprocessSettings:
             value = getattr(self, name)
             if value is not None and (type(value) is not int or not 1 <= value <= MOST):
                 raise ConfigError(f"Got {name}={value!r}; expected a whole number from 1 to {MOST}.")
+        if self.tiles is not None:
+            parse_grid(self.tiles)
+            if limits := [name for name in ("max_tiles", "total_max_tiles") if getattr(self, name) is not None]:
+                raise ConfigError(
+                    f"Got tiles={self.tiles} and {' and '.join(limits)}; tiles says how many an image has. Leave out "
+                    f"{' and '.join(limits)}, or tiles."
+                )
         if self.thinking and self.system_prompt is not None:
             raise ConfigError(
                 "Got both thinking and system_prompt; thinking is a system prompt of its own. Leave one of them out."
@@ -207,9 +220,7 @@ class Preprocessor:
 
     def _media(self, parts: Sequence[Text | ImageInput | VideoInput], request: Request, num_images: int) -> _Media:
         settings = self.settings
-        limits = self.prompting.limits(
-            request.max_tiles or settings.max_tiles, request.total_max_tiles or settings.total_max_tiles, num_images
-        )
+        limits = self._limits(request, num_images)
         keeps_copies = self.previews is not None
         media = _Media([], [], {})
         for part in parts:
@@ -217,7 +228,11 @@ class Preprocessor:
                 image = load_image(part.source)
                 if keeps_copies and part.is_previewed:
                     media.previewed[len(media.cut)] = image
-                media.cut.append(self.prompting.cut(image, limits, self._resolution))
+                media.cut.append(
+                    self.prompting.cut_frame(image)
+                    if part.is_frame
+                    else self.prompting.cut(image, limits, self._resolution)
+                )
             elif isinstance(part, VideoInput):
                 frames = _frames(part, settings.num_frames or self.prompting.num_frames)
                 if keeps_copies:
@@ -227,6 +242,14 @@ class Preprocessor:
                 media.cut.extend(map(self.prompting.cut_frame, frames))
                 media.frames_of.append(len(frames))
         return media
+
+    def _limits(self, request: Request, num_images: int) -> TileLimits:
+        settings = self.settings
+        if settings.tiles is not None:
+            return TileLimits.of_grid(*parse_grid(settings.tiles))
+        return self.prompting.limits(
+            request.max_tiles or settings.max_tiles, request.total_max_tiles or settings.total_max_tiles, num_images
+        )
 
     def _text(self, request: Request, frames_of: Sequence[int], *, labelled: bool) -> str:
         settings, slot = self.settings, self.prompting.slot

@@ -41,6 +41,9 @@ class ImageInput:
     is_inline: bool = False
     """Whether it stands in the words as they are; otherwise a line of its own, with a label among several, is made."""
 
+    is_frame: bool = False
+    """Whether it is a frame of a video, which is cut as those of `VideoInput` are."""
+
     is_previewed: bool = True
     """Whether a small copy is kept, where any are; of a video's frames only a few are worth one."""
 

@@ -5,7 +5,11 @@ Source: the evaluation scripts of InternVL 2.5 and its settings in VLMEvalKit. T
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+
+from vico_eval.errors import ConfigError
+from vico_eval.families.family import MOST
 
 DEFAULT_MAX_TILES = 6
 
@@ -24,6 +28,24 @@ DEFAULT_TOTAL_MAX_TILES = 64
 
 TASK_TOTAL_MAX_TILES: dict[str, int | None] = {"mmiu": 12}
 """As in InternVL's own evaluation script; by the first words of a task's name."""
+
+
+_GRID = re.compile(r"([1-9][0-9]*)x([1-9][0-9]*)")
+
+
+def parse_grid(text: str | int) -> tuple[int, int]:
+    """Columns and rows that `2x2` means.
+
+    Raises:
+        ConfigError: it is something else, or names more than 4096 tiles.
+    """
+    found = _GRID.fullmatch(str(text))
+    if found is None or len(str(text)) > len(f"{MOST}x{MOST}"):
+        raise ConfigError(f"Got tiles={text!r}; expected columns x rows of an image's grid, as in 2x2.")
+    columns, rows = int(found[1]), int(found[2])
+    if columns * rows > MOST:
+        raise ConfigError(f"Got tiles={text}, {columns * rows} tiles an image; expected at most {MOST}.")
+    return columns, rows
 
 
 def tile_limit(task: str, override: int | None = None) -> int | None:

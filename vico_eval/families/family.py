@@ -142,7 +142,7 @@ class Prompting(ABC):
 
     @abstractmethod
     def cut(self, image: Image.Image, limits: TileLimits, resolution: ResolutionPart | None) -> Picture:
-        """An RGB image for the encoder."""
+        """An RGB image for the encoder; where the limits have a grid, cut into that one, whatever the image's shape."""
 
     @abstractmethod
     def cut_frame(self, frame: Image.Image) -> Picture:

@@ -50,6 +50,8 @@ def run_record(
             "batch_size": given.batch_size,
             "max_tiles": given.max_tiles,
             "total_max_tiles": given.total_max_tiles,
+            # Only where it is given, since records of earlier runs have no such setting and are alike otherwise.
+            **({} if given.tiles is None else {"tiles": given.tiles}),
             "num_frames": given.num_frames,
             "label_images": given.label_images,
             "system_prompt": given.system_prompt,

@@ -29,6 +29,15 @@ def test_golden_tiles(case):
         assert [hashlib.sha256(tile.tobytes()).hexdigest() for tile in tiles] == case["sha256"]
 
 
+@pytest.mark.parametrize("case", EXPECTED["cases"], ids=lambda case: f"{case['file']}-{case['max_tiles']}")
+def test_a_named_grid_is_cut_as_one_that_was_chosen(case):
+    image = Image.open(GOLDEN / case["file"])
+    chosen = tile_image(image, max_tiles=case["max_tiles"])
+    named = tile_image(image, max_tiles=1, grid=(chosen.columns, chosen.rows))
+    assert named.grid == chosen.grid
+    np.testing.assert_array_equal(named.tiles, chosen.tiles)
+
+
 @pytest.mark.parametrize(
     ("size", "max_tiles", "grid"),
     [

@@ -101,7 +101,8 @@ class InternVLPrompting(Prompting):
         return TileLimits(min(self.settings.min_tiles, most), most)
 
     def cut(self, image: Image.Image, limits: TileLimits, resolution: ResolutionPart | None = None) -> Picture:
-        """The grid nearest to the image's shape within the limits, which a part may set anew, and a thumbnail."""
+        """The limits' own grid, else the one nearest to the image's shape within them; a part may set them anew. Then a
+        thumbnail."""
         if resolution is not None:
             width, height = image.size
             limits = resolution.limits(
@@ -120,6 +121,7 @@ class InternVLPrompting(Prompting):
                 max_tiles=limits.max_tiles,
                 tile_size=self.settings.tile_size,
                 use_thumbnail=self.settings.use_thumbnail,
+                grid=limits.grid,
             )
         )
 

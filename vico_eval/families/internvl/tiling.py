@@ -67,8 +67,7 @@ def tile_grid(
         MediaError: the image has no pixels.
         ConfigError: the bounds leave no grid.
     """
-    if width < 1 or height < 1:
-        raise MediaError(f"An image of {width} x {height} px has no pixels; expected at least 1 x 1.")
+    _check_pixels(width, height)
     if not 1 <= min_tiles <= max_tiles or tile_size < 1:
         raise ConfigError(
             f"Tiling got min_tiles={min_tiles}, max_tiles={max_tiles}, tile_size={tile_size}; "
@@ -91,6 +90,7 @@ def tile_image(
     min_tiles: int = 1,
     tile_size: int = 448,
     use_thumbnail: bool = True,
+    grid: tuple[int, int] | None = None,
 ) -> TiledImage:
     """The tiles of one image, row by row, and its thumbnail last where there is more than one tile.
 
@@ -99,20 +99,29 @@ def tile_image(
         max_tiles, min_tiles: bounds on the grid, thumbnail not counted.
         tile_size: side S of a tile in pixels.
         use_thumbnail: whether a grid of several tiles is followed by the whole image in one.
+        grid: columns and rows, whatever the image's shape; None chooses them within the bounds.
 
     Raises:
         MediaError: the image has no pixels.
         ConfigError: the bounds leave no grid.
     """
-    columns, rows = tile_grid(*image.size, min_tiles=min_tiles, max_tiles=max_tiles, tile_size=tile_size)
+    _check_pixels(*image.size)
+    if grid is None:
+        grid = tile_grid(*image.size, min_tiles=min_tiles, max_tiles=max_tiles, tile_size=tile_size)
+    columns, rows = grid
     rgb = image if image.mode == "RGB" else image.convert("RGB")
     canvas = np.asarray(rgb.resize((columns * tile_size, rows * tile_size), Image.Resampling.BICUBIC))
-    grid = canvas.reshape(rows, tile_size, columns, tile_size, 3).swapaxes(1, 2)  # [rows, columns, S, S, 3]
-    tiles = grid.reshape(rows * columns, tile_size, tile_size, 3)
+    cells = canvas.reshape(rows, tile_size, columns, tile_size, 3).swapaxes(1, 2)  # [rows, columns, S, S, 3]
+    tiles = cells.reshape(rows * columns, tile_size, tile_size, 3)
     if use_thumbnail and len(tiles) > 1:
         thumbnail = np.asarray(rgb.resize((tile_size, tile_size), Image.Resampling.BICUBIC))
         tiles = np.concatenate([tiles, thumbnail[None]])
     return TiledImage(np.ascontiguousarray(tiles), columns, rows)
+
+
+def _check_pixels(width: int, height: int) -> None:
+    if width < 1 or height < 1:
+        raise MediaError(f"An image of {width} x {height} px has no pixels; expected at least 1 x 1.")
 
 
 def normalise(tiles: np.ndarray | Tensor) -> Tensor:

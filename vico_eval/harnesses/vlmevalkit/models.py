@@ -157,7 +157,10 @@ class CompressedInternVL(InternVLChat):  # type: ignore[misc]
             if is_video:
                 prompt = build_video_prompt(prompt, dataset)
             previewed = previewed_frames(len(paths)) if is_video else range(len(paths))
-            images = [ImageInput(path, is_previewed=number in previewed) for number, path in enumerate(paths)]
+            images = [
+                ImageInput(path, is_frame=is_video, is_previewed=number in previewed)
+                for number, path in enumerate(paths)
+            ]
             if images and "MMMU" in self._task:
                 images[0] = _enlarged(paths[0])
             return Request(

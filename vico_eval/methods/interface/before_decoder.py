@@ -25,6 +25,14 @@ class TileLimits:
     min_tiles: int
     max_tiles: int
 
+    grid: tuple[int, int] | None = None
+    """Columns and rows of every image, whatever its shape; None where the shape chooses."""
+
+    @classmethod
+    def of_grid(cls, columns: int, rows: int) -> TileLimits:
+        """Those that leave nothing to choose."""
+        return cls(columns * rows, columns * rows, (columns, rows))
+
 
 @dataclass(frozen=True)
 class ImageSize:

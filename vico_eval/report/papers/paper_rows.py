@@ -157,6 +157,9 @@ def _note(table: Table, paper: PaperModel, is_own: bool, rows: Sequence[Publishe
     )
     if not is_own:
         return f"{text} Averages are recomputed over the columns shown, relative to the paper's {table.baseline}."
+    average = paper.table.layout.average
+    if average is not None and average.stated:
+        text = f"{text} Averages of these lines are {average.stated}."
     made = "; ".join(
         f"{row.title} {row.recomputed:.{AVERAGE_DIGITS + 1}f}%" for row in rows if not math.isnan(row.recomputed)
     )
