@@ -1,4 +1,4 @@
-"""How much faster methods in the decoder prefill."""
+"""What methods that save visual tokens before or inside the decoder save of a prefill."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-from vico_eval.bench.measurements import prefill
+from vico_eval.bench.measurements import prefill, prefill_table
+from vico_eval.bench.prefill_runs import Settings
+from vico_eval.bench.random_visual import is_whole
 from vico_eval.bench.records import DTYPES, SIZES
 from vico_eval.bench.script import Device, Dtype, Out, Threads, check_choice, finish, run_script, use_threads
 
@@ -16,8 +18,9 @@ RESULTS = Path(__file__).resolve().parents[1] / "results" / "measured" / "prefil
 
 def run(
     size: Annotated[str, typer.Option(help=f"Shape of the decoder: {', '.join(SIZES)}.")] = "0.6b",
-    rounds: Annotated[int, typer.Option(min=1, help="Times that each method is measured.")] = 7,
-    visual_tokens: Annotated[int, typer.Option(min=1, help="Of the prompt; a tile has 256.")] = 2560,
+    methods: Annotated[str, typer.Option(help="Which ones, by commas.")] = ",".join(prefill.SYSTEMS),
+    rounds: Annotated[int, typer.Option(min=1, help="Times that each method is measured.")] = 4,
+    visual_tokens: Annotated[int, typer.Option(help="Of the prompt: whole tiles of 256, or 16, 64, 144, 196.")] = 3328,
     text_tokens: Annotated[int, typer.Option(min=2, help="Of the prompt, half of them behind the image.")] = 40,
     device: Device = "cpu",
     dtype: Dtype = "float32",
@@ -26,29 +29,30 @@ def run(
     name: Annotated[str | None, typer.Option(help="Of the record. Default: size, device and dtype.")] = None,
     out: Out = RESULTS,
 ) -> None:
-    """Measure how much faster methods in the decoder prefill, beside the bound that their operations give.
+    """Measure prefill through methods that select visual tokens or drop them between layers, against the plain decoder.
 
-    Builds a random Qwen3, prefills one prompt plainly and through each method in turns, and writes a record and a table
-    to results/measured/prefill. On two CPU cores small takes a minute, 0.6b half an hour; 8b wants a GPU.
+    A random Qwen3, one prompt, plain runs and methods in turns. The record, and a table in results/measured/prefill,
+    have speed-ups beside the bound of their operations, what methods and the encoder's scores cost themselves, peak
+    memory, and from how many visual tokens on a method pays. On two CPU cores small takes 5 minutes, 0.6b half an hour;
+    8b wants a GPU.
 
     \b
     Examples:
-      python benchmarks/prefill.py --size small
+      python benchmarks/prefill.py --size small --methods fastv,random_tokens
       python benchmarks/prefill.py --size 8b --device cuda --dtype bfloat16
     """
     check_choice("--size", size, SIZES)
     check_choice("--dtype", dtype, DTYPES)
+    for title in methods.split(","):
+        check_choice("--methods", title, prefill.SYSTEMS)
+    if not is_whole(visual_tokens):
+        raise typer.BadParameter(f"{visual_tokens} is no number of visual tokens of whole tiles, or of a smaller one.")
     use_threads(threads)
-    settings = prefill.Settings(
-        size=size,
-        visual_tokens=visual_tokens,
-        text_tokens=text_tokens,
-        device=device,
-        dtype=dtype,
-        attention=attention,
+    settings = Settings(
+        size=size, visual_tokens=visual_tokens, text_tokens=text_tokens, device=device, dtype=dtype, attention=attention
     )
-    record = prefill.measure(settings, rounds)
-    finish(record, out, name or f"{size}-{device}-{dtype}", prefill.readme, prefill.summary(record))
+    record = prefill.measure(settings, rounds, methods.split(","))
+    finish(record, out, name or f"{size}-{device}-{dtype}", prefill_table.readme, prefill_table.summary(record))
 
 
 if __name__ == "__main__":

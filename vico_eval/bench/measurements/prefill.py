@@ -1,97 +1,75 @@
-"""How much faster methods in the decoder prefill, beside the bound that their operations give.
+"""What methods that save visual tokens before or inside the decoder save of a prefill, and what they cost themselves.
 
-Random weights of a real shape: time does not depend on what tokens say. Plain runs stand between the others, and a
-method's time is compared with the mean of its two neighbours, so that a slower minute of the machine slows both.
+Plain runs stand between the others, and a method's time is compared with the mean of its two neighbours, so that a
+slower minute of the machine slows both.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import Qwen3ForCausalLM
 
+from vico_eval.bench.encoder_scores import measure_scores
 from vico_eval.bench.flops import prefill_flops
-from vico_eval.bench.random_models import decoder_config
-from vico_eval.bench.records import SIZES, beside_neighbours, conditions, in_turns, records_table
-from vico_eval.engine.cpu import prepare_for_cpu
-from vico_eval.families.decoder.decoder import CompressingDecoder
-from vico_eval.families.decoder.segments import Prompt, PromptCache
+from vico_eval.bench.measurements.break_even import break_even, sizes
+from vico_eval.bench.method_operations import counted_operations, loop_operations
+from vico_eval.bench.prefill_runs import Bench, Plain, Run, Settings, run_of
+from vico_eval.bench.random_models import flash_config
+from vico_eval.bench.random_visual import TILE_TOKENS
+from vico_eval.bench.records import SIZES, beside_neighbours, conditions, in_turns, neighbours
+from vico_eval.errors import ConfigError
+from vico_eval.families.internvl.facts import facts_of
 from vico_eval.methods import registry
+from vico_eval.methods.registry import Method
 
-SYSTEMS: dict[str, tuple[str, dict[str, Any]]] = {
-    "keep everything": ("fastv", {"keep_ratio": 1.0}),
-    "fastv K=2 R=0.5": ("fastv", {"layer": 2, "keep_ratio": 0.5}),
-    "sparsevlm topk": ("sparsevlm", {}),
-    "sparsevlm topk, target 0.5": ("sparsevlm", {"target_ratio": 0.5}),
+KEEP = {"keep_ratio": 0.5}
+TARGET = {"target_ratio": 0.5}
+"""The same share of visual tokens for all: at the decoder's input, or on average over its layers."""
+
+System = tuple[str, dict[str, Any]]
+
+SYSTEMS: dict[str, System] = {
+    "keep_everything": ("fastv", {"keep_ratio": 1.0}),
+    "random_tokens": ("random_tokens", KEEP),
+    "top_attention": ("top_attention", KEEP),
+    "divprune": ("divprune", KEEP),
+    "visionzip": ("visionzip", KEEP),
+    "vispruner": ("vispruner", KEEP),
+    "cdpruner": ("cdpruner", KEEP),
+    "holov": ("holov", KEEP),
+    "fastv": ("fastv", TARGET),
+    "sparsevlm": ("sparsevlm", TARGET),
+    "pyramiddrop": ("pyramiddrop", TARGET),
+    "dart": ("dart", TARGET),
+    "fitprune": ("fitprune", TARGET | {"recipe": "llava"}),
 }
-"""Title -> method and its arguments."""
+"""Title -> method and its arguments. Another method is one more line."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What is prefilled and on what."""
-
-    size: str
-    """Of the decoder, a name in `SIZES`."""
-
-    visual_tokens: int
-    text_tokens: int
-    device: str
-    dtype: str
-    attention: str
-    """Transformers' name of the kernel."""
-
-
-class Bench:
-    """A random model and one prompt, prefilled plainly or through a method."""
-
-    def __init__(self, settings: Settings) -> None:
-        torch.manual_seed(0)
-        visual, text = settings.visual_tokens, settings.text_tokens
-        self.config = decoder_config(settings.size, attn_implementation=settings.attention)
-        with torch.device(settings.device):
-            self.model = Qwen3ForCausalLM._from_config(self.config, dtype=getattr(torch, settings.dtype)).eval()
-        if settings.device == "cpu":
-            prepare_for_cpu(self.model)  # as `open_engine` does
-        self.plain = self.model.model
-        self.text = text
-        # Half of the text stands before the image, as a system prompt does, and half behind it.
-        self.is_visual = torch.zeros(1, visual + text, dtype=torch.bool, device=settings.device)
-        self.is_visual[:, text // 2 : text // 2 + visual] = True
-        self.embeddings = torch.randn(1, visual + text, self.config.hidden_size).to(self.model.device, self.model.dtype)
-
-    def decoder(self, method: str, arguments: dict[str, Any]) -> CompressingDecoder:
-        """The model's own layers with a method's part."""
-        part = registry.build(method, arguments).decoder
-        assert part is not None
-        return CompressingDecoder(self.plain, part)
-
-    @torch.inference_mode()
-    def prefill(self, decoder: Any) -> tuple[float, Any]:
-        """Seconds until the last token's logits are there, and the cache."""
-        self.model.model = decoder
-        cache = None
-        if isinstance(decoder, CompressingDecoder):
-            cache = PromptCache(self.config, Prompt(self.is_visual, ("prefill",)))
-        self._wait()
-        start = time.perf_counter()
-        output = self.model(inputs_embeds=self.embeddings, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        self._wait()
-        return time.perf_counter() - start, output.past_key_values
-
-    def _wait(self) -> None:
-        if self.embeddings.is_cuda:
-            torch.cuda.synchronize()
-
-
-def measure(settings: Settings, rounds: int) -> dict[str, Any]:
-    """The record: times [rounds] of every system and of the plain runs around it, with counts and bounds."""
+def measure(settings: Settings, rounds: int, titles: Sequence[str] = tuple(SYSTEMS)) -> dict[str, Any]:
+    """The record: of each system the times [rounds], counts, memory and break-even, beside the plain prefill's."""
+    bench = Bench(settings)
+    methods, unreachable = reachable({title: SYSTEMS[title] for title in titles}, settings.size)
+    runs = {title: run_of(bench, settings.visual_tokens, method) for title, method in methods.items()}
+    whole = Plain(bench, settings.visual_tokens)
+    # Once without the clock: kernels are chosen and memory is taken in first runs.
+    plain = {"tflop": _tflop(bench, _visual(whole)), "peak_bytes": whole.peak_bytes()}
+    described = {title: _described(bench, title, run) for title, run in runs.items()}
+    plain_s, _ = in_turns(whole.seconds, {title: run.seconds for title, run in runs.items()}, rounds)
+    for place, (title, entry) in enumerate(described.items()):
+        entry |= _compared(entry, plain["tflop"], plain_s, runs[title], place)
+    saving = {title: methods[title] for title, entry in described.items() if entry["mean_visual_share"] < 1}
+    for title, first in break_even(bench, saving, sizes(below=settings.visual_tokens)).items():
+        pays = described[title]["speedup_quartiles"][0] > 1
+        described[title]["break_even"] = settings.visual_tokens if first is None and pays else first
+    num_tiles = max(1, settings.visual_tokens // TILE_TOKENS)
+    scores = measure_scores(settings.size, num_tiles, rounds, device=settings.device, dtype=settings.dtype)
+    for entry in scores.values():
+        entry["share"] = float(np.median(entry["seconds"]) / np.median(plain_s))
+        entry["tflop_share"] = entry["tflop"] / plain["tflop"]
     return {
         **conditions("benchmarks/prefill.py", settings.device),
         "size": settings.size,
@@ -101,82 +79,65 @@ def measure(settings: Settings, rounds: int) -> dict[str, Any]:
         "dtype": settings.dtype,
         "attention": settings.attention,
         "rounds": rounds,
-        **_compare(Bench(settings), rounds),
+        "plain": plain | {"seconds": plain_s},
+        "systems": described,
+        "unreachable": unreachable,
+        "encoder_scores": scores,
     }
 
 
-def _compare(bench: Bench, rounds: int) -> dict[str, Any]:
-    decoders = {title: bench.decoder(*system) for title, system in SYSTEMS.items()}
-    num_tokens = bench.is_visual.shape[1]
-    plain_flops = prefill_flops(bench.config, [num_tokens] * bench.config.num_hidden_layers).total
-    # Once without the clock: kernels are chosen and memory is taken in first runs.
-    bench.prefill(bench.plain)
-    visual = {title: bench.prefill(decoder)[1].visual_tokens_per_layer(0) for title, decoder in decoders.items()}
-    plain_s, method_s = in_turns(
-        lambda: bench.prefill(bench.plain)[0],
-        {title: partial(lambda own: bench.prefill(own)[0], decoder) for title, decoder in decoders.items()},
-        rounds,
-    )
-    systems = {
-        title: _entry(bench, title, visual[title], plain_flops, beside_neighbours(plain_s, seconds, place))
-        for place, (title, seconds) in enumerate(method_s.items())
-    }
-    return {"plain": {"tflop": plain_flops / 1e12, "seconds": plain_s}, "systems": systems}
+def reachable(systems: Mapping[str, System], size: str) -> tuple[dict[str, Method], dict[str, str]]:
+    """The systems' methods by title; and of those whose share a decoder of this size can't have, why."""
+    facts = facts_of(flash_config(size), f"Qwen3 {size}")
+    methods, unreachable = {}, {}
+    for title, system in systems.items():
+        method = registry.build(*system)
+        try:
+            method.check(facts)
+        except ConfigError as error:
+            unreachable[title] = str(error)
+        else:
+            methods[title] = method
+    return methods, unreachable
 
 
-def _entry(
-    bench: Bench, title: str, visual: list[int], plain_flops: int, compared: Mapping[str, Any]
-) -> dict[str, Any]:
-    """What a record says of a system with so many visual tokens in its layers."""
-    flops = prefill_flops(bench.config, [count + bench.text for count in visual]).total
+@torch.inference_mode()
+def _visual(run: Run) -> list[int]:
+    return run()
+
+
+def _tflop(bench: Bench, visual: Sequence[int]) -> float:
+    """Of a prefill through the last token's logits, with so many visual tokens in its layers."""
+    return prefill_flops(bench.config, [count + bench.settings.text_tokens for count in visual]).total / 1e12
+
+
+def _described(bench: Bench, title: str, run: Run) -> dict[str, Any]:
+    """What a record says of a system beside its times."""
+    visual: list[int] = []
+    own = counted_operations(lambda: visual.extend(_visual(run)))
     method, arguments = SYSTEMS[title]
+    own += loop_operations(method, bench.settings.visual_tokens, visual[0])
     return {
         "method": method,
         "arguments": arguments,
         "visual_tokens_per_layer": visual,
-        "mean_visual_share": sum(visual) / len(visual) / int(bench.is_visual.sum()),
-        "tflop": flops / 1e12,
-        "bound": plain_flops / flops,
-        **compared,
-        "share_of_bound": compared["speedup"] * flops / plain_flops,
+        "mean_visual_share": sum(visual) / len(visual) / bench.settings.visual_tokens,
+        "tflop": _tflop(bench, visual),
+        "own_tflop": own / 1e12,
+        "peak_bytes": run.peak_bytes(),
     }
 
 
-def readme(records: dict[str, dict[str, Any]]) -> str:
-    """The README beside the records."""
-    lines = [
-        "# Prefill time of methods in the decoder",
-        "",
-        "Speed-up: time of transformers' plain decoder over time of the method, both through the last token's logits,",
-        "one request; median (quartiles) over the rounds of one process, in which plain runs stand between the others.",
-        "Bound: the same ratio of operations (`vico_eval/bench/flops.py`), from the tokens that each layer really",
-        "worked on; what a method computes to choose tokens is not in it, nor that shorter sequences may use caches",
-        "better, so a measured one can be above it. Visual tokens: mean over layers. Weights are random. The records",
-        "have every round's times: other work on the machine shows there. Written by `benchmarks/prefill.py`.",
-        "",
-        "| model | prompt | where | method | visual tokens | median time | speed-up | bound | of the bound |",
-        "|:--|:--|:--|:--|--:|--:|--:|--:|--:|",
-    ]
-    for record in records.values():
-        prompt = f"{record['visual_tokens']} visual + {record['text_tokens']} text"
-        where = f"{record['processor']}, {record['dtype']}, {record['attention']}"
-        start = f"| Qwen3 {record['size']} | {prompt} | {where} |"
-        plain = np.median(record["plain"]["seconds"])
-        lines.append(f"{start} plain | 100% | {plain:.3g} s | | | |")
-        for title, system in record["systems"].items():
-            low, high = system["speedup_quartiles"]
-            lines.append(
-                f"{start} {title} | {system['mean_visual_share']:.1%} | {np.median(system['seconds']):.3g} s "
-                f"| {system['speedup']:.3f} ({low:.3f} to {high:.3f}) | {system['bound']:.3f} "
-                f"| {system['share_of_bound']:.1%} |"
-            )
-    lines += ["", *records_table(records)]
-    return "\n".join(lines) + "\n"
-
-
-def summary(record: Mapping[str, Any]) -> list[str]:
-    """A line for each system."""
-    return [
-        f"{title:<28} {system['speedup']:.3f}  bound {system['bound']:.3f}  {system['share_of_bound']:.1%}"
-        for title, system in record["systems"].items()
-    ]
+def _compared(
+    entry: Mapping[str, Any], plain_tflop: float, plain_s: Sequence[Sequence[float]], run: Run, place: int
+) -> dict[str, Any]:
+    """A system's times, beside the plain runs around it."""
+    found = beside_neighbours(plain_s, run.seconds_taken, place)
+    own_shares = np.divide(run.own_seconds, neighbours(plain_s, place))
+    return found | {
+        "bound": plain_tflop / entry["tflop"],
+        "share_of_bound": found["speedup"] * entry["tflop"] / plain_tflop,
+        "own_seconds": run.own_seconds,
+        "own_share": float(np.median(own_shares)),
+        "own_tflop_share": entry["own_tflop"] / plain_tflop,
+    }
