@@ -139,7 +139,7 @@ def requests(tmp_path_factory, write_video):
     return [
         request(0, Text("No picture at all, but quite a long question to answer.")),
         request(1, picture(1, 1, 1), Text("Which?")),
-        request(2, picture(4, 3, 2), Text("What is the number in the third row?")),
+        request(2, picture(3, 2, 2), Text("What is the number in the third row?")),
         request(3, picture(1, 1, 3), Text("This, or rather"), picture(2, 1, 4), Text("that one?")),
         request(4, VideoInput(video), Text("What happens?")),
     ]
@@ -378,6 +378,6 @@ def test_the_readmes_method_runs(engine_of, requests):
         account = engine_of("longest", {"layer": 1}).answer([requests[2]])[0].account
     finally:
         registry._registered.pop("longest")
-    # 13 tiles of 16 tokens; half of them, and the one in the middle
-    assert account.visual_tokens_per_layer[0] == 208
-    assert account.visual_tokens_per_layer[1] in (104, 105)
+    # 7 tiles of 16 tokens; half of them, and the one in the middle
+    assert account.visual_tokens_per_layer[0] == 112
+    assert account.visual_tokens_per_layer[1] in (56, 57)
