@@ -285,13 +285,15 @@ def fit_recipe(
     ] = "",
     out: Annotated[Path, typer.Option(help="File to write.")] = Path("recipes.json"),
 ) -> None:
-    """Search how many visual tokens FitPrune takes out in which layer of a model.
+    """Search FitPrune's recipes for a model.
 
-    One recipe for each reduction, as the released script searches it, for method=fitprune,recipe=FILE.json. Takes
-    eight prefills of all samples for the first reduction, fewer for each further one.
+    A recipe says how many visual tokens leave in which layer; there is one for each reduction, as the released script
+    searches it, and method=fitprune,recipe=FILE.json takes them. Needs eight prefills of all samples for the first
+    reduction, fewer for each further one.
 
     \b
     Examples:
+      vico-eval fit-recipe samples.jsonl --checkpoint vico-tiny-base
       vico-eval fit-recipe llava.jsonl --root images --checkpoint OpenGVLab/InternVL3_5-8B --reductions 0.4,0.6
     """
     from vico_eval.commands.fit_recipe import fit_recipe as search

@@ -65,9 +65,9 @@ def test_the_recipe_does_not_depend_on_the_batch(fit, tmp_path):
         (("--reductions", "60"), "--reductions got '60'; expected shares between 0 and 1"),
         (("--reductions", "half"), "--reductions got 'half'"),
         (("--model-args", "method=vico"), "--model-args has method"),
-        (("--model-args", "tiles=2"), "unknown argument 'tiles'"),
+        (("--model-args", "tile=2"), "unknown argument 'tile'"),
         (("--out", "recipes.yaml"), "--out got recipes.yaml; expected a file that ends in .json"),
-        (("--reductions", "0.999", "--model-args", "device=cpu"), "no recipe saves 100% of the operations"),
+        (("--reductions", "0.999", "--model-args", "device=cpu"), "no recipe saves 0.999 of the operations"),
     ],
 )
 def test_what_can_not_be_searched_is_said(fit, tmp_path, monkeypatch, options, message):

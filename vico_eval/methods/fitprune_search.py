@@ -155,7 +155,7 @@ def best_of(tries: Sequence[Try], reduction: float) -> Try:
     reached = [one for one in tries if one.reached]
     if not reached:
         raise ConfigError(
-            f"no recipe saves {reduction:.0%} of the operations on visual tokens: the first layer works on all of "
+            f"no recipe saves {reduction:g} of the operations on visual tokens: the first layer works on all of "
             "them. Expected less."
         )
     return reached[-1]

@@ -137,6 +137,35 @@ def test_attention_rows_are_the_layers_own(model):
         assert state.prepared == state.key == prompt.keys[row]
 
 
+class DropThenLook(Drop):
+    """Drops before layer 2 and only looks before layer 3."""
+
+    def next_tokens(self, state):
+        asked = super().next_tokens(state)
+        return asked if state.layer == 2 else None
+
+
+@pytest.mark.parametrize("renumbers", [False, True])
+@torch.inference_mode()
+def test_the_attention_to_come_is_the_layers_own_where_the_rotary_base_depends_on_the_length(renumbers):
+    rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
+    torch.manual_seed(0)
+    config = CONFIG_MAPPING["llama"](**SIZES, rope_parameters=rope, max_position_embeddings=8)
+    config._attn_implementation = "eager"
+    model = AutoModelForCausalLM.from_config(config).eval()
+    part = DropThenLook((2, 3), renumbers, states=[])
+    weights = []
+    model.model.layers[3].self_attn.register_forward_hook(lambda *call: weights.append(call[-1][1]))
+    ids, mask, prompt = prompts(22, 13)
+    use(model, part)(input_ids=ids, attention_mask=mask, prompt=prompt)
+    looked = [state for state in part.states if state.layer == 3]
+    assert len(looked) == 2
+    for row, state in enumerate(looked):
+        rows = torch.arange(len(state.is_visual))
+        start = weights[0].shape[-1] - len(rows)
+        torch.testing.assert_close(state.next_attention(rows), weights[0][row, :, start:, start:], **SAME)
+
+
 @torch.inference_mode()
 def test_the_previous_layers_keys_and_the_final_norm_are_the_models(model):
     ids, mask, prompt = prompts(20, 13)
