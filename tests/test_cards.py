@@ -3,6 +3,7 @@ import pytest
 from vico_eval import paths
 from vico_eval.cards import load_cards, load_checkpoints, select_cards
 from vico_eval.errors import ConfigError
+from vico_eval.harnesses.run_record import title_of
 from vico_eval.methods import registry
 
 CARD = "name: slow\ntitle: Slow\norder: 1\ndescription: d\nlmms_model: slow_internvl\nweights: base\n"
@@ -28,9 +29,24 @@ def test_every_card_of_a_method_can_be_built_and_says_what_it_is():
     for card in load_cards(paths.models_dir()).values():
         method = card.lmms_model.removesuffix("_internvl")
         assert set(card.model_args) <= set(registry.parameters(method))
-        if "score_source" in registry.parameters(method):
-            assert card.title.endswith("(class row)")
-    assert load_cards(paths.models_dir())["fitprune"].title == "FitPrune (LLaVA's recipe, scaled)"
+        if card.lmms_model != "internvl_x":
+            needed = {"ratio": 0.5} if "ratio" in registry.parameters(method) else {}
+            assert title_of(registry.build(method, {**needed, **card.model_args})) == card.title
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments", "title"),
+    [
+        ("fitprune", {"recipe": "llava_next"}, "FitPrune (LLaVA-NeXT's recipe, scaled)"),
+        ("fitprune", {"recipe": "own.json"}, "FitPrune"),
+        ("vico+fitprune", {"recipe": "llava"}, "vico+fitprune (LLaVA's recipe, scaled)"),
+        ("visionzip", {"score_source": "mean", "score_layer": -1}, "VisionZip (mean of rows, layer -1)"),
+        ("cdpruner", {}, "CDPruner"),
+        ("random", {"ratio": 0.5}, "ViCO (Random Compress)"),
+    ],
+)
+def test_a_row_of_other_arguments_than_a_cards_says_so(method, arguments, title):
+    assert title_of(registry.build(method, arguments)) == title
 
 
 def test_the_shipped_cards_take_the_weights_of_the_method_description():

@@ -10,7 +10,7 @@ from PIL import Image
 
 from vico_eval.commands.fit_recipe import widths_of
 from vico_eval.engine.loading import load
-from vico_eval.methods.fitprune_recipes import read_recipes
+from vico_eval.methods.shared.fitprune_recipes import read_recipes
 
 
 @pytest.fixture(scope="module")

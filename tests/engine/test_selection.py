@@ -10,7 +10,7 @@ from PIL import Image
 from vico_eval.engine.engine import Engine
 from vico_eval.engine.loading import open_engine
 from vico_eval.engine.requests import GenerationSettings, ImageInput, Message, Request, Text
-from vico_eval.engine.selection import select
+from vico_eval.engine.selection import LOOKED_AT, select
 from vico_eval.errors import DocumentError
 from vico_eval.methods.interface import P_COMPRESS, QUESTION, ConnectorPart, Selected, SelectionPart, VisualTokens
 from vico_eval.methods.registry import Method
@@ -91,11 +91,16 @@ def test_merged_tokens_that_are_not_finite_name_the_document():
         entering(chosen)
 
 
-def test_scores_that_are_not_finite_choose_nothing_and_name_their_documents():
-    scores = torch.tensor([0.1, float("nan"), 0.2, 0.3, 0.1, 0.0])
-    spoiled, fine = replace(visual(), key="a/b/1", scores=scores), replace(visual(), scores=torch.zeros(6))
-    with pytest.raises(FloatingPointError, match="vision encoder's scores of a/b/1 are not finite"):
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", LOOKED_AT)
+def test_what_is_not_finite_chooses_nothing_and_names_its_documents(name, value):
+    values = torch.zeros(6, 1) if name in ("tokens", "question_embeddings", "keys") else torch.zeros(6)
+    bad = values.clone()
+    bad[1] = value
+    spoiled, fine = replace(visual(), key="a/b/1", **{name: bad}), replace(visual(), **{name: values})
+    with pytest.raises(FloatingPointError, match=f"{LOOKED_AT[name]} of a/b/1 are not finite"):
         select(Gives(None, None), [fine, spoiled], [2, 2])
+    assert len(select(Gives(None, None), [fine, fine], [2, 2])) == 2
 
 
 def test_every_request_needs_an_answer():

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from vico_eval.families.internvl.checkpoint import find_checkpoint, load_model
+from vico_eval.families.internvl.mixed_inputs import MixedInputs
 from vico_eval.methods import registry
 
 PARTS = ("vision_tower", "connector_high", "language_model.model.embed_tokens", "language_model.lm_head")
@@ -14,6 +15,21 @@ DEVICE_MAP = {
     **dict.fromkeys((*PARTS, "language_model.model.norm", "language_model.model.rotary_emb"), "cpu"),
     **{f"language_model.model.layers.{layer}": ("cpu", "disk")[layer % 2] for layer in range(4)},
 }
+
+
+@pytest.mark.parametrize("place", ["cpu", "disk"])
+def test_a_connector_that_waits_elsewhere_takes_in_mixtures(place, untrained):
+    checkpoint = find_checkpoint(str(untrained / "base"))
+    spread = load_model(checkpoint, device_map=DEVICE_MAP | {"connector_high": place}, dtype="float32")
+    whole = load_model(checkpoint, device="cpu", dtype="float32")
+    torch.manual_seed(0)
+    tiles, weights = torch.randn(2, 3, 56, 56), torch.rand(2, 3, 16)
+    made = []
+    for model in (spread, whole):
+        with torch.inference_mode():
+            mix = MixedInputs(model, model.encode_tiles(tiles), torch.zeros(2, dtype=torch.long), ())
+            made.append(mix(torch.arange(32).view(2, 16), weights))
+    torch.testing.assert_close(*made)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from vico_eval.families.internvl.config import VicoInternVLConfig
 from vico_eval.families.internvl.facts import facts_of
 from vico_eval.methods import registry
 from vico_eval.methods.fitprune import attention_received, attention_scores
-from vico_eval.methods.fitprune_recipes import RELEASED, Recipe, at_depth, mixture, rounded
+from vico_eval.methods.shared.fitprune_recipes import RELEASED, Recipe, at_depth, mixture, rounded
 
 from .released_decoders import Released
 
@@ -139,8 +139,11 @@ class FakeState:
     def __init__(self, layer, *visual_tokens):
         self.layer, self.visual_tokens = layer, visual_tokens
 
-    def attention(self, queries):
+    def attention_rows(self, queries):
         return torch.ones(2, len(queries), 7)
+
+    def check_finite(self, what, values):
+        assert bool(values.isfinite().all())
 
 
 def test_of_equal_scores_the_earlier_token_leaves(tmp_path):

@@ -8,7 +8,7 @@ import torch
 from vico_eval.errors import ConfigError
 from vico_eval.families.decoder.decoder import CompressingDecoder
 from vico_eval.families.decoder.segments import PromptCache
-from vico_eval.methods.fitprune_search import (
+from vico_eval.methods.shared.fitprune_search import (
     Measure,
     Trial,
     Try,

@@ -49,6 +49,8 @@ def test_an_argument_of_two_parts_says_whose_it_is():
     assert again.arguments() == built.arguments()
     assert set(registry.parameters("divprune+fastv")) == set(built.arguments())
     assert registry.build("fastv", {"fastv.keep_ratio": 0.25}).decoder.config.keep_ratio == 0.25
+    with pytest.raises(ConfigError, match=r"got keep_ratio of fastv twice; give it once"):
+        registry.build("fastv", {"keep_ratio": 0.5, "fastv.keep_ratio": 0.25})
     with pytest.raises(ConfigError, match=r"has no argument 'random\.seed'"):
         registry.build("divprune+fastv", {"random.seed": 1})
 

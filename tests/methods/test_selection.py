@@ -11,6 +11,7 @@ from vico_eval.methods.interface import ModelFacts, VisualTokens
 from vico_eval.methods.shared.budgets import KeepRatio, apportioned, num_keep
 
 from .test_controls import write_run
+from .visual import visual_tokens
 
 FACTS = facts_of(VicoInternVLConfig(), "base")
 
@@ -44,6 +45,7 @@ def test_a_target_is_met_by_the_request_and_not_tile_by_tile():
     assert apportioned([16] * 7, 0.55) == [9, 9, 8, 9, 9, 9, 9]  # 62 of 112 are 55.4%; 9 of 16 would be 56.3%
     assert sum(apportioned([16] * 7, 0.55)) == round(0.55 * 112)
     assert apportioned([256, 64, 1], 0.001) == [1, 1, 1]
+    assert apportioned([1] * 100 + [200], 0.5) == [1] * 100 + [50]  # whole small groups count against the large one
     assert apportioned([5, 3], 1.0) == [5, 3]
     budget = KeepRatio(target_ratio=0.55)
     assert budget.num_keep("docvqa/test/0", [16] * 7) == apportioned([16] * 7, 0.55)
@@ -57,6 +59,66 @@ def test_each_benchmark_keeps_what_an_earlier_run_measured_on_it(tmp_path):
     assert [len(one.keep) for one in part.select(requests)] == [5, 3]
     with pytest.raises(ConfigError, match="no visual tokens of 'mme'"):
         part.select([tokens(None, [0] * 8, key="mme/test/0")])
+
+
+SELECTIONS = ("random_tokens", "top_attention", "divprune", "visionzip", "vispruner", "cdpruner", "holov")
+
+
+@pytest.mark.parametrize("name", SELECTIONS)
+def test_an_earlier_run_is_read_when_a_model_is_loaded_and_its_mean_is_recorded(name, tmp_path):
+    with pytest.raises(ConfigError, match=r"holds no answers.rank\*.jsonl"):
+        registry.build(name, {"ratio_from": str(tmp_path)}).resolved()
+    write_run(tmp_path, docvqa=[(20, 10), (10, 10)], chartqa=[(10, 5)])
+    resolved = registry.build(name, {"ratio_from": str(tmp_path)}).resolved()
+    assert resolved.arguments()["target_ratio"] == pytest.approx(0.5)
+    assert resolved.arguments()["ratio_from"] == str(tmp_path)
+
+
+@pytest.mark.parametrize("name", SELECTIONS)
+@pytest.mark.parametrize("argument", ["keep_ratio", "target_ratio"])
+def test_a_budget_below_one_token_a_tile_is_refused(name, argument):
+    built = registry.build(name, {argument: 0.003})
+    with pytest.raises(
+        ConfigError, match=rf"can't keep {argument}=0.003.*a tile of 'base' has 256. Expected 0.0039 to"
+    ):
+        built.check(FACTS)
+    registry.build(name, {argument: 0.004}).check(FACTS)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", SELECTIONS)
+def test_choices_are_made_in_float32_whatever_the_models_type(name, dtype):
+    torch.manual_seed(0)
+    given = {"scores": torch.rand(128), "keys": torch.randn(128, 8)}
+    exact, words = torch.randn(128, 48).to(dtype), torch.randn(3, 48).to(dtype)
+    arguments = {"merge_at": "decoder"} if name == "visionzip" else {}
+    part = registry.build(name, {**arguments, "keep_ratio": 0.3}).selection
+    chosen = [
+        part.select([visual_tokens(as_type(exact), tile=[0] * 128, question_embeddings=as_type(words), **given)])[0]
+        for as_type in (lambda values: values, lambda values: values.float())
+    ]
+    assert torch.equal(chosen[0].keep, chosen[1].keep)
+
+
+@pytest.mark.parametrize("name", SELECTIONS)
+def test_a_tile_is_chosen_from_as_if_alone(name):
+    torch.manual_seed(0)
+    values = {"scores": torch.rand(13, 64), "keys": torch.randn(13, 64, 8)}
+    images, words = torch.randn(13, 64, 48), torch.randn(3, 48)
+    arguments = {"visionzip": {"merge_at": "decoder"}, "cdpruner": {"relevance": "none"}, "divprune": {"group": "tile"}}
+    part = registry.build(name, {**arguments.get(name, {}), "keep_ratio": 0.3}).selection
+
+    def request(tiles, key):
+        taken = {field: value[tiles].flatten(0, 1) for field, value in values.items()}
+        tile = torch.arange(len(tiles)).repeat_interleave(64).tolist()
+        return visual_tokens(images[tiles].flatten(0, 1), tile=tile, key=key, question_embeddings=words, **taken)
+
+    # One key for all, so that a draw is the same; the first tile of a request has the first numbers drawn.
+    together = part.select([request([0, 1, 2], "a/test/0"), request(list(range(13)), "a/test/1")])
+    alone = part.select([request([0], "a/test/0")])[0].keep
+    assert torch.equal(together[0].keep[: len(alone)], alone)
+    if name != "random_tokens":
+        assert torch.equal(together[1].keep[: 3 * len(alone)], together[0].keep)
 
 
 def test_every_tile_keeps_its_own_highest_scores_in_order():
@@ -127,7 +189,7 @@ def test_a_family_that_lacks_what_a_method_needs_says_so():
 
 def test_what_a_connector_takes_in_can_be_mixed_only_where_there_is_such_a_thing():
     pvtc = facts_of(VicoInternVLConfig(parts={"pvtc": {}}), "x")
-    with pytest.raises(CheckpointError, match=r"'pvtc\+visionzip' needs connector_inputs, which internvl \('x'\)"):
+    with pytest.raises(CheckpointError, match=r"needs connector_inputs, which internvl \('x'\).*or merge_at=decoder"):
         registry.build("pvtc+visionzip").check(pvtc)
     registry.build("pvtc+visionzip", {"merge_at": "decoder"}).check(pvtc)
     with pytest.raises(ConfigError, match=r"makes fewer tokens behind that.*merge_at=decoder"):
@@ -140,7 +202,7 @@ def test_an_encoder_without_a_class_token_gives_scores_by_the_mean(method):
     offers = frozenset({"encoder_attention", "encoder_keys", "connector_inputs"})
     sizes = {"num_layers": 4, "num_heads": 4, "num_vision_layers": 8}
     facts = ModelFacts(checkpoint="siglip", family="other", offers=offers, score_sources=frozenset({"mean"}), **sizes)
-    with pytest.raises(ConfigError, match=r"score_source='cls'; the vision encoder of 'siglip' gives mean"):
+    with pytest.raises(ConfigError, match=r"score_source='cls', and.*has no such rows.*Pass score_source=mean"):
         registry.build(method).check(facts)
     registry.build(method, {"score_source": "mean"}).check(facts)
 

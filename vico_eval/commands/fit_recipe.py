@@ -14,9 +14,9 @@ from vico_eval.engine.loading import open_engine
 from vico_eval.engine.requests import GenerationSettings, Request, Text
 from vico_eval.errors import ConfigError
 from vico_eval.files import write_text
-from vico_eval.methods.fitprune_recipes import RecipeFile, SearchedRecipe
-from vico_eval.methods.fitprune_search import Measure, Trial, Widths, best_of, search
 from vico_eval.methods.interface import DecoderPart
+from vico_eval.methods.shared.fitprune_recipes import RecipeFile, SearchedRecipe
+from vico_eval.methods.shared.fitprune_search import Measure, Trial, Widths, best_of, search
 from vico_eval.training.data.reading.conversations import Conversation, Reading
 from vico_eval.training.data.reading.sources import JsonLines
 

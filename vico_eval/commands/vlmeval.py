@@ -159,7 +159,7 @@ def _open_model(
     words = {**asdict(generation), "until": list(generation.until)}  # as JSON will have it, to compare with
     record = run_record(
         opened,
-        title=title_of(name),
+        title=title_of(opened.method),
         harness=VLMEVALKIT,
         num_processes=1,
         settings={"label_images": True, "generation": words, **conditions},

@@ -38,15 +38,33 @@ def select(part: SelectionPart, requests: Sequence[VisualTokens], num_images: Se
 
     Raises:
         RuntimeError: the part gave back something else than it was asked for.
-        FloatingPointError: it would choose by scores, or made tokens, that are NaN or infinite; names the documents.
+        FloatingPointError: it would choose by values, or made tokens, that are NaN or infinite; names the documents.
     """
-    scored = [(visual.key, visual.scores) for visual in requests if visual.scores is not None]
-    refuse_not_finite("vision encoder's scores", (key for key, scores in scored if not bool(scores.isfinite().all())))
+    _refuse_not_finite(requests)
     with stage(METHOD):
         chosen = part.select(requests)
     if len(chosen) != len(requests):
         raise RuntimeError(f"a part was asked to select for {len(requests)} requests and did for {len(chosen)}")
     return [_entering(*each) for each in zip(requests, chosen, num_images, strict=True)]
+
+
+LOOKED_AT = {
+    "scores": "vision encoder's scores",
+    "keys": "vision encoder's keys",
+    "tokens": "visual tokens",
+    "question_embeddings": "embeddings of the question",
+    "p_compress": "router's scores",
+}
+"""What parts choose by, and how a message names it."""
+
+
+def _refuse_not_finite(requests: Sequence[VisualTokens]) -> None:
+    """Raises FloatingPointError where a part would choose by NaN or infinite values."""
+    for name, what in LOOKED_AT.items():
+        given = [(visual.key, values) for visual in requests if (values := getattr(visual, name)) is not None]
+        if given:
+            is_finite = torch.stack([values.isfinite().all().to(given[0][1].device) for _, values in given]).tolist()
+            refuse_not_finite(what, (key for (key, _), fine in zip(given, is_finite, strict=True) if not fine))
 
 
 def _entering(visual: VisualTokens, chosen: Selected | None, num_images: int) -> Entering:

@@ -14,6 +14,8 @@ import yaml
 from vico_eval.engine import previews
 from vico_eval.engine.loading import Opened
 from vico_eval.families.family import FamilyCheckpoint
+from vico_eval.methods.interface import Part
+from vico_eval.methods.registry import Method
 from vico_eval.paths import models_dir
 from vico_eval.runs import schema
 from vico_eval.runs.schema import RunRecord
@@ -67,13 +69,16 @@ def run_record(
     )
 
 
-def title_of(method: str) -> str:
-    """The row's title on the method's model card; the method's name where it has none."""
-    card = models_dir() / "systems" / f"{method}.yaml"
-    if not card.is_file():
-        return method
-    values: Mapping[str, Any] = yaml.safe_load(card.read_text(encoding="utf-8"))
-    return str(values["title"])
+def title_of(method: Method) -> str:
+    """The row's title on the method's model card, or its name where it has none, with what its arguments add."""
+    card, title = models_dir() / "systems" / f"{method.name}.yaml", method.name
+    if card.is_file():
+        values: Mapping[str, Any] = yaml.safe_load(card.read_text(encoding="utf-8"))
+        title = str(values["title"])
+    if any(type(part).remark is not Part.remark for part in method.parts):
+        title = title.partition(" (")[0]  # the remark on the card is of the card's arguments
+    remarks = [part.remark for part in method.parts if part.remark is not None]
+    return f"{title} ({', '.join(remarks)})" if remarks else title
 
 
 def open_previews(run: RunFolder, asked: bool | str | Path) -> previews.Previews | None:

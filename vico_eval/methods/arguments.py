@@ -45,10 +45,11 @@ def of_parts(method: str, configs: Mapping[str, type], arguments: Mapping[str, A
     own: dict[str, dict[str, Any]] = {part: {} for part in configs}
     for argument, value in arguments.items():
         part, _, name = argument.rpartition(".")
-        if argument in known and not part:
-            own[takers[argument][0]][argument] = value
-        elif part in configs and name in _fields(configs[part]):
-            own[part][name] = value
+        owner = takers[argument][0] if argument in known and not part else part
+        if owner in configs and name in _fields(configs[owner]):
+            if name in own[owner]:
+                raise ConfigError(f"method {method!r} got {name} of {owner} twice; give it once.")
+            own[owner][name] = value
         elif argument in takers:
             raise ConfigError(
                 f"method {method!r} has {argument} in {' and in '.join(takers[argument])}; say whose is meant: "

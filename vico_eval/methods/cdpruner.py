@@ -26,8 +26,8 @@ import torch
 from torch import Tensor
 
 from vico_eval.errors import ConfigError
-from vico_eval.methods.interface import QUESTION, Selected, SelectionPart, VisualTokens
-from vico_eval.methods.shared.budgets import KeepRatio
+from vico_eval.methods.interface import QUESTION, Selected, VisualTokens
+from vico_eval.methods.shared.budgets import BudgetedSelection, KeepRatio
 from vico_eval.methods.shared.cosines import cosines, unit
 from vico_eval.methods.shared.groups import Groups, select_in_groups
 
@@ -54,9 +54,14 @@ class CDPrunerConfig(KeepRatio):
             raise ConfigError(f"cdpruner got relevance={self.relevance!r}; expected {' or '.join(RELEVANCES)}.")
         if self.kernel not in KERNELS:
             raise ConfigError(f"cdpruner got kernel={self.kernel!r}; expected {' or '.join(KERNELS)}.")
+        if self.relevance == "none" and self.kernel != "product":
+            raise ConfigError(
+                f"cdpruner got relevance=none and kernel={self.kernel}; the kernel is what relevance goes into. Leave "
+                "one of them out."
+            )
 
 
-class CDPruner(SelectionPart):
+class CDPruner(BudgetedSelection):
     """Keeps diverse and relevant tokens."""
 
     Config = CDPrunerConfig
@@ -66,6 +71,11 @@ class CDPruner(SelectionPart):
     def needs(self) -> frozenset[str]:
         """The question, unless it doesn't count."""
         return frozenset() if self.config.relevance == "none" else frozenset({QUESTION})
+
+    @property
+    def remark(self) -> str | None:
+        """Whether the question is left out."""
+        return "w/o question" if self.config.relevance == "none" else None
 
     def select(self, requests: Sequence[VisualTokens]) -> list[Selected | None]:
         """The greedy choice of every tile."""
@@ -93,7 +103,7 @@ def closeness(tokens: Tensor, words: Tensor) -> Tensor:
 
 
 def min_max(values: Tensor) -> Tensor:
-    """Values [n] from about 0 (1e-6 of their range's unit) to 1; all 1 where they are equal."""
+    """(value - lowest + 1e-6) / range of values [n], as released; all 1 where they are equal."""
     low, high = values.min(), values.max()
     if not bool(high > low):
         return torch.ones_like(values)

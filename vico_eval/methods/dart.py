@@ -20,7 +20,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -29,9 +28,6 @@ from torch.nn.functional import normalize
 from vico_eval.errors import ConfigError
 from vico_eval.methods.interface import DecoderPart, LayerState, ModelFacts, NextTokens
 from vico_eval.methods.shared.earlier_run import TargetRatio
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 PIVOT_ORDERS = ("set", "norm")
 DEFAULT_KEEP_RATIO = 128 / 576
@@ -83,10 +79,6 @@ class Dart(DecoderPart):
 
     Config = DartConfig
     config: DartConfig
-
-    def resolved(self) -> Self:
-        """With the target that an earlier run measured."""
-        return type(self)(self.config.resolved())
 
     def check(self, facts: ModelFacts) -> None:
         """Needs more layers than K, and a reachable target."""

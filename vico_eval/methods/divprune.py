@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from vico_eval.errors import ConfigError
-from vico_eval.methods.interface import Selected, SelectionPart, VisualTokens
-from vico_eval.methods.shared.budgets import KeepRatio
+from vico_eval.methods.interface import Selected, VisualTokens
+from vico_eval.methods.shared.budgets import BudgetedSelection, KeepRatio
 from vico_eval.methods.shared.cosines import cosines
 from vico_eval.methods.shared.groups import IMAGE, TILE, Groups, select_in_groups
 
@@ -42,7 +42,7 @@ class DivPruneConfig(KeepRatio):
             raise ConfigError(f"divprune got group={self.group!r}; expected {' or '.join(GROUPS)}.")
 
 
-class DivPrune(SelectionPart):
+class DivPrune(BudgetedSelection):
     """Keeps tokens far from each other."""
 
     Config = DivPruneConfig
@@ -55,14 +55,21 @@ class DivPrune(SelectionPart):
 
 def _choose(groups: Groups) -> Tensor:
     tokens = groups.tokens
-    return farthest_first(1 - cosines(tokens), groups.num_keep).to(tokens.device)
+    return farthest_first(distances(tokens), groups.num_keep).to(tokens.device)
+
+
+def distances(tokens: Tensor) -> Tensor:
+    """Cosine distances [groups, n, n], float32, of tokens [groups, n, D]; infinite from a token to itself."""
+    between = cosines(tokens).neg_().add_(1)  # in place: of a large image this is hundreds of megabytes
+    between.diagonal(dim1=1, dim2=2).fill_(float("inf"))
+    return between
 
 
 def farthest_first(distances: Tensor, num_keep: int) -> Tensor:
     """The greedy choice that makes the smallest distance among the chosen large.
 
     Args:
-        distances: [groups, n, n].
+        distances: [groups, n, n], infinite from a token to itself.
         num_keep: k, 1..n.
 
     Returns:
@@ -71,10 +78,7 @@ def farthest_first(distances: Tensor, num_keep: int) -> Tensor:
     # On the host, where a step of this loop is microseconds and no kernel has to be started for it.
     between = distances.cpu().numpy()
     every = np.arange(len(between))
-    itself = np.arange(between.shape[1])
-    others = between.copy()
-    others[:, itself, itself] = np.inf
-    picked = others.min(axis=1).argmax(axis=1)
+    picked = between.min(axis=1).argmax(axis=1)
     order = [picked]
     nearest = between[every, picked].copy()
     for _ in range(num_keep - 1):

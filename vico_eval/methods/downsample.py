@@ -42,19 +42,18 @@ class DownsampleConfig:
         """The share that counts."""
         return DEFAULT_KEEP_RATIO if self.tile_keep_ratio is None else self.tile_keep_ratio
 
+    def resolved(self) -> Self:
+        """With the share that the earlier run measured."""
+        if self.ratio_from is None:
+            return self
+        return replace(self, tile_keep_ratio=measured_share(self.ratio_from, "tile_keep_ratio", self.tile_keep_ratio))
+
 
 class Downsample(ResolutionPart):
     """Lowers the limit on an image's tiles until their number is the wanted share."""
 
     Config = DownsampleConfig
     config: DownsampleConfig
-
-    def resolved(self) -> Self:
-        """With the share that the earlier run measured."""
-        if self.config.ratio_from is None:
-            return self
-        share = measured_share(self.config.ratio_from, "tile_keep_ratio", self.config.tile_keep_ratio)
-        return type(self)(replace(self.config, tile_keep_ratio=share))
 
     def limits(self, image: ImageSize) -> TileLimits:
         """As many tiles as come nearest to the share."""

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -22,9 +21,6 @@ from vico_eval.errors import ConfigError
 from vico_eval.methods.interface import DecoderPart, LayerState, ModelFacts, NextTokens
 from vico_eval.methods.shared.earlier_run import TargetRatio
 from vico_eval.methods.shared.ranking import highest, random_scores
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 SELECTIONS = ("attention", "random")
 DEFAULT_KEEP_RATIO = 0.5
@@ -66,10 +62,6 @@ class FastV(DecoderPart):
 
     Config = FastVConfig
     config: FastVConfig
-
-    def resolved(self) -> Self:
-        """With the target that an earlier run measured."""
-        return type(self)(self.config.resolved())
 
     def check(self, facts: ModelFacts) -> None:
         """Needs more layers than K, and a reachable target."""

@@ -21,20 +21,17 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from vico_eval.errors import ConfigError
-from vico_eval.methods.fitprune_recipes import RELEASED, Curve, Recipes, at_depth, mixture, read_recipes, rounded
 from vico_eval.methods.interface import DecoderPart, LayerState, ModelFacts, NextTokens
 from vico_eval.methods.shared.earlier_run import TargetRatio
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
+from vico_eval.methods.shared.fitprune_recipes import RELEASED, Curve, Recipes, at_depth, mixture, read_recipes, rounded
 
 DEFAULT_REDUCTION = 0.6
+RELEASED_REMARKS = {"llava": "LLaVA's recipe, scaled", "llava_next": "LLaVA-NeXT's recipe, scaled"}
 ROWS = 32  # of attention in memory at once: 64 MiB for 32 heads and 16,000 tokens
 
 
@@ -64,9 +61,10 @@ class FitPrune(DecoderPart):
     Config = FitPruneConfig
     config: FitPruneConfig
 
-    def resolved(self) -> Self:
-        """With the target that an earlier run measured."""
-        return type(self)(self.config.resolved())
+    @property
+    def remark(self) -> str | None:
+        """That a recipe is not the model's own."""
+        return RELEASED_REMARKS.get(str(self.config.recipe))
 
     def check(self, facts: ModelFacts) -> None:
         """Needs recipes of the decoder's depth, and a target that can be reached."""
@@ -118,7 +116,10 @@ class FitPrune(DecoderPart):
         if num_leave == 0:
             return None
         visual = state.is_visual.nonzero()[:, 0]
-        scores = attention_scores(state.attention, state.is_visual)
+        # Checked once for all rows, not block by block: a NaN in any of them is one in the sums.
+        assert state.attention_rows is not None, "acts behind the first layer"
+        scores = attention_scores(state.attention_rows, state.is_visual)
+        state.check_finite("attention", scores)
         # Stable: of equal scores the earlier token leaves.
         stays = torch.ones_like(state.is_visual)
         stays[visual[scores.sort(stable=True).indices[:num_leave]]] = False

@@ -3,12 +3,13 @@
 Place:   selection.
 Source:  HoloV (arXiv 2510.02912, NeurIPS 2025); scores, weights, quotas and choice as in the released code. What that
          code calls a holistic score cancels: the variance of cosines within a stretch multiplies the mean score of each
-         stretch by the same 1.09, so quotas are by mean attention alone. It is kept as released, and changes no choice.
-Differs: per tile; `num_chunks=16` stretches are the rows of a tile of 256 tokens, half rows of one of 64.
-         `chunks=squares` makes them squares of a grid, as the paper describes; the released code cuts the flattened
-         list. The result is in the order of the prompt (released: by falling attention within a stretch). Where a
-         stretch is granted more than it holds, the released code fills up with vectors of zeros: here the others take
-         one more each, by falling weight, until all have found a place.
+         stretch by the same 1.09, so quotas are by mean attention alone. It is kept as released.
+Differs: per tile; `num_chunks=16` stretches are the rows of a tile of 256 tokens, half rows of one of 64 (columns where
+         early checkpoints' pixel shuffle, v1, has tokens stand column by column). `chunks=squares` makes them squares
+         of a grid, as the paper describes; the released code cuts the flattened list. The result is in the order of the
+         prompt (released: by falling attention within a stretch). Where a stretch is granted more than it holds, the
+         released code fills up with vectors of zeros: here the others take one more each, by falling weight, until all
+         have found a place.
 """
 
 from __future__ import annotations

@@ -18,7 +18,6 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -27,9 +26,6 @@ from vico_eval.methods.interface import DecoderPart, LayerState, ModelFacts, Nex
 from vico_eval.methods.shared.earlier_run import TargetRatio
 from vico_eval.methods.shared.joined_numbers import is_rising, joined_numbers, rising_layers
 from vico_eval.methods.shared.ranking import highest
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 CUTS = 3
 """Those of the release, at equal distances."""
@@ -85,10 +81,6 @@ class PyramidDrop(DecoderPart):
     Config = PyramidDropConfig
     config: PyramidDropConfig
     renumbers = True
-
-    def resolved(self) -> Self:
-        """With the target that an earlier run measured."""
-        return type(self)(self.config.resolved())
 
     def check(self, facts: ModelFacts) -> None:
         """Needs cuts inside the decoder, and a target that can be reached."""

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from vico_eval.methods.interface import Selected, SelectionPart, VisualTokens
-from vico_eval.methods.shared.budgets import KeepRatio
+from vico_eval.methods.interface import Selected, VisualTokens
+from vico_eval.methods.shared.budgets import BudgetedSelection, KeepRatio
 from vico_eval.methods.shared.groups import highest_scores, select_in_groups
 from vico_eval.methods.shared.ranking import random_scores
 
@@ -26,7 +26,7 @@ class RandomTokensConfig(KeepRatio):
     seed: int = 0
 
 
-class RandomTokens(SelectionPart):
+class RandomTokens(BudgetedSelection):
     """Keeps a random subset of every tile's tokens."""
 
     Config = RandomTokensConfig

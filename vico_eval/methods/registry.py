@@ -139,17 +139,19 @@ class Method:
 
 def _check_needs(method: str, part: SelectionPart, facts: ModelFacts) -> None:
     if lacking := sorted(part.needs - facts.offers):
+        # One method can do with less.
+        other = " or merge_at=decoder" if lacking == [CONNECTOR_INPUTS] else ""
         raise CheckpointError(
             f"method {method!r} needs {', '.join(lacking)}, which {facts.family} ({facts.checkpoint!r}) does not give; "
-            f"it gives {', '.join(sorted(facts.offers)) or 'tokens and their places'}. Choose another method."
+            f"it gives {', '.join(sorted(facts.offers)) or 'tokens and their places'}. Choose another method{other}."
         )
     if not part.needs & {ENCODER_ATTENTION, ENCODER_KEYS}:
         return
     rows, layer = part.score_source
     if rows not in facts.score_sources:
         raise ConfigError(
-            f"method {method!r} got score_source={rows!r}; the vision encoder of {facts.checkpoint!r} gives "
-            f"{' or '.join(sorted(facts.score_sources))}."
+            f"method {method!r} got score_source={rows!r}, and the vision encoder of {facts.checkpoint!r} has no such "
+            f"rows of attention. Pass score_source={' or '.join(sorted(facts.score_sources))}."
         )
     if not -facts.num_vision_layers <= layer < facts.num_vision_layers:
         raise ConfigError(

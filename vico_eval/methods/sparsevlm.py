@@ -24,7 +24,6 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import chain, pairwise, repeat
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -33,9 +32,6 @@ from vico_eval.errors import ConfigError
 from vico_eval.methods.interface import DecoderPart, LayerState, ModelFacts, NextTokens, RequestPrompt
 from vico_eval.methods.shared.earlier_run import TargetRatio
 from vico_eval.methods.shared.joined_numbers import joined_numbers, rising_layers
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 RELEASED_TOKENS, RELEASED_LAYERS = 576, 32
 LAYERS = {"topk": (2, 6, 15), "plus": (2, 6, 15), "rank": (2, 6, 15, 19)}
@@ -126,10 +122,6 @@ class SparseVLM(DecoderPart):
     def renumbers(self) -> bool:  # type: ignore[override]
         """The `plus` variant keeps positions; the others close the gaps."""
         return self.config.variant != "plus"
-
-    def resolved(self) -> Self:
-        """With the target that an earlier run measured."""
-        return type(self)(self.config.resolved())
 
     def check(self, facts: ModelFacts) -> None:
         """Needs deep enough a decoder, heads enough, and a target that can be reached."""

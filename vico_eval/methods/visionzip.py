@@ -10,6 +10,8 @@ Differs: per tile; the class token, which InternVL's decoder never sees, is not 
          dominant ones). `merge_at=connector` merges what the connector takes in, as released: encoder, merging,
          projector. InternVL's connector begins with a norm, so the double length of a merged token goes; LLaVA's had
          none. `merge_at=decoder` merges visual tokens, as ports to InternVL do. One token alone is not merged into.
+         Targets are evenly spaced in the order of the tokens, which early checkpoints' pixel shuffle (v1) has go down
+         columns.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from vico_eval.errors import ConfigError
 from vico_eval.methods.interface import CONNECTOR_INPUTS, ENCODER_KEYS, Selected, VisualTokens
 from vico_eval.methods.shared.cosines import unit
 from vico_eval.methods.shared.encoder_scores import EncoderScores, ScoredSelection
-from vico_eval.methods.shared.groups import Group, Groups, groups_of, highest_scores, together
+from vico_eval.methods.shared.groups import Group, Groups, all_of, groups_of, highest_scores, together
 
 MERGE_AT = ("connector", "decoder")
 CONTEXTUAL, OF = 10, 64
@@ -108,7 +110,6 @@ class VisionZip(ScoredSelection):
 
 def _together(visual: VisualTokens, groups: Sequence[Group], kept: dict[Group, _Kept]) -> Selected:
     """Those of a request's groups; of the groups that lose nothing, every token."""
-    device = visual.tokens.device
     keep, is_merged, merged = [], [], []
     for group in groups:
         if group in kept:
@@ -116,8 +117,8 @@ def _together(visual: VisualTokens, groups: Sequence[Group], kept: dict[Group, _
             is_merged.append(kept[group].is_merged)
             merged.append(kept[group].merged)
         else:
-            keep.append(torch.arange(group.start, group.start + group.size, device=device))
-            is_merged.append(torch.zeros(group.size, dtype=torch.bool, device=device))
+            keep.append(all_of(group, visual))
+            is_merged.append(torch.zeros(group.size, dtype=torch.bool, device=visual.tokens.device))
     return Selected(torch.cat(keep), torch.cat(merged), torch.cat(is_merged))
 
 

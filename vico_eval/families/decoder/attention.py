@@ -90,13 +90,17 @@ class DecoderAttention:
     def rows(self, attending: AttendingLayer, tables: RotaryTables) -> Callable[[Tensor], Tensor]:
         """What gives rows of a layer's softmax attention weights, as `LayerState.attention` describes."""
 
+        module, inputs, keys = attending
+        in_float32: list[Tensor] = []  # made once, for those who ask for many rows
+
         def rows_of(queries: Tensor) -> Tensor:
-            module, inputs, keys = attending
+            if not in_float32:
+                in_float32.append(keys.float().transpose(1, 2)[:, None])
             own = RotaryTables(tables.cos[queries], tables.sin[queries])
             query = self.queries(module, inputs[queries], own).to(keys.device)
             # Heads of a group share their keys: grouped, nothing is repeated in memory.
             grouped = query.transpose(0, 1).unflatten(0, (len(keys), -1)).float()  # [key_heads, group, rows, head_dim]
-            logits: Tensor = grouped @ keys.float().transpose(1, 2)[:, None] * module.self_attn.scaling
+            logits: Tensor = grouped @ in_float32[0] * module.self_attn.scaling
             behind = torch.arange(keys.shape[1], device=keys.device) > queries.to(keys.device)[:, None]
             weights = logits.masked_fill(behind, float("-inf")).softmax(dim=-1)
             return weights.flatten(0, 1).to(inputs.device)

@@ -55,7 +55,7 @@ class MixedInputs:
             is_here = self._is_low[tile] == (name == LOW.connector)
             if bool(is_here.any()):
                 connector = self._connector(name)
-                vit_tokens = self._vit_tokens[tile[is_here]].to(connector.norm.weight.device)
+                vit_tokens = _beside(connector, self._vit_tokens[tile[is_here]])
                 inputs = pixel_shuffle(vit_tokens, connector.block, connector.version)  # [groups, n of a tile, width]
                 here = is_here.to(weights.device)
                 rows = inputs.gather(1, places[here][..., None].expand(-1, -1, inputs.shape[2]).to(inputs.device))
@@ -67,3 +67,9 @@ class MixedInputs:
         connector = self._model.connector_low if name == LOW.connector else self._model.connector_high
         assert isinstance(connector, (HighConnector, LowConnector)), "checked by what the family offers"
         return connector
+
+
+def _beside(connector: HighConnector | LowConnector, vit_tokens: Tensor) -> Tensor:
+    """`vit_tokens` where the connector's weights are; weights that wait elsewhere come to their inputs."""
+    device = connector.norm.weight.device
+    return vit_tokens if device.type == "meta" else vit_tokens.to(device)

@@ -156,9 +156,7 @@ class CompressedInternVL(lmms):  # type: ignore[misc]
         opened = open_engine(arguments, show_progress=self._rank == 0)
         self._engine = opened.engine
         self._settings = opened.settings
-        record = run_record(
-            opened, title=title_of(opened.method.name), harness=LMMS_EVAL, num_processes=self._world_size
-        )
+        record = run_record(opened, title=title_of(opened.method), harness=LMMS_EVAL, num_processes=self._world_size)
         path = record_folder or self._new_folder(opened.method.name)
         with self.accelerator.main_process_first():
             self._run = RunFolder(path, record, self._rank, resume=resume)

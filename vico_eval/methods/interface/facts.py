@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -78,6 +78,14 @@ class ModelFacts:
     """Of the encoder."""
 
 
+@runtime_checkable
+class NamesEarlierRun(Protocol):
+    """A `Config` with arguments that name earlier runs."""
+
+    def resolved(self) -> Self:
+        """With what those runs measured."""
+
+
 class Part(ABC):
     """Something a method does in one place."""
 
@@ -101,7 +109,12 @@ class Part(ABC):
         Raises:
             ConfigError: a folder that holds no finished run, or one that measured nothing of use.
         """
-        return self
+        return type(self)(self.config.resolved()) if isinstance(self.config, NamesEarlierRun) else self
+
+    @property
+    def remark(self) -> str | None:
+        """What a row's title has to say of the arguments, in a few words; None where the method's name says it all."""
+        return None
 
     def check(self, facts: ModelFacts) -> None:  # noqa: B027
         """Raises CheckpointError if the checkpoint lacks what this part needs, ConfigError if it is asked too much."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
 from vico_eval.errors import ConfigError
+from vico_eval.methods.interface import ModelFacts, SelectionPart
 from vico_eval.methods.shared.earlier_run import TargetRatio
 
 DEFAULT_KEEP_RATIO = 0.5
@@ -27,10 +28,19 @@ class KeepRatio(TargetRatio):
         if self.keep_ratio is not None and not 0 < self.keep_ratio <= 1:
             raise ConfigError(f"got keep_ratio={self.keep_ratio}; expected the share that stays, in (0, 1].")
 
+    def shares(self) -> dict[str, float]:
+        """Every share of the tokens that is asked for, by what to call it in a message."""
+        return self.targets() if self.has_target else {f"keep_ratio={self._ratio}": self._ratio}
+
+    @property
+    def _ratio(self) -> float:
+        return DEFAULT_KEEP_RATIO if self.keep_ratio is None else self.keep_ratio
+
     def num_keep(self, key: str, sizes: Sequence[int]) -> list[int]:
         """How many tokens of each group stay.
 
-        A target is met by the request as a whole, up to one token and the one that every group keeps.
+        A target is met by the request as a whole, to the nearest token, with at least one token of each group; a
+        keep_ratio by each group.
 
         Args:
             key: of the document.
@@ -39,8 +49,7 @@ class KeepRatio(TargetRatio):
         target = self.target_of(key)
         if target is not None:
             return apportioned(sizes, target)
-        share = DEFAULT_KEEP_RATIO if self.keep_ratio is None else self.keep_ratio
-        return [num_keep(size, share) for size in sizes]
+        return [num_keep(size, self._ratio) for size in sizes]
 
 
 def num_keep(num_tokens: int, keep_ratio: float) -> int:
@@ -51,4 +60,25 @@ def num_keep(num_tokens: int, keep_ratio: float) -> int:
 def apportioned(sizes: Sequence[int], share: float) -> list[int]:
     """A share of all groups' tokens, rounded once and not group by group; at least 1 of each group."""
     ends = [round(share * end) for end in accumulate(sizes, initial=0)]
-    return [max(1, stop - start) for start, stop in pairwise(ends)]
+    counts = [max(1, stop - start) for start, stop in pairwise(ends)]
+    # What groups of few tokens keep beyond their share, those that keep most give.
+    for _ in range(sum(counts) - max(ends[-1], len(counts))):
+        counts[counts.index(max(counts))] -= 1
+    return counts
+
+
+class BudgetedSelection(SelectionPart):
+    """A part whose `Config` is a `KeepRatio`."""
+
+    config: KeepRatio
+
+    def check(self, facts: ModelFacts) -> None:
+        """Needs a budget of a token a tile at least."""
+        if facts.tile is None:
+            return
+        for name, share in self.config.shares().items():
+            if share * facts.tile.num_tokens < 1:
+                raise ConfigError(
+                    f"can't keep {name} of the visual tokens: at least one token of each tile stays, and a tile of "
+                    f"{facts.checkpoint!r} has {facts.tile.num_tokens}. Expected {1 / facts.tile.num_tokens:.4f} to 1."
+                )

@@ -26,7 +26,8 @@ class TargetRatio:
     """Hyper-parameters of a method that can be set by the share of visual tokens it is to leave."""
 
     target_ratio: float | None = None
-    """Visual tokens averaged over all decoder layers, as a share of those at its input, in (0, 1]."""
+    """Visual tokens averaged over all decoder layers, as a share of those that the method is given, in (0, 1]: of
+    ViCO's in `vico+divprune`, of those at the decoder's input for a method in the decoder."""
 
     ratio_from: str | None = None
     """Folder of an earlier run, say ViCO's, whose share is taken benchmark by benchmark; instead of target_ratio."""

@@ -5,20 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vico_eval.errors import ConfigError
-from vico_eval.methods.interface import ENCODER_ATTENTION, ScoreSource, SelectionPart
-from vico_eval.methods.shared.budgets import KeepRatio
+from vico_eval.methods.interface import ENCODER_ATTENTION, ScoreSource
+from vico_eval.methods.shared.budgets import BudgetedSelection, KeepRatio
 
-SCORE_SOURCES = ("cls", "mean")
+CLS, MEAN = SCORE_SOURCES = ("cls", "mean")
+DEFAULT_LAYER = -2
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderScores(KeepRatio):
     """How many tokens stay, and whose attention says which."""
 
-    score_source: str = "cls"
+    score_source: str = CLS
     """cls: the class token's row; mean: the mean over the patches' rows."""
 
-    score_layer: int = -2
+    score_layer: int = DEFAULT_LAYER
     """Layer of the vision encoder; negative ones count from its end."""
 
     def __post_init__(self) -> None:
@@ -27,7 +28,7 @@ class EncoderScores(KeepRatio):
             raise ConfigError(f"got score_source={self.score_source!r}; expected {' or '.join(SCORE_SOURCES)}.")
 
 
-class ScoredSelection(SelectionPart):
+class ScoredSelection(BudgetedSelection):
     """A part whose `Config` is an `EncoderScores`."""
 
     config: EncoderScores
@@ -41,3 +42,10 @@ class ScoredSelection(SelectionPart):
     def score_source(self) -> ScoreSource:
         """As the arguments say."""
         return ScoreSource(self.config.score_source, self.config.score_layer)
+
+    @property
+    def remark(self) -> str:
+        """Whose attention it is, and of which layer unless it is the last but one."""
+        rows = {CLS: "class row", MEAN: "mean of rows"}[self.config.score_source]
+        layer = self.config.score_layer
+        return rows if layer == DEFAULT_LAYER else f"{rows}, layer {layer}"

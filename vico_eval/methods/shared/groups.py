@@ -20,8 +20,9 @@ from vico_eval.methods.shared.budgets import KeepRatio
 
 TILE, IMAGE = "tile", "image"
 
-MAX_PAIRS = 2**27
-"""Pairs of tokens that are compared at once, 512 MiB in float32; a group with more of them is worked on alone."""
+MAX_NUMBERS = 2**25
+"""Numbers in the tokens, or in the pairs of tokens, that are worked on at once: 128 MiB in float32, of which a method
+holds a few copies. A group with more of them is worked on alone."""
 
 
 class Group(NamedTuple):
@@ -98,7 +99,7 @@ def together(requests: Sequence[VisualTokens], groups: Sequence[Sequence[Group]]
             if group.num_keep < group.size:
                 alike[group.size, group.num_keep].append(group)
     for (size, _), members in alike.items():
-        at_once = max(1, MAX_PAIRS // size**2)
+        at_once = max(1, MAX_NUMBERS // (size * max(size, requests[members[0].request].tokens.shape[1])))
         for first in range(0, len(members), at_once):
             yield Groups(requests, members[first : first + at_once])
 
@@ -120,14 +121,15 @@ def select_in_groups(
         places = choose(alike).sort(dim=1).values
         kept |= {group: group.start + of_group for group, of_group in zip(alike.groups, places, strict=True)}
     return [
-        Selected(torch.cat([kept[group] if group in kept else _all_of(group, visual) for group in of_request]))
+        Selected(torch.cat([kept[group] if group in kept else all_of(group, visual) for group in of_request]))
         if any(group in kept for group in of_request)
         else None
         for visual, of_request in zip(requests, groups, strict=True)
     ]
 
 
-def _all_of(group: Group, visual: VisualTokens) -> Tensor:
+def all_of(group: Group, visual: VisualTokens) -> Tensor:
+    """Places of a group's tokens among the request's, [n], int64."""
     return torch.arange(group.start, group.start + group.size, device=visual.tokens.device)
 
 

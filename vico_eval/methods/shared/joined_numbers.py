@@ -21,7 +21,9 @@ def joined_numbers(method: str, name: str, text: str | float | None) -> tuple[fl
     except ValueError:
         numbers = (-1.0,)
     if not all(number >= 0 for number in numbers):
-        raise ConfigError(f"{method} got {name}={text!r}; expected numbers of at least 0 joined by /, as in 2/6/15.")
+        raise ConfigError(
+            f"{method} got {name}={text!r}; expected numbers of at least 0 joined by /, as in 2/6/15 or 0.5/0.25."
+        )
     return numbers
 
 
