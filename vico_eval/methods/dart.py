@@ -27,7 +27,7 @@ from torch.nn.functional import normalize
 
 from vico_eval.errors import ConfigError
 from vico_eval.methods.interface import DecoderPart, LayerState, ModelFacts, NextTokens
-from vico_eval.methods.shared.earlier_run import TargetRatio
+from vico_eval.methods.shared.single_cut import SingleCut
 
 PIVOT_ORDERS = ("set", "norm")
 DEFAULT_KEEP_RATIO = 128 / 576
@@ -35,11 +35,8 @@ DEFAULT_KEEP_RATIO = 128 / 576
 
 
 @dataclass(frozen=True, kw_only=True)
-class DartConfig(TargetRatio):
+class DartConfig(SingleCut):
     """Where tokens leave, how many, and who picks those that stay."""
-
-    layer: int = 2
-    """Layers that work on all tokens, at least 1 (the release's K)."""
 
     keep_ratio: float | None = None
     """Share of a request's visual tokens that the pivots are to pick, in [0, 1], rounded down to the same number for
@@ -82,18 +79,7 @@ class Dart(DecoderPart):
 
     def check(self, facts: ModelFacts) -> None:
         """Needs more layers than K, and a reachable target."""
-        layer, num_layers = self.config.layer, facts.num_layers
-        if layer >= num_layers:
-            raise ConfigError(
-                f"dart got layer={layer}, and the decoder of {facts.checkpoint!r} has {num_layers} layers: no token "
-                f"could leave. Expected 1 to {num_layers - 1}."
-            )
-        for name, target in self.config.targets().items():
-            if target <= layer / num_layers:
-                raise ConfigError(
-                    f"dart can't reach {name}: {layer} of {num_layers} layers work on all visual tokens, which is "
-                    f"{layer / num_layers:.3f} on average already. Expected more than that, up to 1; or lower layer=."
-                )
+        self.config.check_cut("dart", facts)
 
     def layers(self, num_layers: int) -> AbstractSet[int]:
         """The first layer that works on less: the keys of the one before rank."""
@@ -103,7 +89,7 @@ class Dart(DecoderPart):
         """All text, the image pivots, and what the pivots pick."""
         num_visual = int(state.is_visual.sum())
         target = self.config.target_of(state.key)
-        num_keep = None if target is None else kept_for_target(target, num_visual, self.config.layer, state.num_layers)
+        num_keep = None if target is None else round(num_visual * self.config.share_behind(target, state.num_layers))
         if num_keep == num_visual:
             return None
         norms = state.previous_keys.float().abs().sum(dim=(0, 2))
@@ -123,11 +109,6 @@ class Dart(DecoderPart):
         for picked in picked_tokens(cosines, ~stays, picks):
             stays[picked] = True
         return NextTokens(stays.nonzero()[:, 0])
-
-
-def kept_for_target(target: float, num_visual: int, layer: int, num_layers: int) -> int:
-    """How many visual tokens stay behind the first `layer` layers so that the average over all is the target's."""
-    return round(num_visual * (target * num_layers - layer) / (num_layers - layer))
 
 
 def strongest(norms: Tensor, is_visual: Tensor, num_image: int, num_text: int) -> tuple[list[int], list[int]]:

@@ -19,19 +19,16 @@ import torch
 
 from vico_eval.errors import ConfigError
 from vico_eval.methods.interface import DecoderPart, LayerState, ModelFacts, NextTokens
-from vico_eval.methods.shared.earlier_run import TargetRatio
 from vico_eval.methods.shared.ranking import highest, random_scores
+from vico_eval.methods.shared.single_cut import SingleCut
 
 SELECTIONS = ("attention", "random")
 DEFAULT_KEEP_RATIO = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
-class FastVConfig(TargetRatio):
+class FastVConfig(SingleCut):
     """Where tokens leave, how many, and which."""
-
-    layer: int = 2
-    """Layers that work on all tokens, at least 1 (the paper's K)."""
 
     keep_ratio: float | None = None
     """Share of a request's visual tokens that stays, in (0, 1]: 1 - R of the paper. 0.5 without target_ratio."""
@@ -65,30 +62,14 @@ class FastV(DecoderPart):
 
     def check(self, facts: ModelFacts) -> None:
         """Needs more layers than K, and a reachable target."""
-        if self.config.layer >= facts.num_layers:
-            raise ConfigError(
-                f"fastv got layer={self.config.layer}, and the decoder of {facts.checkpoint!r} has {facts.num_layers} "
-                f"layers: no token could leave. Expected 1 to {facts.num_layers - 1}."
-            )
-        layer, num_layers = self.config.layer, facts.num_layers
-        for name, target in self.config.targets().items():
-            if self._solved(target, num_layers) <= 0:
-                raise ConfigError(
-                    f"fastv can't reach {name}: {layer} of {num_layers} layers work on all visual tokens, which is "
-                    f"{layer / num_layers:.3f} on average already. Expected more than that; or lower layer=."
-                )
+        self.config.check_cut("fastv", facts)
 
     def keep_ratio(self, key: str, num_layers: int) -> float:
         """Share of a document's visual tokens that stays, given or solved."""
         target = self.config.target_of(key)
         if target is not None:
-            return self._solved(target, num_layers)
+            return self.config.share_behind(target, num_layers)
         return DEFAULT_KEEP_RATIO if self.config.keep_ratio is None else self.config.keep_ratio
-
-    def _solved(self, target: float, num_layers: int) -> float:
-        """The share with which a layer works on the target, on average."""
-        layer = self.config.layer
-        return (target * num_layers - layer) / (num_layers - layer)
 
     def layers(self, num_layers: int) -> AbstractSet[int]:
         """The first layer that works on less: the attention of the one before ranks."""
