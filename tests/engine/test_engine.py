@@ -27,7 +27,13 @@ SHORT = GenerationSettings(max_new_tokens=6)
 
 # The random router's scores lie around 0.4: thresholds that let some tiles through and hold some back.
 ROUTING = {"absolute_threshold": 0.4}
-ARGUMENTS = {"random": {"ratio": 0.5}, "vico": ROUTING, "image_vir": ROUTING, "vanilla_vir": ROUTING}
+ARGUMENTS = {
+    "random": {"ratio": 0.5},
+    "vico": ROUTING,
+    "image_vir": ROUTING,
+    "vanilla_vir": ROUTING,
+    "fitprune": {"recipe": "llava"},
+}
 
 
 def picture(columns, rows, seed):
