@@ -55,8 +55,7 @@ class DartConfig(SingleCut):
         super().__post_init__()
         if self.layer < 1:
             raise ConfigError(f"dart got layer={self.layer}; expected at least 1: one layer has to make the keys.")
-        if self.keep_ratio is not None and self.has_target:
-            raise ConfigError("dart takes keep_ratio or target_ratio, not both: each determines the other.")
+        self.refuse_beside_target("dart", "keep_ratio")
         if self.keep_ratio is not None and not 0 <= self.keep_ratio <= 1:
             raise ConfigError(
                 f"dart got keep_ratio={self.keep_ratio}; expected the share of visual tokens that pivots pick, in "

@@ -43,8 +43,7 @@ class FastVConfig(SingleCut):
         super().__post_init__()
         if self.layer < 1:
             raise ConfigError(f"fastv got layer={self.layer}; expected at least 1: one layer has to rank the tokens.")
-        if self.keep_ratio is not None and self.has_target:
-            raise ConfigError("fastv takes keep_ratio or target_ratio, not both: each determines the other.")
+        self.refuse_beside_target("fastv", "keep_ratio")
         if self.keep_ratio is not None and not 0 < self.keep_ratio <= 1:
             raise ConfigError(
                 f"fastv got keep_ratio={self.keep_ratio}; expected the share of visual tokens that stays, in (0, 1]. "

@@ -55,8 +55,7 @@ class PyramidDropConfig(TargetRatio):
             )
         if shares is None:
             return
-        if self.has_target:
-            raise ConfigError("pyramiddrop takes shares or target_ratio, not both: each determines the other.")
+        self.refuse_beside_target("pyramiddrop", "shares")
         if max(shares) > 1 or any(later > earlier for earlier, later in pairwise(shares)):
             raise ConfigError(
                 f"pyramiddrop got shares={self.shares!r}; expected shares of all visual tokens in [0, 1], none above "

@@ -47,6 +47,11 @@ class TargetRatio:
         """Whether a target was given, in either way."""
         return self.target_ratio is not None or self.ratio_from is not None
 
+    def refuse_beside_target(self, method: str, argument: str) -> None:
+        """Raises ConfigError if an argument that determines the share was given beside a target."""
+        if self.has_target and getattr(self, argument) is not None:
+            raise ConfigError(f"{method} takes {argument} or target_ratio, not both: each determines the other.")
+
     def target_of(self, key: str) -> float | None:
         """The target of a document, by its key; None where nothing was said.
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
@@ -83,11 +84,9 @@ def groups_of(requests: Sequence[VisualTokens], budget: KeepRatio, by: str = TIL
     for number, visual in enumerate(requests):
         label = visual.image if by == IMAGE else torch.where(visual.tile < 0, visual.image, visual.tile)
         sizes = torch.unique_consecutive(label, return_counts=True)[1].tolist()
-        starts = [0]
-        for size in sizes:
-            starts.append(starts[-1] + size)
+        starts = [end - size for end, size in zip(accumulate(sizes), sizes, strict=True)]
         counts = budget.num_keep(visual.key, sizes)
-        found.append([Group(number, *each) for each in zip(starts, sizes, counts, strict=False)])
+        found.append([Group(number, *each) for each in zip(starts, sizes, counts, strict=True)])
     return found
 
 
