@@ -42,6 +42,8 @@ and of the question's text, joined by `-`."""
 
 Time = Annotated[AwareDatetime, PlainSerializer(datetime.isoformat, when_used="json")]
 
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
 Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
@@ -114,6 +116,10 @@ class RunRecord(Closed):
 
     left_out_until: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     """By task, stop strings that no answer ends at: the harness's few-shot delimiter, and in thinking mode all."""
+
+    answered_with: tuple[str, ...] = ()
+    """Folders of the runs that were answered in the same pass, relative to this one's: their rows share reading, cutting
+    and encoding of pictures. Answers are those of a run alone."""
 
     system_instruction: str | None = None
     """What the harness's `--system_instruction` says: the system message of every document."""
@@ -228,6 +234,25 @@ class StoredLine(Closed):
         return f"{self.task}/{self.split}/{self.doc_id}"
 
 
+class AnswerSeconds(Closed):
+    """What one answer took, in seconds: its even share of what its batch took, so that sums over answers are right.
+
+    A row alone takes `encoding` and `own`; in a pass of several rows, encoding is there once for all of them.
+    """
+
+    reading: Seconds
+    """Its pictures read and cut, in a thread beside the model; in a pass once for all rows."""
+
+    encoding: Seconds
+    """Its tiles through the vision encoder."""
+
+    own: Seconds
+    """All that follows: routing, connectors, selection, prefill and decoding."""
+
+    rows: PositiveInt = 1
+    """How many rows reading and encoding were for."""
+
+
 class StoredAnswer(StoredLine):
     """One line of `answers.rank*.jsonl`: what was said to a document, and what it cost."""
 
@@ -247,6 +272,9 @@ class StoredAnswer(StoredLine):
     same by it need not be decoded to be known."""
 
     text: str
+    seconds: AnswerSeconds | None = None
+    """What it took; None in lines of older versions."""
+
     account: TokenAccount
 
     @property
