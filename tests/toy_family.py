@@ -97,8 +97,8 @@ class Toy(FamilyModel, nn.Module):
             num_vision_layers=self.vision_tower.config.num_hidden_layers,
         )
 
-    def sight(self, look):
-        return ToySight(self, look)
+    def sights(self, looks):
+        return [ToySight(self, look) for look in looks]
 
 
 class ToySight(Sight):
@@ -153,4 +153,4 @@ def toy_engine(method: str, arguments: dict) -> Engine:
     built = registry.build(method, arguments).resolved()
     built.check(model.facts)
     preprocessor = Preprocessor(tokenizer, ToyPrompting(), resolution=built.resolution)
-    return Engine(model, tokenizer, preprocessor, built, show_progress=False)
+    return Engine(model, tokenizer, preprocessor, [built], show_progress=False)

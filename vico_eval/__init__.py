@@ -5,15 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vico_eval.engine.loading import load as load
+    from vico_eval.engine.model import evaluate as evaluate
+    from vico_eval.engine.model import load as load
+    from vico_eval.engine.model import request as request
 
 __version__ = "0.1.0"
+
+_FROM_PYTHON = ("evaluate", "load", "request")
 
 
 def __getattr__(name: str) -> Any:
     # `import vico_eval` is part of every command's start, and loading a model is not.
-    if name == "load":
-        from vico_eval.engine.loading import load
+    if name in _FROM_PYTHON:
+        from vico_eval.engine import model
 
-        return load
+        return getattr(model, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

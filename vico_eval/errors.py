@@ -22,6 +22,18 @@ BAD_INPUT: tuple[type[Exception], ...] = (
 For the few lines that read, never for those that compute: there it would hide faults of our own.
 """
 
+DOCUMENT_FAILURES: tuple[type[Exception], ...] = (
+    RuntimeError,  # out of memory is of it
+    ValueError,
+    IndexError,
+    KeyError,
+    TypeError,
+    AssertionError,
+    ArithmeticError,
+    OSError,
+)
+"""What a model, a method, a tokenizer or a decoder of pictures can raise for one bad document."""
+
 
 class UserError(Exception):
     """Something the user gave can't be used; the message is all that they need."""

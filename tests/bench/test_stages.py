@@ -132,7 +132,7 @@ def test_a_measured_engine_answers_as_any_other_and_leaves_no_hook(loaded, name)
     measured = MeasuredEngine(model, tokenizer, settings, method, 1)
     times, accounts = measured.answer([request], lambda: float(next(steps)))
     preprocessor = Preprocessor(tokenizer, InternVLPrompting(InternVLSettings.of(model.config)))
-    plain = Engine(model, tokenizer, preprocessor, method, show_progress=False)
+    plain = Engine(model, tokenizer, preprocessor, [method], show_progress=False)
     (expected,) = [answer.account for answer in plain.answer([request])]
     assert accounts == [
         expected.model_copy(update={"media": f"{expected.media}-0"})

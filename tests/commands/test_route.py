@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from vico_eval import paths
-from vico_eval.engine.loading import load
+from vico_eval.engine.model import load
 
 TINY = {
     "vico": {"pretrained": "vico-tiny"},

@@ -9,7 +9,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from vico_eval.engine.engine import Engine
-from vico_eval.engine.loading import load, open_engine
+from vico_eval.engine.loading import open_engine
+from vico_eval.engine.model import load
 from vico_eval.engine.requests import (
     DeferredRequest,
     GenerationSettings,
@@ -154,9 +155,9 @@ def test_an_uncached_forward_over_the_same_tokens_gives_the_same_answer(make_eng
     engine = make_engine("vico")
     model, prepared = engine.model, engine.preprocessor(requests[2])
     with torch.inference_mode():
-        (ready,) = engine._ready([prepared])
-    prompt = engine._prompt(ready)
-    ids, generated = prompt.input_ids, engine._generate([prompt], SHORT)[0].tokens
+        (ready,) = engine.rows[0].ready([prepared])
+    prompt = engine.rows[0].prompt(ready)
+    ids, generated = prompt.input_ids, engine.rows[0].generate([prompt], SHORT)[0].tokens
     with torch.inference_mode():
         for position, token in enumerate(generated):
             so_far = torch.tensor([ids + generated[:position]])

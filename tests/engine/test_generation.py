@@ -83,8 +83,8 @@ def test_four_together_are_answered_as_each_alone(engines, method, settings, sam
 
 def greedy_with_penalty(engine, request, penalty):
     """Token by token and without a cache, from the definition: each token of the answer so far is penalised once."""
-    (ready,) = engine._ready([engine.preprocessor(request)])
-    prompt = engine._prompt(ready)
+    (ready,) = engine.rows[0].ready([engine.preprocessor(request)])
+    prompt = engine.rows[0].prompt(ready)
     tokens = []
     for _ in range(request.generation.max_new_tokens):
         ids = torch.tensor([prompt.input_ids + tokens])

@@ -9,7 +9,8 @@ from PIL import Image
 from transformers import AutoTokenizer
 
 import vico_eval
-from vico_eval.engine.loading import Model, check_tiles, open_engine
+from vico_eval.engine.loading import check_tiles, open_engine
+from vico_eval.engine.model import Model
 from vico_eval.engine.requests import GenerationSettings
 from vico_eval.errors import CheckpointError, ConfigError
 from vico_eval.methods.interface import ModelFacts

@@ -40,7 +40,7 @@ def engine(open_one):
 
 def spoil(engine, at, value):
     """The logits `at` (rows, places) of the longest prompt in every prefill; returns what undoes it."""
-    longest = len(engine._prompt(engine._ready([engine.preprocessor(ask(2))])[0]).input_ids)
+    longest = len(engine.rows[0].prompt(engine.rows[0].ready([engine.preprocessor(ask(2))])[0]).input_ids)
 
     def after(_, __, keywords, output):
         embeddings = keywords.get("inputs_embeds")

@@ -141,7 +141,9 @@ def plain(untrained) -> Engine:
 
 
 def engine_with(plain, part) -> Engine:
-    return Engine(plain.model, plain.tokenizer, plain.preprocessor, Method("own", selection=part), show_progress=False)
+    return Engine(
+        plain.model, plain.tokenizer, plain.preprocessor, [Method("own", selection=part)], show_progress=False
+    )
 
 
 def test_merged_tokens_are_in_the_account_and_in_the_prompt(plain):
@@ -174,7 +176,7 @@ def test_a_tile_on_no_route_is_an_error_and_not_lost(plain, choice):
             return torch.tensor(choice)
 
     method = Method("strange", connector=Strange(Nothing()))
-    engine = Engine(plain.model, plain.tokenizer, plain.preprocessor, method, show_progress=False)
+    engine = Engine(plain.model, plain.tokenizer, plain.preprocessor, [method], show_progress=False)
     with pytest.raises(DocumentError, match=r"document a/b/2 failed.*routes .* for the 3 tiles of a/b/2"):
         engine.answer([ask(2)])
 

@@ -11,9 +11,10 @@ import av
 import numpy as np
 import pytest
 
+from vico_eval.engine.ahead import prepare_ahead
 from vico_eval.engine.frames import upright_rgb
 from vico_eval.engine.media import frames_between, read_frames
-from vico_eval.engine.preprocess import Preprocessor, prepare_ahead
+from vico_eval.engine.preprocess import Preprocessor
 from vico_eval.engine.requests import Message, Request, Text, VideoInput
 from vico_eval.errors import DocumentError, MediaError
 from vico_eval.families.internvl.prompting import InternVLPrompting, InternVLSettings

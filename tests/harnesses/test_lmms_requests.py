@@ -139,8 +139,8 @@ def test_an_answer_that_begins_with_a_blank_line_is_whole(write_tasks, model):
         prepared=prepared, seen=Seen(tokens=nothing, per_image=[], uncompressed=0), entering=Entering(nothing, [])
     )
     prompt = SimpleNamespace(input_ids=[])
-    assert engine._finish(entry, prompt, said, generation).text == "First, look.\n\nA cat."
-    assert engine._finish(entry, prompt, said, GenerationSettings(until=("\n\n",))).text == ""
+    assert engine.rows[0]._finish(entry, prompt, said, generation).text == "First, look.\n\nA cat."
+    assert engine.rows[0]._finish(entry, prompt, said, GenerationSettings(until=("\n\n",))).text == ""
 
 
 def test_thinking_leaves_out_all_stop_strings_and_samples_as_the_authors_do(write_tasks):

@@ -262,7 +262,7 @@ def test_a_selection_keeps_its_number_of_every_group_and_the_account_says_so(sel
     for one in requests:
         prepared = selecting_engine.preprocessor(one)
         with torch.inference_mode():
-            (seen,) = selecting_engine._see([prepared])
+            (seen,) = selecting_engine.rows[0].see([prepared])
         by_image = seen.tiles is None or getattr(part.config, "group", "tile") == "image"
         groups = seen.per_image if by_image else seen.tiles.counts
         counts = part.config.num_keep(one.key, groups)

@@ -6,7 +6,6 @@ often as the batch is large. All methods share one model, and every round runs a
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -28,6 +27,7 @@ from vico_eval.bench.flops import (
 )
 from vico_eval.bench.records import in_rounds
 from vico_eval.bench.stages import MeasuredEngine, StageTimes
+from vico_eval.clock import seconds_on
 from vico_eval.engine.preprocess import PreprocessSettings
 from vico_eval.engine.requests import GenerationSettings, ImageInput, Message, Request, Text
 from vico_eval.errors import ConfigError
@@ -130,13 +130,6 @@ def measure_methods(
     return entries
 
 
-def seconds(device: torch.device) -> float:
-    """The clock, once the device has done everything that it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
-
-
 def speedups(baseline: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str, Any]:
     """By how much a method is faster, round by round, and the bound of its operations.
 
@@ -176,7 +169,7 @@ def _requests(tile_size: int, number: int) -> list[Request]:
 def _run(engine: MeasuredEngine, requests: list[Request], device: torch.device) -> MeasuredRun:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    times, _ = engine.answer(requests, lambda: seconds(device))
+    times, _ = engine.answer(requests, lambda: seconds_on(device))
     return MeasuredRun(times, torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None)
 
 

@@ -187,7 +187,7 @@ class MeasuredEngine:
         prompting = InternVLPrompting(InternVLSettings.of(model.config))
         preprocessor = _MeasuredPreprocessor(tokenizer, prompting, settings, method, self.meter)
         model.config.image_token_id = preprocessor.image_token_id
-        self.engine = Engine(model, tokenizer, preprocessor, method, batch_size=batch_size, show_progress=False)
+        self.engine = Engine(model, tokenizer, preprocessor, [method], batch_size=batch_size, show_progress=False)
 
     def answer(self, requests: list[Request], read: Callable[[], float]) -> tuple[StageTimes, list[TokenAccount]]:
         """What one batch read off the meter, and its token accounts.

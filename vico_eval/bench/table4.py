@@ -17,8 +17,9 @@ import torch
 from transformers import PreTrainedConfig
 
 from vico_eval.bench.flops import prefill_flops, vision_flops
-from vico_eval.bench.local import TILES, seconds
+from vico_eval.bench.local import TILES
 from vico_eval.bench.records import in_rounds
+from vico_eval.clock import seconds_on
 from vico_eval.families.internvl.config import VicoInternVLConfig
 from vico_eval.families.internvl.modeling import VicoInternVL
 from vico_eval.families.internvl.tiling import normalise
@@ -125,9 +126,9 @@ def _prefill(model: VicoInternVL, num_tokens: int) -> float:
     """Seconds until the last token's logits of a random prompt are there."""
     embedding = model.get_input_embeddings().weight
     prompt = torch.randn(1, num_tokens, embedding.shape[1]).to(embedding)
-    start = seconds(embedding.device)
+    start = seconds_on(embedding.device)
     model.language_model(inputs_embeds=prompt, use_cache=True, logits_to_keep=1)
-    return seconds(embedding.device) - start
+    return seconds_on(embedding.device) - start
 
 
 @torch.inference_mode()
@@ -135,6 +136,6 @@ def _encode(model: VicoInternVL) -> float:
     """Seconds of the vision encoder on 10 tiles of noise, their bytes on the device already."""
     size, device = model.config.tile_size, model.decoder_device
     tiles = torch.randint(0, 256, (TILES, size, size, 3), dtype=torch.uint8).to(device)
-    start = seconds(device)
+    start = seconds_on(device)
     model.encode_tiles(normalise(tiles))
-    return seconds(device) - start
+    return seconds_on(device) - start

@@ -1,15 +1,15 @@
-"""Requests in, answers with their token accounts out, in batches across documents.
+"""Requests in, answers with their token accounts out, in batches across documents, by one method or by several.
 
-A batch goes through four steps: read and cut (threads, ahead of the model), see (encode all its pictures at once, route
-each request on its own), select visual tokens, and generate for a left-padded batch of prompts.
+Requests are read and cut in threads, ahead of the model. Methods answer in lockstep: a batch's pictures are read, cut
+and encoded once, then each method (`vico_eval.engine.row`) answers it, and gives the answers that it gives alone.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import islice
+from dataclasses import replace
+from itertools import islice, zip_longest
 from typing import Any
 
 import torch
@@ -17,92 +17,67 @@ from accelerate.utils.memory import clear_device_cache
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from vico_eval.engine.generation import GeneratedTokens, Generator, PromptTokens
-from vico_eval.engine.preprocess import Prepared, Preprocessor, prepare_ahead
+from vico_eval.engine.ahead import cannot_prepare, prepare_ahead
+from vico_eval.engine.preprocess import Prepared, Preprocessor
 from vico_eval.engine.requests import DeferredRequest, GenerationSettings, Request
-from vico_eval.engine.selection import Entering, select
-from vico_eval.errors import DocumentError
-from vico_eval.families.family import FamilyModel, Look, Picture, Seen
+from vico_eval.engine.row import Answer, Routing, Row, look_of
+from vico_eval.errors import DOCUMENT_FAILURES, DocumentError
+from vico_eval.families.family import FamilyModel
 from vico_eval.logs import logger
-from vico_eval.methods.interface import QUESTION, VisualTokens
+from vico_eval.methods.interface import ResolutionPart
 from vico_eval.methods.registry import Method
-from vico_eval.runs.schema import TokenAccount
 
 WINDOW = 4
 """Batches whose requests are sorted by length together, for less padding; the next window is read meanwhile."""
 
-# What a model, a tokenizer or a decoder can raise for one bad document (out of memory is a RuntimeError).
-FAILURES = (RuntimeError, ValueError, IndexError, KeyError, TypeError, AssertionError, ArithmeticError, OSError)
+Cuts = list[Prepared | DocumentError]
+"""A request cut in each way that the methods ask for."""
 
-
-@dataclass(frozen=True)
-class Answer:
-    """What the model said to one request, and what it cost."""
-
-    key: str
-    text: str
-    account: TokenAccount
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Routing:
-    """What became of one request's tiles before the decoder saw any; what an answer's account sums up."""
-
-    pictures: tuple[Picture, ...]
-    """In the order of the prompt."""
-
-    compressed: tuple[bool, ...]
-    """[tiles]."""
-
-    p_compress: tuple[float, ...] | None
-    """[tiles], the router's scores, where the method has it score tiles."""
-
-    visual_tokens: tuple[int, ...]
-    """[tiles], those that the connector makes."""
-
-    visual_tokens_uncompressed: int
-
-
-@dataclass
-class _Ready:
-    """A prepared request with the visual tokens that enter the decoder."""
-
-    prepared: Prepared
-    seen: Seen
-    entering: Entering
+Entry = tuple[int, Prepared]
+"""A prepared request with its number."""
 
 
 class Engine:
-    """A loaded model with one method, answering requests."""
+    """A loaded model with one method or several, answering requests."""
 
     def __init__(
         self,
         model: FamilyModel,
         tokenizer: PreTrainedTokenizerBase,
         preprocessor: Preprocessor,
-        method: Method,
+        methods: Sequence[Method],
         *,
         batch_size: int = 1,
         show_progress: bool = True,
     ) -> None:
-        model.use_decoder_part(method.decoder)
+        """
+        Args:
+            model: with the weights of all methods.
+            tokenizer: the checkpoint's.
+            preprocessor: made with the first method's resolution part.
+            methods: one row each; at least one.
+            batch_size: requests that are answered together.
+            show_progress: on stderr.
+        """
         self.model: Any = model
         self.tokenizer = tokenizer
         self.preprocessor = preprocessor
-        self.method = method
         self.batch_size = batch_size
         self.show_progress = show_progress
-        self._see = model.sight(
-            Look(
-                connector=method.connector,
-                selection=method.selection,
-                vit_tokens=method.decoder is not None and method.decoder.needs_vit_tokens,
-            )
-        )
-        self._generate = Generator(model, tokenizer, preprocessor.prompting.stop)
+        sights = model.sights([look_of(method) for method in methods])
+        self.rows = [
+            Row(model, tokenizer, preprocessor, method, sight) for method, sight in zip(methods, sights, strict=True)
+        ]
+        self._tilings = _tilings(methods)
+        model.use_decoder_part(methods[0].decoder)
+
+    @property
+    def method(self) -> Method:
+        """The first one."""
+        return self.rows[0].method
 
     def answer(self, requests: Sequence[Request | DeferredRequest]) -> list[Answer]:
-        """Answers in the order of `requests`.
+        """The first method's answers in the order of `requests`.
 
         Raises:
             DocumentError: a document that can't be read or answered; names it.
@@ -116,7 +91,7 @@ class Engine:
 
     @torch.inference_mode()
     def routing(self, request: Request | DeferredRequest) -> Routing:
-        """Which of a request's tiles are compressed, decided as for its answer; nothing is generated.
+        """Which of a request's tiles the first method compresses, decided as for its answer; nothing is generated.
 
         Raises:
             MediaError: an image or a video can't be read.
@@ -124,97 +99,141 @@ class Engine:
         """
         prepared = self.preprocessor(request)
         try:
-            (seen,) = self._see([prepared])
-        except FAILURES as error:
+            routing = self.rows[0].routing(prepared)
+        except DOCUMENT_FAILURES as error:
             raise DocumentError(f"{request.key} can't be routed: {type(error).__name__}: {error}") from error
-        tiles = seen.tiles
-        if tiles is None:
+        if routing is None:
             raise DocumentError(f"{request.key} can't be routed: this family of models has no tiles")
-        return Routing(
-            pictures=prepared.pictures,
-            compressed=tuple(tiles.compressed),
-            p_compress=None if tiles.p_compress is None else tuple(tiles.p_compress),
-            visual_tokens=tuple(tiles.counts),
-            visual_tokens_uncompressed=seen.uncompressed,
-        )
+        return routing
 
     def outcomes(
         self, requests: Sequence[Request | DeferredRequest], known: Collection[int] = ()
     ) -> Iterator[tuple[int, Answer | DocumentError]]:
-        """The number of each request with its answer, or with the error that it ended in, as soon as it is there.
+        """As `row_outcomes`, of an engine with one method: the number of each request with what became of it."""
+        for _, number, outcome in self.row_outcomes(requests, [known]):
+            yield number, outcome
 
-        Requests with the same generation settings share batches. A batch that fails is halved until its documents stand
-        alone; one that fails alone, twice, is an error of its own and the others go on.
+    def row_outcomes(
+        self,
+        requests: Sequence[Request | DeferredRequest],
+        known: Sequence[Collection[int]],
+        given_up: Collection[int] = (),
+    ) -> Iterator[tuple[int, int, Answer | DocumentError]]:
+        """The numbers of row and request with the answer, or with the error that it ended in, as soon as it is there.
+
+        Requests with the same generation settings share batches. A batch that fails is halved, for the row that it
+        failed for, until its documents stand alone; one that fails alone, twice, is an error of its own and the others
+        go on.
 
         Args:
             requests: any number; deferred ones are made, and images opened, shortly before they are needed.
-            known: numbers of requests that have an answer already. Nothing comes for them, and all others are answered
-                in the batches in which they are when nothing is known, so that they get the same answers.
+            known: by row, numbers of requests that have an answer already. Nothing comes for them, and all others are
+                answered in the batches in which they are when nothing is known, so that they get the same answers.
+            given_up: rows that are to answer nothing more; looked at before each batch, so it may grow meanwhile.
         """
-        known = frozenset(known)
+        known = [frozenset(numbers) for numbers in known]
         progress = tqdm(
-            total=len(requests),
-            initial=len(known),
-            unit="doc",
-            desc=self.method.name,
+            total=len(requests) * len(known),
+            initial=sum(map(len, known)),
+            unit="doc" if len(known) == 1 else "answer",
+            desc=self.method.name if len(known) == 1 else f"{len(known)} rows",
             disable=not self.show_progress,
         )
         with progress:
             for settings, numbers in _by_generation(requests).items():
-                for number, outcome in self._group_outcomes(requests, numbers, settings, known):
-                    if number not in known:
+                for row, number, outcome in self._group_outcomes(requests, numbers, settings, known, given_up):
+                    if number not in known[row]:
                         progress.update()
-                        yield number, outcome
+                        yield row, number, outcome
 
     def _group_outcomes(
         self,
         requests: Sequence[Request | DeferredRequest],
         numbers: Sequence[int],
         settings: GenerationSettings,
-        known: frozenset[int],
-    ) -> Iterator[tuple[int, Answer | DocumentError]]:
+        known: Sequence[frozenset[int]],
+        given_up: Collection[int],
+    ) -> Iterator[tuple[int, int, Answer | DocumentError]]:
         """Outcomes of the requests `numbers`, which share their generation settings."""
         # Sorting makes no batch of one better, and a window would only hold tiles in memory.
         size = self.batch_size * (WINDOW if self.batch_size > 1 else 1)
         windows = [numbers[start : start + size] for start in range(0, len(numbers), size)]
-        windows = [window for window in windows if not known.issuperset(window)]
+        windows = [window for window in windows if not all(row.issuperset(window) for row in known)]
         wanted = [requests[number] for window in windows for number in window]
-        prepared = prepare_ahead(self.preprocessor, wanted, ahead=size + 3)
+        prepared = prepare_ahead(self._prepare, wanted, ahead=size + 3)
         for window in windows:
-            entries = []
-            for number, entry in zip(window, islice(prepared, len(window)), strict=True):
-                if isinstance(entry, DocumentError):
-                    yield number, entry
-                else:
-                    entries.append((number, entry))
-            entries = _by_length(entries)
-            for start in range(0, len(entries), self.batch_size):
-                batch = entries[start : start + self.batch_size]
-                if not known.issuperset(number for number, _ in batch):
-                    outcomes = self._answer_or_halve([entry for _, entry in batch], settings)
-                    yield from zip((number for number, _ in batch), outcomes, strict=True)
+            read = list(zip(window, islice(prepared, len(window)), strict=True))
+            batches = []
+            for place, rows in enumerate(self._tilings.values()):
+                cut = [(number, cuts if isinstance(cuts, DocumentError) else cuts[place]) for number, cuts in read]
+                for number, entry in cut:
+                    if isinstance(entry, DocumentError):
+                        yield from ((row, number, entry) for row in rows if row not in given_up)
+                entries = [(number, entry) for number, entry in cut if isinstance(entry, Prepared)]
+                batches.append((rows, self._batches(entries)))
+            yield from self._lockstep(batches, settings, known, given_up)
+
+    def _prepare(self, request: Request | DeferredRequest) -> Cuts:
+        if len(self._tilings) == 1:
+            return [self.preprocessor(request)]
+        return [
+            cannot_prepare(request.key, cut) if isinstance(cut, Exception) else cut
+            for cut in self.preprocessor.each_cut(request, list(self._tilings))
+        ]
+
+    def _batches(self, entries: Sequence[Entry]) -> list[list[Entry]]:
+        entries = _by_length(entries)
+        return [entries[start : start + self.batch_size] for start in range(0, len(entries), self.batch_size)]
+
+    def _lockstep(
+        self,
+        batches: Sequence[tuple[Sequence[int], Sequence[list[Entry]]]],
+        settings: GenerationSettings,
+        known: Sequence[frozenset[int]],
+        given_up: Collection[int],
+    ) -> Iterator[tuple[int, int, Answer | DocumentError]]:
+        """Outcomes of a window: batch after batch, each by all rows of its tiling.
+
+        Batches of several tilings take turns, since those of films, which are cut alike, are often the same.
+        """
+        for step in zip_longest(*(of_tiling for _, of_tiling in batches), fillvalue=()):
+            for (rows, _), batch in zip(batches, step, strict=True):
+                asked = {number for number, _ in batch}
+                waiting = [row for row in rows if not known[row].issuperset(asked)]
+                for row in waiting:
+                    if row not in given_up:
+                        self._use(row)
+                        prepared = [entry for _, entry in batch]
+                        outcomes = self._answer_or_halve(self.rows[row], prepared, settings, len(waiting))
+                        for (number, _), outcome in zip(batch, outcomes, strict=True):
+                            yield row, number, outcome
+
+    def _use(self, row: int) -> None:
+        if len(self.rows) > 1:
+            self.model.use_decoder_part(self.rows[row].method.decoder)
 
     def _answer_or_halve(
-        self, batch: Sequence[Prepared], settings: GenerationSettings
+        self, row: Row, batch: Sequence[Prepared], settings: GenerationSettings, num_rows: int
     ) -> Iterator[Answer | DocumentError]:
         """An outcome for each document of a batch, in order; a single one is tried twice."""
         try:
-            yield from self._answer_batch(batch, settings)
+            yield from row.answer(batch, settings, num_rows)
             return
-        except FAILURES as error:
+        except DOCUMENT_FAILURES as error:
             reason = f"{type(error).__name__}: {error}"
         # The exception held the tensors of the failed batch; from here on they are free.
         if len(batch) > 1:
             half = len(batch) // 2
-            logger.warning(f"a batch of {len(batch)} failed ({reason}); its halves are run one after the other")
+            of_row = "" if len(self.rows) == 1 else f" of {row.method.name}"
+            logger.warning(f"a batch of {len(batch)}{of_row} failed ({reason}); its halves are run one after the other")
             for part in (batch[:half], batch[half:]):
-                yield from self._answer_or_halve(part, settings)
+                yield from self._answer_or_halve(row, part, settings, num_rows)
             return
         try:
-            self._see.forget()
+            row.see.forget()
             clear_device_cache(garbage_collection=True)
-            yield from self._answer_batch(batch, settings)
-        except FAILURES as error:
+            yield from row.answer(batch, settings, num_rows)
+        except DOCUMENT_FAILURES as error:
             logger.opt(exception=error).debug(f"document {batch[0].key} failed")
             failure = DocumentError(
                 f"document {batch[0].key} failed twice, both times alone: {type(error).__name__}: {error}"
@@ -222,107 +241,23 @@ class Engine:
             failure.__cause__ = error
             yield failure
 
-    @torch.inference_mode()
-    def _answer_batch(self, batch: Sequence[Prepared], settings: GenerationSettings) -> list[Answer]:
-        ready = self._ready(batch)
-        prompts = [self._prompt(entry) for entry in ready]
-        generated = self._generate(prompts, settings)
-        return [self._finish(*entry, settings) for entry in zip(ready, prompts, generated, strict=True)]
 
-    def _ready(self, batch: Sequence[Prepared]) -> list[_Ready]:
-        """The requests with the visual tokens that enter the decoder."""
-        seen = self._see(batch)
-        return [_Ready(*each) for each in zip(batch, seen, self._select(batch, seen), strict=True)]
-
-    def _select(self, batch: Sequence[Prepared], seen: Sequence[Seen]) -> list[Entering]:
-        """The visual tokens of each request that enter the decoder."""
-        entering = [Entering(one.tokens, one.per_image) for one in seen]
-        part = self.method.selection
-        asked = [number for number, one in enumerate(seen) if one.visual is not None and len(one.tokens)]
-        if part is None or not asked:
-            return entering
-        visual = [self._with_question(batch[number], seen[number].visual) for number in asked]
-        num_images = [len(batch[number].pictures) for number in asked]
-        for number, chosen in zip(asked, select(part, visual, num_images), strict=True):
-            entering[number] = chosen
-        return entering
-
-    def _with_question(self, prepared: Prepared, visual: VisualTokens | None) -> VisualTokens:
-        assert visual is not None, "a look with a selection describes what it sees"
-        if self.method.selection is None or QUESTION not in self.method.selection.needs:
-            return visual
-        ids = torch.tensor(self.preprocessor.word_ids(prepared), dtype=torch.long, device=self.model.decoder_device)
-        return replace(visual, question_ids=ids, question_embeddings=self.model.embedding(ids))
-
-    def _prompt(self, entry: _Ready) -> PromptTokens:
-        input_ids = self.preprocessor.prompt_ids(entry.prepared, entry.entering.per_image)
-        self._check_length(len(input_ids), len(entry.entering.tokens))
-        tiles = entry.seen.tiles
-        return PromptTokens(
-            key=entry.prepared.key,
-            input_ids=input_ids,
-            visual_tokens=entry.entering.tokens,
-            counts=[] if tiles is None else tiles.counts,
-            vit_tokens=entry.seen.vit_tokens,
-        )
-
-    def _check_length(self, length: int, num_visual: int) -> None:
-        if self.method.decoder is not None:
-            length += self.method.decoder.num_joining(num_visual, self.model.facts)
-        limit = self.model.language_model.config.max_position_embeddings
-        # Beyond it a decoder answers with noise. One with dynamic NTK would go on to a multiple of it, but with a table
-        # that the longest prompt of the batch sets, and the longest so far: an answer would depend on its neighbours.
-        if length > limit:
-            raise ValueError(
-                f"its prompt has {length} tokens and the decoder {limit} positions; lower max_tiles, "
-                "total_max_tiles or num_frames"
-            )
-
-    def _finish(
-        self, entry: _Ready, prompt: PromptTokens, generated: GeneratedTokens, settings: GenerationSettings
-    ) -> Answer:
-        text = str(self.tokenizer.decode(generated.tokens, skip_special_tokens=True))
-        for stop in settings.until:
-            text = text.split(stop, 1)[0]
-        visual = len(entry.entering.tokens)
-        account = TokenAccount(
-            visual_tokens=visual,
-            visual_tokens_uncompressed=entry.seen.uncompressed,
-            visual_tokens_per_layer=generated.visual_tokens_per_layer,
-            text_tokens=len(prompt.input_ids) - visual,
-            generated_tokens=len(generated.tokens),
-            media=entry.prepared.media,
-            **_of_tiles(entry),
-            **self._of_selection(entry),
-        )
-        return Answer(entry.prepared.key, text.strip(), account)
-
-    def _of_selection(self, entry: _Ready) -> dict[str, Any]:
-        """What an account says of a selection; nothing where the method has none."""
-        if self.method.selection is None:
-            return {}
-        return {
-            "visual_tokens_before_selection": len(entry.seen.tokens),
-            "merged_tokens": entry.entering.num_merged,
-        }
+def _tilings(methods: Sequence[Method]) -> dict[ResolutionPart | None, list[int]]:
+    """Numbers of the methods by what decides how images are cut; equal parts of several methods count as one."""
+    rows: dict[ResolutionPart | None, list[int]] = {}
+    for number, method in enumerate(methods):
+        same = next((part for part in rows if _cut_alike(part, method.resolution)), method.resolution)
+        rows.setdefault(same, []).append(number)
+    return rows
 
 
-def _of_tiles(entry: _Ready) -> dict[str, Any]:
-    """What an account says of tiles; nothing where a family has none."""
-    tiles = entry.seen.tiles
-    if tiles is None:
-        return {}
-    p_compress, compressed = tiles.p_compress, tiles.compressed
-    return {
-        "grids": entry.prepared.grids,
-        "tiles": len(compressed),
-        "compressed_tiles": sum(compressed),
-        "p_compress": None if p_compress is None else tuple(round(score, 6) for score in p_compress),
-        "compressed": tuple(place for place, is_compressed in enumerate(compressed) if is_compressed),
-    }
+def _cut_alike(one: ResolutionPart | None, other: ResolutionPart | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return type(one) is type(other) and bool(one.config == other.config)
 
 
-def _by_length(entries: Sequence[tuple[int, Prepared]]) -> list[tuple[int, Prepared]]:
+def _by_length(entries: Sequence[Entry]) -> list[Entry]:
     """For less padding; those about the same pictures side by side, which are encoded once if they share a batch."""
     shortest: dict[str | None, tuple[int, int]] = {}
     for place, (_, prepared) in enumerate(entries):

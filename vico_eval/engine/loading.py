@@ -4,25 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from vico_eval.engine.cpu import prepare_for_cpu
-from vico_eval.engine.engine import Answer, Engine
+from vico_eval.engine.engine import Engine
 from vico_eval.engine.generation import own_settings
 from vico_eval.engine.preprocess import Preprocessor, PreprocessSettings
-from vico_eval.engine.requests import (
-    THINKING_GENERATION,
-    GenerationSettings,
-    ImageInput,
-    ImageSource,
-    Message,
-    Request,
-    Text,
-    VideoInput,
-)
 from vico_eval.errors import CheckpointError, ConfigError, did_you_mean
 from vico_eval.families.family import FamilyCheckpoint, Placement
 from vico_eval.families.internvl.family import InternVL
@@ -32,6 +21,8 @@ from vico_eval.methods import registry
 from vico_eval.methods.arguments import typed
 from vico_eval.methods.interface import ModelFacts, Part, ResolutionPart
 from vico_eval.methods.registry import Method
+
+FAMILY = InternVL()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,15 +84,30 @@ class EngineSettings:
             raise ConfigError(f"batch_size is {self.batch_size}; expected at least 1.")
 
 
-@dataclass(frozen=True)
-class Opened:
-    """An engine and what it was made of."""
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """A model with a method, of which everything is checked that can be without reading weights."""
 
-    engine: Engine
     settings: EngineSettings
     method: Method
     checkpoint: FamilyCheckpoint
     donor: FamilyCheckpoint | None
+    tokenizer: PreTrainedTokenizerBase
+    preprocessor: Preprocessor
+    placement: Placement
+
+    dtype: str | None
+    """That it computes in; None where only the weights say."""
+
+    device: str | None
+    """Of the decoder's input; None where a device map will say."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened(Found):
+    """The same, loaded."""
+
+    engine: Engine
 
 
 def split_arguments(method: str, arguments: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -134,6 +140,14 @@ def open_engine(arguments: Mapping[str, Any], *, show_progress: bool = True) -> 
         ConfigError: an unknown or impossible argument.
         CheckpointError: a checkpoint that is missing, incomplete, or lacks what the method needs.
     """
+    found = find_engine(arguments)
+    engine = open_rows([found], show_progress=show_progress)
+    of_model = {"dtype": _dtype_name(engine.model.dtype), "device": str(engine.model.decoder_device)}
+    return Opened(engine=engine, **{**vars(found), **of_model})
+
+
+def find_engine(arguments: Mapping[str, Any]) -> Found:
+    """Check everything that can be checked without reading weights; as `open_engine`."""
     method_name = str(arguments.get("method", "vanilla"))
     own, method_arguments = split_arguments(method_name, arguments)
     settings = typed(EngineSettings, own)
@@ -148,25 +162,25 @@ def open_engine(arguments: Mapping[str, Any], *, show_progress: bool = True) -> 
     device = _device(settings)
     torch_dtype(settings.dtype)
     check_attention(settings.attn_implementation, is_on_cpu=_is_cpu(device))
-    family = InternVL()
-    checkpoint = family.find(settings.pretrained, allow_pickle=settings.allow_pickle)
+    checkpoint = FAMILY.find(settings.pretrained, allow_pickle=settings.allow_pickle)
     donor = None
     if settings.flash_from is not None:
-        donor = family.find(settings.flash_from, allow_pickle=settings.allow_pickle)
+        donor = FAMILY.find(settings.flash_from, allow_pickle=settings.allow_pickle)
     check_tiles(settings.tiles, method.parts, checkpoint.facts)
     method.check(checkpoint.facts, None if donor is None else donor.facts)
     for part in method.parts:
         if donor is not None and part.needs_donor:
             part.check_donor(donor.identity, donor.name)
-    if own := own_settings(checkpoint.folder):
-        logger.warning(
-            f"{checkpoint.name} comes with generation settings, which are not applied: "
-            f"{', '.join(f'{name}={value}' for name, value in own.items())}. Answers are generated as the task says."
-        )
-    tokenizer = family.tokenizer(checkpoint)
+    placement = Placement(
+        dtype="float32" if settings.dtype == "auto" and _is_cpu(device) else settings.dtype,
+        device=device,
+        device_map=settings.device_map,
+        attn_implementation=settings.attn_implementation,
+    )
+    tokenizer = FAMILY.tokenizer(checkpoint)
     preprocessor = Preprocessor(
         tokenizer,
-        family.prompting(checkpoint),
+        FAMILY.prompting(checkpoint),
         PreprocessSettings(
             max_tiles=settings.max_tiles,
             total_max_tiles=settings.total_max_tiles,
@@ -178,19 +192,72 @@ def open_engine(arguments: Mapping[str, Any], *, show_progress: bool = True) -> 
         ),
         method.resolution,
     )
-    placement = Placement(
-        dtype="float32" if settings.dtype == "auto" and _is_cpu(device) else settings.dtype,
-        device=device,
-        device_map=settings.device_map,
-        attn_implementation=settings.attn_implementation,
+    return Found(
+        settings=settings,
+        method=method,
+        checkpoint=checkpoint,
+        donor=donor,
+        tokenizer=tokenizer,
+        preprocessor=preprocessor,
+        placement=placement,
+        dtype=_dtype_name(checkpoint.dtype) if placement.dtype == "auto" else placement.dtype,
+        device=None if device is None else str(torch.empty(0, device=device).device),
     )
-    model = family.load(checkpoint, placement, preprocessor.image_token_id)
-    if donor is not None:
-        family.adopt(model, donor, routes=method.needs_donors_router)
-    if _is_cpu(device):
+
+
+def open_rows(found: Sequence[Found], *, show_progress: bool = True) -> Engine:
+    """Load the weights that several methods share, once; they answer in lockstep, in this order.
+
+    Args:
+        found: at least one, all of the same checkpoint and settings, besides their methods.
+        show_progress: a progress bar over documents.
+
+    Raises:
+        ConfigError: they can't share weights; says in what they differ.
+        CheckpointError: weights that don't fit.
+    """
+    first = found[0]
+    for other in found[1:]:
+        check_same_model(first, other)
+    if own := own_settings(first.checkpoint.folder):
+        logger.warning(
+            f"{first.checkpoint.name} comes with generation settings, which are not applied: "
+            f"{', '.join(f'{name}={value}' for name, value in own.items())}. Answers are generated as the task says."
+        )
+    model = FAMILY.load(first.checkpoint, first.placement, first.preprocessor.image_token_id)
+    if donor := next((one.donor for one in found if one.donor is not None), None):
+        FAMILY.adopt(model, donor, routes=any(one.method.needs_donors_router for one in found))
+    if _is_cpu(first.placement.device):
         prepare_for_cpu(model)
-    engine = Engine(model, tokenizer, preprocessor, method, batch_size=settings.batch_size, show_progress=show_progress)
-    return Opened(engine=engine, settings=settings, method=method, checkpoint=checkpoint, donor=donor)
+    return Engine(
+        model,
+        first.tokenizer,
+        first.preprocessor,
+        [one.method for one in found],
+        batch_size=first.settings.batch_size,
+        show_progress=show_progress,
+    )
+
+
+OF_A_ROW = ("method", "flash_from")
+"""Fields of `EngineSettings` in which rows may differ that share weights."""
+
+
+def check_same_model(one: Found, other: Found) -> None:
+    """See that two methods can answer in lockstep.
+
+    Raises:
+        ConfigError: another checkpoint or donor, or settings that an answer depends on.
+    """
+    names = [field.name for field in fields(EngineSettings) if field.name not in OF_A_ROW]
+    different = [name for name in names if getattr(one.settings, name) != getattr(other.settings, name)]
+    if one.donor is not None and other.donor is not None and one.donor.folder != other.donor.folder:
+        different.append("flash_from")
+    if different:
+        raise ConfigError(
+            f"methods {one.method.name!r} and {other.method.name!r} can't answer in one pass: they differ in "
+            f"{', '.join(different)}. Put them into passes of their own."
+        )
 
 
 def check_tiles(tiles: str | int | None, parts: Iterable[Part], facts: ModelFacts | None = None) -> None:
@@ -220,6 +287,10 @@ def check_tiles(tiles: str | int | None, parts: Iterable[Part], facts: ModelFact
         )
 
 
+def _dtype_name(dtype: torch.dtype | None) -> str | None:
+    return None if dtype is None else str(dtype).removeprefix("torch.")
+
+
 def _is_cpu(device: str | None) -> bool:
     return device is not None and torch.device(device).type == "cpu"
 
@@ -228,57 +299,3 @@ def _device(settings: EngineSettings) -> str | None:
     if settings.device is not None or settings.device_map is not None:
         return settings.device
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-class Model:
-    """A checkpoint with a method, for notebooks and scripts."""
-
-    def __init__(self, opened: Opened) -> None:
-        self.engine = opened.engine
-        self.method = opened.method
-        self._generation = THINKING_GENERATION if opened.settings.thinking else {}
-
-    def ask(
-        self,
-        question: str,
-        images: ImageSource | Iterable[ImageSource] | None = None,
-        video: str | Path | None = None,
-        **generation: Any,
-    ) -> Answer:
-        """The model's answer to one question about images or a video, with its token account.
-
-        Args:
-            question: text; the images stand in front of it, in order.
-            images: one image or several: open ones, paths or the bytes of image files.
-            video: path of a video file.
-            **generation: fields of `GenerationSettings` (max_new_tokens, do_sample, temperature, ...).
-
-        Raises:
-            DocumentError: an image or video that can't be read.
-            ConfigError: an unknown generation argument.
-        """
-        several = [images] if isinstance(images, ImageSource) else [] if images is None else images
-        media = [ImageInput(image) for image in several] + ([VideoInput(video)] if video is not None else [])
-        request = Request(
-            key="ask",
-            messages=(Message("user", (*media, Text(question))),),
-            generation=GenerationSettings.from_gen_kwargs(generation, **self._generation),
-        )
-        return self.engine.answer([request])[0]
-
-
-def load(pretrained: str | Path, method: str = "vanilla", **arguments: Any) -> Model:
-    """Load a checkpoint with a method.
-
-    Args:
-        pretrained: a folder, a hub id or a built-in checkpoint.
-        method: name of a method, or several joined by `+` (`vico-eval methods` lists them).
-        **arguments: fields of `EngineSettings` and hyper-parameters of the method.
-
-    Example:
-        >>> import vico_eval
-        >>> model = vico_eval.load("vico-tiny", method="vico")
-        >>> answer = model.ask("What number is shown?", images=["page.png"])
-        >>> answer.text, answer.account.visual_tokens
-    """
-    return Model(open_engine({"pretrained": pretrained, "method": method, **arguments}, show_progress=False))

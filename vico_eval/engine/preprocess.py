@@ -7,12 +7,11 @@ once) and its prompt finished then, by putting runs of the image token between t
 from __future__ import annotations
 
 import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING
 
 from vico_eval.engine.frame_folders import is_folder, read_frame_folder
 from vico_eval.engine.media import load_image, read_frames
@@ -28,7 +27,7 @@ from vico_eval.engine.requests import (
 )
 from vico_eval.engine.tile_limits import parse_grid
 from vico_eval.engine.words import ControlTokens, Said
-from vico_eval.errors import ConfigError, DocumentError
+from vico_eval.errors import DOCUMENT_FAILURES, ConfigError, UserError
 from vico_eval.families.family import MOST, Picture, Prompting, Shown
 from vico_eval.methods.interface import TileLimits
 
@@ -38,8 +37,6 @@ if TYPE_CHECKING:
 
     from vico_eval.engine.previews import Previews
     from vico_eval.methods.interface import ResolutionPart
-
-AnyRequest = TypeVar("AnyRequest", bound=Request | DeferredRequest)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,18 +102,36 @@ class Prepared(Shown):
 
     generation: GenerationSettings
 
+    reading_s: float = 0.0
+    """What reading and cutting took."""
 
-class _Media(NamedTuple):
-    """The images and frames of a request."""
 
-    cut: list[Picture]
+@dataclass(eq=False)
+class _Media:
+    """The images and frames of a request, cut in one way."""
+
+    resolution: ResolutionPart | None
+    cut: list[Picture] = field(default_factory=list)
     """Of each, in order."""
 
-    frames_of: list[int]
+    seconds: float = 0.0
+    """Spent on cutting."""
+
+    error: Exception | None = None
+    """Why they can't be cut so."""
+
+
+@dataclass(eq=False)
+class _Opened:
+    """What a request's images and videos hold besides pictures."""
+
+    frames_of: list[int] = field(default_factory=list)
     """How many frames each video has."""
 
-    previewed: dict[int, Image.Image]
+    previewed: dict[int, Image.Image] = field(default_factory=dict)
     """By number, those of which a small copy is kept; they are held only where any are."""
+
+    num_pictures: int = 0
 
 
 class Preprocessor:
@@ -162,39 +177,61 @@ class Preprocessor:
         Raises:
             MediaError: an image or a video can't be read.
         """
+        (only,) = self.each_cut(request, [self._resolution])
+        if isinstance(only, Exception):
+            raise only
+        return only
+
+    def each_cut(
+        self, request: Request | DeferredRequest, resolutions: Sequence[ResolutionPart | None]
+    ) -> list[Prepared | Exception]:
+        """As `__call__`, by each of several parts that decide how images are cut. What the request holds is read once.
+
+        Returns:
+            In the order of `resolutions`; the error of one that can't cut it in its place.
+
+        Raises:
+            MediaError: an image or a video can't be read.
+        """
+        started = time.perf_counter()
         if isinstance(request, DeferredRequest):
             request = request.load()
         parts = [part for message in request.messages for part in message.content]
         num_images = sum(isinstance(part, ImageInput) for part in parts)
-        media = self._media(parts, request, num_images)
-        text = self._text(request, media.frames_of, labelled=self.settings.label_images and num_images > 1)
+        ways = [_Media(resolution) for resolution in resolutions]
+        opened = self._open(parts, request, num_images, ways)
+        text = self._text(request, opened.frames_of, labelled=self.settings.label_images and num_images > 1)
         text_ids = self.tokenise(text)
         positions = self._slots(text_ids)
-        if len(positions) != len(media.cut):
+        if len(positions) != opened.num_pictures:
             raise ConfigError(
-                f"The prompt of {request.key} has {len(positions)} places for {len(media.cut)} images: the "
+                f"The prompt of {request.key} has {len(positions)} places for {opened.num_pictures} images: the "
                 f"tokenizer does not keep {self.prompting.slot} as {len(self._slot.ids)} tokens. Use the tokenizer of "
                 "the checkpoint."
             )
-        digest = _digest(media.cut)
-        if self.previews is not None and digest is not None:
-            self.previews.keep(digest, media.previewed)
-        return Prepared(
-            key=request.key,
-            pictures=tuple(media.cut),
-            media=digest,
-            text=text,
-            text_ids=text_ids,
-            slot_positions=positions,
-            words="\n".join(
-                part.text
-                for message in request.messages
-                if message.role == "user"
-                for part in message.content
-                if isinstance(part, Text)
-            ),
-            generation=request.generation,
-        )
+        shared = time.perf_counter() - started - sum(way.seconds for way in ways)
+        prepared: list[Prepared | Exception] = []
+        for way in ways:
+            if way.error is not None:
+                prepared.append(way.error)
+                continue
+            digest = _digest(way.cut)
+            if self.previews is not None and digest is not None:
+                self.previews.keep(digest, opened.previewed)
+            prepared.append(
+                Prepared(
+                    key=request.key,
+                    pictures=tuple(way.cut),
+                    media=digest,
+                    text=text,
+                    text_ids=text_ids,
+                    slot_positions=positions,
+                    words=_words(request),
+                    generation=request.generation,
+                    reading_s=shared + way.seconds,
+                )
+            )
+        return prepared
 
     def _slots(self, ids: Sequence[int]) -> list[int]:
         """Where slots begin."""
@@ -218,30 +255,54 @@ class Preprocessor:
             done = position + len(self._slot.ids)
         return ids + prepared.text_ids[done:]
 
-    def _media(self, parts: Sequence[Text | ImageInput | VideoInput], request: Request, num_images: int) -> _Media:
-        settings = self.settings
-        limits = self._limits(request, num_images)
+    def _open(
+        self,
+        parts: Sequence[Text | ImageInput | VideoInput],
+        request: Request,
+        num_images: int,
+        ways: Sequence[_Media],
+    ) -> _Opened:
+        """Open pictures one after the other and cut each in every way, so that only one is open at a time."""
+        settings, limits = self.settings, self._limits(request, num_images)
         keeps_copies = self.previews is not None
-        media = _Media([], [], {})
+        opened = _Opened()
         for part in parts:
             if isinstance(part, ImageInput):
                 image = load_image(part.source)
                 if keeps_copies and part.is_previewed:
-                    media.previewed[len(media.cut)] = image
-                media.cut.append(
-                    self.prompting.cut_frame(image)
-                    if part.is_frame
-                    else self.prompting.cut(image, limits, self._resolution)
-                )
+                    opened.previewed[opened.num_pictures] = image
+                if part.is_frame:
+                    self._add_frames([image], ways)
+                else:
+                    self._add_image(image, limits, ways)
+                opened.num_pictures += 1
             elif isinstance(part, VideoInput):
                 frames = _frames(part, settings.num_frames or self.prompting.num_frames)
                 if keeps_copies:
-                    media.previewed.update(
-                        {len(media.cut) + frame: frames[frame] for frame in previewed_frames(len(frames))}
+                    opened.previewed.update(
+                        {opened.num_pictures + frame: frames[frame] for frame in previewed_frames(len(frames))}
                     )
-                media.cut.extend(map(self.prompting.cut_frame, frames))
-                media.frames_of.append(len(frames))
-        return media
+                self._add_frames(frames, ways)
+                opened.num_pictures += len(frames)
+                opened.frames_of.append(len(frames))
+        return opened
+
+    def _add_frames(self, frames: Sequence[Image.Image], ways: Sequence[_Media]) -> None:
+        """Frames are cut alike in every way."""
+        cut = [self.prompting.cut_frame(frame) for frame in frames]
+        for way in ways:
+            way.cut += cut
+
+    def _add_image(self, image: Image.Image, limits: TileLimits, ways: Sequence[_Media]) -> None:
+        for way in ways:
+            if way.error is not None:
+                continue
+            started = time.perf_counter()
+            try:
+                way.cut.append(self.prompting.cut(image, limits, way.resolution))
+            except (UserError, *DOCUMENT_FAILURES) as error:  # of a part; the other ways can still cut it
+                way.error = error
+            way.seconds += time.perf_counter() - started
 
     def _limits(self, request: Request, num_images: int) -> TileLimits:
         settings = self.settings
@@ -309,45 +370,15 @@ class Preprocessor:
         return ids
 
 
-def prepare_ahead(
-    prepare: Callable[[AnyRequest], Prepared],
-    requests: Iterable[AnyRequest],
-    *,
-    workers: int = 2,
-    ahead: int | None = None,
-) -> Iterator[Prepared | DocumentError]:
-    """Prepared requests in their order, with threads reading ahead of whoever consumes them.
-
-    In the place of a request that could not be prepared, whatever the reason, is the error that names it.
-
-    Args:
-        prepare: a `Preprocessor`.
-        requests: read no further than the requests ahead.
-        workers: threads.
-        ahead: how many requests may be prepared or waiting at once, so that memory stays bounded; twice the workers
-            by default.
-    """
-    limit = 2 * workers if ahead is None else ahead
-    pending: deque[tuple[str, Future[Prepared]]] = deque()
-    with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="prepare") as pool:
-        try:
-            for request in requests:
-                pending.append((request.key, pool.submit(prepare, request)))
-                if len(pending) >= limit:
-                    yield _result(*pending.popleft())
-            while pending:
-                yield _result(*pending.popleft())
-        finally:
-            for _, future in pending:
-                future.cancel()
-
-
-def _result(key: str, future: Future[Prepared]) -> Prepared | DocumentError:
-    if (error := future.exception()) is not None:
-        failure = DocumentError(f"document {key} can't be prepared: {str(error) or type(error).__name__}")
-        failure.__cause__ = error
-        return failure
-    return future.result()
+def _words(request: Request) -> str:
+    """What the user said."""
+    return "\n".join(
+        part.text
+        for message in request.messages
+        if message.role == "user"
+        for part in message.content
+        if isinstance(part, Text)
+    )
 
 
 def _frames(video: VideoInput, num_frames: int) -> list[Image.Image]:

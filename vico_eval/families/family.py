@@ -23,6 +23,7 @@ from vico_eval.errors import CheckpointError
 from vico_eval.families.decoder.prompt_decoder import PromptDecoder
 
 if TYPE_CHECKING:
+    import torch
     from PIL import Image
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
@@ -164,6 +165,10 @@ class FamilyCheckpoint(Protocol):
     def facts(self) -> ModelFacts:
         """What parts of a method may know of it."""
 
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """That its weights are kept in, where its configuration says."""
+
     def identity(self) -> dict[str, str]:
         """Name, folder (`path`) and digest (`sha256`) of all that decides an answer."""
 
@@ -271,6 +276,14 @@ class Sight(ABC):
             FloatingPointError: scores that are NaN or infinite; names the documents.
         """
 
+    def encode(self, batch: Sequence[Shown]) -> float:
+        """Do ahead of `__call__` what sights of one model share: encode the pictures of a batch, once for all of them.
+
+        Returns:
+            What that took, in seconds, whichever of them had it done; 0 where nothing is shared.
+        """
+        return 0.0
+
     def forget(self) -> None:  # noqa: B027
         """Let go of what is kept from batch to batch, for its memory."""
 
@@ -279,5 +292,5 @@ class FamilyModel(PromptDecoder):
     """A loaded model: it sees, and it decodes (`PromptDecoder`)."""
 
     @abstractmethod
-    def sight(self, look: Look) -> Sight:
-        """What turns pictures into visual tokens."""
+    def sights(self, looks: Sequence[Look]) -> list[Sight]:
+        """What turns pictures into visual tokens, for each look. They are asked about a batch one after the other."""

@@ -18,10 +18,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from vico_eval.digests import text_digest
-from vico_eval.engine.engine import FAILURES
 from vico_eval.engine.preprocess import Prepared
 from vico_eval.engine.requests import DeferredRequest, ImageInput, Request, Text, VideoInput
-from vico_eval.errors import UserError
+from vico_eval.errors import DOCUMENT_FAILURES, UserError
 from vico_eval.logs import logger
 from vico_eval.runs.schema import AnswerKey, StoredAnswer
 from vico_eval.runs.write import Asked, RunFolder
@@ -108,7 +107,7 @@ class Asking:
             if answer.files is not None and answer.files == asked.files:
                 return True
             media = prepare(request).media
-        except (UserError, *FAILURES) as error:
+        except (UserError, *DOCUMENT_FAILURES) as error:
             # It is asked again, and then fails by name.
             logger.debug(f"document {answer.document} can't be compared: {error}")
             return False

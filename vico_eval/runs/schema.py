@@ -118,8 +118,8 @@ class RunRecord(Closed):
     """By task, stop strings that no answer ends at: the harness's few-shot delimiter, and in thinking mode all."""
 
     answered_with: tuple[str, ...] = ()
-    """Folders of the runs that were answered in the same pass, relative to this one's: their rows share reading, cutting
-    and encoding of pictures. Answers are those of a run alone."""
+    """Folders of the runs that were answered in the same pass, relative to this one's: their rows share
+    reading, cutting and encoding of pictures. Answers are those of a run alone."""
 
     system_instruction: str | None = None
     """What the harness's `--system_instruction` says: the system message of every document."""

@@ -35,7 +35,7 @@ def encoded(engine):
     hook = engine.model.vision_tower.register_forward_pre_hook(
         lambda _, __, given: calls.append(len(given["pixel_values"])), with_kwargs=True
     )
-    engine._see.forget()
+    engine.rows[0].see.forget()
     yield calls
     hook.remove()
 

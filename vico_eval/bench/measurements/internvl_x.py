@@ -156,7 +156,7 @@ class RowRun:
     def _answer(self, title: str) -> Any:
         prompting = InternVLPrompting(InternVLSettings.of(self.model.config))
         preprocessor = Preprocessor(self.bench.tokenizer, prompting, resolution=self.method.resolution)
-        engine = Engine(self.model, self.bench.tokenizer, preprocessor, self.method, show_progress=False)
+        engine = Engine(self.model, self.bench.tokenizer, preprocessor, [self.method], show_progress=False)
         request = Request(
             key=title,
             messages=(Message("user", (ImageInput(self.bench.picture), Text("What is in the picture?"))),),

@@ -79,6 +79,12 @@ class Checkpoint:
         """What parts of a method may know of it."""
         return facts_of(self.config, self.name)
 
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """That its weights are kept in, where its configuration says."""
+        dtype: torch.dtype | None = self.config.dtype
+        return dtype
+
     def identity(self) -> dict[str, str]:
         """Name, folder and a digest over all weights, the tokenizer and the configuration.
 

@@ -16,13 +16,14 @@ from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 from transformers.conversion_mapping import register_checkpoint_conversion_mapping
 from transformers.models.internvl import InternVLVisionModel
 
-from vico_eval.families.family import FamilyModel, Look
+from vico_eval.families.family import FamilyModel, Look, Sight
 from vico_eval.families.internvl.config import VicoInternVLConfig
 from vico_eval.families.internvl.connectors import HighConnector, LowConnector
 from vico_eval.families.internvl.facts import facts_of
 from vico_eval.families.internvl.lvtc import LVTCProjectors
 from vico_eval.families.internvl.pvtc import PvtcConnector
 from vico_eval.families.internvl.router import Router
+from vico_eval.families.internvl.shared_tiles import SharedTiles
 from vico_eval.families.internvl.sight import InternVLSight
 from vico_eval.families.internvl.tile_encoder import encode_tiles
 from vico_eval.families.internvl.weight_names import DEAD_ROUTER_WEIGHTS, conversions
@@ -169,9 +170,10 @@ class VicoInternVL(FamilyModel, PreTrainedModel):
         parts = {"router": self.router, "image_router": self.image_router, "lvtc": self.lvtc}
         return {name: module for name, module in parts.items() if module is not None}
 
-    def sight(self, look: Look) -> InternVLSight:
-        """What encodes, routes and connects tiles."""
-        return InternVLSight(self, look)
+    def sights(self, looks: Sequence[Look]) -> list[Sight]:
+        """What encodes, routes and connects tiles, for each look; all share what they have in common of a batch."""
+        shared = SharedTiles(self, looks)
+        return [InternVLSight(self, look, shared) for look in looks]
 
     def p_compress(self, scorer: str, vit_tokens: Tensor) -> Tensor:
         """Scores [tiles] of a router, by its name, for vision tokens [tiles, 1 + h*w, C]."""

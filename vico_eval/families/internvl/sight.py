@@ -17,14 +17,13 @@ from vico_eval.families.encoder_attention import PatchAttention
 from vico_eval.families.family import Look, Seen, SeenTiles, Shown, Sight
 from vico_eval.families.finite import refuse_not_finite
 from vico_eval.families.internvl.mixed_inputs import MixedInputs
-from vico_eval.families.internvl.tile_encoder import Encoded, TileEncoder
+from vico_eval.families.internvl.shared_tiles import BatchTiles, SharedTiles, score_source
 from vico_eval.families.internvl.token_places import grid_yx, of_squares, tokens_of
 from vico_eval.methods.interface import (
     CONNECTOR_INPUTS,
-    ENCODER_ATTENTION,
-    ENCODER_KEYS,
     P_COMPRESS,
     RequestTiles,
+    Route,
     VisualTokens,
 )
 from vico_eval.stages import METHOD, stage
@@ -36,49 +35,63 @@ if TYPE_CHECKING:
 class InternVLSight(Sight):
     """Which connector each tile takes, and what comes of it."""
 
-    def __init__(self, model: VicoInternVL, look: Look) -> None:
+    def __init__(self, model: VicoInternVL, look: Look, shared: SharedTiles) -> None:
         self._model = model
         self._look = look
-        selection = look.selection
-        wants_attention = selection is not None and bool(selection.needs & {ENCODER_ATTENTION, ENCODER_KEYS})
-        source = selection.score_source if selection is not None and wants_attention else None
-        self._encode = TileEncoder(model.vision_tower, source)
-        self._encode_for_router = None if model.router_vision is None else TileEncoder(model.router_vision)
+        self._shared = shared
+        self._source = score_source(look)
+
+    def encode(self, batch: Sequence[Shown]) -> float:
+        """Have the tiles encoded, by the routers' own encoder too where they are asked."""
+        seconds = self._shared.of(batch).encoded.seconds
+        if self._scorer is not None and self._model.router_vision is not None:
+            seconds += self._shared.read_by_router(batch).seconds
+        return seconds
 
     def forget(self) -> None:
         """Let go of the last pictures' tokens."""
-        self._encode.forget()
-        if self._encode_for_router is not None:
-            self._encode_for_router.forget()
+        self._shared.forget()
 
     def __call__(self, batch: Sequence[Shown]) -> list[Seen]:
         """The visual tokens of each request."""
         sizes = [shown.num_pieces for shown in batch]
-        encoded = self._encode(batch)
-        scores = self._scores(batch, encoded, sizes)
+        of_batch = self._shared.of(batch)
+        encoded = of_batch.encoded
+        scores = self._scores(batch, of_batch, sizes)
         decisions = [self._decide(*each) for each in zip(batch, scores, strict=True)]
-        tokens, counts = self._connect(encoded.vit_tokens, torch.cat(decisions))
+        tokens, counts = of_batch.connect(torch.cat(decisions), self._routes)
         per_tile = torch.split(counts, sizes)
         attention: list[PatchAttention | None] = [None] * len(batch)
-        if encoded.attention is not None:
-            parts = (part.split(sizes) for part in encoded.attention)
+        if self._source is not None and self._source in encoded.attention:
+            parts = (part.split(sizes) for part in encoded.attention[self._source])
             attention = [PatchAttention(*each) for each in zip(*parts, strict=True)]
         tiles = map(_Tiles, torch.split(encoded.vit_tokens, sizes), decisions, per_tile, scores, attention)
-        return [
+        seen = [
             self._seen(*each)
             for each in zip(batch, torch.split(tokens, [int(part.sum()) for part in per_tile]), tiles, strict=True)
         ]
+        self._shared.done()
+        return seen
 
-    def _scores(self, batch: Sequence[Shown], encoded: Encoded, sizes: list[int]) -> list[Tensor | None]:
-        """The router's scores [tiles] of each request; None where there are none."""
+    @property
+    def _routes(self) -> tuple[Route, ...]:
+        return () if self._look.connector is None else tuple(self._look.connector.routes)
+
+    @property
+    def _scorer(self) -> str | None:
+        """Which router is asked."""
         connector, selection = self._look.connector, self._look.selection
         scorer = None if connector is None else connector.scored_by(self._model.facts)
         if scorer is None and selection is not None and P_COMPRESS in selection.needs:
-            scorer = "router"
-        if scorer is None or not len(encoded.vit_tokens):
+            return "router"
+        return scorer
+
+    def _scores(self, batch: Sequence[Shown], of_batch: BatchTiles, sizes: list[int]) -> list[Tensor | None]:
+        """The router's scores [tiles] of each request; None where there are none."""
+        scorer = self._scorer
+        if scorer is None or not of_batch.digests:
             return [None] * len(batch)
-        read = encoded if self._encode_for_router is None else self._encode_for_router(batch)
-        found = torch.split(self._model.p_compress(scorer, read.vit_tokens), sizes)
+        found = torch.split(of_batch.p_compress(scorer, self._shared.read_by_router(batch)), sizes)
         is_finite = [bool(part.all()) for part in torch.split(torch.cat(found).isfinite().cpu(), sizes)]
         refuse_not_finite(
             "router's scores", (shown.key for shown, fine in zip(batch, is_finite, strict=True) if not fine)
@@ -100,14 +113,6 @@ class InternVLSight(Sight):
                 f"{len(connector.routes) - 1} for each"
             )
         return choice
-
-    def _connect(self, vit_tokens: Tensor, choice: Tensor) -> tuple[Tensor, Tensor]:
-        """Visual tokens of all requests, and how many of them each tile takes."""
-        if not len(vit_tokens):
-            return self._model.no_visual_tokens(), torch.zeros(0, dtype=torch.int64)
-        routes = () if self._look.connector is None else self._look.connector.routes
-        tokens, counts = self._model.connect(vit_tokens, choice, routes)
-        return tokens, counts.cpu()
 
     def _seen(self, shown: Shown, tokens: Tensor, tiles: _Tiles) -> Seen:
         full, scores = self._model.num_high_tokens, tiles.p_compress
@@ -152,11 +157,10 @@ class InternVLSight(Sight):
 
     def _mixer(self, tiles: _Tiles) -> MixedInputs | None:
         """What mixes the connector's inputs, for a part that asks for it."""
-        selection, connector = self._look.selection, self._look.connector
+        selection = self._look.selection
         if selection is None or CONNECTOR_INPUTS not in selection.needs:
             return None
-        routes = () if connector is None else connector.routes
-        return MixedInputs(self._model, tiles.vit_tokens, tiles.choice, routes)
+        return MixedInputs(self._model, tiles.vit_tokens, tiles.choice, self._routes)
 
 
 class _Tiles(NamedTuple):

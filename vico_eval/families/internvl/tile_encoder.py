@@ -6,8 +6,8 @@ tiles, and of a small model's time the vision encoder takes the most.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from transformers.models.internvl import InternVLVisionModel
 
+from vico_eval.clock import seconds_on
 from vico_eval.families.encoder_attention import LayerInput, PatchAttention
 from vico_eval.families.family import Shown
 from vico_eval.families.internvl.tiling import normalise
@@ -37,48 +38,59 @@ class Encoded(NamedTuple):
     vit_tokens: Tensor
     """[tiles, 1 + h*w, C]."""
 
-    attention: PatchAttention | None = None
-    """[tiles, h*w, ...], where a layer's was asked for."""
+    attention: Mapping[ScoreSource, PatchAttention]
+    """[tiles, h*w, ...] by where it comes from: those that were asked for."""
+
+    seconds: float
+    """What encoding took."""
 
     def take(self, places: Sequence[int]) -> Encoded:
         """Those of some tiles, in another order or more than once."""
-        attention = self.attention
-        if attention is not None:
-            attention = PatchAttention(attention.scores[places], attention.keys[places])
-        return Encoded(self.vit_tokens[places], attention)
+        attention = {
+            source: PatchAttention(found.scores[places], found.keys[places]) for source, found in self.attention.items()
+        }
+        return Encoded(self.vit_tokens[places], attention, self.seconds)
 
 
 class TileEncoder:
     """A vision encoder in front of whole batches.
 
-    Tokens never depend on the batches before: of another batch only those are taken over that were encoded alone, as
-    they would be now.
+    Tokens never depend on the batches before: another batch's are taken over only where it had the same tiles in the
+    same order, so that they are what they would be now.
     """
 
-    def __init__(self, vision_tower: InternVLVisionModel, source: ScoreSource | None = None) -> None:
-        """`source` says whose attention is wanted as well."""
+    def __init__(
+        self, vision_tower: InternVLVisionModel, sources: Iterable[ScoreSource] = (), *, is_shared: bool = False
+    ) -> None:
+        """
+        Args:
+            vision_tower: encodes.
+            sources: whose attention is wanted as well.
+            is_shared: whether several ask about each batch, one after the other.
+        """
         self._vision_tower = vision_tower
-        self._kept: tuple[str, Encoded] | None = None
-        """Digest and tokens of the last batch's pictures, where all its requests were about the same."""
+        self._is_shared = is_shared
+        self._kept: tuple[tuple[bytes, ...], Encoded] | None = None
+        """Digests of the last batch's tiles, each once, and what was made of them; where somebody may want it again."""
 
-        self._layer = None
-        if source is not None:
-            attention = vision_tower.encoder.layer[source.layer].attention
-            self._layer = LayerInput(attention, rows=source.rows, has_class_token=True)
+        self._layers = {
+            source: LayerInput(
+                vision_tower.encoder.layer[source.layer].attention, rows=source.rows, has_class_token=True
+            )
+            for source in sources
+        }
 
     def __call__(self, batch: Sequence[Shown]) -> Encoded:
         """What is made of every tile of every request, in order."""
         pictures = [picture for shown in batch for picture in shown.pictures]
         digests = [digest for picture in pictures for digest in picture.digests]
         if not digests:
-            return Encoded(torch.zeros(0, 1, self._vision_tower.config.hidden_size))
+            return Encoded(torch.zeros(0, 1, self._vision_tower.config.hidden_size), {}, 0.0)
         tiles = dict(zip(digests, (tile for picture in pictures for tile in picture.pieces), strict=True))
-        media = {shown.media for shown in batch if shown.media is not None}
-        if len(media) > 1:
+        encoded = self._encode_or_take_over(tuple(tiles), list(tiles.values()))
+        # A question about the only pictures of a batch is often followed by another one about them.
+        if not self._is_shared and len({shown.media for shown in batch if shown.media is not None}) > 1:
             self.forget()
-            encoded = self._encode(list(tiles.values()))
-        else:
-            encoded = self._encode_or_take_over(media.pop(), list(tiles.values()))
         if len(digests) == len(tiles):
             return encoded
         places = {digest: place for place, digest in enumerate(tiles)}
@@ -88,16 +100,19 @@ class TileEncoder:
         """Let go of what is kept, for its memory."""
         self._kept = None
 
-    def _encode_or_take_over(self, media: str, tiles: Sequence[np.ndarray]) -> Encoded:
-        if self._kept is None or self._kept[0] != media:
+    def _encode_or_take_over(self, digests: tuple[bytes, ...], tiles: Sequence[np.ndarray]) -> Encoded:
+        if self._kept is None or self._kept[0] != digests:
             self.forget()  # before the encoder needs memory
-            self._kept = media, self._encode(tiles)
+            self._kept = digests, self._encode(tiles)
         return self._kept[1]
 
     def _encode(self, tiles: Sequence[np.ndarray]) -> Encoded:
         device: torch.device = next(self._vision_tower.parameters()).device
         together = torch.from_numpy(np.stack(tiles))
-        with nullcontext() if self._layer is None else self._layer.watching():
+        started = seconds_on(device)
+        with ExitStack() as watched:
+            for layer in self._layers.values():
+                watched.enter_context(layer.watching())
             # Bytes travel to the device, not floats.
             vit_tokens = torch.cat(
                 [
@@ -105,4 +120,5 @@ class TileEncoder:
                     for chunk in torch.split(together, VISION_TILES)
                 ]
             )
-        return Encoded(vit_tokens, None if self._layer is None else self._layer.taken())
+        attention = {source: layer.taken() for source, layer in self._layers.items()}
+        return Encoded(vit_tokens, attention, seconds_on(device) - started)

@@ -19,11 +19,11 @@ from accelerate.utils import broadcast_object_list
 from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts
 from lmms_eval.api.model import lmms
 
-from vico_eval.engine.engine import Answer
 from vico_eval.engine.loading import EngineSettings, open_engine
 from vico_eval.engine.media import start_no_ghostscript, whole_images_only
 from vico_eval.engine.previews import check_previews
 from vico_eval.engine.requests import DeferredRequest, Request
+from vico_eval.engine.row import Answer
 from vico_eval.engine.tile_limits import tile_limit, total_tile_limit
 from vico_eval.errors import ConfigError, DocumentError
 from vico_eval.families.internvl.checkpoint import find_checkpoint

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
-from vico_eval.engine.loading import load
+from vico_eval.engine.model import load
 from vico_eval.errors import ConfigError
 from vico_eval.families.internvl.checkpoint import Checkpoint, find_checkpoint, load_model, load_tokenizer
 from vico_eval.families.internvl.config import VicoInternVLConfig

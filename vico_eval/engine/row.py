@@ -1,0 +1,225 @@
+"""One method on a loaded model: from prepared requests to answers with their token accounts.
+
+A batch goes through three steps: see (encode all its pictures at once, route each request on its own), select visual
+tokens, and generate for a left-padded batch of prompts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from vico_eval.engine.generation import GeneratedTokens, Generator, PromptTokens
+from vico_eval.engine.preprocess import Prepared, Preprocessor
+from vico_eval.engine.requests import GenerationSettings
+from vico_eval.engine.selection import Entering, select
+from vico_eval.families.family import FamilyModel, Look, Picture, Seen, Sight
+from vico_eval.methods.interface import QUESTION, VisualTokens
+from vico_eval.methods.registry import Method
+from vico_eval.runs.schema import AnswerSeconds, TokenAccount
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model said to one request, and what it cost."""
+
+    key: str
+    text: str
+    account: TokenAccount
+
+    seconds: AnswerSeconds | None = field(default=None, compare=False)
+    """What it took. Answers are the same however long they took."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Routing:
+    """What became of one request's tiles before the decoder saw any; what an answer's account sums up."""
+
+    pictures: tuple[Picture, ...]
+    """In the order of the prompt."""
+
+    compressed: tuple[bool, ...]
+    """[tiles]."""
+
+    p_compress: tuple[float, ...] | None
+    """[tiles], the router's scores, where the method has it score tiles."""
+
+    visual_tokens: tuple[int, ...]
+    """[tiles], those that the connector makes."""
+
+    visual_tokens_uncompressed: int
+
+
+@dataclass
+class _Ready:
+    """A prepared request with the visual tokens that enter the decoder."""
+
+    prepared: Prepared
+    seen: Seen
+    entering: Entering
+
+
+def look_of(method: Method) -> Look:
+    """What a method wants to know of pictures."""
+    return Look(
+        connector=method.connector,
+        selection=method.selection,
+        vit_tokens=method.decoder is not None and method.decoder.needs_vit_tokens,
+    )
+
+
+class Row:
+    """A loaded model with one method. Several may share the model; a row of a table is one."""
+
+    def __init__(
+        self,
+        model: FamilyModel,
+        tokenizer: PreTrainedTokenizerBase,
+        preprocessor: Preprocessor,
+        method: Method,
+        sight: Sight,
+    ) -> None:
+        self.method = method
+        self.see = sight
+        self.generate = Generator(model, tokenizer, preprocessor.prompting.stop)
+        self._model: Any = model
+        self._tokenizer = tokenizer
+        self._preprocessor = preprocessor
+
+    @torch.inference_mode()
+    def answer(self, batch: Sequence[Prepared], settings: GenerationSettings, num_rows: int = 1) -> list[Answer]:
+        """Answers to a batch, in order. The model's decoder has the method's part in it.
+
+        Args:
+            batch: prepared with the method's resolution part.
+            settings: of all of them.
+            num_rows: that answer the batch, this one included.
+        """
+        encoding = self.see.encode(batch)
+        started = time.perf_counter()
+        ready = self.ready(batch)
+        prompts = [self.prompt(entry) for entry in ready]
+        generated = self.generate(prompts, settings)
+        answers = [self._finish(*entry, settings) for entry in zip(ready, prompts, generated, strict=True)]
+        # The last tokens are on the CPU by now, so no device is still at work.
+        own = time.perf_counter() - started
+        return [
+            replace(
+                answer,
+                seconds=AnswerSeconds(
+                    reading=prepared.reading_s, encoding=encoding / len(batch), own=own / len(batch), rows=num_rows
+                ),
+            )
+            for answer, prepared in zip(answers, batch, strict=True)
+        ]
+
+    def routing(self, prepared: Prepared) -> Routing | None:
+        """What becomes of a request's tiles; None where the family has none."""
+        (seen,) = self.see([prepared])
+        tiles = seen.tiles
+        if tiles is None:
+            return None
+        return Routing(
+            pictures=prepared.pictures,
+            compressed=tuple(tiles.compressed),
+            p_compress=None if tiles.p_compress is None else tuple(tiles.p_compress),
+            visual_tokens=tuple(tiles.counts),
+            visual_tokens_uncompressed=seen.uncompressed,
+        )
+
+    def ready(self, batch: Sequence[Prepared]) -> list[_Ready]:
+        """The requests with the visual tokens that enter the decoder."""
+        seen = self.see(batch)
+        return [_Ready(*each) for each in zip(batch, seen, self._select(batch, seen), strict=True)]
+
+    def _select(self, batch: Sequence[Prepared], seen: Sequence[Seen]) -> list[Entering]:
+        """The visual tokens of each request that enter the decoder."""
+        entering = [Entering(one.tokens, one.per_image) for one in seen]
+        part = self.method.selection
+        asked = [number for number, one in enumerate(seen) if one.visual is not None and len(one.tokens)]
+        if part is None or not asked:
+            return entering
+        visual = [self._with_question(batch[number], seen[number].visual) for number in asked]
+        num_images = [len(batch[number].pictures) for number in asked]
+        for number, chosen in zip(asked, select(part, visual, num_images), strict=True):
+            entering[number] = chosen
+        return entering
+
+    def _with_question(self, prepared: Prepared, visual: VisualTokens | None) -> VisualTokens:
+        assert visual is not None, "a look with a selection describes what it sees"
+        if self.method.selection is None or QUESTION not in self.method.selection.needs:
+            return visual
+        ids = torch.tensor(self._preprocessor.word_ids(prepared), dtype=torch.long, device=self._model.decoder_device)
+        return replace(visual, question_ids=ids, question_embeddings=self._model.embedding(ids))
+
+    def prompt(self, entry: _Ready) -> PromptTokens:
+        input_ids = self._preprocessor.prompt_ids(entry.prepared, entry.entering.per_image)
+        self._check_length(len(input_ids), len(entry.entering.tokens))
+        tiles = entry.seen.tiles
+        return PromptTokens(
+            key=entry.prepared.key,
+            input_ids=input_ids,
+            visual_tokens=entry.entering.tokens,
+            counts=[] if tiles is None else tiles.counts,
+            vit_tokens=entry.seen.vit_tokens,
+        )
+
+    def _check_length(self, length: int, num_visual: int) -> None:
+        if self.method.decoder is not None:
+            length += self.method.decoder.num_joining(num_visual, self._model.facts)
+        limit = self._model.language_model.config.max_position_embeddings
+        # Beyond it a decoder answers with noise. One with dynamic NTK would go on to a multiple of it, but with a table
+        # that the longest prompt of the batch sets, and the longest so far: an answer would depend on its neighbours.
+        if length > limit:
+            raise ValueError(
+                f"its prompt has {length} tokens and the decoder {limit} positions; lower max_tiles, "
+                "total_max_tiles or num_frames"
+            )
+
+    def _finish(
+        self, entry: _Ready, prompt: PromptTokens, generated: GeneratedTokens, settings: GenerationSettings
+    ) -> Answer:
+        text = str(self._tokenizer.decode(generated.tokens, skip_special_tokens=True))
+        for stop in settings.until:
+            text = text.split(stop, 1)[0]
+        visual = len(entry.entering.tokens)
+        account = TokenAccount(
+            visual_tokens=visual,
+            visual_tokens_uncompressed=entry.seen.uncompressed,
+            visual_tokens_per_layer=generated.visual_tokens_per_layer,
+            text_tokens=len(prompt.input_ids) - visual,
+            generated_tokens=len(generated.tokens),
+            media=entry.prepared.media,
+            **_of_tiles(entry),
+            **self._of_selection(entry),
+        )
+        return Answer(entry.prepared.key, text.strip(), account)
+
+    def _of_selection(self, entry: _Ready) -> dict[str, Any]:
+        """What an account says of a selection; nothing where the method has none."""
+        if self.method.selection is None:
+            return {}
+        return {
+            "visual_tokens_before_selection": len(entry.seen.tokens),
+            "merged_tokens": entry.entering.num_merged,
+        }
+
+
+def _of_tiles(entry: _Ready) -> dict[str, Any]:
+    """What an account says of tiles; nothing where a family has none."""
+    tiles = entry.seen.tiles
+    if tiles is None:
+        return {}
+    p_compress, compressed = tiles.p_compress, tiles.compressed
+    return {
+        "grids": entry.prepared.grids,
+        "tiles": len(compressed),
+        "compressed_tiles": sum(compressed),
+        "p_compress": None if p_compress is None else tuple(round(score, 6) for score in p_compress),
+        "compressed": tuple(place for place, is_compressed in enumerate(compressed) if is_compressed),
+    }
