@@ -212,12 +212,12 @@ def test_each_of_several_processes_takes_a_gpu_of_its_own(tmp_path, monkeypatch)
 
     asked = {}
 
-    def open_engine(arguments, **_):
+    def find_engine(arguments):
         asked.update(arguments)
         raise RuntimeError("out of memory")
 
     monkeypatch.setattr(lmms_models, "Accelerator", SecondOfTwo)
-    monkeypatch.setattr(lmms_models, "open_engine", open_engine)
+    monkeypatch.setattr(lmms_models, "find_engine", find_engine)
     for device, expected in ((None, "cuda:1"), ("cuda", "cuda:1"), ("cpu", "cpu")):
         # Whatever one process fails at, its exit status ends the others too.
         with pytest.raises(SystemExit):
@@ -387,10 +387,9 @@ def test_where_pictures_were_exchanged_only_their_documents_are_asked_again(untr
         if kind == "files":
             pictures = [str(tmp_path / f"{number}.png") for number in range(4)]
         model.task_dict["broken"]["test"] = [{"path": picture} for picture in pictures]
-        answer_batch = model._engine._answer_batch
-        model._engine._answer_batch = lambda batch, *rest: (
-            batches.append([entry.key for entry in batch]) or answer_batch(batch, *rest)
-        )
+        row = model._engine.rows[0]
+        answer_batch = row.answer
+        row.answer = lambda batch, *rest: batches.append([entry.key for entry in batch]) or answer_batch(batch, *rest)
         model._run.write_record()
         return [result.text for result in model.generate_until(asked)]
 
@@ -477,9 +476,9 @@ def test_a_run_that_an_older_version_began_is_gone_on_with(untrained, tmp_path):
 
 
 def test_old_failures_between_kept_answers_do_not_stop_a_continued_run(untrained, tmp_path, monkeypatch):
-    from vico_eval.harnesses.lmms_eval import models as lmms_models
+    from vico_eval.harnesses.lmms_eval import rows
 
-    monkeypatch.setattr(lmms_models, "FAILURES_IN_A_ROW", 3)
+    monkeypatch.setattr(rows, "FAILURES_IN_A_ROW", 3)
     Image.new("RGB", (56, 56)).save(tmp_path / "a.png")
     documents = [{"path": str(tmp_path / ("missing.png" if number % 2 else "a.png"))} for number in range(10)]
 

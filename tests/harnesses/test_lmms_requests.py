@@ -62,13 +62,13 @@ def evaluate(model, folder, *tasks, **options):
 def asked_of(model, monkeypatch):
     """The requests that the model's engine gets from now on, made."""
     asked = []
-    outcomes = model._engine.outcomes
+    outcomes = model._engine.row_outcomes
 
-    def listen(requests, known=()):
+    def listen(requests, known, given_up):
         asked.extend(request.load() for request in requests)
-        return outcomes(requests, known)
+        return outcomes(requests, known, given_up)
 
-    monkeypatch.setattr(model._engine, "outcomes", listen)
+    monkeypatch.setattr(model._engine, "row_outcomes", listen)
     return asked
 
 

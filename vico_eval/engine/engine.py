@@ -18,7 +18,7 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from vico_eval.engine.ahead import cannot_prepare, prepare_ahead
-from vico_eval.engine.preprocess import Prepared, Preprocessor
+from vico_eval.engine.preprocess import Prepared, Preprocessor, tiling_of
 from vico_eval.engine.requests import DeferredRequest, GenerationSettings, Request
 from vico_eval.engine.row import Answer, Routing, Row, look_of
 from vico_eval.errors import DOCUMENT_FAILURES, DocumentError
@@ -244,17 +244,12 @@ class Engine:
 
 def _tilings(methods: Sequence[Method]) -> dict[ResolutionPart | None, list[int]]:
     """Numbers of the methods by what decides how images are cut; equal parts of several methods count as one."""
+    first: dict[str, ResolutionPart | None] = {}
     rows: dict[ResolutionPart | None, list[int]] = {}
     for number, method in enumerate(methods):
-        same = next((part for part in rows if _cut_alike(part, method.resolution)), method.resolution)
-        rows.setdefault(same, []).append(number)
+        part = first.setdefault(tiling_of(method.resolution), method.resolution)
+        rows.setdefault(part, []).append(number)
     return rows
-
-
-def _cut_alike(one: ResolutionPart | None, other: ResolutionPart | None) -> bool:
-    if one is None or other is None:
-        return one is other
-    return type(one) is type(other) and bool(one.config == other.config)
 
 
 def _by_length(entries: Sequence[Entry]) -> list[Entry]:

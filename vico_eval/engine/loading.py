@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from vico_eval.engine.cpu import prepare_for_cpu
 from vico_eval.engine.engine import Engine

@@ -127,7 +127,8 @@ def evaluate(
     Example:
         >>> import vico_eval
         >>> page = vico_eval.request("What number is shown?", images="page.png", key="page")
-        >>> whole, half = vico_eval.evaluate("vico-tiny-base", ["vanilla", {"method": "fastv", "keep_ratio": 0.5}], [page])
+        >>> methods = ["vanilla", {"method": "fastv", "keep_ratio": 0.5}]
+        >>> whole, half = vico_eval.evaluate("vico-tiny-base", methods, [page])
         >>> whole[0].text, half[0].text, half[0].account.mean_layer_tokens
     """
     if isinstance(methods, str | Mapping) or not methods:

@@ -171,6 +171,11 @@ class Preprocessor:
         named = [tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token, tokenizer.unk_token]
         self._control = ControlTokens([*prompting.control, *filter(None, named)], end=prompting.end)
 
+    @property
+    def tiling(self) -> str:
+        """What decides how images are cut, besides the settings: equal for parts that cut alike."""
+        return tiling_of(self._resolution)
+
     def __call__(self, request: Request | DeferredRequest) -> Prepared:
         """Reads, tiles and tokenises what a request holds; a deferred one is made first.
 
@@ -368,6 +373,13 @@ class Preprocessor:
         with self._tokenizer_lock:
             ids: list[int] = self._tokenizer(words, truncation=False, verbose=False, add_special_tokens=False).input_ids
         return ids
+
+
+def tiling_of(resolution: ResolutionPart | None) -> str:
+    """Equal for parts that cut alike."""
+    if resolution is None:
+        return ""
+    return f"{type(resolution).__module__}.{type(resolution).__name__} {resolution.config!r}"
 
 
 def _words(request: Request) -> str:

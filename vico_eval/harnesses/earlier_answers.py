@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -18,7 +18,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from vico_eval.digests import text_digest
-from vico_eval.engine.preprocess import Prepared
+from vico_eval.engine.preprocess import Preprocessor
 from vico_eval.engine.requests import DeferredRequest, ImageInput, Request, Text, VideoInput
 from vico_eval.errors import DOCUMENT_FAILURES, UserError
 from vico_eval.logs import logger
@@ -72,41 +72,47 @@ class Asking:
         self.made: dict[int, Asked] = {}
         """By number, what those that were made so far ask."""
 
+        self._media: dict[tuple[int, str], str | None] = {}
+        """By number and tiling, the digest of the pictures that were compared so far; several rows may ask for it."""
+
     def _load(self, number: int, load: Callable[[], Request]) -> Request:
         request = load()
         self.made[number] = asked_by(request)
         return request
 
     def changed(
-        self, stored: Mapping[int, StoredAnswer], prepare: Callable[[Request], Prepared], *, show_progress: bool = False
+        self, stored: Mapping[int, StoredAnswer], preprocessor: Preprocessor, *, show_progress: bool = False
     ) -> list[int]:
         """Numbers of the requests that now ask something else than when their answer was stored.
 
         Args:
             stored: answers by number of request.
-            prepare: makes tiles of a request.
+            preprocessor: makes tiles of a request.
         """
         with (
             ThreadPoolExecutor(READERS, thread_name_prefix="compare") as pool,
             tqdm(total=len(stored), unit="doc", desc="compared", delay=SILENT_S, disable=not show_progress) as bar,
         ):
             found = []
-            same = pool.map(lambda number: self._is_the_same(number, stored[number], prepare), stored)
+            same = pool.map(lambda number: self._is_the_same(number, stored[number], preprocessor), stored)
             for number, is_same in zip(stored, same, strict=True):
                 bar.update()
                 if not is_same:
                     found.append(number)
         return found
 
-    def _is_the_same(self, number: int, answer: StoredAnswer, prepare: Callable[[Request], Prepared]) -> bool:
+    def _is_the_same(self, number: int, answer: StoredAnswer, preprocessor: Preprocessor) -> bool:
         try:
-            request = self.requests[number].load()
+            request = self.requests[number].load() if number not in self.made else None
             asked = self.made[number]
             if answer.words not in (None, asked.words):
                 return False
             if answer.files is not None and answer.files == asked.files:
                 return True
-            media = prepare(request).media
+            place = number, preprocessor.tiling
+            if place not in self._media:
+                self._media[place] = preprocessor(request or self.requests[number]).media
+            media = self._media[place]
         except (UserError, *DOCUMENT_FAILURES) as error:
             # It is asked again, and then fails by name.
             logger.debug(f"document {answer.document} can't be compared: {error}")
@@ -119,8 +125,9 @@ def take_over(
     run: RunFolder,
     keys: Sequence[AnswerKey],
     asking: Asking,
-    prepare: Callable[[Request], Prepared],
+    preprocessor: Preprocessor,
     *,
+    unchanged: Container[AnswerKey] = (),
     show_progress: bool = False,
 ) -> dict[int, StoredAnswer]:
     """Answers that a run's folder has already, by number of request: those to the same words and pictures.
@@ -131,10 +138,13 @@ def take_over(
         run: the folder.
         keys: of the requests.
         asking: the requests.
-        prepare: makes tiles of one.
+        preprocessor: makes tiles of one.
+        unchanged: keys of requests that are known to be as they were.
+        show_progress: where comparing takes long.
     """
     found = {number: run.answers[key] for number, key in enumerate(keys) if key in run.answers}
-    stale = {keys[number] for number in asking.changed(found, prepare, show_progress=show_progress)}
+    compared = {number: answer for number, answer in found.items() if keys[number] not in unchanged}
+    stale = {keys[number] for number in asking.changed(compared, preprocessor, show_progress=show_progress)}
     stale |= run.asked_otherwise(keys)
     run.drop_stale(stale)
     if unknown := sum(answer.account.media is None and answer.account.tiles > 0 for answer in found.values()):

@@ -1,4 +1,4 @@
-"""The record of a run whose model has been opened: what a number needs beside it to be reported."""
+"""The record of a run: what a number needs beside it to be reported."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from vico_eval.engine import previews
-from vico_eval.engine.loading import Opened
+from vico_eval.engine.loading import Found
 from vico_eval.families.family import FamilyCheckpoint
 from vico_eval.methods.interface import Part
 from vico_eval.methods.registry import Method
@@ -24,30 +24,37 @@ from vico_eval.runs.write import RunFolder
 
 
 def run_record(
-    opened: Opened, *, title: str, harness: str, num_processes: int, settings: Mapping[str, Any] | None = None
+    found: Found,
+    *,
+    title: str,
+    harness: str,
+    num_processes: int,
+    settings: Mapping[str, Any] | None = None,
+    command: tuple[str, ...] | None = None,
 ) -> RunRecord:
     """The record of a run that starts now.
 
     Args:
-        opened: the engine that answers.
+        found: the model that answers, loaded or not.
         title: of the row.
         harness: who asks.
         num_processes: that share the documents.
         settings: how documents are asked besides the engine's settings; they win.
+        command: by which the run is repeated, where this process was started by another one.
     """
-    given = opened.settings
+    given = found.settings
     code = commit()
     return RunRecord(
         version=schema.VERSION,
-        system=opened.method.name,
+        system=found.method.name,
         title=title,
-        command=_command(),
+        command=_command() if command is None else command,
         versions=versions(),
         commits=() if code is None else (code,),
-        checkpoint=_identity(opened.checkpoint),
-        donor=_identity(opened.donor) if opened.donor is not None else None,
-        method=opened.method.name,
-        method_args=opened.method.arguments(),
+        checkpoint=_identity(found.checkpoint),
+        donor=_identity(found.donor) if found.donor is not None else None,
+        method=found.method.name,
+        method_args=found.method.arguments(),
         settings={
             "batch_size": given.batch_size,
             "max_tiles": given.max_tiles,
@@ -60,9 +67,10 @@ def run_record(
             "thinking": given.thinking,
             **(settings or {}),
         },
-        dtype=str(opened.engine.model.dtype).removeprefix("torch."),
+        dtype=found.dtype,
         attention=given.attn_implementation,
-        device=str(opened.engine.model.decoder_device),
+        # A device map says it once the model is loaded.
+        device=found.device or f"device_map {given.device_map}",
         num_processes=num_processes,
         started=datetime.now(timezone.utc).replace(microsecond=0),
         harness=harness,

@@ -98,7 +98,7 @@ class RunRecord(Closed):
     """When the model was loaded; of a run without a record, when its toolkit began."""
 
     continued: tuple[Time, ...] = ()
-    """When it was loaded again, to go on in the same folder under the same conditions."""
+    """When a command went on in the same folder under the same conditions: to answer what was left, or to score."""
 
     harness: str
 

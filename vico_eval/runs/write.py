@@ -24,6 +24,7 @@ from vico_eval.runs.schema import (
     RECORD_NAME,
     REQUEST_NAME,
     AnswerKey,
+    AnswerSeconds,
     RunRecord,
     RunRequest,
     StoredAnswer,
@@ -116,14 +117,12 @@ class RunFolder:
         """Go on with the run whose record is `earlier`."""
         now = self._record
         assert now.started is not None  # only what other programs started says no time
+        kept = ("started", "previews", "data_sets", "left_out_until", "answered_with")
         self._record = now.model_copy(
             update={
-                "started": earlier.started,
+                **{name: getattr(earlier, name) for name in kept},
                 "continued": (*earlier.continued, now.started),
                 "commits": tuple(dict.fromkeys((*earlier.commits, *now.commits))),
-                "previews": earlier.previews,
-                "data_sets": earlier.data_sets,
-                "left_out_until": earlier.left_out_until,
             }
         )
         if self._rank == 0:
@@ -153,6 +152,23 @@ class RunFolder:
             f"again: {listed(names, MAX_NAMED)}. Their earlier answers are set aside as "
             f"{self.folder}/{ANSWERS}.rank*.jsonl.stale"
         )
+
+    def note_model(self, *, dtype: str, device: str, answered_with: Sequence[Path] = ()) -> None:
+        """A model is loaded, to answer what has no answer yet.
+
+        Args:
+            dtype: that it computes in.
+            device: of its decoder.
+            answered_with: folders of the runs that it answers in the same pass.
+        """
+        beside = [Path(os.path.relpath(folder, self.folder)).as_posix() for folder in answered_with]
+        known = self._record.answered_with
+        self._update(dtype=dtype, device=device, answered_with=tuple(dict.fromkeys((*known, *beside))))
+
+    def close(self) -> None:
+        """Let another command have the folder. A process that ends does so too."""
+        if self._rank == 0:
+            self._held.release()
 
     def note_previews(self, previews: Path) -> None:
         """Have the record name the folder of small copies of pictures.
@@ -189,7 +205,14 @@ class RunFolder:
         if self._record != before:
             self.write_record()
 
-    def add(self, key: AnswerKey, text: str, account: TokenAccount, asked: Asked = NOTHING) -> None:
+    def add(
+        self,
+        key: AnswerKey,
+        text: str,
+        account: TokenAccount,
+        asked: Asked = NOTHING,
+        seconds: AnswerSeconds | None = None,
+    ) -> None:
         """Keep a document's answer."""
         (task, split, doc_id), repeat, question = _document(key[0]), key[1], key[2]
         self._answers.append(
@@ -202,6 +225,7 @@ class RunFolder:
                 words=asked.words,
                 files=asked.files,
                 text=text,
+                seconds=seconds,
                 account=account,
             )
         )

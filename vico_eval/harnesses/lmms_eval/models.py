@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
@@ -16,20 +16,22 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
-from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts
+from lmms_eval.api.instance import GenerationResult, Instance
 from lmms_eval.api.model import lmms
+from lmms_eval.models import get_model
 
-from vico_eval.engine.loading import EngineSettings, open_engine
+from vico_eval.engine.engine import Engine
+from vico_eval.engine.loading import EngineSettings, Found, check_same_model, find_engine, open_rows
 from vico_eval.engine.media import start_no_ghostscript, whole_images_only
 from vico_eval.engine.previews import check_previews
 from vico_eval.engine.requests import DeferredRequest, Request
-from vico_eval.engine.row import Answer
 from vico_eval.engine.tile_limits import tile_limit, total_tile_limit
-from vico_eval.errors import ConfigError, DocumentError
+from vico_eval.errors import ConfigError, UserError
 from vico_eval.families.internvl.checkpoint import find_checkpoint
-from vico_eval.harnesses.earlier_answers import Asking, answer_keys, take_over
+from vico_eval.harnesses.earlier_answers import Asking, answer_keys
 from vico_eval.harnesses.lmms_eval.data_sets import split_fingerprint
 from vico_eval.harnesses.lmms_eval.internvl_x import check_names_every_part, method_of
+from vico_eval.harnesses.lmms_eval.passes import PassRow, asked_here, read_pass, remember_asked
 from vico_eval.harnesses.lmms_eval.requests import (
     generation_of,
     left_out_until,
@@ -37,15 +39,17 @@ from vico_eval.harnesses.lmms_eval.requests import (
     refuse_examples,
     system_instruction,
 )
+from vico_eval.harnesses.lmms_eval.rows import RowRun, ask
+from vico_eval.harnesses.lmms_eval.token_counts import result_of
 from vico_eval.harnesses.run_record import open_previews, run_record, title_of
 from vico_eval.logs import logger
 from vico_eval.methods.arguments import typed
 from vico_eval.methods.registry import method_names
-from vico_eval.runs.schema import LMMS_EVAL, AnswerKey, TokenAccount
+from vico_eval.runs.schema import LMMS_EVAL, AnswerKey
 from vico_eval.runs.write import RunFolder
 
-FAILURES_IN_A_ROW = 20
-"""So many documents one after another fail for a reason that is not theirs."""
+OF_THE_ADAPTER = ("record_dir", "previews", "resume", "keep_going", "shared_pass", "batch_size", "device")
+"""Arguments of a model that this class takes itself."""
 
 
 @contextmanager
@@ -67,24 +71,6 @@ def ending_together(world_size: int) -> Iterator[None]:
         sys.exit(1)
 
 
-def _result(text: str, account: TokenAccount) -> GenerationResult:
-    return GenerationResult(text, AccountedTokens(account))
-
-
-class AccountedTokens(TokenCounts):  # type: ignore[misc]
-    """lmms-eval's token counts that carry the whole account into its samples file."""
-
-    def __init__(self, account: TokenAccount) -> None:
-        super().__init__(
-            input_tokens=account.text_tokens + account.visual_tokens, output_tokens=account.generated_tokens
-        )
-        self.account = account
-
-    def to_dict(self) -> dict[str, Any]:
-        """lmms-eval's counts, and ours under `account`."""
-        return {**super().to_dict(), "account": self.account.to_dict()}
-
-
 class CompressedInternVL(lmms):  # type: ignore[misc]
     """`--model compressed_internvl --model_args pretrained=...,method=...`.
 
@@ -93,7 +79,8 @@ class CompressedInternVL(lmms):  # type: ignore[misc]
     - `record_dir`: the run's folder, of record, answers and accounts;
     - `previews`: whether small copies of pictures are kept in its folder `previews` (by default they are), or a folder;
     - `resume=true`: answers that a stopped run of the same arguments left there are taken over;
-    - `keep_going=true`: a document that can't be answered is noted there, and the others are still answered.
+    - `keep_going=true`: a document that can't be answered is noted there, and the others are still answered;
+    - `shared_pass`: file of a pass (`vico_eval.harnesses.lmms_eval.passes`), whose other rows are answered too.
 
     One that nobody knows is an error; lmms-eval itself would swallow it.
     """
@@ -112,6 +99,7 @@ class CompressedInternVL(lmms):  # type: ignore[misc]
         previews: bool | str | Path = True,
         resume: bool = False,
         keep_going: bool = False,
+        shared_pass: str | Path | None = None,
         **arguments: Any,
     ) -> None:
         super().__init__()
@@ -119,20 +107,13 @@ class CompressedInternVL(lmms):  # type: ignore[misc]
         for name, value in (("resume", resume), ("keep_going", keep_going)):
             if not isinstance(value, bool):
                 raise ConfigError(f"{name} is {value!r}; expected true or false.")
-        record_folder = _folder("record_dir", record_dir)
+        record_folder, pass_file = _folder("record_dir", record_dir), _folder("shared_pass", shared_pass)
         check_previews(previews)
         if max_batch_size is not None:
             raise ConfigError("max_batch_size only belongs to --batch_size auto, which is not supported; drop it.")
         if not str(batch_size).isdigit():
             raise ConfigError(f"batch_size is {batch_size!r}; expected a whole number of documents.")
-        if self.method_name is not None:
-            if "method" in arguments:
-                raise ConfigError(
-                    f"--model {self.method_name}_internvl takes no method=; --model compressed_internvl does."
-                )
-            arguments["method"] = self.method_name
-        if "pretrained" not in arguments:
-            raise ConfigError("no checkpoint was given; expected --model_args pretrained=FOLDER_OR_HUB_ID,...")
+        arguments = self.engine_arguments(arguments)
         self.accelerator = Accelerator()
         self._rank = self.accelerator.process_index
         self._world_size = self.accelerator.num_processes
@@ -144,25 +125,107 @@ class CompressedInternVL(lmms):  # type: ignore[misc]
                 )
             if device in (None, "cuda"):
                 device = str(self.accelerator.device)
-        self._keep_going = keep_going
         self._documents = threading.Lock()
+        self._opened: Engine | None = None
+        self._others: list[RowRun] = []
         with ending_together(self._world_size):
-            self._open({**arguments, "batch_size": int(batch_size), "device": device}, record_folder, previews, resume)
+            found = find_engine({**arguments, "batch_size": int(batch_size), "device": device})
+            self._settings = found.settings
+            self._is_in_pass = pass_file is not None
+            rows = [] if pass_file is None else read_pass(pass_file)
+            own = next((row for row in rows if row.folder == record_folder), None)
+            path = record_folder or self._new_folder(found.method.name)
+            with self.accelerator.main_process_first():
+                self._own = self._row(found, path, resume, keep_going, own)
+            if pass_file is not None:
+                self._others = self._rows_beside(rows)
+            for row in self._rows:
+                row.found.preprocessor.previews = open_previews(row.run, previews)
+            self.accelerator.wait_for_everyone()
+            for row in self._rows:
+                row.run.write_record()
+            # Weights are read now, so that they fail before data sets are looked for, unless they may not be needed.
+            if not all(row.run.answers for row in self._rows):
+                self._load()
         logger.info(f"record and answers of this run: {self._run.folder}")
 
-    def _open(
-        self, arguments: dict[str, Any], record_folder: Path | None, previews: bool | str | Path, resume: bool
-    ) -> None:
-        opened = open_engine(arguments, show_progress=self._rank == 0)
-        self._engine = opened.engine
-        self._settings = opened.settings
-        record = run_record(opened, title=title_of(opened.method), harness=LMMS_EVAL, num_processes=self._world_size)
-        path = record_folder or self._new_folder(opened.method.name)
+    @classmethod
+    def engine_arguments(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """What the engine takes, of the arguments of a model that is no business of this class.
+
+        Raises:
+            ConfigError: no checkpoint, or a method where the class stands for one.
+        """
+        if cls.method_name is not None and "method" in arguments:
+            raise ConfigError(f"--model {cls.method_name}_internvl takes no method=; --model compressed_internvl does.")
+        if "pretrained" not in arguments:
+            raise ConfigError("no checkpoint was given; expected --model_args pretrained=FOLDER_OR_HUB_ID,...")
+        return dict(arguments) if cls.method_name is None else {**arguments, "method": cls.method_name}
+
+    @property
+    def _rows(self) -> list[RowRun]:
+        """This row first, then those that it shares a pass with."""
+        return [self._own, *self._others]
+
+    @property
+    def _run(self) -> RunFolder:
+        return self._own.run
+
+    @property
+    def _engine(self) -> Engine:
+        """With the methods of all rows."""
+        return self._load() if self._opened is None else self._opened
+
+    def _load(self) -> Engine:
+        self._opened = engine = open_rows([row.found for row in self._rows], show_progress=self._rank == 0)
+        dtype, device = str(engine.model.dtype).removeprefix("torch."), str(engine.model.decoder_device)
+        for row in self._rows:
+            beside = [other.run.folder for other in self._rows if other is not row]
+            row.run.note_model(dtype=dtype, device=device, answered_with=beside)
+            row.run.write_record()
+        return engine
+
+    def _row(
+        self, found: Found, folder: Path, resume: bool, keep_going: bool, in_pass: PassRow | None = None
+    ) -> RowRun:
+        record = run_record(
+            found,
+            title=title_of(found.method),
+            harness=LMMS_EVAL,
+            num_processes=self._world_size,
+            command=None if in_pass is None else in_pass.command,
+        )
+        run = RunFolder(folder, record, self._rank, resume=resume)
+        return RowRun(found, run, keep_going=keep_going, asked=asked_here(folder) if self._is_in_pass else None)
+
+    def _rows_beside(self, rows: Sequence[PassRow]) -> list[RowRun]:
+        """The rows of a pass that this process has not asked yet; one that can't be opened is left to its own time."""
+        opened: dict[str, RowRun] = {}
         with self.accelerator.main_process_first():
-            self._run = RunFolder(path, record, self._rank, resume=resume)
-        self._engine.preprocessor.previews = open_previews(self._run, previews)
-        self.accelerator.wait_for_everyone()
-        self._run.write_record()
+            for row in rows:
+                folder = str(row.folder)
+                if row.folder == self._run.folder or asked_here(row.folder) is not None or folder in opened:
+                    continue
+                try:
+                    opened[folder] = self._open_beside(row)
+                except UserError as error:
+                    logger.error(f"{row.folder} is not answered in this pass: {error}")
+        kept = [list(opened)]
+        if self._world_size > 1:
+            broadcast_object_list(kept)  # of the first process, which alone knows which folders are free
+        return [opened[folder] for folder in kept[0] if folder in opened]
+
+    def _open_beside(self, row: PassRow) -> RowRun:
+        model_class = get_model(row.model)
+        if not issubclass(model_class, CompressedInternVL):
+            raise ConfigError(f"model {row.model} is none of this package's.")
+        arguments = {name: value for name, value in row.arguments.items() if name not in OF_THE_ADAPTER}
+        device = self._own.found.settings.device if self._world_size > 1 else row.device
+        found = find_engine(
+            model_class.engine_arguments({**arguments, "batch_size": int(row.batch_size), "device": device})
+        )
+        check_same_model(self._own.found, found)
+        return self._row(found, row.folder, row.arguments.get("resume") is True, True, row)
 
     @property
     def chat_template(self) -> str:
@@ -184,7 +247,9 @@ class CompressedInternVL(lmms):  # type: ignore[misc]
     @property
     def device(self) -> torch.device:
         """Where lmms-eval puts the counts that its processes exchange."""
-        device: torch.device = self._engine.model.decoder_device
+        if self._opened is None:
+            return self.accelerator.device
+        device: torch.device = self._opened.model.decoder_device
         return device
 
     def generate_until(self, requests: list[Instance]) -> list[GenerationResult]:
@@ -208,37 +273,31 @@ class CompressedInternVL(lmms):  # type: ignore[misc]
 
     def _answer(self, requests: Sequence[DeferredRequest], keys: Sequence[AnswerKey]) -> list[GenerationResult]:
         asking = Asking(requests)
-        stored = take_over(self._run, keys, asking, self._engine.preprocessor, show_progress=self._rank == 0)
-        results = {number: _result(answer.text, answer.account) for number, answer in stored.items()}
-        if stored:
-            logger.info(f"{len(stored)} of {len(requests)} answers are those of the run that is continued")
-        failed: set[str] = set()
-        in_a_row = 0
-        for number, outcome in self._engine.outcomes(asking.requests, known=stored):
-            if isinstance(outcome, Answer):
-                self._run.add(keys[number], outcome.text, outcome.account, asking.made[number])
-                results[number] = _result(outcome.text, outcome.account)
-                in_a_row = 0
-                continue
-            if not self._keep_going:
-                raise outcome
-            name = keys[number][0]
-            self._run.add_failure(keys[number], str(outcome))
-            logger.error(str(outcome))
-            # Those that failed before say nothing new; between them others may have been answered before.
-            in_a_row += name not in failed | self._run.failed
-            failed.add(name)
-            if in_a_row == FAILURES_IN_A_ROW:
-                raise DocumentError(f"{in_a_row} documents in a row could not be answered; the last: {outcome}")
-            # lmms-eval needs something to score; the report looks at the failures and drops the score.
-            results[number] = GenerationResult("", None)
-        if failed:
+        for row in self._rows:
+            row.begin(keys, asking, show_progress=self._rank == 0)
+        try:
+            if any(len(row.results) < len(keys) for row in self._rows):
+                ask(self._engine, self._rows, asking)
+        finally:
+            self._end_pass()
+        if failed := self._own.failed:
             logger.error(
-                f"{len(failed)} of {len(requests)} documents have no answer. lmms-eval's scores count them as wrong, "
+                f"{failed} of {len(requests)} documents have no answer. lmms-eval's scores count them as wrong, "
                 f"so don't use these; {self._run.folder}/failures.rank*.jsonl says what happened. The same command "
                 "with resume=true asks only them again."
             )
-        return [results[number] for number in range(len(requests))]
+        # lmms-eval needs something to score; the report looks at the failures and drops the score.
+        said = [self._own.results[number] for number in range(len(requests))]
+        return [GenerationResult("", None) if one is None else result_of(*one) for one in said]
+
+    def _end_pass(self) -> None:
+        """Let the rows' own evaluations, in this process, have their folders and what is known."""
+        if self._is_in_pass:
+            for row in self._rows:
+                remember_asked(row.run.folder, row.outcomes())
+        for row in self._others:
+            row.run.close()
+        self._others = []
 
     def _note_data_sets(self, requests: Sequence[Instance]) -> None:
         if self._rank != 0:
@@ -302,15 +361,19 @@ class InternVLX(CompressedInternVL):
     The variant says which of InternVL-X's parts run, and names all that the checkpoint holds.
     """
 
-    def __init__(self, variant: str | None = None, **arguments: Any) -> None:
+    @classmethod
+    def engine_arguments(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """As for every model, with a method instead of the variant that names all parts of the checkpoint."""
         if "method" in arguments:
             raise ConfigError("--model internvl_x takes variant= and no method=; --model compressed_internvl does.")
+        others = {name: value for name, value in arguments.items() if name != "variant"}
+        variant = arguments.get("variant")
         method = method_of(variant)
-        if "pretrained" in arguments:
-            asked = {name: value for name, value in arguments.items() if name in ("pretrained", "allow_pickle")}
+        if "pretrained" in others:
+            asked = {name: value for name, value in others.items() if name in ("pretrained", "allow_pickle")}
             settings = typed(EngineSettings, asked)
             check_names_every_part(variant, find_checkpoint(settings.pretrained, allow_pickle=settings.allow_pickle))
-        super().__init__(method=method, **arguments)
+        return super().engine_arguments({**others, "method": method})
 
 
 def _folder(name: str, value: object) -> Path | None:

@@ -13,7 +13,17 @@ from vico_eval.harnesses.lmms_eval.results_files import model_arguments
 from vico_eval.runs.schema import RECORD_NAME, Checkpoint, RunRecord
 
 _CHANGES_NO_ANSWER = frozenset(
-    {"allow_pickle", "batch_size", "max_batch_size", "device", "device_map", "previews", "resume", "keep_going"}
+    {
+        "allow_pickle",
+        "batch_size",
+        "max_batch_size",
+        "device",
+        "device_map",
+        "previews",
+        "resume",
+        "keep_going",
+        "shared_pass",
+    }
 )
 """Model arguments in which commands that go on with a run may differ."""
 

@@ -140,7 +140,7 @@ class CompressedInternVL(InternVLChat):  # type: ignore[misc]
         if stored := take_over(self._run, [key], asking, self._engine.preprocessor):
             return stored[0].text
         (answer,) = self._engine.answer(asking.requests)
-        self._run.add(key, answer.text, answer.account, asking.made[0])
+        self._run.add(key, answer.text, answer.account, asking.made[0], answer.seconds)
         return answer.text
 
     def _request(self, message: Sequence[dict[str, Any]], dataset: str | None) -> DeferredRequest:

@@ -1,0 +1,270 @@
+"""Methods that answer in lockstep give the answers and accounts that each gives alone, and share what comes before."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import vico_eval
+from vico_eval.engine import preprocess
+from vico_eval.engine.engine import Engine
+from vico_eval.engine.loading import find_engine, open_engine, open_rows
+from vico_eval.engine.requests import GenerationSettings, ImageInput, Message, Request, Text, VideoInput
+from vico_eval.errors import ConfigError, DocumentError
+from vico_eval.methods.interface import ImageSize, ResolutionPart, SelectionPart, TileLimits
+from vico_eval.methods.registry import Method
+
+from .systems import SYSTEMS
+
+SAMPLED = GenerationSettings(max_new_tokens=4, do_sample=True, temperature=2.0)
+GREEDY = GenerationSettings(max_new_tokens=4)
+
+
+def picture(columns: int, rows: int, seed: int) -> ImageInput:
+    pixels = np.random.default_rng(seed).integers(0, 255, (56 * rows, 56 * columns, 3), dtype=np.uint8)
+    return ImageInput(Image.fromarray(pixels))
+
+
+def request(number: int, *content, settings: GenerationSettings = GREEDY) -> Request:
+    return Request(f"mixed/test/{number}", (Message("user", content),), generation=settings)
+
+
+@pytest.fixture(scope="module")
+def requests(tmp_path_factory, write_video):
+    film = write_video(tmp_path_factory.mktemp("video") / "clip.mp4", 8)
+    return [
+        request(0, Text("No picture at all, but quite a long question to answer.")),
+        request(1, picture(1, 1, 1), Text("Which?")),
+        request(2, picture(3, 2, 2), Text("What is the number in the third row?"), settings=SAMPLED),
+        request(3, picture(1, 1, 3), Text("This, or rather"), picture(2, 1, 4), Text("that one?")),
+        request(4, VideoInput(film), Text("What happens?")),
+        request(5, VideoInput(film), Text("And what happened before it?")),
+        request(6, picture(2, 2, 5), Text("Where?"), settings=SAMPLED),
+    ]
+
+
+def arguments_of(name: str, checkpoint_for) -> dict:
+    method, own = SYSTEMS[name]
+    return {**checkpoint_for(method), "method": method, "device": "cpu", "batch_size": 2, **own}
+
+
+@pytest.fixture(scope="module")
+def alone(checkpoint_for, requests):
+    """By system, what it answers in an engine of its own."""
+    return {
+        name: open_engine(arguments_of(name, checkpoint_for), show_progress=False).engine.answer(requests)
+        for name in SYSTEMS
+    }
+
+
+@pytest.fixture(scope="module")
+def weights(checkpoint_for):
+    """The systems by the weights that they share; those that borrow ViCO's parts stand beside the plain ones."""
+    names: dict[str, list[str]] = {}
+    for name in SYSTEMS:
+        names.setdefault(arguments_of(name, checkpoint_for)["pretrained"], []).append(name)
+    return names
+
+
+def open_pass(names, checkpoint_for) -> Engine:
+    return open_rows([find_engine(arguments_of(name, checkpoint_for)) for name in names], show_progress=False)
+
+
+def outcomes_of(engine: Engine, requests, known=None):
+    found = [{} for _ in engine.rows]
+    for row, number, outcome in engine.row_outcomes(requests, known or [()] * len(engine.rows)):
+        assert number not in found[row], "an answer came twice"
+        found[row][number] = outcome
+    return found
+
+
+def test_every_method_answers_in_a_pass_as_it_does_alone(weights, alone, requests, checkpoint_for):
+    assert max(map(len, weights.values())) > 30
+    for names in weights.values():
+        found = outcomes_of(open_pass(names, checkpoint_for), requests)
+        for name, answers in zip(names, found, strict=True):
+            assert [answers[number] for number in range(len(requests))] == alone[name], name
+
+
+def test_plain_rows_are_not_changed_by_one_that_borrows_vicos_parts(untrained, requests):
+    plain = {"pretrained": str(untrained / "base"), "device": "cpu", "batch_size": 2}
+    borrowing = {**plain, "method": "vanilla_vir", "flash_from": str(untrained / "vico"), "absolute_threshold": 0.4}
+    given = [{**plain, "method": "vanilla"}, borrowing, {**plain, "method": "divprune"}]
+    expected = [open_engine(one, show_progress=False).engine.answer(requests) for one in given]
+    found = outcomes_of(open_rows([find_engine(one) for one in given], show_progress=False), requests)
+    assert [[answers[number] for number in range(len(requests))] for answers in found] == expected
+
+
+ROWS = ["vanilla", "vico", "fastv", "visionzip", "top_attention of all rows", "downsample", "vico+dart"]
+
+
+@pytest.fixture
+def engine(checkpoint_for) -> Engine:
+    return open_pass(ROWS, checkpoint_for)
+
+
+def test_what_some_rows_know_is_left_out_for_these_alone(engine, alone, requests):
+    known = [range(7), (), {1, 4}, {0}, (), {2, 3}, range(7)]
+    found = outcomes_of(engine, requests, known)
+    for name, answers, left_out in zip(ROWS, found, known, strict=True):
+        assert answers == {number: alone[name][number] for number in set(range(7)) - set(left_out)}
+
+
+def test_pictures_are_read_and_encoded_once_for_all_rows(engine, checkpoint_for, requests, monkeypatch):
+    opened, films, tiles = [], [], []
+    noted = {"load_image": opened, "read_frames": films}
+    for name, calls in noted.items():
+        read = getattr(preprocess, name)
+        monkeypatch.setattr(preprocess, name, partial(_noting, read, calls))
+
+    def encoded(engine: Engine) -> int:
+        tiles.clear()
+        hook = engine.model.vision_tower.register_forward_pre_hook(
+            lambda _, __, given: tiles.append(len(given["pixel_values"])), with_kwargs=True
+        )
+        outcomes_of(engine, requests)
+        hook.remove()
+        return sum(tiles)
+
+    once = encoded(open_pass(["vanilla"], checkpoint_for))
+    downsampled = encoded(open_pass(["downsample"], checkpoint_for))
+    assert (len(opened), len(films)) == (2 * 5, 2 * 2)
+    opened.clear()
+    films.clear()
+    together = encoded(engine)
+    assert (len(opened), len(films)) == (5, 2)
+    # Another tiling encodes what is its own; the films, cut alike, are shared with it.
+    assert once < together < once + downsampled
+    assert encoded(open_pass([name for name in ROWS if name != "downsample"], checkpoint_for)) == once
+
+
+def _noting(function, calls, *given, **named):
+    calls.append(given)
+    return function(*given, **named)
+
+
+class Fails(SelectionPart):
+    """Can't do one document, or runs out of memory with more than one."""
+
+    needs = frozenset()
+
+    def __init__(self, fault: str) -> None:
+        self.fault = fault
+        self.sizes: list[int] = []
+
+    def select(self, requests):
+        self.sizes.append(len(requests))
+        if self.fault == "memory" and len(requests) > 1:
+            raise torch.OutOfMemoryError("no room for so many")
+        if self.fault == "document" and any(visual.key == "mixed/test/3" for visual in requests):
+            raise ValueError("not this one")
+        return [None] * len(requests)
+
+
+def with_faults(engine: Engine, fault: str) -> tuple[Engine, Fails]:
+    part = Fails(fault)
+    methods = [Method("vanilla"), Method("own", selection=part), engine.rows[1].method]
+    return Engine(engine.model, engine.tokenizer, engine.preprocessor, methods, batch_size=2, show_progress=False), part
+
+
+def test_a_method_that_fails_on_a_document_fails_only_its_own(engine, alone, requests):
+    found = outcomes_of(with_faults(engine, "document")[0], requests)
+    assert [found[0][number] for number in range(7)] == alone["vanilla"]
+    assert [found[2][number] for number in range(7)] == alone["vico"]
+    failed = found[1].pop(3)
+    assert isinstance(failed, DocumentError)
+    assert "mixed/test/3 failed twice" in str(failed)
+    assert not any(isinstance(outcome, DocumentError) for outcome in found[1].values())
+
+
+def test_where_one_row_runs_out_of_memory_its_batch_alone_is_halved(engine, alone, requests):
+    crowded, part = with_faults(engine, "memory")
+    sizes = []
+
+    def note(_, __, given):
+        if given.get("inputs_embeds") is not None:
+            sizes.append(len(given["inputs_embeds"]))
+
+    hook = crowded.model.language_model.register_forward_pre_hook(note, with_kwargs=True)
+    found = outcomes_of(crowded, requests)
+    hook.remove()
+    assert [found[0][number] for number in range(7)] == alone["vanilla"]
+    assert [found[2][number] for number in range(7)] == alone["vico"]
+    assert [found[1][number].text for number in range(7)] == [answer.text for answer in alone["vanilla"]]
+    assert max(part.sizes) == 2
+    assert sizes.count(2) > 0
+    assert sizes.count(1) > sizes.count(2)
+
+
+class CannotCut(ResolutionPart):
+    def limits(self, image: ImageSize) -> TileLimits:
+        if image.width > 100:
+            raise ValueError("too wide for me")
+        return image.limits
+
+
+def test_where_one_tiling_fails_the_others_go_on(engine, alone, requests):
+    methods = [Method("vanilla"), Method("own", resolution=CannotCut(None))]
+    pair = Engine(engine.model, engine.tokenizer, engine.preprocessor, methods, batch_size=2, show_progress=False)
+    found = outcomes_of(pair, requests)
+    assert [found[0][number] for number in range(7)] == alone["vanilla"]
+    failed = {number: str(outcome) for number, outcome in found[1].items() if isinstance(outcome, DocumentError)}
+    assert failed.keys() == {2, 3, 6}
+    assert all("too wide for me" in reason for reason in failed.values())
+
+
+def test_a_picture_that_cannot_be_read_fails_for_all_rows(engine, requests, tmp_path):
+    broken = request(9, ImageInput(tmp_path / "missing.png"), Text("?"))
+    for row in outcomes_of(engine, [requests[1], broken]):
+        assert "missing.png does not exist" in str(row[1])
+        assert not isinstance(row[0], DocumentError)
+
+
+def test_a_row_that_is_given_up_answers_no_more(engine, requests):
+    given_up: set[int] = set()
+    answered: dict[int, int] = {}
+    for row, _, _ in engine.row_outcomes(requests, [()] * len(ROWS), given_up):
+        answered[row] = answered.get(row, 0) + 1
+        given_up.add(1)
+    assert answered.pop(1, 0) <= 2
+    assert set(answered.values()) == {len(requests)}
+
+
+def test_answers_say_what_they_took_and_for_how_many_rows(engine, requests):
+    for row in outcomes_of(engine, requests):
+        for answer in row.values():
+            assert answer.seconds.own > 0
+            assert answer.seconds.reading > 0
+        assert sum(answer.seconds.encoding for answer in row.values()) > 0
+    plain = outcomes_of(engine, requests)[0]
+    assert {answer.seconds.rows for answer in plain.values()} == {len(ROWS) - 1}
+
+
+def test_evaluate_gives_each_methods_answers(untrained, requests):
+    methods = ["vanilla", {"method": "divprune", "keep_ratio": 0.3}, "vico"]
+    checkpoint = untrained / "vico"
+    found = vico_eval.evaluate(checkpoint, methods, requests, device="cpu", batch_size=2)
+    for method, answers in zip(methods, found, strict=True):
+        own = {"method": method} if isinstance(method, str) else method
+        given = {"pretrained": str(checkpoint), "device": "cpu", "batch_size": 2, **own}
+        assert answers == open_engine(given, show_progress=False).engine.answer(requests)
+    page = vico_eval.request("Which?", images=requests[1].messages[0].content[0].source, key="page", max_new_tokens=4)
+    ((answer,),) = vico_eval.evaluate(checkpoint, ["vanilla"], [page], device="cpu")
+    assert (answer.key, answer.text) == ("page", found[0][1].text)
+
+
+@pytest.mark.parametrize(
+    ("methods", "message"),
+    [
+        ([], "expected a list with at least one"),
+        ("vanilla", "expected a list with at least one"),
+        (["vanilla", "vanilo"], "unknown method 'vanilo'"),
+        (["vanilla", {"method": "fastv", "max_tiles": 3}], "can't answer in one pass: they differ in max_tiles"),
+        (["vanilla", {"method": "fastv", "keep": 3}], "unknown argument 'keep'"),
+    ],
+)
+def test_methods_that_cannot_be_evaluated_together_are_refused(untrained, methods, message):
+    with pytest.raises(ConfigError, match=message):
+        vico_eval.evaluate(untrained / "vico", methods, [], device="cpu")
