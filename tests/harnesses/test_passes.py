@@ -1,0 +1,237 @@
+"""Rows that share a pass, through lmms-eval's own `--config`: results are those of each row alone."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from vico_eval.errors import ConfigError
+from vico_eval.harnesses.lmms_eval.passes import read_pass
+from vico_eval.paths import tasks_dir
+from vico_eval.runs.read import read_record, read_run
+
+SOME_TASKS = Path(__file__).parents[1] / "some_tasks.py"
+TASKS = ("tiny_read", "tiny_compare", "tiny_video")
+LIMIT = 6
+ROWS = {
+    "vanilla": ("vanilla_internvl", ""),
+    "half": ("divprune_internvl", "keep_ratio=0.5"),
+    "fewer": ("downsample_internvl", ""),
+    "routed": ("compressed_internvl", "method=vico+fastv,absolute_threshold=0.26,layer=1"),
+}
+ENVIRONMENT = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+
+
+def write_pass(folder: Path, checkpoint: Path, rows=ROWS, *, shared=True) -> Path:
+    file = folder / "pass.yaml"
+    entries = []
+    for name, (model, own) in rows.items():
+        run = folder / name
+        arguments = [f"pretrained={checkpoint}", own, f"record_dir={run}", "resume=True", "keep_going=True"]
+        arguments += [f"previews={folder / 'previews'}", f"shared_pass={file}"] if shared else ["previews=False"]
+        entries.append(
+            {
+                "model": model,
+                "model_args": ",".join(filter(None, arguments)),
+                "include_path": str(tasks_dir()),
+                "batch_size": "2",
+                "log_samples": True,
+                "output_path": str(run),
+                "tasks": ",".join(TASKS),
+                "limit": LIMIT,
+                "device": "cpu",
+            }
+        )
+    file.write_text(yaml.safe_dump(entries, sort_keys=False))
+    return file
+
+
+def start(file: Path, log: Path, processes: int = 1) -> subprocess.Popen:
+    launcher = [sys.executable]
+    if processes > 1:
+        launcher += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    with log.open("w") as output:
+        return subprocess.Popen(
+            [*launcher, str(SOME_TASKS), "", "--config", str(file)],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=ENVIRONMENT,
+            start_new_session=True,
+        )
+
+
+def evaluate(file: Path, processes: int = 1) -> str:
+    log = file.with_suffix(".log")
+    assert start(file, log, processes).wait(timeout=500) == 0, log.read_text()[-3000:]
+    return log.read_text()
+
+
+def samples(run: Path):
+    """By task and document what lmms-eval wrote of the answer, its tokens and its scores."""
+    found = {}
+    for file in run.rglob("*_samples_*.jsonl"):
+        for line in map(json.loads, file.read_text().splitlines()):
+            kept = {name: value for name, value in line.items() if name not in ("doc_hash", "input_media")}
+            found[file.stem.split("_samples_")[1], line["doc_id"]] = kept
+    return found
+
+
+@pytest.fixture(scope="module")
+def alone(untrained, tmp_path_factory):
+    """The rows one after the other, none of which knows of the others."""
+    folder = tmp_path_factory.mktemp("alone")
+    evaluate(write_pass(folder, untrained / "vico", shared=False))
+    found = {name: samples(folder / name) for name in ROWS}
+    assert {len(of_row) for of_row in found.values()} == {LIMIT * len(TASKS)}
+    return found
+
+
+def check_rows(folder: Path, alone):
+    for name in ROWS:
+        assert samples(folder / name) == alone[name], name
+        run = read_run(folder / name)
+        assert all(document.account is not None for task in run.tasks.values() for document in task.documents)
+
+
+def test_rows_of_a_pass_have_the_results_of_rows_alone(untrained, alone, tmp_path):
+    log = evaluate(write_pass(tmp_path, untrained / "vico"))
+    assert log.count("Loading weights: 100%") == 1
+    check_rows(tmp_path, alone)
+    for name, (model, own) in ROWS.items():
+        record = read_record(tmp_path / name)
+        assert record.answered_with == tuple(f"../{other}" for other in ROWS if other != name)
+        words = record.command
+        assert words[:3] == ("python", "-m", "lmms_eval")
+        arguments = words[words.index("--model_args") + 1]
+        assert words[words.index("--model") + 1] == model
+        assert own in arguments
+        assert f"record_dir={tmp_path / name}" in arguments
+        assert "shared_pass" not in arguments
+        assert "--log_samples" in words
+        assert words[words.index("--limit") + 1] == str(LIMIT)
+        lines = [json.loads(line) for line in (tmp_path / name / "answers.rank0.jsonl").read_text().splitlines()]
+        assert all(line["seconds"]["rows"] > 0 for line in lines)
+    assert {line["seconds"]["rows"] for line in lines} == {len(ROWS) - 1}  # the other tiling is one of its own
+
+
+def test_the_command_in_the_record_repeats_the_row_alone(untrained, alone, tmp_path):
+    evaluate(write_pass(tmp_path, untrained / "vico", {name: ROWS[name] for name in ("vanilla", "half")}))
+    run = tmp_path / "half"
+    command = [sys.executable, str(SOME_TASKS), "", *read_record(run).command[3:]]
+    (run / "answers.rank0.jsonl").unlink()
+    subprocess.run(command, check=True, env=ENVIRONMENT, capture_output=True, timeout=300)
+    assert samples(run) == alone["half"]
+
+
+def test_a_pass_of_two_processes_gives_the_answers_of_one(untrained, alone, tmp_path):
+    evaluate(write_pass(tmp_path, untrained / "vico"), processes=2)
+    for name in ROWS:
+        assert len(list((tmp_path / name).glob("answers.rank*.jsonl"))) == 2
+        found = samples(tmp_path / name)
+        for key, line in alone[name].items():
+            # Other documents share a batch, so scores may differ in their last digit.
+            assert (found[key]["filtered_resps"], found[key]["exact_match"]) == (
+                line["filtered_resps"],
+                line["exact_match"],
+            )
+            ours, theirs = (one["token_counts"][0]["account"] for one in (found[key], line))
+            assert {**ours, "p_compress": None} == {**theirs, "p_compress": None}
+
+
+def test_a_pass_that_was_killed_goes_on(untrained, alone, tmp_path):
+    file = write_pass(tmp_path, untrained / "vico")
+    process = start(file, tmp_path / "killed.log")
+    journals = [tmp_path / name / "answers.rank0.jsonl" for name in ROWS]
+    deadline = time.monotonic() + 300
+    while not (journals[-1].exists() and journals[-1].read_text().count("\n") >= 5):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not list(tmp_path.rglob("*_results.json"))
+    kept = [journal.read_text().split("\n")[0] for journal in journals]
+    evaluate(file)
+    check_rows(tmp_path, alone)
+    # What was answered before is still there, and nothing is there twice.
+    for journal, first in zip(journals, kept, strict=True):
+        lines = journal.read_text().splitlines()
+        assert lines[0] == first
+        assert len(lines) == LIMIT * len(TASKS)
+
+
+def test_a_row_that_cannot_share_is_left_to_its_own_evaluation(untrained, alone, tmp_path):
+    rows = {
+        "vanilla": ROWS["vanilla"],
+        "small": ("vanilla_internvl", "max_tiles=1"),
+        "wrong": ("divprune_internvl", "keep_ratio=7"),
+        "half": ROWS["half"],
+    }
+    log = evaluate(write_pass(tmp_path, untrained / "vico", rows))
+    assert "small is not answered in this pass" in log
+    assert "they differ in max_tiles" in log
+    assert "wrong is not answered in this pass" in log
+    assert "Error during evaluation: keep_ratio is 7" in log or "keep_ratio" in log
+    assert samples(tmp_path / "vanilla") == alone["vanilla"]
+    assert samples(tmp_path / "half") == alone["half"]
+    assert len(samples(tmp_path / "small")) == LIMIT * len(TASKS)
+    assert read_record(tmp_path / "small").answered_with == ()
+    assert not samples(tmp_path / "wrong")
+    assert read_record(tmp_path / "vanilla").answered_with == ("../half",)
+
+
+def test_documents_that_fail_in_a_pass_are_not_asked_again_by_their_row(untrained, tmp_path, write_tasks):
+    from PIL import Image
+
+    folder = write_tasks(asked={"generation_kwargs": {"max_new_tokens": 3}}, num_pictures=1)
+    # The second document's picture is no picture.
+    Image.new("RGB", (56, 56)).save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_text("no picture")
+    (folder / "pictures.py").write_text(
+        f"def pictures(doc):\n    return ['{tmp_path}/a.png' if doc['question'] == 'What?' else '{tmp_path}/b.png']\n"
+    )
+    file = write_pass(tmp_path, untrained / "vico", {name: ROWS[name] for name in ("vanilla", "half")})
+    entries = yaml.safe_load(file.read_text())
+    file.write_text(yaml.safe_dump([one | {"tasks": "asked", "include_path": str(folder)} for one in entries]))
+    log = evaluate(file)
+    assert log.count("Loading weights: 100%") == 1
+    for name in ("vanilla", "half"):
+        assert len((tmp_path / name / "answers.rank0.jsonl").read_text().splitlines()) == 1
+        assert len((tmp_path / name / "failures.rank0.jsonl").read_text().splitlines()) == 1
+        documents = read_run(tmp_path / name).tasks["asked"].documents
+        assert sum(document.failure is not None for document in documents) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, r"pass.yaml can't be read: .*No such file"),
+        ("- model: [", "can't be read"),
+        ("model: vanilla_internvl", "can't be read"),
+        ("- {model_args: a=1}", "can't be read"),
+        ("- {model: '', model_args: a=1}", "can't be read"),
+        ("- !!python/object/apply:os.system [true]", "can't be read"),
+        ("x" * (2**22 + 1), "is larger than"),
+    ],
+    ids=["missing", "cut off", "no list", "no model", "blank", "code", "large"],
+)
+def test_a_file_that_is_no_pass_is_refused(tmp_path, text, message):
+    file = tmp_path / "pass.yaml"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        read_pass(file)
+
+
+def test_a_row_without_a_folder_is_refused(tmp_path):
+    file = tmp_path / "pass.yaml"
+    file.write_text("- {model: vanilla_internvl, model_args: pretrained=a}\n")
+    (row,) = read_pass(file)
+    with pytest.raises(ConfigError, match="expected record_dir=FOLDER"):
+        _ = row.folder
