@@ -22,7 +22,7 @@ BAD_INPUT: tuple[type[Exception], ...] = (
 For the few lines that read, never for those that compute: there it would hide faults of our own.
 """
 
-DOCUMENT_FAILURES: tuple[type[Exception], ...] = (
+DOCUMENT_FAILURES = (
     RuntimeError,  # out of memory is of it
     ValueError,
     IndexError,

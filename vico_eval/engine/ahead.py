@@ -34,23 +34,23 @@ def prepare_ahead(
     """
     limit = 2 * workers if ahead is None else ahead
     pending: deque[tuple[str, Future[P]]] = deque()
+
+    def first() -> P | DocumentError:
+        key, future = pending.popleft()
+        error = future.exception()
+        return future.result() if error is None else cannot_prepare(key, error)
+
     with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="prepare") as pool:
         try:
             for request in requests:
                 pending.append((request.key, pool.submit(prepare, request)))
                 if len(pending) >= limit:
-                    yield _result(*pending.popleft())
+                    yield first()
             while pending:
-                yield _result(*pending.popleft())
+                yield first()
         finally:
             for _, future in pending:
                 future.cancel()
-
-
-def _result(key: str, future: Future[P]) -> P | DocumentError:
-    if (error := future.exception()) is not None:
-        return cannot_prepare(key, error)
-    return future.result()
 
 
 def cannot_prepare(key: str, error: BaseException) -> DocumentError:

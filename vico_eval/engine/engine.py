@@ -131,18 +131,18 @@ class Engine:
                 answered in the batches in which they are when nothing is known, so that they get the same answers.
             given_up: rows that are to answer nothing more; looked at before each batch, so it may grow meanwhile.
         """
-        known = [frozenset(numbers) for numbers in known]
+        left_out = [frozenset(numbers) for numbers in known]
         progress = tqdm(
-            total=len(requests) * len(known),
-            initial=sum(map(len, known)),
-            unit="doc" if len(known) == 1 else "answer",
-            desc=self.method.name if len(known) == 1 else f"{len(known)} rows",
+            total=len(requests) * len(left_out),
+            initial=sum(map(len, left_out)),
+            unit="doc" if len(left_out) == 1 else "answer",
+            desc=self.method.name if len(left_out) == 1 else f"{len(left_out)} rows",
             disable=not self.show_progress,
         )
         with progress:
             for settings, numbers in _by_generation(requests).items():
-                for row, number, outcome in self._group_outcomes(requests, numbers, settings, known, given_up):
-                    if number not in known[row]:
+                for row, number, outcome in self._group_outcomes(requests, numbers, settings, left_out, given_up):
+                    if number not in left_out[row]:
                         progress.update()
                         yield row, number, outcome
 

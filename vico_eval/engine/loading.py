@@ -14,7 +14,7 @@ from vico_eval.engine.engine import Engine
 from vico_eval.engine.generation import own_settings
 from vico_eval.engine.preprocess import Preprocessor, PreprocessSettings
 from vico_eval.errors import CheckpointError, ConfigError, did_you_mean
-from vico_eval.families.family import FamilyCheckpoint, Placement
+from vico_eval.families.family import Family, FamilyCheckpoint, Placement
 from vico_eval.families.internvl.family import InternVL
 from vico_eval.families.placement import check_attention, check_device, torch_dtype
 from vico_eval.logs import logger
@@ -23,7 +23,7 @@ from vico_eval.methods.arguments import typed
 from vico_eval.methods.interface import ModelFacts, Part, ResolutionPart
 from vico_eval.methods.registry import Method
 
-FAMILY = InternVL()
+FAMILY: Family = InternVL()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,7 +225,7 @@ def open_rows(found: Sequence[Found], *, show_progress: bool = True) -> Engine:
             f"{first.checkpoint.name} comes with generation settings, which are not applied: "
             f"{', '.join(f'{name}={value}' for name, value in own.items())}. Answers are generated as the task says."
         )
-    model = FAMILY.load(first.checkpoint, first.placement, first.preprocessor.image_token_id)
+    model: Any = FAMILY.load(first.checkpoint, first.placement, first.preprocessor.image_token_id)
     if donor := next((one.donor for one in found if one.donor is not None), None):
         FAMILY.adopt(model, donor, routes=any(one.method.needs_donors_router for one in found))
     if _is_cpu(first.placement.device):

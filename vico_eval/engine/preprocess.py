@@ -13,9 +13,8 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
-from vico_eval.engine.frame_folders import is_folder, read_frame_folder
-from vico_eval.engine.media import load_image, read_frames
-from vico_eval.engine.previews import previewed_frames
+from vico_eval.engine.films import Films
+from vico_eval.engine.media import load_image
 from vico_eval.engine.requests import (
     DeferredRequest,
     GenerationSettings,
@@ -162,6 +161,7 @@ class Preprocessor:
         if settings.thinking and prompting.thinking_message is None:
             raise ConfigError("Got thinking=true; these checkpoints have no thinking mode. Leave it out.")
         self._resolution = resolution
+        self._films = Films(prompting.cut_frame)
         self._tokenizer = tokenizer
         # A fast tokenizer keeps truncation and padding as state that every call sets anew.
         self._tokenizer_lock = threading.Lock()
@@ -277,26 +277,25 @@ class Preprocessor:
                 if keeps_copies and part.is_previewed:
                     opened.previewed[opened.num_pictures] = image
                 if part.is_frame:
-                    self._add_frames([image], ways)
+                    self._add_frames([self.prompting.cut_frame(image)], ways)
                 else:
                     self._add_image(image, limits, ways)
                 opened.num_pictures += 1
             elif isinstance(part, VideoInput):
-                frames = _frames(part, settings.num_frames or self.prompting.num_frames)
+                film = self._films.read(part, settings.num_frames or self.prompting.num_frames)
                 if keeps_copies:
                     opened.previewed.update(
-                        {opened.num_pictures + frame: frames[frame] for frame in previewed_frames(len(frames))}
+                        {opened.num_pictures + number: frame for number, frame in film.previewed.items()}
                     )
-                self._add_frames(frames, ways)
-                opened.num_pictures += len(frames)
-                opened.frames_of.append(len(frames))
+                self._add_frames(film.pictures, ways)
+                opened.num_pictures += len(film.pictures)
+                opened.frames_of.append(len(film.pictures))
         return opened
 
-    def _add_frames(self, frames: Sequence[Image.Image], ways: Sequence[_Media]) -> None:
+    def _add_frames(self, frames: Sequence[Picture], ways: Sequence[_Media]) -> None:
         """Frames are cut alike in every way."""
-        cut = [self.prompting.cut_frame(frame) for frame in frames]
         for way in ways:
-            way.cut += cut
+            way.cut += frames
 
     def _add_image(self, image: Image.Image, limits: TileLimits, ways: Sequence[_Media]) -> None:
         for way in ways:
@@ -391,12 +390,6 @@ def _words(request: Request) -> str:
         for part in message.content
         if isinstance(part, Text)
     )
-
-
-def _frames(video: VideoInput, num_frames: int) -> list[Image.Image]:
-    """The frames of a film that are shown; a film may also be a folder of frames."""
-    read = read_frame_folder if is_folder(video.source) else read_frames
-    return read(video.source, num_frames, start_s=video.start_s, end_s=video.end_s)
 
 
 def _digest(pictures: Sequence[Picture]) -> str | None:

@@ -82,8 +82,8 @@ class Checkpoint:
     @property
     def dtype(self) -> torch.dtype | None:
         """That its weights are kept in, where its configuration says."""
-        dtype: torch.dtype | None = self.config.dtype
-        return dtype
+        dtype = self.config.dtype
+        return getattr(torch, dtype) if isinstance(dtype, str) else dtype
 
     def identity(self) -> dict[str, str]:
         """Name, folder and a digest over all weights, the tokenizer and the configuration.

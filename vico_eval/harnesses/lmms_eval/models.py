@@ -247,9 +247,8 @@ class CompressedInternVL(lmms):  # type: ignore[misc]
     @property
     def device(self) -> torch.device:
         """Where lmms-eval puts the counts that its processes exchange."""
-        if self._opened is None:
-            return self.accelerator.device
-        device: torch.device = self._opened.model.decoder_device
+        opened = self._opened
+        device: torch.device = self.accelerator.device if opened is None else opened.model.decoder_device
         return device
 
     def generate_until(self, requests: list[Instance]) -> list[GenerationResult]:
