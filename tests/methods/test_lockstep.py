@@ -113,7 +113,7 @@ def test_what_some_rows_know_is_left_out_for_these_alone(engine, alone, requests
         assert answers == {number: alone[name][number] for number in set(range(7)) - set(left_out)}
 
 
-def test_pictures_are_read_and_encoded_once_for_all_rows(engine, checkpoint_for, requests, monkeypatch):
+def test_pictures_are_read_and_encoded_once_for_all_rows(checkpoint_for, requests, monkeypatch):
     opened, films, tiles = [], [], []
     for module, name, calls in ((preprocess, "load_image", opened), (films_of_engine, "read_frames", films)):
         read = getattr(module, name)
@@ -133,7 +133,7 @@ def test_pictures_are_read_and_encoded_once_for_all_rows(engine, checkpoint_for,
     assert (len(opened), len(films)) == (2 * 5, 2)
     opened.clear()
     films.clear()
-    together = encoded(engine)
+    together = encoded(open_pass(ROWS, checkpoint_for))
     assert (len(opened), len(films)) == (5, 1)  # two questions are about the film
     # Another tiling encodes what is its own; the films, cut alike, are shared with it.
     assert once < together < once + downsampled

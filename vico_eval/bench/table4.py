@@ -19,7 +19,7 @@ from transformers import PreTrainedConfig
 from vico_eval.bench.flops import prefill_flops, vision_flops
 from vico_eval.bench.local import TILES
 from vico_eval.bench.records import in_rounds
-from vico_eval.clock import seconds_on
+from vico_eval.families.clock import seconds_on
 from vico_eval.families.internvl.config import VicoInternVLConfig
 from vico_eval.families.internvl.modeling import VicoInternVL
 from vico_eval.families.internvl.tiling import normalise

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers.models.internvl import InternVLVisionModel
 
-from vico_eval.clock import seconds_on
+from vico_eval.families.clock import seconds_on
 from vico_eval.families.encoder_attention import LayerInput, PatchAttention
 from vico_eval.families.family import Shown
 from vico_eval.families.internvl.tiling import normalise
