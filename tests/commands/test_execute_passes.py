@@ -50,6 +50,14 @@ def test_a_pass_starts_when_all_that_its_rows_draw_on_is_finished(planned):
     ]
 
 
+def test_a_pass_of_rows_that_draw_on_several_runs_waits_for_each(planned):
+    runs = [planned("vico", pretrained="v"), planned("other", pretrained="w", cells=(READ, DOC, BAR))]
+    runs += [planned("pool", after="vico"), planned("fastv", after="other")]
+    events = share(World(broken={("other", "doc"): "no such data set"}), runs, jobs=2)
+    assert events.index("done vico") < events.index("failed other")
+    assert events[events.index("failed other") + 1 :] == ["start pool+1 read", "done pool", "done fastv"]
+
+
 def test_a_row_that_draws_on_one_of_the_pass_goes_with_the_next(planned):
     runs = [
         planned("vico"),

@@ -117,7 +117,6 @@ class _Execution:
                 self._settle()
                 while len(self._running) < self._jobs and (states := self._next()):
                     self._begin(states)
-                    self._settle()
                 time.sleep(poll_s if self._running else 0)
                 for running in self._running.copy():
                     self._look(running)
