@@ -96,6 +96,9 @@ class World:
     def started(self, runs):
         self.together.append([run.name for run in runs])
 
+    def parted(self, run, log):
+        self.events.append(f"parted {run.name} from {log.stem}")
+
     def advanced(self, run, documents):
         pass
 

@@ -75,7 +75,7 @@ def test_a_row_that_fails_in_a_pass_is_tried_alone_then_cell_by_cell(planned):
     world = World(broken={("fastv", "doc"): "no such data set"})
     runs = [planned("vanilla", cells=(READ, DOC, BAR)), planned("fastv", cells=(READ, DOC, BAR))]
     assert share(world, runs) == [
-        *("start vanilla+1 read doc bar", "done vanilla"),
+        *("start vanilla+1 read doc bar", "parted fastv from vanilla+1", "done vanilla"),
         *("start fastv read doc bar", "start fastv read", "start fastv doc", "start fastv bar", "failed fastv"),
     ]
     assert failed(world) == [("fastv", "Doc", "no such data set")]
@@ -90,7 +90,7 @@ def test_a_pass_that_is_killed_leaves_what_is_finished_and_each_run_goes_on_alon
     world = World(entries_before_death={"a+2": 1})
     runs = [planned(name, cells=BOTH) for name in "abc"]
     assert share(world, runs) == [
-        *("start a+2 read doc", "done a"),
+        *("start a+2 read doc", "parted b from a+2", "parted c from a+2", "done a"),
         *("start b read doc", "done b", "start c read doc", "done c"),
     ]
     assert world.failures == []
@@ -107,14 +107,20 @@ def test_documents_that_failed_in_a_pass_are_final_and_not_asked_again_at_once(p
 
 def test_nor_where_the_process_dies_after_their_run_was_scored(planned):
     world = World(bad_documents={("a", "read"): "1 of 9 documents have no answer"}, entries_before_death={"a+1": 1})
-    assert share(world, [planned("a"), planned("b")]) == ["start a+1 read", "failed a", "start b read", "done b"]
+    assert share(world, [planned("a"), planned("b")]) == [
+        *("start a+1 read", "parted b from a+1", "failed a"),
+        *("start b read", "done b"),
+    ]
 
 
 def test_results_that_were_there_before_are_not_the_pass_s(planned):
     runs = [planned("a"), planned("b")]
     share(World(bad_documents={(name, "read"): "1 of 9 documents have no answer" for name in "ab"}), runs)
     world = World(entries_before_death={"a+1": 0})
-    assert share(world, runs) == ["start a+1 read", *("start a read", "done a"), *("start b read", "done b")]
+    assert share(world, runs) == [
+        *("start a+1 read", "parted a from a+1", "parted b from a+1"),
+        *("start a read", "done a", "start b read", "done b"),
+    ]
 
 
 def test_where_the_source_of_some_rows_has_failed_cells_the_others_do_not_suffer(planned):
@@ -161,7 +167,7 @@ def test_a_finished_run_of_which_a_pass_made_cells_stale_answers_them_alone(plan
 def test_runs_that_are_done_are_told_though_others_of_their_pass_wait_for_a_place(planned):
     world = World(broken={("a", "read"): "no"})
     runs = [planned(name) for name in "abc"]
-    assert share(world, runs)[:4] == ["start a+2 read", "done b", "done c", "start a read"]
+    assert share(world, runs)[:5] == ["start a+2 read", "parted a from a+2", "done b", "done c", "start a read"]
 
 
 def test_stopping_the_command_stops_a_pass(planned):

@@ -57,6 +57,7 @@ def shown_together(progress_class, **console):
         yield text.getvalue()
         progress.advanced(runs[1], 30)
         progress.finished(runs[0], 61.4)
+        progress.parted(runs[1], Path("vanilla+1.log"))
         progress.started(runs[1:2])
         progress.finished(runs[1], 99)
     yield text.getvalue()
@@ -67,6 +68,7 @@ def test_without_a_terminal_a_pass_has_a_line_for_all_its_rows(monkeypatch):
     assert text.splitlines() == [
         "[0/3 runs] vanilla and 1 more: started",
         "[1/3 runs] vanilla: done in 61 s, in a pass with 1 more",
+        "fastv: its pass did not finish it, so it goes on alone. Log of the pass: vanilla+1.log",
         "[1/3 runs] fastv: started again",
         "[2/3 runs] fastv: done in 99 s",
     ]

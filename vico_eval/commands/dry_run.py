@@ -21,7 +21,7 @@ def in_passes(runs: Sequence[PlannedRun], passes: Sequence[Pass]) -> str:
         return f"{len(runs)} runs"
     left = sum(len(one.runs) for one in passes)
     to_do = "" if left == len(runs) else f", {left} of them to do"
-    return f"{len(runs)} runs{to_do} in {len(passes)} passes"
+    return f"{len(runs)} runs{to_do} in {len(passes)} {'pass' if len(passes) == 1 else 'passes'}"
 
 
 def show_plan(

@@ -191,6 +191,8 @@ class _Execution:
         self._running.remove(running)
         for state in running.states:
             _sort(state, running, status, self._check)
+            if len(running.states) > 1 and state.attempts:
+                self._progress.parted(state.run, running.log)
         self._waiting[:0] = [(state,) for state in running.states]
 
     def _tell(self, state: _State) -> None:

@@ -27,6 +27,9 @@ class Progress(Protocol):
     def started(self, runs: Sequence[PlannedRun]) -> None:
         """A process has started that answers for all of these."""
 
+    def parted(self, run: PlannedRun, log: Path) -> None:
+        """A process of several runs has ended without finishing this one, which goes on alone."""
+
     def advanced(self, run: PlannedRun, documents: int) -> None:
         """So many documents have an answer."""
 
@@ -78,6 +81,9 @@ class LiveProgress:
             self._bars.start_task(self._tasks[run.name])
             self._bars.update(self._tasks[run.name], description="loading")
 
+    def parted(self, run: PlannedRun, log: Path) -> None:
+        _say_parted(self._bars.console, run, log)
+
     def advanced(self, run: PlannedRun, documents: int) -> None:
         self._answered[run.name] = documents
         description = "answering" if documents else "loading"
@@ -128,6 +134,9 @@ class PlainProgress:
         self._started |= dict.fromkeys((run.name for run in runs), process := _Started(runs, time.monotonic()))
         self._say(process.name, "started again" if is_again else "started")
 
+    def parted(self, run: PlannedRun, log: Path) -> None:
+        _say_parted(self._console, run, log)
+
     def advanced(self, run: PlannedRun, documents: int) -> None:
         process = self._started[run.name]
         process.answered[run.name] = documents
@@ -173,3 +182,9 @@ class _Started:
 def _say_set_aside(console: Console, run: PlannedRun, folder: Path, reason: str) -> None:
     text = f"{run.name}: what was there is set aside as {folder}, since {reason}"
     console.print(text, soft_wrap=True)
+
+
+def _say_parted(console: Console, run: PlannedRun, log: Path) -> None:
+    console.print(
+        f"{run.name}: its pass did not finish it, so it goes on alone. Log of the pass: {log}", soft_wrap=True
+    )
