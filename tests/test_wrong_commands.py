@@ -268,7 +268,7 @@ def test_a_dry_run_writes_nothing(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     status, _, err = run("run", "tiny", "--limit", "1", "--rows", "vico", "--dry-run")
     assert (status, list(tmp_path.iterdir())) == (0, [])
-    assert "2 runs of 18 cells, 18 to do" in err
+    assert "2 runs; 18 of 18 cells to do" in err
 
 
 SHELL = {

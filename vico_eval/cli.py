@@ -80,6 +80,7 @@ def demo(
     seeds: Annotated[int, cli_options.seeds("Draws of each row that has chance in it, up to its card's three.")] = 1,
     jobs: Annotated[int | None, cli_options.jobs("Processes at once. Default: one a core, at most 4.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Repeat rows that are complete already.")] = False,
+    no_shared_pass: cli_options.SeparateRows = False,
     html: Annotated[
         Path | None, typer.Option(help="Also write the table as a page with its samples into this folder.")
     ] = None,
@@ -104,6 +105,7 @@ def demo(
         num_seeds=seeds,
         jobs=jobs,
         fresh=fresh,
+        shared_pass=not no_shared_pass,
         html=html,
     )
 
@@ -133,7 +135,9 @@ def run(
         int,
         typer.Option(min=1, max=cli_options.MAX_PROCESSES, help="Processes that share a row's documents, one a GPU."),
     ] = 1,
-    jobs: Annotated[int | None, cli_options.jobs("Rows at once. Default: one; on a CPU one a core, at most 4.")] = None,
+    jobs: Annotated[
+        int | None, cli_options.jobs("Passes at once. Default: one; on a CPU one a core, at most 4.")
+    ] = None,
     batch_size: Annotated[
         int | None, cli_options.batch_size("Documents at once. Default: 8; 32 with the built-in checkpoints.")
     ] = None,
@@ -151,11 +155,12 @@ def run(
         bool, typer.Option("--judge", help="Also run benchmarks whose score is another model's judgement.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what is finished, what is to do, and the commands; run nothing.")
+        bool, typer.Option("--dry-run", help="Show what is finished, the passes to do, and all commands; run nothing.")
     ] = False,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Repeat what is finished; the old answers are set aside.")
     ] = False,
+    no_shared_pass: cli_options.SeparateRows = False,
     out: Annotated[Path | None, typer.Option(help="Folder of the table. Default: one beside the runs.")] = None,
     html: Annotated[
         Path | None,
@@ -165,9 +170,9 @@ def run(
     """Fill a whole table of a paper through lmms-eval.
 
     Every row on every benchmark of a suite. Each row is an lmms-eval command, which --dry-run prints and which can be
-    run by hand. Answers are kept as they come: a stopped command, repeated, goes on where it was. A benchmark that
-    fails stops no other one, and the end says what failed and how to repeat it. Runs, logs, the table and its page
-    are under runs/.
+    run by hand. Rows of the same weights share a pass: one process answers them together, each as it would alone.
+    Answers are kept as they come: a stopped command, repeated, goes on where it was. A benchmark that fails stops no
+    other one, and the end says what failed and how to repeat it. Runs, logs, the table and its page are under runs/.
 
     \b
     Examples:
@@ -191,6 +196,7 @@ def run(
         model_args=parse_arguments(model_args, "--model-args"),
         out=out,
         fresh=fresh,
+        shared_pass=not no_shared_pass,
         html=html,
     )
     run_suite(suite, options, dry_run=dry_run)

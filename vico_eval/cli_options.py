@@ -30,6 +30,15 @@ MAX_MINUTES: Final = MAX_SECONDS // 60
 
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, ... Default: a GPU where there is one.")]
 
+SeparateRows = Annotated[
+    bool,
+    typer.Option(
+        "--no-shared-pass",
+        help="Answer each row by itself. By default rows of the same weights share a pass: pictures are read and "
+        "encoded once for all of them.",
+    ),
+]
+
 TrainingConfig = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file; models/training has examples.")]
 
 TrainingProcesses = Annotated[
@@ -54,7 +63,7 @@ def seeds(description: str) -> Any:
 
 
 def jobs(description: str) -> Any:
-    """`--jobs`: rows that run at once."""
+    """`--jobs`: rows, or passes of several rows, that run at once."""
     return typer.Option(min=1, max=MAX_JOBS, help=description)
 
 

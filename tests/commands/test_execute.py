@@ -3,139 +3,24 @@
 import os
 import sys
 import time
-from collections import defaultdict
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from vico_eval.commands.execute import by_hand, describe, execute, log_path
-from vico_eval.commands.inputs import Inputs
-from vico_eval.commands.plan import Cell, PlannedRun
+from vico_eval.commands.execute import log_path
+from vico_eval.commands.failures import by_hand, describe
 from vico_eval.commands.processes import Subprocess, stop_all
-from vico_eval.commands.run_folders import DocumentsFailed, unfinished
-from vico_eval.errors import ReportError
+from vico_eval.commands.run_folders import unfinished
 from vico_eval.runs.follow import AnswerCount
 
-READ, DOC, BAR = (
-    Cell(benchmark=name, tasks=(name.lower(),), results=(name.lower(),)) for name in ("Read", "Doc", "Bar")
-)
-
-
-def check(folder, cell):
-    file = folder / cell.benchmark
-    if not file.exists():
-        raise ReportError(f"{folder.name} has no results of {cell.benchmark}.")
-    if file.read_text():
-        raise DocumentsFailed(file.read_text())
-
-
-class FakeProcess:
-    """Answers its tasks at its second poll; where one of them is `broken`, none of them has results."""
-
-    def __init__(self, run, tasks, log, world):
-        self.run, self.tasks, self.log, self.world, self.polls = run, tasks, log, world, 0
-        log.write_text("loading\nthe reason\n")
-        world.events.append(f"start {run.name} {' '.join(tasks)}")
-        world.alive += 1
-        world.most_alive = max(world.most_alive, world.alive)
-
-    def poll(self):
-        self.polls += 1
-        if self.polls < 2:
-            return None
-        self.world.alive -= 1
-        if reasons := [self.world.broken[self.run.name, task] for task in self.tasks if self.is_broken(task)]:
-            self.log.write_text(
-                f"12:00 | ERROR | Error during evaluation: {reasons[0]}. Please set `--verbosity=DEBUG` to\n"
-            )
-            return 0
-        for task in self.tasks:
-            bad = self.world.bad_documents.get((self.run.name, task), "")
-            (self.run.folder / task.capitalize()).write_text(bad)
-        return self.world.status
-
-    def is_broken(self, task):
-        return (self.run.name, task) in self.world.broken
-
-    def stop(self):
-        self.world.events.append(f"stop {self.run.name}")
-
-    def end(self):
-        self.world.events.append(f"end {self.run.name}")
-
-
-class World:
-    """Launches fakes, hears the progress and remembers both."""
-
-    def __init__(self, *, broken=None, bad_documents=None, status=0):
-        self.events, self.alive, self.most_alive = [], 0, 0
-        self.broken, self.bad_documents, self.status = broken or {}, bad_documents or {}, status
-
-    def launch(self, run, command, log):
-        return FakeProcess(run, command[command.index("--tasks") + 1].split(","), log, self)
-
-    def set_aside(self, run, folder, reason):
-        self.events.append(f"set aside {run.name} since {reason}")
-
-    def kept(self, run):
-        self.events.append(f"kept {run.name}")
-
-    def started(self, run):
-        pass
-
-    def advanced(self, run, documents):
-        pass
-
-    def finished(self, run, seconds):
-        self.events.append(f"done {run.name}")
-
-    def failed(self, run):
-        self.events.append(f"failed {run.name}")
+from .fakes import BAR, DOC, READ, FakeProcess, World, check, failed, go, make_run, read
 
 
 @pytest.fixture
 def planned(tmp_path):
-    def make(name, after=None, cells=(READ,)):
-        return PlannedRun(
-            name=name,
-            system=name,
-            title=name,
-            folder=tmp_path / name,
-            cells=cells,
-            launcher=("lmms_eval",),
-            arguments=("--model", name),
-            after=after,
-        )
-
-    return make
-
-
-def read(version="1.0", weights="x", tasks="x"):
-    return Inputs(
-        versions={"vico_eval": version},
-        checkpoints=defaultdict(lambda: {"vico-tiny": weights}),
-        written_s=defaultdict(float),
-        cells=defaultdict(lambda: tasks),
-    )
-
-
-def go(world, runs, *, inputs=None, jobs=1, fresh=False):
-    world.failures = execute(
-        runs,
-        inputs=inputs or read(),
-        jobs=jobs,
-        launch=world.launch,
-        check=check,
-        progress=world,
-        fresh=fresh,
-        poll_s=0.001,
-    )
-    return world.events
-
-
-def failed(world):
-    return [(failure.run.name, failure.cell.benchmark, failure.reason) for failure in world.failures]
+    return partial(make_run, tmp_path)
 
 
 def test_a_run_that_waits_for_another_starts_after_it_even_with_a_free_place(planned):
@@ -265,7 +150,7 @@ def test_a_cell_with_documents_that_failed_is_not_repeated_at_once_but_by_the_ne
 
 def test_a_status_says_something_where_lmms_eval_does_not(planned):
     world = World(status=1)
-    world.launch = lambda run, command, log: Silent(run, command[-1].split(","), log, world)
+    world.process = Silent
     go(world, [planned("vico")])
     ((_, _, reason),) = failed(world)
     assert "lmms-eval ended with status 1; its last words:\n  loading\n  the reason" in reason
@@ -281,14 +166,14 @@ class Silent(FakeProcess):
 
 def test_status_0_without_results_is_a_failure_too(planned):
     world = World()
-    world.launch = lambda run, command, log: Silent(run, command[-1].split(","), log, world)
+    world.process = Silent
     go(world, [planned("vico")])
     assert failed(world) == [("vico", "Read", "vico has no results of Read.")]
 
 
 def test_crashes_of_one_kind_are_not_asked_for_again_and_again(planned):
     world = World(status=-9)
-    world.launch = lambda run, command, log: Silent(run, command[-1].split(","), log, world)
+    world.process = Silent
     go(world, [planned("vico", cells=(READ, DOC, BAR))])
     assert world.events == ["start vico read doc bar", "start vico read", "start vico doc", "failed vico"]
     assert describe(world.failures).count("its last words") == 1
@@ -302,8 +187,9 @@ def test_failures_are_told_with_log_and_command(planned):
     assert text.startswith("vico on Doc, Bar: no data\n")
     assert f"Log: {log_path(run, 3)}" in text  # the third process of the command: Read, and Doc before Bar
     assert log_path(run, 3).read_text()
-    assert text.endswith("COLOUR='light blue' lmms_eval --model vico --tasks doc,bar")
-    assert by_hand(run, [READ]).endswith("--tasks read")
+    assert "To repeat it alone: COLOUR='light blue' lmms_eval --device cpu --model vico " in text
+    assert text.endswith(" --tasks doc,bar")
+    assert by_hand(run, run.command([READ])).endswith("--tasks read")
 
 
 def test_stopping_the_command_stops_what_it_started(planned):

@@ -149,3 +149,30 @@ def test_a_rehearsal_leaves_what_four_layers_can(run, tmp_path, monkeypatch):
     status, _, err = run("run", "tops", *own, "--model-args", "target_ratio=0.1")
     assert status == 1
     assert "fastv can't reach target_ratio=0.1: 1 of 4 layers work on all visual tokens" in err
+
+
+def test_rows_of_a_table_share_passes_unless_they_are_not_to(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    asked = ("run", "vico-table3", "--checkpoint", "base=a/b,vico=c/d", "--rows", "vanilla,single_tile,fastv")
+    options = (*asked, "--benchmark", "docvqa", "--device", "cpu", "--dry-run")
+    status, _, err = run(*options, "--jobs", 1)
+    assert status == 0
+    assert "4 runs in 2 passes; 4 of 4 cells to do." in err
+    file = "runs/vico-table3-base-a-b-vico-c-d/passes/vanilla+2.yaml"
+    assert (
+        "pass vanilla+2: vanilla, single_tile, fastv, after vico\n  apart from vico: checkpoint is a/b, there c/d"
+        in err
+    )
+    assert f"-m lmms_eval --config {file}\n" in err
+    assert "-m lmms_eval --device cpu --model fastv_internvl --model_args pretrained=a/b," in err
+    assert not (tmp_path / file).exists()
+    _, _, err = run(*options, "--jobs", 2)
+    assert "pass vanilla+1: vanilla, single_tile\n" in err
+    _, _, err = run(*options, "--no-shared-pass")
+    assert "4 runs; 4 of 4 cells to do." in err
+    assert "--config" not in err
+
+
+def test_which_file_a_pass_is_read_from_is_for_its_command_to_say():
+    with pytest.raises(ConfigError, match="--model-args has shared_pass, which each row's command sets itself"):
+        run_suite("tiny", RunOptions(model_args={"shared_pass": "passes/a.yaml"}))

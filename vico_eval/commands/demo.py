@@ -18,6 +18,7 @@ def run_demo(
     num_seeds: int,
     jobs: int | None,
     fresh: bool,
+    shared_pass: bool = True,
     html: Path | None = None,
 ) -> None:
     """Fill a table on the built-in benchmark and print it.
@@ -32,6 +33,7 @@ def run_demo(
         num_seeds: runs of each random row, at most as many as its card has seeds.
         jobs: processes at once; None for one a core, at most four.
         fresh: whether complete rows are repeated.
+        shared_pass: whether rows of the same weights are answered together.
         html: folder of the table as a page with its samples; None for none.
 
     Raises:
@@ -48,6 +50,7 @@ def run_demo(
         device="cpu",
         out=out,
         fresh=fresh,
+        shared_pass=shared_pass,
         html=html,
         page=html is not None,
     )

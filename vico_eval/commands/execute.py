@@ -2,68 +2,62 @@
 
 from __future__ import annotations
 
-import re
-import shlex
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from vico_eval.commands.failures import Failure, crash
 from vico_eval.commands.inputs import Inputs
+from vico_eval.commands.passes import Pass, most_work_first
 from vico_eval.commands.plan import Cell, PlannedRun
 from vico_eval.commands.processes import Process, stop_all
 from vico_eval.commands.progress import Progress
-from vico_eval.commands.run_folders import Check, DocumentsFailed, prepare, problem_of, unfinished
+from vico_eval.commands.run_folders import Check, DocumentsFailed, prepare, problem_of
+from vico_eval.runs.folders import results_files
 from vico_eval.runs.follow import AnswerCount
-
-LOG_TAIL_LINES = 15
 
 SAME_REASON = 2
 """So many cells failing alone for one reason fail for a reason that is not theirs; the others are not tried."""
 
-_LMMS_EVAL_ERROR = re.compile(r"Error during evaluation: (.*?)\.? Please set `--verbosity=DEBUG`", re.DOTALL)
-
 Launch = Callable[[PlannedRun, Sequence[str], Path], Process]
-"""Starts a command of a run whose output goes to a log file."""
+"""Starts a command whose output goes to a log file, in the environment of a run."""
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A cell that was not finished."""
-
-    run: PlannedRun
-    cell: Cell
-    reason: str
-    log: Path | None = None
-    """Of its process, where it had one."""
-
-    kind: str = ""
-    """The reason less what tells one cell from another."""
-
-
-@dataclass(slots=True)
+@dataclass(eq=False, slots=True)
 class _State:
     """How far a run is."""
 
     run: PlannedRun
-    attempts: deque[tuple[Cell, ...]]
+    answered: AnswerCount
+    attempts: deque[tuple[Cell, ...]] = field(default_factory=deque)
     """Cells to be answered, a process each."""
 
-    answered: AnswerCount
     failures: list[Failure] = field(default_factory=list)
     looked_again: bool = False
     num_started: int = 0
-    since: float = 0.0
+    """Processes of its own."""
 
-    @property
-    def log(self) -> Path:
-        """Of the process that was started last."""
-        return log_path(self.run, self.num_started)
+    since: float | None = None
+    """When its first process was started."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """A process, and the runs that it answers some cells of."""
+
+    states: tuple[_State, ...]
+    cells: tuple[Cell, ...]
+    process: Process
+    log: Path
+    results_before: frozenset[Path]
+    """lmms-eval's results files in the runs' folders when it was started."""
 
 
 def execute(
     runs: Sequence[PlannedRun],
+    passes: Sequence[Pass],
     *,
     inputs: Inputs,
     jobs: int,
@@ -73,11 +67,14 @@ def execute(
     fresh: bool = False,
     poll_s: float = 0.25,
 ) -> list[Failure]:
-    """Bring every run to completion, `jobs` at a time; cells finished with the same command and inputs are kept.
+    """Bring every run to completion, `jobs` processes at a time; finished cells are kept.
 
-    A run's cells share a process. Where one of them fails, those that are unfinished are tried again alone.
+    The runs of a pass share a process, and so do a run's cells. When it has ended, each run is looked at by itself:
+    where cells are unfinished, the run tries them again alone, first together, then one by one.
 
     Args:
+        runs: of one table.
+        passes: what is to be done of them.
         inputs: what the runs read.
         fresh: repeat finished cells too.
 
@@ -86,88 +83,176 @@ def execute(
     """
     for run in runs:
         prepare(run, inputs, progress, fresh=fresh)
-    waiting = [_start_state(run, unfinished(run, inputs, check)[1]) for run in runs]
-    settled: dict[str, _State] = {}
-    running: dict[str, tuple[_State, tuple[Cell, ...], Process]] = {}
-    try:
-        while waiting or running:
-            ready = [state for state in waiting if state.run.after is None or state.run.after in settled]
-            for state in ready[: jobs - len(running)]:
-                waiting.remove(state)
-                if state.run.after is not None:
-                    _drop_without_source(state, settled[state.run.after], check)
-                if not state.attempts:
-                    _look_again(state, check)
-                if not state.attempts:
-                    settled[state.run.name] = state
-                    _tell(state, progress)
+    return _Execution(runs, passes, jobs=jobs, launch=launch, check=check, progress=progress).finish(poll_s)
+
+
+class _Execution:
+    """The processes of one command, and the runs that wait for one."""
+
+    def __init__(
+        self,
+        runs: Sequence[PlannedRun],
+        passes: Sequence[Pass],
+        *,
+        jobs: int,
+        launch: Launch,
+        check: Check,
+        progress: Progress,
+    ) -> None:
+        self._jobs, self._launch, self._check, self._progress = jobs, launch, check, progress
+        states = {run.name: _State(run, AnswerCount(run.folder)) for run in runs}
+        for one in passes:
+            for run in one.runs:
+                states[run.name].attempts.append(one.cells)
+        shared = [tuple(states[run.name] for run in one.runs) for one in most_work_first(passes)]
+        self._waiting = [(state,) for state in states.values() if not state.attempts] + shared
+        """Runs that share their next process, in the order in which they are started."""
+        self._running: list[_Running] = []
+        self._settled: dict[str, _State] = {}
+
+    def finish(self, poll_s: float) -> list[Failure]:
+        """All of it."""
+        try:
+            while self._waiting or self._running:
+                self._settle()
+                while len(self._running) < self._jobs and (states := self._next()):
+                    self._begin(states)
+                time.sleep(poll_s if self._running else 0)
+                for running in self._running.copy():
+                    self._look(running)
+        finally:
+            stop_all(running.process for running in self._running)
+        return [failure for state in self._settled.values() for failure in state.failures]
+
+    def _is_ready(self, states: tuple[_State, ...]) -> bool:
+        return all(state.run.after is None or state.run.after in self._settled for state in states)
+
+    def _settle(self) -> None:
+        """Runs that have nothing left to do are done, and with them what only waited to hear that."""
+        while done := [one for one in self._waiting if not one[0].attempts and self._is_ready(one)]:
+            for states in done:
+                (state,) = states
+                if lost := _lost(state, self._check):
+                    state.attempts.append(lost)
                     continue
-                if state.num_started == 0:
-                    state.since = time.monotonic()
-                    progress.started(state.run)
-                cells = state.attempts.popleft()
-                state.num_started += 1
-                running[state.run.name] = (state, cells, launch(state.run, state.run.command(cells), state.log))
-            time.sleep(poll_s if running else 0)
-            for name, (state, cells, process) in list(running.items()):
-                progress.advanced(state.run, state.answered.count())
-                status = process.poll()
-                if status is not None:
-                    del running[name]
-                    _look_at(state, cells, status, check)
-                    waiting.insert(0, state)
-    finally:
-        stop_all(process for _, _, process in running.values())
-    return [failure for state in settled.values() for failure in state.failures]
+                self._waiting.remove(states)
+                self._settled[state.run.name] = state
+                self._tell(state)
+
+    def _next(self) -> tuple[_State, ...] | None:
+        return next((states for states in self._waiting if states[0].attempts and self._is_ready(states)), None)
+
+    def _begin(self, states: tuple[_State, ...]) -> None:
+        """Start the next process of runs, or part them where they no longer have the same cells to do."""
+        place = self._waiting.index(states)
+        missing = {name: self._missing(name) for name in {state.run.after for state in states} if name is not None}
+        groups: dict[tuple[str, ...], list[_State]] = {}
+        for state in states:
+            if state.run.after is not None:
+                _drop(state, state.run.after, missing[state.run.after])
+            cells = state.attempts[0] if state.attempts else ()
+            groups.setdefault(tuple(cell.benchmark for cell in cells), []).append(state)
+        idle = groups.pop((), [])
+        parts = [*((state,) for state in idle), *map(tuple, groups.values())]
+        self._waiting[place : place + 1] = parts
+        if len(groups) == 1:
+            self._waiting.remove(parts[-1])
+            self._start(parts[-1])
+
+    def _missing(self, name: str) -> set[str]:
+        """Benchmarks that a settled run has not finished."""
+        source = self._settled[name].run
+        return {cell.benchmark for cell in source.cells if problem_of(source, cell, self._check) is not None}
+
+    def _start(self, states: tuple[_State, ...]) -> None:
+        runs = tuple(state.run for state in states)
+        cells = states[0].attempts[0]
+        for state in states:
+            state.attempts.popleft()
+            state.since = time.monotonic() if state.since is None else state.since
+        if len(states) > 1:
+            shared = Pass(runs=runs, cells=cells)
+            shared.write()
+            command, log = shared.command, shared.log
+        else:
+            states[0].num_started += 1
+            command, log = runs[0].command(cells), log_path(runs[0], states[0].num_started)
+        before = frozenset(file for run in runs for file in results_files(run.folder))
+        self._progress.started(runs)
+        self._running.append(_Running(states, cells, self._launch(runs[0], command, log), log, before))
+
+    def _look(self, running: _Running) -> None:
+        """Tell how far a process is; once it has ended, its runs go on one by one."""
+        for state in running.states:
+            self._progress.advanced(state.run, state.answered.count())
+        status = running.process.poll()
+        if status is None:
+            return
+        self._running.remove(running)
+        for state in running.states:
+            _sort(state, running, status, self._check)
+            if len(running.states) > 1 and state.attempts:
+                self._progress.parted(state.run, running.log)
+        self._waiting[:0] = [(state,) for state in running.states]
+
+    def _tell(self, state: _State) -> None:
+        if state.failures:
+            self._progress.failed(state.run)
+        elif state.since is not None:
+            self._progress.finished(state.run, time.monotonic() - state.since)
+        else:
+            self._progress.kept(state.run)
 
 
-def _start_state(run: PlannedRun, left: tuple[Cell, ...]) -> _State:
-    return _State(run, deque([left] if left else []), AnswerCount(run.folder))
-
-
-def _drop_without_source(state: _State, source: _State, check: Check) -> None:
+def _drop(state: _State, source: str, missing: set[str]) -> None:
     """Cells that draw on a run which has not finished them can't be answered."""
-    missing = {cell.benchmark for cell in source.run.cells if problem_of(source.run, cell, check) is not None}
     for cells in state.attempts:
         for cell in cells:
             if cell.benchmark in missing:
-                reason = f"it draws on {source.run.name}, which has no complete result of {cell.benchmark}."
+                reason = f"it draws on {source}, which has no complete result of {cell.benchmark}."
                 state.failures.append(Failure(state.run, cell, reason))
     left = (tuple(cell for cell in cells if cell.benchmark not in missing) for cells in state.attempts)
     state.attempts = deque(filter(None, left))
 
 
-def _look_again(state: _State, check: Check) -> None:
+def _lost(state: _State, check: Check) -> tuple[Cell, ...]:
     """A run whose ratio has changed since some of its cells were finished has to answer these anew; once."""
     if state.looked_again:
-        return
+        return ()
     state.looked_again = True
     failed = {failure.cell.benchmark for failure in state.failures}
-    lost = tuple(
+    return tuple(
         cell
         for cell in state.run.cells
         if cell.benchmark not in failed and problem_of(state.run, cell, check) is not None
     )
-    if lost:
-        state.attempts.append(lost)
 
 
-def _look_at(state: _State, cells: tuple[Cell, ...], status: int, check: Check) -> None:
-    """Sort the cells of an ended process into finished ones, failed ones and ones to be tried again alone."""
-    crash = _crash(state.log, status)
-    for cell in cells:
-        problem = problem_of(state.run, cell, check)
-        if problem is None:
-            continue
-        # lmms-eval writes results when everything is done: after a crash, those that there are were there before.
-        is_final = len(cells) == 1 or (crash is None and isinstance(problem, DocumentsFailed))
-        if not is_final:
-            state.attempts.append((cell,))
-        elif crash is not None:
-            kind, reason = crash
-            state.failures.append(Failure(state.run, cell, reason, state.log, kind))
+def _sort(state: _State, ended: _Running, status: int, check: Check) -> None:
+    """Sort the cells of an ended process into a run's finished ones, failed ones and ones to be tried again."""
+    problems = [(cell, problem_of(state.run, cell, check)) for cell in ended.cells]
+    unfinished = [(cell, problem) for cell, problem in problems if problem is not None]
+    # lmms-eval writes results when all of a run is done: those that were there before say nothing of this process.
+    has_results = not ended.results_before.issuperset(results_files(state.run.folder))
+    again = []
+    for cell, problem in unfinished:
+        if has_results and isinstance(problem, DocumentsFailed):
+            state.failures.append(Failure(state.run, cell, str(problem), ended.log))
         else:
-            state.failures.append(Failure(state.run, cell, str(problem), state.log))
+            again.append((cell, problem))
+    if len(ended.states) > 1:
+        state.attempts.extend([tuple(cell for cell, _ in again)] if again else [])
+    elif len(ended.cells) > 1:
+        state.attempts.extend((cell,) for cell, _ in again)
+    elif again:
+        ((cell, problem),) = again
+        kind, reason = crash(ended.log, status) or ("", str(problem))
+        state.failures.append(Failure(state.run, cell, reason, ended.log, kind))
+        _give_up(state)
+
+
+def _give_up(state: _State) -> None:
+    """Don't try further cells where the last ones failed alone for the same reason."""
     kinds = [failure.kind for failure in state.failures if failure.kind]
     if len(kinds) >= SAME_REASON and len(set(kinds[-SAME_REASON:])) == 1:
         last = state.failures[-1]
@@ -176,48 +261,6 @@ def _look_at(state: _State, cells: tuple[Cell, ...], status: int, check: Check) 
         state.attempts.clear()
 
 
-def _tell(state: _State, progress: Progress) -> None:
-    if state.failures:
-        progress.failed(state.run)
-    elif state.num_started:
-        progress.finished(state.run, time.monotonic() - state.since)
-    else:
-        progress.kept(state.run)
-
-
 def log_path(run: PlannedRun, number: int = 1) -> Path:
-    """Where the output of a run's process goes: beside its folder; `number` counts the processes of one command."""
+    """Where the output of a run's own process goes: beside its folder; `number` counts those of one command."""
     return run.folder.with_name(f"{run.name}.log" if number == 1 else f"{run.name}.{number}.log")
-
-
-def by_hand(run: PlannedRun, cells: Sequence[Cell]) -> str:
-    """A command as it is typed in a shell."""
-    variables = [f"{name}={shlex.quote(value)}" for name, value in run.environment.items()]
-    return " ".join([*variables, shlex.join(run.command(cells))])
-
-
-def describe(failures: Iterable[Failure]) -> str:
-    """Failures in words, those of one run and reason together: what, why, the log and the command to repeat."""
-    grouped: dict[tuple[str, str], list[Failure]] = {}
-    for failure in failures:
-        grouped.setdefault((failure.run.name, failure.kind or failure.reason), []).append(failure)
-    texts = []
-    for (name, _), group in grouped.items():
-        first, cells = group[0], [failure.cell for failure in group]
-        lines = [f"{name} on {', '.join(cell.benchmark for cell in cells)}: {first.reason}"]
-        if first.log is not None:
-            lines.append(f"  Log: {first.log}")
-        lines.append(f"  To repeat it alone: {by_hand(first.run, cells)}")
-        texts.append("\n".join(lines))
-    return "\n\n".join(texts)
-
-
-def _crash(log: Path, status: int) -> tuple[str, str] | None:
-    """How lmms-eval ended without results, in short and in words; None where it says nothing of it."""
-    text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
-    if said := _LMMS_EVAL_ERROR.search(text):
-        return said[1], said[1]
-    if status == 0:
-        return None  # it ends with 0 after most failures; what is missing says more
-    tail = "\n".join(f"  {line}" for line in text.splitlines()[-LOG_TAIL_LINES:])
-    return f"status {status}", f"lmms-eval ended with status {status}; its last words:\n{tail}"

@@ -85,6 +85,9 @@ class PlannedRun:
     previews: str | None = None
     """Value of the model argument of that name. It changes no answer, so a run is not made anew for it."""
 
+    device: str | None = None
+    """lmms-eval's `--device`; it changes no answer. None to leave the choice to the model."""
+
     environment: Mapping[str, str] = field(default_factory=dict)
     """What the command needs in its environment."""
 
@@ -96,11 +99,22 @@ class PlannedRun:
 
     def command(self, cells: Sequence[Cell]) -> tuple[str, ...]:
         """The lmms-eval command that answers these of its cells."""
+        return (*self.launcher, *self.options(cells))
+
+    def options(self, cells: Sequence[Cell], **more: object) -> tuple[str, ...]:
+        """The command less what starts lmms-eval.
+
+        Args:
+            cells: those that it is to answer.
+            **more: further model arguments.
+        """
         tasks = dict.fromkeys(task for cell in cells for task in cell.tasks)
         arguments = list(self.arguments)
-        if self.previews is not None:
-            arguments[arguments.index("--model_args") + 1] += f",previews={self.previews}"
-        return (*self.launcher, *arguments, "--tasks", ",".join(tasks))
+        for name, value in {"previews": self.previews, **more}.items():
+            if value is not None:
+                arguments[arguments.index("--model_args") + 1] += f",{name}={value}"
+        device = ("--device", self.device) if self.device is not None else ()
+        return (*device, *arguments, "--tasks", ",".join(tasks))
 
     @property
     def documents(self) -> int | None:
@@ -197,7 +211,7 @@ def _planned(
         cells=cells,
         model=card.lmms_model,
         model_args=model_args,
-        launcher=(*_launcher(conditions), "-m", "lmms_eval", "--device", conditions.device),
+        launcher=(*_launcher(conditions), "-m", "lmms_eval"),
         arguments=(
             *("--model", card.lmms_model),
             *("--model_args", ",".join(f"{key}={value}" for key, value in model_args.items())),
@@ -205,6 +219,7 @@ def _planned(
             *("--log_samples", "--output_path", str(folder)),
             *(("--limit", str(conditions.limit)) if conditions.limit is not None else ()),
         ),
+        device=conditions.device,
         environment={
             **conditions.environment,
             **({"ACCELERATE_USE_CPU": "true"} if conditions.device == "cpu" else {}),

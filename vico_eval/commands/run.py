@@ -16,9 +16,12 @@ from rich.console import Console
 from vico_eval import paths
 from vico_eval.cards import find_checkpoints, load_cards, select_cards
 from vico_eval.commands.checks import check_device, check_folders, check_models
-from vico_eval.commands.execute import Failure, by_hand, describe, execute
+from vico_eval.commands.dry_run import in_passes, show_plan
+from vico_eval.commands.execute import execute
+from vico_eval.commands.failures import Failure, describe
 from vico_eval.commands.inputs import Inputs, find_inputs, local_checkpoints
 from vico_eval.commands.output import check_writable, message_console
+from vico_eval.commands.passes import Pass, at_once, plan_passes
 from vico_eval.commands.plan import Cell, Conditions, ModelArgs, PlannedRun, plan_runs
 from vico_eval.commands.processes import Subprocess
 from vico_eval.commands.progress import LiveProgress, PlainProgress
@@ -34,7 +37,7 @@ from vico_eval.suites import Benchmark, Suite, load_benchmarks, load_suite
 RESERVED = frozenset(
     (
         *("pretrained", "flash_from", "ratio_from", "decisions_from", "seed", "method", "variant"),
-        *("record_dir", "resume", "keep_going"),
+        *("record_dir", "resume", "keep_going", "shared_pass"),
     )
 )
 """Arguments of a model that tell rows and runs apart."""
@@ -87,7 +90,7 @@ class RunOptions:
     """Processes that share a row's documents, one a GPU."""
 
     jobs: int | None = None
-    """Rows at once; None for one on a GPU, and on a CPU for one a core, at most four."""
+    """Rows, or passes of several, at once; None for one on a GPU, and on a CPU for one a core, at most four."""
 
     batch_size: int | None = None
     """Documents at once; None for 8, or 32 with a built-in checkpoint."""
@@ -109,6 +112,9 @@ class RunOptions:
 
     fresh: bool = False
     """Whether finished cells are repeated."""
+
+    shared_pass: bool = True
+    """Whether rows of the same weights are answered together."""
 
 
 def run_suite(name: str, options: RunOptions, *, dry_run: bool = False) -> None:
@@ -154,20 +160,24 @@ def run_suite(name: str, options: RunOptions, *, dry_run: bool = False) -> None:
     folders = local_checkpoints(runs, checkpoints.trained_by)
     check_models(runs, check_folders(dict.fromkeys(name for run in runs for name in run.checkpoints)))
     inputs = find_inputs(runs, folders, conditions.cells, data.include_path)
+    jobs = options.jobs or (min(4, num_cores()) if conditions.device == "cpu" else 1)
+    plans = {run.name: unfinished(run, inputs, check_cell, fresh=options.fresh) for run in runs}
+    passes = plan_passes(runs, {name: left for name, (_, left) in plans.items()}, jobs=jobs, shared=options.shared_pass)
     if dry_run:
-        show_plan(runs, inputs)
+        show_plan(runs, plans, passes)
         return
     for folder in (out, runs_root):
         check_writable(folder)
     if html is not None:
         check_page_folder(html)
-    jobs = options.jobs or (min(4, num_cores()) if conditions.device == "cpu" else 1)
+    jobs = at_once(passes, jobs)
     is_offline = all(cell.documents is not None for cell in conditions.cells) and all(
         name in folders for run in runs for name in run.checkpoints
     )
     with only_one(runs_root):
         failures = _execute(
             runs,
+            passes,
             inputs=inputs,
             jobs=jobs,
             fresh=options.fresh,
@@ -239,28 +249,6 @@ def choose_benchmarks(suite: Suite, options: RunOptions, console: Console) -> li
     return left
 
 
-def show_plan(runs: Sequence[PlannedRun], inputs: Inputs) -> None:
-    """Print each run with its benchmarks, what is finished of it, and the command of the rest."""
-    console = message_console()
-    plans = {run.name: unfinished(run, inputs, check_cell) for run in runs}
-    num_left = sum(len(left) for _, left in plans.values())
-    console.print(
-        f"{len(runs)} runs of {sum(len(run.cells) for run in runs)} cells, {num_left} to do.\n", highlight=False
-    )
-    for run in runs:
-        stale, left = plans[run.name]
-        done = [cell.benchmark for cell in run.cells if cell not in left]
-        lines = [f"{run.name} ({run.title}){f', after {run.after}' if run.after else ''}"]
-        if stale is not None:
-            lines.append(f"  what is there will be set aside, since {stale}")
-        if done:
-            lines.append(f"  finished: {', '.join(done)}")
-        if left:
-            lines.append(f"  to do: {', '.join(cell.benchmark for cell in left)}")
-            lines.append(f"  {by_hand(run, left)}")
-        console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
-
-
 def check_cell(folder: Path, cell: Cell) -> None:
     """See that a run has an answer to every document of a cell.
 
@@ -289,6 +277,7 @@ def num_cores() -> int:
 
 def _execute(
     runs: Sequence[PlannedRun],
+    passes: Sequence[Pass],
     *,
     inputs: Inputs,
     jobs: int,
@@ -299,7 +288,8 @@ def _execute(
     counts = [run.documents for run in runs]
     known = "" if None in counts else f", {sum(count for count in counts if count is not None)} answers"
     console.print(
-        f"{len(runs)} runs{known}, {jobs} at a time. Logs and answers: {runs[0].folder.parent}/", highlight=False
+        f"{in_passes(runs, passes)}{known}, {jobs} at a time. Logs and answers: {runs[0].folder.parent}/",
+        highlight=False,
     )
     progress: AbstractContextManager[LiveProgress | PlainProgress] = (
         LiveProgress(console, runs) if console.is_terminal else PlainProgress(console, runs)
@@ -308,6 +298,7 @@ def _execute(
         with progress as shown:
             return execute(
                 runs,
+                passes,
                 inputs=inputs,
                 jobs=jobs,
                 launch=lambda run, command, log: Subprocess(command, log, {**environment, **run.environment}),

@@ -32,9 +32,18 @@ def problem_of(run: PlannedRun, cell: Cell, check: Check) -> ReportError | None:
     return None
 
 
-def unfinished(run: PlannedRun, inputs: Inputs, check: Check) -> tuple[str | None, tuple[Cell, ...]]:
-    """Why what a run's folder holds is stale, if it is; and the cells that are to be answered."""
-    reason = _stale(run, inputs)
+def unfinished(
+    run: PlannedRun, inputs: Inputs, check: Check, *, fresh: bool = False
+) -> tuple[str | None, tuple[Cell, ...]]:
+    """Why what a run's folder holds is to be set aside, if it is; and the cells that are to be answered.
+
+    Args:
+        run: planned.
+        inputs: what it reads.
+        check: of finished cells.
+        fresh: whether finished cells are repeated.
+    """
+    reason = _why_set_aside(run, inputs, fresh=fresh)
     if reason is not None:
         return reason, run.cells
     return None, tuple(cell for cell in run.cells if problem_of(run, cell, check) is not None)
@@ -42,8 +51,8 @@ def unfinished(run: PlannedRun, inputs: Inputs, check: Check) -> tuple[str | Non
 
 def prepare(run: PlannedRun, inputs: Inputs, progress: Progress, *, fresh: bool) -> None:
     """Make a run's folder ready; one that holds stale answers is set aside, under `old/`."""
-    reason = "fresh answers were asked for" if fresh else _stale(run, inputs)
-    if reason is not None and run.folder.exists():
+    reason = _why_set_aside(run, inputs, fresh=fresh)
+    if reason is not None:
         aside = free_path(run.folder.parent / "old" / f"{run.folder.name}.")
         aside.parent.mkdir(exist_ok=True)
         run.folder.rename(aside)
@@ -64,10 +73,12 @@ def _request(run: PlannedRun, inputs: Inputs) -> RunRequest:
     )
 
 
-def _stale(run: PlannedRun, inputs: Inputs) -> str | None:
-    """Why what a run's folder holds can't be gone on with; None also where there is no folder yet."""
+def _why_set_aside(run: PlannedRun, inputs: Inputs, *, fresh: bool) -> str | None:
+    """Why what a run's folder holds is not gone on with; None also where there is no folder yet."""
     if not run.folder.exists():
         return None
+    if fresh:
+        return "fresh answers were asked for"
     earlier, now = read_request(run.folder), _request(run, inputs)
     if earlier is not None and earlier.version == 1:
         earlier = _completed(run, earlier, now, inputs)
