@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pydantic import ValidationError
 from pydantic_core import from_json
 
 from vico_eval.digests import text_digest
@@ -57,7 +58,13 @@ class Answered(NamedTuple):
         Raises:
             ReportError: they are of another schema, such as a negative number or a text.
         """
-        return None if self.seconds is None else validate(AnswerSeconds, self.seconds, f"{self.place}, `seconds`")
+        if self.seconds is None:
+            return None
+        try:
+            return AnswerSeconds.model_validate(self.seconds)
+        except ValidationError:
+            # Only now: to name the place takes as long as to check the times.
+            return validate(AnswerSeconds, self.seconds, f"{self.place}, `seconds`")
 
 
 Journal = Mapping[str, Mapping[int | str, Sequence[Answered]]]

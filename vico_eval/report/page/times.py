@@ -49,7 +49,8 @@ def time_notes(times: pd.DataFrame, baseline: str) -> list[str]:
 
 
 def _whole(times: pd.DataFrame) -> list[dict[Hashable, Any]]:
-    return times[times["benchmark"] == ALL].to_dict("records")
+    lines: list[dict[Hashable, Any]] = times[times["benchmark"] == ALL].to_dict("records")
+    return lines
 
 
 def _texts(line: Mapping[Hashable, Any]) -> list[str]:
