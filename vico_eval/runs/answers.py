@@ -33,7 +33,7 @@ class Answered(NamedTuple):
     repeat: int
     """How many times the document had been asked before."""
 
-    seconds: Mapping[str, Any] | None
+    seconds: object
     """As parsed and not yet checked; None in journals of older versions."""
 
     path: Path
@@ -137,7 +137,7 @@ def find_answer(
             continue
         # Both files have it as Python's json writes it; another than the line's first is compared by its numbers.
         if account is None or line.startswith(answered.account, place) or answered.counts() == account:
-            if repeat is None or answered.repeat == repeat:
+            if repeat in (None, answered.repeat):
                 return answered
             to_another = to_another or answered
     return to_another
