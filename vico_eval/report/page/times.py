@@ -12,8 +12,8 @@ from vico_eval.report.tables.grid import DASH
 from vico_eval.report.tables.writers import percent
 
 TIME_HEADS = (
-    *("Documents timed", "Reading", "Encoding", "Own", "Alone", "Own, relative", "Alone, relative"),
-    *("Rows sharing", "Device", "Batch size", "Processes"),
+    *("Documents", "Reading", "Encoding", "Own", "Alone", "Own, relative", "Alone, relative"),
+    *("Rows", "Device", "Batch", "Processes"),
 )
 """Titles of the columns behind the method's."""
 
@@ -39,7 +39,7 @@ def time_notes(times: pd.DataFrame, baseline: str) -> list[str]:
     """What the numbers mean, and why rows have no percentage."""
     notes = [
         "Mean seconds per document. Alone = encoding + own is what the row would take by itself. In a pass of several "
-        "rows, reading and encoding were spent once for all of them; Rows sharing is their number. Reading runs beside "
+        "rows, reading and encoding were spent once for all of them; Rows is their number. Reading runs beside "
         "the model, so Alone does not include it.",
         f"Percentages are relative to {baseline}. Batches are timed, and each answer gets an even share. Times vary "
         "between runs and with the machine's load, so small differences mean nothing.",

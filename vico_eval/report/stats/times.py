@@ -49,6 +49,9 @@ def document_times(
 ) -> pd.DataFrame | None:
     """What each row's documents took, by benchmark and over all of them (`ALL`).
 
+    A batch may hold documents of several benchmarks, long and short ones, and each gets an even share of its time: the
+    sums over all documents are right, those of a benchmark are only as good as that.
+
     Returns:
         A line a row and benchmark that it was run on, with the columns `COLUMNS`: documents (their number, over all of
         the row's runs), timed_documents (those with a time for every answer; the seconds are means over these),
