@@ -24,6 +24,7 @@ from vico_eval.report.stats.loyalty import loyalty
 from vico_eval.report.stats.measurements import Measurements
 from vico_eval.report.stats.sentences import comparison_sentences
 from vico_eval.report.stats.side_by_side import measure
+from vico_eval.report.stats.times import document_times
 from vico_eval.report.stats.uncertainty import compare_with_baseline
 from vico_eval.report.tables.csv_text import frame_to_csv
 from vico_eval.report.tables.layout import build_table, find_baseline, order_rows
@@ -34,6 +35,9 @@ from vico_eval.runs.schema import RECORD_NAME
 
 PROVENANCE = "provenance.json"
 """By this file of its a report's folder is known."""
+
+TIMES = "time.csv"
+"""Written only if a run has times."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,18 +54,22 @@ class Report:
     figures: tuple[Path, ...]
     """PDF and PNG of each. Without that of retention a note of the table says why."""
 
+    times: Path | None = None
+    """What the rows' answers took; None if no run has times."""
+
     html: Path | None = None
     """index.html of the page, where one was asked for."""
 
     removed: tuple[Path, ...] = ()
-    """An earlier report's pictures of which this one has none."""
+    """An earlier report's pictures and times, of which this one has none."""
 
     @property
     def paths(self) -> tuple[Path, ...]:
         """Every file written."""
+        times = () if self.times is None else (self.times,)
         page = () if self.html is None else (self.html,)
-        files = (self.csv, self.latex, self.markdown, self.uncertainty, self.loyalty, *self.figures, self.provenance)
-        return files + page
+        tables = (self.csv, self.latex, self.markdown, self.uncertainty, self.loyalty, *times)
+        return (*tables, *self.figures, self.provenance, *page)
 
 
 def write_report(
@@ -84,8 +92,9 @@ def write_report(
             --work-dir, whoever started it. Runs of the same title make one row: its mean, with the spread over them.
             Where they are large two more processes are started, so a script must call this under `__main__` only.
         table: a suite (`vico-table3`), its table (`vico-3`) or one of your own.
-        out: where table3.csv, .tex, .md (the suite's `file_stem`), uncertainty.csv, loyalty.csv, the pictures
-            (retention, benchmarks, ratios, scores; .pdf, .png) and provenance.json go; made if missing.
+        out: where table3.csv, .tex, .md (the suite's `file_stem`), uncertainty.csv, loyalty.csv, time.csv (if
+            a run has times), the pictures (retention, benchmarks, ratios, scores; .pdf, .png) and
+            provenance.json go; made if missing.
         baseline: title or system of the row that counts as 100%; by default the row of the table's first
             system (`vanilla`).
         benchmarks: titles of the table's benchmarks to keep; by default all of them.
@@ -167,6 +176,7 @@ class _Frames(NamedTuple):
     numbers: pd.DataFrame
     uncertainty: pd.DataFrame
     loyalty: pd.DataFrame
+    times: pd.DataFrame | None
 
 
 def _write(content: _Content, out: Path, workers: Executor | None) -> Report:
@@ -184,10 +194,11 @@ def _write(content: _Content, out: Path, workers: Executor | None) -> Report:
             markdown=out / f"{stem}.md",
             uncertainty=out / "uncertainty.csv",
             loyalty=out / "loyalty.csv",
+            times=None if frames.times is None else out / TIMES,
             provenance=out / PROVENANCE,
             figures=tuple(out / path.name for path in pictures.paths),
-            removed=_earlier_pictures(out, pictures.paths),
         )
+        report = replace(report, removed=_left_by_earlier(report))
         for path, text in _texts(report, content, frames).items():
             (files.place / path.name).write_text(text, encoding="utf-8")
         if content.page is not None:
@@ -217,6 +228,7 @@ def _compute(content: _Content, out: Path) -> _Frames:
         numbers=tidy_numbers(table, measured, content.systems, places, records),
         uncertainty=compare_with_baseline(measured, rows, table.columns, table.baseline),
         loyalty=loyalty(measured, rows, table.columns, table.baseline),
+        times=document_times(content.runs, rows, table.columns, table.baseline),
     )
 
 
@@ -224,7 +236,8 @@ def _texts(report: Report, content: _Content, frames: _Frames) -> dict[Path, str
     """The report's files of text, by path."""
     table, out = report.table, report.provenance.parent
     provenance = provenance_of(table, content.measured, content.runs, out)
-    return {
+    times = {} if report.times is None or frames.times is None else {report.times: frame_to_csv(frames.times)}
+    return times | {
         report.csv: frame_to_csv(frames.numbers),
         report.uncertainty: frame_to_csv(frames.uncertainty.astype({"documents": "Int64", "pictures": "Int64"})),
         report.loyalty: frame_to_csv(frames.loyalty.astype({"documents": "Int64"})),
@@ -234,12 +247,12 @@ def _texts(report: Report, content: _Content, frames: _Frames) -> dict[Path, str
     }
 
 
-def _earlier_pictures(out: Path, drawn: Collection[Path]) -> tuple[Path, ...]:
-    """Those of an earlier report that would seem to be this one's, which has no such picture."""
-    if not (out / PROVENANCE).is_file():
+def _left_by_earlier(report: Report) -> tuple[Path, ...]:
+    """An earlier report's pictures and times that would seem to be this one's, which has no such file."""
+    if not report.provenance.is_file():
         return ()
-    names = [name for name in PICTURES if name not in {path.name for path in drawn}]
-    return tuple(out / name for name in names if (out / name).is_file())
+    places = [report.provenance.with_name(name) for name in (*PICTURES, TIMES)]
+    return tuple(place for place in places if place not in report.paths and place.is_file())
 
 
 def _choose(benchmarks: Sequence[Benchmark], titles: Sequence[str] | None) -> list[Benchmark]:

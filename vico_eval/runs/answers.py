@@ -10,13 +10,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pydantic import ValidationError
 from pydantic_core import from_json
 
 from vico_eval.digests import text_digest
 from vico_eval.errors import ReportError
 from vico_eval.runs.folders import ANSWERS, journal_files
 from vico_eval.runs.json_text import object_or_none, parse_object, place_of, read_text, validate
-from vico_eval.runs.schema import StoredAnswer, TokenAccount
+from vico_eval.runs.schema import AnswerSeconds, StoredAnswer, TokenAccount
 
 
 class Answered(NamedTuple):
@@ -28,6 +29,12 @@ class Answered(NamedTuple):
 
     question: str
     """Digest of the question's text; empty in journals of older versions."""
+
+    repeat: int
+    """How many times the document had been asked before."""
+
+    seconds: object
+    """As parsed and not yet checked; None in journals of older versions."""
 
     path: Path
     line: int
@@ -44,6 +51,20 @@ class Answered(NamedTuple):
             ReportError: it is of another schema.
         """
         return validate(TokenAccount, parse_object(self.account, self.place), f"{self.place}, `account`")
+
+    def took(self) -> AnswerSeconds | None:
+        """What it took; None if the journal has no times.
+
+        Raises:
+            ReportError: they are of another schema, such as a negative number or a text.
+        """
+        if self.seconds is None:
+            return None
+        try:
+            return AnswerSeconds.model_validate(self.seconds)
+        except ValidationError:
+            # Only now: to name the place takes as long as to check the times.
+            return validate(AnswerSeconds, self.seconds, f"{self.place}, `seconds`")
 
 
 Journal = Mapping[str, Mapping[int | str, Sequence[Answered]]]
@@ -84,7 +105,13 @@ def read_journal(folder: Path, only: Collection[str] | None = None) -> Journal |
 
 
 def find_answer(
-    answers: Sequence[Answered], text: str | None, account: TokenAccount | None, line: str, question: str | None = None
+    answers: Sequence[Answered],
+    text: str | None,
+    account: TokenAccount | None,
+    line: str,
+    *,
+    question: str | None = None,
+    repeat: int | None = None,
 ) -> Answered | None:
     """The last of a document's answers in the journal that is the one in a samples file; None where none is.
 
@@ -94,12 +121,15 @@ def find_answer(
         account: what it cost by the samples file; None where that doesn't say.
         line: of the samples file.
         question: its question; None where that is not the one text that was asked.
+        repeat: number of the request among the document's; None if there is only one. Requests with the same answer
+            have times of their own, so an answer to this request is preferred to one of another.
 
     Raises:
         ReportError: an account of the journal is of another schema.
     """
     place = line.find(_ACCOUNT) + len(_ACCOUNT)
     asked = None if question is None else text_digest(question)
+    to_another = None
     for answered in reversed(answers):
         if asked is not None and answered.question not in ("", asked):
             continue
@@ -107,8 +137,10 @@ def find_answer(
             continue
         # Both files have it as Python's json writes it; another than the line's first is compared by its numbers.
         if account is None or line.startswith(answered.account, place) or answered.counts() == account:
-            return answered
-    return None
+            if repeat in (None, answered.repeat):
+                return answered
+            to_another = to_another or answered
+    return to_another
 
 
 def _read_answers(path: Path, only: Collection[str] | None) -> Iterator[tuple[str, int | str, Answered]]:
@@ -128,12 +160,20 @@ def _read_answers(path: Path, only: Collection[str] | None) -> Iterator[tuple[st
             yield (
                 line["task"],
                 line["doc_id"],
-                Answered(line["text"], account[:-1], line["asked"].partition("-")[2], path, number),
+                Answered(
+                    text=line["text"],
+                    account=account[:-1],
+                    question=line["asked"].partition("-")[2],
+                    repeat=line["repeat"],
+                    seconds=line.get("seconds"),
+                    path=path,
+                    line=number,
+                ),
             )
 
 
 def _has_kinds(line: Mapping[str, Any]) -> bool:
-    kinds = (("task", str), ("text", str), ("asked", str), ("doc_id", int | str))
+    kinds = (("task", str), ("text", str), ("asked", str), ("doc_id", int | str), ("repeat", int))
     return all(isinstance(line.get(name), kind) for name, kind in kinds)
 
 

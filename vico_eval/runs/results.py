@@ -1,11 +1,11 @@
 """A finished run as reports take it, whichever harness scored it: tasks with their metrics, documents with accounts."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vico_eval.runs.schema import RunRecord, TokenAccount
+from vico_eval.runs.schema import AnswerSeconds, RunRecord, TokenAccount
 
 
 class Document(NamedTuple):
@@ -30,6 +30,47 @@ class Document(NamedTuple):
     target: str = ""
     """What is right, as text; several right answers are joined by line breaks."""
 
+    seconds: tuple[AnswerSeconds, ...] | None = None
+    """What each of its answers took; None unless all of them have a time."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TimeSums:
+    """What documents took, in seconds, summed over those that have times."""
+
+    documents: int = 0
+    """Those with times."""
+
+    reading: float = 0.0
+    encoding: float = 0.0
+    own: float = 0.0
+    """As in `AnswerSeconds`."""
+
+    rows: frozenset[int] = frozenset()
+    """How many rows reading and encoding were for; several numbers if documents differ."""
+
+    def __add__(self, other: "TimeSums") -> "TimeSums":
+        return TimeSums(
+            documents=self.documents + other.documents,
+            reading=self.reading + other.reading,
+            encoding=self.encoding + other.encoding,
+            own=self.own + other.own,
+            rows=self.rows | other.rows,
+        )
+
+
+def sum_times(documents: Iterable[Sequence[AnswerSeconds] | None]) -> TimeSums:
+    """The sums over documents; each is given by what its answers took, or None if it has no times."""
+    known = [answers for answers in documents if answers]
+    times = [time for answers in known for time in answers]
+    return TimeSums(
+        documents=len(known),
+        reading=sum(time.reading for time in times),
+        encoding=sum(time.encoding for time in times),
+        own=sum(time.own for time in times),
+        rows=frozenset(time.rows for time in times),
+    )
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TaskResult:
@@ -53,6 +94,11 @@ class TaskResult:
 
     results_path: Path
     samples_path: Path
+
+    @property
+    def times(self) -> TimeSums:
+        """What its documents took, as far as the run has times."""
+        return sum_times(document.seconds for document in self.documents)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -15,6 +15,7 @@ from pydantic import (
     NonNegativeInt,
     PlainSerializer,
     PositiveInt,
+    Strict,
     model_validator,
 )
 
@@ -42,7 +43,8 @@ and of the question's text, joined by `-`."""
 
 Time = Annotated[AwareDatetime, PlainSerializer(datetime.isoformat, when_used="json")]
 
-Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False, strict=True)]
+"""Numbers as text are refused; the limit (30 years) keeps sums finite."""
 
 Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
@@ -249,7 +251,7 @@ class AnswerSeconds(Closed):
     own: Seconds
     """All that follows: routing, connectors, selection, prefill and decoding."""
 
-    rows: PositiveInt = 1
+    rows: Annotated[PositiveInt, Strict()] = 1
     """How many rows reading and encoding were for."""
 
 

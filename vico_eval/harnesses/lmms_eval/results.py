@@ -164,6 +164,7 @@ def _documents(samples: Mapping[int, Sample], failed: Mapping[int, str]) -> tupl
             failure=failed.get(doc_id),
             question=sample.question,
             target=sample.target,
+            seconds=sample.seconds,
         )
         for doc_id, sample in samples.items()
     )

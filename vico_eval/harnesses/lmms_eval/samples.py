@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
@@ -10,7 +10,7 @@ from typing_extensions import TypedDict
 from vico_eval.errors import ReportError, listed
 from vico_eval.runs.answers import Answered, find_answer
 from vico_eval.runs.json_text import parse_object, read_lines, validate
-from vico_eval.runs.schema import TokenAccount
+from vico_eval.runs.schema import AnswerSeconds, TokenAccount
 
 # What lmms-eval writes into every samples line; the other keys are metrics.
 _LINE_KEYS = frozenset(
@@ -18,6 +18,8 @@ _LINE_KEYS = frozenset(
 )
 
 _NAMED_DOCUMENTS = 10
+
+T = TypeVar("T")
 
 
 class _Entry(TypedDict, total=False):
@@ -55,6 +57,8 @@ class Sample(NamedTuple):
 
     question: str
     target: str
+    seconds: tuple[AnswerSeconds, ...] | None = None
+    """What each of its answers took; None unless the run's journal has a time for all of them."""
 
 
 def read_samples(
@@ -143,12 +147,10 @@ def _read_line(place: str, text: str) -> Mapping[str, Any]:
 
 
 def _read_sample(line: Mapping[str, Any]) -> Sample:
-    accounts = _accounts_of(line)
-    known = [account for account in accounts if account is not None]
     return Sample(
         has_answer=_has_answer(line),
         answer="\n".join([str(answer) for answer in _flatten(line.get("filtered_resps", line.get("resps")))]),
-        account=tuple(known) if len(known) == len(accounts) else None,
+        account=_known(_accounts_of(line)),
         fields={key: value for key, value in line.items() if key not in _LINE_KEYS},
         question=_text_of(line.get("input")),
         target=_text_of(line.get("target")),
@@ -168,22 +170,34 @@ def _as_in_journal(
     if sample.account is not None and len(sample.account) == 1 >= len(said):
         # Nearly all are so, and need no more.
         answer = str(said[0]) if said else None
-        return None if find_answer(answers, answer, sample.account[0], text, question) is None else sample
+        own = find_answer(answers, answer, sample.account[0], text, question=question)
+        if own is None or own.seconds is None:
+            return None if own is None else sample
+        return sample._replace(seconds=_known([own.took()]))
     given = _accounts_of(line)
     found: list[TokenAccount | None] = []
+    took: list[AnswerSeconds | None] = []
     for number in range(max(len(said), len(given))):
         account = given[number] if number < len(given) else None
-        own = find_answer(answers, str(said[number]) if number < len(said) else None, account, text, question)
+        answer = str(said[number]) if number < len(said) else None
+        own = find_answer(answers, answer, account, text, question=question, repeat=number)
         if own is None and account is not None:
             return None
         found.append(account if own is None or account is not None else own.counts())
-    known = [account for account in found if account is not None]
-    if len(known) < len(found):
+        took.append(None if own is None else own.took())
+    known = _known(found)
+    if known is None:
         return sample._replace(account=None)
     # A word "None" is an answer if the journal has counted its tokens; a blank one without counts of its own is none,
     # since caches keep no blank ones.
     has_answer = sample.has_answer or (bool(said) and all(str(answer).strip() for answer in said))
-    return sample._replace(account=tuple(known[: len(given)]), has_answer=has_answer)
+    return sample._replace(account=known[: len(given)], has_answer=has_answer, seconds=_known(took))
+
+
+def _known(values: Sequence[T | None]) -> tuple[T, ...] | None:
+    """The values; None unless all of them are known."""
+    known = tuple(value for value in values if value is not None)
+    return known if len(known) == len(values) else None
 
 
 def _not_of_this_run(path: Path, documents: Sequence[tuple[int, Sample, Sequence[Answered]]]) -> str:

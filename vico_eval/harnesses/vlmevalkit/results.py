@@ -21,7 +21,7 @@ from vico_eval.runs.folders import check_one_run, status_files
 from vico_eval.runs.json_text import read_json
 from vico_eval.runs.read import read_record
 from vico_eval.runs.results import Document, Run, TaskResult
-from vico_eval.runs.schema import RECORD_NAME, VLMEVALKIT, TokenAccount
+from vico_eval.runs.schema import RECORD_NAME, VLMEVALKIT, AnswerSeconds, TokenAccount
 
 _ASKED = ("category", "image_path", "split")
 """Columns of the predictions that a score may be made from."""
@@ -146,13 +146,14 @@ def _documents(
     ):
         doc_id = int(index) if index.isdecimal() else index
         account: tuple[TokenAccount, ...] | None = None
+        took: AnswerSeconds | None = None
         has_failed = FAILED in prediction
         if journal is not None:
             own = None if has_failed else _own_answer(journal.get(doc_id, ()), prediction)
             if own is None:
                 unanswered.append(str(index))
                 continue
-            account = (own.counts(),)
+            account, took = (own.counts(),), own.took()
         documents.append(
             Document(
                 doc_id=doc_id,
@@ -162,6 +163,7 @@ def _documents(
                 failure=f"VLMEvalKit wrote `{FAILED}` and scored it" if has_failed else None,
                 question=question,
                 target=target,
+                seconds=None if took is None else (took,),
             )
         )
     if unanswered:

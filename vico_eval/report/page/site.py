@@ -18,6 +18,7 @@ from vico_eval.report.page.folder import MARK, check_page_folder
 from vico_eval.report.page.overview import LOYALTY, page_heads, page_rows, paper_rows, plots, row_styles
 from vico_eval.report.page.samples import BenchmarkSamples, ReadSamples, read_samples
 from vico_eval.report.page.scripts import as_json, as_script
+from vico_eval.report.page.times import TIME_HEADS, time_notes, time_rows
 from vico_eval.report.staging import staged
 from vico_eval.report.stats.measurements import Measurements
 from vico_eval.report.tables.table import Table
@@ -61,6 +62,9 @@ class PageContent:
 
     loyalty: pd.DataFrame
     """Of `vico_eval.report.stats.loyalty.loyalty`."""
+
+    times: pd.DataFrame | None = None
+    """Of `vico_eval.report.stats.times.document_times`."""
 
 
 def write_page(folder: Path, content: PageContent) -> Path:
@@ -129,6 +133,9 @@ def _write_files(folder: Path, content: PageContent) -> set[str]:
         paper_rows=paper_rows(table),
         notes=text_grid(table, has_margins=True).notes,
         num_documents=int(table.summary["documents"].max()),
+        time_heads=list(TIME_HEADS),
+        time_rows=[] if content.times is None else time_rows(content.times, table.baseline),
+        time_notes=[] if content.times is None else time_notes(content.times, table.baseline),
         scripts=(*SCRIPTS, "data/report.js", "start.js"),
     )
     # A note may hold half of a surrogate pair, which no encoding has.

@@ -11,7 +11,7 @@ from vico_eval.report.scores.clusters import SEPARATOR
 from vico_eval.report.scores.counted import CountedBenchmark, CountedDocuments, CountedRun, CountedTask
 from vico_eval.report.scores.router_scores import ScoreCounts, count_scores
 from vico_eval.report.scores.score_range import checked_documents, checked_score
-from vico_eval.runs.results import Document, Run, TaskResult
+from vico_eval.runs.results import Document, Run, TaskResult, TimeSums
 from vico_eval.runs.schema import RunRecord
 
 _COUNTS = ("tiles", "compressed_tiles", "visual_tokens", "visual_tokens_uncompressed", "layer_tokens")
@@ -49,6 +49,7 @@ def _count(row: str, run: Run, benchmark: Benchmark) -> CountedBenchmark:
         tasks=tuple(map(_count_task, tasks)),
         cell=of_run | _cell(benchmark, tasks),
         documents=_count_documents(benchmark, tasks),
+        times=sum((task.times for task in tasks), TimeSums()),
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from vico_eval.report.scores.by_document import DocumentScores
+from vico_eval.runs.results import TimeSums
 from vico_eval.runs.schema import RunRecord
 
 
@@ -55,6 +56,8 @@ class CountedBenchmark:
     """Columns of `Measurements.cells`."""
 
     documents: CountedDocuments | None = None
+    times: TimeSums = field(default_factory=TimeSums)
+    """What its documents took, as far as the run has times."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

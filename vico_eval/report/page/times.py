@@ -1,0 +1,72 @@
+"""The page's table of times: what each row would take by itself, and with how many it shared the encoding."""
+
+import math
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from vico_eval.report.page.overview import PageCell, PageRow
+from vico_eval.report.stats.times import ALL
+from vico_eval.report.tables.grid import DASH
+from vico_eval.report.tables.writers import percent
+
+TIME_HEADS = (
+    *("Documents", "Reading", "Encoding", "Own", "Alone", "Own, relative", "Alone, relative"),
+    *("Rows", "Device", "Batch", "Processes"),
+)
+"""Titles of the columns behind the method's."""
+
+
+def time_rows(times: pd.DataFrame, baseline: str) -> list[PageRow]:
+    """A line a row, over all of its documents.
+
+    Args:
+        times: of `vico_eval.report.stats.times.document_times`.
+        baseline: title of the row that the others are relative to.
+    """
+    return [
+        PageRow(
+            title=line["row"],
+            cells=tuple(PageCell(text=text, sort=None) for text in _texts(line)),
+            is_baseline=line["row"] == baseline,
+        )
+        for line in _whole(times)
+    ]
+
+
+def time_notes(times: pd.DataFrame, baseline: str) -> list[str]:
+    """What the numbers mean, and why rows have no percentage."""
+    notes = [
+        "Mean seconds per document. Alone = encoding + own is what the row would take by itself. In a pass of several "
+        "rows, reading and encoding were spent once for all of them; Rows is their number. Reading runs beside "
+        "the model, so Alone does not include it.",
+        f"Percentages are relative to {baseline}. Batches are timed, and each answer gets an even share. Times vary "
+        "between runs and with the machine's load, so small differences mean nothing.",
+    ]
+    reasons = {line["row"]: line["not_comparable"] for line in _whole(times)}
+    return notes + [f"{row} has no percentage: {reason}." for row, reason in reasons.items() if reason]
+
+
+def _whole(times: pd.DataFrame) -> list[dict[Hashable, Any]]:
+    lines: list[dict[Hashable, Any]] = times[times["benchmark"] == ALL].to_dict("records")
+    return lines
+
+
+def _texts(line: Mapping[Hashable, Any]) -> list[str]:
+    timed, documents = line["timed_documents"], line["documents"]
+    seconds = [line[f"{name}_seconds"] for name in ("reading", "encoding", "own", "alone")]
+    words = [line[name] for name in ("rows_sharing", "device", "batch_size", "processes")]
+    return [
+        f"{timed:,}" if timed == documents else f"{timed:,} of {documents:,}",
+        *map(_seconds, seconds),
+        *(percent(line[name], digits=1) for name in ("own_relative", "alone_relative")),
+        *(word if timed else DASH for word in words),
+    ]
+
+
+def _seconds(value: float) -> str:
+    """Three digits, or all of those before the point."""
+    if math.isnan(value):
+        return DASH
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
