@@ -7,6 +7,8 @@ from vico_eval.commands.processes import Subprocess
 
 SOME_TASKS = Path(__file__).parents[1] / "some_tasks.py"
 
+PROGRAMS = ("lmms_eval", "vico_eval.harnesses.lmms_eval.run_pass")
+
 
 @pytest.fixture
 def only_tasks_of(monkeypatch):
@@ -17,8 +19,9 @@ def only_tasks_of(monkeypatch):
 
     def choose(*folders):
         def start(command, log, environment):
-            arguments = command[command.index("lmms_eval") + 1 :]
-            return Subprocess([sys.executable, str(SOME_TASKS), ",".join(folders), *arguments], log, environment)
+            place = next(place for place, word in enumerate(command) if word in PROGRAMS)
+            words = (sys.executable, str(SOME_TASKS), ",".join(folders), *command[place:])
+            return Subprocess(words, log, environment)
 
         monkeypatch.setattr("vico_eval.commands.run.Subprocess", start)
 

@@ -119,7 +119,7 @@ def make_run(root, name, after=None, cells=(READ,), **model_args):
         title=name,
         folder=folder,
         cells=cells,
-        launcher=("lmms_eval",),
+        launcher=(),
         model=name,
         model_args=told,
         arguments=(

@@ -79,7 +79,7 @@ def test_other_inputs_or_another_command_repeat_a_run(planned):
     ]
     assert go(World(), [other], inputs=read(weights="y", tasks="y"))[0].endswith("since the tasks of Read have changed")
     assert len(list(run.folder.parent.glob("old/vico.*"))) == 3
-    moved = replace(other, launcher=("torchrun", "lmms_eval"))
+    moved = replace(other, launcher=("torchrun",))
     assert go(World(), [moved], inputs=read(weights="y", tasks="y")) == ["kept vico"]
     for broken in (b"{", b"", b"\xff", b"[]", b'{"arguments": [], "inputs": "", "cells": []}'):
         (run.folder / "request.json").write_bytes(broken)

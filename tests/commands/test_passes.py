@@ -9,7 +9,7 @@ import yaml
 from vico_eval import paths
 from vico_eval.cards import Checkpoints, load_cards
 from vico_eval.commands.dry_run import in_passes, show_plan
-from vico_eval.commands.passes import Pass, at_once, conditions_of, most_work_first, plan_passes
+from vico_eval.commands.passes import PROGRAM, Pass, at_once, conditions_of, most_work_first, plan_passes
 from vico_eval.commands.plan import Cell, Conditions, plan_runs
 
 from .fakes import DOC, READ, make_run
@@ -156,7 +156,7 @@ def test_the_file_says_what_the_runs_own_commands_say(tmp_path):
     one.write()
     assert one.file == tmp_path / "passes" / "vico+1.yaml"
     assert one.log == tmp_path / "vico+1.log"
-    assert one.command == (*runs[0].launcher, "--config", str(one.file))
+    assert one.command == (*runs[0].launcher, PROGRAM, "--config", str(one.file))
     entries = yaml.safe_load(one.file.read_text())
     for entry, run in zip(entries, runs, strict=True):
         own = run.arguments[run.arguments.index("--model_args") + 1]
@@ -218,7 +218,7 @@ def test_the_plan_says_who_shares_what_and_why_others_do_not(planned, capsys):
     ]
     text = shown(runs, passes_of(runs, left={"done": ()}), capsys)
     assert text.startswith("6 runs, 5 of them to do in 4 passes; 5 of 6 cells to do.\n")
-    assert "pass vico+1: vico, all\n  lmms_eval --config " in text
+    assert f"pass vico+1: vico, all\n  {PROGRAM} --config " in text
     assert "  vico (vico)\n    to do: Read\n    lmms_eval --device cpu --model vico " in text
     assert "coarse (coarse)\n  apart from vico+1: max_tiles is 4, there 12\n" in text
     assert "half (half)\n  apart from vico+1: dtype is bfloat16, there not given\n" in text

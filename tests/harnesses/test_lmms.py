@@ -240,7 +240,7 @@ def test_two_processes_give_the_answers_of_one(untrained, evaluate, tmp_path):
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     command = [
         *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"),
-        *(str(SOME_TASKS), "", "--model", "vico_internvl"),
+        *(str(SOME_TASKS), "", "lmms_eval", "--model", "vico_internvl"),
         *("--model_args", f"pretrained={untrained}/vico,absolute_threshold=0.26,record_dir={tmp_path / 'two'}"),
         *("--tasks", ",".join(TASKS), "--include_path", str(tasks_dir()), "--limit", str(LIMIT), "--batch_size", "2"),
         *("--log_samples", "--output_path", str(tmp_path / "two")),

@@ -20,6 +20,9 @@ from vico_eval.files import write_text
 FOLDER = "passes"
 """Beside the runs, of the files that lmms-eval reads passes from."""
 
+PROGRAM = "vico_eval.harnesses.lmms_eval.run_pass"
+"""Runs such a file; lmms-eval itself would read its tasks anew for every row."""
+
 UNKNOWN_DOCUMENTS = 1000
 """What a benchmark counts for that does not say how many documents it has; a usual number."""
 
@@ -64,7 +67,9 @@ class Pass:
     def command(self) -> tuple[str, ...]:
         """What answers it, once its file is written; that of a single run is the run's own."""
         first = self.runs[0]
-        return (*first.launcher, "--config", str(self.file)) if len(self.runs) > 1 else first.command(self.cells)
+        if len(self.runs) == 1:
+            return first.command(self.cells)
+        return (*first.launcher, PROGRAM, "--config", str(self.file))
 
     @property
     def documents(self) -> int:

@@ -71,7 +71,7 @@ class PlannedRun:
 
     cells: tuple[Cell, ...]
     launcher: tuple[str, ...]
-    """What starts lmms-eval; it changes no answer."""
+    """What starts a module of Python, `python -m` or accelerate's launcher; it changes no answer."""
 
     arguments: tuple[str, ...]
     """Those of lmms-eval, less its tasks."""
@@ -99,7 +99,7 @@ class PlannedRun:
 
     def command(self, cells: Sequence[Cell]) -> tuple[str, ...]:
         """The lmms-eval command that answers these of its cells."""
-        return (*self.launcher, *self.options(cells))
+        return (*self.launcher, "lmms_eval", *self.options(cells))
 
     def options(self, cells: Sequence[Cell], **more: object) -> tuple[str, ...]:
         """The command less what starts lmms-eval.
@@ -211,7 +211,7 @@ def _planned(
         cells=cells,
         model=card.lmms_model,
         model_args=model_args,
-        launcher=(*_launcher(conditions), "-m", "lmms_eval"),
+        launcher=(*_launcher(conditions), "-m"),
         arguments=(
             *("--model", card.lmms_model),
             *("--model_args", ",".join(f"{key}={value}" for key, value in model_args.items())),

@@ -1,22 +1,24 @@
 """A pass: rows of the same weights that one process of lmms-eval answers in lockstep and then scores one by one.
 
-Its file is what lmms-eval's `--config` takes, a list of evaluations. The model of the first one answers every document
-for all rows and writes their journals; those after it find their answers there and read no weights. What this process
-has asked is remembered, so that no picture is read again only to see that it is still the same.
+Its file is what lmms-eval's `--config` takes, a list of evaluations; `run_pass` is the program that runs it. The model
+of the first one answers every document for all rows and writes their journals; those after it find their answers there
+and read no weights. What this process has asked is remembered, so that no picture is read again only to see that it is
+still the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
 from lmms_eval.utils import simple_parse_args_string
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from vico_eval.errors import BAD_INPUT, ConfigError
 from vico_eval.runs.schema import AnswerKey
+from vico_eval.schemas import Closed
 
 MAX_BYTES = 2**22
 """Of a pass's file; a row takes about a kilobyte."""
@@ -25,15 +27,20 @@ IN_A_PASS = ("shared_pass", "previews")
 """Arguments of a row's model that its own command does not have, and that change no answer."""
 
 
-class PassRow(BaseModel):
+class PassRow(Closed):
     """One evaluation of a pass, in lmms-eval's words: what its command line takes."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
 
     model: str = Field(min_length=1)
     model_args: str
+    tasks: str = Field(min_length=1)
+    """Names joined by commas."""
+
+    include_path: str | None = None
+    output_path: str
+    log_samples: bool = False
     batch_size: int | str = 1
     device: str | None = None
+    limit: float | None = None
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -63,11 +70,14 @@ class PassRow(BaseModel):
             elif isinstance(value, bool):
                 words += [f"--{name}"] if value else []
             else:
-                words += [f"--{name}", str(value)]
+                words += [f"--{name}", f"{value:g}" if isinstance(value, float) else str(value)]
         return tuple(words)
 
 
 _OPTIONS = ("batch_size", "device")
+
+
+_ROWS = TypeAdapter(Annotated[list[PassRow], Field(min_length=1)])
 
 
 def read_pass(path: Path) -> list[PassRow]:
@@ -79,9 +89,9 @@ def read_pass(path: Path) -> list[PassRow]:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise ConfigError(f"shared_pass={path} is larger than {MAX_BYTES} bytes; expected the file of a pass.")
-        return TypeAdapter(list[PassRow]).validate_python(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return _ROWS.validate_python(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (ValidationError, yaml.YAMLError, *BAD_INPUT) as error:
-        reason = str(error).splitlines()[0]
+        reason = " ".join(str(error).split())[:300]
         raise ConfigError(
             f"shared_pass={path} can't be read: {reason}. Expected a list of evaluations as lmms-eval's --config takes "
             "it, each with model and model_args."
