@@ -296,6 +296,7 @@ class CompressedInternVL(lmms):  # type: ignore[misc]
                 remember_asked(row.run.folder, row.outcomes())
         for row in self._others:
             row.run.close()
+            self._opened = None  # it answers for rows that have ended
         self._others = []
 
     def _note_data_sets(self, requests: Sequence[Instance]) -> None:
