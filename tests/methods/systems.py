@@ -1,5 +1,9 @@
-"""Every registered method, variants of them, and combinations: what properties are tested on."""
+"""Every registered method, variants and combinations of them, and how they are asked, for tests of properties."""
 
+import numpy as np
+from PIL import Image
+
+from vico_eval.engine.requests import GenerationSettings, ImageInput, Message, Request
 from vico_eval.methods.registry import method_names
 
 # The random router's scores lie around 0.4: thresholds that let some tiles through and hold some back.
@@ -56,3 +60,16 @@ SYSTEMS = {
     "vico+dart": ("vico+dart", {**ROUTING, "layer": 3}),
     "top_attention+dart": ("top_attention+dart", {"dart.target_ratio": 0.7}),
 }
+
+GREEDY = GenerationSettings(max_new_tokens=4)
+
+
+def picture(columns, rows, seed):
+    """Of whole tiles."""
+    pixels = np.random.default_rng(seed).integers(0, 255, (56 * rows, 56 * columns, 3), dtype=np.uint8)
+    return ImageInput(Image.fromarray(pixels))
+
+
+def request(key, *content, settings=GREEDY):
+    """A question about a document of a number."""
+    return Request(f"mixed/test/{key}", (Message("user", content),), generation=settings)

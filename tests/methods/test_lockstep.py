@@ -2,34 +2,22 @@
 
 from functools import partial
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 import vico_eval
 from vico_eval.engine import films as films_of_engine
 from vico_eval.engine import preprocess
 from vico_eval.engine.engine import Engine
 from vico_eval.engine.loading import find_engine, open_engine, open_rows
-from vico_eval.engine.requests import GenerationSettings, ImageInput, Message, Request, Text, VideoInput
+from vico_eval.engine.requests import GenerationSettings, ImageInput, Text, VideoInput
 from vico_eval.errors import ConfigError, DocumentError
 from vico_eval.methods.interface import ImageSize, ResolutionPart, SelectionPart, TileLimits
 from vico_eval.methods.registry import Method
 
-from .systems import SYSTEMS
+from .systems import SYSTEMS, picture, request
 
 SAMPLED = GenerationSettings(max_new_tokens=4, do_sample=True, temperature=2.0)
-GREEDY = GenerationSettings(max_new_tokens=4)
-
-
-def picture(columns: int, rows: int, seed: int) -> ImageInput:
-    pixels = np.random.default_rng(seed).integers(0, 255, (56 * rows, 56 * columns, 3), dtype=np.uint8)
-    return ImageInput(Image.fromarray(pixels))
-
-
-def request(number: int, *content, settings: GenerationSettings = GREEDY) -> Request:
-    return Request(f"mixed/test/{number}", (Message("user", content),), generation=settings)
 
 
 @pytest.fixture(scope="module")

@@ -7,20 +7,18 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vico_eval.engine.engine import Engine
 from vico_eval.engine.loading import open_engine
-from vico_eval.engine.requests import GenerationSettings, ImageInput, Message, Request, Text, VideoInput
+from vico_eval.engine.requests import Text, VideoInput
 from vico_eval.methods import registry
 from vico_eval.methods.registry import build, method_names
 from vico_eval.methods.visionzip import num_contextual
 
-from .systems import SYSTEMS
+from .systems import SYSTEMS, picture, request
 
 FAMILIES = ("internvl", "toy")
 
@@ -67,18 +65,8 @@ KEEP_ALL = {
 }
 NEVER_ALL = {"single_tile", "all_compress", "lvtc"}
 
-SETTINGS = GenerationSettings(max_new_tokens=4)
 # Sums in another order differ by 1e-6; a wrong position or a lost token moves these logits by 1e-2 and more.
 SAME = {"atol": 1e-4, "rtol": 1e-4}
-
-
-def picture(columns, rows, seed):
-    pixels = np.random.default_rng(seed).integers(0, 255, (56 * rows, 56 * columns, 3), dtype=np.uint8)
-    return ImageInput(Image.fromarray(pixels))
-
-
-def request(key, *content):
-    return Request(f"mixed/test/{key}", (Message("user", content),), generation=SETTINGS)
 
 
 @pytest.fixture(scope="module")
