@@ -169,8 +169,8 @@ def run(
 ) -> None:
     """Fill a whole table of a paper through lmms-eval.
 
-    Every row on every benchmark of a suite. Each row is an lmms-eval command, which --dry-run prints and which can be
-    run by hand. Rows of the same weights share a pass: one process answers them together, each as it would alone.
+    Every row on every benchmark of a suite. Rows of the same weights share a pass: one process answers them together,
+    each as it would alone. Each row also is an lmms-eval command, which --dry-run prints and which can be run by hand.
     Answers are kept as they come: a stopped command, repeated, goes on where it was. A benchmark that fails stops no
     other one, and the end says what failed and how to repeat it. Runs, logs, the table and its page are under runs/.
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -106,6 +107,8 @@ def test_rows_of_a_pass_have_the_results_of_rows_alone(untrained, alone, tmp_pat
     check_rows(tmp_path, alone)
     for name, (model, own) in ROWS.items():
         record = read_record(tmp_path / name)
+        assert (record.dtype, record.device, record.previews) == ("float32", "cpu", "../previews")
+        assert len(record.continued) == (name != "vanilla")  # the others were scored from their journals
         assert record.answered_with == tuple(f"../{other}" for other in ROWS if other != name)
         words = record.command
         assert words[:3] == ("python", "-m", "lmms_eval")
@@ -185,6 +188,34 @@ def test_a_row_that_cannot_share_is_left_to_its_own_evaluation(untrained, alone,
     assert read_record(tmp_path / "small").answered_with == ()
     assert not samples(tmp_path / "wrong")
     assert read_record(tmp_path / "vanilla").answered_with == ("../half",)
+
+
+def test_a_row_whose_folder_goes_away_does_not_take_the_others_with_it(untrained, tmp_path, monkeypatch):
+    from vico_eval.harnesses.lmms_eval import rows
+
+    class Engine:
+        def row_outcomes(self, requests, known, given_up):
+            for number in range(3):
+                for row in range(2):
+                    if row not in given_up:
+                        yield row, number, f"answer {number}"
+
+    class Row:
+        def __init__(self, folder):
+            self.results, self.added, self.run = {}, [], SimpleNamespace(folder=folder)
+
+        def add(self, number, outcome, asking):
+            if self.run.folder == "gone":
+                raise OSError("no space left")
+            self.added.append(outcome)
+
+    own, other = Row("own"), Row("gone")
+    rows.ask(Engine(), [own, other], SimpleNamespace(requests=[]))
+    assert own.added == ["answer 0", "answer 1", "answer 2"]
+    own, other = Row("gone"), Row("other")
+    with pytest.raises(OSError, match="no space left"):
+        rows.ask(Engine(), [own, other], SimpleNamespace(requests=[]))
+    assert other.added == ["answer 0", "answer 1", "answer 2"]
 
 
 def test_documents_that_fail_in_a_pass_are_not_asked_again_by_their_row(untrained, tmp_path, write_tasks):

@@ -298,3 +298,28 @@ def test_an_answer_to_another_question_about_the_document_is_set_aside(start, tm
     assert "1 document(s) have other words or pictures" in said[-1]
     assert texts(again) == texts(start()) == {1: "1"}  # which this process was not asked
     assert json.loads((tmp_path / "answers.rank0.jsonl.stale").read_text())["text"] == "0"
+
+
+def test_what_only_a_loaded_model_says_is_what_the_record_says_until_then(start, tmp_path, said):
+    answer_three(start(device="cuda:1"))
+    run = start(dtype="unknown", device="unknown")
+    assert len(run.answers) == 3
+    assert not said
+    record = read_record(tmp_path)
+    assert (record.dtype, record.device, record.answered_with) == ("float32", "cuda:1", ())
+    run.note_model(dtype="float32", device="cuda:0", answered_with=[tmp_path.parent / "other"])
+    run.write_record()
+    record = read_record(tmp_path)
+    assert (record.device, record.answered_with) == ("cuda:0", ("../other",))
+    run.close()
+    start(dtype="unknown", device="unknown")
+    assert read_record(tmp_path).answered_with == ("../other",)
+
+
+def test_a_folder_that_is_let_go_of_can_be_had_by_another(tmp_path):
+    RunFolder(tmp_path, RECORD).close()
+    code = (
+        "import sys; from pathlib import Path; from filelock import FileLock; "
+        "FileLock(Path(sys.argv[1]) / '.lock').acquire(timeout=0)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, tmp_path], check=False).returncode == 0

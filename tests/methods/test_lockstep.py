@@ -1,5 +1,7 @@
 """Methods that answer in lockstep give the answers and accounts that each gives alone, and share what comes before."""
 
+import shutil
+import time
 from functools import partial
 
 import pytest
@@ -11,7 +13,7 @@ from vico_eval.engine import preprocess
 from vico_eval.engine.engine import Engine
 from vico_eval.engine.loading import find_engine, open_engine, open_rows
 from vico_eval.engine.requests import GenerationSettings, ImageInput, Text, VideoInput
-from vico_eval.errors import ConfigError, DocumentError
+from vico_eval.errors import CheckpointError, ConfigError, DocumentError
 from vico_eval.methods.interface import ImageSize, ResolutionPart, SelectionPart, TileLimits
 from vico_eval.methods.registry import Method
 
@@ -227,6 +229,73 @@ def test_answers_say_what_they_took_and_for_how_many_rows(engine, requests):
         assert sum(answer.seconds.encoding for answer in row.values()) > 0
     plain = outcomes_of(engine, requests)[0]
     assert {answer.seconds.rows for answer in plain.values()} == {len(ROWS) - 1}
+
+
+def test_answers_to_a_picture_that_is_encoded_already_took_no_encoding(checkpoint_for):
+    asked = [request(number, picture(1, 1, 1), Text(f"Question {number}?")) for number in range(4)]
+    for names in (["vanilla"], ["vanilla", "fastv", "visionzip"]):
+        engine = open_pass(names, checkpoint_for)
+        engine.batch_size = 1
+        for row in outcomes_of(engine, asked):
+            taken = [row[number].seconds.encoding for number in range(4)]
+            assert taken[0] > 0
+            assert taken[1:] == [0, 0, 0]
+
+
+def test_what_a_row_takes_over_counts_as_its_own(engine, requests, monkeypatch):
+    """Connectors and routers are asked once; each row says what it would have taken alone."""
+    connect, slow_s = engine.model.connect, 0.2
+
+    def slowly(*given):
+        time.sleep(slow_s)
+        return connect(*given)
+
+    monkeypatch.setattr(engine.model, "connect", slowly)
+    for name, row in zip(ROWS, outcomes_of(engine, requests[1:3]), strict=True):
+        assert sum(answer.seconds.own for answer in row.values()) > 0.9 * slow_s, name
+
+
+def test_a_borrowed_routers_encoder_sees_a_batch_once(untrained, requests):
+    given = {"pretrained": str(untrained / "base"), "flash_from": str(untrained / "vico"), "device": "cpu"}
+    found = find_engine({**given, "method": "vanilla_vir", "batch_size": 4})
+    engine = open_rows([found], show_progress=False)
+    own = engine.model.vision_tower
+    engine.model.router_vision = type(own)(own.config).eval()  # other weights
+    engine = Engine(
+        engine.model, engine.tokenizer, engine.preprocessor, [found.method], batch_size=4, show_progress=False
+    )
+    calls = []
+    engine.model.router_vision.register_forward_pre_hook(lambda *_: calls.append(1))
+    engine.answer([requests[1], requests[3]])  # two pictures
+    assert len(calls) == 1
+
+
+def test_an_engine_of_several_methods_answers_by_the_first_where_one_is_asked_for(engine, alone, requests):
+    assert engine.answer(requests) == alone["vanilla"]
+
+
+def test_parts_of_another_checkpoint_do_not_take_the_place_of_the_models_own(untrained, tmp_path):
+    other = tmp_path / "vico"
+    shutil.copytree(untrained / "vico", other)
+    borrowing = {"method": "vanilla_vir", "flash_from": str(other)}
+    with pytest.raises(ConfigError, match=r"'vico' and 'vanilla_vir' can't answer in one pass.*flash_from"):
+        vico_eval.evaluate(untrained / "vico", ["vico", borrowing], [], device="cpu")
+    lent = {"method": "vanilla_vir", "flash_from": str(untrained / "vico")}
+    assert vico_eval.evaluate(untrained / "vico", ["vico", lent], [], device="cpu") == [[], []]
+
+
+def test_a_decoder_that_cannot_take_a_part_fails_that_row_alone(engine, alone, requests, monkeypatch):
+    use = engine.model.use_decoder_part
+
+    def refuse(part):
+        if part is not None:
+            raise CheckpointError("its layers slide")
+        use(part)
+
+    monkeypatch.setattr(engine.model, "use_decoder_part", refuse)
+    found = outcomes_of(engine, requests)
+    assert [found[0][number] for number in range(7)] == alone["vanilla"]
+    assert all("its layers slide" in str(outcome) for outcome in found[2].values())
 
 
 def test_evaluate_gives_each_methods_answers(untrained, requests):

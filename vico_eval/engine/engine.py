@@ -21,7 +21,7 @@ from vico_eval.engine.ahead import cannot_prepare, prepare_ahead
 from vico_eval.engine.preprocess import Prepared, Preprocessor, tiling_of
 from vico_eval.engine.requests import DeferredRequest, GenerationSettings, Request
 from vico_eval.engine.row import Answer, Routing, Row, look_of
-from vico_eval.errors import DOCUMENT_FAILURES, DocumentError
+from vico_eval.errors import DOCUMENT_FAILURES, CheckpointError, DocumentError
 from vico_eval.families.family import FamilyModel
 from vico_eval.logs import logger
 from vico_eval.methods.interface import ResolutionPart
@@ -109,8 +109,9 @@ class Engine:
     def outcomes(
         self, requests: Sequence[Request | DeferredRequest], known: Collection[int] = ()
     ) -> Iterator[tuple[int, Answer | DocumentError]]:
-        """As `row_outcomes`, of an engine with one method: the number of each request with what became of it."""
-        for _, number, outcome in self.row_outcomes(requests, [known]):
+        """As `row_outcomes`, of the first method alone: the number of each request with what became of it."""
+        others = [range(len(requests))] * (len(self.rows) - 1)
+        for _, number, outcome in self.row_outcomes(requests, [known, *others]):
             yield number, outcome
 
     def row_outcomes(
@@ -202,15 +203,22 @@ class Engine:
                 waiting = [row for row in rows if not known[row].issuperset(asked)]
                 for row in waiting:
                     if row not in given_up:
-                        self._use(row)
                         prepared = [entry for _, entry in batch]
-                        outcomes = self._answer_or_halve(self.rows[row], prepared, settings, len(waiting))
+                        outcomes = self._answer_by(self.rows[row], prepared, settings, len(waiting))
                         for (number, _), outcome in zip(batch, outcomes, strict=True):
                             yield row, number, outcome
 
-    def _use(self, row: int) -> None:
+    def _answer_by(
+        self, row: Row, batch: Sequence[Prepared], settings: GenerationSettings, num_rows: int
+    ) -> Iterator[Answer | DocumentError]:
+        """An outcome for each document of a batch, in order, with the row's part in the decoder."""
         if len(self.rows) > 1:
-            self.model.use_decoder_part(self.rows[row].method.decoder)
+            try:
+                self.model.use_decoder_part(row.method.decoder)
+            except CheckpointError as error:
+                yield from (DocumentError(f"document {entry.key} can't be answered: {error}") for entry in batch)
+                return
+        yield from self._answer_or_halve(row, batch, settings, num_rows)
 
     def _answer_or_halve(
         self, row: Row, batch: Sequence[Prepared], settings: GenerationSettings, num_rows: int

@@ -240,6 +240,9 @@ def open_rows(found: Sequence[Found], *, show_progress: bool = True) -> Engine:
     )
 
 
+_LENT = frozenset({"low_connector", "router", "image_router"})
+"""Parts that a donor may give."""
+
 OF_A_ROW = ("method", "flash_from")
 """Fields of `EngineSettings` in which rows may differ that share weights."""
 
@@ -252,7 +255,10 @@ def check_same_model(one: Found, other: Found) -> None:
     """
     names = [field.name for field in fields(EngineSettings) if field.name not in OF_A_ROW]
     different = [name for name in names if getattr(one.settings, name) != getattr(other.settings, name)]
-    if one.donor is not None and other.donor is not None and one.donor.folder != other.donor.folder:
+    donors = {donor.folder for donor in (one.donor, other.donor) if donor is not None}
+    # A donor's parts take the place of the model's own, which the other row means.
+    has_own = (one.donor is None or other.donor is None) and not _LENT.isdisjoint(one.checkpoint.facts.parts)
+    if len(donors) > 1 or (has_own and not donors <= {one.checkpoint.folder}):
         different.append("flash_from")
     if different:
         raise ConfigError(

@@ -28,7 +28,7 @@ class Model:
     def __init__(self, opened: Opened) -> None:
         self.engine = opened.engine
         self.method = opened.method
-        self._generation = THINKING_GENERATION if opened.settings.thinking else {}
+        self._is_thinking = opened.settings.thinking
 
     def ask(
         self,
@@ -49,7 +49,7 @@ class Model:
             DocumentError: an image or video that can't be read.
             ConfigError: an unknown generation argument.
         """
-        return self.engine.answer([request(question, images, video, **{**self._generation, **generation})])[0]
+        return self.engine.answer([request(question, images, video, thinking=self._is_thinking, **generation)])[0]
 
 
 def request(
@@ -58,6 +58,7 @@ def request(
     video: str | Path | None = None,
     *,
     key: str = "ask",
+    thinking: bool = False,
     **generation: Any,
 ) -> Request:
     """A question about images or a video, for `evaluate`; arguments as of `Model.ask`.
@@ -66,7 +67,8 @@ def request(
         question: text.
         images: one image or several.
         video: path of a video file.
-        key: names the document in answers and errors.
+        key: names the document in answers and errors, and is what methods with chance draw by; one a request.
+        thinking: whether answers are sampled as InternVL's authors do in thinking mode; give it to `evaluate` too.
         **generation: fields of `GenerationSettings`.
 
     Raises:
@@ -77,7 +79,7 @@ def request(
     return Request(
         key=key,
         messages=(Message("user", (*media, Text(question))),),
-        generation=GenerationSettings.from_gen_kwargs(generation),
+        generation=GenerationSettings.from_gen_kwargs(generation, **(THINKING_GENERATION if thinking else {})),
     )
 
 

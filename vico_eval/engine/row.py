@@ -107,7 +107,7 @@ class Row:
         generated = self.generate(prompts, settings)
         answers = [self._finish(*entry, settings) for entry in zip(ready, prompts, generated, strict=True)]
         # The last tokens are on the CPU by now, so no device is still at work.
-        own = time.perf_counter() - started
+        own = time.perf_counter() - started + self.see.saved_s
         return [
             replace(
                 answer,

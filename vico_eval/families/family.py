@@ -276,6 +276,9 @@ class Sight(ABC):
             FloatingPointError: scores that are NaN or infinite; names the documents.
         """
 
+    saved_s: float = 0.0
+    """What the last call would have taken longer, in seconds, had no other sight been asked about the batch before."""
+
     def encode(self, batch: Sequence[Shown]) -> float:
         """Do ahead of `__call__` what sights of one model share: encode the pictures of a batch, once for all of them.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from vico_eval.paths import models_dir
 from vico_eval.runs import schema
 from vico_eval.runs.schema import RunRecord
 from vico_eval.runs.staleness import commit, versions
-from vico_eval.runs.write import RunFolder
+from vico_eval.runs.write import UNKNOWN, RunFolder
 
 
 def run_record(
@@ -48,7 +48,7 @@ def run_record(
         version=schema.VERSION,
         system=found.method.name,
         title=title,
-        command=_command() if command is None else command,
+        command=_command() if command is None else shown(command),
         versions=versions(),
         commits=() if code is None else (code,),
         checkpoint=_identity(found.checkpoint),
@@ -67,10 +67,9 @@ def run_record(
             "thinking": given.thinking,
             **(settings or {}),
         },
-        dtype=found.dtype,
+        dtype=found.dtype or UNKNOWN,
         attention=given.attn_implementation,
-        # A device map says it once the model is loaded.
-        device=found.device or f"device_map {given.device_map}",
+        device=found.device or UNKNOWN,
         num_processes=num_processes,
         started=datetime.now(timezone.utc).replace(microsecond=0),
         harness=harness,
@@ -110,10 +109,14 @@ def _command() -> tuple[str, ...]:
     """What was typed, `python -m lmms_eval ...` or ours, with paths that mean the same on another machine."""
     program = Path(sys.argv[0])
     module = program.parent.name if program.name == "__main__.py" else program.name.replace("-", "_")
-    # lmms-eval takes hub tokens as arguments, and records are meant to be shown.
-    arguments = (re.sub(r"(token=)[^,]+", r"\1***", argument) for argument in sys.argv[1:])
     start = ["vico-eval"] if module == "vico_eval" else ["python", "-m", module]
-    return (*start, *map(_from_here, arguments))
+    return shown((*start, *sys.argv[1:]))
+
+
+def shown(command: Sequence[str]) -> tuple[str, ...]:
+    """A command as a record shows it: without secrets, with paths that mean the same on another machine."""
+    # lmms-eval takes hub tokens as arguments, and records are meant to be shown.
+    return tuple(_from_here(re.sub(r"(token=)[^,]+", r"\1***", word)) for word in command)
 
 
 def _from_here(text: str) -> str:

@@ -35,6 +35,9 @@ from vico_eval.runs.staleness import other_conditions
 
 MAX_NAMED = 5
 
+UNKNOWN = "unknown"
+"""A record's dtype or device until a model is loaded, where nothing else says it."""
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -95,6 +98,8 @@ class RunFolder:
         """The record that the folder has, if it is of a run of the same conditions; all else is set aside, and said."""
         try:
             earlier = read_record(self.folder)
+            if earlier is not None and self._record.dtype == UNKNOWN:
+                self._update(dtype=earlier.dtype)
             different = () if earlier is None else other_conditions(earlier, self._record)
             if earlier is not None and not different:
                 return earlier
@@ -117,7 +122,7 @@ class RunFolder:
         """Go on with the run whose record is `earlier`."""
         now = self._record
         assert now.started is not None  # only what other programs started says no time
-        kept = ("started", "previews", "data_sets", "left_out_until", "answered_with")
+        kept = ("started", "device", "previews", "data_sets", "left_out_until", "answered_with")
         self._record = now.model_copy(
             update={
                 **{name: getattr(earlier, name) for name in kept},

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from vico_eval.families.clock import seconds_on
 from vico_eval.families.family import Look, Shown
 from vico_eval.families.internvl.tile_encoder import Encoded, TileEncoder
 from vico_eval.methods.interface import ENCODER_ATTENTION, ENCODER_KEYS, Route, ScoreSource
@@ -36,22 +37,17 @@ class SharedTiles:
         self._is_shared = len(looks) > 1
         sources = dict.fromkeys(filter(None, map(score_source, looks)))
         self._encode = TileEncoder(model.vision_tower, sources, is_shared=self._is_shared)
-        self._encode_for_router = None
+        self._encode_for_router = self._encode
         if model.router_vision is not None:
             self._encode_for_router = TileEncoder(model.router_vision, is_shared=self._is_shared)
         self._last: BatchTiles | None = None
 
     def of(self, batch: Sequence[Shown]) -> BatchTiles:
         """Of a batch, which may be the one that another look has just asked about."""
-        digests = tuple(digest for shown in batch for picture in shown.pictures for digest in picture.digests)
-        if self._last is None or self._last.digests != digests:
+        if self._last is None or not self._last.is_of(batch):
             self._last = None  # before the encoder needs memory
-            self._last = BatchTiles(self._model, digests, self._encode(batch))
+            self._last = BatchTiles(self._model, batch, self._encode, self._encode_for_router)
         return self._last
-
-    def read_by_router(self, batch: Sequence[Shown]) -> Encoded:
-        """What the routers read of a batch: another encoder's tokens, where they came with one."""
-        return self.of(batch).encoded if self._encode_for_router is None else self._encode_for_router(batch)
 
     def done(self) -> None:
         """A look has seen the batch; where nobody else will ask about it, let go of it."""
@@ -62,27 +58,53 @@ class SharedTiles:
         """Let go of everything that is kept, for its memory."""
         self._last = None
         self._encode.forget()
-        if self._encode_for_router is not None:
-            self._encode_for_router.forget()
+        self._encode_for_router.forget()
 
 
 class BatchTiles:
     """The tiles of one batch."""
 
-    def __init__(self, model: VicoInternVL, digests: tuple[bytes, ...], encoded: Encoded) -> None:
-        self.digests = digests
-        """[tiles]."""
-
-        self.encoded = encoded
+    def __init__(
+        self, model: VicoInternVL, batch: Sequence[Shown], encode: TileEncoder, encode_for_router: TileEncoder
+    ) -> None:
         self._model = model
-        self._scores: dict[str, Tensor] = {}
-        self._connected: dict[tuple[tuple[int, ...], tuple[Route, ...]], tuple[Tensor, Tensor]] = {}
+        self._batch = batch
+        self._known_by = _known_by(batch)
+        self._encode_for_router = encode_for_router
+        self.encoded = encode(batch)
+        self._for_router = self.encoded if encode is encode_for_router else None
+        self._scores: dict[str, tuple[Tensor, float]] = {}
+        self._connected: dict[tuple[tuple[int, ...], tuple[Route, ...]], tuple[Tensor, Tensor, float]] = {}
+        self.saved_s = 0.0
+        """What scores and connectors would have taken that were there already; set anew by whoever asks."""
 
-    def p_compress(self, scorer: str, read: Encoded) -> Tensor:
-        """Scores [tiles] of a router, by its name, for what it reads."""
-        if scorer not in self._scores:
-            self._scores[scorer] = self._model.p_compress(scorer, read.vit_tokens)
-        return self._scores[scorer]
+    def is_of(self, batch: Sequence[Shown]) -> bool:
+        """Whether a batch has these tiles of these documents, which may be prepared anew."""
+        return _known_by(batch) == self._known_by
+
+    @property
+    def has_tiles(self) -> bool:
+        """Whether there is any tile."""
+        return bool(self._known_by[1])
+
+    @property
+    def for_router(self) -> Encoded:
+        """What the routers read: another encoder's tokens, where they came with one."""
+        if self._for_router is None:
+            self._for_router = self._encode_for_router(self._batch)
+        return self._for_router
+
+    def p_compress(self, scorer: str) -> Tensor:
+        """Scores [tiles] of a router, by its name."""
+        if scorer in self._scores:
+            scores, seconds = self._scores[scorer]
+            self.saved_s += seconds
+            return scores
+        read = self.for_router.vit_tokens
+        started = seconds_on(read.device)
+        scores = self._model.p_compress(scorer, read)
+        self._scores[scorer] = scores, seconds_on(read.device) - started
+        return scores
 
     def connect(self, choice: Tensor, routes: tuple[Route, ...]) -> tuple[Tensor, Tensor]:
         """Visual tokens [M, D] by the route that each tile takes, and how many of them each has.
@@ -91,10 +113,21 @@ class BatchTiles:
             choice: [tiles], int64: which of `routes`.
             routes: none for the high connector alone.
         """
-        if not self.digests:
+        if not self.has_tiles:
             return self._model.no_visual_tokens(), torch.zeros(0, dtype=torch.int64)
         taken = tuple(choice.tolist()), routes
-        if taken not in self._connected:
-            tokens, counts = self._model.connect(self.encoded.vit_tokens, choice, routes)
-            self._connected[taken] = tokens, counts.cpu()
-        return self._connected[taken]
+        if taken in self._connected:
+            tokens, counts, seconds = self._connected[taken]
+            self.saved_s += seconds
+            return tokens, counts
+        device = self.encoded.vit_tokens.device
+        started = seconds_on(device)
+        tokens, counts = self._model.connect(self.encoded.vit_tokens, choice, routes)
+        self._connected[taken] = tokens, counts.cpu(), seconds_on(device) - started
+        return self._connected[taken][:2]
+
+
+def _known_by(batch: Sequence[Shown]) -> tuple[tuple[str, ...], tuple[bytes, ...]]:
+    """Keys of the documents, and digests of all tiles in order."""
+    digests = (digest for shown in batch for picture in shown.pictures for digest in picture.digests)
+    return tuple(shown.key for shown in batch), tuple(digests)

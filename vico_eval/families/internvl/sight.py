@@ -43,9 +43,10 @@ class InternVLSight(Sight):
 
     def encode(self, batch: Sequence[Shown]) -> float:
         """Have the tiles encoded, by the routers' own encoder too where they are asked."""
-        seconds = self._shared.of(batch).encoded.seconds
-        if self._scorer is not None and self._model.router_vision is not None:
-            seconds += self._shared.read_by_router(batch).seconds
+        of_batch = self._shared.of(batch)
+        seconds = of_batch.encoded.seconds
+        if self._scorer is not None and of_batch.for_router is not of_batch.encoded:
+            seconds += of_batch.for_router.seconds
         return seconds
 
     def forget(self) -> None:
@@ -56,6 +57,7 @@ class InternVLSight(Sight):
         """The visual tokens of each request."""
         sizes = [shown.num_pieces for shown in batch]
         of_batch = self._shared.of(batch)
+        of_batch.saved_s = 0.0
         encoded = of_batch.encoded
         scores = self._scores(batch, of_batch, sizes)
         decisions = [self._decide(*each) for each in zip(batch, scores, strict=True)]
@@ -70,6 +72,7 @@ class InternVLSight(Sight):
             self._seen(*each)
             for each in zip(batch, torch.split(tokens, [int(part.sum()) for part in per_tile]), tiles, strict=True)
         ]
+        self.saved_s = of_batch.saved_s
         self._shared.done()
         return seen
 
@@ -89,9 +92,9 @@ class InternVLSight(Sight):
     def _scores(self, batch: Sequence[Shown], of_batch: BatchTiles, sizes: list[int]) -> list[Tensor | None]:
         """The router's scores [tiles] of each request; None where there are none."""
         scorer = self._scorer
-        if scorer is None or not of_batch.digests:
+        if scorer is None or not of_batch.has_tiles:
             return [None] * len(batch)
-        found = torch.split(of_batch.p_compress(scorer, self._shared.read_by_router(batch)), sizes)
+        found = torch.split(of_batch.p_compress(scorer), sizes)
         is_finite = [bool(part.all()) for part in torch.split(torch.cat(found).isfinite().cpu(), sizes)]
         refuse_not_finite(
             "router's scores", (shown.key for shown, fine in zip(batch, is_finite, strict=True) if not fine)

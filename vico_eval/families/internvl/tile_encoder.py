@@ -42,7 +42,7 @@ class Encoded(NamedTuple):
     """[tiles, h*w, ...] by where it comes from: those that were asked for."""
 
     seconds: float
-    """What encoding took."""
+    """What encoding took; 0 of tokens that are taken over from another batch."""
 
     def take(self, places: Sequence[int]) -> Encoded:
         """Those of some tiles, in another order or more than once."""
@@ -101,10 +101,12 @@ class TileEncoder:
         self._kept = None
 
     def _encode_or_take_over(self, digests: tuple[bytes, ...], tiles: Sequence[np.ndarray]) -> Encoded:
-        if self._kept is None or self._kept[0] != digests:
-            self.forget()  # before the encoder needs memory
-            self._kept = digests, self._encode(tiles)
-        return self._kept[1]
+        if self._kept is not None and self._kept[0] == digests:
+            return self._kept[1]._replace(seconds=0.0)
+        self.forget()  # before the encoder needs memory
+        encoded = self._encode(tiles)
+        self._kept = digests, encoded
+        return encoded
 
     def _encode(self, tiles: Sequence[np.ndarray]) -> Encoded:
         device: torch.device = next(self._vision_tower.parameters()).device

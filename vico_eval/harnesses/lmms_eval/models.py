@@ -26,7 +26,7 @@ from vico_eval.engine.media import start_no_ghostscript, whole_images_only
 from vico_eval.engine.previews import check_previews
 from vico_eval.engine.requests import DeferredRequest, Request
 from vico_eval.engine.tile_limits import tile_limit, total_tile_limit
-from vico_eval.errors import ConfigError, UserError
+from vico_eval.errors import BAD_INPUT, ConfigError, UserError
 from vico_eval.families.internvl.checkpoint import find_checkpoint
 from vico_eval.harnesses.earlier_answers import Asking, answer_keys
 from vico_eval.harnesses.lmms_eval.data_sets import split_fingerprint
@@ -139,8 +139,10 @@ class CompressedInternVL(lmms):  # type: ignore[misc]
                 self._own = self._row(found, path, resume, keep_going, own)
             if pass_file is not None:
                 self._others = self._rows_beside(rows)
-            for row in self._rows:
-                row.found.preprocessor.previews = open_previews(row.run, previews)
+            # One preprocessor reads for all rows.
+            copies = found.preprocessor.previews = open_previews(self._run, previews)
+            for row in self._others if copies is not None else ():
+                row.run.note_previews(copies.folder)
             self.accelerator.wait_for_everyone()
             for row in self._rows:
                 row.run.write_record()
@@ -208,7 +210,7 @@ class CompressedInternVL(lmms):  # type: ignore[misc]
                     continue
                 try:
                     opened[folder] = self._open_beside(row)
-                except UserError as error:
+                except (UserError, *BAD_INPUT) as error:
                     logger.error(f"{row.folder} is not answered in this pass: {error}")
         kept = [list(opened)]
         if self._world_size > 1:
@@ -272,9 +274,9 @@ class CompressedInternVL(lmms):  # type: ignore[misc]
 
     def _answer(self, requests: Sequence[DeferredRequest], keys: Sequence[AnswerKey]) -> list[GenerationResult]:
         asking = Asking(requests)
-        for row in self._rows:
-            row.begin(keys, asking, show_progress=self._rank == 0)
         try:
+            for row in self._rows:
+                row.begin(keys, asking, show_progress=self._rank == 0)
             if any(len(row.results) < len(keys) for row in self._rows):
                 ask(self._engine, self._rows, asking)
         finally:

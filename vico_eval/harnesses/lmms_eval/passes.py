@@ -70,7 +70,7 @@ class PassRow(Closed):
             elif isinstance(value, bool):
                 words += [f"--{name}"] if value else []
             else:
-                words += [f"--{name}", f"{value:g}" if isinstance(value, float) else str(value)]
+                words += [f"--{name}", str(int(value) if isinstance(value, float) and value.is_integer() else value)]
         return tuple(words)
 
 

@@ -110,20 +110,23 @@ def ask(engine: Engine, rows: Sequence[RowRun], asking: Asking) -> None:
         asking: the requests.
 
     Raises:
-        UserError: the first row can't go on; the others are answered first.
+        UserError, OSError: the first row can't go on; the others are answered first.
     """
-    given_up: dict[int, UserError] = {}
+    given_up: set[int] = set()
+    own: list[Exception] = []
     known = [tuple(row.results) for row in rows]
     for place, number, outcome in engine.row_outcomes(asking.requests, known, given_up):
         if place in given_up:
             continue
         try:
             rows[place].add(number, outcome, asking)
-        except UserError as error:
-            given_up[place] = error
+        except (UserError, OSError) as error:  # its folder may be gone, or the disk full
+            given_up.add(place)
+            # Without its frames, which hold the model.
+            own += [error.with_traceback(None)] if place == 0 else []
             if len(rows) > 1:
                 logger.error(f"{rows[place].run.folder} is given up, the other rows go on: {error}")
             if len(given_up) == len(rows):
                 break
-    if 0 in given_up:
-        raise given_up[0]
+    if own:
+        raise own.pop()

@@ -32,7 +32,11 @@ FAILURES: tuple[type[Exception], ...] = (UserError, *BAD_INPUT, *DOCUMENT_FAILUR
 
 
 def main() -> None:
-    """Run the pass that `--config` names; ends with status 1 where a row has no results."""
+    """Run the pass that `--config` names.
+
+    Raises:
+        SystemExit: status 1 where a row has no results; of several processes, all then end at that row.
+    """
     logger.remove()
     logger.add(sys.stdout, level="INFO")
     parser, options = parse_eval_args()
@@ -50,6 +54,8 @@ def main() -> None:
             traceback.print_exc()
             logger.error(f"{row.folder} has no results: {error}")
             failed += 1
+            if accelerator.num_processes > 1:
+                sys.exit(1)  # the others may be waiting for this one; its launcher stops them
         accelerator.wait_for_everyone()
     sys.exit(1 if failed else 0)
 
