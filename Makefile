@@ -50,9 +50,12 @@ test: $(STAMP) ## Run the tests; no network needed.
 	@# A file's tests share what they have loaded, so they stay together.
 	@HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
-bench: $(STAMP) ## Measure all speeds again: results/measured (90 minutes; docs/speed.md says how to read them).
+bench: $(STAMP) ## Measure all speeds again: results/measured (two hours; docs/speed.md says how to read them).
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/report.py
+	$(BIN)/python benchmarks/passes.py --load table
+	$(BIN)/python benchmarks/passes.py --load sweep --threads $(THREADS)
+	$(BIN)/python benchmarks/passes.py --load films --threads $(THREADS)
 	$(BIN)/python benchmarks/evaluation.py --rounds 5 --threads $(THREADS)
 	$(BIN)/python benchmarks/evaluation.py --rounds 3 --name tiny-cpu-float32-all-cores
 	$(BIN)/python benchmarks/evaluation.py --shape 0.6b --rounds 2 --threads $(THREADS)

@@ -58,17 +58,21 @@ def test_a_pass_of_rows_that_draw_on_several_runs_waits_for_each(planned):
     assert events[events.index("failed other") + 1 :] == ["start pool+1 read", "done pool", "done fastv"]
 
 
-def test_a_row_that_draws_on_one_of_the_pass_goes_with_the_next(planned):
+@pytest.mark.parametrize(
+    ("jobs", "events"),
+    [
+        (1, ["start vico+1 read", "done vico", "done all", "start random-seed0+1 read"]),
+        (2, ["start vico read", "done vico", "start all+2 read", "done all"]),
+    ],
+)
+def test_a_row_that_draws_on_one_of_the_pass_goes_with_the_next(planned, jobs, events):
     runs = [
         planned("vico"),
         planned("all"),
         planned("random-seed0", after="vico"),
         planned("random-seed1", after="vico"),
     ]
-    assert share(World(), runs, jobs=2) == [
-        *("start vico+1 read", "done vico", "done all"),
-        *("start random-seed0+1 read", "done random-seed0", "done random-seed1"),
-    ]
+    assert share(World(), runs, jobs=jobs) == [*events, "done random-seed0", "done random-seed1"]
 
 
 def test_a_row_that_fails_in_a_pass_is_tried_alone_then_cell_by_cell(planned):

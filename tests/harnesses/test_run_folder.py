@@ -269,6 +269,7 @@ def test_a_film_that_is_the_same_file_is_not_decoded_to_be_known(start, tmp_path
         decoded.append(made.key)
         return Tiles
 
+    prepare.tiling = ""
     run = start()
     run.add(asked_as, "0", account(), asked_by(deferred.load()))
 

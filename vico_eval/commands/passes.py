@@ -94,21 +94,27 @@ def plan_passes(
     Args:
         runs: of one table.
         left: by run, the cells that are not finished; a run without any is in no pass.
-        jobs: processes at once. With several of them, runs that wait for others have passes of their own, so that the
-            others need not wait with them.
+        jobs: processes at once. With several of them, a run that others wait for is answered first, and runs that wait
+            have passes of their own, so that nobody waits longer than for what is needed.
         shared: whether runs share passes at all.
     """
     sources = {run.name: _source(run, runs, left) for run in runs}
+    to_do = sorted((run for run in runs if left[run.name]), key=lambda run: _depth(run.name, sources))
+    alike = {
+        run.name: (conditions_of(run), [cell.benchmark for cell in left[run.name]]) if shared else run.name
+        for run in to_do
+    }
+    turns = _turns(to_do, alike, sources) if jobs > 1 else {}
     groups: list[_Group] = []
     place: dict[str | None, _Group] = {}
-    for run in sorted((run for run in runs if left[run.name]), key=lambda run: _depth(run.name, sources)):
-        alike = (conditions_of(run), [cell.benchmark for cell in left[run.name]]) if shared else run.name
+    for run in to_do:
+        key = alike[run.name], turns.get(run.name)
         source = place.get(sources[run.name])
         for group in groups:
-            if group.alike == alike and group.takes(run, source, jobs):
+            if group.alike == key and group.takes(run, source):
                 break
         else:
-            group = _Group(alike)
+            group = _Group(key)
             groups.append(group)
         group.runs.append(run)
         group.needs += [] if source is None else [source]
@@ -164,11 +170,9 @@ class _Group:
     needs: list[_Group] = field(default_factory=list)
     """Those that its runs draw on."""
 
-    def takes(self, run: PlannedRun, source: _Group | None, jobs: int) -> bool:
+    def takes(self, run: PlannedRun, source: _Group | None) -> bool:
         """Whether a run that agrees in all that matters may join, where it draws on a run of group `source`."""
         if len(donors_of([*self.runs, run])) > 1:
-            return False
-        if jobs > 1 and bool(self.needs) != (source is not None):
             return False
         return source is None or not source.waits_for(self)
 
@@ -189,6 +193,27 @@ def _source(run: PlannedRun, runs: Sequence[PlannedRun], left: Mapping[str, Sequ
     while source is not None and not left[source]:
         source = after[source]
     return source
+
+
+def _turns(
+    runs: Sequence[PlannedRun], alike: Mapping[str, object], sources: Mapping[str, str | None]
+) -> dict[str, str]:
+    """By run, when it is answered, where several processes work at once.
+
+    What others wait for comes first, without runs of the same weights that nobody waits for: these come with those that
+    wait, if there are any, so that no pass is added.
+    """
+    awaited = set(filter(None, sources.values()))
+    waiting = [alike[run.name] for run in runs if sources[run.name] is not None]
+    first = [alike[run.name] for run in runs if run.name in awaited]
+    turns = {}
+    for run in runs:
+        comes_later = alike[run.name] in first and alike[run.name] in waiting
+        if run.name in awaited:
+            turns[run.name] = "first"
+        else:
+            turns[run.name] = "later" if sources[run.name] is not None or comes_later else "any time"
+    return turns
 
 
 def _depth(name: str, sources: Mapping[str, str | None]) -> int:
