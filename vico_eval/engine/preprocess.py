@@ -282,11 +282,11 @@ class Preprocessor:
                     self._add_image(image, limits, ways)
                 opened.num_pictures += 1
             elif isinstance(part, VideoInput):
-                film = self._films.read(part, settings.num_frames or self.prompting.num_frames)
-                if keeps_copies:
-                    opened.previewed.update(
-                        {opened.num_pictures + number: frame for number, frame in film.previewed.items()}
-                    )
+                num_frames = settings.num_frames or self.prompting.num_frames
+                film = self._films.read(part, num_frames, previewed=keeps_copies)
+                opened.previewed.update(
+                    {opened.num_pictures + number: frame for number, frame in film.previewed.items()}
+                )
                 self._add_frames(film.pictures, ways)
                 opened.num_pictures += len(film.pictures)
                 opened.frames_of.append(len(film.pictures))
