@@ -51,6 +51,9 @@ from vico_eval.runs.write import RunFolder
 OF_THE_ADAPTER = ("record_dir", "previews", "resume", "keep_going", "shared_pass", "batch_size", "device")
 """Arguments of a model that this class takes itself."""
 
+NOT_OPENED: tuple[type[Exception], ...] = (UserError, *BAD_INPUT)
+"""What a row of a pass can raise when it is opened; the others go on."""
+
 
 @contextmanager
 def ending_together(world_size: int) -> Iterator[None]:
@@ -141,8 +144,9 @@ class CompressedInternVL(lmms):  # type: ignore[misc]
                 self._others = self._rows_beside(rows)
             # One preprocessor reads for all rows.
             copies = found.preprocessor.previews = open_previews(self._run, previews)
-            for row in self._others if copies is not None else ():
-                row.run.note_previews(copies.folder)
+            for row in self._others:
+                if copies is not None:
+                    row.run.note_previews(copies.folder)
             self.accelerator.wait_for_everyone()
             for row in self._rows:
                 row.run.write_record()
@@ -210,7 +214,7 @@ class CompressedInternVL(lmms):  # type: ignore[misc]
                     continue
                 try:
                     opened[folder] = self._open_beside(row)
-                except (UserError, *BAD_INPUT) as error:
+                except NOT_OPENED as error:
                     logger.error(f"{row.folder} is not answered in this pass: {error}")
         kept = [list(opened)]
         if self._world_size > 1:
