@@ -26,12 +26,12 @@ from vico_eval.engine.media import start_no_ghostscript, whole_images_only
 from vico_eval.engine.previews import check_previews
 from vico_eval.engine.requests import DeferredRequest, Request
 from vico_eval.engine.tile_limits import tile_limit, total_tile_limit
-from vico_eval.errors import BAD_INPUT, ConfigError, UserError
+from vico_eval.errors import ConfigError
 from vico_eval.families.internvl.checkpoint import find_checkpoint
 from vico_eval.harnesses.earlier_answers import Asking, answer_keys
 from vico_eval.harnesses.lmms_eval.data_sets import split_fingerprint
 from vico_eval.harnesses.lmms_eval.internvl_x import check_names_every_part, method_of
-from vico_eval.harnesses.lmms_eval.passes import PassRow, asked_here, read_pass, remember_asked
+from vico_eval.harnesses.lmms_eval.passes import NOT_OPENED, PassRow, asked_here, read_pass, remember_asked
 from vico_eval.harnesses.lmms_eval.requests import (
     generation_of,
     left_out_until,
@@ -50,9 +50,6 @@ from vico_eval.runs.write import RunFolder
 
 OF_THE_ADAPTER = ("record_dir", "previews", "resume", "keep_going", "shared_pass", "batch_size", "device")
 """Arguments of a model that this class takes itself."""
-
-NOT_OPENED: tuple[type[Exception], ...] = (UserError, *BAD_INPUT)
-"""What a row of a pass can raise when it is opened; the others go on."""
 
 
 @contextmanager

@@ -16,12 +16,15 @@ import yaml
 from lmms_eval.utils import simple_parse_args_string
 from pydantic import Field, TypeAdapter, ValidationError
 
-from vico_eval.errors import BAD_INPUT, ConfigError
+from vico_eval.errors import BAD_INPUT, ConfigError, UserError
 from vico_eval.runs.schema import AnswerKey
 from vico_eval.schemas import Closed
 
 MAX_BYTES = 2**22
 """Of a pass's file; a row takes about a kilobyte."""
+
+NOT_OPENED: tuple[type[Exception], ...] = (UserError, *BAD_INPUT)
+"""What a row can raise when it is opened; the others go on."""
 
 IN_A_PASS = ("shared_pass", "previews")
 """Arguments of a row's model that its own command does not have, and that change no answer."""
