@@ -163,7 +163,7 @@ def test_rows_of_a_table_share_passes_unless_they_are_not_to(run, tmp_path, monk
         "pass vanilla+2: vanilla, single_tile, fastv, after vico\n  apart from vico: checkpoint is a/b, there c/d"
         in err
     )
-    assert f"-m lmms_eval --config {file}\n" in err
+    assert f"-m vico_eval.harnesses.lmms_eval.run_pass --config {file}\n" in err
     assert "-m lmms_eval --device cpu --model fastv_internvl --model_args pretrained=a/b," in err
     assert not (tmp_path / file).exists()
     _, _, err = run(*options, "--jobs", 2)
