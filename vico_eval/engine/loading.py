@@ -143,8 +143,12 @@ def open_engine(arguments: Mapping[str, Any], *, show_progress: bool = True) -> 
     """
     found = find_engine(arguments)
     engine = open_rows([found], show_progress=show_progress)
-    of_model = {"dtype": _dtype_name(engine.model.dtype), "device": str(engine.model.decoder_device)}
-    return Opened(engine=engine, **{**vars(found), **of_model})
+    return Opened(engine=engine, **{**vars(found), **described(engine)})
+
+
+def described(engine: Engine) -> dict[str, str]:
+    """Of a loaded model: the dtype that it computes in, and the device of its decoder's input."""
+    return {"dtype": str(engine.model.dtype).removeprefix("torch."), "device": str(engine.model.decoder_device)}
 
 
 def find_engine(arguments: Mapping[str, Any]) -> Found:

@@ -21,7 +21,7 @@ from lmms_eval.api.model import lmms
 from lmms_eval.models import get_model
 
 from vico_eval.engine.engine import Engine
-from vico_eval.engine.loading import EngineSettings, Found, check_same_model, find_engine, open_rows
+from vico_eval.engine.loading import EngineSettings, Found, check_same_model, described, find_engine, open_rows
 from vico_eval.engine.media import start_no_ghostscript, whole_images_only
 from vico_eval.engine.previews import check_previews
 from vico_eval.engine.requests import DeferredRequest, Request
@@ -181,10 +181,10 @@ class CompressedInternVL(lmms):  # type: ignore[misc]
 
     def _load(self) -> Engine:
         self._opened = engine = open_rows([row.found for row in self._rows], show_progress=self._rank == 0)
-        dtype, device = str(engine.model.dtype).removeprefix("torch."), str(engine.model.decoder_device)
+        of_model = described(engine)
         for row in self._rows:
             beside = [other.run.folder for other in self._rows if other is not row]
-            row.run.note_model(dtype=dtype, device=device, answered_with=beside)
+            row.run.note_model(**of_model, answered_with=beside)
             row.run.write_record()
         return engine
 
@@ -228,7 +228,8 @@ class CompressedInternVL(lmms):  # type: ignore[misc]
             model_class.engine_arguments({**arguments, "batch_size": int(row.batch_size), "device": device})
         )
         check_same_model(self._own.found, found)
-        return self._row(found, row.folder, row.arguments.get("resume") is True, True, row)
+        resume, keep_going = (row.arguments.get(name) is True for name in ("resume", "keep_going"))
+        return self._row(found, row.folder, resume, keep_going, row)
 
     @property
     def chat_template(self) -> str:

@@ -48,7 +48,12 @@ class PassRow(Closed):
     @property
     def arguments(self) -> dict[str, Any]:
         """The model's, as lmms-eval hands them over."""
-        return {**simple_parse_args_string(self.model_args), "batch_size": self.batch_size, "device": self.device}
+        return {**self._own_arguments, "batch_size": self.batch_size, "device": self.device}
+
+    @property
+    def _own_arguments(self) -> dict[str, Any]:
+        arguments: dict[str, Any] = simple_parse_args_string(self.model_args)
+        return arguments
 
     @property
     def folder(self) -> Path:
@@ -66,7 +71,7 @@ class PassRow(Closed):
     def command(self) -> tuple[str, ...]:
         """By which the row is repeated alone."""
         words = ["python", "-m", "lmms_eval"]
-        alone = {name: value for name, value in self.arguments.items() if name not in (*IN_A_PASS, *_OPTIONS)}
+        alone = {name: value for name, value in self._own_arguments.items() if name not in IN_A_PASS}
         for name, value in self.model_dump(exclude_none=True).items():
             if name == "model_args":
                 words += ["--model_args", ",".join(f"{key}={given}" for key, given in alone.items())]
@@ -75,9 +80,6 @@ class PassRow(Closed):
             else:
                 words += [f"--{name}", str(int(value) if isinstance(value, float) and value.is_integer() else value)]
         return tuple(words)
-
-
-_OPTIONS = ("batch_size", "device")
 
 
 _ROWS = TypeAdapter(Annotated[list[PassRow], Field(min_length=1)])
