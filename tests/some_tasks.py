@@ -16,10 +16,9 @@ if __name__ == "__main__":
     folders = [str(Path(packaged).parent / name) for name in sys.argv.pop(1).split(",") if name]
     is_pass = sys.argv.pop(1) == run_pass.__spec__.name
 
-    def some(verbosity, include_path, model_name=None):
-        return TaskManager(
-            verbosity, include_path=[*folders, include_path], include_defaults=False, model_name=model_name
-        )
+    def some(verbosity, include_path, include_defaults=True, model_name=None):
+        paths = [*folders, include_path] if include_defaults else [include_path]
+        return TaskManager(verbosity, include_path=paths, include_defaults=False, model_name=model_name)
 
     lmms_eval_program.TaskManager = run_pass.TaskManager = some
     run_pass.main() if is_pass else lmms_eval_program.cli_evaluate()

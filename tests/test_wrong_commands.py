@@ -30,7 +30,7 @@ def wrong(run, tmp_path, monkeypatch):
     (tmp_path / "zero" / "config.json").write_text(json.dumps(values))
     before = sorted(tmp_path.rglob("*"))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("vico_eval.commands.run.Subprocess", lambda *_: pytest.fail("lmms-eval was started"))
+    monkeypatch.setattr("vico_eval.commands.starting.Subprocess", lambda *_: pytest.fail("lmms-eval was started"))
 
     def command(*arguments, may_leave=()):
         status, out, err = run(*arguments)

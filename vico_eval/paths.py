@@ -6,6 +6,8 @@ under `vico_eval/_data`; an editable install reads the repository itself.
 
 from pathlib import Path
 
+from vico_eval.errors import ConfigError
+
 _PACKAGE = Path(__file__).resolve().parent
 
 
@@ -52,3 +54,16 @@ def models_dir() -> Path:
 def results_dir() -> Path:
     """`published/`: the papers' numbers. `measured/`: ours, each with what produced it."""
     return data_dir() / "results"
+
+
+def folder_argument(name: str, value: object) -> Path | None:
+    """The folder that an argument names; None for nothing.
+
+    Raises:
+        ConfigError: lmms-eval has read it as a number or a truth value, or it is blank.
+    """
+    if value is None or value == "None":
+        return None
+    if isinstance(value, str | Path) and str(value).strip():
+        return Path(value)
+    raise ConfigError(f"{name} is {value!r}; expected a folder. One of that name is written ./{value}.")

@@ -23,6 +23,6 @@ def only_tasks_of(monkeypatch):
             words = (sys.executable, str(SOME_TASKS), ",".join(folders), *command[place:])
             return Subprocess(words, log, environment)
 
-        monkeypatch.setattr("vico_eval.commands.run.Subprocess", start)
+        monkeypatch.setattr("vico_eval.commands.starting.Subprocess", start)
 
     return choose

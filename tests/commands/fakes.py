@@ -21,12 +21,13 @@ SECONDS = count(1)
 """Of the names of results files, which are dates."""
 
 
-def check(folder, cell):
-    file = folder / cell.benchmark
-    if not file.exists():
-        raise ReportError(f"{folder.name} has no results of {cell.benchmark}.")
-    if file.read_text():
-        raise DocumentsFailed(file.read_text())
+def check(folder, cells):
+    for cell in cells:
+        file = folder / cell.benchmark
+        if not file.exists():
+            raise ReportError(f"{folder.name} has no results of {cell.benchmark}.")
+        if file.read_text():
+            raise DocumentsFailed(file.read_text())
 
 
 class FakeProcess:

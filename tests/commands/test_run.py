@@ -10,14 +10,14 @@ from vico_eval.commands.output import message_console
 from vico_eval.commands.plan import Cell
 from vico_eval.commands.run import (
     RunOptions,
-    check_cell,
+    check_cells,
     choose_benchmarks,
-    num_cores,
     only_one,
     run_suite,
     target_ratio,
 )
 from vico_eval.commands.run_folders import DocumentsFailed
+from vico_eval.commands.starting import num_cores
 from vico_eval.commands.task_data import own_data
 from vico_eval.errors import ConfigError, ReportError
 from vico_eval.suites import load_benchmarks, load_suite
@@ -40,9 +40,9 @@ def test_a_benchmark_that_fails_stops_no_other_and_is_told_at_the_end(run, only_
     results = tmp_path / "runs" / "vico-table1-fixtures-limit3"
     assert (results / "report" / "table1.tex").is_file()
     assert (results / "report" / "page" / "index.html").is_file()
-    check_cell(results / "vanilla", Cell(benchmark="OCRBench", tasks=("ocrbench",), results=("ocrbench",)))
+    check_cells(results / "vanilla", [Cell(benchmark="OCRBench", tasks=("ocrbench",), results=("ocrbench",))])
     with pytest.raises(ReportError, match="no results of mme"):
-        check_cell(results / "vanilla", Cell(benchmark="MME", tasks=("mme",), results=("mme",)))
+        check_cells(results / "vanilla", [Cell(benchmark="MME", tasks=("mme",), results=("mme",))])
     failure = {"task": "ocrbench", "split": "test", "doc_id": 1, "reason": "no such image"}
     (results / "vanilla" / "failures.rank0.jsonl").write_text(json.dumps(failure) + "\n")
     (samples,) = results.rglob("*_samples_ocrbench.jsonl")
@@ -50,7 +50,7 @@ def test_a_benchmark_that_fails_stops_no_other_and_is_told_at_the_end(run, only_
     lines[1] |= {"filtered_resps": "", "resps": "", "token_counts": [None]}
     samples.write_text("".join(json.dumps(line) + "\n" for line in lines))
     with pytest.raises(DocumentsFailed, match="1 of 3 documents have no answer; the first: no such image"):
-        check_cell(results / "vanilla", Cell(benchmark="OCRBench", tasks=("ocrbench",), results=("ocrbench",)))
+        check_cells(results / "vanilla", [Cell(benchmark="OCRBench", tasks=("ocrbench",), results=("ocrbench",))])
 
 
 def test_a_judge_is_never_called_silently(capsys):

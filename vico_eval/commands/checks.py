@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from vico_eval.commands.plan import PlannedRun
+from vico_eval.engine.settings import EngineSettings
 from vico_eval.errors import CheckpointError, ConfigError
 from vico_eval.harnesses.lmms_eval.internvl_x import method_of
 from vico_eval.paths import is_folder, user_path
@@ -68,7 +69,7 @@ def check_models(runs: Sequence[PlannedRun], checkpoints: Mapping[str, Checkpoin
         ConfigError: a row's model has no such argument, or refuses its value; names the row.
         CheckpointError: a checkpoint lacks what a row's method needs.
     """
-    from vico_eval.engine.loading import EngineSettings, check_tiles, split_arguments
+    from vico_eval.engine.loading import check_tiles, split_arguments
     from vico_eval.engine.preprocess import PreprocessSettings
     from vico_eval.methods import registry
     from vico_eval.methods.arguments import typed

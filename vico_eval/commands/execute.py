@@ -14,7 +14,7 @@ from vico_eval.commands.passes import Pass, most_work_first
 from vico_eval.commands.plan import Cell, PlannedRun
 from vico_eval.commands.processes import Process, stop_all
 from vico_eval.commands.progress import Progress
-from vico_eval.commands.run_folders import Check, DocumentsFailed, prepare, problem_of
+from vico_eval.commands.run_folders import Check, DocumentsFailed, prepare, problems_of
 from vico_eval.runs.folders import results_files
 from vico_eval.runs.follow import AnswerCount
 
@@ -38,6 +38,9 @@ class _State:
     looked_again: bool = False
     num_started: int = 0
     """Processes of its own."""
+
+    is_alone: bool = True
+    """Whether its next process is started by its own command and not as a pass."""
 
     since: float | None = None
     """When its first process was started."""
@@ -104,6 +107,7 @@ class _Execution:
         for one in passes:
             for run in one.runs:
                 states[run.name].attempts.append(one.cells)
+                states[run.name].is_alone = one.is_alone
         shared = [tuple(states[run.name] for run in one.runs) for one in most_work_first(passes)]
         self._waiting = [(state,) for state in states.values() if not state.attempts] + shared
         """Runs that share their next process, in the order in which they are started."""
@@ -162,24 +166,23 @@ class _Execution:
     def _missing(self, name: str) -> set[str]:
         """Benchmarks that a settled run has not finished."""
         source = self._settled[name].run
-        return {cell.benchmark for cell in source.cells if problem_of(source, cell, self._check) is not None}
+        return {cell.benchmark for cell, _ in problems_of(source, source.cells, self._check)}
 
     def _start(self, states: tuple[_State, ...]) -> None:
         runs = tuple(state.run for state in states)
         cells = states[0].attempts[0]
+        one = Pass(runs=runs, cells=cells, is_alone=states[0].is_alone)
+        if not one.is_alone:
+            one.write()
         for state in states:
             state.attempts.popleft()
             state.since = time.monotonic() if state.since is None else state.since
-        if len(states) > 1:
-            shared = Pass(runs=runs, cells=cells)
-            shared.write()
-            command, log = shared.command, shared.log
-        else:
-            states[0].num_started += 1
-            command, log = runs[0].command(cells), log_path(runs[0], states[0].num_started)
+            state.is_alone = True
+            state.num_started += len(states) == 1
+        log = one.log if len(states) > 1 else log_path(runs[0], states[0].num_started)
         before = frozenset(file for run in runs for file in results_files(run.folder))
         self._progress.started(runs)
-        self._running.append(_Running(states, cells, self._launch(runs[0], command, log), log, before))
+        self._running.append(_Running(states, cells, self._launch(runs[0], one.command, log), log, before))
 
     def _look(self, running: _Running) -> None:
         """Tell how far a process is; once it has ended, its runs go on one by one."""
@@ -221,17 +224,13 @@ def _lost(state: _State, check: Check) -> tuple[Cell, ...]:
         return ()
     state.looked_again = True
     failed = {failure.cell.benchmark for failure in state.failures}
-    return tuple(
-        cell
-        for cell in state.run.cells
-        if cell.benchmark not in failed and problem_of(state.run, cell, check) is not None
-    )
+    cells = [cell for cell in state.run.cells if cell.benchmark not in failed]
+    return tuple(cell for cell, _ in problems_of(state.run, cells, check))
 
 
 def _sort(state: _State, ended: _Running, status: int, check: Check) -> None:
     """Sort the cells of an ended process into a run's finished ones, failed ones and ones to be tried again."""
-    problems = [(cell, problem_of(state.run, cell, check)) for cell in ended.cells]
-    unfinished = [(cell, problem) for cell, problem in problems if problem is not None]
+    unfinished = problems_of(state.run, ended.cells, check)
     # lmms-eval writes results when all of a run is done: those that were there before say nothing of this process.
     has_results = not ended.results_before.issuperset(results_files(state.run.folder))
     again = []

@@ -15,6 +15,7 @@ from pathlib import Path
 import yaml
 
 from vico_eval.commands.plan import Cell, PlannedRun
+from vico_eval.engine.settings import EngineSettings
 from vico_eval.files import write_text
 
 FOLDER = "passes"
@@ -47,6 +48,9 @@ class Pass:
     after: tuple[str, ...] = ()
     """Unfinished runs that it draws on; each is of another pass."""
 
+    is_alone: bool = False
+    """Whether it is one run that has asked for a process of its own, started by its own command."""
+
     @property
     def name(self) -> str:
         """That of its first run, and how many there are besides."""
@@ -55,7 +59,7 @@ class Pass:
 
     @property
     def file(self) -> Path:
-        """What lmms-eval reads where the pass is of several runs: a YAML list with the options of each."""
+        """What the program of a pass reads: a YAML list with the options of each run."""
         return self.runs[0].folder.parent / FOLDER / f"{self.name}.yaml"
 
     @property
@@ -65,11 +69,9 @@ class Pass:
 
     @property
     def command(self) -> tuple[str, ...]:
-        """What answers it, once its file is written; that of a single run is the run's own."""
+        """What answers it, once its file is written."""
         first = self.runs[0]
-        if len(self.runs) == 1:
-            return first.command(self.cells)
-        return (*first.launcher, PROGRAM, "--config", str(self.file))
+        return first.command(self.cells) if self.is_alone else (*first.launcher, PROGRAM, "--config", str(self.file))
 
     @property
     def documents(self) -> int:
@@ -120,7 +122,10 @@ def plan_passes(
         group.needs += [] if source is None else [source]
         place[run.name] = group
     order = [run.name for run in runs]
-    return [_pass_of(sorted(group.runs, key=lambda run: order.index(run.name)), left, sources) for group in groups]
+    return [
+        _pass_of(sorted(group.runs, key=lambda run: order.index(run.name)), left, sources, is_alone=not shared)
+        for group in groups
+    ]
 
 
 def at_once(passes: Sequence[Pass], jobs: int) -> int:
@@ -145,8 +150,6 @@ def most_work_first(passes: Sequence[Pass]) -> list[Pass]:
 
 def conditions_of(run: PlannedRun) -> dict[str, str]:
     """What the model is loaded with and how documents are asked, by name: alike in all rows of a pass."""
-    from vico_eval.engine.loading import EngineSettings  # loads torch and transformers
-
     names = {field.name for field in fields(EngineSettings)} - _OF_THE_METHOD
     told = {name: value for name, value in run.model_args.items() if name in names}
     asked = {name: value for name, value in _typed(run.options(())).items() if name not in (*_OF_THE_ROW, "tasks")}
@@ -181,9 +184,15 @@ class _Group:
         return self is other or any(needed.waits_for(other) for needed in self.needs)
 
 
-def _pass_of(runs: Sequence[PlannedRun], left: Mapping[str, Sequence[Cell]], sources: Mapping[str, str | None]) -> Pass:
+def _pass_of(
+    runs: Sequence[PlannedRun],
+    left: Mapping[str, Sequence[Cell]],
+    sources: Mapping[str, str | None],
+    *,
+    is_alone: bool,
+) -> Pass:
     after = dict.fromkeys(source for run in runs if (source := sources[run.name]) is not None)
-    return Pass(runs=tuple(runs), cells=tuple(left[runs[0].name]), after=tuple(after))
+    return Pass(runs=tuple(runs), cells=tuple(left[runs[0].name]), after=tuple(after), is_alone=is_alone)
 
 
 def _source(run: PlannedRun, runs: Sequence[PlannedRun], left: Mapping[str, Sequence[Cell]]) -> str | None:

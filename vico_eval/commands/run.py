@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import fcntl
-import os
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,16 +16,16 @@ from vico_eval import paths
 from vico_eval.cards import find_checkpoints, load_cards, select_cards
 from vico_eval.commands.checks import check_device, check_folders, check_models
 from vico_eval.commands.dry_run import in_passes, show_plan
-from vico_eval.commands.execute import execute
+from vico_eval.commands.execute import Launch, execute
 from vico_eval.commands.failures import Failure, describe
 from vico_eval.commands.inputs import Inputs, find_inputs, local_checkpoints
 from vico_eval.commands.output import check_writable, message_console
 from vico_eval.commands.passes import Pass, at_once, plan_passes
 from vico_eval.commands.plan import Cell, Conditions, ModelArgs, PlannedRun, plan_runs
-from vico_eval.commands.processes import Subprocess
 from vico_eval.commands.progress import LiveProgress, PlainProgress
 from vico_eval.commands.report import print_report
-from vico_eval.commands.run_folders import DocumentsFailed, problem_of, unfinished
+from vico_eval.commands.run_folders import DocumentsFailed, problems_of, unfinished
+from vico_eval.commands.starting import environment_of, num_cores, starting
 from vico_eval.commands.task_data import local_data, own_data
 from vico_eval.errors import ConfigError, ReportError, UserError, unknown_name
 from vico_eval.report import write_report
@@ -139,7 +138,6 @@ def run_suite(name: str, options: RunOptions, *, dry_run: bool = False) -> None:
     select_cards(cards, rows)
     model_args = _model_args(suite, options)
     device = _default_device() if options.device is None else options.device
-    check_device(device)
     runs_root = _runs_root(suite, options)
     out = runs_root / "report" if options.out is None else options.out
     html = (runs_root / "report" / "page" if options.html is None else options.html) if options.page else None
@@ -158,32 +156,36 @@ def run_suite(name: str, options: RunOptions, *, dry_run: bool = False) -> None:
     )
     runs = plan_runs(cards, rows, conditions, runs_root, options.num_seeds)
     folders = local_checkpoints(runs, checkpoints.trained_by)
-    check_models(runs, check_folders(dict.fromkeys(name for run in runs for name in run.checkpoints)))
     inputs = find_inputs(runs, folders, conditions.cells, data.include_path)
     jobs = options.jobs or (min(4, num_cores()) if conditions.device == "cpu" else 1)
-    plans = {run.name: unfinished(run, inputs, check_cell, fresh=options.fresh) for run in runs}
+    plans = {run.name: unfinished(run, inputs, check_cells, fresh=options.fresh) for run in runs}
     passes = plan_passes(runs, {name: left for name, (_, left) in plans.items()}, jobs=jobs, shared=options.shared_pass)
     if dry_run:
+        _check(runs, device)
         show_plan(runs, plans, passes)
         return
-    for folder in (out, runs_root):
-        check_writable(folder)
-    if html is not None:
-        check_page_folder(html)
     jobs = at_once(passes, jobs)
     is_offline = all(cell.documents is not None for cell in conditions.cells) and all(
         name in folders for run in runs for name in run.checkpoints
     )
-    with only_one(runs_root):
-        failures = _execute(
-            runs,
-            passes,
-            inputs=inputs,
-            jobs=jobs,
-            fresh=options.fresh,
-            environment=_environment(num_cores() // (jobs * options.num_processes), is_offline),
-            console=console,
-        )
+    environment = environment_of(num_cores() // (jobs * options.num_processes), is_offline=is_offline)
+    with starting(passes, environment) as launch:
+        if passes:
+            _check(runs, device)
+        for folder in (out, runs_root):
+            check_writable(folder)
+        if html is not None:
+            check_page_folder(html)
+        with only_one(runs_root):
+            failures = _execute(
+                runs,
+                passes,
+                inputs=inputs,
+                jobs=jobs,
+                launch=launch,
+                fresh=options.fresh,
+                console=console,
+            )
     baseline = next(iter(cards.values())).title
     problem = None
     if finished := _with_results(runs, baseline, console):
@@ -210,6 +212,12 @@ def run_suite(name: str, options: RunOptions, *, dry_run: bool = False) -> None:
                 f"tries them again and keeps every answer that there is.\n\n{describe(failures)}"
             )
         raise CellsFailed("\n\n".join(told))
+
+
+def _check(runs: Sequence[PlannedRun], device: str) -> None:
+    """What loads torch and transformers, which takes seconds; a table that is finished does without."""
+    check_device(device)
+    check_models(runs, check_folders(dict.fromkeys(name for run in runs for name in run.checkpoints)))
 
 
 def target_ratio(model_args: ModelArgs) -> float | None:
@@ -249,30 +257,21 @@ def choose_benchmarks(suite: Suite, options: RunOptions, console: Console) -> li
     return left
 
 
-def check_cell(folder: Path, cell: Cell) -> None:
-    """See that a run has an answer to every document of a cell.
+def check_cells(folder: Path, cells: Sequence[Cell]) -> None:
+    """See that a run has an answer to every document of cells.
 
     Raises:
         DocumentsFailed: it has results, and documents that could not be answered.
         ReportError: it has none, or documents are missing from them.
     """
-    tasks = read_run(folder, only=cell.results).tasks
-    if missing := [task for task in cell.results if task not in tasks]:
+    wanted = [task for cell in cells for task in cell.results]
+    tasks = read_run(folder, only=wanted).tasks
+    if missing := [task for task in wanted if task not in tasks]:
         raise ReportError(f"{folder} has no results of {', '.join(missing)}.")
     documents = [document for task in tasks.values() for document in task.documents]
     if failed := [document.failure for document in documents if document.failure is not None]:
         first = failed[0].rstrip(".")
         raise DocumentsFailed(f"{len(failed)} of {len(documents)} documents have no answer; the first: {first}.")
-
-
-def num_cores() -> int:
-    """Cores that this process may use: its affinity, and a container's quota where there is one."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-    except (OSError, ValueError):
-        return cores
-    return cores if quota == "max" else max(1, min(cores, round(int(quota) / int(period))))
 
 
 def _execute(
@@ -281,8 +280,8 @@ def _execute(
     *,
     inputs: Inputs,
     jobs: int,
+    launch: Launch,
     fresh: bool,
-    environment: Mapping[str, str],
     console: Console,
 ) -> list[Failure]:
     counts = [run.documents for run in runs]
@@ -301,8 +300,8 @@ def _execute(
                 passes,
                 inputs=inputs,
                 jobs=jobs,
-                launch=lambda run, command, log: Subprocess(command, log, {**environment, **run.environment}),
-                check=check_cell,
+                launch=launch,
+                check=check_cells,
                 progress=shown,
                 fresh=fresh,
             )
@@ -315,9 +314,13 @@ def _with_results(runs: Sequence[PlannedRun], baseline: str, console: Console) -
     """The tasks that a table can be made of, by folder; none where the row that counts as 100% has no results."""
     found: dict[Path, list[str]] = {}
     for run in runs:
-        problems = [(cell, problem_of(run, cell, check_cell)) for cell in run.cells]
         # A cell with documents that failed is in the table, and says so there.
-        readable = [cell for cell, problem in problems if problem is None or isinstance(problem, DocumentsFailed)]
+        unreadable = [
+            cell
+            for cell, problem in problems_of(run, run.cells, check_cells)
+            if not isinstance(problem, DocumentsFailed)
+        ]
+        readable = [cell for cell in run.cells if cell not in unreadable]
         if readable:
             found[run.folder] = [task for cell in readable for task in cell.results]
     if baseline not in {run.title for run in runs if run.folder in found}:
@@ -364,21 +367,6 @@ def _default_device() -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _environment(threads: int, is_offline: bool) -> dict[str, str]:
-    environment = {
-        "TOKENIZERS_PARALLELISM": "false",
-        "PYTHONUNBUFFERED": "1",
-        "OMP_NUM_THREADS": str(max(1, threads)),
-        # glibc otherwise hands the memory of each large tensor back to the kernel and has it zeroed again.
-        "MALLOC_MMAP_MAX_": "0",
-        "MALLOC_TRIM_THRESHOLD_": str(2**40),
-    }
-    if is_offline:
-        # Everything is on this machine; a look at the hub could only fail or wait.
-        environment |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
-    return environment
 
 
 def _minutes(seconds: float) -> str:

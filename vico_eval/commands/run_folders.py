@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from vico_eval.commands.inputs import Inputs
@@ -15,18 +15,27 @@ from vico_eval.runs.schema import RunRequest
 from vico_eval.runs.staleness import completed, why_stale
 from vico_eval.runs.write import write_request
 
-Check = Callable[[Path, Cell], None]
-"""Raises ReportError where a run's folder has no results of a cell, or documents of it without an answer."""
+Check = Callable[[Path, Sequence[Cell]], None]
+"""Raises ReportError where a run's folder has no results of a cell, or documents of one without an answer."""
 
 
 class DocumentsFailed(ReportError):
     """A cell has results, but documents of it have no answer."""
 
 
-def problem_of(run: PlannedRun, cell: Cell, check: Check) -> ReportError | None:
-    """What keeps a cell from being finished."""
+def problems_of(run: PlannedRun, cells: Sequence[Cell], check: Check) -> list[tuple[Cell, ReportError]]:
+    """The cells that are not finished, with what keeps each from it."""
+    problem = _problem(run, cells, check)
+    if problem is None or len(cells) == 1:
+        return [] if problem is None else [(cells[0], problem)]
+    # Cells are looked at together first, since a run that is finished is then read once.
+    alone = ((cell, _problem(run, (cell,), check)) for cell in cells)
+    return [(cell, problem) for cell, problem in alone if problem is not None]
+
+
+def _problem(run: PlannedRun, cells: Sequence[Cell], check: Check) -> ReportError | None:
     try:
-        check(run.folder, cell)
+        check(run.folder, cells)
     except ReportError as error:
         return error
     return None
@@ -46,7 +55,7 @@ def unfinished(
     reason = _why_set_aside(run, inputs, fresh=fresh)
     if reason is not None:
         return reason, run.cells
-    return None, tuple(cell for cell in run.cells if problem_of(run, cell, check) is not None)
+    return None, tuple(cell for cell, _ in problems_of(run, run.cells, check))
 
 
 def prepare(run: PlannedRun, inputs: Inputs, progress: Progress, *, fresh: bool) -> None:

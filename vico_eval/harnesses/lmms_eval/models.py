@@ -21,10 +21,11 @@ from lmms_eval.api.model import lmms
 from lmms_eval.models import get_model
 
 from vico_eval.engine.engine import Engine
-from vico_eval.engine.loading import EngineSettings, Found, check_same_model, described, find_engine, open_rows
+from vico_eval.engine.loading import Found, check_same_model, described, find_engine, open_rows
 from vico_eval.engine.media import start_no_ghostscript, whole_images_only
 from vico_eval.engine.previews import check_previews
 from vico_eval.engine.requests import DeferredRequest, Request
+from vico_eval.engine.settings import EngineSettings
 from vico_eval.engine.tile_limits import tile_limit, total_tile_limit
 from vico_eval.errors import ConfigError
 from vico_eval.families.internvl.checkpoint import find_checkpoint
@@ -45,6 +46,7 @@ from vico_eval.harnesses.run_record import open_previews, run_record, title_of
 from vico_eval.logs import logger
 from vico_eval.methods.arguments import typed
 from vico_eval.methods.registry import method_names
+from vico_eval.paths import folder_argument
 from vico_eval.runs.schema import LMMS_EVAL, AnswerKey
 from vico_eval.runs.write import RunFolder
 
@@ -74,7 +76,7 @@ def ending_together(world_size: int) -> Iterator[None]:
 class CompressedInternVL(lmms):  # type: ignore[misc]
     """`--model compressed_internvl --model_args pretrained=...,method=...`.
 
-    Arguments are the fields of `vico_eval.engine.loading.EngineSettings`, those of the method, and
+    Arguments are the fields of `vico_eval.engine.settings.EngineSettings`, those of the method, and
 
     - `record_dir`: the run's folder, of record, answers and accounts;
     - `previews`: whether small copies of pictures are kept in its folder `previews` (by default they are), or a folder;
@@ -107,7 +109,10 @@ class CompressedInternVL(lmms):  # type: ignore[misc]
         for name, value in (("resume", resume), ("keep_going", keep_going)):
             if not isinstance(value, bool):
                 raise ConfigError(f"{name} is {value!r}; expected true or false.")
-        record_folder, pass_file = _folder("record_dir", record_dir), _folder("shared_pass", shared_pass)
+        record_folder, pass_file = (
+            folder_argument("record_dir", record_dir),
+            folder_argument("shared_pass", shared_pass),
+        )
         check_previews(previews)
         if max_batch_size is not None:
             raise ConfigError("max_batch_size only belongs to --batch_size auto, which is not supported; drop it.")
@@ -378,19 +383,6 @@ class InternVLX(CompressedInternVL):
             settings = typed(EngineSettings, asked)
             check_names_every_part(variant, find_checkpoint(settings.pretrained, allow_pickle=settings.allow_pickle))
         return super().engine_arguments({**others, "method": method})
-
-
-def _folder(name: str, value: object) -> Path | None:
-    """The folder that an argument names; None for nothing.
-
-    Raises:
-        ConfigError: lmms-eval has read it as a number or a truth value, or it is blank.
-    """
-    if value is None or value == "None":
-        return None
-    if isinstance(value, str | Path) and str(value).strip():
-        return Path(value)
-    raise ConfigError(f"{name} is {value!r}; expected a folder. One of that name is written ./{value}.")
 
 
 def __getattr__(name: str) -> type[CompressedInternVL]:

@@ -1,7 +1,7 @@
 """The program of a pass: its rows through lmms-eval, one after the other, in this process.
 
 `python -m lmms_eval --config FILE` does the same, and reads its 3,290 task files anew for every row, which takes it
-longer than to score one. Here they are read once.
+longer than to score one. Here they are read once, and not at all where all tasks are of the rows' own folder.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 import traceback
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -45,7 +46,7 @@ def main() -> None:
     except UserError as error:
         sys.exit(str(error))
     accelerator = Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=WAIT)])
-    tasks = TaskManager("INFO", include_path=rows[0].include_path)
+    tasks = _task_manager(rows)
     failed = 0
     for row in rows:
         try:
@@ -58,6 +59,16 @@ def main() -> None:
                 sys.exit(1)  # the others may be waiting for this one; its launcher stops them
         accelerator.wait_for_everyone()
     sys.exit(1 if failed else 0)
+
+
+def _task_manager(rows: Sequence[PassRow]) -> TaskManager:
+    """What finds the rows' tasks."""
+    include_path = rows[0].include_path
+    own = TaskManager("INFO", include_path=include_path, include_defaults=False)
+    # A group may be made of lmms-eval's tasks.
+    if all(own.task_index.get(name, {}).get("type") == "task" for row in rows for name in row.tasks.split(",")):
+        return own
+    return TaskManager("INFO", include_path=include_path)
 
 
 def _options_of(row: PassRow, parser: argparse.ArgumentParser) -> argparse.Namespace:

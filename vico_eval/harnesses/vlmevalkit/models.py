@@ -19,10 +19,10 @@ from vlmeval.vlm.internvl.utils import build_video_prompt, reorganize_prompt
 
 from vico_eval.digests import file_digest
 from vico_eval.engine.engine import Engine
-from vico_eval.engine.loading import EngineSettings
 from vico_eval.engine.media import load_image, start_no_ghostscript
 from vico_eval.engine.previews import previewed_frames
 from vico_eval.engine.requests import DeferredRequest, GenerationSettings, ImageInput, Message, Request, Text
+from vico_eval.engine.settings import EngineSettings
 from vico_eval.engine.tile_limits import tile_limit, total_tile_limit
 from vico_eval.errors import ConfigError, OutputError, UserError
 from vico_eval.families.internvl.prompts import IMAGE_MARK
