@@ -74,13 +74,14 @@ class World:
     process = FakeProcess
 
     def __init__(self, *, broken=None, bad_documents=None, status=0, entries_before_death=None):
-        self.events, self.together, self.alive, self.most_alive = [], [], 0, 0
+        self.events, self.together, self.commands, self.alive, self.most_alive = [], [], [], 0, 0
         self.broken, self.bad_documents, self.status = broken or {}, bad_documents or {}, status
         self.entries_before_death = entries_before_death or {}
         """By process, how many of its runs have results when it is killed."""
 
     def launch(self, run, command, log):
         """A run's own command, or that of a pass."""
+        self.commands.append(command)
         if "--config" in command:
             file = Path(command[command.index("--config") + 1])
             entries = yaml.safe_load(file.read_text())

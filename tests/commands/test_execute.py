@@ -12,7 +12,7 @@ import pytest
 from vico_eval.commands.execute import log_path
 from vico_eval.commands.failures import by_hand, describe
 from vico_eval.commands.processes import Subprocess, stop_all
-from vico_eval.commands.run_folders import unfinished
+from vico_eval.commands.run_folders import problems_of, unfinished
 from vico_eval.runs.follow import AnswerCount
 
 from .fakes import BAR, DOC, READ, FakeProcess, World, check, failed, go, make_run, read
@@ -45,6 +45,25 @@ def test_finished_cells_are_kept(planned):
     assert go(World(), runs) == ["kept vico", "kept random"]
     (runs[0].folder / "Doc").unlink()
     assert go(World(), runs) == ["start vico doc", "done vico", "kept random"]
+
+
+def test_a_run_is_read_once_for_all_its_cells(planned):
+    run = planned("vico", cells=(READ, DOC, BAR))
+    go(World(), [run])
+    asked = []
+
+    def counting(folder, cells):
+        asked.append(cells)
+        check(folder, cells)
+
+    assert problems_of(run, run.cells, counting) == []
+    assert asked == [run.cells]
+    (run.folder / "Doc").unlink()
+    ((cell, problem),) = problems_of(run, run.cells, counting)
+    assert (cell, str(problem)) == (DOC, "vico has no results of Doc.")
+    asked.clear()
+    assert [cell for cell, _ in problems_of(run, [DOC], counting)] == [DOC]
+    assert asked == [[DOC]]
 
 
 def test_further_cells_join_those_of_a_finished_run(planned):

@@ -90,6 +90,18 @@ def test_a_row_that_fails_in_a_pass_is_tried_alone_then_cell_by_cell(planned):
     assert "shared_pass" not in text
 
 
+@pytest.mark.parametrize("is_shared", [True, False])
+def test_a_run_of_its_own_is_a_pass_unless_it_is_tried_again(planned, is_shared):
+    world = World(broken={("a", "doc"): "no such data set"})
+    (run,) = runs = [planned("a", cells=BOTH)]
+    go(world, runs, shared=is_shared)
+    first, *again = world.commands
+    assert ("--config" in first) == is_shared
+    assert first == run.command(BOTH) or is_shared
+    assert again == [run.command([cell]) for cell in BOTH]
+    assert f"Log: {log_path(run, 3)}" in describe(world.failures)
+
+
 def test_a_pass_that_is_killed_leaves_what_is_finished_and_each_run_goes_on_alone(planned):
     world = World(entries_before_death={"a+2": 1})
     runs = [planned(name, cells=BOTH) for name in "abc"]

@@ -170,6 +170,38 @@ def test_a_pass_that_was_killed_goes_on(untrained, alone, tmp_path):
         assert len(lines) == LIMIT * len(TASKS)
 
 
+def test_task_files_of_lmms_eval_are_read_only_where_a_row_asks_for_them(tmp_path, monkeypatch):
+    from vico_eval.harnesses.lmms_eval import run_pass
+
+    class Manager:
+        """Knows a task of ours, a group of ours, and with its defaults lmms-eval's."""
+
+        def __init__(self, verbosity, include_path, include_defaults=True):
+            self.with_defaults = include_defaults
+            self.task_index = {"ours": {"type": "task"}, "group": {"type": "group"}}
+            self.task_index |= {"theirs": {"type": "task"}} if include_defaults else {}
+
+    monkeypatch.setattr(run_pass, "TaskManager", Manager)
+    rows = read_pass(write_pass(tmp_path, tmp_path))
+    for tasks, with_defaults in (("ours", False), ("ours,theirs", True), ("group", True), ("nobody's", True)):
+        asked = [row.model_copy(update={"tasks": tasks}) for row in rows]
+        assert run_pass._task_manager(asked).with_defaults == with_defaults
+
+
+def test_no_task_of_ours_has_the_name_of_one_of_lmms_eval_s():
+    import re
+
+    from lmms_eval.tasks import __file__ as packaged
+
+    def named(folder):
+        texts = (file.read_text(encoding="utf-8") for file in folder.rglob("*.yaml"))
+        return {name for text in texts for name in re.findall(r"^(?:task|group|tag): *[\"']?([\w-]+)", text, re.M)}
+
+    theirs = named(Path(packaged).parent)
+    assert {"mme", "ocrbench"} <= theirs
+    assert not theirs & named(tasks_dir())
+
+
 def test_a_row_that_cannot_share_is_left_to_its_own_evaluation(untrained, alone, tmp_path):
     rows = {
         "vanilla": ROWS["vanilla"],
@@ -238,6 +270,21 @@ def test_documents_that_fail_in_a_pass_are_not_asked_again_by_their_row(untraine
         assert len((tmp_path / name / "failures.rank0.jsonl").read_text().splitlines()) == 1
         documents = read_run(tmp_path / name).tasks["asked"].documents
         assert sum(document.failure is not None for document in documents) == 1
+
+
+def test_a_row_goes_on_after_a_failed_document_only_if_its_own_arguments_say_so(untrained, tmp_path, write_tasks):
+    folder = write_tasks(asked={"generation_kwargs": {"max_new_tokens": 3}}, num_pictures=1)
+    (tmp_path / "b.png").write_text("no picture")
+    (folder / "pictures.py").write_text(f"def pictures(doc):\n    return ['{tmp_path}/b.png']\n")
+    file = write_pass(tmp_path, untrained / "vico", {name: ROWS[name] for name in ("vanilla", "half")})
+    first, second = yaml.safe_load(file.read_text())
+    second["model_args"] = second["model_args"].replace(",keep_going=True", "")
+    file.write_text(yaml.safe_dump([one | {"tasks": "asked", "include_path": str(folder)} for one in (first, second)]))
+    log = evaluate(file, status=1)
+    assert f"{tmp_path / 'half'} has no results" in log
+    assert f"{tmp_path / 'vanilla'} has no results" not in log
+    assert len(read_run(tmp_path / "vanilla").tasks["asked"].documents) == 2
+    assert not list((tmp_path / "half").rglob("*_results.json"))
 
 
 @pytest.mark.parametrize(
