@@ -18,7 +18,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from vico_eval.bench.records import origin, processor
-from vico_eval.bench.serve.address import Address, Redactor
 from vico_eval.bench.serve.answer import Outcome
 from vico_eval.bench.serve.client import Client, Server, look_at, open_connections
 from vico_eval.bench.serve.probe import find_overhead
@@ -41,6 +40,7 @@ from vico_eval.files import write_json
 from vico_eval.paths import free_path
 from vico_eval.report.speed.table4 import PROMPTS, VISUAL_TOKENS, Prompt, Quantity, table4_csv, table4_grid
 from vico_eval.report.tables.grid import Grid, grid_to_latex, grid_to_markdown, grid_to_terminal
+from vico_eval.server_address import Address, Redactor
 
 REQUESTS, SUMMARY = "requests.jsonl", "summary.json"
 MUCH_BUSY = 0.7

@@ -6,8 +6,8 @@ import os
 import re
 from collections.abc import Sequence
 
-from vico_eval.bench.serve.address import Address, hide_in_addresses
 from vico_eval.errors import ConfigError, unknown_name
+from vico_eval.server_address import Address, hide_in_addresses
 
 ONLY = "server"
 """Name of the one that has none."""

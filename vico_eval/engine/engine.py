@@ -6,8 +6,9 @@ and encoded once, then each method (`vico_eval.engine.row`) answers it, and give
 
 from __future__ import annotations
 
+import weakref
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice, zip_longest
 from typing import Any
@@ -18,6 +19,8 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from vico_eval.engine.ahead import cannot_prepare, prepare_ahead
+from vico_eval.engine.decode.backend import Backend
+from vico_eval.engine.decode.pending import Pending, settled
 from vico_eval.engine.preprocess import Prepared, Preprocessor, tiling_of
 from vico_eval.engine.requests import DeferredRequest, GenerationSettings, Request
 from vico_eval.engine.row import Answer, Routing, Row, look_of
@@ -36,6 +39,9 @@ Cuts = list[Prepared | DocumentError]
 Entry = tuple[int, Prepared]
 """A prepared request with its number."""
 
+Outcome = Answer | Pending | DocumentError
+"""What became of a request; `Pending` where vLLM decodes."""
+
 
 class Engine:
     """A loaded model with one method or several, answering requests."""
@@ -49,6 +55,7 @@ class Engine:
         *,
         batch_size: int = 1,
         show_progress: bool = True,
+        backend: Backend | None = None,
     ) -> None:
         """
         Args:
@@ -58,7 +65,11 @@ class Engine:
             methods: one row each; at least one.
             batch_size: requests that are answered together.
             show_progress: on stderr.
+            backend: decodes in the place of the model's own decoder; methods then have no part in it.
         """
+        self.backend = backend
+        if backend is not None:
+            weakref.finalize(self, backend.close)
         self.model: Any = model
         self.tokenizer = tokenizer
         self.preprocessor = preprocessor
@@ -69,7 +80,8 @@ class Engine:
             Row(model, tokenizer, preprocessor, method, sight) for method, sight in zip(methods, sights, strict=True)
         ]
         self._tilings = _tilings(methods)
-        model.use_decoder_part(methods[0].decoder)
+        if backend is None:
+            model.use_decoder_part(methods[0].decoder)
 
     @property
     def method(self) -> Method:
@@ -141,11 +153,27 @@ class Engine:
             disable=not self.show_progress,
         )
         with progress:
-            for settings, numbers in _by_generation(requests).items():
-                for row, number, outcome in self._group_outcomes(requests, numbers, settings, left_out, given_up):
-                    if number not in left_out[row]:
-                        progress.update()
-                        yield row, number, outcome
+            for row, number, outcome in self._settled(requests, left_out, given_up):
+                if number not in left_out[row]:
+                    progress.update()
+                    yield row, number, outcome
+
+    def _settled(
+        self,
+        requests: Sequence[Request | DeferredRequest],
+        known: Sequence[frozenset[int]],
+        given_up: Collection[int],
+    ) -> Iterator[tuple[int, int, Answer | DocumentError]]:
+        groups = _by_generation(requests)
+        if self.backend is not None:
+            for settings in groups:
+                self.backend.check(settings)
+        outcomes = (
+            outcome
+            for settings, numbers in groups.items()
+            for outcome in self._group_outcomes(requests, numbers, settings, known, given_up)
+        )
+        yield from settled(outcomes, self.backend, known)
 
     def _group_outcomes(
         self,
@@ -154,7 +182,7 @@ class Engine:
         settings: GenerationSettings,
         known: Sequence[frozenset[int]],
         given_up: Collection[int],
-    ) -> Iterator[tuple[int, int, Answer | DocumentError]]:
+    ) -> Iterator[tuple[int, int, Outcome]]:
         """Outcomes of the requests `numbers`, which share their generation settings."""
         # Sorting makes no batch of one better, and a window would only hold tiles in memory.
         size = self.batch_size * (WINDOW if self.batch_size > 1 else 1)
@@ -192,7 +220,7 @@ class Engine:
         settings: GenerationSettings,
         known: Sequence[frozenset[int]],
         given_up: Collection[int],
-    ) -> Iterator[tuple[int, int, Answer | DocumentError]]:
+    ) -> Iterator[tuple[int, int, Outcome]]:
         """Outcomes of a window: batch after batch, each by all rows of its tiling.
 
         Batches of several tilings take turns, since those of films, which are cut alike, are often the same.
@@ -210,9 +238,9 @@ class Engine:
 
     def _answer_by(
         self, row: Row, batch: Sequence[Prepared], settings: GenerationSettings, num_rows: int
-    ) -> Iterator[Answer | DocumentError]:
+    ) -> Iterator[Outcome]:
         """An outcome for each document of a batch, in order, with the row's part in the decoder."""
-        if len(self.rows) > 1:
+        if len(self.rows) > 1 and self.backend is None:
             try:
                 self.model.use_decoder_part(row.method.decoder)
             except CheckpointError as error:
@@ -222,10 +250,11 @@ class Engine:
 
     def _answer_or_halve(
         self, row: Row, batch: Sequence[Prepared], settings: GenerationSettings, num_rows: int
-    ) -> Iterator[Answer | DocumentError]:
+    ) -> Iterator[Outcome]:
         """An outcome for each document of a batch, in order; a single one is tried twice."""
+        answer: Callable[..., Sequence[Outcome]] = row.answer if self.backend is None else row.send
         try:
-            yield from row.answer(batch, settings, num_rows)
+            yield from answer(batch, settings, num_rows)
             return
         except DOCUMENT_FAILURES as error:
             reason = f"{type(error).__name__}: {error}"
@@ -240,7 +269,7 @@ class Engine:
         try:
             row.see.forget()
             clear_device_cache(garbage_collection=True)
-            yield from row.answer(batch, settings, num_rows)
+            yield from answer(batch, settings, num_rows)
         except DOCUMENT_FAILURES as error:
             logger.opt(exception=error).debug(f"document {batch[0].key} failed")
             failure = DocumentError(

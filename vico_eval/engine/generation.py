@@ -93,8 +93,10 @@ class Generator:
         self._model = model
         self._tokenizer = tokenizer
         self._stop_criteria: dict[tuple[str, ...], StopStringCriteria] = {}
-        self._stop_ids = _stop_ids(tokenizer, end_of_turn)
-        self._pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self._stop_ids[0]
+        self.stop_ids = _stop_ids(tokenizer, end_of_turn)
+        """Each ends an answer."""
+
+        self._pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self.stop_ids[0]
 
     def __call__(self, prompts: Sequence[PromptTokens], settings: GenerationSettings) -> list[GeneratedTokens]:
         """What is generated for each prompt.
@@ -126,7 +128,7 @@ class Generator:
         num_layers = self._model.facts.num_layers
         return [
             GeneratedTokens(
-                self._up_to_stop(tokens),
+                self.up_to_stop(tokens),
                 (len(prompt.visual_tokens),) * num_layers if cache is None else cache.visual_tokens_per_layer(row),
             )
             for row, (prompt, tokens) in enumerate(zip(prompts, rows.tolist(), strict=True))
@@ -148,7 +150,7 @@ class Generator:
             num_beams=settings.num_beams,
             do_sample=False,  # `DrawnToken` samples
             use_cache=True,
-            eos_token_id=self._stop_ids,
+            eos_token_id=self.stop_ids,
             pad_token_id=self._pad_id,
         )
 
@@ -158,9 +160,10 @@ class Generator:
             self._stop_criteria[until] = StopStringCriteria(self._tokenizer, list(until))
         return [self._stop_criteria[until]] if until else []
 
-    def _up_to_stop(self, tokens: list[int]) -> list[int]:
+    def up_to_stop(self, tokens: list[int]) -> list[int]:
+        """New tokens without what stands behind the one that ends the answer."""
         for position, token in enumerate(tokens):
-            if token in self._stop_ids:
+            if token in self.stop_ids:
                 return tokens[: position + 1]
         # Rows that ended at a stop string are padded up to the longest.
         while tokens and tokens[-1] == self._pad_id:
@@ -242,11 +245,11 @@ def _processors(settings: GenerationSettings, keys: Sequence[str]) -> list[Logit
             processors.append(TopKLogitsWarper(settings.top_k))
         if settings.top_p < 1:
             processors.append(TopPLogitsWarper(float(settings.top_p)))
-        processors.append(DrawnToken([_seed(settings, key) for key in keys]))
+        processors.append(DrawnToken([seed_of(settings, key) for key in keys]))
     return processors
 
 
-def _seed(settings: GenerationSettings, key: str) -> int:
+def seed_of(settings: GenerationSettings, key: str) -> int:
     """Of a document's sampling: it samples the same answer in every run."""
     digest = sha256(f"{settings.seed or 0}/{key}".encode()).digest()
     return int.from_bytes(digest[:7], "big")

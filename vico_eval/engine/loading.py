@@ -10,10 +10,12 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from vico_eval.engine.cpu import prepare_for_cpu
+from vico_eval.engine.decode.backend import Backend
+from vico_eval.engine.decode.opening import check_can_decode, open_servers, start_here
 from vico_eval.engine.engine import Engine
 from vico_eval.engine.generation import own_settings
 from vico_eval.engine.preprocess import Preprocessor, PreprocessSettings
-from vico_eval.engine.settings import EngineSettings
+from vico_eval.engine.settings import TRANSFORMERS, VLLM, EngineSettings
 from vico_eval.errors import CheckpointError, ConfigError, did_you_mean
 from vico_eval.families.family import Family, FamilyCheckpoint, Placement
 from vico_eval.families.internvl.family import InternVL
@@ -105,6 +107,8 @@ def find_engine(arguments: Mapping[str, Any]) -> Found:
             if method.needs_donor
             else f"method {method_name!r} takes no flash_from; only vanilla_vir borrows another checkpoint's parts."
         )
+    if settings.engine == VLLM:
+        check_can_decode(settings, method)
     check_device(settings.device)
     device = _device(settings)
     torch_dtype(settings.dtype)
@@ -171,7 +175,10 @@ def open_rows(found: Sequence[Found], *, show_progress: bool = True) -> Engine:
             f"{first.checkpoint.name} comes with generation settings, which are not applied: "
             f"{', '.join(f'{name}={value}' for name, value in own.items())}. Answers are generated as the task says."
         )
-    model: Any = FAMILY.load(first.checkpoint, first.placement, first.preprocessor.image_token_id)
+    with_decoder = first.settings.engine == TRANSFORMERS
+    model: Any = FAMILY.load(
+        first.checkpoint, first.placement, first.preprocessor.image_token_id, with_decoder=with_decoder
+    )
     if donor := next((one.donor for one in found if one.donor is not None), None):
         FAMILY.adopt(model, donor, routes=any(one.method.needs_donors_router for one in found))
     if _is_cpu(first.placement.device):
@@ -183,7 +190,15 @@ def open_rows(found: Sequence[Found], *, show_progress: bool = True) -> Engine:
         [one.method for one in found],
         batch_size=first.settings.batch_size,
         show_progress=show_progress,
+        backend=None if with_decoder else _backend(first, model),
     )
+
+
+def _backend(found: Found, model: Any) -> Backend:
+    settings = found.settings
+    if settings.server is None:
+        return start_here(settings, FAMILY.decoder_folder(found.checkpoint), model)
+    return open_servers(settings.server, found.checkpoint, model, found.tokenizer, found.preprocessor.prompting.stop)
 
 
 _LENT = frozenset({"low_connector", "router", "image_router"})

@@ -9,16 +9,20 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from vico_eval.engine.generation import GeneratedTokens, Generator, PromptTokens
+from vico_eval.engine.decode.backend import EmbeddedPrompt
+from vico_eval.engine.decode.pending import Pending
+from vico_eval.engine.generation import GeneratedTokens, Generator, PromptTokens, seed_of
 from vico_eval.engine.preprocess import Prepared, Preprocessor
 from vico_eval.engine.requests import GenerationSettings
 from vico_eval.engine.selection import Entering, select
 from vico_eval.families.family import FamilyModel, Look, Picture, Seen, Sight
+from vico_eval.families.finite import refuse_not_finite
 from vico_eval.methods.interface import QUESTION, VisualTokens
 from vico_eval.methods.registry import Method
 from vico_eval.runs.schema import AnswerSeconds, TokenAccount
@@ -117,6 +121,49 @@ class Row:
             )
             for answer, prepared in zip(answers, batch, strict=True)
         ]
+
+    @torch.inference_mode()
+    def send(self, batch: Sequence[Prepared], settings: GenerationSettings, num_rows: int = 1) -> list[Pending]:
+        """What vLLM is to answer, of a batch; arguments as of `answer`. The method has no part in the decoder."""
+        encoding = self.see.encode(batch)
+        started = time.perf_counter()
+        ready = self.ready(batch)
+        prompts = [self.prompt(entry) for entry in ready]
+        embedded = [self._embedded(prompt, settings) for prompt in prompts]
+        own = time.perf_counter() - started + self.see.saved_s
+        return [
+            Pending(
+                prompt=embeddings,
+                seconds=AnswerSeconds(
+                    reading=entry.prepared.reading_s,
+                    encoding=encoding / len(batch),
+                    own=own / len(batch),
+                    rows=num_rows,
+                ),
+                finish=partial(self._finish_decoded, entry, prompt, settings=settings),
+            )
+            for entry, prompt, embeddings in zip(ready, prompts, embedded, strict=True)
+        ]
+
+    def _embedded(self, prompt: PromptTokens, settings: GenerationSettings) -> EmbeddedPrompt:
+        ids = torch.tensor(prompt.input_ids, device=self._model.decoder_device)
+        embeddings = self._model.embed(ids, prompt.visual_tokens.to(ids.device))
+        refuse_not_finite("embeddings", [] if bool(embeddings.isfinite().all()) else [prompt.key])
+        return EmbeddedPrompt(
+            key=prompt.key,
+            embeddings=embeddings.cpu(),
+            settings=settings,
+            seed=seed_of(settings, prompt.key),
+            stop_ids=self.generate.stop_ids,
+        )
+
+    def _finish_decoded(
+        self, entry: _Ready, prompt: PromptTokens, tokens: list[int], settings: GenerationSettings
+    ) -> Answer:
+        generated = GeneratedTokens(
+            self.generate.up_to_stop(tokens), (len(prompt.visual_tokens),) * self._model.facts.num_layers
+        )
+        return self._finish(entry, prompt, generated, settings)
 
     def routing(self, prepared: Prepared) -> Routing | None:
         """What becomes of a request's tiles; None where the family has none."""

@@ -6,6 +6,11 @@ from dataclasses import dataclass
 
 from vico_eval.errors import ConfigError
 
+TRANSFORMERS, VLLM = ENGINES = ("transformers", "vllm")
+
+OF_VLLM_HERE = ("tensor_parallel_size", "gpu_memory_utilization", "max_model_len")
+"""Fields that only vLLM in this process has."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class EngineSettings:
@@ -31,6 +36,22 @@ class EngineSettings:
 
     device_map: str | None = None
     """auto, balanced, ...: spreads one model over several GPUs; instead of `device`."""
+
+    engine: str = "transformers"
+    """What decodes: transformers, or vllm, which takes prompts as embeddings and has no room for decoder methods."""
+
+    server: str | None = None
+    """Addresses of vLLM servers, http://a:8000 or several joined by /, or a file with one a line. Without any,
+    engine=vllm runs vLLM in this process."""
+
+    tensor_parallel_size: int | None = None
+    """GPUs over which vLLM in this process spreads the decoder; one by default."""
+
+    gpu_memory_utilization: float | None = None
+    """Share of a GPU's memory that vLLM in this process takes, the vision encoder's left out; by default 0.8."""
+
+    max_model_len: int | None = None
+    """Tokens of a prompt with its answer that vLLM in this process is started for; by default the checkpoint's."""
 
     attn_implementation: str = "sdpa"
     """sdpa, flash_attention_2 or eager."""
@@ -64,3 +85,19 @@ class EngineSettings:
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise ConfigError(f"batch_size is {self.batch_size}; expected at least 1.")
+        if self.engine not in ENGINES:
+            raise ConfigError(f"engine is {self.engine!r}; expected {' or '.join(ENGINES)}.")
+        if self.engine != VLLM and self.server is not None:
+            raise ConfigError(f"got server={self.server} with engine={self.engine}; servers are of engine=vllm.")
+        started_here = self.engine == VLLM and self.server is None
+        if not started_here and (given := [name for name in OF_VLLM_HERE if getattr(self, name) is not None]):
+            raise ConfigError(
+                f"got {', '.join(given)}, which {'is' if len(given) == 1 else 'are'} of vLLM in this process; a server "
+                "is started with its own. Leave it out, or pass engine=vllm without server=."
+            )
+        if self.tensor_parallel_size is not None and self.tensor_parallel_size < 1:
+            raise ConfigError(f"tensor_parallel_size is {self.tensor_parallel_size}; expected at least 1.")
+        if self.gpu_memory_utilization is not None and not 0 < self.gpu_memory_utilization <= 1:
+            raise ConfigError(f"gpu_memory_utilization is {self.gpu_memory_utilization}; expected a share in (0, 1].")
+        if self.max_model_len is not None and self.max_model_len < 1:
+            raise ConfigError(f"max_model_len is {self.max_model_len}; expected at least 1.")

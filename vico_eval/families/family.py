@@ -203,13 +203,26 @@ class Family(ABC):
         """How the checkpoint wants prompts and pictures."""
 
     @abstractmethod
-    def load(self, checkpoint: Any, placement: Placement, image_token_id: int) -> FamilyModel:
+    def load(
+        self, checkpoint: Any, placement: Placement, image_token_id: int, *, with_decoder: bool = True
+    ) -> FamilyModel:
         """The model with its weights, in evaluation mode.
+
+        Args:
+            with_decoder: whether it is to decode; otherwise it sees and embeds, and has no layers that it won't use.
 
         Raises:
             CheckpointError: weights that are missing, unexpected or of another shape, named.
             ConfigError: a placement that this machine can't do.
         """
+
+    def decoder_folder(self, checkpoint: Any) -> Path:
+        """The checkpoint's decoder as a plain folder, as other programs load it; made where it is not there yet.
+
+        Raises:
+            CheckpointError: the decoder is none that others have.
+        """
+        raise CheckpointError("the decoder of this family of checkpoints can't be had by itself")
 
     def adopt(self, model: Any, donor: Any, *, routes: bool) -> None:
         """Give a model the parts of a second checkpoint, for methods that need them (`Part.needs_donor`).

@@ -13,6 +13,7 @@ import yaml
 
 from vico_eval.engine import previews
 from vico_eval.engine.loading import Found
+from vico_eval.engine.settings import TRANSFORMERS
 from vico_eval.families.family import FamilyCheckpoint
 from vico_eval.methods.interface import Part
 from vico_eval.methods.registry import Method
@@ -65,6 +66,7 @@ def run_record(
             "label_images": given.label_images,
             "system_prompt": given.system_prompt,
             "thinking": given.thinking,
+            **({} if given.engine == TRANSFORMERS else {"engine": given.engine}),
             **(settings or {}),
         },
         dtype=found.dtype or UNKNOWN,

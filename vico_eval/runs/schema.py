@@ -123,6 +123,10 @@ class RunRecord(Closed):
     """Folders of the runs that were answered in the same pass, relative to this one's: their rows share
     reading, cutting and encoding of pictures. Answers are those of a run alone."""
 
+    engine: dict[str, Any] = Field(default_factory=dict)
+    """What decoded, where that was not transformers: vLLM's version, its arguments, or the servers and what they said
+    of themselves."""
+
     system_instruction: str | None = None
     """What the harness's `--system_instruction` says: the system message of every document."""
 
@@ -134,7 +138,7 @@ class RunRecord(Closed):
 
     @model_validator(mode="after")
     def _has_finite_numbers(self) -> "RunRecord":
-        for name in ("method_args", "settings"):
+        for name in ("method_args", "settings", "engine"):
             if not _is_finite(getattr(self, name)):
                 raise ValueError(f"{name} holds a number that is not finite")
         return self

@@ -10,6 +10,7 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -122,7 +123,7 @@ class RunFolder:
         """Go on with the run whose record is `earlier`."""
         now = self._record
         assert now.started is not None  # only what other programs started says no time
-        kept = ("started", "device", "previews", "data_sets", "left_out_until", "answered_with")
+        kept = ("started", "device", "previews", "data_sets", "left_out_until", "answered_with", "engine")
         self._record = now.model_copy(
             update={
                 **{name: getattr(earlier, name) for name in kept},
@@ -158,17 +159,24 @@ class RunFolder:
             f"{self.folder}/{ANSWERS}.rank*.jsonl.stale"
         )
 
-    def note_model(self, *, dtype: str, device: str, answered_with: Sequence[Path] = ()) -> None:
+    def note_model(
+        self, *, dtype: str, device: str, answered_with: Sequence[Path] = (), engine: Mapping[str, Any] | None = None
+    ) -> None:
         """A model is loaded, to answer what has no answer yet.
 
         Args:
             dtype: that it computes in.
             device: of its decoder.
             answered_with: folders of the runs that it answers in the same pass.
+            engine: as `RunRecord.engine`.
         """
+        before, now = self._record.engine.get("version"), (engine or {}).get("version")
+        if before not in (None, now):
+            logger.warning(f"the first answers in {self.folder} are of vLLM {before}, those from now on of vLLM {now}")
         beside = [Path(os.path.relpath(folder, self.folder)).as_posix() for folder in answered_with]
         known = self._record.answered_with
-        self._update(dtype=dtype, device=device, answered_with=tuple(dict.fromkeys((*known, *beside))))
+        together = tuple(dict.fromkeys((*known, *beside)))
+        self._update(dtype=dtype, device=device, answered_with=together, engine=dict(engine or {}))
 
     def close(self) -> None:
         """Let another command have the folder. A process that ends does so too."""

@@ -13,12 +13,12 @@ import pytest
 
 from vico_eval.bench.serve import client as client_module
 from vico_eval.bench.serve import reading
-from vico_eval.bench.serve.address import Address, Redactor
 from vico_eval.bench.serve.answer import AnswerStream
 from vico_eval.bench.serve.client import Client, Server, Target, look_at, open_connections
-from vico_eval.bench.serve.reading import MAX_DEPTH, UnreadableAnswer, read_json, read_lines
 from vico_eval.bench.serve.workload import Request
 from vico_eval.errors import ConfigError
+from vico_eval.server_address import Address, Redactor
+from vico_eval.server_reading import MAX_DEPTH, UnreadableAnswer, read_json, read_lines
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n"
 PLAIN = OK + b"\r\n"

@@ -7,8 +7,8 @@ from urllib.parse import quote
 import pytest
 from starlette.responses import PlainTextResponse
 
-from vico_eval.bench.serve.address import Address, Redactor
 from vico_eval.errors import ConfigError
+from vico_eval.server_address import Address, Redactor
 
 MODELS = {"a": ("big", "small"), "b": ("org/x=1", "big"), "c": ("big",)}
 PAIR = ["--compare", "on=http://a", "--compare", "off=http://b"]

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from vico_eval.bench.serve.reading import read_json
+from vico_eval.server_reading import read_json
 
 REFUSED = "connection refused"
 TIMEOUT = "timeout"

@@ -12,11 +12,11 @@ from typing import Any
 
 import httpx
 
-from vico_eval.bench.serve.address import Address, Redactor
 from vico_eval.bench.serve.answer import CUT, REFUSED, TIMEOUT, UNREADABLE, AnswerStream, Outcome
-from vico_eval.bench.serve.reading import MAX_LIST_BYTES, UnreadableAnswer, read_body, read_json, read_lines, read_start
 from vico_eval.bench.serve.workload import Request
 from vico_eval.errors import ConfigError, listed
+from vico_eval.server_address import Address, Redactor
+from vico_eval.server_reading import MAX_LIST_BYTES, UnreadableAnswer, read_body, read_json, read_lines, read_start
 
 MAX_WORDS = 300
 """Characters of a server's own words that are kept."""

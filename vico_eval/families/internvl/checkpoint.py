@@ -182,6 +182,7 @@ def load_model(
     device: str | None = None,
     device_map: str | dict[str, Any] | None = None,
     attn_implementation: str = "sdpa",
+    model_class: type[VicoInternVL] = VicoInternVL,
 ) -> VicoInternVL:
     """Load the weights, in evaluation mode.
 
@@ -191,6 +192,7 @@ def load_model(
         device: "cpu", "cuda", "cuda:1", ...; None leaves the model on the CPU or to `device_map`.
         device_map: transformers' and accelerate's ("auto", "balanced", a dict); instead of `device`.
         attn_implementation: attention kernel of encoder and decoder.
+        model_class: of the model.
 
     Raises:
         CheckpointError: missing, unexpected or mis-shaped weights, named.
@@ -208,7 +210,7 @@ def load_model(
     )
     _refuse_wrong_stacks(checkpoint)
     model = load_weights(
-        VicoInternVL,
+        model_class,
         checkpoint,
         dtype=computed_in,
         device_map=device_map,

@@ -15,6 +15,7 @@ from vico_eval.families.internvl.checkpoint import (
 from vico_eval.families.internvl.donor import adopt
 from vico_eval.families.internvl.modeling import VicoInternVL
 from vico_eval.families.internvl.prompting import InternVLPrompting, InternVLSettings
+from vico_eval.families.internvl.without_decoder import load_without_decoder
 
 
 class InternVL(Family):
@@ -34,10 +35,13 @@ class InternVL(Family):
         """By the checkpoint's configuration."""
         return InternVLPrompting(InternVLSettings.of(checkpoint.config))
 
-    def load(self, checkpoint: Checkpoint, placement: Placement, image_token_id: int) -> VicoInternVL:
+    def load(
+        self, checkpoint: Checkpoint, placement: Placement, image_token_id: int, *, with_decoder: bool = True
+    ) -> VicoInternVL:
         """As `load_model`."""
         checkpoint.config.image_token_id = image_token_id
-        return load_model(
+        load = load_model if with_decoder else load_without_decoder
+        return load(
             checkpoint,
             dtype=placement.dtype,
             device=placement.device,

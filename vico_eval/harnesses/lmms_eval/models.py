@@ -186,10 +186,10 @@ class CompressedInternVL(lmms):  # type: ignore[misc]
 
     def _load(self) -> Engine:
         self._opened = engine = open_rows([row.found for row in self._rows], show_progress=self._rank == 0)
-        of_model = described(engine)
+        of_model, of_engine = described(engine), {} if engine.backend is None else engine.backend.facts
         for row in self._rows:
             beside = [other.run.folder for other in self._rows if other is not row]
-            row.run.note_model(**of_model, answered_with=beside)
+            row.run.note_model(**of_model, answered_with=beside, engine=of_engine)
             row.run.write_record()
         return engine
 

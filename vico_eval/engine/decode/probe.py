@@ -1,0 +1,98 @@
+"""Whether a server has the decoder of a checkpoint: asked before the first document.
+
+A short text is sent as ids, which the server embeds by its own table, and as embeddings of the checkpoint's table; both
+must give the same greedy token. A server with other weights of the same width embeds the ids otherwise.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from vico_eval.engine.decode.server import Failed, Lost, Refused, Server
+from vico_eval.errors import ConfigError
+
+TEXTS = ("The number in the picture is", "What is shown here? It is", "0 1 2 3 4 5 6")
+
+WITHOUT = "enable-prompt-embeds"
+"""What vLLM's words have in them where a server takes no embeddings."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Probe:
+    """What a server of a checkpoint's decoder should say."""
+
+    checkpoint: str
+    """Its name."""
+
+    sha256: str
+    """Digest of it (`FamilyCheckpoint.identity`)."""
+
+    prompts: Sequence[tuple[Sequence[int], Tensor]]
+    """Ids [n] and their embeddings [n, D], on the CPU."""
+
+    end: tuple[str, int]
+    """The end of text and its id."""
+
+
+async def check_server(server: Server, probe: Probe, root: str) -> None:
+    """See that a server has the checkpoint's decoder.
+
+    Args:
+        server: it has said which model it serves.
+        probe: of the checkpoint.
+        root: where the server's model lies, as it says.
+
+    Raises:
+        ConfigError: it takes no embeddings, or has another model; says by what that is known.
+    """
+    exported = _exported_from(root)
+    if exported is not None and exported != probe.sha256:
+        raise ConfigError(
+            f"{server.shown} serves {root}, the decoder of another checkpoint than {probe.checkpoint}. Start it with "
+            f"what `vico-eval export-decoder {probe.checkpoint} OUT` makes."
+        )
+    try:
+        text, token = probe.end
+        if (found := await server.tokenize(text)) != [token]:
+            raise ConfigError(f"{_other(server, probe)}: {text} is {found} there and {[token]} here.")
+        for ids, embeddings in probe.prompts:
+            asked = {"max_tokens": 1, "temperature": 0.0, "repetition_penalty": 1.0, "return_token_ids": True}
+            by_ids = await server.complete({**asked, "prompt": list(ids), "add_special_tokens": False})
+            by_embeddings = await server.complete({**asked, "prompt_embeds": encoded(embeddings)})
+            if by_ids != by_embeddings:
+                raise ConfigError(
+                    f"{_other(server, probe)}: ids give token {by_ids[0]} and their embeddings {by_embeddings[0]}."
+                )
+    except (Refused, Failed, Lost) as error:
+        words = (str(error) or server.why_lost or type(error).__name__).rstrip(".")
+        if WITHOUT in words:
+            raise ConfigError(f"{words}. Start the server with --enable-prompt-embeds.") from error
+        raise ConfigError(f"{_other(server, probe)}: {words}.") from error
+
+
+def _other(server: Server, probe: Probe) -> str:
+    return f"{server.shown} can't decode for {probe.checkpoint}; it may serve another model"
+
+
+def _exported_from(root: str) -> str | None:
+    """The checkpoint's digest that an exported decoder names, where the server's folder is on this machine."""
+    try:
+        said: Mapping[str, object] = json.loads((Path(root) / "export.json").read_text(encoding="utf-8"))
+        return str(said["sha256"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def encoded(embeddings: torch.Tensor) -> str:
+    """Embeddings [N, D] as vLLM's servers take them: `torch.save` in base64."""
+    buffer = io.BytesIO()
+    torch.save(embeddings, buffer)
+    return base64.b64encode(buffer.getbuffer()).decode("ascii")

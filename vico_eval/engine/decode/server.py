@@ -1,0 +1,189 @@
+"""One vLLM server: what it says of itself, and OpenAI's completions with embeddings in the place of a prompt.
+
+Nothing that it says is trusted: its answers have limits, and its words are cleaned before they are shown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Mapping
+from typing import Any
+
+import httpx
+
+from vico_eval.errors import ConfigError
+from vico_eval.logs import logger
+from vico_eval.server_address import Address, Redactor
+from vico_eval.server_reading import MAX_LIST_BYTES, UnreadableAnswer, read_body, read_json, read_start
+
+TRIES = 3
+"""How often a prompt is sent, and how many errors one after another a server may answer with."""
+
+LOOK_S = 10.0
+"""For what a server says of itself."""
+
+SHOWN = 300
+"""Letters of a server's words in a message."""
+
+MAX_ANSWER_BYTES = 64 * 2**20
+"""A hundred thousand tokens with their ids and text take a few of them."""
+
+
+class Lost(Exception):
+    """A server does not answer any more."""
+
+
+class Failed(Exception):
+    """A server answered with an error of its own, or with no answer; the prompt can be asked again."""
+
+
+class Refused(ValueError):
+    """A server refuses a prompt; says why in its words."""
+
+
+class Server:
+    """One address, and how far it can be relied on."""
+
+    def __init__(self, address: Address, client: httpx.AsyncClient, redact: Redactor) -> None:
+        self.shown = address.shown
+        self.in_flight = 0
+        self.num_answers = 0
+        self.why_lost: str | None = None
+        self._address, self._client, self._redact = address, client, redact
+        self._model = ""
+        self._errors_in_a_row = 0
+        self._lost = asyncio.Event()
+
+    def lose(self, reason: str) -> None:
+        """Send nothing there any more, and wait for nothing from there."""
+        if self.why_lost is None:
+            self.why_lost = reason
+            self._lost.set()
+            logger.warning(f"vLLM at {self.shown} is dropped: {reason}; what it was asked is asked again elsewhere")
+
+    async def look_at(self) -> dict[str, Any]:
+        """What it says of itself: version, model, its root and `max_model_len`.
+
+        Raises:
+            ConfigError: it does not answer, or is not vLLM.
+        """
+        try:
+            version, models = [await asyncio.wait_for(self._get(path), LOOK_S) for path in ("/version", "/v1/models")]
+            (model,) = models["data"]
+            self._model = str(model["id"])
+            return {
+                "address": self.shown,
+                "version": self._words(str(version["version"])),
+                "model": self._words(self._model),
+                "root": self._words(str(model.get("root", ""))),
+                "max_model_len": int(model["max_model_len"]),
+            }
+        except (httpx.HTTPError, asyncio.TimeoutError) as error:
+            raise ConfigError(
+                f"no vLLM server answers at {self.shown}: {self._named(error)}. Start one with `vllm serve DECODER "
+                "--enable-prompt-embeds`, where `vico-eval export-decoder` makes DECODER, or mend server=."
+            ) from error
+        except (KeyError, TypeError, ValueError, UnreadableAnswer) as error:
+            raise ConfigError(
+                f"{self.shown} does not answer as a vLLM server with one model does ({self._named(error)}). Expected "
+                "the address of `vllm serve`."
+            ) from error
+
+    async def is_alive(self, limit_s: float) -> bool:
+        """Whether it says so in this time; one that is busy does."""
+        try:
+            await asyncio.wait_for(self._client.get(self._address.to("/health")), limit_s)
+        except (httpx.HTTPError, asyncio.TimeoutError):
+            return False
+        return True
+
+    async def complete(self, content: Mapping[str, Any]) -> list[int]:
+        """The new token ids of a completion.
+
+        Args:
+            content: of the request, less the model.
+
+        Raises:
+            Refused, Failed, Lost: there are none.
+        """
+        self.in_flight += 1
+        try:
+            tokens = _tokens(await self._until_lost(self._post("/v1/completions", content)))
+        except UnreadableAnswer as error:
+            raise Failed(f"{self.shown}: {error}") from error
+        finally:
+            self.in_flight -= 1
+        self.num_answers += 1
+        self._errors_in_a_row = 0
+        return tokens
+
+    async def tokenize(self, text: str) -> list[int]:
+        """A text's ids by its tokenizer, no others added.
+
+        Raises:
+            Refused, Failed, Lost: there are none.
+        """
+        said = await self._post("/tokenize", {"prompt": text, "add_special_tokens": False})
+        return [int(token) for token in said.get("tokens", ())]
+
+    async def _until_lost(self, work: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any]:
+        working, losing = asyncio.create_task(work), asyncio.create_task(self._lost.wait())
+        try:
+            await asyncio.wait({working, losing}, return_when=asyncio.FIRST_COMPLETED)
+            if not working.done():
+                raise Lost
+            return working.result()
+        except httpx.HTTPError as error:
+            self.lose(self._named(error))
+            raise Lost from error
+        finally:
+            working.cancel()
+            losing.cancel()
+
+    async def _get(self, path: str) -> dict[str, Any]:
+        async with self._client.stream("GET", self._address.to(path)) as answer:
+            answer.raise_for_status()
+            return _object(await read_body(answer, MAX_LIST_BYTES))
+
+    async def _post(self, path: str, content: Mapping[str, Any]) -> dict[str, Any]:
+        request = {**content, "model": self._model}
+        async with self._client.stream("POST", self._address.to(path), json=request) as answer:
+            if answer.status_code != httpx.codes.OK:
+                words = f"{self.shown} answered {answer.status_code}: {self._words(await read_start(answer))}"
+                if answer.is_client_error:
+                    raise Refused(words)
+                self._note_error(words)
+                raise Failed(words)
+            return _object(await read_body(answer, MAX_ANSWER_BYTES))
+
+    def _note_error(self, words: str) -> None:
+        self._errors_in_a_row += 1
+        if self._errors_in_a_row >= TRIES:
+            self.lose(f"it answered {TRIES} times in a row with errors; the last: {words}")
+
+    def _named(self, error: BaseException) -> str:
+        return self._words(f"{type(error).__name__} {error}".rstrip())
+
+    def _words(self, text: str) -> str:
+        return self._redact.words(text, SHOWN)
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        said = read_json(text)
+    except ValueError as error:
+        raise UnreadableAnswer(str(error)) from error
+    if not isinstance(said, dict):
+        raise UnreadableAnswer("it answered with no JSON object")
+    return said
+
+
+def _tokens(said: Mapping[str, Any]) -> list[int]:
+    try:
+        (choice,) = said["choices"]
+        tokens = choice["token_ids"]
+        if not tokens or not all(type(token) is int and token >= 0 for token in tokens):
+            raise ValueError("token_ids are no whole numbers")
+        return list(tokens)
+    except (KeyError, TypeError, ValueError) as error:
+        raise Failed(f"an answer has no token ids ({type(error).__name__}: {error}); expected those of vLLM") from error

@@ -1,0 +1,142 @@
+"""vLLM behind addresses.
+
+A prompt goes to the server with the fewest in flight. A server that no longer answers is dropped, and its prompts are
+asked again of the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import httpx
+
+from vico_eval.engine.decode.backend import Decoded, EmbeddedPrompt, Transport, sampling
+from vico_eval.engine.decode.probe import Probe, check_server, encoded
+from vico_eval.engine.decode.server import TRIES, Failed, Lost, Server
+from vico_eval.errors import ConfigError, UserError
+from vico_eval.paths import user_path
+from vico_eval.server_address import Address, Redactor
+
+IN_FLIGHT = 128
+"""Prompts that a server has at once; vLLM works on up to 256, and several processes may share a server."""
+
+CONNECT_S = 10.0
+READ_S = 7200.0
+"""Longest that a server may take for an answer; one of 64K tokens takes a good quarter of an hour."""
+
+WATCH_S = 15.0
+"""Between two looks at whether a server that is asked something still lives."""
+
+MAX_ADDRESSES = 1024
+
+
+class NoServer(UserError):
+    """No server is left that answers; what has been answered is kept."""
+
+
+def read_addresses(text: str) -> list[Address]:
+    """Addresses from `http://a:8000`, several of them joined by `/`, or a file with one a line.
+
+    Raises:
+        ConfigError: there is none, or one that is no address.
+    """
+    path = user_path(text)
+    if "//" not in text and path.is_file():
+        try:
+            lines = path.read_text(encoding="utf-8").split()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(
+                f"server={text} can't be read: {error}. Expected a text file, an address a line."
+            ) from error
+    else:
+        lines = re.split(r"/+(?=https?://)", text)
+    if not 1 <= len(lines) <= MAX_ADDRESSES:
+        raise ConfigError(f"server={text} names {len(lines)} servers; expected 1 to {MAX_ADDRESSES}.")
+    return list({address.shown: address for address in map(Address.parse, lines)}.values())
+
+
+class Servers(Transport):
+    """vLLM servers that all serve the decoder of one checkpoint."""
+
+    def __init__(self, addresses: Sequence[Address], probe: Probe, *, watch_s: float = WATCH_S) -> None:
+        """
+        Args:
+            addresses: at least one.
+            probe: what each server is asked before the first prompt.
+            watch_s: as `WATCH_S`.
+        """
+        self._client = httpx.AsyncClient(
+            timeout=httpx.Timeout(READ_S, connect=CONNECT_S),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
+            headers={"accept-encoding": "identity"},
+            trust_env=False,  # no proxy: servers are on this machine or beside it
+        )
+        redact = Redactor(secret for address in addresses for secret in address.secrets)
+        self._servers = [Server(address, self._client, redact) for address in addresses]
+        self._probe, self._watch_s = probe, watch_s
+        self._watchers: list[asyncio.Task[None]] = []
+        self.max_in_flight = IN_FLIGHT * len(addresses)
+        self.max_length = 0
+
+    async def open(self) -> Mapping[str, Any]:
+        """As `Transport.open`; every server has to be there, with the checkpoint's decoder."""
+        found = []
+        for server in self._servers:
+            found.append(await server.look_at())
+            await check_server(server, self._probe, root=found[-1]["root"])
+        self.max_length = min(one["max_model_len"] for one in found)
+        self._watchers = [asyncio.create_task(self._watch(server)) for server in self._servers]
+        return {"version": found[0]["version"], "servers": found}
+
+    async def close(self) -> None:
+        """Closes connections."""
+        for watcher in self._watchers:
+            watcher.cancel()
+        await self._client.aclose()
+
+    async def decode(self, prompt: EmbeddedPrompt) -> Decoded:
+        """As `Transport.decode`."""
+        content = await asyncio.to_thread(_content, prompt, self.max_length)
+        failures: list[Failed] = []
+        while len(failures) < TRIES:
+            try:
+                return Decoded(await self._freest().complete(content))
+            except Failed as error:
+                failures.append(error)
+            except Lost:
+                continue
+        raise RuntimeError(f"vLLM failed {TRIES} times; the last: {failures[-1]}")
+
+    def _freest(self) -> Server:
+        alive = [server for server in self._servers if server.why_lost is None]
+        if not alive:
+            reasons = "; ".join(f"{server.shown}: {server.why_lost}" for server in self._servers)
+            raise NoServer(
+                f"no vLLM server is left ({reasons}). What has been answered is kept: start a server and repeat the "
+                "command, and it goes on."
+            )
+        return min(alive, key=lambda server: server.in_flight)
+
+    async def _watch(self, server: Server) -> None:
+        """Drop a server that hangs."""
+        silent = 0
+        while server.why_lost is None:
+            await asyncio.sleep(self._watch_s)
+            silent = 0 if not server.in_flight or await server.is_alive(self._watch_s) else silent + 1
+            if silent == TRIES:
+                server.lose(f"{TRIES} times it has not even said that it lives")
+
+    def closing_words(self) -> str | None:
+        """Names the servers that were lost."""
+        lost = [server for server in self._servers if server.why_lost is not None]
+        if not lost:
+            return None
+        told = "; ".join(f"{one.shown} after {one.num_answers} answers ({one.why_lost})" for one in lost)
+        return f"{len(lost)} of {len(self._servers)} vLLM servers were lost, their prompts were asked again: {told}"
+
+
+def _content(prompt: EmbeddedPrompt, max_length: int) -> dict[str, Any]:
+    return {"prompt_embeds": encoded(prompt.embeddings), **sampling(prompt, max_length), "return_token_ids": True}
