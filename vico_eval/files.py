@@ -38,6 +38,12 @@ def write_json(path: Path, value: Mapping[str, Any], *, indent: int = 2) -> None
     write_text(path, json.dumps(value, indent=indent, allow_nan=False) + "\n")
 
 
+def to_disk(path: Path) -> None:
+    """Wait until a file is on the disk: or a machine that loses its power leaves zeros under its name."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
 def lock(path: Path) -> FileLock:
     """The lock of that file: one process has it at a time, as often as it likes; the system frees it when that ends."""
     return FileLock(path, is_singleton=True, thread_local=False)

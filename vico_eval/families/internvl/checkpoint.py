@@ -208,7 +208,7 @@ def load_model(
         is_on_cpu=device_map is None and torch.device(device or "cpu").type == "cpu",
         dtype=checkpoint.config.dtype if computed_in == "auto" else computed_in,
     )
-    _refuse_wrong_stacks(checkpoint)
+    refuse_wrong_stacks(checkpoint)
     model = load_weights(
         model_class,
         checkpoint,
@@ -291,8 +291,11 @@ def _locate(pretrained: str, *, allow_pickle: bool) -> Path:
         ) from error
 
 
-def _refuse_wrong_stacks(checkpoint: Checkpoint) -> None:
-    """Loading stacks experts, which lie one by one, and splits InternLM2's q, k, v: behind it nothing can be named."""
+def refuse_wrong_stacks(checkpoint: Checkpoint) -> None:
+    """Raises CheckpointError for experts, or fused q, k, v of InternLM2, of another number or shape than the config's.
+
+    Loading stacks the former, which lie one by one, and splits the latter: behind it nothing can be named.
+    """
     files = {file for name, file in checkpoint.weights.items() if ".experts." in name or FUSED in name}
     shapes = {name: shape for file in files for name, shape in shapes_of(file).items()}
     text_config = checkpoint.config.text_config

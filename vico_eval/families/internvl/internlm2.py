@@ -98,12 +98,23 @@ class SplitGroupedQKV(ConversionOps):
         Rows [groups * (queries + 2) * head_dim, ...] become [heads * head_dim, ...] and twice [groups * head_dim, ...].
         """
         (fused,) = next(iter(input_dict.values()))
-        text_config = kwargs["config"].get_text_config()
-        groups = text_config.num_key_value_heads
-        queries = text_config.num_attention_heads // groups
-        grouped = fused.unflatten(0, (groups, queries + 2, -1))  # [groups, queries + 2, head_dim, ...]
-        parts = grouped[:, :queries], grouped[:, queries : queries + 1], grouped[:, queries + 1 :]
-        return {target: [part.flatten(0, 2)] for target, part in zip(target_patterns, parts, strict=True)}
+        parts = split_groups(fused, kwargs["config"].get_text_config())
+        return {target: [part] for target, part in zip(target_patterns, parts, strict=True)}
+
+
+def split_groups(fused: Tensor, text_config: PreTrainedConfig) -> tuple[Tensor, Tensor, Tensor]:
+    """Query, key and value rows of a fused weight or bias; sizes as of `SplitGroupedQKV.convert`.
+
+    Args:
+        fused: [groups * (queries + 2) * head_dim, ...].
+        text_config: of the decoder, as Llama.
+    """
+    groups = text_config.num_key_value_heads
+    queries = text_config.num_attention_heads // groups
+    grouped = fused.unflatten(0, (groups, queries + 2, -1))  # [groups, queries + 2, head_dim, ...]
+    parts = grouped[:, :queries], grouped[:, queries : queries + 1], grouped[:, queries + 1 :]
+    query, key, value = (part.flatten(0, 2) for part in parts)
+    return query, key, value
 
 
 def split_qkv() -> WeightConverter:

@@ -13,7 +13,6 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -27,7 +26,7 @@ from vico_eval.errors import CheckpointError, OutputError
 from vico_eval.families.internvl.modeling import VicoInternVL
 from vico_eval.families.internvl.released_config import not_in_released, released_config
 from vico_eval.families.internvl.weight_files import INDEX, named
-from vico_eval.families.internvl.weight_names import FUSED_QKV, SPLIT_QKV, released_name
+from vico_eval.families.internvl.weight_names import FUSED_QKV, SPLIT_QKV, STACKED_EXPERTS, one_by_one, released_name
 
 PARTS = ("vision_model.", "mlp1.", "mlp2.", "pooling_before_gating.", "gating.", "language_model.")
 """What every name of the released layout begins with."""
@@ -95,8 +94,8 @@ def _released_weights(model: VicoInternVL) -> dict[str, list[Tensor]]:
             released[released_name(name.replace(query, FUSED_QKV))] = [
                 ours[name.replace(query, part)] for part in SPLIT_QKV
             ]
-        elif name.endswith((".experts.gate_up_proj", ".experts.down_proj")):
-            released |= {expert: [part] for expert, part in _one_by_one(name, weight)}
+        elif name.endswith(STACKED_EXPERTS):
+            released |= {expert: [part] for expert, part in one_by_one(name, weight)}
         elif not name.startswith("image_router.") and key not in name and value not in name:
             released[released_name(name)] = [weight]
     if homeless := [name for name in released if not name.startswith(PARTS)]:
@@ -104,15 +103,6 @@ def _released_weights(model: VicoInternVL) -> dict[str, list[Tensor]]:
             f"InternVL's released layout has no place for {named(homeless)}. Export a checkpoint without them."
         )
     return released | _dead_router_weights(released)
-
-
-def _one_by_one(name: str, stacked: Tensor) -> Iterator[tuple[str, Tensor]]:
-    """Experts as they are released: [experts, kinds * out, in] of one or two kinds to [out, in], each named."""
-    experts, joined = name.rsplit(".", 1)
-    kinds = joined.removesuffix("_proj").split("_")
-    for expert, kinds_of_expert in enumerate(stacked):
-        for kind, weight in zip(kinds, kinds_of_expert.chunk(len(kinds)), strict=True):
-            yield f"{experts}.{expert}.{kind}_proj.weight", weight
 
 
 def _dead_router_weights(released: dict[str, list[Tensor]]) -> dict[str, list[Tensor]]:

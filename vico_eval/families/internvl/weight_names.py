@@ -7,8 +7,9 @@ Our own names pass unchanged.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
+from torch import Tensor
 from transformers import PreTrainedConfig
 from transformers.core_model_loading import Chunk, WeightConverter, WeightRenaming
 
@@ -22,6 +23,9 @@ _VISION_LAYER = r"(vision_tower\.encoder\.layer\.\d+)"
 FUSED_QKV = ".attn.qkv"
 SPLIT_QKV = (".attention.q_proj", ".attention.k_proj", ".attention.v_proj")
 """Queries, keys and values of the vision encoder: one projection in the released layout, three here."""
+
+STACKED_EXPERTS = (".experts.gate_up_proj", ".experts.down_proj")
+"""Those of a layer, stacked as transformers keeps them; released ones lie one by one."""
 
 RELEASED: tuple[tuple[str, str], ...] = (
     # vision encoder
@@ -112,6 +116,23 @@ def released_name(name: str) -> str:
     for ours, theirs in _UNDONE:
         name = re.sub(ours, theirs, name, count=1)
     return name
+
+
+def decoder_name(name: str) -> str | None:
+    """A weight's name in the decoder alone (`model.layers.0...`), for a name in any layout; None for other parts'."""
+    for theirs, ours in RENAMED:
+        name = re.sub(theirs, ours, name, count=1)
+    prefix = "language_model."
+    return name.removeprefix(prefix) if name.startswith(prefix) else None
+
+
+def one_by_one(name: str, stacked: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """Experts as they are released: [experts, kinds * out, in] of one or two kinds to [out, in], each named."""
+    experts, joined = name.rsplit(".", 1)
+    kinds = joined.removesuffix("_proj").split("_")
+    for expert, kinds_of_expert in enumerate(stacked):
+        for kind, weight in zip(kinds, kinds_of_expert.chunk(len(kinds)), strict=True):
+            yield f"{experts}.{expert}.{kind}_proj.weight", weight
 
 
 def conversions() -> list[WeightRenaming | WeightConverter]:

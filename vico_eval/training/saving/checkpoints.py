@@ -20,11 +20,11 @@ from typing import Any
 
 from vico_eval.digests import sha256_of
 from vico_eval.errors import CheckpointError
-from vico_eval.files import write_text
+from vico_eval.files import to_disk, write_text
 from vico_eval.paths import free_path
 from vico_eval.training.config import Saving
 from vico_eval.training.loop.finite import as_json
-from vico_eval.training.saving.files import to_disk, weights_problem
+from vico_eval.training.saving.files import weights_problem
 
 NUM_LAST = 2
 """Newest checkpoints that stay: where the last one is torn, the one before it is there."""

@@ -16,6 +16,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from vico_eval.errors import OutputError
+from vico_eval.files import to_disk
 
 LOCK = "training.lock"
 """In a training's folder: held while it runs, and says who holds it. It stays there afterwards, and means nothing."""
@@ -48,12 +49,6 @@ def whole_folder(path: Path) -> Iterator[Path]:
     for file in files:
         file.replace(path / file.name)
     unfinished.rmdir()
-
-
-def to_disk(path: Path) -> None:
-    """Wait until a file is on the disk: or a machine that loses its power leaves zeros under its name."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
 
 
 def weights_problem(path: Path) -> str | None:

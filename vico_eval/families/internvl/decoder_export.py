@@ -1,0 +1,253 @@
+"""The decoder of a checkpoint as a plain folder, which vLLM, SGLang and transformers load without this package.
+
+No model is loaded: weights go from the checkpoint's files into shards, one shard's worth in memory.
+
+Differs: rotary embeddings with dynamic NTK are written as plain ones. Up to `max_position_embeddings`, behind which
+         nothing is answered here, the two are the same; vLLM would take longer prompts, for which it has no positions.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from copy import deepcopy
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import Timeout
+from platformdirs import user_cache_path
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+from tqdm import tqdm
+from transformers import GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from vico_eval.errors import CheckpointError, OutputError
+from vico_eval.families.internvl.checkpoint import Checkpoint, check_tokenizer_fits, load_tokenizer
+from vico_eval.families.internvl.decoder_weights import check_weights, decoder_weights
+from vico_eval.families.internvl.prompts import get_template
+from vico_eval.families.internvl.released_layout import check_unused
+from vico_eval.families.internvl.weight_files import INDEX, SINGLE
+from vico_eval.files import lock, to_disk, write_json
+from vico_eval.logs import logger
+
+EXPORT = "export.json"
+"""Says what the folder was made from; written last."""
+
+FORMAT = 1
+"""Of what is written; a cache makes anew what is of another one."""
+
+SHARD_BYTES = 2_000_000_000
+SILENT_S = 5
+"""Only what takes longer says what it does."""
+
+_OF_THE_WRITER = {"transformers_version", "architectures", "dtype", "id2label", "label2id"}
+
+
+def exported_decoder(checkpoint: Checkpoint, cache: Path | None = None) -> Path:
+    """The folder of a checkpoint's decoder in a cache, written if it is not there yet.
+
+    Of several processes that ask at once, one writes and the others wait.
+
+    Args:
+        checkpoint: from `find_checkpoint`.
+        cache: folder of exports; None for the user's own cache.
+
+    Raises:
+        CheckpointError: as `export_decoder`.
+        OutputError: the cache can't be written.
+    """
+    cache = cache or user_cache_path("vico-eval") / "decoders"
+    folder = cache / _digest(checkpoint).rpartition(":")[2][:32]
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        held = lock(cache / f"{folder.name}.lock")
+        try:
+            held.acquire(timeout=0)
+        except Timeout:
+            logger.info(f"another process exports the decoder of {checkpoint.name}; waiting for it")
+            held.acquire()
+    except (OSError, NotImplementedError) as error:
+        raise OutputError(
+            f"The decoder of {checkpoint.name} can't be kept in {cache}: {error}. Make it writable, or set "
+            "XDG_CACHE_HOME to a folder with room, on a file system with locks."
+        ) from error
+    try:
+        if not is_export(folder, checkpoint):
+            for torn in (folder, *cache.glob(f".{folder.name}.*.partial")):  # of a process that was killed
+                shutil.rmtree(torn, ignore_errors=True)
+            export_decoder(checkpoint, folder)
+        return folder
+    finally:
+        held.release()
+
+
+def export_decoder(checkpoint: Checkpoint, out: Path) -> bool:
+    """Write a checkpoint's decoder with its tokenizer; dtypes stay.
+
+    Args:
+        checkpoint: from `find_checkpoint`.
+        out: a new or empty folder. It appears when everything is written.
+
+    Returns:
+        Whether it was written; False where `out` is a finished export of the same checkpoint.
+
+    Raises:
+        CheckpointError: weights that do not fit, a tokenizer that can't be loaded, or parts inside the decoder.
+        OutputError: `out` holds something else, or can't be written.
+    """
+    out = out.expanduser().resolve()
+    _refuse_inner_parts(checkpoint)
+    if is_export(out, checkpoint):
+        return False
+    check_unused(out)
+    num_weights = sum(torch.Size(shape).numel() for shape in check_weights(checkpoint).values())
+    tokenizer = load_tokenizer(checkpoint)
+    check_tokenizer_fits(tokenizer, checkpoint)
+    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    try:
+        partial.mkdir(parents=True)
+        _write_weights(checkpoint, partial, num_weights)
+        _write_settings(checkpoint, tokenizer, partial)
+        _write_marker(checkpoint, partial)
+        if out.exists():
+            out.rmdir()
+        partial.rename(out)
+    except (OSError, SafetensorError) as error:
+        raise OutputError(f"Can't write into {out}: {error}. Make room, or give another folder.") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return True
+
+
+def is_export(folder: Path, checkpoint: Checkpoint) -> bool:
+    """Whether a folder is a finished export of a checkpoint, with all its files in their sizes."""
+    try:
+        marker = json.loads((folder / EXPORT).read_text(encoding="utf-8"))
+        sizes = {name: (folder / name).stat().st_size for name in marker["files"]}
+        is_whole = marker["format"] == FORMAT and marker["files"] == sizes
+        return bool(is_whole and marker["sha256"] == _digest(checkpoint))
+    except (OSError, ValueError, TypeError, KeyError):
+        return False
+
+
+def not_in_export(checkpoint: Checkpoint) -> list[str]:
+    """Sentences about what of a checkpoint's decoder is written in another way."""
+    config = checkpoint.config.text_config
+    if not _is_stretched(config):
+        return []
+    return [
+        f"positions beyond max_position_embeddings ({config.max_position_embeddings}) are not stretched by dynamic NTK."
+    ]
+
+
+def _digest(checkpoint: Checkpoint) -> str:
+    return checkpoint.identity()["sha256"]
+
+
+def _refuse_inner_parts(checkpoint: Checkpoint) -> None:
+    if parts := sorted(checkpoint.facts.trained_in):
+        raise CheckpointError(
+            f"{checkpoint.name} was trained with {', '.join(parts)} inside its decoder, which no plain decoder "
+            "computes. Export a checkpoint without it, or evaluate this one with the transformers engine."
+        )
+
+
+def _write_weights(checkpoint: Checkpoint, folder: Path, num_weights: int) -> None:
+    shards = _Shards(folder)
+    title = f"decoder of {checkpoint.name}"
+    with tqdm(total=num_weights, unit=" weights", unit_scale=True, delay=SILENT_S, desc=title) as bar:
+        for name, tensor in decoder_weights(checkpoint):
+            shards.add(name, tensor)
+            bar.update(tensor.numel())
+    shards.finish()
+
+
+class _Shards:
+    """Writes tensors as they come, into files of at most `SHARD_BYTES` or one tensor."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.waiting: dict[str, Tensor] = {}
+        self.written: list[list[str]] = []
+        self.num_bytes = 0
+
+    def add(self, name: str, tensor: Tensor) -> None:
+        if self.waiting and sum(held.nbytes for held in self.waiting.values()) + tensor.nbytes > SHARD_BYTES:
+            self._write()
+        # A copy shares no memory, which safetensors refuses within a file.
+        self.waiting[name] = tensor.clone(memory_format=torch.contiguous_format)
+        self.num_bytes += tensor.nbytes
+
+    def finish(self) -> None:
+        """Name the files by how many there are, and index them where they are several."""
+        self._write()
+        if len(self.written) == 1:
+            self._unnamed(1).rename(self.folder / SINGLE)
+            return
+        weight_map = {}
+        for number, names in enumerate(self.written, start=1):
+            file = f"model-{number:05d}-of-{len(self.written):05d}.safetensors"
+            self._unnamed(number).rename(self.folder / file)
+            weight_map |= dict.fromkeys(names, file)
+        write_json(self.folder / INDEX, {"metadata": {"total_size": self.num_bytes}, "weight_map": weight_map})
+
+    def _write(self) -> None:
+        self.written.append([*self.waiting])
+        file = self._unnamed(len(self.written))
+        save_file(self.waiting, file, metadata={"format": "pt"})
+        to_disk(file)
+        self.waiting.clear()
+
+    def _unnamed(self, number: int) -> Path:
+        return self.folder / f"{number}.safetensors"
+
+
+def _write_settings(checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    config = plain_config(checkpoint)
+    write_json(folder / "config.json", json.loads(config.to_json_string()) | _early_words(config))
+    tokenizer.save_pretrained(folder)
+    end_of_turn = tokenizer.convert_tokens_to_ids(get_template(checkpoint.config.template).end)
+    ends = {end_of_turn, tokenizer.eos_token_id} - {None, tokenizer.unk_token_id}
+    # Without values of their own, engines would take temperature and penalties from what a release suggests.
+    GenerationConfig(
+        bos_token_id=config.bos_token_id, eos_token_id=sorted(ends), pad_token_id=config.pad_token_id
+    ).save_pretrained(folder)
+
+
+def plain_config(checkpoint: Checkpoint) -> PreTrainedConfig:
+    """The decoder's configuration with what transformers' class for it declares, and nothing that a release added."""
+    text_config = checkpoint.config.text_config
+    declared = {field.name for field in fields(text_config)} - _OF_THE_WRITER
+    values: dict[str, Any] = {name: value for name, value in text_config.to_dict().items() if name in declared}
+    if _is_stretched(text_config):
+        values["rope_parameters"] = {"rope_type": "default", "rope_theta": text_config.rope_parameters["rope_theta"]}
+    config = type(text_config)(**deepcopy(values))
+    config.architectures = [MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[config.model_type]]
+    config.dtype = checkpoint.dtype
+    return config
+
+
+def _early_words(config: PreTrainedConfig) -> dict[str, Any]:
+    """What a transformers before 5 asks for: without them it would take other positions, unsaid."""
+    rope = dict(config.rope_parameters)
+    theta = rope.pop("rope_theta")
+    scaling = {} if rope["rope_type"] == "default" else {"rope_scaling": {**rope, "type": rope["rope_type"]}}
+    stored = {} if config.dtype is None else {"torch_dtype": str(config.dtype).removeprefix("torch.")}
+    return {"rope_theta": theta, **scaling, **stored}
+
+
+def _is_stretched(config: PreTrainedConfig) -> bool:
+    return (config.rope_parameters or {}).get("rope_type") == "dynamic"
+
+
+def _write_marker(checkpoint: Checkpoint, folder: Path) -> None:
+    for file in folder.iterdir():
+        to_disk(file)
+    sizes = {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
+    marker = {"format": FORMAT, "checkpoint": checkpoint.name, "sha256": _digest(checkpoint), "files": sizes}
+    write_json(folder / EXPORT, marker)
