@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from transformers import PreTrainedTokenizerBase
 
 from vico_eval.families.family import Family, Placement
@@ -12,6 +14,7 @@ from vico_eval.families.internvl.checkpoint import (
     load_model,
     load_tokenizer,
 )
+from vico_eval.families.internvl.decoder_export import exported_decoder
 from vico_eval.families.internvl.donor import adopt
 from vico_eval.families.internvl.modeling import VicoInternVL
 from vico_eval.families.internvl.prompting import InternVLPrompting, InternVLSettings
@@ -48,6 +51,10 @@ class InternVL(Family):
             device_map=placement.device_map,
             attn_implementation=placement.attn_implementation,
         )
+
+    def decoder_folder(self, checkpoint: Checkpoint) -> Path:
+        """As `exported_decoder`, in the user's cache."""
+        return exported_decoder(checkpoint)
 
     def adopt(self, model: VicoInternVL, donor: Checkpoint, *, routes: bool) -> None:
         """ViCO's parts for base weights."""
