@@ -1,4 +1,4 @@
-"""lmms-eval with a real vLLM server: results, records, a server that is killed in the middle, two engines in a folder."""
+"""lmms-eval with a real vLLM server: results, records, a server that is killed, two engines in a folder."""
 
 import json
 import os
