@@ -9,7 +9,6 @@ import typer
 
 from vico_eval import cli_options
 from vico_eval.commands.arguments import parse_arguments, parse_names
-from vico_eval.errors import ConfigError
 
 
 def run(
@@ -121,8 +120,6 @@ def run(
     from vico_eval.commands.run import run_suite
     from vico_eval.runs.shards import parse_shard
 
-    if shard is not None and fresh:
-        raise ConfigError("--fresh with --shard would set aside what the other shards have answered; leave one out.")
     launching = Launching(
         processes=processes,
         gpus_per_process=gpus_per_process,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from vico_eval.commands.launcher import Launching
 from vico_eval.commands.plan import ModelArgs
+from vico_eval.errors import ConfigError
 from vico_eval.runs.shards import Shard
 
 
@@ -68,3 +69,14 @@ class RunOptions:
 
     shared_pass: bool = True
     """Whether rows of the same weights are answered together."""
+
+    def __post_init__(self) -> None:
+        if self.shard is None:
+            return
+        if self.fresh:
+            raise ConfigError("--fresh with --shard would set aside what the other shards have answered; give one.")
+        if self.fixtures:
+            raise ConfigError(
+                "--fixtures with --shard: each command would write the local data anew, under the others. Rehearse "
+                "shards on the built-in benchmark (vico-eval run tiny --shard 1/2)."
+            )
