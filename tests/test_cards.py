@@ -1,10 +1,11 @@
 import pytest
 
 from vico_eval import paths
-from vico_eval.cards import load_cards, load_checkpoints, select_cards
+from vico_eval.cards import find_checkpoints, load_cards, load_checkpoints, select_cards
 from vico_eval.errors import ConfigError
 from vico_eval.harnesses.run_record import title_of
 from vico_eval.methods import registry
+from vico_eval.suites import load_suite
 
 CARD = "name: slow\ntitle: Slow\norder: 1\ndescription: d\nlmms_model: slow_internvl\nweights: base\n"
 
@@ -63,6 +64,24 @@ def test_the_tiny_checkpoints_are_a_size_among_others():
     checkpoints = load_checkpoints(paths.models_dir())
     assert (checkpoints["tiny"].base, checkpoints["tiny"].vico) == ("vico-tiny-base", "vico-tiny")
     assert checkpoints["3.5-8B"].of("vico") == "OpenGVLab/InternVL3_5-8B-Flash"
+
+
+SIZES = ("1B", "2B", "4B", "8B", "14B", "30B-A3B", "38B", "241B-A28B")
+
+
+def test_every_released_size_has_its_two_checkpoints():
+    known = load_checkpoints(paths.models_dir())
+    assert [name for name in known if name.startswith("3.5-")] == [f"3.5-{size}" for size in SIZES]
+    suite = load_suite("vico-table3")
+    for size in SIZES:
+        for given in (f"3.5-{size}", size, size.partition("-")[0]):
+            found = find_checkpoints(given, suite)
+            assert (found.base, found.vico) == (
+                f"OpenGVLab/InternVL3_5-{size}",
+                f"OpenGVLab/InternVL3_5-{size}-Flash",
+            )
+    with pytest.raises(ConfigError, match="unknown checkpoint 'A28B'"):
+        find_checkpoints("A28B", suite)
 
 
 def test_a_misspelt_key_is_an_error_that_names_file_and_key(tmp_path):

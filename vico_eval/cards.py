@@ -138,12 +138,18 @@ def find_checkpoints(given: str | None, suite: Suite, *, is_small: bool = False)
     if "=" in given:
         return _named_checkpoints(given)
     # InternVL3-8B is the name of a model, and its end is not.
-    sizes = [size for size in known if given == size or (size[0].isdigit() and given == size.rpartition("-")[2])]
+    sizes = [size for size in known if given == size or (size[0].isdigit() and given in _ends(size))]
     if len(sizes) == 1:
         return known[sizes[0]]
     if given.strip() and ("/" in given or is_folder(Path(given)) or is_folder(models_dir() / given)):
         return Checkpoints.model_validate(dict.fromkeys(get_args(Weights), given))
     raise unknown_name("checkpoint", given, known, where="--checkpoint (a folder or hub id has a slash)")
+
+
+def _ends(size: str) -> tuple[str, str]:
+    """What a size may be called: 30B-A3B and 30B for 3.5-30B-A3B."""
+    end = size.partition("-")[2]
+    return end, end.partition("-")[0]
 
 
 def _named_checkpoints(given: str) -> Checkpoints:

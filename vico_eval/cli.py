@@ -17,9 +17,10 @@ from vico_eval import __version__, cli_options
 from vico_eval.cli_export import export_decoder
 from vico_eval.cli_papers import papers_app
 from vico_eval.cli_report import report
+from vico_eval.cli_run import run
 from vico_eval.cli_throughput import throughput_app
 from vico_eval.cli_train import train_app
-from vico_eval.commands.arguments import parse_arguments, parse_names
+from vico_eval.commands.arguments import parse_names
 from vico_eval.errors import UserError
 from vico_eval.plain_text import shown
 
@@ -38,6 +39,7 @@ vlmeval_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Eva
 app.add_typer(vlmeval_app, name="vlmeval")
 app.command()(report)
 app.command("export-decoder")(export_decoder)
+app.command()(run)
 app.add_typer(papers_app, name="papers")
 app.add_typer(throughput_app, name="throughput")
 
@@ -110,98 +112,6 @@ def demo(
         shared_pass=not no_shared_pass,
         html=html,
     )
-
-
-@app.command()
-def run(
-    suite: Annotated[
-        str,
-        typer.Argument(help="Which table: vico-table1, -2, -3, -5, -6, vico-baselines, tops, avtp, tiny, ..."),
-    ],
-    rows: Annotated[
-        str | None, typer.Option(help="Systems, separated by commas, or all. Default: those that the suite names.")
-    ] = None,
-    checkpoint: Annotated[
-        str | None,
-        typer.Option(
-            help="A size (8B), a folder or hub id for all rows, or base=...,vico=... for each kind of weights. The "
-            "suites on the built-in benchmark have their own."
-        ),
-    ] = None,
-    benchmark: Annotated[
-        str | None,
-        typer.Option(help="Only these of the suite, separated by commas, by their names in tasks/benchmarks.yaml."),
-    ] = None,
-    limit: Annotated[int | None, cli_options.limit("First documents of each task. Default: all.")] = None,
-    processes: Annotated[
-        int,
-        typer.Option(min=1, max=cli_options.MAX_PROCESSES, help="Processes that share a row's documents, one a GPU."),
-    ] = 1,
-    jobs: Annotated[
-        int | None, cli_options.jobs("Passes at once. Default: one; on a CPU one a core, at most 4.")
-    ] = None,
-    batch_size: Annotated[
-        int | None, cli_options.batch_size("Documents at once. Default: 8; 32 with the built-in checkpoints.")
-    ] = None,
-    device: cli_options.Device = None,
-    model_args: Annotated[
-        str,
-        typer.Option(help="Further arguments of every row's model, as in tiles=2x2,dtype=bfloat16."),
-    ] = "",
-    seeds: Annotated[int, cli_options.seeds("Draws of each row that has chance in it.")] = 1,
-    fixtures: Annotated[
-        bool,
-        typer.Option("--fixtures", help="Take small local data sets of the same schemas: a rehearsal without network."),
-    ] = False,
-    judge: Annotated[
-        bool, typer.Option("--judge", help="Also run benchmarks whose score is another model's judgement.")
-    ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what is finished, the passes to do, and all commands; run nothing.")
-    ] = False,
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="Repeat what is finished; the old answers are set aside.")
-    ] = False,
-    no_shared_pass: cli_options.SeparateRows = False,
-    out: Annotated[Path | None, typer.Option(help="Folder of the table. Default: one beside the runs.")] = None,
-    html: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the table as a page with its samples. Default: one beside the runs."),
-    ] = None,
-) -> None:
-    """Fill a whole table of a paper through lmms-eval.
-
-    Every row on every benchmark of a suite. Rows of the same weights share a pass: one process answers them together,
-    each as it would alone. Each row also is an lmms-eval command, which --dry-run prints and which can be run by hand.
-    Answers are kept as they come: a stopped command, repeated, goes on where it was. A benchmark that fails stops no
-    other one, and the end says what failed and how to repeat it. Runs, logs, the table and its page are under runs/.
-
-    \b
-    Examples:
-      vico-eval run vico-table3 --fixtures --rows all
-      vico-eval run vico-table1 --checkpoint 8B --rows vanilla,vico,fastv --processes 8
-    """
-    from vico_eval.commands.run import RunOptions, run_suite
-
-    options = RunOptions(
-        rows=parse_names(rows, "--rows"),
-        benchmarks=parse_names(benchmark, "--benchmark"),
-        checkpoint=checkpoint,
-        limit=limit,
-        fixtures=fixtures,
-        judge=judge,
-        num_seeds=seeds,
-        num_processes=processes,
-        jobs=jobs,
-        batch_size=batch_size,
-        device=device,
-        model_args=parse_arguments(model_args, "--model-args"),
-        out=out,
-        fresh=fresh,
-        shared_pass=not no_shared_pass,
-        html=html,
-    )
-    run_suite(suite, options, dry_run=dry_run)
 
 
 @vlmeval_app.command("run")

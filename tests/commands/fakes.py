@@ -7,6 +7,7 @@ from pathlib import Path
 import yaml
 
 from vico_eval.commands.execute import execute
+from vico_eval.commands.goals import Goal
 from vico_eval.commands.inputs import Inputs
 from vico_eval.commands.passes import plan_passes
 from vico_eval.commands.plan import Cell, PlannedRun
@@ -152,7 +153,7 @@ def go(world, runs, *, inputs=None, jobs=1, fresh=False, shared=False):
         inputs=inputs,
         jobs=jobs,
         launch=world.launch,
-        check=check,
+        goal=Goal(check),
         progress=world,
         fresh=fresh,
         poll_s=0.001,

@@ -163,7 +163,7 @@ def test_the_file_says_what_the_runs_own_commands_say(tmp_path):
         assert entry == {
             "device": "cpu",
             "model": run.model,
-            "model_args": f"{own},previews={run.previews},shared_pass={one.file}",
+            "model_args": f"{own},previews={run.more_args['previews']},shared_pass={one.file}",
             "include_path": str(paths.tasks_dir()),
             "batch_size": "8",
             "log_samples": True,

@@ -4,6 +4,7 @@ import pytest
 
 from vico_eval import paths
 from vico_eval.cards import Checkpoints, load_cards
+from vico_eval.commands.launcher import Launching
 from vico_eval.commands.plan import Cell, Conditions, plan_runs
 from vico_eval.errors import ConfigError
 
@@ -159,10 +160,10 @@ def test_a_command_asks_for_the_tasks_of_some_cells():
 
 
 def test_several_processes_are_started_by_what_starts_them_on_that_device():
-    on_cpu = by_name(num_processes=2)["vico"]
+    on_cpu = by_name(launching=Launching(processes=2))["vico"]
     assert on_cpu.launcher[1:6] == ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
     assert on_cpu.environment == {"ACCELERATE_USE_CPU": "true"}
-    on_gpus = by_name(num_processes=8, device="cuda")["vico"]
+    on_gpus = by_name(launching=Launching(processes=8), device="cuda")["vico"]
     assert on_gpus.launcher[on_gpus.launcher.index("--num_processes") + 1] == "8"
     assert "--multi_gpu" in on_gpus.launcher
     assert not on_gpus.environment

@@ -6,18 +6,13 @@ import pytest
 
 from vico_eval import paths
 from vico_eval.cards import find_checkpoints
+from vico_eval.commands.options import RunOptions
 from vico_eval.commands.output import message_console
 from vico_eval.commands.plan import Cell
-from vico_eval.commands.run import (
-    RunOptions,
-    check_cells,
-    choose_benchmarks,
-    only_one,
-    run_suite,
-    target_ratio,
-)
-from vico_eval.commands.run_folders import DocumentsFailed
+from vico_eval.commands.run import run_suite
+from vico_eval.commands.run_folders import DocumentsFailed, check_cells
 from vico_eval.commands.starting import num_cores
+from vico_eval.commands.table import choose_benchmarks, target_ratio
 from vico_eval.commands.task_data import own_data
 from vico_eval.errors import ConfigError, ReportError
 from vico_eval.suites import load_benchmarks, load_suite
@@ -68,13 +63,6 @@ def test_a_judge_is_never_called_silently(capsys):
 def test_arguments_that_tell_rows_apart_are_not_for_all_of_them():
     with pytest.raises(ConfigError, match="--model-args has seed, which each row's command sets itself"):
         run_suite("tiny", RunOptions(model_args={"seed": 3}))
-
-
-def test_one_command_at_a_time_works_on_a_tables_runs(tmp_path):
-    with only_one(tmp_path), pytest.raises(ConfigError, match="another command works on"), only_one(tmp_path):
-        pass
-    with only_one(tmp_path):
-        pass
 
 
 def test_the_documents_of_local_data_are_known_beforehand():

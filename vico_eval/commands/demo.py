@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from vico_eval.commands.run import RunOptions, run_suite
+from vico_eval.commands.options import RunOptions
+from vico_eval.commands.run import run_suite
 from vico_eval.suites import load_suite
 
 

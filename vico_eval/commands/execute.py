@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from vico_eval.commands.failures import Failure, crash
+from vico_eval.commands.goals import Goal
 from vico_eval.commands.inputs import Inputs
 from vico_eval.commands.passes import Pass, most_work_first
 from vico_eval.commands.plan import Cell, PlannedRun
 from vico_eval.commands.processes import Process, stop_all
 from vico_eval.commands.progress import Progress
 from vico_eval.commands.run_folders import Check, DocumentsFailed, prepare, problems_of
-from vico_eval.runs.folders import results_files
 from vico_eval.runs.follow import AnswerCount
+from vico_eval.runs.shards import Shard
 
 SAME_REASON = 2
 """So many cells failing alone for one reason fail for a reason that is not theirs; the others are not tried."""
@@ -54,8 +55,8 @@ class _Running:
     cells: tuple[Cell, ...]
     process: Process
     log: Path
-    results_before: frozenset[Path]
-    """lmms-eval's results files in the runs' folders when it was started."""
+    outcomes_before: Mapping[str, frozenset[object]]
+    """By run, what showed that processes had gone through all documents when it was started."""
 
 
 def execute(
@@ -65,7 +66,7 @@ def execute(
     inputs: Inputs,
     jobs: int,
     launch: Launch,
-    check: Check,
+    goal: Goal,
     progress: Progress,
     fresh: bool = False,
     poll_s: float = 0.25,
@@ -79,6 +80,7 @@ def execute(
         runs: of one table.
         passes: what is to be done of them.
         inputs: what the runs read.
+        goal: what is to be there in the end.
         fresh: repeat finished cells too.
 
     Returns:
@@ -86,7 +88,7 @@ def execute(
     """
     for run in runs:
         prepare(run, inputs, progress, fresh=fresh)
-    return _Execution(runs, passes, jobs=jobs, launch=launch, check=check, progress=progress).finish(poll_s)
+    return _Execution(runs, passes, jobs=jobs, launch=launch, goal=goal, progress=progress).finish(poll_s)
 
 
 class _Execution:
@@ -99,10 +101,10 @@ class _Execution:
         *,
         jobs: int,
         launch: Launch,
-        check: Check,
+        goal: Goal,
         progress: Progress,
     ) -> None:
-        self._jobs, self._launch, self._check, self._progress = jobs, launch, check, progress
+        self._jobs, self._launch, self._goal, self._progress = jobs, launch, goal, progress
         states = {run.name: _State(run, AnswerCount(run.folder)) for run in runs}
         for one in passes:
             for run in one.runs:
@@ -136,7 +138,7 @@ class _Execution:
         while done := [one for one in self._waiting if not one[0].attempts and self._is_ready(one)]:
             for states in done:
                 (state,) = states
-                if lost := _lost(state, self._check):
+                if lost := _lost(state, self._goal.check):
                     state.attempts.append(lost)
                     continue
                 self._waiting.remove(states)
@@ -166,21 +168,21 @@ class _Execution:
     def _missing(self, name: str) -> set[str]:
         """Benchmarks that a settled run has not finished."""
         source = self._settled[name].run
-        return {cell.benchmark for cell, _ in problems_of(source, source.cells, self._check)}
+        return {cell.benchmark for cell, _ in problems_of(source, source.cells, self._goal.check)}
 
     def _start(self, states: tuple[_State, ...]) -> None:
         runs = tuple(state.run for state in states)
         cells = states[0].attempts[0]
-        one = Pass(runs=runs, cells=cells, is_alone=states[0].is_alone)
-        if not one.is_alone:
+        one = Pass(runs=runs, cells=cells, is_alone=states[0].is_alone, shard=self._goal.shard)
+        if not one.is_alone or one.shard is not None:
             one.write()
         for state in states:
             state.attempts.popleft()
             state.since = time.monotonic() if state.since is None else state.since
             state.is_alone = True
             state.num_started += len(states) == 1
-        log = one.log if len(states) > 1 else log_path(runs[0], states[0].num_started)
-        before = frozenset(file for run in runs for file in results_files(run.folder))
+        log = one.log if len(states) > 1 else log_path(runs[0], states[0].num_started, one.shard)
+        before = {run.name: frozenset(self._goal.outcomes(run.folder)) for run in runs}
         self._progress.started(runs)
         self._running.append(_Running(states, cells, self._launch(runs[0], one.command, log), log, before))
 
@@ -193,7 +195,7 @@ class _Execution:
             return
         self._running.remove(running)
         for state in running.states:
-            _sort(state, running, status, self._check)
+            _sort(state, running, status, self._goal)
             if len(running.states) > 1 and state.attempts:
                 self._progress.parted(state.run, running.log)
         self._waiting[:0] = [(state,) for state in running.states]
@@ -228,11 +230,11 @@ def _lost(state: _State, check: Check) -> tuple[Cell, ...]:
     return tuple(cell for cell, _ in problems_of(state.run, cells, check))
 
 
-def _sort(state: _State, ended: _Running, status: int, check: Check) -> None:
+def _sort(state: _State, ended: _Running, status: int, goal: Goal) -> None:
     """Sort the cells of an ended process into a run's finished ones, failed ones and ones to be tried again."""
-    unfinished = problems_of(state.run, ended.cells, check)
-    # lmms-eval writes results when all of a run is done: those that were there before say nothing of this process.
-    has_results = not ended.results_before.issuperset(results_files(state.run.folder))
+    unfinished = problems_of(state.run, ended.cells, goal.check)
+    # They come when all of a run is done: those that were there before say nothing of this process.
+    has_results = not ended.outcomes_before[state.run.name].issuperset(goal.outcomes(state.run.folder))
     again = []
     for cell, problem in unfinished:
         if has_results and isinstance(problem, DocumentsFailed):
@@ -260,6 +262,7 @@ def _give_up(state: _State) -> None:
         state.attempts.clear()
 
 
-def log_path(run: PlannedRun, number: int = 1) -> Path:
+def log_path(run: PlannedRun, number: int = 1, shard: Shard | None = None) -> Path:
     """Where the output of a run's own process goes: beside its folder; `number` counts those of one command."""
-    return run.folder.with_name(f"{run.name}.log" if number == 1 else f"{run.name}.{number}.log")
+    name = run.name if shard is None else f"{run.name}.{shard.name}"
+    return run.folder.with_name(f"{name}.log" if number == 1 else f"{name}.{number}.log")

@@ -35,8 +35,13 @@ def by_hand(run: PlannedRun, command: Sequence[str]) -> str:
     return " ".join([*variables, shlex.join(command)])
 
 
-def describe(failures: Iterable[Failure]) -> str:
-    """Failures in words, those of one run and reason together: what, why, the log and the command to repeat."""
+def describe(failures: Iterable[Failure], *, can_repeat: bool = True) -> str:
+    """Failures in words, those of one run and reason together: what, why, the log and the command to repeat.
+
+    Args:
+        failures: of a table.
+        can_repeat: whether a run's own command does the same; it answers all documents, not a shard of them.
+    """
     grouped: dict[tuple[str, str], list[Failure]] = {}
     for failure in failures:
         grouped.setdefault((failure.run.name, failure.kind or failure.reason), []).append(failure)
@@ -46,7 +51,8 @@ def describe(failures: Iterable[Failure]) -> str:
         lines = [f"{name} on {', '.join(cell.benchmark for cell in cells)}: {first.reason}"]
         if first.log is not None:
             lines.append(f"  Log: {first.log}")
-        lines.append(f"  To repeat it alone: {by_hand(first.run, first.run.command(cells))}")
+        if can_repeat:
+            lines.append(f"  To repeat it alone: {by_hand(first.run, first.run.command(cells))}")
         texts.append("\n".join(lines))
     return "\n\n".join(texts)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import yaml
@@ -17,6 +17,7 @@ import yaml
 from vico_eval.commands.plan import Cell, PlannedRun
 from vico_eval.engine.settings import EngineSettings
 from vico_eval.files import write_text
+from vico_eval.runs.shards import Shard
 
 FOLDER = "passes"
 """Beside the runs, of the files that lmms-eval reads passes from."""
@@ -51,11 +52,15 @@ class Pass:
     is_alone: bool = False
     """Whether it is one run that has asked for a process of its own, started by its own command."""
 
+    shard: Shard | None = None
+    """Part of the documents that it answers, without a score; None for all."""
+
     @property
     def name(self) -> str:
-        """That of its first run, and how many there are besides."""
+        """That of its first run, how many there are besides, and the shard."""
         first, *others = self.runs
-        return f"{first.name}+{len(others)}" if others else first.name
+        of_shard = "" if self.shard is None else f".{self.shard.name}"
+        return f"{first.name}+{len(others)}{of_shard}" if others else f"{first.name}{of_shard}"
 
     @property
     def file(self) -> Path:
@@ -71,7 +76,9 @@ class Pass:
     def command(self) -> tuple[str, ...]:
         """What answers it, once its file is written."""
         first = self.runs[0]
-        return first.command(self.cells) if self.is_alone else (*first.launcher, PROGRAM, "--config", str(self.file))
+        if self.is_alone and self.shard is None:  # our own program leaves out the scores
+            return first.command(self.cells)
+        return (*first.launcher, PROGRAM, "--config", str(self.file))
 
     @property
     def documents(self) -> int:
@@ -82,12 +89,18 @@ class Pass:
     def write(self) -> None:
         """Write its file."""
         self.file.parent.mkdir(exist_ok=True)
-        entries = [_typed(run.options(self.cells, shared_pass=self.file)) for run in self.runs]
+        more = {"shared_pass": self.file} if self.shard is None else {"shared_pass": self.file, "shard": self.shard}
+        entries = [_typed(run.options(self.cells, **more)) for run in self.runs]
         write_text(self.file, yaml.safe_dump(entries, sort_keys=False))
 
 
 def plan_passes(
-    runs: Sequence[PlannedRun], left: Mapping[str, Sequence[Cell]], *, jobs: int, shared: bool = True
+    runs: Sequence[PlannedRun],
+    left: Mapping[str, Sequence[Cell]],
+    *,
+    jobs: int,
+    shared: bool = True,
+    shard: Shard | None = None,
 ) -> list[Pass]:
     """As few passes as can answer what is left of the runs, those that were asked for first in front.
 
@@ -99,6 +112,7 @@ def plan_passes(
         jobs: processes at once. With several of them, a run that others wait for is answered first, and runs that wait
             have passes of their own, so that nobody waits longer than for what is needed.
         shared: whether runs share passes at all.
+        shard: part of the documents that they answer.
     """
     sources = {run.name: _source(run, runs, left) for run in runs}
     to_do = sorted((run for run in runs if left[run.name]), key=lambda run: _depth(run.name, sources))
@@ -122,10 +136,8 @@ def plan_passes(
         group.needs += [] if source is None else [source]
         place[run.name] = group
     order = [run.name for run in runs]
-    return [
-        _pass_of(sorted(group.runs, key=lambda run: order.index(run.name)), left, sources, is_alone=not shared)
-        for group in groups
-    ]
+    found = [_pass_of(sorted(group.runs, key=lambda run: order.index(run.name)), left, sources) for group in groups]
+    return [replace(one, is_alone=not shared, shard=shard) for one in found]
 
 
 def at_once(passes: Sequence[Pass], jobs: int) -> int:
@@ -184,15 +196,9 @@ class _Group:
         return self is other or any(needed.waits_for(other) for needed in self.needs)
 
 
-def _pass_of(
-    runs: Sequence[PlannedRun],
-    left: Mapping[str, Sequence[Cell]],
-    sources: Mapping[str, str | None],
-    *,
-    is_alone: bool,
-) -> Pass:
+def _pass_of(runs: Sequence[PlannedRun], left: Mapping[str, Sequence[Cell]], sources: Mapping[str, str | None]) -> Pass:
     after = dict.fromkeys(source for run in runs if (source := sources[run.name]) is not None)
-    return Pass(runs=tuple(runs), cells=tuple(left[runs[0].name]), after=tuple(after), is_alone=is_alone)
+    return Pass(runs=tuple(runs), cells=tuple(left[runs[0].name]), after=tuple(after))
 
 
 def _source(run: PlannedRun, runs: Sequence[PlannedRun], left: Mapping[str, Sequence[Cell]]) -> str | None:

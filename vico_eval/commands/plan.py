@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
 
 from vico_eval.cards import Card, Checkpoints, Weights, select_cards
+from vico_eval.commands.launcher import Launching
 from vico_eval.errors import ConfigError
 
 ModelArgs = Mapping[str, str | int | float | bool]
@@ -43,7 +43,7 @@ class Conditions:
     checkpoints: Checkpoints
     batch_size: int
     device: str
-    num_processes: int = 1
+    launching: Launching = field(default_factory=Launching)
     limit: int | None = None
     """First documents of each task; None for all."""
 
@@ -71,7 +71,8 @@ class PlannedRun:
 
     cells: tuple[Cell, ...]
     launcher: tuple[str, ...]
-    """What starts a module of Python, `python -m` or accelerate's launcher; it changes no answer."""
+    """What starts a module of Python, `python -m` or accelerate's launcher, behind the words of `--launch`; it changes
+    no answer."""
 
     arguments: tuple[str, ...]
     """Those of lmms-eval, less its tasks."""
@@ -82,8 +83,8 @@ class PlannedRun:
     model_args: Mapping[str, object] = field(default_factory=dict)
     """Those in `arguments`, one by one."""
 
-    previews: str | None = None
-    """Value of the model argument of that name. It changes no answer, so a run is not made anew for it."""
+    more_args: Mapping[str, object] = field(default_factory=dict)
+    """Further ones that change no answer, so that a run is not made anew for them."""
 
     device: str | None = None
     """lmms-eval's `--device`; it changes no answer. None to leave the choice to the model."""
@@ -110,9 +111,8 @@ class PlannedRun:
         """
         tasks = dict.fromkeys(task for cell in cells for task in cell.tasks)
         arguments = list(self.arguments)
-        for name, value in {"previews": self.previews, **more}.items():
-            if value is not None:
-                arguments[arguments.index("--model_args") + 1] += f",{name}={value}"
+        for name, value in {**self.more_args, **more}.items():
+            arguments[arguments.index("--model_args") + 1] += f",{name}={value}"
         device = ("--device", self.device) if self.device is not None else ()
         return (*device, *arguments, "--tasks", ",".join(tasks))
 
@@ -200,7 +200,8 @@ def _planned(
     if seed is not None:
         model_args["seed"] = seed
     model_args |= {**card.model_args, **checkpoints.model_args.get(card.name, {}), **own_args, **conditions.model_args}
-    previews = model_args.pop("previews", True)
+    more_args = _more_args(model_args, conditions.launching, runs_root)
+    is_placed = "device_map" in {**model_args, **more_args}  # which says itself on which devices
     # What a stopped or failed command has answered is kept, and a document that can't be answered stops no others.
     model_args |= {"record_dir": folder, "resume": True, "keep_going": True}
     return PlannedRun(
@@ -211,7 +212,7 @@ def _planned(
         cells=cells,
         model=card.lmms_model,
         model_args=model_args,
-        launcher=(*_launcher(conditions), "-m"),
+        launcher=conditions.launching.words(conditions.device),
         arguments=(
             *("--model", card.lmms_model),
             *("--model_args", ",".join(f"{key}={value}" for key, value in model_args.items())),
@@ -219,28 +220,24 @@ def _planned(
             *("--log_samples", "--output_path", str(folder)),
             *(("--limit", str(conditions.limit)) if conditions.limit is not None else ()),
         ),
-        device=conditions.device,
+        device=None if is_placed else conditions.device,
         environment={
             **conditions.environment,
             **({"ACCELERATE_USE_CPU": "true"} if conditions.device == "cpu" else {}),
         },
-        # One folder for all rows: those that cut pictures alike share them.
-        previews=str(runs_root / "previews" if previews is True else previews),
+        more_args=more_args,
         checkpoints=tuple(loaded),
         after=after,
     )
 
 
-def _launcher(conditions: Conditions) -> tuple[str, ...]:
-    number = str(conditions.num_processes)
-    # On a CPU accelerate's launcher starts a single process, whatever it is asked for, seconds later than Python does.
-    if conditions.device == "cpu" and conditions.num_processes == 1:
-        return (sys.executable,)
-    if conditions.device == "cpu":
-        return (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", number)
-    return (
-        *(sys.executable, "-m", "accelerate.commands.launch"),
-        # Stated, since accelerate otherwise takes every GPU it sees and warns about each default.
-        *("--num_processes", number, "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"),
-        *(("--multi_gpu",) if conditions.num_processes > 1 else ()),
-    )
+def _more_args(model_args: dict[str, object], launching: Launching, runs_root: Path) -> dict[str, object]:
+    """Arguments that change no answer, those among `model_args` taken out of there."""
+    previews = model_args.pop("previews", True)
+    # One folder for all rows: those that cut pictures alike share them.
+    more: dict[str, object] = {"previews": runs_root / "previews" if previews is True else previews}
+    if launching.gpus_per_process is not None:
+        more["gpus_per_process"] = launching.gpus_per_process
+        if "device_map" not in model_args:
+            more["device_map"] = "auto"
+    return more

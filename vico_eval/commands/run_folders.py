@@ -10,7 +10,7 @@ from vico_eval.commands.plan import Cell, PlannedRun
 from vico_eval.commands.progress import Progress
 from vico_eval.errors import ReportError
 from vico_eval.paths import free_path
-from vico_eval.runs.read import read_record, read_request
+from vico_eval.runs.read import read_record, read_request, read_run
 from vico_eval.runs.schema import RunRequest
 from vico_eval.runs.staleness import completed, why_stale
 from vico_eval.runs.write import write_request
@@ -21,6 +21,23 @@ Check = Callable[[Path, Sequence[Cell]], None]
 
 class DocumentsFailed(ReportError):
     """A cell has results, but documents of it have no answer."""
+
+
+def check_cells(folder: Path, cells: Sequence[Cell]) -> None:
+    """See that a run has an answer to every document of cells.
+
+    Raises:
+        DocumentsFailed: it has results, and documents that could not be answered.
+        ReportError: it has none, or documents are missing from them.
+    """
+    wanted = [task for cell in cells for task in cell.results]
+    tasks = read_run(folder, only=wanted).tasks
+    if missing := [task for task in wanted if task not in tasks]:
+        raise ReportError(f"{folder} has no results of {', '.join(missing)}.")
+    documents = [document for task in tasks.values() for document in task.documents]
+    if failed := [document.failure for document in documents if document.failure is not None]:
+        first = failed[0].rstrip(".")
+        raise DocumentsFailed(f"{len(failed)} of {len(documents)} documents have no answer; the first: {first}.")
 
 
 def problems_of(run: PlannedRun, cells: Sequence[Cell], check: Check) -> list[tuple[Cell, ReportError]]:

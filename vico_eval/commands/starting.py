@@ -10,6 +10,7 @@ from pathlib import Path
 
 from vico_eval.commands import passes as of_passes
 from vico_eval.commands.execute import Launch
+from vico_eval.commands.gpus import VISIBLE, GpuShares
 from vico_eval.commands.passes import Pass
 from vico_eval.commands.plan import PlannedRun
 from vico_eval.commands.processes import Process, Subprocess
@@ -20,7 +21,9 @@ LONE = (sys.executable, "-m")
 
 
 @contextmanager
-def starting(passes: Sequence[Pass], environment: Mapping[str, str]) -> Iterator[Launch]:
+def starting(
+    passes: Sequence[Pass], environment: Mapping[str, str], gpu_shares: Sequence[Sequence[str]] = ()
+) -> Iterator[Launch]:
     """Gives what starts a command of the passes' runs.
 
     Where several passes have a lone process each, lmms-eval is loaded once for all of them, from now on and while the
@@ -29,10 +32,17 @@ def starting(passes: Sequence[Pass], environment: Mapping[str, str]) -> Iterator
     Args:
         passes: that are to be started.
         environment: of all processes, on top of this one's.
+        gpu_shares: GPUs of each process that runs beside others; empty where all see the same ones.
     """
+    shares = GpuShares(gpu_shares)
 
     def start(run: PlannedRun, command: Sequence[str], log: Path) -> Process:
-        return Subprocess(command, log, {**environment, **run.environment})
+        share = shares.free()
+        if share is None:
+            return Subprocess(command, log, {**environment, **run.environment})
+        process = Subprocess(command, log, {**environment, **run.environment, VISIBLE: share})
+        shares.take(share, process)
+        return process
 
     first = passes[0].runs[0] if passes else None
     if first is None or len(passes) == 1 or first.launcher != LONE or any(one.is_alone for one in passes):

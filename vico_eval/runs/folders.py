@@ -20,14 +20,14 @@ FAILURES = "failures"
 """Kinds of journals."""
 
 
-def journal_file(folder: Path, kind: str, rank: int) -> Path:
-    """Where a process of the run in `folder` writes its lines of one kind."""
-    return folder / f"{kind}.rank{rank}.jsonl"
+def journal_file(folder: Path, kind: str, rank: int, shard: str | None = None) -> Path:
+    """Where a process of the run in `folder` writes its lines of one kind; `shard` is the name of its shard."""
+    return folder / (f"{kind}.rank{rank}.jsonl" if shard is None else f"{kind}.rank{rank}.{shard}.jsonl")
 
 
-def journal_files(folder: Path, kind: str) -> list[Path]:
-    """The files of all processes that have written lines of one kind, by name."""
-    return sorted(folder.glob(f"{kind}.rank*.jsonl"))
+def journal_files(folder: Path, kind: str, shard: str | None = None) -> list[Path]:
+    """The files of all processes that have written lines of one kind, by name; of one shard where it is named."""
+    return sorted(folder.glob(f"{kind}.rank*.jsonl" if shard is None else f"{kind}.rank*.{shard}.jsonl"))
 
 
 def results_files(folder: Path) -> list[Path]:

@@ -32,11 +32,12 @@ class Journal(Generic[L]):
     A file is therefore opened for each line, and under a lock.
     """
 
-    def __init__(self, folder: Path, schema: type[L], kind: str, rank: int) -> None:
+    def __init__(self, folder: Path, schema: type[L], kind: str, rank: int, shard: str | None = None) -> None:
         self._folder = folder
         self._schema = schema
         self._kind = kind
-        self._own = journal_file(folder, kind, rank)
+        self._shard = shard
+        self._own = journal_file(folder, kind, rank, shard)
         self._lock = lock(folder / ".journals.lock")
 
     def append(self, line: L) -> None:
@@ -65,9 +66,12 @@ class Journal(Generic[L]):
             return [file.replace(free_path(file.with_name(f"{file.name}.old"))) for file in self._files()]
 
     def mend(self) -> None:
-        """Take out lines that can't be read, into `<file>.bad`, and say which."""
+        """Take out lines that can't be read, into `<file>.bad`, and say which.
+
+        A shard only looks at files of its own: another may be in the middle of a line.
+        """
         with self._lock:
-            for file in self._files():
+            for file in journal_files(self._folder, self._kind, self._shard):
                 reasons = {}
                 for number, text in _numbered(file):
                     line, reason = self._parsed(text)

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from vico_eval.errors import OutputError, ReportError, listed
-from vico_eval.files import lock, write_json
+from vico_eval.files import write_json
 from vico_eval.logs import logger
 from vico_eval.paths import free_path
 from vico_eval.runs.folders import ANSWERS, FAILURES
+from vico_eval.runs.holding import Held, alone_for_a_moment, hold, others_at_work
 from vico_eval.runs.journal import Journal
 from vico_eval.runs.read import read_record
 from vico_eval.runs.schema import (
@@ -32,9 +34,13 @@ from vico_eval.runs.schema import (
     StoredFailure,
     TokenAccount,
 )
+from vico_eval.runs.shards import Shard, ShardTask, shard_files, write_shard
 from vico_eval.runs.staleness import other_conditions
 
 MAX_NAMED = 5
+
+LOCK_NAME = ".lock"
+"""In a run's folder; held by whoever writes there."""
 
 UNKNOWN = "unknown"
 """A record's dtype or device until a model is loaded, where nothing else says it."""
@@ -54,16 +60,20 @@ NOTHING = Asked()
 class RunFolder:
     """The folder of one run. Every process writes its own files of answers and failures; the first one the record.
 
-    One command has a folder at a time. A folder whose record has the same conditions is continued: where lmms-eval's
-    response cache answers, nothing is counted again. The last line of a document holds. Answers of a run of other
-    conditions are set aside with its record, by name (`answers.rank0.jsonl.old1`).
+    One command has a folder at a time, or one for each shard of its documents. A folder whose record has the same
+    conditions is continued: where lmms-eval's response cache answers, nothing is counted again. The last line of a
+    document holds. Answers of a run of other conditions are set aside with its record, by name
+    (`answers.rank0.jsonl.old1`).
 
     Of several processes the first one makes it before the others do, since it puts in order what is there.
     """
 
-    def __init__(self, folder: Path, record: RunRecord, rank: int = 0, *, resume: bool = False) -> None:
+    def __init__(
+        self, folder: Path, record: RunRecord, rank: int = 0, *, resume: bool = False, shard: Shard | None = None
+    ) -> None:
         """
         Args:
+            shard: which part of the documents is answered; None for all.
             resume: whether answers that an earlier run of the same conditions left are taken over.
 
         Raises:
@@ -81,15 +91,21 @@ class RunFolder:
 
         self._record = record
         self._rank = rank
+        self._shard = shard
+        name = None if shard is None else shard.name
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if rank == 0:
-                self._held = _hold(folder)
-            self._answers = Journal(folder, StoredAnswer, ANSWERS, rank)
-            self._failures = Journal(folder, StoredFailure, FAILURES, rank)
-            earlier = self._earlier_record()
-            if earlier is not None:
-                self._continue(earlier, resume=resume)
+                self._held = _hold(folder, shard)
+            self._answers = Journal(folder, StoredAnswer, ANSWERS, rank, name)
+            self._failures = Journal(folder, StoredFailure, FAILURES, rank, name)
+            with nullcontext() if shard is None or rank else alone_for_a_moment(self._lock_file):
+                earlier = self._earlier_record()
+                if earlier is not None:
+                    self._continue(earlier, resume=resume)
+                elif shard is not None and rank == 0:
+                    # Other shards that start now go on with it.
+                    write_json(folder / RECORD_NAME, self._record.to_dict())
         except OSError as error:
             raise OutputError(
                 f"the run's folder {folder} can't be written: {error}. Pass another record_dir."
@@ -108,10 +124,12 @@ class RunFolder:
         except ReportError as error:
             reason = str(error).removesuffix(".")
         if self._rank == 0:
+            if self._shard is not None and others_at_work(self._lock_file, self._shard):
+                raise OutputError(f"other shards are at work in {self.folder}, and this one can't join them: {reason}.")
             aside = [*self._answers.set_aside(), *self._failures.set_aside()]
-            record = self.folder / RECORD_NAME
-            if record.exists():
-                aside.append(record.replace(free_path(record.with_name(f"{RECORD_NAME}.old"))))
+            for file in (*shard_files(self.folder), self.folder / RECORD_NAME):
+                if file.exists():
+                    aside.append(file.replace(free_path(file.with_name(f"{file.name}.old"))))
             if aside:
                 logger.warning(
                     f"the run in {self.folder} can't be continued: {reason}. Its files are set aside as "
@@ -192,8 +210,47 @@ class RunFolder:
 
     def write_record(self) -> None:
         """By the first process only, after every process has looked at the record before."""
-        if self._rank == 0:
+        if self._rank != 0:
+            return
+        with nullcontext() if self._shard is None else alone_for_a_moment(self._lock_file):
+            if self._shard is not None and (found := read_record(self.folder)) is not None:
+                self._join(found)
             write_json(self.folder / RECORD_NAME, self._record.to_dict())
+
+    def note_shard(self, tasks: Mapping[str, ShardTask]) -> None:
+        """Note that this shard has asked all its documents of these tasks. By the first process only."""
+        assert self._shard is not None
+        write_shard(self.folder, self._shard, tasks)
+
+    @property
+    def _lock_file(self) -> Path:
+        return self.folder / LOCK_NAME
+
+    def _join(self, found: RunRecord) -> None:
+        """Take what other shards have put into the record since this one looked at it.
+
+        Raises:
+            OutputError: they answer under other conditions, which some know only once the model is loaded.
+        """
+        own = self._record
+        dtype = next((dtype for dtype in (own.dtype, found.dtype) if dtype != UNKNOWN), UNKNOWN)
+        device = next((device for device in (own.device, found.device) if device != UNKNOWN), UNKNOWN)
+        known = {"dtype": dtype if found.dtype == UNKNOWN else found.dtype}
+        self._update(dtype=dtype)
+        if different := other_conditions(found.model_copy(update=known), self._record):
+            raise OutputError(
+                f"another shard of {self.folder} answers with another {', '.join(different)}; expected the same for "
+                "all shards of a run. Give all of them the same --device and --model-args."
+            )
+        self._update(
+            device=device,
+            continued=tuple(sorted({*found.continued, *own.continued})),
+            commits=tuple(dict.fromkeys((*found.commits, *own.commits))),
+            data_sets={**found.data_sets, **own.data_sets},
+            left_out_until={**found.left_out_until, **own.left_out_until},
+            answered_with=tuple(dict.fromkeys((*found.answered_with, *own.answered_with))),
+            engine=own.engine or found.engine,
+        )
 
     def changed_data_sets(self, fingerprints: Mapping[str, str]) -> tuple[str, ...]:
         """The tasks whose data are others than when the run began, by what their data are known by."""
@@ -257,21 +314,19 @@ def write_request(folder: Path, request: RunRequest) -> None:
     write_json(folder / REQUEST_NAME, request.model_dump(mode="json"), indent=1)
 
 
-def _hold(folder: Path) -> FileLock:
-    """The folder for this process, until it ends.
+def _hold(folder: Path, shard: Shard | None) -> FileLock:
+    """The folder for this process, or its part of it, until it ends.
 
     Raises:
-        OutputError: another process has it.
+        OutputError: another process has it, or the file system has no locks.
     """
-    held = lock(folder / ".lock")
     try:
-        held.acquire(timeout=0)
-    except Timeout as error:
+        return hold(folder / LOCK_NAME, shard)
+    except Held as error:
         raise OutputError(
             f"another command works in {folder}, and its answers would be mixed with this one's. Wait for it, or pass "
             "another record_dir."
         ) from error
-    return held
 
 
 def _document(key: str) -> tuple[str, str, int | str]:

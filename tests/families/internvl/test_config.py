@@ -185,7 +185,7 @@ def test_refused_settings(released, changed, message):
 
 @pytest.mark.parametrize(
     ("architecture", "model_type"),
-    [("Phi3ForCausalLM", "phi3"), ("GptOssForCausalLM", "gpt_oss")],
+    [("Phi3ForCausalLM", "phi3"), ("GptOssForCausalLM", "gpt_oss"), ("InternLM3ForCausalLM", "internlm3")],
 )
 def test_unsupported_decoder_is_named(released, architecture, model_type):
     values = released(llm_config={"architectures": [architecture], "model_type": model_type})

@@ -5,10 +5,8 @@
 
 from __future__ import annotations
 
-import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -33,6 +31,13 @@ from vico_eval.harnesses.earlier_answers import Asking, answer_keys
 from vico_eval.harnesses.lmms_eval.data_sets import split_fingerprint
 from vico_eval.harnesses.lmms_eval.internvl_x import check_names_every_part, method_of
 from vico_eval.harnesses.lmms_eval.passes import NOT_OPENED, PassRow, asked_here, read_pass, remember_asked
+from vico_eval.harnesses.lmms_eval.processes import (
+    ShardAnswered,
+    check_own_gpus,
+    ending_together,
+    in_shard,
+    note_shard,
+)
 from vico_eval.harnesses.lmms_eval.requests import (
     generation_of,
     left_out_until,
@@ -48,29 +53,14 @@ from vico_eval.methods.arguments import typed
 from vico_eval.methods.registry import method_names
 from vico_eval.paths import folder_argument
 from vico_eval.runs.schema import LMMS_EVAL, AnswerKey
+from vico_eval.runs.shards import parse_shard
 from vico_eval.runs.write import RunFolder
 
-OF_THE_ADAPTER = ("record_dir", "previews", "resume", "keep_going", "shared_pass", "batch_size", "device")
+OF_THE_ADAPTER = (
+    *("record_dir", "previews", "resume", "keep_going", "shared_pass", "shard"),
+    *("gpus_per_process", "batch_size", "device"),
+)
 """Arguments of a model that this class takes itself."""
-
-
-@contextmanager
-def ending_together(world_size: int) -> Iterator[None]:
-    """Has all processes of a run end where one of them fails.
-
-    lmms-eval catches an error and ends that process with 0; the others would wait for it for hours. One that ends with
-    1 has its launcher stop them.
-
-    Raises:
-        SystemExit: there are several processes, and this one failed.
-    """
-    try:
-        yield
-    except Exception as error:
-        if world_size == 1:
-            raise
-        logger.exception(f"{error} All processes of this run are stopped.")
-        sys.exit(1)
 
 
 class CompressedInternVL(lmms):  # type: ignore[misc]
@@ -82,7 +72,9 @@ class CompressedInternVL(lmms):  # type: ignore[misc]
     - `previews`: whether small copies of pictures are kept in its folder `previews` (by default they are), or a folder;
     - `resume=true`: answers that a stopped run of the same arguments left there are taken over;
     - `keep_going=true`: a document that can't be answered is noted there, and the others are still answered;
-    - `shared_pass`: file of a pass (`vico_eval.harnesses.lmms_eval.passes`), whose other rows are answered too.
+    - `shared_pass`: file of a pass (`vico_eval.harnesses.lmms_eval.passes`), whose other rows are answered too;
+    - `shard=2/8`: only this part of the documents is answered, and nothing is scored;
+    - `gpus_per_process`: GPUs that `device_map` spreads the model over, and that no other process sees.
 
     One that nobody knows is an error; lmms-eval itself would swallow it.
     """
@@ -102,6 +94,8 @@ class CompressedInternVL(lmms):  # type: ignore[misc]
         resume: bool = False,
         keep_going: bool = False,
         shared_pass: str | Path | None = None,
+        shard: str | None = None,
+        gpus_per_process: int | None = None,
         **arguments: Any,
     ) -> None:
         super().__init__()
@@ -113,6 +107,7 @@ class CompressedInternVL(lmms):  # type: ignore[misc]
             folder_argument("record_dir", record_dir),
             folder_argument("shared_pass", shared_pass),
         )
+        self._shard = None if shard is None else parse_shard(str(shard))
         check_previews(previews)
         if max_batch_size is not None:
             raise ConfigError("max_batch_size only belongs to --batch_size auto, which is not supported; drop it.")
@@ -122,14 +117,10 @@ class CompressedInternVL(lmms):  # type: ignore[misc]
         self.accelerator = Accelerator()
         self._rank = self.accelerator.process_index
         self._world_size = self.accelerator.num_processes
-        if self._world_size > 1:
-            if arguments.get("device_map") is not None:
-                raise ConfigError(
-                    f"got {self._world_size} processes and device_map, which gives one model several GPUs; expected "
-                    "one of the two. With device_map start one process: python -m lmms_eval ..."
-                )
-            if device in (None, "cuda"):
-                device = str(self.accelerator.device)
+        if arguments.get("device_map") is not None:
+            check_own_gpus(self._world_size, gpus_per_process)
+        elif self._world_size > 1 and device in (None, "cuda"):
+            device = str(self.accelerator.device)
         self._documents = threading.Lock()
         self._opened: Engine | None = None
         self._others: list[RowRun] = []
@@ -203,7 +194,7 @@ class CompressedInternVL(lmms):  # type: ignore[misc]
             num_processes=self._world_size,
             command=None if in_pass is None else in_pass.command,
         )
-        run = RunFolder(folder, record, self._rank, resume=resume)
+        run = RunFolder(folder, record, self._rank, resume=resume, shard=self._shard)
         return RowRun(found, run, keep_going=keep_going, asked=asked_here(folder) if self._is_in_pass else None)
 
     def _rows_beside(self, rows: Sequence[PassRow]) -> list[RowRun]:
@@ -257,7 +248,10 @@ class CompressedInternVL(lmms):  # type: ignore[misc]
     def device(self) -> torch.device:
         """Where lmms-eval puts the counts that its processes exchange."""
         opened = self._opened
-        device: torch.device = self.accelerator.device if opened is None else opened.model.decoder_device
+        if opened is None or self._world_size > 1:
+            device: torch.device = self.accelerator.device
+        else:
+            device = opened.model.decoder_device
         return device
 
     def generate_until(self, requests: list[Instance]) -> list[GenerationResult]:
@@ -266,6 +260,7 @@ class CompressedInternVL(lmms):  # type: ignore[misc]
         Raises:
             UserError: a document that can't be answered, named; with keep_going, `FAILURES_IN_A_ROW` of them.
             ConfigError: settings of lmms-eval that can't have an effect, or exclude ours.
+            ShardAnswered: of a shard, in place of the answers.
         """
         with ending_together(self._world_size):
             self._note_data_sets(requests)
@@ -273,11 +268,17 @@ class CompressedInternVL(lmms):  # type: ignore[misc]
             instruction = self._system_instruction(requests)
             left_out = left_out_until(requests, thinking=self._settings.thinking)
             self._run.note_task_settings(left_out, instruction)
+            tasks = {instance.args[4] for instance in requests}
+            requests = in_shard(requests, self._shard)
             asked = [self._request(instance, instruction) for instance in requests]
             # What stands first is the text of the question, unless a task has messages of its own; these are compared
             # when an answer is taken over.
             keys = answer_keys(asked, (str(instance.args[0]) for instance in requests))
-            return self._answer(asked, keys)
+            answers = self._answer(asked, keys)
+            if self._shard is None:
+                return answers
+            note_shard(self._own, tasks, requests, self._rank)
+        raise ShardAnswered
 
     def _answer(self, requests: Sequence[DeferredRequest], keys: Sequence[AnswerKey]) -> list[GenerationResult]:
         asking = Asking(requests)

@@ -26,7 +26,7 @@ MAX_BYTES = 2**22
 NOT_OPENED: tuple[type[Exception], ...] = (UserError, *BAD_INPUT)
 """What a row can raise when it is opened; the others go on."""
 
-IN_A_PASS = ("shared_pass", "previews")
+IN_A_PASS = ("shared_pass", "shard", "previews")
 """Arguments of a row's model that its own command does not have, and that change no answer."""
 
 

@@ -48,8 +48,13 @@ class RowRun:
 
     @property
     def failed(self) -> int:
-        """Documents without an answer."""
+        """How many documents have no answer."""
         return len(self._failed)
+
+    @property
+    def failed_documents(self) -> set[str]:
+        """Documents without an answer, `task/split/number`."""
+        return self._failed
 
     def begin(self, keys: Sequence[AnswerKey], asking: Asking, *, show_progress: bool) -> None:
         """Take over the answers that there are, and what this process has found to have none.

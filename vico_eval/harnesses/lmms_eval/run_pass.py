@@ -23,6 +23,7 @@ from lmms_eval.utils import get_datetime_str
 
 from vico_eval.errors import BAD_INPUT, DOCUMENT_FAILURES, UserError
 from vico_eval.harnesses.lmms_eval.passes import PassRow, read_pass
+from vico_eval.harnesses.lmms_eval.processes import ShardAnswered
 from vico_eval.logs import logger
 
 WAIT = timedelta(seconds=60000)
@@ -51,6 +52,8 @@ def main() -> None:
     for row in rows:
         try:
             _evaluate(row, _options_of(row, parser), tasks)
+        except ShardAnswered:
+            logger.info(f"{row.folder}: all documents of this shard have been asked; they are scored with the others")
         except FAILURES as error:
             traceback.print_exc()
             logger.error(f"{row.folder} has no results: {error}")

@@ -23,6 +23,7 @@ _CHANGES_NO_ANSWER = frozenset(
         "tensor_parallel_size",
         "gpu_memory_utilization",
         "max_model_len",
+        "gpus_per_process",
         "previews",
         "resume",
         "keep_going",
