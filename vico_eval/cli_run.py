@@ -77,6 +77,17 @@ def run(
         int | None, cli_options.batch_size("Documents at once. Default: 8; 32 with the built-in checkpoints.")
     ] = None,
     device: cli_options.Device = None,
+    engine: Annotated[
+        str, typer.Option(help="What decodes: transformers, or vllm (rows with no method in the decoder).")
+    ] = "transformers",
+    server: Annotated[
+        str,
+        typer.Option(
+            metavar="ADDRESS",
+            help="vLLM's, as in http://a:8000, several joined by /, a file with one a line, or base=...,vico=... for "
+            "each kind of weights. Default: vLLM runs in each row's process.",
+        ),
+    ] = "",
     model_args: Annotated[
         str,
         typer.Option(help="Further arguments of every row's model, as in tiles=2x2,dtype=bfloat16."),
@@ -113,10 +124,12 @@ def run(
     \b
     Examples:
       vico-eval run vico-table3 --fixtures --rows all
+      vico-eval run vico-table1 --checkpoint 8B --rows vanilla,vico --engine vllm \\
+        --server base=http://a:8000,vico=http://b:8000
       vico-eval run vico-table1 --checkpoint 38B --rows vanilla,vico,fastv --processes 4 --gpus-per-process 2
     """
     from vico_eval.commands.launcher import Launching, split_prefix
-    from vico_eval.commands.options import RunOptions
+    from vico_eval.commands.options import RunOptions, parse_servers
     from vico_eval.commands.run import run_suite
     from vico_eval.runs.shards import parse_shard
 
@@ -141,6 +154,8 @@ def run(
         jobs=jobs,
         batch_size=batch_size,
         device=device,
+        engine=engine,
+        servers=parse_servers(server),
         model_args=parse_arguments(model_args, "--model-args"),
         out=out,
         fresh=fresh,

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from vico_eval.commands.plan import PlannedRun
-from vico_eval.engine.settings import EngineSettings
+from vico_eval.engine.settings import VLLM, EngineSettings
 from vico_eval.errors import CheckpointError, ConfigError
 from vico_eval.harnesses.lmms_eval.internvl_x import method_of
 from vico_eval.paths import is_folder, user_path
@@ -17,7 +17,7 @@ from vico_eval.paths import is_folder, user_path
 if TYPE_CHECKING:
     from vico_eval.families.internvl.checkpoint import Checkpoint
 
-OF_THE_ADAPTER = frozenset(("record_dir", "resume", "keep_going", "previews", "variant"))
+OF_THE_ADAPTER = frozenset(("record_dir", "resume", "keep_going", "previews", "variant", "gpus_per_process"))
 """Model arguments that neither the engine nor a method has."""
 
 CUTTING = ("max_tiles", "total_max_tiles", "num_frames", "tiles")
@@ -69,26 +69,30 @@ def check_models(runs: Sequence[PlannedRun], checkpoints: Mapping[str, Checkpoin
         ConfigError: a row's model has no such argument, or refuses its value; names the row.
         CheckpointError: a checkpoint lacks what a row's method needs.
     """
+    from vico_eval.engine.decode.opening import check_can_decode
     from vico_eval.engine.loading import check_tiles, split_arguments
     from vico_eval.engine.preprocess import PreprocessSettings
     from vico_eval.methods import registry
     from vico_eval.methods.arguments import typed
 
     for run in runs:
-        arguments = {name: value for name, value in run.model_args.items() if name not in OF_THE_ADAPTER}
+        given = {**run.model_args, **run.more_args}
+        arguments = {name: value for name, value in given.items() if name not in OF_THE_ADAPTER}
         try:
-            method = _method(run)
-            engine, own = split_arguments(method, arguments)
+            name = _method(run)
+            engine, own = split_arguments(name, arguments)
             settings = typed(EngineSettings, engine)
-            given = {name: getattr(settings, name) for name in CUTTING}
-            PreprocessSettings(**{name: value for name, value in given.items() if value is not None})
-            parts = registry.build(method, own).parts
-            check_tiles(settings.tiles, parts)
+            cutting = {name: getattr(settings, name) for name in CUTTING}
+            PreprocessSettings(**{name: value for name, value in cutting.items() if value is not None})
+            method = registry.build(name, own)
+            check_tiles(settings.tiles, method.parts)
+            if settings.engine == VLLM:
+                check_can_decode(settings, method)
         except ConfigError as error:
-            raise ConfigError(f"row {run.name} can't be run with these --model-args: {error}") from error
+            raise ConfigError(f"row {run.name} can't be run with these arguments: {error}") from error
         if "ratio_from" in own:  # it is measured by a run that may not be there yet
             continue
-        for part in parts:
+        for part in method.parts:
             name = settings.flash_from if part.needs_donor and settings.flash_from else settings.pretrained
             if name in checkpoints:
                 part.check(checkpoints[name].facts)

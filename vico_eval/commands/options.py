@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import get_args
 
+from vico_eval.cards import Weights
 from vico_eval.commands.launcher import Launching
-from vico_eval.commands.plan import ModelArgs
+from vico_eval.commands.plan import ALL_WEIGHTS, ModelArgs
+from vico_eval.engine.settings import ENGINES, TRANSFORMERS, VLLM
 from vico_eval.errors import ConfigError
 from vico_eval.runs.shards import Shard
 
@@ -52,6 +55,12 @@ class RunOptions:
     device: str | None = None
     """Of the models; None for a GPU where there is one."""
 
+    engine: str = TRANSFORMERS
+    """What decodes."""
+
+    servers: Mapping[str, str] = field(default_factory=dict)
+    """Addresses of vLLM servers by kind of weights (`base`, `vico`, ...), or `ALL_WEIGHTS` for those of all rows."""
+
     model_args: ModelArgs = field(default_factory=dict)
     """For every row's model; wins over its own."""
 
@@ -71,6 +80,10 @@ class RunOptions:
     """Whether rows of the same weights are answered together."""
 
     def __post_init__(self) -> None:
+        if self.engine not in ENGINES:
+            raise ConfigError(f"--engine is {self.engine!r}; expected {' or '.join(ENGINES)}.")
+        if self.servers and self.engine != VLLM:
+            raise ConfigError("--server names vLLM servers; give --engine vllm too.")
         if self.shard is None:
             return
         if self.fresh:
@@ -80,3 +93,24 @@ class RunOptions:
                 "--fixtures with --shard: each command would write the local data anew, under the others. Rehearse "
                 "shards on the built-in benchmark (vico-eval run tiny --shard 1/2)."
             )
+
+
+def parse_servers(text: str) -> dict[str, str]:
+    """The servers that `--server` names, by kind of weights: one for all rows, or `base=http://a:8000,vico=...`.
+
+    Raises:
+        ConfigError: a kind of weights that there is not, one twice or none.
+    """
+    if not text:
+        return {}
+    kinds = get_args(Weights)
+    if not text.startswith(tuple(f"{kind}=" for kind in kinds)):
+        return {ALL_WEIGHTS: text}
+    parts = [part.partition("=")[::2] for part in text.split(",")]
+    named = dict(parts)
+    if len(named) < len(parts) or not set(named) <= set(kinds) or not all(named.values()):
+        raise ConfigError(
+            f"--server is {text!r}; expected an address, or one for each kind of weights ({', '.join(kinds)}), as in "
+            "base=http://a:8000,vico=http://b:8000."
+        )
+    return named

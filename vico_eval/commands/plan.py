@@ -13,6 +13,9 @@ from vico_eval.errors import ConfigError
 
 ModelArgs = Mapping[str, str | int | float | bool]
 
+ALL_WEIGHTS = "all"
+"""Stands for every kind of weights, where servers are named by kind."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cell:
@@ -55,6 +58,25 @@ class Conditions:
 
     environment: Mapping[str, str] = field(default_factory=dict)
     """What lmms-eval needs in its environment to find the documents."""
+
+    servers: Mapping[str, str] = field(default_factory=dict)
+    """Addresses of vLLM servers by kind of weights."""
+
+    def server(self, weights: Weights) -> str | None:
+        """That of the decoder of such weights; None where there are no servers.
+
+        Raises:
+            ConfigError: other weights have one, and these have none.
+        """
+        if not self.servers:
+            return None
+        found = self.servers.get(weights, self.servers.get(ALL_WEIGHTS))
+        if found is None:
+            raise ConfigError(
+                f"--server names none for {weights} weights ({self.checkpoints.of(weights)}), which rows of this table "
+                f"have. Add {weights}=http://..., or leave out these rows."
+            )
+        return found
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -201,6 +223,8 @@ def _planned(
         model_args["seed"] = seed
     model_args |= {**card.model_args, **checkpoints.model_args.get(card.name, {}), **own_args, **conditions.model_args}
     more_args = _more_args(model_args, conditions.launching, runs_root)
+    if (server := conditions.server(card.weights)) is not None:
+        more_args["server"] = server
     is_placed = "device_map" in {**model_args, **more_args}  # which says itself on which devices
     # What a stopped or failed command has answered is kept, and a document that can't be answered stops no others.
     model_args |= {"record_dir": folder, "resume": True, "keep_going": True}

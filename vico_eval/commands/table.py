@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,9 +13,10 @@ from vico_eval import paths
 from vico_eval.cards import find_checkpoints, load_cards, select_cards
 from vico_eval.commands.inputs import Inputs, find_inputs, local_checkpoints
 from vico_eval.commands.options import RunOptions
-from vico_eval.commands.plan import Conditions, ModelArgs, PlannedRun, plan_runs
+from vico_eval.commands.plan import ALL_WEIGHTS, Conditions, ModelArgs, PlannedRun, plan_runs
 from vico_eval.commands.starting import num_cores
 from vico_eval.commands.task_data import local_data, own_data
+from vico_eval.engine.settings import TRANSFORMERS
 from vico_eval.errors import ConfigError, unknown_name
 from vico_eval.suites import Benchmark, Suite, load_benchmarks, load_suite
 
@@ -26,7 +28,13 @@ RESERVED = frozenset(
 )
 """Arguments of a model that tell rows and runs apart."""
 
-OPTIONS = {"batch_size": "--batch-size", "device": "--device", "gpus_per_process": "--gpus-per-process"}
+OPTIONS = {
+    "batch_size": "--batch-size",
+    "device": "--device",
+    "gpus_per_process": "--gpus-per-process",
+    "engine": "--engine",
+    "server": "--server",
+}
 """Arguments of a model that are options of the command; lmms-eval passes them beside the others."""
 
 TARGET = "target_ratio"
@@ -97,8 +105,10 @@ def plan_table(name: str, options: RunOptions, console: Console) -> Table:
         model_args={name: value for name, value in model_args.items() if name != TARGET},
         target_ratio=target_ratio(model_args),
         environment=data.environment,
+        servers=options.servers,
     )
     runs = plan_runs(cards, rows, conditions, runs_root, options.num_seeds)
+    _check_servers(runs, options.servers)
     folders = local_checkpoints(runs, checkpoints.trained_by)
     return Table(
         suite=suite,
@@ -173,7 +183,18 @@ def _model_args(suite: Suite, options: RunOptions) -> ModelArgs:
     own = dict(suite.model_args)
     if options.fixtures and TARGET in own:
         own[TARGET] = max(float(own[TARGET]), REHEARSED_SHARE)
-    return {**own, **options.model_args}
+    engine = {} if options.engine == TRANSFORMERS else {"engine": options.engine}
+    return {**own, **options.model_args, **engine}
+
+
+def _check_servers(runs: Sequence[PlannedRun], servers: Mapping[str, str]) -> None:
+    """Raises ConfigError if one server is to decode for several checkpoints."""
+    names = list(dict.fromkeys(str(run.model_args["pretrained"]) for run in runs))
+    if ALL_WEIGHTS in servers and len(names) > 1:
+        raise ConfigError(
+            f"--server names one server for all rows, and they have several checkpoints: {', '.join(names)}. Name one "
+            "for each kind of weights, as in base=http://a:8000,vico=http://b:8000."
+        )
 
 
 def _runs_root(suite: Suite, options: RunOptions) -> Path:

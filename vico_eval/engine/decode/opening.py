@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 
@@ -60,7 +60,7 @@ def open_servers(
         checkpoint=checkpoint.name,
         sha256=checkpoint.identity()["sha256"],
         prompts=[(ids, model.embedding(torch.tensor(ids, device=device)).cpu()) for ids in texts],
-        end=(stop, int(tokenizer.convert_tokens_to_ids([stop])[0])),
+        end=(stop, cast("int", tokenizer.convert_tokens_to_ids(stop))),
     )
     return Backend(Servers(read_addresses(addresses), probe))
 

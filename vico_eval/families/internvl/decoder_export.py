@@ -189,7 +189,7 @@ class _Shards:
         if len(self.written) == 1:
             self._unnamed(1).rename(self.folder / SINGLE)
             return
-        weight_map = {}
+        weight_map: dict[str, str] = {}
         for number, names in enumerate(self.written, start=1):
             file = f"model-{number:05d}-of-{len(self.written):05d}.safetensors"
             self._unnamed(number).rename(self.folder / file)
