@@ -15,12 +15,13 @@ import sentencepiece
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from transformers import StopStringCriteria
+from transformers import AutoTokenizer, StopStringCriteria
 
 import vico_eval
 from vico_eval.errors import CheckpointError
 from vico_eval.families.internvl.checkpoint import Checkpoint, load_tokenizer
 from vico_eval.families.internvl.internlm2_tokenizer import InternLM2Tokenizer
+from vico_eval.families.internvl.plain_tokenizer import plain_tokenizer
 from vico_eval.families.internvl.prompts import get_template
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "internvl_x" / "model"
@@ -196,3 +197,23 @@ def test_a_whole_checkpoint_answers_with_the_references_prompt(model, tokens, tm
     assert torch.equal(seen[0][0, is_text], vocabulary[ids[is_text]])
     assert (answer.account.visual_tokens, answer.account.text_tokens) == (3 * 16, int(is_text.sum()))
     assert ids[0] == 1
+
+
+def test_a_plain_tokenizer_has_the_same_ids_and_texts(model, tokens, tmp_path):
+    """As a folder that transformers loads by itself, beside a Llama's config.json."""
+    ours = load(tmp_path)
+    plain_tokenizer(ours).save_pretrained(tmp_path / "plain")
+    (tmp_path / "plain" / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    plain = AutoTokenizer.from_pretrained(tmp_path / "plain")
+    assert not isinstance(plain, InternLM2Tokenizer)
+    assert len(plain) == len(ours)
+    assert (plain.bos_token_id, plain.eos_token_id, plain.pad_token_id) == (1, 2, 2)
+    puts_space = model.encode("e", out_type=str)[0].startswith("▁")
+    for text in TEXTS:
+        ids = ours(text).input_ids
+        if text != "[UNUSED_TOKEN_145]":
+            assert plain(text).input_ids == ids, repr(text)
+        if not puts_space:
+            assert plain.decode(ids) == ours.decode(ids)
+        answer = [*model.encode(text), tokens["<|im_end|>"]]
+        assert plain.decode(answer, skip_special_tokens=True) == ours.decode(answer, skip_special_tokens=True)

@@ -29,6 +29,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from vico_eval.errors import CheckpointError, OutputError
 from vico_eval.families.internvl.checkpoint import Checkpoint, check_tokenizer_fits, load_tokenizer
 from vico_eval.families.internvl.decoder_weights import check_weights, decoder_weights
+from vico_eval.families.internvl.plain_tokenizer import plain_tokenizer
 from vico_eval.families.internvl.prompts import get_template
 from vico_eval.families.internvl.released_layout import check_unused
 from vico_eval.families.internvl.weight_files import INDEX, SINGLE
@@ -86,12 +87,13 @@ def exported_decoder(checkpoint: Checkpoint, cache: Path | None = None) -> Path:
         held.release()
 
 
-def export_decoder(checkpoint: Checkpoint, out: Path) -> bool:
+def export_decoder(checkpoint: Checkpoint, out: Path, *, shard_bytes: int = SHARD_BYTES) -> bool:
     """Write a checkpoint's decoder with its tokenizer; dtypes stay.
 
     Args:
         checkpoint: from `find_checkpoint`.
         out: a new or empty folder. It appears when everything is written.
+        shard_bytes: most in one file of weights, and about what memory is needed for.
 
     Returns:
         Whether it was written; False where `out` is a finished export of the same checkpoint.
@@ -111,7 +113,7 @@ def export_decoder(checkpoint: Checkpoint, out: Path) -> bool:
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     try:
         partial.mkdir(parents=True)
-        _write_weights(checkpoint, partial, num_weights)
+        _write_weights(checkpoint, _Shards(partial, shard_bytes), num_weights)
         _write_settings(checkpoint, tokenizer, partial)
         _write_marker(checkpoint, partial)
         if out.exists():
@@ -157,8 +159,7 @@ def _refuse_inner_parts(checkpoint: Checkpoint) -> None:
         )
 
 
-def _write_weights(checkpoint: Checkpoint, folder: Path, num_weights: int) -> None:
-    shards = _Shards(folder)
+def _write_weights(checkpoint: Checkpoint, shards: _Shards, num_weights: int) -> None:
     title = f"decoder of {checkpoint.name}"
     with tqdm(total=num_weights, unit=" weights", unit_scale=True, delay=SILENT_S, desc=title) as bar:
         for name, tensor in decoder_weights(checkpoint):
@@ -168,16 +169,17 @@ def _write_weights(checkpoint: Checkpoint, folder: Path, num_weights: int) -> No
 
 
 class _Shards:
-    """Writes tensors as they come, into files of at most `SHARD_BYTES` or one tensor."""
+    """Writes tensors as they come, into files of at most so many bytes, or of one tensor."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, max_bytes: int) -> None:
         self.folder = folder
+        self.max_bytes = max_bytes
         self.waiting: dict[str, Tensor] = {}
         self.written: list[list[str]] = []
         self.num_bytes = 0
 
     def add(self, name: str, tensor: Tensor) -> None:
-        if self.waiting and sum(held.nbytes for held in self.waiting.values()) + tensor.nbytes > SHARD_BYTES:
+        if self.waiting and sum(held.nbytes for held in self.waiting.values()) + tensor.nbytes > self.max_bytes:
             self._write()
         # A copy shares no memory, which safetensors refuses within a file.
         self.waiting[name] = tensor.clone(memory_format=torch.contiguous_format)
@@ -210,8 +212,8 @@ class _Shards:
 def _write_settings(checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     config = plain_config(checkpoint)
     write_json(folder / "config.json", json.loads(config.to_json_string()) | _early_words(config))
-    tokenizer.save_pretrained(folder)
-    end_of_turn = tokenizer.convert_tokens_to_ids(get_template(checkpoint.config.template).end)
+    plain_tokenizer(tokenizer).save_pretrained(folder)
+    end_of_turn = tokenizer.convert_tokens_to_ids(get_template(checkpoint.config.template).stop)
     ends = {end_of_turn, tokenizer.eos_token_id} - {None, tokenizer.unk_token_id}
     # Without values of their own, engines would take temperature and penalties from what a release suggests.
     GenerationConfig(
@@ -223,7 +225,7 @@ def plain_config(checkpoint: Checkpoint) -> PreTrainedConfig:
     """The decoder's configuration with what transformers' class for it declares, and nothing that a release added."""
     text_config = checkpoint.config.text_config
     declared = {field.name for field in fields(text_config)} - _OF_THE_WRITER
-    values: dict[str, Any] = {name: value for name, value in text_config.to_dict().items() if name in declared}
+    values: dict[str, Any] = {name: getattr(text_config, name) for name in declared}
     if _is_stretched(text_config):
         values["rope_parameters"] = {"rope_type": "default", "rope_theta": text_config.rope_parameters["rope_theta"]}
     config = type(text_config)(**deepcopy(values))
@@ -233,12 +235,13 @@ def plain_config(checkpoint: Checkpoint) -> PreTrainedConfig:
 
 
 def _early_words(config: PreTrainedConfig) -> dict[str, Any]:
-    """What a transformers before 5 asks for: without them it would take other positions, unsaid."""
+    """What a transformers before 5 asks for: without them it would take its defaults, unsaid."""
     rope = dict(config.rope_parameters)
     theta = rope.pop("rope_theta")
     scaling = {} if rope["rope_type"] == "default" else {"rope_scaling": {**rope, "type": rope["rope_type"]}}
     stored = {} if config.dtype is None else {"torch_dtype": str(config.dtype).removeprefix("torch.")}
-    return {"rope_theta": theta, **scaling, **stored}
+    renamed = {name: getattr(config, name) for name in config.attribute_map}
+    return {"rope_theta": theta, **scaling, **stored, **renamed}
 
 
 def _is_stretched(config: PreTrainedConfig) -> bool:
