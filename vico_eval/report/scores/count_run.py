@@ -6,6 +6,7 @@ from zlib import crc32
 
 import numpy as np
 
+from vico_eval.report.endings.counts import count_endings
 from vico_eval.report.scores.benchmarks import Benchmark
 from vico_eval.report.scores.clusters import SEPARATOR
 from vico_eval.report.scores.counted import CountedBenchmark, CountedDocuments, CountedRun, CountedTask
@@ -114,6 +115,7 @@ def _cell(benchmark: Benchmark, tasks: Sequence[TaskResult]) -> dict[str, object
         "results": tuple(sorted({str(task.results_path) for task in tasks})),
         "samples": tuple(str(task.samples_path) for task in tasks),
         "scores": _scores(documents),
+        **count_endings(documents),
     } | _counts(documents)
 
 
