@@ -14,6 +14,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from vico_eval import __version__, cli_options
+from vico_eval.cli_agree import agree
 from vico_eval.cli_export import export_decoder
 from vico_eval.cli_papers import papers_app
 from vico_eval.cli_report import report
@@ -40,6 +41,7 @@ app.add_typer(vlmeval_app, name="vlmeval")
 app.command()(report)
 app.command("export-decoder")(export_decoder)
 app.command()(run)
+app.command()(agree)
 app.add_typer(papers_app, name="papers")
 app.add_typer(throughput_app, name="throughput")
 

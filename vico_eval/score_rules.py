@@ -146,6 +146,10 @@ class VLMEvalKit(Closed):
     is_count: bool = False
     """Whether the metrics count documents, so that they are divided by their number."""
 
+    index: Names | None = None
+    """Path to a document's index, by which VLMEvalKit knows it, in lmms-eval's samples line; None where that has none,
+    so that runs of both toolkits can't be matched document by document."""
+
     @property
     def source(self) -> str:
         """Toolkit, metrics and scale."""

@@ -1,6 +1,7 @@
 """The engine with every method: accounts are true, failures are named, settings are kept apart."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -179,6 +180,33 @@ def test_stop_strings_end_the_answer_and_settings_are_kept_apart(make_engine, re
     assert both[0].text == full.split(stop, 1)[0].strip()
     assert both[1].text == full
     assert both[0].account.generated_tokens < both[1].account.generated_tokens
+
+
+def test_an_account_says_why_its_answer_ended(make_engine, requests):
+    engine = make_engine("vanilla", batch_size=4)
+
+    def ended(limit, *until):
+        settings = GenerationSettings(max_new_tokens=limit, until=until)
+        return engine.answer([request(2, ImageInput(picture(4, 3, seed=2)), settings=settings)])[0]
+
+    full = ended(6)
+    assert (full.account.finish, full.account.generated_tokens) == ("length", 6)
+    stop = full.text[2]
+    stopped = ended(6, stop).account
+    assert (stopped.finish, ended(6, "no such text").account.finish) == ("stop", "length")
+    # The last token that is allowed completes the stop string.
+    assert ended(stopped.generated_tokens, stop).account == stopped
+    assert ended(stopped.generated_tokens).account.finish == "length"
+
+
+def test_an_end_of_text_is_an_end_also_as_the_last_token_that_is_allowed():
+    engine = open_engine({"pretrained": "vico-tiny-base", "device": "cpu"}, show_progress=False).engine
+    ask = [request(2, ImageInput(picture(4, 3, seed=2)), settings=GenerationSettings(max_new_tokens=32))]
+    account = engine.answer(ask)[0].account
+    assert account.finish == "stop"
+    limits = (account.generated_tokens, account.generated_tokens - 1)
+    short = [replace(ask[0], generation=GenerationSettings(max_new_tokens=limit)) for limit in limits]
+    assert [answer.account.finish for answer in engine.answer(short)] == ["stop", "length"]
 
 
 def test_sampling_repeats_itself_and_beams_run(make_engine, requests):

@@ -10,6 +10,7 @@ from PIL import Image
 
 from vico_eval.errors import OutputError
 from vico_eval.report import write_report
+from vico_eval.report.endings.counts import endings
 from vico_eval.report.figures.style import COLOURS
 from vico_eval.report.page.kept import KeptSamples, sample_of
 from vico_eval.report.page.scripts import as_script
@@ -147,6 +148,7 @@ def write(runs, folder: Path, keep=None) -> Path:
         numbers=tidy_numbers(table, measured, systems, [""] * len(read), [""] * len(read)),
         uncertainty=uncertainty,
         loyalty=agreement,
+        endings=endings(measured.cells, rows, table.columns),
     )
     return write_page(folder, content)
 

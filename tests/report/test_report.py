@@ -114,6 +114,7 @@ def test_a_report_from_run_folders(report):
         "table3.md",
         "uncertainty.csv",
         "loyalty.csv",
+        "endings.csv",
         "retention.pdf",
         "retention.png",
         "benchmarks.pdf",

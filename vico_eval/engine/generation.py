@@ -38,6 +38,7 @@ from vico_eval.engine.requests import GenerationSettings
 from vico_eval.errors import CheckpointError
 from vico_eval.families.family import FamilyModel
 from vico_eval.families.finite import refuse_not_finite
+from vico_eval.runs.schema import Finish
 
 WITHOUT_EFFECT: dict[str, Any] = {
     **dict.fromkeys(("repetition_penalty", "encoder_repetition_penalty", "length_penalty"), 1.0),
@@ -169,6 +170,14 @@ class Generator:
         while tokens and tokens[-1] == self._pad_id:
             tokens = tokens[:-1]
         return tokens
+
+    def finish(self, tokens: list[int], until: Sequence[str]) -> Finish:
+        """Why an answer ended, from its tokens (of `up_to_stop`) and its stop strings, whatever generated it."""
+        if tokens and tokens[-1] in self.stop_ids:
+            return "stop"
+        # With its special tokens, one of which may be a stop string.
+        text = str(self._tokenizer.decode(tokens))
+        return "stop" if any(stop in text for stop in until) else "length"
 
 
 class FiniteLogits(LogitsProcessor):

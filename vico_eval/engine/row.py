@@ -241,6 +241,7 @@ class Row:
             visual_tokens_per_layer=generated.visual_tokens_per_layer,
             text_tokens=len(prompt.input_ids) - visual,
             generated_tokens=len(generated.tokens),
+            finish=self.generate.finish(generated.tokens, settings.until),
             media=entry.prepared.media,
             **_of_tiles(entry),
             **self._of_selection(entry),

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from vico_eval.errors import OutputError, ReportError
+from vico_eval.report.endings.counts import COUNTS, ending_notes, endings
 from vico_eval.report.figures.draw import PICTURES, draw_while, load_drawing
 from vico_eval.report.page.folder import check_page_folder
 from vico_eval.report.page.kept import KeptSamples
@@ -36,6 +37,8 @@ from vico_eval.runs.schema import RECORD_NAME
 PROVENANCE = "provenance.json"
 """By this file of its a report's folder is known."""
 
+ENDINGS = "endings.csv"
+
 TIMES = "time.csv"
 """Written only if a run has times."""
 
@@ -50,6 +53,7 @@ class Report:
     markdown: Path
     uncertainty: Path
     loyalty: Path
+    endings: Path
     provenance: Path
     figures: tuple[Path, ...]
     """PDF and PNG of each. Without that of retention a note of the table says why."""
@@ -68,7 +72,7 @@ class Report:
         """Every file written."""
         times = () if self.times is None else (self.times,)
         page = () if self.html is None else (self.html,)
-        tables = (self.csv, self.latex, self.markdown, self.uncertainty, self.loyalty, *times)
+        tables = (self.csv, self.latex, self.markdown, self.uncertainty, self.loyalty, self.endings, *times)
         return (*tables, *self.figures, self.provenance, *page)
 
 
@@ -92,8 +96,8 @@ def write_report(
             --work-dir, whoever started it. Runs of the same title make one row: its mean, with the spread over them.
             Where they are large two more processes are started, so a script must call this under `__main__` only.
         table: a suite (`vico-table3`), its table (`vico-3`) or one of your own.
-        out: where table3.csv, .tex, .md (the suite's `file_stem`), uncertainty.csv, loyalty.csv, time.csv (if
-            a run has times), the pictures (retention, benchmarks, ratios, scores; .pdf, .png) and
+        out: where table3.csv, .tex, .md (the suite's `file_stem`), uncertainty.csv, loyalty.csv, endings.csv,
+            time.csv (if a run has times), the pictures (retention, benchmarks, ratios, scores; .pdf, .png) and
             provenance.json go; made if missing.
         baseline: title or system of the row that counts as 100%; by default the row of the table's first
             system (`vanilla`).
@@ -129,11 +133,16 @@ def write_report(
         base = find_baseline(systems, baseline or spec.systems[0])
         measured = measure(counted, columns)
         built = build_table(measured, columns, systems, caption=spec.caption, baseline=base)
+        ended = endings(measured.cells, list(systems), built.columns)
+        for sentence in ending_notes(ended):
+            built = built.with_note(sentence)
         if paper is not None:
             built = with_published(built, systems, paper)
         if note is not None:
             built = built.with_note(note)
-        content = _Content(spec=spec, table=built, measured=measured, runs=counted, systems=systems, page=page)
+        content = _Content(
+            spec=spec, table=built, measured=measured, endings=ended, runs=counted, systems=systems, page=page
+        )
         try:
             return _write(content, out, workers)
         except OSError as error:
@@ -157,6 +166,7 @@ class _Content:
     spec: TableSpec
     table: Table
     measured: Measurements
+    endings: pd.DataFrame
     runs: Sequence[CountedRun]
     systems: Mapping[str, str]
     """Each row's system by row title, in the order of the rows."""
@@ -194,6 +204,7 @@ def _write(content: _Content, out: Path, workers: Executor | None) -> Report:
             markdown=out / f"{stem}.md",
             uncertainty=out / "uncertainty.csv",
             loyalty=out / "loyalty.csv",
+            endings=out / ENDINGS,
             times=None if frames.times is None else out / TIMES,
             provenance=out / PROVENANCE,
             figures=tuple(out / path.name for path in pictures.paths),
@@ -209,6 +220,7 @@ def _write(content: _Content, out: Path, workers: Executor | None) -> Report:
                 measured=content.measured,
                 read=content.page.samples.read,
                 previews=content.previews,
+                endings=content.endings,
                 **frames._asdict(),
             )
             report = replace(report, html=write_page(content.page.folder, shown))
@@ -241,6 +253,7 @@ def _texts(report: Report, content: _Content, frames: _Frames) -> dict[Path, str
         report.csv: frame_to_csv(frames.numbers),
         report.uncertainty: frame_to_csv(frames.uncertainty.astype({"documents": "Int64", "pictures": "Int64"})),
         report.loyalty: frame_to_csv(frames.loyalty.astype({"documents": "Int64"})),
+        report.endings: frame_to_csv(content.endings.astype(dict.fromkeys(COUNTS, "Int64"))),
         report.latex: to_latex(table, label=f"tab:{content.spec.name}"),
         report.markdown: to_markdown(table),
         report.provenance: json.dumps(provenance, indent=2, ensure_ascii=False, allow_nan=False) + "\n",

@@ -80,6 +80,12 @@ def check_one_run(folder: Path, files: Iterable[Path]) -> None:
         raise ReportError(f"{folder} is not a run's own folder, but holds one. Give {runs[0]}.")
 
 
+def runs_below(folder: Path) -> dict[str, Path]:
+    """The runs with a record in `folder`, at most two folders down, by their path from there."""
+    found = sorted({path.parent for place in ("*", "*/*") for path in folder.glob(f"{place}/{RECORD_NAME}")})
+    return {path.relative_to(folder).as_posix(): path for path in found}
+
+
 def nothing_found(folder: Path) -> ReportError:
     """The error of a folder with neither toolkit's results."""
     if not any(folder.iterdir()):

@@ -33,6 +33,10 @@ class Document(NamedTuple):
     seconds: tuple[AnswerSeconds, ...] | None = None
     """What each of its answers took; None unless all of them have a time."""
 
+    said: tuple[str, ...] | None = None
+    """What the model said to each of its requests, before a task's filters where the run kept that; None where the
+    document failed."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TimeSums:

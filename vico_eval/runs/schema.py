@@ -46,6 +46,9 @@ Time = Annotated[AwareDatetime, PlainSerializer(datetime.isoformat, when_used="j
 Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False, strict=True)]
 """Numbers as text are refused; the limit (30 years) keeps sums finite."""
 
+Finish = Literal["stop", "length"]
+"""Why an answer ended: at an end of text or a stop string, or at the limit on new tokens, which truncates it."""
+
 Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
@@ -208,6 +211,9 @@ class TokenAccount(Closed):
 
     merged_tokens: NonNegativeInt = 0
     """Those of visual_tokens that a selection made out of others."""
+
+    finish: Finish | None = None
+    """Why the answer ended; None in accounts that older versions wrote."""
 
     @model_validator(mode="after")
     def _compressed_tiles_are_tiles(self) -> "TokenAccount":

@@ -165,6 +165,7 @@ def _documents(samples: Mapping[int, Sample], failed: Mapping[int, str]) -> tupl
             question=sample.question,
             target=sample.target,
             seconds=sample.seconds,
+            said=None if doc_id in failed else sample.said,
         )
         for doc_id, sample in samples.items()
     )

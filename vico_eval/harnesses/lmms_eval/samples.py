@@ -60,6 +60,9 @@ class Sample(NamedTuple):
     seconds: tuple[AnswerSeconds, ...] | None = None
     """What each of its answers took; None unless the run's journal has a time for all of them."""
 
+    said: tuple[str, ...] = ()
+    """What the model said to each request: by the run's journal, else as the line has it before the task's filter."""
+
 
 def read_samples(
     path: Path,
@@ -154,6 +157,7 @@ def _read_sample(line: Mapping[str, Any]) -> Sample:
         fields={key: value for key, value in line.items() if key not in _LINE_KEYS},
         question=_text_of(line.get("input")),
         target=_text_of(line.get("target")),
+        said=tuple(map(str, _said(line))),
     )
 
 
@@ -171,12 +175,11 @@ def _as_in_journal(
         # Nearly all are so, and need no more.
         answer = str(said[0]) if said else None
         own = find_answer(answers, answer, sample.account[0], text, question=question)
-        if own is None or own.seconds is None:
-            return None if own is None else sample
-        return sample._replace(seconds=_known([own.took()]))
+        return None if own is None else sample._replace(seconds=_known([own.took()]), said=(own.text,))
     given = _accounts_of(line)
     found: list[TokenAccount | None] = []
     took: list[AnswerSeconds | None] = []
+    texts: list[str | None] = []
     for number in range(max(len(said), len(given))):
         account = given[number] if number < len(given) else None
         answer = str(said[number]) if number < len(said) else None
@@ -185,13 +188,19 @@ def _as_in_journal(
             return None
         found.append(account if own is None or account is not None else own.counts())
         took.append(None if own is None else own.took())
+        texts.append(answer if own is None else own.text)
     known = _known(found)
     if known is None:
         return sample._replace(account=None)
     # A word "None" is an answer if the journal has counted its tokens; a blank one without counts of its own is none,
     # since caches keep no blank ones.
     has_answer = sample.has_answer or (bool(said) and all(str(answer).strip() for answer in said))
-    return sample._replace(account=known[: len(given)], has_answer=has_answer, seconds=_known(took))
+    return sample._replace(
+        account=known[: len(given)],
+        has_answer=has_answer,
+        seconds=_known(took),
+        said=tuple(text for text in texts if text is not None),
+    )
 
 
 def _known(values: Sequence[T | None]) -> tuple[T, ...] | None:

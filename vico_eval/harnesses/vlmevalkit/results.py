@@ -147,13 +147,14 @@ def _documents(
         doc_id = int(index) if index.isdecimal() else index
         account: tuple[TokenAccount, ...] | None = None
         took: AnswerSeconds | None = None
+        said = prediction
         has_failed = FAILED in prediction
         if journal is not None:
             own = None if has_failed else _own_answer(journal.get(doc_id, ()), prediction)
             if own is None:
                 unanswered.append(str(index))
                 continue
-            account, took = (own.counts(),), own.took()
+            account, took, said = (own.counts(),), own.took(), own.text
         documents.append(
             Document(
                 doc_id=doc_id,
@@ -164,6 +165,7 @@ def _documents(
                 question=question,
                 target=target,
                 seconds=None if took is None else (took,),
+                said=None if has_failed else (said,),
             )
         )
     if unanswered:

@@ -14,6 +14,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from vico_eval.errors import OutputError
+from vico_eval.report.page.endings import ending_heads, ending_rows
 from vico_eval.report.page.folder import MARK, check_page_folder
 from vico_eval.report.page.overview import LOYALTY, page_heads, page_rows, paper_rows, plots, row_styles
 from vico_eval.report.page.samples import BenchmarkSamples, ReadSamples, read_samples
@@ -62,6 +63,9 @@ class PageContent:
 
     loyalty: pd.DataFrame
     """Of `vico_eval.report.stats.loyalty.loyalty`."""
+
+    endings: pd.DataFrame
+    """Of `vico_eval.report.endings.counts.endings`."""
 
     times: pd.DataFrame | None = None
     """Of `vico_eval.report.stats.times.document_times`."""
@@ -133,6 +137,8 @@ def _write_files(folder: Path, content: PageContent) -> set[str]:
         paper_rows=paper_rows(table),
         notes=text_grid(table, has_margins=True).notes,
         num_documents=int(table.summary["documents"].max()),
+        ending_heads=ending_heads(table),
+        ending_rows=ending_rows(table, content.endings),
         time_heads=list(TIME_HEADS),
         time_rows=[] if content.times is None else time_rows(content.times, table.baseline),
         time_notes=[] if content.times is None else time_notes(content.times, table.baseline),

@@ -6,6 +6,7 @@ from zlib import crc32
 
 import numpy as np
 
+from vico_eval.report.endings.counts import count_endings
 from vico_eval.report.scores.benchmarks import Benchmark
 from vico_eval.report.scores.clusters import SEPARATOR
 from vico_eval.report.scores.counted import CountedBenchmark, CountedDocuments, CountedRun, CountedTask
@@ -48,7 +49,7 @@ def _count(row: str, run: Run, benchmark: Benchmark) -> CountedBenchmark:
         note=note,
         tasks=tuple(map(_count_task, tasks)),
         cell=of_run | _cell(benchmark, tasks),
-        documents=_count_documents(benchmark, tasks),
+        documents=count_documents(benchmark, tasks),
         times=sum((task.times for task in tasks), TimeSums()),
     )
 
@@ -114,7 +115,7 @@ def _cell(benchmark: Benchmark, tasks: Sequence[TaskResult]) -> dict[str, object
         "results": tuple(sorted({str(task.results_path) for task in tasks})),
         "samples": tuple(str(task.samples_path) for task in tasks),
         "scores": _scores(documents),
-    } | _counts(documents)
+    } | {**_counts(documents), **count_endings(documents)}
 
 
 def _scores(documents: Sequence[Document]) -> ScoreCounts | None:
@@ -144,7 +145,12 @@ def _counts(documents: Sequence[Document]) -> dict[str, float]:
     return totals
 
 
-def _count_documents(benchmark: Benchmark, tasks: Sequence[TaskResult]) -> CountedDocuments:
+def count_documents(benchmark: Benchmark, tasks: Sequence[TaskResult]) -> CountedDocuments:
+    """What is kept of the documents of `tasks`, all of a benchmark's.
+
+    Raises:
+        ReportError: a document's score is not what the benchmark needs.
+    """
     documents = [document for task in tasks for document in task.documents]
     failed = any(document.failure is not None for document in documents)
     scored = None if failed else checked_documents(benchmark.title, tasks, benchmark.document_scores(tasks))

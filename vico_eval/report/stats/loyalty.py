@@ -68,9 +68,9 @@ def loyalty(measured: Measurements, rows: Sequence[str], benchmarks: Sequence[st
 def first_difference(one: str, other: str) -> FirstDifference | None:
     """Where two answers part; None where they are the same. White space around them and the composition of Unicode
     characters don't count."""
-    if one == other or (one := _plain(one)) == (other := _plain(other)):
+    if one == other or (one := as_compared(one)) == (other := as_compared(other)):
         return None
-    return FirstDifference(_num_in_common(one, other), _num_in_common(one.split(), other.split()))
+    return FirstDifference(num_in_common(one, other), num_in_common(one.split(), other.split()))
 
 
 def _partings(runs: Mapping[int, CountedDocuments], own: Sequence[int], base: Sequence[int]) -> list[FirstDifference]:
@@ -118,7 +118,7 @@ def _medians(partings: Sequence[FirstDifference]) -> dict[str, float]:
     }
 
 
-def _num_in_common(one: Sequence[str], other: Sequence[str]) -> int:
+def num_in_common(one: Sequence[object], other: Sequence[object]) -> int:
     """How many items two sequences share at their start."""
     for place, (item, its) in enumerate(zip(one, other, strict=False)):
         if item != its:
@@ -126,5 +126,6 @@ def _num_in_common(one: Sequence[str], other: Sequence[str]) -> int:
     return min(len(one), len(other))
 
 
-def _plain(text: str) -> str:
+def as_compared(text: str) -> str:
+    """An answer as it is compared: white space around it and the composition of its characters don't count."""
     return unicodedata.normalize("NFC", text).strip()

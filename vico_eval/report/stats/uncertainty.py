@@ -92,12 +92,7 @@ def compare_with_baseline(
         left_out (why there is no number; for `Avg.` the benchmarks left out).
     """
     titles = [baseline, *(row for row in rows if row != baseline)]
-    columns = [
-        _column(benchmark, measured.documents[benchmark], measured.values[benchmark].reindex(columns=titles))
-        if benchmark in measured.values
-        else _Column(benchmark, np.full((1, len(titles)), np.nan), np.zeros(1, dtype=np.int64))
-        for benchmark in benchmarks
-    ]
+    columns = _columns(measured, titles, benchmarks)
     left_out_of = why_left_out(measured.cells, titles, benchmarks)
     draws = [_draw_means(column) for column in columns]
     level = LEVEL / max(1, len(titles) - 1)
@@ -121,6 +116,32 @@ def compare_with_baseline(
     return _with_holm(pd.DataFrame(lines, columns=list(COLUMNS)))
 
 
+def difference_from_baseline(
+    measured: Measurements, row: str, benchmarks: Sequence[str], baseline: str
+) -> pd.DataFrame:
+    """One row's score less the baseline's, in points, with its 95% interval from the draws that retention takes.
+
+    Returns:
+        A line a benchmark and, for the mean over those compared, `Avg.`, with the columns benchmark, difference, low,
+        high and left_out (why there is no number; for `Avg.` the benchmarks left out).
+    """
+    columns = _columns(measured, [baseline, row], benchmarks)
+    left_out_of = why_left_out(measured.cells, [baseline, row], benchmarks)
+    lines: list[dict[str, object]] = []
+    for column in columns:
+        line: dict[str, object] = {"benchmark": column.benchmark, "left_out": ""}
+        if column.is_compared[1]:
+            line |= _difference([column])
+        else:
+            line["left_out"] = _reason(left_out_of, baseline, row, column, 1)
+        lines.append(line)
+    compared = [column for column in columns if column.is_compared[1]]
+    left_out = [f"{line['benchmark']} ({line['left_out']})" for line in lines if line["left_out"]]
+    total = {"benchmark": AVERAGE, "left_out": "; ".join(left_out)}
+    lines.append({**total, **(_difference(compared) if compared else {})})
+    return pd.DataFrame(lines, columns=["benchmark", "difference", "low", "high", "left_out"])
+
+
 def verdict(line: pd.Series) -> str:
     """What an `Avg.` line says of the row's retention, in plain words."""
     if line["p_holm"] < LEVEL:
@@ -139,6 +160,15 @@ def holm(p_values: np.ndarray) -> np.ndarray:
     adjusted = np.empty(len(p_values))
     adjusted[order] = np.minimum(1, np.maximum.accumulate(factors * p_values[order]))
     return adjusted
+
+
+def _columns(measured: Measurements, titles: Sequence[str], benchmarks: Sequence[str]) -> list[_Column]:
+    return [
+        _column(benchmark, measured.documents[benchmark], measured.values[benchmark].reindex(columns=titles))
+        if benchmark in measured.values
+        else _Column(benchmark, np.full((1, len(titles)), np.nan), np.zeros(1, dtype=np.int64))
+        for benchmark in benchmarks
+    ]
 
 
 def _column(benchmark: str, documents: Documents, values: pd.DataFrame) -> _Column:
@@ -183,9 +213,7 @@ def _retention(columns: Sequence[_Column], draws: Sequence[np.ndarray], place: i
     if base == 0:
         return {**counts, "left_out": "the baseline scores 0"}  # no percentage of zero
     drawn, drawn_base = (np.mean([draw[:, one] for draw in draws], axis=0) for one in (place, 0))
-    # One group of documents, in points of the mean, where it weighs most.
-    unit = max(column.group_weight for column in columns) / len(columns)
-    unseen = unit * np.random.default_rng(0).poisson(1, len(drawn))
+    unseen = _unseen(columns)
     retention = 100 * observed / base
     low = _percent(drawn - unseen, drawn_base, otherwise=-np.inf)
     high = _percent(drawn + unseen, drawn_base, otherwise=np.inf)
@@ -199,6 +227,23 @@ def _retention(columns: Sequence[_Column], draws: Sequence[np.ndarray], place: i
         "p_less": (1 + int((high >= THRESHOLD).sum())) / (1 + RESAMPLES),
         "documents_needed": _documents_needed(documents, retention, error, low, high, level),
     }
+
+
+def _difference(columns: Sequence[_Column]) -> dict[str, object]:
+    """The second row's mean score over the columns less the first one's, and the ends of its interval."""
+    drawn = np.mean([draws[:, 1] - draws[:, 0] for draws in map(_draw_means, columns)], axis=0)
+    unseen = _unseen(columns)
+    return {
+        "difference": float(np.mean([(column.values[:, 1] - column.values[:, 0]).mean() for column in columns])),
+        "low": max(-100.0, _quantile(drawn - unseen, LEVEL / 2)),
+        "high": min(100.0, _quantile(drawn + unseen, 1 - LEVEL / 2)),
+    }
+
+
+def _unseen(columns: Sequence[_Column]) -> np.ndarray:
+    """[resamples], points of the mean: groups of documents that changed unseen, where one weighs most."""
+    unit = max(column.group_weight for column in columns) / len(columns)
+    return unit * np.random.default_rng(0).poisson(1, RESAMPLES)
 
 
 def _documents_needed(

@@ -1,0 +1,1 @@
+"""How far two runs of the same documents agree: answers, scores, token accounts, and what their records differ in."""
