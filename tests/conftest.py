@@ -17,6 +17,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 LONGEST = (
     "training/test_stages.py",
     "commands/test_run_killed.py",
+    "commands/test_run_shards.py",
     "commands/test_run.py",
     "fixtures/test_run.py",
     "harnesses/test_lmms.py",

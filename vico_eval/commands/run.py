@@ -19,7 +19,7 @@ from vico_eval.commands.passes import plan_passes
 from vico_eval.commands.plan import PlannedRun
 from vico_eval.commands.report import print_report
 from vico_eval.commands.run_folders import DocumentsFailed, check_cells, problems_of, unfinished
-from vico_eval.commands.sharding import answer_shard, shard_goal, split_ready
+from vico_eval.commands.sharding import answer_shard, shard_goal, split_ready, tell_waiting
 from vico_eval.commands.table import Table, plan_table
 from vico_eval.errors import UserError
 from vico_eval.report import write_report
@@ -70,7 +70,7 @@ def _show(table: Table, console: Console) -> None:
     check_models_of(table.runs)
     shard = table.options.shard
     goal = Goal() if shard is None else shard_goal(shard)
-    runs = table.runs if shard is None else split_ready(table)[0]
+    runs, waiting = (table.runs, []) if shard is None else split_ready(table)
     plans = {run.name: unfinished(run, table.inputs, goal.check, fresh=table.options.fresh) for run in runs}
     left = {name: cells for name, (_, cells) in plans.items()}
     passes = plan_passes(runs, left, jobs=table.jobs, shared=table.options.shared_pass, shard=shard)
@@ -78,6 +78,7 @@ def _show(table: Table, console: Console) -> None:
         told = ", ".join(f"{number}: {share}" for number, share in enumerate(map(",".join, shares), start=1))
         console.print(f"GPUs of the commands that run at once: {told}", highlight=False)
     show_plan(runs, plans, passes)
+    tell_waiting(waiting, console)
 
 
 def _answer_all(table: Table, console: Console) -> list[Failure]:

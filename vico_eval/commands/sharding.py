@@ -159,7 +159,12 @@ def _tell(unscored: Sequence[PlannedRun], shard: Shard, console: Console) -> Non
             )
         elif names:
             console.print(f"Another command scores {', '.join(names)}.", highlight=False)
-    for run in waiting:
+    tell_waiting(waiting, console)
+
+
+def tell_waiting(runs: Sequence[PlannedRun], console: Console) -> None:
+    """Say what runs wait for, and how to go on."""
+    for run in runs:
         console.print(
             f"{run.name} waits for {run.after}, whose ratio it takes. Repeat this command, and those of the other "
             "shards, once that is complete.",
