@@ -116,7 +116,7 @@ class ToySight(Sight):
         if not shown.pictures:
             return Seen(tokens=self._model.no_visual_tokens(), per_image=[], uncompressed=0)
         pixels = torch.from_numpy(np.concatenate([picture.pieces for picture in shown.pictures]))
-        pixels = pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
+        pixels = pixels.to(self._model.decoder_device).permute(0, 3, 1, 2).float() / 127.5 - 1
         if self._layer is None:
             patches, attention = self._encode(pixels), None
         else:
@@ -127,12 +127,12 @@ class ToySight(Sight):
         num_images = len(shown.pictures)
         visual = None
         if self._look.selection is not None:
-            place = torch.arange(GRID**2).repeat(num_images)
+            place = torch.arange(GRID**2, device=tokens.device).repeat(num_images)
             visual = VisualTokens(
                 key=shown.key,
                 tokens=tokens,
-                image=torch.arange(num_images).repeat_interleave(GRID**2),
-                tile=torch.full((len(tokens),), -1),
+                image=torch.arange(num_images, device=tokens.device).repeat_interleave(GRID**2),
+                tile=torch.full_like(place, -1),
                 grid_yx=torch.stack([place // GRID, place % GRID], dim=1).float(),
                 scores=None if attention is None else attention.scores.flatten(),
                 keys=None if attention is None else attention.keys.flatten(0, 1),

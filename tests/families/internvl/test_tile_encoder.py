@@ -9,6 +9,7 @@ from vico_eval.engine.engine import Engine
 from vico_eval.engine.loading import open_engine
 from vico_eval.engine.requests import GenerationSettings, ImageInput, Message, Request, Text
 from vico_eval.families.internvl.tile_encoder import TileEncoder
+from vico_eval.methods.interface import ScoreSource
 
 SHORT = GenerationSettings(max_new_tokens=4)
 
@@ -97,3 +98,52 @@ def test_tokens_are_those_of_the_tiles(engine):
         tokens = encode(prepared).vit_tokens
         expected = encode(prepared[:2]).vit_tokens
     torch.testing.assert_close(tokens, expected[[0, 1, 0]])
+
+
+@pytest.fixture
+def small_device(engine, encoded):
+    """Calls of a vision encoder that has memory for three tiles at once, and runs out of it late."""
+
+    def refuse(_, given):
+        if len(given[0]) > 3:
+            raise torch.OutOfMemoryError("no room for so many tiles")
+
+    hook = engine.model.vision_tower.encoder.layer[-1].register_forward_pre_hook(refuse)
+    yield encoded
+    hook.remove()
+
+
+@torch.inference_mode()
+def test_where_memory_runs_out_fewer_tiles_are_encoded_at_once(engine, small_device):
+    source = ScoreSource("cls", -2)
+    page, narrower = (engine.preprocessor(ask("page", picture(columns, columns))) for columns in (6, 4))
+    encode = TileEncoder(engine.model.vision_tower, [source])
+    found = encode([page])
+    assert small_device == [7, 3, 3, 1]  # six tiles and a thumbnail
+    small_device.clear()
+    encode([narrower])
+    assert small_device == [3, 2]
+    # The attempt that failed left nothing behind in the layer that is watched.
+    alone = TileEncoder(engine.model.vision_tower, [source])
+    alone._at_once = 1
+    expected = alone([page])
+    torch.testing.assert_close(found.vit_tokens, expected.vit_tokens)
+    torch.testing.assert_close(tuple(found.attention[source]), tuple(expected.attention[source]))
+
+
+def test_a_document_of_many_tiles_is_answered_with_little_memory(engine, encoded, small_device):
+    page = ask("page", picture(6, columns=6))
+    found = engine.answer([page])
+    assert encoded == [7, 3, 3, 1]
+    assert found[0].account.tiles == 7
+
+
+@torch.inference_mode()
+def test_a_single_tile_that_does_not_fit_is_an_error(engine):
+    def refuse(*_):
+        raise torch.OutOfMemoryError("no room at all")
+
+    hook = engine.model.vision_tower.register_forward_pre_hook(refuse)
+    with pytest.raises(torch.OutOfMemoryError, match="no room at all"):
+        TileEncoder(engine.model.vision_tower)([engine.preprocessor(ask("page", picture(6, columns=6)))])
+    hook.remove()

@@ -115,7 +115,7 @@ class CompressingDecoder(nn.Module):
             hidden = self._continue(inputs_embeds, cache, arguments)
         else:
             hidden = self._prefill(inputs_embeds, cache, attention_mask, position_ids, arguments)
-            columns = cache.segments[-1].columns
+            columns = cache.segments[-1].columns.to(hidden.device)
         return DecoderOutput(
             last_hidden_state=self.norm(hidden),
             past_key_values=None if use_cache is False else cache,
@@ -147,7 +147,7 @@ class CompressingDecoder(nn.Module):
             if not cache.segments or cache.segments[-1] is not before.segment:
                 cache.segments.append(before.segment)
                 rotary = tuple(table.to(before.hidden) for table in before.tables)
-                mask = self._mask(before.hidden, before.segment.is_real)
+                mask = self._mask(before.hidden, before.segment)
             before.inputs = before.hidden
             # No position ids: with gaps in them flash attention takes a sequence for several packed ones.
             before.hidden = layer(
@@ -163,7 +163,7 @@ class CompressingDecoder(nn.Module):
 
     def _continue(self, hidden: Tensor, cache: PromptCache, arguments: dict[str, Any]) -> Tensor:
         """Further tokens [batch, new, D] behind what the cache holds."""
-        batch, new = hidden.shape[:2]
+        new = hidden.shape[1]
         starts = [segment.first_layer for segment in cache.segments]
         rotary = mask = None
         for index, layer in enumerate(self.layers):
@@ -175,9 +175,7 @@ class CompressingDecoder(nn.Module):
                 rotary = self.attention.tables(
                     self.rotary_emb, hidden, (segment.positions[..., -1:] + steps).to(hidden.device)
                 )
-                answer = segment.is_real.new_ones(batch, appended + new)
-                # A cache of this layer alone: transformers would take the first layer's length for all of them.
-                mask = self._mask(hidden, torch.cat([segment.is_real, answer], dim=1), layer_cache)
+                mask = self._mask(hidden, segment, appended + new, layer_cache)
             hidden = layer(
                 hidden,
                 attention_mask=mask,
@@ -193,10 +191,25 @@ class CompressingDecoder(nn.Module):
         in_float32 = hidden.new_zeros((), dtype=torch.float32)
         return self.attention.tables(self.rotary_emb, in_float32, segment.positions)
 
-    def _mask(self, hidden: Tensor, is_real: Tensor, layer_cache: Cache | None = None) -> Any:
-        """What the model's attention implementation wants as mask; often None, which keeps kernels fastest."""
+    def _mask(self, hidden: Tensor, segment: Segment, answer: int = 0, layer_cache: Cache | None = None) -> Any:
+        """What the model's attention implementation wants as mask; often None, which keeps kernels fastest.
+
+        Where padding stands is known here, so that nobody has to wait for the device to tell.
+
+        Args:
+            hidden: [batch, n, D], what the mask is for.
+            segment: of the layers.
+            answer: columns behind the segment's.
+            layer_cache: of one layer alone; transformers would take the first layer's length for all of them.
+        """
+        is_padded = any(segment.starts)
+        is_real = torch.cat([segment.is_real, segment.is_real.new_ones(len(hidden), answer)], dim=1)
         return create_causal_mask(
-            config=self.config, inputs_embeds=hidden, attention_mask=is_real, past_key_values=layer_cache
+            config=self.config,
+            inputs_embeds=hidden,
+            attention_mask=is_real.to(hidden.device) if is_padded else None,
+            past_key_values=layer_cache,
+            allow_is_causal_skip=not is_padded,
         )
 
     def _prepare(self, before: _BeforeLayer) -> list[Any]:
@@ -204,7 +217,7 @@ class CompressingDecoder(nn.Module):
         segment, prepared = before.segment, []
         for key, row in before.requests:
             span = before.span(row)
-            entry = RequestPrompt(key, before.hidden[row, span], segment.is_visual[row, span])
+            entry = RequestPrompt(key, before.hidden[row, span], segment.is_visual[row, span].to(before.hidden.device))
             with stage(METHOD):
                 prepared.append(self.part.prepare(entry) if segment.visual_counts[row] else None)
         return prepared
@@ -230,7 +243,8 @@ class CompressingDecoder(nn.Module):
                 with stage(METHOD):
                     entry = self.part.next_tokens(state)
                 if entry is not None:
-                    check_next_tokens(state, entry)
+                    entry = entry._replace(source=entry.source.cpu())  # here the host waits for the device
+                    check_next_tokens(state, before.segment.is_visual[row, before.span(row)], entry)
             asked += [entry] * before.beams
         return asked
 

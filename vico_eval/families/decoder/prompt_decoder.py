@@ -17,6 +17,7 @@ from vico_eval.families.decoder.attention import LLAMA_LIKE, DecoderAttention
 from vico_eval.families.decoder.cache import PreallocatedCache
 from vico_eval.families.decoder.decoder import CompressingDecoder
 from vico_eval.families.decoder.last_layer import last_token_only
+from vico_eval.families.decoder.padded_prefill import bounded_masks
 from vico_eval.families.decoder.segments import Prompt, PromptCache
 
 if TYPE_CHECKING:
@@ -140,7 +141,8 @@ class PromptDecoder(ABC):
         """New token ids [batch, generated] for left-padded prompts [batch, N] and their visual tokens [M, D]."""
         if generation.get("use_cache") is not False:
             generation.setdefault("past_key_values", PreallocatedCache(self.language_model.config))
-        with last_token_only(self.language_model.model, self.decoder_attention):
+        decoder = self.language_model.model
+        with last_token_only(decoder, self.decoder_attention), bounded_masks(decoder.config):
             generated: Tensor = self.language_model.generate(
                 inputs_embeds=self.embed(input_ids, visual_tokens), attention_mask=attention_mask, **generation
             )

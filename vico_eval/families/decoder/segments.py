@@ -36,20 +36,21 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Segment:
-    """A run of layers in which the batch's tokens are the same."""
+    """A run of layers in which the batch's tokens are the same. What tokens there are is kept on the CPU, so that
+    nobody has to wait for a device to learn it."""
 
     first_layer: int
     is_real: Tensor
-    """[batch, n], bool: False at the padding, which stands left."""
+    """[batch, n], bool, on the CPU: False at the padding, which stands left."""
 
     is_visual: Tensor
-    """[batch, n], bool."""
+    """[batch, n], bool, on the CPU."""
 
     positions: Tensor
     """[axes, batch, n], int64."""
 
     columns: Tensor
-    """[batch, n], int64: where in the input a token stood; -1 for padding and for tokens that joined."""
+    """[batch, n], int64, on the CPU: where in the input a token stood; -1 for padding and for tokens that joined."""
 
     starts: list[int] = field(init=False)
     """[batch]: length of the padding."""
@@ -104,16 +105,16 @@ def first_segment(
             f"the prompts are [{requests}, {prompt_length}] and the input is [{batch}, {length}]: expected the whole "
             "prompt at once, and the same number of rows for every request"
         )
-    is_visual = torch.zeros(batch, length, dtype=torch.bool, device=hidden.device)
-    is_visual[:, :prompt_length] = prompt.is_visual.to(hidden.device).repeat_interleave(batch // requests, dim=0)
-    is_real = torch.ones_like(is_visual) if attention_mask is None else attention_mask.to(hidden.device).bool()
+    is_visual = torch.zeros(batch, length, dtype=torch.bool)
+    is_visual[:, :prompt_length] = prompt.is_visual.cpu().repeat_interleave(batch // requests, dim=0)
+    is_real = torch.ones_like(is_visual) if attention_mask is None else attention_mask.cpu().bool()
     if bool((is_real[:, :-1] & ~is_real[:, 1:]).any()):
         raise RuntimeError("the batch's padding stands to the right of tokens; expected it left of every prompt")
     if position_ids is None:
         # Padding counted, as transformers' decoders do where nobody says otherwise; `generate` always says.
         position_ids = torch.arange(length)[None]
     positions = position_ids.to(hidden.device).expand(*position_ids.shape[:-2], batch, length)
-    columns = torch.arange(length, device=hidden.device).where(is_real, -1)
+    columns = torch.arange(length).where(is_real, -1)
     return Segment(0, is_real, is_visual & is_real, positions.reshape(-1, batch, length), columns)
 
 
@@ -125,17 +126,25 @@ def change_tokens(
     layer: int,
     renumbers: bool,
 ) -> tuple[Tensor, Segment]:
-    """Hidden states [batch, n', D] as asked for, packed to the right, and their segment; the same one if none moved."""
+    """Hidden states [batch, n', D] as asked for, packed to the right, and their segment; the same one if none moved.
+
+    Args:
+        hidden: [batch, n, D].
+        segment: of the layers before.
+        asked: [batch], `source` on the CPU.
+        answer: columns behind the prompts'.
+        layer: that comes next.
+        renumbers: whether the tokens that go on take positions 0, 1, 2, ...
+    """
     device = hidden.device
     end = segment.length - answer
     rows = []
     any_moves = False
     for row, entry in enumerate(asked):
         start = segment.starts[row]
-        columns = before = torch.arange(start, segment.length, device=device)
+        columns = before = torch.arange(start, segment.length)
         if entry is not None:
-            source = entry.source.to(device)
-            columns = torch.cat([torch.where(source < 0, -1, start + source), before[end - start :]])
+            columns = torch.cat([torch.where(entry.source < 0, -1, start + entry.source), before[end - start :]])
         is_new_column = columns < 0
         if len(columns) == len(before) and bool((is_new_column | (columns == before)).all()):
             columns = before  # each new token stands for the old one in its place
@@ -147,31 +156,37 @@ def change_tokens(
                 )
         rows.append((columns, is_new_column))
     length = max(len(columns) for columns, _ in rows) if any_moves else segment.length
-    source = torch.zeros(len(rows), length, dtype=torch.long, device=device)
-    is_real = torch.zeros(len(rows), length, dtype=torch.bool, device=device)
+    source = torch.zeros(len(rows), length, dtype=torch.long)
+    is_real = torch.zeros(len(rows), length, dtype=torch.bool)
     is_new = torch.zeros_like(is_real)
     for row, (columns, is_new_column) in enumerate(rows):
         span = slice(length - len(columns), None)
         source[row, span], is_new[row, span], is_real[row, span] = columns, is_new_column, True
     joins = source < 0
     source = source.clamp(min=0)
-    packed = hidden.gather(1, source[..., None].expand(-1, -1, hidden.shape[-1])) if any_moves else hidden
+    source_there = source.to(device)
+    packed = hidden.gather(1, source_there[..., None].expand(-1, -1, hidden.shape[-1])) if any_moves else hidden
     new = [entry.new.to(hidden) for entry in asked if entry is not None and entry.new is not None]
     if new:
-        packed = packed.masked_scatter(is_new[..., None], torch.cat(new))
+        packed = packed.masked_scatter(is_new[..., None].to(device), torch.cat(new))
     if not any_moves:
         return packed, segment
-    is_visual = (segment.is_visual.to(device).gather(1, source) | joins) & is_real
+    is_visual = (segment.is_visual.gather(1, source) | joins) & is_real
     if renumbers:
-        positions = (is_real.long().cumsum(dim=1) - 1).clamp(min=0).expand(len(segment.positions), -1, -1)
+        positions = (is_real.long().cumsum(dim=1) - 1).clamp(min=0).expand(len(segment.positions), -1, -1).to(device)
     else:
-        positions = segment.positions.to(device).gather(2, source.expand(len(segment.positions), -1, -1))
-    origins = segment.columns.to(device).gather(1, source).masked_fill(joins | ~is_real, -1)
+        positions = segment.positions.to(device).gather(2, source_there.expand(len(segment.positions), -1, -1))
+    origins = segment.columns.gather(1, source).masked_fill(joins | ~is_real, -1)
     return packed, Segment(layer, is_real, is_visual, positions, origins)
 
 
-def check_next_tokens(state: LayerState, asked: NextTokens) -> None:
+def check_next_tokens(state: LayerState, is_visual: Tensor, asked: NextTokens) -> None:
     """Refuses what a part asked for.
+
+    Args:
+        state: what it saw.
+        is_visual: [tokens], bool, on the CPU.
+        asked: `source` on the CPU.
 
     Raises:
         RuntimeError: it dropped or reordered text, or made more or fewer tokens than it has places for.
@@ -179,9 +194,9 @@ def check_next_tokens(state: LayerState, asked: NextTokens) -> None:
     """
     is_new = asked.source < 0
     kept = asked.source[~is_new]
-    stays = torch.zeros_like(state.is_visual)
+    stays = torch.zeros_like(is_visual)
     stays[kept] = True
-    if bool((~stays & ~state.is_visual).any()) or bool((kept.diff() <= 0).any()):
+    if bool((~stays & ~is_visual).any()) or bool((kept.diff() <= 0).any()):
         raise RuntimeError(f"a part dropped text of {state.key}, or reordered its tokens, before layer {state.layer}")
     expected, made = int(is_new.sum()), 0 if asked.new is None else len(asked.new)
     if made != expected:

@@ -213,11 +213,10 @@ def load_model(
         model_class,
         checkpoint,
         dtype=computed_in,
-        device_map=device_map,
+        # Every weight goes straight from its file to the device: processes that share a host would fill its memory.
+        device_map=device_map if device is None else {"": torch.device(device)},
         attn_implementation=attn_implementation,
     )
-    if device is not None:
-        model.to(torch.device(device))  # type: ignore[arg-type]
     model.eval()  # type: ignore[no-untyped-call]
     return model
 

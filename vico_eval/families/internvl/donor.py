@@ -68,14 +68,16 @@ def adopt(model: VicoInternVL, donor: Checkpoint, *, routes: bool = True) -> Non
     if "low_connector" not in theirs.parts:
         raise CheckpointError(f"{donor.name!r} has no low connector to give; expected a ViCO (Flash) checkpoint.")
     _refuse_other_sizes(ours, donor)
+    near = next(model.connector_high.parameters()).device
     parts: Any = load_weights(
         DonorParts,
         donor,
         dtype=model.dtype,
+        # A connector that waits on disk is on no device.
+        device_map=None if near.type == "meta" else {"": near},
         attn_implementation=ours.vision_config._attn_implementation,
         routes=routes,
     )
-    near = next(model.connector_high.parameters()).device
     parts.eval()
     model.connector_low = parts.connector_low.to(near)
     ours.parts["low_connector"] = {}

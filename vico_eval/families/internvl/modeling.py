@@ -38,7 +38,7 @@ class PackedTokens(NamedTuple):
     """[M, D], tile after tile."""
 
     counts: Tensor
-    """[tiles], int64: how many of them each tile takes."""
+    """[tiles], int64, on the CPU: how many of them each tile takes."""
 
 
 class FlashParts(NamedTuple):
@@ -190,13 +190,13 @@ class VicoInternVL(FamilyModel, PreTrainedModel):
 
         Args:
             vit_tokens: [tiles, 1 + h*w, C].
-            choice: [tiles], int64: which of `routes`.
+            choice: [tiles], int64: which of `routes`. On the CPU, nobody has to wait for the device.
             routes: none for the high connector alone.
 
         Raises:
             RuntimeError: a tile is to take the low connector and the checkpoint has none.
         """
-        choice = choice.to(vit_tokens.device)
+        choice = choice.cpu()
         taken = [(choice == number, route) for number, route in enumerate(routes or (HIGH,))]
         # Without any tile, the first route makes nothing of nothing.
         taken = [(is_taken, route) for is_taken, route in taken if bool(is_taken.any())] or taken[:1]
@@ -213,7 +213,7 @@ class VicoInternVL(FamilyModel, PreTrainedModel):
             return PackedTokens(made[0].flatten(0, 1), counts)
         packed = made[0].new_empty(int(counts.sum()), made[0].shape[-1])
         for (is_taken, _), tokens in zip(taken, made, strict=True):
-            packed[is_taken.repeat_interleave(counts).to(packed.device)] = tokens.flatten(0, 1).to(packed.device)
+            packed[is_taken.repeat_interleave(counts)] = tokens.flatten(0, 1).to(packed.device)
         return PackedTokens(packed, counts)
 
     def _through(self, route: Route, vit_tokens: Tensor) -> Tensor:

@@ -123,7 +123,7 @@ class BatchTiles:
         device = self.encoded.vit_tokens.device
         started = seconds_on(device)
         tokens, counts = self._model.connect(self.encoded.vit_tokens, choice, routes)
-        self._connected[taken] = tokens, counts.cpu(), seconds_on(device) - started
+        self._connected[taken] = tokens, counts, seconds_on(device) - started
         return self._connected[taken][:2]
 
 

@@ -90,12 +90,13 @@ class InternVLSight(Sight):
         return scorer
 
     def _scores(self, batch: Sequence[Shown], of_batch: BatchTiles, sizes: list[int]) -> list[Tensor | None]:
-        """The router's scores [tiles] of each request; None where there are none."""
+        """The router's scores [tiles] of each request, on the CPU; None where there are none."""
         scorer = self._scorer
         if scorer is None or not of_batch.has_tiles:
             return [None] * len(batch)
-        found = torch.split(of_batch.p_compress(scorer), sizes)
-        is_finite = [bool(part.all()) for part in torch.split(torch.cat(found).isfinite().cpu(), sizes)]
+        # A few numbers, which decide what comes next: here the host waits once for all requests.
+        found = torch.split(of_batch.p_compress(scorer).cpu(), sizes)
+        is_finite = [bool(part.isfinite().all()) for part in found]
         refuse_not_finite(
             "router's scores", (shown.key for shown, fine in zip(batch, is_finite, strict=True) if not fine)
         )
