@@ -11,8 +11,8 @@ from pathlib import Path
 
 import httpx
 
-READY_S = 300
-"""Loading takes half a minute where two cores are free."""
+READY_S = 600
+"""A server imports vLLM in three processes, one after the other: half a minute where cores are free, four where not."""
 
 SETTINGS = {
     "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB; by its default a server takes most of the machine's memory
