@@ -76,7 +76,7 @@ def test_in_one_process_greedy_tokens_are_those_of_transformers(vllm_python, dec
     done = subprocess.run(
         [str(vllm_python), "-c", SCRIPT, str(decoder_of("vico-tiny")), str(NUM_NEW)],
         input=json.dumps(PROMPTS),
-        env=os.environ | SETTINGS | {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"},  # no further process to import vLLM in
+        env=os.environ | SETTINGS,
         capture_output=True,
         text=True,
         timeout=600,
