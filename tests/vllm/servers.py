@@ -11,11 +11,12 @@ from pathlib import Path
 
 import httpx
 
-READY_S = 300
-"""Loading takes half a minute where two cores are free."""
+READY_S = 600
+"""A server imports vLLM in two processes, one after the other: half a minute where cores are free, two minutes where not."""
 
 SETTINGS = {
     "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB; by its default a server takes most of the machine's memory
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # each further process imports vLLM anew
     "VLLM_NO_USAGE_STATS": "1",
     "HF_HUB_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",

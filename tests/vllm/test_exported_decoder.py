@@ -28,6 +28,18 @@ print("ANSWERS", json.dumps([list(answer.outputs[0].token_ids) for answer in ans
 """
 
 
+ABSENT = """\
+from importlib.util import find_spec
+from transformers.utils import is_torchvision_available
+print([name for name in ("torchvision", "torchaudio", "torchcodec") if find_spec(name)], is_torchvision_available())
+"""
+
+
+def test_libraries_that_do_not_load_with_vllms_torch_are_absent(vllm_python):
+    done = subprocess.run([str(vllm_python), "-c", ABSENT], capture_output=True, text=True, timeout=300)
+    assert done.stdout.split("\n")[0] == "[] False", done.stderr
+
+
 @pytest.fixture(scope="module")
 def decoder(decoder_of):
     return AutoModelForCausalLM.from_pretrained(decoder_of("vico-tiny"), dtype=torch.float32).eval()
