@@ -185,10 +185,10 @@ def test_what_the_records_differ_in(tmp_path):
         ("versions.vico_eval", "0.1.0", "none"),
         ("versions.torch", "2.15.0", "2.13.0"),
         ("versions.python", "3.11.9", "none"),
+        ("settings.engine", "transformers", "vllm"),
         ("settings.batch_size", "8", "1"),
         ("dtype", "bfloat16", "float32"),
         ("num_processes", "1", "4"),
-        ("settings.engine", "none", "vllm"),
     ]
 
 

@@ -50,6 +50,7 @@ def settings(**changed):
     [
         (settings(max_tiles=6), "settings.max_tiles None and 6"),
         (settings(tiles="2x2"), "settings.tiles None and 2x2"),  # a record without it was cut by shape
+        (settings(engine="vllm"), "settings.engine transformers and vllm"),
         ({"dtype": "float32"}, "dtype bfloat16 and float32"),
         ({"attention": "eager"}, "attention sdpa and eager"),
         ({"method_args": {"seed": 1, "ratio": 0.6}}, "ratio 0.5 and 0.6"),

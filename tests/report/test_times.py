@@ -226,6 +226,7 @@ def test_several_runs_of_a_row_are_summed(rows, tiny_run):
         ({"num_processes": 2}, "number of processes (2 and 1)"),
         ({"dtype": "float32"}, "dtype (float32 and bfloat16)"),
         ({"attention": "eager"}, "attention (eager and sdpa)"),
+        ({"settings": {"batch_size": 8, "engine": "vllm"}}, "engine (vllm and transformers)"),
         ({"versions": RECORD["versions"] | {"torch": "2.16.0"}}, "version of torch (2.16.0 and 2.15.0)"),
         ({"device": "cuda:0", "num_processes": 2}, "device (cuda:0 and cpu); number of processes (2 and 1)"),
     ],

@@ -147,6 +147,11 @@ class RunRecord(Closed):
         return self
 
     @property
+    def all_settings(self) -> dict[str, Any]:
+        """The settings, with those that a run of ours records only where they are given."""
+        return {"tiles": None, **({"engine": "transformers"} if self.made_from is None else {}), **self.settings}
+
+    @property
     def source(self) -> str:
         """The file that says this, relative to the run's folder."""
         return self.made_from or RECORD_NAME

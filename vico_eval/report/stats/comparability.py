@@ -182,20 +182,15 @@ def _model(record: RunRecord) -> dict[str, object]:
 
 def _asked(record: RunRecord) -> dict[str, object]:
     """How the model was asked and computed."""
-    settings = {f"settings.{name}": value for name, value in _settings(record).items() if name not in _MAY_DIFFER}
+    settings = {f"settings.{name}": value for name, value in record.all_settings.items() if name not in _MAY_DIFFER}
     return {"dtype": record.dtype, "attention": record.attention} | settings
 
 
 def _conditions(record: RunRecord) -> dict[str, Any]:
-    settings = {f"settings.{key}": value for key, value in _settings(record).items() if key != "batch_size"}
+    settings = {f"settings.{key}": value for key, value in record.all_settings.items() if key != "batch_size"}
     versions = {f"version of {key}": value for key, value in record.versions.items()}
     own = {name: getattr(record, name) for name in ("dtype", "attention", "harness", "system_instruction")}
     return own | settings | versions
-
-
-def _settings(record: RunRecord) -> Mapping[str, Any]:
-    # A record has this one only where it was given.
-    return {"tiles": None, **record.settings}
 
 
 def _different(first: Mapping[str, Any], second: Mapping[str, Any]) -> str:

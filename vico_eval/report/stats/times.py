@@ -146,6 +146,7 @@ def _conditions(record: RunRecord) -> dict[str, Any]:
         "number of processes": record.num_processes,
         "dtype": record.dtype,
         "attention": record.attention,
+        "engine": record.all_settings.get("engine"),
         "toolkit": record.harness,
     }
     return own | {f"version of {name}": version for name, version in record.versions.items()}
