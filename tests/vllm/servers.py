@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 
 READY_S = 600
-"""A server imports vLLM in two processes, one after the other: half a minute where cores are free, two minutes where not."""
+"""A server imports vLLM in two processes, one after the other: half a minute where cores are free, two where not."""
 
 SETTINGS = {
     "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB; by its default a server takes most of the machine's memory
