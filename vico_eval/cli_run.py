@@ -124,9 +124,7 @@ def run(
     \b
     Examples:
       vico-eval run vico-table3 --fixtures --rows all
-      vico-eval run vico-table1 --checkpoint 8B --rows vanilla,vico --engine vllm \\
-        --server base=http://a:8000,vico=http://b:8000
-      vico-eval run vico-table1 --checkpoint 38B --rows vanilla,vico,fastv --processes 4 --gpus-per-process 2
+      vico-eval run vico-table1 --checkpoint 38B --rows vanilla,vico --processes 4 --gpus-per-process 2 --shard 1/8
     """
     from vico_eval.commands.launcher import Launching, split_prefix
     from vico_eval.commands.options import RunOptions, parse_servers

@@ -5,13 +5,16 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from vico_eval.commands.gpus import VISIBLE, GpuShares, divide, own_gpus, split_visible, visible_gpus
 from vico_eval.commands.launcher import Launching, split_prefix
-from vico_eval.commands.starting import starting
+from vico_eval.commands.passes import PROGRAM, Pass
+from vico_eval.commands.processes import Subprocess
+from vico_eval.commands.starting import LONE, starting
 from vico_eval.errors import ConfigError
 
 from .fakes import make_run
@@ -144,6 +147,17 @@ def test_a_prefix_stands_before_every_command_and_no_shell_reads_it(run, tmp_pat
     assert status == 1
     assert "can't be split into words: No closing quotation" in err
     assert split_prefix("") == ()
+
+
+def test_behind_a_prefix_no_pass_starts_in_a_warm_process(tmp_path):
+    """Which would be one of ours, without the prefix."""
+    planned = [replace(make_run(tmp_path, name), launcher=("env", *LONE)) for name in ("vico", "fastv")]
+    passes = [Pass(runs=(run,), cells=run.cells) for run in planned]
+    with starting(passes, {}) as launch:
+        process = launch(planned[0], ["env", "echo", PROGRAM], tmp_path / "vico.log")
+        process.end()
+    assert isinstance(process, Subprocess)
+    assert (tmp_path / "vico.log").read_text().endswith(f"{PROGRAM}\n")
 
 
 def words(device, **launching):
