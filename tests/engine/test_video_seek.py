@@ -123,3 +123,21 @@ def test_a_film_that_is_cut_off_is_an_error_as_before(film, tmp_path):
     assert len(read_frames(film("index_first.mp4"), 8)) == 8
     with pytest.raises(MediaError, match=r"cut\.mp4 (is cut off|can't be read)"):
         read_frames(tmp_path / "cut.mp4", 8)
+
+
+@pytest.mark.parametrize("name", ["open.mp4", "open.mkv"])
+def test_frames_that_are_shown_before_the_key_frame_in_front_of_them(name, film, from_start):
+    """Of an open group: they need frames in front of that key frame, so decoding begins at the one before."""
+    with av.open(str(film(name))) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+    times = sorted(packet.pts for packet in packets)
+    leading, key = [], packets[0]
+    for packet in packets:
+        key = packet if packet.is_keyframe else key
+        if packet.pts < key.pts:
+            leading.append(times.index(packet.pts))
+    assert len(leading) > 5
+    for place in leading:
+        found = decode(film(name), name, (place,))
+        assert found.frames == from_start(film(name), name, (place,)).frames
+        assert len(found.times_s) == 1 or place < 12
