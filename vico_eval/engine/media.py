@@ -165,7 +165,8 @@ def read_frames(
     start_s: float | None = None,
     end_s: float | None = None,
 ) -> list[Image.Image]:
-    """Frames of a video, spaced evenly; see `frame_indices`. Decodes in order, and holds only what it returns.
+    """Frames of a video, spaced evenly; see `frame_indices`. Seeks them where that is less to decode, and holds only
+    what it returns.
 
     The video is the stream that its file marks as the one to be shown, never a cover picture. Seconds count from its
     first frame. At a constant frame rate they are rounded to frames, as in InternVL's code; where the rate varies, a

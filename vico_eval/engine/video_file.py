@@ -12,6 +12,7 @@ import av
 from PIL import Image
 
 from vico_eval.engine.frames import upright_rgb
+from vico_eval.engine.video_seek import seek_frames
 from vico_eval.errors import MediaError
 
 # FFmpeg's names. What names other files or addresses is absent: playlists, lists of files, descriptions of streams.
@@ -33,7 +34,7 @@ class Decoded(NamedTuple):
     """Those that were wanted, upright and in RGB."""
 
     times_s: list[float]
-    """When each frame that was decoded begins, wanted or not."""
+    """When each frame begins: of frames that were sought, those alone; otherwise all that were decoded on the way."""
 
 
 class VideoFacts(NamedTuple):
@@ -105,8 +106,13 @@ def look(source: Path | bytes, name: str, *, with_times: bool) -> VideoFacts:
 def decode(source: Path | bytes, name: str, wanted: Collection[int]) -> Decoded:
     """The wanted frames, by their places in order of time, as far as there are any.
 
-    Decoding ends with the last of them; where none is wanted, with the video.
+    They are sought where that is less to decode. Otherwise decoding begins with the video and ends with the last of
+    them; where none is wanted, with the video.
     """
+    with _opened(source, name) as (container, stream):
+        sought = seek_frames(container, stream, wanted)
+        if sought is not None:
+            return Decoded([upright_rgb(frame) for frame in sought], [frame.time or 0.0 for frame in sought])
     remaining = set(wanted)
     last = max(remaining, default=None)
     frames: list[Image.Image] = []

@@ -1,0 +1,125 @@
+"""Frames of a video sought: decoding begins at the key frame before a wanted frame, not at the start of the file.
+
+A frame is found by the time that its packet states, so that it is the one that reading from the start gives. Where
+packets don't tell that for certain, nothing is sought.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from itertools import accumulate
+from typing import NamedTuple
+
+import av
+
+_INDEXED = {"mov", "mp4", "matroska", "webm"}
+"""FFmpeg's names of the containers that mark key frames themselves. In others, marks are guessed, or a file has no
+index and seeking is a guess."""
+
+
+class _Packet(NamedTuple):
+    """A frame before it is decoded."""
+
+    pts: int
+    """When it is shown."""
+
+    sought_at: int
+    """Under which time an index has it."""
+
+    is_key: bool
+
+
+class _Jump(NamedTuple):
+    """A run of packets to be decoded."""
+
+    key: _Packet
+    wanted: list[int]
+    """Times (pts) of the frames that are taken."""
+
+    num_packets: int
+
+
+def seek_frames(
+    container: av.container.InputContainer, stream: av.VideoStream, wanted: Collection[int]
+) -> list[av.VideoFrame] | None:
+    """The wanted frames, by their places in order of time.
+
+    Returns:
+        As many as wanted, in order; None where seeking saves nothing, or might find other frames than reading does.
+    """
+    if not wanted or _INDEXED.isdisjoint(container.format.name.split(",")):
+        return None
+    packets = _packets(container, stream)
+    if packets is None or max(wanted) >= len(packets):
+        return None
+    jumps = _jumps(packets, sorted(wanted))
+    from_start = jumps[-1].num_packets + packets.index(jumps[-1].key)
+    if sum(jump.num_packets for jump in jumps) >= from_start:
+        return None
+    frames: list[av.VideoFrame] = []
+    for jump in jumps:
+        found = _decode(container, stream, jump)
+        if found is None:
+            return None
+        frames += found
+    return frames
+
+
+def _packets(container: av.container.InputContainer, stream: av.VideoStream) -> list[_Packet] | None:
+    """All, in order of decoding; None where they are not the frames that a decoder gives, one for one."""
+    packets = []
+    # Matroska's index has the times when frames are shown, MP4's those when they are decoded.
+    has_shown_times = "matroska" in container.format.name
+    for packet in container.demux(stream):
+        if not packet.size:
+            continue
+        sought_at = packet.pts if has_shown_times else packet.dts
+        if packet.pts is None or sought_at is None or packet.is_discard or packet.is_corrupt:
+            return None
+        packets.append(_Packet(packet.pts, sought_at, packet.is_keyframe))
+    times = {packet.pts for packet in packets}
+    is_whole = not stream.frames or stream.frames == len(packets)
+    # Frames that are shown before the first key frame can't be decoded, and decoders drop some of them.
+    begins_with_key = bool(packets) and packets[0].is_key and packets[0].pts == min(times)
+    return packets if is_whole and begins_with_key and len(times) == len(packets) else None
+
+
+def _jumps(packets: Sequence[_Packet], wanted: Sequence[int]) -> list[_Jump]:
+    """By the last key frame, in order of time, that is not behind the frame.
+
+    What is shown before a key frame and decoded after it may need frames in front of it: for such a frame the key frame
+    before is taken.
+    """
+    order = {packet.pts: place for place, packet in enumerate(packets)}
+    times = sorted(order)
+    # A decoder gives a frame when it has given all that are shown before it.
+    last_needed = list(accumulate((order[time] for time in times), max))
+    keys = sorted((packet for packet in packets if packet.is_key), key=lambda packet: packet.pts)
+    jumps: list[_Jump] = []
+    upcoming = 0
+    for place in wanted:
+        while upcoming < len(keys) and keys[upcoming].pts <= times[place]:
+            upcoming += 1
+        key = keys[upcoming - 1]
+        if not jumps or jumps[-1].key != key:
+            jumps.append(_Jump(key, [], 0))
+        num_packets = last_needed[place] - order[key.pts] + 1
+        jumps[-1] = _Jump(key, [*jumps[-1].wanted, times[place]], num_packets)
+    return jumps
+
+
+def _decode(container: av.container.InputContainer, stream: av.VideoStream, jump: _Jump) -> list[av.VideoFrame] | None:
+    """The wanted frames of a jump; None where the container leads elsewhere."""
+    container.seek(jump.key.sought_at, stream=stream)
+    missing = set(jump.wanted)
+    frames: list[av.VideoFrame] = []
+    for frame in container.decode(stream):
+        # Frames come in order of time.
+        if frame.pts is None or (not frames and frame.pts > jump.wanted[0]) or frame.is_corrupt:
+            return None
+        if frame.pts in missing:
+            missing.remove(frame.pts)
+            frames.append(frame)
+            if not missing:
+                return frames
+    return None
