@@ -88,7 +88,7 @@ class EngineSettings:
         if self.engine not in ENGINES:
             raise ConfigError(f"engine is {self.engine!r}; expected {' or '.join(ENGINES)}.")
         if self.engine != VLLM and self.server is not None:
-            raise ConfigError(f"got server={self.server} with engine={self.engine}; servers are of engine=vllm.")
+            raise ConfigError(f"got server= with engine={self.engine}; servers are of engine=vllm.")
         started_here = self.engine == VLLM and self.server is None
         if not started_here and (given := [name for name in OF_VLLM_HERE if getattr(self, name) is not None]):
             raise ConfigError(

@@ -22,6 +22,7 @@ from vico_eval.runs import schema
 from vico_eval.runs.schema import RunRecord
 from vico_eval.runs.staleness import commit, versions
 from vico_eval.runs.write import UNKNOWN, RunFolder
+from vico_eval.server_address import hide_in_addresses
 
 
 def run_record(
@@ -118,7 +119,7 @@ def _command() -> tuple[str, ...]:
 def shown(command: Sequence[str]) -> tuple[str, ...]:
     """A command as a record shows it: without secrets, with paths that mean the same on another machine."""
     # lmms-eval takes hub tokens as arguments, and records are meant to be shown.
-    return tuple(_from_here(re.sub(r"(token=)[^,]+", r"\1***", word)) for word in command)
+    return tuple(_from_here(hide_in_addresses(re.sub(r"(token=)[^,]+", r"\1***", word))) for word in command)
 
 
 def _from_here(text: str) -> str:

@@ -51,6 +51,8 @@ class Pretends:
         return JSONResponse({"data": [{"id": "tiny", "root": "/nowhere", "max_model_len": ROOM}]})
 
     async def tokenize(self, request):
+        if self.fault == "no tokens":
+            return JSONResponse({"tokens": None})
         return JSONResponse({"tokens": [END + (self.fault == "other tokens")]})
 
     async def health(self, request):
@@ -76,6 +78,8 @@ class Pretends:
             return PlainTextResponse("CUDA error: \x1b[31mout of memory", status_code=500)
         if self.fault == "500 once" and len(self.bodies) == 1:
             return PlainTextResponse("hiccup", status_code=500)
+        if self.fault == "404":
+            return PlainTextResponse("the model does not exist", status_code=404)
         if self.fault == "400":
             return JSONResponse({"error": {"message": "You must set `--enable-prompt-embeds`"}}, status_code=400)
         if self.fault == "other weights" and "prompt" in body:
@@ -86,6 +90,8 @@ class Pretends:
             return self.said([-1, 2.5])
         if self.fault == "empty":
             return self.said([])
+        if self.fault == "aborts":
+            return self.said([1], "abort")
         if self.fault == "huge":
             return PlainTextResponse("x" * (65 * 2**20))
         if self.fault == "deep":
@@ -95,8 +101,8 @@ class Pretends:
         return None
 
     @staticmethod
-    def said(tokens):
-        return JSONResponse({"choices": [{"index": 0, "text": "", "token_ids": tokens, "finish_reason": "stop"}]})
+    def said(tokens, reason="stop"):
+        return JSONResponse({"choices": [{"index": 0, "text": "", "token_ids": tokens, "finish_reason": reason}]})
 
     def serve(self):
         routes = [
@@ -208,10 +214,11 @@ def test_a_prompt_beyond_the_server_s_room_has_no_answer(serve, open_backend):
         ("no vllm", "self", "does not answer as a vLLM server with one model does"),
         ("a page", "self", "does not answer as a vLLM server with one model does"),
         ("other tokens", "self", r"it may serve another model: <\|im_end\|> is \[8\] there and \[7\] here"),
+        ("no tokens", "self", r"<\|im_end\|> is \[\] there"),
         ("other weights", "probe", "it may serve another model: ids give token 99 and their embeddings 3"),
         ("400", "probe", "Start the server with --enable-prompt-embeds"),
         ("500", "probe", "can't decode for vico-tiny; .*answered 500: CUDA error"),
-        ("no ids", "probe", "can't decode for vico-tiny; .*has no token ids"),
+        ("no ids", "probe", "can't decode for vico-tiny; .*an answer can't be used"),
     ],
 )
 def test_a_server_that_cannot_be_used_is_refused_before_the_first_document(serve, open_backend, fault, when, message):
@@ -230,9 +237,10 @@ def test_no_server_is_refused(serve, open_backend):
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        ("no ids", "vLLM failed 3 times; the last: an answer has no token ids"),
-        ("wrong ids", "has no token ids"),
-        ("empty", "has no token ids"),
+        ("no ids", "vLLM failed 3 times; the last: an answer can't be used"),
+        ("wrong ids", "token_ids are no whole numbers"),
+        ("empty", "token_ids are no whole numbers"),
+        ("aborts", "it ended by 'abort', not stop or length"),
         ("huge", "more than"),
         ("deep", "JSON"),
     ],
@@ -280,6 +288,23 @@ def test_where_no_server_is_left_what_is_asked_ends(serve, open_backend):
     for future in futures:
         with pytest.raises(NoServer, match=r"no vLLM server is left .*repeat the command, and it goes on"):
             future.result(timeout=0)
+
+
+def test_a_prompt_that_always_fails_takes_no_server_with_it(serve, open_backend):
+    server = serve(fault="500")
+    backend = open_backend(server)
+    with pytest.raises(RuntimeError, match=r"vLLM failed 3 times; .*answered 500"):
+        backend.submit(prompt(2)).result(timeout=60)
+    server.fault = ""
+    assert tokens(backend, 5) == [[5, END]]
+    assert backend.closing_words() is None
+
+
+def test_a_server_that_refuses_everything_is_no_black_hole(serve, open_backend, said):
+    bad, good = serve(fault="404"), serve()
+    backend = open_backend(bad, good)
+    assert tokens(backend, *[3] * 40) == [[3, END]] * 40
+    assert any("is dropped" in words and bad.url in words for words in said)
 
 
 def test_prompts_go_to_the_server_with_the_fewest(serve, open_backend):

@@ -22,6 +22,9 @@ from vico_eval.errors import ConfigError
 
 T = TypeVar("T")
 
+ENDED = ("stop", "length")
+"""vLLM's reasons of an answer that is one; `abort` is that of a server which shuts down in the middle."""
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class EmbeddedPrompt:
@@ -140,7 +143,7 @@ class Backend:
 
     def close(self) -> None:
         """Let go of vLLM; nothing can be submitted any more."""
-        if self._loop.is_closed():
+        if self._loop.is_closed() or threading.current_thread() is self._thread:
             return
         self._run(self._transport.close())
         self._loop.call_soon_threadsafe(self._loop.stop)

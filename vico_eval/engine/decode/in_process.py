@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,11 +10,15 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from vico_eval.engine.decode.backend import Decoded, EmbeddedPrompt, Transport, sampling
-from vico_eval.errors import ConfigError
+from vico_eval.engine.decode.backend import ENDED, Decoded, EmbeddedPrompt, Transport, sampling
+from vico_eval.errors import ConfigError, UserError
 
 IN_FLIGHT = 256
 """Prompts that vLLM works on at once, by its own default."""
+
+
+class EngineGone(UserError):
+    """vLLM has ended; what has been answered is kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,8 +82,8 @@ class InProcess(Transport):
                     **given,
                 )
             )
-        except (ValueError, RuntimeError, ImportError) as error:
-            raise ConfigError(f"vLLM can't start with {started.model}: {error}") from error
+        except Exception as error:  # as above; whatever it is, vLLM has said more on stderr
+            raise ConfigError(f"vLLM can't start with {started.model}: {type(error).__name__}: {error}") from error
         self.max_length = int(self._engine.model_config.max_model_len)
         return {"version": _version(), **given, "max_model_len": self.max_length}
 
@@ -100,17 +103,25 @@ class InProcess(Transport):
             "prompt_token_ids": ids,
             "prompt_is_token_ids": [False] * len(ids),
         }
-        tokens: list[int] = []
-        async for output in self._engine.generate(content, parameters, request_id=f"{next(self._numbers)}"):
-            tokens = list(output.outputs[0].token_ids)
-        if not tokens:
-            raise RuntimeError("vLLM ended without a token")
+        tokens, reason = [], None
+        try:
+            async for output in self._engine.generate(content, parameters, request_id=f"{next(self._numbers)}"):
+                tokens, reason = list(output.outputs[0].token_ids), output.outputs[0].finish_reason
+        except Exception as error:  # vLLM's own errors share no class with Python's
+            if self._engine.errored:
+                raise EngineGone(
+                    f"vLLM in this process has ended: {type(error).__name__}: {error}. What has been answered is kept: "
+                    "repeat the command, and it goes on."
+                ) from error
+            raise RuntimeError(f"{type(error).__name__}: {error}") from error
+        if not tokens or reason not in ENDED:
+            raise RuntimeError(f"vLLM ended with {len(tokens)} tokens, by {reason}")
         return Decoded(tokens)
 
     async def close(self) -> None:
         """Ends vLLM's processes."""
         if hasattr(self, "_engine"):
-            await asyncio.to_thread(self._engine.shutdown)
+            self._engine.shutdown()
 
 
 def _version() -> str:

@@ -48,6 +48,21 @@ def settled(
         UserError: nobody answers any more.
     """
     waiting: dict[Future[Decoded], tuple[int, int, Pending]] = {}
+    try:
+        yield from _exchanged(outcomes, backend, known, waiting)
+    finally:
+        for future in waiting:  # where nobody wants the answers any more
+            future.cancel()
+    if backend is not None and (words := backend.closing_words()):
+        logger.warning(words)
+
+
+def _exchanged(
+    outcomes: Iterable[tuple[int, int, Outcome | Pending]],
+    backend: Backend | None,
+    known: Sequence[Collection[int]],
+    waiting: dict[Future[Decoded], tuple[int, int, Pending]],
+) -> Iterator[tuple[int, int, Outcome]]:
     held = _Held(0 if backend is None else backend.max_in_flight)
     clock = _Clock()
     for row, number, outcome in outcomes:
@@ -69,8 +84,6 @@ def settled(
     while waiting:
         done, _ = wait(waiting, return_when=FIRST_COMPLETED)
         yield from _taken(done, waiting, held, clock)
-    if backend is not None and (words := backend.closing_words()):
-        logger.warning(words)
 
 
 class _Held:
@@ -109,7 +122,8 @@ def _taken(
     held: _Held,
     clock: _Clock,
 ) -> Iterator[tuple[int, int, Outcome]]:
-    for future in done:
+    # What has been answered comes before an error that ends all.
+    for future in sorted(done, key=lambda future: future.exception() is not None):
         row, number, pending = waiting.pop(future)
         held.remove(pending.prompt)
         yield row, number, _outcome(future, pending, clock.lap())

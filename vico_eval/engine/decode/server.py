@@ -11,13 +11,20 @@ from typing import Any
 
 import httpx
 
+from vico_eval.engine.decode.backend import ENDED
 from vico_eval.errors import ConfigError
 from vico_eval.logs import logger
 from vico_eval.server_address import Address, Redactor
 from vico_eval.server_reading import MAX_LIST_BYTES, UnreadableAnswer, read_body, read_json, read_start
 
 TRIES = 3
-"""How often a prompt is sent, and how many errors one after another a server may answer with."""
+"""How often a prompt is sent."""
+
+ERRORS = 3 * TRIES
+"""So many errors one after another are not a prompt's fault: one prompt alone has fewer."""
+
+OF_THE_PROMPT = (400, 413, 422)
+"""Statuses with which a server refuses a prompt; others say that it is none of ours any more, or overloaded."""
 
 LOOK_S = 10.0
 """For what a server says of itself."""
@@ -92,10 +99,9 @@ class Server:
     async def is_alive(self, limit_s: float) -> bool:
         """Whether it says so in this time; one that is busy does."""
         try:
-            await asyncio.wait_for(self._client.get(self._address.to("/health")), limit_s)
+            return await asyncio.wait_for(self._status("/health"), limit_s) == httpx.codes.OK
         except (httpx.HTTPError, asyncio.TimeoutError):
             return False
-        return True
 
     async def complete(self, content: Mapping[str, Any]) -> list[int]:
         """The new token ids of a completion.
@@ -106,13 +112,12 @@ class Server:
         Raises:
             Refused, Failed, Lost: there are none.
         """
-        self.in_flight += 1
+        said = await self._ask("/v1/completions", content)
         try:
-            tokens = _tokens(await self._until_lost(self._post("/v1/completions", content)))
-        except UnreadableAnswer as error:
-            raise Failed(f"{self.shown}: {error}") from error
-        finally:
-            self.in_flight -= 1
+            tokens = _tokens(said)
+        except Failed as error:
+            self._note_error(str(error))
+            raise
         self.num_answers += 1
         self._errors_in_a_row = 0
         return tokens
@@ -123,8 +128,25 @@ class Server:
         Raises:
             Refused, Failed, Lost: there are none.
         """
-        said = await self._post("/tokenize", {"prompt": text, "add_special_tokens": False})
-        return [int(token) for token in said.get("tokens", ())]
+        said = await self._ask("/tokenize", {"prompt": text, "add_special_tokens": False})
+        tokens = said.get("tokens")
+        return tokens if isinstance(tokens, list) else []
+
+    async def _ask(self, path: str, content: Mapping[str, Any]) -> dict[str, Any]:
+        """Raises Refused, Failed, Lost."""
+        self.in_flight += 1
+        try:
+            return await self._until_lost(self._post(path, content))
+        except UnreadableAnswer as error:
+            words = f"{self.shown}: {error}"
+            self._note_error(words)
+            raise Failed(words) from error
+        finally:
+            self.in_flight -= 1
+
+    async def _status(self, path: str) -> int:
+        async with self._client.stream("GET", self._address.to(path)) as answer:
+            return answer.status_code
 
     async def _until_lost(self, work: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any]:
         working, losing = asyncio.create_task(work), asyncio.create_task(self._lost.wait())
@@ -134,8 +156,12 @@ class Server:
                 raise Lost
             return working.result()
         except httpx.HTTPError as error:
-            self.lose(self._named(error))
-            raise Lost from error
+            if not await self.is_alive(LOOK_S):
+                self.lose(self._named(error))
+                raise Lost from error
+            words = f"{self.shown} lives and has lost a prompt: {self._named(error)}"
+            self._note_error(words)
+            raise Failed(words) from error
         finally:
             working.cancel()
             losing.cancel()
@@ -150,7 +176,7 @@ class Server:
         async with self._client.stream("POST", self._address.to(path), json=request) as answer:
             if answer.status_code != httpx.codes.OK:
                 words = f"{self.shown} answered {answer.status_code}: {self._words(await read_start(answer))}"
-                if answer.is_client_error:
+                if answer.status_code in OF_THE_PROMPT:
                     raise Refused(words)
                 self._note_error(words)
                 raise Failed(words)
@@ -158,8 +184,8 @@ class Server:
 
     def _note_error(self, words: str) -> None:
         self._errors_in_a_row += 1
-        if self._errors_in_a_row >= TRIES:
-            self.lose(f"it answered {TRIES} times in a row with errors; the last: {words}")
+        if self._errors_in_a_row >= ERRORS:
+            self.lose(f"{ERRORS} prompts in a row came to nothing; the last: {words}")
 
     def _named(self, error: BaseException) -> str:
         return self._words(f"{type(error).__name__} {error}".rstrip())
@@ -181,9 +207,12 @@ def _object(text: str) -> dict[str, Any]:
 def _tokens(said: Mapping[str, Any]) -> list[int]:
     try:
         (choice,) = said["choices"]
-        tokens = choice["token_ids"]
+        tokens, reason = choice["token_ids"], choice["finish_reason"]
+        if reason not in ENDED:
+            raise ValueError(f"it ended by {reason!r}, not {' or '.join(ENDED)}")
         if not tokens or not all(type(token) is int and token >= 0 for token in tokens):
             raise ValueError("token_ids are no whole numbers")
         return list(tokens)
     except (KeyError, TypeError, ValueError) as error:
-        raise Failed(f"an answer has no token ids ({type(error).__name__}: {error}); expected those of vLLM") from error
+        words = " ".join(f"{type(error).__name__}: {error}".split())[:SHOWN]
+        raise Failed(f"an answer can't be used ({words}); expected vLLM's token_ids and finish_reason") from error

@@ -27,6 +27,9 @@ CONNECT_S = 10.0
 READ_S = 7200.0
 """Longest that a server may take for an answer; one of 64K tokens takes a good quarter of an hour."""
 
+PROBE_S = 300.0
+"""For what is asked before the first prompt; others may keep the server busy."""
+
 WATCH_S = 15.0
 """Between two looks at whether a server that is asked something still lives."""
 
@@ -70,7 +73,8 @@ class Servers(Transport):
         """
         self._client = httpx.AsyncClient(
             timeout=httpx.Timeout(READ_S, connect=CONNECT_S),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
+            # Servers close a connection that has been idle for 5 s; a prompt sent then would be lost.
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=1.0),
             headers={"accept-encoding": "identity"},
             trust_env=False,  # no proxy: servers are on this machine or beside it
         )
@@ -86,7 +90,14 @@ class Servers(Transport):
         found = []
         for server in self._servers:
             found.append(await server.look_at())
-            await check_server(server, self._probe, root=found[-1]["root"])
+            checking = check_server(server, self._probe, root=found[-1]["root"])
+            try:
+                await asyncio.wait_for(checking, PROBE_S)
+            except asyncio.TimeoutError as error:
+                raise ConfigError(
+                    f"{server.shown} has not answered three tokens within {PROBE_S:.0f} s; see whether it hangs, or "
+                    "is busy with others."
+                ) from error
         self.max_length = min(one["max_model_len"] for one in found)
         self._watchers = [asyncio.create_task(self._watch(server)) for server in self._servers]
         return {"version": found[0]["version"], "servers": found}

@@ -10,9 +10,11 @@ from dataclasses import replace
 from typing import Any
 
 from torch import nn
+from transformers.conversion_mapping import register_checkpoint_conversion_mapping
 
 from vico_eval.families.internvl.checkpoint import Checkpoint, load_model
 from vico_eval.families.internvl.modeling import VicoInternVL
+from vico_eval.families.internvl.weight_names import conversions
 
 
 class SeeingInternVL(VicoInternVL):
@@ -24,6 +26,10 @@ class SeeingInternVL(VicoInternVL):
     ]
 
 
+# transformers knows the names of a class's weights in a release by the class's own name.
+register_checkpoint_conversion_mapping(SeeingInternVL.__name__, conversions(), overwrite=True)
+
+
 def load_without_decoder(checkpoint: Checkpoint, **placement: Any) -> VicoInternVL:
     """As `load_model`, less the layers and the head of the decoder.
 
@@ -31,10 +37,12 @@ def load_without_decoder(checkpoint: Checkpoint, **placement: Any) -> VicoIntern
     """
     config = deepcopy(checkpoint.config)
     text = config.text_config
-    num_layers, types = text.num_hidden_layers, text.layer_types
-    text.num_hidden_layers, text.layer_types = 0, []
+    of_layers = {name: getattr(text, name) for name in ("num_hidden_layers", "layer_types") if hasattr(text, name)}
+    for name in of_layers:
+        setattr(text, name, [] if name == "layer_types" else 0)
     model = load_model(replace(checkpoint, config=config), model_class=SeeingInternVL, **placement)
     for one in (model.config.text_config, model.language_model.config):
-        one.num_hidden_layers, one.layer_types = num_layers, types
+        for name, value in of_layers.items():
+            setattr(one, name, value)
     model.language_model.lm_head = nn.Identity()
     return model

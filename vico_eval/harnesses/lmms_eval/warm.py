@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import select
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -62,6 +63,8 @@ def main() -> None:
                     told.close()
                     _set_up(order)
                     return run_pass.main()
+                with suppress(PermissionError, ProcessLookupError):
+                    os.setpgid(pid, pid)  # as the copy does, whoever is first: it can be stopped from now on
                 numbers[pid] = order.number
                 _tell(told, Told(number=order.number, pid=pid))
             for pid in list(numbers):
@@ -76,7 +79,7 @@ def _tell(told: TextIO, what: Told) -> None:
 
 def _set_up(order: Order) -> None:
     """Make this copy a process group of its own that writes to the log of a pass, and give it its command line."""
-    os.setsid()
+    os.setpgid(0, 0)
     output = os.open(order.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     for stream, place in ((os.open(os.devnull, os.O_RDONLY), 0), (output, 1), (output, 2)):
         os.dup2(stream, place)
