@@ -61,8 +61,9 @@ def _attend(
     batch, heads, length, _ = query.shape
     output = query.new_zeros(batch, length, heads, value.shape[-1])
     for row, start in enumerate((~attention_mask).sum(dim=1).tolist()):  # padding stands left
-        states = (states[row : row + 1, :, start:] for states in (query, key, value))
-        output[row, start:] = sdpa_attention_forward(module, *states, None, **others)[0][0]
+        own = (slice(row, row + 1), slice(None), slice(start, None))
+        attended, _ = sdpa_attention_forward(module, query[own], key[own], value[own], None, **others)
+        output[row, start:] = attended[0]
     return output, None
 
 
