@@ -46,7 +46,7 @@ def fit_recipe(
     """
     wanted = _reductions(reductions)
     arguments = parse_arguments(model_args, "--model-args")
-    for name, option in (("pretrained", "--checkpoint"), ("method", "no option")):
+    for name, option in (("pretrained", "--checkpoint"), ("method", "no option"), ("engine", "no option")):
         if name in arguments:
             raise ConfigError(f"--model-args has {name}, which {option} sets; leave it out.")
     if out.suffix != ".json":

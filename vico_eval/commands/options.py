@@ -13,6 +13,7 @@ from vico_eval.commands.plan import ALL_WEIGHTS, ModelArgs
 from vico_eval.engine.settings import ENGINES, TRANSFORMERS, VLLM
 from vico_eval.errors import ConfigError
 from vico_eval.runs.shards import Shard
+from vico_eval.server_address import hide_in_addresses
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +111,7 @@ def parse_servers(text: str) -> dict[str, str]:
     named = dict(parts)
     if len(named) < len(parts) or not set(named) <= set(kinds) or not all(named.values()):
         raise ConfigError(
-            f"--server is {text!r}; expected an address, or one for each kind of weights ({', '.join(kinds)}), as in "
+            f"--server is {hide_in_addresses(text)!r}; expected an address, or one for each kind of weights ({', '.join(kinds)}), as in "
             "base=http://a:8000,vico=http://b:8000."
         )
     return named

@@ -109,7 +109,10 @@ class Row:
         ready = self.ready(batch)
         prompts = [self.prompt(entry) for entry in ready]
         generated = self.generate(prompts, settings)
-        answers = [self._finish(*entry, settings) for entry in zip(ready, prompts, generated, strict=True)]
+        answers = [
+            self._finish(prompt.key, self._prompt_account(entry, prompt), settings, said)
+            for entry, prompt, said in zip(ready, prompts, generated, strict=True)
+        ]
         # The last tokens are on the CPU by now, so no device is still at work.
         own = time.perf_counter() - started + self.see.saved_s
         return [
@@ -140,7 +143,8 @@ class Row:
                     own=own / len(batch),
                     rows=num_rows,
                 ),
-                finish=partial(self._finish_decoded, entry, prompt, settings=settings),
+                # Numbers only: an entry has tensors on the GPU, and hundreds of prompts may wait.
+                finish=partial(self._finish_decoded, prompt.key, self._prompt_account(entry, prompt), settings),
             )
             for entry, prompt, embeddings in zip(ready, prompts, embedded, strict=True)
         ]
@@ -158,12 +162,10 @@ class Row:
         )
 
     def _finish_decoded(
-        self, entry: _Ready, prompt: PromptTokens, tokens: list[int], settings: GenerationSettings
+        self, key: str, account: dict[str, Any], settings: GenerationSettings, tokens: list[int]
     ) -> Answer:
-        generated = GeneratedTokens(
-            self.generate.up_to_stop(tokens), (len(prompt.visual_tokens),) * self._model.facts.num_layers
-        )
-        return self._finish(entry, prompt, generated, settings)
+        layers = (account["visual_tokens"],) * self._model.facts.num_layers
+        return self._finish(key, account, settings, GeneratedTokens(self.generate.up_to_stop(tokens), layers))
 
     def routing(self, prepared: Prepared) -> Routing | None:
         """What becomes of a request's tiles; None where the family has none."""
@@ -228,25 +230,31 @@ class Row:
                 "total_max_tiles or num_frames"
             )
 
+    def _prompt_account(self, entry: _Ready, prompt: PromptTokens) -> dict[str, Any]:
+        """What an account says of a prompt."""
+        visual = len(entry.entering.tokens)
+        return {
+            "visual_tokens": visual,
+            "visual_tokens_uncompressed": entry.seen.uncompressed,
+            "text_tokens": len(prompt.input_ids) - visual,
+            "media": entry.prepared.media,
+            **_of_tiles(entry),
+            **self._of_selection(entry),
+        }
+
     def _finish(
-        self, entry: _Ready, prompt: PromptTokens, generated: GeneratedTokens, settings: GenerationSettings
+        self, key: str, of_prompt: dict[str, Any], settings: GenerationSettings, generated: GeneratedTokens
     ) -> Answer:
         text = str(self._tokenizer.decode(generated.tokens, skip_special_tokens=True))
         for stop in settings.until:
             text = text.split(stop, 1)[0]
-        visual = len(entry.entering.tokens)
         account = TokenAccount(
-            visual_tokens=visual,
-            visual_tokens_uncompressed=entry.seen.uncompressed,
             visual_tokens_per_layer=generated.visual_tokens_per_layer,
-            text_tokens=len(prompt.input_ids) - visual,
             generated_tokens=len(generated.tokens),
             finish=self.generate.finish(generated.tokens, settings.until),
-            media=entry.prepared.media,
-            **_of_tiles(entry),
-            **self._of_selection(entry),
+            **of_prompt,
         )
-        return Answer(entry.prepared.key, text.strip(), account)
+        return Answer(key, text.strip(), account)
 
     def _of_selection(self, entry: _Ready) -> dict[str, Any]:
         """What an account says of a selection; nothing where the method has none."""

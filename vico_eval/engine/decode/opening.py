@@ -76,7 +76,14 @@ def start_here(settings: EngineSettings, decoder: Path, model: FamilyModel) -> B
     Raises:
         ConfigError: vLLM can't start.
     """
-    is_on_cpu = model.decoder_device.type == "cpu"
+    device = model.decoder_device
+    if device.index:
+        raise ConfigError(
+            f"engine=vllm in this process runs on the first GPU that it sees, and the model is to run on {device}. Let "
+            f"the process see that one alone (CUDA_VISIBLE_DEVICES={device.index}) and leave out device, or start a "
+            "server."
+        )
+    is_on_cpu = device.type == "cpu"
     share = settings.gpu_memory_utilization
     started = Started(
         model=decoder,

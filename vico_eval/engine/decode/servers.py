@@ -18,7 +18,7 @@ from vico_eval.engine.decode.probe import Probe, check_server, encoded
 from vico_eval.engine.decode.server import TRIES, Failed, Lost, Server
 from vico_eval.errors import ConfigError, UserError
 from vico_eval.paths import user_path
-from vico_eval.server_address import Address, Redactor
+from vico_eval.server_address import Address, Redactor, hide_in_addresses
 
 IN_FLIGHT = 128
 """Prompts that a server has at once; vLLM works on up to 256, and several processes may share a server."""
@@ -52,12 +52,14 @@ def read_addresses(text: str) -> list[Address]:
             lines = path.read_text(encoding="utf-8").split()
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(
-                f"server={text} can't be read: {error}. Expected a text file, an address a line."
+                f"server={hide_in_addresses(text)} can't be read: {error}. Expected a text file, an address a line."
             ) from error
     else:
         lines = re.split(r"/+(?=https?://)", text)
     if not 1 <= len(lines) <= MAX_ADDRESSES:
-        raise ConfigError(f"server={text} names {len(lines)} servers; expected 1 to {MAX_ADDRESSES}.")
+        raise ConfigError(
+            f"server={hide_in_addresses(text)} names {len(lines)} servers; expected 1 to {MAX_ADDRESSES}."
+        )
     return list({address.shown: address for address in map(Address.parse, lines)}.values())
 
 

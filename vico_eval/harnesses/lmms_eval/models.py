@@ -23,7 +23,7 @@ from vico_eval.engine.loading import Found, check_same_model, described, find_en
 from vico_eval.engine.media import start_no_ghostscript, whole_images_only
 from vico_eval.engine.previews import check_previews
 from vico_eval.engine.requests import DeferredRequest, Request
-from vico_eval.engine.settings import EngineSettings
+from vico_eval.engine.settings import VLLM, EngineSettings
 from vico_eval.engine.tile_limits import tile_limit, total_tile_limit
 from vico_eval.errors import ConfigError
 from vico_eval.families.internvl.checkpoint import find_checkpoint
@@ -127,6 +127,11 @@ class CompressedInternVL(lmms):  # type: ignore[misc]
         with ending_together(self._world_size):
             found = find_engine({**arguments, "batch_size": int(batch_size), "device": device})
             self._settings = found.settings
+            if self._world_size > 1 and found.settings.engine == VLLM and found.settings.server is None:
+                raise ConfigError(
+                    f"got {self._world_size} processes and engine=vllm without server=: each would start vLLM on the "
+                    "same GPU. Start servers and name them, or start one process with tensor_parallel_size."
+                )
             self._is_in_pass = pass_file is not None
             rows = [] if pass_file is None else read_pass(pass_file)
             own = next((row for row in rows if row.folder == record_folder), None)
