@@ -111,7 +111,7 @@ def parse_servers(text: str) -> dict[str, str]:
     named = dict(parts)
     if len(named) < len(parts) or not set(named) <= set(kinds) or not all(named.values()):
         raise ConfigError(
-            f"--server is {hide_in_addresses(text)!r}; expected an address, or one for each kind of weights ({', '.join(kinds)}), as in "
-            "base=http://a:8000,vico=http://b:8000."
+            f"--server is {hide_in_addresses(text)!r}; expected an address, or one for each kind of weights "
+            f"({', '.join(kinds)}), as in base=http://a:8000,vico=http://b:8000."
         )
     return named
