@@ -1,19 +1,15 @@
 """What lmms-eval adds to a task's words and settings is told apart from what the task says."""
 
 import json
-from types import SimpleNamespace
 
 import pytest
-import torch
 import yaml
 from PIL import Image
 
 from vico_eval.engine.engine import Engine
 from vico_eval.engine.generation import GeneratedTokens
 from vico_eval.engine.requests import GenerationSettings, ImageInput, Message, Request, Text, VideoInput
-from vico_eval.engine.selection import Entering
 from vico_eval.errors import ConfigError
-from vico_eval.families.family import Seen
 from vico_eval.harnesses.lmms_eval.requests import (
     generation_of,
     left_out_until,
@@ -133,14 +129,9 @@ def test_an_answer_that_begins_with_a_blank_line_is_whole(write_tasks, model):
     generation = generation_of(instances(load(folder, "asked")["asked"])[0], thinking=False)
     engine: Engine = model._engine
     said = GeneratedTokens(engine.tokenizer("\n\nFirst, look.\n\nA cat.").input_ids, ())
-    prepared = SimpleNamespace(key="a", media=None, grids=())
-    nothing = torch.zeros(0, 1)
-    entry = SimpleNamespace(
-        prepared=prepared, seen=Seen(tokens=nothing, per_image=[], uncompressed=0), entering=Entering(nothing, [])
-    )
-    prompt = SimpleNamespace(input_ids=[])
-    assert engine.rows[0]._finish(entry, prompt, said, generation).text == "First, look.\n\nA cat."
-    assert engine.rows[0]._finish(entry, prompt, said, GenerationSettings(until=("\n\n",))).text == ""
+    of_prompt = {"visual_tokens": 0, "visual_tokens_uncompressed": 0, "text_tokens": 0}
+    assert engine.rows[0]._finish("a", of_prompt, generation, said).text == "First, look.\n\nA cat."
+    assert engine.rows[0]._finish("a", of_prompt, GenerationSettings(until=("\n\n",)), said).text == ""
 
 
 def test_thinking_leaves_out_all_stop_strings_and_samples_as_the_authors_do(write_tasks):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 
 from rich.console import Console
 
@@ -19,9 +19,16 @@ from vico_eval.commands.progress import LiveProgress, PlainProgress
 from vico_eval.commands.starting import environment_of, num_cores, starting
 from vico_eval.commands.table import Table
 
+NOTHING = nullcontext()
+
 
 def answer(
-    table: Table, runs: Sequence[PlannedRun], left: Mapping[str, Sequence[Cell]], goal: Goal, console: Console
+    table: Table,
+    runs: Sequence[PlannedRun],
+    left: Mapping[str, Sequence[Cell]],
+    goal: Goal,
+    console: Console,
+    claim: AbstractContextManager[object] = NOTHING,
 ) -> list[Failure]:
     """Answer what is left of runs; what could not be done.
 
@@ -31,6 +38,7 @@ def answer(
         left: by run, the cells to do.
         goal: what is to be there at the end.
         console: for messages.
+        claim: entered once all is checked and before anything is written.
 
     Raises:
         UserError: a checkpoint, an argument or the device can't be used.
@@ -47,7 +55,8 @@ def answer(
             if not launching.prefix:  # which may start them on another machine
                 check_device(table.device)
             check_models_of(table.runs)
-        return _execute(table, runs, passes, goal=goal, jobs=jobs, launch=launch, console=console)
+        with claim:
+            return _execute(table, runs, passes, goal=goal, jobs=jobs, launch=launch, console=console)
 
 
 def check_models_of(runs: Sequence[PlannedRun]) -> None:

@@ -7,7 +7,8 @@ part has it scored, by a process that finds all answers there and reads no weigh
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +22,7 @@ from vico_eval.commands.goals import Goal
 from vico_eval.commands.plan import Cell, PlannedRun
 from vico_eval.commands.progress import PlainProgress
 from vico_eval.commands.run_folders import DocumentsFailed, check_cells, prepare, unfinished
-from vico_eval.commands.table import Table
+from vico_eval.commands.table import Table, check_outputs
 from vico_eval.errors import ConfigError, ReportError, listed
 from vico_eval.runs.holding import others_at_work
 from vico_eval.runs.merging import check_merged, complete_number, missing_shards
@@ -46,8 +47,7 @@ def answer_shard(table: Table, shard: Shard, console: Console) -> tuple[list[Fai
         to_do = [run for run in ready if left[run.name]]
         failures = []
         if to_do:
-            with held(to_do, shard, partial(_prepare, table=table, shard=shard, console=console)):
-                failures = answer(table, to_do, left, goal, console)
+            failures = answer(table, to_do, left, goal, console, _claimed(table, to_do, shard, console))
         scored, not_scored = _score(table, ready, console)
         failures += not_scored
         if failures or not waiting or not scored:
@@ -55,6 +55,14 @@ def answer_shard(table: Table, shard: Shard, console: Console) -> tuple[list[Fai
     unscored = [run for run in table.runs if not _is_scored(run, table)]
     _tell(unscored, shard, console)
     return failures, not unscored
+
+
+@contextmanager
+def _claimed(table: Table, runs: Sequence[PlannedRun], shard: Shard, console: Console) -> Iterator[None]:
+    """Sees that results can be written, and holds a shard of runs."""
+    check_outputs(table)
+    with held(runs, shard, partial(_prepare, table=table, shard=shard, console=console)):
+        yield
 
 
 def shard_goal(shard: Shard) -> Goal:

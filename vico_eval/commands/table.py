@@ -13,11 +13,13 @@ from vico_eval import paths
 from vico_eval.cards import find_checkpoints, load_cards, select_cards
 from vico_eval.commands.inputs import Inputs, find_inputs, local_checkpoints
 from vico_eval.commands.options import RunOptions
+from vico_eval.commands.output import check_writable
 from vico_eval.commands.plan import ALL_WEIGHTS, Conditions, ModelArgs, PlannedRun, plan_runs
 from vico_eval.commands.starting import num_cores
 from vico_eval.commands.task_data import local_data, own_data
 from vico_eval.engine.settings import TRANSFORMERS
 from vico_eval.errors import ConfigError, unknown_name
+from vico_eval.report.page.folder import check_page_folder
 from vico_eval.suites import Benchmark, Suite, load_benchmarks, load_suite
 
 RESERVED = frozenset(
@@ -125,6 +127,14 @@ def plan_table(name: str, options: RunOptions, console: Console) -> Table:
         out=runs_root / "report" if options.out is None else options.out,
         html=(runs_root / "report" / "page" if options.html is None else options.html) if options.page else None,
     )
+
+
+def check_outputs(table: Table) -> None:
+    """Raises OutputError if the table, its page or its runs can't be written."""
+    for folder in (table.out, table.runs_root):
+        check_writable(folder)
+    if table.html is not None:
+        check_page_folder(table.html)
 
 
 def target_ratio(model_args: ModelArgs) -> float | None:

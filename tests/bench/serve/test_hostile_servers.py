@@ -11,8 +11,8 @@ import time
 import httpx
 import pytest
 
+from vico_eval import server_reading as reading
 from vico_eval.bench.serve import client as client_module
-from vico_eval.bench.serve import reading
 from vico_eval.bench.serve.answer import AnswerStream
 from vico_eval.bench.serve.client import Client, Server, Target, look_at, open_connections
 from vico_eval.bench.serve.workload import Request
