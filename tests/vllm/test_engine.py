@@ -155,7 +155,7 @@ if __name__ == "__main__":
     print("ANSWERS", json.dumps(answers))
 """
 
-IN_PROCESS = [(f"Tell me of {word}.", {"repetition_penalty": penalty}) for word in "abcd" for penalty in (1.0, 1.4)]
+IN_PROCESS = [(f"Tell me of {word}.", {"repetition_penalty": penalty}) for word in "abcd" for penalty in (1.0, 50.0)]
 
 
 def test_in_one_process_too_also_with_a_repetition_penalty(vllm_python, untrained, tmp_path):
