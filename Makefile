@@ -3,27 +3,32 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench setup-vlmeval test-vlmeval setup-vllm test-vllm lint format clean
+.PHONY: help setup demo test bench bench-gpu setup-vlmeval test-vlmeval setup-vllm test-vllm setup-vllm-gpu lint format clean
 
 PYTHON ?= python3
 VENV ?= .venv
 VLMEVAL_VENV ?= .venv-vlmeval
 VLLM_VENV ?= .venv-vllm
+VLLM_GPU_VENV ?= .venv-vllm-gpu
 ARGS ?=
 THREADS ?= 2
 BIN := $(VENV)/bin
+ON_GPU := --device cuda --dtype bfloat16
+# Looked up when it is used, which is after setting up.
+ATTENTION = $(shell $(BIN)/python -c 'from transformers.utils import is_flash_attn_2_available as here; print("flash_attention_2" if here() else "sdpa")')
 
 # Named after what is installed, so that a change of either file sets up again and a fresh clone of the same doesn't.
 STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | cksum | cut -d ' ' -f 1)
 VLMEVAL_STAMP := $(VLMEVAL_VENV)/.installed-$(shell cat pyproject.toml constraints-vlmeval.txt | cksum | cut -d ' ' -f 1)
 VLLM_STAMP := $(VLLM_VENV)/.installed-$(shell cat pyproject.toml constraints-vllm.txt | cksum | cut -d ' ' -f 1)
+VLLM_GPU_STAMP := $(VLLM_GPU_VENV)/.installed-$(shell cksum < pyproject.toml | cut -d ' ' -f 1)
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Install the package, its dependencies and the tools into .venv (about 7 GB).
 
-# install FOLDER,EXTRAS,CONSTRAINTS,SIZE
+# install FOLDER,EXTRAS,CONSTRAINTS,SIZE; without constraints, pip chooses the newest versions that go together.
 define install
 @$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
 	|| { echo "Python 3.10 or newer is needed; say which with: make PYTHON=python3.11 ..." >&2; exit 1; }
@@ -31,7 +36,7 @@ define install
 @test -x $(1)/bin/python || $(PYTHON) -m venv $(1)
 @# The exact versions are those of Python 3.11 and newer; 3.10 takes the newest that it can.
 @$(1)/bin/python -m pip install --disable-pip-version-check \
-	$$($(1)/bin/python -c 'import sys; print("--constraint $(3)" if sys.version_info >= (3, 11) else "")') \
+	$(if $(3),$$($(1)/bin/python -c 'import sys; print("--constraint $(3)" if sys.version_info >= (3, 11) else "")')) \
 	--editable '.[$(2)]'
 @rm -f $(1)/.installed-*
 endef
@@ -52,6 +57,10 @@ $(VLLM_STAMP):
 	@$(VLLM_VENV)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	@touch $@
 
+$(VLLM_GPU_STAMP):
+	$(call install,$(VLLM_GPU_VENV),vllm,,10 GB)
+	@touch $@
+
 demo: $(STAMP) ## Fill Table 3 on the built-in benchmark: results/measured/tiny.
 	@$(BIN)/vico-eval demo $(ARGS)
 
@@ -59,7 +68,7 @@ test: $(STAMP) ## Run the tests; no network needed.
 	@# A file's tests share what they have loaded, so they stay together.
 	@HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
-bench: $(STAMP) ## Measure all speeds again: results/measured (two hours; docs/speed.md says how to read them).
+bench: $(STAMP) $(VLLM_STAMP) ## Measure all speeds again: results/measured (two hours; docs/speed.md says how to read them).
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/report.py
 	$(BIN)/python benchmarks/passes.py --load table
@@ -76,6 +85,18 @@ bench: $(STAMP) ## Measure all speeds again: results/measured (two hours; docs/s
 	$(BIN)/python benchmarks/prefill.py --threads $(THREADS)
 	$(BIN)/python benchmarks/internvl_x.py --threads $(THREADS)
 	$(BIN)/python benchmarks/flash_training.py
+	VLLM_CPU_KVCACHE_SPACE=2 $(VLLM_VENV)/bin/python benchmarks/engines.py --threads $(THREADS)
+
+# flash-attn is not installed by itself: it has to be built against the torch that is there. Without it, sdpa takes
+# PyTorch's own kernel of the same algorithm. The records say which it was.
+bench-gpu: $(STAMP) $(VLLM_GPU_STAMP) ## Measure what only a GPU tells, on one with 80 GB or more: results/measured.
+	$(VLLM_GPU_VENV)/bin/python benchmarks/engines.py --size 8b --documents 256 --batch-size 64 $(ON_GPU)
+	$(BIN)/python benchmarks/evaluation.py --shape 8b --rounds 1 $(ON_GPU)
+	$(BIN)/vico-eval throughput local --table4 --shape 8b --rounds 5 --minutes 5 --attention $(ATTENTION) $(ON_GPU) \
+		--out results/measured/throughput-local
+	$(BIN)/python benchmarks/prefill.py --size 8b --rounds 2 --attention $(ATTENTION) $(ON_GPU)
+
+setup-vllm-gpu: $(VLLM_GPU_STAMP) ## Install it into .venv-vllm-gpu with vLLM for CUDA (10 GB more).
 
 setup-vlmeval: $(VLMEVAL_STAMP) ## Install it into .venv-vlmeval with VLMEvalKit instead of lmms-eval (7 GB more).
 
@@ -98,5 +119,5 @@ format: $(STAMP) ## Format the code and mend what can be mended.
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-clean: ## Remove what running leaves behind (runs/ and caches), not the environments (.venv, .venv-vlmeval, .venv-vllm).
+clean: ## Remove what running leaves behind (runs/ and caches), not the environments (.venv, .venv-vllm, ...).
 	rm -rf runs build dist .mypy_cache .pytest_cache .ruff_cache

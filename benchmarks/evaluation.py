@@ -18,7 +18,7 @@ def run(
     shape: Annotated[
         str,
         typer.Option(
-            help="tiny (the built-in model), 0.6b (random weights, ViT-300M), or 0.6b-pairs (two questions a picture)."
+            help="tiny (the built-in model), 0.6b or 8b (random weights), or 0.6b-pairs (two questions a picture)."
         ),
     ] = "tiny",
     dtype: Annotated[str, typer.Option(help="What internvl_hf computes in: bfloat16 or float32.")] = "float32",
@@ -31,7 +31,7 @@ def run(
     """Measure how fast lmms-eval is with this package's adapter and with its own internvl_hf.
 
     Writes a record and a table to results/measured/evaluation. On two CPU cores a round of tiny takes two or three
-    minutes, one of the others as long; tiny in bfloat16, slow on many CPUs, a quarter of an hour.
+    minutes, one of 0.6b as long; tiny in bfloat16, slow on many CPUs, a quarter of an hour. 8b wants a GPU.
 
     \b
     Examples:

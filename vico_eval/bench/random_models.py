@@ -41,9 +41,9 @@ VISION_SIZES: dict[str, dict[str, Any]] = {
 
 
 def decoder_config(size: str, **settings: Any) -> Qwen3Config:
-    """A decoder's configuration by its name in `SIZES`; the large one has a head of its own."""
-    shape: dict[str, Any] = SIZES[size] | settings
-    return Qwen3Config(**shape, max_position_embeddings=MAX_POSITIONS, tie_word_embeddings=size != "8b")
+    """A decoder's configuration by its name in `SIZES`, with other settings; the large one has a head of its own."""
+    shape: dict[str, Any] = {"tie_word_embeddings": size != "8b", **SIZES[size], **settings}
+    return Qwen3Config(**shape, max_position_embeddings=MAX_POSITIONS)
 
 
 def flash_config(size: str, attention: str = "sdpa") -> VicoInternVLConfig:

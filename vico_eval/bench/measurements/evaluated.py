@@ -57,16 +57,22 @@ def tiny_model() -> InternVLForConditionalGeneration:
     return model
 
 
-def random_model() -> InternVLForConditionalGeneration:
-    """InternVL3.5-1B's sizes but for the vocabulary, which is the built-in tokenizer's: answers are to be text."""
+def random_model(size: str, device: str) -> InternVLForConditionalGeneration:
+    """InternVL3.5's sizes but for the vocabulary, which is the built-in tokenizer's: answers are to be text.
+
+    Args:
+        size: of the decoder, as in `SIZES`.
+        device: where the random numbers are made.
+    """
     torch.manual_seed(0)
-    config = flash_config("0.6b")
+    config = flash_config(size)
     small = find_checkpoint("vico-tiny-base").config.text_config
     for name in ("vocab_size", "eos_token_id", "pad_token_id"):
         setattr(config.text_config, name, getattr(small, name))
-    model: InternVLForConditionalGeneration = InternVLForConditionalGeneration._from_config(
-        _hf_config(config), dtype=torch.bfloat16
-    )
+    with torch.device(device):
+        model: InternVLForConditionalGeneration = InternVLForConditionalGeneration._from_config(
+            _hf_config(config), dtype=torch.bfloat16
+        )
     return model
 
 

@@ -50,11 +50,15 @@ class Shape:
     max_tiles: int
     batch_size: int
 
+    size: str | None = None
+    """Of a random decoder, as in `SIZES`; None is the built-in model."""
+
 
 SHAPES = {
     "tiny": Shape(documents=None, tasks=TASKS, max_tiles=12, batch_size=64),
-    "0.6b": Shape(documents=1, tasks=("tiny_read", "tiny_count"), max_tiles=2, batch_size=2),
-    "0.6b-pairs": Shape(documents=2, tasks=(PAIRS,), max_tiles=2, batch_size=2),
+    "0.6b": Shape(size="0.6b", documents=1, tasks=("tiny_read", "tiny_count"), max_tiles=2, batch_size=2),
+    "0.6b-pairs": Shape(size="0.6b", documents=2, tasks=(PAIRS,), max_tiles=2, batch_size=2),
+    "8b": Shape(size="8b", documents=16, tasks=TASKS, max_tiles=12, batch_size=16),
 }
 
 
@@ -97,7 +101,9 @@ def measure(name: str, dtype: str, rounds: int, device: str) -> dict[str, Any]:
     shape = SHAPES[name]
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        save_checkpoint(tiny_model() if name == "tiny" else random_model(), shape.max_tiles, folder / "checkpoint")
+        model = tiny_model() if shape.size is None else random_model(shape.size, device)
+        save_checkpoint(model, shape.max_tiles, folder / "checkpoint")
+        del model  # two more are about to be loaded
         save_pairs(folder / "tasks")
         compared = compare(shape, folder, dtype, rounds, device)
     return {**conditions("benchmarks/evaluation.py", device), "shape": name, "rounds": rounds, **compared}

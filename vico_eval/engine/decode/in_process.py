@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from itertools import count
@@ -48,14 +48,18 @@ class InProcess(Transport):
 
     can_penalise = True
 
-    def __init__(self, started: Started, *, is_on_cpu: bool, unused_token: int) -> None:
+    def __init__(
+        self, started: Started, *, is_on_cpu: bool, unused_token: int, stat_loggers: Sequence[Any] = ()
+    ) -> None:
         """
         Args:
             is_on_cpu: where there are no graphs to be captured.
             unused_token: id that no answer has; stands for every token of a prompt.
+            stat_loggers: factories of vLLM's own kind, which see each of its steps.
         """
         check_installed()
         self._started, self._is_on_cpu, self._unused_token = started, is_on_cpu, unused_token
+        self._stat_loggers = list(stat_loggers)
         self._numbers = count()
         self.max_in_flight = IN_FLIGHT
         self.max_length = 0
@@ -80,7 +84,8 @@ class InProcess(Transport):
                     enable_prompt_embeds=True,
                     enforce_eager=self._is_on_cpu,
                     **given,
-                )
+                ),
+                stat_loggers=self._stat_loggers,
             )
         except Exception as error:  # as above; whatever it is, vLLM has said more on stderr
             raise ConfigError(f"vLLM can't start with {started.model}: {type(error).__name__}: {error}") from error

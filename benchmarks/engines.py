@@ -1,0 +1,55 @@
+"""How fast transformers and vLLM decode answers of unequal length."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vico_eval.bench.measurements import engines
+from vico_eval.bench.records import DTYPES, SIZES
+from vico_eval.bench.script import Device, Dtype, Out, Threads, check_choice, finish, run_script, use_threads
+
+RESULTS = Path(__file__).resolve().parents[1] / "results" / "measured" / "engines"
+
+
+def run(
+    size: Annotated[str, typer.Option(help=f"Shape of the decoder: {', '.join(SIZES)}.")] = "0.6b",
+    documents: Annotated[int, typer.Option(min=1, help="Questions, each about a picture of its own.")] = 48,
+    batch_size: Annotated[int, typer.Option(min=1, help="Documents at once in transformers' loop.")] = 16,
+    max_new_tokens: Annotated[int, typer.Option(min=1, max=1024, help="Most tokens of an answer.")] = 512,
+    rounds: Annotated[int, typer.Option(min=1, help="Times that vLLM is measured, between two runs of the loop.")] = 1,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    threads: Threads = None,
+    name: Annotated[str | None, typer.Option(help="Of the record. Default: size, device and dtype.")] = None,
+    out: Out = RESULTS,
+) -> None:
+    """Measure documents per second and the useful share of decode steps, with transformers and with vLLM.
+
+    Needs vLLM in the same environment: run it with the Python of .venv-vllm (make setup-vllm). Writes a record and a
+    table to results/measured/engines. On two CPU cores a round of 0.6b takes about twenty minutes; 8b wants a GPU.
+
+    \b
+    Examples:
+      python benchmarks/engines.py --size small
+      python benchmarks/engines.py --size 8b --device cuda --dtype bfloat16 --documents 512 --batch-size 64
+    """
+    check_choice("--size", size, SIZES)
+    check_choice("--dtype", dtype, DTYPES)
+    use_threads(threads)
+    settings = engines.Settings(
+        size=size,
+        documents=documents,
+        batch_size=batch_size,
+        max_new_tokens=max_new_tokens,
+        device=device,
+        dtype=dtype,
+    )
+    record = engines.measure(settings, rounds)
+    finish(record, out, name or f"{size}-{device}-{dtype}", engines.readme, engines.summary(record))
+
+
+if __name__ == "__main__":
+    run_script(run)

@@ -1,0 +1,47 @@
+"""How many rows the steps of a decoder have, whoever takes them: transformers' loop or vLLM."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+
+@dataclass
+class Steps:
+    """A count that goes on."""
+
+    rows: int = 0
+    """Of all steps so far; each makes one token, whether it is kept or not."""
+
+
+def count_rows(head: nn.Module, steps: Steps) -> None:
+    """Count the rows of every forward through a decoder's output layer, which takes hidden states [rows, 1, D]."""
+
+    def count(_: nn.Module, inputs: tuple[Any, ...]) -> None:
+        steps.rows += len(inputs[0])
+
+    head.register_forward_pre_hook(count)
+
+
+def vllm_steps(steps: Steps) -> Callable[..., Any]:
+    """What vLLM takes as a stat logger, and makes: it counts the requests that ran in each of vLLM's steps."""
+    from vllm.v1.metrics.loggers import StatLoggerBase
+
+    class VllmSteps(StatLoggerBase):  # here, since nothing but this needs vLLM
+        def __init__(self, vllm_config: Any, engine_index: int = 0) -> None:
+            """As vLLM makes them."""
+
+        def record(self, scheduler_stats: Any, iteration_stats: Any, *_: Any, **__: Any) -> None:
+            # What still runs behind the step, and what ended in it.
+            if scheduler_stats is not None:
+                steps.rows += scheduler_stats.num_running_reqs
+            if iteration_stats is not None:
+                steps.rows += len(iteration_stats.finished_requests)
+
+        def log_engine_initialized(self) -> None:
+            """Nothing to say."""
+
+    return VllmSteps
