@@ -48,8 +48,13 @@ def test_a_new_folder_appears_when_all_of_it_is_there(tmp_path):
 def test_a_folder_that_can_not_be_filled_goes_and_what_was_there_stays(error, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
-    with pytest.raises(OutputError, match=f"Can't write into {out}: disk full. Make room"), new_folder(out) as folder:
-        (folder / "one").touch()
-        raise error
+
+    def fill():
+        with new_folder(out) as folder:
+            (folder / "one").touch()
+            raise error
+
+    with pytest.raises(OutputError, match=f"Can't write into {out}: disk full. Make room"):
+        fill()
     assert [*tmp_path.iterdir()] == [out]
     assert not any(out.iterdir())
