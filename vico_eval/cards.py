@@ -152,14 +152,23 @@ def _ends(size: str) -> tuple[str, str]:
     return end, end.partition("-")[0]
 
 
-def _named_checkpoints(given: str) -> Checkpoints:
-    parts = [part.partition("=")[::2] for part in given.split(",")]
+def by_weights(text: str) -> dict[str, str] | None:
+    """What a text such as `base=...,vico=...` says of each kind of weights; None unless it is one.
+
+    No kind stands in it twice or with nothing, and there is none that no card has.
+    """
+    parts = [part.partition("=")[::2] for part in text.split(",")]
     named = dict(parts)
-    kinds = get_args(Weights)
-    if len(named) < len(parts) or not set(named) <= set(kinds) or not all(named.values()) or "base" not in named:
+    is_one = len(named) == len(parts) and set(named) <= set(get_args(Weights)) and all(named.values())
+    return named if is_one else None
+
+
+def _named_checkpoints(given: str) -> Checkpoints:
+    named = by_weights(given)
+    if named is None or "base" not in named:
         raise ConfigError(
             f"--checkpoint is {given!r}; expected base=CHECKPOINT, whose row counts as 100%, and others of "
-            f"{', '.join(kinds)} in the same way, each once, separated by commas."
+            f"{', '.join(get_args(Weights))} in the same way, each once, separated by commas."
         )
     return Checkpoints.model_validate(named)
 

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from filelock import FileLock
+from safetensors import SafetensorError
+
+from vico_eval.errors import OutputError
+
+NO_LOCKS = frozenset({errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS})
+"""What a file system without locks answers. One that another command has locked answers EWOULDBLOCK."""
+
+
+class NoLocks(OutputError):
+    """A file system can't say whether another command works on it."""
 
 
 def write_text(path: Path, text: str) -> None:
@@ -45,6 +59,64 @@ def to_disk(path: Path) -> None:
         os.fsync(file.fileno())
 
 
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """An empty folder to fill, which becomes `out` when everything is written, and goes where that fails.
+
+    Args:
+        out: absolute; nothing is there, or an empty folder.
+
+    Raises:
+        OutputError: it can't be written.
+    """
+    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        if out.exists():
+            out.rmdir()
+        partial.rename(out)
+    except (OSError, SafetensorError) as error:
+        raise OutputError(f"Can't write into {out}: {error}. Make room, or give another folder.") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def unfinished(out: Path) -> list[Path]:
+    """What processes that were killed have left of `new_folder`."""
+    return [*out.parent.glob(f".{out.name}.*.partial")]
+
+
+def check_unused(folder: Path) -> None:
+    """Raises OutputError if something is there that an export would mix with."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise OutputError(f"{folder} is there already and not an empty folder. Give a new one, or move it away.")
+
+
 def lock(path: Path) -> FileLock:
     """The lock of that file: one process has it at a time, as often as it likes; the system frees it when that ends."""
     return FileLock(path, is_singleton=True, thread_local=False)
+
+
+def check_locks(path: Path) -> None:
+    """See that files beside `path`, which is made, can be locked.
+
+    `lock` does not say so: where there is no flock, filelock can take a file's being there for a lock, which a killed
+    process leaves behind.
+
+    Raises:
+        NoLocks: the file system has no locks.
+    """
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return  # by somebody else, so it can be locked
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            raise NoLocks(
+                f"{path.parent} can't be locked ({error.strerror}): its file system has no file locks (flock), without "
+                "which two commands could write there at once. Work in a folder on another file system, or have this "
+                "one mounted with locks (NFS with its lock service, Lustre with -o flock)."
+            ) from error

@@ -8,6 +8,7 @@ from vico_eval.families.internvl.config import VicoInternVLConfig
 from vico_eval.families.internvl.facts import facts_of
 from vico_eval.methods import registry
 from vico_eval.methods.interface import ModelFacts, VisualTokens
+from vico_eval.methods.shared import groups
 from vico_eval.methods.shared.budgets import KeepRatio, apportioned, num_keep
 
 from .test_controls import write_run
@@ -119,6 +120,20 @@ def test_a_tile_is_chosen_from_as_if_alone(name):
     assert torch.equal(together[0].keep[: len(alone)], alone)
     if name != "random_tokens":
         assert torch.equal(together[1].keep[: 3 * len(alone)], together[0].keep)
+
+
+@pytest.mark.parametrize("name", ["divprune", "cdpruner", "holov"])
+def test_a_choice_on_the_host_is_the_same_however_little_fits_in_memory(name, monkeypatch):
+    torch.manual_seed(0)
+    sizes = [16, 4, 16, 64, 16]
+    tile = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes)).tolist()
+    given = {"scores": torch.rand(len(tile)), "question_embeddings": torch.randn(3, 48), "image": tile}
+    one = visual_tokens(torch.randn(len(tile), 48), tile=tile, **given)
+    arguments = {"keep_ratio": 0.4}
+    expected = kept(name, arguments, one, one)
+    for numbers in (1, 1000, 5000):
+        monkeypatch.setattr(groups, "MAX_NUMBERS", numbers)
+        assert kept(name, arguments, one, one) == expected
 
 
 def test_every_tile_keeps_its_own_highest_scores_in_order():

@@ -11,7 +11,8 @@ from datetime import timedelta
 import pytest
 
 from vico_eval.errors import ConfigError, OutputError, ReportError
-from vico_eval.runs.holding import Held, NoLocks, hold, others_at_work
+from vico_eval.files import NoLocks
+from vico_eval.runs.holding import Held, hold, others_at_work
 from vico_eval.runs.merging import check_merged, complete_number, missing_shards
 from vico_eval.runs.read import read_record
 from vico_eval.runs.schema import TokenAccount

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
 
-from vico_eval.cards import Weights
+from vico_eval.cards import Weights, by_weights
 from vico_eval.commands.launcher import Launching
 from vico_eval.commands.plan import ALL_WEIGHTS, ModelArgs
 from vico_eval.engine.settings import ENGINES, TRANSFORMERS, VLLM
@@ -107,9 +107,8 @@ def parse_servers(text: str) -> dict[str, str]:
     kinds = get_args(Weights)
     if not text.startswith(tuple(f"{kind}=" for kind in kinds)):
         return {ALL_WEIGHTS: text}
-    parts = [part.partition("=")[::2] for part in text.split(",")]
-    named = dict(parts)
-    if len(named) < len(parts) or not set(named) <= set(kinds) or not all(named.values()):
+    named = by_weights(text)
+    if named is None:
         raise ConfigError(
             f"--server is {hide_in_addresses(text)!r}; expected an address, or one for each kind of weights "
             f"({', '.join(kinds)}), as in base=http://a:8000,vico=http://b:8000."

@@ -12,7 +12,8 @@ from vico_eval.commands.launching import launch
 from vico_eval.commands.output import check_writable, message_console
 from vico_eval.families.internvl.checkpoint import find_checkpoint, load_model, load_tokenizer
 from vico_eval.families.internvl.released_config import not_in_released
-from vico_eval.families.internvl.released_layout import check_unused, save_released
+from vico_eval.families.internvl.released_layout import save_released
+from vico_eval.files import check_unused
 from vico_eval.training.saving.files import output_errors
 from vico_eval.training.small.internvl_x import train as internvl_x
 from vico_eval.training.small.internvl_x.recipe import VARIANTS, load_internvl_x_recipe, parse_variants

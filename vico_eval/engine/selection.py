@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vico_eval.families.finite import refuse_not_finite
 from vico_eval.methods.interface import Selected, SelectionPart, VisualTokens
+from vico_eval.methods.shared.copies import CPU, moved
 from vico_eval.stages import METHOD, stage
 
 
@@ -45,7 +46,7 @@ def select(part: SelectionPart, requests: Sequence[VisualTokens], num_images: Se
         chosen = part.select(requests)
     if len(chosen) != len(requests):
         raise RuntimeError(f"a part was asked to select for {len(requests)} requests and did for {len(chosen)}")
-    return [_entering(*each) for each in zip(requests, chosen, num_images, strict=True)]
+    return _entering(requests, chosen, num_images)
 
 
 LOOKED_AT = {
@@ -60,40 +61,73 @@ LOOKED_AT = {
 
 def _refuse_not_finite(requests: Sequence[VisualTokens]) -> None:
     """Raises FloatingPointError where a part would choose by NaN or infinite values."""
-    for name, what in LOOKED_AT.items():
-        given = [(visual.key, values) for visual in requests if (values := getattr(visual, name)) is not None]
-        if given:
-            is_finite = torch.stack([values.isfinite().all().to(given[0][1].device) for _, values in given]).tolist()
-            refuse_not_finite(what, (key for (key, _), fine in zip(given, is_finite, strict=True) if not fine))
+    given = [
+        (what, visual.key, values)
+        for name, what in LOOKED_AT.items()
+        for visual in requests
+        if (values := getattr(visual, name)) is not None
+    ]
+    (is_finite,) = moved(CPU, [values.isfinite().all() for *_, values in given])
+    for what in LOOKED_AT.values():
+        of_it = ((key, fine) for (named, key, _), fine in zip(given, is_finite, strict=True) if named == what)
+        refuse_not_finite(what, (key for key, fine in of_it if not fine))
 
 
-def _entering(visual: VisualTokens, chosen: Selected | None, num_images: int) -> Entering:
-    if chosen is None:
-        return Entering(visual.tokens, visual.image.bincount(minlength=num_images).tolist())
-    is_merged = _checked(visual, chosen)
-    keep = chosen.keep.to(visual.tokens.device)
-    tokens = visual.tokens[keep]
-    num_merged = 0
-    if chosen.merged is not None:
-        num_merged = len(chosen.merged)
-        tokens[is_merged] = chosen.merged.to(tokens)
-    return Entering(tokens, visual.image[keep].bincount(minlength=num_images).tolist(), num_merged)
+class _Choice(NamedTuple):
+    """What is read of a part's choice for one request."""
+
+    keep: Tensor
+    """[kept], int64."""
+
+    is_merged: Tensor
+    """[kept], bool."""
+
+    is_finite: Tensor
+    """[], bool: whether the merged tokens are."""
+
+    @classmethod
+    def of(cls, chosen: Selected) -> _Choice:
+        marks = torch.zeros(len(chosen.keep), dtype=torch.bool) if chosen.is_merged is None else chosen.is_merged
+        made = torch.zeros(0) if chosen.merged is None else chosen.merged
+        return cls(chosen.keep, marks, made.isfinite().all())
 
 
-def _checked(visual: VisualTokens, chosen: Selected) -> Tensor:
-    """Which of the chosen tokens are merged, [kept], bool, on the tokens' device."""
-    device, num_tokens = visual.tokens.device, len(visual.tokens)
-    keep = chosen.keep.to(device)
-    is_merged = torch.zeros_like(keep, dtype=torch.bool) if chosen.is_merged is None else chosen.is_merged.to(device)
+def _entering(
+    requests: Sequence[VisualTokens], chosen: Sequence[Selected | None], num_images: Sequence[int]
+) -> list[Entering]:
+    """The tokens by what was chosen, which is read and checked on the CPU: the host waits once for all requests."""
+    given = {number: each for number, each in enumerate(chosen) if each is not None}
+    images, *read = moved(CPU, [visual.image for visual in requests], *map(_Choice.of, given.values()))
+    choices = [_Choice(*values) for values in read]
+    # By places and not by marks, whose number the host would have to wait for.
+    merged_at = [choice.is_merged.nonzero()[:, 0] for choice in choices]
+    there = moved(requests[0].tokens.device, [each.keep for each in given.values()], merged_at)
+    entering = [
+        Entering(visual.tokens, image.bincount(minlength=number).tolist())
+        for visual, image, number in zip(requests, images, num_images, strict=True)
+    ]
+    for (number, each), choice, keep, places in zip(given.items(), choices, *there, strict=True):
+        visual, image = requests[number], images[number]
+        _check(visual, image, each, choice)
+        tokens = visual.tokens[keep]
+        if each.merged is not None:
+            tokens[places] = each.merged.to(tokens)
+        per_image = image[choice.keep].bincount(minlength=num_images[number]).tolist()
+        entering[number] = Entering(tokens, per_image, 0 if each.merged is None else len(each.merged))
+    return entering
+
+
+def _check(visual: VisualTokens, image: Tensor, chosen: Selected, read: _Choice) -> None:
+    """Raises RuntimeError or FloatingPointError unless a request's choice is one."""
+    keep, is_merged, num_tokens = read.keep, read.is_merged, len(visual.tokens)
     if keep.numel() and not (int(keep.min()) >= 0 and int(keep.max()) < num_tokens):
         raise RuntimeError(f"a part chose tokens of {visual.key} outside its {num_tokens}")
     if len(keep.unique()) < len(keep):
         raise RuntimeError(f"a part chose a token of {visual.key} twice")
-    if bool((visual.image[keep].diff() < 0).any()) or bool((keep[~is_merged].diff() < 0).any()):
+    if bool((image[keep].diff() < 0).any()) or bool((keep[~is_merged].diff() < 0).any()):
         raise RuntimeError(f"a part reordered the visual tokens of {visual.key}; those that stay keep their order")
     expected, made = int(is_merged.sum()), 0 if chosen.merged is None else len(chosen.merged)
     if made != expected:
         raise RuntimeError(f"a part returned {made} merged tokens of {visual.key} and marked {expected}")
-    if chosen.merged is not None and not bool(chosen.merged.isfinite().all()):
+    if not bool(read.is_finite):
         refuse_not_finite("merged tokens", [visual.key])
-    return is_merged

@@ -29,7 +29,7 @@ from vico_eval.errors import ConfigError
 from vico_eval.methods.interface import QUESTION, Selected, VisualTokens
 from vico_eval.methods.shared.budgets import BudgetedSelection, KeepRatio
 from vico_eval.methods.shared.cosines import cosines, unit
-from vico_eval.methods.shared.groups import Groups, select_in_groups
+from vico_eval.methods.shared.groups import Groups, select_on_host
 
 RELEVANCES = ("decoder", "none")
 KERNELS = ("product", "exp")
@@ -81,12 +81,11 @@ class CDPruner(BudgetedSelection):
         """The greedy choice of every tile."""
         weights = [self._weights(visual) for visual in requests]
 
-        def choose(groups: Groups) -> Tensor:
-            tokens, weight = groups.tokens, groups.stack(weights)
-            kernel = weight[:, :, None] * cosines(tokens) * weight[:, None, :]
-            return most_determinant(kernel, weight, groups.num_keep).order.to(tokens.device)
+        def weigh(groups: Groups) -> tuple[Tensor, Tensor]:
+            weight = groups.stack(weights)
+            return weight[:, :, None] * cosines(groups.tokens) * weight[:, None, :], weight
 
-        return select_in_groups(requests, self.config, choose)
+        return select_on_host(requests, self.config, weigh, _choose)
 
     def _weights(self, visual: VisualTokens) -> Tensor:
         """What each token's side of the kernel is multiplied by, [n]."""
@@ -97,6 +96,10 @@ class CDPruner(BudgetedSelection):
         return relevance if self.config.kernel == "product" else (EXP_ALPHA * relevance).exp()
 
 
+def _choose(kernel: Tensor, weight: Tensor, num_keep: int) -> Tensor:
+    return most_determinant(kernel, weight, num_keep).order
+
+
 def closeness(tokens: Tensor, words: Tensor) -> Tensor:
     """Mean cosine [n], float32, of each token [n, D] with the words [M, D]."""
     return (unit(tokens) @ unit(words).T).mean(dim=1)
@@ -105,9 +108,7 @@ def closeness(tokens: Tensor, words: Tensor) -> Tensor:
 def min_max(values: Tensor) -> Tensor:
     """(value - lowest + 1e-6) / range of values [n], as released; all 1 where they are equal."""
     low, high = values.min(), values.max()
-    if not bool(high > low):
-        return torch.ones_like(values)
-    return (values - low + MIN_MAX_OFFSET) / (high - low)
+    return torch.where(high > low, (values - low + MIN_MAX_OFFSET) / (high - low), 1.0)
 
 
 class Greedy(NamedTuple):
@@ -126,12 +127,11 @@ def most_determinant(kernel: Tensor, weight: Tensor, num_keep: int) -> Greedy:
     By an incremental Cholesky factor: a token's gain is the part of it, squared, that those kept so far don't span.
 
     Args:
-        kernel: [groups, n, n], positive semidefinite.
-        weight: [groups, n], by which tokens fill up when nothing new is left.
+        kernel: [groups, n, n], positive semidefinite; on the CPU.
+        weight: [groups, n], on the CPU, by which tokens fill up when nothing new is left.
         num_keep: k, 1..n.
     """
-    # On the host, where a step of this loop is microseconds and no kernel has to be started for it.
-    between, importance = kernel.cpu().numpy(), weight.cpu().numpy().copy()
+    between, importance = kernel.numpy(), weight.numpy().copy()
     num_groups, num_tokens = importance.shape
     every = np.arange(num_groups)
     whole = between.diagonal(axis1=1, axis2=2)

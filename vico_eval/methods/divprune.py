@@ -24,7 +24,7 @@ from vico_eval.errors import ConfigError
 from vico_eval.methods.interface import Selected, VisualTokens
 from vico_eval.methods.shared.budgets import BudgetedSelection, KeepRatio
 from vico_eval.methods.shared.cosines import cosines
-from vico_eval.methods.shared.groups import IMAGE, TILE, Groups, select_in_groups
+from vico_eval.methods.shared.groups import IMAGE, TILE, Groups, select_on_host
 
 GROUPS = (IMAGE, TILE)
 
@@ -50,12 +50,11 @@ class DivPrune(BudgetedSelection):
 
     def select(self, requests: Sequence[VisualTokens]) -> list[Selected | None]:
         """The most diverse tokens of every group."""
-        return select_in_groups(requests, self.config, _choose, self.config.group)
+        return select_on_host(requests, self.config, _weigh, farthest_first, self.config.group)
 
 
-def _choose(groups: Groups) -> Tensor:
-    tokens = groups.tokens
-    return farthest_first(distances(tokens), groups.num_keep).to(tokens.device)
+def _weigh(groups: Groups) -> tuple[Tensor]:
+    return (distances(groups.tokens),)
 
 
 def distances(tokens: Tensor) -> Tensor:
@@ -69,14 +68,13 @@ def farthest_first(distances: Tensor, num_keep: int) -> Tensor:
     """The greedy choice that makes the smallest distance among the chosen large.
 
     Args:
-        distances: [groups, n, n], infinite from a token to itself.
+        distances: [groups, n, n], infinite from a token to itself; on the CPU.
         num_keep: k, 1..n.
 
     Returns:
         [groups, k], int64, in the order of choosing: that of k tokens begins that of k + 1.
     """
-    # On the host, where a step of this loop is microseconds and no kernel has to be started for it.
-    between = distances.cpu().numpy()
+    between = distances.numpy()
     every = np.arange(len(between))
     picked = between.min(axis=1).argmax(axis=1)
     order = [picked]

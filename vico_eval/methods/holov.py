@@ -26,7 +26,7 @@ from torch import Tensor
 from vico_eval.errors import ConfigError
 from vico_eval.methods.interface import Selected, VisualTokens
 from vico_eval.methods.shared.encoder_scores import EncoderScores, ScoredSelection
-from vico_eval.methods.shared.groups import Groups, select_in_groups
+from vico_eval.methods.shared.groups import Groups, select_on_host
 
 CHUNKS = ("rows", "squares")
 SCALE = 1000.0
@@ -62,17 +62,21 @@ class HoloV(ScoredSelection):
 
     def select(self, requests: Sequence[VisualTokens]) -> list[Selected | None]:
         """The quotas of every tile, filled."""
-        return select_in_groups(requests, self.config, self._choose)
+        return select_on_host(requests, self.config, self._weigh, _choose)
 
-    def _choose(self, groups: Groups) -> Tensor:
+    def _weigh(self, groups: Groups) -> tuple[Tensor, Tensor, Tensor]:
+        """Of each token its score and its stretch, of each stretch its weight."""
         scores, num_chunks = groups.scores, self.config.num_chunks
         if self.config.chunks == "squares":
             chunk = squares(groups.grid_yx, isqrt(num_chunks))
         else:
             chunk = stretches(scores.shape[1], num_chunks).expand(len(scores), -1).to(scores.device)
-        weights = chunk_scores(groups.tokens, scores, chunk, num_chunks).weights
-        sizes = torch.nn.functional.one_hot(chunk, num_chunks).sum(dim=1)
-        return filled(scores, chunk, quotas(weights, sizes, groups.num_keep))
+        return scores, chunk, chunk_scores(groups.tokens, scores, chunk, num_chunks).weights
+
+
+def _choose(scores: Tensor, chunk: Tensor, weights: Tensor, num_keep: int) -> Tensor:
+    sizes = torch.nn.functional.one_hot(chunk, weights.shape[1]).sum(dim=1)
+    return filled(scores, chunk, quotas(weights, sizes, num_keep))
 
 
 def stretches(num_tokens: int, num_chunks: int) -> Tensor:
@@ -154,19 +158,19 @@ def quotas(weights: Tensor, sizes: Tensor, num_keep: int) -> Tensor:
     """Tokens that each stretch keeps, [groups, chunks], int64, `num_keep` in all: no more than it holds.
 
     Args:
-        weights: [groups, chunks].
-        sizes: [groups, chunks], int64, tokens of each stretch.
+        weights: [groups, chunks], on the CPU.
+        sizes: [groups, chunks], int64, tokens of each stretch; on the CPU.
         num_keep: 1..tokens of a group.
     """
-    kept = granted(weights, num_keep).minimum(sizes).cpu().numpy()
-    falling = weights.sort(dim=1, descending=True, stable=True).indices.cpu().numpy()
-    room = sizes.cpu().numpy() - kept
+    kept = granted(weights, num_keep).minimum(sizes).numpy()
+    falling = weights.sort(dim=1, descending=True, stable=True).indices.numpy()
+    room = sizes.numpy() - kept
     for group, order in enumerate(falling):
         while missing := num_keep - int(kept[group].sum()):
             takers = order[room[group, order] > 0][:missing]
             kept[group, takers] += 1
             room[group, takers] -= 1
-    return torch.from_numpy(np.asarray(kept)).to(weights.device)
+    return torch.from_numpy(np.asarray(kept))
 
 
 def filled(scores: Tensor, chunk: Tensor, quota: Tensor) -> Tensor:

@@ -41,4 +41,4 @@ class RandomTokens(BudgetedSelection):
 
     def _draw(self, visual: VisualTokens) -> Tensor:
         """[n]."""
-        return random_scores(f"{self.config.seed}/{visual.key}", len(visual.tokens)).to(visual.tokens.device)
+        return random_scores(f"{self.config.seed}/{visual.key}", len(visual.tokens))

@@ -99,10 +99,10 @@ class VisionZip(ScoredSelection):
             return (weights @ tokens.float()).to(tokens)
         made, done = [], 0
         for number, members in groupby(groups.groups, key=lambda group: group.request):
-            starts = torch.tensor([group.start for group in members], device=weights.device)
+            starts = torch.tensor([group.start for group in members])
             connect = requests[number].connect_mixed
             assert connect is not None, "asked for in `needs`"
-            places = starts[:, None] + torch.arange(weights.shape[2], device=weights.device)
+            places = starts[:, None] + torch.arange(weights.shape[2])
             made.append(connect(places, weights[done : done + len(starts)]))
             done += len(starts)
         return torch.cat(made)
@@ -117,7 +117,7 @@ def _together(visual: VisualTokens, groups: Sequence[Group], kept: dict[Group, _
             is_merged.append(kept[group].is_merged)
             merged.append(kept[group].merged)
         else:
-            keep.append(all_of(group, visual))
+            keep.append(all_of(group, visual.tokens.device))
             is_merged.append(torch.zeros(group.size, dtype=torch.bool, device=visual.tokens.device))
     return Selected(torch.cat(keep), torch.cat(merged), torch.cat(is_merged))
 
@@ -153,8 +153,9 @@ def choose(scores: Tensor, keys: Tensor, num_dominant: int, num_targets: int) ->
         num_targets: c, 0..n - d.
     """
     dominant = highest_scores(scores, num_dominant).sort(dim=1).values
-    is_other = torch.ones_like(scores, dtype=torch.bool).scatter(1, dominant, False)
-    others = is_other.nonzero()[:, 1].view(len(scores), -1)
+    is_dominant = torch.zeros_like(scores, dtype=torch.int32).scatter(1, dominant, 1)
+    # Sorted and not asked for: how many places `nonzero` finds, the host has to wait for.
+    others = is_dominant.sort(dim=1, stable=True).indices[:, : scores.shape[1] - num_dominant]
     step = max(1, others.shape[1] // max(1, num_targets))
     targets = others[:, ::step][:, :num_targets]
     number = torch.arange(num_targets, device=scores.device)

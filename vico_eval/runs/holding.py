@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,21 +10,14 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from vico_eval.errors import OutputError
-from vico_eval.files import lock
+from vico_eval.files import check_locks, lock
 from vico_eval.runs.shards import Shard
-
-NO_LOCKS = frozenset({errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS})
-"""What a file system without locks answers. One that another command has locked answers EWOULDBLOCK."""
 
 _SHARD = re.compile(r"\.shard\d+of(\d+)$")
 
 
 class Held(OutputError):
     """Another command works on it."""
-
-
-class NoLocks(OutputError):
-    """A file system can't say whether another command works on it."""
 
 
 @contextmanager
@@ -83,27 +74,6 @@ def is_free(path: Path) -> bool:
             return True
     except Timeout:
         return False
-
-
-def check_locks(path: Path) -> None:
-    """See that files beside `path`, which is made, can be locked.
-
-    Raises:
-        NoLocks: the file system has no locks.
-    """
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return  # by somebody else, so it can be locked
-        except OSError as error:
-            if error.errno not in NO_LOCKS:
-                raise
-            raise NoLocks(
-                f"{path.parent} can't be locked ({error.strerror}): its file system has no file locks (flock), without "
-                "which two commands could write into one run. Work in a folder on another file system, or have this "
-                "one mounted with locks (NFS with its lock service, Lustre with -o flock)."
-            ) from error
 
 
 def _lock_files(path: Path) -> list[Path]:

@@ -1,5 +1,7 @@
 """An exported decoder, loaded by transformers alone, computes what ours does; a stopped export is none."""
 
+import errno
+import fcntl
 import json
 import signal
 import subprocess
@@ -265,6 +267,16 @@ def test_a_cache_that_cannot_be_written_says_what_to_do(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="XDG_CACHE_HOME"):
         exported_decoder(find_checkpoint("vico-tiny"), tmp_path / "file" / "cache")
+
+
+def test_a_cache_on_a_file_system_without_locks_is_refused(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOSYS, "not here")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(OutputError, match=r"vico-tiny can't be kept: .* has no file locks .*XDG_CACHE_HOME"):
+        exported_decoder(find_checkpoint("vico-tiny"), tmp_path)
+    assert not list(tmp_path.glob("*/export.json"))
 
 
 def test_the_command_says_what_it_did(run, build, tmp_path):

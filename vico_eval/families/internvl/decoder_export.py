@@ -9,7 +9,6 @@ Differs: rotary embeddings with dynamic NTK are written as plain ones. Up to `ma
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from copy import deepcopy
 from dataclasses import fields
@@ -19,7 +18,6 @@ from typing import Any
 import torch
 from filelock import Timeout
 from platformdirs import user_cache_path
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
@@ -31,9 +29,8 @@ from vico_eval.families.internvl.checkpoint import Checkpoint, check_tokenizer_f
 from vico_eval.families.internvl.decoder_weights import check_weights, decoder_weights
 from vico_eval.families.internvl.plain_tokenizer import plain_tokenizer
 from vico_eval.families.internvl.prompts import get_template
-from vico_eval.families.internvl.released_layout import check_unused
 from vico_eval.families.internvl.weight_files import INDEX, SINGLE
-from vico_eval.files import lock, to_disk, write_json
+from vico_eval.files import NoLocks, check_locks, check_unused, lock, new_folder, to_disk, unfinished, write_json
 from vico_eval.logs import logger
 
 EXPORT = "export.json"
@@ -60,26 +57,32 @@ def exported_decoder(checkpoint: Checkpoint, cache: Path | None = None) -> Path:
 
     Raises:
         CheckpointError: as `export_decoder`.
-        OutputError: the cache can't be written.
+        OutputError: the cache can't be written, or is on a file system without locks.
     """
     cache = cache or user_cache_path("vico-eval") / "decoders"
     folder = cache / _digest(checkpoint).rpartition(":")[2][:32]
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        held = lock(cache / f"{folder.name}.lock")
+        lock_file = cache / f"{folder.name}.lock"
+        check_locks(lock_file)
+        held = lock(lock_file)
         try:
             held.acquire(timeout=0)
         except Timeout:
             logger.info(f"another process exports the decoder of {checkpoint.name}; waiting for it")
             held.acquire()
-    except (OSError, NotImplementedError) as error:
+    except NoLocks as error:
+        raise OutputError(
+            f"The decoder of {checkpoint.name} can't be kept: {error} XDG_CACHE_HOME sets where it is."
+        ) from error
+    except OSError as error:
         raise OutputError(
             f"The decoder of {checkpoint.name} can't be kept in {cache}: {error}. Make it writable, or set "
             "XDG_CACHE_HOME to a folder with room, on a file system with locks."
         ) from error
     try:
         if not is_export(folder, checkpoint):
-            for torn in (folder, *cache.glob(f".{folder.name}.*.partial")):  # of a process that was killed
+            for torn in (folder, *unfinished(folder)):
                 shutil.rmtree(torn, ignore_errors=True)
             export_decoder(checkpoint, folder)
         return folder
@@ -110,19 +113,10 @@ def export_decoder(checkpoint: Checkpoint, out: Path, *, shard_bytes: int = SHAR
     num_weights = sum(torch.Size(shape).numel() for shape in check_weights(checkpoint).values())
     tokenizer = load_tokenizer(checkpoint)
     check_tokenizer_fits(tokenizer, checkpoint)
-    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    try:
-        partial.mkdir(parents=True)
+    with new_folder(out) as partial:
         _write_weights(checkpoint, _Shards(partial, shard_bytes), num_weights)
         _write_settings(checkpoint, tokenizer, partial)
         _write_marker(checkpoint, partial)
-        if out.exists():
-            out.rmdir()
-        partial.rename(out)
-    except (OSError, SafetensorError) as error:
-        raise OutputError(f"Can't write into {out}: {error}. Make room, or give another folder.") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return True
 
 

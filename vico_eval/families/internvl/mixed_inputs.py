@@ -40,25 +40,27 @@ class MixedInputs:
         self._first = counts.cumsum(dim=0) - counts
 
     def __call__(self, members: Tensor, weights: Tensor) -> Tensor:
-        """[groups, mixed, D] of tokens [groups, members] and their weights [groups, mixed, members].
+        """[groups, mixed, D] of tokens [groups, members], on the CPU, and their weights [groups, mixed, members].
 
         Raises:
             RuntimeError: a group has tokens of several tiles, whose connectors may take in rows of unlike width.
         """
-        tiles = self._tile[members.cpu()]
+        members = members.cpu()
+        tiles = self._tile[members]
         if not bool((tiles == tiles[:, :1]).all()):
             raise RuntimeError("a part mixed what the connector takes in across tiles; expected groups within a tile")
         tile = tiles[:, 0]
-        places = members - self._first[tile, None].to(members.device)
+        places = members - self._first[tile, None]
         made = weights.new_empty(*weights.shape[:2], self._model.config.text_config.hidden_size)
         for name in (HIGH.connector, LOW.connector):
-            is_here = self._is_low[tile] == (name == LOW.connector)
-            if bool(is_here.any()):
+            here = (self._is_low[tile] == (name == LOW.connector)).nonzero()[:, 0]
+            if len(here):
                 connector = self._connector(name)
-                vit_tokens = _beside(connector, self._vit_tokens[tile[is_here]])
+                vit_tokens = _beside(connector, self._vit_tokens[tile[here]])
                 inputs = pixel_shuffle(vit_tokens, connector.block, connector.version)  # [groups, n of a tile, width]
-                here = is_here.to(weights.device)
-                rows = inputs.gather(1, places[here][..., None].expand(-1, -1, inputs.shape[2]).to(inputs.device))
+                taken = places[here].to(inputs.device)[..., None]
+                rows = inputs.gather(1, taken.expand(-1, -1, inputs.shape[2]))
+                here = here.to(weights.device)
                 mixed = weights[here].to(inputs.device) @ rows.float()
                 made[here] = connector.project(mixed.to(inputs)).to(made)
         return made

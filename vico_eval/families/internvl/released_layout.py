@@ -10,23 +10,21 @@ loading; see `_dead_router_weights` for what stands in their place.
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 from pathlib import Path
 
 import torch
 from huggingface_hub import split_torch_state_dict_into_shards
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
-from vico_eval.errors import CheckpointError, OutputError
+from vico_eval.errors import CheckpointError
 from vico_eval.families.internvl.modeling import VicoInternVL
 from vico_eval.families.internvl.released_config import not_in_released, released_config
 from vico_eval.families.internvl.weight_files import INDEX, named
 from vico_eval.families.internvl.weight_names import FUSED_QKV, SPLIT_QKV, STACKED_EXPERTS, one_by_one, released_name
+from vico_eval.files import check_unused, new_folder
 
 PARTS = ("vision_model.", "mlp1.", "mlp2.", "pooling_before_gating.", "gating.", "language_model.")
 """What every name of the released layout begins with."""
@@ -55,28 +53,13 @@ def save_released(
     folder = folder.expanduser().resolve()
     check_unused(folder)
     weights = _released_weights(model)
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    try:
-        partial.mkdir(parents=True)
+    with new_folder(folder) as partial:
         _save_weights(weights, partial, max_shard_size)
         tokenizer.save_pretrained(partial)
         GenerationConfig.from_model_config(model.config.text_config).save_pretrained(partial)
         # Last: a folder without it is taken for no checkpoint, so what a killed process leaves is never loaded.
         config = released_config(model.config, model.dtype)
         (partial / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-        if folder.exists():
-            folder.rmdir()
-        partial.rename(folder)
-    except (OSError, SafetensorError) as error:
-        raise OutputError(f"Can't write into {folder}: {error}. Make room, or give another folder.") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def check_unused(folder: Path) -> None:
-    """Raises OutputError if something is there that an export would mix with."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise OutputError(f"{folder} is there already and not an empty folder. Give a new one, or move it away.")
 
 
 def _released_weights(model: VicoInternVL) -> dict[str, list[Tensor]]:

@@ -170,7 +170,8 @@ class VisualTokens:
     connect_mixed: Callable[[Tensor, Tensor], Tensor] | None = None
     """What the connector makes of weighted sums of what it takes in for tokens.
 
-    Args: indices [groups, members], int64, of tokens that one connector makes, and weights [groups, mixed, members].
+    Args: indices [groups, members], int64, of tokens that one connector makes; on the CPU, or the host has to wait for
+    them. Weights [groups, mixed, members].
     Returns: [groups, mixed, D].
     """
 
@@ -209,6 +210,8 @@ class SelectionPart(Part):
         """What stays of each request; None for all, as they are. Never asked about a request without visual tokens.
 
         Several requests come together so that work on the accelerator can be batched; none may depend on another.
+        Tensors are on its device, where the host waits for each value that it reads: read all requests' at once
+        (`methods.shared.copies`). What is chosen may be there or on the CPU.
         """
 
 

@@ -9,7 +9,7 @@ Shapes: groups = those worked on together; n = tokens of each; k = those that st
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -18,12 +18,13 @@ from torch import Tensor
 
 from vico_eval.methods.interface import Selected, VisualTokens
 from vico_eval.methods.shared.budgets import KeepRatio
+from vico_eval.methods.shared.copies import CPU, moved
 
 TILE, IMAGE = "tile", "image"
 
 MAX_NUMBERS = 2**25
-"""Numbers in the tokens, or in the pairs of tokens, that are worked on at once: 128 MiB in float32, of which a method
-holds a few copies. A group with more of them is worked on alone."""
+"""Numbers in the tokens, or in the pairs of tokens, that are worked on or copied at once: 128 MiB in float32, of which
+a method holds a few copies. A group with more of them is worked on alone."""
 
 
 class Group(NamedTuple):
@@ -80,9 +81,12 @@ class Groups:
 
 def groups_of(requests: Sequence[VisualTokens], budget: KeepRatio, by: str = TILE) -> list[list[Group]]:
     """The groups of each request, in the order of its tokens, with how many of them stay."""
+    (labels,) = moved(
+        CPU,
+        [visual.image if by == IMAGE else visual.image.where(visual.tile < 0, visual.tile) for visual in requests],
+    )
     found = []
-    for number, visual in enumerate(requests):
-        label = visual.image if by == IMAGE else torch.where(visual.tile < 0, visual.image, visual.tile)
+    for number, (visual, label) in enumerate(zip(requests, labels, strict=True)):
         sizes = torch.unique_consecutive(label, return_counts=True)[1].tolist()
         starts = [end - size for end, size in zip(accumulate(sizes), sizes, strict=True)]
         counts = budget.num_keep(visual.key, sizes)
@@ -115,21 +119,80 @@ def select_in_groups(
         by: TILE or IMAGE.
     """
     groups = groups_of(requests, budget, by)
+    return _selected(groups, ((alike, choose(alike)) for alike in together(requests, groups)))
+
+
+def select_on_host(
+    requests: Sequence[VisualTokens],
+    budget: KeepRatio,
+    weigh: Callable[[Groups], tuple[Tensor, ...]],
+    choose: Callable[..., Tensor],
+    by: str = TILE,
+) -> list[Selected | None]:
+    """As `select_in_groups`, for a choice in many small steps, of which each would be a kernel on an accelerator.
+
+    The host waits once for the groups of all requests, and once more whenever `MAX_NUMBERS` have been copied.
+
+    Args:
+        requests: those to select from.
+        budget: how many tokens stay.
+        weigh: gives what the choice is made by, on the tokens' device.
+        choose: gives the places [groups, k] by what `weigh` gave, on the CPU now, and by how many stay (`num_keep`).
+        by: TILE or IMAGE.
+    """
+    groups = groups_of(requests, budget, by)
+    return _selected(
+        groups,
+        (
+            (alike, choose(*weighed, num_keep=alike.num_keep))
+            for portion in _portions(together(requests, groups), weigh)
+            for alike, weighed in portion
+        ),
+    )
+
+
+def _portions(
+    groups: Iterator[Groups], weigh: Callable[[Groups], tuple[Tensor, ...]]
+) -> Iterator[list[tuple[Groups, list[Tensor]]]]:
+    """Groups with what `weigh` gives of them, on the CPU: copied together, as much at once as memory may hold."""
+    waiting: list[tuple[Groups, tuple[Tensor, ...]]] = []
+    num_waiting = 0
+    for alike in groups:
+        weighed = weigh(alike)
+        size = sum(tensor.numel() for tensor in weighed)
+        if waiting and num_waiting + size > MAX_NUMBERS:
+            yield _on_host(waiting)
+            waiting, num_waiting = [], 0
+        waiting.append((alike, weighed))
+        num_waiting += size
+    if waiting:
+        yield _on_host(waiting)
+
+
+def _on_host(weighed: Sequence[tuple[Groups, tuple[Tensor, ...]]]) -> list[tuple[Groups, list[Tensor]]]:
+    copies = moved(CPU, *(tensors for _, tensors in weighed))
+    return [(alike, copied) for (alike, _), copied in zip(weighed, copies, strict=True)]
+
+
+def _selected(groups: Sequence[Sequence[Group]], chosen: Iterable[tuple[Groups, Tensor]]) -> list[Selected | None]:
+    """What stays of each request by its groups, and by the places [groups, k] in those that lose a token."""
     kept: dict[Group, Tensor] = {}
-    for alike in together(requests, groups):
-        places = choose(alike).sort(dim=1).values
+    device = CPU
+    for alike, places in chosen:
+        device = places.device
+        places = places.sort(dim=1).values
         kept |= {group: group.start + of_group for group, of_group in zip(alike.groups, places, strict=True)}
     return [
-        Selected(torch.cat([kept[group] if group in kept else all_of(group, visual) for group in of_request]))
+        Selected(torch.cat([kept[group] if group in kept else all_of(group, device) for group in of_request]))
         if any(group in kept for group in of_request)
         else None
-        for visual, of_request in zip(requests, groups, strict=True)
+        for of_request in groups
     ]
 
 
-def all_of(group: Group, visual: VisualTokens) -> Tensor:
+def all_of(group: Group, device: torch.device) -> Tensor:
     """Places of a group's tokens among the request's, [n], int64."""
-    return torch.arange(group.start, group.start + group.size, device=visual.tokens.device)
+    return torch.arange(group.start, group.start + group.size, device=device)
 
 
 def highest_scores(scores: Tensor, num_keep: int) -> Tensor:
