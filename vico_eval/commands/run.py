@@ -11,7 +11,9 @@ from rich.console import Console
 from vico_eval.commands.answering import answer, check_models_of, gpu_shares
 from vico_eval.commands.dry_run import show_plan
 from vico_eval.commands.failures import Failure, describe
+from vico_eval.commands.following import follow
 from vico_eval.commands.goals import Goal
+from vico_eval.commands.machines import place_of
 from vico_eval.commands.options import RunOptions
 from vico_eval.commands.output import message_console
 from vico_eval.commands.passes import plan_passes
@@ -41,6 +43,10 @@ def run_suite(name: str, options: RunOptions, *, dry_run: bool = False) -> None:
     table = plan_table(name, options, console)
     if dry_run:
         _show(table, console)
+        return
+    place = place_of(table)
+    if place is not None and place.rank > 0:
+        follow(table, place, console)
         return
     if options.shard is None:
         failures, is_complete = _answer_all(table, console), True
