@@ -53,9 +53,10 @@ def test_a_job_that_is_submitted_again_alone_has_the_same_shard(job):
 
 def test_the_script_s_arguments_reach_the_command_as_they_are(job, run, tmp_path, monkeypatch):
     words = job(2, 4, "tiny", "--rows", "vanilla", "--launch", "env NAME='a  b' $HOME *")
+    assert words[-4:] == ["--device", "cuda", "--shard", "2/4"]
     assert words[words.index("--launch") + 1] == "env NAME='a  b' $HOME *"
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(VISIBLE, "0,1")
-    status, _, err = run(*words, "--dry-run")
+    status, _, err = run(*words, "--dry-run")  # which knows all of them
     assert status == 0, err
-    assert "shard=2/4" in err
+    assert "env 'NAME=a  b' '$HOME' '*'" in err

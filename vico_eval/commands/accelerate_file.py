@@ -77,9 +77,7 @@ def read_accelerate_file(path: Path) -> AccelerateFile:
             "--device cpu, or mpirun_hostfile in mpirun_config."
         )
     if found.main_process_ip is None or found.main_process_port is None:
-        raise ConfigError(
-            f"{path} has several machines; expected main_process_ip and main_process_port of machine 0, where they meet."
-        )
+        raise ConfigError(f"{path} has several machines; expected main_process_ip and main_process_port of machine 0.")
     if found.num_processes % found.num_machines:
         raise ConfigError(
             f"{path} has num_processes={found.num_processes}, which can't be shared evenly among "

@@ -115,12 +115,13 @@ class _Follower:
 def _wait(table: Table, place: Place, console: Console, wait_s: float) -> bool:
     """Wait for machine 0; whether it has anything to do."""
     until = time.monotonic() + wait_s
-    if place.order() is None and (table.options.fresh or _has_work(table)):
-        console.print("Waiting for the command of machine 0, to be started in the same folder.", highlight=False)
-    while place.order() is None:
+    if place.order() is None:
+        # Without machine 0 nothing is answered: one look is enough.
         if not table.options.fresh and not _has_work(table):
             console.print("All rows are complete.", highlight=False)
             return False
+        console.print("Waiting for the command of machine 0, to be started in the same folder.", highlight=False)
+    while place.order() is None:
         if time.monotonic() > until:
             raise OutputError(
                 f"no command of machine 0 that meets others at {place.name} has begun for {wait_s:.0f} s. Start it "

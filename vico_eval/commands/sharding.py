@@ -1,8 +1,9 @@
 """`vico-eval run --shard`: a part of a table's documents, and the scores of rows whose parts are all there.
 
 Commands know of each other by the runs' folders alone. Each answers its part of every row. Whoever ends a row's last
-part has it scored, by a process that finds all answers there and reads no weights. A row that draws on another one
-(`ratio_from`) begins when that one is scored.
+part has it scored, by a process that finds all answers there and reads no weights; only documents that could not be
+answered are asked once more, and the row's cells then say that they failed. A row that draws on another one
+(`ratio_from`) begins when that one is scored, on the benchmarks that have all answers there.
 """
 
 from __future__ import annotations
