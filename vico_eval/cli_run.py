@@ -57,7 +57,10 @@ def run(
     ] = 1,
     accelerate_config: Annotated[
         Path | None,
-        typer.Option(help="Accelerate's own configuration for a row's processes, of any number of machines."),
+        typer.Option(
+            help="Accelerate's own configuration for a row's processes. With several machines, start the command on "
+            "each with a file of its own machine_rank."
+        ),
     ] = None,
     launch: Annotated[
         str,

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -94,6 +95,69 @@ def test_passes_that_wait_are_stopped_too(tmp_path):
         for process in processes:
             process.end()
         assert [process.poll() for process in processes] == [LOST, LOST]
+
+
+STARTS_ONE = """
+import json, subprocess, sys, time
+number = json.loads(sys.stdin.readline())["number"]
+started = subprocess.Popen(["sleep", "600"], start_new_session=True, stdout=subprocess.DEVNULL)
+print(json.dumps({"number": number, "pid": started.pid, "status": None}), flush=True)
+time.sleep(600)
+"""
+
+
+def is_running(pid):
+    """Whether it has not ended; one that nobody has waited for has."""
+    try:
+        return " Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def wait_until(condition, limit_s=60):
+    until = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def test_passes_end_with_what_has_started_them(tmp_path):
+    with WarmStart({}, (sys.executable, "-c", STARTS_ONE)) as warm:
+        process = warm.start(["a"], tmp_path / "pass.yaml", tmp_path / "a.log")
+        wait_until(lambda: warm._pids)
+        (pid,) = warm._pids.values()
+        assert is_running(pid)
+        assert process.poll() is None
+        warm._server.kill()
+        assert ended(process) == LOST
+        wait_until(lambda: not is_running(pid))
+
+
+TELLS_NOBODY = """
+import io, os, signal, sys, time
+from vico_eval.harnesses.lmms_eval.warm import fork
+
+class Killed(io.StringIO):
+    def write(self, text):
+        if sys.argv[2] == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+pid = fork(Killed(), 1)
+if pid == 0:
+    assert os.getpgrp() == os.getpid()
+    open(sys.argv[1], "w").close()
+else:
+    os.waitpid(pid, 0)
+"""
+
+
+def test_a_copy_that_nobody_was_told_of_does_nothing(tmp_path):
+    """What would tell is killed between the two; the end of what both write to shows that both have ended."""
+    for word in ("killed", "told"):
+        words = [sys.executable, "-c", TELLS_NOBODY, str(tmp_path / word), word]
+        done = subprocess.run(words, capture_output=True, check=False, timeout=60)
+        assert done.returncode == (-signal.SIGKILL if word == "killed" else 0), done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["told"]
 
 
 @pytest.fixture

@@ -180,12 +180,23 @@ def test_a_run_is_complete_when_all_shards_of_one_number_are(tmp_path):
     assert missing_shards(shards, ["doc"], 2) == [*HALVES]
     assert complete_number(shards, TASKS) is None
     done(tmp_path, HALVES[1], 1, failed=1)
-    assert complete_number(read_shards(tmp_path), TASKS) is None
+    shards = read_shards(tmp_path)
+    assert complete_number(shards, TASKS) == 2
+    check_merged(tmp_path, shards, TASKS, 2)
     done(tmp_path, HALVES[1], 2)
     write_shard(tmp_path, HALVES[1], {"read": ShardTask(documents=2)})
     shards = read_shards(tmp_path)
     assert complete_number(shards, TASKS) == 2
     check_merged(tmp_path, shards, TASKS, 2)
+
+
+def test_a_shard_lacks_no_more_answers_than_it_has_noted_failures(tmp_path):
+    done(tmp_path, HALVES[0], 0, failed=1)
+    done(tmp_path, HALVES[1], 1, failed=1)
+    check_merged(tmp_path, read_shards(tmp_path), TASKS, 2)
+    write_shard(tmp_path, HALVES[1], {"read": ShardTask(documents=2)})
+    with pytest.raises(ReportError, match=r"no answer to document\(s\) 2 of read, although all 2 shards"):
+        check_merged(tmp_path, read_shards(tmp_path), TASKS, 2)
 
 
 def test_a_document_without_an_answer_or_with_two_is_named(tmp_path):

@@ -13,6 +13,7 @@ from vico_eval.commands.execute import Launch, execute
 from vico_eval.commands.failures import Failure
 from vico_eval.commands.goals import Goal
 from vico_eval.commands.gpus import divide
+from vico_eval.commands.machines import leading
 from vico_eval.commands.passes import Pass, at_once, plan_passes
 from vico_eval.commands.plan import Cell, PlannedRun
 from vico_eval.commands.progress import LiveProgress, PlainProgress
@@ -48,15 +49,15 @@ def answer(
     jobs = at_once(passes, table.jobs)
     shares = gpu_shares(table) if passes else []
     launching = options.launching
-    threads = num_cores() // (jobs * (launching.processes // launching.machines))
+    threads = num_cores() // (jobs * launching.processes_here)
     environment = environment_of(threads, is_offline=table.is_offline)
     with starting(passes, environment, shares) as launch:
         if passes:
             if not launching.prefix:  # which may start them on another machine
                 check_device(table.device)
             check_models_of(table.runs)
-        with claim:
-            return _execute(table, runs, passes, goal=goal, jobs=jobs, launch=launch, console=console)
+        with claim, leading(table, launch) as launch_on_all:
+            return _execute(table, runs, passes, goal=goal, jobs=jobs, launch=launch_on_all, console=console)
 
 
 def check_models_of(runs: Sequence[PlannedRun]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vico_eval.commands.failures import Failure, crash
+from vico_eval.commands.failures import Failure, crash, without_source
 from vico_eval.commands.goals import Goal
 from vico_eval.commands.inputs import Inputs
 from vico_eval.commands.passes import Pass, most_work_first
@@ -214,8 +214,7 @@ def _drop(state: _State, source: str, missing: set[str]) -> None:
     for cells in state.attempts:
         for cell in cells:
             if cell.benchmark in missing:
-                reason = f"it draws on {source}, which has no complete result of {cell.benchmark}."
-                state.failures.append(Failure(state.run, cell, reason))
+                state.failures.append(Failure(state.run, cell, without_source(source, cell)))
     left = (tuple(cell for cell in cells if cell.benchmark not in missing) for cells in state.attempts)
     state.attempts = deque(filter(None, left))
 

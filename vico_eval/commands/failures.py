@@ -35,6 +35,11 @@ def by_hand(run: PlannedRun, command: Sequence[str]) -> str:
     return " ".join([*variables, shlex.join(command)])
 
 
+def without_source(name: str, cell: Cell) -> str:
+    """Why a cell can't be answered whose run draws on run `name`, which failed there."""
+    return f"it draws on {name}, which has no complete result of {cell.benchmark}."
+
+
 def describe(failures: Iterable[Failure], *, can_repeat: bool = True) -> str:
     """Failures in words, those of one run and reason together: what, why, the log and the command to repeat.
 

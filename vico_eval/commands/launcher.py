@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from vico_eval.commands.accelerate_file import Meeting, read_accelerate_file, read_meeting
 from vico_eval.errors import ConfigError
 
 OWN_GPUS = "vico_eval.commands.own_gpus"
@@ -28,7 +29,7 @@ class Launching:
     """That the processes are spread over."""
 
     accelerate_config: Path | None = None
-    """Accelerate's own configuration, in place of `machines`."""
+    """Accelerate's own configuration, in place of `machines`. One of several machines may be for one of them alone."""
 
     prefix: tuple[str, ...] = ()
     """Words before each command."""
@@ -37,6 +38,21 @@ class Launching:
     def is_spread(self) -> bool:
         """Whether one row's processes may be on several machines."""
         return self.machines > 1 or self.accelerate_config is not None
+
+    @property
+    def meeting(self) -> Meeting | None:
+        """The machines that have a command each; None where this one starts all processes."""
+        if self.accelerate_config is None:
+            return None
+        return read_meeting(self.accelerate_config, has_prefix=bool(self.prefix))
+
+    @property
+    def processes_here(self) -> int:
+        """Of one row on a machine."""
+        if self.accelerate_config is None:
+            return self.processes // self.machines
+        found = read_accelerate_file(self.accelerate_config)
+        return max(1, (self.processes if self.processes > 1 else found.num_processes) // found.num_machines)
 
     @property
     def gpus(self) -> int:
@@ -63,18 +79,17 @@ class Launching:
             )
 
     def _check_machines(self) -> None:
+        machines, named = self.machines, f"--machines {self.machines}"
         if self.accelerate_config is not None:
             if self.machines > 1:
                 raise ConfigError("got --machines and --accelerate-config, which names the machines itself; give one.")
-            if not self.accelerate_config.is_file():
-                raise ConfigError(
-                    f"--accelerate-config {self.accelerate_config} is not a file; make one with: accelerate config "
-                    "--config_file FILE."
-                )
-        if self.processes % self.machines:
+            machines = read_accelerate_file(self.accelerate_config).num_machines
+            named = f"the {machines} machines of {self.accelerate_config}"
+        # One process is the default, which leaves the number to the configuration.
+        if self.processes % machines and (self.processes > 1 or self.accelerate_config is None):
             raise ConfigError(
-                f"--processes {self.processes} can't be shared evenly among --machines {self.machines}; --processes "
-                "counts those of all machines."
+                f"--processes {self.processes} can't be shared evenly among {named}; --processes counts those of all "
+                "machines."
             )
         if self.machines > 1 and not self.prefix:
             raise ConfigError(
@@ -95,7 +110,8 @@ class Launching:
         number = str(self.processes)
         if self.accelerate_config is not None:
             more = ("--num_processes", number) if self.processes > 1 else ()
-            return ("-m", "accelerate.commands.launch", "--config_file", str(self.accelerate_config), *more)
+            own = read_accelerate_file(self.accelerate_config).words
+            return ("-m", "accelerate.commands.launch", "--config_file", str(self.accelerate_config), *own, *more)
         # On a CPU accelerate's launcher starts a single process, whatever it is asked for, seconds later than Python.
         if device == "cpu" and self.processes == 1:
             return ()

@@ -85,6 +85,12 @@ class RunOptions:
             raise ConfigError(f"--engine is {self.engine!r}; expected {' or '.join(ENGINES)}.")
         if self.servers and self.engine != VLLM:
             raise ConfigError("--server names vLLM servers; give --engine vllm too.")
+        if self.launching.meeting is not None and (self.shard is not None or self.fixtures):
+            given = "--fixtures" if self.fixtures else f"--shard {self.shard}"
+            raise ConfigError(
+                f"{given} with an --accelerate-config of several machines, each with a command of its own: these share "
+                "documents and data in their own way. Leave one of the two out."
+            )
         if self.shard is None:
             return
         if self.fresh:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
 from vico_eval.commands.answering import answer, check_models_of, gpu_shares
-from vico_eval.commands.at_work import held
 from vico_eval.commands.dry_run import show_plan
 from vico_eval.commands.failures import Failure, describe
+from vico_eval.commands.following import follow
 from vico_eval.commands.goals import Goal
+from vico_eval.commands.machines import place_of
 from vico_eval.commands.options import RunOptions
 from vico_eval.commands.output import message_console
 from vico_eval.commands.passes import plan_passes
@@ -21,7 +21,7 @@ from vico_eval.commands.plan import PlannedRun
 from vico_eval.commands.report import print_report
 from vico_eval.commands.run_folders import DocumentsFailed, check_cells, problems_of, unfinished
 from vico_eval.commands.sharding import answer_shard, shard_goal, split_ready, tell_waiting
-from vico_eval.commands.table import Table, check_outputs, plan_table
+from vico_eval.commands.table import Table, claimed, plan_table
 from vico_eval.errors import UserError
 from vico_eval.report import write_report
 
@@ -43,6 +43,10 @@ def run_suite(name: str, options: RunOptions, *, dry_run: bool = False) -> None:
     table = plan_table(name, options, console)
     if dry_run:
         _show(table, console)
+        return
+    place = place_of(table)
+    if place is not None and place.rank > 0:
+        follow(table, place, console)
         return
     if options.shard is None:
         failures, is_complete = _answer_all(table, console), True
@@ -79,16 +83,8 @@ def _show(table: Table, console: Console) -> None:
 
 def _answer_all(table: Table, console: Console) -> list[Failure]:
     plans = {run.name: unfinished(run, table.inputs, check_cells, fresh=table.options.fresh)[1] for run in table.runs}
-    claim = _claimed(table, [run for run in table.runs if plans[run.name]])
+    claim = claimed(table, [run for run in table.runs if plans[run.name]])
     return answer(table, table.runs, plans, Goal(), console, claim)
-
-
-@contextmanager
-def _claimed(table: Table, runs: Sequence[PlannedRun]) -> Iterator[None]:
-    """Sees that results can be written, and holds runs against other commands."""
-    check_outputs(table)
-    with held(runs):
-        yield
 
 
 def _write_table(table: Table, console: Console) -> str | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from rich.console import Console
 
 from vico_eval import paths
 from vico_eval.cards import find_checkpoints, load_cards, select_cards
+from vico_eval.commands.at_work import held
 from vico_eval.commands.inputs import Inputs, find_inputs, local_checkpoints
 from vico_eval.commands.options import RunOptions
 from vico_eval.commands.output import check_writable
@@ -20,6 +22,7 @@ from vico_eval.commands.task_data import local_data, own_data
 from vico_eval.engine.settings import TRANSFORMERS
 from vico_eval.errors import ConfigError, unknown_name
 from vico_eval.report.page.folder import check_page_folder
+from vico_eval.runs.shards import Shard
 from vico_eval.suites import Benchmark, Suite, load_benchmarks, load_suite
 
 RESERVED = frozenset(
@@ -127,6 +130,23 @@ def plan_table(name: str, options: RunOptions, console: Console) -> Table:
         out=runs_root / "report" if options.out is None else options.out,
         html=(runs_root / "report" / "page" if options.html is None else options.html) if options.page else None,
     )
+
+
+@contextmanager
+def claimed(
+    table: Table,
+    runs: Sequence[PlannedRun],
+    shard: Shard | None = None,
+    prepare: Callable[[PlannedRun], None] | None = None,
+) -> Iterator[None]:
+    """Sees that results can be written, and holds runs, or a shard of them, against other commands; as `held`.
+
+    Raises:
+        UserError: they can't, or another command works on some of the runs.
+    """
+    check_outputs(table)
+    with held(runs, shard, prepare):
+        yield
 
 
 def check_outputs(table: Table) -> None:

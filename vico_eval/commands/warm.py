@@ -20,7 +20,7 @@ from vico_eval.commands.processes import STOP_S
 PROGRAM = (sys.executable, "-m", "vico_eval.harnesses.lmms_eval.warm")
 
 LOST = -signal.SIGKILL
-"""Status of a pass whose end nobody can tell, since the process that would is gone."""
+"""Status of a pass whose end nobody can tell, since the process that would is gone; the pass is killed then."""
 
 LOOK_S = 0.05
 
@@ -87,7 +87,7 @@ class WarmStart:
         return self._statuses.get(number, None if is_listening else LOST)
 
     def signal(self, number: int, what: signal.Signals) -> None:
-        """Send a signal to all processes of a pass. Before the first is started it ends all that wait."""
+        """Send a signal to all processes of a pass. One that waits is ended with all others, by what starts them."""
         pid = self._pids.get(number)
         if pid is None:
             self._server.kill()
@@ -96,6 +96,7 @@ class WarmStart:
                 os.killpg(pid, what)
 
     def _listen(self) -> None:
+        """Hear what becomes of passes, until what starts them is gone; then end those that it has left behind."""
         assert self._server.stdout is not None
         for line in self._server.stdout:
             told = json.loads(line)
@@ -103,6 +104,10 @@ class WarmStart:
                 self._pids[told["number"]] = told["pid"]
             if told["status"] is not None:
                 self._statuses[told["number"]] = told["status"]
+        for number, pid in self._pids.items():
+            if number not in self._statuses:
+                with suppress(ProcessLookupError):
+                    os.killpg(pid, signal.SIGKILL)
 
 
 class WarmProcess:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -20,12 +20,16 @@ Done = Mapping[Shard, Mapping[str, ShardTask]]
 
 
 def missing_shards(done: Done, tasks: Sequence[str], of: int) -> list[Shard]:
-    """Those of `of` shards that have not answered all their documents of some tasks."""
-    return [shard for number in range(1, of + 1) if not _is_done(done.get(shard := Shard(number, of)), tasks)]
+    """Those of `of` shards that have not asked all their documents of some tasks."""
+    shards = (Shard(number, of) for number in range(1, of + 1))
+    return [shard for shard in shards if not done.get(shard, {}).keys() >= set(tasks)]
 
 
 def complete_number(done: Done, tasks: Sequence[str]) -> int | None:
-    """Into how many shards the documents of tasks were parted that all are answered; None where none are complete."""
+    """Into how many shards the documents of tasks were parted that all have been asked; None where shards are missing.
+
+    Documents that could not be answered may be among them: what is scored says so.
+    """
     numbers = sorted({shard.of for shard in done})
     return next((of for of in numbers if not missing_shards(done, tasks, of)), None)
 
@@ -33,8 +37,10 @@ def complete_number(done: Done, tasks: Sequence[str]) -> int | None:
 def check_merged(folder: Path, done: Done, tasks: Sequence[str], of: int) -> None:
     """See that the journals in `folder` have an answer to every document of tasks that all `of` shards have asked.
 
+    A shard may lack as many answers as it has noted to have failed.
+
     Raises:
-        ReportError: documents are missing, or one was answered to the same question in two files.
+        ReportError: more documents are missing, or one was answered to the same question in two files.
     """
     places: dict[AnswerKey, list[str]] = {}
     answered: dict[str, set[int | str]] = {}
@@ -45,9 +51,9 @@ def check_merged(folder: Path, done: Done, tasks: Sequence[str], of: int) -> Non
             answered.setdefault(answer.task, set()).add(answer.doc_id)
         for key, name in keys.items():
             places.setdefault(key, []).append(name)
+    shards = [Shard(number, of) for number in range(1, of + 1)]
     for task in tasks:
-        number = sum(done[Shard(place, of)][task].documents for place in range(1, of + 1))
-        if lost := [str(one) for one in range(number) if one not in answered.get(task, set())]:
+        if lost := _lost(answered.get(task, set()), {shard: done[shard][task] for shard in shards}):
             raise ReportError(
                 f"the journals in {folder} have no answer to document(s) {listed(lost, _NAMED)} of {task}, although "
                 f"all {of} shards have asked theirs. The same command without --shard asks them again."
@@ -69,5 +75,11 @@ def _answers(path: Path) -> Iterator[StoredAnswer]:
             continue
 
 
-def _is_done(found: Mapping[str, ShardTask] | None, tasks: Sequence[str]) -> bool:
-    return found is not None and all(task in found and not found[task].failed for task in tasks)
+def _lost(answered: Container[int | str], noted: Mapping[Shard, ShardTask]) -> list[str]:
+    """Documents of a task without an answer, of the shards that have noted fewer failures than that."""
+    documents = range(sum(one.documents for one in noted.values()))
+    lost = []
+    for shard, one in noted.items():
+        missing = [document for document in documents if shard.has(document) and document not in answered]
+        lost += missing if len(missing) > one.failed else []
+    return [str(document) for document in sorted(lost)]

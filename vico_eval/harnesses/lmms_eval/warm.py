@@ -58,19 +58,43 @@ def main() -> None:
                 if not line:
                     return None
                 order = Order.model_validate_json(line)
-                pid = os.fork()
+                pid = fork(told, order.number)
                 if pid == 0:
-                    told.close()
                     _set_up(order)
                     return run_pass.main()
-                with suppress(PermissionError, ProcessLookupError):
-                    os.setpgid(pid, pid)  # as the copy does, whoever is first: it can be stopped from now on
                 numbers[pid] = order.number
-                _tell(told, Told(number=order.number, pid=pid))
             for pid in list(numbers):
                 ended, status = os.waitpid(pid, os.WNOHANG)
                 if ended:
                     _tell(told, Told(number=numbers.pop(pid), status=os.waitstatus_to_exitcode(status)))
+
+
+def fork(told: TextIO, number: int) -> int:
+    """Make a copy of this process, in a process group of its own, and tell of it before it does anything.
+
+    Where this process is killed before that, the copy ends: nobody could stop it.
+
+    Returns:
+        The pid of the copy; 0 in the copy.
+    """
+    told_of, say = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        told.close()
+        os.close(say)
+        if not os.read(told_of, 1):
+            os._exit(1)
+        os.close(told_of)
+        return 0
+    os.close(told_of)
+    # A copy that somebody has killed meanwhile has an end, which is told later.
+    with suppress(ProcessLookupError):
+        os.setpgid(pid, pid)
+    _tell(told, Told(number=number, pid=pid))
+    with suppress(BrokenPipeError):
+        os.write(say, b".")
+    os.close(say)
+    return pid
 
 
 def _tell(told: TextIO, what: Told) -> None:
@@ -78,8 +102,7 @@ def _tell(told: TextIO, what: Told) -> None:
 
 
 def _set_up(order: Order) -> None:
-    """Make this copy a process group of its own that writes to the log of a pass, and give it its command line."""
-    os.setpgid(0, 0)
+    """Have this copy write to the log of a pass, and give it its command line."""
     output = os.open(order.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     for stream, place in ((os.open(os.devnull, os.O_RDONLY), 0), (output, 1), (output, 2)):
         os.dup2(stream, place)

@@ -1,0 +1,111 @@
+"""What accelerate's own configuration says of machines: how many, which one this is, and where they meet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from vico_eval.errors import ConfigError
+from vico_eval.yaml_files import read_yaml
+
+UNCONNECTED = ("NO", "MULTI_CPU")
+"""Kinds of processes of which accelerate starts one a machine that knows nothing of the others."""
+
+AGREED = "c10d"
+"""The way to meet in which machines agree on their numbers themselves."""
+
+MAKE_IT = "Make one with: accelerate config --config_file FILE."
+
+
+class AccelerateFile(BaseModel):
+    """The keys of `accelerate config --config_file FILE` that matter here; the others are accelerate's business."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    distributed_type: str = "NO"
+    num_machines: int = Field(default=1, ge=1)
+    num_processes: int = Field(default=1, ge=1)
+    machine_rank: int = Field(default=0, ge=0)
+    main_process_ip: str | None = None
+    main_process_port: int | None = None
+    rdzv_backend: str = "static"
+    same_network: bool = False
+    mpirun_config: dict[str, Any] | None = None
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Options of accelerate's launcher for those keys that it doesn't take from its configuration."""
+        if self.num_machines == 1:
+            return ()
+        return ("--rdzv_backend", self.rdzv_backend, *(("--same_network",) if self.same_network else ()))
+
+    @property
+    def is_of_mpi(self) -> bool:
+        """Whether mpirun starts the processes, on all machines."""
+        return bool((self.mpirun_config or {}).get("mpirun_hostfile"))
+
+
+@dataclass(frozen=True, slots=True)
+class Meeting:
+    """Several machines with a command each."""
+
+    rank: int
+    """Of this machine; the command of machine 0 decides what is started."""
+
+    address: str
+    """Where they meet, `HOST:PORT`."""
+
+
+def read_accelerate_file(path: Path) -> AccelerateFile:
+    """Accelerate's configuration.
+
+    Raises:
+        ConfigError: there is none, or machines can't meet by what it says.
+    """
+    if not path.is_file():
+        raise ConfigError(f"--accelerate-config {path} is not a file. {MAKE_IT}")
+    found = read_yaml(TypeAdapter(AccelerateFile), path, advice=MAKE_IT)
+    if found.num_machines == 1 or found.is_of_mpi:
+        return found
+    if found.distributed_type in UNCONNECTED:
+        raise ConfigError(
+            f"{path} has num_machines={found.num_machines} and distributed_type={found.distributed_type}, of which "
+            "accelerate starts one process a machine that knows nothing of the others; expected MULTI_GPU, also with "
+            "--device cpu, or mpirun_hostfile in mpirun_config."
+        )
+    if found.main_process_ip is None or found.main_process_port is None:
+        raise ConfigError(f"{path} has several machines; expected main_process_ip and main_process_port of machine 0.")
+    if found.num_processes % found.num_machines:
+        raise ConfigError(
+            f"{path} has num_processes={found.num_processes}, which can't be shared evenly among "
+            f"num_machines={found.num_machines}; num_processes counts those of all machines."
+        )
+    if found.machine_rank >= found.num_machines:
+        raise ConfigError(
+            f"{path} has machine_rank={found.machine_rank} of num_machines={found.num_machines}; machines are "
+            f"numbered from 0 to {found.num_machines - 1}."
+        )
+    return found
+
+
+def read_meeting(path: Path, *, has_prefix: bool) -> Meeting | None:
+    """The machines of a configuration, where each has a command of its own.
+
+    Args:
+        path: of the configuration.
+        has_prefix: whether words of `--launch` stand before what is started. With `c10d` these start it on all
+            machines, since each can get the same words; otherwise each machine has its number from a file of its own.
+
+    Returns:
+        None where one command starts all.
+
+    Raises:
+        ConfigError: as `read_accelerate_file`.
+    """
+    found = read_accelerate_file(path)
+    if found.num_machines == 1 or found.is_of_mpi or (has_prefix and found.rdzv_backend == AGREED):
+        return None
+    return Meeting(found.machine_rank, f"{found.main_process_ip}:{found.main_process_port}")
