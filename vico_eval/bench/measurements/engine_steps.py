@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,22 +25,24 @@ def count_rows(head: nn.Module, steps: Steps) -> None:
     head.register_forward_pre_hook(count)
 
 
-def vllm_steps(steps: Steps) -> Callable[..., Any]:
-    """What vLLM takes as a stat logger, and makes: it counts the requests that ran in each of vLLM's steps."""
-    from vllm.v1.metrics.loggers import StatLoggerBase
+class VllmSteps:
+    """Counts the requests that ran in each of vLLM's steps; has what vLLM asks of a stat logger."""
 
-    class VllmSteps(StatLoggerBase):  # here, since nothing but this needs vLLM
-        def __init__(self, vllm_config: Any, engine_index: int = 0) -> None:
-            """As vLLM makes them."""
+    def __init__(self, steps: Steps) -> None:
+        self._steps = steps
 
-        def record(self, scheduler_stats: Any, iteration_stats: Any, *_: Any, **__: Any) -> None:
-            # What still runs behind the step, and what ended in it.
-            if scheduler_stats is not None:
-                steps.rows += scheduler_stats.num_running_reqs
-            if iteration_stats is not None:
-                steps.rows += len(iteration_stats.finished_requests)
+    def record(self, scheduler_stats: Any, iteration_stats: Any, *_: Any, **__: Any) -> None:
+        """What still runs behind a step, and what ended in it."""
+        if scheduler_stats is not None:
+            self._steps.rows += scheduler_stats.num_running_reqs
+        if iteration_stats is not None:
+            self._steps.rows += len(iteration_stats.finished_requests)
 
-        def log_engine_initialized(self) -> None:
-            """Nothing to say."""
+    def log(self) -> None:
+        """Nothing is printed."""
 
-    return VllmSteps
+    def log_engine_initialized(self) -> None:
+        """Nothing is printed."""
+
+    def record_sleep_state(self, is_awake: int, level: int) -> None:
+        """It does not sleep."""

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vico_eval.bench.measurements.engine_steps import Steps, count_rows, vllm_steps
+from vico_eval.bench.measurements.engine_steps import Steps, VllmSteps, count_rows
 from vico_eval.bench.random_models import decoder_config
 from vico_eval.bench.records import beside_neighbours, conditions, in_turns, records_table
 from vico_eval.engine.decode.backend import Backend
@@ -130,7 +130,7 @@ def measure(settings: Settings, rounds: int) -> dict[str, Any]:
             ),
             is_on_cpu=settings.device == "cpu",
             unused_token=model.image_token_id,
-            stat_loggers=[vllm_steps(of_vllm)],
+            stat_loggers=[lambda *_: VllmSteps(of_vllm)],
         )
         with closing(Backend(transport)) as backend:
             continuous = Engine(
