@@ -85,7 +85,11 @@ bench: $(STAMP) $(VLLM_STAMP) ## Measure all speeds again: results/measured (two
 	$(BIN)/python benchmarks/prefill.py --threads $(THREADS)
 	$(BIN)/python benchmarks/internvl_x.py --threads $(THREADS)
 	$(BIN)/python benchmarks/flash_training.py
-	VLLM_CPU_KVCACHE_SPACE=2 $(VLLM_VENV)/bin/python benchmarks/engines.py --threads $(THREADS)
+	@# As many threads for vLLM, which would leave a core to its server.
+	OMP_NUM_THREADS=$(THREADS) VLLM_CPU_NUM_OF_RESERVED_CPU=0 VLLM_CPU_KVCACHE_SPACE=2 \
+		$(VLLM_VENV)/bin/python benchmarks/engines.py --size small --threads $(THREADS)
+	OMP_NUM_THREADS=$(THREADS) VLLM_CPU_NUM_OF_RESERVED_CPU=0 VLLM_CPU_KVCACHE_SPACE=2 \
+		$(VLLM_VENV)/bin/python benchmarks/engines.py --documents 16 --threads $(THREADS)
 
 # flash-attn is not installed by itself: it has to be built against the torch that is there. Without it, sdpa takes
 # PyTorch's own kernel of the same algorithm. The records say which it was.

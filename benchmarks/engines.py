@@ -29,7 +29,7 @@ def run(
     """Measure documents per second and the useful share of decode steps, with transformers and with vLLM.
 
     Needs vLLM in the same environment: run it with the Python of .venv-vllm (make setup-vllm). Writes a record and a
-    table to results/measured/engines. On two CPU cores a round of 0.6b takes about twenty minutes; 8b wants a GPU.
+    table to results/measured/engines. On two CPU cores small takes two or three minutes; 8b wants a GPU.
 
     \b
     Examples:
