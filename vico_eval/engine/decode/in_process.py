@@ -127,6 +127,7 @@ class InProcess(Transport):
         """Ends vLLM's processes."""
         if hasattr(self, "_engine"):
             self._engine.shutdown()
+            del self._engine  # else it shuts down once more when the interpreter ends, and fails
 
 
 def _version() -> str:
