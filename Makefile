@@ -14,6 +14,9 @@ ARGS ?=
 THREADS ?= 2
 BIN := $(VENV)/bin
 ON_GPU := --device cuda --dtype bfloat16
+# As many threads for vLLM on a CPU, which would leave a core to its server.
+ENGINES = OMP_NUM_THREADS=$(THREADS) VLLM_CPU_NUM_OF_RESERVED_CPU=0 VLLM_CPU_KVCACHE_SPACE=2 \
+	$(VLLM_VENV)/bin/python benchmarks/engines.py --threads $(THREADS)
 # Looked up when it is used, which is after setting up.
 ATTENTION = $(shell $(BIN)/python -c 'from transformers.utils import is_flash_attn_2_available as here; print("flash_attention_2" if here() else "sdpa")')
 
@@ -85,11 +88,8 @@ bench: $(STAMP) $(VLLM_STAMP) ## Measure all speeds again: results/measured (two
 	$(BIN)/python benchmarks/prefill.py --threads $(THREADS)
 	$(BIN)/python benchmarks/internvl_x.py --threads $(THREADS)
 	$(BIN)/python benchmarks/flash_training.py
-	@# As many threads for vLLM, which would leave a core to its server.
-	OMP_NUM_THREADS=$(THREADS) VLLM_CPU_NUM_OF_RESERVED_CPU=0 VLLM_CPU_KVCACHE_SPACE=2 \
-		$(VLLM_VENV)/bin/python benchmarks/engines.py --size small --threads $(THREADS)
-	OMP_NUM_THREADS=$(THREADS) VLLM_CPU_NUM_OF_RESERVED_CPU=0 VLLM_CPU_KVCACHE_SPACE=2 \
-		$(VLLM_VENV)/bin/python benchmarks/engines.py --documents 16 --threads $(THREADS)
+	$(ENGINES) --size small
+	$(ENGINES) --documents 16
 
 # flash-attn is not installed by itself: it has to be built against the torch that is there. Without it, sdpa takes
 # PyTorch's own kernel of the same algorithm. The records say which it was.

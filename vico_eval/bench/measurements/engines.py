@@ -143,9 +143,8 @@ def measure(settings: Settings, rounds: int) -> dict[str, Any]:
                 backend=backend,
             )
             measured = compare(Way(opened.engine, asked, of_loop), Way(continuous, asked, of_vllm), rounds)
-    vllm = {"vllm": backend.facts["version"]}
     found = conditions("benchmarks/engines.py", settings.device)
-    found["versions"] |= vllm
+    found["versions"]["vllm"] = backend.facts["version"]
     return {**found, **asdict(settings), "rounds": rounds, **measured}
 
 
