@@ -168,7 +168,7 @@ def _phase(
         stepper=stepper,
         batches=data.batches,
         optimizing=optimizing(model, settings),
-        resumables={"skips": data.skips},
+        resumables=data.resumables,
         check=partial(data.check_skips, at_least=SKIPS_SAY_SOMETHING),
     )
 
