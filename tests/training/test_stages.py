@@ -57,6 +57,8 @@ def launch(*arguments, processes=1):
 
 
 def test_the_stages_make_a_model_that_routes(stage_one, router_config, base_checkpoint):
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        assert (stage_one / "model" / name).read_bytes() == (base_checkpoint / name).read_bytes()
     policy = load_model(find_checkpoint(str(stage_one / "model")))
     base = load_model(find_checkpoint(str(base_checkpoint)))
     assert policy.connector_low is not None

@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from vico_eval.errors import CheckpointError, ConfigError
+from vico_eval.families.internvl.checkpoint import find_checkpoint
 from vico_eval.families.internvl.modeling import VicoInternVL
+from vico_eval.families.internvl.tokenizer_files import copy_tokenizer
 from vico_eval.files import write_text
 from vico_eval.training.config import ConsistencyConfig, OptimizerSettings, RouterConfig, RunConfig
 from vico_eval.training.consistency import ConsistencyStepper
@@ -104,7 +106,7 @@ def _train_consistency(session: Session, config: ConsistencyConfig) -> Path:
     if trainee.adapters is not None:
         policy.language_model = trainee.adapters.merge_and_unload()
         weights = dict(policy.state_dict())
-    return _save(session, data, policy, trainee.tokenizer, weights)
+    return _save(session, data, policy, config.checkpoint, weights)
 
 
 def train_router(config: RouterConfig) -> Path:
@@ -147,7 +149,7 @@ def _train_router(session: Session, config: RouterConfig) -> Path:
     phase = _phase(session, name, trainee, stepper, data, config.train)
     model = run_phase(session.training, replace(phase, resumables={**phase.resumables, "labels": stepper.labels}))
     _write_report(session.training, {name: stepper.report(model)})
-    return _save(session, data, policy, tokenizer, _weights(accelerator, model, "pair.policy."))
+    return _save(session, data, policy, config.policy, _weights(accelerator, model, "pair.policy."))
 
 
 def _phase(
@@ -166,7 +168,7 @@ def _phase(
         stepper=stepper,
         batches=data.batches,
         optimizing=optimizing(model, settings),
-        resumables={"skips": data.skips},
+        resumables=data.resumables,
         check=partial(data.check_skips, at_least=SKIPS_SAY_SOMETHING),
     )
 
@@ -295,17 +297,20 @@ def _save(
     session: Session,
     data: Data,
     policy: VicoInternVL,
-    tokenizer: PreTrainedTokenizerBase,
+    source: str,
     weights: dict[str, Tensor],
 ) -> Path:
-    """The finished model in this package's layout, bfloat16 unless the run computed in float32."""
+    """The finished model in this package's layout, bfloat16 unless the run computed in float32.
+
+    Its tokenizer files are those of the checkpoint `source`, byte for byte.
+    """
     folder = session.config.out / MODEL
     if session.accelerator.is_main_process:
         dtype = torch.bfloat16 if session.config.precision == "bf16" else torch.float32
         policy.config.dtype = dtype
         with whole_folder(folder) as unfinished:
             policy.save_pretrained(unfinished, state_dict={name: value.to(dtype) for name, value in weights.items()})
-            tokenizer.save_pretrained(unfinished)
+            copy_tokenizer(find_checkpoint(source).folder, unfinished)
     session.accelerator.wait_for_everyone()
     data.check_skips()
     session.accelerator.end_training()  # trackers write what they still hold

@@ -72,10 +72,11 @@ class DatasetSource(ReadingConfig):
 
     videos: str | None = None
     streaming: bool = False
-    """Whether rows are read as they come. Such a data set has to be the only source, and can't be repeated."""
+    """Whether rows are read as they come, by each process those of its own shards (files), of which there should be as
+    many as processes at least. Such a data set has to be the only source, and can't be repeated."""
 
     shuffle_buffer: int = Field(default=1000, ge=1)
-    """Rows of a stream that the next one is drawn from; they are held in memory."""
+    """Rows of a stream that are shuffled together; the processes hold them in memory, each its share."""
 
 
 _KINDS = ("meta", "jsonl", "dataset")
@@ -118,6 +119,10 @@ class DataConfig(ClosedConfig):
 
     window_steps: int = Field(default=8, ge=1)
     """Steps whose samples are sorted by length together."""
+
+    packed: bool = False
+    """Whether the samples of a micro-batch stand end to end in one row, each attending to itself alone, instead of in a
+    row each that is padded to the longest. Losses are the same."""
 
     held_out_share: float = Field(default=0, ge=0, lt=1)
     """Share of every source that is kept from training, before anything is repeated."""

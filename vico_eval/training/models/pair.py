@@ -102,8 +102,8 @@ class PolicyAndReference(nn.Module):
         with torch.no_grad(), self._as_reference() as (reference, head):
             own = vit_tokens if self.shares_vision else reference.encode_tiles(pixels)
             high = torch.zeros(len(batch.tiles), dtype=torch.bool)
-            reference_hidden, row = answer_states(reference, batch, own.detach(), high)
-        num_chunks = self._most(-(-len(row) // self.chunk)) if self._most is not None else 0
+            reference_hidden, sample = answer_states(reference, batch, own.detach(), high)
+        num_chunks = self._most(-(-len(sample) // self.chunk)) if self._most is not None else 0
         kl, agreement = [], []
         for compressed in routings:
             hidden, _ = answer_states(self.policy, batch, vit_tokens, compressed)
@@ -115,8 +115,8 @@ class PolicyAndReference(nn.Module):
                 chunk=self.chunk,
                 num_chunks=num_chunks,
             )
-            kl.append(document_means(compared.kl, row, len(batch)))
-            agreement.append(document_means(compared.agrees.float(), row, len(batch)))
+            kl.append(document_means(compared.kl, sample, len(batch)))
+            agreement.append(document_means(compared.agrees.float(), sample, len(batch)))
         return Consistency(torch.stack(kl), torch.stack(agreement), vit_tokens[: len(batch.tiles)])
 
     @contextmanager
@@ -189,8 +189,11 @@ def answer_states(
     device = vit_tokens.device
     tokens = visual.tokens if visual is not None else vit_tokens.new_zeros(0, model.config.text_config.hidden_size)
     embeddings = model.embed(layout.input_ids.to(device), tokens) + idle
-    hidden = model.language_model.model(inputs_embeds=embeddings, use_cache=False).last_hidden_state
-    return hidden[layout.row.to(device), layout.column.to(device)], layout.row.to(device)
+    # Positions that begin anew are to transformers a new sequence, which doesn't see the one before it.
+    positions = None if layout.position_ids is None else layout.position_ids.to(device)
+    states = model.language_model.model(inputs_embeds=embeddings, position_ids=positions, use_cache=False)
+    hidden = states.last_hidden_state[layout.row.to(device), layout.column.to(device)]
+    return hidden, layout.sample.to(device)
 
 
 def _idle(model: VicoInternVL, vit_tokens: Tensor, *, low: bool) -> Tensor:
