@@ -28,7 +28,10 @@ from vico_eval.training.models.pair import PolicyAndReference
 from vico_eval.training.saving.files import held
 from vico_eval.training.stages import train_consistency, train_router
 
+from .conftest import forget_accelerate
+
 ONE_STEP = {"steps": 1, "learning_rate": 1e-3}
+ADAPTERS = {"lora": {"rank": 2, "alpha": 4}, "train_vision": False}
 
 
 def log_of(out, name="loss"):
@@ -69,7 +72,7 @@ def test_the_stages_make_a_model_that_routes(stage_one, router_config, base_chec
         if "low" not in name
     ]
     changed = {name.split(".")[0] for name, value, other in pairs if not torch.equal(value, other)}
-    assert changed == {"connector_high", "language_model"}  # the vision encoder is frozen
+    assert changed == {"connector_high", "language_model", "vision_tower"}
     report = json.loads((stage_one / "held_out.json").read_text())["consistency"]
     assert [line["share"] for line in report] == [0, 0.25, 0.5, 0.75, 1]
     finished = load_model(find_checkpoint(str(train_router(router_config))))
@@ -179,7 +182,10 @@ def test_a_run_goes_on_behind_a_step_whatever_accelerate_counted(stage_one, cons
     assert log_of(config.out) == log_of(stage_one)
 
 
-def test_stage_two_encodes_tiles_once(router_config, monkeypatch):
+def test_stage_two_encodes_tiles_once_behind_a_frozen_encoder(consistency_settings, router_settings, monkeypatch):
+    changes = {"train_vision": False, "warmup": None, "train": ONE_STEP}
+    policy = train_consistency(ConsistencyConfig.model_validate(consistency_settings | changes))
+    forget_accelerate()
     calls = Counter()
     for part in (InternVLVisionModel, PolicyAndReference):
 
@@ -188,7 +194,7 @@ def test_stage_two_encodes_tiles_once(router_config, monkeypatch):
             return forward(self, *arguments, **named)
 
         monkeypatch.setattr(part, "forward", forward)
-    train_router(router_config)
+    train_router(RouterConfig.model_validate(router_settings | {"policy": str(policy)}))
     assert calls[InternVLVisionModel] == calls[PolicyAndReference] > 0
 
 
@@ -231,7 +237,7 @@ def test_a_killed_run_that_two_processes_finish_equals_one(stage_one, consistenc
 
 
 def test_adapters_are_merged_into_the_finished_model(consistency_settings, base_checkpoint):
-    config = ConsistencyConfig.model_validate(consistency_settings | {"lora": {"rank": 2, "alpha": 4}, "warmup": None})
+    config = ConsistencyConfig.model_validate(consistency_settings | ADAPTERS | {"warmup": None})
     folder = train_consistency(config)
     weights, base = weights_of(folder), weights_of(base_checkpoint)
     changed = {name for name, value in base.items() if not torch.equal(value.float(), weights[name].float())}
@@ -282,9 +288,7 @@ def test_corrupt_samples_are_skipped_and_too_many_end_the_run_behind_its_last_st
     assert {"step", "key", "kind", "reason"} == set(skipped[0])
 
 
-@pytest.mark.parametrize(
-    "changes", [{}, {"lora": {"rank": 2, "alpha": 4}}, {"reference": "int8"}, {"train_vision": True}]
-)
+@pytest.mark.parametrize("changes", [{}, ADAPTERS, {"reference": "int8"}, {"train_vision": False}])
 def test_stage_one_in_bfloat16(consistency_settings, changes):
     config = ConsistencyConfig.model_validate(consistency_settings | {"precision": "bf16"} | changes)
     weights = weights_of(train_consistency(config))
@@ -293,7 +297,7 @@ def test_stage_one_in_bfloat16(consistency_settings, changes):
     trained = load_file(checkpoint / "trained.safetensors")
     assert {value.dtype for value in trained.values()} == {torch.float32}
     parts = {name.split(".")[1] for name in trained}
-    assert ("vision_tower" in parts) == bool(changes.get("train_vision"))
+    assert ("vision_tower" in parts) == changes.get("train_vision", True)
     assert ("connector_high" in parts) == ("lora" not in changes)
 
 

@@ -60,9 +60,10 @@ class RouterInTraining(nn.Module):
         return router
 
     def train(self, mode: bool = True) -> RouterInTraining:
-        """The frozen models stay in evaluation mode; a router has no other."""
+        """The router alone goes into training mode; the frozen models, which are asked for their losses, don't."""
         super().train(mode)
         self.pair.eval()
+        self.router.train(mode)
         return self
 
     def tie_weights(self) -> None:

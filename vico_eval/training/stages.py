@@ -96,7 +96,7 @@ def _train_consistency(session: Session, config: ConsistencyConfig) -> Path:
         trainee.low.load_state_dict(load_file(warm))
     _unfreeze(trainee, config)
     data, held_out = session.data(trainee.pair.policy, trainee.tokenizer)
-    stepper = ConsistencyStepper(trainee.pair.policy.config, session.training.watch, held_out)
+    stepper = ConsistencyStepper(trainee.pair.policy.config, session.training.watch, held_out, per=config.low_share_per)
     steps_before = 0 if config.warmup is None else config.warmup.steps
     phase = _phase(session, "train", trainee.pair, stepper, data, config.train)
     model = run_phase(session.training, replace(phase, steps_before=steps_before))
@@ -138,7 +138,7 @@ def _train_router(session: Session, config: RouterConfig) -> Path:
     if config.reference == "int8":
         halve_reference(base)
     torch.manual_seed(config.seed)
-    add_router(policy, config.level)
+    add_router(policy, config.level, dropout=config.router_dropout)
     policy.requires_grad_(False)
     pair = PolicyAndReference(policy, base, chunk=config.logit_chunk, most=_most(accelerator))
     trainee = RouterInTraining(pair, config.level, config.epsilon)
@@ -206,7 +206,9 @@ def _warm_up(session: Session, config: ConsistencyConfig, warm: Path) -> None:
     trainee = _build(config, accelerator, only_low=True)
     trainee.low.requires_grad_(True)
     data, held_out = session.data(trainee.pair.policy, trainee.tokenizer)
-    stepper = ConsistencyStepper(trainee.pair.policy.config, session.training.watch, held_out, at_least=1)
+    stepper = ConsistencyStepper(
+        trainee.pair.policy.config, session.training.watch, held_out, per=config.low_share_per, at_least=1
+    )
     model = run_phase(session.training, _phase(session, "warmup", trainee.pair, stepper, data, config.warmup))
     weights = _weights(accelerator, model, "policy.connector_low.")
     if accelerator.is_main_process:
@@ -239,13 +241,15 @@ def _build(config: ConsistencyConfig, accelerator: Accelerator, *, only_low: boo
     add_low_connector(policy)
     policy.requires_grad_(False)
     if config.gradient_checkpointing:
-        policy.language_model.gradient_checkpointing_enable({"use_reentrant": False})
+        for part in (policy.language_model, policy.vision_tower):
+            part.gradient_checkpointing_enable({"use_reentrant": False})
     pair = PolicyAndReference(policy, reference, adapters=adapters, chunk=config.logit_chunk, most=_most(accelerator))
     return _Trainee(pair, tokenizer, adapters)
 
 
 def _unfreeze(trainee: _Trainee, config: ConsistencyConfig) -> None:
-    """Choose what stage 1 trains: everything but the routers, or the low connector and adapters."""
+    """Choose what stage 1 trains: everything but the routers, without the vision encoder where that is to stay frozen,
+    or the low connector and adapters."""
     policy = trainee.pair.policy
     trainee.low.requires_grad_(True)
     if config.lora is None:

@@ -25,7 +25,7 @@ class Keys:
     def __call__(self, conversation, epoch):
         self.prepared.append(conversation.key)
         none = np.zeros(0, dtype=np.int64)
-        return TrainingSample(f"{conversation.key}@{epoch}", none, none, [], [], none, 0)
+        return TrainingSample(f"{conversation.key}@{epoch}", none, none, none, [], [], none, 0)
 
     def estimate(self, conversation):
         return len(conversation.messages[0].content[0].text)

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from vico_eval.families.internvl.config import VicoInternVLConfig
+from vico_eval.training.config import LowSharePer
 from vico_eval.training.data.prepare import TrainingSample
 from vico_eval.training.data.stream import Skipped
 
@@ -139,21 +140,34 @@ def seeded(*names: object) -> torch.Generator:
     return torch.Generator().manual_seed(zlib.crc32("/".join(map(str, names)).encode(errors="surrogatepass")))
 
 
-def random_share(batch: MicroBatch, seeds: Sequence[object], *, at_least: int = 0) -> Tensor:
-    """Stage 1's routing: of each sample a share xi ~ U[0, 1] of its tiles, chosen at random, is low.
+def random_share(
+    batch: MicroBatch, seeds: Sequence[object], *, per: LowSharePer = "image", at_least: int = 0
+) -> Tensor:
+    """Stage 1's routing: of each image a share xi ~ U[0, 1] of its tiles, chosen at random, is low.
 
-    With T tiles floor(xi * (T + 1)) are low, so that every number from 0 to T is equally likely. A sample's draw
-    depends on its key and on `seeds`, so neither on its neighbours nor on the process that computes it.
+    With T tiles floor(xi * (T + 1)) are low, so that every number from 0 to T is equally likely. A sample's draws
+    depend on its key and on `seeds`, so neither on its neighbours nor on the process that computes it.
+
+    Args:
+        batch: the samples.
+        seeds: what the draws depend on besides.
+        per: "image" draws a share for each image and one for all frames of a video, "sample" one for all tiles of a
+            sample.
+        at_least: low tiles of whatever draws a share.
 
     Returns:
         [tiles], bool.
+
+    Source: ViCO (arXiv 2510.12793), equation 1: "in each image". A frame has one tile, so that frames with a share
+        each would be low by half, whatever the video; the paper does not say what it does.
     """
-    parts = []
-    for sample, tiles in zip(batch.samples, batch.num_tiles().tolist(), strict=True):
+    parts = [torch.zeros(0, dtype=torch.bool)]
+    for sample in batch.samples:
         generator = seeded(*seeds, sample.key)
-        share = float(torch.rand((), generator=generator))
-        num_low = min(max(int(share * (tiles + 1)), at_least), tiles)
-        parts.append(torch.randperm(tiles, generator=generator) < num_low)
+        for tiles in np.bincount(sample.tile_medium).tolist() if per == "image" else [len(sample.tiles)]:
+            share = float(torch.rand((), generator=generator))
+            num_low = min(max(int(share * (tiles + 1)), at_least), tiles)
+            parts.append(torch.randperm(tiles, generator=generator) < num_low)
     return torch.cat(parts)
 
 

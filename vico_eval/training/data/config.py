@@ -12,6 +12,11 @@ from vico_eval.training.config_files import ClosedConfig
 MOST_TILES = 1024
 """Of an image; the shapes of so many are all tried."""
 
+MOST_FRAMES = 1024
+"""Of a video; they are in memory together."""
+
+_Frames = Annotated[int, Field(ge=1, le=MOST_FRAMES)]
+
 
 class MetaSource(ClosedConfig):
     """The data sets of a meta file of InternVL's training code."""
@@ -111,6 +116,10 @@ class DataConfig(ClosedConfig):
     max_tiles: int | None = Field(default=None, ge=1, le=MOST_TILES)
     """Tiles of an image where its source has no limit; null is the checkpoint's."""
 
+    video_frames: tuple[_Frames, _Frames] | None = (8, 32)
+    """Fewest and most frames of a video: how many, and which, is drawn anew in every epoch, and their labels are
+    `Frame-1: `, as in InternVL's training code. Null shows the frames of inference, with its labels."""
+
     max_skipped_share: float = Field(default=0.01, ge=0, le=1)
     """The run ends with an error where more of its samples were skipped."""
 
@@ -129,6 +138,12 @@ class DataConfig(ClosedConfig):
 
     held_out: list[SourceConfig] | None = Field(default=None, min_length=1)
     """Sources of their own to measure on, in place of a share; their repeat factors hold."""
+
+    @model_validator(mode="after")
+    def _frames_rise(self) -> DataConfig:
+        if self.video_frames is not None and self.video_frames[0] > self.video_frames[1]:
+            raise ValueError(f"video_frames {list(self.video_frames)} has more frames first; expected [fewest, most]")
+        return self
 
     @model_validator(mode="after")
     def _check(self) -> DataConfig:

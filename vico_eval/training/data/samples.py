@@ -141,6 +141,7 @@ class Data:
             max_length=self._config.data.max_length,
             tokens_per_tile=self._tokens_per_tile,
             augment=augment,
+            video_frames=self._config.data.video_frames,
         )
 
 
@@ -150,6 +151,7 @@ def _blank(config: VicoInternVLConfig, tile_size: int) -> TrainingSample:
         key="",
         tiles=np.zeros((0, tile_size, tile_size, 3), dtype=np.uint8),
         tile_image=np.zeros(0, dtype=np.int64),
+        tile_medium=np.zeros(0, dtype=np.int64),
         text_ids=[0, 0],
         image_positions=[],
         is_answer=np.array([False, True]),

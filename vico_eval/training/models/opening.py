@@ -45,8 +45,13 @@ def add_low_connector(model: VicoInternVL) -> None:
         model.connector_low = FlashParts.build(model.config).connector_low
 
 
-def add_router(model: VicoInternVL, level: str) -> None:
+def add_router(model: VicoInternVL, level: str, *, dropout: float) -> None:
     """A new router for decisions about tiles or images, with random weights, in place of the one it may have.
+
+    Args:
+        model: gets it.
+        level: "tile" or "image".
+        dropout: share of values that its gating blocks drop in training.
 
     Raises:
         CheckpointError: the vision encoder's width can't be shared among the router's heads.
@@ -58,10 +63,14 @@ def add_router(model: VicoInternVL, level: str) -> None:
         )
     if level == "image":
         model.config.parts["image_router"] = {}
-        model.image_router = FlashParts.build(model.config).image_router
+        model.image_router = router = FlashParts.build(model.config).image_router
     else:
         model.config.parts.setdefault("router", dict(PARTS["router"]))
-        model.router = FlashParts.build(model.config).router
+        model.router = router = FlashParts.build(model.config).router
+    assert router is not None
+    for module in router.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = dropout
 
 
 def add_adapters(model: VicoInternVL, settings: LoraSettings) -> Any:
