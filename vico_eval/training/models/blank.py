@@ -18,7 +18,6 @@ def blank_model(config: VicoInternVLConfig) -> VicoInternVL:
     with init_empty_weights(include_buffers=False):
         model: VicoInternVL = VicoInternVL._from_config(config, dtype=torch.float32)
     model.tie_weights()  # each weight became another tensor when it was moved to `meta`
-    model.eval()  # type: ignore[no-untyped-call]
     return model
 
 
