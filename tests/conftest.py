@@ -16,6 +16,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 LONGEST = (
     "training/test_stages.py",
+    "training/test_fsdp2.py",
     "commands/test_run_killed.py",
     "commands/test_run_shards.py",
     "commands/test_run.py",

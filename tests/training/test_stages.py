@@ -50,12 +50,12 @@ def write_config(folder, settings, **changes):
     return path
 
 
-def launch(*arguments, processes=1):
+def launch(*arguments, processes=1, environment=None):
     command = [sys.executable]
     if processes > 1:
         command += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
     command += map(str, arguments)
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1"} | (environment or {})
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -316,13 +316,6 @@ def test_stage_two_needs_what_stage_one_made(router_settings, base_checkpoint):
     config = RouterConfig.model_validate(router_settings | {"policy": str(base_checkpoint)})
     with pytest.raises(CheckpointError, match="no low connector"):
         train_router(config)
-
-
-def test_weights_in_shards_give_the_same_losses_and_gradients(consistency_settings, tmp_path):
-    process = launch(Path(__file__).with_name("sharded.py"), write_config(tmp_path, consistency_settings), processes=2)
-    output, _ = process.communicate(timeout=180)
-    assert process.returncode == 0, output
-    assert output.count("alike") == 2
 
 
 def test_a_loss_that_is_no_number_on_one_process_stops_all(consistency_settings, tmp_path):
