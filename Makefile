@@ -89,7 +89,7 @@ bench: $(STAMP) $(VLLM_STAMP) ## Measure all speeds again: results/measured (two
 	$(BIN)/python benchmarks/internvl_x.py --threads $(THREADS)
 	$(BIN)/python benchmarks/flash_training.py
 	$(ENGINES) --size small
-	$(ENGINES) --documents 16
+	$(ENGINES) --documents 16 --batch-size 8
 
 # flash-attn is not installed by itself: it has to be built against the torch that is there. Without it, sdpa takes
 # PyTorch's own kernel of the same algorithm. The records say which it was.

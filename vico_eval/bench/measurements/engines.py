@@ -42,9 +42,10 @@ INITIALIZER_RANGE = 0.1
 """Of random weights: large enough that every token changes what comes next. At the usual 0.02 an answer is one token
 again and again."""
 
-LOUDNESS = 2.0
-"""Factor of the end of turn's row in a random output layer. Its logit is then the largest about once in a hundred
-tokens, wherever in the answer that is, so that lengths fall off geometrically."""
+LOUDNESS = {"small": 2.0, "0.6b": 2.75, "8b": 2.75}
+"""Factor of the end of turn's row in a random output layer, by size. Its logit is then the largest about once in a
+hundred tokens, wherever in the answer that is, so that lengths fall off geometrically. The more tokens a vocabulary
+has, the larger is the largest of the others' logits."""
 
 GPU_SHARE = 0.5
 """Of a GPU's memory, for vLLM; the loop's weights and cache have the rest."""
@@ -184,7 +185,7 @@ def save_random_model(size: str, dtype: str, folder: Path) -> None:
     model: VicoInternVL = VicoInternVL._from_config(config, dtype=getattr(torch, dtype))  # type: ignore[no-untyped-call]
     end = tokenizer.convert_tokens_to_ids(get_template(config.template).stop)
     with torch.no_grad():
-        model.language_model.get_output_embeddings().weight[end] *= LOUDNESS
+        model.language_model.get_output_embeddings().weight[end] *= LOUDNESS[size]
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
