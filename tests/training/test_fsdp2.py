@@ -155,7 +155,7 @@ def test_stage_two_in_shards_has_the_ratios_and_labels_of_one_process(router_con
 
 
 def test_adapters_in_shards_give_the_losses_of_one_process(consistency_settings, tmp_path):
-    settings = consistency_settings | {"lora": {"rank": 2, "alpha": 4}, "warmup": None}
+    settings = consistency_settings | {"lora": {"rank": 2, "alpha": 4}, "train_vision": False, "warmup": None}
     config = ConsistencyConfig.model_validate(settings)
     folder = train_consistency(config)
     forget_accelerate()

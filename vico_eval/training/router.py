@@ -269,10 +269,12 @@ def decision_scores(router: nn.Module, vit_tokens: Tensor, decision: Tensor, num
         vit_tokens: [tiles, 1 + h*w, C] of all decisions.
         decision: [tiles], int64: the decision of each tile; every decision has one.
     """
-    log_p = router(vit_tokens).float().log_softmax(dim=-1)  # [tiles, 2]
+    logits: Tensor = router(vit_tokens)
+    log_p = logits.float().log_softmax(dim=-1)  # [tiles, 2]
     place = decision[:, None].expand_as(log_p)
     highest = log_p.new_full((num_decisions, 2), -torch.inf).scatter_reduce(0, place, log_p.detach(), "amax")
-    return document_means((log_p - highest[decision]).exp(), decision, num_decisions).log() + highest
+    means = document_means((log_p - highest[decision]).exp(), decision, num_decisions)  # [decisions, 2]
+    return means.log() + highest
 
 
 def log_odds(log_p: Tensor) -> Tensor:

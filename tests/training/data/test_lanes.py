@@ -47,7 +47,7 @@ class Keys:
 
     def __call__(self, conversation, epoch):
         none = np.zeros(0, dtype=np.int64)
-        return TrainingSample(conversation.key, none, none, [], [], none, 0)
+        return TrainingSample(conversation.key, none, none, none, [], [], none, 0)
 
     def estimate(self, conversation):
         return len(conversation.messages[0].content[0].text)

@@ -100,6 +100,7 @@ def test_what_packing_saves():
             key=str(number),
             tiles=np.zeros((tiles, 0, 0, 3), dtype=np.uint8),
             tile_image=np.zeros(tiles, dtype=np.int64),
+            tile_medium=np.zeros(tiles, dtype=np.int64),
             text_ids=[0] * words,
             image_positions=[0],
             is_answer=np.arange(words) > words // 2,
