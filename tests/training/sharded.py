@@ -1,4 +1,4 @@
-"""Run by torch.distributed.run on two processes: what FSDP2 shards computes the same losses and gradients.
+"""Run by `test_two_processes` on two processes: what FSDP2 shards computes the same losses and gradients.
 
 The processes have other samples, and in turn only words, so that one would wait for ever for a part that the other
 leaves out.
