@@ -1,4 +1,4 @@
-"""Run by torch.distributed.run: processes on the CPU that share a model's weights as GPUs do (FSDP2 of accelerate)."""
+"""Run by `test_fsdp2`: processes on the CPU that share a model's weights as GPUs do (FSDP2 of accelerate)."""
 
 import json
 import resource

@@ -1,4 +1,4 @@
-"""Run by torch.distributed.run on two processes: what accelerate shards (FSDP2) computes the same losses.
+"""Run by `test_fsdp2` on two processes: what accelerate shards (FSDP2) computes the same losses.
 
 The processes have other samples, and in turn only words, so that one would wait for ever for a part that the other
 leaves out.

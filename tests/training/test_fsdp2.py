@@ -1,13 +1,14 @@
 """Weights in shards: the same numbers as one process, and no process but the first ever holds a whole model."""
 
 import json
+import os
+import signal
 import subprocess
-import time
+import sys
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
-import psutil
 import pytest
 import torch
 import yaml
@@ -31,7 +32,9 @@ from vico_eval.training.small.export import save_base
 from vico_eval.training.stages import train_consistency, train_router
 
 from .conftest import forget_accelerate
-from .test_stages import launch, log_of, weights_of, write_config
+from .runs import finish, log_of, wait_for_checkpoint, weights_of, write_config
+
+HERE = Path(__file__).parent
 
 SIZES = {
     "vocab_size": 64,
@@ -65,26 +68,15 @@ def fsdp_settings():
     return {"ACCELERATE_USE_FSDP": "true"} | {name.upper(): str(value) for name, value in values.items()}
 
 
-def shared(*arguments, processes=2, **environment):
-    script = Path(__file__).with_name("fsdp2.py")
-    return launch(script, *arguments, processes=processes, environment=fsdp_settings() | environment)
+@pytest.fixture
+def shared(start_loaded, tmp_path):
+    """Run the program of fsdp2.py, or another, on two processes; returns what it says."""
 
+    def run(*arguments, script="fsdp2.py"):
+        log = tmp_path / "log"
+        return finish(start_loaded([HERE / script, *arguments], log, processes=2, **fsdp_settings()), log)
 
-def finish(process):
-    try:
-        output, _ = process.communicate(timeout=600)
-    except subprocess.TimeoutExpired:
-        kill(process)
-        raise
-    assert process.returncode == 0, output
-    return output
-
-
-def kill(process):
-    """As when the machine goes down: the processes of a run can do nothing more."""
-    for one in (*psutil.Process(process.pid).children(recursive=True), process):
-        one.kill()
-    process.communicate()
+    return run
 
 
 @pytest.mark.parametrize("layer", DECODERS)
@@ -126,16 +118,19 @@ def test_a_model_without_weights_is_as_one_with_them_but_for_memory(base_checkpo
     assert all(value.to("meta").is_contiguous() for value in placed.values())
 
 
-def test_a_killed_stage_one_in_shards_gives_the_losses_of_one_process(stage_one, consistency_settings, tmp_path):
+def test_a_killed_stage_one_in_shards_gives_the_losses_of_one_process(
+    start_loaded, shared, stage_one, consistency_settings, tmp_path
+):
     out = tmp_path / "shared"
     path = write_config(tmp_path, consistency_settings, out=out)
-    first = shared("consistency", path)
-    deadline = time.monotonic() + 300
-    while not list(out.glob("checkpoints/train/*/progress.json")) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    kill(first)
+    words, log = [HERE / "fsdp2.py", "consistency", path], tmp_path / "first.log"
+    first = start_loaded(words, log, processes=2, **fsdp_settings())
+    wait_for_checkpoint(out, first[0], log)
+    for process in first:
+        process.kill()
+        assert process.wait(60) == -signal.SIGKILL
     assert not (out / "model").exists()
-    finish(shared("consistency", path))
+    shared("consistency", path)
     found, wanted = log_of(out), log_of(stage_one)
     assert found.keys() == wanted.keys()
     assert found == pytest.approx(wanted, rel=0, abs=1e-6)
@@ -145,22 +140,22 @@ def test_a_killed_stage_one_in_shards_gives_the_losses_of_one_process(stage_one,
         torch.testing.assert_close(value, one[name], atol=2e-5, rtol=2e-3)
 
 
-def test_stage_two_in_shards_has_the_ratios_and_labels_of_one_process(router_config, router_settings, tmp_path):
+def test_stage_two_in_shards_has_the_ratios_and_labels_of_one_process(shared, router_config, router_settings, tmp_path):
     train_router(router_config)
     forget_accelerate()
     out = tmp_path / "shared"
-    finish(shared("router", write_config(tmp_path, router_settings, out=out)))
+    shared("router", write_config(tmp_path, router_settings, out=out))
     for name in ("ratio", "keep_share", "loss"):
         assert log_of(out, name) == pytest.approx(log_of(router_config.out, name), rel=0, abs=1e-6), name
 
 
-def test_adapters_in_shards_give_the_losses_of_one_process(consistency_settings, tmp_path):
+def test_adapters_in_shards_give_the_losses_of_one_process(shared, consistency_settings, tmp_path):
     settings = consistency_settings | {"lora": {"rank": 2, "alpha": 4}, "train_vision": False, "warmup": None}
     config = ConsistencyConfig.model_validate(settings)
     folder = train_consistency(config)
     forget_accelerate()
     out = tmp_path / "shared"
-    finish(shared("consistency", write_config(tmp_path, settings, out=out)))
+    shared("consistency", write_config(tmp_path, settings, out=out))
     assert log_of(out) == pytest.approx(log_of(config.out), rel=0, abs=1e-6)
     one, other = weights_of(folder), weights_of(out / "model")
     assert one.keys() == other.keys()
@@ -168,11 +163,9 @@ def test_adapters_in_shards_give_the_losses_of_one_process(consistency_settings,
         torch.testing.assert_close(value, one[name], atol=2e-5, rtol=2e-3)
 
 
-def test_losses_in_shards_are_not_rounded(consistency_settings, tmp_path):
+def test_losses_in_shards_are_not_rounded(shared, consistency_settings, tmp_path):
     path = write_config(tmp_path, consistency_settings, precision="bf16")
-    script = Path(__file__).with_name("sharded.py")
-    output = finish(launch(script, path, processes=2, environment=fsdp_settings()))
-    assert output.count("alike") == 2
+    assert shared(path, script="sharded.py").count("alike") == 2
 
 
 def test_no_process_but_the_first_holds_a_whole_model(micro_recipe, tokenizer, consistency_settings, tmp_path):
@@ -185,7 +178,12 @@ def test_no_process_but_the_first_holds_a_whole_model(micro_recipe, tokenizer, c
     settings = consistency_settings | {"checkpoint": str(base), "precision": "bf16", "warmup": None, "global_batch": 8}
     path = write_config(tmp_path, settings)
     # What is freed is to leave the process at once, not to lie in pieces in its heap.
-    output = finish(shared("memory", path, processes=4, MALLOC_MMAP_THRESHOLD_="65536"))
+    environment = os.environ | fsdp_settings() | {"MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=4"]
+    command += [HERE / "fsdp2.py", "memory", path]
+    process = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=600)
+    output = process.stdout.decode()
+    assert process.returncode == 0, output
     told = [json.loads(line) for line in output.splitlines() if line.startswith('{"rank"')]
     grown = {one["rank"]: one["grown"] / decoder for one in told}  # in decoders of float32
     # The policy in float32 and the reference in bfloat16 are 1.5 of them, of which each process keeps a quarter.
