@@ -1,5 +1,6 @@
 """Settings of the whole suite. They are set before any test imports a library that reads them."""
 
+import gc
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -15,16 +16,17 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 LONGEST = (
-    "training/test_stages.py",
-    "commands/test_run_killed.py",
+    "training/test_fsdp2.py",
+    "training/test_two_processes.py",
     "commands/test_run_shards.py",
-    "commands/test_run.py",
+    "commands/test_run_killed.py",
+    "harnesses/test_passes.py",
     "fixtures/test_run.py",
-    "harnesses/test_lmms.py",
     "report/test_report.py",
-    "report/test_page.py",
-    "bench/test_evaluation.py",
-    "bench/test_internvl_x.py",
+    "training/test_stages.py",
+    "harnesses/test_lmms.py",
+    "bench/measurements/test_evaluation.py",
+    "bench/measurements/test_internvl_x.py",
     "bench/serve/test_transformers_serve.py",
 )
 """Files of tests that take longest, most for the processes that they start. They run first: one that began when all
@@ -43,6 +45,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
+def pytest_collection_finish() -> None:
+    """Keep what is imported by now out of the search for garbage, which libraries often ask for."""
+    gc.freeze()
+
+
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[Any, str, str]]:
     """Runs a command of vico-eval in this process: exit status, stdout and stderr."""
@@ -59,13 +66,27 @@ def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[Any, str, str
     return command
 
 
+@pytest.fixture(scope="session")
+def start_loaded() -> Callable[..., list[Any]]:
+    """`start` of tests/loaded.py, whose server begins to load at once."""
+    from .loaded import load, start
+
+    load()
+    return start
+
+
 @pytest.fixture
 def unsaved_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reports draw their pictures as ever, but write no files of them: that takes longer than all else together."""
-    monkeypatch.setattr(
-        "vico_eval.report.figures.files.write_figure",
-        lambda figure, out, stem="retention": (out / f"{stem}.pdf", out / f"{stem}.png"),
-    )
+    """Reports draw their pictures as ever, but files have their words alone: whole ones take longer than all else."""
+    from matplotlib.text import Text
+
+    def write(figure: Any, out: Path, stem: str = "retention") -> tuple[Path, Path]:
+        files = (out / f"{stem}.pdf", out / f"{stem}.png")
+        for file in files:
+            file.write_text("\n".join(text.get_text() for text in figure.findobj(Text)), encoding="utf-8")
+        return files
+
+    monkeypatch.setattr("vico_eval.report.figures.files.write_figure", write)
 
 
 @pytest.fixture(scope="session")

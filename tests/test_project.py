@@ -10,6 +10,8 @@ import pytest
 
 import vico_eval
 
+from .conftest import LONGEST
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
@@ -68,6 +70,10 @@ def test_an_environment_is_made_anew_when_its_versions_change():
     for path in (ROOT / ".ci" / "run", ROOT / "Makefile"):
         text = path.read_text(encoding="utf-8")
         assert [file for file in CONSTRAINTS if not re.search(rf"\bcat pyproject\.toml [^|]*\b{file}", text)] == []
+
+
+def test_the_files_of_tests_that_run_first_are_there():
+    assert [name for name in LONGEST if not (ROOT / "tests" / name).is_file()] == []
 
 
 @pytest.mark.parametrize("name", ["LICENSE", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "Makefile"])

@@ -56,23 +56,26 @@ def router(
 def train_export(
     checkpoint: Annotated[str, typer.Argument(help="A folder, a hub id or a built-in one, in any layout.")],
     out: Annotated[Path, typer.Argument(help="A new or empty folder.")],
+    auto_map: Annotated[
+        bool, typer.Option("--auto-map", help="Point config.json to the authors' code, whose files you copy into OUT.")
+    ] = False,
 ) -> None:
     """Write a checkpoint in InternVL's released layout.
 
-    With a low connector and a router it is that of InternVL3.5-Flash. What the layout can't say is left out and named.
-    LMDeploy and the authors' code also need the authors' own files, which are not written: copy into OUT the .py files
-    of a release of the same kind (with a router: a Flash one, such as OpenGVLab/InternVL3_5-8B-Flash), and into
-    OUT/config.json the entry auto_map of its config.json. Then lmdeploy serve api_server OUT --backend pytorch
-    --trust-remote-code. For a transformers before 5, take the tokenizer files from a release too.
+    With a low connector and a router the layout is that of InternVL3.5-Flash. Whatever the layout has no place for is
+    left out and named. The tokenizer files are those of CHECKPOINT, byte for byte, so transformers 4.57 reads them too.
+    LMDeploy and the authors' code also need the authors' own files, which are not written: export with --auto-map, and
+    copy into OUT the .py files of a release of the same kind (with a router: a Flash one, such as
+    OpenGVLab/InternVL3_5-8B-Flash). Then lmdeploy serve api_server OUT --backend pytorch --trust-remote-code.
 
     \b
     Examples:
-      vico-eval train export runs/vico-8b released/vico-8b
+      vico-eval train export runs/vico-8b released/vico-8b --auto-map
       vico-eval train export vico-tiny released/vico-tiny
     """
     from vico_eval.commands.train import export_checkpoint
 
-    export_checkpoint(checkpoint, out)
+    export_checkpoint(checkpoint, out, auto_map=auto_map)
 
 
 @train_app.command("tiny")

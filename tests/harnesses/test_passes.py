@@ -1,10 +1,7 @@
 """Rows that share a pass, through lmms-eval's own `--config`: results are those of each row alone."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,7 +24,6 @@ ROWS = {
     "fewer": ("downsample_internvl", ""),
     "routed": ("compressed_internvl", "method=vico+fastv,absolute_threshold=0.26,layer=1"),
 }
-ENVIRONMENT = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
 
 
 def write_pass(folder: Path, checkpoint: Path, rows=ROWS, *, shared=True) -> Path:
@@ -54,24 +50,28 @@ def write_pass(folder: Path, checkpoint: Path, rows=ROWS, *, shared=True) -> Pat
     return file
 
 
-def start(file: Path, log: Path, processes: int = 1) -> subprocess.Popen:
-    launcher = [sys.executable]
-    if processes > 1:
-        launcher += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    with log.open("w") as output:
-        return subprocess.Popen(
-            [*launcher, str(SOME_TASKS), "", PROGRAM, "--config", str(file)],
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=ENVIRONMENT,
-            start_new_session=True,
-        )
+@pytest.fixture(scope="module")
+def start(start_loaded):
+    """Starts the processes of a pass."""
+
+    def programs(file: Path, log: Path, processes: int = 1):
+        return start_loaded([SOME_TASKS, "", PROGRAM, "--config", file], log, processes, ACCELERATE_USE_CPU="true")
+
+    return programs
 
 
-def evaluate(file: Path, processes: int = 1, status: int = 0) -> str:
-    log = file.with_suffix(".log")
-    assert start(file, log, processes).wait(timeout=500) == status, log.read_text()[-3000:]
-    return log.read_text()
+@pytest.fixture(scope="module")
+def evaluate(start):
+    """Runs a pass to its end: what it says."""
+
+    def run(file: Path, processes: int = 1, status: int = 0) -> str:
+        log = file.with_suffix(".log")
+        log.unlink(missing_ok=True)
+        statuses = [program.wait(500) for program in start(file, log, processes)]
+        assert statuses == [status] * processes, log.read_text()[-3000:]
+        return log.read_text()
+
+    return run
 
 
 def samples(run: Path):
@@ -85,7 +85,7 @@ def samples(run: Path):
 
 
 @pytest.fixture(scope="module")
-def alone(untrained, tmp_path_factory):
+def alone(untrained, tmp_path_factory, evaluate):
     """The rows one after the other, none of which knows of the others."""
     folder = tmp_path_factory.mktemp("alone")
     evaluate(write_pass(folder, untrained / "vico", shared=False))
@@ -101,7 +101,7 @@ def check_rows(folder: Path, alone):
         assert all(document.account is not None for task in run.tasks.values() for document in task.documents)
 
 
-def test_rows_of_a_pass_have_the_results_of_rows_alone(untrained, alone, tmp_path):
+def test_rows_of_a_pass_have_the_results_of_rows_alone(untrained, evaluate, alone, tmp_path):
     log = evaluate(write_pass(tmp_path, untrained / "vico"))
     assert log.count("Loading weights: 100%") == 1
     check_rows(tmp_path, alone)
@@ -124,16 +124,18 @@ def test_rows_of_a_pass_have_the_results_of_rows_alone(untrained, alone, tmp_pat
     assert {line["seconds"]["rows"] for line in lines} == {len(ROWS) - 1}  # the other tiling is one of its own
 
 
-def test_the_command_in_the_record_repeats_the_row_alone(untrained, alone, tmp_path):
+def test_the_command_in_the_record_repeats_the_row_alone(untrained, evaluate, start_loaded, alone, tmp_path):
     evaluate(write_pass(tmp_path, untrained / "vico", {name: ROWS[name] for name in ("vanilla", "half")}))
     run = tmp_path / "half"
-    command = [sys.executable, str(SOME_TASKS), "", *read_record(run).command[2:]]
+    words = read_record(run).command
+    assert words[:2] == ("python", "-m")
     (run / "answers.rank0.jsonl").unlink()
-    subprocess.run(command, check=True, env=ENVIRONMENT, capture_output=True, timeout=300)
+    (again,) = start_loaded([SOME_TASKS, "", *words[2:]], tmp_path / "again.log", ACCELERATE_USE_CPU="true")
+    assert again.wait(300) == 0, (tmp_path / "again.log").read_text()
     assert samples(run) == alone["half"]
 
 
-def test_a_pass_of_two_processes_gives_the_answers_of_one(untrained, alone, tmp_path):
+def test_a_pass_of_two_processes_gives_the_answers_of_one(untrained, evaluate, alone, tmp_path):
     evaluate(write_pass(tmp_path, untrained / "vico"), processes=2)
     for name in ROWS:
         assert len(list((tmp_path / name).glob("answers.rank*.jsonl"))) == 2
@@ -148,17 +150,17 @@ def test_a_pass_of_two_processes_gives_the_answers_of_one(untrained, alone, tmp_
             assert {**ours, "p_compress": None} == {**theirs, "p_compress": None}
 
 
-def test_a_pass_that_was_killed_goes_on(untrained, alone, tmp_path):
+def test_a_pass_that_was_killed_goes_on(untrained, evaluate, start, alone, tmp_path):
     file = write_pass(tmp_path, untrained / "vico")
-    process = start(file, tmp_path / "killed.log")
+    (program,) = start(file, tmp_path / "killed.log")
     journals = [tmp_path / name / "answers.rank0.jsonl" for name in ROWS]
     deadline = time.monotonic() + 300
     while not (journals[-1].exists() and journals[-1].read_text().count("\n") >= 5):
         assert time.monotonic() < deadline
-        assert process.poll() is None
+        assert program.poll() is None
         time.sleep(0.005)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    program.kill()
+    assert program.wait(60) == -signal.SIGKILL
     assert not list(tmp_path.rglob("*_results.json"))
     kept = [journal.read_text().split("\n")[0] for journal in journals]
     evaluate(file)
@@ -202,7 +204,7 @@ def test_no_task_of_ours_has_the_name_of_one_of_lmms_eval_s():
     assert not theirs & named(tasks_dir())
 
 
-def test_a_row_that_cannot_share_is_left_to_its_own_evaluation(untrained, alone, tmp_path):
+def test_a_row_that_cannot_share_is_left_to_its_own_evaluation(untrained, evaluate, alone, tmp_path):
     rows = {
         "vanilla": ROWS["vanilla"],
         "small": ("vanilla_internvl", "max_tiles=1"),
@@ -250,7 +252,7 @@ def test_a_row_whose_folder_goes_away_does_not_take_the_others_with_it(untrained
     assert other.added == ["answer 0", "answer 1", "answer 2"]
 
 
-def test_documents_that_fail_in_a_pass_are_not_asked_again_by_their_row(untrained, tmp_path, write_tasks):
+def test_documents_that_fail_in_a_pass_are_not_asked_again_by_their_row(untrained, evaluate, tmp_path, write_tasks):
     from PIL import Image
 
     folder = write_tasks(asked={"generation_kwargs": {"max_new_tokens": 3}}, num_pictures=1)
@@ -272,7 +274,9 @@ def test_documents_that_fail_in_a_pass_are_not_asked_again_by_their_row(untraine
         assert sum(document.failure is not None for document in documents) == 1
 
 
-def test_a_row_goes_on_after_a_failed_document_only_if_its_own_arguments_say_so(untrained, tmp_path, write_tasks):
+def test_a_row_goes_on_after_a_failed_document_only_if_its_own_arguments_say_so(
+    untrained, evaluate, tmp_path, write_tasks
+):
     folder = write_tasks(asked={"generation_kwargs": {"max_new_tokens": 3}}, num_pictures=1)
     (tmp_path / "b.png").write_text("no picture")
     (folder / "pictures.py").write_text(f"def pictures(doc):\n    return ['{tmp_path}/b.png']\n")

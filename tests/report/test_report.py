@@ -316,10 +316,13 @@ def test_a_baseline_of_zero_makes_no_percentage_and_is_said(tiny_run, tmp_path):
     assert value(report, "ViCO", "Avg.", "difference") == 25.0
 
 
+@numbers_only
 def test_large_runs_make_the_same_report_in_several_processes(written_runs, report, runs, tmp_path, monkeypatch):
     monkeypatch.setattr("vico_eval.report.read_runs._WORTH_PROCESSES", 0)
     together = write_report(written_runs, table="tiny", out=report.csv.parents[1] / "together")
-    assert [path.read_bytes() for path in report.paths] == [path.read_bytes() for path in together.paths]
+    for path, other in zip(report.paths, together.paths, strict=True):
+        assert path.name == other.name
+        assert path in report.figures or path.read_bytes() == other.read_bytes()
     for _, folder in runs[:2]:
         (folder / "record.json").unlink()
     with pytest.raises(ReportError, match=r"(?s)runs/vico has no record.*runs/all_compress has no record"):
@@ -362,6 +365,7 @@ def test_what_was_left_out_or_added_of_the_harness_is_said_where_it_differs(runs
     assert note.endswith(r"left out other stop strings of the task (none and '\n\n').")
 
 
+@numbers_only
 def test_other_data_of_a_task_are_noted(runs, tiny_run, tmp_path):
     data = (
         {"tiny_read": "revision a", "tiny_doc": "datasets 1"},
@@ -432,6 +436,7 @@ def test_the_table_the_interval_and_the_bars_are_of_the_same_pictures(tmp_path):
     assert float(line["standard_error"]) == pytest.approx(by_hand / 3, rel=0.06)  # the bootstrap divides by 20, not 19
 
 
+@numbers_only
 def test_a_failed_report_leaves_the_earlier_one_as_it_was(runs, tmp_path, monkeypatch):
     out = tmp_path / "out"
     write_report(runs, table="tiny", out=out, html=tmp_path / "page")
@@ -443,34 +448,29 @@ def test_a_failed_report_leaves_the_earlier_one_as_it_was(runs, tmp_path, monkey
             raise OSError(28, "No space left on device")
         return write_text(path, text, **options)
 
-    def all_the_same():
-        monkeypatch.undo()
+    def failing(name, function, message):
+        with monkeypatch.context() as patch:
+            patch.setattr(name, function)
+            with pytest.raises(OutputError, match=message):
+                write_report(runs[::2], table="tiny", out=out, html=tmp_path / "page")
         now = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
         assert now == before
 
-    monkeypatch.setattr(Path, "write_text", full)
-    with pytest.raises(OutputError, match=r"No space left on device. What was there is as it was"):
-        write_report(runs[::2], table="tiny", out=out, html=tmp_path / "page")
-    all_the_same()
+    failing("pathlib.Path.write_text", full, r"No space left on device. What was there is as it was")
 
     def half(figure, folder, stem="retention"):
         (folder / f"{stem}.pdf").write_bytes(b"%PDF")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("vico_eval.report.figures.files.write_figure", half)
-    with pytest.raises(OutputError, match="No space left on device"):
-        write_report(runs[::2], table="tiny", out=out, html=tmp_path / "page")
-    all_the_same()
+    failing("vico_eval.report.figures.files.write_figure", half, "No space left on device")
 
-    def no_copy(source, target):
+    def no_copy(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("vico_eval.report.page.site.Path.write_bytes", lambda *_: no_copy(*_))
-    with pytest.raises(OutputError, match=r"page can't be written.*No space left on device"):
-        write_report(runs[::2], table="tiny", out=out, html=tmp_path / "page")
-    all_the_same()
+    failing("vico_eval.report.page.site.Path.write_bytes", no_copy, r"page can't be written.*No space left on device")
 
 
+@numbers_only
 def test_pictures_that_a_report_has_not_are_not_left_from_an_earlier_one(runs, tmp_path, capsys):
     out = tmp_path / "out"
     first = write_report(runs, table="tiny", out=out)
@@ -491,6 +491,7 @@ def test_pictures_that_a_report_has_not_are_not_left_from_an_earlier_one(runs, t
     assert (tmp_path / "mine" / "ratios.png").read_text() == "mine"
 
 
+@numbers_only
 def test_a_folder_where_a_file_is_to_go_is_found_before_any_is_moved(runs, tmp_path):
     (tmp_path / "out" / "uncertainty.csv").mkdir(parents=True)
     with pytest.raises(OutputError, match=r"uncertainty.csv is a folder, where a file is to go"):
@@ -530,6 +531,7 @@ def test_a_folder_that_cannot_be_written_is_an_error(runs, tmp_path):
         write_report(runs, table="tiny", out=tmp_path / "file" / "out")
 
 
+@numbers_only
 def test_each_run_is_read_once_also_for_a_page(runs, tmp_path, monkeypatch):
     read = []
 

@@ -79,6 +79,8 @@ def fresh_process():
 def base_checkpoint(micro_model, tokenizer, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("base")
     save_base(micro_model, tokenizer, folder)
+    with (folder / "tokenizer_config.json").open("a") as file:
+        file.write("\n\n")  # as nothing here would write it, so that a copy can be told from a file that was made anew
     return folder
 
 

@@ -1,4 +1,4 @@
-"""Run by torch.distributed.run on two processes: a loss that is NaN on the second alone stops both."""
+"""Run by `test_two_processes` on two processes: a loss that is NaN on the second alone stops both."""
 
 import sys
 from pathlib import Path

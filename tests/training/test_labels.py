@@ -30,13 +30,27 @@ def test_loss_ratio_stays_finite_and_ignores_rounding_below_zero():
     assert ratio.tolist() == pytest.approx([4.0, 1.0])
 
 
-def test_a_decision_about_several_tiles_is_the_mean_of_theirs():
-    class Router:
-        def p_compress(self, vit_tokens):
-            return vit_tokens[:, 0, 0]
+def first_token(vit_tokens):
+    """A router whose logits are a tile's first two numbers."""
+    return vit_tokens[:, 0]
 
-    tokens = torch.tensor([0.9, 0.2, 0.4]).view(3, 1, 1)
-    assert decision_scores(Router(), tokens, torch.tensor([0, 1, 1]), 2).tolist() == pytest.approx([0.9, 0.3])
+
+def test_a_decision_about_several_tiles_is_the_mean_of_theirs():
+    p = torch.tensor([0.9, 0.2, 0.4])
+    tokens = torch.stack([p, 1 - p], dim=-1).log()[:, None]
+    found = decision_scores(first_token, tokens, torch.tensor([0, 1, 1]), 2).exp()
+    torch.testing.assert_close(found, torch.tensor([[0.9, 0.1], [0.3, 0.7]]))
+
+
+@pytest.mark.parametrize("num_tiles", [1, 2])
+def test_a_probability_that_is_rounded_to_one_keeps_its_gradient(num_tiles):
+    logits = torch.tensor([[[40.0, 0.0]]] * num_tiles, dtype=torch.bfloat16, requires_grad=True)
+    log_p = decision_scores(first_token, logits, torch.zeros(num_tiles, dtype=torch.long), 1)
+    assert float(log_p[0, 0].exp()) == 1
+    assert float(log_p[0, 1]) == pytest.approx(-40)
+    (gradient,) = torch.autograd.grad(-log_p[0, 1], logits)
+    # Of the loss of "keep" with respect to a logit: p_compress and p_keep - 1, shared by the tiles.
+    torch.testing.assert_close(gradient.sum(dim=(0, 1)).float(), torch.tensor([1.0, -1.0]))
 
 
 def test_auc_counts_pairs_in_the_right_order():

@@ -19,7 +19,7 @@ from vico_eval.training.loop.accelerated import configure_deepspeed, share_only_
 from vico_eval.training.models.opening import halve_reference
 from vico_eval.training.models.pair import PolicyAndReference, frozen_copy
 
-from .test_stages import write_config
+from .runs import write_config
 
 
 def test_deepspeed_is_told_what_the_run_decides(consistency_settings):

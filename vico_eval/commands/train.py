@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from accelerate import PartialState
@@ -13,6 +14,7 @@ from vico_eval.commands.output import check_writable, message_console
 from vico_eval.families.internvl.checkpoint import find_checkpoint, load_model, load_tokenizer
 from vico_eval.families.internvl.released_config import not_in_released
 from vico_eval.families.internvl.released_layout import save_released
+from vico_eval.families.internvl.tokenizer_files import export_tokenizer, is_of_transformers_5
 from vico_eval.files import check_unused
 from vico_eval.training.saving.files import output_errors
 from vico_eval.training.small.internvl_x import train as internvl_x
@@ -61,8 +63,13 @@ def _train(arguments: Sequence[str | Path], processes: int, out: Path, resume: b
         message_console().print(f"Written: {out}/", highlight=False)
 
 
-def export_checkpoint(checkpoint: str, out: Path) -> None:
+def export_checkpoint(checkpoint: str, out: Path, *, auto_map: bool) -> None:
     """Write a checkpoint in the layout that InternVL is released in, and say what that layout leaves out.
+
+    Args:
+        checkpoint: a folder, a built-in name or a hub id.
+        out: a new or empty folder.
+        auto_map: whether its `config.json` points to the authors' code.
 
     Raises:
         CheckpointError: the checkpoint is missing, or has parts that the layout has no place for.
@@ -72,7 +79,13 @@ def export_checkpoint(checkpoint: str, out: Path) -> None:
     lost = not_in_released(found.config)
     check_unused(out)
     check_writable(out.absolute().parent)
-    save_released(load_model(found), load_tokenizer(found), out)
+    load_tokenizer(found)  # refuses one that is missing or of another model, before anything is written
+    save_released(load_model(found), partial(export_tokenizer, found.folder), out, auto_map=auto_map)
+    if is_of_transformers_5(found.folder):
+        lost.append(
+            "The tokenizer was saved by transformers 5. Its tokenizer_config.json is written in the words of "
+            "transformers 4; the other files are copied as they are."
+        )
     console = message_console()
     for sentence in lost:
         console.print(f"Note: {sentence}", markup=False, highlight=False, soft_wrap=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from vico_eval.engine.media import frame_indices, load_image
+from vico_eval.engine.media import PickFrames, frame_indices, load_image
 from vico_eval.errors import MediaError
 
 FRAME_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
@@ -27,9 +27,14 @@ def is_folder(source: str | Path | bytes) -> bool:
 
 
 def read_frame_folder(
-    folder: str | Path | bytes, num_frames: int, *, start_s: float | None = None, end_s: float | None = None
+    folder: str | Path | bytes,
+    num_frames: int,
+    *,
+    start_s: float | None = None,
+    end_s: float | None = None,
+    pick: PickFrames = frame_indices,
 ) -> list[Image.Image]:
-    """Frames of a folder, spaced evenly, as RGB; see `frame_indices`. Only these are opened.
+    """Frames of a folder, spaced evenly unless `pick` chooses others, as RGB. Only these are opened.
 
     Raises:
         MediaError: the folder has no frames or can't be read; a frame can't be read; or a stretch in seconds is asked
@@ -50,7 +55,7 @@ def read_frame_folder(
         raise MediaError(
             f"The folder {folder} holds no frames; expected files that end in {', '.join(FRAME_SUFFIXES)}."
         )
-    return [load_image(Path(folder) / frames[index]) for index in frame_indices(len(frames), num_frames)]
+    return [load_image(Path(folder) / frames[index]) for index in pick(len(frames), num_frames)]
 
 
 def in_order(names: Iterable[str]) -> list[str]:

@@ -6,9 +6,11 @@ import io
 import math
 import struct
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Protocol
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -124,6 +126,12 @@ def start_no_ghostscript() -> None:
     EpsImagePlugin.gs_binary = False
 
 
+class PickFrames(Protocol):
+    """Chooses among the frames of a video, as `frame_indices` does."""
+
+    def __call__(self, total: int, num_frames: int, *, first: int = 0, last: int | None = None) -> list[int]: ...
+
+
 def frame_indices(total: int, num_frames: int, *, first: int = 0, last: int | None = None) -> list[int]:
     """Frames in the middle of `num_frames` equal segments, as InternVL's released code picks them.
 
@@ -164,9 +172,10 @@ def read_frames(
     *,
     start_s: float | None = None,
     end_s: float | None = None,
+    pick: PickFrames = frame_indices,
 ) -> list[Image.Image]:
-    """Frames of a video, spaced evenly; see `frame_indices`. Seeks them where that is less to decode, and holds only
-    what it returns.
+    """Frames of a video, spaced evenly unless `pick` chooses others. Seeks them where that is less to decode, and
+    holds only what it returns.
 
     The video is the stream that its file marks as the one to be shown, never a cover picture. Seconds count from its
     first frame. At a constant frame rate they are rounded to frames, as in InternVL's code; where the rate varies, a
@@ -177,6 +186,7 @@ def read_frames(
         num_frames: how many frames to take at most.
         start_s, end_s: the stretch to take them from, in seconds; None is the beginning and the end, and so is a moment
             behind the end.
+        pick: which frames of a stretch are taken.
 
     Returns:
         Upright RGB images in order of time, at least one.
@@ -185,6 +195,7 @@ def read_frames(
         MediaError: missing, not a video, without frames, cut off, or the stretch begins behind its end.
     """
     name = _name(source)
+    choose = partial(pick, num_frames=num_frames)
     stretch = None
     if start_s is not None or end_s is not None:
         stretch = (start_s or 0.0, math.inf if end_s is None else end_s)
@@ -200,14 +211,14 @@ def read_frames(
             if not times or (stretch[1] > times[-1] and video.is_cut_off(seen)):
                 raise _cut_off(name, len(times), total)
             total = len(times)
-        wanted = _choose(name, video, total, times, num_frames, stretch)
+        wanted = _choose(name, video, total, times, choose, stretch)
         decoded = decode(file, name, wanted)
         if len(decoded.frames) < len(wanted):
             found = len(decoded.times_s)
             if not found or video.is_cut_off(decoded):
                 raise _cut_off(name, found, total)
             # A clip cut without encoding it anew counts frames that its edit list hides: take those there are.
-            decoded = decode(file, name, _choose(name, video, found, times, num_frames, stretch))
+            decoded = decode(file, name, _choose(name, video, found, times, choose, stretch))
     return decoded.frames
 
 
@@ -216,12 +227,12 @@ def _choose(
     video: VideoFacts,
     total: int,
     times: Sequence[float] | None,
-    num_frames: int,
+    choose: Callable[..., list[int]],
     stretch: tuple[float, float] | None,
 ) -> list[int]:
     """Which frames of `total` are taken; `times` is when each begins, or None where they come at a constant rate."""
     if stretch is None:
-        return frame_indices(total, num_frames)
+        return choose(total)
     if times is None and not video.fps:
         raise MediaError(f"The video {name} states no frame rate, so a stretch in seconds can't be found in it.")
     length_s = total / video.fps if times is None else video.end_s - times[0]
@@ -235,7 +246,7 @@ def _choose(
         first, last = round(start_s * video.fps), round(end_s * video.fps)
     else:
         first, last = frames_between([time - times[0] for time in times], start_s - _ROUNDING_S, end_s + _ROUNDING_S)
-    return frame_indices(total, num_frames, first=first, last=last)
+    return choose(total, first=first, last=last)
 
 
 def _cut_off(name: str, found: int, total: int) -> MediaError:

@@ -99,6 +99,9 @@ class Prepared(Shown):
     words: str
     """What the user said, turn after turn, a line each; without pictures, template and system message."""
 
+    frames_of: tuple[int, ...]
+    """How many frames each `VideoInput` shows."""
+
     generation: GenerationSettings
 
     reading_s: float = 0.0
@@ -202,7 +205,7 @@ class Preprocessor:
         if isinstance(request, DeferredRequest):
             request = request.load()
         parts = [part for message in request.messages for part in message.content]
-        num_images = sum(isinstance(part, ImageInput) for part in parts)
+        num_images = sum(isinstance(part, ImageInput) and not part.is_frame for part in parts)
         ways = [_Media(resolution) for resolution in resolutions]
         opened = self._open(parts, request, num_images, ways)
         text = self._text(request, opened.frames_of, labelled=self.settings.label_images and num_images > 1)
@@ -231,7 +234,8 @@ class Preprocessor:
                     text=text,
                     text_ids=text_ids,
                     slot_positions=positions,
-                    words=_words(request),
+                    words=request.words,
+                    frames_of=tuple(opened.frames_of),
                     generation=request.generation,
                     reading_s=shared + way.seconds,
                 )
@@ -379,17 +383,6 @@ def tiling_of(resolution: ResolutionPart | None) -> str:
     if resolution is None:
         return ""
     return f"{type(resolution).__module__}.{type(resolution).__name__} {resolution.config!r}"
-
-
-def _words(request: Request) -> str:
-    """What the user said."""
-    return "\n".join(
-        part.text
-        for message in request.messages
-        if message.role == "user"
-        for part in message.content
-        if isinstance(part, Text)
-    )
 
 
 def _digest(pictures: Sequence[Picture]) -> str | None:

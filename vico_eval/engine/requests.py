@@ -202,6 +202,12 @@ class Request:
             if value is not None and not (_is_int(value) and value >= 1):
                 raise ConfigError(f"Request {self.key} has {name}={value!r}; expected a whole number from 1 up.")
 
+    @property
+    def words(self) -> str:
+        """What the user says, a line for each text; without pictures and system message."""
+        asked = (part for message in self.messages if message.role == "user" for part in message.content)
+        return "\n".join(part.text for part in asked if isinstance(part, Text))
+
 
 @dataclass(frozen=True, eq=False)
 class DeferredRequest:

@@ -12,6 +12,9 @@ from vico_eval.training.data.config import DataConfig
 
 _Beta = Annotated[float, Field(ge=0, lt=1)]
 
+LowSharePer = Literal["image", "sample"]
+"""What draws a share of low tiles in stage 1."""
+
 MOST_AHEAD = 10_000_000
 """Samples of a window, which are in memory with what is said in them."""
 
@@ -119,13 +122,28 @@ class ConsistencyConfig(RunConfig):
 
     train: OptimizerSettings
 
-    train_vision: bool = False
-    """Whether the vision encoder is trained too. Frozen, its output is computed once for policy and reference."""
+    train_vision: bool = True
+    """Whether the vision encoder is trained too, as InternVL3.5's report has it. Frozen, its output is computed once
+    for policy and reference."""
+
+    low_share_per: LowSharePer = "image"
+    """What draws a share xi of low tiles: each image (equation 1 of the paper; a video's frames draw one together), or
+    all tiles of a sample together."""
 
     lora: LoraSettings | None = None
-    """Adapters in the decoder instead of training all of it; the high connector then stays as it is."""
+    """Adapters in the decoder instead of training all of it; the high connector and the vision encoder then stay as
+    they are."""
 
     gradient_checkpointing: bool = True
+
+    @model_validator(mode="after")
+    def _vision_stays_with_adapters(self) -> ConsistencyConfig:
+        if self.lora is not None and self.train_vision:
+            raise ValueError(
+                "with lora the reference is the policy without its adapters, so both have one vision encoder, which "
+                "has to stay as it is; set train_vision: false"
+            )
+        return self
 
 
 class RouterConfig(RunConfig):
@@ -149,6 +167,9 @@ class RouterConfig(RunConfig):
 
     epsilon: float = Field(default=1e-4, gt=0)
     """Added to both losses of a ratio, in nats: an answer that equals the reference's would make it infinite."""
+
+    router_dropout: float = Field(default=0.1, ge=0, lt=1)
+    """Share of values that the router's gating blocks drop in training, as those of the released class do."""
 
     @model_validator(mode="after")
     def _burn_in_ends(self) -> RouterConfig:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vico_eval.families.internvl.config import VicoInternVLConfig
+from vico_eval.training.config import LowSharePer
 from vico_eval.training.data.batches import MicroBatch, random_share
 from vico_eval.training.held_out import SHARES, HeldOut
 from vico_eval.training.loop.health import Health
@@ -24,23 +25,27 @@ def kl_name(share: float) -> str:
 class ConsistencyStepper:
     """The consistency loss of samples whose tiles are low at random."""
 
-    def __init__(self, config: VicoInternVLConfig, watch: Watch, held_out: HeldOut, *, at_least: int = 0) -> None:
+    def __init__(
+        self, config: VicoInternVLConfig, watch: Watch, held_out: HeldOut, *, per: LowSharePer, at_least: int = 0
+    ) -> None:
         """
         Args:
             config: the policy's.
             watch: is shown the losses.
             held_out: gives the loss at a checkpoint.
-            at_least: low tiles of every sample that has tiles; 1 while only the low connector is trained.
+            per: what draws a share of low tiles, as of `random_share`.
+            at_least: low tiles of whatever draws a share; 1 while only the low connector is trained.
         """
         self._config = config
         self._watch = watch
         self._held_out = held_out
+        self._per = per
         self._at_least = at_least
         watch.declare("loss", "agreement", "tokens", *map(kl_name, SHARES))
 
     def losses(self, model: nn.Module, batch: MicroBatch, seeds: tuple[object, ...], health: Health) -> Tensor:
         """[samples], nats."""
-        compressed = random_share(batch, seeds, at_least=self._at_least)
+        compressed = random_share(batch, seeds, per=self._per, at_least=self._at_least)
         result = model(batch, [compressed])
         losses: Tensor = result.kl[0]
         self._show(batch, compressed, losses.tolist(), result.agreement[0].tolist())

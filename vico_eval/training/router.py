@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from vico_eval.families.internvl.config import VicoInternVLConfig
 from vico_eval.families.internvl.router import Router
@@ -27,13 +26,13 @@ from vico_eval.training.models.pair import PolicyAndReference
 
 
 class Decisions(NamedTuple):
-    """One decision a sample: what compressing would cost, and what the router says."""
+    """One decision a sample: what compressing would cost, and what the router answers."""
 
     ratio: Tensor
     """[samples]: loss with the decision's tiles low over that with every tile high; NaN where a sample has no tile."""
 
-    p_compress: Tensor
-    """[samples], float32; about several tiles, the mean of theirs."""
+    log_p: Tensor
+    """[samples, 2], float32: log-probabilities of *compress* and *keep*; for several tiles, of their mean ones."""
 
 
 class RouterInTraining(nn.Module):
@@ -60,10 +59,16 @@ class RouterInTraining(nn.Module):
         return router
 
     def train(self, mode: bool = True) -> RouterInTraining:
-        """The frozen models stay in evaluation mode; a router has no other."""
+        """The router alone goes into training mode; the frozen models, which are asked for their losses, don't."""
         super().train(mode)
         self.pair.eval()
+        self.router.train(mode)
         return self
+
+    @property
+    def _no_split_modules(self) -> list[str]:
+        """As `PolicyAndReference._no_split_modules`."""
+        return self.pair._no_split_modules
 
     def tie_weights(self) -> None:
         """As `PolicyAndReference.tie_weights`."""
@@ -85,13 +90,13 @@ class RouterInTraining(nn.Module):
         tokens = result.vit_tokens[chosen.to(result.vit_tokens.device)]
         missing = (batch.num_tiles() == 0).nonzero()[:, 0]
         blank = tokens.new_zeros(len(missing), *result.vit_tokens.shape[1:])
-        p_compress = decision_scores(
+        log_p = decision_scores(
             self.router,
             torch.cat([tokens, blank]),
             torch.cat([decision, missing]).to(tokens.device),
             len(batch),
         )
-        return Decisions(torch.where(has_tiles, ratio, torch.nan), p_compress.float())
+        return Decisions(torch.where(has_tiles, ratio, torch.nan), log_p)
 
 
 class Labels:
@@ -158,8 +163,8 @@ class RouterStepper:
         counts = batch.counts_in_loss.to(decisions.ratio.device)
         ratio = torch.where(counts, decisions.ratio, torch.nan)
         labels = self._label(ratio)
-        losses = torch.where(labels >= 0, _cross_entropy(decisions.p_compress, labels), 0.0 * decisions.p_compress)
-        self._show(losses, decisions.p_compress, labels, ratio)
+        losses = _cross_entropy(decisions.log_p, labels)
+        self._show(losses, log_odds(decisions.log_p), labels, ratio)
         if self.labels.ratios:
             self._watch.add("tau", self.labels.tau)
         self._watch.add("tokens", float(batch.num_tokens(chosen, self._policy)))
@@ -167,9 +172,9 @@ class RouterStepper:
 
     def held_out(self, model: nn.Module) -> float:
         """Cross-entropy on held-out decisions, labelled by their own percentile."""
-        scores, labels = self._held_out_scores(model)
+        log_p, labels = self._held_out_scores(model)
         known = labels >= 0
-        return float(_cross_entropy(scores, labels)[known].mean()) if bool(known.any()) else float("nan")
+        return float(_cross_entropy(log_p, labels)[known].mean()) if bool(known.any()) else float("nan")
 
     def distributions(self) -> dict[str, list[float]]:
         """The loss ratios in the window."""
@@ -180,18 +185,18 @@ class RouterStepper:
 
         The oracle compresses what costs least: the decisions whose ratio is below the configured percentile.
         """
-        scores, labels = self._held_out_scores(model)
-        scores, compress = scores[labels >= 0], labels[labels >= 0] == 0
+        log_p, labels = self._held_out_scores(model)
+        scores, compress = log_odds(log_p)[labels >= 0], labels[labels >= 0] == 0
         both = bool(compress.any()) and not bool(compress.all())
         return {
             "auc": auc(scores, compress) if both else float("nan"),
-            "accuracy": float(((scores > 0.5) == compress).float().mean()),
+            "accuracy": float(((scores > 0) == compress).float().mean()),
             "samples": float(len(scores)),
         }
 
     @torch.no_grad()
     def _held_out_scores(self, model: nn.Module) -> tuple[Tensor, Tensor]:
-        """p_compress and oracle label of the held-out decisions of all processes; labels as `_label` makes them."""
+        """`log_p` and oracle label of the held-out decisions of all processes; labels as `_label` makes them."""
         ratios, scores = [], []
         health = Health(self._accelerator.device)
         for batch in self._held_out.batches():
@@ -199,7 +204,7 @@ class RouterStepper:
             _show_health(health, batch, decisions)
             counts = batch.counts_in_loss.to(decisions.ratio.device)
             ratios.append(torch.where(counts, decisions.ratio, torch.nan))
-            scores.append(decisions.p_compress)
+            scores.append(decisions.log_p)
         self._held_out.check(health)
         everyone = self._held_out.together(torch.cat(ratios)).double()
         labels = torch.full(everyone.shape, -1)
@@ -219,21 +224,21 @@ class RouterStepper:
         first = self._accelerator.process_index * len(ratio)
         return torch.tensor(labels[first : first + len(ratio)], device=ratio.device)
 
-    def _show(self, losses: Tensor, p_compress: Tensor, labels: Tensor, ratios: Tensor) -> None:
-        values = zip(losses.tolist(), p_compress.tolist(), labels.tolist(), ratios.tolist(), strict=True)
+    def _show(self, losses: Tensor, scores: Tensor, labels: Tensor, ratios: Tensor) -> None:
+        values = zip(losses.tolist(), scores.tolist(), labels.tolist(), ratios.tolist(), strict=True)
         for loss, score, label, ratio in values:
             if ratio == ratio:
                 self._watch.add("ratio", ratio)
             if label >= 0:
                 self._watch.add("loss", loss)
-                self._watch.add("accuracy", float((score > 0.5) == (label == 0)))
+                self._watch.add("accuracy", float((score > 0) == (label == 0)))
                 self._watch.add("keep_share", float(label))
 
 
 def _show_health(health: Health, batch: MicroBatch, decisions: Decisions) -> None:
     """A sample without a tile has no loss ratio, and is asked about a blank tile."""
     health.samples(batch, "loss ratio r", decisions.ratio, batch.num_tiles() > 0)
-    health.samples(batch, "router's score", decisions.p_compress)
+    health.samples(batch, "router's score", log_odds(decisions.log_p))
 
 
 def choose(batch: MicroBatch, seeds: tuple[object, ...], level: str) -> Tensor:
@@ -254,22 +259,33 @@ def choose(batch: MicroBatch, seeds: tuple[object, ...], level: str) -> Tensor:
     return chosen
 
 
-def decision_scores(router: Router, vit_tokens: Tensor, decision: Tensor, num_decisions: int) -> Tensor:
-    """p_compress of each decision [decisions]; about several tiles, the mean of theirs.
+def decision_scores(router: nn.Module, vit_tokens: Tensor, decision: Tensor, num_decisions: int) -> Tensor:
+    """Log-probabilities [decisions, 2] of *compress* and *keep*; for several tiles, of their mean probabilities.
+
+    Never by way of a probability: one that is rounded to 1, which bfloat16 does above 0.998, would have no gradient.
 
     Args:
+        router: tiles [tiles, 1 + h*w, C] -> logits [tiles, 2] of *compress* and *keep*.
         vit_tokens: [tiles, 1 + h*w, C] of all decisions.
         decision: [tiles], int64: the decision of each tile; every decision has one.
     """
-    return document_means(router.p_compress(vit_tokens).float(), decision, num_decisions)
+    logits: Tensor = router(vit_tokens)
+    log_p = logits.float().log_softmax(dim=-1)  # [tiles, 2]
+    place = decision[:, None].expand_as(log_p)
+    highest = log_p.new_full((num_decisions, 2), -torch.inf).scatter_reduce(0, place, log_p.detach(), "amax")
+    means = document_means((log_p - highest[decision]).exp(), decision, num_decisions)  # [decisions, 2]
+    return means.log() + highest
 
 
-def _cross_entropy(p_compress: Tensor, labels: Tensor) -> Tensor:
-    """[decisions], of labels [decisions] with 1 to keep; anything where a label is missing."""
-    compress = (labels == 0).to(p_compress)
-    # In bfloat16 a probability may round to 1. One that is NaN has been noted; torch would raise, on one process alone.
-    known = p_compress.nan_to_num(0.5).clamp(1e-6, 1 - 1e-6)
-    return F.binary_cross_entropy(known, compress, reduction="none")
+def log_odds(log_p: Tensor) -> Tensor:
+    """[decisions], of `log_p` [decisions, 2]: above 0 where *compress* is likelier, and finer than a probability."""
+    return log_p[:, 0] - log_p[:, 1]
+
+
+def _cross_entropy(log_p: Tensor, labels: Tensor) -> Tensor:
+    """[decisions], of labels [decisions] with 1 to keep, 0 to compress; 0 where a label is missing."""
+    losses = -log_p.gather(1, labels.clamp(min=0)[:, None])[:, 0]
+    return torch.where(labels >= 0, losses, 0.0 * losses)
 
 
 def _as_number(keep: bool | None) -> int:

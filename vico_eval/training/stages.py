@@ -13,23 +13,40 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedTokenizerBase
 
 from vico_eval.errors import CheckpointError, ConfigError
+from vico_eval.families.internvl.checkpoint import find_checkpoint
 from vico_eval.families.internvl.modeling import VicoInternVL
+from vico_eval.families.internvl.tokenizer_files import copy_tokenizer
 from vico_eval.files import write_text
 from vico_eval.training.config import ConsistencyConfig, OptimizerSettings, RouterConfig, RunConfig
 from vico_eval.training.consistency import ConsistencyStepper
 from vico_eval.training.data.batches import MicroBatch
 from vico_eval.training.data.samples import Data
 from vico_eval.training.held_out import as_dict
-from vico_eval.training.loop.accelerated import SHARDED, configure_deepspeed, make_accelerator, on_main
+from vico_eval.training.loop.accelerated import (
+    SHARDED,
+    configure_deepspeed,
+    make_accelerator,
+    on_main,
+    receives_weights,
+)
 from vico_eval.training.loop.finite import as_json
 from vico_eval.training.loop.phase import Phase, Stepper, Training
 from vico_eval.training.loop.schedule import optimizing
 from vico_eval.training.loop.steps import run_phase
-from vico_eval.training.models.opening import add_adapters, add_low_connector, add_router, halve_reference, open_model
-from vico_eval.training.models.pair import PolicyAndReference, frozen_copy, round_weights, share_vision
+from vico_eval.training.models.blank import building, give_addresses
+from vico_eval.training.models.opening import (
+    add_adapters,
+    add_low_connector,
+    add_router,
+    halve_reference,
+    merge_adapters,
+    open_model,
+)
+from vico_eval.training.models.pair import PolicyAndReference, frozen_copy, has_same_vision, round_weights
 from vico_eval.training.router import RouterInTraining, RouterStepper
 from vico_eval.training.saving.files import weights_problem, whole_file, whole_folder
 from vico_eval.training.saving.resume import check_out, newest
@@ -51,7 +68,6 @@ class _Trainee:
 
     pair: PolicyAndReference
     tokenizer: PreTrainedTokenizerBase
-    adapters: Any
 
     @property
     def low(self) -> nn.Module:
@@ -82,29 +98,27 @@ def train_consistency(config: ConsistencyConfig) -> Path:
 def _train_consistency(session: Session, config: ConsistencyConfig) -> Path:
     accelerator = session.accelerator
     _check_reference(config, accelerator)
-    if config.lora is not None and accelerator.distributed_type in SHARDED:
-        raise ConfigError("`lora` can't be combined with FSDP or DeepSpeed here; use DDP, or train all weights.")
+    if config.lora is not None and accelerator.distributed_type == DistributedType.DEEPSPEED:
+        raise ConfigError("`lora` can't be combined with DeepSpeed here; use FSDP2 or DDP, or train all weights.")
     if config.lora is not None and config.reference != "copy":
         raise ConfigError("with `lora` the reference is the policy without its adapters: leave `reference` out.")
     warm = config.out / _WARM
     if config.warmup is not None and not _is_warm(session, warm):
         _warm_up(session, config, warm)
     trainee = _build(config, accelerator)
-    if config.warmup is not None:
+    if config.warmup is not None and not receives_weights(accelerator):
         trainee.low.load_state_dict(load_file(warm))
     _unfreeze(trainee, config)
     data, held_out = session.data(trainee.pair.policy, trainee.tokenizer)
-    stepper = ConsistencyStepper(trainee.pair.policy.config, session.training.watch, held_out)
+    stepper = ConsistencyStepper(trainee.pair.policy.config, session.training.watch, held_out, per=config.low_share_per)
     steps_before = 0 if config.warmup is None else config.warmup.steps
     phase = _phase(session, "train", trainee.pair, stepper, data, config.train)
     model = run_phase(session.training, replace(phase, steps_before=steps_before))
     _write_report(session.training, {"consistency": as_dict(held_out.report(model))})
     weights = _weights(accelerator, model, "policy.")
-    policy = trainee.pair.policy
-    if trainee.adapters is not None:
-        policy.language_model = trainee.adapters.merge_and_unload()
-        weights = dict(policy.state_dict())
-    return _save(session, data, policy, trainee.tokenizer, weights)
+    if config.lora is not None:
+        weights = merge_adapters(weights, config.lora)
+    return _save(session, data, trainee.pair.policy, config.checkpoint, weights)
 
 
 def train_router(config: RouterConfig) -> Path:
@@ -124,21 +138,26 @@ def train_router(config: RouterConfig) -> Path:
 def _train_router(session: Session, config: RouterConfig) -> Path:
     accelerator = session.accelerator
     _check_reference(config, accelerator)
-    policy, tokenizer = open_model(config.policy, config.attn_implementation)
+    policy, tokenizer = _open(config.policy, config, accelerator)
     if policy.connector_low is None:
         raise CheckpointError(f"{config.policy!r} has no low connector; expected what stage 1 made.")
-    base, _ = open_model(config.checkpoint, config.attn_implementation)
+    can_round = _can_round(config, accelerator)
+    if can_round:
+        round_weights(policy, torch.bfloat16)
+    base, _ = _open(config.checkpoint, config, accelerator)
     _check_same_sizes(policy, base, config)
-    if config.precision == "bf16" and accelerator.distributed_type not in SHARDED:
-        for frozen in (policy, base):
-            round_weights(frozen, torch.bfloat16)
-    share_vision(policy, base)
+    if can_round:
+        round_weights(base, torch.bfloat16)
+    if on_main(accelerator, lambda: has_same_vision(policy, base)):
+        base.vision_tower = policy.vision_tower
     if config.reference == "int8":
         halve_reference(base)
     torch.manual_seed(config.seed)
-    add_router(policy, config.level)
+    with building(is_blank=receives_weights(accelerator)):
+        add_router(policy, config.level, dropout=config.router_dropout)
     policy.requires_grad_(False)
     pair = PolicyAndReference(policy, base, chunk=config.logit_chunk, most=_most(accelerator))
+    give_addresses(pair)
     trainee = RouterInTraining(pair, config.level, config.epsilon)
     trainee.router.requires_grad_(True)
     data, held_out = session.data(policy, tokenizer)
@@ -147,7 +166,7 @@ def _train_router(session: Session, config: RouterConfig) -> Path:
     phase = _phase(session, name, trainee, stepper, data, config.train)
     model = run_phase(session.training, replace(phase, resumables={**phase.resumables, "labels": stepper.labels}))
     _write_report(session.training, {name: stepper.report(model)})
-    return _save(session, data, policy, tokenizer, _weights(accelerator, model, "pair.policy."))
+    return _save(session, data, policy, config.policy, _weights(accelerator, model, "pair.policy."))
 
 
 def _phase(
@@ -166,7 +185,7 @@ def _phase(
         stepper=stepper,
         batches=data.batches,
         optimizing=optimizing(model, settings),
-        resumables={"skips": data.skips},
+        resumables=data.resumables,
         check=partial(data.check_skips, at_least=SKIPS_SAY_SOMETHING),
     )
 
@@ -204,7 +223,9 @@ def _warm_up(session: Session, config: ConsistencyConfig, warm: Path) -> None:
     trainee = _build(config, accelerator, only_low=True)
     trainee.low.requires_grad_(True)
     data, held_out = session.data(trainee.pair.policy, trainee.tokenizer)
-    stepper = ConsistencyStepper(trainee.pair.policy.config, session.training.watch, held_out, at_least=1)
+    stepper = ConsistencyStepper(
+        trainee.pair.policy.config, session.training.watch, held_out, per=config.low_share_per, at_least=1
+    )
     model = run_phase(session.training, _phase(session, "warmup", trainee.pair, stepper, data, config.warmup))
     weights = _weights(accelerator, model, "policy.connector_low.")
     if accelerator.is_main_process:
@@ -216,9 +237,9 @@ def _warm_up(session: Session, config: ConsistencyConfig, warm: Path) -> None:
 
 def _build(config: ConsistencyConfig, accelerator: Accelerator, *, only_low: bool = False) -> _Trainee:
     """Policy and reference, all frozen; without a copy or adapters where only the low connector is to be trained."""
-    policy, tokenizer = open_model(config.checkpoint, config.attn_implementation)
+    policy, tokenizer = _open(config.checkpoint, config, accelerator)
     # The copy is made before the low connector is added, and takes bfloat16 where nothing keeps it from doing so.
-    can_round = config.precision == "bf16" and accelerator.distributed_type not in SHARDED
+    can_round = _can_round(config, accelerator)
     torch.manual_seed(config.seed)
     adapters = reference = None
     if config.lora is None and not only_low:
@@ -232,18 +253,40 @@ def _build(config: ConsistencyConfig, accelerator: Accelerator, *, only_low: boo
             stays_frozen += [policy.connector_high, policy.language_model]
         for part in stays_frozen:
             round_weights(part, torch.bfloat16)
-    if config.lora is not None and not only_low:
-        adapters = add_adapters(policy, config.lora)
-    add_low_connector(policy)
+    with building(is_blank=receives_weights(accelerator)):
+        if config.lora is not None and not only_low:
+            adapters = add_adapters(policy, config.lora)
+        add_low_connector(policy)
     policy.requires_grad_(False)
     if config.gradient_checkpointing:
-        policy.language_model.gradient_checkpointing_enable({"use_reentrant": False})
+        for part in (policy.language_model, policy.vision_tower):
+            part.gradient_checkpointing_enable({"use_reentrant": False})
     pair = PolicyAndReference(policy, reference, adapters=adapters, chunk=config.logit_chunk, most=_most(accelerator))
-    return _Trainee(pair, tokenizer, adapters)
+    give_addresses(pair)
+    return _Trainee(pair, tokenizer)
+
+
+def _open(name: str, config: RunConfig, accelerator: Accelerator) -> tuple[VicoInternVL, PreTrainedTokenizerBase]:
+    """A checkpoint's model and tokenizer, without weights where others send them; an error with them is everybody's."""
+    if accelerator.distributed_type != DistributedType.FSDP:
+        return open_model(name, config.attn_implementation)
+    found: list[tuple[VicoInternVL, PreTrainedTokenizerBase]] = []
+
+    def read() -> None:
+        found.append(open_model(name, config.attn_implementation))
+
+    on_main(accelerator, read)
+    return found[0] if found else open_model(name, config.attn_implementation, is_blank=True)
+
+
+def _can_round(config: RunConfig, accelerator: Accelerator) -> bool:
+    """Whether frozen weights may be kept in bfloat16; DeepSpeed wants one precision for all."""
+    return config.precision == "bf16" and accelerator.distributed_type != DistributedType.DEEPSPEED
 
 
 def _unfreeze(trainee: _Trainee, config: ConsistencyConfig) -> None:
-    """Choose what stage 1 trains: everything but the routers, or the low connector and adapters."""
+    """Choose what stage 1 trains: everything but the routers, without the vision encoder where that is to stay frozen,
+    or the low connector and adapters."""
     policy = trainee.pair.policy
     trainee.low.requires_grad_(True)
     if config.lora is None:
@@ -286,26 +329,45 @@ def _write_report(training: Training, report: dict[str, Any]) -> None:
 
 def _weights(accelerator: Accelerator, model: nn.Module, prefix: str) -> dict[str, Tensor]:
     """Whole weights of a part of a wrapped model, by their names in it; on the first process at least."""
+    if accelerator.distributed_type == DistributedType.FSDP:
+        return _gathered(accelerator, model, prefix)
     # With ZeRO-3 the other processes get None.
     state: dict[str, Tensor] = accelerator.get_state_dict(model) or {}
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+
+def _gathered(accelerator: Accelerator, model: nn.Module, prefix: str) -> dict[str, Tensor]:
+    """As `_weights`, of shards: one weight at a time, and without the reference's, which nobody writes down."""
+    names = {name for name, _ in model.named_parameters()}  # without a head that is the embedding
+    weights = {}
+    for name, value in model.state_dict().items():
+        if name.startswith(prefix) and name in names:
+            whole = value.full_tensor() if isinstance(value, DTensor) else value
+            if accelerator.is_main_process:
+                weights[name.removeprefix(prefix)] = whole.detach().cpu()
+    return weights
 
 
 def _save(
     session: Session,
     data: Data,
     policy: VicoInternVL,
-    tokenizer: PreTrainedTokenizerBase,
+    source: str,
     weights: dict[str, Tensor],
 ) -> Path:
-    """The finished model in this package's layout, bfloat16 unless the run computed in float32."""
+    """The finished model in this package's layout, bfloat16 unless the run computed in float32.
+
+    Its tokenizer files are those of the checkpoint `source`, byte for byte.
+    """
     folder = session.config.out / MODEL
     if session.accelerator.is_main_process:
         dtype = torch.bfloat16 if session.config.precision == "bf16" else torch.float32
         policy.config.dtype = dtype
         with whole_folder(folder) as unfinished:
-            policy.save_pretrained(unfinished, state_dict={name: value.to(dtype) for name, value in weights.items()})
-            tokenizer.save_pretrained(unfinished)
+            for name, value in weights.items():
+                weights[name] = value.to(dtype)  # one by one: both at once would take half as much memory again
+            policy.save_pretrained(unfinished, state_dict=weights)
+            copy_tokenizer(find_checkpoint(source).folder, unfinished)
     session.accelerator.wait_for_everyone()
     data.check_skips()
     session.accelerator.end_training()  # trackers write what they still hold

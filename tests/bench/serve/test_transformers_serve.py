@@ -6,7 +6,6 @@ tokenizer.
 
 import json
 import socket
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -46,23 +45,18 @@ def checkpoint(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def served(checkpoint, tmp_path_factory):
+def served(checkpoint, start_loaded, tmp_path_factory):
     """Its address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [Path(sys.executable).with_name("transformers"), "serve", checkpoint]
+    words = [Path(sys.executable).with_name("transformers"), "serve", checkpoint]
     log = tmp_path_factory.mktemp("log") / "serve.log"
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            [*map(str, command), "--host", "127.0.0.1", "--port", str(port), "--device", "cpu"],
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
+    (program,) = start_loaded([*words, "--host", "127.0.0.1", "--port", port, "--device", "cpu"], log)
     url = f"http://127.0.0.1:{port}"
     try:
         for _ in range(START_S * 5):
-            assert process.poll() is None, log.read_text()
+            assert program.poll() is None, log.read_text()
             try:
                 httpx.get(f"{url}/health", trust_env=False)
                 break
@@ -70,8 +64,8 @@ def served(checkpoint, tmp_path_factory):
                 time.sleep(0.2)
         yield url
     finally:
-        process.terminate()
-        process.wait()
+        program.stop()
+        program.end()
 
 
 def test_table_4_from_a_real_server(served, checkpoint, tmp_path, capsys):

@@ -4,8 +4,6 @@ import errno
 import fcntl
 import json
 import signal
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -211,19 +209,26 @@ print(exported_decoder(find_checkpoint("vico-tiny"), Path(sys.argv[1])))
 """
 
 
-def export_in_a_process(cache, first=""):
-    return subprocess.run(
-        [sys.executable, "-c", SCRIPT.format(first=first), str(cache)], capture_output=True, text=True, timeout=300
-    )
+@pytest.fixture
+def export_in_a_process(start_loaded, tmp_path_factory):
+    """Exports the small model in a process of its own: how that ended, and what it said."""
+
+    def export(cache, first=""):
+        log = tmp_path_factory.mktemp("log") / "log"
+        (program,) = start_loaded(["-c", SCRIPT.format(first=first), cache], log)
+        status = program.wait(300)
+        return status, log.read_text()
+
+    return export
 
 
 LIMITED = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))"
 """A file that would grow beyond a megabyte ends the process, where Python's own handler is taken away."""
 
 
-def test_a_killed_export_leaves_nothing_that_counts_and_the_next_one_clears_it_away(tmp_path):
-    killed = export_in_a_process(tmp_path, f"{LIMITED}; signal.signal(signal.SIGXFSZ, signal.SIG_DFL)")
-    assert killed.returncode == -signal.SIGXFSZ
+def test_a_killed_export_leaves_nothing_that_counts_and_the_next_one_clears_it_away(export_in_a_process, tmp_path):
+    status, _ = export_in_a_process(tmp_path, f"{LIMITED}; signal.signal(signal.SIGXFSZ, signal.SIG_DFL)")
+    assert status == -signal.SIGXFSZ
     (left,) = tmp_path.glob(".*.partial")
     assert not list(tmp_path.glob("*/export.json"))
     folder = exported_decoder(find_checkpoint("vico-tiny"), tmp_path)
@@ -232,16 +237,17 @@ def test_a_killed_export_leaves_nothing_that_counts_and_the_next_one_clears_it_a
     assert_same(folder, find_checkpoint("vico-tiny"))
 
 
-def test_a_full_disk_is_an_error_that_says_so(tmp_path):
-    full = export_in_a_process(tmp_path, LIMITED)
-    assert "OutputError: Can't write into" in full.stderr
+def test_a_full_disk_is_an_error_that_says_so(export_in_a_process, tmp_path):
+    _, said = export_in_a_process(tmp_path, LIMITED)
+    assert "OutputError: Can't write into" in said
     assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
 
 
-def test_of_several_processes_one_exports(tmp_path):
+def test_of_several_processes_one_exports(export_in_a_process, tmp_path):
     with ThreadPoolExecutor(2) as pool:
-        first, second = pool.map(lambda _: export_in_a_process(tmp_path), range(2))
-    assert first.stdout == second.stdout != ""
+        ended = [*pool.map(lambda _: export_in_a_process(tmp_path), range(2))]
+    assert [status for status, _ in ended] == [0, 0]
+    assert len({said.splitlines()[-1] for _, said in ended}) == 1
     assert len(list(tmp_path.glob("*/export.json"))) == 1
 
 

@@ -2,8 +2,8 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -26,7 +26,7 @@ DEAD = re.compile(r"pooling_before_gating\.(attn|norm)[34]\.")
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return build_tokenizer()
+    return build_tokenizer().save_pretrained
 
 
 def load(folder, image_token_id=None):
@@ -184,11 +184,41 @@ def test_what_is_lost_is_said(capsys, tmp_path):
     _, err = export(capsys, "vico-tiny", tmp_path / "out")
     notes = [line for line in err.splitlines() if line.startswith("Note: ")]
     expected = ("image-level router", "relative rule is off", "16 or 4 visual tokens", "system message", "num_frames=8")
+    expected += ("saved by transformers 5",)
     assert len(notes) == len(expected)
     for note, words in zip(notes, expected, strict=True):
         assert words in note
     assert export(capsys, GOLDEN, tmp_path / "golden")[0] == 1  # it holds no tokenizer
     assert not_in_released(find_checkpoint(str(GOLDEN)).config) == []
+
+
+def test_files_beside_the_weights_are_as_in_a_release(capsys, tmp_path):
+    folder = find_checkpoint("vico-tiny").folder
+    source = tmp_path / "source"
+    shutil.copytree(folder, source)
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings["additional_special_tokens"] = settings.pop("extra_special_tokens")
+    # A tokenizer as transformers 4 saves it, indented as no program here would.
+    (source / "tokenizer_config.json").write_text(
+        json.dumps(settings | {"tokenizer_class": "PreTrainedTokenizerFast"}, indent=7)
+    )
+    (source / "vocab.json").write_text("{}")
+    for name, arguments in (("plain", ()), ("mapped", ("--auto-map",))):
+        status, err = export(capsys, source, tmp_path / name, *arguments)
+        assert status == 0
+        assert "transformers 5" not in err
+        for file in ("tokenizer.json", "tokenizer_config.json", "vocab.json"):
+            assert (tmp_path / name / file).read_bytes() == (source / file).read_bytes()
+        processor = json.loads((tmp_path / name / "preprocessor_config.json").read_text())
+        assert (processor["size"], processor["image_mean"]) == (56, [0.485, 0.456, 0.406])
+    plain, mapped = (json.loads((tmp_path / name / "config.json").read_text()) for name in ("plain", "mapped"))
+    assert "auto_map" not in plain
+    assert mapped.pop("auto_map") == {
+        "AutoConfig": "configuration_internvl_chat.InternVLChatConfig",
+        "AutoModel": "modeling_internvl_chat.InternVLChatModel",
+        "AutoModelForCausalLM": "modeling_internvl_chat.InternVLChatModel",
+    }
+    assert mapped == plain
 
 
 def test_a_relative_rule_that_is_off_comes_nearest_as_zero():
@@ -262,7 +292,7 @@ def test_an_interrupted_export_leaves_nothing_that_loads(flash, tokenizer, tmp_p
     model = load(flash.folder)
     (tmp_path / "out").mkdir()
     with pytest.raises(raised):
-        save_released(model, SimpleNamespace(save_pretrained=stop), tmp_path / "out")
+        save_released(model, stop, tmp_path / "out")
     assert [*tmp_path.iterdir(), *(tmp_path / "out").iterdir()] == [tmp_path / "out"]
     save_released(model, tokenizer, tmp_path / "out")
     assert find_checkpoint(str(tmp_path / "out")).config.parts.keys() >= {"router"}

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vico_eval.engine.requests import ImageInput, Request, Text
+from vico_eval.engine.requests import ImageInput, Message, Request, Text, VideoInput
 from vico_eval.errors import ConfigError, MediaError
 from vico_eval.tiny.tokenizer import build_tokenizer
 from vico_eval.training.data.prepare import Prepare
-from vico_eval.training.data.reading.conversations import CorruptSample, Reading, from_line
+from vico_eval.training.data.reading.conversations import Conversation, CorruptSample, Reading, from_line
 
 
 @pytest.fixture
@@ -94,6 +94,39 @@ def test_images_share_the_tiles(read, say, make_prepare):
     assert make_prepare()(read(two, max_tiles=4), 0).tile_image.tolist() == [0, 0, 0, 1, 1, 1]
     # A video's frames are a tile each, whatever images may have.
     assert len(make_prepare()(read(say("<video>", "x", video="film.mp4"), max_tiles=1), 0).tiles) == 3
+
+
+def test_videos_show_random_frames_where_that_is_asked_for(read, say, make_preprocessor, bpe):
+    prepare = Prepare(make_preprocessor(), max_length=10_000, tokens_per_tile=4, video_frames=(2, 5))
+    conversation = read(say("<video>\nWhat?", "Red.", video="film.mp4"))
+    samples = [prepare(conversation, epoch) for epoch in range(40)]
+    assert {len(sample.tiles) for sample in samples} == {2, 3, 4, 5}
+    np.testing.assert_array_equal(prepare(conversation, 3).tiles, samples[3].tiles)
+    lines = "".join(f"Frame-{number}: <img></img>\n" for number in range(1, len(samples[0].tiles) + 1))
+    assert lines + "What?<|im_end|>" in bpe.decode(samples[0].text_ids)
+    # Of fewest and most, the mean.
+    assert prepare.estimate(read(say("x" * 16, "y" * 4, video="missing.mp4"))) == 5 + 3 * 4
+
+
+@pytest.mark.parametrize("video_frames", [None, (2, 5)])
+def test_the_frames_of_a_video_belong_together(read, say, make_preprocessor, video_frames):
+    prepare = Prepare(make_preprocessor(), max_length=10_000, tokens_per_tile=4, video_frames=video_frames)
+    said = say("<image> <video>\n<video>\n<image>?", "x", image=["one.png", "wide.png"], video=["film.mp4"] * 2)
+    sample = prepare(read(said), 0)
+    first, *films, last = np.bincount(sample.tile_medium)
+    assert (first, last) == (1, 3)
+    assert sum(films) == sample.tile_image.max() - 1
+    fewest, most = video_frames or (3, 3)
+    assert all(fewest <= frames <= most for frames in films)
+
+
+def test_a_picture_beside_a_video_in_frames_gets_no_label(pictures, make_preprocessor, bpe):
+    """As at inference, where only several pictures are told apart."""
+    content = (VideoInput(pictures / "film.mp4"), ImageInput(pictures / "one.png"), Text("?"))
+    messages = (Message("user", content), Message("assistant", (Text("x"),)))
+    prepare = Prepare(make_preprocessor(), max_length=10_000, tokens_per_tile=4, video_frames=(2, 2))
+    text = bpe.decode(prepare(Conversation(key="one", messages=messages), 0).text_ids)
+    assert "Frame-2: <img></img>\n<img></img>\n?<|im_end|>" in text
 
 
 def test_degradation_is_seeded_by_sample_and_epoch(read, say, make_prepare):

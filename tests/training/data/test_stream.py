@@ -7,14 +7,10 @@ from itertools import islice
 
 import numpy as np
 import pytest
-from datasets import Dataset
 
 from vico_eval.errors import ConfigError
-from vico_eval.training.data.config import DataConfig
-from vico_eval.training.data.opening import open_corpus
 from vico_eval.training.data.prepare import TrainingSample
-from vico_eval.training.data.reading.conversations import Columns, Reading
-from vico_eval.training.data.reading.rows import RowStream
+from vico_eval.training.data.reading.conversations import Reading
 from vico_eval.training.data.reading.sources import JsonLines
 from vico_eval.training.data.skips import SkipCount, SkippedTooMany
 from vico_eval.training.data.stream import Skipped, StepBatch, TrainingStream, bucketed
@@ -29,7 +25,7 @@ class Keys:
     def __call__(self, conversation, epoch):
         self.prepared.append(conversation.key)
         none = np.zeros(0, dtype=np.int64)
-        return TrainingSample(f"{conversation.key}@{epoch}", none, none, [], [], none, 0)
+        return TrainingSample(f"{conversation.key}@{epoch}", none, none, none, [], [], none, 0)
 
     def estimate(self, conversation):
         return len(conversation.messages[0].content[0].text)
@@ -252,34 +248,3 @@ def test_a_count_goes_on_from_a_checkpoint(tmp_path):
 
 def test_no_sample_is_no_share(tmp_path):
     SkipCount(tmp_path).check(0)
-
-
-@pytest.fixture
-def stream_source(tmp_path, monkeypatch):
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
-    path = tmp_path / "rows.jsonl"
-    turns = [[{"role": "user", "content": "q" * (n + 1)}, {"role": "assistant", "content": "x"}] for n in range(11)]
-    turns[4] = turns[4][:1]
-    path.write_text("\n".join(json.dumps({"messages": turn}) for turn in turns))
-    config = {"sources": [{"dataset": str(path), "images": None, "streaming": True, "shuffle_buffer": 4}]}
-    return open_corpus(DataConfig.model_validate(config)).train
-
-
-def test_a_streaming_data_set(make, stream_source):
-    whole = run(make(source=stream_source), 6)
-    # 48 samples are four epochs of 11 and a bit; one row of each has no answer.
-    samples = [sample for batch in whole for micro_batch in batch.micro_batches for sample in micro_batch]
-    assert len(samples) == 48
-    assert sum(isinstance(sample, Skipped) for sample in samples) in (4, 5)
-    prepare = Keys()
-    assert list(map(keys, run(make(prepare, stream_source), 2, 4))) == list(map(keys, whole[4:]))
-    assert len(prepare.prepared) <= 32
-    halves = [run(make(source=stream_source, rank=rank, world=2), 6) for rank in (0, 1)]
-    assert [keys(batch)[1::2] for batch in whole] == list(map(keys, halves[1]))
-
-
-def test_an_empty_stream_is_an_error(make):
-    empty = Dataset.from_dict({"messages": [1]}).to_iterable_dataset().filter(lambda row: False)
-    source = RowStream(empty, "nothing", Columns(images=None), Reading(), shuffle_buffer=2)
-    with pytest.raises(ConfigError, match="nothing is empty"):
-        run(make(source=source), 1)

@@ -85,7 +85,7 @@ def test_weights_that_are_no_numbers_are_not_saved(consistency_settings):
     assert not (config.out / "model").exists()
 
 
-@pytest.mark.parametrize("what", ["ratio", "p_compress"])
+@pytest.mark.parametrize("what", ["ratio", "log_p"])
 def test_stage_two_stops_at_a_ratio_or_a_score_that_is_no_number(router_settings, monkeypatch, what):
     config = RouterConfig.model_validate(router_settings)
     forward = RouterInTraining.forward
@@ -95,7 +95,7 @@ def test_stage_two_stops_at_a_ratio_or_a_score_that_is_no_number(router_settings
         return found._replace(**{what: getattr(found, what) * math.nan})
 
     monkeypatch.setattr(RouterInTraining, "forward", compute)
-    name = {"ratio": "loss ratio r", "p_compress": "router's score"}[what]
+    name = {"ratio": "loss ratio r", "log_p": "router's score"}[what]
     with pytest.raises(NotFinite, match=f"In step 0 of tile_router: the {name} of"):
         train_router(config)
     assert not kept(config.out, "tile_router")

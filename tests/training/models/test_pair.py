@@ -1,6 +1,7 @@
 """Policy beside reference: what is computed is what a plain forward pass of each gives."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from vico_eval.training.data.prepare import Prepare
 from vico_eval.training.data.reading.conversations import Conversation
 from vico_eval.training.data.stream import Skipped
 from vico_eval.training.models.opening import add_adapters, halve_reference
-from vico_eval.training.models.pair import PolicyAndReference, frozen_copy, share_vision
+from vico_eval.training.models.pair import PolicyAndReference, frozen_copy, has_same_vision
 
 
 @pytest.fixture(scope="module")
@@ -137,13 +138,11 @@ def test_embedding_and_head_are_one_again_behind_a_move(micro_model):
     assert all(head.weight is embedding.weight for head, embedding in heads)
 
 
-def test_vision_encoders_with_the_same_weights_become_one(micro_model):
+def test_vision_encoders_with_the_same_weights_are_found(micro_model):
     policy, same, other = (copy.deepcopy(micro_model) for _ in range(3))
     next(other.vision_tower.parameters()).data += 1
-    for reference in (same, other):
-        share_vision(policy, reference)
-    assert PolicyAndReference(policy, same).shares_vision
-    assert not PolicyAndReference(policy, other).shares_vision
+    assert has_same_vision(policy, same)
+    assert not has_same_vision(policy, other)
 
 
 def test_adapters_are_off_in_the_reference(micro_model, samples):
@@ -186,10 +185,37 @@ def test_routing_depends_on_the_sample_and_not_on_its_neighbours(samples):
     assert together.tolist()[-len(last) :] == last.tolist()
 
 
-def test_every_number_of_low_tiles_is_equally_likely(samples):
+@pytest.mark.parametrize("per", ["image", "sample"])
+def test_every_number_of_low_tiles_is_equally_likely(samples, per):
     batch = collate(samples[:1], samples[1])
     tiles = len(batch.tiles)
-    counts = np.bincount([int(random_share(batch, (step,)).sum()) for step in range(1200)], minlength=tiles + 1)
+    counts = np.bincount(
+        [int(random_share(batch, (step,), per=per).sum()) for step in range(1200)], minlength=tiles + 1
+    )
     expected = 1200 / (tiles + 1)
     assert (abs(counts - expected) < 4.5 * np.sqrt(expected)).all()
-    assert random_share(batch, (0,), at_least=tiles).all()
+    assert random_share(batch, (0,), per=per, at_least=tiles).all()
+
+
+def low_tiles(sample, per, media, draws=600):
+    """[draws, images and videos]: low tiles of each."""
+    batch = collate([sample], sample)
+    routings = [random_share(batch, (draw,), per=per).numpy() for draw in range(draws)]
+    return np.array([np.bincount(media, routing, minlength=media.max() + 1) for routing in routings])
+
+
+def test_each_image_draws_a_share_of_its_own(samples):
+    media = samples[2].tile_image
+    assert media.max() == 1
+    assert abs(np.corrcoef(low_tiles(samples[2], "image", media).T)[0, 1]) < 0.15
+    # One share for both makes both low or both high.
+    assert np.corrcoef(low_tiles(samples[2], "sample", media).T)[0, 1] > 0.5
+
+
+def test_the_frames_of_a_video_draw_a_share_together(samples):
+    frames = len(samples[0].tiles)
+    none = np.zeros(frames, dtype=np.int64)
+    film = replace(samples[0], tile_image=np.arange(frames), tile_medium=none)
+    counts = np.bincount(low_tiles(film, "image", none)[:, 0].astype(int), minlength=frames + 1)
+    expected = 600 / (frames + 1)
+    assert (abs(counts - expected) < 4.5 * np.sqrt(expected)).all()

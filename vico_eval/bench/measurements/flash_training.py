@@ -154,6 +154,7 @@ def _sample(tiles: int, words: int) -> TrainingSample:
         key="sample",
         tiles=np.random.default_rng(0).integers(0, 256, (tiles, 448, 448, 3), dtype=np.uint8),
         tile_image=np.zeros(tiles, dtype=np.int64),
+        tile_medium=np.zeros(tiles, dtype=np.int64),
         text_ids=ids,
         image_positions=[0],
         is_answer=np.arange(len(ids)) >= len(ids) - words // 2,

@@ -59,6 +59,25 @@ def apply_processor_files(folder: Path, config: VicoInternVLConfig, *, is_hf: bo
     check_tiles(config)
 
 
+def released_processor(tile_size: int) -> dict[str, Any]:
+    """The content of `preprocessor_config.json` beside a checkpoint in the released layout.
+
+    Args:
+        tile_size: pixels along a tile's side.
+    """
+    return {
+        "crop_size": tile_size,
+        "do_center_crop": True,
+        "do_normalize": True,
+        "do_resize": True,
+        "feature_extractor_type": "CLIPFeatureExtractor",
+        "image_mean": list(PIXEL_MEAN),
+        "image_std": list(PIXEL_STD),
+        "resample": int(Image.Resampling.BICUBIC),
+        "size": tile_size,
+    }
+
+
 def _read(file: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}

@@ -19,6 +19,13 @@ RELEASED_ROUTER_HEADS = 16
 RELEASED_TILE_TOKENS = (256, 64)
 """Both are written into the released code and into LMDeploy, not read from a configuration."""
 
+AUTO_MAP = {
+    "AutoConfig": "configuration_internvl_chat.InternVLChatConfig",
+    "AutoModel": "modeling_internvl_chat.InternVLChatModel",
+    "AutoModelForCausalLM": "modeling_internvl_chat.InternVLChatModel",
+}
+"""Where transformers finds the authors' classes, in files of theirs beside `config.json`."""
+
 # transformers keeps these with every configuration; the released ones name what their model has.
 _KEPT_OF_EVERY_CONFIG = frozenset({"architectures", "model_type"})
 
@@ -87,7 +94,7 @@ def _lost_of_prompts(config: VicoInternVLConfig) -> list[str]:
 
 
 def released_config(config: VicoInternVLConfig, dtype: torch.dtype) -> dict[str, Any]:
-    """The content of `config.json`, without the `auto_map` that would point to the authors' code.
+    """The content of `config.json`, without the `AUTO_MAP` that points to the authors' code.
 
     Args:
         config: one that `not_in_released` accepts.

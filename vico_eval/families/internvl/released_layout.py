@@ -11,20 +11,22 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import GenerationConfig, PreTrainedTokenizerBase
+from transformers import GenerationConfig
 
 from vico_eval.errors import CheckpointError
 from vico_eval.families.internvl.modeling import VicoInternVL
-from vico_eval.families.internvl.released_config import not_in_released, released_config
+from vico_eval.families.internvl.processor_files import IMAGE_PROCESSOR, released_processor
+from vico_eval.families.internvl.released_config import AUTO_MAP, not_in_released, released_config
 from vico_eval.families.internvl.weight_files import INDEX, named
 from vico_eval.families.internvl.weight_names import FUSED_QKV, SPLIT_QKV, STACKED_EXPERTS, one_by_one, released_name
-from vico_eval.files import check_unused, new_folder
+from vico_eval.files import check_unused, new_folder, write_json
 
 PARTS = ("vision_model.", "mlp1.", "mlp2.", "pooling_before_gating.", "gating.", "language_model.")
 """What every name of the released layout begins with."""
@@ -33,16 +35,22 @@ _HEAD = "language_model.lm_head.weight"
 
 
 def save_released(
-    model: VicoInternVL, tokenizer: PreTrainedTokenizerBase, folder: Path, *, max_shard_size: int | str = "5GB"
+    model: VicoInternVL,
+    write_tokenizer: Callable[[Path], object],
+    folder: Path,
+    *,
+    auto_map: bool = False,
+    max_shard_size: int | str = "5GB",
 ) -> None:
-    """Save weights, configuration and tokenizer; beyond the model, no more memory is taken than one shard needs.
+    """Save weights, configurations and tokenizer; beyond the model, no more memory is taken than one shard needs.
 
     What the layout can't say is lost: `not_in_released` names it. The authors' code is not part of what is written.
 
     Args:
         model: none of its weights offloaded.
-        tokenizer: the model's.
+        write_tokenizer: writes the files of the model's tokenizer into a folder.
         folder: a new or empty one. It appears when everything is written.
+        auto_map: whether `config.json` points to the authors' code, for those who copy its files into the folder.
         max_shard_size: bytes, or as in "5GB".
 
     Raises:
@@ -55,10 +63,11 @@ def save_released(
     weights = _released_weights(model)
     with new_folder(folder) as partial:
         _save_weights(weights, partial, max_shard_size)
-        tokenizer.save_pretrained(partial)
+        write_tokenizer(partial)
+        write_json(partial / IMAGE_PROCESSOR, released_processor(model.config.tile_size))
         GenerationConfig.from_model_config(model.config.text_config).save_pretrained(partial)
         # Last: a folder without it is taken for no checkpoint, so what a killed process leaves is never loaded.
-        config = released_config(model.config, model.dtype)
+        config = released_config(model.config, model.dtype) | ({"auto_map": AUTO_MAP} if auto_map else {})
         (partial / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 

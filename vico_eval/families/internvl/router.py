@@ -13,6 +13,8 @@ from torch.nn import functional as F
 
 NUM_BLOCKS = 4
 NUM_REPEATS = 3
+GATING_DROPOUT = 0.1
+"""In training, of the released class."""
 
 
 class QueryAttention(nn.Module):
@@ -45,17 +47,19 @@ class QueryAttention(nn.Module):
 
 
 class GatingBlock(nn.Module):
-    """Residual MLP whose branch ends in a LayerNorm."""
+    """Residual MLP whose branch ends in a LayerNorm; in training, dropout follows GELU and the second layer."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.up = nn.Linear(width, 4 * width)
         self.down = nn.Linear(4 * width, width)
         self.norm = nn.LayerNorm(width)
+        self.dropout = nn.Dropout(GATING_DROPOUT)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """[tiles, C] -> [tiles, C]."""
-        return hidden + self.norm(self.down(F.gelu(self.up(hidden))))  # type: ignore[no-any-return]
+        widened = self.dropout(F.gelu(self.up(hidden)))
+        return hidden + self.norm(self.dropout(self.down(widened)))  # type: ignore[no-any-return]
 
 
 class Router(nn.Module):

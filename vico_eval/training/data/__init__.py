@@ -39,8 +39,9 @@ Differs from them:
   that has only a video; a corrupt sample is not replaced by a random other one; one that is too long is skipped, not
   cut off;
 - a clip of a folder of frames, which has no clock, makes a sample corrupt (there the clip is not read);
-- a video gives the frames that inference shows, with its labels (there: a random number of random frames,
-  `Frame-1:`); words that spell control tokens are taken apart as at inference; leading space of an answer is dropped,
-  because its tokens could merge with the line break before it;
+- with `video_frames: null` a video gives the frames that inference shows, with its labels; by default a random number
+  of random frames, `Frame-1: `, as there (`videos.py`);
+- words that spell control tokens are taken apart as at inference; leading space of an answer is dropped, because its
+  tokens could merge with the line break before it;
 - the token that ends the last turn is the last one: nothing is learnt from the line break behind it.
 """

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from vico_eval.families.internvl.config import VicoInternVLConfig
+from vico_eval.training.config import LowSharePer
 from vico_eval.training.data.prepare import TrainingSample
 from vico_eval.training.data.stream import Skipped
 
@@ -25,13 +26,20 @@ class Layout(NamedTuple):
     """The samples in tokens under one routing."""
 
     input_ids: Tensor
-    """[samples, N], int64, padded on the right."""
+    """[samples, N], int64, padded on the right; packed: [1, all tokens], sample after sample."""
 
-    row: Tensor
+    position_ids: Tensor | None
+    """Packed: [1, all tokens], int64, from 0 in every sample, by which the decoder keeps samples apart. Otherwise None:
+    from 0 in every row."""
+
+    sample: Tensor
     """[answers], int64: the sample of each answer token."""
 
+    row: Tensor
+    """[answers], int64: the row of `input_ids` that it stands in."""
+
     column: Tensor
-    """[answers], int64: where the token that predicts it stands."""
+    """[answers], int64: where in that row the token that predicts it stands."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +59,9 @@ class MicroBatch:
 
     tile_image: Tensor
     """[tiles], int64: the image of each tile, numbered through the micro-batch."""
+
+    is_packed: bool = False
+    """Whether samples stand end to end in one row, instead of in a padded row each."""
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -72,9 +83,11 @@ class MicroBatch:
         parts = torch.split(counts.cpu(), self.num_tiles().tolist())
         expanded = [sample.expand(part.tolist()) for sample, part in zip(self.samples, parts, strict=True)]
         ids = [torch.as_tensor(one.input_ids) for one in expanded]
-        is_answer = pad_sequence([torch.as_tensor(one.is_answer) for one in expanded], batch_first=True)
-        row, column = is_answer.nonzero(as_tuple=True)
-        return Layout(pad_sequence(ids, batch_first=True), row, column - 1)
+        are_answers = [torch.as_tensor(one.is_answer) for one in expanded]
+        if self.is_packed:
+            return _end_to_end(ids, are_answers)
+        row, column = pad_sequence(are_answers, batch_first=True).nonzero(as_tuple=True)
+        return Layout(pad_sequence(ids, batch_first=True), None, sample=row, row=row, column=column - 1)
 
     def num_tokens(self, compressed: Tensor, config: VicoInternVLConfig) -> int:
         """Tokens that the decoder works on under a routing, padding left out."""
@@ -84,10 +97,25 @@ class MicroBatch:
 
     def to(self, device: torch.device) -> MicroBatch:
         """The same with its tiles on `device`; what decides where tokens go stays on the CPU."""
-        return MicroBatch(self.samples, self.counts_in_loss, self.tiles.to(device), self.tile_sample, self.tile_image)
+        return replace(self, tiles=self.tiles.to(device))
 
 
-def collate(samples: Sequence[TrainingSample | Skipped], blank: TrainingSample) -> MicroBatch:
+def _end_to_end(ids: Sequence[Tensor], are_answers: Sequence[Tensor]) -> Layout:
+    """One row of all samples; ids and are_answers, [tokens of the sample] each."""
+    lengths = [len(one) for one in ids]
+    (places,) = torch.cat(list(are_answers)).nonzero(as_tuple=True)
+    return Layout(
+        input_ids=torch.cat(list(ids))[None],
+        position_ids=torch.cat([torch.arange(length) for length in lengths])[None],
+        sample=torch.repeat_interleave(torch.tensor(lengths))[places],
+        row=torch.zeros_like(places),
+        column=places - 1,  # a sample begins with a question, so the token before an answer is its own
+    )
+
+
+def collate(
+    samples: Sequence[TrainingSample | Skipped], blank: TrainingSample, *, is_packed: bool = False
+) -> MicroBatch:
     """A micro-batch of samples, with `blank` in the places of skipped ones.
 
     Every process has to compute as many micro-batches as the others, which wait for it.
@@ -103,6 +131,7 @@ def collate(samples: Sequence[TrainingSample | Skipped], blank: TrainingSample) 
         tile_image=torch.cat(
             [torch.from_numpy(np.asarray(own)) + start for own, start in zip(images, first, strict=False)]
         ),
+        is_packed=is_packed,
     )
 
 
@@ -111,21 +140,34 @@ def seeded(*names: object) -> torch.Generator:
     return torch.Generator().manual_seed(zlib.crc32("/".join(map(str, names)).encode(errors="surrogatepass")))
 
 
-def random_share(batch: MicroBatch, seeds: Sequence[object], *, at_least: int = 0) -> Tensor:
-    """Stage 1's routing: of each sample a share xi ~ U[0, 1] of its tiles, chosen at random, is low.
+def random_share(
+    batch: MicroBatch, seeds: Sequence[object], *, per: LowSharePer = "image", at_least: int = 0
+) -> Tensor:
+    """Stage 1's routing: of each image a share xi ~ U[0, 1] of its tiles, chosen at random, is low.
 
-    With T tiles floor(xi * (T + 1)) are low, so that every number from 0 to T is equally likely. A sample's draw
-    depends on its key and on `seeds`, so neither on its neighbours nor on the process that computes it.
+    With T tiles floor(xi * (T + 1)) are low, so that every number from 0 to T is equally likely. A sample's draws
+    depend on its key and on `seeds`, so neither on its neighbours nor on the process that computes it.
+
+    Args:
+        batch: the samples.
+        seeds: what the draws depend on besides.
+        per: "image" draws a share for each image and one for all frames of a video, "sample" one for all tiles of a
+            sample.
+        at_least: low tiles of whatever draws a share.
 
     Returns:
         [tiles], bool.
+
+    Source: ViCO (arXiv 2510.12793), equation 1: "in each image". A frame has one tile, so that frames with a share
+        each would be low by half, whatever the video; the paper does not say what it does.
     """
-    parts = []
-    for sample, tiles in zip(batch.samples, batch.num_tiles().tolist(), strict=True):
+    parts = [torch.zeros(0, dtype=torch.bool)]
+    for sample in batch.samples:
         generator = seeded(*seeds, sample.key)
-        share = float(torch.rand((), generator=generator))
-        num_low = min(max(int(share * (tiles + 1)), at_least), tiles)
-        parts.append(torch.randperm(tiles, generator=generator) < num_low)
+        for tiles in np.bincount(sample.tile_medium).tolist() if per == "image" else [len(sample.tiles)]:
+            share = float(torch.rand((), generator=generator))
+            num_low = min(max(int(share * (tiles + 1)), at_least), tiles)
+            parts.append(torch.randperm(tiles, generator=generator) < num_low)
     return torch.cat(parts)
 
 

@@ -12,6 +12,11 @@ from vico_eval.training.config_files import ClosedConfig
 MOST_TILES = 1024
 """Of an image; the shapes of so many are all tried."""
 
+MOST_FRAMES = 1024
+"""Of a video; they are in memory together."""
+
+_Frames = Annotated[int, Field(ge=1, le=MOST_FRAMES)]
+
 
 class MetaSource(ClosedConfig):
     """The data sets of a meta file of InternVL's training code."""
@@ -72,10 +77,11 @@ class DatasetSource(ReadingConfig):
 
     videos: str | None = None
     streaming: bool = False
-    """Whether rows are read as they come. Such a data set has to be the only source, and can't be repeated."""
+    """Whether rows are read as they come, by each process those of its own shards (files), of which there should be as
+    many as processes at least. Such a data set has to be the only source, and can't be repeated."""
 
     shuffle_buffer: int = Field(default=1000, ge=1)
-    """Rows of a stream that the next one is drawn from; they are held in memory."""
+    """Rows of a stream that are shuffled together; the processes hold them in memory, each its share."""
 
 
 _KINDS = ("meta", "jsonl", "dataset")
@@ -110,6 +116,10 @@ class DataConfig(ClosedConfig):
     max_tiles: int | None = Field(default=None, ge=1, le=MOST_TILES)
     """Tiles of an image where its source has no limit; null is the checkpoint's."""
 
+    video_frames: tuple[_Frames, _Frames] | None = (8, 32)
+    """Fewest and most frames of a video: how many, and which, is drawn anew in every epoch, and their labels are
+    `Frame-1: `, as in InternVL's training code. Null shows the frames of inference, with its labels."""
+
     max_skipped_share: float = Field(default=0.01, ge=0, le=1)
     """The run ends with an error where more of its samples were skipped."""
 
@@ -119,11 +129,21 @@ class DataConfig(ClosedConfig):
     window_steps: int = Field(default=8, ge=1)
     """Steps whose samples are sorted by length together."""
 
+    packed: bool = False
+    """Whether the samples of a micro-batch stand end to end in one row, each attending to itself alone, instead of in a
+    row each that is padded to the longest. Losses are the same."""
+
     held_out_share: float = Field(default=0, ge=0, lt=1)
     """Share of every source that is kept from training, before anything is repeated."""
 
     held_out: list[SourceConfig] | None = Field(default=None, min_length=1)
     """Sources of their own to measure on, in place of a share; their repeat factors hold."""
+
+    @model_validator(mode="after")
+    def _frames_rise(self) -> DataConfig:
+        if self.video_frames is not None and self.video_frames[0] > self.video_frames[1]:
+            raise ValueError(f"video_frames {list(self.video_frames)} has more frames first; expected [fewest, most]")
+        return self
 
     @model_validator(mode="after")
     def _check(self) -> DataConfig:

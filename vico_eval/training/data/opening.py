@@ -23,9 +23,13 @@ from vico_eval.training.data.config import (
 from vico_eval.training.data.reading.conversations import Columns, Reading
 from vico_eval.training.data.reading.found import Found, dataset_digest, pictures_digest
 from vico_eval.training.data.reading.keys import unread_columns
-from vico_eval.training.data.reading.rows import Rows, RowStream
+from vico_eval.training.data.reading.row_stream import RowStream
+from vico_eval.training.data.reading.rows import Rows
 from vico_eval.training.data.reading.sources import Chosen, Joined, JsonLines, Source, split, times
 from vico_eval.training.data.stream import SAMPLE_ERRORS
+
+_SHARDS_ON_DISK = 256
+"""Of a data set that `save_to_disk` wrote, when it is streamed."""
 
 
 @dataclass(frozen=True)
@@ -188,7 +192,8 @@ def _load(source: DatasetSource) -> Any:
         elif (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
             loaded = datasets.load_from_disk(source.dataset)
             loaded = loaded[source.split] if isinstance(loaded, datasets.DatasetDict) else loaded
-            loaded = loaded.to_iterable_dataset() if source.streaming else loaded
+            if source.streaming:  # rows of such a data set can be sought, so its shards need not be its files
+                loaded = loaded.to_iterable_dataset(num_shards=min(len(loaded), _SHARDS_ON_DISK) or 1)
         else:
             loaded = datasets.load_dataset(
                 source.dataset, source.name, revision=source.revision, trust_remote_code=False, **options

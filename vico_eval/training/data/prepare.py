@@ -20,9 +20,12 @@ from vico_eval.errors import ConfigError
 from vico_eval.families.internvl.prompting import InternVLPrompting
 from vico_eval.training.data.reading.conversations import Conversation
 from vico_eval.training.data.reading.corrupt import CorruptSample
+from vico_eval.training.data.videos import Asked, with_random_frames
 
 JPEG_QUALITIES = (75, 100)
 """Of the degradation, both included."""
+
+_FRAMES = zlib.crc32(b"frames")
 
 _CHARACTERS_PER_TOKEN = 4
 
@@ -47,6 +50,9 @@ class TrainingSample:
 
     tile_image: np.ndarray
     """[tiles], int64, ascending: which image a tile belongs to; a video frame is an image."""
+
+    tile_medium: np.ndarray
+    """[tiles], int64, ascending: which image or video a tile belongs to; all frames of a video are one's."""
 
     text_ids: list[int]
     """[N]: the whole conversation up to the end of its last turn, `<img></img>` where an image goes."""
@@ -78,7 +84,13 @@ class Prepare:
     """Reads, tiles and tokenises conversations as inference does; one object may serve many threads."""
 
     def __init__(
-        self, preprocessor: Preprocessor, *, max_length: int, tokens_per_tile: int, augment: bool = True
+        self,
+        preprocessor: Preprocessor,
+        *,
+        max_length: int,
+        tokens_per_tile: int,
+        augment: bool = True,
+        video_frames: tuple[int, int] | None = None,
     ) -> None:
         """For one checkpoint.
 
@@ -87,6 +99,7 @@ class Prepare:
             max_length: tokens that a sample may have with every tile high.
             tokens_per_tile: visual tokens of a high tile.
             augment: whether sources that ask for it are degraded; not where held-out samples are measured.
+            video_frames: fewest and most random frames of a video; None shows those of inference.
 
         Raises:
             ConfigError: the template's control tokens are no tokens of the tokenizer.
@@ -95,6 +108,7 @@ class Prepare:
         self._max_length = max_length
         self._tokens_per_tile = tokens_per_tile
         self._augment = augment
+        self._video_frames = video_frames
         prompting = preprocessor.prompting
         assert isinstance(prompting, InternVLPrompting), "ViCO is trained on InternVL"
         self._prompting = prompting
@@ -107,16 +121,20 @@ class Prepare:
         self._stop_id = stop
 
     def __call__(self, conversation: Conversation, epoch: int) -> TrainingSample:
-        """The sample in that epoch, which decides how its tiles are degraded.
+        """The sample in that epoch, which decides how its tiles are degraded and which frames of videos it shows.
 
         Raises:
             CorruptSample: it is too long, or has no answer.
             MediaError: an image or a video can't be read.
         """
+        asked = Asked(conversation.messages, ())
+        if self._video_frames is not None:
+            rng = np.random.default_rng([_FRAMES, *_seeds(conversation, epoch)])
+            asked = with_random_frames(conversation.messages, *self._video_frames, rng)
         # Behind the last answer stands an empty question, so that what is tokenised is a request as any other.
         request = Request(
             conversation.key,
-            (*conversation.messages, Message("user", ())),
+            (*asked.messages, Message("user", ())),
             max_tiles=self._max_tiles_each(conversation),
         )
         prompt = self._preprocessor(request)
@@ -133,12 +151,13 @@ class Prepare:
                 f"max_length is {self._max_length}",
             )
         if conversation.augment and self._augment:
-            rng = np.random.default_rng([zlib.crc32(conversation.key.encode()), epoch])
+            rng = np.random.default_rng(_seeds(conversation, epoch))
             tiles = degrade_jpeg(tiles, rng)
         return TrainingSample(
             key=conversation.key,
             tiles=tiles,
             tile_image=prompt.piece_image,
+            tile_medium=_media(conversation, asked.frames_of or prompt.frames_of)[prompt.piece_image],
             text_ids=text_ids,
             image_positions=prompt.slot_positions,
             is_answer=_marked(answers, len(text_ids)),
@@ -157,7 +176,7 @@ class Prepare:
         characters = sum(len(part.text) for part in parts if isinstance(part, Text))
         num_images = sum(isinstance(part, ImageInput) for part in parts)
         num_videos = sum(isinstance(part, VideoInput) for part in parts)
-        tiles = num_videos * (self._preprocessor.settings.num_frames or self._prompting.num_frames)
+        tiles = num_videos * self._frames_each()
         if len(conversation.image_sizes) == num_images:
             tiles += sum(self._tiles_of(conversation, size) for size in conversation.image_sizes)
         else:
@@ -191,12 +210,36 @@ class Prepare:
             return self._prompting.with_thumbnail(limits.max_tiles)
         return self._prompting.num_tiles(*size, limits)
 
+    def _frames_each(self) -> int:
+        """Of a video; the mean where they are drawn."""
+        if self._video_frames is not None:
+            return sum(self._video_frames) // 2
+        return self._preprocessor.settings.num_frames or self._prompting.num_frames
+
     def _max_tiles_each(self, conversation: Conversation) -> int:
         """Tiles that each image may have: an equal share of the sample's, as in InternVL's training."""
         parts = (part for message in conversation.messages for part in message.content)
         num_images = sum(isinstance(part, ImageInput) for part in parts)
         total = conversation.max_tiles or self._preprocessor.settings.max_tiles or self._prompting.settings.max_tiles
         return max(1, total // max(1, num_images))
+
+
+def _seeds(conversation: Conversation, epoch: int) -> list[int]:
+    """Of what is drawn about a sample in an epoch."""
+    return [zlib.crc32(conversation.key.encode(errors="surrogatepass")), epoch]
+
+
+def _media(conversation: Conversation, frames_of: Sequence[int]) -> np.ndarray:
+    """[images and frames], int64: which image or video each is or is a frame of.
+
+    Args:
+        conversation: with its images and videos.
+        frames_of: [videos].
+    """
+    parts = [part for message in conversation.messages for part in message.content if not isinstance(part, Text)]
+    frames = iter(frames_of)
+    sizes = [next(frames) if isinstance(part, VideoInput) else 1 for part in parts]
+    return np.repeat(np.arange(len(parts)), np.array(sizes, dtype=np.int64))
 
 
 def _marked(spans: Sequence[range], length: int) -> np.ndarray:

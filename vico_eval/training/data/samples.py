@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -18,10 +18,11 @@ from vico_eval.families.internvl.prompting import InternVLPrompting, InternVLSet
 from vico_eval.training.config import RunConfig
 from vico_eval.training.data.batches import MicroBatch, collate
 from vico_eval.training.data.opening import Corpus, open_corpus
+from vico_eval.training.data.places import Places
 from vico_eval.training.data.prepare import Prepare, TrainingSample
 from vico_eval.training.data.skips import SkipCount
-from vico_eval.training.data.stream import StepBatch, TrainingStream
-from vico_eval.training.loop.phase import Step
+from vico_eval.training.data.stream import Skipped, StepBatch, TrainingStream
+from vico_eval.training.loop.phase import Resumable, Step
 
 
 def open_together(config: RunConfig, accelerator: Accelerator) -> Corpus:
@@ -64,6 +65,7 @@ class Data:
             )
         self._train, self._held_out = corpus.train, corpus.held_out
         self.skips = SkipCount(config.out, self._rank)
+        self.places = Places(config.data.window_steps)
         self.blank = _blank(model_config, model_config.tile_size)
 
     @contextmanager
@@ -80,11 +82,16 @@ class Data:
             window_steps=self._config.data.window_steps,
             workers=self._config.data.workers,
         )
-        steps = stream.steps(first)
+        steps = stream.steps(first, self.places)
         try:
             yield map(self._counted, steps)
         finally:
             steps.close()  # type: ignore[attr-defined]
+
+    @property
+    def resumables(self) -> dict[str, Resumable]:
+        """What a checkpoint keeps of where the samples are."""
+        return {"skips": self.skips, "places": self.places}
 
     def check_skips(self, *, at_least: int = 0) -> None:
         """End the training if too many samples were skipped, but not before every process has seen `at_least`.
@@ -116,13 +123,17 @@ class Data:
         steps = stream.steps()
         try:
             for batch in itertools.islice(steps, num_steps):
-                yield from (collate(samples, self.blank) for samples in batch.micro_batches)
+                yield from map(self._collate, batch.micro_batches)
         finally:
             steps.close()  # type: ignore[attr-defined]
 
     def _counted(self, batch: StepBatch) -> Step[MicroBatch]:
         self.skips.count(batch)
-        return Step(batch.step, [collate(samples, self.blank) for samples in batch.micro_batches])
+        self.places.reach(batch.step)
+        return Step(batch.step, list(map(self._collate, batch.micro_batches)))
+
+    def _collate(self, samples: Sequence[TrainingSample | Skipped]) -> MicroBatch:
+        return collate(samples, self.blank, is_packed=self._config.data.packed)
 
     def _prepare(self, *, augment: bool) -> Prepare:
         return Prepare(
@@ -130,6 +141,7 @@ class Data:
             max_length=self._config.data.max_length,
             tokens_per_tile=self._tokens_per_tile,
             augment=augment,
+            video_frames=self._config.data.video_frames,
         )
 
 
@@ -139,6 +151,7 @@ def _blank(config: VicoInternVLConfig, tile_size: int) -> TrainingSample:
         key="",
         tiles=np.zeros((0, tile_size, tile_size, 3), dtype=np.uint8),
         tile_image=np.zeros(0, dtype=np.int64),
+        tile_medium=np.zeros(0, dtype=np.int64),
         text_ids=[0, 0],
         image_positions=[],
         is_answer=np.array([False, True]),

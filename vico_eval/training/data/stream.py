@@ -3,8 +3,12 @@
 A step has M = global_batch / micro_batch micro-batches; of `world` processes, process r takes those numbered r,
 r + world, ... What a step holds depends on the seed, the corpus and the two batch sizes, never on `world`.
 
-Bucketing: the endless order of samples is cut into windows of some steps. Inside a window the samples are sorted by
-their estimated length and cut into micro-batches, so that little is padded, and the micro-batches are shuffled.
+Of samples by number there is one order, and every process looks at the words of all. A stream of rows comes in L lanes,
+L a divisor of M: micro-batch m is of lane m mod L, and a process reads the lanes of its own micro-batches alone.
+
+Bucketing: the endless order of samples, or of a lane's, is cut into windows of some steps. Inside a window the samples
+are sorted by their estimated length and cut into micro-batches, so that little is padded, and the micro-batches are
+shuffled.
 """
 
 from __future__ import annotations
@@ -20,10 +24,11 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from vico_eval.errors import ConfigError, MediaError, UserError
+from vico_eval.training.data.places import Places
 from vico_eval.training.data.prepare import TrainingSample
 from vico_eval.training.data.reading.conversations import Conversation
 from vico_eval.training.data.reading.corrupt import CorruptSample
-from vico_eval.training.data.reading.rows import RowStream
+from vico_eval.training.data.reading.row_stream import RowStream
 from vico_eval.training.data.reading.sources import Entry, Source, shuffled
 
 SAMPLE_ERRORS = (
@@ -69,7 +74,8 @@ class StepBatch:
     step: int
 
     epoch: int
-    """How often the whole corpus was seen before; where a step has the end of one epoch, the earlier one."""
+    """How often the corpus was seen before, of a stream the lanes of this step; where it has the end of one epoch, the
+    earlier one."""
 
     micro_batches: list[list[TrainingSample | Skipped]]
     """Each with `micro_batch` elements."""
@@ -119,7 +125,7 @@ class TrainingStream:
             micro_batch: samples of one forward pass.
             rank, world: which process this is, and of how many.
             window_steps: steps whose samples are sorted by length together. Every process holds what is said in so
-                many steps' samples in memory; of a stream of rows, also their pictures, twice.
+                many steps' samples in memory; of a stream of rows, what is said and shown in its own lanes, twice.
             workers: threads that prepare. Two steps of this process are in memory at once.
 
         Raises:
@@ -137,13 +143,20 @@ class TrainingStream:
         self._rank, self._world = rank, world
         self._window_steps, self._workers = window_steps, workers
 
-    def steps(self, start: int = 0) -> Iterator[StepBatch]:
+    def steps(self, start: int = 0, places: Places | None = None) -> Iterator[StepBatch]:
         """From optimizer step `start` on, for ever: what a run from 0 would have from there.
 
         Nothing that lies before is prepared. Closing the iterator ends its threads.
+
+        Args:
+            start: from 0.
+            places: where a stream of rows is; kept up to date as steps are planned. None reads it from its beginning.
         """
         pending: deque[tuple[_Plan, list[Future[TrainingSample]]]] = deque()
-        plans = self._plans(start)
+        if isinstance(self._source, RowStream):
+            plans = self._plans_of_lanes(self._source, start, places or Places(self._window_steps))
+        else:
+            plans = self._plans(self._source, start)
         with ThreadPoolExecutor(1, "plan") as planner, ThreadPoolExecutor(self._workers, "prepare") as pool:
             upcoming = planner.submit(next, plans)
             try:
@@ -160,33 +173,62 @@ class TrainingStream:
                     for future in futures:
                         future.cancel()
 
-    def _plans(self, start: int) -> Iterator[list[_Plan]]:
-        """This process's steps, window by window."""
+    def _plans(self, source: Source, start: int) -> Iterator[list[_Plan]]:
+        """This process's steps of samples by number, window by window."""
         window_size = self._window_steps * self._global_batch
         number, offset = divmod(start, self._window_steps)
-        first = number * window_size
-        source = self._source
-        entries = (
-            source.entries(self._seed, first) if isinstance(source, RowStream) else shuffled(source, self._seed, first)
-        )
-        per_step = self._global_batch // self._micro_batch
-        for window_number in itertools.count(number):
-            window = [self._turn(entry) for entry in itertools.islice(entries, window_size)]
-            rng = np.random.default_rng([self._seed, _WINDOW, window_number])
-            micro_batches = bucketed([turn.length for turn in window], self._micro_batch, rng)
+        entries = shuffled(source, self._seed, number * window_size)
+        for window in itertools.count(number):
+            micro_batches = self._bucketed(list(itertools.islice(entries, window_size)), window, lane=0)
+            steps = [
+                micro_batches[first : first + self._per_step] for first in range(0, len(micro_batches), self._per_step)
+            ]
+            yield [
+                self._plan(window * self._window_steps + step, chosen, chosen[self._rank :: self._world])
+                for step, chosen in enumerate(steps)
+                if step >= offset
+            ]
+            offset = 0
+
+    def _plans_of_lanes(self, source: RowStream, start: int, places: Places) -> Iterator[list[_Plan]]:
+        """This process's steps of a stream of rows, window by window."""
+        num_lanes = source.num_lanes(self._per_step)
+        per_lane = self._per_step // num_lanes  # micro-batches of a lane in a step
+        window_size = self._window_steps * per_lane * self._micro_batch
+        number, offset = divmod(start, self._window_steps)
+        slots = range(self._rank, self._per_step, self._world)
+        lanes = {}
+        for lane in sorted({slot % num_lanes for slot in slots}):
+            known, mark = places.before(number, lane)
+            lanes[lane] = source.lane(lane, num_lanes, self._seed, mark)
+            for _ in range(known, number):
+                lanes[lane].take(window_size)
+        for window in itertools.count(number):
+            places.note(window, {lane: one.mark for lane, one in lanes.items()})
+            turns = {lane: self._bucketed(one.take(window_size), window, lane) for lane, one in lanes.items()}
             plans = []
             for step in range(offset, self._window_steps):
-                chosen = micro_batches[step * per_step : (step + 1) * per_step]
-                own = chosen[self._rank :: self._world]
-                plans.append(
-                    _Plan(
-                        step=window_number * self._window_steps + step,
-                        epoch=min(window[index].entry.epoch for index in chosen.flat),
-                        turns=[window[index] for index in own.flat],
-                    )
-                )
+                own = [turns[slot % num_lanes][step * per_lane + slot // num_lanes] for slot in slots]
+                plans.append(self._plan(window * self._window_steps + step, own, own))
             yield plans
             offset = 0
+
+    @property
+    def _per_step(self) -> int:
+        """Micro-batches of a step, of all processes."""
+        return self._global_batch // self._micro_batch
+
+    def _bucketed(self, entries: Sequence[Entry], window: int, lane: int) -> list[list[_Turn]]:
+        """A window's micro-batches."""
+        turns = [self._turn(entry) for entry in entries]
+        rng = np.random.default_rng([self._seed, _WINDOW, window, lane])
+        rows = bucketed([turn.length for turn in turns], self._micro_batch, rng)
+        return [[turns[index] for index in row] for row in rows.tolist()]
+
+    def _plan(self, step: int, seen: Sequence[Sequence[_Turn]], own: Sequence[Sequence[_Turn]]) -> _Plan:
+        """A step of the micro-batches `own`, in the epoch of what is `seen` of it."""
+        epoch = min(turn.entry.epoch for micro_batch in seen for turn in micro_batch)
+        return _Plan(step, epoch, [turn for micro_batch in own for turn in micro_batch])
 
     def _turn(self, entry: Entry) -> _Turn:
         try:

@@ -1,15 +1,22 @@
-"""Accelerate, set up for a run: processes, precision, trackers, and what DDP and DeepSpeed have to be told."""
+"""Accelerate, set up for a run: processes, precision, trackers, and what DDP, FSDP2 and DeepSpeed have to be told."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from importlib.util import find_spec
 from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, GradientAccumulationPlugin, broadcast_object_list
+from accelerate.utils import (
+    DistributedType,
+    GradientAccumulationPlugin,
+    InitProcessGroupKwargs,
+    broadcast_object_list,
+)
 from torch import nn
+from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.nn.parallel import DistributedDataParallel
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
@@ -21,12 +28,15 @@ Result = TypeVar("Result")
 SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED)
 """Where no process has all weights."""
 
+_LONGEST_WAIT = timedelta(hours=2)
+"""How long processes wait for each other: one alone reads and checks the weights, which may be hundreds of GB."""
+
 
 def make_accelerator(config: RunConfig) -> Accelerator:
     """Accelerate's own configuration decides how many processes there are and how they share the model.
 
     Raises:
-        ConfigError: a global batch that can't be shared among them.
+        ConfigError: a global batch that can't be shared among them, or FSDP of version 1.
     """
     trackers = _trackers(config)
     accelerator = Accelerator(
@@ -37,10 +47,13 @@ def make_accelerator(config: RunConfig) -> Accelerator:
         project_dir=str(config.out),
         # The number of accumulated micro-batches follows from the number of processes, which is known only now.
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1, sync_with_dataloader=False),
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=_LONGEST_WAIT)],
     )
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         # Or transformers would load a model in shards, of which no frozen copy can be made.
         unset_hf_deepspeed_config()
+    if accelerator.distributed_type == DistributedType.FSDP:
+        configure_fsdp(accelerator, config)
     share = config.micro_batch * accelerator.num_processes
     if config.global_batch % share:
         raise ConfigError(
@@ -87,6 +100,31 @@ def share_only_trained(model: nn.Module) -> None:
     """Keep DDP from sending frozen weights around: every process has read them, and those of 8 bits can't be sent."""
     frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
     DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, frozen)
+
+
+def receives_weights(accelerator: Accelerator) -> bool:
+    """Whether this process reads no weights: with FSDP the first process alone does, and sends the others' shards."""
+    return accelerator.distributed_type == DistributedType.FSDP and not accelerator.is_main_process
+
+
+def configure_fsdp(accelerator: Accelerator, config: RunConfig) -> None:
+    """Tell FSDP2 what is computed in, and that the first process alone has weights.
+
+    Raises:
+        ConfigError: FSDP of version 1.
+    """
+    plugin = accelerator.state.fsdp_plugin
+    if plugin.fsdp_version != 2:
+        raise ConfigError(
+            f"accelerate's configuration has fsdp_version {plugin.fsdp_version}; expected 2, as in "
+            "models/training/fsdp2.yaml."
+        )
+    plugin.cpu_ram_efficient_loading = True
+    # Accelerate would reduce gradients in bfloat16 and round every output to it, losses and loss ratios among them.
+    # Left alone, outputs are in what the model computes them in: losses in float32, hidden states in bfloat16.
+    plugin.mixed_precision_policy = MixedPrecisionPolicy(
+        param_dtype=torch.bfloat16 if config.precision == "bf16" else None, reduce_dtype=torch.float32
+    )
 
 
 def configure_deepspeed(accelerator: Accelerator, config: RunConfig, settings: OptimizerSettings) -> None:

@@ -10,14 +10,15 @@ def document_means(values: Tensor, document: Tensor, num_documents: int) -> Tens
     """Mean of each document's values.
 
     Args:
-        values: [n].
+        values: [n, ...].
         document: [n], int64: the document of each value; every document has at least one.
 
     Returns:
-        [docs].
+        [docs, ...].
     """
-    sums = values.new_zeros(num_documents).index_add(0, document, values)
-    return sums / torch.bincount(document, minlength=num_documents)
+    sums = values.new_zeros(num_documents, *values.shape[1:]).index_add(0, document, values)
+    counts = torch.bincount(document, minlength=num_documents)
+    return sums / counts.view(-1, *[1] * (values.ndim - 1))
 
 
 def auc(scores: Tensor, positive: Tensor) -> float:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from vico_eval.errors import CheckpointError, ConfigError
@@ -12,10 +13,18 @@ from vico_eval.families.internvl.checkpoint import check_tokenizer_fits, find_ch
 from vico_eval.families.internvl.config import PARTS
 from vico_eval.families.internvl.modeling import FlashParts, VicoInternVL
 from vico_eval.training.config import LoraSettings
+from vico_eval.training.models.blank import blank_model
 
 
-def open_model(name: str, attn_implementation: str = "sdpa") -> tuple[VicoInternVL, PreTrainedTokenizerBase]:
+def open_model(
+    name: str, attn_implementation: str = "sdpa", *, is_blank: bool = False
+) -> tuple[VicoInternVL, PreTrainedTokenizerBase]:
     """A checkpoint in float32, frozen, on the CPU, from where accelerate moves it; and its tokenizer.
+
+    Args:
+        name: a folder, a hub id or a built-in one.
+        attn_implementation: attention kernel.
+        is_blank: leave the weights on `meta`, unread.
 
     Raises:
         CheckpointError: it is missing or can't be loaded, or its tokenizer has no `<IMG_CONTEXT>` or doesn't fit.
@@ -28,7 +37,7 @@ def open_model(name: str, attn_implementation: str = "sdpa") -> tuple[VicoIntern
         )
     tokenizer = load_tokenizer(checkpoint)
     check_tokenizer_fits(tokenizer, checkpoint)
-    model = load_model(checkpoint, dtype="float32")
+    model = blank_model(checkpoint.config) if is_blank else load_model(checkpoint, dtype="float32")
     model.requires_grad_(False)
     if attn_implementation != "sdpa":
         try:
@@ -45,8 +54,13 @@ def add_low_connector(model: VicoInternVL) -> None:
         model.connector_low = FlashParts.build(model.config).connector_low
 
 
-def add_router(model: VicoInternVL, level: str) -> None:
+def add_router(model: VicoInternVL, level: str, *, dropout: float) -> None:
     """A new router for decisions about tiles or images, with random weights, in place of the one it may have.
+
+    Args:
+        model: gets it.
+        level: "tile" or "image".
+        dropout: share of values that its gating blocks drop in training.
 
     Raises:
         CheckpointError: the vision encoder's width can't be shared among the router's heads.
@@ -58,17 +72,21 @@ def add_router(model: VicoInternVL, level: str) -> None:
         )
     if level == "image":
         model.config.parts["image_router"] = {}
-        model.image_router = FlashParts.build(model.config).image_router
+        model.image_router = router = FlashParts.build(model.config).image_router
     else:
         model.config.parts.setdefault("router", dict(PARTS["router"]))
-        model.router = FlashParts.build(model.config).router
+        model.router = router = FlashParts.build(model.config).router
+    assert router is not None
+    for module in router.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = dropout
 
 
 def add_adapters(model: VicoInternVL, settings: LoraSettings) -> Any:
     """Adapters in every linear layer of the decoder but its head; its own weights stay frozen.
 
     Returns:
-        peft's `LoraModel`, which switches them off and merges them. The decoder is changed in place.
+        peft's `LoraModel`, which switches them off. The decoder is changed in place.
 
     Raises:
         ConfigError: peft is not installed.
@@ -90,6 +108,19 @@ def add_adapters(model: VicoInternVL, settings: LoraSettings) -> Any:
             # peft gives them the precision of the weights that they stand beside.
             parameter.data = parameter.data.float()
     return adapters
+
+
+def merge_adapters(weights: Mapping[str, Tensor], settings: LoraSettings) -> dict[str, Tensor]:
+    """Weights by name of a model whose decoder has adapters, as those of a model without: W + alpha / rank x B A."""
+    merged = {}
+    for name, value in weights.items():
+        layer = name.removesuffix(".base_layer.weight")
+        if layer != name:
+            down, up = (weights[f"{layer}.lora_{side}.default.weight"].float() for side in "AB")
+            value = (value.float() + settings.alpha / settings.rank * (up @ down)).to(value.dtype)
+        if ".lora_" not in name:
+            merged[name.replace(".base_layer.", ".")] = value
+    return merged
 
 
 def halve_reference(reference: VicoInternVL) -> None:

@@ -82,6 +82,14 @@ class PolicyAndReference(nn.Module):
             self.policy.vision_tower.eval()
         return self
 
+    @property
+    def _no_split_modules(self) -> list[str]:
+        """Classes of the decoders' and encoders' layers: what accelerate shards one by one with FSDP2."""
+        models = [model for model in (self.policy, self.reference) if model is not None]
+        stacks = [model.language_model.model.layers for model in models]
+        stacks += [model.vision_tower.encoder.layer for model in models]
+        return sorted({type(layer).__name__ for stack in stacks for layer in stack})
+
     def tie_weights(self) -> None:
         """Make embedding and head one again where they were; accelerate asks for it when it has moved the weights.
 
@@ -102,8 +110,8 @@ class PolicyAndReference(nn.Module):
         with torch.no_grad(), self._as_reference() as (reference, head):
             own = vit_tokens if self.shares_vision else reference.encode_tiles(pixels)
             high = torch.zeros(len(batch.tiles), dtype=torch.bool)
-            reference_hidden, row = answer_states(reference, batch, own.detach(), high)
-        num_chunks = self._most(-(-len(row) // self.chunk)) if self._most is not None else 0
+            reference_hidden, sample = answer_states(reference, batch, own.detach(), high)
+        num_chunks = self._most(-(-len(sample) // self.chunk)) if self._most is not None else 0
         kl, agreement = [], []
         for compressed in routings:
             hidden, _ = answer_states(self.policy, batch, vit_tokens, compressed)
@@ -115,8 +123,8 @@ class PolicyAndReference(nn.Module):
                 chunk=self.chunk,
                 num_chunks=num_chunks,
             )
-            kl.append(document_means(compared.kl, row, len(batch)))
-            agreement.append(document_means(compared.agrees.float(), row, len(batch)))
+            kl.append(document_means(compared.kl, sample, len(batch)))
+            agreement.append(document_means(compared.agrees.float(), sample, len(batch)))
         return Consistency(torch.stack(kl), torch.stack(agreement), vit_tokens[: len(batch.tiles)])
 
     @contextmanager
@@ -144,28 +152,29 @@ def frozen_copy(policy: VicoInternVL, *, train_vision: bool, dtype: torch.dtype 
         dtype: of the copied weights; by default the policy's.
     """
     parts = {name: getattr(policy, name) for name in ("connector_low", "router", "image_router")}
-    shared = {} if train_vision else {id(policy.vision_tower): policy.vision_tower}
     for name in parts:
         setattr(policy, name, None)
     try:
-        reference: VicoInternVL = copy.deepcopy(policy, shared)
+        shared = {} if train_vision else {id(policy.vision_tower): policy.vision_tower}
+        own = (part for name, part in policy.named_children() if train_vision or name != "vision_tower")
+        # In their own precision from the start: a whole copy in the policy's, rounded later, takes twice the memory.
+        weights = {id(weight): _frozen(weight, dtype) for part in own for weight in part.parameters()}
+        reference: VicoInternVL = copy.deepcopy(policy, {**shared, **weights})
     finally:
         for name, part in parts.items():
             setattr(policy, name, part)
-    for name, part in reference.named_children():
-        if name != "vision_tower" or train_vision:
-            part.requires_grad_(False)
-            if dtype is not None:
-                round_weights(part, dtype)
     reference.eval()  # type: ignore[no-untyped-call]
     return reference
 
 
-def share_vision(policy: VicoInternVL, reference: VicoInternVL) -> None:
-    """Give the reference the policy's vision encoder where both have the same weights: its output is computed once."""
-    own, other = policy.vision_tower.state_dict(), reference.vision_tower.state_dict()
-    if own.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in own.items()):
-        reference.vision_tower = policy.vision_tower
+def _frozen(weight: nn.Parameter, dtype: torch.dtype | None) -> nn.Parameter:
+    return nn.Parameter(weight.detach().to(dtype=dtype or weight.dtype, copy=True), requires_grad=False)
+
+
+def has_same_vision(one: VicoInternVL, other: VicoInternVL) -> bool:
+    """Whether two models' vision encoders have the same weights, so that one can encode tiles for both."""
+    own, its = one.vision_tower.state_dict(), other.vision_tower.state_dict()
+    return own.keys() == its.keys() and all(torch.equal(value, its[name]) for name, value in own.items())
 
 
 def answer_states(
@@ -189,8 +198,11 @@ def answer_states(
     device = vit_tokens.device
     tokens = visual.tokens if visual is not None else vit_tokens.new_zeros(0, model.config.text_config.hidden_size)
     embeddings = model.embed(layout.input_ids.to(device), tokens) + idle
-    hidden = model.language_model.model(inputs_embeds=embeddings, use_cache=False).last_hidden_state
-    return hidden[layout.row.to(device), layout.column.to(device)], layout.row.to(device)
+    # Positions that begin anew are to transformers a new sequence, which doesn't see the one before it.
+    positions = None if layout.position_ids is None else layout.position_ids.to(device)
+    states = model.language_model.model(inputs_embeds=embeddings, position_ids=positions, use_cache=False)
+    hidden = states.last_hidden_state[layout.row.to(device), layout.column.to(device)]
+    return hidden, layout.sample.to(device)
 
 
 def _idle(model: VicoInternVL, vit_tokens: Tensor, *, low: bool) -> Tensor:

@@ -16,7 +16,7 @@ from vico_eval.training.data.config import DataConfig
 from vico_eval.training.data.opening import open_corpus
 from vico_eval.training.data.reading.conversations import Reading
 from vico_eval.training.data.reading.corrupt import CorruptSample
-from vico_eval.training.data.reading.rows import RowStream
+from vico_eval.training.data.reading.row_stream import Mark, RowStream
 from vico_eval.training.data.reading.sources import JsonLines, shuffled, split, times
 
 FORMATS = Path(__file__).with_name("formats")
@@ -233,6 +233,11 @@ def rows(pictures):
 COLUMNS = {"messages": "chat", "images": "pictures"}
 
 
+def lane(source, seed=0, mark=Mark()):  # noqa: B008
+    """All of a stream as one lane."""
+    return source.lane(0, 1, seed, mark)
+
+
 @pytest.mark.parametrize("form", ["parquet", "folder", "disk", "splits"])
 @pytest.mark.parametrize("streaming", [False, True])
 def test_data_sets_with_pictures_in_them(tmp_path, cache, rows, make_prepare, pictures, form, streaming):
@@ -249,7 +254,7 @@ def test_data_sets_with_pictures_in_them(tmp_path, cache, rows, make_prepare, pi
         DatasetDict({"test": rows.select([0]), "train": rows}).save_to_disk(place)
     source = corpus({"dataset": str(place), "streaming": streaming, "max_tiles": 4, **COLUMNS}).train
     if streaming:
-        samples = [entry.load() for entry in islice(source.entries(0, 0), 3)]
+        samples = [entry.load() for entry in lane(source).take(3)]
         samples.sort(key=words)
     else:
         samples = [source[index] for index in range(len(source))]
@@ -291,7 +296,7 @@ def test_json_of_mixed_contents(tmp_path, cache, pictures, streaming):
         )
     )
     source = corpus({"dataset": str(path), "root": str(pictures), "streaming": streaming}).train
-    loaded = [entry.load() for entry in islice(source.entries(0, 0), 3)] if streaming else [source[n] for n in range(3)]
+    loaded = [entry.load() for entry in lane(source).take(3)] if streaming else [source[n] for n in range(3)]
     said = {words(one): one.messages[0].content for one in loaded}
     assert said["q0"][0] == ImageInput(pictures / "one.png")
     assert said["q1"][0] == ImageInput(pictures / "one.png", is_inline=True)
@@ -312,13 +317,15 @@ def test_a_stream_begins_again_in_another_order(tmp_path, cache, say):
     path.write_text("\n".join(json.dumps({"messages": turn}) for turn in turns))
     source = corpus({"dataset": str(path), "images": None, "streaming": True, "shuffle_buffer": 8}).train
     assert isinstance(source, RowStream)
-    entries = list(islice(source.entries(3, 0), 40))
+    entries = lane(source, seed=3).take(40)
     said = [words(entry.load()) for entry in entries]
     assert [entry.epoch for entry in entries] == [0] * 20 + [1] * 20
     assert sorted(said[:20]) == sorted(said[20:]) == sorted(f"q{n}" for n in range(20))
     assert said[:20] != said[20:]
-    assert entries[21].key == f"{path}:epoch 1, row 1"
-    assert [words(entry.load()) for entry in islice(source.entries(3, 13), 27)] == said[13:]
+    assert sorted(entry.key for entry in entries[20:]) == sorted(f"{path}:epoch 1, shard 0, row {n}" for n in range(20))
+    again = lane(source, seed=3)
+    again.take(13)
+    assert [words(entry.load()) for entry in lane(source, 3, again.mark).take(27)] == said[13:]
 
 
 def test_data_sets_that_can_not_be_used(tmp_path, cache, rows):

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -44,14 +42,21 @@ def test_a_stage_stopped_half_way_ends_with_the_same_weights(micro_recipe, tmp_p
     assert digest(whole, "base") == digest(stopped, "base")
 
 
-def test_two_processes_train_as_one(micro_recipe, tmp_path):
+def test_two_processes_train_as_one(run, start_loaded, micro_recipe, tmp_path, monkeypatch):
+    def launch(arguments, processes):
+        words, log = ["-m", "vico_eval.training", *arguments], tmp_path / "log"
+        programs = start_loaded(words, log, processes, TORCHELASTIC_RUN_ID="by torch's launcher")
+        assert [program.wait(180) for program in programs] == [0] * processes, log.read_text()
+
+    monkeypatch.setattr("vico_eval.commands.train.launch", launch)
     weights = []
     for processes in (1, 2):
         recipe, out = tmp_path / f"{processes}.yaml", tmp_path / str(processes)
         recipe.write_text(yaml.safe_dump(micro_recipe.model_dump() | {"processes": processes}))
-        command = [sys.executable, "-m", "vico_eval", "train", "tiny", str(recipe), f"--out={out}"]
-        subprocess.run([*command, "--stage=dense", "--stage=base"], check=True)
+        status, _, err = run("train", "tiny", recipe, f"--out={out}", "--stage=dense", "--stage=base")
+        assert status == 0, err
         weights.append(load_file(out / "base.safetensors"))
+    assert (tmp_path / "log").read_text().count("Written: ") == 1  # by the first of two
     one, two = weights
     for name, value in one.items():
         # Only the order of additions differs; the vision encoder, which is frozen in the first step, is trained too.

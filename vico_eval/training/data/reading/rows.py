@@ -1,20 +1,15 @@
-"""The rows of `datasets` data sets as samples, by number or in a stream."""
+"""The rows of `datasets` data sets as samples by number, and how any row is read."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from vico_eval.errors import ConfigError
 from vico_eval.training.data.reading.conversations import Columns, Conversation, Reading, from_row
-from vico_eval.training.data.reading.sources import Entry
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from datasets import Dataset, Features, IterableDataset
+    from datasets import Dataset, Features
 
 
 class Rows:
@@ -23,7 +18,7 @@ class Rows:
     def __init__(self, dataset: Dataset, name: str, columns: Columns, reading: Reading) -> None:
         self._rows = dataset.with_format("arrow")
         self._name = name
-        self._read = _RowReader(columns, reading)
+        self._read = RowReader(columns, reading)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -35,39 +30,7 @@ class Rows:
         return self._read(self.key(index), self._rows[index])
 
 
-class RowStream:
-    """The samples of a `datasets` data set that comes as a stream, over and over."""
-
-    def __init__(
-        self, dataset: IterableDataset, name: str, columns: Columns, reading: Reading, *, shuffle_buffer: int
-    ) -> None:
-        self._rows = dataset
-        self._name = name
-        self._read = _RowReader(columns, reading)
-        self._shuffle_buffer = shuffle_buffer
-
-    def entries(self, seed: int, start: int) -> Iterator[Entry]:
-        """From the `start`-th sample on, for ever. Earlier ones are read and dropped.
-
-        Raises:
-            ConfigError: the stream is empty.
-        """
-        return itertools.islice(self._endless(seed), start, None)
-
-    def _endless(self, seed: int) -> Iterator[Entry]:
-        rows = self._rows.shuffle(seed=seed, buffer_size=self._shuffle_buffer).with_format("arrow")
-        for epoch in itertools.count():
-            rows.set_epoch(epoch)
-            number = -1
-            for number, table in enumerate(rows):
-                # The number in the shuffled stream: `datasets` does not say where a row lay.
-                key = f"{self._name}:epoch {epoch}, row {number}"
-                yield Entry(key, epoch, partial(self._read, key, table))
-            if number < 0:
-                raise ConfigError(f"The data set {self._name} is empty; expected rows to train on.")
-
-
-class _RowReader:
+class RowReader:
     """Makes conversations of rows in Arrow's form, in which pictures stay the bytes that they are.
 
     They are decoded when the sample is prepared, by the code that inference uses, which refuses cut-off ones.
