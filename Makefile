@@ -88,6 +88,8 @@ bench: $(STAMP) $(VLLM_STAMP) ## Measure all speeds again: results/measured (two
 	$(BIN)/python benchmarks/prefill.py --threads $(THREADS)
 	$(BIN)/python benchmarks/internvl_x.py --threads $(THREADS)
 	$(BIN)/python benchmarks/flash_training.py
+	$(BIN)/python benchmarks/packing.py
+	$(BIN)/python benchmarks/packing.py --tiles 1 --words 512 --name short-cpu-float32
 	$(ENGINES) --size small
 	$(ENGINES) --documents 16 --batch-size 8
 

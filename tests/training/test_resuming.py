@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import Accelerator
+from datasets import Dataset, Image, List
 from safetensors.torch import load_file, save_file
 
 from vico_eval.errors import CheckpointError, OutputError
@@ -30,6 +31,44 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(stage_one, consist
     folder = train_consistency(config)
     assert log_of(config.out) == log_of(stage_one)
     wanted = weights_of(stage_one / "model")
+    assert all(torch.equal(value, wanted[name]) for name, value in weights_of(folder).items())
+
+
+@pytest.fixture
+def stream_settings(consistency_settings, corpus, tmp_path):
+    """Settings of a run on the corpus as a stream of four files."""
+    rows = [json.loads(line) for line in (corpus.parent / "all.jsonl").read_text().splitlines()]
+    roles = {"human": "user", "gpt": "assistant"}
+    columns = {
+        "messages": [
+            [{"role": roles[turn["from"]], "content": turn["value"]} for turn in row["conversations"]] for row in rows
+        ],
+        "images": [[str(corpus.parent / name) for name in row.get("image", [])] for row in rows],
+    }
+    whole = Dataset.from_dict(columns).cast_column("images", List(Image()))
+    for part in range(4):
+        whole.shard(4, part).to_parquet(tmp_path / "stream" / f"{part}.parquet")
+    source = {"dataset": str(tmp_path / "stream"), "streaming": True, "shuffle_buffer": 4}
+    data = consistency_settings["data"] | {
+        "sources": [source],
+        "held_out_share": 0,
+        "held_out": [{"meta": str(corpus)}],
+    }
+    return consistency_settings | {"data": data, "warmup": None, "train": {"steps": 10, "learning_rate": 1e-3}}
+
+
+@pytest.mark.parametrize("data", [{}, {"packed": True}])
+def test_a_stopped_run_on_a_stream_goes_on_as_if_it_had_not_been(stream_settings, data, tmp_path):
+    settings = stream_settings | {"data": stream_settings["data"] | data}
+    whole = ConsistencyConfig.model_validate(settings)
+    wanted = weights_of(train_consistency(whole))
+    config = whole.model_copy(update={"out": tmp_path / "stopped"})
+    stop_after(config.out, 5)
+    with pytest.raises(Stopped):
+        train_consistency(config)
+    folder = train_consistency(config)
+    assert log_of(config.out) == log_of(whole.out)
+    assert len(set(log_of(whole.out).values())) == 10
     assert all(torch.equal(value, wanted[name]) for name, value in weights_of(folder).items())
 
 

@@ -46,6 +46,7 @@ from vico_eval.training.models.opening import (
     merge_adapters,
     open_model,
 )
+from vico_eval.training.models.packed_attention import attend_by_sample
 from vico_eval.training.models.pair import PolicyAndReference, frozen_copy, has_same_vision, round_weights
 from vico_eval.training.router import RouterInTraining, RouterStepper
 from vico_eval.training.saving.files import weights_problem, whole_file, whole_folder
@@ -268,6 +269,13 @@ def _build(config: ConsistencyConfig, accelerator: Accelerator, *, only_low: boo
 
 def _open(name: str, config: RunConfig, accelerator: Accelerator) -> tuple[VicoInternVL, PreTrainedTokenizerBase]:
     """A checkpoint's model and tokenizer, without weights where others send them; an error with them is everybody's."""
+    model, tokenizer = _read(name, config, accelerator)
+    if config.data.packed:
+        attend_by_sample(model)
+    return model, tokenizer
+
+
+def _read(name: str, config: RunConfig, accelerator: Accelerator) -> tuple[VicoInternVL, PreTrainedTokenizerBase]:
     if accelerator.distributed_type != DistributedType.FSDP:
         return open_model(name, config.attn_implementation)
     found: list[tuple[VicoInternVL, PreTrainedTokenizerBase]] = []

@@ -14,6 +14,7 @@ from vico_eval.training.data.batches import collate, fixed_share, random_share
 from vico_eval.training.data.prepare import Prepare, TrainingSample
 from vico_eval.training.data.reading.conversations import Conversation
 from vico_eval.training.data.stream import Skipped, bucketed
+from vico_eval.training.models.packed_attention import attend_by_sample
 from vico_eval.training.models.pair import PolicyAndReference, frozen_copy
 
 
@@ -59,12 +60,17 @@ def computed(pair, samples, blank, *, is_packed):
     return result.kl.detach(), result.agreement, gradients
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("attention", ["sdpa", "eager", "by sample"])
 def test_losses_and_gradients_are_those_of_padded_samples(pair, samples, attention):
+    pair.policy.language_model.gradient_checkpointing_enable({"use_reentrant": False})
     for model in (pair.policy, pair.reference):
-        model.set_attn_implementation(attention)
+        if attention != "by sample":
+            model.set_attn_implementation(attention)
     chosen = [samples[0], Skipped("odd", "media", "cut off"), *samples[1:]]
     padded, agreement, gradients = computed(pair, chosen, samples[1], is_packed=False)
+    if attention == "by sample":
+        for model in (pair.policy, pair.reference):
+            attend_by_sample(model)
     packed, packed_agreement, packed_gradients = computed(pair, chosen, samples[1], is_packed=True)
     assert float(padded.min()) > 1e-4
     # The sums of attention are taken over other lengths, which moves the last bits of float32; a sample that saw its
@@ -132,8 +138,8 @@ def test_packed_samples_take_no_position_for_padding(samples):
     lengths = [len(one.expand([4] * len(one.tiles)).input_ids) for one in samples]
     assert padded.input_ids.shape == (4, max(lengths))
     assert packed.input_ids.shape == (1, sum(lengths))
-    assert packed.position_ids.tolist() == [[place for length in lengths for place in range(length)]]
-    assert padded.position_ids is None
+    assert packed.lengths == lengths
+    assert padded.lengths is None
     answers = [layout.input_ids[layout.row, layout.column + 1].tolist() for layout in (padded, packed)]
     assert answers[0] == answers[1]
     assert packed.sample.tolist() == padded.sample.tolist() == sorted(padded.sample.tolist())

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -26,12 +26,13 @@ from vico_eval.families.internvl.config import VicoInternVLConfig
 from vico_eval.families.internvl.modeling import VicoInternVL
 from vico_eval.families.internvl.tiling import normalise
 from vico_eval.training.config import OptimizerSettings
-from vico_eval.training.data.batches import collate, fixed_share
+from vico_eval.training.data.batches import collate, fixed_share, random_share
 from vico_eval.training.data.prepare import TrainingSample
 from vico_eval.training.held_out import SHARES
 from vico_eval.training.loop.schedule import make_optimizer
 from vico_eval.training.models.losses import compare_answers
-from vico_eval.training.models.pair import PolicyAndReference, frozen_copy
+from vico_eval.training.models.packed_attention import attend_by_sample
+from vico_eval.training.models.pair import Consistency, PolicyAndReference, frozen_copy
 
 VOCABULARY = 151_936
 LOSS_WIDTH = 256
@@ -87,9 +88,9 @@ class Settings:
 
 
 class Step:
-    """Stage 1 and plain fine-tuning of one model on the same sample."""
+    """Stage 1 and plain fine-tuning of one model on the same samples."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, samples: Sequence[TrainingSample]) -> None:
         torch.manual_seed(0)
         self.device = settings.device
         is_bfloat16 = settings.dtype == "bfloat16"
@@ -106,15 +107,14 @@ class Step:
         )
         nn.Module.to(self.model, self.device)
         self.model.requires_grad_(False)
-        reference = frozen_copy(self.model, train_vision=False, dtype=torch.bfloat16 if is_bfloat16 else None)
+        self.reference = frozen_copy(self.model, train_vision=False, dtype=torch.bfloat16 if is_bfloat16 else None)
         for part in (self.model.connector_low, self.model.connector_high, self.model.language_model):
             assert part is not None
             part.requires_grad_(True)
         self.model.language_model.gradient_checkpointing_enable({"use_reentrant": False})
-        self.pair = PolicyAndReference(self.model, reference).train()
+        self.pair = PolicyAndReference(self.model, self.reference).train()
         self.optimizer = make_optimizer(self.model.parameters(), OptimizerSettings(steps=1, learning_rate=1e-6))
-        sample = _sample(settings.tiles, settings.words)
-        self.batch = collate([sample], sample).to(torch.device(self.device))
+        self.batch = collate(samples, samples[0]).to(torch.device(self.device))
 
     def plain(self) -> float:
         """Seconds of a step on the answers themselves, every tile high."""
@@ -123,6 +123,20 @@ class Step:
     def stage_one(self, share: float) -> float:
         """Seconds of a step with a share of the tiles low."""
         return self._timed(lambda: self.pair(self.batch, [fixed_share(self.batch, share, ("bench",))]).kl.mean())
+
+    def padded_or_packed(self, *, is_packed: bool) -> float:
+        """Seconds of a step on padded rows or on one row of all samples."""
+        return self._timed(partial(self.loss_padded_or_packed, is_packed=is_packed))
+
+    def loss_padded_or_packed(self, *, is_packed: bool) -> torch.Tensor:
+        """The step's loss, with a share of low tiles drawn for each sample."""
+        for model in (self.model, self.reference):
+            model.language_model.set_attn_implementation("sdpa")
+            if is_packed:
+                attend_by_sample(model)
+        batch = replace(self.batch, is_packed=is_packed)
+        result: Consistency = self.pair(batch, [random_share(batch, ("bench",))])
+        return result.kl.mean()
 
     def _cross_entropy(self) -> torch.Tensor:
         with torch.no_grad():
@@ -147,11 +161,11 @@ class Step:
         return time.perf_counter() - start
 
 
-def _sample(tiles: int, words: int) -> TrainingSample:
+def make_sample(tiles: int, words: int, key: str = "sample") -> TrainingSample:
     """One picture, a question, and an answer of half of the words."""
     ids = [IMAGE_TOKEN_ID - 1, IMAGE_TOKEN_ID - 2, *range(10, 10 + words)]
     return TrainingSample(
-        key="sample",
+        key=key,
         tiles=np.random.default_rng(0).integers(0, 256, (tiles, 448, 448, 3), dtype=np.uint8),
         tile_image=np.zeros(tiles, dtype=np.int64),
         tile_medium=np.zeros(tiles, dtype=np.int64),
@@ -177,7 +191,7 @@ def measure(settings: Settings, rounds: int) -> dict[str, Any]:
         "rounds": rounds,
         # First: a process starts with the peak of the one that starts it.
         "loss_memory": measure_memory(settings.device),
-        "step": measure_step(Step(settings), rounds),
+        "step": measure_step(Step(settings, [make_sample(settings.tiles, settings.words)]), rounds),
     }
 
 

@@ -28,10 +28,6 @@ class Layout(NamedTuple):
     input_ids: Tensor
     """[samples, N], int64, padded on the right; packed: [1, all tokens], sample after sample."""
 
-    position_ids: Tensor | None
-    """Packed: [1, all tokens], int64, from 0 in every sample, by which the decoder keeps samples apart. Otherwise None:
-    from 0 in every row."""
-
     sample: Tensor
     """[answers], int64: the sample of each answer token."""
 
@@ -40,6 +36,9 @@ class Layout(NamedTuple):
 
     column: Tensor
     """[answers], int64: where in that row the token that predicts it stands."""
+
+    lengths: list[int] | None = None
+    """Packed: [samples], the tokens of each. Otherwise None."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +86,7 @@ class MicroBatch:
         if self.is_packed:
             return _end_to_end(ids, are_answers)
         row, column = pad_sequence(are_answers, batch_first=True).nonzero(as_tuple=True)
-        return Layout(pad_sequence(ids, batch_first=True), None, sample=row, row=row, column=column - 1)
+        return Layout(pad_sequence(ids, batch_first=True), sample=row, row=row, column=column - 1)
 
     def num_tokens(self, compressed: Tensor, config: VicoInternVLConfig) -> int:
         """Tokens that the decoder works on under a routing, padding left out."""
@@ -106,10 +105,10 @@ def _end_to_end(ids: Sequence[Tensor], are_answers: Sequence[Tensor]) -> Layout:
     (places,) = torch.cat(list(are_answers)).nonzero(as_tuple=True)
     return Layout(
         input_ids=torch.cat(list(ids))[None],
-        position_ids=torch.cat([torch.arange(length) for length in lengths])[None],
         sample=torch.repeat_interleave(torch.tensor(lengths))[places],
         row=torch.zeros_like(places),
         column=places - 1,  # a sample begins with a question, so the token before an answer is its own
+        lengths=lengths,
     )
 
 

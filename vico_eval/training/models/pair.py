@@ -18,6 +18,7 @@ from vico_eval.families.internvl.tiling import normalise
 from vico_eval.training.data.batches import MicroBatch
 from vico_eval.training.models.losses import compare_answers
 from vico_eval.training.models.measures import document_means
+from vico_eval.training.models.packed_attention import packed_inputs
 
 
 class Consistency(NamedTuple):
@@ -198,9 +199,8 @@ def answer_states(
     device = vit_tokens.device
     tokens = visual.tokens if visual is not None else vit_tokens.new_zeros(0, model.config.text_config.hidden_size)
     embeddings = model.embed(layout.input_ids.to(device), tokens) + idle
-    # Positions that begin anew are to transformers a new sequence, which doesn't see the one before it.
-    positions = None if layout.position_ids is None else layout.position_ids.to(device)
-    states = model.language_model.model(inputs_embeds=embeddings, position_ids=positions, use_cache=False)
+    packed = packed_inputs(model, layout.lengths, device)
+    states = model.language_model.model(inputs_embeds=embeddings, use_cache=False, **packed)
     hidden = states.last_hidden_state[layout.row.to(device), layout.column.to(device)]
     return hidden, layout.sample.to(device)
 
