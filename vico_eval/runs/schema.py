@@ -111,6 +111,10 @@ class RunRecord(Closed):
     """By task, what its data are known by: a revision, or a digest of files. None of tasks whose data say neither, and
     of runs by older versions."""
 
+    scorers: dict[str, str] = Field(default_factory=dict)
+    """By task, a digest of the toolkit's code that scores it. None of tasks that don't say which that is, and of runs
+    by older versions."""
+
     made_from: str | None = None
     """The toolkit's file that says this, relative to the run's folder, where the run left no record of its own."""
 
