@@ -21,6 +21,7 @@ from vico_eval.report.read_runs import count_runs, workers_for
 from vico_eval.report.scores.benchmarks import Benchmark, TableSpec, table_spec
 from vico_eval.report.scores.counted import CountedRun
 from vico_eval.report.staging import staged
+from vico_eval.report.stats.budgets import parted_by_budget
 from vico_eval.report.stats.loyalty import loyalty
 from vico_eval.report.stats.measurements import Measurements
 from vico_eval.report.stats.sentences import comparison_sentences
@@ -128,6 +129,7 @@ def write_report(
             page = _Page(html, KeptSamples(Path(kept), [benchmark.title for benchmark in columns]))
         samples = None if page is None else page.samples
         counted = count_runs(runs, columns, only or {}, workers, blank_is_wrong=blank_is_wrong, samples=samples)
+        counted = parted_by_budget(counted)
         load_drawing(workers)
         systems = order_rows(_systems(counted), spec.systems)
         base = find_baseline(systems, baseline or spec.systems[0])

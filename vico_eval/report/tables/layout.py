@@ -7,6 +7,7 @@ import pandas as pd
 
 from vico_eval.errors import ReportError
 from vico_eval.report.scores.benchmarks import Benchmark
+from vico_eval.report.stats.budgets import is_sweep, methods_of, missed_budgets, row_budgets
 from vico_eval.report.stats.measurements import Measurements
 from vico_eval.report.stats.retention import (
     AVERAGE,
@@ -72,6 +73,8 @@ def build_table(
     ratios = with_average(compressed_tile_ratio(cells).reindex(index=order, columns=columns))
     shares = with_average(visual_token_share(cells, baseline).reindex(index=order, columns=columns))
     retention = relative_retention(scores, baseline)
+    budgets = row_budgets(cells, shares[AVERAGE], baseline)
+    missed = missed_budgets(budgets, cells, shares[AVERAGE])
     recorded = cells.groupby("row")["has_record"].all().reindex(order, fill_value=False)
     rows = []
     for title in order:
@@ -98,8 +101,10 @@ def build_table(
         digits={benchmark.title: benchmark.digits for benchmark in benchmarks},
         rows=tuple(rows),
         baseline=baseline,
+        budgets=budgets,
+        methods=methods_of(cells) if is_sweep(cells) else {},
         score_spread=score_spread(cells),
-        notes=measured.notes + divided + _notes(cells, order, columns) + zero,
+        notes=measured.notes + divided + _notes(cells, order, columns) + _missed_notes(budgets, missed) + zero,
         summary=_summary(measured, scores, baseline).assign(
             tile_ratio=ratios[AVERAGE],
             token_share=shares[AVERAGE],
@@ -126,6 +131,13 @@ def _summary(measured: Measurements, scores: pd.DataFrame, baseline: str) -> pd.
             "difference_se": paired.standard_error[AVERAGE] if complete else nan,
         },
         index=scores.index,
+    )
+
+
+def _missed_notes(budgets: Mapping[str, float], missed: Mapping[str, float]) -> tuple[str, ...]:
+    return tuple(
+        f"{title}: leaves {used:.1f}% of the visual tokens where it was asked for {budgets[title]:.1f}%."
+        for title, used in missed.items()
     )
 
 

@@ -65,6 +65,13 @@ class Table:
     """By row title: mean_score, retention, retention_se, retention_spread, difference, difference_se, tile_ratio,
     token_share, documents, runs. Empty for a published table, which has no documents."""
 
+    budgets: Mapping[str, float] = field(default_factory=dict)
+    """By row title, the row's budget in percent of the baseline's visual tokens (`vico_eval.report.stats.budgets`): rows
+    of the same number have the same one; NaN where it isn't known. Empty for a published table."""
+
+    methods: Mapping[str, str] = field(default_factory=dict)
+    """By row title, the title less its budget, if methods were run at several: the table is then grouped by budget."""
+
     score_spread: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """Sample standard deviation of a score over a row's runs, points, by row title and column, if there are several."""
 
