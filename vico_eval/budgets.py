@@ -23,15 +23,21 @@ _COMPRESSING = frozenset({"pool", "random"})
 
 
 def parse_budgets(text: str, option: str) -> tuple[float, ...]:
-    """`0.5,0.25` or, in tokens of how many, `192/576,128/576` as shares, the largest first.
+    """`0.5,0.25` or, in tokens of how many, `192,128,64/576` or `192/576,64/256` as shares, the largest first.
 
     Raises:
         ConfigError: one of them is no share in (0, 1), or is there twice.
     """
-    shares = [_share(part.strip(), option) for part in text.split(",")]
+    parts = [part.strip() for part in text.split(",")]
+    _, of, total = parts[-1].partition("/")
+    shares = [_share(f"{part}/{total}" if of and _is_count(part) else part, option) for part in parts]
     if len({share_text(share) for share in shares}) < len(shares):
         raise ConfigError(f"{option} got {text!r}, which names a share twice; expected each once.")
     return tuple(sorted(shares, reverse=True))
+
+
+def _is_count(text: str) -> bool:
+    return text.isdecimal() and int(text) > 0
 
 
 def _share(text: str, option: str) -> float:
@@ -42,10 +48,10 @@ def _share(text: str, option: str) -> float:
         share = math.nan
     if 0 < share < 1:
         return share
-    hint = f" For {text} tokens, say of how many, as in {text}/576." if share > 1 and not of else ""
+    hint = f" For {text} tokens, say of how many, as in {text}/576." if _is_count(text) else ""
     raise ConfigError(
         f"{option} got {text!r}; expected shares of the visual tokens between 0 and 1, or tokens of how many, as in "
-        f"0.5,0.25 or 192/576.{hint}"
+        f"0.5,0.25 or 192,64/576.{hint}"
     )
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from vico_eval.errors import ReportError
+from vico_eval.report.budgets.groups import by_budget, is_sweep, methods_of, missed_budgets, row_budgets
 from vico_eval.report.scores.benchmarks import Benchmark
-from vico_eval.report.stats.budgets import is_sweep, methods_of, missed_budgets, row_budgets
 from vico_eval.report.stats.measurements import Measurements
 from vico_eval.report.stats.retention import (
     AVERAGE,
@@ -62,18 +62,19 @@ def build_table(
     Args:
         measured: runs on the benchmarks.
         benchmarks: the columns.
-        systems: each row's system by row title, in the order of the rows.
+        systems: each row's system by row title, in the order of the rows of a budget, where there are several.
         caption: printed above the table.
         baseline: title of the row that counts as 100%.
     """
-    order = list(systems)
     columns = [benchmark.title for benchmark in benchmarks]
     cells = measured.cells
+    shares = with_average(visual_token_share(cells, baseline).reindex(index=list(systems), columns=columns))
+    budgets = row_budgets(cells, shares[AVERAGE], baseline)
+    order = by_budget(budgets, baseline) if is_sweep(cells) else list(systems)
     scores = by_row(cells, "score").reindex(index=order, columns=columns)
     ratios = with_average(compressed_tile_ratio(cells).reindex(index=order, columns=columns))
-    shares = with_average(visual_token_share(cells, baseline).reindex(index=order, columns=columns))
+    shares = shares.reindex(order)
     retention = relative_retention(scores, baseline)
-    budgets = row_budgets(cells, shares[AVERAGE], baseline)
     missed = missed_budgets(budgets, cells, shares[AVERAGE])
     recorded = cells.groupby("row")["has_record"].all().reindex(order, fill_value=False)
     rows = []

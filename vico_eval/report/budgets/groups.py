@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 
 from vico_eval.budgets import asked_share, share_text
@@ -25,13 +26,14 @@ def parted_by_budget(runs: Sequence[CountedRun]) -> list[CountedRun]:
     What another row's run measured (`ratio_from`) is no share that was asked for.
     """
     shares = [_own_share(run) for run in runs]
-    by_title = defaultdict(set)
+    by_title: defaultdict[str, set[str | None]] = defaultdict(set)
     for run, share in zip(runs, shares, strict=True):
         by_title[run.row].add(None if share is None else share_text(share))
-    return [
-        replace(run, row=f"{run.row} ({share_text(share)})") if share is not None and len(by_title[run.row]) > 1 else run
+    titles = [
+        run.row if share is None or len(by_title[run.row]) == 1 else f"{run.row} ({share_text(share)})"
         for run, share in zip(runs, shares, strict=True)
     ]
+    return [replace(run, row=title) for run, title in zip(runs, titles, strict=True)]
 
 
 def row_budgets(cells: pd.DataFrame, token_shares: pd.Series, baseline: str) -> dict[str, float]:
@@ -56,6 +58,11 @@ def row_budgets(cells: pd.DataFrame, token_shares: pd.Series, baseline: str) -> 
             groups.append(nearest)
         found[row] = nearest
     return {str(row): float(found[row]) for row in token_shares.index}
+
+
+def by_budget(budgets: Mapping[str, float], baseline: str) -> list[str]:
+    """Row titles, the baseline's first and then by budget, the largest first and unknown ones last."""
+    return sorted(budgets, key=lambda row: (row != baseline, -np.nan_to_num(budgets[row])))
 
 
 def is_sweep(cells: pd.DataFrame) -> bool:
