@@ -146,14 +146,15 @@ def test_methods_and_budgets_are_answered_in_one_pass_less_what_a_method_can_t_r
     status, _, err = run(*asked, "--budgets", "0.25,0.5,0.1")
     assert status == 0
     # The first of four layers works on all tokens: FastV leaves more than a quarter.
-    assert "Left out: row fastv.target_ratio-0.25 can't be run" in err
-    assert "Left out: row fastv.target_ratio-0.1 can't be run" in err
+    assert "Left out: fastv at 25%: fastv can't reach target_ratio=0.25: 1 of 4 layers work on all visual tokens" in err
+    assert "Left out: fastv at 10%: fastv can't reach" in err
     assert "5 runs in 1 pass; 45 of 45 cells to do." in err
     divprune = ", ".join(f"divprune.target_ratio-{share}" for share in (0.5, 0.25, 0.1))
     assert f"pass vanilla+4: vanilla, fastv.target_ratio-0.5, {divprune}\n" in err
     status, _, err = run(*asked, "--budgets", "0.25,0.1")
     assert status == 1
-    assert "row fastv.target_ratio-0.25 can't be run with these arguments" in err
+    assert "fastv can't reach target_ratio=0.25: " in err
+    assert "Left out" not in err
 
 
 def test_rows_of_a_table_share_passes_unless_they_are_not_to(run, tmp_path, monkeypatch):

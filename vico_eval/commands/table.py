@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from vico_eval import paths
+from vico_eval.budgets import share_text
 from vico_eval.cards import find_checkpoints, load_cards, select_cards
 from vico_eval.commands.at_work import held
 from vico_eval.commands.checks import refusals
@@ -226,8 +227,9 @@ def _reachable(runs: list[PlannedRun], budgets: Sequence[float], console: Consol
         if run.name in refused and all(one.name in refused for one in runs if one.system == run.system):
             raise ConfigError(refused[run.name])
     for run in runs:
-        if run.name in refused:
-            console.print(f"Left out: {refused[run.name]}", highlight=False, soft_wrap=True)
+        if run.budget is not None and run.name in refused:
+            place = f"{run.system} at {share_text(run.budget)}"
+            console.print(f"Left out: {place}: {refused[run.name]}", highlight=False, soft_wrap=True)
     return [run for run in runs if run.name not in refused]
 
 
