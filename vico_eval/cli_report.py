@@ -46,6 +46,13 @@ def report(
         str | None,
         typer.Option(help="Whose, where the paper's table has several models or budgets: InternVL3.5-8B, 256, ..."),
     ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            help="Further columns of the table, what a document costs: operations (of prefill), cache, seconds, "
+            "separated by commas. costs.csv has them all."
+        ),
+    ] = None,
     html: Annotated[
         Path | None,
         typer.Option(help="Also write the report as a page with its samples into this folder, for any browser."),
@@ -68,6 +75,7 @@ def report(
       vico-eval report runs/vanilla runs/vico --table vico-3 --published --html page
       vico-eval report runs/* "InternVL=logs/OpenGVLab__InternVL3_5-8B-HF" --table vico-3 --out results/measured/8b
     """
+    from vico_eval.commands.arguments import parse_names
     from vico_eval.commands.report import print_report, titled_run
     from vico_eval.report import write_report
 
@@ -81,5 +89,6 @@ def report(
         published=beside,
         html=html,
         blank_is_wrong=blank is Blank.WRONG,
+        columns_of_cost=parse_names(columns, "--columns"),
     )
     print_report(written)

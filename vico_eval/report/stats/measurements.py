@@ -45,13 +45,14 @@ class Documents:
 class Measurements:
     """What the runs of a table measured, unrounded.
 
-    `cells` has the columns row, run (a number), benchmark, score (0-100; NaN where a document failed), documents (their
-    number), num_available, without_account (their number), failed (their number), failure (the first one's reason),
-    source, results, samples, has_record (whether the run left one), threshold (the absolute one of a router that the
-    run's record has; NaN without), scores (ScoreCounts of the router; None unless every document has them), answered,
-    ends_known, truncated and looping (`vico_eval.report.endings.counts`), and the
-    summed token counts tiles, compressed_tiles, visual_tokens, visual_tokens_uncompressed, layer_tokens (visual tokens
-    of a layer, mean over layers), which are NaN unless every document has an account.
+    `cells` has the columns row, method (the row's title less its budget), run (a number), benchmark, score (0-100; NaN
+    where a document failed), documents (their number), num_available, without_account (their number), failed (their
+    number), failure (the first one's reason), source, results, samples, has_record (whether the run left one),
+    threshold (the absolute one of a router that the run's record has; NaN without), asked_share (percent of the visual
+    tokens that the run was asked to leave; NaN where it wasn't), scores (ScoreCounts of the router; None unless every
+    document has them), answered, ends_known, truncated and looping (`vico_eval.report.endings.counts`), and the summed
+    token counts tiles, compressed_tiles, visual_tokens, visual_tokens_uncompressed, layer_tokens (visual tokens of a
+    layer, mean over layers), which are NaN unless every document has an account.
     """
 
     cells: pd.DataFrame

@@ -18,6 +18,7 @@ What it leaves out: the choice of seeds, and pictures that two benchmarks share.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 from zlib import crc32
 
 import numpy as np
@@ -140,6 +141,26 @@ def difference_from_baseline(
     total = {"benchmark": AVERAGE, "left_out": "; ".join(left_out)}
     lines.append({**total, **(_difference(compared) if compared else {})})
     return pd.DataFrame(lines, columns=["benchmark", "difference", "low", "high", "left_out"])
+
+
+class DrawnRetention(NamedTuple):
+    """Retention over documents drawn anew, percent, [resamples, rows]: the draws of an interval's two ends."""
+
+    low: np.ndarray
+    high: np.ndarray
+
+
+def draw_retention(
+    measured: Measurements, rows: Sequence[str], benchmarks: Sequence[str], baseline: str
+) -> DrawnRetention:
+    """Of rows over all benchmarks, on the same draws; NaN of a row that can't be compared in each of them."""
+    titles = [baseline, *rows]
+    columns = _columns(measured, titles, benchmarks)
+    drawn = np.mean([_draw_means(column) for column in columns], axis=0)
+    drawn[:, ~np.all([column.is_compared for column in columns], axis=0)] = np.nan
+    unseen = _unseen(columns)[:, None]
+    base = np.where(drawn[:, :1] > 0, drawn[:, :1], np.nan)
+    return DrawnRetention(100 * (drawn[:, 1:] - unseen) / base, 100 * (drawn[:, 1:] + unseen) / base)
 
 
 def verdict(line: pd.Series) -> str:

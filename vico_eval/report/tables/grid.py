@@ -21,6 +21,8 @@ DASH = "–"
 OTHERWISE = "†"
 """Marks a paper's printed average that is not the one its cells make; a note has that one."""
 
+_RULE = r"  \midrule"
+
 _SHRINK = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}"
 
 
@@ -58,6 +60,8 @@ class Line:
     """A line about the one above it: its title is indented."""
 
     rule_after: bool = False
+    heading: str = ""
+    """Stands above it, over all columns, and is about the lines up to the next one; not in CSV."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,12 +103,16 @@ def grid_to_latex(grid: Grid, label: str) -> str:
         rf"\begin{{tabular}}{{{'l' * len(grid.heads)}{'r' * len(grid.columns)}}}",
         r"  \toprule",
         *(f"  {line}" for line in _latex_header(grid)),
-        r"  \midrule",
+        _RULE,
     ]
+    width = len(grid.heads) + len(grid.columns)
     for line in grid.lines:
+        if line.heading:
+            heading = rf"\multicolumn{{{width}}}{{c}}{{\textit{{{escape_latex(line.heading)}}}}}"
+            tabular += [*([] if tabular[-1] == _RULE else [_RULE]), rf"  {heading} \\", _RULE]
         tabular.append(rf"  {' & '.join(_latex_cells(line))} \\")
         if line.rule_after:
-            tabular.append(r"  \midrule")
+            tabular.append(_RULE)
     tabular += [r"  \bottomrule", r"\end{tabular}"]
     if grid.shrinks:
         tabular[0] = rf"{_SHRINK}{{{tabular[0]}"
@@ -132,7 +140,10 @@ def grid_to_markdown(grid: Grid) -> str:
         f"| {' | '.join(escape_markdown(name) for name in header)} |",
         f"|{':--|' * len(grid.heads)}{'--:|' * len(grid.columns)}",
     ]
-    lines += [f"| {' | '.join(_markdown_cells(line))} |" for line in grid.lines]
+    for line in grid.lines:
+        if line.heading:
+            lines.append(f"| **{escape_markdown(line.heading)}** |{' |' * (len(header) - 1)}")
+        lines.append(f"| {' | '.join(_markdown_cells(line))} |")
     lines += ["", *(f"{markdown_line(note)}  " for note in grid.notes)]
     return "\n".join(lines) + "\n"
 
@@ -246,6 +257,9 @@ def _terminal_block(grid: Grid, columns: range) -> rich.table.Table:
         block.add_column(Words(grid.columns[index].full_title), justify="right", no_wrap=True)
     for line in grid.lines:
         own = [line.cells[index] for index in columns]
+        if line.heading:
+            block.add_section()
+            block.add_row(Words(line.heading, "bold"))
         if not any(cell.text for cell in own):
             continue
         style = "italic dim" if line.is_italic else ""

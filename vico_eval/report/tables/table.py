@@ -52,6 +52,18 @@ class PublishedRow:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class CostColumn:
+    """A column of what a document of a row costs."""
+
+    title: str
+    meaning: str
+    """In a footnote's words."""
+
+    values: Mapping[str, float]
+    """By row title; rows that don't say it are missing or NaN."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Table:
     """What the writers print. Unrounded; `digits` says how many decimals a benchmark's scores have."""
 
@@ -64,6 +76,16 @@ class Table:
     summary: pd.DataFrame
     """By row title: mean_score, retention, retention_se, retention_spread, difference, difference_se, tile_ratio,
     token_share, documents, runs. Empty for a published table, which has no documents."""
+
+    budgets: Mapping[str, float] = field(default_factory=dict)
+    """By row title, its budget in percent of the baseline's visual tokens (`vico_eval.report.budgets.groups`): rows of
+    the same number have the same one; NaN where it isn't known. Empty for a published table."""
+
+    methods: Mapping[str, str] = field(default_factory=dict)
+    """By row title, the title less its budget, if methods were run at several: the table is then grouped by budget."""
+
+    costs: tuple[CostColumn, ...] = ()
+    """Those that were asked for."""
 
     score_spread: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """Sample standard deviation of a score over a row's runs, points, by row title and column, if there are several."""

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from rich.console import Group
 
+from vico_eval.report.budgets.groups import FULL
 from vico_eval.report.stats.retention import AVERAGE
 from vico_eval.report.tables.grid import (
     DASH,
@@ -25,7 +26,7 @@ from vico_eval.report.tables.grid import (
     grid_to_terminal,
     markdown_line,
 )
-from vico_eval.report.tables.table import AVERAGE_DIGITS, PublishedRow, Row, Table
+from vico_eval.report.tables.table import AVERAGE_DIGITS, CostColumn, PublishedRow, Row, Table
 from vico_eval.terminal import Words, lines_of
 
 FAILED = "failed"
@@ -73,17 +74,22 @@ def text_grid(table: Table, *, has_margins: bool) -> Grid:
     """The table's text; with margins, the forms that have room for the difference and the visual tokens."""
     has_margins = has_margins and not table.summary.empty
     titles = [*table.columns, AVERAGE, *(["Difference", "Visual tokens"] if has_margins else [])]
+    titles += [column.title for column in table.costs]
     best = {column: _best(table, column) for column in (*table.columns, AVERAGE)}
     lines = []
     for place, row in enumerate(table.rows):
         cells = [_cell(table, row, column, best[column]) for column in (*table.columns, AVERAGE)]
         if has_margins:
             cells += [GridCell(text=text) for text in _margins(table, row)]
+        cells += [GridCell(text=_cost(column, row)) for column in table.costs]
         own = [
             Line(
-                titles=(GridCell(text=RATIO_TITLE if row.kind == "ratio" else row.title),),
+                titles=(
+                    GridCell(text=RATIO_TITLE if row.kind == "ratio" else table.methods.get(row.title, row.title)),
+                ),
                 cells=tuple(cells),
                 is_italic=row.kind == "ratio",
+                heading=_heading(table, place),
             )
         ]
         is_last = row is table.rows[-1] or table.rows[place + 1].title != row.title
@@ -99,6 +105,18 @@ def text_grid(table: Table, *, has_margins: bool) -> Grid:
         notes=tuple(_footnotes(table, has_margins=has_margins)),
         shrinks=True,
     )
+
+
+def _heading(table: Table, place: int) -> str:
+    """What stands above a row, where the table is grouped by budget and the row begins a group."""
+    if not table.methods:
+        return ""
+    budgets = [table.budgets[row.title] for row in table.rows[max(0, place - 1) : place + 1]]
+    if len(set(map(str, budgets))) < len(budgets):
+        return ""
+    if math.isnan(budgets[-1]):
+        return "Visual tokens unknown"
+    return "All visual tokens" if budgets[-1] == FULL else f"Retain {budgets[-1]:.3g}%"
 
 
 def _best(table: Table, column: str) -> str | None:
@@ -135,6 +153,7 @@ def published_line(table: Table, row: PublishedRow, has_margins: bool) -> Line:
         texts.append(f"{percent(row.values[AVERAGE], AVERAGE_DIGITS)}{mark}")
     if has_margins:
         texts += [_signed(row.difference) if row.kind == "score" else "", ""]
+    texts += [""] * len(table.costs)
     title = RATIO_TITLE if row.kind == "ratio" else row.title
     return Line(
         titles=(GridCell(text=f"{title} {PAPER}"),), cells=tuple(GridCell(text=text) for text in texts), is_italic=True
@@ -150,6 +169,14 @@ def _margins(table: Table, row: Row) -> tuple[str, str]:
     return margin, percent(summary["token_share"], digits=1)
 
 
+def _cost(column: CostColumn, row: Row) -> str:
+    """Of a document, to three digits; blank for a ratio row, whose score row has it."""
+    if row.kind == "ratio":
+        return ""
+    value = column.values.get(row.title, math.nan)
+    return DASH if math.isnan(value) else f"{value:.{max(0, 2 - math.floor(math.log10(value)))}f}" if value > 0 else "0"
+
+
 def _footnotes(table: Table, *, has_margins: bool) -> list[str]:
     text = f"{AVERAGE}: mean score relative to that of {table.baseline}."
     if has_margins:
@@ -159,6 +186,10 @@ def _footnotes(table: Table, *, has_margins: bool) -> list[str]:
             f"clustered as for the intervals ({documents:.0f} documents a row){_OF_PAPER if table.published else ''}. "
             f"Visual tokens: those a decoder layer sees, relative to {table.baseline}."
         )
+    for column in table.costs:
+        text += f" {column.title}: {column.meaning}, mean over the row's documents."
+    if table.methods:
+        text += " Retain: budget of visual tokens; a row that was not given one stands where it comes near to one."
     return [text, *table.notes, *(_spread(table, title) for title in table.score_spread)]
 
 
