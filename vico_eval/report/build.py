@@ -21,12 +21,16 @@ from vico_eval.report.read_runs import count_runs, workers_for
 from vico_eval.report.scores.benchmarks import Benchmark, TableSpec, table_spec
 from vico_eval.report.scores.counted import CountedRun
 from vico_eval.report.staging import staged
+from vico_eval.report.stats.columns import columns_of
+from vico_eval.report.stats.draws import Draws
 from vico_eval.report.stats.loyalty import loyalty
 from vico_eval.report.stats.measurements import Measurements
-from vico_eval.report.stats.sentences import comparison_sentences
+from vico_eval.report.stats.pairs import compare_pairs, pairs_of
+from vico_eval.report.stats.sentences import comparison_sentences, pair_sentences
 from vico_eval.report.stats.side_by_side import measure
 from vico_eval.report.stats.times import document_times
-from vico_eval.report.stats.uncertainty import compare_with_baseline
+from vico_eval.report.stats.uncertainty import Criterion, compare_with_baseline
+from vico_eval.report.tables.best import best_of
 from vico_eval.report.tables.csv_text import frame_to_csv
 from vico_eval.report.tables.layout import build_table, find_baseline, order_rows
 from vico_eval.report.tables.numbers import tidy_numbers
@@ -41,6 +45,9 @@ ENDINGS = "endings.csv"
 
 TIMES = "time.csv"
 """Written only if a run has times."""
+
+PAIRS = "pairs.csv"
+"""Written only if rows were to be compared with each other."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,18 +68,21 @@ class Report:
     times: Path | None = None
     """What the rows' answers took; None if no run has times."""
 
+    pairs: Path | None = None
+    """Rows against rows, where that was asked for."""
+
     html: Path | None = None
     """index.html of the page, where one was asked for."""
 
     removed: tuple[Path, ...] = ()
-    """An earlier report's pictures and times, of which this one has none."""
+    """An earlier report's pictures, times and pairs, of which this one has none."""
 
     @property
     def paths(self) -> tuple[Path, ...]:
         """Every file written."""
-        times = () if self.times is None else (self.times,)
+        some = tuple(path for path in (self.times, self.pairs) if path is not None)
         page = () if self.html is None else (self.html,)
-        tables = (self.csv, self.latex, self.markdown, self.uncertainty, self.loyalty, self.endings, *times)
+        tables = (self.csv, self.latex, self.markdown, self.uncertainty, self.loyalty, self.endings, *some)
         return (*tables, *self.figures, self.provenance, *page)
 
 
@@ -88,6 +98,8 @@ def write_report(
     published: str | bool = False,
     html: Path | None = None,
     blank_is_wrong: bool = False,
+    against: Sequence[str] = (),
+    criterion: Criterion | None = None,
 ) -> Report:
     """Reads finished runs and writes their table into `out`.
 
@@ -97,7 +109,8 @@ def write_report(
             Where they are large two more processes are started, so a script must call this under `__main__` only.
         table: a suite (`vico-table3`), its table (`vico-3`) or one of your own.
         out: where table3.csv, .tex, .md (the suite's `file_stem`), uncertainty.csv, loyalty.csv, endings.csv,
-            time.csv (if a run has times), the pictures (retention, benchmarks, ratios, scores; .pdf, .png) and
+            time.csv (if a run has times), pairs.csv (with `against`), the pictures (retention, benchmarks, ratios,
+            scores; .pdf, .png) and
             provenance.json go; made if missing.
         baseline: title or system of the row that counts as 100%; by default the row of the table's first
             system (`vanilla`).
@@ -109,6 +122,8 @@ def write_report(
         html: folder of the report as a page (`vico_eval.report.page`), new, empty or an earlier page's; None for none.
         blank_is_wrong: whether blank answers without token counts, of runs that lmms-eval's own models made, count as
             they were scored; otherwise they may be failures and leave their cell without a score.
+        against: titles of rows that all others are compared with besides the baseline, or `all` for every pair.
+        criterion: what verdicts test, by default whether 99% is retained, at 0.05.
 
     An earlier report in `out`, or page in `html`, is replaced once all of the new one is there, and otherwise stays.
 
@@ -131,6 +146,7 @@ def write_report(
         load_drawing(workers)
         systems = order_rows(_systems(counted), spec.systems)
         base = find_baseline(systems, baseline or spec.systems[0])
+        pairs = pairs_of(list(systems), against)
         measured = measure(counted, columns)
         built = build_table(measured, columns, systems, caption=spec.caption, baseline=base)
         ended = endings(measured.cells, list(systems), built.columns)
@@ -141,7 +157,15 @@ def write_report(
         if note is not None:
             built = built.with_note(note)
         content = _Content(
-            spec=spec, table=built, measured=measured, endings=ended, runs=counted, systems=systems, page=page
+            spec=spec,
+            table=built,
+            measured=measured,
+            endings=ended,
+            runs=counted,
+            systems=systems,
+            page=page,
+            pairs=pairs,
+            criterion=criterion or Criterion(),
         )
         try:
             return _write(content, out, workers)
@@ -172,6 +196,10 @@ class _Content:
     """Each row's system by row title, in the order of the rows."""
 
     page: _Page | None
+    pairs: Sequence[tuple[str, str]]
+    """Rows to be compared with each other."""
+
+    criterion: Criterion
 
     @property
     def previews(self) -> dict[int, Path]:
@@ -187,6 +215,9 @@ class _Frames(NamedTuple):
     uncertainty: pd.DataFrame
     loyalty: pd.DataFrame
     times: pd.DataFrame | None
+    pairs: pd.DataFrame
+    best: Mapping[str, frozenset[str]]
+    """Of the table."""
 
 
 def _write(content: _Content, out: Path, workers: Executor | None) -> Report:
@@ -195,7 +226,12 @@ def _write(content: _Content, out: Path, workers: Executor | None) -> Report:
             content.table, content.measured.cells, files.place, lambda: _compute(content, out), workers
         )
         table = content.table if pictures.note is None else content.table.with_note(pictures.note)
-        table = replace(table, comparison=comparison_sentences(frames.uncertainty, frames.loyalty))
+        table = replace(
+            table,
+            comparison=comparison_sentences(frames.uncertainty, frames.loyalty, content.criterion),
+            pairs=pair_sentences(frames.pairs, content.criterion.alpha),
+            best=frames.best,
+        )
         stem = content.spec.file_stem
         report = Report(
             table=table,
@@ -206,6 +242,7 @@ def _write(content: _Content, out: Path, workers: Executor | None) -> Report:
             loyalty=out / "loyalty.csv",
             endings=out / ENDINGS,
             times=None if frames.times is None else out / TIMES,
+            pairs=out / PAIRS if content.pairs else None,
             provenance=out / PROVENANCE,
             figures=tuple(out / path.name for path in pictures.paths),
         )
@@ -221,7 +258,10 @@ def _write(content: _Content, out: Path, workers: Executor | None) -> Report:
                 read=content.page.samples.read,
                 previews=content.previews,
                 endings=content.endings,
-                **frames._asdict(),
+                numbers=frames.numbers,
+                uncertainty=frames.uncertainty,
+                loyalty=frames.loyalty,
+                times=frames.times,
             )
             report = replace(report, html=write_page(content.page.folder, shown))
         files.move_in()
@@ -236,11 +276,14 @@ def _compute(content: _Content, out: Path) -> _Frames:
     origins = [run.record.made_from or RECORD_NAME for run in content.runs]
     records = [f"{place}/{origin}" for place, origin in zip(places, origins, strict=True)]
     rows = list(content.systems)
+    draws = Draws(rows, columns_of(measured, rows, table.columns))
     return _Frames(
         numbers=tidy_numbers(table, measured, content.systems, places, records),
-        uncertainty=compare_with_baseline(measured, rows, table.columns, table.baseline),
+        uncertainty=compare_with_baseline(draws, table.baseline, content.criterion),
         loyalty=loyalty(measured, rows, table.columns, table.baseline),
         times=document_times(content.runs, rows, table.columns, table.baseline),
+        pairs=compare_pairs(draws, content.pairs),
+        best=best_of(table, draws, content.criterion.alpha),
     )
 
 
@@ -248,11 +291,12 @@ def _texts(report: Report, content: _Content, frames: _Frames) -> dict[Path, str
     """The report's files of text, by path."""
     table, out = report.table, report.provenance.parent
     provenance = provenance_of(table, content.measured, content.runs, out)
-    times = {} if report.times is None or frames.times is None else {report.times: frame_to_csv(frames.times)}
-    return times | {
+    some = ((report.times, frames.times), (report.pairs, frames.pairs))
+    more = {path: frame_to_csv(_counted(frame)) for path, frame in some if path is not None and frame is not None}
+    return more | {
         report.csv: frame_to_csv(frames.numbers),
-        report.uncertainty: frame_to_csv(frames.uncertainty.astype({"documents": "Int64", "pictures": "Int64"})),
-        report.loyalty: frame_to_csv(frames.loyalty.astype({"documents": "Int64"})),
+        report.uncertainty: frame_to_csv(_counted(frames.uncertainty)),
+        report.loyalty: frame_to_csv(_counted(frames.loyalty)),
         report.endings: frame_to_csv(content.endings.astype(dict.fromkeys(COUNTS, "Int64"))),
         report.latex: to_latex(table, label=f"tab:{content.spec.name}"),
         report.markdown: to_markdown(table),
@@ -260,11 +304,16 @@ def _texts(report: Report, content: _Content, frames: _Frames) -> dict[Path, str
     }
 
 
+def _counted(frame: pd.DataFrame) -> pd.DataFrame:
+    """With counts as whole numbers."""
+    return frame.astype({name: "Int64" for name in ("documents", "pictures") if name in frame})
+
+
 def _left_by_earlier(report: Report) -> tuple[Path, ...]:
-    """An earlier report's pictures and times that would seem to be this one's, which has no such file."""
+    """An earlier report's pictures, times and pairs that would seem to be this one's, which has no such file."""
     if not report.provenance.is_file():
         return ()
-    places = [report.provenance.with_name(name) for name in (*PICTURES, TIMES)]
+    places = [report.provenance.with_name(name) for name in (*PICTURES, TIMES, PAIRS)]
     return tuple(place for place in places if place not in report.paths and place.is_file())
 
 
