@@ -64,6 +64,18 @@ def report(
             "cell without a score, wrong takes them as answers, scored as lmms-eval did. Runs of this package say it."
         ),
     ] = Blank.FAILED,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ROW",
+            help="Also compare every other row with this one, by title, or all for every pair: paired differences with "
+            "intervals and p-values, corrected over the pairs. May be given several times.",
+        ),
+    ] = None,
+    margin: Annotated[
+        float, typer.Option(help="Percent of the baseline's score that verdicts say a row retains, or not.")
+    ] = 99.0,
+    alpha: Annotated[float, typer.Option(help="Level of the tests, after correction for their number.")] = 0.05,
 ) -> None:
     """Turn finished runs into a table and a picture.
 
@@ -73,11 +85,13 @@ def report(
     \b
     Examples:
       vico-eval report runs/vanilla runs/vico --table vico-3 --published --html page
+      vico-eval report runs/* --table tiny --against all --margin 98
       vico-eval report runs/* "InternVL=logs/OpenGVLab__InternVL3_5-8B-HF" --table vico-3 --out results/measured/8b
     """
     from vico_eval.commands.arguments import parse_names
     from vico_eval.commands.report import print_report, titled_run
     from vico_eval.report import write_report
+    from vico_eval.report.stats.uncertainty import Criterion
 
     named = [titled_run(run) for run in runs]
     beside = published_model or published
@@ -90,5 +104,7 @@ def report(
         html=html,
         blank_is_wrong=blank is Blank.WRONG,
         columns_of_cost=parse_names(columns, "--columns"),
+        against=against or (),
+        criterion=Criterion(margin=margin, alpha=alpha),
     )
     print_report(written)

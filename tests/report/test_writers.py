@@ -1,6 +1,5 @@
 import io
 import re
-from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -19,7 +18,7 @@ def row(title, *values, kind="score", competes=True) -> Row:
     return Row(title=title, kind=kind, values=dict(zip(("A", "B", AVERAGE), values, strict=True)), competes=competes)
 
 
-def make_table(*rows, notes=(), summary=None) -> Table:
+def make_table(*rows, notes=(), summary=None, best=None) -> Table:
     return Table(
         caption="Scores",
         columns=("A", "B"),
@@ -28,6 +27,7 @@ def make_table(*rows, notes=(), summary=None) -> Table:
         baseline="Vanilla",
         notes=notes,
         summary=pd.DataFrame() if summary is None else summary,
+        best=best or {},
     )
 
 
@@ -44,27 +44,25 @@ def printed(table, width):
 
 def test_each_column_is_rounded_to_its_digits_and_the_average_is_a_percentage():
     assert latex_row(to_latex(make_table(row("ViCO", 88.04, 79.996, 99.64)), "t"), "ViCO") == [
-        r"\textbf{88.0}",
-        r"\textbf{80.00}",
-        r"\textbf{99.6\%}",
+        "88.0",
+        "80.00",
+        r"99.6\%",
     ]
 
 
-def test_best_is_bold_among_competing_rows_and_ties_are_as_printed():
-    # The baseline's 90 is higher and must not count; 88.04 and 87.96 both print as 88.0.
-    text = to_latex(make_table(row("One", 88.04, 1.0, 90.0), row("Two", 87.96, 2.0, 91.0)), "t")
+def test_the_best_of_a_column_are_bold():
+    best = {"A": frozenset({"One", "Two"}), AVERAGE: frozenset({"Two"})}
+    table = make_table(row("One", 88.04, 1.0, 90.0), row("Two", 87.96, 2.0, 91.0), best=best)
+    text = to_latex(table, "t")
     assert latex_row(text, "One") == [r"\textbf{88.0}", "1.00", r"90.0\%"]
-    assert latex_row(text, "Two") == [r"\textbf{88.0}", r"\textbf{2.00}", r"\textbf{91.0\%}"]
+    assert latex_row(text, "Two") == [r"\textbf{88.0}", "2.00", r"\textbf{91.0\%}"]
     assert latex_row(text, "Vanilla") == ["90.0", "80.00", r"100.0\%"]
+    assert "Bold: within a budget of visual tokens" in text
 
 
-def test_a_row_is_not_the_best_where_it_is_not_known_to_save_tokens():
-    high = replace(row("One", 89.0, 79.0, 99.0), saves_nothing=_saves_nothing(shares(A=100.0, B=50.0)))
-    unknown = replace(row("Two", 89.5, 78.0, 98.0), saves_nothing=_saves_nothing(shares(A=float("nan"), B=101.0)))
-    text = to_latex(make_table(high, unknown, row("Three", 70.0, 60.0, 80.0)), "t")
-    assert latex_row(text, "One") == ["89.0", r"\textbf{79.00}", r"\textbf{99.0\%}"]
-    assert latex_row(text, "Two") == ["89.5", "78.00", r"98.0\%"]
-    assert latex_row(text, "Three")[0] == r"\textbf{70.0}"
+def test_a_row_saves_nothing_where_it_is_not_known_to_save_tokens():
+    assert _saves_nothing(shares(A=100.0, B=50.0)) == {"A"}
+    assert _saves_nothing(shares(A=float("nan"), B=101.0)) == {"A", "B", AVERAGE}
 
 
 def shares(**values) -> pd.Series:
@@ -79,7 +77,7 @@ def test_ratio_rows_are_italic_and_unknown_numbers_are_dashes():
         "--",
         r"\textit{55.0\%}",
     ]
-    assert "| ViCO | **88.0** | – | – |" in to_markdown(table)
+    assert "| ViCO | 88.0 | – | – |" in to_markdown(table)
     assert "| *compressed tiles* | *62%* | – | *55.0%* |" in to_markdown(table)
 
 
@@ -149,7 +147,7 @@ def summary(difference, error):
 
 def test_markdown_has_the_difference_with_its_error_and_the_visual_tokens():
     text = to_markdown(make_table(row("ViCO", 88.0, 79.0, 99.5), summary=summary(-1.26, 0.34)))
-    assert "| **99.5%** | −1.3 ± 0.3 | 56.0% |" in text
+    assert "| 99.5% | −1.3 ± 0.3 | 56.0% |" in text
     assert "1504 documents a row" in text
     unknown = to_markdown(make_table(row("ViCO", 88.0, 79.0, 99.5), summary=summary(-1.26, NAN)))
     assert "| −1.3 ± – |" in unknown

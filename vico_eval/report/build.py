@@ -24,12 +24,16 @@ from vico_eval.report.read_runs import count_runs, workers_for
 from vico_eval.report.scores.benchmarks import Benchmark, TableSpec, table_spec
 from vico_eval.report.scores.counted import CountedRun
 from vico_eval.report.staging import staged
+from vico_eval.report.stats.columns import columns_of
+from vico_eval.report.stats.draws import Draws
 from vico_eval.report.stats.loyalty import loyalty
 from vico_eval.report.stats.measurements import Measurements
-from vico_eval.report.stats.sentences import comparison_sentences
+from vico_eval.report.stats.pairs import compare_pairs, pairs_of
+from vico_eval.report.stats.sentences import comparison_sentences, pair_sentences
 from vico_eval.report.stats.side_by_side import measure
 from vico_eval.report.stats.times import document_times
-from vico_eval.report.stats.uncertainty import compare_with_baseline
+from vico_eval.report.stats.uncertainty import Criterion, compare_with_baseline
+from vico_eval.report.tables.best import best_of
 from vico_eval.report.tables.csv_text import frame_to_csv
 from vico_eval.report.tables.layout import build_table, find_baseline, order_rows
 from vico_eval.report.tables.numbers import tidy_numbers
@@ -50,6 +54,9 @@ BUDGETS = "budgets.csv"
 
 COSTS = "costs.csv"
 """Written only if a run says its operations or has times."""
+
+PAIRS = "pairs.csv"
+"""Written only if rows were to be compared with each other."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,18 +83,21 @@ class Report:
     costs: Path | None = None
     """What the rows' documents cost; None if no run says it."""
 
+    pairs: Path | None = None
+    """Rows against rows, where that was asked for."""
+
     html: Path | None = None
     """index.html of the page, where one was asked for."""
 
     removed: tuple[Path, ...] = ()
-    """An earlier report's pictures and times, of which this one has none."""
+    """An earlier report's pictures, times and pairs, of which this one has none."""
 
     @property
     def paths(self) -> tuple[Path, ...]:
         """Every file written."""
-        more = tuple(path for path in (self.times, self.budgets, self.costs) if path is not None)
+        some = tuple(path for path in (self.times, self.pairs, self.budgets, self.costs) if path is not None)
         page = () if self.html is None else (self.html,)
-        tables = (self.csv, self.latex, self.markdown, self.uncertainty, self.loyalty, self.endings, *more)
+        tables = (self.csv, self.latex, self.markdown, self.uncertainty, self.loyalty, self.endings, *some)
         return (*tables, *self.figures, self.provenance, *page)
 
 
@@ -104,6 +114,8 @@ def write_report(
     html: Path | None = None,
     blank_is_wrong: bool = False,
     columns_of_cost: Sequence[str] = (),
+    against: Sequence[str] = (),
+    criterion: Criterion | None = None,
 ) -> Report:
     """Reads finished runs and writes their table into `out`.
 
@@ -113,9 +125,9 @@ def write_report(
             Where they are large two more processes are started, so a script must call this under `__main__` only.
         table: a suite (`vico-table3`), its table (`vico-3`) or one of your own.
         out: where table3.csv, .tex, .md (the suite's `file_stem`), uncertainty.csv, loyalty.csv, endings.csv,
-            time.csv (if a run has times), budgets.csv (if a method was run at several budgets), costs.csv (if a run
-            says them), the pictures (retention, budgets, benchmarks, ratios, scores; .pdf, .png) and provenance.json
-            go; made if missing.
+            time.csv (if a run has times), pairs.csv (with `against`), budgets.csv (if a method was run at several
+            budgets), costs.csv (if a run says them), the pictures (retention, budgets, benchmarks, ratios, scores;
+            .pdf, .png) and provenance.json go; made if missing.
         baseline: title or system of the row that counts as 100%; by default the row of the table's first
             system (`vanilla`).
         benchmarks: titles of the table's benchmarks to keep; by default all of them.
@@ -127,6 +139,8 @@ def write_report(
         blank_is_wrong: whether blank answers without token counts, of runs that lmms-eval's own models made, count as
             they were scored; otherwise they may be failures and leave their cell without a score.
         columns_of_cost: which of `operations`, `cache` and `seconds` the table has columns of; costs.csv has them all.
+        against: titles of rows that all others are compared with besides the baseline, or `all` for every pair.
+        criterion: what verdicts test, by default whether 99% is retained, at 0.05.
 
     An earlier report in `out`, or page in `html`, is replaced once all of the new one is there, and otherwise stays.
 
@@ -151,6 +165,7 @@ def write_report(
         load_drawing(workers)
         systems = order_rows(_systems(counted), spec.systems)
         base = find_baseline(systems, baseline or spec.systems[0])
+        pairs = pairs_of(list(systems), against)
         measured = measure(counted, columns)
         built = build_table(measured, columns, systems, caption=spec.caption, baseline=base)
         systems = {title: systems[title] for title in built.summary.index}
@@ -170,6 +185,8 @@ def write_report(
             systems=systems,
             page=page,
             costs=columns_of_cost,
+            pairs=pairs,
+            criterion=criterion or Criterion(),
         )
         try:
             return _write(content, out, workers)
@@ -203,6 +220,11 @@ class _Content:
     costs: Sequence[str]
     """Names of the columns of cost that the table is to have."""
 
+    pairs: Sequence[tuple[str, str]]
+    """Rows to be compared with each other."""
+
+    criterion: Criterion
+
     @property
     def previews(self) -> dict[int, Path]:
         """Folders of the pictures that runs kept, by the runs' numbers."""
@@ -219,6 +241,9 @@ class _Frames(NamedTuple):
     times: pd.DataFrame | None
     budgets: pd.DataFrame | None
     costs: pd.DataFrame | None
+    pairs: pd.DataFrame
+    best: Mapping[str, frozenset[str]]
+    """Of the table."""
 
 
 def _write(content: _Content, out: Path, workers: Executor | None) -> Report:
@@ -227,9 +252,15 @@ def _write(content: _Content, out: Path, workers: Executor | None) -> Report:
             content.table, content.measured.cells, files.place, lambda: _compute(content, out), workers
         )
         table = content.table if pictures.note is None else content.table.with_note(pictures.note)
-        compared = comparison_sentences(frames.uncertainty, frames.loyalty)
+        compared = comparison_sentences(frames.uncertainty, frames.loyalty, content.criterion)
         compared += iso_sentences(frames.budgets) + slow_sentences(frames.costs, table.baseline)
-        table = replace(table, comparison=compared, costs=cost_columns(frames.costs, content.costs))
+        table = replace(
+            table,
+            comparison=compared,
+            pairs=pair_sentences(frames.pairs, content.criterion.alpha),
+            best=frames.best,
+            costs=cost_columns(frames.costs, content.costs),
+        )
         drawn = (*pictures.paths, *write_budgets(table, frames.uncertainty, files.place))
         stem = content.spec.file_stem
         report = Report(
@@ -243,6 +274,7 @@ def _write(content: _Content, out: Path, workers: Executor | None) -> Report:
             times=None if frames.times is None else out / TIMES,
             budgets=None if frames.budgets is None else out / BUDGETS,
             costs=None if frames.costs is None else out / COSTS,
+            pairs=out / PAIRS if content.pairs else None,
             provenance=out / PROVENANCE,
             figures=tuple(out / path.name for path in drawn),
         )
@@ -277,13 +309,16 @@ def _compute(content: _Content, out: Path) -> _Frames:
     records = [f"{place}/{origin}" for place, origin in zip(places, origins, strict=True)]
     rows = list(content.systems)
     times = document_times(content.runs, rows, table.columns, table.baseline)
+    draws = Draws(rows, columns_of(measured, rows, table.columns))
     return _Frames(
         numbers=tidy_numbers(table, measured, content.systems, places, records),
-        uncertainty=compare_with_baseline(measured, rows, table.columns, table.baseline),
+        uncertainty=compare_with_baseline(draws, table.baseline, content.criterion),
         loyalty=loyalty(measured, rows, table.columns, table.baseline),
         times=times,
-        budgets=iso_accuracy(table, measured),
+        budgets=iso_accuracy(table, draws),
         costs=document_costs(measured.cells, table.summary, times, table.baseline),
+        pairs=compare_pairs(draws, content.pairs),
+        best=best_of(table, draws, content.criterion.alpha),
     )
 
 
@@ -291,12 +326,15 @@ def _texts(report: Report, content: _Content, frames: _Frames) -> dict[Path, str
     """The report's files of text, by path."""
     table, out = report.table, report.provenance.parent
     provenance = provenance_of(table, content.measured, content.runs, out)
-    some = ((report.times, frames.times), (report.budgets, frames.budgets), (report.costs, frames.costs))
-    more = {path: frame_to_csv(frame) for path, frame in some if path is not None and frame is not None}
+    some = (
+        *((report.times, frames.times), (report.pairs, frames.pairs)),
+        *((report.budgets, frames.budgets), (report.costs, frames.costs)),
+    )
+    more = {path: frame_to_csv(_counted(frame)) for path, frame in some if path is not None and frame is not None}
     return more | {
         report.csv: frame_to_csv(frames.numbers),
-        report.uncertainty: frame_to_csv(frames.uncertainty.astype({"documents": "Int64", "pictures": "Int64"})),
-        report.loyalty: frame_to_csv(frames.loyalty.astype({"documents": "Int64"})),
+        report.uncertainty: frame_to_csv(_counted(frames.uncertainty)),
+        report.loyalty: frame_to_csv(_counted(frames.loyalty)),
         report.endings: frame_to_csv(content.endings.astype(dict.fromkeys(COUNTS, "Int64"))),
         report.latex: to_latex(table, label=f"tab:{content.spec.name}"),
         report.markdown: to_markdown(table),
@@ -304,11 +342,16 @@ def _texts(report: Report, content: _Content, frames: _Frames) -> dict[Path, str
     }
 
 
+def _counted(frame: pd.DataFrame) -> pd.DataFrame:
+    """With counts as whole numbers."""
+    return frame.astype({name: "Int64" for name in ("documents", "pictures") if name in frame})
+
+
 def _left_by_earlier(report: Report) -> tuple[Path, ...]:
-    """An earlier report's pictures and times that would seem to be this one's, which has no such file."""
+    """An earlier report's pictures, times and pairs that would seem to be this one's, which has no such file."""
     if not report.provenance.is_file():
         return ()
-    places = [report.provenance.with_name(name) for name in (*PICTURES, TIMES, BUDGETS, COSTS)]
+    places = [report.provenance.with_name(name) for name in (*PICTURES, TIMES, PAIRS, BUDGETS, COSTS)]
     return tuple(place for place in places if place not in report.paths and place.is_file())
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from vico_eval.report.stats.measurements import Measurements
-from vico_eval.report.stats.uncertainty import LEVEL, draw_retention
+from vico_eval.report.stats.draws import Draws
+from vico_eval.report.stats.uncertainty import LEVEL, drawn_retention, quantile
 from vico_eval.report.tables.table import Table
 
 MARKS = (99.0, 95.0)
@@ -23,7 +23,7 @@ def swept_rows(table: Table) -> dict[str, list[str]]:
     return {method: rows[method] for method in dict.fromkeys(table.methods.values()) if len(rows.get(method, [])) > 1}
 
 
-def iso_accuracy(table: Table, measured: Measurements) -> pd.DataFrame | None:
+def iso_accuracy(table: Table, draws: Draws) -> pd.DataFrame | None:
     """Where each method's retention falls below the marks, on straight lines between the budgets that were run.
 
     A line begins at the baseline, which keeps all of both. Of a method whose retention rises again the first fall
@@ -43,8 +43,8 @@ def iso_accuracy(table: Table, measured: Measurements) -> pd.DataFrame | None:
         own = table.summary.loc[rows]
         tokens = np.array([100.0, *own["token_share"]])
         seen = np.array([100.0, *own["retention"]])[None]
-        drawn = draw_retention(measured, rows, table.columns, table.baseline)
-        is_drawn = not any(np.isnan(draws).any() for draws in drawn)
+        drawn = drawn_retention(draws, rows, table.baseline)
+        is_drawn = not any(np.isnan(end).any() for end in drawn)
         for mark in MARKS:
             place = float(falls_below(tokens, seen, mark)[0])
             line = {
@@ -56,8 +56,8 @@ def iso_accuracy(table: Table, measured: Measurements) -> pd.DataFrame | None:
             }
             if is_drawn:
                 # The more is kept, the fewer tokens do.
-                line["low"] = _quantile(falls_below(tokens, _from_all(drawn.high), mark), LEVEL / 2)
-                line["high"] = _quantile(falls_below(tokens, _from_all(drawn.low), mark), 1 - LEVEL / 2)
+                line["low"] = quantile(falls_below(tokens, _from_all(drawn.high), mark), LEVEL / 2)
+                line["high"] = quantile(falls_below(tokens, _from_all(drawn.low), mark), 1 - LEVEL / 2)
             lines.append(line)
     return pd.DataFrame(lines, columns=list(COLUMNS))
 
@@ -104,7 +104,3 @@ def _said(line: pd.Series) -> str:
 
 def _from_all(drawn: np.ndarray) -> np.ndarray:
     return np.column_stack([np.full(len(drawn), 100.0), drawn])
-
-
-def _quantile(values: np.ndarray, share: float) -> float:
-    return float(np.quantile(values, share, method="inverted_cdf"))

@@ -26,7 +26,8 @@ class Row:
     """Columns without a value because documents could not be answered."""
 
     competes: bool
-    """May be the best of a column in which it saves tokens. The baseline never competes, nor a run without a record."""
+    """May be among the best of a column in which it saves tokens. The baseline never competes, nor a run without a
+    record."""
 
     saves_nothing: frozenset[str] = frozenset()
     """Columns in which it has no fewer visual tokens than the baseline, or it isn't known."""
@@ -92,6 +93,12 @@ class Table:
 
     comparison: tuple[str, ...] = ()
     """How each row compares with the baseline, in sentences; empty for a published table."""
+
+    pairs: tuple[str, ...] = ()
+    """How rows compare with each other, in sentences; empty unless it was asked for."""
+
+    best: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """By column, the titles of the rows that are bold (`vico_eval.report.tables.best`)."""
 
     published: tuple[PublishedRow, ...] = ()
     """A paper's rows, in the order of the measured ones; empty unless they were asked for."""

@@ -1,12 +1,13 @@
 """A measured table as text: LaTeX (booktabs), Markdown, and a table for the terminal.
 
-Numbers are rounded here and, in sentences, in comparison.py; nowhere before. The best value of a column among the rows
-that save tokens in it is bold, ties as printed included; ratio rows and a paper's are italic; what is unknown is a
-dash, and a cell with documents that could not be answered says `failed`.
+Numbers are rounded here and in sentences; nowhere before. The best values of a column are bold
+(`vico_eval.report.tables.best`); ratio rows and a paper's are italic; what is unknown is a dash, and a cell with
+documents that could not be answered says `failed`.
 """
 
 import math
 from dataclasses import replace
+from itertools import chain
 
 from rich.console import Group
 
@@ -19,7 +20,6 @@ from vico_eval.report.tables.grid import (
     Grid,
     GridCell,
     Line,
-    best_text,
     escape_markdown,
     grid_to_latex,
     grid_to_markdown,
@@ -45,10 +45,10 @@ def to_latex(table: Table, label: str) -> str:
 def to_markdown(table: Table) -> str:
     """The table in Markdown, with what it measured against the baseline beside the averages, and the notes beneath."""
     text = grid_to_markdown(text_grid(table, has_margins=True))
-    if not table.comparison:
-        return text
-    sentences = "".join(f"- {markdown_line(sentence)}\n" for sentence in table.comparison)
-    return f"{text}\n**Against {escape_markdown(table.baseline)}**\n\n{sentences}"
+    for heading, sentences in _comparisons(table):
+        lines = "".join(f"- {markdown_line(sentence)}\n" for sentence in sentences)
+        text += f"\n**{escape_markdown(heading)}**\n\n{lines}"
+    return text
 
 
 def to_terminal(table: Table, width: int | None = None) -> Group:
@@ -60,9 +60,8 @@ def to_terminal(table: Table, width: int | None = None) -> Group:
             single one, whatever it needs.
     """
     text = grid_to_terminal(text_grid(table, has_margins=True), width)
-    if not table.comparison:
-        return text
-    return Group(text, Words(f"\nAgainst {table.baseline}", "bold"), *lines_of(table.comparison))
+    below = [(Words(f"\n{heading}", "bold"), *lines_of(sentences)) for heading, sentences in _comparisons(table)]
+    return Group(text, *chain.from_iterable(below))
 
 
 def percent(value: float, digits: int) -> str:
@@ -75,10 +74,9 @@ def text_grid(table: Table, *, has_margins: bool) -> Grid:
     has_margins = has_margins and not table.summary.empty
     titles = [*table.columns, AVERAGE, *(["Difference", "Visual tokens"] if has_margins else [])]
     titles += [column.title for column in table.costs]
-    best = {column: _best(table, column) for column in (*table.columns, AVERAGE)}
     lines = []
     for place, row in enumerate(table.rows):
-        cells = [_cell(table, row, column, best[column]) for column in (*table.columns, AVERAGE)]
+        cells = [_cell(table, row, column) for column in (*table.columns, AVERAGE)]
         if has_margins:
             cells += [GridCell(text=text) for text in _margins(table, row)]
         cells += [GridCell(text=_cost(column, row)) for column in table.costs]
@@ -119,16 +117,13 @@ def _heading(table: Table, place: int) -> str:
     return "All visual tokens" if budgets[-1] == FULL else f"Retain {budgets[-1]:.3g}%"
 
 
-def _best(table: Table, column: str) -> str | None:
-    values = [row.values[column] for row in table.rows if _competes(row, column)]
-    return best_text((value, _number(table, column, value)) for value in values)
+def _comparisons(table: Table) -> list[tuple[str, tuple[str, ...]]]:
+    """What stands beneath the table: headings and sentences."""
+    found = [(f"Against {table.baseline}", table.comparison), ("Row against row", table.pairs)]
+    return [(heading, sentences) for heading, sentences in found if sentences]
 
 
-def _competes(row: Row, column: str) -> bool:
-    return row.competes and column not in row.saves_nothing
-
-
-def _cell(table: Table, row: Row, column: str, best: str | None) -> GridCell:
+def _cell(table: Table, row: Row, column: str) -> GridCell:
     value = row.values[column]
     if row.kind == "ratio":
         return GridCell(text=percent(value, digits=1 if column == AVERAGE else 0))
@@ -136,7 +131,7 @@ def _cell(table: Table, row: Row, column: str, best: str | None) -> GridCell:
         return GridCell(text=FAILED if column in row.failed else DASH)
     number = _number(table, column, value)
     text = f"{number}%" if column == AVERAGE else number
-    return GridCell(text=text, is_bold=_competes(row, column) and number == best)
+    return GridCell(text=text, is_bold=row.title in table.best.get(column, ()))
 
 
 def published_line(table: Table, row: PublishedRow, has_margins: bool) -> Line:
@@ -190,6 +185,8 @@ def _footnotes(table: Table, *, has_margins: bool) -> list[str]:
         text += f" {column.title}: {column.meaning}, mean over the row's documents."
     if table.methods:
         text += " Retain: budget of visual tokens; a row that was not given one stands where it comes near to one."
+    if any(table.best.values()):
+        text += " Bold: within a budget of visual tokens, the best and all that can't be told apart from it."
     return [text, *table.notes, *(_spread(table, title) for title in table.score_spread)]
 
 
