@@ -82,7 +82,7 @@ def test_a_row_slower_than_what_it_saves_is_said_to_be_and_is_on_no_front_of_tim
     assert (own["seconds"], own["slower"]) == (1.2, True)
     assert (own["on_front_of_seconds"], own["on_front_of_tokens"], own["on_front_of_cache_mib"]) == (False, True, True)
     assert slow_sentences(costs, "Base") == (
-        "Own is slower than Base: 120% of its time for 75% of its operations of prefill.",
+        "More time than Base for fewer operations of prefill, by the runs' own times: Own (120% for 75%).",
     )
     for seconds, relative in ((0.9, 90.0), (1.2, math.nan)):  # faster, or not comparable
         assert slow_sentences(document_costs(*frames(seconds, relative), "Base"), "Base") == ()

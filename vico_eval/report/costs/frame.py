@@ -127,15 +127,15 @@ def cost_columns(costs: pd.DataFrame | None, asked: Sequence[str]) -> tuple[Cost
 
 
 def slow_sentences(costs: pd.DataFrame | None, baseline: str) -> tuple[str, ...]:
-    """Rows whose time is more than what they save."""
-    if costs is None:
+    """The rows whose time is more than what they save, in one sentence; none without such a row."""
+    slow = None if costs is None else costs[costs["slower"].eq(True)]
+    if slow is None or slow.empty:
         return ()
-    slow = costs[costs["slower"].eq(True)]
-    return tuple(
-        f"{line.row} is slower than {baseline}: {line.seconds_relative:.0f}% of its time for "
-        f"{line.prefill_tflop_relative:.0f}% of its operations of prefill."
-        for line in slow.itertuples()
+    rows = ", ".join(
+        f"{row} ({time:.0f}% for {operations:.0f}%)"
+        for row, time, operations in slow[["row", "seconds_relative", "prefill_tflop_relative"]].to_numpy()
     )
+    return (f"More time than {baseline} for fewer operations of prefill, by the runs' own times: {rows}.",)
 
 
 def check_asked(names: Sequence[str]) -> None:
