@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from vico_eval.errors import ReportError
+from vico_eval.report.paired.columns import columns_of
+from vico_eval.report.paired.draws import Draws
 from vico_eval.report.scores.benchmarks import Benchmark, as_column
 from vico_eval.report.scores.by_document import READERS, READINGS, Terms, from_terms, mean_of_groupings, plain
 from vico_eval.report.scores.count_run import count_run
-from vico_eval.report.stats.columns import columns_of
-from vico_eval.report.stats.draws import Draws
 from vico_eval.report.stats.loyalty import loyalty
 from vico_eval.report.stats.retention import retention_standard_error
 from vico_eval.report.stats.side_by_side import measure

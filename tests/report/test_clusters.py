@@ -5,11 +5,11 @@ import math
 import numpy as np
 import pytest
 
+from vico_eval.report.paired.columns import columns_of
+from vico_eval.report.paired.draws import Draws
 from vico_eval.report.scores.by_document import Terms, from_terms, grown, growth
 from vico_eval.report.scores.clusters import Together, clusters_of
 from vico_eval.report.scores.counted import CountedDocuments
-from vico_eval.report.stats.columns import columns_of
-from vico_eval.report.stats.draws import Draws
 from vico_eval.report.stats.measurements import Documents, Measurements
 from vico_eval.report.stats.retention import document_values, paired_difference, retention_standard_error
 from vico_eval.report.stats.uncertainty import compare_with_baseline

@@ -15,10 +15,10 @@ from vico_eval.report.figures.style import COLOURS
 from vico_eval.report.page.kept import KeptSamples, sample_of
 from vico_eval.report.page.scripts import as_script
 from vico_eval.report.page.site import PageContent, write_page
+from vico_eval.report.paired.columns import columns_of
+from vico_eval.report.paired.draws import Draws
 from vico_eval.report.scores.benchmarks import table_spec
 from vico_eval.report.scores.count_run import count_run
-from vico_eval.report.stats.columns import columns_of
-from vico_eval.report.stats.draws import Draws
 from vico_eval.report.stats.loyalty import loyalty
 from vico_eval.report.stats.sentences import comparison_sentences
 from vico_eval.report.stats.side_by_side import measure
@@ -478,7 +478,7 @@ def test_runs_without_pictures_say_so(browser, tiny_run, tmp_path):
 
 
 def test_twenty_thousand_documents_are_shown_a_page_at_a_time(browser, tmp_path, monkeypatch):
-    monkeypatch.setattr("vico_eval.report.stats.draws.RESAMPLES", 250)  # intervals are not what this is about
+    monkeypatch.setattr("vico_eval.report.paired.draws.RESAMPLES", 250)  # intervals are not what this is about
 
     def run(name: str, period: int) -> Run:
         own = tuple(

@@ -8,12 +8,12 @@ import pytest
 from scipy import stats
 
 from vico_eval.errors import ReportError
-from vico_eval.report.stats.columns import columns_of
-from vico_eval.report.stats.draws import Draws
-from vico_eval.report.stats.pairs import compare_pairs, pairs_of
+from vico_eval.report.paired.best import best_of
+from vico_eval.report.paired.columns import columns_of
+from vico_eval.report.paired.draws import Draws
+from vico_eval.report.paired.pairs import compare_pairs, pairs_of
 from vico_eval.report.stats.retention import AVERAGE
 from vico_eval.report.stats.sentences import pair_sentences
-from vico_eval.report.tables.best import best_of
 from vico_eval.report.tables.table import Row, Table
 
 from .conftest import measurements

@@ -8,9 +8,9 @@ import pytest
 from scipy import stats
 
 from vico_eval.errors import ReportError
-from vico_eval.report.stats.columns import columns_of
-from vico_eval.report.stats.draws import Draws
-from vico_eval.report.stats.equality import holm
+from vico_eval.report.paired.columns import columns_of
+from vico_eval.report.paired.draws import Draws
+from vico_eval.report.paired.equality import holm
 from vico_eval.report.stats.loyalty import loyalty
 from vico_eval.report.stats.measurements import Measurements
 from vico_eval.report.stats.retention import AVERAGE, retention_standard_error

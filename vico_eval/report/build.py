@@ -18,22 +18,22 @@ from vico_eval.report.endings.counts import COUNTS, ending_notes, endings
 from vico_eval.report.figures.draw import PICTURES, draw_while, load_drawing, write_budgets
 from vico_eval.report.page.folder import check_page_folder
 from vico_eval.report.page.kept import KeptSamples
+from vico_eval.report.paired.best import best_of
+from vico_eval.report.paired.columns import columns_of
+from vico_eval.report.paired.draws import Draws
+from vico_eval.report.paired.pairs import compare_pairs, pairs_of
 from vico_eval.report.papers.paper_rows import find_model, with_published
 from vico_eval.report.provenance import provenance_of, relative_place
 from vico_eval.report.read_runs import count_runs, workers_for
 from vico_eval.report.scores.benchmarks import Benchmark, TableSpec, table_spec
 from vico_eval.report.scores.counted import CountedRun
 from vico_eval.report.staging import staged
-from vico_eval.report.stats.columns import columns_of
-from vico_eval.report.stats.draws import Draws
 from vico_eval.report.stats.loyalty import loyalty
 from vico_eval.report.stats.measurements import Measurements
-from vico_eval.report.stats.pairs import compare_pairs, pairs_of
 from vico_eval.report.stats.sentences import comparison_sentences, pair_sentences
 from vico_eval.report.stats.side_by_side import measure
 from vico_eval.report.stats.times import document_times
 from vico_eval.report.stats.uncertainty import Criterion, compare_with_baseline
-from vico_eval.report.tables.best import best_of
 from vico_eval.report.tables.csv_text import frame_to_csv
 from vico_eval.report.tables.layout import build_table, find_baseline, order_rows
 from vico_eval.report.tables.numbers import tidy_numbers

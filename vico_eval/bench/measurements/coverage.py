@@ -16,8 +16,8 @@ import numpy as np
 from tqdm import tqdm
 
 from vico_eval.bench.records import origin, processor, records_table
-from vico_eval.report.stats.columns import Column
-from vico_eval.report.stats.draws import RESAMPLES, Draws
+from vico_eval.report.paired.columns import Column
+from vico_eval.report.paired.draws import RESAMPLES, Draws
 from vico_eval.report.stats.uncertainty import Criterion, retention_of
 
 MARGIN = Criterion().margin / 100

@@ -90,12 +90,12 @@ def _watch_memory(is_done: threading.Event, sums: list[int]) -> None:
 def measure_stages(runs: list[Path], out: Path) -> dict[str, float]:
     """Seconds of a report's stages, one after the other."""
     from vico_eval.report.figures.draw import write_pictures
-    from vico_eval.report.stats.columns import columns_of
-    from vico_eval.report.stats.draws import Draws
+    from vico_eval.report.paired.best import best_of
+    from vico_eval.report.paired.columns import columns_of
+    from vico_eval.report.paired.draws import Draws
     from vico_eval.report.stats.loyalty import loyalty
     from vico_eval.report.stats.side_by_side import measure
     from vico_eval.report.stats.uncertainty import Criterion, compare_with_baseline
-    from vico_eval.report.tables.best import best_of
     from vico_eval.report.tables.layout import build_table
     from vico_eval.report.tables.numbers import tidy_numbers
 

@@ -1,7 +1,7 @@
 """Scores of two runs and their difference on the documents that both have, with the report's interval.
 
 The interval is a bootstrap over documents, those that share a picture or are scored together as one
-(`vico_eval.report.stats.draws`).
+(`vico_eval.report.paired.draws`).
 """
 
 import math
@@ -13,14 +13,14 @@ import pandas as pd
 
 from vico_eval.errors import ReportError
 from vico_eval.report.agreement.pairs import Pair, Side
+from vico_eval.report.paired.columns import columns_of
+from vico_eval.report.paired.draws import Draws
+from vico_eval.report.paired.pairs import compare_pairs
 from vico_eval.report.scores.by_document import DocumentScores
 from vico_eval.report.scores.count_run import count_documents
 from vico_eval.report.scores.counted import CountedDocuments
 from vico_eval.report.scores.score_range import checked_score
-from vico_eval.report.stats.columns import columns_of
-from vico_eval.report.stats.draws import Draws
 from vico_eval.report.stats.measurements import Documents, Measurements
-from vico_eval.report.stats.pairs import compare_pairs
 from vico_eval.report.stats.retention import AVERAGE, document_values
 
 _ROWS = ("first", "second")

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from vico_eval.report.stats.draws import Draws
+from vico_eval.report.paired.draws import Draws
 from vico_eval.report.stats.uncertainty import LEVEL, drawn_retention, quantile
 from vico_eval.report.tables.table import Table
 

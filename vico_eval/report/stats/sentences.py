@@ -41,7 +41,7 @@ def pair_sentences(pairs: pd.DataFrame, alpha: float) -> tuple[str, ...]:
     """Each pair's difference over the average with its interval, and where single benchmarks differ.
 
     Args:
-        pairs: of `vico_eval.report.stats.pairs.compare_pairs`.
+        pairs: of `vico_eval.report.paired.pairs.compare_pairs`.
         alpha: level of the tests.
     """
     averages = pairs[pairs["benchmark"] == AVERAGE]

@@ -1,6 +1,6 @@
 """How sure a row's relative retention is: intervals, tests and a verdict, from documents paired with the baseline's.
 
-Intervals and one-sided tests are read from the same draws (`vico_eval.report.stats.draws`), in which documents that
+Intervals and one-sided tests are read from the same draws (`vico_eval.report.paired.draws`), in which documents that
 share a picture or are scored together stay together, across benchmarks too. What is drawn are documents' values
 (`vico_eval.report.scores.by_document`), so F1 and means over pairs or categories take part.
 """
@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 
 from vico_eval.errors import ReportError
-from vico_eval.report.stats.columns import Column
-from vico_eval.report.stats.draws import RESAMPLES, Draws, Pair, skew_shift
-from vico_eval.report.stats.equality import equality_test, holm
+from vico_eval.report.paired.columns import Column
+from vico_eval.report.paired.draws import RESAMPLES, Draws, Pair, skew_shift
+from vico_eval.report.paired.equality import equality_test, holm
 from vico_eval.report.stats.retention import AVERAGE
 
 LEVEL = 0.05

@@ -98,7 +98,7 @@ class Table:
     """How rows compare with each other, in sentences; empty unless it was asked for."""
 
     best: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    """By column, the titles of the rows that are bold (`vico_eval.report.tables.best`)."""
+    """By column, the titles of the rows that are bold (`vico_eval.report.paired.best`)."""
 
     published: tuple[PublishedRow, ...] = ()
     """A paper's rows, in the order of the measured ones; empty unless they were asked for."""

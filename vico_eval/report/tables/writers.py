@@ -1,7 +1,7 @@
 """A measured table as text: LaTeX (booktabs), Markdown, and a table for the terminal.
 
 Numbers are rounded here and in sentences; nowhere before. The best values of a column are bold
-(`vico_eval.report.tables.best`); ratio rows and a paper's are italic; what is unknown is a dash, and a cell with
+(`vico_eval.report.paired.best`); ratio rows and a paper's are italic; what is unknown is a dash, and a cell with
 documents that could not be answered says `failed`.
 """
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from vico_eval.report.stats.draws import Draws
-from vico_eval.report.stats.equality import equality_test, holm
-from vico_eval.report.stats.pairs import difference_of
+from vico_eval.report.paired.draws import Draws
+from vico_eval.report.paired.equality import equality_test, holm
+from vico_eval.report.paired.pairs import difference_of
 from vico_eval.report.stats.retention import AVERAGE
 from vico_eval.report.tables.table import AVERAGE_DIGITS, Table
 

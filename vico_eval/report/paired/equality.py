@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from vico_eval.report.stats.columns import Column
+from vico_eval.report.paired.columns import Column
 
 
 class Equality(NamedTuple):

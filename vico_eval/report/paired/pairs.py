@@ -7,8 +7,8 @@ from typing import NamedTuple
 import pandas as pd
 
 from vico_eval.errors import ReportError
-from vico_eval.report.stats.draws import Draws, skew_shift
-from vico_eval.report.stats.equality import equality_test, holm
+from vico_eval.report.paired.draws import Draws, skew_shift
+from vico_eval.report.paired.equality import equality_test, holm
 from vico_eval.report.stats.retention import AVERAGE
 from vico_eval.report.stats.uncertainty import LEVEL, counts_of, left_out_of, quantile
 

@@ -29,7 +29,7 @@ from zlib import crc32
 
 import numpy as np
 
-from vico_eval.report.stats.columns import Column
+from vico_eval.report.paired.columns import Column
 
 RESAMPLES = 4000
 
