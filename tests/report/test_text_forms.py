@@ -44,7 +44,7 @@ _COMMANDS = frozenset(
         r"\w+",
         "begin end centering caption label toprule midrule bottomrule par smallskip parbox linewidth footnotesize quad "
         "textit textbf resizebox ifdim width else fi ifdefined Umathchar symbol char textbackslash textasciicircum "
-        "textasciitilde textless textgreater textbar ldots dag pm times cdot rightarrow leq geq approx mu circ ss i "
+        "textasciitilde textless textgreater textbar ldots dag sim surd pm times cdot rightarrow leq geq approx mu circ ss i "
         "alpha Sigma u c r v H d b",
     )
 )

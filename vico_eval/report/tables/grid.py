@@ -34,10 +34,13 @@ class Column:
     group: str = ""
     """Stands above the titles of neighbouring columns of the same group."""
 
+    is_complete: bool = False
+    """The title alone says what the column is; the group is there for the eye."""
+
     @property
     def full_title(self) -> str:
         """In one line, where a form has no second one."""
-        return f"{self.group} {self.title}".strip()
+        return self.title if self.is_complete else f"{self.group} {self.title}".strip()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -226,7 +229,7 @@ def _markdown_cells(line: Line) -> list[str]:
     return texts
 
 
-_TITLE_WIDTH = 24
+_TITLE_WIDTH = 29
 _GAP, _EDGES = 2, 3
 
 
