@@ -6,7 +6,7 @@ import io
 import pytest
 
 from vico_eval.report.speed.stages import csvs, grids
-from vico_eval.report.tables.grid import grid_to_latex
+from vico_eval.report.tables.latex_table import grid_to_latex
 
 CONDITIONS = {
     "model": "random weights of shape 8b",

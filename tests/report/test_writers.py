@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from vico_eval.report.stats.retention import AVERAGE
-from vico_eval.report.tables.grid import escape_latex
+from vico_eval.report.tables.latex_text import escape_latex
 from vico_eval.report.tables.layout import _saves_nothing
 from vico_eval.report.tables.table import Row, Table
 from vico_eval.report.tables.writers import to_latex, to_markdown, to_terminal

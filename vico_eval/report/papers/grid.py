@@ -25,9 +25,9 @@ from vico_eval.report.tables.grid import (
     Line,
     best_text,
     grid_to_csv,
-    grid_to_latex,
     grid_to_markdown,
 )
+from vico_eval.report.tables.latex_table import grid_to_latex
 
 RATIO_TITLE = "Ratio of Compressed Patches"
 """As ViCO's tables call the line."""
@@ -69,7 +69,6 @@ def published_grid(table: PublishedTable) -> Grid:
         ),
         lines=tuple(lines),
         notes=(*_average_note(table, otherwise), *layout.notes),
-        shrinks=True,
     )
 
 

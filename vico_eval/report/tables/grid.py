@@ -1,4 +1,4 @@
-"""A table of text, and how it is written: LaTeX (booktabs), Markdown, CSV, and for the terminal.
+"""A table of text, and how it is written: Markdown, CSV, and for the terminal; LaTeX is in `latex_table`.
 
 Measured tables and the papers' own come here as cells that are rounded already; nothing here knows what a number means.
 """
@@ -13,18 +13,12 @@ from rich.console import Group
 
 from vico_eval.plain_text import one_line, shown
 from vico_eval.report.tables.csv_text import csv_text, number_or_text
-from vico_eval.report.tables.latex_text import escape_latex
 from vico_eval.terminal import Words, lines_of
 
 DASH = "–"
 
 OTHERWISE = "†"
 """Marks a paper's printed average that is not the one its cells make; a note has that one."""
-
-_RULE = r"  \midrule"
-
-_SHRINK = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}"
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Column:
@@ -78,8 +72,6 @@ class Grid:
     columns: tuple[Column, ...]
     lines: tuple[Line, ...]
     notes: tuple[str, ...]
-    shrinks: bool = False
-    """LaTeX makes it smaller where the page is too narrow for it."""
 
 
 def escape_markdown(text: str) -> str:
@@ -99,39 +91,15 @@ def best_text(shown: Iterable[tuple[float, str]]) -> str | None:
     return max(known)[1] if known else None
 
 
-def grid_to_latex(grid: Grid, label: str) -> str:
-    """The table as a LaTeX float, for a document that loads booktabs (and graphicx where it shrinks)."""
-    packages = "booktabs,graphicx" if grid.shrinks else "booktabs"
-    tabular = [
-        rf"\begin{{tabular}}{{{'l' * len(grid.heads)}{'r' * len(grid.columns)}}}",
-        r"  \toprule",
-        *(f"  {line}" for line in _latex_header(grid)),
-        _RULE,
-    ]
-    width = len(grid.heads) + len(grid.columns)
-    for line in grid.lines:
-        if line.heading:
-            heading = rf"\multicolumn{{{width}}}{{c}}{{\textit{{{escape_latex(line.heading)}}}}}"
-            tabular += [*([] if tabular[-1] == _RULE else [_RULE]), rf"  {heading} \\", _RULE]
-        tabular.append(rf"  {' & '.join(_latex_cells(line))} \\")
-        if line.rule_after:
-            tabular.append(_RULE)
-    tabular += [r"  \bottomrule", r"\end{tabular}"]
-    if grid.shrinks:
-        tabular[0] = rf"{_SHRINK}{{{tabular[0]}"
-        tabular[-1] += "}"
-    lines = [
-        rf"% Needs \usepackage{{{packages}}}.",
-        r"\begin{table}",
-        r"  \centering",
-        rf"  \caption{{{escape_latex(grid.caption)}}}",
-        rf"  \label{{{re.sub(r'[^A-Za-z0-9:-]', '-', label)}}}",
-        *(f"  {line}" for line in tabular),
-    ]
-    if grid.notes:
-        notes = " ".join(escape_latex(note) for note in grid.notes)
-        lines.append(rf"  \par\smallskip\parbox{{\linewidth}}{{\footnotesize {notes}}}")
-    return "\n".join([*lines, r"\end{table}", ""])
+def column_groups(columns: Sequence[Column]) -> list[tuple[str, int, int]]:
+    """Name, first and behind the last index of each run of columns of one group."""
+    groups: list[tuple[str, int, int]] = []
+    for index, column in enumerate(columns):
+        if groups and groups[-1][0] == column.group:
+            groups[-1] = (column.group, groups[-1][1], index + 1)
+        else:
+            groups.append((column.group, index, index + 1))
+    return groups
 
 
 def grid_to_markdown(grid: Grid) -> str:
@@ -171,46 +139,6 @@ def grid_to_terminal(grid: Grid, width: int | None = None) -> Group:
     """
     blocks = [_terminal_block(grid, columns) for columns in _fitting_columns(grid, width)]
     return Group(Words(grid.caption, "bold"), *blocks, *lines_of(grid.notes, "dim"))
-
-
-def _latex_header(grid: Grid) -> list[str]:
-    """The titles, beneath their groups where there are some."""
-    titles = [*grid.heads, *(column.title for column in grid.columns)]
-    lines = [rf"{' & '.join(escape_latex(title) for title in titles)} \\"]
-    if not any(column.group for column in grid.columns):
-        return lines
-    groups, rules = [""] * len(grid.heads), []
-    for name, start, stop in _column_groups(grid.columns):
-        if not name:
-            groups += [""] * (stop - start)
-            continue
-        groups.append(rf"\multicolumn{{{stop - start}}}{{c}}{{{escape_latex(name)}}}")
-        rules.append(rf"\cmidrule(lr){{{len(grid.heads) + start + 1}-{len(grid.heads) + stop}}}")
-    return [rf"{' & '.join(groups)} \\", "".join(rules), *lines]
-
-
-def _column_groups(columns: Sequence[Column]) -> list[tuple[str, int, int]]:
-    """Name, first and behind the last index of each run of columns of one group."""
-    groups: list[tuple[str, int, int]] = []
-    for index, column in enumerate(columns):
-        if groups and groups[-1][0] == column.group:
-            groups[-1] = (column.group, groups[-1][1], index + 1)
-        else:
-            groups.append((column.group, index, index + 1))
-    return groups
-
-
-def _latex_cells(line: Line) -> list[str]:
-    texts = []
-    for place, cell in enumerate((*line.titles, *line.cells)):
-        text = "" if cell.is_repeated else escape_latex(cell.text)
-        if cell.is_bold:
-            text = rf"\textbf{{{text}}}"
-        if line.is_italic and text and cell.text != DASH:
-            text = rf"\textit{{{text}}}"
-            text = rf"\quad{text}" if place < len(line.titles) else text
-        texts.append(text)
-    return texts
 
 
 def _not_a_list(begin: re.Match[str]) -> str:

@@ -21,11 +21,11 @@ from vico_eval.report.tables.grid import (
     GridCell,
     Line,
     escape_markdown,
-    grid_to_latex,
     grid_to_markdown,
     grid_to_terminal,
     markdown_line,
 )
+from vico_eval.report.tables.latex_table import grid_to_latex
 from vico_eval.report.tables.table import AVERAGE_DIGITS, CostColumn, PublishedRow, Row, Table
 from vico_eval.terminal import Words, lines_of
 
@@ -101,7 +101,6 @@ def text_grid(table: Table, *, has_margins: bool) -> Grid:
         columns=tuple(Column(title=title) for title in titles),
         lines=tuple(lines),
         notes=tuple(_footnotes(table, has_margins=has_margins)),
-        shrinks=True,
     )
 
 
