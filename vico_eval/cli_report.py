@@ -85,8 +85,7 @@ def report(
     \b
     Examples:
       vico-eval report runs/vanilla runs/vico --table vico-3 --published --html page
-      vico-eval report runs/* --table tiny --against all --margin 98
-      vico-eval report runs/* "InternVL=logs/OpenGVLab__InternVL3_5-8B-HF" --table vico-3 --out results/measured/8b
+      vico-eval report runs/* "InternVL=logs/OpenGVLab__InternVL3_5-8B-HF" --table vico-3 --against all --margin 98
     """
     from vico_eval.commands.arguments import parse_names
     from vico_eval.commands.report import print_report, titled_run

@@ -133,7 +133,6 @@ def run(
 
     \b
     Examples:
-      vico-eval run vico-table3 --fixtures --rows all
       vico-eval run tiny --rows divprune,visionzip,fastv --budgets 0.75,0.5,0.25,0.1
       vico-eval run vico-table1 --checkpoint 38B --rows vanilla,vico --processes 4 --gpus-per-process 2 --shard 1/8
     """

@@ -99,7 +99,7 @@ def test_sentences_name_the_benchmarks_that_differ_and_what_is_left_out():
     assert pair_sentences(compare_pairs(draws, []), 0.05) == ()
 
 
-def table_of(scores: dict[str, dict[str, list[float]]], shares: dict[str, float]) -> Table:
+def table_of(scores: dict[str, dict[str, list[float]]], budgets: dict[str, float]) -> Table:
     """All rows but the first compete."""
     means = {row: {name: float(np.mean(own)) for name, own in columns.items()} for row, columns in scores.items()}
     base, *_ = means
@@ -119,7 +119,8 @@ def table_of(scores: dict[str, dict[str, list[float]]], shares: dict[str, float]
         rows=tuple(rows),
         baseline=base,
         notes=(),
-        summary=pd.DataFrame({"token_share": shares}),
+        summary=pd.DataFrame({"token_share": budgets}),
+        budgets=budgets,
     )
 
 
@@ -132,9 +133,9 @@ def test_bold_are_the_best_of_a_budget_and_all_not_told_apart_from_it():
         "half, far": {"A": answers(250)},
         "alone": {"A": answers(100)},
     }
-    shares = {"base": 100.0, "most": 75.0, "half, best": 51.0, "half, near": 50.0, "half, far": 49.5, "alone": 10.0}
+    budgets = dict(zip(scores, (100.0, 75.0, 50.0, 50.0, 50.0, 10.0), strict=True))
     # 3 lost and none gained: p = 0.25; 50: nothing. Rows of other budgets have nobody to be better than.
-    best = best_of(table_of(scores, shares), drawn(scores), 0.05)
+    best = best_of(table_of(scores, budgets), drawn(scores), 0.05)
     assert best["A"] == best[AVERAGE] == {"half, best", "half, near"}
 
 

@@ -86,7 +86,9 @@ class Draws:
     def pair(self, own: int, other: int, places: Sequence[int]) -> Pair:
         """The rows at two places, over the mean of the columns at `places`."""
         columns = [self.columns[place] for place in places]
-        scores, drawn, spread = [], [], []
+        scores: list[float] = []
+        drawn: list[np.ndarray] = []
+        spread: list[np.ndarray] = []
         for row in (own, other):
             score = sum(float(column.sums[:, row].sum() / column.sizes.sum()) for column in columns) / len(columns)
             plain = [self._deviations[place][row] for place in places]
@@ -95,7 +97,15 @@ class Draws:
             scores.append(score)
             spread.append(score + (sum(plain) + of_runs) / len(columns))
             drawn.append(score + (sum(widened) + of_runs) / len(columns))
-        return Pair(*scores, *drawn, *spread, _unit([unseen_change(column, own, other) for column in columns]))
+        return Pair(
+            own=scores[0],
+            other=scores[1],
+            own_draws=drawn[0],
+            other_draws=drawn[1],
+            own_spread=spread[0],
+            other_spread=spread[1],
+            unseen=_unit([unseen_change(column, own, other) for column in columns]),
+        )
 
     def _draw(self, block: Sequence[int]) -> None:
         """Fills in the columns of one block, which have clusters in common."""

@@ -65,7 +65,7 @@ def compare_pairs(draws: Draws, pairs: Sequence[tuple[str, str]]) -> pd.DataFram
                 line |= counts_of([column]) | difference_of(draws, own, other, [place])._asdict()
                 line["test"], line["p"] = equality_test(column, own, other)
             lines.append(line)
-        total = {**titles, "benchmark": AVERAGE, "left_out": left_out_of(draws, own, other)}
+        total: dict[str, object] = {**titles, "benchmark": AVERAGE, "left_out": left_out_of(draws, own, other)}
         if compared:
             total |= counts_of([draws.columns[place] for place in compared])
             total |= {"test": "interval", **difference_of(draws, own, other, compared)._asdict()}

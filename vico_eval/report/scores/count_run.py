@@ -53,11 +53,11 @@ def _count(row: str, run: Run, benchmark: Benchmark) -> CountedBenchmark:
         return CountedBenchmark(note=note)
     tasks = [run.tasks[name] for name in benchmark.tasks]
     documents = [document for task in tasks for document in task.documents]
-    asked = asked_share(run.record.method, run.record.method_args)
+    share = asked_share(run.record.method, run.record.method_args)
     of_run = {
         "has_record": run.record.made_from is None,
         "threshold": _threshold(run.record),
-        "asked_share": float("nan") if asked is None else 100 * asked,
+        "asked_share": float("nan") if share is None else 100 * share,
     }
     return CountedBenchmark(
         note=note,

@@ -20,6 +20,7 @@ DASH = "–"
 OTHERWISE = "†"
 """Marks a paper's printed average that is not the one its cells make; a note has that one."""
 
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Column:
     """A column of numbers."""
