@@ -211,7 +211,7 @@ def _planned(
 ) -> PlannedRun:
     own_args = {name: conditions.model_args.get(name, value) for name, value in cells[0].model_args.items()}
     part = "".join(f".{name}" if value is True else f".{name}-{value}" for name, value in sorted(own_args.items()))
-    share = {} if budget is None else {card.share_argument: told(budget, card.share_argument)}
+    share: dict[str, float] = {} if budget is None else {card.share_argument: told(budget, card.share_argument)}
     name = (card.name if seed is None else f"{card.name}-seed{seed}") + part
     # Runs at several budgets lie beside each other.
     name += "".join(f".{argument}-{value:g}" for argument, value in share.items())
