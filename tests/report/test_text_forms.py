@@ -44,8 +44,9 @@ _COMMANDS = frozenset(
         r"\w+",
         "begin end centering caption label toprule midrule bottomrule par smallskip parbox linewidth footnotesize quad "
         "textit textbf resizebox ifdim width else fi ifdefined Umathchar symbol char textbackslash textasciicircum "
-        "textasciitilde textless textgreater textbar ldots dagger sim surd pm times cdot rightarrow leq geq approx mu circ ss "
-        "i fontsize selectfont setlength tabcolsep abovecaptionskip belowcaptionskip raggedright rlap alpha Sigma u c r v H d b",
+        "textasciitilde textless textgreater textbar ldots dagger sim surd pm times cdot rightarrow leq geq approx mu "
+        "circ ss i fontsize selectfont setlength tabcolsep abovecaptionskip belowcaptionskip raggedright rlap alpha "
+        "Sigma u c r v H d b",
     )
 )
 
