@@ -175,7 +175,7 @@ def _column(
     if effects is None:
         own = chances < gained + setting.score - lost
         values = 100.0 * np.hstack([base, own])
-        return Column(title, values, clusters, groups, knows_pictures=True)
+        return Column(title, values, clusters, groups, knows_pictures=True, cluster_points=100 / len(clusters))
     # Every seed keeps documents of its own, as many more or fewer as its effect says.
     runs = [
         np.where(generator.random(chances.shape) < 0.5, chances, _reordered(chances, gained + setting.score, generator))
@@ -187,7 +187,15 @@ def _column(
         {run: 100.0 * float(runs[run][:, pair].mean()) for run in range(len(runs))} for pair in range(own.shape[1])
     ]
     values = 100.0 * np.hstack([base, own])
-    return Column(title, values, clusters, groups, knows_pictures=True, run_means=(*[{}] * len(means), *means))
+    return Column(
+        title,
+        values,
+        clusters,
+        groups,
+        knows_pictures=True,
+        cluster_points=100 / len(clusters),
+        run_means=(*[{}] * len(means), *means),
+    )
 
 
 def _reordered(chances: np.ndarray, below: float, generator: np.random.Generator) -> np.ndarray:

@@ -54,6 +54,14 @@ class Pair(NamedTuple):
     """Points of the mean that an unseen change weighs."""
 
 
+class _Row(NamedTuple):
+    """One row's part of a `Pair`."""
+
+    score: float
+    draws: np.ndarray
+    spread: np.ndarray
+
+
 class Draws:
     """Draws of all rows' scores in all columns."""
 
@@ -85,27 +93,21 @@ class Draws:
 
     def pair(self, own: int, other: int, places: Sequence[int]) -> Pair:
         """The rows at two places, over the mean of the columns at `places`."""
+        first, second = self._row(own, places), self._row(other, places)
+        unseen = _unit([unseen_change(self.columns[place], own, other) for place in places])
+        return Pair(first.score, second.score, first.draws, second.draws, first.spread, second.spread, unseen)
+
+    def _row(self, row: int, places: Sequence[int]) -> "_Row":
+        """One row over the mean of the columns at `places`."""
         columns = [self.columns[place] for place in places]
-        scores: list[float] = []
-        drawn: list[np.ndarray] = []
-        spread: list[np.ndarray] = []
-        for row in (own, other):
-            score = sum(float(column.sums[:, row].sum() / column.sizes.sum()) for column in columns) / len(columns)
-            plain = [self._deviations[place][row] for place in places]
-            widened = [each * self._widening[place] for place, each in zip(places, plain, strict=True)]
-            of_runs = sum(self._of_runs[row, place] for place in places if (row, place) in self._of_runs)
-            scores.append(score)
-            spread.append(score + (sum(plain) + of_runs) / len(columns))
-            drawn.append(score + (sum(widened) + of_runs) / len(columns))
-        return Pair(
-            own=scores[0],
-            other=scores[1],
-            own_draws=drawn[0],
-            other_draws=drawn[1],
-            own_spread=spread[0],
-            other_spread=spread[1],
-            unseen=_unit([unseen_change(column, own, other) for column in columns]),
-        )
+        score = sum(float(column.sums[:, row].sum() / column.sizes.sum()) for column in columns) / len(columns)
+        plain, widened = np.zeros(RESAMPLES), np.zeros(RESAMPLES)
+        for place in places:
+            deviations = self._deviations[place][row]
+            of_runs = self._of_runs.get((row, place), 0.0)
+            plain += deviations + of_runs
+            widened += deviations * self._widening[place] + of_runs
+        return _Row(score, score + widened / len(columns), score + plain / len(columns))
 
     def _draw(self, block: Sequence[int]) -> None:
         """Fills in the columns of one block, which have clusters in common."""
