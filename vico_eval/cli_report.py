@@ -53,6 +53,13 @@ def report(
             "separated by commas. costs.csv has them all."
         ),
     ] = None,
+    latex_columns: Annotated[
+        str | None,
+        typer.Option(
+            help='Columns of the LaTeX table by title, separated by commas, as "DocVQA,Avg.,95% interval,Visual '
+            'tokens". Default: all but 95% interval.'
+        ),
+    ] = None,
     html: Annotated[
         Path | None,
         typer.Option(help="Also write the report as a page with its samples into this folder, for any browser."),
@@ -105,5 +112,6 @@ def report(
         columns_of_cost=parse_names(columns, "--columns"),
         against=against or (),
         criterion=Criterion(margin=margin, alpha=alpha),
+        latex_columns=parse_names(latex_columns, "--latex-columns"),
     )
     print_report(written)

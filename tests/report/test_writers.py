@@ -1,10 +1,12 @@
 import io
 import re
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 from rich.console import Console
 
+from vico_eval.errors import ReportError
 from vico_eval.report.stats.retention import AVERAGE
 from vico_eval.report.tables.latex_text import escape_latex
 from vico_eval.report.tables.layout import _saves_nothing
@@ -95,6 +97,33 @@ def test_latex_prints_any_name_literally():
     # Every row of the tabular has as many cells as it has columns.
     rows = [line for line in body.splitlines() if line.endswith(r"\\")]
     assert {len(re.findall(r"(?<!\\)&", line)) for line in rows} == {3}
+
+
+def test_latex_has_difference_tokens_and_marks_and_leaves_the_interval_to_be_asked_for():
+    table = replace(
+        make_table(row("ViCO", 88.0, 79.0, 99.5), summary=summary(-1.26, 0.34)),
+        intervals={"ViCO": (98.04, 100.96)},
+        significant={"ViCO": frozenset({"B"})},
+    )
+    text = to_latex(table, "t")
+    assert latex_row(text, "ViCO") == [
+        *(r"\textbf{88.0}", r"\textbf{79.00}\rlap{{*}}", r"\textbf{99.5\%}", r"$-$1.3 $\pm$ 0.3", r"56.0\%")
+    ]
+    assert "*: differs from Vanilla, by a paired test at .05, corrected" in text
+    chosen = to_latex(table, "t", ["B", AVERAGE, "95% interval"])
+    assert latex_row(chosen, "ViCO") == [r"\textbf{79.00}\rlap{{*}}", r"\textbf{99.5\%}", r"98.0--101.0\%"]
+    assert latex_row(chosen, "Vanilla") == ["80.00", r"100.0\%", r"\\"]  # blank
+    with pytest.raises(ReportError, match="no column C; it has A, B, Avg., 95% interval, Difference, Visual tokens"):
+        to_latex(table, "t", ["C"])
+    assert "differs from Vanilla" not in to_latex(replace(table, significant={}), "t")
+
+
+def test_an_interval_without_an_upper_end_is_a_bound():
+    table = replace(
+        make_table(row("ViCO", 88.0, 79.0, 99.5), summary=summary(-1.26, 0.34)),
+        intervals={"ViCO": (98.04, float("inf"))},
+    )
+    assert latex_row(to_latex(table, "t", ["95% interval"]), "ViCO") == [r"$\geq$ 98.0\%"]
 
 
 def test_latex_has_no_character_outside_ascii():

@@ -29,6 +29,7 @@ from vico_eval.report.scores.benchmarks import Benchmark, TableSpec, table_spec
 from vico_eval.report.scores.counted import CountedRun
 from vico_eval.report.staging import staged
 from vico_eval.report.stats.loyalty import loyalty
+from vico_eval.report.stats.marks import intervals, significant
 from vico_eval.report.stats.measurements import Measurements
 from vico_eval.report.stats.sentences import comparison_sentences, pair_sentences
 from vico_eval.report.stats.side_by_side import measure
@@ -116,6 +117,7 @@ def write_report(
     columns_of_cost: Sequence[str] = (),
     against: Sequence[str] = (),
     criterion: Criterion | None = None,
+    latex_columns: Sequence[str] = (),
 ) -> Report:
     """Reads finished runs and writes their table into `out`.
 
@@ -138,6 +140,7 @@ def write_report(
         html: folder of the report as a page (`vico_eval.report.page`), new, empty or an earlier page's; None for none.
         blank_is_wrong: whether blank answers without token counts, of runs that lmms-eval's own models made, count as
             they were scored; otherwise they may be failures and leave their cell without a score.
+        latex_columns: titles of the columns of the LaTeX table, in this order; by default all but `95% interval`.
         columns_of_cost: which of `operations`, `cache` and `seconds` the table has columns of; costs.csv has them all.
         against: titles of rows that all others are compared with besides the baseline, or `all` for every pair.
         criterion: what verdicts test, by default whether 99% is retained, at 0.05.
@@ -187,6 +190,7 @@ def write_report(
             costs=columns_of_cost,
             pairs=pairs,
             criterion=criterion or Criterion(),
+            latex_columns=latex_columns,
         )
         try:
             return _write(content, out, workers)
@@ -225,6 +229,9 @@ class _Content:
 
     criterion: Criterion
 
+    latex_columns: Sequence[str]
+    """Titles; all but the interval where none are given."""
+
     @property
     def previews(self) -> dict[int, Path]:
         """Folders of the pictures that runs kept, by the runs' numbers."""
@@ -260,6 +267,8 @@ def _write(content: _Content, out: Path, workers: Executor | None) -> Report:
             pairs=pair_sentences(frames.pairs, content.criterion.alpha),
             best=frames.best,
             costs=cost_columns(frames.costs, content.costs),
+            intervals=intervals(frames.uncertainty),
+            significant=significant(frames.uncertainty, content.criterion.alpha),
         )
         drawn = (*pictures.paths, *write_budgets(table, frames.uncertainty, files.place))
         stem = content.spec.file_stem
@@ -336,7 +345,7 @@ def _texts(report: Report, content: _Content, frames: _Frames) -> dict[Path, str
         report.uncertainty: frame_to_csv(_counted(frames.uncertainty)),
         report.loyalty: frame_to_csv(_counted(frames.loyalty)),
         report.endings: frame_to_csv(content.endings.astype(dict.fromkeys(COUNTS, "Int64"))),
-        report.latex: to_latex(table, label=f"tab:{content.spec.name}"),
+        report.latex: to_latex(table, f"tab:{content.spec.name}", content.latex_columns),
         report.markdown: to_markdown(table),
         report.provenance: json.dumps(provenance, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
     }

@@ -5,7 +5,7 @@ Measured tables and the papers' own come here as cells that are rounded already;
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import rich.box
 import rich.table
@@ -90,6 +90,15 @@ def best_text(shown: Iterable[tuple[float, str]]) -> str | None:
     """What is printed for the highest of the values, so that ties are as printed; None without a value."""
     known = [(value, text) for value, text in shown if value == value]
     return max(known)[1] if known else None
+
+
+def with_columns(grid: Grid, places: Sequence[int]) -> Grid:
+    """The table with these columns of numbers, in this order."""
+    return replace(
+        grid,
+        columns=tuple(grid.columns[place] for place in places),
+        lines=tuple(replace(line, cells=tuple(line.cells[place] for place in places)) for line in grid.lines),
+    )
 
 
 def column_groups(columns: Sequence[Column]) -> list[tuple[str, int, int]]:

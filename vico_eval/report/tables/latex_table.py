@@ -18,15 +18,37 @@ COLUMN, PAGE = 238.0, 496.0
 
 SIZE = r"\fontsize{8}{9.5}\selectfont"
 
-_GAP, _NARROW_GAP, _MARK_GAP = 8.0, 4.0, 7.5
+_GAP, _NARROW_GAP, _MARK_GAP = 8.0, 4.0, 6.0
 """Points between columns; the last is for a column with marks behind its numbers, which hang in the gap."""
 
 _LONGEST_TITLE = 150.0
 """Points; longer titles of lines are broken."""
 
-# Advance widths of cmr8 by kind of character, points; bold type is wider.
-_WIDTHS = (("ijl.,:;|!'()[]It/-– ", 2.9), ("mwMW%@", 7.9), ("0123456789", 4.25), ("+=−±×✓<>", 6.7))
-_CAPITAL, _OTHER, _BOLD = 6.3, 4.6, 1.16
+# Advance widths of Computer Modern Roman by character, in em; bold type is wider, and kerns and ligatures only narrow.
+_EM = 8.5
+"""Points, of the type at 8 pt."""
+
+_WIDTHS = {
+    character: width
+    for width, characters in (
+        (0.28, "il.,:;|!'"),
+        (0.34, "fjI- "),
+        (0.39, "rst()[]"),
+        (0.45, "cez"),
+        (0.50, "ago0123456789/–*"),
+        (0.53, "kqvxyJ"),
+        (0.56, "bdhnpuS"),
+        (0.63, "LZ"),
+        (0.69, "EFPB"),
+        (0.74, "wCTQR"),
+        (0.79, "ADGHKNOUVXY+=−±×✓<>≥~"),
+        (0.84, "m%"),
+        (0.92, "M"),
+        (1.03, "W@"),
+    )
+    for character in characters
+}
+_OTHER, _BOLD = 0.8, 1.16
 
 _INDENT = 8.5
 """Points, of the title of a line about the one above it."""
@@ -151,10 +173,7 @@ def _title_width(title: str, form: _Form) -> float:
 
 
 def _text_width(text: str) -> float:
-    return sum(
-        next((width for characters, width in _WIDTHS if one in characters), _CAPITAL if one.isupper() else _OTHER)
-        for one in text
-    )
+    return _EM * sum(_WIDTHS.get(character, _OTHER) for character in text)
 
 
 def _title_lines(title: str, form: _Form) -> tuple[str, str]:
@@ -176,8 +195,9 @@ def _tabular(grid: Grid, columns: range, form: _Form) -> Iterator[str]:
     yield rf"\begin{{tabular}}{{@{{}}{heads}{numbers}r@{{}}}}"
     yield r"  \toprule"
     yield from (f"  {line}" for line in _header(grid.heads, shown, form))
+    lines = [line for line in grid.lines if not line.is_italic or any(line.cells[place].text for place in columns)]
     # A heading has a rule above and beneath it, and no two rules follow each other.
-    body = [_RULE, *(text for line in grid.lines for text in _line(line, columns, len(grid.heads) + len(shown)))]
+    body = [_RULE, *(text for line in lines for text in _line(line, columns, len(grid.heads) + len(shown)))]
     yield from (f"  {one}" for before, one in pairwise(["", *body]) if not before == one == _RULE)
     yield r"  \bottomrule"
     yield r"\end{tabular}"

@@ -91,6 +91,12 @@ class Table:
     score_spread: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """Sample standard deviation of a score over a row's runs, points, by row title and column, if there are several."""
 
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """95% interval of a retention, percent, by row title; of rows that are compared."""
+
+    significant: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """By row title, the benchmarks on which it differs from the baseline."""
+
     comparison: tuple[str, ...] = ()
     """How each row compares with the baseline, in sentences; empty for a published table."""
 

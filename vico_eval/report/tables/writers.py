@@ -6,11 +6,13 @@ documents that could not be answered says `failed`.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain
 
 from rich.console import Group
 
+from vico_eval.errors import ReportError
 from vico_eval.report.budgets.groups import FULL
 from vico_eval.report.stats.retention import AVERAGE
 from vico_eval.report.tables.grid import (
@@ -24,6 +26,7 @@ from vico_eval.report.tables.grid import (
     grid_to_markdown,
     grid_to_terminal,
     markdown_line,
+    with_columns,
 )
 from vico_eval.report.tables.latex_table import grid_to_latex
 from vico_eval.report.tables.table import AVERAGE_DIGITS, CostColumn, PublishedRow, Row, Table
@@ -34,12 +37,31 @@ RATIO_TITLE = "compressed tiles"
 PAPER = "(paper)"
 """Marks a line of published numbers."""
 
+INTERVAL = "95% interval"
+"""Title of the column of intervals, of the retention."""
+
+SIGNIFICANT = "*"
+
 _OF_PAPER = "; of a paper's line: the measured mean score less the paper's"
 
 
-def to_latex(table: Table, label: str) -> str:
-    """The table as a LaTeX float, for a document that loads booktabs and graphicx."""
-    return grid_to_latex(text_grid(table, has_margins=False), label)
+def to_latex(table: Table, label: str, columns: Sequence[str] = ()) -> str:
+    """The table as a LaTeX float, for a document that loads booktabs.
+
+    Args:
+        table: what to print.
+        label: of the float.
+        columns: titles of the columns to print, in this order; by default all but the interval.
+
+    Raises:
+        ReportError: it has no such column.
+    """
+    grid = text_grid(table, has_margins=True, is_for_paper=True)
+    known = {column.title: place for place, column in enumerate(grid.columns)}
+    wanted = columns or [title for title in known if title != INTERVAL]
+    if unknown := [title for title in wanted if title not in known]:
+        raise ReportError(f"The table has no column {', '.join(unknown)}; it has {', '.join(known)}.")
+    return grid_to_latex(with_columns(grid, [known[title] for title in wanted]), label)
 
 
 def to_markdown(table: Table) -> str:
@@ -69,14 +91,28 @@ def percent(value: float, digits: int) -> str:
     return DASH if math.isnan(value) else f"{value:.{digits}f}%"
 
 
-def text_grid(table: Table, *, has_margins: bool) -> Grid:
-    """The table's text; with margins, the forms that have room for the difference and the visual tokens."""
+def text_grid(table: Table, *, has_margins: bool, is_for_paper: bool = False) -> Grid:
+    """The table's text.
+
+    Args:
+        table: what to print.
+        has_margins: with the difference and the visual tokens.
+        is_for_paper: with marks of significance and the retention's interval, which other forms have in sentences.
+    """
     has_margins = has_margins and not table.summary.empty
-    titles = [*table.columns, AVERAGE, *(["Difference", "Visual tokens"] if has_margins else [])]
+    has_interval = is_for_paper and has_margins
+    titles = [*table.columns, AVERAGE, *([INTERVAL] if has_interval else [])]
+    titles += ["Difference", "Visual tokens"] if has_margins else []
     titles += [column.title for column in table.costs]
     lines = []
     for place, row in enumerate(table.rows):
         cells = [_cell(table, row, column) for column in (*table.columns, AVERAGE)]
+        if is_for_paper:
+            cells = [
+                _marked(table, row, cell, column) for cell, column in zip(cells, (*table.columns, AVERAGE), strict=True)
+            ]
+        if has_interval:
+            cells.append(GridCell(text=_interval(table, row)))
         if has_margins:
             cells += [GridCell(text=text) for text in _margins(table, row)]
         cells += [GridCell(text=_cost(column, row)) for column in table.costs]
@@ -92,7 +128,11 @@ def text_grid(table: Table, *, has_margins: bool) -> Grid:
         ]
         is_last = row is table.rows[-1] or table.rows[place + 1].title != row.title
         if is_last:
-            own += [published_line(table, one, has_margins) for one in table.published if one.title == row.title]
+            own += [
+                published_line(table, one, has_margins, has_interval)
+                for one in table.published
+                if one.title == row.title
+            ]
         is_end_of_baseline = is_last and row.title == table.baseline and len(table.rows) > 1
         lines += [*own[:-1], replace(own[-1], rule_after=is_end_of_baseline)]
     return Grid(
@@ -100,7 +140,7 @@ def text_grid(table: Table, *, has_margins: bool) -> Grid:
         heads=("Method",),
         columns=tuple(Column(title=title) for title in titles),
         lines=tuple(lines),
-        notes=tuple(_footnotes(table, has_margins=has_margins)),
+        notes=tuple(_footnotes(table, has_margins=has_margins, has_marks=is_for_paper and bool(table.significant))),
     )
 
 
@@ -133,7 +173,22 @@ def _cell(table: Table, row: Row, column: str) -> GridCell:
     return GridCell(text=text, is_bold=row.title in table.best.get(column, ()))
 
 
-def published_line(table: Table, row: PublishedRow, has_margins: bool) -> Line:
+def _marked(table: Table, row: Row, cell: GridCell, column: str) -> GridCell:
+    is_marked = row.kind == "score" and column in table.significant.get(row.title, ())
+    return replace(cell, text=f"{cell.text}{SIGNIFICANT}") if is_marked else cell
+
+
+def _interval(table: Table, row: Row) -> str:
+    """Of the retention; blank for a ratio row and for the baseline."""
+    if row.kind == "ratio" or row.title == table.baseline:
+        return ""
+    low, high = table.intervals.get(row.title, (math.nan, math.nan))
+    if math.isnan(low):
+        return DASH
+    return f"{low:.1f}–{high:.1f}%" if math.isfinite(high) else f"≥ {low:.1f}%"
+
+
+def published_line(table: Table, row: PublishedRow, has_margins: bool, has_interval: bool = False) -> Line:
     """A paper's numbers; never bold. The margins are its difference and a blank for visual tokens."""
     columns = (*table.columns, AVERAGE)
     if row.kind == "ratio":
@@ -145,6 +200,7 @@ def published_line(table: Table, row: PublishedRow, has_margins: bool) -> Line:
         ]
         mark = "" if math.isnan(row.recomputed) else OTHERWISE
         texts.append(f"{percent(row.values[AVERAGE], AVERAGE_DIGITS)}{mark}")
+    texts += [""] if has_interval else []
     if has_margins:
         texts += [_signed(row.difference) if row.kind == "score" else "", ""]
     texts += [""] * len(table.costs)
@@ -171,7 +227,7 @@ def _cost(column: CostColumn, row: Row) -> str:
     return DASH if math.isnan(value) else f"{value:.{max(0, 2 - math.floor(math.log10(value)))}f}" if value > 0 else "0"
 
 
-def _footnotes(table: Table, *, has_margins: bool) -> list[str]:
+def _footnotes(table: Table, *, has_margins: bool, has_marks: bool) -> list[str]:
     text = f"{AVERAGE}: mean score relative to that of {table.baseline}."
     if has_margins:
         documents = table.summary["documents"].max()
@@ -179,6 +235,11 @@ def _footnotes(table: Table, *, has_margins: bool) -> list[str]:
             " Difference: of the mean scores, in points, ± its standard error from differences on the same document, "
             f"clustered as for the intervals ({documents:.0f} documents a row){_OF_PAPER if table.published else ''}. "
             f"Visual tokens: those a decoder layer sees, relative to {table.baseline}."
+        )
+    if has_marks:
+        text += (
+            f" {SIGNIFICANT}: differs from {table.baseline}, by a paired test at .05, corrected for all rows and "
+            "benchmarks (Holm)."
         )
     for column in table.costs:
         text += f" {column.title}: {column.meaning}, mean over the row's documents."
