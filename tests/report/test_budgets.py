@@ -2,6 +2,7 @@
 
 import csv
 import math
+import re
 
 import numpy as np
 import pandas as pd
@@ -119,7 +120,7 @@ def test_runs_of_a_title_at_several_budgets_are_rows_grouped_by_budget(swept):
     ]
     assert len({line.count("|") for line in lines if line.startswith("|")}) == 1
     latex = swept.latex.read_text()
-    assert latex.count(r"\multicolumn{11}{c}{\textit{Retain 62.5\%}} \\") == 1
+    assert len(re.findall(r"\\multicolumn\{\d+\}\{c\}\{\\textit\{Retain 62\.5\\%\}\} ", latex)) == 1
     assert "\\midrule\n  \\midrule" not in latex
 
 

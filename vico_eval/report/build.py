@@ -21,6 +21,7 @@ from vico_eval.report.page.kept import KeptSamples
 from vico_eval.report.paired.best import best_of
 from vico_eval.report.paired.columns import columns_of
 from vico_eval.report.paired.draws import Draws
+from vico_eval.report.paired.marks import intervals, significant
 from vico_eval.report.paired.pairs import compare_pairs, pairs_of
 from vico_eval.report.papers.paper_rows import find_model, with_published
 from vico_eval.report.provenance import provenance_of, relative_place
@@ -29,7 +30,6 @@ from vico_eval.report.scores.benchmarks import Benchmark, TableSpec, table_spec
 from vico_eval.report.scores.counted import CountedRun
 from vico_eval.report.staging import staged
 from vico_eval.report.stats.loyalty import loyalty
-from vico_eval.report.stats.marks import intervals, significant
 from vico_eval.report.stats.measurements import Measurements
 from vico_eval.report.stats.sentences import comparison_sentences, pair_sentences
 from vico_eval.report.stats.side_by_side import measure

@@ -238,7 +238,7 @@ def _footnotes(table: Table, *, has_margins: bool, has_marks: bool) -> list[str]
         )
     if has_marks:
         text += (
-            f" {SIGNIFICANT}: differs from {table.baseline}, by a paired test at .05, corrected for all rows and "
+            f" {SIGNIFICANT}: differs from {table.baseline}, by a paired test, corrected for all rows and "
             "benchmarks (Holm)."
         )
     for column in table.costs:
