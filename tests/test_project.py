@@ -85,7 +85,7 @@ REPORT = ROOT / "vico_eval" / "report"
 STANDS_ON = {
     "vico_eval.report",
     "vico_eval.runs",
-    *("vico_eval.cards", "vico_eval.score_rules", "vico_eval.suites"),
+    *("vico_eval.budgets", "vico_eval.cards", "vico_eval.score_rules", "vico_eval.suites"),
     *("vico_eval.errors", "vico_eval.paths", "vico_eval.plain_text", "vico_eval.schemas", "vico_eval.terminal"),
     "vico_eval.yaml_files",
 }

@@ -107,7 +107,7 @@ def test_a_table_of_the_plain_model_has_a_budget_of_its_own(name):
     suite = load_suite(name)
     cards = load_cards(paths.models_dir(), suite.cards)
     assert {cards[row].weights for row in suite.rows} == {"base"}
-    assert suite.model_args["target_ratio"] == {"tops": 256 / 1280, "avtp": 0.5}[name]
+    assert suite.budgets == ({"tops": 256 / 1280, "avtp": 0.5}[name],)
 
 
 def test_an_offline_task_stands_in_for_one_that_asks_a_judge():

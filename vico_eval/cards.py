@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 from pydantic import Field, TypeAdapter
 
+from vico_eval.budgets import ShareArgument
 from vico_eval.errors import ConfigError, unknown_name
 from vico_eval.paths import is_folder, models_dir
 from vico_eval.schemas import Closed
@@ -44,7 +45,10 @@ class Card(Closed):
     """Which checkpoint lends its low connector and router, where `weights` has none."""
 
     ratio_from: str | None = None
-    """System whose run of the same table tells this one how many tokens to save."""
+    """System whose run of the same table tells this one how many tokens to save, unless budgets are given."""
+
+    share_argument: ShareArgument = "target_ratio"
+    """How the method is told a budget, where it takes one."""
 
     seeds: tuple[int, ...] = ()
     """One run a seed; empty for systems without chance."""

@@ -46,6 +46,20 @@ def report(
         str | None,
         typer.Option(help="Whose, where the paper's table has several models or budgets: InternVL3.5-8B, 256, ..."),
     ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            help="Further columns of the table, what a document costs: operations (of prefill), cache, seconds, "
+            "separated by commas. costs.csv has them all."
+        ),
+    ] = None,
+    latex_columns: Annotated[
+        str | None,
+        typer.Option(
+            help='Columns of the LaTeX table by title, separated by commas, as "DocVQA,Avg.,95% interval,Visual '
+            'tokens". Default: all but 95% interval.'
+        ),
+    ] = None,
     html: Annotated[
         Path | None,
         typer.Option(help="Also write the report as a page with its samples into this folder, for any browser."),
@@ -57,6 +71,18 @@ def report(
             "cell without a score, wrong takes them as answers, scored as lmms-eval did. Runs of this package say it."
         ),
     ] = Blank.FAILED,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ROW",
+            help="Also compare every other row with this one, by title, or all for every pair: paired differences with "
+            "intervals and p-values, corrected over the pairs. May be given several times.",
+        ),
+    ] = None,
+    margin: Annotated[
+        float, typer.Option(help="Percent of the baseline's score that verdicts say a row retains, or not.")
+    ] = 99.0,
+    alpha: Annotated[float, typer.Option(help="Level of the tests, after correction for their number.")] = 0.05,
 ) -> None:
     """Turn finished runs into a table and a picture.
 
@@ -66,10 +92,12 @@ def report(
     \b
     Examples:
       vico-eval report runs/vanilla runs/vico --table vico-3 --published --html page
-      vico-eval report runs/* "InternVL=logs/OpenGVLab__InternVL3_5-8B-HF" --table vico-3 --out results/measured/8b
+      vico-eval report runs/* "InternVL=logs/OpenGVLab__InternVL3_5-8B-HF" --table vico-3 --against all --margin 98
     """
+    from vico_eval.commands.arguments import parse_names
     from vico_eval.commands.report import print_report, titled_run
     from vico_eval.report import write_report
+    from vico_eval.report.stats.uncertainty import Criterion
 
     named = [titled_run(run) for run in runs]
     beside = published_model or published
@@ -81,5 +109,9 @@ def report(
         published=beside,
         html=html,
         blank_is_wrong=blank is Blank.WRONG,
+        columns_of_cost=parse_names(columns, "--columns"),
+        against=against or (),
+        criterion=Criterion(margin=margin, alpha=alpha),
+        latex_columns=parse_names(latex_columns, "--latex-columns"),
     )
     print_report(written)

@@ -19,6 +19,13 @@ def run(
     rows: Annotated[
         str | None, typer.Option(help="Systems, separated by commas, or all. Default: those that the suite names.")
     ] = None,
+    budgets: Annotated[
+        str | None,
+        typer.Option(
+            help="Shares of the visual tokens that rows leave which would otherwise take ViCO's, a run each: 0.5,0.25 "
+            "or 192,128,64/576, averaged over the decoder's layers."
+        ),
+    ] = None,
     checkpoint: Annotated[
         str | None,
         typer.Option(
@@ -126,9 +133,10 @@ def run(
 
     \b
     Examples:
-      vico-eval run vico-table3 --fixtures --rows all
+      vico-eval run tiny --rows divprune,visionzip,fastv --budgets 0.75,0.5,0.25,0.1
       vico-eval run vico-table1 --checkpoint 38B --rows vanilla,vico --processes 4 --gpus-per-process 2 --shard 1/8
     """
+    from vico_eval.budgets import parse_budgets
     from vico_eval.commands.launcher import Launching, split_prefix
     from vico_eval.commands.options import RunOptions, parse_servers
     from vico_eval.commands.run import run_suite
@@ -144,6 +152,7 @@ def run(
 
     options = RunOptions(
         rows=parse_names(rows, "--rows"),
+        budgets=() if budgets is None else parse_budgets(budgets, "--budgets"),
         benchmarks=parse_names(benchmark, "--benchmark"),
         checkpoint=checkpoint,
         limit=limit,

@@ -11,7 +11,7 @@ _JOINERS = "\u200c\u200d"
 """Between letters and emoji of which one is made; invisible, and harmless."""
 
 _PLAIN = dict(zip("×−–—†µ·•‘’“”\N{NO-BREAK SPACE}", "x---#u.*''\"\" ", strict=True))
-_PLAIN |= {"±": "+-", "…": "...", "≤": "<=", "≥": ">=", "→": "->"}
+_PLAIN |= {"✓": "yes", "±": "+-", "…": "...", "≤": "<=", "≥": ">=", "→": "->"}
 
 
 def one_line(text: str) -> str:

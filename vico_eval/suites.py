@@ -96,8 +96,10 @@ class Suite(Closed):
     """Cards that are run unless others are asked for; empty for all."""
 
     model_args: dict[str, str | int | float | bool] = Field(default_factory=dict)
-    """What every row's model is started with. `target_ratio` is that of the rows which would take their ratio from
-    another one."""
+    """What every row's model is started with."""
+
+    budgets: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = ()
+    """Shares of the visual tokens that rows leave which would otherwise take the ratio of another one."""
 
     benchmarks: Names
     """Names of the catalogue, in the paper's order."""

@@ -70,7 +70,7 @@ def test_with_several_processes_what_others_wait_for_comes_first_and_alone():
 
 
 def test_rows_at_a_share_of_tokens_wait_for_nobody():
-    assert names(table3(jobs=2, rows=("fastv", "pyramiddrop", "dart"), target_ratio=0.5)) == [
+    assert names(table3(jobs=2, rows=("fastv", "pyramiddrop", "dart"), budgets=(0.5,))) == [
         ["vanilla", "fastv.target_ratio-0.5", "pyramiddrop.target_ratio-0.5", "dart.target_ratio-0.5"]
     ]
 

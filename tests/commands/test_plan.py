@@ -194,10 +194,33 @@ def test_a_checkpoint_whose_path_argument_strings_cannot_hold_is_refused():
         by_name(checkpoints=Checkpoints(base="b", vico="ckpt/lr=1"))
 
 
-def test_a_share_takes_the_place_of_another_row_s_ratio():
-    runs = by_name(["fastv"], checkpoints=Checkpoints(base="b"), target_ratio=0.1)
+def test_a_budget_takes_the_place_of_another_row_s_ratio():
+    runs = by_name(["fastv"], checkpoints=Checkpoints(base="b"), budgets=(0.1,))
     assert list(runs) == ["vanilla", "fastv.target_ratio-0.1"]  # no ViCO, which these checkpoints lack
     assert runs["fastv.target_ratio-0.1"].after is None
     folder = "record_dir=runs/tiny/fastv.target_ratio-0.1"
     assert model_args(runs["fastv.target_ratio-0.1"]) == f"pretrained=b,target_ratio=0.1,{folder}"
     assert model_args(runs["vanilla"]) == "pretrained=b,record_dir=runs/tiny/vanilla"
+
+
+def test_a_row_has_a_run_a_budget_each_told_in_its_method_s_way():
+    rows = ["vico", "pool", "downsample", "random_tokens"]
+    runs = by_name(rows, num_seeds=2, budgets=(0.5, 0.25))
+    told = {
+        name: model_args(run).split(",record_dir")[0].removeprefix("pretrained=b").lstrip(",")
+        for name, run in runs.items()
+        if run.budget is not None
+    }
+    # Of tiles compressed to a quarter: two thirds leave a half, all a quarter.
+    assert told == {
+        "pool.ratio-0.666667": f"ratio={2 / 3}",
+        "pool.ratio-1": "ratio=1.0",
+        "downsample.tile_keep_ratio-0.5": "tile_keep_ratio=0.5",
+        "downsample.tile_keep_ratio-0.25": "tile_keep_ratio=0.25",
+        "random_tokens-seed0.target_ratio-0.5": "target_ratio=0.5,seed=0",
+        "random_tokens-seed0.target_ratio-0.25": "target_ratio=0.25,seed=0",
+        "random_tokens-seed1.target_ratio-0.5": "target_ratio=0.5,seed=1",
+        "random_tokens-seed1.target_ratio-0.25": "target_ratio=0.25,seed=1",
+    }
+    assert sorted(set(runs) - set(told)) == ["vanilla", "vico"]
+    assert {run.title for run in runs.values() if run.system == "pool"} == {"Average pooling"}

@@ -12,7 +12,7 @@ from vico_eval.commands.plan import Cell
 from vico_eval.commands.run import run_suite
 from vico_eval.commands.run_folders import DocumentsFailed, check_cells
 from vico_eval.commands.starting import num_cores
-from vico_eval.commands.table import choose_benchmarks, target_ratio
+from vico_eval.commands.table import choose_benchmarks
 from vico_eval.commands.task_data import own_data
 from vico_eval.errors import ConfigError, ReportError
 from vico_eval.suites import load_benchmarks, load_suite
@@ -103,10 +103,11 @@ def test_there_is_a_core():
     assert paths.tasks_dir().is_dir()
 
 
-@pytest.mark.parametrize("share", [0, 1.5, True, "half"])
-def test_a_share_of_tokens_is_one(share):
-    with pytest.raises(ConfigError, match=rf"--model-args has target_ratio={share}; expected a share of visual tokens"):
-        target_ratio({"target_ratio": share})
+def test_budgets_have_an_option():
+    with pytest.raises(ConfigError, match=r"--model-args has target_ratio; give it as --budgets 0.2"):
+        run_suite("tiny", RunOptions(model_args={"target_ratio": 0.2}))
+    with pytest.raises(ConfigError, match="none of these rows does"):
+        run_suite("tiny", RunOptions(rows=["vanilla", "vico"], budgets=(0.5,)))
 
 
 def test_a_model_is_named_in_full_and_a_size_also_by_its_end():
@@ -123,7 +124,7 @@ def test_a_suite_s_own_arguments_are_every_row_s_and_its_share_that_of_rows_that
     assert "pretrained=a/b,tiles=2x2,record_dir=runs/tops-a-b/vanilla" in err
     assert "pretrained=a/b,target_ratio=0.2,tiles=2x2,record_dir=runs/tops-a-b/fastv.target_ratio-0.2" in err
     assert "ratio_from" not in err
-    _, _, err = run("run", "tops", *options, "--model-args", "tiles=3x3,target_ratio=0.1")
+    _, _, err = run("run", "tops", *options, "--model-args", "tiles=3x3", "--budgets", "0.1")
     assert "pretrained=a/b,tiles=3x3,record_dir=runs/tops-a-b/vanilla" in err
     assert "pretrained=a/b,target_ratio=0.1,tiles=3x3,record_dir=runs/tops-a-b/fastv.target_ratio-0.1" in err
 
@@ -134,9 +135,26 @@ def test_a_rehearsal_leaves_what_four_layers_can(run, tmp_path, monkeypatch):
     status, _, err = run("run", "tops", *own)
     assert status == 0
     assert err.count("target_ratio=0.5,") == 2
-    status, _, err = run("run", "tops", *own, "--model-args", "target_ratio=0.1")
+    status, _, err = run("run", "tops", *own, "--budgets", "0.1")
     assert status == 1
     assert "fastv can't reach target_ratio=0.1: 1 of 4 layers work on all visual tokens" in err
+
+
+def test_methods_and_budgets_are_answered_in_one_pass_less_what_a_method_can_t_reach(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    asked = ("run", "tiny", "--rows", "divprune,fastv", "--device", "cpu", "--dry-run", "--jobs", 1)
+    status, _, err = run(*asked, "--budgets", "0.25,0.5,0.1")
+    assert status == 0
+    # The first of four layers works on all tokens: FastV leaves more than a quarter.
+    assert "Left out: fastv at 25%: fastv can't reach target_ratio=0.25: 1 of 4 layers work on all visual tokens" in err
+    assert "Left out: fastv at 10%: fastv can't reach" in err
+    assert "5 runs in 1 pass; 45 of 45 cells to do." in err
+    divprune = ", ".join(f"divprune.target_ratio-{share}" for share in (0.5, 0.25, 0.1))
+    assert f"pass vanilla+4: vanilla, fastv.target_ratio-0.5, {divprune}\n" in err
+    status, _, err = run(*asked, "--budgets", "0.25,0.1")
+    assert status == 1
+    assert "fastv can't reach target_ratio=0.25: " in err
+    assert "Left out" not in err
 
 
 def test_rows_of_a_table_share_passes_unless_they_are_not_to(run, tmp_path, monkeypatch):

@@ -102,7 +102,7 @@ def test_a_run_leaves_scores_accounts_and_a_record(untrained, evaluate, tmp_path
     assert record["checkpoint"]["name"] == f"{untrained}/vico"
     assert (record["dtype"], record["device"], record["num_processes"]) == ("float32", "cpu", 1)
     assert record["previews"] == "previews"
-    assert record["data_sets"].keys() == set(TASKS)
+    assert record["data_sets"].keys() == record["scorers"].keys() == set(TASKS)
     assert all(known.startswith("sha256 ") for known in record["data_sets"].values())
     named = {
         f"{account['media'][:2]}/{account['media']}-{number}.jpg"

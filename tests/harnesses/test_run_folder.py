@@ -199,10 +199,10 @@ def test_lines_and_record_are_what_the_report_reads(start, tmp_path):
 
 
 def test_data_that_changed_are_named(start, tmp_path):
-    start().add_data_sets({"read": "sha256 1", "count": "sha256 1"})
+    start().add_data_sets({"read": "sha256 1", "count": "sha256 1"}, {"read": "abc"})
     found = {"read": "sha256 2", "count": "sha256 1", "more": "sha256 1"}
     assert start().changed_data_sets(found) == ("read",)
-    start().add_data_sets({"read": "sha256 2", "more": "sha256 1"})
+    start().add_data_sets({"read": "sha256 2", "more": "sha256 1"}, {"more": "def"})
     assert start().changed_data_sets(found) == ()
     known = json.loads((tmp_path / "record.json").read_text())["data_sets"]
     assert known == {"read": "sha256 2", "count": "sha256 1", "more": "sha256 1"}

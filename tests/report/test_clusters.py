@@ -5,8 +5,10 @@ import math
 import numpy as np
 import pytest
 
+from vico_eval.report.paired.columns import columns_of
+from vico_eval.report.paired.draws import Draws
 from vico_eval.report.scores.by_document import Terms, from_terms, grown, growth
-from vico_eval.report.scores.clusters import clusters_of
+from vico_eval.report.scores.clusters import Together, clusters_of
 from vico_eval.report.scores.counted import CountedDocuments
 from vico_eval.report.stats.measurements import Documents, Measurements
 from vico_eval.report.stats.retention import document_values, paired_difference, retention_standard_error
@@ -16,7 +18,8 @@ from .conftest import measurements
 
 
 def numbers(units, *media) -> list[int]:
-    return clusters_of(units, media).numbers.tolist()
+    (found,) = clusters_of([Together(units, media)])
+    return found.tolist()
 
 
 def test_documents_that_share_a_picture_or_are_scored_together_are_one_cluster():
@@ -34,9 +37,15 @@ def test_a_unit_and_a_picture_of_one_name_are_two_things():
 
 def test_pictures_count_where_a_run_says_them_of_every_document():
     assert numbers([0, 1, 2], ["a", None, "a"], ["x", "x", "y"]) == [0, 0, 1]
-    assert clusters_of([0, 1], [["a", None]]).knows_pictures is False
-    assert clusters_of([0, 1], []).numbers.tolist() == [0, 1]
-    assert clusters_of([0, 1], [["", ""]]).knows_pictures is True
+    assert numbers([0, 1], ["a", None]) == [0, 1]
+    assert numbers([0, 1]) == [0, 1]
+
+
+def test_benchmarks_share_pictures_but_no_units():
+    # The second benchmark's first document is about b, as the first one's last two are; its unit 0 is another.
+    found = clusters_of([Together([0, 1, 2], [["a", "b", "b"]]), Together([0, 1], [["b", "c"]])])
+    assert [own.tolist() for own in found] == [[0, 1, 1], [1, 2]]
+    assert clusters_of([]) == []
 
 
 def test_a_document_of_several_requests_has_the_pictures_of_all():
@@ -64,7 +73,9 @@ def test_table_pictures_tests_and_intervals_have_one_sample():
     found = pairs_about_shared_pictures()
     values = found.values["A"]
     assert values.index.nunique() == 100  # not 200 units
-    line = compare_with_baseline(found, ["base", "vico"], ["A"], "base").set_index("benchmark").loc["A"]
+    rows = ["base", "vico"]
+    lines = compare_with_baseline(Draws(rows, columns_of(found, rows, ["A"])), "base")
+    line = lines.set_index("benchmark").loc["A"]
     assert (line["documents"], line["pictures"], line["test"]) == (400, 100, "paired t over pictures")
     scores = values.mean().to_frame("A")
     error = retention_standard_error({"A": values}, scores, "base")["vico"]

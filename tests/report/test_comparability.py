@@ -102,18 +102,40 @@ def with_other_words(run, number, key="input"):
     return run
 
 
-@pytest.mark.parametrize(("key", "what"), [("input", "questions"), ("target", "right answers")])
-def test_rows_that_were_asked_other_things_are_refused(tmp_path, key, what):
+def test_rows_that_were_asked_other_things_are_refused(tmp_path):
     lines = [sample(doc_id, 1.0) for doc_id in range(40)]
     ours, theirs = (
         write_run(tmp_path / name, {"tiny_read": lines}, system=name, title=name) for name in ("vanilla", "vico")
     )
     # Two of forty, 5%: a data set's mistakes, mended.
-    notes = report_of([ours, with_other_words(theirs, 2, key)], tmp_path / "out").table.notes
-    assert any(note.endswith(f"have other {what} in 2 of 40 documents.") for note in notes)
+    notes = report_of([ours, with_other_words(theirs, 2)], tmp_path / "out").table.notes
+    assert any(note.endswith("have other questions in 2 of 40 documents.") for note in notes)
     for number in (3, 40):
-        message = error_of([ours, with_other_words(theirs, number, key)], tmp_path)
-        assert f"have other {what} in {number} of 40 documents. Rows of one table need the same" in message
+        message = error_of([ours, with_other_words(theirs, number)], tmp_path)
+        assert f"have other questions in {number} of 40 documents. Rows of one table need the same" in message
+
+
+def test_rows_with_another_right_answer_are_refused(tmp_path):
+    lines = [sample(doc_id, 1.0) for doc_id in range(40)]
+    ours, theirs = (
+        write_run(tmp_path / name, {"tiny_read": lines}, system=name, title=name) for name in ("vanilla", "vico")
+    )
+    message = error_of([ours, with_other_words(theirs, 1, "target")], tmp_path)
+    assert "have other right answers in 1 of 40 documents. Rows of one table need the same" in message
+
+
+def test_rows_that_were_scored_by_other_code_are_refused(tmp_path):
+    def run(name, scorers):
+        versions = {"vico_eval": "0.1.0", "lmms_eval": f"0.7.{len(name)}"}
+        return write_tiny_run(tmp_path, name, 4, 0, title=name, versions=versions, scorers=scorers)
+
+    old, new = run("vanilla", {"tiny_read": "aa", "tiny_count": "cc"}), run("vico", {"tiny_read": "bb"})
+    unknown, same = run("pool", {}), run("fastv", {"tiny_read": "aa", "tiny_count": "cc"})
+    message = error_of([old, new], tmp_path)
+    assert "tiny_read: " in message
+    assert "were scored by different code (aa and bb; lmms-eval 0.7.7 and 0.7.4). Rows of one table" in message
+    report_of([old, same], tmp_path / "same")
+    report_of([old, unknown], tmp_path / "unknown")  # an older run, which doesn't say
 
 
 @pytest.mark.parametrize(("value", "shown"), [(1.5, "150"), (-0.25, "-25"), (85.0, "8500")])

@@ -15,6 +15,8 @@ from vico_eval.report.figures.style import COLOURS
 from vico_eval.report.page.kept import KeptSamples, sample_of
 from vico_eval.report.page.scripts import as_script
 from vico_eval.report.page.site import PageContent, write_page
+from vico_eval.report.paired.columns import columns_of
+from vico_eval.report.paired.draws import Draws
 from vico_eval.report.scores.benchmarks import table_spec
 from vico_eval.report.scores.count_run import count_run
 from vico_eval.report.stats.loyalty import loyalty
@@ -131,7 +133,7 @@ def write(runs, folder: Path, keep=None) -> Path:
     table = build_table(measured, columns, systems, caption=spec.caption, baseline="Vanilla")
     rows = list(table.summary.index)
     agreement = loyalty(measured, rows, table.columns, "Vanilla")
-    uncertainty = compare_with_baseline(measured, rows, table.columns, "Vanilla")
+    uncertainty = compare_with_baseline(Draws(rows, columns_of(measured, rows, table.columns)), "Vanilla")
     samples = [
         {
             column.title: [sample_of(document) for task in column.tasks for document in run.tasks[task].documents]
@@ -476,7 +478,7 @@ def test_runs_without_pictures_say_so(browser, tiny_run, tmp_path):
 
 
 def test_twenty_thousand_documents_are_shown_a_page_at_a_time(browser, tmp_path, monkeypatch):
-    monkeypatch.setattr("vico_eval.report.stats.uncertainty.RESAMPLES", 250)  # intervals are not what this is about
+    monkeypatch.setattr("vico_eval.report.paired.draws.RESAMPLES", 250)  # intervals are not what this is about
 
     def run(name: str, period: int) -> Run:
         own = tuple(

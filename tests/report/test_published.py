@@ -166,6 +166,36 @@ def test_best_is_bold_within_a_group_and_references_never_are():
     assert [line.rule_after for line in grid.lines] == [False, False, True, False, False, False]
 
 
+def test_the_hundred_percent_of_a_baseline_is_never_bold_nor_a_value_without_a_rival():
+    for number in (1, 2, 5, 6):
+        grid = published_grid(table("vico", number))
+        bold = [[cell.is_bold for cell in line.cells] for line in grid.lines]
+        # Only ViCO is relative to the baseline, so its average is not the best of any; scores have two.
+        assert not any(line[-1] for line in bold)
+        assert any(any(line) for line in bold)
+    assert [line.cells[-1].text for line in published_grid(table("vico", 3)).lines if line.cells[-1].is_bold] == [
+        "99.6%"
+    ]
+
+
+def test_columns_stand_in_the_papers_groups_and_ratios_under_the_papers_title():
+    groups = {column.title: column.group for column in published_grid(table("internvl-x", 1)).columns}
+    assert [groups[name] for name in ("Tokens", "TextVQA", "VizWiz", "SEED-IMG", "Avg.")] == [
+        *("", "Text-oriented", "General", "Comprehensive", "")
+    ]
+    # A group of benchmarks does not change their names where there is no line for it.
+    full = [column.full_title for column in published_grid(table("internvl-x", 1)).columns]
+    assert "TextVQA" in full
+    assert "Video-MME w/ sub." in [column.full_title for column in published_grid(table("vico", 2)).columns]
+    titles = {line.titles[-1].text for line in published_grid(table("vico", 1)).lines}
+    assert titles == {"baseline", "ViCO", "Ratio of Compressed Patches"}
+
+
+def test_yes_and_no_are_check_marks():
+    lines = [tuple(cell.text for cell in line.titles[-2:]) for line in published_grid(table("internvl-x", 4)).lines]
+    assert lines[3:7] == [("", ""), ("✓", ""), ("", "✓"), ("✓", "✓")]
+
+
 def test_marks_of_the_paper_stand_by_their_numbers():
     cells = {cell.text for line in published_grid(table("internvl-x", 1)).lines for cell in line.cells}
     assert {"~1282", "66.60*", "65.58"} <= cells
@@ -181,10 +211,11 @@ def test_all_tables_compile_in_one_document_and_fit_its_page(tmp_path):
             path for path in write_published(read_table(published_dir(), layout), tmp_path) if path.suffix == ".tex"
         ]
         texts.append(path.read_text())
-    packages = r"\usepackage{booktabs,graphicx}"
-    assert all(packages in text for text in texts)
-    body = "\n".join(texts)
-    document = rf"\documentclass{{article}}{packages}\begin{{document}}{body}\end{{document}}"
+    assert all(r"\resizebox" not in text and r"\usepackage{booktabs}." in text for text in texts)
+    # The text of a page of the usual conference styles: 6.875 by 9 inches, columns of 3.28.
+    page = r"\textwidth=6.875in \columnsep=0.3125in \textheight=9in \oddsidemargin=-0.2in \topmargin=-0.5in "
+    begin = rf"\documentclass[twocolumn]{{article}}{page}\usepackage{{booktabs}}\begin{{document}}"
+    document = begin + "\n\\clearpage\n".join(texts) + r"\end{document}"
     (tmp_path / "all.tex").write_text(document, encoding="ascii")
     command = [pdflatex, "-halt-on-error", "-interaction=nonstopmode", "-no-shell-escape", "all.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)

@@ -19,9 +19,9 @@ from vico_eval.report.tables.grid import (
     Line,
     escape_markdown,
     grid_to_csv,
-    grid_to_latex,
     grid_to_markdown,
 )
+from vico_eval.report.tables.latex_table import grid_to_latex
 from vico_eval.report.tables.latex_text import escape_latex
 from vico_eval.report.tables.table import Row, Table
 
@@ -44,8 +44,9 @@ _COMMANDS = frozenset(
         r"\w+",
         "begin end centering caption label toprule midrule bottomrule par smallskip parbox linewidth footnotesize quad "
         "textit textbf resizebox ifdim width else fi ifdefined Umathchar symbol char textbackslash textasciicircum "
-        "textasciitilde textless textgreater textbar ldots dag pm times cdot rightarrow leq geq approx mu circ ss i "
-        "alpha Sigma u c r v H d b",
+        "textasciitilde textless textgreater textbar ldots dagger sim surd pm times cdot rightarrow leq geq approx mu "
+        "circ ss i fontsize selectfont setlength tabcolsep abovecaptionskip belowcaptionskip raggedright rlap alpha "
+        "Sigma u c r v H d b",
     )
 )
 

@@ -326,8 +326,8 @@ def test_a_report_writes_times_and_leaves_its_other_files_as_they_are(rows, tmp_
         with_times(folder, None)
     again = write_report(rows, table="tiny", out=out, html=html)
     assert again.times is None
-    assert again.removed == (out / "time.csv",)
+    assert again.removed == (out / "time.csv", out / "costs.csv")
     assert {path.name: path.read_bytes() for path in out.iterdir()} == {
-        name: content for name, content in before.items() if name != "time.csv"
+        name: content for name, content in before.items() if name not in ("time.csv", "costs.csv")
     }
     assert "#time" not in (html / "index.html").read_text()

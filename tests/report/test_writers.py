@@ -6,8 +6,9 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from vico_eval.errors import ReportError
 from vico_eval.report.stats.retention import AVERAGE
-from vico_eval.report.tables.grid import escape_latex
+from vico_eval.report.tables.latex_text import escape_latex
 from vico_eval.report.tables.layout import _saves_nothing
 from vico_eval.report.tables.table import Row, Table
 from vico_eval.report.tables.writers import to_latex, to_markdown, to_terminal
@@ -19,7 +20,7 @@ def row(title, *values, kind="score", competes=True) -> Row:
     return Row(title=title, kind=kind, values=dict(zip(("A", "B", AVERAGE), values, strict=True)), competes=competes)
 
 
-def make_table(*rows, notes=(), summary=None) -> Table:
+def make_table(*rows, notes=(), summary=None, best=None) -> Table:
     return Table(
         caption="Scores",
         columns=("A", "B"),
@@ -28,6 +29,7 @@ def make_table(*rows, notes=(), summary=None) -> Table:
         baseline="Vanilla",
         notes=notes,
         summary=pd.DataFrame() if summary is None else summary,
+        best=best or {},
     )
 
 
@@ -44,27 +46,25 @@ def printed(table, width):
 
 def test_each_column_is_rounded_to_its_digits_and_the_average_is_a_percentage():
     assert latex_row(to_latex(make_table(row("ViCO", 88.04, 79.996, 99.64)), "t"), "ViCO") == [
-        r"\textbf{88.0}",
-        r"\textbf{80.00}",
-        r"\textbf{99.6\%}",
+        "88.0",
+        "80.00",
+        r"99.6\%",
     ]
 
 
-def test_best_is_bold_among_competing_rows_and_ties_are_as_printed():
-    # The baseline's 90 is higher and must not count; 88.04 and 87.96 both print as 88.0.
-    text = to_latex(make_table(row("One", 88.04, 1.0, 90.0), row("Two", 87.96, 2.0, 91.0)), "t")
+def test_the_best_of_a_column_are_bold():
+    best = {"A": frozenset({"One", "Two"}), AVERAGE: frozenset({"Two"})}
+    table = make_table(row("One", 88.04, 1.0, 90.0), row("Two", 87.96, 2.0, 91.0), best=best)
+    text = to_latex(table, "t")
     assert latex_row(text, "One") == [r"\textbf{88.0}", "1.00", r"90.0\%"]
-    assert latex_row(text, "Two") == [r"\textbf{88.0}", r"\textbf{2.00}", r"\textbf{91.0\%}"]
+    assert latex_row(text, "Two") == [r"\textbf{88.0}", "2.00", r"\textbf{91.0\%}"]
     assert latex_row(text, "Vanilla") == ["90.0", "80.00", r"100.0\%"]
+    assert "Bold: within a budget of visual tokens" in text
 
 
-def test_a_row_is_not_the_best_where_it_is_not_known_to_save_tokens():
-    high = replace(row("One", 89.0, 79.0, 99.0), saves_nothing=_saves_nothing(shares(A=100.0, B=50.0)))
-    unknown = replace(row("Two", 89.5, 78.0, 98.0), saves_nothing=_saves_nothing(shares(A=float("nan"), B=101.0)))
-    text = to_latex(make_table(high, unknown, row("Three", 70.0, 60.0, 80.0)), "t")
-    assert latex_row(text, "One") == ["89.0", r"\textbf{79.00}", r"\textbf{99.0\%}"]
-    assert latex_row(text, "Two") == ["89.5", "78.00", r"98.0\%"]
-    assert latex_row(text, "Three")[0] == r"\textbf{70.0}"
+def test_a_row_saves_nothing_where_it_is_not_known_to_save_tokens():
+    assert _saves_nothing(shares(A=100.0, B=50.0)) == {"A"}
+    assert _saves_nothing(shares(A=float("nan"), B=101.0)) == {"A", "B", AVERAGE}
 
 
 def shares(**values) -> pd.Series:
@@ -79,7 +79,7 @@ def test_ratio_rows_are_italic_and_unknown_numbers_are_dashes():
         "--",
         r"\textit{55.0\%}",
     ]
-    assert "| ViCO | **88.0** | – | – |" in to_markdown(table)
+    assert "| ViCO | 88.0 | – | – |" in to_markdown(table)
     assert "| *compressed tiles* | *62%* | – | *55.0%* |" in to_markdown(table)
 
 
@@ -97,6 +97,34 @@ def test_latex_prints_any_name_literally():
     # Every row of the tabular has as many cells as it has columns.
     rows = [line for line in body.splitlines() if line.endswith(r"\\")]
     assert {len(re.findall(r"(?<!\\)&", line)) for line in rows} == {3}
+
+
+def test_latex_has_difference_tokens_and_marks_and_leaves_the_interval_to_be_asked_for():
+    table = replace(
+        make_table(row("ViCO", 88.0, 79.0, 99.5), summary=summary(-1.26, 0.34)),
+        intervals={"ViCO": (98.04, 100.96)},
+        significant={"ViCO": frozenset({"B"})},
+        best=dict.fromkeys(("A", "B", AVERAGE), frozenset({"ViCO"})),
+    )
+    text = to_latex(table, "t")
+    assert latex_row(text, "ViCO") == [
+        *(r"\textbf{88.0}", r"\textbf{79.00}\rlap{{*}}", r"\textbf{99.5\%}", r"$-$1.3 $\pm$ 0.3", r"56.0\%")
+    ]
+    assert "*: differs from Vanilla, by a paired test, corrected" in text
+    chosen = to_latex(table, "t", ["B", AVERAGE, "95% interval"])
+    assert latex_row(chosen, "ViCO") == [r"\textbf{79.00}\rlap{{*}}", r"\textbf{99.5\%}", r"98.0--101.0\%"]
+    assert latex_row(chosen, "Vanilla") == ["80.00", r"100.0\%", r"\\"]  # blank
+    with pytest.raises(ReportError, match=r"no column C; it has A, B, Avg\., 95% interval, Difference, Visual tokens"):
+        to_latex(table, "t", ["C"])
+    assert "differs from Vanilla" not in to_latex(replace(table, significant={}), "t")
+
+
+def test_an_interval_without_an_upper_end_is_a_bound():
+    table = replace(
+        make_table(row("ViCO", 88.0, 79.0, 99.5), summary=summary(-1.26, 0.34)),
+        intervals={"ViCO": (98.04, float("inf"))},
+    )
+    assert latex_row(to_latex(table, "t", ["95% interval"]), "ViCO") == [r"$\geq$ 98.0\%"]
 
 
 def test_latex_has_no_character_outside_ascii():
@@ -149,7 +177,7 @@ def summary(difference, error):
 
 def test_markdown_has_the_difference_with_its_error_and_the_visual_tokens():
     text = to_markdown(make_table(row("ViCO", 88.0, 79.0, 99.5), summary=summary(-1.26, 0.34)))
-    assert "| **99.5%** | −1.3 ± 0.3 | 56.0% |" in text
+    assert "| 99.5% | −1.3 ± 0.3 | 56.0% |" in text
     assert "1504 documents a row" in text
     unknown = to_markdown(make_table(row("ViCO", 88.0, 79.0, 99.5), summary=summary(-1.26, NAN)))
     assert "| −1.3 ± – |" in unknown

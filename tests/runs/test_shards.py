@@ -128,12 +128,13 @@ def test_shards_write_journals_of_their_own_and_go_on_with_each_other_s(tmp_path
     second = opened(tmp_path, HALVES[1], started=STARTED + timedelta(days=1))
     answer(first, 0, 3)
     answer(second, 1)
-    first.add_data_sets({"read": "abc"})
+    first.add_data_sets({"read": "abc"}, {"read": "def"})
     second.note_model(dtype="float32", device="cpu")
     second.write_record()
     assert len((tmp_path / "answers.rank0.shard1of2.jsonl").read_text().splitlines()) == 2
     assert len((tmp_path / "answers.rank0.shard2of2.jsonl").read_text().splitlines()) == 1
     record = read_record(tmp_path)
+    assert record.scorers == {"read": "def"}
     assert record.data_sets == {"read": "abc"}  # of the first shard, though the second wrote last
     assert record.started == RECORD.started
     assert len(record.continued) == 1

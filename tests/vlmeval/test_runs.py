@@ -61,6 +61,8 @@ def test_every_document_has_an_account_and_the_record_names_the_toolkit(finished
     assert (run.record.harness, run.record.title) == ("VLMEvalKit", "ViCO")
     assert run.record.versions["ms_vlmeval"]
     assert "lmms_eval" not in run.record.versions
+    assert {"POPE", "ChartQA_TEST"} <= run.record.scorers.keys()
+    assert len(set(run.record.scorers.values())) == len(run.record.scorers)  # each has its own scorer
     assert {name: len(task.documents) for name, task in run.tasks.items()} == {
         "POPE": 12,
         "ChartQA_TEST": 6,

@@ -69,33 +69,49 @@ def check_models(runs: Sequence[PlannedRun], checkpoints: Mapping[str, Checkpoin
         ConfigError: a row's model has no such argument, or refuses its value; names the row.
         CheckpointError: a checkpoint lacks what a row's method needs.
     """
+    for run in runs:
+        _check_model(run, checkpoints)
+
+
+def refusals(runs: Sequence[PlannedRun]) -> dict[str, str]:
+    """Why models refuse runs' arguments, by the runs' names; of those alone that are refused."""
+    checkpoints = check_folders(dict.fromkeys(name for run in runs for name in run.checkpoints))
+    refused = {}
+    for run in runs:
+        try:
+            _check_model(run, checkpoints)
+        except ConfigError as error:
+            refused[run.name] = str(error)
+    return refused
+
+
+def _check_model(run: PlannedRun, checkpoints: Mapping[str, Checkpoint]) -> None:
     from vico_eval.engine.decode.opening import check_can_decode
     from vico_eval.engine.loading import check_tiles, split_arguments
     from vico_eval.engine.preprocess import PreprocessSettings
     from vico_eval.methods import registry
     from vico_eval.methods.arguments import typed
 
-    for run in runs:
-        given = {**run.model_args, **run.more_args}
-        arguments = {name: value for name, value in given.items() if name not in OF_THE_ADAPTER}
-        try:
-            name = _method(run)
-            engine, own = split_arguments(name, arguments)
-            settings = typed(EngineSettings, engine)
-            cutting = {name: getattr(settings, name) for name in CUTTING}
-            PreprocessSettings(**{name: value for name, value in cutting.items() if value is not None})
-            method = registry.build(name, own)
-            check_tiles(settings.tiles, method.parts)
-            if settings.engine == VLLM:
-                check_can_decode(settings, method)
-        except ConfigError as error:
-            raise ConfigError(f"row {run.name} can't be run with these arguments: {error}") from error
-        if "ratio_from" in own:  # it is measured by a run that may not be there yet
-            continue
-        for part in method.parts:
-            name = settings.flash_from if part.needs_donor and settings.flash_from else settings.pretrained
-            if name in checkpoints:
-                part.check(checkpoints[name].facts)
+    given = {**run.model_args, **run.more_args}
+    arguments = {name: value for name, value in given.items() if name not in OF_THE_ADAPTER}
+    try:
+        name = _method(run)
+        engine, own = split_arguments(name, arguments)
+        settings = typed(EngineSettings, engine)
+        cutting = {name: getattr(settings, name) for name in CUTTING}
+        PreprocessSettings(**{name: value for name, value in cutting.items() if value is not None})
+        method = registry.build(name, own)
+        check_tiles(settings.tiles, method.parts)
+        if settings.engine == VLLM:
+            check_can_decode(settings, method)
+    except ConfigError as error:
+        raise ConfigError(f"row {run.name} can't be run with these arguments: {error}") from error
+    if "ratio_from" in own:  # it is measured by a run that may not be there yet
+        return
+    for part in method.parts:
+        name = settings.flash_from if part.needs_donor and settings.flash_from else settings.pretrained
+        if name in checkpoints:
+            part.check(checkpoints[name].facts)
 
 
 def _method(run: PlannedRun) -> str:

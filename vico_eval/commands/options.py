@@ -26,6 +26,9 @@ class RunOptions:
     benchmarks: Sequence[str] = ()
     """Names in the catalogue; empty for all of the suite."""
 
+    budgets: Sequence[float] = ()
+    """Shares of the visual tokens that rows leave which would otherwise take another row's; empty for the suite's."""
+
     checkpoint: str | None = None
     """A size of checkpoints.yaml, a checkpoint for all rows, or `base=...,vico=...`; None for the suite's own."""
 

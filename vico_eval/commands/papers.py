@@ -10,6 +10,7 @@ from vico_eval.report.papers.audit import EXCEPTIONS, Finding, KnownException, a
 from vico_eval.report.papers.grid import published_grid, write_published
 from vico_eval.report.papers.layout import PAPERS, layouts, published_dir
 from vico_eval.report.papers.printed import read_table
+from vico_eval.report.papers.prose import Reading, ReadStatement
 from vico_eval.report.staging import staged
 from vico_eval.report.tables.grid import grid_to_terminal
 
@@ -71,9 +72,13 @@ def print_audit() -> None:
     results = results_console()
     for finding, known in found.findings:
         results.print(_finding_text(finding, known), soft_wrap=True)
+    for paper, read in found.statements:
+        if read.fitting:
+            results.print(_statement_text(paper, read), soft_wrap=True)
     message_console().print(
         f"{found.num_averages} averages recomputed, {found.without_scores} have no scores in their paper; "
-        f"{found.num_shared} numbers compared between tables. {len(found.findings)} do not agree.",
+        f"{found.num_shared} numbers compared between tables; {len(found.statements)} statements "
+        f"of the text read. {len(found.findings)} do not agree.",
         soft_wrap=True,
     )
     problems = [f"Not known: {finding.what} ({PAPERS[finding.paper]})." for finding in found.unknown]
@@ -91,3 +96,16 @@ def _finding_text(finding: Finding, known: KnownException | None) -> str:
         f"  {finding.definition}\n"
         f"  {f'known: {known.reason}' if known else 'NOT KNOWN'}"
     )
+
+
+def _statement_text(paper: str, read: ReadStatement) -> str:
+    """A statement that the tables give, and what it tells of numbers that they print twice."""
+    lines = [f"{PAPERS[paper]}, text, “{read.statement.says}”", f"  {read.definition}"]
+    lines += [f"  fits {_reading_text(reading)}" for reading in read.fitting]
+    lines += [f"  not {_reading_text(reading)}" for reading in read.readings if reading not in read.fitting]
+    return "\n".join(lines)
+
+
+def _reading_text(reading: Reading) -> str:
+    chosen = "; ".join(f"{what} {value!r}" for what, value in reading.chosen.items())
+    return f"{chosen or 'the tables'}: {reading.made:.4f}"

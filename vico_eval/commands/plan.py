@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
 
+from vico_eval.budgets import told
 from vico_eval.cards import Card, Checkpoints, Weights, select_cards
 from vico_eval.commands.launcher import Launching
 from vico_eval.errors import ConfigError
@@ -53,8 +54,8 @@ class Conditions:
     model_args: ModelArgs = field(default_factory=dict)
     """What every row's model is started with; wins over a card's."""
 
-    target_ratio: float | None = None
-    """Share of visual tokens that rows leave which would otherwise take the ratio of another row; None to take it."""
+    budgets: tuple[float, ...] = ()
+    """Shares of visual tokens that rows leave, a run each, which would otherwise take the ratio of another row."""
 
     environment: Mapping[str, str] = field(default_factory=dict)
     """What lmms-eval needs in its environment to find the documents."""
@@ -114,6 +115,9 @@ class PlannedRun:
     environment: Mapping[str, str] = field(default_factory=dict)
     """What the command needs in its environment."""
 
+    budget: float | None = None
+    """Share of the visual tokens that it was planned to leave; None where the row takes none."""
+
     after: str | None = None
     """Run that has to be finished before this one starts."""
 
@@ -155,7 +159,7 @@ def plan_runs(
     """The runs that fill the named rows (all of them where `rows` is empty), those that others wait for first.
 
     The first row, which counts as 100%, is always among them, and so is a row that another one takes its ratio from,
-    unless the conditions say which ratio it is.
+    unless the conditions name budgets.
     Benchmarks whose model is started with other arguments are runs of their own.
 
     Args:
@@ -172,16 +176,17 @@ def plan_runs(
     chosen = select_cards(cards, rows)
     baseline = next(iter(cards))
     names = {baseline, *(card.name for card in chosen)}
-    if conditions.target_ratio is None:
+    if not conditions.budgets:
         names |= {card.ratio_from for card in chosen if card.ratio_from is not None}
     most = max((len(card.seeds) for card in chosen), default=0)
     if num_seeds is not None and most and num_seeds > most:
         raise ConfigError(f"--seeds is {num_seeds}; the cards of these rows have {most} seeds each.")
     runs = [
-        _planned(card, seed, cells, conditions, runs_root)
+        _planned(card, seed, budget, cells, conditions, runs_root)
         for card in cards.values()
         if card.name in names
         for seed in (card.seeds[:num_seeds] or (None,))
+        for budget in (conditions.budgets if card.ratio_from is not None else ()) or (None,)
         for cells in _same_model(conditions.cells)
     ]
     awaited = {run.after for run in runs}
@@ -197,16 +202,19 @@ def _same_model(cells: Sequence[Cell]) -> list[tuple[Cell, ...]]:
 
 
 def _planned(
-    card: Card, seed: int | None, cells: tuple[Cell, ...], conditions: Conditions, runs_root: Path
+    card: Card,
+    seed: int | None,
+    budget: float | None,
+    cells: tuple[Cell, ...],
+    conditions: Conditions,
+    runs_root: Path,
 ) -> PlannedRun:
     own_args = {name: conditions.model_args.get(name, value) for name, value in cells[0].model_args.items()}
     part = "".join(f".{name}" if value is True else f".{name}-{value}" for name, value in sorted(own_args.items()))
-    takes_ratio = card.ratio_from is not None
-    target = conditions.target_ratio if takes_ratio else None
+    share: dict[str, float] = {} if budget is None else {card.share_argument: told(budget, card.share_argument)}
     name = (card.name if seed is None else f"{card.name}-seed{seed}") + part
-    if target is not None:
-        # Runs at several shares lie beside each other.
-        name += f".target_ratio-{target:g}"
+    # Runs at several budgets lie beside each other.
+    name += "".join(f".{argument}-{value:g}" for argument, value in share.items())
     folder = runs_root / name
     checkpoints = conditions.checkpoints
     model_args: dict[str, object] = {"pretrained": checkpoints.of(card.weights)}
@@ -214,11 +222,10 @@ def _planned(
     if card.flash_from is not None:
         model_args["flash_from"] = checkpoints.of(card.flash_from)
         loaded.append(checkpoints.of(card.flash_from))
-    after = f"{card.ratio_from}{part}" if takes_ratio and target is None else None
+    after = f"{card.ratio_from}{part}" if card.ratio_from is not None and budget is None else None
     if after is not None:
         model_args["ratio_from"] = runs_root / after
-    if target is not None:
-        model_args["target_ratio"] = target
+    model_args |= share
     if seed is not None:
         model_args["seed"] = seed
     model_args |= {**card.model_args, **checkpoints.model_args.get(card.name, {}), **own_args, **conditions.model_args}
@@ -251,6 +258,7 @@ def _planned(
         },
         more_args=more_args,
         checkpoints=tuple(loaded),
+        budget=budget,
         after=after,
     )
 

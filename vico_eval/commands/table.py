@@ -11,8 +11,10 @@ from pathlib import Path
 from rich.console import Console
 
 from vico_eval import paths
+from vico_eval.budgets import share_text
 from vico_eval.cards import find_checkpoints, load_cards, select_cards
 from vico_eval.commands.at_work import held
+from vico_eval.commands.checks import refusals
 from vico_eval.commands.inputs import Inputs, find_inputs, local_checkpoints
 from vico_eval.commands.options import RunOptions
 from vico_eval.commands.output import check_writable
@@ -39,11 +41,9 @@ OPTIONS = {
     "gpus_per_process": "--gpus-per-process",
     "engine": "--engine",
     "server": "--server",
+    "target_ratio": "--budgets",
 }
 """Arguments of a model that are options of the command; lmms-eval passes them beside the others."""
-
-TARGET = "target_ratio"
-"""Argument of the models of those rows alone that would take their ratio from another row."""
 
 REHEARSED_SHARE = 0.5
 """Of visual tokens: what every method can leave in the four layers of the built-in checkpoints."""
@@ -94,7 +94,6 @@ def plan_table(name: str, options: RunOptions, console: Console) -> Table:
     benchmarks = choose_benchmarks(suite, options, console)
     rows = () if tuple(options.rows) == ("all",) else options.rows or suite.rows
     select_cards(cards, rows)
-    model_args = _model_args(suite, options)
     device = _default_device() if options.device is None else options.device
     options.launching.check(device, options.jobs)
     runs_root = _runs_root(suite, options)
@@ -107,14 +106,19 @@ def plan_table(name: str, options: RunOptions, console: Console) -> Table:
         device=device,
         launching=options.launching,
         limit=options.limit,
-        model_args={name: value for name, value in model_args.items() if name != TARGET},
-        target_ratio=target_ratio(model_args),
+        model_args=_model_args(suite, options),
+        budgets=_budgets(suite, options),
         environment=data.environment,
         servers=options.servers,
     )
     runs = plan_runs(cards, rows, conditions, runs_root, options.num_seeds)
+    if options.budgets and all(run.budget is None for run in runs):
+        raise ConfigError(
+            "--budgets is for rows that take a share of tokens, and none of these rows does; leave it out."
+        )
     _check_servers(runs, options.servers)
     folders = local_checkpoints(runs, checkpoints.trained_by)
+    runs = _reachable(runs, conditions.budgets, console)
     return Table(
         suite=suite,
         options=options,
@@ -157,20 +161,6 @@ def check_outputs(table: Table) -> None:
         check_page_folder(table.html)
 
 
-def target_ratio(model_args: ModelArgs) -> float | None:
-    """The share of visual tokens that the arguments name, for rows that would take another row's.
-
-    Raises:
-        ConfigError: it is no share.
-    """
-    value = model_args.get(TARGET)
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
-        raise ConfigError(f"--model-args has {TARGET}={value}; expected a share of visual tokens in (0, 1].")
-    return float(value)
-
-
 def choose_benchmarks(suite: Suite, options: RunOptions, console: Console) -> list[Benchmark]:
     """The suite's benchmarks that are to be run; says which are left out because they need a judge.
 
@@ -210,11 +200,37 @@ def _default_jobs(options: RunOptions, device: str) -> int:
 
 def _model_args(suite: Suite, options: RunOptions) -> ModelArgs:
     """The suite's arguments and the user's, which win."""
-    own = dict(suite.model_args)
-    if options.fixtures and TARGET in own:
-        own[TARGET] = max(float(own[TARGET]), REHEARSED_SHARE)
     engine = {} if options.engine == TRANSFORMERS else {"engine": options.engine}
-    return {**own, **options.model_args, **engine}
+    return {**suite.model_args, **options.model_args, **engine}
+
+
+def _budgets(suite: Suite, options: RunOptions) -> tuple[float, ...]:
+    """The user's, or else the suite's; in a rehearsal those that can be left there."""
+    if options.budgets:
+        return tuple(options.budgets)
+    least = REHEARSED_SHARE if options.fixtures else 0.0
+    return tuple(dict.fromkeys(max(share, least) for share in suite.budgets))
+
+
+def _reachable(runs: list[PlannedRun], budgets: Sequence[float], console: Console) -> list[PlannedRun]:
+    """The runs less those of budgets that their method can't reach, as where more layers work on all tokens than that.
+
+    Says which are left out.
+
+    Raises:
+        ConfigError: a row reaches none.
+    """
+    if len(budgets) < 2:  # checked with all else where there is something to do: it takes seconds
+        return runs
+    refused = refusals([run for run in runs if run.budget is not None])
+    for run in runs:
+        if run.name in refused and all(one.name in refused for one in runs if one.system == run.system):
+            raise ConfigError(refused[run.name])
+    for run in runs:
+        if run.budget is not None and run.name in refused:
+            place = f"{run.system} at {share_text(run.budget)}"
+            console.print(f"Left out: {place}: {refused[run.name]}", highlight=False, soft_wrap=True)
+    return [run for run in runs if run.name not in refused]
 
 
 def _check_servers(runs: Sequence[PlannedRun], servers: Mapping[str, str]) -> None:

@@ -25,7 +25,8 @@ from vico_eval.families.internvl.modeling import VicoInternVL
 from vico_eval.families.placement import check_attention, check_device
 from vico_eval.methods.registry import Method
 from vico_eval.report.speed.stages import csvs, grids
-from vico_eval.report.tables.grid import grid_to_latex, grid_to_markdown, grid_to_terminal
+from vico_eval.report.tables.grid import grid_to_markdown, grid_to_terminal
+from vico_eval.report.tables.latex_table import grid_to_latex
 
 _NAME = re.compile(r"\w[\w .+-]{0,99}")
 """Of a record: its files are called so, in the folder that `--out` names."""

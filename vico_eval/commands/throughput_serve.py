@@ -39,7 +39,8 @@ from vico_eval.errors import ConfigError
 from vico_eval.files import write_json
 from vico_eval.paths import free_path
 from vico_eval.report.speed.table4 import PROMPTS, VISUAL_TOKENS, Prompt, Quantity, table4_csv, table4_grid
-from vico_eval.report.tables.grid import Grid, grid_to_latex, grid_to_markdown, grid_to_terminal
+from vico_eval.report.tables.grid import Grid, grid_to_markdown, grid_to_terminal
+from vico_eval.report.tables.latex_table import grid_to_latex
 from vico_eval.server_address import Address, Redactor
 
 REQUESTS, SUMMARY = "requests.jsonl", "summary.json"

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from vico_eval.bench.costs import model_costs
 from vico_eval.engine import previews
 from vico_eval.engine.loading import Found
 from vico_eval.engine.settings import TRANSFORMERS
@@ -76,6 +77,7 @@ def run_record(
         num_processes=num_processes,
         started=datetime.now(timezone.utc).replace(microsecond=0),
         harness=harness,
+        costs=model_costs(found),
     )
 
 

@@ -62,6 +62,37 @@ class Checkpoint(Closed):
     alone, over both ends of the files; these agree with none of the new ones."""
 
 
+class ModelCosts(Closed):
+    """What the operations and the cache of a request follow from, by the formulas of `vico_eval.bench.flops`.
+
+    A multiplication and an addition are two operations.
+    """
+
+    encoder: NonNegativeInt
+    """Of the vision encoder, on a tile."""
+
+    router: NonNegativeInt
+    """Of a tile's score; where another checkpoint decides, of its vision encoder too."""
+
+    high: NonNegativeInt
+    """Of the connector, on a tile at full length."""
+
+    low: NonNegativeInt
+    """On a compressed one."""
+
+    token: NonNegativeInt
+    """Of a decoder layer's matrices, on a token."""
+
+    pair: NonNegativeInt
+    """Of a layer's causal attention: times the square of its tokens."""
+
+    head: NonNegativeInt
+    """Of the logits of the last token."""
+
+    cached: NonNegativeInt
+    """Numbers that a layer's cache holds of a token."""
+
+
 class RunRecord(Closed):
     """`record.json`: what produced a run's numbers.
 
@@ -111,6 +142,10 @@ class RunRecord(Closed):
     """By task, what its data are known by: a revision, or a digest of files. None of tasks whose data say neither, and
     of runs by older versions."""
 
+    scorers: dict[str, str] = Field(default_factory=dict)
+    """By task, a digest of the toolkit's code that scores it. None of tasks that don't say which that is, and of runs
+    by older versions."""
+
     made_from: str | None = None
     """The toolkit's file that says this, relative to the run's folder, where the run left no record of its own."""
 
@@ -125,6 +160,9 @@ class RunRecord(Closed):
     answered_with: tuple[str, ...] = ()
     """Folders of the runs that were answered in the same pass, relative to this one's: their rows share
     reading, cutting and encoding of pictures. Answers are those of a run alone."""
+
+    costs: ModelCosts | None = None
+    """None of models without a formula (experts, PVTC, LVTC), and in records of older versions."""
 
     engine: dict[str, Any] = Field(default_factory=dict)
     """What decoded, where that was not transformers: vLLM's version, its arguments, or the servers and what they said

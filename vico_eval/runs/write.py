@@ -141,7 +141,7 @@ class RunFolder:
         """Go on with the run whose record is `earlier`."""
         now = self._record
         assert now.started is not None  # only what other programs started says no time
-        kept = ("started", "device", "previews", "data_sets", "left_out_until", "answered_with", "engine")
+        kept = ("started", "device", "previews", "data_sets", "scorers", "left_out_until", "answered_with", "engine")
         self._record = now.model_copy(
             update={
                 **{name: getattr(earlier, name) for name in kept},
@@ -247,6 +247,7 @@ class RunFolder:
             continued=tuple(sorted({*found.continued, *own.continued})),
             commits=tuple(dict.fromkeys((*found.commits, *own.commits))),
             data_sets={**found.data_sets, **own.data_sets},
+            scorers={**found.scorers, **own.scorers},
             left_out_until={**found.left_out_until, **own.left_out_until},
             answered_with=tuple(dict.fromkeys((*found.answered_with, *own.answered_with))),
             engine=own.engine or found.engine,
@@ -257,9 +258,10 @@ class RunFolder:
         before = self._record.data_sets
         return tuple(task for task, found in fingerprints.items() if before.get(task, found) != found)
 
-    def add_data_sets(self, fingerprints: Mapping[str, str]) -> None:
-        """Record what the data of tasks are known by."""
-        self._update(data_sets={**self._record.data_sets, **fingerprints})
+    def add_data_sets(self, fingerprints: Mapping[str, str], scorers: Mapping[str, str]) -> None:
+        """Record what the data of tasks are known by, and the code that scores them."""
+        record = self._record
+        self._update(data_sets={**record.data_sets, **fingerprints}, scorers={**record.scorers, **scorers})
         self.write_record()
 
     def note_task_settings(self, left_out_until: Mapping[str, Sequence[str]], system_instruction: str | None) -> None:

@@ -90,9 +90,12 @@ def _watch_memory(is_done: threading.Event, sums: list[int]) -> None:
 def measure_stages(runs: list[Path], out: Path) -> dict[str, float]:
     """Seconds of a report's stages, one after the other."""
     from vico_eval.report.figures.draw import write_pictures
+    from vico_eval.report.paired.best import best_of
+    from vico_eval.report.paired.columns import columns_of
+    from vico_eval.report.paired.draws import Draws
     from vico_eval.report.stats.loyalty import loyalty
     from vico_eval.report.stats.side_by_side import measure
-    from vico_eval.report.stats.uncertainty import compare_with_baseline
+    from vico_eval.report.stats.uncertainty import Criterion, compare_with_baseline
     from vico_eval.report.tables.layout import build_table
     from vico_eval.report.tables.numbers import tidy_numbers
 
@@ -119,8 +122,11 @@ def measure_stages(runs: list[Path], out: Path) -> dict[str, float]:
         "table", lambda: build_table(measured, spec.benchmarks, systems, caption=spec.caption, baseline=baseline)
     )
     timed("pictures", lambda: write_pictures(built, measured.cells, out))
-    timed("uncertainty", lambda: compare_with_baseline(measured, list(systems), built.columns, baseline))
-    timed("loyalty", lambda: loyalty(measured, list(systems), built.columns, baseline))
+    rows = list(systems)
+    draws = timed("draws", lambda: Draws(rows, columns_of(measured, rows, built.columns)))
+    timed("uncertainty", lambda: compare_with_baseline(draws, baseline))
+    timed("best", lambda: best_of(built, draws, Criterion().alpha))
+    timed("loyalty", lambda: loyalty(measured, rows, built.columns, baseline))
     places = [str(run) for run in runs]
     timed("tidy numbers", lambda: tidy_numbers(built, measured, systems, places, places))
     return seconds

@@ -46,6 +46,7 @@ from vico_eval.harnesses.lmms_eval.requests import (
     system_instruction,
 )
 from vico_eval.harnesses.lmms_eval.rows import RowRun, ask
+from vico_eval.harnesses.lmms_eval.scorers import scorers_of
 from vico_eval.harnesses.lmms_eval.token_counts import result_of
 from vico_eval.harnesses.run_record import open_previews, run_record, title_of
 from vico_eval.logs import logger
@@ -324,7 +325,7 @@ class CompressedInternVL(lmms):  # type: ignore[misc]
                 f"the data of {', '.join(changed)} have changed since this run began; stored answers are compared with "
                 "their documents one by one"
             )
-        self._run.add_data_sets(found)
+        self._run.add_data_sets(found, scorers_of(requests))
 
     def generate_until_multi_round(self, requests: list[Instance]) -> list[str]:
         """Not offered: no benchmark of the tables asks in rounds."""

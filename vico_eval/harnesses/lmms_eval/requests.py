@@ -39,7 +39,7 @@ def left_out_until(instances: Iterable[Instance], *, thinking: bool) -> dict[str
     """By task, the stop strings that answers don't end at, where there are any."""
     left_out = {
         instance.args[4]: stop_strings(instance.args[2]["until"])
-        for instance in _first_of_each_task(instances)
+        for instance in first_of_each_task(instances)
         if _is_left_out(instance, thinking=thinking)
     }
     return {task: until for task, until in left_out.items() if until}
@@ -55,7 +55,7 @@ def _is_left_out(instance: Instance, *, thinking: bool) -> bool:
     """
     if "until" not in instance.args[2]:
         return False
-    until, task = instance.args[2]["until"], _task_of(instance)
+    until, task = instance.args[2]["until"], task_of(instance)
     delimiter = TaskConfig.fewshot_delimiter if task is None else task.config.fewshot_delimiter
     return thinking or (isinstance(until, list) and len(until) == 1 and until[0] is delimiter)
 
@@ -67,9 +67,9 @@ def system_instruction(instances: Iterable[Instance]) -> str | None:
     question. It is the same for all tasks, so it is read off the first of them whose words are the same each time: not
     off one that draws examples, or shuffles its options.
     """
-    for instance in _first_of_each_task(instances):
+    for instance in first_of_each_task(instances):
         context, _, _, doc_id, _, _ = instance.args
-        task = _task_of(instance)
+        task = task_of(instance)
         if task is None or task.config.num_fewshot:
             continue
         own = task.fewshot_context(doc=task.eval_docs_no_media[doc_id], num_fewshot=0)
@@ -84,8 +84,8 @@ def system_instruction(instances: Iterable[Instance]) -> str | None:
 
 def refuse_examples(instances: Iterable[Instance]) -> None:
     """Raises ConfigError for a task whose few-shot examples lmms-eval puts into no message."""
-    for instance in _first_of_each_task(instances):
-        task = _task_of(instance)
+    for instance in first_of_each_task(instances):
+        task = task_of(instance)
         if task is None or (task.config.doc_to_visual is None and task.config.doc_to_messages is None):
             continue
         if number := task.config.num_fewshot:
@@ -148,13 +148,14 @@ def _part(content: Any) -> Part:
     raise ConfigError(f"a document holds {content.type}; this model takes text, images and video.")
 
 
-def _task_of(instance: Instance) -> ConfigurableTask | None:
+def task_of(instance: Instance) -> ConfigurableTask | None:
     """The task that makes an instance's messages; None where something else does, as in rounds of an agent."""
     owner = getattr(instance.args[1], "__self__", None)
     return owner if isinstance(owner, ConfigurableTask) else None
 
 
-def _first_of_each_task(instances: Iterable[Instance]) -> list[Instance]:
+def first_of_each_task(instances: Iterable[Instance]) -> list[Instance]:
+    """The first instance of every task."""
     first: dict[str, Instance] = {}
     for instance in instances:
         first.setdefault(instance.args[4], instance)

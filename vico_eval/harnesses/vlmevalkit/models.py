@@ -27,6 +27,7 @@ from vico_eval.engine.tile_limits import tile_limit, total_tile_limit
 from vico_eval.errors import ConfigError, OutputError, UserError
 from vico_eval.families.internvl.prompts import IMAGE_MARK
 from vico_eval.harnesses.earlier_answers import Asking, answer_keys, take_over
+from vico_eval.harnesses.vlmevalkit.scorers import scorer_of
 from vico_eval.runs.write import RunFolder
 
 THINKING_QUESTION = "Please answer the question and put the final answer within \\boxed{}."
@@ -83,8 +84,8 @@ class CompressedInternVL(InternVLChat):  # type: ignore[misc]
             )
 
     def note_data(self) -> None:
-        """Record what the data set is known by, once it is there."""
-        self._run.add_data_sets(_data_fingerprint(self._task))
+        """Record what the data set is known by, once it is there, and the code that scores it."""
+        self._run.add_data_sets(_data_fingerprint(self._task), scorer_of(self._task))
 
     def set_dump_image(self, dump_image_func: Callable[..., Any]) -> None:
         """Called by VLMEvalKit before it asks about pictures: with a method of the data set."""

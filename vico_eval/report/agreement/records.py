@@ -44,7 +44,7 @@ def record_differences(first: Run, second: Run) -> list[RecordDifference]:
 def _conditions(run: Run, tasks: Collection[str]) -> dict[str, Any]:
     fields = run.record.model_dump(mode="json", exclude=set(_SAID_ELSEWHERE))
     fields["settings"] = run.record.all_settings
-    for name in ("data_sets", "left_out_until"):
+    for name in ("data_sets", "scorers", "left_out_until"):
         fields[name] = {task: value for task, value in fields[name].items() if task in tasks}
     own = {name: {"version": task.version, **task.settings} for name, task in run.tasks.items() if name in tasks}
     return dict(_flat("", {**fields, "tasks": own}))

@@ -1,7 +1,7 @@
 """Scores of two runs and their difference on the documents that both have, with the report's interval.
 
 The interval is a bootstrap over documents, those that share a picture or are scored together as one
-(`vico_eval.report.stats.uncertainty`).
+(`vico_eval.report.paired.draws`).
 """
 
 import math
@@ -13,13 +13,15 @@ import pandas as pd
 
 from vico_eval.errors import ReportError
 from vico_eval.report.agreement.pairs import Pair, Side
+from vico_eval.report.paired.columns import columns_of
+from vico_eval.report.paired.draws import Draws
+from vico_eval.report.paired.pairs import compare_pairs
 from vico_eval.report.scores.by_document import DocumentScores
 from vico_eval.report.scores.count_run import count_documents
 from vico_eval.report.scores.counted import CountedDocuments
 from vico_eval.report.scores.score_range import checked_score
 from vico_eval.report.stats.measurements import Documents, Measurements
 from vico_eval.report.stats.retention import AVERAGE, document_values
-from vico_eval.report.stats.uncertainty import difference_from_baseline
 
 _ROWS = ("first", "second")
 
@@ -76,7 +78,7 @@ class PairScores:
             self.left_out = "its scores can't be read"
 
     def with_interval(self, line: pd.Series) -> ScoreDifference:
-        """With the line of `difference_from_baseline`."""
+        """With the line of `compare_pairs`."""
         first, second = self.scores
         lost, gained = self._changes()
         left_out = self.left_out or str(line["left_out"])
@@ -97,7 +99,8 @@ def score_differences(pairs: Sequence[PairScores]) -> tuple[list[ScoreDifference
     """By pair, and over all of them."""
     measured = _measurements(pairs)
     titles = [pair.title for pair in pairs]
-    found = difference_from_baseline(measured, _ROWS[1], titles, _ROWS[0]).set_index("benchmark")
+    draws = Draws(_ROWS, columns_of(measured, _ROWS, titles))
+    found = compare_pairs(draws, [(_ROWS[1], _ROWS[0])]).set_index("benchmark")
     lines = [pair.with_interval(found.loc[pair.title]) for pair in pairs]
     compared = [line for line in lines if not math.isnan(line.interval.difference)]
     left_out = [f"{title} ({line.left_out})" for title, line in zip(titles, lines, strict=True) if line.left_out]

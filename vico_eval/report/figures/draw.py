@@ -15,7 +15,7 @@ from vico_eval.report.tables.table import Table
 T = TypeVar("T")
 
 PICTURES = tuple(
-    f"{stem}.{kind}" for stem in ("retention", "benchmarks", "ratios", "scores") for kind in ("pdf", "png")
+    f"{stem}.{kind}" for stem in ("retention", "budgets", "benchmarks", "ratios", "scores") for kind in ("pdf", "png")
 )
 """Names of all that there can be."""
 
@@ -58,6 +58,17 @@ def load_drawing(workers: Executor | None) -> None:
 def write_pictures(table: Table, cells: pd.DataFrame, out: Path) -> Pictures:
     """Retention over tokens, bars by benchmark, and the router's scores, as far as there are numbers for them."""
     return _together(*(draw(table, cells, out) for draw in (_retention, _bars, _scores)))
+
+
+def write_budgets(table: Table, uncertainty: pd.DataFrame, out: Path) -> tuple[Path, ...]:
+    """Write the picture of retention over budgets into `out`, if methods were run at several; its files."""
+    if not table.methods:
+        return ()
+    from vico_eval.report.budgets.picture import draw_budgets
+    from vico_eval.report.figures.files import write_figure
+
+    figure = draw_budgets(table, uncertainty)
+    return () if figure is None else write_figure(figure, out, "budgets")
 
 
 def _together(retention: Pictures, *others: Pictures) -> Pictures:

@@ -10,7 +10,6 @@ import pandas as pd
 from vico_eval.report.figures.style import COLOURS, MARKERS, compared_rows
 from vico_eval.report.page.scripts import known
 from vico_eval.report.stats.retention import AVERAGE, pareto_front
-from vico_eval.report.stats.uncertainty import verdict
 from vico_eval.report.tables.grid import DASH
 from vico_eval.report.tables.table import Table
 from vico_eval.report.tables.writers import published_line, text_grid
@@ -160,10 +159,9 @@ def _interval(line: pd.Series) -> list[PageCell]:
         return [_UNKNOWN, _UNKNOWN]
     high = f"to {line['high']:.1f}%" if math.isfinite(line["high"]) else "or more"
     below = f"without {line['left_out']}" if line["left_out"] else ""
-    words = verdict(line)
     return [
         PageCell(text=f"{line['low']:.1f} {high}", sort=known(line["low"]), below=below),
-        PageCell(text=words, sort=words, is_words=True),
+        PageCell(text=line["verdict"], sort=line["verdict"], is_words=True),
     ]
 
 

@@ -1,4 +1,4 @@
-"""Where a paper's numbers do not agree: averages with their cells, and one quantity printed in several tables.
+"""Where a paper's numbers do not agree: averages with their cells, one quantity of several tables, text with tables.
 
 What is known of it lies beside the numbers (`results/published/exceptions.yaml`), each with its reason.
 """
@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 
 from vico_eval.report.papers.layout import PAPERS, layouts
 from vico_eval.report.papers.printed import PrintedRow, PublishedTable, own_averages, read_table, score
+from vico_eval.report.papers.prose import ReadStatement, read_prose
 from vico_eval.report.stats.retention import AVERAGE
 from vico_eval.schemas import Closed
 from vico_eval.yaml_files import read_yaml
@@ -41,7 +42,7 @@ class Finding:
 
     paper: str
     what: str
-    """Table, row and average, or row and quantity where several tables print it."""
+    """Table, row and average, row and quantity where several tables print it, or the words of the text."""
 
     values: Mapping[str, float]
     """`printed` and `recomputed`, or by table; unrounded."""
@@ -73,6 +74,9 @@ class Audit:
     num_shared: int
     """Quantities that several tables of a paper print."""
 
+    statements: tuple[tuple[str, ReadStatement], ...]
+    """What the papers' texts say of their numbers, with the paper."""
+
     findings: tuple[tuple[Finding, KnownException | None], ...]
     """Each with the exception that it is, if it is known."""
 
@@ -102,6 +106,7 @@ def audit_published(folder: Path) -> Audit:
         ConfigError: the exceptions are.
     """
     findings: list[Finding] = []
+    statements: list[tuple[str, ReadStatement]] = []
     num_averages = without_scores = num_shared = 0
     for paper in PAPERS:
         tables = [read_table(folder, layout) for layout in layouts(paper)]
@@ -110,17 +115,23 @@ def audit_published(folder: Path) -> Audit:
             without_scores += not candidates
             finding = _compare(table, row, candidates)
             findings += [finding] if finding else []
-        for what, values in _shared(tables):
-            num_shared += 1
+        printed = _by_quantity(tables)
+        shared = {", ".join(key): values for key, values in printed.items() if len(values) > 1}
+        num_shared += len(shared)
+        for what, values in shared.items():
             if len(set(values.values())) > 1:
                 definition = "one quantity of one row, printed in several tables"
                 findings.append(Finding(paper=paper, what=what, values=values, definition=definition))
+        for read in read_prose(folder, paper, printed):
+            statements.append((paper, read))
+            findings += [] if read.fitting else [_unfitting(paper, read)]
     known = read_yaml(TypeAdapter(list[KnownException]), folder / EXCEPTIONS)
     matched = tuple((finding, next((entry for entry in known if finding.is_as(entry)), None)) for finding in findings)
     return Audit(
         num_averages=num_averages,
         without_scores=without_scores,
         num_shared=num_shared,
+        statements=tuple(statements),
         findings=matched,
         missing=tuple(entry for entry in known if not any(finding.is_as(entry) for finding in findings)),
     )
@@ -180,15 +191,26 @@ def _compare(table: PublishedTable, row: PrintedRow, candidates: Sequence[_Recom
     )
 
 
-def _shared(tables: Sequence[PublishedTable]) -> Iterator[tuple[str, dict[str, float]]]:
-    """Quantities of a system that several tables print: what it is, and the printed values by table."""
-    values: dict[str, dict[str, float]] = {}
+def _unfitting(paper: str, read: ReadStatement) -> Finding:
+    value = float(read.statement.value)
+    nearest = min((reading.made for reading in read.readings), key=lambda made: abs(made - value))
+    return Finding(
+        paper=paper,
+        what=f"text, “{read.statement.says}”",
+        values={"printed": value, "recomputed": nearest},
+        definition=read.definition,
+    )
+
+
+def _by_quantity(tables: Sequence[PublishedTable]) -> dict[tuple[str, str], dict[str, float]]:
+    """The printed values by table, for each quantity of a system."""
+    values: dict[tuple[str, str], dict[str, float]] = {}
     for table in tables:
         for row in table.rows:
             for key, number in row.numbers.items():
-                what = f"{_system(row, table)}, {_quantity(key, row, table)}"
+                what = (_system(row, table), _quantity(key, row, table))
                 values.setdefault(what, {})[f"table {table.layout.number}"] = float(number.value)
-    yield from ((what, by_table) for what, by_table in values.items() if len(by_table) > 1)
+    return values
 
 
 def _system(row: PrintedRow, table: PublishedTable) -> str:

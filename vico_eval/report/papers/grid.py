@@ -3,7 +3,8 @@
 A printed average that is not the one its cells make is marked, and a note beneath the table has what they make.
 
 What is bold is ours to say, as the numbers carry no such mark: the highest score of a column within a group of rows,
-ties as printed included. Rows that are there to be compared with never are.
+ties as printed included, if there are two to choose from. Rows that are there to be compared with never are, nor is the
+100% that others are relative to.
 """
 
 import math
@@ -24,10 +25,12 @@ from vico_eval.report.tables.grid import (
     Line,
     best_text,
     grid_to_csv,
-    grid_to_latex,
     grid_to_markdown,
 )
-from vico_eval.report.tables.writers import RATIO_TITLE
+from vico_eval.report.tables.latex_table import grid_to_latex
+
+RATIO_TITLE = "Ratio of Compressed Patches"
+"""As ViCO's tables call the line."""
 
 _TIDY = ("paper", "table", "row", "benchmark", "setting", "metric", "value", "unit", "recomputed", "note")
 
@@ -44,9 +47,7 @@ def published_grid(table: PublishedTable) -> Grid:
             cells = tuple(
                 GridCell(
                     text=_text(row, quantity, layout, otherwise),
-                    is_bold=_competes(row, layout)
-                    and quantity.is_score
-                    and _bare(row, quantity) == best[quantity.key] is not None,
+                    is_bold=_competes(row, quantity, layout) and _bare(row, quantity) == best[quantity.key] is not None,
                 )
                 for quantity in layout.quantities
             )
@@ -62,11 +63,12 @@ def published_grid(table: PublishedTable) -> Grid:
         caption=layout.caption,
         heads=tuple(head.title for head in layout.heads),
         columns=tuple(
-            Column(title=quantity.title or quantity.benchmark, group=quantity.group) for quantity in layout.quantities
+            # A benchmark's own name says what the column is wherever there is no line for groups.
+            Column(title=quantity.title or quantity.benchmark, group=quantity.group, is_complete=not quantity.title)
+            for quantity in layout.quantities
         ),
         lines=tuple(lines),
         notes=(*_average_note(table, otherwise), *layout.notes),
-        shrinks=True,
     )
 
 
@@ -130,13 +132,22 @@ def _titles(row: PrintedRow, above: PrintedRow | None, heads: Sequence[Head]) ->
     return tuple(titles)
 
 
-def _competes(row: PrintedRow, layout: Layout) -> bool:
-    return row.kind == "score" and row.fields["variant"] not in layout.references
+def _competes(row: PrintedRow, quantity: Quantity, layout: Layout) -> bool:
+    is_hundred = (
+        quantity.key == AVERAGE
+        and layout.average is not None
+        and layout.average.baseline is not None
+        and row.fields["variant"] == layout.average.baseline
+    )
+    return (
+        quantity.is_score and row.kind == "score" and row.fields["variant"] not in layout.references and not is_hundred
+    )
 
 
 def _best(group: Sequence[PrintedRow], quantity: Quantity, layout: Layout) -> str | None:
-    shown = [_bare(row, quantity) for row in group if _competes(row, layout)]
-    return best_text((float(text), text) for text in shown if text is not None)
+    shown = [_bare(row, quantity) for row in group if _competes(row, quantity, layout)]
+    known = [text for text in shown if text is not None]
+    return best_text((float(text), text) for text in known) if len(known) > 1 else None
 
 
 def _bare(row: PrintedRow, quantity: Quantity) -> str | None:

@@ -6,6 +6,8 @@ from zlib import crc32
 
 import numpy as np
 
+from vico_eval.budgets import asked_share
+from vico_eval.report.costs.counts import count_costs
 from vico_eval.report.endings.counts import count_endings
 from vico_eval.report.scores.benchmarks import Benchmark
 from vico_eval.report.scores.clusters import SEPARATOR
@@ -30,7 +32,13 @@ def count_run(row: str, run: Run, benchmarks: Sequence[Benchmark]) -> CountedRun
         if column is not None and any(name in run.tasks for name in column.tasks):
             counted[benchmark.title] = _count(row, run, column)
     return CountedRun(
-        row=row, folder=run.folder, record=run.record, notes=run.notes, tasks=tuple(run.tasks), benchmarks=counted
+        row=row,
+        method=row,
+        folder=run.folder,
+        record=run.record,
+        notes=run.notes,
+        tasks=tuple(run.tasks),
+        benchmarks=counted,
     )
 
 
@@ -44,11 +52,17 @@ def _count(row: str, run: Run, benchmark: Benchmark) -> CountedBenchmark:
     if is_other:
         return CountedBenchmark(note=note)
     tasks = [run.tasks[name] for name in benchmark.tasks]
-    of_run = {"has_record": run.record.made_from is None, "threshold": _threshold(run.record)}
+    documents = [document for task in tasks for document in task.documents]
+    share = asked_share(run.record.method, run.record.method_args)
+    of_run = {
+        "has_record": run.record.made_from is None,
+        "threshold": _threshold(run.record),
+        "asked_share": float("nan") if share is None else 100 * share,
+    }
     return CountedBenchmark(
         note=note,
         tasks=tuple(map(_count_task, tasks)),
-        cell=of_run | _cell(benchmark, tasks),
+        cell=of_run | _cell(benchmark, tasks) | count_costs(run.record, documents),
         documents=count_documents(benchmark, tasks),
         times=sum((task.times for task in tasks), TimeSums()),
     )

@@ -67,6 +67,9 @@ class CountedRun:
     row: str
     """Its row's title."""
 
+    method: str
+    """The title less the budget that it names, where there are several."""
+
     folder: Path
     record: RunRecord
     notes: tuple[str, ...]

@@ -68,7 +68,6 @@ def stages_grid(record: Mapping[str, Any]) -> Grid:
         columns=tuple(columns),
         lines=tuple(lines),
         notes=notes,
-        shrinks=True,
     )
 
 
@@ -113,7 +112,6 @@ def speedups_grid(record: Mapping[str, Any]) -> Grid:
         columns=columns,
         lines=tuple(lines),
         notes=notes,
-        shrinks=True,
     )
 
 

@@ -146,7 +146,6 @@ def table4_grid(speedups: Sequence[Speedup], notes: Sequence[str]) -> Grid:
         columns=tuple(Column(title=f"{share}%", group=title) for title in TITLES.values() for share in COMPRESSIONS),
         lines=tuple(lines),
         notes=(*_notes(speedups), *notes),
-        shrinks=True,
     )
 
 

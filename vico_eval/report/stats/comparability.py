@@ -8,7 +8,7 @@ import numpy as np
 from vico_eval.errors import ReportError
 from vico_eval.report.scores.benchmarks import Benchmark
 from vico_eval.report.scores.counted import CountedDocuments, CountedRun, CountedTask
-from vico_eval.runs.schema import VLMEVALKIT, RunRecord
+from vico_eval.runs.schema import LMMS_EVAL, VLMEVALKIT, RunRecord
 
 # Of a task's settings, those that make its numbers others.
 _DECISIVE = ("generation_kwargs", "generation", "num_fewshot", "judge")
@@ -24,8 +24,9 @@ how many documents are answered together, which is meant to change no answer. So
 the command and the folders of a run; versions of libraries are noted. All else makes another row."""
 
 _FEW = 0.05
-"""Share of documents that may be worded otherwise in two runs, as where a data set's mistakes were mended. With more of
-them the rows were asked other things, and their difference is of nothing."""
+"""Share of documents whose questions may be worded otherwise in two runs, as where a data set's mistakes were mended.
+With more of them the rows were asked other things, and their difference is of nothing. A right answer may not differ in
+any: the same reply would be right in one row and wrong in the other."""
 
 
 def check_harness(benchmark: Benchmark, runs: Sequence[CountedRun]) -> None:
@@ -104,7 +105,8 @@ def comparison_notes(answered: Sequence[tuple[CountedRun, Sequence[CountedTask]]
     """Notes on what differs between runs of one benchmark.
 
     Raises:
-        ReportError: they answered other documents, at another version of the task, or asked them in other ways.
+        ReportError: they answered other documents, at another version of the task, asked them in other ways, or were
+            scored by other code.
     """
     notes: dict[str, None] = {}
     for run, tasks in answered[1:]:
@@ -112,6 +114,7 @@ def comparison_notes(answered: Sequence[tuple[CountedRun, Sequence[CountedTask]]
         for first, task in zip(first_tasks, tasks, strict=True):
             place = f"{task.name}: {first_run.folder} and {run.folder}"
             _check_comparable(place, first, task)
+            _check_scorers(place, task.name, first_run.record, run.record)
             if different := _different(first.settings, task.settings):
                 notes[f"{place} differ in the task's {different}."] = None
             if note := _other_data(task.name, first_run.record, run.record):
@@ -119,13 +122,13 @@ def comparison_notes(answered: Sequence[tuple[CountedRun, Sequence[CountedTask]]
             if note := _other_stop_strings(task.name, first_run.record, run.record):
                 notes[f"{place} {note}"] = None
             pairs = {
-                "questions": (first.questions, task.questions),
-                "right answers": (first.targets, task.targets),
+                "questions": (first.questions, task.questions, _FEW),
+                "right answers": (first.targets, task.targets, 0),
             }
-            for what, (ours, theirs) in pairs.items():
+            for what, (ours, theirs, allowed) in pairs.items():
                 if number := np.count_nonzero(ours != theirs):
                     difference = f"{place} have other {what} in {number} of {len(theirs)} documents."
-                    if number > _FEW * len(theirs):
+                    if number > allowed * len(theirs):
                         raise ReportError(
                             f"{difference} Rows of one table need the same; repeat one of them with the other's data "
                             "and task files, or leave it out."
@@ -152,6 +155,20 @@ def _check_comparable(place: str, first: CountedTask, task: CountedTask) -> None
                 f"{place} were asked with another {key} ({ours} and {theirs}). Rows of one table need the same; repeat "
                 "one of them with the other's, or leave it out."
             )
+
+
+def _check_scorers(place: str, task: str, first: RunRecord, second: RunRecord) -> None:
+    """Raises ReportError where two runs are known to have been scored by other code."""
+    ours, theirs = (record.scorers.get(task) for record in (first, second))
+    if None in (ours, theirs) or ours == theirs:
+        return
+    toolkit = "lmms_eval" if first.harness == LMMS_EVAL else "ms_vlmeval"
+    versions = " and ".join(str(record.versions.get(toolkit)) for record in (first, second))
+    raise ReportError(
+        f"{place} were scored by different code ({ours} and {theirs}; {toolkit.replace('_', '-')} {versions}). Rows of "
+        "one table need the same; repeat one of them with the other's toolkit and task files, which keeps the answers "
+        "that are there where nothing else has changed, or leave it out."
+    )
 
 
 def _other_data(task: str, first: RunRecord, second: RunRecord) -> str:

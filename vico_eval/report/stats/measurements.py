@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from vico_eval.report.scores.by_document import DocumentScores
-from vico_eval.report.scores.clusters import Clusters, clusters_of
+from vico_eval.report.scores.clusters import Together
 from vico_eval.report.scores.counted import CountedDocuments
 
 
@@ -32,26 +32,28 @@ class Documents:
 
     @property
     def knows_pictures(self) -> bool:
-        """As `Clusters.knows_pictures`."""
+        """Whether some run says which documents share a picture; otherwise a cluster is what is scored together."""
         return any(None not in run.media for run in self.runs.values())
 
-    def find_clusters(self) -> Clusters:
-        """Which of them are drawn together."""
+    @property
+    def together(self) -> Together:
+        """Which of them say something together."""
         units = range(self.number) if self.scored is None else self.scored.units.tolist()
-        return clusters_of(units, (run.media for run in self.runs.values()))
+        return Together(units, (run.media for run in self.runs.values()))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Measurements:
     """What the runs of a table measured, unrounded.
 
-    `cells` has the columns row, run (a number), benchmark, score (0-100; NaN where a document failed), documents (their
-    number), num_available, without_account (their number), failed (their number), failure (the first one's reason),
-    source, results, samples, has_record (whether the run left one), threshold (the absolute one of a router that the
-    run's record has; NaN without), scores (ScoreCounts of the router; None unless every document has them), answered,
-    ends_known, truncated and looping (`vico_eval.report.endings.counts`), and the
-    summed token counts tiles, compressed_tiles, visual_tokens, visual_tokens_uncompressed, layer_tokens (visual tokens
-    of a layer, mean over layers), which are NaN unless every document has an account.
+    `cells` has the columns row, method (the row's title less its budget), run (a number), benchmark, score (0-100; NaN
+    where a document failed), documents (their number), num_available, without_account (their number), failed (their
+    number), failure (the first one's reason), source, results, samples, has_record (whether the run left one),
+    threshold (the absolute one of a router that the run's record has; NaN without), asked_share (percent of the visual
+    tokens that the run was asked to leave; NaN where it wasn't), scores (ScoreCounts of the router; None unless every
+    document has them), answered, ends_known, truncated and looping (`vico_eval.report.endings.counts`), and the summed
+    token counts tiles, compressed_tiles, visual_tokens, visual_tokens_uncompressed, layer_tokens (visual tokens of a
+    layer, mean over layers), which are NaN unless every document has an account.
     """
 
     cells: pd.DataFrame
@@ -60,7 +62,7 @@ class Measurements:
 
     values: Mapping[str, pd.DataFrame]
     """By benchmark, what its documents add to each row's score (`vico_eval.report.scores.by_document`): documents x
-    rows, the mean over a row's runs; NaN where one has none. The index has each document's cluster. Every paired
-    statistic is computed from these."""
+    rows, the mean over a row's runs; NaN where one has none. The index has each document's cluster, by which two
+    benchmarks' documents may belong together. Every paired statistic is computed from these."""
 
     notes: tuple[str, ...]

@@ -4,6 +4,7 @@ Frames called `scores`, `ratios` or `shares` are rows x benchmarks. `cells` are 
 `vico_eval.report.stats.measurements`. A row with several runs (seeds) has the mean over its runs.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import NamedTuple, Protocol, TypeVar
@@ -13,6 +14,7 @@ import pandas as pd
 
 from vico_eval.errors import ReportError
 from vico_eval.report.scores.by_document import grown, growth
+from vico_eval.report.scores.clusters import clusters_of
 from vico_eval.report.stats.measurements import Documents
 
 
@@ -36,8 +38,8 @@ def document_values(cells: pd.DataFrame, documents: Mapping[str, Documents]) -> 
     """`Measurements.values` of these cells and documents."""
     runs = runs_by_cell(cells)
     frames = {}
-    for benchmark, own in documents.items():
-        clusters = own.find_clusters().numbers
+    all_clusters = clusters_of([own.together for own in documents.values()])
+    for (benchmark, own), clusters in zip(documents.items(), all_clusters, strict=True):
         factors = np.ones(len(clusters)) if own.scored is None else growth(own.scored, clusters)
         frames[benchmark] = pd.DataFrame(
             {
@@ -119,9 +121,10 @@ def paired_difference(documents: Mapping[str, pd.DataFrame], baseline: str) -> D
     """Each row's mean score less the baseline's, in points, from differences on the same document.
 
     A benchmark's standard error is that of the mean difference over its documents, of which those of a cluster (that
-    share a picture or are scored together) are drawn together. The average weighs benchmarks alike, so its standard
-    error is the root of the summed squares over the number of benchmarks. A row with several runs has the mean of a
-    document's values first: the error is that of the choice of documents, not of seeds.
+    share a picture or are scored together) are drawn together. The average weighs benchmarks alike; where they share no
+    picture, its standard error is the root of the summed squares over the number of benchmarks, and otherwise what
+    their common clusters add is in it. A row with several runs has the mean of a document's values first: the error is
+    that of the choice of documents, not of seeds.
 
     Args:
         documents: `Measurements.values`.
@@ -201,24 +204,33 @@ def _paired(documents: Mapping[str, pd.DataFrame], baseline: str, slopes: pd.Ser
     rows = pd.Index(dict.fromkeys(row for values in documents.values() for row in values))
     _check_baseline(rows, baseline)
     factors = pd.Series(1.0, index=rows) if slopes is None else slopes.reindex(rows)
-    differences, errors = {}, {}
+    differences, errors, shares = {}, {}, []
     for benchmark, values in documents.items():
         own = values.reindex(columns=rows)
         own = own - np.outer(own[baseline], factors)
         differences[benchmark] = own.mean(skipna=False)
-        errors[benchmark] = _standard_error(own)
-    error = pd.DataFrame(errors)
-    total = np.sqrt((error**2).sum(axis="columns", skipna=False)) / len(documents)
-    return Difference(with_average(pd.DataFrame(differences)), error.assign(**{AVERAGE: total}))
+        by_cluster = _error_by_cluster(own)
+        errors[benchmark] = _root_of_squares(by_cluster)
+        shares.append(by_cluster)
+    summed = pd.concat(shares).groupby(level=0).sum(min_count=1) / len(documents)
+    # A cluster that one benchmark can't tell the error of makes that of all unknown, though others know theirs.
+    unknown = pd.DataFrame(errors).isna().any(axis="columns")
+    total = _root_of_squares(summed).mask(unknown)
+    return Difference(with_average(pd.DataFrame(differences)), pd.DataFrame(errors).assign(**{AVERAGE: total}))
 
 
-def _standard_error(values: pd.DataFrame) -> pd.Series:
-    """Of each column's mean, whose rows of one index are drawn together; NaN for one group: it has no error, not 0."""
+def _error_by_cluster(values: pd.DataFrame) -> pd.DataFrame:
+    """Each cluster's part of the columns' means' errors, [clusters, columns]; documents of one index are drawn
+    together. NaN for one cluster: it has no error, not 0."""
     residuals = values - values.mean(skipna=False)
     sums = residuals if values.index.is_unique else residuals.groupby(level=0).sum(min_count=1)
     if len(sums) == 1:
-        return pd.Series(np.nan, index=values.columns)
-    return np.sqrt((sums**2).sum(skipna=False) * len(sums) / (len(sums) - 1)) / len(values)
+        return pd.DataFrame(np.nan, index=sums.index, columns=values.columns)
+    return sums * math.sqrt(len(sums) / (len(sums) - 1)) / len(values)
+
+
+def _root_of_squares(parts: pd.DataFrame) -> pd.Series:
+    return np.sqrt((parts**2).sum(skipna=False))
 
 
 def _values(documents: Documents, run: int, factors: np.ndarray) -> np.ndarray:

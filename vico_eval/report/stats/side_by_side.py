@@ -35,7 +35,9 @@ def measure(runs: Sequence[CountedRun], benchmarks: Sequence[Benchmark]) -> Meas
         check_repeats(benchmark, own)
         notes.extend(condition_notes(own))
         notes.extend(comparison_notes([(run, counted.tasks) for _, run, counted in answered]))
-        cells.extend({"row": run.row, "run": number, **counted.cell} for number, run, counted in answered)
+        cells.extend(
+            {"row": run.row, "method": run.method, "run": number, **counted.cell} for number, run, counted in answered
+        )
         if answered:
             documents[benchmark.title] = _documents({number: counted for number, _, counted in answered})
     if not cells:

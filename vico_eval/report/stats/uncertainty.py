@@ -1,308 +1,205 @@
 """How sure a row's relative retention is: intervals, tests and a verdict, from documents paired with the baseline's.
 
-Interval: percentile bootstrap over documents, all rows and the baseline on the same draws; documents of a cluster
-(`vico_eval.report.scores.clusters`) are drawn together. Retention is a ratio whose denominator stays far from 0, so it
-is all but unbiased and the percentiles need no correction such as BCa's, whose acceleration has no agreed form over
-several benchmarks. What is drawn are documents' values (`vico_eval.report.scores.by_document`), so F1 and means over
-pairs or categories take part too.
-
-Differs: a plain bootstrap knows only of changes that were seen, so rows that agree on every document would have no
-interval at all. Here the lower end counts one more group of documents lost than were drawn, and the upper end one more
-gained, each drawn from a Poisson distribution of mean 1, in the benchmark where it weighs most. For counts this is the
-exact (Clopper-Pearson) limit, since k seen are compatible with the quantiles of Gamma(k + 1); with none of n changed
-it is the rule of three, 3 / n.
-
-What it leaves out: the choice of seeds, and pictures that two benchmarks share.
+Intervals and one-sided tests are read from the same draws (`vico_eval.report.paired.draws`), in which documents that
+share a picture or are scored together stay together, across benchmarks too. What is drawn are documents' values
+(`vico_eval.report.scores.by_document`), so F1 and means over pairs or categories take part.
 """
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from zlib import crc32
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from vico_eval.report.scores.by_document import DocumentScores
-from vico_eval.report.stats.measurements import Documents, Measurements
-from vico_eval.report.stats.retention import AVERAGE, why_left_out
-
-THRESHOLD = 99.0
-"""Percent of the baseline that a row is said to retain, or not."""
+from vico_eval.errors import ReportError
+from vico_eval.report.paired.columns import Column
+from vico_eval.report.paired.draws import RESAMPLES, Draws, Pair, skew_shift
+from vico_eval.report.paired.equality import equality_test, holm
+from vico_eval.report.stats.retention import AVERAGE
 
 LEVEL = 0.05
-RESAMPLES = 4000
+"""One less the coverage of intervals."""
+
+FEW = 20
+"""Fewer clusters than this are too few for a benchmark to be sure of."""
+
+_POWER = 0.8
 
 COLUMNS = (
     *("row", "benchmark", "documents", "pictures", "retention", "standard_error", "low", "high"),
-    *("p_at_least", "p_less", "p_holm", "documents_needed", "test", "p_equal", "left_out"),
+    *("p_at_least", "p_less", "p_holm", "verdict", "detectable_loss", "test", "p_equal", "p_equal_holm"),
+    *("too_few", "left_out"),
 )
 
-# Draws that are held at once: few, for threads would take longer to share a product of 1,000 documents than to make it.
-_CHUNK = 25
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Criterion:
+    """What a row is tested for."""
+
+    margin: float = 99.0
+    """Percent of the baseline that a row is said to retain, or not."""
+
+    alpha: float = 0.05
+    """Level of every test, after Holm's correction."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.margin <= 100:
+            raise ReportError(f"Got a margin of {self.margin:g}; expected percent of the baseline, 1 to 100.")
+        if not 0 < self.alpha < 0.5:
+            raise ReportError(f"Got a level of {self.alpha:g}; expected a probability above 0 and below 0.5, as 0.05.")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Column:
-    """One benchmark's paired values."""
-
-    benchmark: str
-    values: np.ndarray
-    """[documents, rows], mean over a row's runs; the baseline first. NaN where a row can't be compared."""
-
-    groups: np.ndarray
-    """[documents], from 0: the documents' clusters."""
-
-    knows_pictures: bool = False
-    group_weight: float = 100.0
-    """Points of the score that ride on one group: a part's points over its groups, for the part with the fewest."""
-
-    @property
-    def num_groups(self) -> int:
-        return int(self.groups.max()) + 1
-
-    @property
-    def is_compared(self) -> np.ndarray:
-        """[rows], bool."""
-        known: np.ndarray = ~np.isnan(self.values).any(axis=0)
-        # One group has no spread, and says nothing of others.
-        return known & known[0] if self.num_groups > 1 else np.zeros_like(known)
-
-
-def compare_with_baseline(
-    measured: Measurements, rows: Sequence[str], benchmarks: Sequence[str], baseline: str
-) -> pd.DataFrame:
+def compare_with_baseline(draws: Draws, baseline: str, criterion: Criterion | None = None) -> pd.DataFrame:
     """Each row's retention with its interval and tests, by benchmark and for `Avg.` over the benchmarks compared.
 
     Args:
-        measured: runs of the rows on the same documents.
-        rows: titles; the baseline among them.
-        benchmarks: titles.
+        draws: of all rows; the baseline among them.
         baseline: the row that counts as 100.
+        criterion: margin and level of the verdicts.
 
     Returns:
         A line a row other than the baseline and benchmark, with the columns `COLUMNS`:
-        documents (their number), pictures (clusters of documents that share one or are scored together; NaN where runs
-        don't say which share one),
+        documents (their number), pictures (clusters of documents that share one or are scored together, each counted
+        once; NaN where runs don't say which share one),
         retention (percent), standard_error, low and high (95% interval),
-        p_at_least (of "less than 99%": small where the row retains at least that), p_less (of "at least 99%"),
-        p_holm (`Avg.` only: the smaller of both, after Holm's correction over rows),
-        documents_needed (`Avg.` only: about how many would decide, were the retention to stay what it is),
-        test and p_equal (one benchmark only: two-sided, of no difference from the baseline), and
+        p_at_least (of "less than the margin": small where the row retains at least that), p_less (of "at least the
+        margin"), p_holm (`Avg.` only: the smaller of both, after Holm's correction over rows),
+        verdict and detectable_loss (`Avg.` only: what the tests say in words, and percent of the baseline's score that
+        a row would have to lose for "less than the margin" to be found with 80% power),
+        test, p_equal and p_equal_holm (one benchmark only: two-sided, of no difference from the baseline; corrected
+        over all of these tests),
+        too_few (benchmarks among them with fewer than `FEW` clusters) and
         left_out (why there is no number; for `Avg.` the benchmarks left out).
     """
-    titles = [baseline, *(row for row in rows if row != baseline)]
-    columns = _columns(measured, titles, benchmarks)
-    left_out_of = why_left_out(measured.cells, titles, benchmarks)
-    draws = [_draw_means(column) for column in columns]
-    level = LEVEL / max(1, len(titles) - 1)
-    lines = []
-    for place, row in enumerate(titles[1:], start=1):
-        compared = [number for number, column in enumerate(columns) if column.is_compared[place]]
-        reasons = [
-            "" if column.is_compared[place] else _reason(left_out_of, baseline, row, column, place)
-            for column in columns
-        ]
-        for number, column in enumerate(columns):
-            line: dict[str, object] = {"row": row, "benchmark": column.benchmark, "left_out": reasons[number]}
-            if number in compared:
-                line |= _retention([column], [draws[number]], place, level) | _test(column, place)
-            lines.append(line | {"documents_needed": np.nan})
-        left_out = [f"{benchmark} ({reason})" for benchmark, reason in zip(benchmarks, reasons, strict=True) if reason]
-        line = {"row": row, "benchmark": AVERAGE, "left_out": "; ".join(left_out)}
-        if compared:
-            line |= _retention([columns[one] for one in compared], [draws[one] for one in compared], place, level)
-        lines.append(line)
-    return _with_holm(pd.DataFrame(lines, columns=list(COLUMNS)))
-
-
-def difference_from_baseline(
-    measured: Measurements, row: str, benchmarks: Sequence[str], baseline: str
-) -> pd.DataFrame:
-    """One row's score less the baseline's, in points, with its 95% interval from the draws that retention takes.
-
-    Returns:
-        A line a benchmark and, for the mean over those compared, `Avg.`, with the columns benchmark, difference, low,
-        high and left_out (why there is no number; for `Avg.` the benchmarks left out).
-    """
-    columns = _columns(measured, [baseline, row], benchmarks)
-    left_out_of = why_left_out(measured.cells, [baseline, row], benchmarks)
+    criterion = criterion or Criterion()
+    others = [row for row in draws.rows if row != baseline]
+    base = draws.place(baseline)
+    # Holm's first step, the hardest.
+    level = criterion.alpha / max(1, len(others))
     lines: list[dict[str, object]] = []
-    for column in columns:
-        line: dict[str, object] = {"benchmark": column.benchmark, "left_out": ""}
-        if column.is_compared[1]:
-            line |= _difference([column])
-        else:
-            line["left_out"] = _reason(left_out_of, baseline, row, column, 1)
-        lines.append(line)
-    compared = [column for column in columns if column.is_compared[1]]
-    left_out = [f"{line['benchmark']} ({line['left_out']})" for line in lines if line["left_out"]]
-    total = {"benchmark": AVERAGE, "left_out": "; ".join(left_out)}
-    lines.append({**total, **(_difference(compared) if compared else {})})
-    return pd.DataFrame(lines, columns=["benchmark", "difference", "low", "high", "left_out"])
+    for row in others:
+        own = draws.place(row)
+        compared = draws.compared(own, base)
+        for place, column in enumerate(draws.columns):
+            line: dict[str, object] = {"row": row, "benchmark": column.benchmark}
+            line["left_out"] = column.why_not(own, base)
+            if place in compared:
+                line |= counts_of([column]) | retention_of(draws, own, base, [place], criterion.margin)
+                line |= equality_test(column, own, base)._asdict()
+            lines.append(line)
+        total: dict[str, object] = {"row": row, "benchmark": AVERAGE, "left_out": left_out_of(draws, own, base)}
+        if compared:
+            total |= counts_of([draws.columns[place] for place in compared])
+            total |= retention_of(draws, own, base, compared, criterion.margin, level)
+        lines.append(total)
+    return _with_verdicts(_with_holm(pd.DataFrame(lines, columns=list(COLUMNS))), criterion)
 
 
-def verdict(line: pd.Series) -> str:
-    """What an `Avg.` line says of the row's retention, in plain words."""
-    if line["p_holm"] < LEVEL:
-        side = "at least" if line["p_at_least"] < line["p_less"] else "less than"
-        return f"retains {side} {THRESHOLD:.0f}% (p < .05)"
-    if not np.isfinite(line["documents_needed"]):
-        return "can't tell at this size"
-    needed = float(f"{line['documents_needed']:.1e}")
-    return f"can't tell at this size: about {needed:,.0f} documents would be needed"
+class DrawnRetention(NamedTuple):
+    """Retention over documents drawn anew, percent, [resamples, rows]: the draws of an interval's two ends."""
+
+    low: np.ndarray
+    high: np.ndarray
 
 
-def holm(p_values: np.ndarray) -> np.ndarray:
-    """p-values after Holm's correction for as many tests as there are: [tests], in their order (Holm 1979)."""
-    order = np.argsort(p_values)
-    factors = np.arange(len(p_values), 0, -1)
-    adjusted = np.empty(len(p_values))
-    adjusted[order] = np.minimum(1, np.maximum.accumulate(factors * p_values[order]))
-    return adjusted
+def drawn_retention(draws: Draws, rows: Sequence[str], baseline: str) -> DrawnRetention:
+    """Of rows over all benchmarks, on the same draws; NaN of a row that can't be compared in each of them."""
+    base, places = draws.place(baseline), range(len(draws.columns))
+    ends = []
+    for own in map(draws.place, rows):
+        unknown = np.full(RESAMPLES, np.nan)
+        found = (unknown, unknown)
+        if len(draws.compared(own, base)) == len(places) and (pair := draws.pair(own, base, places)).other > 0:
+            found = _drawn_ends(draws, own, base, places, pair)
+        ends.append(found)
+    low, high = (np.column_stack(end) for end in zip(*ends, strict=True))
+    return DrawnRetention(low, high)
 
 
-def _columns(measured: Measurements, titles: Sequence[str], benchmarks: Sequence[str]) -> list[_Column]:
-    return [
-        _column(benchmark, measured.documents[benchmark], measured.values[benchmark].reindex(columns=titles))
-        if benchmark in measured.values
-        else _Column(benchmark, np.full((1, len(titles)), np.nan), np.zeros(1, dtype=np.int64))
-        for benchmark in benchmarks
-    ]
-
-
-def _column(benchmark: str, documents: Documents, values: pd.DataFrame) -> _Column:
-    groups = values.index.to_numpy()
-    weight = 100.0 if documents.scored is None else _group_weight(groups, documents.scored)
-    return _Column(benchmark, values.to_numpy(dtype=float), groups, documents.knows_pictures, weight)
-
-
-def _group_weight(groups: np.ndarray, scored: DocumentScores) -> float:
-    own = [len(np.unique(groups[scored.strata == part])) for part in range(scored.strata.max() + 1)]
-    # A group may be in several parts, as a picture in all three of POPE.
-    return scored.points * max(1 / min(own), len(own) / len(np.unique(groups[scored.strata >= 0])))
-
-
-def _draw_means(column: _Column) -> np.ndarray:
-    """[resamples, rows]: each row's mean value over documents drawn anew, group by group; 0 where it has none."""
-    values = np.nan_to_num(column.values)
-    count = column.num_groups
-    # [groups, rows + 1]: summed values, and the number of documents.
-    totals = np.stack([np.bincount(column.groups, weights=row) for row in (*values.T, np.ones(len(values)))], axis=1)
-    # A benchmark's draws don't depend on which others the table has.
-    generator = np.random.default_rng(crc32(column.benchmark.encode()))
-    means = []
-    for start in range(0, RESAMPLES, _CHUNK):
-        size = min(_CHUNK, RESAMPLES - start)
-        drawn = generator.integers(0, count, size=(size, count)) + count * np.arange(size)[:, None]
-        weights = np.bincount(drawn.ravel(), minlength=size * count).reshape(size, count)
-        sums = weights @ totals
-        means.append(sums[:, :-1] / sums[:, -1:])
-    return np.concatenate(means)
-
-
-def _retention(columns: Sequence[_Column], draws: Sequence[np.ndarray], place: int, level: float) -> dict[str, object]:
-    """Retention over the mean of the columns, of the row at `place`; `level` is that of documents_needed."""
-    observed, base = (float(np.mean([column.values[:, one].mean() for column in columns])) for one in (place, 0))
-    documents = sum(len(column.values) for column in columns)
+def counts_of(columns: Sequence[Column]) -> dict[str, object]:
+    """Documents, pictures and too_few of a line over some columns."""
+    clusters = np.unique(np.concatenate([column.clusters for column in columns]))
     known = all(column.knows_pictures for column in columns)
-    counts: dict[str, object] = {
-        "documents": float(documents),
-        "pictures": float(sum(column.num_groups for column in columns)) if known else np.nan,
-    }
-    if base == 0:
-        return {**counts, "left_out": "the baseline scores 0"}  # no percentage of zero
-    drawn, drawn_base = (np.mean([draw[:, one] for draw in draws], axis=0) for one in (place, 0))
-    unseen = _unseen(columns)
-    retention = 100 * observed / base
-    low = _percent(drawn - unseen, drawn_base, otherwise=-np.inf)
-    high = _percent(drawn + unseen, drawn_base, otherwise=np.inf)
-    error = float(np.nanstd(_percent(drawn, drawn_base, otherwise=np.nan)))
-    return counts | {
-        "retention": retention,
-        "standard_error": error,
-        "low": max(0.0, _quantile(low, LEVEL / 2)),
-        "high": _quantile(high, 1 - LEVEL / 2),
-        "p_at_least": (1 + int((low < THRESHOLD).sum())) / (1 + RESAMPLES),
-        "p_less": (1 + int((high >= THRESHOLD).sum())) / (1 + RESAMPLES),
-        "documents_needed": _documents_needed(documents, retention, error, low, high, level),
-    }
-
-
-def _difference(columns: Sequence[_Column]) -> dict[str, object]:
-    """The second row's mean score over the columns less the first one's, and the ends of its interval."""
-    drawn = np.mean([draws[:, 1] - draws[:, 0] for draws in map(_draw_means, columns)], axis=0)
-    unseen = _unseen(columns)
     return {
-        "difference": float(np.mean([(column.values[:, 1] - column.values[:, 0]).mean() for column in columns])),
-        "low": max(-100.0, _quantile(drawn - unseen, LEVEL / 2)),
-        "high": min(100.0, _quantile(drawn + unseen, 1 - LEVEL / 2)),
+        "documents": float(sum(len(column.groups) for column in columns)),
+        "pictures": float(len(clusters)) if known else np.nan,
+        "too_few": ", ".join(column.benchmark for column in columns if column.num_clusters < FEW),
     }
 
 
-def _unseen(columns: Sequence[_Column]) -> np.ndarray:
-    """[resamples], points of the mean: groups of documents that changed unseen, where one weighs most."""
-    unit = max(column.group_weight for column in columns) / len(columns)
-    return unit * np.random.default_rng(0).poisson(1, RESAMPLES)
+def left_out_of(draws: Draws, own: int, other: int) -> str:
+    """The columns in which the rows at two places can't be compared, with the reasons."""
+    reasons = {column.benchmark: column.why_not(own, other) for column in draws.columns}
+    return "; ".join(f"{benchmark} ({reason})" for benchmark, reason in reasons.items() if reason)
 
 
-def _documents_needed(
-    documents: int, retention: float, error: float, low: np.ndarray, high: np.ndarray, level: float
-) -> float:
-    """How many documents of the same kind would put the interval's end at the threshold."""
-    distance = abs(retention - THRESHOLD)
-    if distance == 0:
-        return np.inf
-    # Only here and below: what reads published tables tests nothing. scipy.stats would take a second more to load.
-    from scipy.special import ndtri
-
-    end = _quantile(low, level) if retention > THRESHOLD else _quantile(high, 1 - level)
-    # The seen spread shrinks with the root of their number, the unseen group's share with the number itself.
-    seen = (float(ndtri(level)) * error / distance) ** 2
-    return documents * max(seen, abs(retention - end) / distance)
+def quantile(draws: np.ndarray, share: float) -> float:
+    """The smallest draw that so many are not above."""
+    return float(np.quantile(draws, share, method="inverted_cdf"))
 
 
-def _test(column: _Column, place: int) -> dict[str, object]:
-    """Two-sided test of no difference: McNemar's on right and wrong answers, else a paired t on groups' sums."""
-    from scipy.special import bdtr, stdtr
+def retention_of(
+    draws: Draws, own: int, base: int, places: Sequence[int], margin: float, level: float | None = None
+) -> dict[str, object]:
+    """Retention over the mean of the columns at `places`; `level` is that of detectable_loss, which needs one."""
+    pair = draws.pair(own, base, places)
+    if pair.other == 0:
+        return {"left_out": "the baseline scores 0"}  # no percentage of zero
+    retention = 100 * pair.own / pair.other
+    low, high = _drawn_ends(draws, own, base, places, pair)
+    line: dict[str, object] = {
+        "retention": retention,
+        "standard_error": float(np.nanstd(_percent(pair.own_spread, pair.other_spread, otherwise=np.nan))),
+        "low": max(0.0, quantile(low, LEVEL / 2)),
+        "high": quantile(high, 1 - LEVEL / 2),
+        "p_at_least": (1 + int((low < margin).sum())) / (1 + len(low)),
+        "p_less": (1 + int((high >= margin).sum())) / (1 + len(low)),
+    }
+    if level is not None:
+        # "Less" is found where the upper end falls below the margin. With this power the retention found lies no
+        # farther above the true one than it now lies above its lower draws.
+        needed = quantile(high, 1 - level) - quantile(low, 1 - _POWER)
+        line["detectable_loss"] = 100 - margin + needed
+    return line
 
-    base, own = column.values[:, 0], column.values[:, place]
-    is_alone = column.num_groups == len(base)
-    if is_alone and np.isin(column.values[:, [0, place]], (0, 100)).all():
-        lost, gained = int((own < base).sum()), int((own > base).sum())
-        p_equal = min(1.0, 2 * float(bdtr(min(lost, gained), lost + gained, 0.5)))
-        return {"test": "McNemar, exact", "p_equal": p_equal}
-    differences = np.bincount(column.groups, weights=own - base)
-    if np.ptp(differences) == 0:  # t has no value without spread
-        p_equal = 1.0 if differences[0] == 0 else np.nan
-    else:
-        error = differences.std(ddof=1) / math.sqrt(len(differences))
-        p_equal = 2 * stdtr(len(differences) - 1, -abs(differences.mean()) / error)
-    over = "" if is_alone else " over pictures" if column.knows_pictures else " over documents scored together"
-    return {"test": f"paired t{over}", "p_equal": float(p_equal)}
 
-
-def _reason(reasons: Mapping[tuple[str, str], str], baseline: str, row: str, column: _Column, place: int) -> str:
-    if found := reasons[row, column.benchmark] or reasons[baseline, column.benchmark]:
-        return found
-    unknown = np.isnan(column.values[:, [0, place]])
-    if unknown.all(axis=0).any():
-        return "no score by document"
-    return "a part of the score rests on one document or picture" if unknown.any() else "only one document or picture"
+def _drawn_ends(draws: Draws, own: int, base: int, places: Sequence[int], pair: Pair) -> tuple[np.ndarray, np.ndarray]:
+    """[resamples] each, percent: draws of retention from which the lower and the upper end of an interval are read."""
+    shift = skew_shift([draws.columns[place] for place in places], own, base, pair.own / pair.other)
+    unseen = pair.unseen * draws.half_change
+    low = _percent(pair.own_draws + shift - unseen, pair.other_draws, otherwise=-np.inf)
+    high = _percent(pair.own_draws + shift + unseen, pair.other_draws, otherwise=np.inf)
+    return low, high
 
 
 def _with_holm(frame: pd.DataFrame) -> pd.DataFrame:
-    tested = frame.index[(frame["benchmark"] == AVERAGE) & frame["p_less"].notna()]
-    smaller = frame.loc[tested, ["p_at_least", "p_less"]].min(axis="columns").to_numpy(dtype=float)
-    return frame.assign(p_holm=pd.Series(holm(smaller), index=tested, dtype=float).reindex(frame.index))
+    """With p_holm over the rows' averages, and p_equal_holm over all tests of single benchmarks."""
+    smaller = frame[["p_at_least", "p_less"]].min(axis="columns")
+    return frame.assign(
+        p_holm=holm(smaller.where(frame["benchmark"] == AVERAGE).astype(float)),
+        p_equal_holm=holm(frame["p_equal"].astype(float)),
+    )
+
+
+def _with_verdicts(frame: pd.DataFrame, criterion: Criterion) -> pd.DataFrame:
+    return frame.assign(verdict=[_verdict(line, criterion) for _, line in frame.iterrows()])
+
+
+def _verdict(line: pd.Series, criterion: Criterion) -> str:
+    """What an `Avg.` line says of the row's retention, in plain words; empty where it has none."""
+    if np.isnan(line["p_holm"]):
+        return ""
+    if line["p_holm"] < criterion.alpha:
+        side = "at least" if line["p_at_least"] < line["p_less"] else "less than"
+        return f"retains {side} {criterion.margin:g}% (p < {f'{criterion.alpha:g}'.removeprefix('0')})"
+    if line["detectable_loss"] < 100:
+        return f"can't tell: this size detects a loss of {line['detectable_loss']:.1f}% with 80% power"
+    return "can't tell: this size detects no loss with 80% power"
 
 
 def _percent(values: np.ndarray, base: np.ndarray, *, otherwise: float) -> np.ndarray:
-    """100 x values / base; `otherwise` where a draw's base is 0."""
+    """100 x values / base; `otherwise` where a draw's base is not above 0."""
     percent = np.full(len(base), otherwise)
     np.divide(100 * values, base, out=percent, where=base > 0)
     return percent
-
-
-def _quantile(draws: np.ndarray, share: float) -> float:
-    return float(np.quantile(draws, share, method="inverted_cdf"))

@@ -1,11 +1,11 @@
-"""A table of text, and how it is written: LaTeX (booktabs), Markdown, CSV, and for the terminal.
+"""A table of text, and how it is written: Markdown, CSV, and for the terminal; LaTeX is in `latex_table`.
 
 Measured tables and the papers' own come here as cells that are rounded already; nothing here knows what a number means.
 """
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import rich.box
 import rich.table
@@ -13,15 +13,12 @@ from rich.console import Group
 
 from vico_eval.plain_text import one_line, shown
 from vico_eval.report.tables.csv_text import csv_text, number_or_text
-from vico_eval.report.tables.latex_text import escape_latex
 from vico_eval.terminal import Words, lines_of
 
 DASH = "–"
 
 OTHERWISE = "†"
 """Marks a paper's printed average that is not the one its cells make; a note has that one."""
-
-_SHRINK = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,10 +29,13 @@ class Column:
     group: str = ""
     """Stands above the titles of neighbouring columns of the same group."""
 
+    is_complete: bool = False
+    """The title alone says what the column is; the group is there for the eye."""
+
     @property
     def full_title(self) -> str:
         """In one line, where a form has no second one."""
-        return f"{self.group} {self.title}".strip()
+        return self.title if self.is_complete else f"{self.group} {self.title}".strip()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,6 +58,8 @@ class Line:
     """A line about the one above it: its title is indented."""
 
     rule_after: bool = False
+    heading: str = ""
+    """Stands above it, over all columns, and is about the lines up to the next one; not in CSV."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,8 +73,6 @@ class Grid:
     columns: tuple[Column, ...]
     lines: tuple[Line, ...]
     notes: tuple[str, ...]
-    shrinks: bool = False
-    """LaTeX makes it smaller where the page is too narrow for it."""
 
 
 def escape_markdown(text: str) -> str:
@@ -92,35 +92,24 @@ def best_text(shown: Iterable[tuple[float, str]]) -> str | None:
     return max(known)[1] if known else None
 
 
-def grid_to_latex(grid: Grid, label: str) -> str:
-    """The table as a LaTeX float, for a document that loads booktabs (and graphicx where it shrinks)."""
-    packages = "booktabs,graphicx" if grid.shrinks else "booktabs"
-    tabular = [
-        rf"\begin{{tabular}}{{{'l' * len(grid.heads)}{'r' * len(grid.columns)}}}",
-        r"  \toprule",
-        *(f"  {line}" for line in _latex_header(grid)),
-        r"  \midrule",
-    ]
-    for line in grid.lines:
-        tabular.append(rf"  {' & '.join(_latex_cells(line))} \\")
-        if line.rule_after:
-            tabular.append(r"  \midrule")
-    tabular += [r"  \bottomrule", r"\end{tabular}"]
-    if grid.shrinks:
-        tabular[0] = rf"{_SHRINK}{{{tabular[0]}"
-        tabular[-1] += "}"
-    lines = [
-        rf"% Needs \usepackage{{{packages}}}.",
-        r"\begin{table}",
-        r"  \centering",
-        rf"  \caption{{{escape_latex(grid.caption)}}}",
-        rf"  \label{{{re.sub(r'[^A-Za-z0-9:-]', '-', label)}}}",
-        *(f"  {line}" for line in tabular),
-    ]
-    if grid.notes:
-        notes = " ".join(escape_latex(note) for note in grid.notes)
-        lines.append(rf"  \par\smallskip\parbox{{\linewidth}}{{\footnotesize {notes}}}")
-    return "\n".join([*lines, r"\end{table}", ""])
+def with_columns(grid: Grid, places: Sequence[int]) -> Grid:
+    """The table with these columns of numbers, in this order."""
+    return replace(
+        grid,
+        columns=tuple(grid.columns[place] for place in places),
+        lines=tuple(replace(line, cells=tuple(line.cells[place] for place in places)) for line in grid.lines),
+    )
+
+
+def column_groups(columns: Sequence[Column]) -> list[tuple[str, int, int]]:
+    """Name, first and behind the last index of each run of columns of one group."""
+    groups: list[tuple[str, int, int]] = []
+    for index, column in enumerate(columns):
+        if groups and groups[-1][0] == column.group:
+            groups[-1] = (column.group, groups[-1][1], index + 1)
+        else:
+            groups.append((column.group, index, index + 1))
+    return groups
 
 
 def grid_to_markdown(grid: Grid) -> str:
@@ -132,7 +121,10 @@ def grid_to_markdown(grid: Grid) -> str:
         f"| {' | '.join(escape_markdown(name) for name in header)} |",
         f"|{':--|' * len(grid.heads)}{'--:|' * len(grid.columns)}",
     ]
-    lines += [f"| {' | '.join(_markdown_cells(line))} |" for line in grid.lines]
+    for line in grid.lines:
+        if line.heading:
+            lines.append(f"| **{escape_markdown(line.heading)}** |{' |' * (len(header) - 1)}")
+        lines.append(f"| {' | '.join(_markdown_cells(line))} |")
     lines += ["", *(f"{markdown_line(note)}  " for note in grid.notes)]
     return "\n".join(lines) + "\n"
 
@@ -159,46 +151,6 @@ def grid_to_terminal(grid: Grid, width: int | None = None) -> Group:
     return Group(Words(grid.caption, "bold"), *blocks, *lines_of(grid.notes, "dim"))
 
 
-def _latex_header(grid: Grid) -> list[str]:
-    """The titles, beneath their groups where there are some."""
-    titles = [*grid.heads, *(column.title for column in grid.columns)]
-    lines = [rf"{' & '.join(escape_latex(title) for title in titles)} \\"]
-    if not any(column.group for column in grid.columns):
-        return lines
-    groups, rules = [""] * len(grid.heads), []
-    for name, start, stop in _column_groups(grid.columns):
-        if not name:
-            groups += [""] * (stop - start)
-            continue
-        groups.append(rf"\multicolumn{{{stop - start}}}{{c}}{{{escape_latex(name)}}}")
-        rules.append(rf"\cmidrule(lr){{{len(grid.heads) + start + 1}-{len(grid.heads) + stop}}}")
-    return [rf"{' & '.join(groups)} \\", "".join(rules), *lines]
-
-
-def _column_groups(columns: Sequence[Column]) -> list[tuple[str, int, int]]:
-    """Name, first and behind the last index of each run of columns of one group."""
-    groups: list[tuple[str, int, int]] = []
-    for index, column in enumerate(columns):
-        if groups and groups[-1][0] == column.group:
-            groups[-1] = (column.group, groups[-1][1], index + 1)
-        else:
-            groups.append((column.group, index, index + 1))
-    return groups
-
-
-def _latex_cells(line: Line) -> list[str]:
-    texts = []
-    for place, cell in enumerate((*line.titles, *line.cells)):
-        text = "" if cell.is_repeated else escape_latex(cell.text)
-        if cell.is_bold:
-            text = rf"\textbf{{{text}}}"
-        if line.is_italic and text and cell.text != DASH:
-            text = rf"\textit{{{text}}}"
-            text = rf"\quad{text}" if place < len(line.titles) else text
-        texts.append(text)
-    return texts
-
-
 def _not_a_list(begin: re.Match[str]) -> str:
     return f"{begin[0]}\\" if begin[0].isdigit() else f"\\{begin[0]}"
 
@@ -215,7 +167,7 @@ def _markdown_cells(line: Line) -> list[str]:
     return texts
 
 
-_TITLE_WIDTH = 24
+_TITLE_WIDTH = 29
 _GAP, _EDGES = 2, 3
 
 
@@ -246,6 +198,9 @@ def _terminal_block(grid: Grid, columns: range) -> rich.table.Table:
         block.add_column(Words(grid.columns[index].full_title), justify="right", no_wrap=True)
     for line in grid.lines:
         own = [line.cells[index] for index in columns]
+        if line.heading:
+            block.add_section()
+            block.add_row(Words(line.heading, "bold"))
         if not any(cell.text for cell in own):
             continue
         style = "italic dim" if line.is_italic else ""

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from vico_eval.errors import ReportError
+from vico_eval.report.budgets.groups import by_budget, is_sweep, methods_of, missed_budgets, row_budgets
 from vico_eval.report.scores.benchmarks import Benchmark
 from vico_eval.report.stats.measurements import Measurements
 from vico_eval.report.stats.retention import (
@@ -61,17 +62,20 @@ def build_table(
     Args:
         measured: runs on the benchmarks.
         benchmarks: the columns.
-        systems: each row's system by row title, in the order of the rows.
+        systems: each row's system by row title, in the order of the rows of a budget, where there are several.
         caption: printed above the table.
         baseline: title of the row that counts as 100%.
     """
-    order = list(systems)
     columns = [benchmark.title for benchmark in benchmarks]
     cells = measured.cells
+    shares = with_average(visual_token_share(cells, baseline).reindex(index=list(systems), columns=columns))
+    budgets = row_budgets(cells, shares[AVERAGE], baseline)
+    order = by_budget(budgets, baseline) if is_sweep(cells) else list(systems)
     scores = by_row(cells, "score").reindex(index=order, columns=columns)
     ratios = with_average(compressed_tile_ratio(cells).reindex(index=order, columns=columns))
-    shares = with_average(visual_token_share(cells, baseline).reindex(index=order, columns=columns))
+    shares = shares.reindex(order)
     retention = relative_retention(scores, baseline)
+    missed = missed_budgets(budgets, cells, shares[AVERAGE])
     recorded = cells.groupby("row")["has_record"].all().reindex(order, fill_value=False)
     rows = []
     for title in order:
@@ -98,8 +102,10 @@ def build_table(
         digits={benchmark.title: benchmark.digits for benchmark in benchmarks},
         rows=tuple(rows),
         baseline=baseline,
+        budgets=budgets,
+        methods=methods_of(cells) if is_sweep(cells) else {},
         score_spread=score_spread(cells),
-        notes=measured.notes + divided + _notes(cells, order, columns) + zero,
+        notes=measured.notes + divided + _notes(cells, order, columns) + _missed_notes(budgets, missed) + zero,
         summary=_summary(measured, scores, baseline).assign(
             tile_ratio=ratios[AVERAGE],
             token_share=shares[AVERAGE],
@@ -126,6 +132,13 @@ def _summary(measured: Measurements, scores: pd.DataFrame, baseline: str) -> pd.
             "difference_se": paired.standard_error[AVERAGE] if complete else nan,
         },
         index=scores.index,
+    )
+
+
+def _missed_notes(budgets: Mapping[str, float], missed: Mapping[str, float]) -> tuple[str, ...]:
+    return tuple(
+        f"{title}: leaves {used:.1f}% of the visual tokens where it was asked for {budgets[title]:.1f}%."
+        for title, used in missed.items()
     )
 
 

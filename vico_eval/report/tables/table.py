@@ -26,7 +26,8 @@ class Row:
     """Columns without a value because documents could not be answered."""
 
     competes: bool
-    """May be the best of a column in which it saves tokens. The baseline never competes, nor a run without a record."""
+    """May be among the best of a column in which it saves tokens. The baseline never competes, nor a run without a
+    record."""
 
     saves_nothing: frozenset[str] = frozenset()
     """Columns in which it has no fewer visual tokens than the baseline, or it isn't known."""
@@ -52,6 +53,18 @@ class PublishedRow:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class CostColumn:
+    """A column of what a document of a row costs."""
+
+    title: str
+    meaning: str
+    """In a footnote's words."""
+
+    values: Mapping[str, float]
+    """By row title; rows that don't say it are missing or NaN."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Table:
     """What the writers print. Unrounded; `digits` says how many decimals a benchmark's scores have."""
 
@@ -65,11 +78,33 @@ class Table:
     """By row title: mean_score, retention, retention_se, retention_spread, difference, difference_se, tile_ratio,
     token_share, documents, runs. Empty for a published table, which has no documents."""
 
+    budgets: Mapping[str, float] = field(default_factory=dict)
+    """By row title, its budget in percent of the baseline's visual tokens (`vico_eval.report.budgets.groups`): rows of
+    the same number have the same one; NaN where it isn't known. Empty for a published table."""
+
+    methods: Mapping[str, str] = field(default_factory=dict)
+    """By row title, the title less its budget, if methods were run at several: the table is then grouped by budget."""
+
+    costs: tuple[CostColumn, ...] = ()
+    """Those that were asked for."""
+
     score_spread: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """Sample standard deviation of a score over a row's runs, points, by row title and column, if there are several."""
 
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """95% interval of a retention, percent, by row title; of rows that are compared."""
+
+    significant: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """By row title, the benchmarks on which it differs from the baseline."""
+
     comparison: tuple[str, ...] = ()
     """How each row compares with the baseline, in sentences; empty for a published table."""
+
+    pairs: tuple[str, ...] = ()
+    """How rows compare with each other, in sentences; empty unless it was asked for."""
+
+    best: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """By column, the titles of the rows that are bold (`vico_eval.report.paired.best`)."""
 
     published: tuple[PublishedRow, ...] = ()
     """A paper's rows, in the order of the measured ones; empty unless they were asked for."""

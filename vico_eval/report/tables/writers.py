@@ -1,15 +1,19 @@
 """A measured table as text: LaTeX (booktabs), Markdown, and a table for the terminal.
 
-Numbers are rounded here and, in sentences, in comparison.py; nowhere before. The best value of a column among the rows
-that save tokens in it is bold, ties as printed included; ratio rows and a paper's are italic; what is unknown is a
-dash, and a cell with documents that could not be answered says `failed`.
+Numbers are rounded here and in sentences; nowhere before. The best values of a column are bold
+(`vico_eval.report.paired.best`); ratio rows and a paper's are italic; what is unknown is a dash, and a cell with
+documents that could not be answered says `failed`.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 
 from rich.console import Group
 
+from vico_eval.errors import ReportError
+from vico_eval.report.budgets.groups import FULL
 from vico_eval.report.stats.retention import AVERAGE
 from vico_eval.report.tables.grid import (
     DASH,
@@ -18,14 +22,14 @@ from vico_eval.report.tables.grid import (
     Grid,
     GridCell,
     Line,
-    best_text,
     escape_markdown,
-    grid_to_latex,
     grid_to_markdown,
     grid_to_terminal,
     markdown_line,
+    with_columns,
 )
-from vico_eval.report.tables.table import AVERAGE_DIGITS, PublishedRow, Row, Table
+from vico_eval.report.tables.latex_table import grid_to_latex
+from vico_eval.report.tables.table import AVERAGE_DIGITS, CostColumn, PublishedRow, Row, Table
 from vico_eval.terminal import Words, lines_of
 
 FAILED = "failed"
@@ -33,21 +37,40 @@ RATIO_TITLE = "compressed tiles"
 PAPER = "(paper)"
 """Marks a line of published numbers."""
 
+INTERVAL = "95% interval"
+"""Title of the column of intervals, of the retention."""
+
+SIGNIFICANT = "*"
+
 _OF_PAPER = "; of a paper's line: the measured mean score less the paper's"
 
 
-def to_latex(table: Table, label: str) -> str:
-    """The table as a LaTeX float, for a document that loads booktabs and graphicx."""
-    return grid_to_latex(text_grid(table, has_margins=False), label)
+def to_latex(table: Table, label: str, columns: Sequence[str] = ()) -> str:
+    """The table as a LaTeX float, for a document that loads booktabs.
+
+    Args:
+        table: what to print.
+        label: of the float.
+        columns: titles of the columns to print, in this order; by default all but the interval.
+
+    Raises:
+        ReportError: it has no such column.
+    """
+    grid = text_grid(table, has_margins=True, is_for_paper=True)
+    known = {column.title: place for place, column in enumerate(grid.columns)}
+    wanted = columns or [title for title in known if title != INTERVAL]
+    if unknown := [title for title in wanted if title not in known]:
+        raise ReportError(f"The table has no column {', '.join(unknown)}; it has {', '.join(known)}.")
+    return grid_to_latex(with_columns(grid, [known[title] for title in wanted]), label)
 
 
 def to_markdown(table: Table) -> str:
     """The table in Markdown, with what it measured against the baseline beside the averages, and the notes beneath."""
     text = grid_to_markdown(text_grid(table, has_margins=True))
-    if not table.comparison:
-        return text
-    sentences = "".join(f"- {markdown_line(sentence)}\n" for sentence in table.comparison)
-    return f"{text}\n**Against {escape_markdown(table.baseline)}**\n\n{sentences}"
+    for heading, sentences in _comparisons(table):
+        lines = "".join(f"- {markdown_line(sentence)}\n" for sentence in sentences)
+        text += f"\n**{escape_markdown(heading)}**\n\n{lines}"
+    return text
 
 
 def to_terminal(table: Table, width: int | None = None) -> Group:
@@ -59,9 +82,8 @@ def to_terminal(table: Table, width: int | None = None) -> Group:
             single one, whatever it needs.
     """
     text = grid_to_terminal(text_grid(table, has_margins=True), width)
-    if not table.comparison:
-        return text
-    return Group(text, Words(f"\nAgainst {table.baseline}", "bold"), *lines_of(table.comparison))
+    below = [(Words(f"\n{heading}", "bold"), *lines_of(sentences)) for heading, sentences in _comparisons(table)]
+    return Group(text, *chain.from_iterable(below))
 
 
 def percent(value: float, digits: int) -> str:
@@ -69,26 +91,48 @@ def percent(value: float, digits: int) -> str:
     return DASH if math.isnan(value) else f"{value:.{digits}f}%"
 
 
-def text_grid(table: Table, *, has_margins: bool) -> Grid:
-    """The table's text; with margins, the forms that have room for the difference and the visual tokens."""
+def text_grid(table: Table, *, has_margins: bool, is_for_paper: bool = False) -> Grid:
+    """The table's text.
+
+    Args:
+        table: what to print.
+        has_margins: with the difference and the visual tokens.
+        is_for_paper: with marks of significance and the retention's interval, which other forms have in sentences.
+    """
     has_margins = has_margins and not table.summary.empty
-    titles = [*table.columns, AVERAGE, *(["Difference", "Visual tokens"] if has_margins else [])]
-    best = {column: _best(table, column) for column in (*table.columns, AVERAGE)}
+    has_interval = is_for_paper and has_margins
+    titles = [*table.columns, AVERAGE, *([INTERVAL] if has_interval else [])]
+    titles += ["Difference", "Visual tokens"] if has_margins else []
+    titles += [column.title for column in table.costs]
     lines = []
     for place, row in enumerate(table.rows):
-        cells = [_cell(table, row, column, best[column]) for column in (*table.columns, AVERAGE)]
+        cells = [_cell(table, row, column) for column in (*table.columns, AVERAGE)]
+        if is_for_paper:
+            cells = [
+                _marked(table, row, cell, column) for cell, column in zip(cells, (*table.columns, AVERAGE), strict=True)
+            ]
+        if has_interval:
+            cells.append(GridCell(text=_interval(table, row)))
         if has_margins:
             cells += [GridCell(text=text) for text in _margins(table, row)]
+        cells += [GridCell(text=_cost(column, row)) for column in table.costs]
         own = [
             Line(
-                titles=(GridCell(text=RATIO_TITLE if row.kind == "ratio" else row.title),),
+                titles=(
+                    GridCell(text=RATIO_TITLE if row.kind == "ratio" else table.methods.get(row.title, row.title)),
+                ),
                 cells=tuple(cells),
                 is_italic=row.kind == "ratio",
+                heading=_heading(table, place),
             )
         ]
         is_last = row is table.rows[-1] or table.rows[place + 1].title != row.title
         if is_last:
-            own += [published_line(table, one, has_margins) for one in table.published if one.title == row.title]
+            own += [
+                published_line(table, one, has_margins, has_interval)
+                for one in table.published
+                if one.title == row.title
+            ]
         is_end_of_baseline = is_last and row.title == table.baseline and len(table.rows) > 1
         lines += [*own[:-1], replace(own[-1], rule_after=is_end_of_baseline)]
     return Grid(
@@ -96,21 +140,29 @@ def text_grid(table: Table, *, has_margins: bool) -> Grid:
         heads=("Method",),
         columns=tuple(Column(title=title) for title in titles),
         lines=tuple(lines),
-        notes=tuple(_footnotes(table, has_margins=has_margins)),
-        shrinks=True,
+        notes=tuple(_footnotes(table, has_margins=has_margins, has_marks=is_for_paper and bool(table.significant))),
     )
 
 
-def _best(table: Table, column: str) -> str | None:
-    values = [row.values[column] for row in table.rows if _competes(row, column)]
-    return best_text((value, _number(table, column, value)) for value in values)
+def _heading(table: Table, place: int) -> str:
+    """What stands above a row, where the table is grouped by budget and the row begins a group."""
+    if not table.methods:
+        return ""
+    budgets = [table.budgets[row.title] for row in table.rows[max(0, place - 1) : place + 1]]
+    if len(set(map(str, budgets))) < len(budgets):
+        return ""
+    if math.isnan(budgets[-1]):
+        return "Visual tokens unknown"
+    return "All visual tokens" if budgets[-1] == FULL else f"Retain {budgets[-1]:.3g}%"
 
 
-def _competes(row: Row, column: str) -> bool:
-    return row.competes and column not in row.saves_nothing
+def _comparisons(table: Table) -> list[tuple[str, tuple[str, ...]]]:
+    """What stands beneath the table: headings and sentences."""
+    found = [(f"Against {table.baseline}", table.comparison), ("Row against row", table.pairs)]
+    return [(heading, sentences) for heading, sentences in found if sentences]
 
 
-def _cell(table: Table, row: Row, column: str, best: str | None) -> GridCell:
+def _cell(table: Table, row: Row, column: str) -> GridCell:
     value = row.values[column]
     if row.kind == "ratio":
         return GridCell(text=percent(value, digits=1 if column == AVERAGE else 0))
@@ -118,10 +170,25 @@ def _cell(table: Table, row: Row, column: str, best: str | None) -> GridCell:
         return GridCell(text=FAILED if column in row.failed else DASH)
     number = _number(table, column, value)
     text = f"{number}%" if column == AVERAGE else number
-    return GridCell(text=text, is_bold=_competes(row, column) and number == best)
+    return GridCell(text=text, is_bold=row.title in table.best.get(column, ()))
 
 
-def published_line(table: Table, row: PublishedRow, has_margins: bool) -> Line:
+def _marked(table: Table, row: Row, cell: GridCell, column: str) -> GridCell:
+    is_marked = row.kind == "score" and column in table.significant.get(row.title, ())
+    return replace(cell, text=f"{cell.text}{SIGNIFICANT}") if is_marked else cell
+
+
+def _interval(table: Table, row: Row) -> str:
+    """Of the retention; blank for a ratio row and for the baseline."""
+    if row.kind == "ratio" or row.title == table.baseline:
+        return ""
+    low, high = table.intervals.get(row.title, (math.nan, math.nan))
+    if math.isnan(low):
+        return DASH
+    return f"{low:.1f}–{high:.1f}%" if math.isfinite(high) else f"≥ {low:.1f}%"
+
+
+def published_line(table: Table, row: PublishedRow, has_margins: bool, has_interval: bool = False) -> Line:
     """A paper's numbers; never bold. The margins are its difference and a blank for visual tokens."""
     columns = (*table.columns, AVERAGE)
     if row.kind == "ratio":
@@ -133,8 +200,10 @@ def published_line(table: Table, row: PublishedRow, has_margins: bool) -> Line:
         ]
         mark = "" if math.isnan(row.recomputed) else OTHERWISE
         texts.append(f"{percent(row.values[AVERAGE], AVERAGE_DIGITS)}{mark}")
+    texts += [""] if has_interval else []
     if has_margins:
         texts += [_signed(row.difference) if row.kind == "score" else "", ""]
+    texts += [""] * len(table.costs)
     title = RATIO_TITLE if row.kind == "ratio" else row.title
     return Line(
         titles=(GridCell(text=f"{title} {PAPER}"),), cells=tuple(GridCell(text=text) for text in texts), is_italic=True
@@ -150,7 +219,15 @@ def _margins(table: Table, row: Row) -> tuple[str, str]:
     return margin, percent(summary["token_share"], digits=1)
 
 
-def _footnotes(table: Table, *, has_margins: bool) -> list[str]:
+def _cost(column: CostColumn, row: Row) -> str:
+    """Of a document, to three digits; blank for a ratio row, whose score row has it."""
+    if row.kind == "ratio":
+        return ""
+    value = column.values.get(row.title, math.nan)
+    return DASH if math.isnan(value) else f"{value:.{max(0, 2 - math.floor(math.log10(value)))}f}" if value > 0 else "0"
+
+
+def _footnotes(table: Table, *, has_margins: bool, has_marks: bool) -> list[str]:
     text = f"{AVERAGE}: mean score relative to that of {table.baseline}."
     if has_margins:
         documents = table.summary["documents"].max()
@@ -159,6 +236,17 @@ def _footnotes(table: Table, *, has_margins: bool) -> list[str]:
             f"clustered as for the intervals ({documents:.0f} documents a row){_OF_PAPER if table.published else ''}. "
             f"Visual tokens: those a decoder layer sees, relative to {table.baseline}."
         )
+    if has_marks:
+        text += (
+            f" {SIGNIFICANT}: differs from {table.baseline}, by a paired test, corrected for all rows and "
+            "benchmarks (Holm)."
+        )
+    for column in table.costs:
+        text += f" {column.title}: {column.meaning}, mean over the row's documents."
+    if table.methods:
+        text += " Retain: budget of visual tokens; a row that was not given one stands where it comes near to one."
+    if any(table.best.values()):
+        text += " Bold: within a budget of visual tokens, the best and all that can't be told apart from it."
     return [text, *table.notes, *(_spread(table, title) for title in table.score_spread)]
 
 

@@ -42,7 +42,16 @@ vicoPage.plot = (() => {
 
   function scales(points, width, height) {
     const saved = points.map((point) => point.saved);
-    const ends = points.flatMap((point) => [point.retention, point.low ?? point.retention, point.high ?? point.retention]);
+    // An interval of a few documents may be wider than all points are apart: it is cut off rather than the points pressed
+    // together.
+    const found = points.map((point) => point.retention);
+    const [least, most] = [Math.min(...found), Math.max(100, ...found)];
+    const beyond = Math.max(most - least, 4);
+    const ends = points.flatMap((point) => [
+      point.retention,
+      Math.max(point.low ?? point.retention, least - beyond),
+      Math.min(point.high ?? point.retention, most + beyond),
+    ]);
     const [left, right] = [Math.min(0, ...saved), Math.max(10, ...saved)];
     const [low, high] = [Math.min(...ends), Math.max(100, ...ends)];
     const room = Math.max(high - low, 4);
@@ -129,7 +138,7 @@ vicoPage.plot = (() => {
     const show = (one) => tell(one, rows[one.row], scale.toX(one.saved), scale.toY(one.retention));
     const made = svg("g", { class: `point ${vicoPage.markers.hue(row)}`, tabindex: 0, role: "button", "aria-label": label });
     made.dataset.row = point.row;
-    if (point.low !== null) made.append(svg("line", { class: "bar", x1: x, x2: x, y1: scale.toY(point.low), y2: scale.toY(high) }));
+    if (point.low !== null) made.append(svg("line", { class: "bar", x1: x, x2: x, y1: scale.toY(Math.max(point.low, scale.y.low)), y2: scale.toY(Math.min(high, scale.y.high)) }));
     made.append(place);
     made.addEventListener("mousemove", (event) => show(nearest(event)));
     made.addEventListener("focus", () => show(point));

@@ -1,0 +1,98 @@
+"""What a row costs beside what it scores."""
+
+import csv
+import math
+
+import pandas as pd
+import pytest
+
+from vico_eval.errors import ConfigError
+from vico_eval.report import write_report
+from vico_eval.report.costs.frame import check_asked, cost_columns, document_costs, slow_sentences
+from vico_eval.report.stats.times import ALL
+
+from .conftest import write_tiny_run
+
+COSTS = {"encoder": 5, "router": 1, "high": 3, "low": 2, "token": 10, "pair": 1, "head": 100, "cached": 4}
+
+
+@pytest.fixture(scope="module")
+def costed(tmp_path_factory):
+    """ViCO compresses two of four tiles: 40 of 64 tokens, each with 20 of text, in two layers."""
+    folder = tmp_path_factory.mktemp("costed")
+    runs = [
+        write_tiny_run(folder, "vico", 3, 2, title="ViCO", costs=COSTS),
+        write_tiny_run(folder, "vanilla", 4, 0, title="Vanilla", costs=COSTS),
+        write_tiny_run(folder, "old", 3, 4, title="Old"),
+    ]
+    named = [(None, run) for run in runs]
+    return write_report(named, table="tiny", out=folder / "report", columns_of_cost=["operations", "cache"])
+
+
+def test_costs_of_a_document_are_those_of_its_tokens(costed):
+    with costed.costs.open(newline="") as file:
+        found = {(line["row"], line["benchmark"]): line for line in csv.DictReader(file)}
+    # Vanilla: 4 tiles through encoder and high connector, 84 tokens in two layers: 10 x 168 + 2 x 84^2 + 100.
+    vanilla, vico = (found[row, ALL] for row in ("Vanilla", "ViCO"))
+    assert float(vanilla["encoder_tflop"]) == pytest.approx(4 * 5 / 1e12)
+    assert float(vanilla["connector_tflop"]) == pytest.approx(4 * 3 / 1e12)
+    assert float(vanilla["decoder_tflop"]) == pytest.approx((1680 + 2 * 84**2 + 100) / 1e12)
+    # Cache: two numbers a token and layer, of two bytes each; two tokens of an answer.
+    assert float(vanilla["cache_mib"]) == pytest.approx(2 * 4 * (168 + 4) / 2**20)
+    assert float(vico["connector_tflop"]) == pytest.approx((2 * 3 + 2 * 2) / 1e12)
+    base, own = 20 + 12 + 1680 + 2 * 84**2 + 100, 20 + 10 + 1200 + 2 * 60**2 + 100
+    assert float(vico["prefill_tflop_relative"]) == pytest.approx(100 * own / base)
+    assert float(found["ViCO", "Read"]["prefill_tflop"]) == pytest.approx(own / 1e12)
+    assert vico["on_front_of_prefill_tflop"] == "True"
+    assert ("Old", ALL) not in found  # its record has no costs, and it has no times
+
+
+def test_columns_that_are_asked_for_stand_in_the_table(costed):
+    header, _, *lines = [line for line in costed.markdown.read_text().splitlines() if line.startswith("|")]
+    assert header.endswith("| Visual tokens | Prefill TFLOP | KV MiB |")
+    rows = {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[-3:-1]] for line in lines}
+    assert rows["Old"] == ["–", "–"]
+    assert rows["ViCO"][1] == f"{2 * 4 * (120 + 4) / 2**20:.6f}"
+    assert "KV MiB: key/value cache" in costed.latex.read_text()
+    assert "KV MiB: key/value cache of prompt and answer, mean over the row's documents." in costed.markdown.read_text()
+
+
+def test_a_column_that_there_is_not_is_refused():
+    with pytest.raises(ConfigError, match="unknown column 'memory' in --columns"):
+        check_asked(["memory"])
+
+
+def frames(seconds, relative):
+    """Two rows of one benchmark; the second one with 3/4 of the operations."""
+    counts = {"connector_operations": [0.0, 0.0], "decoder_operations": [0.0, 0.0], "cache_bytes": [8.0, 4.0]}
+    cells = pd.DataFrame(
+        {"row": ["Base", "Own"], "benchmark": "A", "documents": 2, "encoder_operations": [8.0, 6.0], **counts}
+    )
+    summary = pd.DataFrame({"retention": [100.0, 98.0], "token_share": [100.0, 50.0]}, index=["Base", "Own"])
+    lines = [(row, name) for row in summary.index for name in ("A", ALL)]
+    times = pd.DataFrame(lines, columns=["row", "benchmark"])
+    times["alone_seconds"] = [1.0, 1.0, seconds, seconds]
+    times["alone_relative"] = [100.0, 100.0, relative, relative]
+    return cells, summary, times
+
+
+def test_a_row_slower_than_what_it_saves_is_said_to_be_and_is_on_no_front_of_time():
+    costs = document_costs(*frames(1.2, 120.0), "Base")
+    own = costs[(costs["row"] == "Own") & (costs["benchmark"] == ALL)].iloc[0]
+    assert (own["seconds"], own["slower"]) == (1.2, True)
+    assert (own["on_front_of_seconds"], own["on_front_of_tokens"], own["on_front_of_cache_mib"]) == (False, True, True)
+    assert slow_sentences(costs, "Base") == (
+        "More time than Base for fewer operations of prefill, by the runs' own times: Own (120% for 75%).",
+    )
+    for seconds, relative in ((0.9, 90.0), (1.2, math.nan)):  # faster, or not comparable
+        assert slow_sentences(document_costs(*frames(seconds, relative), "Base"), "Base") == ()
+    (column,) = cost_columns(costs, ["seconds"])
+    assert column.values == {"Base": 1.0, "Own": 1.2}
+
+
+def test_a_row_without_a_benchmark_has_no_share_of_the_whole():
+    cells, summary, _ = frames(1.0, 100.0)
+    more = cells[:1].assign(benchmark="B")
+    costs = document_costs(pd.concat([cells, more]), summary, None, "Base").set_index(["row", "benchmark"])
+    assert costs.loc[("Own", "A"), "prefill_tflop_relative"] == 75
+    assert math.isnan(costs.loc[("Own", ALL), "prefill_tflop_relative"])

@@ -1,0 +1,50 @@
+"""What a run's record says of its model's costs, so that reports can count operations without the model."""
+
+from __future__ import annotations
+
+from vico_eval.bench.flops import (
+    attention_width,
+    connector_flops,
+    key_width,
+    layer_weights,
+    router_flops,
+    vision_flops,
+)
+from vico_eval.engine.loading import Found
+from vico_eval.errors import ConfigError
+from vico_eval.families.internvl.checkpoint import Checkpoint
+from vico_eval.methods.interface import HIGH
+from vico_eval.runs.schema import ModelCosts
+
+_WITHOUT_FORMULA = frozenset({"pvtc", "lvtc"})
+"""Parts of checkpoints."""
+
+
+def model_costs(found: Found) -> ModelCosts | None:
+    """Of a model that is found, loaded or not; None where there is no formula."""
+    checkpoint, donor = found.checkpoint, found.donor
+    if not isinstance(checkpoint, Checkpoint) or _WITHOUT_FORMULA & checkpoint.config.parts.keys():
+        return None
+    config, text = checkpoint.config, checkpoint.config.text_config
+    lender = donor.config if isinstance(donor, Checkpoint) else config
+    try:
+        weights = layer_weights(text)
+    except ConfigError:  # experts
+        return None
+    return ModelCosts(
+        encoder=vision_flops(config),
+        # The base model's encoder sees the tiles as well.
+        router=router_flops(lender) + (0 if lender is config else vision_flops(lender)),
+        high=connector_flops(config, 1, 0),
+        low=connector_flops(lender, *((1, 0) if _compresses_behind_it(found) else (0, 1))),
+        token=2 * weights,
+        pair=2 * attention_width(text),
+        head=2 * text.hidden_size * text.vocab_size,
+        cached=2 * key_width(text),
+    )
+
+
+def _compresses_behind_it(found: Found) -> bool:
+    """Whether compressed tiles go through the high connector too, as where their tokens are averaged."""
+    connector = found.method.connector
+    return connector is not None and all(route.connector == HIGH.connector for route in connector.routes)

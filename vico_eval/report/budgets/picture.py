@@ -1,0 +1,112 @@
+"""Retention against the budget of visual tokens as a picture: one line a method, with its 95% band."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from vico_eval.report.budgets.groups import FULL
+from vico_eval.report.budgets.iso_accuracy import MARKS, swept_rows
+from vico_eval.report.figures.style import COLOURS, FAINT, INK, MARKERS, STYLE, literal
+from vico_eval.report.stats.retention import AVERAGE
+from vico_eval.report.tables.table import Table
+
+_TEXT = 8.0
+"""Points."""
+
+_LOOK: Any = {"markersize": 4, "linewidth": 1.3, "zorder": 3}
+
+_LINE = 0.052
+"""Of the picture's height, that a name takes."""
+
+
+def draw_budgets(table: Table, uncertainty: pd.DataFrame) -> Figure | None:
+    """Relative retention over the visual tokens that each method used at its budgets; None without several budgets.
+
+    Lines begin at the baseline. Rows that were not run at several budgets are single points. Bands are the intervals of
+    the report's table of uncertainty.
+
+    Args:
+        table: of measured runs.
+        uncertainty: of `vico_eval.report.stats.uncertainty.compare_with_baseline`.
+    """
+    methods = swept_rows(table)
+    if not methods:
+        return None
+    known = table.summary[["token_share", "retention"]].dropna()
+    swept = {row for rows in methods.values() for row in rows}
+    others = [str(row) for row in known.index if row not in swept and row != table.baseline]
+    ends = uncertainty[uncertainty["benchmark"] == AVERAGE].set_index("row")[["low", "high"]]
+    with mpl.rc_context({**STYLE, "font.size": _TEXT}):
+        figure = Figure(figsize=(6.9, 3.7), dpi=200)
+        axes = figure.add_axes((0.085, 0.125, 0.675, 0.85))
+        for mark in (FULL, *MARKS):
+            dashes = (1, 2) if mark < FULL else (5, 4)
+            axes.axhline(mark, color="#8A8A8A", linewidth=0.7, linestyle=(0, dashes), zorder=1)
+        names = []
+        for place, (method, rows) in enumerate(methods.items()):
+            colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
+            own = known.loc[rows]
+            x, y = [FULL, *own["token_share"]], [FULL, *own["retention"]]
+            axes.plot(x, y, color=colour, marker=marker, markevery=slice(1, None), **_LOOK)
+            band = ends.reindex(rows)
+            if np.isfinite(band).all(axis=None):
+                axes.fill_between(
+                    x, [FULL, *band["low"]], [FULL, *band["high"]], color=colour, alpha=0.13, linewidth=0, zorder=2
+                )
+            names.append((method, x[-1], y[-1], colour))
+        for row in others:
+            x, y = known.loc[row]
+            axes.plot([x], [y], color=INK, marker="o", markerfacecolor="white", **_LOOK)
+            names.append((row, x, y, INK))
+        _frame(axes, known.loc[[*swept, *others]], table.baseline)
+        _name(axes, names)
+    return figure
+
+
+def _frame(axes: Axes, known: pd.DataFrame, baseline: str) -> None:
+    low, high = known["retention"].min(), max(FULL, known["retention"].max())
+    room = max(high - low, 4.0)
+    axes.set_xlim(102.0, min(0.9 * known["token_share"].min(), known["token_share"].min() - 2))
+    axes.set_ylim(low - 0.06 * room, high + 0.06 * room)
+    axes.grid(axis="y", color="#E9E9E9", linewidth=0.6, zorder=0)
+    axes.tick_params(length=3)
+    shown = baseline if len(baseline) <= 30 else "the baseline"
+    axes.set_xlabel(f"Visual tokens, % of {literal(shown)}")
+    axes.set_ylabel(f"Score retained, % of {literal(shown)}")
+
+
+def _name(axes: Axes, names: Sequence[tuple[str, float, float, str]]) -> None:
+    """Names beside the picture in the order of the lines' ends, each with a thin line to its own."""
+    ordered = sorted(names, key=lambda name: -name[2])
+    low, high = axes.get_ylim()
+    heights = [(y - low) / (high - low) for _, _, y, _ in ordered]
+    for (text, x, y, colour), height in zip(ordered, spread(heights, _LINE), strict=True):
+        line = " ".join(text.split())
+        axes.annotate(
+            literal(line if len(line) <= 30 else f"{line[:29].rstrip()}…"),
+            (x, y),
+            xytext=(1.03, height),
+            textcoords="axes fraction",
+            va="center",
+            color=colour,
+            arrowprops={"arrowstyle": "-", "color": FAINT, "linewidth": 0.4, "shrinkA": 0, "shrinkB": 3},
+        )
+
+
+def spread(heights: Sequence[float], least: float) -> list[float]:
+    """Descending heights moved apart to at least a distance, as little as may be in all (isotonic regression)."""
+    # Where a block of neighbours touches, it stands around the mean of what its members want.
+    blocks: list[tuple[float, int]] = []
+    for place, height in enumerate(heights):
+        mean, count = height + place * least, 1
+        while blocks and blocks[-1][0] < mean:
+            other, size = blocks.pop()
+            mean, count = (mean * count + other * size) / (count + size), count + size
+        blocks.append((mean, count))
+    flat = [mean for mean, count in blocks for _ in range(count)]
+    return [mean - place * least for place, mean in enumerate(flat)]

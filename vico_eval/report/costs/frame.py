@@ -1,0 +1,145 @@
+"""What a row's documents cost, beside the baseline's: operations of prefill, key/value cache and seconds."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import pandas as pd
+
+from vico_eval.errors import unknown_name
+from vico_eval.report.costs.counts import COUNTS
+from vico_eval.report.stats.retention import by_row, pareto_front
+from vico_eval.report.stats.times import ALL
+from vico_eval.report.tables.table import CostColumn
+
+COSTS = ("prefill_tflop", "cache_mib", "seconds")
+"""What a document costs; each has a share of the baseline's and a Pareto front of its own."""
+
+COLUMNS = (
+    *("row", "benchmark", "encoder_tflop", "connector_tflop", "decoder_tflop", *COSTS),
+    *(f"{cost}_relative" for cost in COSTS),
+    *("on_front_of_tokens", *(f"on_front_of_{cost}" for cost in COSTS), "slower"),
+)
+
+_TFLOP, _MIB = 1e12, 2.0**20
+
+
+class _Point(NamedTuple):
+    """A row, in percent of the baseline."""
+
+    row: str
+    saved: float
+    retention: float
+
+
+def document_costs(
+    cells: pd.DataFrame, summary: pd.DataFrame, times: pd.DataFrame | None, baseline: str
+) -> pd.DataFrame | None:
+    """What a document costs in each row, by benchmark and over all documents (`ALL`).
+
+    Operations are those of prefill: vision encoder (with a router that scores), connectors and decoder, by formula from
+    the token accounts. The cache is that of prompt and answer. Seconds are what the row would take by itself; each
+    document has an even share of its batch's (`vico_eval.report.stats.times`).
+
+    Args:
+        cells: of the `Measurements`.
+        summary: of the table.
+        times: of `document_times`.
+        baseline: the row that counts as 100%.
+
+    Returns:
+        A line a row and benchmark that it was run on with the columns `COLUMNS`: means over documents and relative to
+        the baseline's, percent. Over all documents also whether the row is on the Pareto front of retention and visual
+        tokens or a cost, and slower: whether it takes more time than the baseline although it needs fewer operations.
+        None where no run says its operations or its times.
+    """
+    frames = _means(cells)
+    was_run = by_row(cells, "documents").notna()
+    is_same = (was_run == was_run.loc[baseline]).all(axis="columns").reindex(summary.index)
+    if times is not None:
+        frames["seconds"] = times.pivot(index="row", columns="benchmark", values="alone_seconds")
+    known = {name: frame.reindex(index=summary.index) for name, frame in frames.items()}
+    shares = {f"{cost}_relative": 100 * known[cost] / known[cost].loc[baseline] for cost in COSTS if cost in known}
+    for share in shares.values():
+        share[ALL] = share[ALL].where(is_same)
+    if times is not None:  # which says where times can't be compared
+        shares["seconds_relative"] = times.pivot(index="row", columns="benchmark", values="alone_relative")
+    places = pd.MultiIndex.from_product([summary.index, [*was_run.columns, ALL]], names=["row", "benchmark"])
+    found = pd.DataFrame({name: frame.stack().reindex(places) for name, frame in {**known, **shares}.items()})
+    found = found.dropna(how="all")
+    if found.empty:
+        return None
+    found = found.reset_index().reindex(columns=list(COLUMNS))
+    total = found[found["benchmark"] == ALL].set_index("row")
+    kept = summary.assign(**total[[f"{cost}_relative" for cost in COSTS]])
+    for name, share in {"tokens": "token_share", **{cost: f"{cost}_relative" for cost in COSTS}}.items():
+        fronts = kept.index.isin(_front(kept, share))
+        found[f"on_front_of_{name}"] = found["row"].map(dict(zip(kept.index, fronts, strict=True)))
+    is_slower = (kept["seconds_relative"] > 100) & (kept["prefill_tflop_relative"] < 100)
+    found["slower"] = found["row"].map(is_slower)
+    only_all = [name for name in COLUMNS if name.startswith("on_front") or name == "slower"]
+    found[only_all] = found[only_all].astype(object).where(found["benchmark"] == ALL, None)
+    return found
+
+
+def _means(cells: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Per document, rows x benchmarks and `ALL`; NaN where a document of them is not known."""
+    sums = {name: by_row(cells, name) for name in (*COUNTS, "documents")}
+    was_run = sums["documents"].notna()
+    means = {}
+    for name in COUNTS:
+        is_known = (sums[name].notna() == was_run).all(axis="columns")
+        total = sums[name].sum(axis="columns") / sums["documents"].sum(axis="columns")
+        means[name] = (sums[name] / sums["documents"]).assign(**{ALL: total.where(is_known)})
+    encoder, connector, decoder = (
+        means[f"{stage}_operations"] / _TFLOP for stage in ("encoder", "connector", "decoder")
+    )
+    return {
+        "encoder_tflop": encoder,
+        "connector_tflop": connector,
+        "decoder_tflop": decoder,
+        "prefill_tflop": encoder + connector + decoder,
+        "cache_mib": means["cache_bytes"] / _MIB,
+    }
+
+
+def _front(summary: pd.DataFrame, share: str) -> Sequence[str]:
+    known = summary[["retention", share]].dropna()
+    points = [_Point(str(row), 100 - one[share], one["retention"]) for row, one in known.iterrows()]
+    return [point.row for point in pareto_front(points)]
+
+
+ASKED = {
+    "operations": ("Prefill TFLOP", "prefill_tflop", "operations of prefill by formula (encoder, connectors, decoder)"),
+    "cache": ("KV MiB", "cache_mib", "key/value cache of prompt and answer"),
+    "seconds": ("Seconds", "seconds", "what the row would take by itself, each with an even share of its batch's"),
+}
+"""By the name that asks for it: a column's title, its cost and what it is."""
+
+
+def cost_columns(costs: pd.DataFrame | None, asked: Sequence[str]) -> tuple[CostColumn, ...]:
+    """Columns of a table, means over all documents of a row."""
+    columns = []
+    for name in asked:
+        title, cost, meaning = ASKED[name]
+        total = {} if costs is None else costs[costs["benchmark"] == ALL].set_index("row")[cost].to_dict()
+        columns.append(CostColumn(title=title, meaning=meaning, values=total))
+    return tuple(columns)
+
+
+def slow_sentences(costs: pd.DataFrame | None, baseline: str) -> tuple[str, ...]:
+    """The rows whose time is more than what they save, in one sentence; none without such a row."""
+    slow = None if costs is None else costs[costs["slower"].eq(True)]
+    if slow is None or slow.empty:
+        return ()
+    rows = ", ".join(
+        f"{row} ({time:.0f}% for {operations:.0f}%)"
+        for row, time, operations in slow[["row", "seconds_relative", "prefill_tflop_relative"]].to_numpy()
+    )
+    return (f"More time than {baseline} for fewer operations of prefill, by the runs' own times: {rows}.",)
+
+
+def check_asked(names: Sequence[str]) -> None:
+    """Raises ConfigError for a column that there is not."""
+    for name in names:
+        if name not in ASKED:
+            raise unknown_name("column", name, ASKED, where="--columns")
