@@ -60,6 +60,7 @@ def report(
             'tokens". Default: all but 95% interval.'
         ),
     ] = None,
+    serif: Annotated[bool, typer.Option("--serif", help="Set the pictures' text in type like Times.")] = False,
     html: Annotated[
         Path | None,
         typer.Option(help="Also write the report as a page with its samples into this folder, for any browser."),
@@ -113,5 +114,6 @@ def report(
         against=against or (),
         criterion=Criterion(margin=margin, alpha=alpha),
         latex_columns=parse_names(latex_columns, "--latex-columns"),
+        is_serif=serif,
     )
     print_report(written)

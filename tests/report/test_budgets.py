@@ -13,7 +13,8 @@ from vico_eval.errors import ConfigError
 from vico_eval.report import write_report
 from vico_eval.report.budgets.groups import missed_budgets, row_budgets
 from vico_eval.report.budgets.iso_accuracy import falls_below, iso_sentences
-from vico_eval.report.budgets.picture import draw_budgets, spread
+from vico_eval.report.budgets.picture import draw_budgets
+from vico_eval.report.figures.labels import spread
 
 from .conftest import write_tiny_run
 
@@ -160,11 +161,14 @@ def test_names_beside_lines_keep_apart():
     assert spread([0.9, 0.5, 0.1], 0.1) == pytest.approx([0.9, 0.5, 0.1])
     assert spread([0.52, 0.5, 0.1], 0.1) == pytest.approx([0.56, 0.46, 0.1])
     assert spread([0.5, 0.5, 0.5], 0.1) == pytest.approx([0.6, 0.5, 0.4])
+    assert spread([0.1, 0.05], 0.1, 0.05, 1.0) == pytest.approx([0.15, 0.05])
+    assert spread([1.0, 0.99], 0.1, 0.05, 0.95) == pytest.approx([0.95, 0.85])
 
 
 def test_a_picture_has_a_line_a_method_and_its_band(swept):
-    assert [path.name for path in swept.figures][2:4] == ["benchmarks.pdf", "benchmarks.png"]
-    assert {"budgets.pdf", "budgets.png"} <= {path.name for path in swept.figures}
+    assert {"budgets.pdf", "budgets.png", "budgets-column.pdf", "benchmarks.png"} <= {
+        path.name for path in swept.figures
+    }
     uncertainty = pd.read_csv(swept.uncertainty)
     (axes,) = draw_budgets(swept.table, uncertainty).axes
     drawn = [line.get_xydata().tolist() for line in axes.lines if line.get_marker() != "None"]

@@ -1,4 +1,4 @@
-"""The LaTeX of a grid: which float, how wide, and how it is continued. Widths are compared with pdfTeX's."""
+"""The LaTeX of a grid: which float, how wide, and how it is continued."""
 
 import re
 

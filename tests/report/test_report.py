@@ -108,6 +108,11 @@ def test_runs_of_one_row_are_of_one_model(tiny_run, tmp_path):
         write_report([*folders, ("Random", copy)], table="tiny", out=tmp_path / "out")
 
 
+def pictures(*stems):
+    """Names of pictures, across a page and for a column."""
+    return [f"{stem}{width}.{kind}" for width in ("", "-column") for stem in stems for kind in ("pdf", "png")]
+
+
 def test_a_report_from_run_folders(report):
     assert [path.name for path in report.paths] == [
         "table3.csv",
@@ -116,12 +121,8 @@ def test_a_report_from_run_folders(report):
         "uncertainty.csv",
         "loyalty.csv",
         "endings.csv",
-        "retention.pdf",
-        "retention.png",
-        "benchmarks.pdf",
-        "benchmarks.png",
-        "ratios.pdf",
-        "ratios.png",
+        *pictures("retention"),
+        *pictures("benchmarks", "ratios"),
         "provenance.json",
     ]
     assert all(path.stat().st_size > 100 for path in report.paths)
@@ -151,8 +152,9 @@ def test_scores_of_a_router_are_drawn_with_its_threshold(tiny_run, tmp_path):
         path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     runs = [(None, tiny_run("vanilla", 4, 0, title="Vanilla", method_args={})), (None, routed)]
     report = write_report(runs, table="tiny", out=tmp_path / "out")
-    assert [path.name for path in report.figures][-2:] == ["scores.pdf", "scores.png"]
-    assert all(path.stat().st_size > 10_000 for path in report.figures[-2:])
+    scores = [path for path in report.figures if path.name.startswith("scores")]
+    assert [path.name for path in scores] == pictures("scores")
+    assert all(path.stat().st_size > 10_000 for path in scores)
     read = [read_run(path) for _, path in runs]
     columns = table_spec("tiny").benchmarks
     cells = measure([count_run(run.record.title, run, columns) for run in read], columns).cells
@@ -506,7 +508,7 @@ def test_pictures_that_a_report_has_not_are_not_left_from_an_earlier_one(runs, t
     (out / "other.csv").write_text("mine")
     # Without ViCO no row routes its tiles.
     second = write_report(runs[1:], table="tiny", out=out)
-    assert [path.name for path in second.removed] == ["ratios.pdf", "ratios.png"]
+    assert [path.name for path in second.removed] == pictures("ratios")
     assert {path.name for path in out.iterdir()} == {path.name for path in second.paths} | {"notes.png", "other.csv"}
     print_report(second)
     assert "ratios.pdf" in capsys.readouterr().err

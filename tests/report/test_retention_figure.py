@@ -3,14 +3,12 @@ import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.text import Text
-from matplotlib.transforms import Bbox
 from PIL import Image
 
 from vico_eval.errors import ReportError
 from vico_eval.report.figures.files import write_figure
-from vico_eval.report.figures.labels import Label, place_labels
 from vico_eval.report.figures.retention import Point, draw_retention
+from vico_eval.report.figures.style import COLOURS, COLUMN, FAINT, INK, Look, Sheet, looks
 from vico_eval.report.stats.retention import pareto_front
 from vico_eval.report.tables.table import Table
 
@@ -31,70 +29,84 @@ ROUTED = {
 }
 
 
-def labels(figure):
-    return [text for text in figure.axes[0].texts if text.get_text()]
+def names(figure):
+    """Names and numbers beside the picture, from above: those of one row on one height."""
+    beside = [text for text in figure.texts if text.get_position()[0] > figure.axes[0].get_position().x1]
+    return [
+        text.get_text() for text in sorted(beside, key=lambda text: (-text.get_position()[1], text.get_position()[0]))
+    ]
 
 
-def test_every_row_is_named_with_its_retention():
-    names = [text.get_text() for text in labels(draw_retention(make_table(ROUTED)))]
-    assert sorted(names) == sorted(f"{title}\n{values[0]:.1f}%" for title, values in ROUTED.items())
+SHEETS = [Sheet(), Sheet(width=COLUMN), Sheet(width=COLUMN, is_serif=True)]
 
 
-def test_names_overlap_neither_each_other_nor_the_points():
+def test_every_row_is_named_with_its_retention_in_the_order_of_the_points():
+    assert names(draw_retention(make_table(ROUTED))) == [
+        *("100.0", "Vanilla", "98.5", "ViCO", "88.2", "ViCO (Image-level ViR)"),
+        *("88.0", "ViCO (Random Compress)", "80.0", "ViCO (All Compress)"),
+    ]
+
+
+@pytest.mark.parametrize("sheet", SHEETS)
+@pytest.mark.parametrize("number", [2, 11, 25])
+def test_text_overlaps_nothing_and_stays_inside_at_8_points(sheet, number):
+    rows = {f"Method {place} with a long name": (95.0 - 0.1 * place, 50.0, 0.0) for place in range(number)}
+    figure = draw_retention(make_table({"Vanilla": (100.0, 100.0, 0.0), "Far": (20.0, 40.0, 0.0)} | rows), sheet)
+    assert figure.get_size_inches()[0] == sheet.width
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    ticks = [label for axes in figure.axes for label in (*axes.get_xticklabels(), *axes.get_yticklabels())]
+    texts = [text for text in (*figure.texts, *(axes.xaxis.label for axes in figure.axes)) if text.get_text()]
+    assert {text.get_fontsize() for text in (*texts, *ticks)} == {8.0}
+    boxes = [text.get_window_extent(canvas.get_renderer()) for text in texts]
+    assert not any(one.overlaps(other) for place, one in enumerate(boxes) for other in boxes[place + 1 :])
+    assert all(box.x0 >= 0 and box.x1 <= figure.bbox.width and box.y0 >= 0 for box in boxes)
+    assert all(box.y1 <= figure.bbox.height for box in boxes)
+
+
+def test_there_is_no_title_and_no_second_scale():
     figure = draw_retention(make_table(ROUTED))
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    # Text's own extent: an annotation's includes the line that leads to its point.
-    boxes = [Text.get_window_extent(text, canvas.get_renderer()) for text in labels(figure)]
-    assert len(boxes) == len(ROUTED)
-    points = figure.axes[0].transData.transform([(100 - values[1], values[0]) for values in ROUTED.values()])
-    for place, box in enumerate(boxes):
-        assert not any(box.overlaps(other) for other in boxes[place + 1 :])
-        assert not any(box.contains(x, y) for x, y in points)
+    assert not any(axes.get_title() or axes.child_axes for axes in figure.axes)
+    assert "Retention" not in [text.get_text() for text in figure.texts]
+    assert figure.axes[0].get_xlabel() == "Visual tokens, % of Vanilla"
 
 
-@pytest.mark.parametrize(("lines", "side"), [([], "left"), ([(1, 0)], "right"), ([(1, 0), (-1, 0)], "center")])
-def test_a_name_keeps_off_lines(lines, side):
-    figure = Figure(figsize=(4, 4))
-    axes = figure.add_axes((0, 0, 1, 1))
-    x, y = axes.transData.transform((0.5, 0.5))
-    label = Label(text="Name", at=(0.5, 0.5), mark=Bbox.from_extents(x - 5, y - 5, x + 5, y + 5), colour="k")
-    place_labels(figure, axes, [label], [Bbox.from_extents(x, y, x + 150 * right, y + 150 * up) for right, up in lines])
-    # The first free place of right, left and above; a name to the right is aligned left.
-    assert axes.texts[0].get_horizontalalignment() == side
+def test_a_row_with_more_tokens_than_the_baseline_stands_at_its_share():
+    (axes,) = draw_retention(make_table(ROUTED | {"All tiles": (101.0, 250.0, 0.0)})).axes
+    left, right = axes.get_xlim()
+    assert left > 250 > right >= 0
+    assert 250 in [line.get_xdata()[0] for line in axes.lines]
 
 
-def test_a_name_keeps_off_the_front():
-    # Behind `Near` the front goes on level, just beneath it, where its name would be.
-    rows = {"Vanilla": (100.0, 100.0, 0.0), "Near": (95.0, 80.0, 0.0), "Far": (94.8, 40.0, 0.0)}
-    figure = draw_retention(make_table(rows))
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    (name,) = [text for text in labels(figure) if text.get_text().startswith("Near")]
-    step = Bbox(figure.axes[0].transData.transform([(20, 94.8), (60, 94.8)])).padded(1)
-    assert not Text.get_window_extent(name, canvas.get_renderer()).overlaps(step)
-
-
-def test_the_upper_axis_reads_compressed_tiles_only_where_all_rows_agree():
-    assert len(draw_retention(make_table(ROUTED)).axes[0].child_axes) == 1
-    # With tokens dropped in the decoder too, a compressed tile saves more in that row than in the others.
-    mixed = ROUTED | {"ViCO + FastV": (95.0, 30.0, 58.0)}
-    assert not draw_retention(make_table(mixed)).axes[0].child_axes
-    # Against a baseline that compresses tiles itself no tile is worth a share of its tokens.
-    compressing = {"Vanilla": (100.0, 100.0, 58.0), "Other": (101.0, 176.0, 0.0), "More": (80.0, 44.0, 100.0)}
-    assert not draw_retention(make_table(compressing)).axes[0].child_axes
-    draw_retention(make_table({"Vanilla": (100.0, 100.0, 58.0), "Same": (90.0, 100.0, 58.0)}))
-
-
-def test_a_far_row_is_drawn_at_the_edge_with_its_number():
+def test_a_far_row_stands_beneath_a_break_that_is_said():
     figure = draw_retention(make_table(ROUTED | {"Vanilla w/o dynamic res.": (30.0, 14.0, 0.0)}))
-    assert "Vanilla w/o dynamic res.\n30.0% (below the scale)" in [text.get_text() for text in labels(figure)]
-    assert figure.axes[0].get_ylim()[0] > 60
+    upper, lower = figure.axes
+    assert upper.get_ylim()[0] > 60 > lower.get_ylim()[1]
+    assert lower.get_ylim()[0] < 30
+    assert "axis broken" in [text.get_text() for text in figure.texts]
+    assert names(figure)[-2:] == ["30.0", "Vanilla w/o dynamic res."]
+    # Of half the rows the axis is not broken.
+    half = {f"Low {place}": (30.0 + place, 14.0, 0.0) for place in range(5)}
+    assert len(draw_retention(make_table(ROUTED | half)).axes) == 1
+
+
+def test_a_family_has_one_hue_and_each_row_a_marker_in_contrast_with_white():
+    own = looks(make_table(ROUTED | {"FastV": (90.0, 50.0, 0.0)}))
+    assert len({own[title].colour for title in ROUTED if title.startswith("ViCO")}) == 1
+    assert own["FastV"].colour != own["ViCO"].colour
+    assert len({look.marker for title, look in own.items() if title != "Vanilla"}) == 5
+    many = looks(make_table({"Vanilla": (100.0, 100.0, 0.0)} | {f"M{n}": (90.0, 50.0, 0.0) for n in range(72)}))
+    assert len(set(many.values())) == 73
+    for colour in (*COLOURS, INK, FAINT):
+        # WCAG 2.2: relative luminance of sRGB.
+        channels = np.array([int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)])
+        linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+        assert 1.05 / (linear @ [0.2126, 0.7152, 0.0722] + 0.05) >= 4.5
 
 
 def test_a_row_without_token_counts_is_left_out():
     figure = draw_retention(make_table(ROUTED | {"Cached": (99.0, np.nan, np.nan)}))
-    assert not any("Cached" in text.get_text() for text in labels(figure))
+    assert "Cached" not in names(figure)
 
 
 def test_nothing_to_draw_is_said():
@@ -104,8 +116,7 @@ def test_nothing_to_draw_is_said():
 
 def test_the_front_is_of_rows_that_none_surpasses():
     def point(title: str, saved: float, retention: float) -> Point:
-        words = {"colour": "k", "marker": "o", "is_hollow": False, "is_baseline": False}
-        return Point(title=title, saved=saved, retention=retention, error=0.0, shown=retention, **words)
+        return Point(title=title, tokens=100 - saved, retention=retention, error=0.0, look=Look("k", "o"))
 
     points = [
         point("worse than b in both", 40, 80),
@@ -122,7 +133,7 @@ def test_the_front_is_drawn_in_steps_up_to_each_row():
     (line,) = [line for line in draw_retention(make_table(ROUTED)).axes[0].lines if line.get_drawstyle() == "steps-pre"]
     # ViCO surpasses random routing; routing by image retains less and saves a tenth of a percent more.
     assert line.get_xydata().tolist() == [
-        pytest.approx(point) for point in ([0, 100], [43.5, 98.5], [43.6, 88.2], [75, 80])
+        pytest.approx(point) for point in ([100, 100], [56.5, 98.5], [56.4, 88.2], [25, 80])
     ]
 
 

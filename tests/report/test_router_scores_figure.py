@@ -55,7 +55,7 @@ def histograms(axes, what: str = "tiles") -> list[np.ndarray]:
     """Heights of a panel's histograms, from above, as shares of the full height."""
     (shapes,) = [shape for shape in axes.collections if shape.get_label() == what]
     outlines = [path.vertices[: 2 * NUM_BINS + 2] for path in shapes.get_paths()]
-    return [(outline[1:-1:2, 1] - outline[0, 1]) / (0.4 / 0.56) for outline in outlines]
+    return [(outline[1:-1:2, 1] - outline[0, 1]) / (0.22 / 0.36) for outline in outlines]
 
 
 def words(axes) -> list[str]:

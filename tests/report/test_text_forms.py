@@ -7,7 +7,7 @@ import re
 import pandas as pd
 import pytest
 
-from vico_eval.report.figures.bars import draw_bars
+from vico_eval.report.figures.dots import draw_dots
 from vico_eval.report.speed.ratio import mean_ratio
 from vico_eval.report.speed.table4 import Speedup, table4_csv
 from vico_eval.report.stats.retention import AVERAGE
@@ -151,7 +151,7 @@ def test_markdown_prints_entities_links_and_lists_as_they_stand():
         assert grid_to_markdown(grid("T", note)).splitlines()[-1] == f"{expected}  "
 
 
-def test_every_row_is_in_a_pictures_legend_as_it_stands():
+def test_every_row_is_named_in_a_picture_as_it_stands():
     titles = ("_private", "$x_1$ and $y$", r"\$ and \alpha", "100% ^_^", "{", "$")
     rows = [
         Row(title=title, kind="score", values={"A_$b$": 50.0, AVERAGE: 50.0}, competes=False)
@@ -167,10 +167,9 @@ def test_every_row_is_in_a_pictures_legend_as_it_stands():
         notes=(),
         summary=summary,
     )
-    figure = draw_bars(table)["benchmarks"]
+    nothing = pd.DataFrame(columns=["row", "benchmark", "low", "high"])
+    figure = draw_dots(table, nothing)["benchmarks"]
     figure.draw_without_rendering()
-    shown = [text.get_text().replace(r"\$", "$") for text in figure.legends[0].get_texts()]
-    assert shown == [*titles]
-    assert all(
-        not text._preprocess_math(text.get_text())[1] for text in (*figure.texts, *figure.legends[0].get_texts())
-    )
+    named = figure.axes[0].get_yticklabels()
+    assert [text.get_text().replace(r"\$", "$") for text in named] == [*titles]
+    assert all(not text._preprocess_math(text.get_text())[1] for text in (*figure.texts, *named))

@@ -15,7 +15,7 @@ from vico_eval.report.budgets.groups import parted_by_budget
 from vico_eval.report.budgets.iso_accuracy import iso_accuracy, iso_sentences
 from vico_eval.report.costs.frame import check_asked, cost_columns, document_costs, slow_sentences
 from vico_eval.report.endings.counts import COUNTS, ending_notes, endings
-from vico_eval.report.figures.draw import PICTURES, draw_while, load_drawing, write_budgets
+from vico_eval.report.figures.draw import PICTURES, draw_while, load_drawing, write_compared
 from vico_eval.report.page.folder import check_page_folder
 from vico_eval.report.page.kept import KeptSamples
 from vico_eval.report.paired.best import best_of
@@ -118,6 +118,7 @@ def write_report(
     against: Sequence[str] = (),
     criterion: Criterion | None = None,
     latex_columns: Sequence[str] = (),
+    is_serif: bool = False,
 ) -> Report:
     """Reads finished runs and writes their table into `out`.
 
@@ -141,6 +142,7 @@ def write_report(
         blank_is_wrong: whether blank answers without token counts, of runs that lmms-eval's own models made, count as
             they were scored; otherwise they may be failures and leave their cell without a score.
         latex_columns: titles of the columns of the LaTeX table, in this order; by default all but `95% interval`.
+        is_serif: whether the pictures' type is like Times.
         columns_of_cost: which of `operations`, `cache` and `seconds` the table has columns of; costs.csv has them all.
         against: titles of rows that all others are compared with besides the baseline, or `all` for every pair.
         criterion: what verdicts test, by default whether 99% is retained, at 0.05.
@@ -191,6 +193,7 @@ def write_report(
             pairs=pairs,
             criterion=criterion or Criterion(),
             latex_columns=latex_columns,
+            is_serif=is_serif,
         )
         try:
             return _write(content, out, workers)
@@ -232,6 +235,9 @@ class _Content:
     latex_columns: Sequence[str]
     """Titles; all but the interval where none are given."""
 
+    is_serif: bool
+    """Of the pictures' type."""
+
     @property
     def previews(self) -> dict[int, Path]:
         """Folders of the pictures that runs kept, by the runs' numbers."""
@@ -256,7 +262,12 @@ class _Frames(NamedTuple):
 def _write(content: _Content, out: Path, workers: Executor | None) -> Report:
     with staged(out) as files:
         pictures, frames = draw_while(
-            content.table, content.measured.cells, files.place, lambda: _compute(content, out), workers
+            content.table,
+            content.measured.cells,
+            files.place,
+            lambda: _compute(content, out),
+            workers,
+            is_serif=content.is_serif,
         )
         table = content.table if pictures.note is None else content.table.with_note(pictures.note)
         compared = comparison_sentences(frames.uncertainty, frames.loyalty, content.criterion)
@@ -270,7 +281,8 @@ def _write(content: _Content, out: Path, workers: Executor | None) -> Report:
             intervals=intervals(frames.uncertainty),
             significant=significant(frames.uncertainty, content.criterion.alpha),
         )
-        drawn = (*pictures.paths, *write_budgets(table, frames.uncertainty, files.place))
+        with_intervals = write_compared(table, frames.uncertainty, files.place, is_serif=content.is_serif)
+        drawn = (*pictures.paths, *with_intervals)
         stem = content.spec.file_stem
         report = Report(
             table=table,

@@ -11,20 +11,15 @@ from matplotlib.figure import Figure
 
 from vico_eval.report.budgets.groups import FULL
 from vico_eval.report.budgets.iso_accuracy import MARKS, swept_rows
-from vico_eval.report.figures.style import COLOURS, FAINT, INK, MARKERS, STYLE, literal
+from vico_eval.report.figures.labels import fitting, spread
+from vico_eval.report.figures.style import COLOURS, FAINT, INK, LINE, MARKERS, Sheet, literal
 from vico_eval.report.stats.retention import AVERAGE
 from vico_eval.report.tables.table import Table
 
-_TEXT = 8.0
-"""Points."""
-
 _LOOK: Any = {"markersize": 4, "linewidth": 1.3, "zorder": 3}
 
-_LINE = 0.052
-"""Of the picture's height, that a name takes."""
 
-
-def draw_budgets(table: Table, uncertainty: pd.DataFrame) -> Figure | None:
+def draw_budgets(table: Table, uncertainty: pd.DataFrame, sheet: Sheet | None = None) -> Figure | None:
     """Relative retention over the visual tokens that each method used at its budgets; None without several budgets.
 
     Lines begin at the baseline. Rows that were not run at several budgets are single points. Bands are the intervals of
@@ -33,6 +28,7 @@ def draw_budgets(table: Table, uncertainty: pd.DataFrame) -> Figure | None:
     Args:
         table: of measured runs.
         uncertainty: of `vico_eval.report.stats.uncertainty.compare_with_baseline`.
+        sheet: what it is for; across a page by default.
     """
     methods = swept_rows(table)
     if not methods:
@@ -41,9 +37,13 @@ def draw_budgets(table: Table, uncertainty: pd.DataFrame) -> Figure | None:
     swept = {row for rows in methods.values() for row in rows}
     others = [str(row) for row in known.index if row not in swept and row != table.baseline]
     ends = uncertainty[uncertainty["benchmark"] == AVERAGE].set_index("row")[["low", "high"]]
-    with mpl.rc_context({**STYLE, "font.size": _TEXT}):
-        figure = Figure(figsize=(6.9, 3.7), dpi=200)
-        axes = figure.add_axes((0.085, 0.125, 0.675, 0.85))
+    sheet = sheet or Sheet()
+    beside = 1.15 if sheet.is_narrow else 1.6
+    with mpl.rc_context(sheet.style):
+        height = max(2.2 if sheet.is_narrow else 2.9, LINE * (len(methods) + len(others)) + 0.5)
+        figure = Figure(figsize=(sheet.width, height), dpi=300)
+        box = (0.45 / sheet.width, 0.38 / height, 1 - (0.45 + beside) / sheet.width, 1 - 0.46 / height)
+        axes = figure.add_axes(box)
         for mark in (FULL, *MARKS):
             dashes = (1, 2) if mark < FULL else (5, 4)
             axes.axhline(mark, color="#8A8A8A", linewidth=0.7, linestyle=(0, dashes), zorder=1)
@@ -64,7 +64,7 @@ def draw_budgets(table: Table, uncertainty: pd.DataFrame) -> Figure | None:
             axes.plot([x], [y], color=INK, marker="o", markerfacecolor="white", **_LOOK)
             names.append((row, x, y, INK))
         _frame(axes, known.loc[[*swept, *others]], table.baseline)
-        _name(axes, names)
+        _name(figure, axes, names)
     return figure
 
 
@@ -80,15 +80,17 @@ def _frame(axes: Axes, known: pd.DataFrame, baseline: str) -> None:
     axes.set_ylabel(f"Score retained, % of {literal(shown)}")
 
 
-def _name(axes: Axes, names: Sequence[tuple[str, float, float, str]]) -> None:
+def _name(figure: Figure, axes: Axes, names: Sequence[tuple[str, float, float, str]]) -> None:
     """Names beside the picture in the order of the lines' ends, each with a thin line to its own."""
     ordered = sorted(names, key=lambda name: -name[2])
     low, high = axes.get_ylim()
     heights = [(y - low) / (high - low) for _, _, y, _ in ordered]
-    for (text, x, y, colour), height in zip(ordered, spread(heights, _LINE), strict=True):
-        line = " ".join(text.split())
+    width, tall = figure.get_size_inches()
+    place = axes.get_position()
+    least = LINE / tall / place.height
+    for (text, x, y, colour), height in zip(ordered, spread(heights, least, 0.5 * least, 1.0), strict=True):
         axes.annotate(
-            literal(line if len(line) <= 30 else f"{line[:29].rstrip()}…"),
+            fitting(figure, text, width * (1 - place.x0 - 1.04 * place.width) - 0.02),
             (x, y),
             xytext=(1.03, height),
             textcoords="axes fraction",
@@ -96,17 +98,3 @@ def _name(axes: Axes, names: Sequence[tuple[str, float, float, str]]) -> None:
             color=colour,
             arrowprops={"arrowstyle": "-", "color": FAINT, "linewidth": 0.4, "shrinkA": 0, "shrinkB": 3},
         )
-
-
-def spread(heights: Sequence[float], least: float) -> list[float]:
-    """Descending heights moved apart to at least a distance, as little as may be in all (isotonic regression)."""
-    # Where a block of neighbours touches, it stands around the mean of what its members want.
-    blocks: list[tuple[float, int]] = []
-    for place, height in enumerate(heights):
-        mean, count = height + place * least, 1
-        while blocks and blocks[-1][0] < mean:
-            other, size = blocks.pop()
-            mean, count = (mean * count + other * size) / (count + size), count + size
-        blocks.append((mean, count))
-    flat = [mean for mean, count in blocks for _ in range(count)]
-    return [mean - place * least for place, mean in enumerate(flat)]

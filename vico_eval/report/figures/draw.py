@@ -9,15 +9,22 @@ from typing import NamedTuple, TypeVar
 import pandas as pd
 
 from vico_eval.errors import ReportError
+from vico_eval.report.figures.style import COLUMN, Sheet
 from vico_eval.report.read_runs import NUM_WORKERS
 from vico_eval.report.tables.table import Table
 
 T = TypeVar("T")
 
+NARROW = "-column"
+"""Behind the stem of a picture that is for one column of a page."""
+
 PICTURES = tuple(
-    f"{stem}.{kind}" for stem in ("retention", "budgets", "benchmarks", "ratios", "scores") for kind in ("pdf", "png")
+    f"{stem}{width}.{kind}"
+    for stem in ("retention", "budgets", "benchmarks", "ratios", "scores")
+    for width in ("", NARROW)
+    for kind in ("pdf", "png")
 )
-"""Names of all that there can be."""
+"""Names of all that there can be: across a page, and for a column."""
 
 
 class Pictures(NamedTuple):
@@ -29,9 +36,9 @@ class Pictures(NamedTuple):
 
 
 def draw_while(
-    table: Table, cells: pd.DataFrame, out: Path, work: Callable[[], T], workers: Executor | None
+    table: Table, cells: pd.DataFrame, out: Path, work: Callable[[], T], workers: Executor | None, *, is_serif: bool
 ) -> tuple[Pictures, T]:
-    """Write the pictures into `out`, by `workers` if there are some, and do `work` meanwhile.
+    """Write the pictures that need no comparison into `out`, by `workers` if there are some, and do `work` meanwhile.
 
     Args:
         table: of measured runs.
@@ -39,13 +46,14 @@ def draw_while(
         out: a folder that is there.
         work: done in this process.
         workers: other processes.
+        is_serif: whether type is like Times.
     """
     if workers is None:
-        return write_pictures(table, cells, out), work()
+        return write_pictures(table, cells, out, is_serif=is_serif), work()
     # The ones that take longest first.
-    scores, bars, retention = (workers.submit(draw, table, cells, out) for draw in (_scores, _bars, _retention))
+    scores, retention = (workers.submit(draw, table, cells, out, is_serif) for draw in (_scores, _retention))
     done = work()
-    return _together(retention.result(), bars.result(), scores.result()), done
+    return _together(retention.result(), scores.result()), done
 
 
 def load_drawing(workers: Executor | None) -> None:
@@ -55,20 +63,37 @@ def load_drawing(workers: Executor | None) -> None:
             workers.submit(import_module, "vico_eval.report.figures.router_scores")
 
 
-def write_pictures(table: Table, cells: pd.DataFrame, out: Path) -> Pictures:
-    """Retention over tokens, bars by benchmark, and the router's scores, as far as there are numbers for them."""
-    return _together(*(draw(table, cells, out) for draw in (_retention, _bars, _scores)))
+def write_pictures(table: Table, cells: pd.DataFrame, out: Path, *, is_serif: bool = False) -> Pictures:
+    """Retention over tokens and the router's scores, as far as there are numbers for them."""
+    return _together(*(draw(table, cells, out, is_serif) for draw in (_retention, _scores)))
 
 
-def write_budgets(table: Table, uncertainty: pd.DataFrame, out: Path) -> tuple[Path, ...]:
-    """Write the picture of retention over budgets into `out`, if methods were run at several; its files."""
-    if not table.methods:
-        return ()
+def write_compared(table: Table, uncertainty: pd.DataFrame, out: Path, *, is_serif: bool = False) -> tuple[Path, ...]:
+    """Write the pictures with intervals into `out`: of the benchmarks, and of budgets if there are several.
+
+    Args:
+        table: of measured runs.
+        uncertainty: of `vico_eval.report.stats.uncertainty.compare_with_baseline`.
+        out: a folder that is there.
+        is_serif: whether type is like Times.
+    """
     from vico_eval.report.budgets.picture import draw_budgets
+    from vico_eval.report.figures.dots import draw_dots
     from vico_eval.report.figures.files import write_figure
 
-    figure = draw_budgets(table, uncertainty)
-    return () if figure is None else write_figure(figure, out, "budgets")
+    written: list[Path] = []
+    for ending, sheet in _sheets(is_serif).items():
+        figures = draw_dots(table, uncertainty, sheet)
+        if table.methods and (budgets := draw_budgets(table, uncertainty, sheet)) is not None:
+            figures = {"budgets": budgets} | figures
+        for stem, figure in figures.items():
+            written += write_figure(figure, out, f"{stem}{ending}")
+    return tuple(written)
+
+
+def _sheets(is_serif: bool) -> dict[str, Sheet]:
+    """What each picture is drawn for, by the ending of its stem."""
+    return {"": Sheet(is_serif=is_serif), NARROW: Sheet(width=COLUMN, is_serif=is_serif)}
 
 
 def _together(retention: Pictures, *others: Pictures) -> Pictures:
@@ -76,28 +101,25 @@ def _together(retention: Pictures, *others: Pictures) -> Pictures:
 
 
 # matplotlib is loaded only where it is drawn: that takes half a second, and what reads tables draws nothing.
-def _retention(table: Table, cells: pd.DataFrame, out: Path) -> Pictures:
+def _retention(table: Table, cells: pd.DataFrame, out: Path, is_serif: bool) -> Pictures:
     from vico_eval.report.figures.files import write_figure
     from vico_eval.report.figures.retention import draw_retention
 
+    paths: list[Path] = []
     try:
-        return Pictures(write_figure(draw_retention(table), out))
+        for ending, sheet in _sheets(is_serif).items():
+            paths += write_figure(draw_retention(table, sheet), out, f"retention{ending}")
     except ReportError as error:
         return Pictures((), f"No picture: {error}")
+    return Pictures(tuple(paths))
 
 
-def _bars(table: Table, cells: pd.DataFrame, out: Path) -> Pictures:
-    from vico_eval.report.figures.bars import draw_bars
-    from vico_eval.report.figures.files import write_figure
-
-    return Pictures(
-        tuple(path for stem, figure in draw_bars(table).items() for path in write_figure(figure, out, stem))
-    )
-
-
-def _scores(table: Table, cells: pd.DataFrame, out: Path) -> Pictures:
+def _scores(table: Table, cells: pd.DataFrame, out: Path, is_serif: bool) -> Pictures:
     from vico_eval.report.figures.files import write_figure
     from vico_eval.report.figures.router_scores import draw_scores
 
-    figure = draw_scores(table, cells)
-    return Pictures(() if figure is None else write_figure(figure, out, "scores"))
+    paths: list[Path] = []
+    for ending, sheet in _sheets(is_serif).items():
+        if (figure := draw_scores(table, cells, sheet)) is not None:
+            paths += write_figure(figure, out, f"scores{ending}")
+    return Pictures(tuple(paths))

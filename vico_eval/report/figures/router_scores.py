@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from textwrap import wrap
 
 import matplotlib as mpl
 import numpy as np
@@ -12,7 +13,8 @@ from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from vico_eval.report.figures.style import COLOURS, FAINT, INK, STYLE, compared_rows, literal, title_of
+from vico_eval.report.figures.labels import fitting
+from vico_eval.report.figures.style import FAINT, INK, LINE, TEXT, Sheet, looks
 from vico_eval.report.scores.router_scores import EDGES, NUM_BINS, ScoreCounts
 from vico_eval.report.stats.retention import AVERAGE, compressed_tile_ratio, with_average
 from vico_eval.report.tables.table import Table
@@ -20,12 +22,9 @@ from vico_eval.report.tables.table import Table
 _HIGHEST = 20.0
 """Percent of the tiles in one bin; a higher bar ends here with its number and doesn't flatten the others."""
 
-_IN_A_LINE = 5
 # Inches.
-_HISTOGRAM, _STEP, _PANEL, _BESIDE = 0.4, 0.56, 1.3, 0.5
-_ABOVE, _BELOW, _PANEL_TITLE, _TICKS = 0.9, 0.26, 0.26, 0.36
-_RIGHT, _LEAST_WIDTH = 0.12, 7.6
-_LONGEST_NAME, _LONGEST_TITLE = 30, 20
+_HISTOGRAM, _STEP, _BESIDE = 0.22, 0.36, 0.38
+_BELOW, _PANEL_TITLE, _TICKS = 0.28, 0.22, 0.24
 
 _NUMBER = 4
 """Bins to either side that a number above a bar takes; of bars that near the highest alone has one."""
@@ -40,7 +39,7 @@ class _Histogram:
     thresholds: tuple[float, ...]
 
 
-def draw_scores(table: Table, cells: pd.DataFrame) -> Figure | None:
+def draw_scores(table: Table, cells: pd.DataFrame, sheet: Sheet | None = None) -> Figure | None:
     """p_compress of all tiles of each benchmark, row by row, and `Avg.`, the mean of the benchmarks' histograms.
 
     Dark are the tiles that were compressed, where the accounts say which were; the number beside a histogram is their
@@ -51,6 +50,7 @@ def draw_scores(table: Table, cells: pd.DataFrame) -> Figure | None:
     Args:
         table: for its rows, columns and title.
         cells: of the `Measurements` that it was built from.
+        sheet: what it is for; across a page by default.
 
     Returns:
         None where no row has scores.
@@ -63,8 +63,9 @@ def draw_scores(table: Table, cells: pd.DataFrame) -> Figure | None:
         if average := _average([found.get((title, column)) for column in table.columns]):
             found[title, AVERAGE] = average
     ratios = with_average(compressed_tile_ratio(cells).reindex(columns=list(table.columns)))
-    with mpl.rc_context(STYLE):
-        return _draw(table, titles, found, ratios)
+    sheet = sheet or Sheet()
+    with mpl.rc_context(sheet.style):
+        return _draw(table, titles, found, ratios, sheet)
 
 
 def _histograms(cells: pd.DataFrame) -> dict[tuple[str, str], _Histogram]:
@@ -96,28 +97,32 @@ def _average(histograms: list[_Histogram | None]) -> _Histogram | None:
     )
 
 
-def _draw(table: Table, titles: list[str], found: Mapping[tuple[str, str], _Histogram], ratios: pd.DataFrame) -> Figure:
+def _draw(
+    table: Table, titles: list[str], found: Mapping[tuple[str, str], _Histogram], ratios: pd.DataFrame, sheet: Sheet
+) -> Figure:
     columns = (*table.columns, AVERAGE)
-    names = [_short(title, _LONGEST_NAME) for title in titles]
-    across = min(_IN_A_LINE, len(columns))
+    across = min(2 if sheet.is_narrow else 5, len(columns))
     down = -(-len(columns) // across)
-    left = 0.3 + 0.068 * max(map(len, names))
+    left = 1.1 if sheet.is_narrow else 1.66
+    panel = (sheet.width - left - across * _BESIDE) / across
     body = len(titles) * _STEP
     line = _PANEL_TITLE + body + _TICKS
-    width = max(_LEAST_WIDTH, left + across * (_PANEL + _BESIDE) + _RIGHT)
-    height = _ABOVE + down * line + _BELOW
     top = min(_HIGHEST, max(float(each.tiles.max()) for each in found.values()))
-    figure = Figure(figsize=(width, height), dpi=200)
+    key = _key(found, top, int(sheet.width / 0.062))
+    width, height = sheet.width, down * line + _BELOW + LINE * len(key)
+    figure = Figure(figsize=(width, height), dpi=300)
+    names = [fitting(figure, title, left - 0.1) for title in titles]
+    own_looks = looks(table)
     for number, column in enumerate(columns):
         row, place = divmod(number, across)
-        corner = (left + place * (_PANEL + _BESIDE), height - _ABOVE - row * line - _PANEL_TITLE - body)
-        box = (corner[0] / width, corner[1] / height, _PANEL / width, body / height)
+        corner = (left + place * (panel + _BESIDE), height - row * line - _PANEL_TITLE - body)
+        box = (corner[0] / width, corner[1] / height, panel / width, body / height)
         axes = figure.add_axes(box, label=column)
-        _frame(axes, column, len(titles))
+        _frame(axes, fitting(figure, column, panel + _BESIDE), len(titles))
         if place == 0:
-            axes.set_yticks([0.25 - level for level in range(len(titles))], [literal(name) for name in names])
+            axes.set_yticks([0.25 - level for level in range(len(titles))], names)
         own = [found.get((title, column)) for title in titles]
-        colours = [_colour(table, title) for title in titles]
+        colours = [own_looks[title].colour for title in titles]
         _draw_histograms(axes, own, colours, top)
         for level, (title, histogram, colour) in enumerate(zip(titles, own, colours, strict=True)):
             if place == 0:
@@ -126,46 +131,36 @@ def _draw(table: Table, titles: list[str], found: Mapping[tuple[str, str], _Hist
                 _mark(axes, histogram, -level, top, colour)
             ratio = ratios.loc[title, column] if histogram is not None else np.nan
             words = "–" if np.isnan(ratio) else f"{ratio:.0f}%"
-            axes.text(1.06, 0.25 - level, words, color=colour, fontsize=8, va="center")
-    figure.text(0.12 / width, 1 - 0.12 / height, title_of(table), fontsize=12.5, weight="bold", color=INK, va="top")
-    key = f"{NUM_BINS} bins of the router's score, up to {top:.0f}% of the tiles high\n{_key(found)}"
-    figure.text(0.12 / width, 1 - 0.42 / height, key, fontsize=9, color=FAINT, va="top", linespacing=1.4)
-    figure.text((left + (across * (_PANEL + _BESIDE) - _BESIDE) / 2) / width, 0.12 / height, "p(compress)", ha="center")
+            axes.text(1.06, 0.25 - level, words, color=colour, va="center")
+    middle = (left + (across * (panel + _BESIDE) - _BESIDE) / 2) / width
+    figure.text(middle, (0.09 + LINE * len(key)) / height, "p(compress)", ha="center")
+    for place, words in enumerate(reversed(key)):
+        figure.text(0.04 / width, (0.05 + LINE * place) / height, words, color=FAINT)
     return figure
 
 
-def _key(found: Mapping[tuple[str, str], _Histogram]) -> str:
-    """What the marks mean that there are."""
-    words = ["Right: compressed tiles"]
+def _key(found: Mapping[tuple[str, str], _Histogram], top: float, longest: int) -> list[str]:
+    """What the marks mean that there are, in lines of at most so many characters."""
+    words = [f"{NUM_BINS} bins, up to {top:.0f}% of the tiles high", "right: compressed tiles"]
     if any(each.compressed is not None for each in found.values()):
         words.append("dark: those tiles")
     if any(each.thresholds for each in found.values()):
         words.append("dashed: absolute threshold")
     if any(each.tiles.max() > _HIGHEST for each in found.values()):
         words.append("above: percent in a bin that is higher")
-    return "; ".join(words)
+    return wrap("; ".join(words), longest)
 
 
-def _short(text: str, longest: int) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= longest else f"{line[: longest - 1].rstrip()}…"
-
-
-def _colour(table: Table, title: str) -> str:
-    places = [*compared_rows(table), table.baseline]
-    return COLOURS[places.index(title) % len(COLOURS)]
-
-
-def _frame(axes: Axes, column: str, number: int) -> None:
+def _frame(axes: Axes, title: str, number: int) -> None:
     """Axes whose lines are 1 apart, the first at 0 and the others beneath it."""
     axes.set(xlim=(0, 1), ylim=(-(number - 1) - 0.04, _HISTOGRAM / _STEP + 0.3))
-    axes.set_title(literal(_short(column, _LONGEST_TITLE)), fontsize=9.5, color=INK, pad=3)
+    axes.set_title(title, fontsize=TEXT, color=INK, pad=2)
     axes.spines["left"].set_visible(False)
     axes.spines["bottom"].set_visible(False)
     axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
     axes.set_yticks([])
-    axes.tick_params(axis="x", length=3, labelsize=8)
-    axes.tick_params(axis="y", length=0, labelsize=9, pad=6)
+    axes.tick_params(axis="x", length=3, labelsize=TEXT)
+    axes.tick_params(axis="y", length=0, pad=4)
     axes.hlines([-level for level in range(number)], 0, 1, color="#C4C4C4", linewidth=0.7, zorder=1)
 
 
@@ -215,7 +210,7 @@ def _mark(axes: Axes, histogram: _Histogram, level: float, top: float, colour: s
                 np.clip((start + end) / 2, 0.06, 0.94),
                 level + scale * top,
                 f"{share:.0f}",
-                fontsize=6.5,
+                fontsize=TEXT,
                 color=colour,
                 ha="center",
                 va="bottom",

@@ -11,6 +11,7 @@ Differs: the paper's throughput is relative to InternVL3.5-38B for all models. N
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import Any
 
 import matplotlib as mpl
@@ -19,7 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from vico_eval.errors import ReportError
-from vico_eval.report.figures.style import COLOURS, FAINT, INK, STYLE
+from vico_eval.report.figures.style import COLOURS, FAINT, GRID, INK, LINE, PAGE, STYLE, TEXT
 from vico_eval.report.papers.printed import PrintedRow, PublishedTable, own_averages, score
 
 SCORES, THROUGHPUT = 1, 4
@@ -27,7 +28,7 @@ SCORES, THROUGHPUT = 1, 4
 
 # Percent of a compressed tile's 256 tokens; 64 stay.
 _SAVED_PER_TILE = 75.0
-_AREA_PER_BILLION = 5.5
+_AREA_PER_BILLION = 2.6
 """Square points."""
 
 _COMPRESSION = re.compile(r"token compression (\d+)%")
@@ -93,38 +94,37 @@ def bubbles(scores: PublishedTable, throughput: PublishedTable) -> list[Bubble]:
 
 
 def draw_bubbles(found: Sequence[Bubble]) -> Figure:
-    """Mean score against the throughput of the first token: a hollow bubble without ViCO, a filled one with it."""
+    """Mean score against the throughput of the first token, each model relative to itself without compression: a hollow
+    bubble without ViCO, a filled one with it."""
     panels = list(dict.fromkeys(bubble.panel for bubble in found))
     scores = [value for bubble in found for value in (bubble.base_score, bubble.vico_score)]
     fastest = max(bubble.speedup for bubble in found)
+    key = wrap(_key(found), int(PAGE / 0.062))
+    below = 0.42 + LINE * len(key)
+    body = 2.3
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(4.5 * len(panels) + 0.4, 4.6), dpi=200)
-        width, height = figure.get_size_inches()
+        width, height = PAGE, below + body + 0.28
+        figure = Figure(figsize=(width, height), dpi=300)
+        wide = (width - 0.5) / len(panels)
         for number, panel in enumerate(panels):
-            box = ((0.66 + 4.5 * number) / width, 0.56 / height, 4.1 / width, 2.9 / height)
+            box = ((0.42 + number * wide) / width, below / height, (wide - 0.12) / width, body / height)
             axes = figure.add_axes(box, label=panel)
             room = max(max(scores) - min(scores), 1.0)
             axes.set_ylim(min(scores) - 0.16 * room, max(scores) + 0.2 * room)
-            axes.set_xlim(0.15, fastest + 0.7)
+            axes.set_xlim(-0.3, fastest + 0.95)
             axes.set_xticks(np.arange(1, fastest + 0.5, 0.5))
-            axes.grid(axis="y", color="#E9E9E9", linewidth=0.8)
+            axes.grid(axis="y", color=GRID, linewidth=0.6)
             axes.set_axisbelow(True)
-            axes.tick_params(length=3)
-            axes.set_title(panel, fontsize=9.5, color=INK, loc="left", pad=8)
-            axes.set_xlabel("First-token throughput, × that without compression")
+            axes.set_title(panel, fontsize=TEXT, color=INK, loc="left", pad=5)
             if number == 0:
                 axes.set_ylabel("Mean score, Table 1")
+            else:
+                axes.tick_params(axis="y", labelleft=False)
             _draw_panel(axes, [bubble for bubble in found if bubble.panel == panel])
-        figure.text(
-            0.12 / width,
-            1 - 0.12 / height,
-            "ViCO, Figure 1(b), from the numbers of Tables 1 and 4",
-            fontsize=12.5,
-            weight="bold",
-            color=INK,
-            va="top",
-        )
-        figure.text(0.12 / width, 1 - 0.42 / height, _key(found), fontsize=9, color=FAINT, va="top", linespacing=1.4)
+        label = "First-token throughput, × that of the same model without compression"
+        figure.text((0.42 + width) / 2 / width, (0.12 + LINE * len(key)) / height, label, ha="center", color=INK)
+        for place, words in enumerate(reversed(key)):
+            figure.text(0.04 / width, (0.05 + LINE * place) / height, words, color=FAINT)
     return figure
 
 
@@ -138,7 +138,7 @@ def _draw_panel(axes: Axes, found: Sequence[Bubble]) -> None:
         axes.plot(*zip(base, vico, strict=True), color="#B0B0B0", linewidth=1.1, zorder=2)
         axes.scatter(*base, s=area, facecolor="white", edgecolor=INK, linewidth=1.1, zorder=3)
         axes.scatter(*vico, s=area, facecolor=colour, edgecolor="white", linewidth=1.1, zorder=3)
-        words: dict[str, Any] = {"textcoords": "offset points", "va": "center", "fontsize": 9}
+        words: dict[str, Any] = {"textcoords": "offset points", "va": "center"}
         title = f"{bubble.model}  {bubble.base_score:.1f}"
         axes.annotate(title, base, xytext=(-beside, 0), ha="right", color=INK, **words)
         title = f"{bubble.vico_score:.1f}, ×{bubble.speedup:.2f}"
@@ -149,8 +149,9 @@ def _key(found: Sequence[Bubble]) -> str:
     saved = sorted(bubble.tokens_saved for bubble in found)
     shares = sorted({bubble.compression for bubble in found})
     return (
-        "Hollow: without ViCO; filled: with ViCO. Area: parameters. Throughput is that of the language model at "
-        f"{' and '.join(f'{share}%' for share in shares)} fewer\nvisual tokens, the column of Table 4 nearest to the "
+        "Each model is normalised to itself: throughputs of two models can't be compared here. Hollow: without ViCO; "
+        "filled: with ViCO. Area: parameters. Throughput is that of the language model at "
+        f"{' and '.join(f'{share}%' for share in shares)} fewer visual tokens, the column of Table 4 nearest to the "
         f"{saved[0]:.1f} to {saved[-1]:.1f}% that ViCO saves on the benchmarks of Table 1."
     )
 
