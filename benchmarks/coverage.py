@@ -14,7 +14,7 @@ RESULTS = Path(__file__).resolve().parents[1] / "results" / "measured" / "covera
 
 
 def run(
-    evaluations: Annotated[int, typer.Option(min=1, help="Of each setting and true retention.")] = 2000,
+    evaluations: Annotated[int, typer.Option(min=1, help="Of each setting and true retention.")] = 4000,
     name: Annotated[str, typer.Option(help="Of the record.")] = "retention",
     out: Out = RESULTS,
 ) -> None:

@@ -1,6 +1,7 @@
 """The benchmark of intervals invents evaluations with the retention that it says, and counts what holds it."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -53,3 +54,16 @@ def test_a_few_evaluations_make_a_record(benchmark, tmp_path, monkeypatch):
         # Some 8% of the baseline: 3.92 standard errors of 100 sqrt(0.08 / 400) / 0.75, and what may be unseen.
         assert 6 < rates["width"] < 11
     assert "| 8 x 50 | 8 benchmarks of 50 documents | 99% |" in (tmp_path / "README.md").read_text()
+
+
+def test_committed_records_show_intervals_that_hold():
+    folder = Path(__file__).parents[3] / "results" / "measured" / "coverage"
+    records = {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
+    assert (folder / "README.md").read_text() == coverage.readme(records)
+    for record in records.values():
+        assert list(record["settings"]) == list(SETTINGS)
+        allowed = 2 * coverage._error(record["evaluations"])
+        for name, own in record["settings"].items():
+            for retention in ("99", "95"):
+                assert 0.94 - allowed <= own[retention]["coverage"] <= 0.97 + allowed, (name, retention)
+            assert max(own["99"]["says_at_least"], own["99"]["says_less"]) <= 0.05 + allowed, name

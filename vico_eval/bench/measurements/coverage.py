@@ -227,13 +227,14 @@ def readme(records: dict[str, dict[str, Any]]) -> str:
         "Coverage: share of 95% intervals that hold the true retention, 95% if they are right. Too high and too low:",
         "share of intervals wholly above and below it. Verdicts: how often a row is said to retain at least, or less",
         "than, the margin, one-sided at 5% without correction; where the margin is true, both are errors. Width: mean",
-        "of the intervals, percent of the baseline. The standard error of a share of 95% among 2,000 is 0.5%.",
-        "Written by `benchmarks/coverage.py`.",
+        "of the intervals, percent of the baseline. Written by `benchmarks/coverage.py`.",
     ]
     for name, record in records.items():
         lines += [
             "",
             f"## {name}: {record['evaluations']:,} evaluations a line, {record['resamples']:,} draws each",
+            "",
+            f"The standard error of a share of 95% or 5% is {_error(record['evaluations']):.1%}.",
             "",
         ]
         lines += [
@@ -242,6 +243,11 @@ def readme(records: dict[str, dict[str, Any]]) -> str:
             *_lines(record),
         ]
     return "\n".join([*lines, "", *records_table(records)]) + "\n"
+
+
+def _error(evaluations: int) -> float:
+    """Standard error of a share of 95%, or of 5%, of so many evaluations."""
+    return math.sqrt(0.95 * 0.05 / evaluations)
 
 
 def summary(record: Mapping[str, Any]) -> list[str]:
