@@ -95,8 +95,8 @@ def _draw(table: Table, dots: _Dots, label: str, sheet: Sheet) -> Figure:
         for number, column in enumerate(columns):
             row, place = divmod(number, across)
             top = height - row * (_ABOVE + body + _TICKS) - _ABOVE
-            box = (left + place * (panel + _BETWEEN), top - body, panel, body)
-            axes = figure.add_axes([part / whole for part, whole in zip(box, (sheet.width, height) * 2, strict=True)])
+            at = (left + place * (panel + _BETWEEN)) / sheet.width
+            axes = figure.add_axes((at, (top - body) / height, panel / sheet.width, body / height))
             axes.set(xlim=(low, high), ylim=(len(titles) - 0.5, -0.5))
             axes.set_title(fitting(figure, column, panel), fontsize=8, color=INK, pad=2)
             axes.locator_params(axis="x", nbins=3)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -205,7 +206,7 @@ def _name(figure: Figure, drawn: Sequence[Axes], parts: Sequence[Sequence[Point]
     heights = spread([at[1] for _, _, at in named], LINE / height, 0.5 * LINE / height, 1 - 0.5 * LINE / height)
     for (point, axes, _), up in zip(named, heights, strict=True):
         look = point.look
-        words = {"color": look.colour, "va": "center_baseline"}
+        words: dict[str, Any] = {"color": look.colour, "va": "center_baseline"}
         figure.text(right + _NUMBER / width, up, f"{point.retention:.1f}", ha="right", **words)
         name = fitting(figure, point.title, width * (1 - right) - _NAME - 0.02)
         figure.text(right + _NAME / width, up, name, ha="left", **words)
