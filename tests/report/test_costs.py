@@ -12,6 +12,7 @@ from vico_eval.report.costs.frame import check_asked, cost_columns, document_cos
 from vico_eval.report.stats.times import ALL
 
 from .conftest import write_tiny_run
+from .test_times import with_times
 
 COSTS = {"encoder": 5, "router": 1, "high": 3, "low": 2, "token": 10, "pair": 1, "head": 100, "cached": 4}
 
@@ -96,3 +97,23 @@ def test_a_row_without_a_benchmark_has_no_share_of_the_whole():
     costs = document_costs(pd.concat([cells, more]), summary, None, "Base").set_index(["row", "benchmark"])
     assert costs.loc[("Own", "A"), "prefill_tflop_relative"] == 75
     assert math.isnan(costs.loc[("Own", ALL), "prefill_tflop_relative"])
+
+
+def test_times_are_in_a_table_only_where_they_are_asked_for(tmp_path):
+    took = {"reading": 0.0, "encoding": 1.0, "own": 1.0}
+    runs = [
+        (None, write_tiny_run(tmp_path, "vanilla", 4, 0, title="Vanilla", costs=COSTS)),
+        (None, write_tiny_run(tmp_path, "vico", 3, 2, title="ViCO", costs=COSTS)),
+    ]
+    texts = []
+    for own in (1.0, 9.0):  # ViCO's; slower with 9
+        for (_, run), seconds in zip(runs, (1.0, own), strict=True):
+            with_times(run, took | {"own": seconds})
+        plain = write_report(runs, table="tiny", out=tmp_path / "out")
+        texts.append(plain.markdown.read_text() + plain.latex.read_text())
+    assert texts[0] == texts[1]
+    asked = write_report(runs, table="tiny", out=tmp_path / "out", columns_of_cost=["seconds"])
+    assert (
+        "More time than Vanilla for fewer operations of prefill, by the runs' own times: ViCO"
+        in asked.markdown.read_text()
+    )

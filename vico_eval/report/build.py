@@ -271,7 +271,9 @@ def _write(content: _Content, out: Path, workers: Executor | None) -> Report:
         )
         table = content.table if pictures.note is None else content.table.with_note(pictures.note)
         compared = comparison_sentences(frames.uncertainty, frames.loyalty, content.criterion)
-        compared += iso_sentences(frames.budgets) + slow_sentences(frames.costs, table.baseline)
+        compared += iso_sentences(frames.budgets)
+        # Times differ from run to run; a table has them where they are asked for, and is the same otherwise.
+        compared += slow_sentences(frames.costs, table.baseline) if "seconds" in content.costs else ()
         table = replace(
             table,
             comparison=compared,
