@@ -53,9 +53,9 @@ def draw_dots(table: Table, uncertainty: pd.DataFrame, sheet: Sheet | None = Non
         if row.kind == "ratio"
         for column, value in row.values.items()
     }
-    shown = table.baseline if len(table.baseline) <= 20 else "the baseline"
+    shown = table.baseline if len(table.baseline) <= 12 else "the baseline"
     drawn = {
-        "benchmarks": (_retention(table, uncertainty), f"Score, % of {literal(shown)}, with 95% intervals"),
+        "benchmarks": (_retention(table, uncertainty), f"Score, % of {literal(shown)}, 95% intervals"),
         "ratios": (ratios, "Compressed tiles, %"),
     }
     return {
