@@ -1,6 +1,7 @@
 """VLMEvalKit offline: small data sets with pictures and questions of the built-in benchmark, in VLMEvalKit's format."""
 
 import base64
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -27,6 +28,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if Path(__file__).parent in item.path.parents:
                 item.add_marker(missing)
+
+
+@pytest.fixture(autouse=True)
+def default_sigterm() -> Iterator[None]:
+    """VLMEvalKit ends its pools with SIGTERM. Of copies that inherit the command line's handler, which an earlier test
+    leaves in this process, one that holds a lock would wait for ever, and its pool for it."""
+    handler = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGTERM, handler)
 
 
 @dataclass(frozen=True)
