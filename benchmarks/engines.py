@@ -9,7 +9,7 @@ import typer
 
 from vico_eval.bench.measurements import engines
 from vico_eval.bench.records import DTYPES, SIZES
-from vico_eval.bench.script import Device, Dtype, Out, Threads, check_choice, finish, run_script, use_threads
+from vico_eval.bench.script import Device, Dtype, Name, Out, Threads, check_choice, finish, run_script, use_threads
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "measured" / "engines"
 
@@ -23,7 +23,7 @@ def run(
     device: Device = "cpu",
     dtype: Dtype = "float32",
     threads: Threads = None,
-    name: Annotated[str | None, typer.Option(help="Of the record. Default: size, device and dtype.")] = None,
+    name: Name = None,
     out: Out = RESULTS,
 ) -> None:
     """Measure documents per second and the useful share of decode steps, with transformers and with vLLM.

@@ -13,6 +13,7 @@ from vico_eval.bench.records import DTYPES
 from vico_eval.bench.script import (
     Device,
     Dtype,
+    Name,
     Out,
     Threads,
     check_choice,
@@ -33,7 +34,7 @@ def run(
     device: Device = "cpu",
     dtype: Dtype = "float32",
     threads: Threads = None,
-    name: Annotated[str | None, typer.Option(help="Of the record. Default: size, device and dtype.")] = None,
+    name: Name = None,
     out: Out = RESULTS,
 ) -> None:
     """Measure what InternVL-X's parts cost: visual tokens by layer, operations, and prefill time against Base.

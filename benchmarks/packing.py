@@ -10,7 +10,7 @@ import typer
 from vico_eval.bench.measurements import packing
 from vico_eval.bench.measurements.flash_training import VISION, Settings
 from vico_eval.bench.records import DTYPES
-from vico_eval.bench.script import Device, Dtype, Out, Threads, check_choice, finish, run_script, use_threads
+from vico_eval.bench.script import Device, Dtype, Name, Out, Threads, check_choice, finish, run_script, use_threads
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "measured" / "packing"
 
@@ -24,7 +24,7 @@ def run(
     device: Device = "cpu",
     dtype: Dtype = "float32",
     threads: Threads = None,
-    name: Annotated[str | None, typer.Option(help="Of the record. Default: size, device and dtype.")] = None,
+    name: Name = None,
     out: Out = RESULTS,
 ) -> None:
     """Measure a step on packed samples beside one on padded samples, and write a record.

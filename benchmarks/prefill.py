@@ -11,7 +11,7 @@ from vico_eval.bench.measurements import prefill, prefill_table
 from vico_eval.bench.prefill_runs import Settings
 from vico_eval.bench.random_visual import is_whole
 from vico_eval.bench.records import DTYPES, SIZES
-from vico_eval.bench.script import Device, Dtype, Out, Threads, check_choice, finish, run_script, use_threads
+from vico_eval.bench.script import Device, Dtype, Name, Out, Threads, check_choice, finish, run_script, use_threads
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "measured" / "prefill"
 
@@ -26,7 +26,7 @@ def run(
     dtype: Dtype = "float32",
     attention: Annotated[str, typer.Option(help="sdpa, flash_attention_2 or eager.")] = "sdpa",
     threads: Threads = None,
-    name: Annotated[str | None, typer.Option(help="Of the record. Default: size, device and dtype.")] = None,
+    name: Name = None,
     out: Out = RESULTS,
 ) -> None:
     """Measure prefill through methods that select visual tokens or drop them between layers, against the plain decoder.

@@ -13,6 +13,7 @@ from vico_eval.bench.records import Readme, write_record
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Of the CPU. Default: PyTorch's own choice.")]
+Name = Annotated[str | None, typer.Option(help="Of the record. Default: size, device and dtype.")]
 Out = Annotated[Path, typer.Option(help="Folder of the record and the table.", show_default=False)]
 
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from vico_eval.report.budgets.groups import FULL
 from vico_eval.report.budgets.iso_accuracy import MARKS, swept_rows
 from vico_eval.report.figures.labels import fitting, spread
-from vico_eval.report.figures.style import COLOURS, FAINT, INK, LINE, MARKERS, Sheet, literal
+from vico_eval.report.figures.style import COLOURS, FAINT, GRID, INK, LINE, MARKERS, RULE, Sheet, named_baseline
 from vico_eval.report.stats.retention import AVERAGE
 from vico_eval.report.tables.table import Table
 
@@ -46,7 +46,7 @@ def draw_budgets(table: Table, uncertainty: pd.DataFrame, sheet: Sheet | None = 
         axes = figure.add_axes(box)
         for mark in (FULL, *MARKS):
             dashes = (1, 2) if mark < FULL else (5, 4)
-            axes.axhline(mark, color="#8A8A8A", linewidth=0.7, linestyle=(0, dashes), zorder=1)
+            axes.axhline(mark, color=RULE, linewidth=0.7, linestyle=(0, dashes), zorder=1)
         names = []
         for place, (method, rows) in enumerate(methods.items()):
             colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
@@ -73,11 +73,11 @@ def _frame(axes: Axes, known: pd.DataFrame, baseline: str) -> None:
     room = max(high - low, 4.0)
     axes.set_xlim(102.0, min(0.9 * known["token_share"].min(), known["token_share"].min() - 2))
     axes.set_ylim(low - 0.06 * room, high + 0.06 * room)
-    axes.grid(axis="y", color="#E9E9E9", linewidth=0.6, zorder=0)
+    axes.grid(axis="y", color=GRID, linewidth=0.6, zorder=0)
     axes.tick_params(length=3)
-    shown = baseline if len(baseline) <= 30 else "the baseline"
-    axes.set_xlabel(f"Visual tokens, % of {literal(shown)}")
-    axes.set_ylabel(f"Score retained, % of {literal(shown)}")
+    shown = named_baseline(baseline, 30)
+    axes.set_xlabel(f"Visual tokens, % of {shown}")
+    axes.set_ylabel(f"Score retained, % of {shown}")
 
 
 def _name(figure: Figure, axes: Axes, names: Sequence[tuple[str, float, float, str]]) -> None:

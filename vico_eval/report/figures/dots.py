@@ -11,7 +11,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from vico_eval.report.figures.labels import fitting
-from vico_eval.report.figures.style import GRID, INK, LINE, RULE, Look, Sheet, literal, looks
+from vico_eval.report.figures.style import GRID, INK, LINE, RULE, Look, Sheet, looks, named_baseline
 from vico_eval.report.stats.retention import AVERAGE
 from vico_eval.report.tables.table import Table
 
@@ -53,9 +53,9 @@ def draw_dots(table: Table, uncertainty: pd.DataFrame, sheet: Sheet | None = Non
         if row.kind == "ratio"
         for column, value in row.values.items()
     }
-    shown = table.baseline if len(table.baseline) <= 12 else "the baseline"
+    shown = named_baseline(table.baseline, 12)
     drawn = {
-        "benchmarks": (_retention(table, uncertainty), f"Score, % of {literal(shown)}, 95% intervals"),
+        "benchmarks": (_retention(table, uncertainty), f"Score, % of {shown}, 95% intervals"),
         "ratios": (ratios, "Compressed tiles, %"),
     }
     return {

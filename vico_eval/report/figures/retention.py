@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from vico_eval.errors import ReportError
 from vico_eval.report.figures.labels import fitting, spread
-from vico_eval.report.figures.style import FAINT, GRID, LINE, RULE, Look, Sheet, literal, looks
+from vico_eval.report.figures.style import FAINT, GRID, INK, LINE, RULE, Look, Sheet, looks, named_baseline
 from vico_eval.report.stats.retention import pareto_front
 from vico_eval.report.tables.table import Table
 
@@ -81,12 +81,10 @@ def draw_retention(table: Table, sheet: Sheet | None = None) -> Figure:
             _draw(axes, part, points)
         if len(drawn) > 1:
             _mark_break(figure, drawn, sheet)
-        shown = table.baseline if len(table.baseline) <= 20 else "the baseline"
-        drawn[-1].set_xlabel(f"Visual tokens, % of {literal(shown)}")
+        shown = named_baseline(table.baseline, 20)
+        drawn[-1].set_xlabel(f"Visual tokens, % of {shown}")
         middle = (_BELOW + body / 2) / height
-        figure.text(
-            0.06 / sheet.width, middle, f"Score, % of {literal(shown)}", rotation=90, va="center", color="#222222"
-        )
+        figure.text(0.06 / sheet.width, middle, f"Score, % of {shown}", rotation=90, va="center", color=INK)
         _name(figure, drawn, parts)
     return figure
 

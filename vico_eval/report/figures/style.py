@@ -115,3 +115,8 @@ def literal(text: str) -> str:
     """Text that matplotlib draws as it stands."""
     # matplotlib reads a pair of dollars as mathematics.
     return text.replace("$", r"\$")
+
+
+def named_baseline(title: str, longest: int) -> str:
+    """The baseline's title for a label of an axis, or what it is where the title is longer than that."""
+    return literal(title) if len(title) <= longest else "the baseline"
