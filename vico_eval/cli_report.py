@@ -72,6 +72,14 @@ def report(
             "cell without a score, wrong takes them as answers, scored as lmms-eval did. Runs of this package say it."
         ),
     ] = Blank.FAILED,
+    documents: Annotated[
+        bool,
+        typer.Option("--documents", help="Also write every document's scores in every run as documents.parquet."),
+    ] = False,
+    model_index: Annotated[
+        bool,
+        typer.Option("--model-index", help="Also write model-index.yaml: the rows as results for model cards."),
+    ] = False,
     against: Annotated[
         list[str] | None,
         typer.Option(
@@ -115,5 +123,7 @@ def report(
         criterion=Criterion(margin=margin, alpha=alpha),
         latex_columns=parse_names(latex_columns, "--latex-columns"),
         is_serif=serif,
+        has_documents=documents,
+        has_model_index=model_index,
     )
     print_report(written)

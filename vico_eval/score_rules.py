@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from vico_eval.errors import ReportError
 from vico_eval.runs.results import Document, TaskResult
@@ -129,6 +129,22 @@ Score = Annotated[
 ]
 
 
+class Category(Closed):
+    """Where a toolkit keeps a document's category: one of the two."""
+
+    key: str | None = None
+    """Of a metric's outcome, an object in the document's samples line, or a column of VLMEvalKit's predictions."""
+
+    beside: Names | None = None
+    """Path to the metric of all documents in the samples line; the category is the name of the other one there."""
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Category:
+        if (self.key is None) == (self.beside is None):
+            raise ValueError("expected `key` or `beside`, one of them")
+        return self
+
+
 class VLMEvalKit(Closed):
     """The same benchmark in VLMEvalKit: the sum of some metrics of one data set."""
 
@@ -142,6 +158,9 @@ class VLMEvalKit(Closed):
 
     documents: Literal["anls", "circular", "mme", "ocrbench", "pope"] | None = None
     """How the documents make the score (`vico_eval.report.scores.vlmevalkit`); None where it is their mean."""
+
+    category: Category = Category(key="category")
+    """Where the documents' categories are."""
 
     is_count: bool = False
     """Whether the metrics count documents, so that they are divided by their number."""

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 from vico_eval.errors import ConfigError, unknown_name
 from vico_eval.paths import tasks_dir
 from vico_eval.schemas import Closed
-from vico_eval.score_rules import Names, Score, VLMEvalKit
+from vico_eval.score_rules import Category, Names, Score, VLMEvalKit
 from vico_eval.yaml_files import read_yaml
 
 Family = Literal["vico", "internvl-x"]
@@ -58,6 +58,9 @@ class Benchmark(Closed):
 
     judge: bool = False
     """Whether there is no score without another model's judgement."""
+
+    category: Category | None = None
+    """Where lmms-eval's samples have the documents' categories; None where they have none but the tasks."""
 
     vlmevalkit: VLMEvalKit | None = None
     digits: int = Field(default=1, ge=0)

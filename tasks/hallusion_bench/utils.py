@@ -46,6 +46,7 @@ def process_results(doc: Mapping[str, Any], results: list[str]) -> dict[str, dic
     said = read_answer(results[0])
     collection = f"{doc['category']}_{doc['subcategory']}_{doc['set_id']}"
     outcome = {
+        "category": doc["category"],
         "set": collection,
         "figure": f"{collection}_{doc['figure_id']}",
         "pair": f"{collection}_{doc['question_id']}",

@@ -40,6 +40,7 @@ def process_results(doc: Mapping[str, Any], results: list[str]) -> dict[str, dic
     outcome = {
         "index": int(doc["index"]),
         "options": len(choices),
+        "category": str(doc.get("category") or ""),
         "letter": letter,
         "score": float(letter == doc["answer"]),
     }

@@ -171,6 +171,8 @@ def measurements(
                     scored=_scored([fields["score"] for fields in own]),
                     answers=np.array([fields["answer"] for fields in own], dtype=object),
                     media=[fields.get("media") for fields in own],
+                    categories=[fields["category"] for fields in own] if "category" in own[0] else None,
+                    p_compress=np.array([fields["p"] for fields in own]) if "p" in own[0] else None,
                 )
                 for run, own in runs.items()
             },

@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vico_eval.report.build import Report, write_report
+    from vico_eval.report.build import write_report
+    from vico_eval.report.files import Report
     from vico_eval.report.tables.writers import to_terminal
 
 __all__ = ["Report", "to_terminal", "write_report"]

@@ -12,94 +12,45 @@ import pandas as pd
 
 from vico_eval.errors import OutputError, ReportError
 from vico_eval.report.budgets.groups import parted_by_budget
-from vico_eval.report.budgets.iso_accuracy import iso_accuracy, iso_sentences
-from vico_eval.report.costs.frame import check_asked, cost_columns, document_costs, slow_sentences
+from vico_eval.report.budgets.iso_accuracy import iso_sentences
+from vico_eval.report.costs.frame import check_asked, cost_columns, slow_sentences
 from vico_eval.report.endings.counts import COUNTS, ending_notes, endings
-from vico_eval.report.figures.draw import PICTURES, draw_while, load_drawing, write_compared
+from vico_eval.report.exports.documents import document_frame, write_documents
+from vico_eval.report.exports.model_card import model_index
+from vico_eval.report.figures.draw import draw_while, load_drawing, write_compared
+from vico_eval.report.files import (
+    DOCUMENTS,
+    ENDINGS,
+    MODEL_INDEX,
+    PROVENANCE,
+    STRATA_TABLES,
+    Report,
+    left_by_earlier,
+    written_report,
+)
+from vico_eval.report.frames import Frames, compute_frames
 from vico_eval.report.page.folder import check_page_folder
 from vico_eval.report.page.kept import KeptSamples
-from vico_eval.report.paired.best import best_of
-from vico_eval.report.paired.columns import columns_of
-from vico_eval.report.paired.draws import Draws
 from vico_eval.report.paired.marks import intervals, significant
-from vico_eval.report.paired.pairs import compare_pairs, pairs_of
+from vico_eval.report.paired.pairs import pairs_of
 from vico_eval.report.papers.paper_rows import find_model, with_published
 from vico_eval.report.provenance import provenance_of, relative_place
 from vico_eval.report.read_runs import count_runs, workers_for
 from vico_eval.report.scores.benchmarks import Benchmark, TableSpec, table_spec
 from vico_eval.report.scores.counted import CountedRun
 from vico_eval.report.staging import staged
-from vico_eval.report.stats.loyalty import loyalty
 from vico_eval.report.stats.measurements import Measurements
 from vico_eval.report.stats.sentences import comparison_sentences, pair_sentences
 from vico_eval.report.stats.side_by_side import measure
-from vico_eval.report.stats.times import document_times
-from vico_eval.report.stats.uncertainty import Criterion, compare_with_baseline
+from vico_eval.report.stats.uncertainty import Criterion
+from vico_eval.report.strata.calibration import calibration_sentences
+from vico_eval.report.strata.tables import strata_grids, strata_latex, strata_markdown
 from vico_eval.report.tables.csv_text import frame_to_csv
 from vico_eval.report.tables.layout import build_table, find_baseline, order_rows
 from vico_eval.report.tables.numbers import tidy_numbers
 from vico_eval.report.tables.table import Table
 from vico_eval.report.tables.writers import to_latex, to_markdown
 from vico_eval.runs.schema import RECORD_NAME
-
-PROVENANCE = "provenance.json"
-"""By this file of its a report's folder is known."""
-
-ENDINGS = "endings.csv"
-
-TIMES = "time.csv"
-"""Written only if a run has times."""
-
-BUDGETS = "budgets.csv"
-"""Written only if a method was run at several budgets."""
-
-COSTS = "costs.csv"
-"""Written only if a run says its operations or has times."""
-
-PAIRS = "pairs.csv"
-"""Written only if rows were to be compared with each other."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Report:
-    """A written report."""
-
-    table: Table
-    csv: Path
-    latex: Path
-    markdown: Path
-    uncertainty: Path
-    loyalty: Path
-    endings: Path
-    provenance: Path
-    figures: tuple[Path, ...]
-    """PDF and PNG of each. Without that of retention a note of the table says why."""
-
-    times: Path | None = None
-    """What the rows' answers took; None if no run has times."""
-
-    budgets: Path | None = None
-    """Where each method falls below 99% and 95%; None if none was run at several budgets."""
-
-    costs: Path | None = None
-    """What the rows' documents cost; None if no run says it."""
-
-    pairs: Path | None = None
-    """Rows against rows, where that was asked for."""
-
-    html: Path | None = None
-    """index.html of the page, where one was asked for."""
-
-    removed: tuple[Path, ...] = ()
-    """An earlier report's pictures, times and pairs, of which this one has none."""
-
-    @property
-    def paths(self) -> tuple[Path, ...]:
-        """Every file written."""
-        some = tuple(path for path in (self.times, self.pairs, self.budgets, self.costs) if path is not None)
-        page = () if self.html is None else (self.html,)
-        tables = (self.csv, self.latex, self.markdown, self.uncertainty, self.loyalty, self.endings, *some)
-        return (*tables, *self.figures, self.provenance, *page)
 
 
 def write_report(
@@ -119,6 +70,8 @@ def write_report(
     criterion: Criterion | None = None,
     latex_columns: Sequence[str] = (),
     is_serif: bool = False,
+    has_documents: bool = False,
+    has_model_index: bool = False,
 ) -> Report:
     """Reads finished runs and writes their table into `out`.
 
@@ -129,8 +82,9 @@ def write_report(
         table: a suite (`vico-table3`), its table (`vico-3`) or one of your own.
         out: where table3.csv, .tex, .md (the suite's `file_stem`), uncertainty.csv, loyalty.csv, endings.csv,
             time.csv (if a run has times), pairs.csv (with `against`), budgets.csv (if a method was run at several
-            budgets), costs.csv (if a run says them), the pictures (retention, budgets, benchmarks, ratios, scores;
-            .pdf, .png) and provenance.json go; made if missing.
+            budgets), costs.csv (if a run says them), strata.csv, .md and .tex (if documents have categories or rows
+            lose some), router.csv (if there are a router's scores and a row that compresses every tile), the pictures
+            (retention, budgets, benchmarks, ratios, scores; .pdf, .png) and provenance.json go; made if missing.
         baseline: title or system of the row that counts as 100%; by default the row of the table's first
             system (`vanilla`).
         benchmarks: titles of the table's benchmarks to keep; by default all of them.
@@ -143,6 +97,8 @@ def write_report(
             they were scored; otherwise they may be failures and leave their cell without a score.
         latex_columns: titles of the columns of the LaTeX table, in this order; by default all but `95% interval`.
         is_serif: whether the pictures' type is like Times.
+        has_documents: whether documents.parquet is written, with every document's scores in every run.
+        has_model_index: whether model-index.yaml is written, the rows as results of model cards.
         columns_of_cost: which of `operations`, `cache` and `seconds` the table has columns of; costs.csv has them all.
         against: titles of rows that all others are compared with besides the baseline, or `all` for every pair.
         criterion: what verdicts test, by default whether 99% is retained, at 0.05.
@@ -194,6 +150,8 @@ def write_report(
             criterion=criterion or Criterion(),
             latex_columns=latex_columns,
             is_serif=is_serif,
+            has_documents=has_documents,
+            has_model_index=has_model_index,
         )
         try:
             return _write(content, out, workers)
@@ -238,25 +196,14 @@ class _Content:
     is_serif: bool
     """Of the pictures' type."""
 
+    has_documents: bool
+    has_model_index: bool
+
     @property
     def previews(self) -> dict[int, Path]:
         """Folders of the pictures that runs kept, by the runs' numbers."""
         kept = {number: (run.folder, run.record.previews) for number, run in enumerate(self.runs)}
         return {number: folder / previews for number, (folder, previews) in kept.items() if previews is not None}
-
-
-class _Frames(NamedTuple):
-    """What a report computes besides its table."""
-
-    numbers: pd.DataFrame
-    uncertainty: pd.DataFrame
-    loyalty: pd.DataFrame
-    times: pd.DataFrame | None
-    budgets: pd.DataFrame | None
-    costs: pd.DataFrame | None
-    pairs: pd.DataFrame
-    best: Mapping[str, frozenset[str]]
-    """Of the table."""
 
 
 def _write(content: _Content, out: Path, workers: Executor | None) -> Report:
@@ -265,19 +212,19 @@ def _write(content: _Content, out: Path, workers: Executor | None) -> Report:
             content.table,
             content.measured.cells,
             files.place,
-            lambda: _compute(content, out),
+            lambda: _computed(content),
             workers,
             is_serif=content.is_serif,
         )
         table = content.table if pictures.note is None else content.table.with_note(pictures.note)
         compared = comparison_sentences(frames.uncertainty, frames.loyalty, content.criterion)
-        compared += iso_sentences(frames.budgets)
+        compared += iso_sentences(frames.budgets) + calibration_sentences(frames.router, table.baseline)
         # Times differ from run to run; a table has them where they are asked for, and is the same otherwise.
         compared += slow_sentences(frames.costs, table.baseline) if "seconds" in content.costs else ()
         table = replace(
             table,
             comparison=compared,
-            pairs=pair_sentences(frames.pairs, content.criterion.alpha),
+            pairs=() if frames.pairs is None else pair_sentences(frames.pairs, content.criterion.alpha),
             best=frames.best,
             costs=cost_columns(frames.costs, content.costs),
             intervals=intervals(frames.uncertainty),
@@ -285,25 +232,15 @@ def _write(content: _Content, out: Path, workers: Executor | None) -> Report:
         )
         with_intervals = write_compared(table, frames.uncertainty, files.place, is_serif=content.is_serif)
         drawn = (*pictures.paths, *with_intervals)
-        stem = content.spec.file_stem
-        report = Report(
-            table=table,
-            csv=out / f"{stem}.csv",
-            latex=out / f"{stem}.tex",
-            markdown=out / f"{stem}.md",
-            uncertainty=out / "uncertainty.csv",
-            loyalty=out / "loyalty.csv",
-            endings=out / ENDINGS,
-            times=None if frames.times is None else out / TIMES,
-            budgets=None if frames.budgets is None else out / BUDGETS,
-            costs=None if frames.costs is None else out / COSTS,
-            pairs=out / PAIRS if content.pairs else None,
-            provenance=out / PROVENANCE,
-            figures=tuple(out / path.name for path in drawn),
-        )
-        report = replace(report, removed=_left_by_earlier(report))
-        for path, text in _texts(report, content, frames).items():
-            (files.place / path.name).write_text(text, encoding="utf-8")
+        texts = _texts(content, table, frames, out)
+        binary = [DOCUMENTS] if content.has_documents else []
+        report = written_report(table, out, content.spec.file_stem, [*texts, *binary, *(path.name for path in drawn)])
+        report = replace(report, removed=left_by_earlier(report))
+        for name, text in texts.items():
+            (files.place / name).write_text(text, encoding="utf-8")
+        if content.has_documents:
+            every = document_frame(content.measured, content.runs, content.systems, table.columns)
+            write_documents(every, files.place / DOCUMENTS)
         if content.page is not None:
             from vico_eval.report.page.site import PageContent, write_page
 
@@ -313,7 +250,7 @@ def _write(content: _Content, out: Path, workers: Executor | None) -> Report:
                 read=content.page.samples.read,
                 previews=content.previews,
                 endings=content.endings,
-                numbers=frames.numbers,
+                numbers=_numbers(content, table, out),
                 uncertainty=frames.uncertainty,
                 loyalty=frames.loyalty,
                 times=frames.times,
@@ -325,57 +262,38 @@ def _write(content: _Content, out: Path, workers: Executor | None) -> Report:
     return report
 
 
-def _compute(content: _Content, out: Path) -> _Frames:
-    table, measured = content.table, content.measured
+def _computed(content: _Content) -> Frames:
+    return compute_frames(
+        content.table, content.measured, content.runs, content.systems, content.pairs, content.criterion
+    )
+
+
+def _texts(content: _Content, table: Table, frames: Frames, out: Path) -> dict[str, str]:
+    """The report's files of text, by name."""
+    stem, label = content.spec.file_stem, f"tab:{content.spec.name}"
+    provenance = provenance_of(table, content.measured, content.runs, out)
+    texts = {
+        f"{stem}.csv": frame_to_csv(_numbers(content, table, out)),
+        f"{stem}.tex": to_latex(table, label, content.latex_columns),
+        f"{stem}.md": to_markdown(table),
+        **frames.texts(),
+        ENDINGS: frame_to_csv(content.endings.astype(dict.fromkeys(COUNTS, "Int64"))),
+        PROVENANCE: json.dumps(provenance, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
+    }
+    if frames.strata is not None:
+        grids = strata_grids(frames.strata, list(content.systems), table.columns, table.baseline)
+        written = (strata_markdown(grids), strata_latex(grids, f"{label}-strata"))
+        texts |= dict(zip(STRATA_TABLES, written, strict=True))
+    if content.has_model_index:
+        texts[MODEL_INDEX] = model_index(table, content.measured, content.runs)
+    return texts
+
+
+def _numbers(content: _Content, table: Table, out: Path) -> pd.DataFrame:
     places = [relative_place(run.folder, out) for run in content.runs]
     origins = [run.record.made_from or RECORD_NAME for run in content.runs]
     records = [f"{place}/{origin}" for place, origin in zip(places, origins, strict=True)]
-    rows = list(content.systems)
-    times = document_times(content.runs, rows, table.columns, table.baseline)
-    draws = Draws(rows, columns_of(measured, rows, table.columns))
-    return _Frames(
-        numbers=tidy_numbers(table, measured, content.systems, places, records),
-        uncertainty=compare_with_baseline(draws, table.baseline, content.criterion),
-        loyalty=loyalty(measured, rows, table.columns, table.baseline),
-        times=times,
-        budgets=iso_accuracy(table, draws),
-        costs=document_costs(measured.cells, table.summary, times, table.baseline),
-        pairs=compare_pairs(draws, content.pairs),
-        best=best_of(table, draws, content.criterion.alpha),
-    )
-
-
-def _texts(report: Report, content: _Content, frames: _Frames) -> dict[Path, str]:
-    """The report's files of text, by path."""
-    table, out = report.table, report.provenance.parent
-    provenance = provenance_of(table, content.measured, content.runs, out)
-    some = (
-        *((report.times, frames.times), (report.pairs, frames.pairs)),
-        *((report.budgets, frames.budgets), (report.costs, frames.costs)),
-    )
-    more = {path: frame_to_csv(_counted(frame)) for path, frame in some if path is not None and frame is not None}
-    return more | {
-        report.csv: frame_to_csv(frames.numbers),
-        report.uncertainty: frame_to_csv(_counted(frames.uncertainty)),
-        report.loyalty: frame_to_csv(_counted(frames.loyalty)),
-        report.endings: frame_to_csv(content.endings.astype(dict.fromkeys(COUNTS, "Int64"))),
-        report.latex: to_latex(table, f"tab:{content.spec.name}", content.latex_columns),
-        report.markdown: to_markdown(table),
-        report.provenance: json.dumps(provenance, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
-    }
-
-
-def _counted(frame: pd.DataFrame) -> pd.DataFrame:
-    """With counts as whole numbers."""
-    return frame.astype({name: "Int64" for name in ("documents", "pictures") if name in frame})
-
-
-def _left_by_earlier(report: Report) -> tuple[Path, ...]:
-    """An earlier report's pictures, times and pairs that would seem to be this one's, which has no such file."""
-    if not report.provenance.is_file():
-        return ()
-    places = [report.provenance.with_name(name) for name in (*PICTURES, TIMES, PAIRS, BUDGETS, COSTS)]
-    return tuple(place for place in places if place not in report.paths and place.is_file())
+    return tidy_numbers(table, content.measured, content.systems, places, records)
 
 
 def _choose(benchmarks: Sequence[Benchmark], titles: Sequence[str] | None) -> list[Benchmark]:

@@ -23,8 +23,8 @@ from vico_eval.runs.read import read_record
 from vico_eval.runs.results import Document, Run, TaskResult
 from vico_eval.runs.schema import RECORD_NAME, VLMEVALKIT, AnswerSeconds, TokenAccount
 
-_ASKED = ("category", "image_path", "split")
-"""Columns of the predictions that a score may be made from."""
+_ASKED = ("category", "l2_category", "l2-category", "duration", "image_path", "split")
+"""Columns of the predictions that a score may be made from, and categories."""
 
 
 def read_run(folder: Path, only: Collection[str] | None = None, *, blank_is_wrong: bool = False) -> Run:

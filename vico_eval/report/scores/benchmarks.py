@@ -14,6 +14,7 @@ from vico_eval.report.scores.by_document import READINGS, DocumentScores, plain,
 from vico_eval.runs.results import TaskResult
 from vico_eval.runs.schema import VLMEVALKIT
 from vico_eval.score_rules import (
+    Category,
     DocumentMeanScore,
     MetricScore,
     MetricSumScore,
@@ -39,6 +40,9 @@ class Benchmark:
     """How its score comes out of the tasks' results."""
 
     digits: int = 1
+    category: Category | None = None
+    """Where its documents' categories are; None where they have none but its tasks."""
+
     model_args: Mapping[str, str | int | float | bool] = field(default_factory=dict)
     """What the model must have been started with; otherwise its score is one of another benchmark."""
 
@@ -107,13 +111,14 @@ def as_column(benchmark: suites.Benchmark) -> Benchmark:
         tasks=task_names(benchmark),
         rule=benchmark.score,
         digits=benchmark.digits,
+        category=benchmark.category,
         model_args=benchmark.model_args,
     )
     if (other := benchmark.vlmevalkit) is None:
         return column
     # There the data set's name says how many frames.
     model_args = {name: value for name, value in benchmark.model_args.items() if name != "num_frames"}
-    in_vlmevalkit = replace(column, tasks=(other.dataset,), rule=other, model_args=model_args)
+    in_vlmevalkit = replace(column, tasks=(other.dataset,), rule=other, category=other.category, model_args=model_args)
     return replace(column, vlmevalkit=in_vlmevalkit)
 
 

@@ -14,6 +14,7 @@ from vico_eval.report.scores.clusters import SEPARATOR
 from vico_eval.report.scores.counted import CountedBenchmark, CountedDocuments, CountedRun, CountedTask
 from vico_eval.report.scores.router_scores import ScoreCounts, count_scores
 from vico_eval.report.scores.score_range import checked_documents, checked_score
+from vico_eval.report.strata.categories import categories_of
 from vico_eval.runs.results import Document, Run, TaskResult, TimeSums
 from vico_eval.runs.schema import RunRecord
 
@@ -173,7 +174,23 @@ def count_documents(benchmark: Benchmark, tasks: Sequence[TaskResult]) -> Counte
         scored=scored,
         answers=np.array(answers, dtype=object),
         media=[_media(document) for document in documents],
+        categories=categories_of(benchmark.category, tasks),
+        p_compress=_document_scores(documents),
     )
+
+
+def _document_scores(documents: Sequence[Document]) -> np.ndarray | None:
+    """[documents]: mean p_compress over a document's tiles; None unless every tile of every document has one."""
+    means = np.full(len(documents), np.nan)
+    for place, document in enumerate(documents):
+        scores: list[float] = []
+        for account in document.account or ():
+            if account.p_compress is None and account.tiles:
+                return None
+            scores.extend(account.p_compress or ())
+        if scores:
+            means[place] = sum(scores) / len(scores)
+    return None if np.isnan(means).all() else means
 
 
 def _writable(text: str) -> str:

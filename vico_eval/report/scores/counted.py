@@ -41,6 +41,12 @@ class CountedDocuments:
     """[documents], the digest of its pictures (of several requests those of all, on lines of their own), empty where it
     has none; None where the run doesn't say."""
 
+    categories: Sequence[str] | None = None
+    """[documents], empty where one has none; None where the benchmark has none."""
+
+    p_compress: np.ndarray | None = None
+    """[documents], float: the router's mean score of its tiles, NaN where it has no tile; None without a router."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CountedBenchmark:

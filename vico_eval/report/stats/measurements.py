@@ -1,6 +1,6 @@
 """What the runs of a table measured: a frame with a line a run and benchmark, and the documents of each benchmark."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -29,6 +29,11 @@ class Documents:
     def scored(self) -> DocumentScores | None:
         """Of the first run that has them: how documents are scored together is the same in all."""
         return next((run.scored for run in self.runs.values() if run.scored is not None), None)
+
+    @property
+    def categories(self) -> Sequence[str] | None:
+        """[documents], of the first run that has them; None where none has."""
+        return next((run.categories for run in self.runs.values() if run.categories is not None), None)
 
     @property
     def knows_pictures(self) -> bool:

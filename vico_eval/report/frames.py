@@ -1,0 +1,119 @@
+"""What a report computes besides its table, and the files that it becomes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from vico_eval.report.budgets.iso_accuracy import iso_accuracy
+from vico_eval.report.costs.frame import document_costs
+from vico_eval.report.paired.best import best_of
+from vico_eval.report.paired.columns import columns_of
+from vico_eval.report.paired.draws import Draws
+from vico_eval.report.paired.pairs import compare_pairs
+from vico_eval.report.scores.counted import CountedRun
+from vico_eval.report.stats.loyalty import loyalty
+from vico_eval.report.stats.measurements import Measurements
+from vico_eval.report.stats.times import document_times
+from vico_eval.report.stats.uncertainty import Criterion, compare_with_baseline
+from vico_eval.report.strata.by_stratum import by_stratum
+from vico_eval.report.strata.calibration import router_calibration
+from vico_eval.report.tables.csv_text import frame_to_csv
+from vico_eval.report.tables.table import Table
+
+UNCERTAINTY = "uncertainty.csv"
+LOYALTY = "loyalty.csv"
+
+TIMES = "time.csv"
+"""Written only if a run has times."""
+
+BUDGETS = "budgets.csv"
+"""Written only if a method was run at several budgets."""
+
+COSTS = "costs.csv"
+"""Written only if a run says its operations or has times."""
+
+PAIRS = "pairs.csv"
+"""Written only if rows were to be compared with each other."""
+
+STRATA = "strata.csv"
+"""Written only if documents have categories or a row loses some that the baseline answers."""
+
+ROUTER = "router.csv"
+"""Written only if a row has a router's scores and another one compresses every tile."""
+
+OPTIONAL = (TIMES, BUDGETS, COSTS, PAIRS, STRATA, ROUTER)
+"""Files that not every report has."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
+class Frames:
+    """Frames of a report; None for those that it doesn't have."""
+
+    uncertainty: pd.DataFrame
+    loyalty: pd.DataFrame
+    times: pd.DataFrame | None
+    budgets: pd.DataFrame | None
+    costs: pd.DataFrame | None
+    pairs: pd.DataFrame | None
+    strata: pd.DataFrame | None
+    router: pd.DataFrame | None
+    best: Mapping[str, frozenset[str]]
+    """Of the table."""
+
+    def texts(self) -> dict[str, str]:
+        """As CSV, by file name."""
+        frames = {
+            UNCERTAINTY: self.uncertainty,
+            LOYALTY: self.loyalty,
+            TIMES: self.times,
+            BUDGETS: self.budgets,
+            COSTS: self.costs,
+            PAIRS: self.pairs,
+            STRATA: self.strata,
+            ROUTER: self.router,
+        }
+        return {name: frame_to_csv(_counted(frame)) for name, frame in frames.items() if frame is not None}
+
+
+def compute_frames(
+    table: Table,
+    measured: Measurements,
+    runs: Sequence[CountedRun],
+    systems: Mapping[str, str],
+    pairs: Sequence[tuple[str, str]],
+    criterion: Criterion,
+) -> Frames:
+    """All of them.
+
+    Args:
+        table: of the measured numbers.
+        measured: what it was made from.
+        runs: counted, by number.
+        systems: each row's system by row title, in the order of the rows.
+        pairs: rows that are to be compared with each other.
+        criterion: what verdicts test.
+    """
+    rows = list(systems)
+    times = document_times(runs, rows, table.columns, table.baseline)
+    draws = Draws(rows, columns_of(measured, rows, table.columns))
+    strata = by_stratum(measured, systems, table.columns, table.baseline)
+    weights = {run.row: run.record.checkpoint.sha256 for run in runs}
+    return Frames(
+        uncertainty=compare_with_baseline(draws, table.baseline, criterion),
+        loyalty=loyalty(measured, rows, table.columns, table.baseline),
+        times=times,
+        budgets=iso_accuracy(table, draws),
+        costs=document_costs(measured.cells, table.summary, times, table.baseline),
+        pairs=compare_pairs(draws, pairs) if pairs else None,
+        strata=None if strata.empty else strata,
+        router=router_calibration(measured, weights, rows, table.columns, table.baseline),
+        best=best_of(table, draws, criterion.alpha),
+    )
+
+
+def _counted(frame: pd.DataFrame) -> pd.DataFrame:
+    """With counts as whole numbers."""
+    return frame.astype({name: "Int64" for name in ("documents", "pictures") if name in frame})

@@ -1,0 +1,95 @@
+"""Scores of the rows within categories and groups of hard documents, and how far they are from the baseline's."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from vico_eval.report.stats.measurements import Documents, Measurements
+from vico_eval.report.stats.retention import runs_by_cell
+from vico_eval.report.stats.uncertainty import LEVEL
+from vico_eval.report.strata.groups import Group, hard_groups, row_scores
+
+CATEGORY, HARD = "category", "hard documents"
+
+COLUMNS = (
+    *("benchmark", "kind", "stratum", "row", "documents", "pictures", "share", "score", "baseline"),
+    *("difference", "low", "high"),
+)
+
+
+def by_stratum(
+    measured: Measurements, systems: Mapping[str, str], benchmarks: Sequence[str], baseline: str
+) -> pd.DataFrame:
+    """Each row's documents by themselves within strata of each benchmark.
+
+    Returns:
+        A line a benchmark, stratum and row with the columns `COLUMNS`: kind (`CATEGORY` or `HARD`), documents (their
+        number), pictures (clusters of them), share (percent of the benchmark's documents that count), score and
+        baseline (mean over the documents, 0-100: where a benchmark's score is no mean over documents, as F1, it is
+        another number), difference (points) with low and high (its 95% interval). A group that is counted only has one
+        line, without a row. Documents of no category are left out.
+    """
+    lines: list[dict[str, object]] = []
+    runs = runs_by_cell(measured.cells)
+    for benchmark in benchmarks:
+        documents = measured.documents.get(benchmark)
+        if documents is None:
+            continue
+        scores = row_scores(documents, {row: own for row in systems if (own := runs.get((row, benchmark)))})
+        if not scores:
+            continue
+        clusters = measured.values[benchmark].index.to_numpy()
+        counted = ~np.isnan(next(iter(scores.values())))
+        for kind, group in _strata(documents, scores, systems, baseline):
+            members = group.members & counted
+            place = {"benchmark": benchmark, "kind": kind, "stratum": group.name, "documents": int(members.sum())}
+            place["share"] = 100 * members.sum() / counted.sum()
+            if not group.judged:
+                lines.append(place)
+            for row in group.judged:
+                base = None if row == baseline else scores.get(baseline)
+                lines.append({**place, "row": row, **_compared(scores[row], base, members, clusters)})
+    return pd.DataFrame(lines, columns=list(COLUMNS))
+
+
+def _strata(
+    documents: Documents, scores: Mapping[str, np.ndarray], systems: Mapping[str, str], baseline: str
+) -> Iterator[tuple[str, Group]]:
+    if (categories := documents.categories) is not None:
+        of_each = np.array(categories, dtype=object)
+        for name in dict.fromkeys(one for one in categories if one):
+            yield CATEGORY, Group(name, of_each == name, tuple(scores))
+    for group in hard_groups(scores, systems, baseline):
+        yield HARD, group
+
+
+def _compared(own: np.ndarray, base: np.ndarray | None, members: np.ndarray, clusters: np.ndarray) -> dict[str, float]:
+    """Score, and the difference from the baseline's with its interval, over some documents."""
+    _, groups = np.unique(clusters[members], return_inverse=True)
+    number = int(groups.max()) + 1 if groups.size else 0
+    found = {"pictures": float(number), "score": float(own[members].mean()) if number else np.nan}
+    if base is None or not number:
+        return found
+    changes = own[members] - base[members]
+    difference = float(changes.mean())
+    found |= {"baseline": float(base[members].mean()), "difference": difference}
+    if number > 1:
+        half = _half_interval(changes - difference, groups, number) if changes.any() else _unseen(number)
+        found |= {"low": max(-100.0, difference - half), "high": min(100.0, difference + half)}
+    return found
+
+
+def _half_interval(deviations: np.ndarray, groups: np.ndarray, number: int) -> float:
+    """Half of a 95% interval of a mean: Student's t over clusters, each with the sum of its documents' deviations."""
+    # Only here, as in vico_eval.report.paired.draws: what reads published tables draws nothing.
+    from scipy.special import stdtrit
+
+    sums = np.bincount(groups, weights=deviations)
+    error = float(np.sqrt((sums**2).sum() * number / (number - 1))) / len(deviations)
+    return float(stdtrit(number - 1, 1 - LEVEL / 2)) * error
+
+
+def _unseen(number: int) -> float:
+    """Points by which the mean may have changed where none of so many clusters did: Clopper and Pearson's limit."""
+    return 100 * float(1 - (LEVEL / 2) ** (1 / number))

@@ -1,0 +1,172 @@
+"""Whether a router knows what compressing costs: its scores against documents lost when every tile is compressed.
+
+What compressing costs a document is read from two other rows of the report: it is lost where the baseline answers it
+and the row that compresses every tile does not. A router that knows gives such documents low scores. Its scores are of
+tiles and losses are of documents, so a document has the mean score of its tiles; a few tiles that matter among many
+that don't can't show.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from vico_eval.report.stats.measurements import Measurements
+from vico_eval.report.stats.retention import AVERAGE, by_row, runs_by_cell
+from vico_eval.report.strata.groups import ANSWERED, row_scores
+
+NUM_BINS = 10
+
+COLUMNS = (
+    *("row", "compressed", "benchmark", "low", "high", "documents", "p_compress", "lost"),
+    *("auc", "auc_low", "auc_high"),
+)
+_Z = 1.959964
+
+
+class Auc(NamedTuple):
+    """The chance that a lost document has a lower score than a kept one, a tie counting half."""
+
+    auc: float
+    variance: float
+    """DeLong, DeLong and Clarke-Pearson (1988)."""
+
+    pairs: int
+
+
+class _Outcomes(NamedTuple):
+    """Documents that the baseline answers, one benchmark's."""
+
+    scores: np.ndarray
+    """[documents], 0-1, mean p(compress) of a document's tiles."""
+
+    is_lost: np.ndarray
+    """[documents], bool."""
+
+
+def router_calibration(
+    measured: Measurements,
+    weights: Mapping[str, str | None],
+    rows: Sequence[str],
+    benchmarks: Sequence[str],
+    baseline: str,
+) -> pd.DataFrame | None:
+    """Each router's scores against what compressing costs, by benchmark and for `Avg.` over all their documents.
+
+    Args:
+        measured: what the runs measured.
+        weights: digest of each row's weights by row title; losses of one model say nothing of another's router.
+        rows: titles, in order.
+        benchmarks: titles.
+        baseline: the row that counts as 100%.
+
+    Returns:
+        A line a row with scores and the compressed row's weights, benchmark and bin of scores, with the columns
+        `COLUMNS`: compressed (the row that compresses every tile), low and high (of the bin; NaN in the line of all),
+        documents (those that the baseline answers), p_compress (their mean score), lost (percent of them that the
+        compressed row does not answer), and in the line of all auc with its 95% interval (documents as if they were
+        independent; of `Avg.` over pairs within a benchmark; NaN where none or all are lost). None where no row has
+        scores or none compresses every tile.
+    """
+    compressed = _compressed_row(measured.cells, rows)
+    if compressed is None:
+        return None
+    lines: list[dict[str, object]] = []
+    for row in rows:
+        if weights[row] != weights[compressed]:
+            continue
+        by_benchmark = dict(_outcomes(measured, row, compressed, benchmarks, baseline))
+        if not by_benchmark:
+            continue
+        for benchmark, own in by_benchmark.items():
+            lines += _lines(row, compressed, benchmark, own, [own])
+        every = _Outcomes(*(np.concatenate(parts) for parts in zip(*by_benchmark.values(), strict=True)))
+        lines += _lines(row, compressed, AVERAGE, every, list(by_benchmark.values()))
+    return pd.DataFrame(lines, columns=list(COLUMNS)) if lines else None
+
+
+def area_under_curve(lost: np.ndarray, kept: np.ndarray) -> Auc:
+    """Of the scores of lost and of kept documents; NaN where there are none of one kind."""
+    if not lost.size or not kept.size:
+        return Auc(np.nan, np.nan, 0)
+    # Only here: what reads published tables ranks nothing.
+    from scipy.stats import rankdata
+
+    ranks = rankdata(np.concatenate([lost, kept]))
+    # For each document the share of the other kind on its right side.
+    above = 1 - (ranks[: lost.size] - rankdata(lost)) / kept.size
+    below = (ranks[lost.size :] - rankdata(kept)) / lost.size
+    parts = [part.var(ddof=1) / part.size if part.size > 1 else np.nan for part in (above, below)]
+    return Auc(float(above.mean()), float(sum(parts)), lost.size * kept.size)
+
+
+def calibration_sentences(calibration: pd.DataFrame | None, baseline: str) -> tuple[str, ...]:
+    """What the scores say of losses, a sentence a router."""
+    if calibration is None:
+        return ()
+    totals = calibration[(calibration["benchmark"] == AVERAGE) & calibration["auc"].notna()]
+    return tuple(
+        f"{line.row}: a document that {baseline} answers and {line.compressed} does not has the lower mean p(compress) "
+        f"of two with probability {line.auc:.2f} ({line.auc_low:.2f} to {line.auc_high:.2f}; AUC within benchmarks, "
+        ".5 is chance)."
+        for line in totals.itertuples()
+    )
+
+
+def _compressed_row(cells: pd.DataFrame, rows: Sequence[str]) -> str | None:
+    """The first row all of whose tiles are compressed."""
+    tiles, compressed = by_row(cells, "tiles"), by_row(cells, "compressed_tiles")
+    are_all = ((tiles == compressed) | tiles.isna()).all(axis="columns") & (tiles > 0).any(axis="columns")
+    return next((row for row in rows if row in are_all.index and are_all[row]), None)
+
+
+def _outcomes(
+    measured: Measurements, row: str, compressed: str, benchmarks: Sequence[str], baseline: str
+) -> Iterator[tuple[str, _Outcomes]]:
+    runs = runs_by_cell(measured.cells)
+    for benchmark in benchmarks:
+        numbers = runs.get((row, benchmark), [])
+        if not numbers or row == compressed:
+            continue
+        documents = measured.documents[benchmark]
+        of_runs = [documents.runs[number].p_compress for number in numbers if number in documents.runs]
+        known = [scores for scores in of_runs if scores is not None]
+        others = {other: runs[other, benchmark] for other in (baseline, compressed) if (other, benchmark) in runs}
+        scores = row_scores(documents, others)
+        if known and len(known) == len(numbers) and len(scores) == 2:
+            means = np.mean(known, axis=0)
+            members = (scores[baseline] >= ANSWERED) & ~np.isnan(means)
+            yield benchmark, _Outcomes(means[members], scores[compressed][members] < ANSWERED)
+
+
+def _lines(
+    row: str, compressed: str, benchmark: str, own: _Outcomes, parts: Sequence[_Outcomes]
+) -> list[dict[str, object]]:
+    """That of all documents, and one a bin that has some."""
+    place = {"row": row, "compressed": compressed, "benchmark": benchmark}
+    found = [area_under_curve(part.scores[part.is_lost], part.scores[~part.is_lost]) for part in parts]
+    with_both = [one for one in found if one.pairs]
+    weights = np.array([one.pairs for one in with_both], dtype=float) / max(1, sum(one.pairs for one in with_both))
+    total = {**place, **_counts(own)}
+    if with_both:
+        auc = float(weights @ [one.auc for one in with_both])
+        half = _Z * float(np.sqrt(weights**2 @ [one.variance for one in with_both]))
+        total |= {"auc": auc, "auc_low": np.clip(auc - half, 0, 1), "auc_high": np.clip(auc + half, 0, 1)}
+    lines: list[dict[str, object]] = [total]
+    places = np.minimum((own.scores * NUM_BINS).astype(int), NUM_BINS - 1)
+    for number in range(NUM_BINS):
+        inside = _Outcomes(*(part[places == number] for part in own))
+        if inside.scores.size:
+            lines.append({**place, "low": number / NUM_BINS, "high": (number + 1) / NUM_BINS, **_counts(inside)})
+    return lines
+
+
+def _counts(own: _Outcomes) -> dict[str, float]:
+    if not own.scores.size:
+        return {"documents": 0.0}
+    return {
+        "documents": float(own.scores.size),
+        "p_compress": float(own.scores.mean()),
+        "lost": 100 * float(own.is_lost.mean()),
+    }
