@@ -1,6 +1,6 @@
 """The files of a report: what each is called, and which of them a report has."""
 
-from collections.abc import Collection
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,7 +75,7 @@ class Report:
         return (*tables, *self.figures, self.provenance, *page)
 
 
-def written_report(table: Table, out: Path, stem: str, names: Collection[str]) -> Report:
+def written_report(table: Table, out: Path, stem: str, names: Sequence[str]) -> Report:
     """The report in `out` whose files, but for the page, have these names.
 
     Args:
@@ -105,7 +105,7 @@ def written_report(table: Table, out: Path, stem: str, names: Collection[str]) -
         router=path(ROUTER),
         documents=path(DOCUMENTS),
         model_index=path(MODEL_INDEX),
-        figures=tuple(out / name for name in PICTURES if name in names),
+        figures=tuple(out / name for name in names if name in PICTURES),
     )
 
 
