@@ -2,8 +2,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from vico_eval.report.figures.style import COLUMN, Sheet
 from vico_eval.report.stats.retention import AVERAGE
 from vico_eval.report.strata.calibration import area_under_curve, calibration_sentences, router_calibration
+from vico_eval.report.strata.picture import draw_calibration
 
 from .conftest import measurements
 
@@ -84,3 +86,15 @@ def test_the_sentence_says_area_and_interval():
     (sentence,) = calibration_sentences(calibration({"X": (base, low, scores)}), "base")
     assert sentence.startswith("vico: a document that base answers and low does not")
     assert "probability 0.88 (0.7" in sentence
+
+
+@pytest.mark.parametrize("sheet", [Sheet(), Sheet(width=COLUMN), Sheet(is_serif=True)])
+def test_the_picture_has_a_falling_line_where_the_router_knows(sheet):
+    base, low = [100] * 40, [0] * 20 + [100] * 20
+    scores = np.concatenate([np.linspace(0, 0.6, 20), np.linspace(0.3, 1, 20)])
+    figure = draw_calibration(calibration({"X": (base, low, scores)}), sheet)
+    (axes,) = figure.axes
+    lost = axes.containers[0].lines[0].get_ydata()
+    assert lost[0] == 100
+    assert lost[-1] == 0
+    assert "AUC 0.88" in figure.legends[0].get_texts()[0].get_text()

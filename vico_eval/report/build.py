@@ -84,7 +84,8 @@ def write_report(
             time.csv (if a run has times), pairs.csv (with `against`), budgets.csv (if a method was run at several
             budgets), costs.csv (if a run says them), strata.csv, .md and .tex (if documents have categories or rows
             lose some), router.csv (if there are a router's scores and a row that compresses every tile), the pictures
-            (retention, budgets, benchmarks, ratios, scores; .pdf, .png) and provenance.json go; made if missing.
+            (retention, budgets, benchmarks, ratios, scores, router; .pdf, .png) and provenance.json go; made if
+            missing.
         baseline: title or system of the row that counts as 100%; by default the row of the table's first
             system (`vanilla`).
         benchmarks: titles of the table's benchmarks to keep; by default all of them.
@@ -230,7 +231,9 @@ def _write(content: _Content, out: Path, workers: Executor | None) -> Report:
             intervals=intervals(frames.uncertainty),
             significant=significant(frames.uncertainty, content.criterion.alpha),
         )
-        with_intervals = write_compared(table, frames.uncertainty, files.place, is_serif=content.is_serif)
+        with_intervals = write_compared(
+            table, frames.uncertainty, frames.router, files.place, is_serif=content.is_serif
+        )
         drawn = (*pictures.paths, *with_intervals)
         texts = _texts(content, table, frames, out)
         binary = [DOCUMENTS] if content.has_documents else []

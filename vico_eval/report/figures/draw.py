@@ -20,7 +20,7 @@ NARROW = "-column"
 
 PICTURES = tuple(
     f"{stem}{width}.{kind}"
-    for stem in ("retention", "budgets", "benchmarks", "ratios", "scores")
+    for stem in ("retention", "budgets", "benchmarks", "ratios", "scores", "router")
     for width in ("", NARROW)
     for kind in ("pdf", "png")
 )
@@ -68,12 +68,20 @@ def write_pictures(table: Table, cells: pd.DataFrame, out: Path, *, is_serif: bo
     return _together(*(draw(table, cells, out, is_serif) for draw in (_retention, _scores)))
 
 
-def write_compared(table: Table, uncertainty: pd.DataFrame, out: Path, *, is_serif: bool = False) -> tuple[Path, ...]:
-    """Write the pictures with intervals into `out`: of the benchmarks, and of budgets if there are several.
+def write_compared(
+    table: Table,
+    uncertainty: pd.DataFrame,
+    calibration: pd.DataFrame | None,
+    out: Path,
+    *,
+    is_serif: bool = False,
+) -> tuple[Path, ...]:
+    """Write the pictures with intervals into `out`: of the benchmarks, of budgets and routers as far as there are some.
 
     Args:
         table: of measured runs.
         uncertainty: of `vico_eval.report.stats.uncertainty.compare_with_baseline`.
+        calibration: of `vico_eval.report.strata.calibration.router_calibration`.
         out: a folder that is there.
         is_serif: whether type is like Times.
     """
@@ -86,6 +94,10 @@ def write_compared(table: Table, uncertainty: pd.DataFrame, out: Path, *, is_ser
         figures = draw_dots(table, uncertainty, sheet)
         if table.methods and (budgets := draw_budgets(table, uncertainty, sheet)) is not None:
             figures = {"budgets": budgets} | figures
+        if calibration is not None:
+            from vico_eval.report.strata.picture import draw_calibration
+
+            figures = figures | {"router": draw_calibration(calibration, sheet)}
         for stem, figure in figures.items():
             written += write_figure(figure, out, f"{stem}{ending}")
     return tuple(written)

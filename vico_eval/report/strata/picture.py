@@ -1,0 +1,65 @@
+"""What compressing costs against the router's score as a picture: one line a router, with 95% intervals."""
+
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from scipy.stats import binomtest
+
+from vico_eval.report.figures.labels import fitting
+from vico_eval.report.figures.style import COLOURS, GRID, MARKERS, Sheet
+from vico_eval.report.stats.retention import AVERAGE
+from vico_eval.report.stats.uncertainty import LEVEL
+
+_LOOK: Any = {"markersize": 4, "linewidth": 1.3, "capsize": 2, "elinewidth": 0.9}
+
+
+def draw_calibration(calibration: pd.DataFrame, sheet: Sheet | None = None) -> Figure:
+    """Documents lost when every tile is compressed, over the mean p(compress) of their tiles; a point a bin of scores.
+
+    A router that knows what compressing costs has a falling line. Intervals are Clopper and Pearson's, of documents as
+    if they were independent.
+
+    Args:
+        calibration: of `vico_eval.report.strata.calibration.router_calibration`.
+        sheet: what it is for; across a page by default.
+    """
+    bins = calibration[(calibration["benchmark"] == AVERAGE) & calibration["low"].notna()]
+    areas = calibration[(calibration["benchmark"] == AVERAGE) & calibration["low"].isna()].set_index("row")["auc"]
+    sheet = sheet or Sheet()
+    rows = list(dict.fromkeys(bins["row"]))
+    with mpl.rc_context(sheet.style):
+        height = 2.2 if sheet.is_narrow else 2.9
+        figure = Figure(figsize=(sheet.width, height + 0.17 * len(rows)), dpi=300, layout="constrained")
+        axes = figure.add_subplot()
+        for place, row in enumerate(rows):
+            own = bins[bins["row"] == row].sort_values("p_compress")
+            axes.errorbar(
+                own["p_compress"],
+                own["lost"],
+                yerr=_errors(own),
+                color=COLOURS[place % len(COLOURS)],
+                marker=MARKERS[place % len(MARKERS)],
+                label=f"{fitting(figure, row, sheet.width - 1.6)} (AUC {areas[row]:.2f})",
+                **_LOOK,
+            )
+        axes.set_xlim(-0.02, 1.02)
+        axes.set_ylim(bottom=0)
+        axes.grid(axis="y", color=GRID, linewidth=0.6, zorder=0)
+        axes.tick_params(length=3)
+        axes.set_xlabel("Mean p(compress) of a document's tiles")
+        compressed = fitting(figure, str(bins["compressed"].iloc[0]), 1.5)
+        axes.set_ylabel(f"Lost by {compressed}, %")
+        figure.legend(loc="outside upper left", frameon=False, ncols=1)
+    return figure
+
+
+def _errors(own: pd.DataFrame) -> np.ndarray:
+    """[2, bins]: how far a share's interval reaches below and above, percent."""
+    errors = []
+    for documents, lost in own[["documents", "lost"]].to_numpy():
+        found = binomtest(round(documents * lost / 100), round(documents)).proportion_ci(1 - LEVEL)
+        errors.append((lost - 100 * found.low, 100 * found.high - lost))
+    return np.clip(np.array(errors).T, 0, None)
