@@ -45,7 +45,28 @@ def test_costs_of_a_document_are_those_of_its_tokens(costed):
     assert float(vico["prefill_tflop_relative"]) == pytest.approx(100 * own / base)
     assert float(found["ViCO", "Read"]["prefill_tflop"]) == pytest.approx(own / 1e12)
     assert vico["on_front_of_prefill_tflop"] == "True"
+    # Records of older versions don't say the selection.
+    assert vanilla["selection_tflop"] == vico["selection_tflop"] == ""
     assert ("Old", ALL) not in found  # its record has no costs, and it has no times
+
+
+def test_the_selection_is_part_of_prefill_where_runs_say_it_and_the_note_names_those_that_do_not(tmp_path):
+    # Each of four tiles is looked at, in prompts with 20 tokens of text.
+    choices = [{"once": 7, "text": 2}]
+    runs = [
+        (None, write_tiny_run(tmp_path, "vanilla", 4, 0, title="Vanilla", costs=COSTS | {"choices": []})),
+        (None, write_tiny_run(tmp_path, "vico", 3, 2, title="ViCO", costs=COSTS)),
+        (None, write_tiny_run(tmp_path, "fastv", 4, 0, title="FastV", costs=COSTS | {"choices": choices})),
+    ]
+    written = write_report(runs, table="tiny", out=tmp_path / "report", columns_of_cost=["operations"])
+    with written.costs.open(newline="") as file:
+        found = {line["row"]: line for line in csv.DictReader(file) if line["benchmark"] == ALL}
+    assert float(found["Vanilla"]["selection_tflop"]) == 0
+    assert float(found["FastV"]["selection_tflop"]) == pytest.approx(4 * (7 + 2 * 20) / 1e12)
+    difference = float(found["FastV"]["prefill_tflop"]) - float(found["Vanilla"]["prefill_tflop"])
+    assert difference == pytest.approx(4 * (7 + 2 * 20) / 1e12)
+    said = "by formula (encoder, connectors, selection, decoder; no selection of ViCO, whose runs don't say it)"
+    assert said in written.markdown.read_text()
 
 
 def test_columns_that_are_asked_for_stand_in_the_table(costed):
@@ -65,7 +86,12 @@ def test_a_column_that_there_is_not_is_refused():
 
 def frames(seconds, relative):
     """Two rows of one benchmark; the second one with 3/4 of the operations."""
-    counts = {"connector_operations": [0.0, 0.0], "decoder_operations": [0.0, 0.0], "cache_bytes": [8.0, 4.0]}
+    counts = {
+        "connector_operations": [0.0, 0.0],
+        "selection_operations": 0.0,
+        "decoder_operations": [0.0, 0.0],
+        "cache_bytes": [8.0, 4.0],
+    }
     cells = pd.DataFrame(
         {"row": ["Base", "Own"], "benchmark": "A", "documents": 2, "encoder_operations": [8.0, 6.0], **counts}
     )

@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from vico_eval.runs.costs import ModelCosts
 from vico_eval.schemas import Closed
 
 RECORD_NAME = "record.json"
@@ -60,37 +61,6 @@ class Checkpoint(Closed):
     sha256: str | None
     """Digest of all weights, the tokenizer and the configuration, `tensors:<hex>`. Older versions wrote hex digits
     alone, over both ends of the files; these agree with none of the new ones."""
-
-
-class ModelCosts(Closed):
-    """What the operations and the cache of a request follow from, by the formulas of `vico_eval.bench.flops`.
-
-    A multiplication and an addition are two operations.
-    """
-
-    encoder: NonNegativeInt
-    """Of the vision encoder, on a tile."""
-
-    router: NonNegativeInt
-    """Of a tile's score; where another checkpoint decides, of its vision encoder too."""
-
-    high: NonNegativeInt
-    """Of the connector, on a tile at full length."""
-
-    low: NonNegativeInt
-    """On a compressed one."""
-
-    token: NonNegativeInt
-    """Of a decoder layer's matrices, on a token."""
-
-    pair: NonNegativeInt
-    """Of a layer's causal attention: times the square of its tokens."""
-
-    head: NonNegativeInt
-    """Of the logits of the last token."""
-
-    cached: NonNegativeInt
-    """Numbers that a layer's cache holds of a token."""
 
 
 class RunRecord(Closed):

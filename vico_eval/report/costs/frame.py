@@ -15,7 +15,7 @@ COSTS = ("prefill_tflop", "cache_mib", "seconds")
 """What a document costs; each has a share of the baseline's and a Pareto front of its own."""
 
 COLUMNS = (
-    *("row", "benchmark", "encoder_tflop", "connector_tflop", "decoder_tflop", *COSTS),
+    *("row", "benchmark", "encoder_tflop", "connector_tflop", "selection_tflop", "decoder_tflop", *COSTS),
     *(f"{cost}_relative" for cost in COSTS),
     *("on_front_of_tokens", *(f"on_front_of_{cost}" for cost in COSTS), "slower"),
 )
@@ -36,9 +36,10 @@ def document_costs(
 ) -> pd.DataFrame | None:
     """What a document costs in each row, by benchmark and over all documents (`ALL`).
 
-    Operations are those of prefill: vision encoder (with a router that scores), connectors and decoder, by formula from
-    the token accounts. The cache is that of prompt and answer. Seconds are what the row would take by itself; each
-    document has an even share of its batch's (`vico_eval.report.stats.times`).
+    Operations are those of prefill: vision encoder (with a router that scores), connectors, what a method itself
+    computes to choose tokens (as far as its runs say it) and decoder, by formula from the token accounts. The cache is
+    that of prompt and answer. Seconds are what the row would take by itself; each document has an even share of its
+    batch's (`vico_eval.report.stats.times`).
 
     Args:
         cells: of the `Measurements`.
@@ -90,14 +91,15 @@ def _means(cells: pd.DataFrame) -> dict[str, pd.DataFrame]:
         is_known = (sums[name].notna() == was_run).all(axis="columns")
         total = sums[name].sum(axis="columns") / sums["documents"].sum(axis="columns")
         means[name] = (sums[name] / sums["documents"]).assign(**{ALL: total.where(is_known)})
-    encoder, connector, decoder = (
-        means[f"{stage}_operations"] / _TFLOP for stage in ("encoder", "connector", "decoder")
+    encoder, connector, selection, decoder = (
+        means[f"{stage}_operations"] / _TFLOP for stage in ("encoder", "connector", "selection", "decoder")
     )
     return {
         "encoder_tflop": encoder,
         "connector_tflop": connector,
+        "selection_tflop": selection,
         "decoder_tflop": decoder,
-        "prefill_tflop": encoder + connector + decoder,
+        "prefill_tflop": encoder + connector + selection.fillna(0) + decoder,
         "cache_mib": means["cache_bytes"] / _MIB,
     }
 
@@ -109,7 +111,7 @@ def _front(summary: pd.DataFrame, share: str) -> Sequence[str]:
 
 
 ASKED = {
-    "operations": ("Prefill TFLOP", "prefill_tflop", "operations of prefill by formula (encoder, connectors, decoder)"),
+    "operations": ("Prefill TFLOP", "prefill_tflop", "operations of prefill by formula"),
     "cache": ("KV MiB", "cache_mib", "key/value cache of prompt and answer"),
     "seconds": ("Seconds", "seconds", "what the row would take by itself, each with an even share of its batch's"),
 }
@@ -121,9 +123,24 @@ def cost_columns(costs: pd.DataFrame | None, asked: Sequence[str]) -> tuple[Cost
     columns = []
     for name in asked:
         title, cost, meaning = ASKED[name]
-        total = {} if costs is None else costs[costs["benchmark"] == ALL].set_index("row")[cost].to_dict()
-        columns.append(CostColumn(title=title, meaning=meaning, values=total))
+        total = pd.DataFrame(columns=COLUMNS) if costs is None else costs[costs["benchmark"] == ALL]
+        total = total.set_index("row")
+        if name == "operations":
+            meaning = f"{meaning} ({_stages(total)})"
+        columns.append(CostColumn(title=title, meaning=meaning, values=total[cost].to_dict()))
     return tuple(columns)
+
+
+def _stages(total: pd.DataFrame) -> str:
+    """Of which stages the operations are, by rows' means over all documents; older runs don't say the selection's."""
+    known = total["prefill_tflop"].notna()
+    is_missing = known & total["selection_tflop"].isna()
+    if is_missing.equals(known):
+        return "encoder, connectors, decoder"
+    rows = ", ".join(map(str, total.index[is_missing]))
+    return "encoder, connectors, selection, decoder" + (
+        f"; no selection of {rows}, whose runs don't say it" * bool(rows)
+    )
 
 
 def slow_sentences(costs: pd.DataFrame | None, baseline: str) -> tuple[str, ...]:
