@@ -50,7 +50,7 @@ def report(
         str | None,
         typer.Option(
             help="Further columns of the table, what a document costs: operations (of prefill), cache, seconds, "
-            "separated by commas. costs.csv has them all."
+            "prefill_seconds, decode_seconds, memory, separated by commas. costs.csv has them all."
         ),
     ] = None,
     latex_columns: Annotated[

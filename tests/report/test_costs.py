@@ -80,8 +80,8 @@ def test_columns_that_are_asked_for_stand_in_the_table(costed):
 
 
 def test_a_column_that_there_is_not_is_refused():
-    with pytest.raises(ConfigError, match="unknown column 'memory' in --columns"):
-        check_asked(["memory"])
+    with pytest.raises(ConfigError, match="unknown column 'minutes' in --columns"):
+        check_asked(["minutes"])
 
 
 def frames(seconds, relative):
@@ -100,6 +100,9 @@ def frames(seconds, relative):
     times = pd.DataFrame(lines, columns=["row", "benchmark"])
     times["alone_seconds"] = [1.0, 1.0, seconds, seconds]
     times["alone_relative"] = [100.0, 100.0, relative, relative]
+    times["prefill_seconds"] = [0.5, 0.5, 0.2, 0.2]
+    times["decode_seconds"] = [0.25, 0.25, 0.5, 0.5]
+    times["peak_mib"] = [400.0, 400.0, 300.0, 300.0]
     return cells, summary, times
 
 
@@ -111,10 +114,24 @@ def test_a_row_slower_than_what_it_saves_is_said_to_be_and_is_on_no_front_of_tim
     assert slow_sentences(costs, "Base") == (
         "More time than Base for fewer operations of prefill, by the runs' own times: Own (120% for 75%).",
     )
+    assert (own["prefill_seconds"], own["decode_seconds_relative"], own["peak_mib_relative"]) == (0.2, 200.0, 75.0)
+    assert (own["on_front_of_prefill_seconds"], own["on_front_of_decode_seconds"]) == (True, False)
     for seconds, relative in ((0.9, 90.0), (1.2, math.nan)):  # faster, or not comparable
         assert slow_sentences(document_costs(*frames(seconds, relative), "Base"), "Base") == ()
-    (column,) = cost_columns(costs, ["seconds"])
-    assert column.values == {"Base": 1.0, "Own": 1.2}
+    whole, prefill, memory = cost_columns(costs, ["seconds", "prefill_seconds", "memory"])
+    assert whole.values == {"Base": 1.0, "Own": 1.2}
+    assert prefill.values == {"Base": 0.5, "Own": 0.2}
+    assert memory.values == {"Base": 400.0, "Own": 300.0}
+    assert prefill.meaning.endswith(", mean over the row's documents")
+    assert "mean" not in memory.meaning
+
+
+def test_times_that_can_not_be_compared_have_no_share_whatever_part_of_the_time_they_are():
+    costs = document_costs(*frames(1.2, math.nan), "Base").set_index(["row", "benchmark"])
+    own = costs.loc[("Own", ALL)]
+    assert (own["prefill_seconds"], own["peak_mib"]) == (0.2, 300.0)
+    parts = ("seconds", "prefill_seconds", "decode_seconds", "peak_mib")
+    assert all(math.isnan(own[f"{part}_relative"]) and not own[f"on_front_of_{part}"] for part in parts)
 
 
 def test_a_row_without_a_benchmark_has_no_share_of_the_whole():

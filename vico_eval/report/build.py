@@ -143,7 +143,8 @@ def write_report(
             they were scored; otherwise they may be failures and leave their cell without a score.
         latex_columns: titles of the columns of the LaTeX table, in this order; by default all but `95% interval`.
         is_serif: whether the pictures' type is like Times.
-        columns_of_cost: which of `operations`, `cache` and `seconds` the table has columns of; costs.csv has them all.
+        columns_of_cost: which costs the table has columns of (`operations`, `seconds`, ...: `ASKED` of
+            `vico_eval.report.costs.frame`); costs.csv has them all.
         against: titles of rows that all others are compared with besides the baseline, or `all` for every pair.
         criterion: what verdicts test, by default whether 99% is retained, at 0.05.
 

@@ -262,6 +262,8 @@ class StoredLine(Closed):
 class AnswerSeconds(Closed):
     """What one answer took, in seconds: its even share of what its batch took, so that sums over answers are right.
 
+    And the memory of its batch.
+
     A row alone takes `encoding` and `own`; in a pass of several rows, encoding is there once for all of them.
     """
 
@@ -274,8 +276,19 @@ class AnswerSeconds(Closed):
     own: Seconds
     """All that follows: routing, connectors, selection, prefill and decoding."""
 
+    prefill: Seconds | None = None
+    """Of `own`, the decoder up to the first token's logits, with what a method does between its layers. None where
+    vLLM decodes, and in lines of older versions."""
+
+    decode: Seconds | None = None
+    """Of `own`, the tokens behind the first."""
+
     rows: Annotated[PositiveInt, Strict()] = 1
     """How many rows reading and encoding were for."""
+
+    peak_bytes: Annotated[PositiveInt, Strict()] | None = None
+    """The most that tensors took on the accelerators during `own`, weights included, and what rows of a pass share.
+    None on a CPU, where vLLM decodes, and in lines of older versions."""
 
 
 class StoredAnswer(StoredLine):
