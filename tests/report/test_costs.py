@@ -8,6 +8,7 @@ import pytest
 
 from vico_eval.errors import ConfigError
 from vico_eval.report import write_report
+from vico_eval.report.costs.axis import check_axis, cost_axis
 from vico_eval.report.costs.frame import check_asked, cost_columns, document_costs, slow_sentences
 from vico_eval.report.stats.times import ALL
 
@@ -82,6 +83,32 @@ def test_columns_that_are_asked_for_stand_in_the_table(costed):
 def test_a_column_that_there_is_not_is_refused():
     with pytest.raises(ConfigError, match="unknown column 'minutes' in --columns"):
         check_asked(["minutes"])
+
+
+def test_an_axis_has_the_shares_of_all_documents_and_the_slow_rows():
+    costs = document_costs(*frames(1.2, 120.0), "Base")
+    assert cost_axis(costs, "tokens") is None
+    assert cost_axis(costs, "operations").shares == {"Base": 100, "Own": 75}
+    axis = cost_axis(costs, "seconds")
+    assert (axis.label, axis.shares["Own"], axis.slower) == ("Seconds", pytest.approx(120), {"Own"})
+    assert cost_axis(None, "memory").shares == {}
+    with pytest.raises(ConfigError, match="unknown cost 'time' in --pareto"):
+        check_axis("time")
+
+
+def test_a_report_draws_over_the_cost_that_is_asked_for(tmp_path):
+    runs = [
+        (None, write_tiny_run(tmp_path, "vanilla", 4, 0, title="Vanilla", costs=COSTS)),
+        (None, write_tiny_run(tmp_path, "vico", 3, 2, title="ViCO", costs=COSTS)),
+    ]
+    by_tokens, by_cache, by_seconds = (
+        write_report(runs, table="tiny", out=tmp_path / cost, pareto=cost) for cost in ("tokens", "cache", "seconds")
+    )
+    pictures = [(tmp_path / cost / "retention.png").read_bytes() for cost in ("tokens", "cache")]
+    assert pictures[0] != pictures[1]
+    assert by_tokens.markdown.read_text() == by_cache.markdown.read_text()
+    assert not (tmp_path / "seconds" / "retention.png").exists()  # the runs have no times
+    assert "No picture: No row has both a retention and seconds" in by_seconds.markdown.read_text()
 
 
 def frames(seconds, relative):

@@ -13,9 +13,10 @@ import pandas as pd
 from vico_eval.errors import OutputError, ReportError
 from vico_eval.report.budgets.groups import parted_by_budget
 from vico_eval.report.budgets.iso_accuracy import iso_accuracy, iso_sentences
+from vico_eval.report.costs.axis import TOKENS, check_axis, cost_axis
 from vico_eval.report.costs.frame import check_asked, cost_columns, document_costs, slow_sentences
 from vico_eval.report.endings.counts import COUNTS, ending_notes, endings
-from vico_eval.report.figures.draw import PICTURES, draw_while, load_drawing, write_compared
+from vico_eval.report.figures.draw import PICTURES, Drawing, draw_while, load_drawing, write_compared
 from vico_eval.report.page.folder import check_page_folder
 from vico_eval.report.page.kept import KeptSamples
 from vico_eval.report.paired.best import best_of
@@ -26,7 +27,7 @@ from vico_eval.report.paired.pairs import compare_pairs, pairs_of
 from vico_eval.report.papers.paper_rows import find_model, with_published
 from vico_eval.report.provenance import provenance_of, relative_place
 from vico_eval.report.read_runs import count_runs, workers_for
-from vico_eval.report.scores.benchmarks import Benchmark, TableSpec, table_spec
+from vico_eval.report.scores.benchmarks import TableSpec, chosen, table_spec
 from vico_eval.report.scores.counted import CountedRun
 from vico_eval.report.staging import staged
 from vico_eval.report.stats.loyalty import loyalty
@@ -115,6 +116,7 @@ def write_report(
     html: Path | None = None,
     blank_is_wrong: bool = False,
     columns_of_cost: Sequence[str] = (),
+    pareto: str = TOKENS,
     against: Sequence[str] = (),
     criterion: Criterion | None = None,
     latex_columns: Sequence[str] = (),
@@ -145,6 +147,7 @@ def write_report(
         is_serif: whether the pictures' type is like Times.
         columns_of_cost: which costs the table has columns of (`operations`, `seconds`, ...: `ASKED` of
             `vico_eval.report.costs.frame`); costs.csv has them all.
+        pareto: over what retention is drawn: `tokens`, or a cost by the same names.
         against: titles of rows that all others are compared with besides the baseline, or `all` for every pair.
         criterion: what verdicts test, by default whether 99% is retained, at 0.05.
 
@@ -158,8 +161,9 @@ def write_report(
     if html is not None:
         check_page_folder(html)
     check_asked(columns_of_cost)
+    check_axis(pareto)
     spec = table_spec(table) if isinstance(table, str) else table
-    columns = _choose(spec.benchmarks, benchmarks)
+    columns = chosen(spec.benchmarks, benchmarks)
     paper = find_model(spec.name, published if isinstance(published, str) else None) if published else None
     with workers_for([path for _, path in runs]) as workers, TemporaryDirectory(prefix="vico-eval-") as kept:
         page = None
@@ -191,6 +195,7 @@ def write_report(
             systems=systems,
             page=page,
             costs=columns_of_cost,
+            pareto=pareto,
             pairs=pairs,
             criterion=criterion or Criterion(),
             latex_columns=latex_columns,
@@ -228,6 +233,9 @@ class _Content:
     costs: Sequence[str]
     """Names of the columns of cost that the table is to have."""
 
+    pareto: str
+    """Over what retention is drawn."""
+
     pairs: Sequence[tuple[str, str]]
     """Rows to be compared with each other."""
 
@@ -261,14 +269,13 @@ class _Frames(NamedTuple):
 
 
 def _write(content: _Content, out: Path, workers: Executor | None) -> Report:
+    cells = content.measured.cells
+    times = document_times(content.runs, list(content.systems), content.table.columns, content.table.baseline)
+    costs = document_costs(cells, content.table.summary, times, content.table.baseline)
+    drawing = Drawing(content.is_serif, cost_axis(costs, content.pareto))
     with staged(out) as files:
         pictures, frames = draw_while(
-            content.table,
-            content.measured.cells,
-            files.place,
-            lambda: _compute(content, out),
-            workers,
-            is_serif=content.is_serif,
+            content.table, cells, files.place, lambda: _compute(content, out, times, costs), workers, drawing
         )
         table = content.table if pictures.note is None else content.table.with_note(pictures.note)
         compared = comparison_sentences(frames.uncertainty, frames.loyalty, content.criterion)
@@ -326,13 +333,12 @@ def _write(content: _Content, out: Path, workers: Executor | None) -> Report:
     return report
 
 
-def _compute(content: _Content, out: Path) -> _Frames:
+def _compute(content: _Content, out: Path, times: pd.DataFrame | None, costs: pd.DataFrame | None) -> _Frames:
     table, measured = content.table, content.measured
     places = [relative_place(run.folder, out) for run in content.runs]
     origins = [run.record.made_from or RECORD_NAME for run in content.runs]
     records = [f"{place}/{origin}" for place, origin in zip(places, origins, strict=True)]
     rows = list(content.systems)
-    times = document_times(content.runs, rows, table.columns, table.baseline)
     draws = Draws(rows, columns_of(measured, rows, table.columns))
     return _Frames(
         numbers=tidy_numbers(table, measured, content.systems, places, records),
@@ -340,7 +346,7 @@ def _compute(content: _Content, out: Path) -> _Frames:
         loyalty=loyalty(measured, rows, table.columns, table.baseline),
         times=times,
         budgets=iso_accuracy(table, draws),
-        costs=document_costs(measured.cells, table.summary, times, table.baseline),
+        costs=costs,
         pairs=compare_pairs(draws, content.pairs),
         best=best_of(table, draws, content.criterion.alpha),
     )
@@ -377,15 +383,6 @@ def _left_by_earlier(report: Report) -> tuple[Path, ...]:
         return ()
     places = [report.provenance.with_name(name) for name in (*PICTURES, TIMES, PAIRS, BUDGETS, COSTS)]
     return tuple(place for place in places if place not in report.paths and place.is_file())
-
-
-def _choose(benchmarks: Sequence[Benchmark], titles: Sequence[str] | None) -> list[Benchmark]:
-    if titles is None:
-        return list(benchmarks)
-    known = {benchmark.title: benchmark for benchmark in benchmarks}
-    if unknown := [title for title in titles if title not in known]:
-        raise ReportError(f"The table has no benchmark {', '.join(unknown)}; it has {', '.join(known)}.")
-    return [benchmark for benchmark in benchmarks if benchmark.title in titles]
 
 
 def _systems(runs: Sequence[CountedRun]) -> dict[str, str]:

@@ -123,22 +123,50 @@ def _front(summary: pd.DataFrame, share: str) -> Sequence[str]:
     return [point.row for point in pareto_front(points)]
 
 
+class Asked(NamedTuple):
+    """A cost that may be asked for."""
+
+    cost: str
+    """One of `COSTS`."""
+
+    title: str
+    """Of a column."""
+
+    axis: str
+    """Label of an axis."""
+
+    meaning: str
+    """In a footnote's words."""
+
+
 ASKED = {
-    "operations": ("Prefill TFLOP", "prefill_tflop", "operations of prefill by formula"),
-    "cache": ("KV MiB", "cache_mib", "key/value cache of prompt and answer"),
-    "seconds": ("Seconds", "seconds", "what the row would take by itself, each with an even share of its batch's"),
-    "prefill_seconds": ("Prefill s", "prefill_seconds", "the decoder up to the first token, of the same time"),
-    "decode_seconds": ("Decode s", "decode_seconds", "the tokens behind the first, of the same time"),
-    "memory": ("Peak MiB", "peak_mib", "the most memory of a batch behind the vision encoder, weights included"),
+    "operations": Asked("prefill_tflop", "Prefill TFLOP", "Operations of prefill", "operations of prefill by formula"),
+    "cache": Asked("cache_mib", "KV MiB", "Key/value cache", "key/value cache of prompt and answer"),
+    "seconds": Asked(
+        *("seconds", "Seconds", "Seconds"),
+        "what the row would take by itself, each with an even share of its batch's",
+    ),
+    "prefill_seconds": Asked(
+        *("prefill_seconds", "Prefill s", "Seconds of prefill"),
+        "the decoder up to the first token, of the same time",
+    ),
+    "decode_seconds": Asked(
+        *("decode_seconds", "Decode s", "Seconds of decoding"),
+        "the tokens behind the first, of the same time",
+    ),
+    "memory": Asked(
+        *("peak_mib", "Peak MiB", "Peak memory"),
+        "the most memory of a batch behind the vision encoder, weights included",
+    ),
 }
-"""By the name that asks for it: a column's title, its cost and what it is."""
+"""By the name that asks for it."""
 
 
 def cost_columns(costs: pd.DataFrame | None, asked: Sequence[str]) -> tuple[CostColumn, ...]:
     """Columns of a table, over all documents of a row."""
     columns = []
     for name in asked:
-        title, cost, meaning = ASKED[name]
+        cost, title, _, meaning = ASKED[name]
         total = pd.DataFrame(columns=COLUMNS) if costs is None else costs[costs["benchmark"] == ALL]
         total = total.set_index("row")
         if name == "operations":
