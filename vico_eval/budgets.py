@@ -48,7 +48,12 @@ def _share(text: str, option: str) -> float:
         share = math.nan
     if 0 < share < 1:
         return share
-    hint = f" For {text} tokens, say of how many, as in {text}/576." if _is_count(text) else ""
+    hint = (
+        f" A picture's number of tokens depends on its tiles, so {text} tokens alone are no budget: say of how many, "
+        "as papers mean it (192,128,64/576 of LLaVA-1.5's picture; 64/256 of each tile of InternVL)."
+        if _is_count(text)
+        else ""
+    )
     raise ConfigError(
         f"{option} got {text!r}; expected shares of the visual tokens between 0 and 1, or tokens of how many, as in "
         f"0.5,0.25 or 192,64/576.{hint}"

@@ -50,9 +50,16 @@ def report(
         str | None,
         typer.Option(
             help="Further columns of the table, what a document costs: operations (of prefill), cache, seconds, "
-            "separated by commas. costs.csv has them all."
+            "prefill_seconds, decode_seconds, memory, separated by commas. costs.csv has them all."
         ),
     ] = None,
+    pareto: Annotated[
+        str,
+        typer.Option(
+            help="Over what the picture of retention is drawn, with its Pareto front: tokens, or one of the costs of "
+            "--columns. Over a cost, rows that take more time than the baseline for fewer operations are marked."
+        ),
+    ] = "tokens",
     latex_columns: Annotated[
         str | None,
         typer.Option(
@@ -119,6 +126,7 @@ def report(
         html=html,
         blank_is_wrong=blank is Blank.WRONG,
         columns_of_cost=parse_names(columns, "--columns"),
+        pareto=pareto,
         against=against or (),
         criterion=Criterion(margin=margin, alpha=alpha),
         latex_columns=parse_names(latex_columns, "--latex-columns"),

@@ -226,6 +226,9 @@ def test_answers_say_what_they_took_and_for_how_many_rows(engine, requests):
         for answer in row.values():
             assert answer.seconds.own > 0
             assert answer.seconds.reading > 0
+            assert min(answer.seconds.prefill, answer.seconds.decode) > 0
+            assert answer.seconds.prefill + answer.seconds.decode < answer.seconds.own
+            assert answer.seconds.peak_bytes is None  # on a CPU
         assert sum(answer.seconds.encoding for answer in row.values()) > 0
     plain = outcomes_of(engine, requests)[0]
     assert {answer.seconds.rows for answer in plain.values()} == {len(ROWS) - 1}

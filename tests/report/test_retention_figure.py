@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from vico_eval.errors import ReportError
+from vico_eval.report.costs.axis import CostAxis
 from vico_eval.report.figures.files import write_figure
 from vico_eval.report.figures.retention import Point, draw_retention
 from vico_eval.report.figures.style import COLOURS, COLUMN, FAINT, INK, Look, Sheet, looks
@@ -64,6 +65,35 @@ def test_text_overlaps_nothing_and_stays_inside_at_8_points(sheet, number):
     assert all(box.y1 <= figure.bbox.height for box in boxes)
 
 
+def test_over_another_cost_points_stand_at_its_shares_and_slow_rows_are_marked():
+    shares = {"Vanilla": 100.0, "ViCO": 70.0, "ViCO (All Compress)": 130.0, "ViCO (Random Compress)": np.nan}
+    axis = CostAxis(label="Seconds", shares=shares, slower=frozenset({"ViCO (All Compress)"}))
+    figure = draw_retention(make_table(ROUTED), axis=axis)
+    # Two rows' times are not known.
+    assert names(figure) == ["100.0", "Vanilla", "98.5", "ViCO", "80.0", "ViCO (All Compress) (slower)"]
+    axes = figure.axes[-1]  # the slow row's, beneath a break
+    assert axes.get_xlabel() == "Seconds, % of Vanilla"
+    left, right = axes.get_xlim()
+    assert left > 130
+    assert right < 70
+    (line,) = [line for line in axes.lines if line.get_drawstyle() == "steps-pre"]
+    assert list(line.get_xdata()) == [100.0, 70.0]  # the slow one is behind
+    nothing = CostAxis(label="Peak memory", shares={}, slower=frozenset())
+    with pytest.raises(ReportError, match="No row has both a retention and peak memory that can be compared"):
+        draw_retention(make_table(ROUTED), axis=nothing)
+
+
+@pytest.mark.parametrize("sheet", SHEETS)
+def test_the_mark_of_a_slow_row_stays_inside(sheet):
+    long = "Method with a name that is longer than the picture has room for beside it"
+    axis = CostAxis(label="Seconds", shares={"Vanilla": 100.0, long: 120.0}, slower=frozenset({long}))
+    figure = draw_retention(make_table({"Vanilla": (100.0, 100.0, 0.0), long: (90.0, 50.0, 0.0)}), sheet, axis)
+    (text,) = [text for text in figure.texts if text.get_text().endswith(" (slower)")]
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    assert text.get_window_extent(canvas.get_renderer()).x1 <= figure.bbox.width
+
+
 def test_there_is_no_title_and_no_second_scale():
     figure = draw_retention(make_table(ROUTED))
     assert not any(axes.get_title() or axes.child_axes for axes in figure.axes)
@@ -116,7 +146,7 @@ def test_nothing_to_draw_is_said():
 
 def test_the_front_is_of_rows_that_none_surpasses():
     def point(title: str, saved: float, retention: float) -> Point:
-        return Point(title=title, tokens=100 - saved, retention=retention, error=0.0, look=Look("k", "o"))
+        return Point(title=title, cost=100 - saved, retention=retention, error=0.0, look=Look("k", "o"))
 
     points = [
         point("worse than b in both", 40, 80),

@@ -69,6 +69,21 @@ def test_a_run_knows_what_its_documents_took(tmp_path):
     assert answered(tmp_path, lines) == TimeSums(documents=2, reading=9, encoding=18, own=36, rows=frozenset({1, 3}))
 
 
+def test_prefill_decoding_and_memory_are_known_where_all_answers_say_them(tmp_path):
+    staged = took(own=4) | {"prefill": 2, "decode": 1, "peak_bytes": 3 * 2**20}
+    lines = [answer_line(0, "7") | {"seconds": staged}, answer_line(1, "7") | {"seconds": took(own=8)}]
+    times = answered(tmp_path, lines)
+    assert (times.documents, times.staged_documents, times.prefill, times.peak_bytes) == (2, 1, 2, 3 * 2**20)
+    # Of half the documents there is no mean, and a peak that is the least there was.
+    line = line_of(times_of([(None, tmp_path)], "ViCO"), "ViCO")
+    assert pd.isna(line["prefill_seconds"])
+    assert line["peak_mib"] == 3
+    more = staged | {"prefill": 4, "peak_bytes": 5 * 2**20}
+    write_journal(tmp_path, [lines[0], answer_line(1, "7") | {"seconds": more}])
+    line = line_of(times_of([(None, tmp_path)], "ViCO"), "ViCO")
+    assert (line["prefill_seconds"], line["decode_seconds"], line["peak_mib"]) == (3, 1, 5)
+
+
 def test_journals_of_older_versions_have_no_times(tmp_path):
     assert answered(tmp_path, [answer_line(0, "7"), answer_line(1, "7") | {"seconds": None}]) == TimeSums()
 
@@ -178,7 +193,7 @@ def test_a_row_takes_its_encoding_and_its_own_work_relative_to_the_baseline(rows
     assert tuple(times.columns) == COLUMNS
     assert list(times["benchmark"])[:10] == [*(benchmark.title for benchmark in COLUMNS_OF_TABLE), ALL]
     for benchmark, documents in (("Read", 4), (ALL, 36)):
-        assert line_of(times, "ViCO", benchmark).to_dict() == {
+        assert line_of(times, "ViCO", benchmark).dropna().to_dict() == {
             "row": "ViCO",
             "benchmark": benchmark,
             "documents": documents,
@@ -195,6 +210,7 @@ def test_a_row_takes_its_encoding_and_its_own_work_relative_to_the_baseline(rows
             "processes": "1",
             "not_comparable": "",
         }
+    assert {*line_of(times, "ViCO")[["prefill_seconds", "decode_seconds", "peak_mib"]].isna()} == {True}
     assert line_of(times, "Vanilla")[["own_relative", "alone_relative"]].tolist() == [100, 100]
 
 
@@ -316,7 +332,8 @@ def test_a_report_writes_times_and_leaves_its_other_files_as_they_are(rows, tmp_
     frame = pd.read_csv(report.times, dtype=str, keep_default_na=False)
     assert tuple(frame.columns) == COLUMNS
     own = frame[(frame["row"] == "ViCO") & (frame["benchmark"] == ALL)].iloc[0]
-    assert own["own_seconds":"device"].tolist() == ["3.0", "5.0", "", "", "2", f"'{hostile}"]
+    named = ["own_seconds", "alone_seconds", "own_relative", "alone_relative", "rows_sharing", "device"]
+    assert own[named].tolist() == ["3.0", "5.0", "", "", "2", f"'{hostile}"]
     page = (html / "index.html").read_text()
     assert page.count('href="#time"') == page.count('<table class="times">') == 1
     assert "<img" not in page

@@ -8,13 +8,17 @@ from vico_eval.bench.flops import (
     key_width,
     layer_weights,
     router_flops,
+    score_flops,
     vision_flops,
 )
 from vico_eval.engine.loading import Found
 from vico_eval.errors import ConfigError
+from vico_eval.families.encoder_attention import CLS
 from vico_eval.families.internvl.checkpoint import Checkpoint
-from vico_eval.methods.interface import HIGH
-from vico_eval.runs.schema import ModelCosts
+from vico_eval.families.internvl.config import VicoInternVLConfig
+from vico_eval.methods.interface import ENCODER_ATTENTION, HIGH, Widths
+from vico_eval.methods.registry import Method
+from vico_eval.runs.costs import ChoiceCosts, ModelCosts
 
 _WITHOUT_FORMULA = frozenset({"pvtc", "lvtc"})
 """Parts of checkpoints."""
@@ -41,6 +45,30 @@ def model_costs(found: Found) -> ModelCosts | None:
         pair=2 * attention_width(text),
         head=2 * text.hidden_size * text.vocab_size,
         cached=2 * key_width(text),
+        choices=_choices(found.method, checkpoint),
+    )
+
+
+def _choices(method: Method, checkpoint: Checkpoint) -> tuple[ChoiceCosts, ...] | None:
+    """What the method computes to choose tokens, the encoder's scores included; None where a part doesn't say."""
+    config, facts, widths = checkpoint.config, checkpoint.facts, _widths(checkpoint.config)
+    found = [part.choice_costs(facts, widths) for part in method.parts]
+    if method.selection is not None and ENCODER_ATTENTION in method.selection.needs:
+        patches = config.vit_grid**2
+        rows = 1 if method.selection.score_source.rows == CLS else patches
+        found.append((ChoiceCosts(once=score_flops(config.vision_config, patches, rows)),))
+    return None if None in found else tuple(cost for costs in found for cost in costs or ())
+
+
+def _widths(config: VicoInternVLConfig) -> Widths:
+    text, vision = config.text_config, config.vision_config
+    return Widths(
+        model=text.hidden_size,
+        queries=attention_width(text),
+        keys=key_width(text),
+        encoder_key=vision.hidden_size // vision.num_attention_heads,
+        connector_input=config.high_block**2 * vision.hidden_size,
+        connector_operations=connector_flops(config, 1, 0) // config.num_high_tokens,
     )
 
 

@@ -172,6 +172,20 @@ def router_flops(config: Any) -> int:
     return int(4 * attention + 4 * 2 * 8 * wide**2 + 2 * 2 * wide)
 
 
+def score_flops(vision_config: Any, num_patches: int, num_rows: int) -> int:
+    """Operations of the encoder's scores of one tile, which methods choose tokens by: what `LayerInput` adds.
+
+    With r rows queries, 2 r C^2, and logits, 2 r (1 + N) C.
+
+    Args:
+        vision_config: of InternViT.
+        num_patches: N, of a tile without the class token.
+        num_rows: of attention that are looked at: 1, the class token's, or N.
+    """
+    wide = vision_config.hidden_size
+    return int(2 * num_rows * wide**2 + 2 * num_rows * (1 + num_patches) * wide)
+
+
 def attention_width(text_config: Any) -> int:
     """Width of a layer's queries, all heads together."""
     heads = int(text_config.num_attention_heads)

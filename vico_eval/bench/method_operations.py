@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from vico_eval.bench.flops import flop_counter
+from vico_eval.bench.flops import flop_counter, score_flops
 from vico_eval.bench.random_visual import TILE_TOKENS
 from vico_eval.families.encoder_attention import CLS
 from vico_eval.stages import METHOD, observed_by
@@ -86,7 +86,7 @@ def loop_operations(method: str, num_tokens: int, num_keep: int) -> int:
 def score_operations(vision_config: Any, num_patches: int, rows: str) -> int:
     """Operations of the encoder's scores of one tile: what `LayerInput` adds to the layer.
 
-    With r rows (`cls`: 1, `mean`: N): queries 2 r C^2, logits 2 r (1 + N) C, in each head scale, softmax and mean of
+    Beside the products (`score_flops`), with r rows (`cls`: 1, `mean`: N), in each head scale, softmax and mean of
     r (1 + N) numbers, and the keys' mean, N C.
 
     Args:
@@ -97,4 +97,5 @@ def score_operations(vision_config: Any, num_patches: int, rows: str) -> int:
     wide, heads = vision_config.hidden_size, vision_config.num_attention_heads
     count = 1 if rows == CLS else num_patches
     logits = count * (1 + num_patches)
-    return int(2 * count * wide**2 + 2 * logits * wide + (SOFTMAX + 2) * heads * logits + num_patches * wide)
+    products = score_flops(vision_config, num_patches, count)
+    return int(products + (SOFTMAX + 2) * heads * logits + num_patches * wide)

@@ -12,6 +12,7 @@ generated so far.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -36,6 +37,7 @@ from transformers import (
 
 from vico_eval.engine.requests import GenerationSettings
 from vico_eval.errors import CheckpointError
+from vico_eval.families.clock import seconds_on
 from vico_eval.families.family import FamilyModel
 from vico_eval.families.finite import refuse_not_finite
 from vico_eval.runs.schema import Finish
@@ -97,6 +99,9 @@ class Generator:
         self.stop_ids = _stop_ids(tokenizer, end_of_turn)
         """Each ends an answer."""
 
+        self.prefill_s = self.decode_s = 0.0
+        """What the last batch took, up to its first token's logits and from there on."""
+
         self._pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self.stop_ids[0]
 
     def __call__(self, prompts: Sequence[PromptTokens], settings: GenerationSettings) -> list[GeneratedTokens]:
@@ -116,15 +121,18 @@ class Generator:
             torch.tensor([count for prompt in prompts for count in prompt.counts]),
         )
         finite = FiniteLogits(len(prompts))
+        first = FirstLogits()
+        started = seconds_on(device)
         rows = self._model.generate(
             input_ids.to(device),
             torch.cat([prompt.visual_tokens.to(device) for prompt in prompts]),
             attention_mask.to(device),
             generation_config=self._config(settings),
-            logits_processor=LogitsProcessorList([finite, *_processors(settings, keys)]),
+            logits_processor=LogitsProcessorList([finite, first, *_processors(settings, keys)]),
             stopping_criteria=StoppingCriteriaList([StopAtNotFinite(finite), *self._stop_strings(settings.until)]),
             **({} if cache is None else {"past_key_values": cache}),
         )
+        self.prefill_s, self.decode_s = first.at_s - started, seconds_on(device) - first.at_s
         refuse_not_finite("logits", finite.failed_of(keys))
         num_layers = self._model.facts.num_layers
         return [
@@ -205,6 +213,19 @@ class FiniteLogits(LogitsProcessor):
         """The keys of the noted requests, of all [requests]."""
         assert self.failed is not None, "at least one token is generated"
         return [key for key, failed in zip(keys, self.failed.tolist(), strict=True) if failed]
+
+
+class FirstLogits(LogitsProcessor):
+    """Notes when the first token's logits are there; changes none."""
+
+    def __init__(self) -> None:
+        self.at_s: float = math.nan
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """The scores [rows, V] as they are; the device is waited for the first time only."""
+        if math.isnan(self.at_s):
+            self.at_s = seconds_on(scores.device)
+        return scores
 
 
 class StopAtNotFinite(StoppingCriteria):

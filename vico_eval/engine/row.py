@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from vico_eval.engine.decode.backend import EmbeddedPrompt
 from vico_eval.engine.decode.pending import Pending
 from vico_eval.engine.generation import GeneratedTokens, Generator, PromptTokens, seed_of
+from vico_eval.engine.memory import forget_peak, peak_bytes
 from vico_eval.engine.preprocess import Prepared, Preprocessor
 from vico_eval.engine.requests import GenerationSettings
 from vico_eval.engine.selection import Entering, select
@@ -105,6 +106,7 @@ class Row:
             num_rows: that answer the batch, this one included.
         """
         encoding = self.see.encode(batch)
+        forget_peak()
         started = time.perf_counter()
         ready = self.ready(batch)
         prompts = [self.prompt(entry) for entry in ready]
@@ -115,11 +117,18 @@ class Row:
         ]
         # The last tokens are on the CPU by now, so no device is still at work.
         own = time.perf_counter() - started + self.see.saved_s
+        peak = peak_bytes()
         return [
             replace(
                 answer,
                 seconds=AnswerSeconds(
-                    reading=prepared.reading_s, encoding=encoding / len(batch), own=own / len(batch), rows=num_rows
+                    reading=prepared.reading_s,
+                    encoding=encoding / len(batch),
+                    own=own / len(batch),
+                    prefill=self.generate.prefill_s / len(batch),
+                    decode=self.generate.decode_s / len(batch),
+                    rows=num_rows,
+                    peak_bytes=peak,
                 ),
             )
             for answer, prepared in zip(answers, batch, strict=True)

@@ -26,10 +26,11 @@ import torch
 from torch import Tensor
 
 from vico_eval.errors import ConfigError
-from vico_eval.methods.interface import QUESTION, Selected, VisualTokens
+from vico_eval.methods.interface import QUESTION, ModelFacts, Selected, VisualTokens, Widths
 from vico_eval.methods.shared.budgets import BudgetedSelection, KeepRatio
 from vico_eval.methods.shared.cosines import cosines, unit
 from vico_eval.methods.shared.groups import Groups, select_on_host
+from vico_eval.runs.costs import ChoiceCosts
 
 RELEVANCES = ("decoder", "none")
 KERNELS = ("product", "exp")
@@ -76,6 +77,13 @@ class CDPruner(BudgetedSelection):
     def remark(self) -> str | None:
         """Whether the question is left out."""
         return "w/o question" if self.config.relevance == "none" else None
+
+    def choice_costs(self, facts: ModelFacts, widths: Widths) -> tuple[ChoiceCosts, ...]:
+        """The cosines of n tokens, 2 D n^2, and with t words, 2 D n t.
+
+        What the greedy choice adds in vectors, k^2 n for k that stay, is no product.
+        """
+        return (ChoiceCosts(pair=2 * widths.model, text_pair=2 * widths.model if self.needs else 0),)
 
     def select(self, requests: Sequence[VisualTokens]) -> list[Selected | None]:
         """The greedy choice of every tile."""

@@ -26,8 +26,9 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from vico_eval.errors import ConfigError
-from vico_eval.methods.interface import DecoderPart, LayerState, ModelFacts, NextTokens
+from vico_eval.methods.interface import DecoderPart, LayerState, ModelFacts, NextTokens, Widths
 from vico_eval.methods.shared.single_cut import SingleCut
+from vico_eval.runs.costs import ChoiceCosts
 
 PIVOT_ORDERS = ("set", "norm")
 DEFAULT_KEEP_RATIO = 128 / 576
@@ -83,6 +84,11 @@ class Dart(DecoderPart):
     def layers(self, num_layers: int) -> AbstractSet[int]:
         """The first layer that works on less: the keys of the one before rank."""
         return {self.config.layer}
+
+    def choice_costs(self, facts: ModelFacts, widths: Widths) -> tuple[ChoiceCosts, ...]:
+        """Cosines of p pivots with all n tokens: 2 D p n; fewer where a prompt has fewer tokens than pivots."""
+        pivots = self.config.image_pivots + self.config.text_pivots
+        return (ChoiceCosts(layer=self.config.layer, token=2 * widths.model * pivots),)
 
     def next_tokens(self, state: LayerState) -> NextTokens | None:
         """All text, the image pivots, and what the pivots pick."""

@@ -21,10 +21,11 @@ import torch
 from torch import Tensor
 
 from vico_eval.errors import ConfigError
-from vico_eval.methods.interface import Selected, VisualTokens
+from vico_eval.methods.interface import ModelFacts, Selected, VisualTokens, Widths
 from vico_eval.methods.shared.budgets import BudgetedSelection, KeepRatio
 from vico_eval.methods.shared.cosines import cosines
 from vico_eval.methods.shared.groups import IMAGE, TILE, Groups, select_on_host
+from vico_eval.runs.costs import ChoiceCosts
 
 GROUPS = (IMAGE, TILE)
 
@@ -47,6 +48,10 @@ class DivPrune(BudgetedSelection):
 
     Config = DivPruneConfig
     config: DivPruneConfig
+
+    def choice_costs(self, facts: ModelFacts, widths: Widths) -> tuple[ChoiceCosts, ...]:
+        """The distances of n tokens, 2 D n^2. The greedy choice looks at them, which is no product."""
+        return (ChoiceCosts(group="image" if self.config.group == IMAGE else "tile", pair=2 * widths.model),)
 
     def select(self, requests: Sequence[VisualTokens]) -> list[Selected | None]:
         """The most diverse tokens of every group."""

@@ -18,9 +18,10 @@ from dataclasses import dataclass
 import torch
 
 from vico_eval.errors import ConfigError
-from vico_eval.methods.interface import DecoderPart, LayerState, ModelFacts, NextTokens
+from vico_eval.methods.interface import DecoderPart, LayerState, ModelFacts, NextTokens, Widths
 from vico_eval.methods.shared.ranking import highest, random_scores
 from vico_eval.methods.shared.single_cut import SingleCut
+from vico_eval.runs.costs import ChoiceCosts
 
 SELECTIONS = ("attention", "random")
 DEFAULT_KEEP_RATIO = 0.5
@@ -73,6 +74,13 @@ class FastV(DecoderPart):
     def layers(self, num_layers: int) -> AbstractSet[int]:
         """The first layer that works on less: the attention of the one before ranks."""
         return {self.config.layer}
+
+    def choice_costs(self, facts: ModelFacts, widths: Widths) -> tuple[ChoiceCosts, ...]:
+        """The last token's query, 2 D A, and its logits with all n tokens, 2 A n; a draw is no product."""
+        if self.config.selection == "random":
+            return ()
+        query, logits = 2 * widths.model * widths.queries, 2 * widths.queries
+        return (ChoiceCosts(layer=self.config.layer, once=query, token=logits),)
 
     def next_tokens(self, state: LayerState) -> NextTokens | None:
         """All text, and the visual tokens of the highest scores."""

@@ -26,9 +26,10 @@ import torch
 from torch import Tensor
 
 from vico_eval.errors import ConfigError
-from vico_eval.methods.interface import DecoderPart, LayerState, ModelFacts, NextTokens
+from vico_eval.methods.interface import DecoderPart, LayerState, ModelFacts, NextTokens, Widths
 from vico_eval.methods.shared.earlier_run import TargetRatio
 from vico_eval.methods.shared.fitprune_recipes import RELEASED, Curve, Recipes, at_depth, mixture, read_recipes, rounded
+from vico_eval.runs.costs import ChoiceCosts
 
 DEFAULT_REDUCTION = 0.6
 RELEASED_REMARKS = {"llava": "LLaVA's recipe, scaled", "llava_next": "LLaVA-NeXT's recipe, scaled"}
@@ -108,6 +109,16 @@ class FitPrune(DecoderPart):
         targets = self.config.targets().values()
         curves = [self._mixture(target, num_layers) for target in targets] or [self._curve(num_layers)]
         return {layer for curve in curves for layer in range(1, num_layers) if curve[layer] < curve[layer - 1]}
+
+    def choice_costs(self, facts: ModelFacts, widths: Widths) -> tuple[ChoiceCosts, ...]:
+        """In each layer the queries of all rows once more, 2 D A n, and their logits, 2 A n^2.
+
+        Rows of text before the image are counted too, which nobody asks.
+        """
+        token, pair = 2 * widths.model * widths.queries, 2 * widths.queries
+        return tuple(
+            ChoiceCosts(layer=layer, token=token, pair=pair) for layer in sorted(self.layers(facts.num_layers))
+        )
 
     def next_tokens(self, state: LayerState) -> NextTokens | None:
         """All text, and the visual tokens but those of the lowest scores."""

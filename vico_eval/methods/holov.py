@@ -24,9 +24,10 @@ import torch
 from torch import Tensor
 
 from vico_eval.errors import ConfigError
-from vico_eval.methods.interface import Selected, VisualTokens
+from vico_eval.methods.interface import ModelFacts, Selected, VisualTokens, Widths
 from vico_eval.methods.shared.encoder_scores import EncoderScores, ScoredSelection
 from vico_eval.methods.shared.groups import Groups, select_on_host
+from vico_eval.runs.costs import ChoiceCosts
 
 CHUNKS = ("rows", "squares")
 SCALE = 1000.0
@@ -59,6 +60,10 @@ class HoloV(ScoredSelection):
 
     Config = HoloVConfig
     config: HoloVConfig
+
+    def choice_costs(self, facts: ModelFacts, widths: Widths) -> tuple[ChoiceCosts, ...]:
+        """The cosines of n tokens, 2 D n^2, and three sums over the stretches, 2 n chunks each."""
+        return (ChoiceCosts(pair=2 * widths.model, token=6 * self.config.num_chunks),)
 
     def select(self, requests: Sequence[VisualTokens]) -> list[Selected | None]:
         """The quotas of every tile, filled."""

@@ -22,10 +22,11 @@ from itertools import pairwise
 import torch
 
 from vico_eval.errors import ConfigError
-from vico_eval.methods.interface import DecoderPart, LayerState, ModelFacts, NextTokens
+from vico_eval.methods.interface import DecoderPart, LayerState, ModelFacts, NextTokens, Widths
 from vico_eval.methods.shared.earlier_run import TargetRatio
 from vico_eval.methods.shared.joined_numbers import is_rising, joined_numbers, rising_layers
 from vico_eval.methods.shared.ranking import highest
+from vico_eval.runs.costs import ChoiceCosts
 
 CUTS = 3
 """Those of the release, at equal distances."""
@@ -100,6 +101,11 @@ class PyramidDrop(DecoderPart):
     def layers(self, num_layers: int) -> AbstractSet[int]:
         """Those before which tokens leave."""
         return {*self.config.cuts(num_layers)}
+
+    def choice_costs(self, facts: ModelFacts, widths: Widths) -> tuple[ChoiceCosts, ...]:
+        """At each cut keys of the layer to come, 2 D K n, the last token's query, 2 D A, and its logits, 2 A n."""
+        query, token = 2 * widths.model * widths.queries, 2 * widths.model * widths.keys + 2 * widths.queries
+        return tuple(ChoiceCosts(layer=cut, once=query, token=token) for cut in self.config.cuts(facts.num_layers))
 
     def next_tokens(self, state: LayerState) -> NextTokens | None:
         """All text, and the visual tokens of the highest scores."""

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from vico_eval.methods.interface import Selected, VisualTokens
+from vico_eval.methods.interface import ModelFacts, Selected, VisualTokens, Widths
 from vico_eval.methods.shared.budgets import BudgetedSelection, KeepRatio
 from vico_eval.methods.shared.groups import highest_scores, select_in_groups
 from vico_eval.methods.shared.ranking import random_scores
+from vico_eval.runs.costs import ChoiceCosts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,10 @@ class RandomTokens(BudgetedSelection):
 
     Config = RandomTokensConfig
     config: RandomTokensConfig
+
+    def choice_costs(self, facts: ModelFacts, widths: Widths) -> tuple[ChoiceCosts, ...]:
+        """None: a draw is no product."""
+        return ()
 
     def select(self, requests: Sequence[VisualTokens]) -> list[Selected | None]:
         """A draw for each request."""

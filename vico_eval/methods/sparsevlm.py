@@ -29,9 +29,10 @@ import torch
 from torch import Tensor
 
 from vico_eval.errors import ConfigError
-from vico_eval.methods.interface import DecoderPart, LayerState, ModelFacts, NextTokens, RequestPrompt
+from vico_eval.methods.interface import DecoderPart, LayerState, ModelFacts, NextTokens, RequestPrompt, Widths
 from vico_eval.methods.shared.earlier_run import TargetRatio
 from vico_eval.methods.shared.joined_numbers import joined_numbers, rising_layers
+from vico_eval.runs.costs import ChoiceCosts
 
 RELEASED_TOKENS, RELEASED_LAYERS = 576, 32
 LAYERS = {"topk": (2, 6, 15), "plus": (2, 6, 15), "rank": (2, 6, 15, 19)}
@@ -166,6 +167,22 @@ class SparseVLM(DecoderPart):
         if self.config.ratio_from is None and self.config.target_ratio == 1:
             return set()
         return {n + 1 for n in self.config.pruning_layers(num_layers)}
+
+    def choice_costs(self, facts: ModelFacts, widths: Widths) -> tuple[ChoiceCosts, ...]:
+        """Behind each pruning layer the queries of t raters, 2 D A t, and their logits with n tokens, 2 A n t.
+
+        `plus` divides by logits of ones, 4 h n t with heads of width h. Before the first one the raters are chosen by
+        the products of words and visual tokens, 2 D n t. That not all text rates, and what merging takes of the few
+        tokens that are merged (distances of a third of those that leave), is left aside.
+        """
+        head = widths.queries // facts.num_heads
+        logits = 2 * widths.queries + (4 * head if self.config.variant == "plus" else 0)
+        queries, choosing = 2 * widths.model * widths.queries, 2 * widths.model
+        layers = sorted(self.layers(facts.num_layers))
+        return tuple(
+            ChoiceCosts(layer=layer, text=queries, text_pair=logits + (choosing if layer == layers[0] else 0))
+            for layer in layers
+        )
 
     def prepare(self, request: RequestPrompt) -> Tensor | None:
         """Places of the text tokens that rate, from the input embeddings.

@@ -15,9 +15,10 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from vico_eval.methods.interface import Selected, VisualTokens
+from vico_eval.methods.interface import ModelFacts, Selected, VisualTokens, Widths
 from vico_eval.methods.shared.encoder_scores import EncoderScores, ScoredSelection
 from vico_eval.methods.shared.groups import Groups, highest_scores, select_in_groups
+from vico_eval.runs.costs import ChoiceCosts
 
 
 class TopAttention(ScoredSelection):
@@ -25,6 +26,10 @@ class TopAttention(ScoredSelection):
 
     Config = EncoderScores
     config: EncoderScores
+
+    def choice_costs(self, facts: ModelFacts, widths: Widths) -> tuple[ChoiceCosts, ...]:
+        """None beside the scores."""
+        return ()
 
     def select(self, requests: Sequence[VisualTokens]) -> list[Selected | None]:
         """The highest scores of every tile."""

@@ -19,16 +19,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from statistics import fmean
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from vico_eval.errors import ConfigError
-from vico_eval.methods.interface import CONNECTOR_INPUTS, ENCODER_KEYS, Selected, VisualTokens
+from vico_eval.methods.interface import CONNECTOR_INPUTS, ENCODER_KEYS, ModelFacts, Selected, VisualTokens, Widths
 from vico_eval.methods.shared.cosines import unit
 from vico_eval.methods.shared.encoder_scores import EncoderScores, ScoredSelection
 from vico_eval.methods.shared.groups import Group, Groups, all_of, groups_of, highest_scores, together
+from vico_eval.runs.costs import ChoiceCosts
 
 MERGE_AT = ("connector", "decoder")
 CONTEXTUAL, OF = 10, 64
@@ -72,6 +74,19 @@ class VisionZip(ScoredSelection):
         """The encoder's attention and keys, and what the connector takes in where that is merged."""
         merged = {CONNECTOR_INPUTS} if self.config.merge_at == "connector" else set()
         return super().needs | {ENCODER_KEYS} | merged
+
+    def choice_costs(self, facts: ModelFacts, widths: Widths) -> tuple[ChoiceCosts, ...]:
+        """What makes c = a r n merged tokens of n, a = 10/64 of the share r that stays, rounding aside.
+
+        Cosines of the keys, of width h, that are not dominant with those of the targets: 2 h (n - r n + c) c. Sums of
+        what the connector takes in, of width W (or of what it made: D): 2 W n c. The connector on c tokens.
+        """
+        share = fmean(self.config.shares().values())
+        made = share * CONTEXTUAL / OF
+        is_before = self.config.merge_at == "connector"
+        width = widths.connector_input if is_before else widths.model
+        pair = 2 * made * (widths.encoder_key * (1 - share + made) + width)
+        return (ChoiceCosts(pair=round(pair), token=round(made * widths.connector_operations) if is_before else 0),)
 
     def select(self, requests: Sequence[VisualTokens]) -> list[Selected | None]:
         """The dominant and the merged tokens of every tile."""

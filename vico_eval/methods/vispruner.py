@@ -21,10 +21,11 @@ import torch
 from torch import Tensor
 
 from vico_eval.errors import ConfigError
-from vico_eval.methods.interface import Selected, VisualTokens
+from vico_eval.methods.interface import ModelFacts, Selected, VisualTokens, Widths
 from vico_eval.methods.shared.cosines import cosines
 from vico_eval.methods.shared.encoder_scores import EncoderScores, ScoredSelection
 from vico_eval.methods.shared.groups import Groups, select_in_groups
+from vico_eval.runs.costs import ChoiceCosts
 
 MOST_A_ROUND = 8
 """Tokens that leave in a round of the released code."""
@@ -48,6 +49,10 @@ class VisPruner(ScoredSelection):
 
     Config = VisPrunerConfig
     config: VisPrunerConfig
+
+    def choice_costs(self, facts: ModelFacts, widths: Widths) -> tuple[ChoiceCosts, ...]:
+        """The cosines of n tokens, 2 D n^2, computed once for all rounds."""
+        return (ChoiceCosts(pair=2 * widths.model),)
 
     def select(self, requests: Sequence[VisualTokens]) -> list[Selected | None]:
         """The important and the diverse tokens of every tile."""

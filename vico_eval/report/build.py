@@ -4,6 +4,7 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -13,11 +14,12 @@ import pandas as pd
 from vico_eval.errors import OutputError, ReportError
 from vico_eval.report.budgets.groups import parted_by_budget
 from vico_eval.report.budgets.iso_accuracy import iso_sentences
-from vico_eval.report.costs.frame import check_asked, cost_columns, slow_sentences
+from vico_eval.report.costs.axis import TOKENS, check_axis, cost_axis
+from vico_eval.report.costs.frame import check_asked, cost_columns, document_costs, slow_sentences
 from vico_eval.report.endings.counts import COUNTS, ending_notes, endings
 from vico_eval.report.exports.documents import document_frame, write_documents
 from vico_eval.report.exports.model_card import model_index
-from vico_eval.report.figures.draw import draw_while, load_drawing, write_compared
+from vico_eval.report.figures.draw import Drawing, draw_while, load_drawing, write_compared
 from vico_eval.report.files import (
     DOCUMENTS,
     ENDINGS,
@@ -28,7 +30,7 @@ from vico_eval.report.files import (
     left_by_earlier,
     written_report,
 )
-from vico_eval.report.frames import Frames, compute_frames
+from vico_eval.report.frames import Frames, Spent, compute_frames
 from vico_eval.report.page.folder import check_page_folder
 from vico_eval.report.page.kept import KeptSamples
 from vico_eval.report.paired.marks import intervals, significant
@@ -36,12 +38,13 @@ from vico_eval.report.paired.pairs import pairs_of
 from vico_eval.report.papers.paper_rows import find_model, with_published
 from vico_eval.report.provenance import provenance_of, relative_place
 from vico_eval.report.read_runs import count_runs, workers_for
-from vico_eval.report.scores.benchmarks import Benchmark, TableSpec, table_spec
+from vico_eval.report.scores.benchmarks import TableSpec, chosen, table_spec
 from vico_eval.report.scores.counted import CountedRun
 from vico_eval.report.staging import staged
 from vico_eval.report.stats.measurements import Measurements
 from vico_eval.report.stats.sentences import comparison_sentences, pair_sentences
 from vico_eval.report.stats.side_by_side import measure
+from vico_eval.report.stats.times import document_times
 from vico_eval.report.stats.uncertainty import Criterion
 from vico_eval.report.strata.calibration import calibration_sentences
 from vico_eval.report.strata.tables import strata_grids, strata_latex, strata_markdown
@@ -66,6 +69,7 @@ def write_report(
     html: Path | None = None,
     blank_is_wrong: bool = False,
     columns_of_cost: Sequence[str] = (),
+    pareto: str = TOKENS,
     against: Sequence[str] = (),
     criterion: Criterion | None = None,
     latex_columns: Sequence[str] = (),
@@ -100,7 +104,9 @@ def write_report(
         is_serif: whether the pictures' type is like Times.
         has_documents: whether documents.parquet is written, with every document's scores in every run.
         has_model_index: whether model-index.yaml is written, the rows as results of model cards.
-        columns_of_cost: which of `operations`, `cache` and `seconds` the table has columns of; costs.csv has them all.
+        columns_of_cost: which costs the table has columns of (`operations`, `seconds`, ...: `ASKED` of
+            `vico_eval.report.costs.frame`); costs.csv has them all.
+        pareto: over what retention is drawn: `tokens`, or a cost by the same names.
         against: titles of rows that all others are compared with besides the baseline, or `all` for every pair.
         criterion: what verdicts test, by default whether 99% is retained, at 0.05.
 
@@ -114,8 +120,9 @@ def write_report(
     if html is not None:
         check_page_folder(html)
     check_asked(columns_of_cost)
+    check_axis(pareto)
     spec = table_spec(table) if isinstance(table, str) else table
-    columns = _choose(spec.benchmarks, benchmarks)
+    columns = chosen(spec.benchmarks, benchmarks)
     paper = find_model(spec.name, published if isinstance(published, str) else None) if published else None
     with workers_for([path for _, path in runs]) as workers, TemporaryDirectory(prefix="vico-eval-") as kept:
         page = None
@@ -147,6 +154,7 @@ def write_report(
             systems=systems,
             page=page,
             costs=columns_of_cost,
+            pareto=pareto,
             pairs=pairs,
             criterion=criterion or Criterion(),
             latex_columns=latex_columns,
@@ -186,6 +194,9 @@ class _Content:
     costs: Sequence[str]
     """Names of the columns of cost that the table is to have."""
 
+    pareto: str
+    """Over what retention is drawn."""
+
     pairs: Sequence[tuple[str, str]]
     """Rows to be compared with each other."""
 
@@ -208,15 +219,22 @@ class _Content:
 
 
 def _write(content: _Content, out: Path, workers: Executor | None) -> Report:
+    cells = content.measured.cells
+    times = document_times(content.runs, list(content.systems), content.table.columns, content.table.baseline)
+    costs = document_costs(cells, content.table.summary, times, content.table.baseline)
+    drawing = Drawing(content.is_serif, cost_axis(costs, content.pareto))
+    compute = partial(
+        compute_frames,
+        content.table,
+        content.measured,
+        content.systems,
+        Spent(times, costs),
+        content.pairs,
+        content.criterion,
+        weights={run.row: run.record.checkpoint.sha256 for run in content.runs},
+    )
     with staged(out) as files:
-        pictures, frames = draw_while(
-            content.table,
-            content.measured.cells,
-            files.place,
-            lambda: _computed(content),
-            workers,
-            is_serif=content.is_serif,
-        )
+        pictures, frames = draw_while(content.table, cells, files.place, compute, workers, drawing)
         table = content.table if pictures.note is None else content.table.with_note(pictures.note)
         compared = comparison_sentences(frames.uncertainty, frames.loyalty, content.criterion)
         compared += iso_sentences(frames.budgets) + calibration_sentences(frames.router, table.baseline)
@@ -265,12 +283,6 @@ def _write(content: _Content, out: Path, workers: Executor | None) -> Report:
     return report
 
 
-def _computed(content: _Content) -> Frames:
-    return compute_frames(
-        content.table, content.measured, content.runs, content.systems, content.pairs, content.criterion
-    )
-
-
 def _texts(content: _Content, table: Table, frames: Frames, out: Path) -> dict[str, str]:
     """The report's files of text, by name."""
     stem, label = content.spec.file_stem, f"tab:{content.spec.name}"
@@ -297,15 +309,6 @@ def _numbers(content: _Content, table: Table, out: Path) -> pd.DataFrame:
     origins = [run.record.made_from or RECORD_NAME for run in content.runs]
     records = [f"{place}/{origin}" for place, origin in zip(places, origins, strict=True)]
     return tidy_numbers(table, content.measured, content.systems, places, records)
-
-
-def _choose(benchmarks: Sequence[Benchmark], titles: Sequence[str] | None) -> list[Benchmark]:
-    if titles is None:
-        return list(benchmarks)
-    known = {benchmark.title: benchmark for benchmark in benchmarks}
-    if unknown := [title for title in titles if title not in known]:
-        raise ReportError(f"The table has no benchmark {', '.join(unknown)}; it has {', '.join(known)}.")
-    return [benchmark for benchmark in benchmarks if benchmark.title in titles]
 
 
 def _systems(runs: Sequence[CountedRun]) -> dict[str, str]:

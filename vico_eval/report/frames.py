@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import pandas as pd
 
 from vico_eval.report.budgets.iso_accuracy import iso_accuracy
-from vico_eval.report.costs.frame import document_costs
 from vico_eval.report.paired.best import best_of
 from vico_eval.report.paired.columns import columns_of
 from vico_eval.report.paired.draws import Draws
 from vico_eval.report.paired.pairs import compare_pairs
-from vico_eval.report.scores.counted import CountedRun
 from vico_eval.report.stats.loyalty import loyalty
 from vico_eval.report.stats.measurements import Measurements
-from vico_eval.report.stats.times import document_times
 from vico_eval.report.stats.uncertainty import Criterion, compare_with_baseline
 from vico_eval.report.strata.by_stratum import by_stratum
 from vico_eval.report.strata.calibration import router_calibration
@@ -78,35 +76,45 @@ class Frames:
         return {name: frame_to_csv(_counted(frame)) for name, frame in frames.items() if frame is not None}
 
 
+class Spent(NamedTuple):
+    """What documents took and cost."""
+
+    times: pd.DataFrame | None
+    """Of `vico_eval.report.stats.times.document_times`."""
+
+    costs: pd.DataFrame | None
+    """Of `vico_eval.report.costs.frame.document_costs`."""
+
+
 def compute_frames(
     table: Table,
     measured: Measurements,
-    runs: Sequence[CountedRun],
     systems: Mapping[str, str],
+    spent: Spent,
     pairs: Sequence[tuple[str, str]],
     criterion: Criterion,
+    weights: Mapping[str, str | None],
 ) -> Frames:
     """All of them.
 
     Args:
         table: of the measured numbers.
         measured: what it was made from.
-        runs: counted, by number.
         systems: each row's system by row title, in the order of the rows.
+        spent: what is known already, for a picture.
         pairs: rows that are to be compared with each other.
         criterion: what verdicts test.
+        weights: digest of each row's weights by row title.
     """
     rows = list(systems)
-    times = document_times(runs, rows, table.columns, table.baseline)
     draws = Draws(rows, columns_of(measured, rows, table.columns))
     strata = by_stratum(measured, systems, table.columns, table.baseline)
-    weights = {run.row: run.record.checkpoint.sha256 for run in runs}
     return Frames(
         uncertainty=compare_with_baseline(draws, table.baseline, criterion),
         loyalty=loyalty(measured, rows, table.columns, table.baseline),
-        times=times,
+        times=spent.times,
         budgets=iso_accuracy(table, draws),
-        costs=document_costs(measured.cells, table.summary, times, table.baseline),
+        costs=spent.costs,
         pairs=compare_pairs(draws, pairs) if pairs else None,
         strata=None if strata.empty else strata,
         router=router_calibration(measured, weights, rows, table.columns, table.baseline),

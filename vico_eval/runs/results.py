@@ -40,7 +40,7 @@ class Document(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TimeSums:
-    """What documents took, in seconds, summed over those that have times."""
+    """What documents took, in seconds, summed over those that have times, and the most memory of any."""
 
     documents: int = 0
     """Those with times."""
@@ -49,6 +49,16 @@ class TimeSums:
     encoding: float = 0.0
     own: float = 0.0
     """As in `AnswerSeconds`."""
+
+    staged_documents: int = 0
+    """Those of which prefill and decode are known."""
+
+    prefill: float = 0.0
+    decode: float = 0.0
+    """As in `AnswerSeconds`, of the staged ones."""
+
+    peak_bytes: int = 0
+    """The most of any answer's batch; 0 where none is known."""
 
     rows: frozenset[int] = frozenset()
     """How many rows reading and encoding were for; several numbers if documents differ."""
@@ -59,6 +69,10 @@ class TimeSums:
             reading=self.reading + other.reading,
             encoding=self.encoding + other.encoding,
             own=self.own + other.own,
+            staged_documents=self.staged_documents + other.staged_documents,
+            prefill=self.prefill + other.prefill,
+            decode=self.decode + other.decode,
+            peak_bytes=max(self.peak_bytes, other.peak_bytes),
             rows=self.rows | other.rows,
         )
 
@@ -67,11 +81,16 @@ def sum_times(documents: Iterable[Sequence[AnswerSeconds] | None]) -> TimeSums:
     """The sums over documents; each is given by what its answers took, or None if it has no times."""
     known = [answers for answers in documents if answers]
     times = [time for answers in known for time in answers]
+    staged = [answers for answers in known if all(None not in (time.prefill, time.decode) for time in answers)]
     return TimeSums(
         documents=len(known),
         reading=sum(time.reading for time in times),
         encoding=sum(time.encoding for time in times),
         own=sum(time.own for time in times),
+        staged_documents=len(staged),
+        prefill=sum(time.prefill or 0.0 for answers in staged for time in answers),
+        decode=sum(time.decode or 0.0 for answers in staged for time in answers),
+        peak_bytes=max((time.peak_bytes or 0 for time in times), default=0),
         rows=frozenset(time.rows for time in times),
     )
 

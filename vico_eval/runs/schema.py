@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from vico_eval.runs.costs import ModelCosts
 from vico_eval.schemas import Closed
 
 RECORD_NAME = "record.json"
@@ -60,37 +61,6 @@ class Checkpoint(Closed):
     sha256: str | None
     """Digest of all weights, the tokenizer and the configuration, `tensors:<hex>`. Older versions wrote hex digits
     alone, over both ends of the files; these agree with none of the new ones."""
-
-
-class ModelCosts(Closed):
-    """What the operations and the cache of a request follow from, by the formulas of `vico_eval.bench.flops`.
-
-    A multiplication and an addition are two operations.
-    """
-
-    encoder: NonNegativeInt
-    """Of the vision encoder, on a tile."""
-
-    router: NonNegativeInt
-    """Of a tile's score; where another checkpoint decides, of its vision encoder too."""
-
-    high: NonNegativeInt
-    """Of the connector, on a tile at full length."""
-
-    low: NonNegativeInt
-    """On a compressed one."""
-
-    token: NonNegativeInt
-    """Of a decoder layer's matrices, on a token."""
-
-    pair: NonNegativeInt
-    """Of a layer's causal attention: times the square of its tokens."""
-
-    head: NonNegativeInt
-    """Of the logits of the last token."""
-
-    cached: NonNegativeInt
-    """Numbers that a layer's cache holds of a token."""
 
 
 class RunRecord(Closed):
@@ -292,6 +262,8 @@ class StoredLine(Closed):
 class AnswerSeconds(Closed):
     """What one answer took, in seconds: its even share of what its batch took, so that sums over answers are right.
 
+    And the memory of its batch.
+
     A row alone takes `encoding` and `own`; in a pass of several rows, encoding is there once for all of them.
     """
 
@@ -304,8 +276,19 @@ class AnswerSeconds(Closed):
     own: Seconds
     """All that follows: routing, connectors, selection, prefill and decoding."""
 
+    prefill: Seconds | None = None
+    """Of `own`, the decoder up to the first token's logits, with what a method does between its layers. None where
+    vLLM decodes, and in lines of older versions."""
+
+    decode: Seconds | None = None
+    """Of `own`, the tokens behind the first."""
+
     rows: Annotated[PositiveInt, Strict()] = 1
     """How many rows reading and encoding were for."""
+
+    peak_bytes: Annotated[PositiveInt, Strict()] | None = None
+    """The most that tensors took on the accelerators during `own`, weights included, and what rows of a pass share.
+    None on a CPU, where vLLM decodes, and in lines of older versions."""
 
 
 class StoredAnswer(StoredLine):

@@ -42,6 +42,7 @@ from vico_eval.methods.interface.facts import (
     ModelFacts,
     Part,
     TileFacts,
+    Widths,
     task_of,
 )
 
@@ -76,6 +77,7 @@ __all__ = [
     "TileFacts",
     "TileLimits",
     "VisualTokens",
+    "Widths",
     "need_low_connector",
     "need_router",
     "task_of",

@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from vico_eval.errors import CheckpointError
-from vico_eval.methods.interface.facts import CONNECTOR, RESOLUTION, SELECTION, ModelFacts, Part, task_of
+from vico_eval.methods.interface.facts import CONNECTOR, RESOLUTION, SELECTION, ModelFacts, Part, Widths, task_of
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from vico_eval.runs.costs import ChoiceCosts
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,10 @@ class ResolutionPart(Part):
     """Which tiles an image becomes."""
 
     place = RESOLUTION
+
+    def choice_costs(self, facts: ModelFacts, widths: Widths) -> tuple[ChoiceCosts, ...]:
+        """None: it chooses by an image's size."""
+        return ()
 
     @abstractmethod
     def limits(self, image: ImageSize) -> TileLimits:
@@ -108,6 +114,10 @@ class ConnectorPart(Part):
     """Which connector each tile goes through."""
 
     place = CONNECTOR
+
+    def choice_costs(self, facts: ModelFacts, widths: Widths) -> tuple[ChoiceCosts, ...]:
+        """None: a router's score of a tile is counted with the tile."""
+        return ()
 
     @property
     def routes(self) -> tuple[Route, ...]:

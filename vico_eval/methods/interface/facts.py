@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from vico_eval.runs.costs import ChoiceCosts
+
 RESOLUTION, CONNECTOR, SELECTION, DECODER = "resolution", "connector", "selection", "decoder"
 PLACES = (RESOLUTION, CONNECTOR, SELECTION, DECODER)
 """In the order in which parts act."""
@@ -78,6 +80,29 @@ class ModelFacts:
     """Of the encoder."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Widths:
+    """Numbers that a model has of a token, from which operations follow."""
+
+    model: int
+    """D, of the decoder."""
+
+    queries: int
+    """A, of a decoder layer's queries, all heads together."""
+
+    keys: int
+    """K, of its keys."""
+
+    encoder_key: int
+    """Of the vision encoder's keys, mean over heads."""
+
+    connector_input: int
+    """What the connector takes in for a visual token of a tile at full length."""
+
+    connector_operations: int
+    """Of the connector, on such a token."""
+
+
 @runtime_checkable
 class NamesEarlierRun(Protocol):
     """A `Config` with arguments that name earlier runs."""
@@ -114,6 +139,14 @@ class Part(ABC):
     @property
     def remark(self) -> str | None:
         """What a row's title has to say of the arguments, in a few words; None where the method's name says it all."""
+        return None
+
+    def choice_costs(self, facts: ModelFacts, widths: Widths) -> tuple[ChoiceCosts, ...] | None:
+        """The matrix products by which it chooses tokens or merges them, in each place where it does.
+
+        The encoder's scores are not among them: whoever supplies what a selection part `needs` counts it. Empty where
+        it computes nothing; None where it doesn't say.
+        """
         return None
 
     def check(self, facts: ModelFacts) -> None:  # noqa: B027

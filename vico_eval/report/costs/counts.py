@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from vico_eval.runs.costs import ChoiceCosts, ModelCosts
 from vico_eval.runs.results import Document
-from vico_eval.runs.schema import ModelCosts, RunRecord, TokenAccount
+from vico_eval.runs.schema import RunRecord, TokenAccount
 
-COUNTS = ("encoder_operations", "connector_operations", "decoder_operations", "cache_bytes")
+COUNTS = ("encoder_operations", "connector_operations", "selection_operations", "decoder_operations", "cache_bytes")
 """Columns of `Measurements.cells`, summed over documents."""
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -17,11 +18,12 @@ _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 def count_costs(record: RunRecord, documents: Sequence[Document]) -> dict[str, float]:
     """Operations of prefill by stage, and the key/value cache at the end of the answer, summed over documents.
 
-    Of the encoder those of the router are part, where it scores tiles. What a method itself computes to choose tokens
-    is not in them: the time that rows take has it.
+    Of the encoder those of the router are part, where it scores tiles; the selection is what a method itself computes
+    to choose tokens, wherever it acts.
 
     Returns:
-        The columns `COUNTS`; NaN unless the record has the model's costs and every document accounts.
+        The columns `COUNTS`; NaN unless the record has the model's costs (for the selection, the method's too) and
+        every document accounts.
     """
     accounts = [account for document in documents for account in document.account or ()]
     if record.costs is None or not accounts or any(document.account is None for document in documents):
@@ -46,9 +48,70 @@ def _counted(costs: ModelCosts, accounts: Sequence[TokenAccount], num_bytes: flo
     ).T
     tokens = visual + text[:, None]
     heads = costs.head * len(accounts)
+    selection = float("nan")
+    if costs.choices is not None:
+        selection = sum(
+            _before_decoder(choice, accounts) if choice.layer is None else _in_decoder(choice, visual, text)
+            for choice in costs.choices
+        )
     return {
         "encoder_operations": float(costs.encoder * tiles.sum() + costs.router * scored.sum()),
         "connector_operations": float(costs.high * (tiles - compressed).sum() + costs.low * compressed.sum()),
+        "selection_operations": selection,
         "decoder_operations": float(costs.token * tokens.sum() + costs.pair * (tokens**2).sum() + heads),
         "cache_bytes": float(num_bytes * costs.cached * (tokens.sum() + visual.shape[1] * generated.sum())),
     }
+
+
+def _in_decoder(choice: ChoiceCosts, visual: np.ndarray, text: np.ndarray) -> float:
+    """Of requests whose tokens change before the layer; the others are not looked at.
+
+    Args:
+        choice: between two layers.
+        visual: [requests, layers], tokens that each layer works on.
+        text: [requests].
+    """
+    assert choice.layer is not None, "the caller has looked"
+    before = visual[:, choice.layer - 1]
+    is_asked = before != visual[:, choice.layer]
+    return _operations(choice, (before + text)[is_asked], text[is_asked])
+
+
+def _before_decoder(choice: ChoiceCosts, accounts: Sequence[TokenAccount]) -> float:
+    sizes, text = [], []
+    for account in accounts:
+        groups = _groups(account, choice.group)
+        sizes += groups
+        text += [account.text_tokens] * len(groups)
+    return _operations(choice, np.array(sizes, dtype=float), np.array(text, dtype=float))
+
+
+def _groups(account: TokenAccount, by: str) -> list[float]:
+    """Visual tokens of each tile or image as the connector made them; on an average where the account says no more."""
+    made = account.visual_tokens_before_selection or account.visual_tokens
+    if not account.tiles or not made:
+        return []
+    num_low = account.compressed_tiles
+    full = account.visual_tokens_uncompressed / account.tiles
+    low = (made - full * (account.tiles - num_low)) / num_low if num_low else full
+    is_low = set(range(num_low) if account.compressed is None else account.compressed)
+    tiles = [low if place in is_low else full for place in range(account.tiles)]
+    if by == "tile":
+        return tiles
+    groups, start = [], 0
+    for *_, number in account.grids or ((1, 1, account.tiles),):
+        groups.append(sum(tiles[start : start + number]))
+        start += number
+    return groups
+
+
+def _operations(choice: ChoiceCosts, tokens: np.ndarray, text: np.ndarray) -> float:
+    """Of groups of tokens [groups] in prompts with so many of text [groups]."""
+    of_group = (
+        choice.once
+        + choice.token * tokens
+        + choice.pair * tokens**2
+        + choice.text * text
+        + choice.text_pair * tokens * text
+    )
+    return float(of_group.sum())

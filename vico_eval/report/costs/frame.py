@@ -8,19 +8,27 @@ import pandas as pd
 from vico_eval.errors import unknown_name
 from vico_eval.report.costs.counts import COUNTS
 from vico_eval.report.stats.retention import by_row, pareto_front
-from vico_eval.report.stats.times import ALL
+from vico_eval.report.stats.times import ALL, MIB
 from vico_eval.report.tables.table import CostColumn
 
-COSTS = ("prefill_tflop", "cache_mib", "seconds")
+_MEASURED = {
+    "seconds": "alone_seconds",
+    "prefill_seconds": "prefill_seconds",
+    "decode_seconds": "decode_seconds",
+    "peak_mib": "peak_mib",
+}
+"""By cost, its column of `document_times`."""
+
+COSTS = ("prefill_tflop", "cache_mib", *_MEASURED)
 """What a document costs; each has a share of the baseline's and a Pareto front of its own."""
 
 COLUMNS = (
-    *("row", "benchmark", "encoder_tflop", "connector_tflop", "decoder_tflop", *COSTS),
+    *("row", "benchmark", "encoder_tflop", "connector_tflop", "selection_tflop", "decoder_tflop", *COSTS),
     *(f"{cost}_relative" for cost in COSTS),
     *("on_front_of_tokens", *(f"on_front_of_{cost}" for cost in COSTS), "slower"),
 )
 
-_TFLOP, _MIB = 1e12, 2.0**20
+_TFLOP = 1e12
 
 
 class _Point(NamedTuple):
@@ -36,9 +44,11 @@ def document_costs(
 ) -> pd.DataFrame | None:
     """What a document costs in each row, by benchmark and over all documents (`ALL`).
 
-    Operations are those of prefill: vision encoder (with a router that scores), connectors and decoder, by formula from
-    the token accounts. The cache is that of prompt and answer. Seconds are what the row would take by itself; each
-    document has an even share of its batch's (`vico_eval.report.stats.times`).
+    Operations are those of prefill: vision encoder (with a router that scores), connectors, what a method itself
+    computes to choose tokens (as far as its runs say it) and decoder, by formula from the token accounts. The cache is
+    that of prompt and answer. Seconds are what the row would take by itself, prefill and decoding parts of it; each
+    document has an even share of its batch's (`vico_eval.report.stats.times`). Memory is the most of any batch behind
+    the vision encoder, on CUDA.
 
     Args:
         cells: of the `Measurements`.
@@ -56,13 +66,13 @@ def document_costs(
     was_run = by_row(cells, "documents").notna()
     is_same = (was_run == was_run.loc[baseline]).all(axis="columns").reindex(summary.index)
     if times is not None:
-        frames["seconds"] = times.pivot(index="row", columns="benchmark", values="alone_seconds")
+        frames |= {cost: _by_row(times, column) for cost, column in _MEASURED.items()}
     known = {name: frame.reindex(index=summary.index) for name, frame in frames.items()}
     shares = {f"{cost}_relative": 100 * known[cost] / known[cost].loc[baseline] for cost in COSTS if cost in known}
-    for share in shares.values():
+    for name, share in shares.items():
         share[ALL] = share[ALL].where(is_same)
-    if times is not None:  # which says where times can't be compared
-        shares["seconds_relative"] = times.pivot(index="row", columns="benchmark", values="alone_relative")
+        if times is not None and name.removesuffix("_relative") in _MEASURED:
+            shares[name] = share.where(_by_row(times, "alone_relative").reindex(index=share.index).notna())
     places = pd.MultiIndex.from_product([summary.index, [*was_run.columns, ALL]], names=["row", "benchmark"])
     found = pd.DataFrame({name: frame.stack().reindex(places) for name, frame in {**known, **shares}.items()})
     found = found.dropna(how="all")
@@ -90,16 +100,21 @@ def _means(cells: pd.DataFrame) -> dict[str, pd.DataFrame]:
         is_known = (sums[name].notna() == was_run).all(axis="columns")
         total = sums[name].sum(axis="columns") / sums["documents"].sum(axis="columns")
         means[name] = (sums[name] / sums["documents"]).assign(**{ALL: total.where(is_known)})
-    encoder, connector, decoder = (
-        means[f"{stage}_operations"] / _TFLOP for stage in ("encoder", "connector", "decoder")
+    encoder, connector, selection, decoder = (
+        means[f"{stage}_operations"] / _TFLOP for stage in ("encoder", "connector", "selection", "decoder")
     )
     return {
         "encoder_tflop": encoder,
         "connector_tflop": connector,
+        "selection_tflop": selection,
         "decoder_tflop": decoder,
-        "prefill_tflop": encoder + connector + decoder,
-        "cache_mib": means["cache_bytes"] / _MIB,
+        "prefill_tflop": encoder + connector + selection.fillna(0) + decoder,
+        "cache_mib": means["cache_bytes"] / MIB,
     }
+
+
+def _by_row(times: pd.DataFrame, column: str) -> pd.DataFrame:
+    return times.pivot(index="row", columns="benchmark", values=column).astype(float)
 
 
 def _front(summary: pd.DataFrame, share: str) -> Sequence[str]:
@@ -108,22 +123,70 @@ def _front(summary: pd.DataFrame, share: str) -> Sequence[str]:
     return [point.row for point in pareto_front(points)]
 
 
+class Asked(NamedTuple):
+    """A cost that may be asked for."""
+
+    cost: str
+    """One of `COSTS`."""
+
+    title: str
+    """Of a column."""
+
+    axis: str
+    """Label of an axis."""
+
+    meaning: str
+    """In a footnote's words."""
+
+
 ASKED = {
-    "operations": ("Prefill TFLOP", "prefill_tflop", "operations of prefill by formula (encoder, connectors, decoder)"),
-    "cache": ("KV MiB", "cache_mib", "key/value cache of prompt and answer"),
-    "seconds": ("Seconds", "seconds", "what the row would take by itself, each with an even share of its batch's"),
+    "operations": Asked("prefill_tflop", "Prefill TFLOP", "Operations of prefill", "operations of prefill by formula"),
+    "cache": Asked("cache_mib", "KV MiB", "Key/value cache", "key/value cache of prompt and answer"),
+    "seconds": Asked(
+        *("seconds", "Seconds", "Seconds"),
+        "what the row would take by itself, each with an even share of its batch's",
+    ),
+    "prefill_seconds": Asked(
+        *("prefill_seconds", "Prefill s", "Seconds of prefill"),
+        "the decoder up to the first token, of the same time",
+    ),
+    "decode_seconds": Asked(
+        *("decode_seconds", "Decode s", "Seconds of decoding"),
+        "the tokens behind the first, of the same time",
+    ),
+    "memory": Asked(
+        *("peak_mib", "Peak MiB", "Peak memory"),
+        "the most memory of a batch behind the vision encoder, weights included",
+    ),
 }
-"""By the name that asks for it: a column's title, its cost and what it is."""
+"""By the name that asks for it."""
 
 
 def cost_columns(costs: pd.DataFrame | None, asked: Sequence[str]) -> tuple[CostColumn, ...]:
-    """Columns of a table, means over all documents of a row."""
+    """Columns of a table, over all documents of a row."""
     columns = []
     for name in asked:
-        title, cost, meaning = ASKED[name]
-        total = {} if costs is None else costs[costs["benchmark"] == ALL].set_index("row")[cost].to_dict()
-        columns.append(CostColumn(title=title, meaning=meaning, values=total))
+        cost, title, _, meaning = ASKED[name]
+        total = pd.DataFrame(columns=COLUMNS) if costs is None else costs[costs["benchmark"] == ALL]
+        total = total.set_index("row")
+        if name == "operations":
+            meaning = f"{meaning} ({_stages(total)})"
+        if name != "memory":
+            meaning = f"{meaning}, mean over the row's documents"
+        columns.append(CostColumn(title=title, meaning=meaning, values=total[cost].to_dict()))
     return tuple(columns)
+
+
+def _stages(total: pd.DataFrame) -> str:
+    """Of which stages the operations are, by rows' means over all documents; older runs don't say the selection's."""
+    known = total["prefill_tflop"].notna()
+    is_missing = known & total["selection_tflop"].isna()
+    if is_missing.equals(known):
+        return "encoder, connectors, decoder"
+    rows = ", ".join(map(str, total.index[is_missing]))
+    return "encoder, connectors, selection, decoder" + (
+        f"; no selection of {rows}, whose runs don't say it" * bool(rows)
+    )
 
 
 def slow_sentences(costs: pd.DataFrame | None, baseline: str) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from typing import NamedTuple, TypeVar
 import pandas as pd
 
 from vico_eval.errors import ReportError
+from vico_eval.report.costs.axis import CostAxis
 from vico_eval.report.figures.style import COLUMN, Sheet
 from vico_eval.report.read_runs import NUM_WORKERS
 from vico_eval.report.tables.table import Table
@@ -27,6 +28,19 @@ PICTURES = tuple(
 """Names of all that there can be: across a page, and for a column."""
 
 
+class Drawing(NamedTuple):
+    """How pictures are to be."""
+
+    is_serif: bool = False
+    """Whether type is like Times."""
+
+    axis: CostAxis | None = None
+    """Of the picture of retention, in place of the visual tokens."""
+
+
+_PLAIN = Drawing()
+
+
 class Pictures(NamedTuple):
     """The files that were written."""
 
@@ -36,7 +50,7 @@ class Pictures(NamedTuple):
 
 
 def draw_while(
-    table: Table, cells: pd.DataFrame, out: Path, work: Callable[[], T], workers: Executor | None, *, is_serif: bool
+    table: Table, cells: pd.DataFrame, out: Path, work: Callable[[], T], workers: Executor | None, drawing: Drawing
 ) -> tuple[Pictures, T]:
     """Write the pictures that need no comparison into `out`, by `workers` if there are some, and do `work` meanwhile.
 
@@ -46,12 +60,12 @@ def draw_while(
         out: a folder that is there.
         work: done in this process.
         workers: other processes.
-        is_serif: whether type is like Times.
+        drawing: how pictures are to be.
     """
     if workers is None:
-        return write_pictures(table, cells, out, is_serif=is_serif), work()
+        return write_pictures(table, cells, out, drawing), work()
     # The ones that take longest first.
-    scores, retention = (workers.submit(draw, table, cells, out, is_serif) for draw in (_scores, _retention))
+    scores, retention = (workers.submit(draw, table, cells, out, drawing) for draw in (_scores, _retention))
     done = work()
     return _together(retention.result(), scores.result()), done
 
@@ -63,9 +77,9 @@ def load_drawing(workers: Executor | None) -> None:
             workers.submit(import_module, "vico_eval.report.figures.router_scores")
 
 
-def write_pictures(table: Table, cells: pd.DataFrame, out: Path, *, is_serif: bool = False) -> Pictures:
+def write_pictures(table: Table, cells: pd.DataFrame, out: Path, drawing: Drawing = _PLAIN) -> Pictures:
     """Retention over tokens and the router's scores, as far as there are numbers for them."""
-    return _together(*(draw(table, cells, out, is_serif) for draw in (_retention, _scores)))
+    return _together(*(draw(table, cells, out, drawing) for draw in (_retention, _scores)))
 
 
 def write_compared(
@@ -113,25 +127,25 @@ def _together(retention: Pictures, *others: Pictures) -> Pictures:
 
 
 # matplotlib is loaded only where it is drawn: that takes half a second, and what reads tables draws nothing.
-def _retention(table: Table, cells: pd.DataFrame, out: Path, is_serif: bool) -> Pictures:
+def _retention(table: Table, cells: pd.DataFrame, out: Path, drawing: Drawing) -> Pictures:
     from vico_eval.report.figures.files import write_figure
     from vico_eval.report.figures.retention import draw_retention
 
     paths: list[Path] = []
     try:
-        for ending, sheet in _sheets(is_serif).items():
-            paths += write_figure(draw_retention(table, sheet), out, f"retention{ending}")
+        for ending, sheet in _sheets(drawing.is_serif).items():
+            paths += write_figure(draw_retention(table, sheet, drawing.axis), out, f"retention{ending}")
     except ReportError as error:
         return Pictures((), f"No picture: {error}")
     return Pictures(tuple(paths))
 
 
-def _scores(table: Table, cells: pd.DataFrame, out: Path, is_serif: bool) -> Pictures:
+def _scores(table: Table, cells: pd.DataFrame, out: Path, drawing: Drawing) -> Pictures:
     from vico_eval.report.figures.files import write_figure
     from vico_eval.report.figures.router_scores import draw_scores
 
     paths: list[Path] = []
-    for ending, sheet in _sheets(is_serif).items():
+    for ending, sheet in _sheets(drawing.is_serif).items():
         if (figure := draw_scores(table, cells, sheet)) is not None:
             paths += write_figure(figure, out, f"scores{ending}")
     return Pictures(tuple(paths))

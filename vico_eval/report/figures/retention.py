@@ -1,4 +1,4 @@
-"""Retention against visual tokens as a picture: one point a row, error bars from paired differences."""
+"""Retention against visual tokens or another cost as a picture: one point a row, error bars from paired differences."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from vico_eval.errors import ReportError
+from vico_eval.report.costs.axis import CostAxis
 from vico_eval.report.figures.labels import fitting, spread
 from vico_eval.report.figures.style import FAINT, GRID, INK, LINE, RULE, Look, Sheet, looks, named_baseline
 from vico_eval.report.stats.retention import pareto_front
@@ -22,6 +23,19 @@ _LEFT, _BELOW, _ABOVE, _GAP = 0.42, 0.38, 0.08, 0.09
 # Inches from the axes to where a number ends and a name begins.
 _NUMBER, _NAME = 0.58, 0.63
 
+_NOTHING = (
+    "No row has both a retention and token counts, so there is nothing to draw. Every benchmark of the table and token "
+    "accounts are needed; the table's notes say what is missing."
+)
+_NOTHING_OF_COST = (
+    "No row has both a retention and {} that can be compared with the baseline's, so there is nothing to draw. Every "
+    "benchmark of the table is needed, and runs that say it (costs.csv, and time.csv's not_comparable); or draw over "
+    "another cost by --pareto."
+)
+
+_SLOWER, _SLOWER_WIDTH = " (slower)", 0.46
+"""Behind the name of a row that takes more time for fewer operations; inches that it takes."""
+
 _FEW = 1 / 3
 """Of the rows, that may stand beneath the break."""
 
@@ -31,23 +45,28 @@ _HALF_MARK = 0.03
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A row of the picture; tokens, retention and error in percent of the baseline."""
+    """A row of the picture; cost, retention and error in percent of the baseline."""
 
     title: str
-    tokens: float
+    cost: float
+    """Visual tokens, or what an axis has in their place."""
+
     retention: float
     error: float
     look: Look
+    is_slower: bool = False
+    """Takes more time than the baseline although it needs fewer operations."""
 
     @property
     def saved(self) -> float:
-        """Percent; below zero where it has more tokens than the baseline."""
-        return 100 - self.tokens
+        """Percent; below zero where it costs more than the baseline."""
+        return 100 - self.cost
 
 
-def draw_retention(table: Table, sheet: Sheet | None = None) -> Figure:
+def draw_retention(table: Table, sheet: Sheet | None = None, axis: CostAxis | None = None) -> Figure:
     """Relative retention over the share of visual tokens, both against the baseline, with paired standard errors.
 
+    Over another cost where an axis is given; then rows that take more time for fewer operations are marked.
     A line joins the Pareto front: the rows to which no other one is superior in both. It is one of means, so a row near
     it may belong on it. Where a few rows are far beneath the others, the upright axis is broken, and both parts have a
     scale of their own. Rows without both numbers are left out.
@@ -55,14 +74,12 @@ def draw_retention(table: Table, sheet: Sheet | None = None) -> Figure:
     Raises:
         ReportError: no row has both numbers.
     """
-    points = _points(table)
+    points = _points(table, axis)
     if not points:
-        raise ReportError(
-            "No row has both a retention and token counts, so there is nothing to draw. Every benchmark of the table "
-            "and token accounts are needed; the table's notes say what is missing."
-        )
+        raise ReportError(_NOTHING if axis is None else _NOTHING_OF_COST.format(axis.label.lower()))
     sheet = sheet or Sheet()
-    beside = 1.66 if sheet.is_narrow else 2.1
+    more = _SLOWER_WIDTH if any(point.is_slower for point in points) else 0.0
+    beside = 1.66 if sheet.is_narrow else 2.1 + more
     with mpl.rc_context(sheet.style):
         body = max(1.9 if sheet.is_narrow else 2.5, 1.05 * LINE * len(points))
         height = _BELOW + body + _ABOVE
@@ -82,25 +99,27 @@ def draw_retention(table: Table, sheet: Sheet | None = None) -> Figure:
         if len(drawn) > 1:
             _mark_break(figure, drawn, sheet)
         shown = named_baseline(table.baseline, 20)
-        drawn[-1].set_xlabel(f"Visual tokens, % of {shown}")
+        drawn[-1].set_xlabel(f"{'Visual tokens' if axis is None else axis.label}, % of {shown}")
         middle = (_BELOW + body / 2) / height
         figure.text(0.06 / sheet.width, middle, f"Score, % of {shown}", rotation=90, va="center", color=INK)
         _name(figure, drawn, parts)
     return figure
 
 
-def _points(table: Table) -> list[Point]:
+def _points(table: Table, axis: CostAxis | None) -> list[Point]:
     if table.summary.empty:
         return []
-    known = table.summary.dropna(subset=["retention", "token_share"])
+    costs = table.summary["token_share"] if axis is None else table.summary.index.map(axis.shares)
+    known = table.summary.assign(cost=costs).dropna(subset=["retention", "cost"])
     own = looks(table)
     return [
         Point(
             title=str(title),
-            tokens=float(row["token_share"]),
+            cost=float(row["cost"]),
             retention=float(row["retention"]),
             error=float("nan") if title == table.baseline else float(row["retention_se"]),
             look=own[str(title)],
+            is_slower=axis is not None and str(title) in axis.slower,
         )
         for title, row in known.iterrows()
     ]
@@ -125,7 +144,7 @@ def _draw(axes: Axes, part: Sequence[Point], points: Sequence[Point]) -> None:
     front = pareto_front(points)
     # What is known is that so much can be kept with so few tokens: steps, not slopes.
     axes.plot(
-        [point.tokens for point in front],
+        [point.cost for point in front],
         [point.retention for point in front],
         drawstyle="steps-pre",
         color="#B0B0B0",
@@ -135,7 +154,7 @@ def _draw(axes: Axes, part: Sequence[Point], points: Sequence[Point]) -> None:
     for point in part:
         look = point.look
         axes.errorbar(
-            point.tokens,
+            point.cost,
             point.retention,
             yerr=None if np.isnan(point.error) else point.error,
             linestyle="none",
@@ -150,10 +169,10 @@ def _draw(axes: Axes, part: Sequence[Point], points: Sequence[Point]) -> None:
             capthick=0.9,
             zorder=3,
         )
-    tokens = [point.tokens for point in points]
-    room = 0.05 * max(max(tokens) - min(tokens), 20.0)
-    # Fewer tokens to the right, where a method is to go.
-    axes.set_xlim(max(100.0, *tokens) + room, max(min(tokens) - room, 0.0))
+    costs = [point.cost for point in points]
+    room = 0.05 * max(max(costs) - min(costs), 20.0)
+    # Less to the right, where a method is to go.
+    axes.set_xlim(max(100.0, *costs) + room, max(min(costs) - room, 0.0))
     low = min(point.retention - np.nan_to_num(point.error) for point in part)
     high = max(point.retention + np.nan_to_num(point.error) for point in part)
     spare = max(0.07 * (high - low), (4.0 - (high - low)) / 2)
@@ -194,7 +213,7 @@ def _name(figure: Figure, drawn: Sequence[Axes], parts: Sequence[Sequence[Point]
         (
             point,
             axes,
-            figure.transFigure.inverted().transform(axes.transData.transform((point.tokens, point.retention))),
+            figure.transFigure.inverted().transform(axes.transData.transform((point.cost, point.retention))),
         )
         for axes, part in zip(drawn, parts, strict=False)
         for point in part
@@ -206,7 +225,8 @@ def _name(figure: Figure, drawn: Sequence[Axes], parts: Sequence[Sequence[Point]
         look = point.look
         words: dict[str, Any] = {"color": look.colour, "va": "center_baseline"}
         figure.text(right + _NUMBER / width, up, f"{point.retention:.1f}", ha="right", **words)
-        name = fitting(figure, point.title, width * (1 - right) - _NAME - 0.02)
+        mark, room = (_SLOWER, _SLOWER_WIDTH) if point.is_slower else ("", 0.02)
+        name = fitting(figure, point.title, width * (1 - right) - _NAME - room) + mark
         figure.text(right + _NAME / width, up, name, ha="left", **words)
         # The marker stands with the name, so that no line is needed to tell.
         figure.add_artist(
@@ -223,7 +243,7 @@ def _name(figure: Figure, drawn: Sequence[Axes], parts: Sequence[Sequence[Point]
         )
         axes.annotate(
             "",
-            (point.tokens, point.retention),
+            (point.cost, point.retention),
             xytext=(right + 0.1 / width, up),
             textcoords="figure fraction",
             arrowprops={"arrowstyle": "-", "color": "#C0C0C0", "linewidth": 0.4, "shrinkA": 0, "shrinkB": 3},

@@ -8,6 +8,7 @@ import numpy as np
 
 from vico_eval import suites
 from vico_eval.cards import load_cards
+from vico_eval.errors import ReportError
 from vico_eval.paths import models_dir
 from vico_eval.report.scores import vlmevalkit
 from vico_eval.report.scores.by_document import READINGS, DocumentScores, plain, read_scores
@@ -120,6 +121,20 @@ def as_column(benchmark: suites.Benchmark) -> Benchmark:
     model_args = {name: value for name, value in benchmark.model_args.items() if name != "num_frames"}
     in_vlmevalkit = replace(column, tasks=(other.dataset,), rule=other, category=other.category, model_args=model_args)
     return replace(column, vlmevalkit=in_vlmevalkit)
+
+
+def chosen(benchmarks: Sequence[Benchmark], titles: Sequence[str] | None) -> list[Benchmark]:
+    """Those of these titles, in the table's order; all where none are given.
+
+    Raises:
+        ReportError: the table has no such benchmark.
+    """
+    if titles is None:
+        return list(benchmarks)
+    known = {benchmark.title: benchmark for benchmark in benchmarks}
+    if unknown := [title for title in titles if title not in known]:
+        raise ReportError(f"The table has no benchmark {', '.join(unknown)}; it has {', '.join(known)}.")
+    return [benchmark for benchmark in benchmarks if benchmark.title in titles]
 
 
 def _read(name: str | None, tasks: Sequence[TaskResult], reported: float) -> DocumentScores | None:

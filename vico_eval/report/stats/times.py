@@ -19,9 +19,12 @@ from vico_eval.runs.schema import RunRecord
 ALL = "All documents"
 """In place of a benchmark's title: all that a row answered."""
 
+MIB = 2.0**20
+
 COLUMNS = (
     *("row", "benchmark", "documents", "timed_documents"),
-    *("reading_seconds", "encoding_seconds", "own_seconds", "alone_seconds", "own_relative", "alone_relative"),
+    *("reading_seconds", "encoding_seconds", "own_seconds", "alone_seconds", "prefill_seconds", "decode_seconds"),
+    *("own_relative", "alone_relative", "peak_mib"),
     *("rows_sharing", "device", "batch_size", "processes", "not_comparable"),
 )
 
@@ -56,10 +59,11 @@ def document_times(
         A line a row and benchmark that it was run on, with the columns `COLUMNS`: documents (their number, over all of
         the row's runs), timed_documents (those with a time for every answer; the seconds are means over these),
         reading_seconds, encoding_seconds and own_seconds (as in `AnswerSeconds`, per document), alone_seconds (encoding
-        and own: what the row would take by itself, since reading runs beside the model), own_relative and
-        alone_relative (percent of the baseline's), rows_sharing (how many rows reading and encoding were for), device,
-        batch_size and processes (of the runs with times), and not_comparable (why there is no percentage). None where
-        no row has times.
+        and own: what the row would take by itself, since reading runs beside the model), prefill_seconds and
+        decode_seconds (parts of own, where all timed documents have them), own_relative and alone_relative (percent of
+        the baseline's), peak_mib (the most memory of any batch during own, on CUDA), rows_sharing (how many rows
+        reading and encoding were for), device, batch_size and processes (of the runs with times), and not_comparable
+        (why there is no percentage). None where no row has times.
     """
     timed = {row: _by_benchmark([run for run in runs if run.row == row], benchmarks) for row in rows}
     if not any(own[ALL].sums.documents for own in timed.values()):
@@ -99,6 +103,7 @@ def _line(own: _Timed, base: _Timed, baseline: str) -> dict[str, object]:
         line |= {f"{name}_relative": 100 * means[name] / others[name] for name in ("own", "alone")}
     conditions = [_conditions(record) for record in own.records]
     return line | {
+        "peak_mib": own.sums.peak_bytes / MIB or None,
         "rows_sharing": _listed(sorted(own.sums.rows)),
         "device": _listed([each["device"] for each in conditions]),
         "batch_size": _listed([each["batch size"] for each in conditions]),
@@ -109,6 +114,8 @@ def _line(own: _Timed, base: _Timed, baseline: str) -> dict[str, object]:
 def _means(sums: TimeSums) -> dict[str, float]:
     """Seconds per document."""
     totals = {"reading": sums.reading, "encoding": sums.encoding, "own": sums.own, "alone": sums.encoding + sums.own}
+    if sums.staged_documents == sums.documents:
+        totals |= {"prefill": sums.prefill, "decode": sums.decode}
     return {name: total / sums.documents for name, total in totals.items()}
 
 

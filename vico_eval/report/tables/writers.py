@@ -242,7 +242,7 @@ def _footnotes(table: Table, *, has_margins: bool, has_marks: bool) -> list[str]
             "benchmarks (Holm)."
         )
     for column in table.costs:
-        text += f" {column.title}: {column.meaning}, mean over the row's documents."
+        text += f" {column.title}: {column.meaning}."
     if table.methods:
         text += " Retain: budget of visual tokens; a row that was not given one stands where it comes near to one."
     if any(table.best.values()):
