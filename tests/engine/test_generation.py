@@ -1,6 +1,7 @@
 """An answer is the model's own: no neighbour in its batch, no setting of the checkpoint and no padding changes it."""
 
 import json
+import math
 import shutil
 from collections import Counter
 
@@ -11,7 +12,7 @@ from loguru import logger
 from PIL import Image
 
 from vico_eval.engine.engine import Engine
-from vico_eval.engine.generation import DrawnToken
+from vico_eval.engine.generation import DrawnToken, FirstLogits
 from vico_eval.engine.loading import open_engine
 from vico_eval.engine.requests import GenerationSettings, ImageInput, Message, Request, Text
 from vico_eval.errors import ConfigError
@@ -187,3 +188,12 @@ def test_other_settings_of_transformers_are_refused_by_name(name):
 def test_settings_that_nothing_can_be_generated_with_are_refused(settings, message):
     with pytest.raises(ConfigError, match=message):
         GenerationSettings(**settings)
+
+
+def test_prefill_ends_at_the_first_tokens_logits_and_no_later():
+    first, scores = FirstLogits(), torch.zeros(2, 5)
+    assert math.isnan(first.at_s)
+    assert first(torch.zeros(2, 0), scores) is scores
+    noted = first.at_s
+    first(torch.zeros(2, 1), scores)
+    assert first.at_s == noted > 0
