@@ -15,6 +15,8 @@ from vico_eval.report.scores.counted import CountedDocuments
 from vico_eval.report.stats.measurements import Documents, Measurements
 from vico_eval.report.stats.retention import document_values
 
+from .browser import Watched, chromium
+
 RECORD: dict[str, Any] = {
     "version": 1,
     "system": "vico",
@@ -183,3 +185,34 @@ def measurements(
 
 def _scored(scores: Sequence[float]) -> DocumentScores | None:
     return None if np.isnan(scores).any() else plain(scores)
+
+
+@pytest.fixture(scope="session")
+def page_runs(tmp_path_factory):
+    """Runs by title and folder, of all that a page may have to show."""
+    from .site import write_page_runs
+
+    return write_page_runs(tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="session")
+def site(page_runs, tmp_path_factory) -> Path:
+    """The folder of their page."""
+    from .site import write_site
+
+    return write_site(page_runs, tmp_path_factory.mktemp("out") / "site").parent
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Of a module: while it is open, no other event loop can run."""
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture
+def watched(browser, site):
+    """Opens the page, and fails if something happened that must not."""
+    found = Watched(browser, site)
+    yield found
+    found.close()

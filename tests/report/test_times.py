@@ -8,7 +8,7 @@ import pytest
 
 from vico_eval.errors import ReportError
 from vico_eval.report import write_report
-from vico_eval.report.page.times import TIME_HEADS, time_notes, time_rows
+from vico_eval.report.page.tables.times import TIME_HEADS, time_notes, time_rows
 from vico_eval.report.read_runs import count_runs
 from vico_eval.report.scores.benchmarks import table_spec
 from vico_eval.report.stats.times import ALL, COLUMNS, document_times

@@ -266,7 +266,7 @@ def _write(content: _Content, out: Path, workers: Executor | None) -> Report:
             from vico_eval.report.page.site import PageContent, write_page
 
             shown = PageContent(
-                table=replace(table, costs=()),
+                table=table,
                 measured=content.measured,
                 read=content.page.samples.read,
                 previews=content.previews,
@@ -274,7 +274,9 @@ def _write(content: _Content, out: Path, workers: Executor | None) -> Report:
                 numbers=_numbers(content, table, out),
                 uncertainty=frames.uncertainty,
                 loyalty=frames.loyalty,
+                runs=content.runs,
                 times=frames.times,
+                costs=frames.costs,
             )
             report = replace(report, html=write_page(content.page.folder, shown))
         files.move_in()

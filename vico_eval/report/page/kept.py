@@ -35,6 +35,15 @@ class Sample(NamedTuple):
     pictures: list[str | None]
     """A picture or frame each: its file in the run's folder of previews; None where it can have none."""
 
+    reply: str | None = None
+    """What the model said before a task's filters took something out; None where that is the answer, or not kept."""
+
+    seconds: float | None = None
+    """Encoding and the row's own work, summed over its answers: even shares of what their batches took."""
+
+    category: str | None = None
+    """Of the benchmark's; None where it has none."""
+
 
 def sample_of(document: Document) -> Sample:
     """What a page shows of a document."""
@@ -53,6 +62,8 @@ def sample_of(document: Document) -> Sample:
         tokens=_tokens(document),
         counts=counts,
         pictures=list(_names(accounts)),
+        reply=_reply(document),
+        seconds=_seconds(document),
     )
 
 
@@ -110,6 +121,20 @@ def _names(accounts: Sequence[TokenAccount]) -> Iterator[str | None]:
                 yield None
             else:
                 yield f"{account.media[:2]}/{account.media}-{number}.jpg"
+
+
+def _reply(document: Document) -> str | None:
+    if document.said is None or document.answer is None:
+        return None
+    said = "\n".join(document.said)
+    return None if said == document.answer else said
+
+
+def _seconds(document: Document) -> float | None:
+    if document.seconds is None:
+        return None
+    # Shares of a batch's time: more digits say nothing.
+    return float(f"{sum(answer.encoding + answer.own for answer in document.seconds):.3g}")
 
 
 def _tokens(document: Document) -> int | None:

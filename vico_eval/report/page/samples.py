@@ -55,7 +55,8 @@ class BenchmarkSamples:
     def index(self) -> dict[str, Any]:
         """What filters and sorting need: ids, and by row scores, tokens, which answers differ and which failed.
 
-        `differs` has a character a document: 1 where the answer is not the baseline's.
+        `differs` has a character a document: 1 where the answer is not the baseline's. `categories`, where some
+        document has one, are their names, and `category` each document's place among them (None without).
         """
         base = self.rows[self.baseline]
         return {
@@ -69,7 +70,17 @@ class BenchmarkSamples:
                 row and [place for place, sample in enumerate(row.samples) if sample.failure is not None]
                 for row in self.rows
             ],
+            **self._categories(),
         }
+
+    def _categories(self) -> dict[str, Any]:
+        present = self._present
+        own = [
+            next((row.samples[place].category for row in present if row.samples[place].category), None)
+            for place in range(len(present[0].samples))
+        ]
+        names = {name: place for place, name in enumerate(dict.fromkeys(filter(None, own)))}
+        return {"categories": list(names), "category": [name and names[name] for name in own]} if names else {}
 
     def documents(self) -> Iterator[tuple[dict[str, Any], dict[str, Path]]]:
         """What each document shows, in order, and the files of its pictures by their place in the page's folder."""
@@ -77,12 +88,13 @@ class BenchmarkSamples:
         for place in range(len(present[0].samples)):
             own = [row.samples[place] for row in present]
             names, files = _pictures(present, place)
+            question = next((sample.question for sample in own if sample.question), "")
             yield (
                 {
-                    "question": next((sample.question for sample in own if sample.question), ""),
+                    "question": question,
                     "target": next((sample.target for sample in own if sample.target), ""),
                     "pictures": names,
-                    "rows": [row and _shown(row.samples[place]) for row in self.rows],
+                    "rows": [row and _shown(row.samples[place], question) for row in self.rows],
                 },
                 files,
             )
@@ -136,9 +148,11 @@ def _differs(one: Sample, other: Sample) -> bool:
     return first_difference(one.answer, other.answer) is not None
 
 
-def _shown(sample: Sample) -> dict[str, Any]:
-    """A row's answer with its counts; keys without a value are left out."""
-    shown = {"answer": sample.answer, "failure": sample.failure, **sample.counts}
+def _shown(sample: Sample, question: str) -> dict[str, Any]:
+    """A row's answer with its counts, and its question where it was another; keys without a value are left out."""
+    asked = None if sample.question in ("", question) else sample.question
+    shown: dict[str, Any] = {"answer": sample.answer, "failure": sample.failure, "reply": sample.reply}
+    shown |= {"question": asked, "seconds": sample.seconds, **sample.counts}
     return {key: value for key, value in shown.items() if value is not None}
 
 

@@ -5,7 +5,7 @@ Files of data are scripts that register what they hold, for a page opened from a
 
 import re
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,23 +14,32 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from vico_eval.errors import OutputError
-from vico_eval.report.page.endings import ending_heads, ending_rows
 from vico_eval.report.page.folder import MARK, check_page_folder
-from vico_eval.report.page.overview import LOYALTY, page_heads, page_rows, paper_rows, plots, row_styles
+from vico_eval.report.page.plots import axes, plots, row_styles, shares_of
+from vico_eval.report.page.provenance import provenance
 from vico_eval.report.page.samples import BenchmarkSamples, ReadSamples, read_samples
 from vico_eval.report.page.scripts import as_json, as_script
-from vico_eval.report.page.times import TIME_HEADS, time_notes, time_rows
+from vico_eval.report.page.tables.downloads import downloads
+from vico_eval.report.page.tables.endings import ending_heads, ending_rows
+from vico_eval.report.page.tables.overview import page_columns, page_rows, paper_rows, with_known_costs
+from vico_eval.report.page.tables.times import TIME_HEADS, time_notes, time_rows
+from vico_eval.report.scores.counted import CountedRun
 from vico_eval.report.staging import staged
 from vico_eval.report.stats.measurements import Measurements
 from vico_eval.report.tables.table import Table
 from vico_eval.report.tables.writers import text_grid
 
-SCRIPTS = ("page.js", "state.js", "markers.js", "table.js", "plot.js", "pictures.js", "document.js", "samples.js")
+SCRIPTS = (
+    *("page.js", "state.js", "markers.js", "choose.js", "table.js", "downloads.js", "names.js", "plot.js"),
+    *("pictures.js", "document.js", "filters.js", "search.js", "samples.js"),
+)
 """In the order in which they are loaded."""
 
 CHUNK_DOCUMENTS = 250
 CHUNK_CHARACTERS = 2_000_000
 """A file of documents ends with the first of both, so that long answers make more files, not larger ones."""
+
+STYLES = ("page.css", "tables.css", "plot.css", "samples.css", "document.css", "narrow.css")
 
 INDEX = "index.html"
 
@@ -67,8 +76,14 @@ class PageContent:
     endings: pd.DataFrame
     """Of `vico_eval.report.endings.counts.endings`."""
 
+    runs: Sequence[CountedRun]
+    """Whose records say what produced the numbers."""
+
     times: pd.DataFrame | None = None
     """Of `vico_eval.report.stats.times.document_times`."""
+
+    costs: pd.DataFrame | None = None
+    """Of `vico_eval.report.costs.frame.document_costs`."""
 
 
 def write_page(folder: Path, content: PageContent) -> Path:
@@ -117,36 +132,49 @@ def _write_files(folder: Path, content: PageContent) -> set[str]:
     writer = _Documents(folder)
     benchmarks = [writer.add(each) for each in samples]
     writer.end_chunk()
+    shares = shares_of(content.numbers, content.costs)
     report = {
         "baseline": table.baseline,
         "rows": styles,
-        "plots": plots(table, content.numbers, content.uncertainty),
+        "axes": axes(shares),
+        "plots": plots(table, content.numbers, content.uncertainty, shares),
         "benchmarks": benchmarks,
         "chunks": writer.starts,
         "hasPictures": bool(writer.pictures),
     }
     (folder / "data" / "report.js").write_bytes(as_script("report", report))
-    for name in ("page.css", *SCRIPTS, "start.js"):
+    for name in (*STYLES, *SCRIPTS, "start.js"):
         (folder / name).write_bytes((_ASSETS / name).read_bytes())
-    heads = page_heads(table)
+    _write_index(folder, content, rows)
+    return writer.pictures
+
+
+def _write_index(folder: Path, content: PageContent, titles: Sequence[str]) -> None:
+    """index.html, and the table of scores as it is downloaded."""
+    table = with_known_costs(content.table, content.costs)
+    columns = page_columns(table, content.table.costs)
+    rows, published = page_rows(table, content.uncertainty, content.loyalty), paper_rows(table)
+    notes = text_grid(table, has_margins=True).notes
+    kept = downloads(table, columns, rows, published, text_grid(content.table, has_margins=True).notes[0])
+    (folder / "data" / "table.js").write_bytes(as_script("table", kept))
     page = _template().render(
         table=table,
-        heads=heads,
-        first_loyal=len(heads) - len(LOYALTY),
-        rows=page_rows(table, content.uncertainty, content.loyalty),
-        paper_rows=paper_rows(table),
-        notes=text_grid(table, has_margins=True).notes,
+        columns=columns,
+        rows=rows,
+        paper_rows=published,
+        notes=notes,
         num_documents=int(table.summary["documents"].max()),
         ending_heads=ending_heads(table),
         ending_rows=ending_rows(table, content.endings),
         time_heads=list(TIME_HEADS),
         time_rows=[] if content.times is None else time_rows(content.times, table.baseline),
         time_notes=[] if content.times is None else time_notes(content.times, table.baseline),
-        scripts=(*SCRIPTS, "data/report.js", "start.js"),
+        provenance=provenance(content.runs, titles),
+        styles=STYLES,
+        scripts=(*SCRIPTS, "data/report.js", "data/table.js", "start.js"),
     )
     # A note may hold half of a surrogate pair, which no encoding has.
     (folder / INDEX).write_bytes(page.encode("utf-8", errors="replace"))
-    return writer.pictures
 
 
 def _drop_other_pictures(folder: Path, pictures: Collection[str]) -> None:

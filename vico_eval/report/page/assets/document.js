@@ -2,7 +2,7 @@
 
 // One document: its pictures, question and target, and each row's answer.
 vicoPage.document = (() => {
-  const { element, number, percent } = vicoPage;
+  const { element, number } = vicoPage;
   const LONGEST = 600; // characters shown of a text before it is asked for
 
   // Text as it stands; a long one is cut, with a button for the rest.
@@ -31,35 +31,60 @@ vicoPage.document = (() => {
     return element("span", { class: `mark ${name}`, role: "img", "aria-label": words, title: words }, symbol);
   }
 
+  // Columns of the answers besides the method and what it said: title, the name on a phone, and the text of a cell.
+  const COLUMNS = [
+    ["Score", "score", (sample) => number(sample.score, Number.isInteger(sample.score) ? 0 : 1)],
+    ["Visual tokens", "visual tokens", (sample) => number(sample.tokens)],
+    ["Compressed tiles", "compressed", (_, own) => (own.tiles === undefined ? "–" : `${own.compressed} of ${own.tiles}`)],
+    ["Seconds", "s, share of its batch", (_, own) => (own.seconds === undefined ? "–" : String(own.seconds))],
+  ];
+
+  // What is kept of an answer besides what was scored: asked for by a click.
+  function more(name, value) {
+    return value !== undefined && element("details", {}, element("summary", {}, name), text(value, name.toLowerCase()));
+  }
+
+  function answer(place, own, which, state, columns) {
+    const row = vicoPage.data.report.rows[which];
+    const sample = vicoPage.filters.sample(place, which);
+    const title = [vicoPage.markers.icon(row), element("span", {}, row.title)];
+    const said = own.failure !== undefined ? element("div", { class: "text failure" }, `Failed: ${own.failure}`) : text(own.answer, "answer");
+    const kept = element("div", { class: "reply" }, said, more("Raw reply", own.reply), more("Its own prompt", own.question));
+    const isPicked = which === state.row;
+    const pick = element("button", { type: "button", class: "pick", "aria-pressed": String(isPicked), "data-focus": `row-${which}` }, title);
+    const line = element(
+      "tr",
+      { class: isPicked ? "picked" : null },
+      element("th", { scope: "row" }, pick, row.runs > 1 && element("small", {}, `the first of ${row.runs} runs`)),
+      element("td", { class: "said" }, element("div", {}, mark(sample.score, sample.isFailed), kept, sample.differs && element("small", { class: "tag" }, "differs"))),
+      columns.map(([, name, cell]) => element("td", { class: "number", "data-name": name }, cell(sample, own))),
+    );
+    line.addEventListener("click", (event) => {
+      if (event.target.closest(".link, details") || String(getSelection())) return;
+      vicoPage.state.go({ row: which }, { replace: true });
+    });
+    return line;
+  }
+
   function answers(place, shown, state) {
     const { rows, baseline } = vicoPage.data.report;
-    const lines = rows.map((row, which) => {
-      const own = shown.rows[which];
-      if (!own) return null;
-      const sample = vicoPage.samples.sample(place, which);
-      const title = [vicoPage.markers.icon(row), element("span", {}, row.title)];
-      const said = own.failure !== undefined ? element("div", { class: "text failure" }, `Failed: ${own.failure}`) : text(own.answer, "answer");
-      const isPicked = which === state.row;
-      const pick = element("button", { type: "button", class: "pick", "aria-pressed": String(isPicked), "data-focus": `row-${which}` }, title);
-      const line = element(
-        "tr",
-        { class: isPicked ? "picked" : null },
-        element("th", { scope: "row" }, pick, row.runs > 1 && element("small", {}, `the first of ${row.runs} runs`)),
-        element("td", { class: "said" }, element("div", {}, mark(sample.score, sample.isFailed), said, sample.differs && element("small", { class: "tag" }, "differs"))),
-        element("td", { class: "number", "data-name": "score" }, number(sample.score, Number.isInteger(sample.score) ? 0 : 1)),
-        element("td", { class: "number", "data-name": "visual tokens" }, number(sample.tokens)),
-        element("td", { class: "number", "data-name": "compressed" }, own.tiles === undefined ? "–" : `${own.compressed} of ${own.tiles}`),
-      );
-      line.addEventListener("click", (event) => {
-        if (event.target.closest(".link") || String(getSelection())) return;
-        vicoPage.state.go({ row: which }, { replace: true });
-      });
-      return line;
-    });
-    const heads = ["Method", "Answer", "Score", "Visual tokens", "Compressed tiles"];
+    const columns = COLUMNS.filter((_, column) => !state.answers.has(column));
+    const lines = rows.map((_, which) => shown.rows[which] && !state.hidden.has(which) && answer(place, shown.rows[which], which, state, columns));
+    const heads = ["Method", "Answer", ...columns.map(([title]) => title)];
     const head = element("tr", {}, heads.map((name, column) => element("th", { scope: "col", class: column > 1 ? "number" : null }, name)));
-    const caption = element("caption", {}, `Answers of all rows. A click on one shows its tiles; “differs”: not ${baseline}'s answer.`);
-    return element("table", { class: "answers" }, caption, element("thead", {}, head), element("tbody", {}, lines));
+    const words = `Answers of ${state.hidden.size ? "the rows that are shown" : "all rows"}. A click on one shows its tiles; “differs”: not ${baseline}'s answer. Seconds: encoding and the row's own work, an even share of what its batch took.`;
+    const caption = element("caption", {}, words);
+    return element("table", { class: "answers" }, caption, element("thead", {}, head), element("tbody", {}, lines.filter((line) => line)));
+  }
+
+  function choices(state, isOpen) {
+    const go = (changes) => vicoPage.state.go(changes, { replace: true });
+    const columns = COLUMNS.map(([title], column) => [column, title]);
+    const rows = vicoPage.data.report.rows.map((row, which) => [which, row.title]);
+    return element("details", { class: "choose inline", open: isOpen }, element("summary", { "data-focus": "choose" }, "Columns and rows"),
+      element("div", { class: "choice" },
+        vicoPage.choose.except("Columns", columns, state.answers, (next) => go({ answers: next })),
+        vicoPage.choose.except("Rows", rows, state.hidden, (next) => go({ hidden: next }))));
   }
 
   function tiling(place, shown, state) {
@@ -68,7 +93,7 @@ vicoPage.document = (() => {
     const pictures = vicoPage.pictures.show(shown, own);
     const parts = [];
     if (pictures) parts.push(pictures);
-    const { tokens } = vicoPage.samples.sample(place, state.row);
+    const { tokens } = vicoPage.filters.sample(place, state.row);
     if (own?.tiles === 0) parts.push(element("p", { class: "message" }, "This document has no picture."));
     else if (!hasPictures) parts.push(element("p", { class: "message" }, "These runs kept no pictures."));
     else if (!shown.pictures.length) parts.push(element("p", { class: "message" }, "The runs kept no picture of this document."));
@@ -94,29 +119,36 @@ vicoPage.document = (() => {
     return made;
   }
 
-  // The view of the document of a number; `around` are those before and after it in the selection.
-  function view(place, shown, state, around) {
-    const back = element("a", { class: "button", href: vicoPage.state.address({ document: null }), "aria-keyshortcuts": "Escape" }, "All samples");
+  // The way back, the document's name and the ways to those before and after it.
+  function bar(place, around) {
+    const back = element("a", { class: "button", href: vicoPage.state.address({ document: null }), "aria-keyshortcuts": "Escape", "data-focus": "back" }, "All samples");
     back.addEventListener("click", (event) => {
       event.preventDefault();
       vicoPage.state.go({ document: null });
     });
-    const bar = element(
+    const category = place.benchmark.category?.[place.own] ?? null;
+    return element(
       "div",
       { class: "bar" },
       back,
-      element("h3", { tabindex: -1 }, `${place.benchmark.title} ${place.id}`),
+      element("h3", { tabindex: -1, "data-focus": "title" }, `${place.benchmark.title} ${place.id}`),
+      category !== null && element("span", { class: "key" }, place.benchmark.categories[category]),
       element("span", { class: "key" }, around.words),
       element("span", { class: "around" },
         link("←", around.before, "Previous document", "ArrowLeft"), link("→", around.after, "Next document", "ArrowRight")),
     );
-    const words = element("div", { class: "words" },
-      element("h4", {}, "Question"), text(shown.question, "question"),
-      element("h4", {}, "Target"), text(shown.target, "target"));
-    return element("article", { class: "document" }, bar,
-      element("div", { class: "sides" }, element("div", {}, tiling(place, shown, state)), words),
-      element("div", { class: "scroll" }, answers(place, shown, state)));
   }
 
-  return { view, mark };
+  // The view of the document of a number; `around` are those before and after it in the selection.
+  function view(place, shown, state, around, isChoosing) {
+    const words = element("div", { class: "words" },
+      element("h4", {}, "Prompt"), text(shown.question, "prompt"),
+      element("h4", {}, "Target"), text(shown.target, "target"));
+    return element("article", { class: "document" }, bar(place, around),
+      element("div", { class: "sides" }, element("div", {}, tiling(place, shown, state)), words),
+      element("div", { class: "scroll", tabindex: 0, role: "group", "aria-label": "Answers" }, answers(place, shown, state)),
+      choices(state, isChoosing));
+  }
+
+  return { view, bar, mark, columns: COLUMNS.map(([title]) => title) };
 })();

@@ -75,18 +75,23 @@ vicoPage.chunks = (() => {
     return found;
   }
 
-  return {
-    // The document of a number over all benchmarks.
-    async document(number) {
-      const starts = vicoPage.data.report.chunks;
-      let low = 0;
-      let high = starts.length - 1;
-      while (low < high) {
-        const middle = Math.ceil((low + high) / 2);
-        if (starts[middle] <= number) low = middle;
-        else high = middle - 1;
-      }
-      return (await get(low))[number - starts[low]];
-    },
-  };
+  // The number of the file that has a document, by its number over all benchmarks.
+  function of(which) {
+    const starts = vicoPage.data.report.chunks;
+    let low = 0;
+    let high = starts.length - 1;
+    while (low < high) {
+      const middle = Math.ceil((low + high) / 2);
+      if (starts[middle] <= which) low = middle;
+      else high = middle - 1;
+    }
+    return low;
+  }
+
+  async function one(which) {
+    const chunk = of(which);
+    return (await get(chunk))[which - vicoPage.data.report.chunks[chunk]];
+  }
+
+  return { of, all: get, document: one };
 })();

@@ -1,27 +1,28 @@
 "use strict";
 
-// Retention over visual tokens saved: a point a row, with the Pareto front.
+// Retention over visual tokens or a cost: a point a row, with the Pareto front.
 vicoPage.plot = (() => {
   const { element, svg, percent } = vicoPage;
   const MARGIN = { top: 14, right: 18, bottom: 46, left: 56 };
-  const NAMED_FROM = 620; // px; a narrower plot has no room for names, which the table above has too
+  const NAMED_FROM = 620; // px; a narrower plot has its names beneath it
 
   let area;
   let tip;
 
   function start() {
     area = document.getElementById("plot-area");
-    const select = document.getElementById("plot-column");
-    const { plots } = vicoPage.data.report;
-    plots.forEach((plot, number) => select.append(element("option", { value: number }, plot.column)));
-    select.addEventListener("change", () => vicoPage.state.go({ column: Number(select.value) }, { replace: true }));
+    const { plots, axes } = vicoPage.data.report;
+    const column = choice("plot-column", plots.map((plot) => plot.column), "column");
+    const axis = choice("plot-axis", axes.map((one) => one.title), "axis");
+    axis.parentElement.hidden = axes.length < 2;
     if (!plots.length) {
-      select.parentElement.hidden = true;
+      for (const select of [column, axis]) select.parentElement.hidden = true;
       area.append(element("p", { class: "message" }, "No row has both a retention and token counts."));
       return;
     }
     vicoPage.state.listen((state) => {
-      select.value = state.column;
+      column.value = state.column;
+      axis.value = state.axis;
       draw(state);
     });
     let width = 0;
@@ -29,6 +30,13 @@ vicoPage.plot = (() => {
       if (area.clientWidth !== width) draw(vicoPage.state.read());
       width = area.clientWidth;
     }).observe(area);
+  }
+
+  function choice(id, titles, name) {
+    const select = document.getElementById(id);
+    select.append(...titles.map((title, number) => element("option", { value: number }, title)));
+    select.addEventListener("change", () => vicoPage.state.go({ [name]: Number(select.value) }, { replace: true }));
+    return select;
   }
 
   // Round numbers from low to high, about as many as wanted.
@@ -41,7 +49,7 @@ vicoPage.plot = (() => {
   }
 
   function scales(points, width, height) {
-    const saved = points.map((point) => point.saved);
+    const shares = points.map((point) => point.share);
     // An interval of a few documents may be wider than all points are apart: it is cut off rather than the points pressed
     // together.
     const found = points.map((point) => point.retention);
@@ -52,48 +60,75 @@ vicoPage.plot = (() => {
       Math.max(point.low ?? point.retention, least - beyond),
       Math.min(point.high ?? point.retention, most + beyond),
     ]);
-    const [left, right] = [Math.min(0, ...saved), Math.max(10, ...saved)];
+    const [few, many] = [Math.min(90, ...shares), Math.max(100, ...shares)];
     const [low, high] = [Math.min(...ends), Math.max(100, ...ends)];
     const room = Math.max(high - low, 4);
-    const x = { low: left - 0.04 * (right - left), high: right + 0.07 * (right - left) };
+    const x = { low: Math.max(0, few - 0.07 * (many - few)), high: many + 0.04 * (many - few) };
     const y = { low: low - 0.08 * room, high: high + 0.08 * room };
     const [inner, tall] = [width - MARGIN.left - MARGIN.right, height - MARGIN.top - MARGIN.bottom];
     return {
       x,
       y,
-      toX: (value) => MARGIN.left + ((value - x.low) / (x.high - x.low)) * inner,
+      // The cheaper to the right, where a method is to go.
+      toX: (value) => MARGIN.left + ((x.high - value) / (x.high - x.low)) * inner,
       toY: (value) => MARGIN.top + ((y.high - value) / (y.high - y.low)) * tall,
     };
+  }
+
+  // The points that are shown: those of rows that are, with a share on the axis.
+  function shown(state) {
+    const { plots, axes } = vicoPage.data.report;
+    const { name } = axes[state.axis];
+    const own = plots[state.column].points.filter((point) => point.shares[name] !== undefined && !state.hidden.has(point.row));
+    return own.map((point) => ({ ...point, share: point.shares[name] }));
   }
 
   function draw(state) {
     const width = area.clientWidth;
     if (!width) return;
     const focused = document.activeElement?.closest?.("#plot-area .point")?.dataset.row;
-    const { rows, plots, baseline } = vicoPage.data.report;
-    const { points, front, column } = plots[state.column];
+    const { plots, axes } = vicoPage.data.report;
+    const points = shown(state);
+    if (!points.length) {
+      area.replaceChildren(element("p", { class: "message" }, "No row that is shown has this score and this cost."));
+      return;
+    }
+    const axis = axes[state.axis];
+    const { column, fronts } = plots[state.column];
     const height = Math.round(Math.min(500, Math.max(320, 0.5 * width)));
     const scale = scales(points, width, height);
     const picture = svg("svg", { viewBox: `0 0 ${width} ${height}`, width, height, role: "group" });
-    picture.setAttribute("aria-label", `${column}: score retained against visual tokens saved`);
-    picture.append(...axes(scale, width, height, baseline), frontLine(points, front, scale));
+    picture.setAttribute("aria-label", `${column}: score retained over ${axis.title}`);
+    // The front of all rows, as far as they are shown: a front of the shown ones alone would be another.
+    const steps = fronts[axis.name].map((row) => points.find((point) => point.row === row)).filter((point) => point);
+    picture.append(...axesOf(scale, width, height, axis), frontLine(steps, scale));
     // The picked row last, on top of the others.
     const order = [...points].sort((one, other) => (one.row === state.row) - (other.row === state.row));
     // Where points overlap, the mouse means the nearest, not the one on top.
     const nearest = (event) => {
       const box = picture.getBoundingClientRect();
       const [x, y] = [event.clientX - box.left, event.clientY - box.top];
-      const distance = (point) => Math.hypot(scale.toX(point.saved) - x, scale.toY(point.retention) - y);
+      const distance = (point) => Math.hypot(scale.toX(point.share) - x, scale.toY(point.retention) - y);
       return points.reduce((best, point) => (distance(point) < distance(best) ? point : best));
     };
     picture.append(...order.map((point) => marked(point, scale, point.row === state.row, nearest)));
-    if (width >= NAMED_FROM) picture.append(...names(points, front, rows, scale, width, height));
+    const named = width >= NAMED_FROM ? nameAll(points, steps, scale, width, height) : null;
+    if (named) picture.append(...named);
     tip = element("div", { class: "tip", hidden: true, "aria-hidden": "true" });
     area.replaceChildren(picture, tip);
+    if (!named) area.append(vicoPage.names.list(points.map((point) => point.row)));
     if (focused !== undefined) area.querySelector(`.point[data-row="${focused}"]`)?.focus({ preventScroll: true });
   }
 
-  function axes(scale, width, height, baseline) {
+  function nameAll(points, steps, scale, width, height) {
+    const bar = (point) => (point.low === null ? null : [scale.toY(point.high ?? scale.y.high), scale.toY(point.low)]);
+    const spot = (point) => ({ row: point.row, x: scale.toX(point.share), y: scale.toY(point.retention), bar: bar(point) });
+    const inside = { left: MARGIN.left, right: width - 2, top: 2, bottom: height - MARGIN.bottom };
+    return vicoPage.names.around(points.map(spot), steps.map(spot), inside, getComputedStyle(area).fontFamily);
+  }
+
+  function axesOf(scale, width, height, axis) {
+    const name = vicoPage.shorten(vicoPage.data.report.baseline, width < 520 ? 14 : 30);
     const [bottom, right] = [height - MARGIN.bottom, width - MARGIN.right];
     const parts = [];
     for (const value of ticks(scale.y.low, scale.y.high, height / 56)) {
@@ -106,21 +141,19 @@ vicoPage.plot = (() => {
       parts.push(svg("line", { class: "axis", x1: x, x2: x, y1: bottom, y2: bottom + 4 }));
       parts.push(svg("text", { class: "tick", x, y: bottom + 18, "text-anchor": "middle" }, `${value}`));
     }
-    const name = vicoPage.shorten(baseline, width < 520 ? 14 : 30);
     const middle = (MARGIN.top + bottom) / 2;
     parts.push(svg("line", { class: "axis", x1: MARGIN.left, x2: right, y1: bottom, y2: bottom }));
     const across = { class: "label", x: (MARGIN.left + right) / 2, y: height - 6, "text-anchor": "middle" };
-    parts.push(svg("text", across, `Visual tokens saved, % of ${name}`));
+    parts.push(svg("text", across, `${axis.title}, % of ${name}`));
     const up = { class: "label", transform: `translate(14 ${middle}) rotate(-90)`, "text-anchor": "middle" };
     parts.push(svg("text", up, `Score retained, % of ${name}`));
     return parts;
   }
 
-  // What is known is that so much can be kept while at least so much is saved: steps, not slopes.
-  function frontLine(points, front, scale) {
-    const ordered = front.map((row) => points.find((point) => point.row === row));
-    const path = ordered.map((point, number) => {
-      const [x, y] = [scale.toX(point.saved), scale.toY(point.retention)];
+  // What is known is that so much can be kept at this cost: steps, not slopes.
+  function frontLine(steps, scale) {
+    const path = steps.map((point, number) => {
+      const [x, y] = [scale.toX(point.share), scale.toY(point.retention)];
       return number ? `V${y}H${x}` : `M${x},${y}`;
     });
     return svg("path", { class: "front", d: path.join("") });
@@ -129,13 +162,13 @@ vicoPage.plot = (() => {
   function marked(point, scale, isPicked, nearest) {
     const { rows } = vicoPage.data.report;
     const row = rows[point.row];
-    const [x, y] = [scale.toX(point.saved), scale.toY(point.retention)];
+    const [x, y] = [scale.toX(point.share), scale.toY(point.retention)];
     const high = point.high ?? scale.y.high;
     const label = words(point, row).join(", ");
     const place = svg("g", { transform: `translate(${x} ${y})` }, isPicked && svg("circle", { class: "halo", r: 12 }));
     place.append(vicoPage.markers.shape(row), svg("circle", { class: "target", r: 14 }));
     const pick = (one) => vicoPage.state.go({ row: one.row, page: 1 });
-    const show = (one) => tell(one, rows[one.row], scale.toX(one.saved), scale.toY(one.retention));
+    const show = (one) => tell(one, rows[one.row], scale.toX(one.share), scale.toY(one.retention));
     const made = svg("g", { class: `point ${vicoPage.markers.hue(row)}`, tabindex: 0, role: "button", "aria-label": label });
     made.dataset.row = point.row;
     if (point.low !== null) made.append(svg("line", { class: "bar", x1: x, x2: x, y1: scale.toY(Math.max(point.low, scale.y.low)), y2: scale.toY(Math.min(high, scale.y.high)) }));
@@ -153,8 +186,11 @@ vicoPage.plot = (() => {
   }
 
   function words(point, row) {
-    const lines = [row.title, `${percent(point.retention)} of the score`, `${percent(point.saved)} of visual tokens saved`];
-    if (point.low !== null) lines.splice(2, 0, `95% interval ${percent(point.low)} ${point.high === null ? "or more" : `to ${percent(point.high)}`}`);
+    const lines = [row.title, `${percent(point.retention)} of the score`];
+    if (point.low !== null) lines.push(`95% interval ${percent(point.low)} ${point.high === null ? "or more" : `to ${percent(point.high)}`}`);
+    for (const { name, title } of vicoPage.data.report.axes) {
+      if (point.shares[name] !== undefined) lines.push(`${title}: ${percent(point.shares[name])}`);
+    }
     if (point.ratio !== null) lines.push(`${percent(point.ratio)} of tiles compressed`);
     return lines;
   }
@@ -167,56 +203,6 @@ vicoPage.plot = (() => {
     const above = y - tip.offsetHeight - 16;
     tip.style.left = `${left}px`;
     tip.style.top = `${above < 0 ? y + 18 : above}px`;
-  }
-
-  // Each name stands at the first free place around its point; the crowded ones choose first.
-  function names(points, front, rows, scale, width, height) {
-    const at = points.map((point) => ({ point, x: scale.toX(point.saved), y: scale.toY(point.retention) }));
-    const box = (x, y, wide, tall) => ({ left: x - wide / 2, right: x + wide / 2, top: y - tall / 2, bottom: y + tall / 2 });
-    const overlap = (one, other) =>
-      Math.max(0, Math.min(one.right, other.right) - Math.max(one.left, other.left)) *
-      Math.max(0, Math.min(one.bottom, other.bottom) - Math.max(one.top, other.top));
-    const taken = at.map(({ x, y }) => box(x, y, 17, 17));
-    for (const { point, x } of at) {
-      if (point.low === null) continue;
-      const [top, bottom] = [scale.toY(point.high ?? scale.y.high), scale.toY(point.low)];
-      taken.push({ left: x - 3, right: x + 3, top, bottom });
-    }
-    const steps = front.map((row) => at.find(({ point }) => point.row === row));
-    for (let number = 1; number < steps.length; number += 1) {
-      const [from, to] = [steps[number - 1], steps[number]];
-      taken.push({ left: from.x - 1, right: from.x + 1, top: from.y, bottom: to.y });
-      taken.push({ left: from.x, right: to.x, top: to.y - 1, bottom: to.y + 1 });
-    }
-    const inside = { left: MARGIN.left, right: width - 2, top: 2, bottom: height - MARGIN.bottom };
-    const crowd = ({ x, y }) => Math.min(...at.map((other) => Math.hypot(other.x - x, other.y - y) || Infinity));
-    const ruler = element("canvas").getContext("2d");
-    ruler.font = `550 12.5px ${getComputedStyle(area).fontFamily}`;
-    const parts = [];
-    for (const { point, x, y } of [...at].sort((one, other) => crowd(one) - crowd(other))) {
-      const title = vicoPage.shorten(rows[point.row].title, 34);
-      const [wide, tall] = [ruler.measureText(title).width + 6, 17];
-      let best = null;
-      for (const distance of [13, 24, 38, 56]) {
-        for (const [across, up] of [[1, 0], [-1, 0], [0, -1], [0, 1], [1, -1], [1, 1], [-1, -1], [-1, 1]]) {
-          const shift = across && up ? distance * Math.SQRT1_2 : distance;
-          const middle = [x + across * (shift + wide / 2), y + up * (shift + (across ? 0 : tall / 4))];
-          const place = box(...middle, wide, tall);
-          const cost = taken.reduce((sum, other) => sum + overlap(place, other), 0) + wide * tall - overlap(place, inside);
-          if (best === null || cost < best.cost - 1e-6) best = { cost, place, across, up, distance, middle };
-        }
-        if (best.cost < 1e-6) break;
-      }
-      taken.push(best.place);
-      const hue = vicoPage.markers.hue(rows[point.row]);
-      if (best.distance > 24) {
-        const end = best.across ? best.middle[0] - (best.across * wide) / 2 + 2 * best.across : best.middle[0];
-        parts.push(svg("line", { class: `leader ${hue}`, x1: x, y1: y, x2: end, y2: best.middle[1] }));
-      }
-      const attributes = { class: `name ${hue}`, x: best.middle[0], y: best.middle[1], dy: "0.34em", "text-anchor": "middle" };
-      parts.push(svg("text", attributes, title));
-    }
-    return parts;
   }
 
   return { start };

@@ -1,28 +1,21 @@
 "use strict";
 
-// The documents: filters, order, pages of cards, and the one that is open. Only what is on the page is in the DOM.
+// The documents: the search, the filters, pages of cards, and the one that is open. Only what is on the page is in the DOM.
 vicoPage.samples = (() => {
   const { element, number } = vicoPage;
-  const OUTCOMES = {
-    all: "All",
-    lost: "Lost: scores less",
-    gained: "Gained: scores more",
-    wrong: "Both wrong",
-    differ: "Answers differ",
-    failed: "Failed",
-  };
-  const SORTS = { order: "As in the benchmark", difference: "Largest difference first", tokens: "Most visual tokens first" };
+  const PAUSE = 300; // ms without a key until what was typed is looked for
 
-  let starts = []; // the number of each benchmark's first document
-  let total = 0;
-  let baseline = 0;
-  let failed = []; // by benchmark and row: a set of documents
-  let body;
+  let form; // the parts of the section, each made anew without the others
+  let results;
+  let bar;
+  let field;
   let opened = null; // the address of the document that is open
+  let drawn = ""; // the cards that are shown, which stay while a search finds others
   let turn = 0; // of what is shown last; an earlier one that is still loading is dropped
 
   function place(which) {
     const { benchmarks } = vicoPage.data.report;
+    const starts = vicoPage.filters.starts();
     let found = starts.length - 1;
     while (starts[found] > which) found -= 1;
     const benchmark = benchmarks[found];
@@ -32,79 +25,14 @@ vicoPage.samples = (() => {
     return { which, own, benchmark, at: found, id: benchmark.ids[own], address: `${benchmark.title}/${task}/${benchmark.ids[own]}` };
   }
 
-  // What is known of a row's answer without loading it.
-  function sample({ benchmark, at, own }, row) {
-    return {
-      score: benchmark.scores[row]?.[own] ?? null,
-      tokens: benchmark.tokens[row]?.[own] ?? null,
-      differs: benchmark.differs[row]?.[own] === "1",
-      isFailed: failed[at][row]?.has(own) ?? false,
-    };
-  }
-
-  function outcomes(own, base) {
-    const isScored = own.score !== null && base.score !== null;
-    return {
-      all: true,
-      lost: isScored && own.score < base.score,
-      gained: isScored && own.score > base.score,
-      wrong: isScored && own.score === 0 && base.score === 0,
-      differ: own.differs,
-      failed: own.isFailed,
-    };
-  }
-
-  // The numbers of the documents that pass the filters, in order, and how many have each outcome.
-  function select(state) {
-    const { benchmarks } = vicoPage.data.report;
-    const counts = Object.fromEntries(Object.keys(OUTCOMES).map((name) => [name, 0]));
-    const found = [];
-    benchmarks.forEach((benchmark, at) => {
-      if (state.benchmark !== null && state.benchmark !== at) return;
-      if (!benchmark.scores[state.row]) return;
-      benchmark.ids.forEach((_, own) => {
-        const [mine, base] = [sample({ benchmark, at, own }, state.row), sample({ benchmark, at, own }, baseline)];
-        const has = outcomes(mine, base);
-        for (const name in has) counts[name] += has[name];
-        if (!has[state.outcome]) return;
-        const difference = mine.score !== null && base.score !== null ? Math.abs(mine.score - base.score) : -1;
-        found.push({ which: starts[at] + own, difference, tokens: mine.tokens ?? -1 });
-      });
-    });
-    if (state.sort !== "order") found.sort((one, other) => other[state.sort] - one[state.sort] || one.which - other.which);
-    return { found: found.map(({ which }) => which), counts };
-  }
-
-  function choice(name, label, options, value, change) {
-    const select = element("select", { id: `filter-${name}`, "data-focus": name }, options.map(([key, words]) => element("option", { value: key }, words)));
-    select.value = value;
-    select.addEventListener("change", () => change(select.value));
-    return element("label", {}, label, select);
-  }
-
-  function filters(state, counts) {
-    const { rows, benchmarks } = vicoPage.data.report;
-    const go = (changes) => vicoPage.state.go({ page: 1, ...changes });
-    const named = benchmarks.map((benchmark, at) => [at, benchmark.title]);
-    const outcomeWords = Object.entries(OUTCOMES).map(([name, words]) => [name, `${words} (${number(counts[name])})`]);
-    return element(
-      "form",
-      { class: "filters", "aria-label": "Filters", onsubmit: (event) => event.preventDefault() },
-      choice("benchmark", "Benchmark", [["", "All"], ...named], state.benchmark ?? "", (value) => go({ benchmark: value === "" ? null : Number(value) })),
-      choice("row", "Row", rows.map((row, which) => [which, row.title]), state.row, (value) => go({ row: Number(value) })),
-      choice("outcome", `Against ${vicoPage.shorten(vicoPage.data.report.baseline, 24)}`, outcomeWords, state.outcome, (value) => go({ outcome: value })),
-      choice("sort", "Order", Object.entries(SORTS), state.sort, (value) => go({ sort: value })),
-    );
-  }
-
   function pager(state, page, pages, count) {
-    const step = (words, target, label) =>
-      element("button", { type: "button", class: "button", "aria-label": label, disabled: target < 1 || target > pages, onclick: () => turnTo(target) }, words);
     const turnTo = (target) => {
       vicoPage.state.go({ page: target });
       document.getElementById("samples").scrollIntoView();
     };
-    const sizes = choice("size", "A page has", vicoPage.state.sizes.map((size) => [size, String(size)]), state.size,
+    const step = (words, target, label) =>
+      element("button", { type: "button", class: "button", "aria-label": label, "data-focus": label, disabled: target < 1 || target > pages, onclick: () => turnTo(target) }, words);
+    const sizes = vicoPage.filters.choice("size", "A page has", vicoPage.state.sizes.map((size) => [size, String(size)]), state.size,
       (value) => vicoPage.state.go({ size: Number(value), page: 1 }));
     return element("div", { class: "pager" },
       step("«", page === 1 ? 0 : 1, "First page"), step("←", page - 1, "Previous page"),
@@ -113,25 +41,34 @@ vicoPage.samples = (() => {
       element("span", { class: "key" }, `${number(count)} ${count === 1 ? "document" : "documents"}`), sizes);
   }
 
-  function said(row, which, own, kind) {
+  // The rows whose answers a card has.
+  const compared = (state) => [...new Set([vicoPage.filters.baseline(), state.row, state.right, state.wrong])].filter((row) => row !== null);
+
+  function said(row, which, own) {
     const { rows } = vicoPage.data.report;
     const words = own === null ? "not run" : own.failure !== undefined ? "failed" : vicoPage.shorten(own.answer, 90) || "(empty)";
-    return element("span", { class: "said" }, vicoPage.markers.icon(rows[row]),
-      vicoPage.document.mark(which.score, which.isFailed), element("span", { class: "line", title: `${rows[row].title}, ${kind}` }, words));
+    return element("span", { class: "said" }, vicoPage.markers.icon(rows[row]), element("span", { class: "unseen" }, rows[row].title),
+      vicoPage.document.mark(which.score, which.isFailed), element("span", { class: "line", title: rows[row].title }, words));
+  }
+
+  // Where a card has the words that were looked for.
+  function snippet(spot, shown, state) {
+    const hit = state.search.trim() && vicoPage.search.find(state.search.trim(), spot, shown);
+    return hit && element("span", { class: "hit" }, element("b", {}, `${hit.where}: `), hit.before, element("mark", {}, hit.words), hit.after);
   }
 
   function card(spot, shown, state) {
     const picture = vicoPage.pictures.first(shown, shown.rows[state.row]);
     const frame = element("span", { class: "frame" }, picture ?? element("span", { class: "faint" }, "no picture"));
-    const own = sample(spot, state.row);
+    const own = vicoPage.filters.sample(spot, state.row);
     const made = element(
       "a",
-      { class: "card", href: vicoPage.state.address({ document: spot.which }) },
+      { class: "card", href: vicoPage.state.address({ document: spot.which }), "data-focus": spot.address },
       frame,
       element("span", { class: "name" }, `${spot.benchmark.title} ${spot.id}`, element("span", { class: "faint" }, own.tokens === null ? "" : `${number(own.tokens)} tokens`)),
-      element("span", { class: "asked" }, vicoPage.shorten(shown.question, 120) || "(no question kept)"),
-      said(baseline, sample(spot, baseline), shown.rows[baseline] ?? null, "the baseline"),
-      state.row !== baseline && said(state.row, own, shown.rows[state.row] ?? null, "the chosen row"),
+      element("span", { class: "asked" }, vicoPage.shorten(shown.question, 120) || "(no prompt kept)"),
+      compared(state).map((row) => said(row, vicoPage.filters.sample(spot, row), shown.rows[row] ?? null)),
+      snippet(spot, shown, state),
     );
     made.dataset.document = spot.address;
     return made;
@@ -139,42 +76,82 @@ vicoPage.samples = (() => {
 
   async function show(state) {
     const now = (turn += 1);
-    const { found, counts } = select(state);
+    const { found, counts } = vicoPage.filters.select(state);
+    const isOpen = state.document !== null;
+    form.hidden = bar.hidden = isOpen;
+    if (!isOpen) replace(form, vicoPage.filters.form(state, counts));
+    if (document.activeElement !== field) field.value = state.search;
+    const words = state.search.trim();
+    if (!words) vicoPage.search.end();
+    else vicoPage.search.start(words, found, (error) => now === turn && showFound(state, found, now, { isMore: true, error }));
+    await showFound(state, found, now);
+  }
+
+  // What the search has found until now, or all where nothing is looked for.
+  async function showFound(state, candidates, now, { isMore = false, error = null } = {}) {
+    const search = state.search.trim() ? vicoPage.search.status() : null;
+    const found = search ? candidates.filter(search.has) : candidates;
+    tell(search, found, candidates);
     try {
-      if (state.document !== null) await showDocument(state, found, now);
-      else await showCards(state, found, counts, now);
-    } catch (error) {
-      if (now === turn) body.replaceChildren(element("p", { class: "message" }, error.message));
+      if (error) throw error;
+      if (state.document === null) await showCards(state, found, now, search);
+      else if (isMore && opened !== null) replace(results.querySelector(".bar"), ...vicoPage.document.bar(place(state.document), around(state, found)).childNodes);
+      else await showDocument(state, found, now);
+    } catch (problem) {
+      if (now === turn) results.replaceChildren(element("p", { class: "message" }, problem.message));
     }
   }
 
-  async function showCards(state, found, counts, now) {
+  function tell(search, found, candidates) {
+    const [progress, live, stop] = ["progress", "[role=status]", "button"].map((name) => bar.querySelector(name));
+    progress.hidden = stop.hidden = !search || search.isDone;
+    if (!search) {
+      live.textContent = bar.querySelector(".count").textContent = "";
+      return;
+    }
+    progress.value = search.share;
+    stop.textContent = search.isStopped ? "Go on" : "Stop";
+    const looked = search.isDone ? candidates.length : candidates.filter(search.looked).length;
+    const words = `${number(found.length)} found in ${number(looked)} of ${number(candidates.length)} documents`;
+    // Said aloud at the end alone.
+    live.textContent = search.isDone || search.isStopped ? `${words}${search.isDone ? "" : ", stopped"}` : "";
+    bar.querySelector(".count").textContent = live.textContent ? "" : words;
+  }
+
+  async function showCards(state, found, now, search) {
     const pages = Math.max(1, Math.ceil(found.length / state.size));
     const page = Math.min(state.page, pages);
     const spots = found.slice((page - 1) * state.size, page * state.size).map(place);
     const shown = await Promise.all(spots.map((spot) => vicoPage.chunks.document(spot.which)));
     if (now !== turn) return;
+    const key = JSON.stringify([now, found.length, search?.isDone, spots.map((spot) => spot.which)]);
+    if (key === drawn) return;
+    drawn = key;
     const { rows } = vicoPage.data.report;
-    const several = [state.row, baseline].map((row) => rows[row]).filter((row) => row.runs > 1);
-    const remarks = [...new Set(several)].map((row) => `${row.title} was run ${row.runs} times; its first run is shown.`);
+    const several = compared(state).map((row) => rows[row]).filter((row) => row.runs > 1);
+    const remarks = several.map((row) => `${row.title} was run ${row.runs} times; its first run is shown.`);
     const cards = spots.map((spot, number) => card(spot, shown[number], state));
-    const grid = cards.length
-      ? element("div", { class: "cards" }, cards)
-      : element("p", { class: "message" }, "No document passes these filters.");
-    replace(filters(state, counts), ...remarks.map((words) => element("p", { class: "key" }, words)), grid, pager(state, page, pages, found.length));
-    if (opened !== null) [...body.querySelectorAll(".card")].find((one) => one.dataset.document === opened)?.focus();
+    const none = search && !search.isDone ? "Nothing found yet." : "No document passes these filters.";
+    const grid = cards.length ? element("div", { class: "cards" }, cards) : element("p", { class: "message" }, none);
+    replace(results, vicoPage.names.list(compared(state)), ...remarks.map((words) => element("p", { class: "key" }, words)), grid, pager(state, page, pages, found.length));
+    if (opened !== null) [...results.querySelectorAll(".card")].find((one) => one.dataset.document === opened)?.focus();
     opened = null;
+  }
+
+  // The documents before and after the open one in the selection.
+  function around(state, found) {
+    const at = found.indexOf(state.document);
+    const words = at < 0 ? "not in the selection" : `${number(at + 1)} of ${number(found.length)} in the selection`;
+    return { words, before: found[at - 1] ?? null, after: at < 0 ? (found[0] ?? null) : (found[at + 1] ?? null) };
   }
 
   async function showDocument(state, found, now) {
     const spot = place(state.document);
     const shown = await vicoPage.chunks.document(spot.which);
     if (now !== turn) return;
-    const at = found.indexOf(spot.which);
-    const words = at < 0 ? "not in the selection" : `${number(at + 1)} of ${number(found.length)} in the selection`;
-    const around = { words, before: found[at - 1] ?? null, after: at < 0 ? (found[0] ?? null) : (found[at + 1] ?? null) };
-    const view = vicoPage.document.view(spot, shown, state, around);
-    replace(view);
+    const isChoosing = results.querySelector(".choose")?.open ?? false;
+    const view = vicoPage.document.view(spot, shown, state, around(state, found), isChoosing);
+    replace(results, view);
     if (opened === null) {
       document.getElementById("samples").scrollIntoView();
       view.querySelector("h3").focus({ preventScroll: true });
@@ -182,17 +159,19 @@ vicoPage.samples = (() => {
     opened = spot.address;
   }
 
-  // The same control keeps the focus where what is around it is made anew.
-  function replace(...parts) {
-    const focused = body.contains(document.activeElement) ? document.activeElement.dataset.focus : undefined;
-    body.replaceChildren(...parts);
-    if (focused !== undefined) body.querySelector(`[data-focus="${focused}"]`)?.focus({ preventScroll: true });
+  // The same control keeps the focus where what is around it is made anew; without one, the document's name gets it.
+  function replace(part, ...children) {
+    const focused = part.contains(document.activeElement) ? (document.activeElement.dataset.focus ?? null) : undefined;
+    part.replaceChildren(...children);
+    if (focused === undefined) return;
+    const same = [...part.querySelectorAll("[data-focus]")].find((one) => one.dataset.focus === focused && !one.disabled);
+    (same ?? part.querySelector("h3"))?.focus({ preventScroll: true });
   }
 
   function keys(event) {
     if (event.altKey || event.ctrlKey || event.metaKey || event.shiftKey) return;
-    if (event.target.closest("input, select, textarea, .scores, #plot-area")) return;
-    const view = body.querySelector(".document");
+    if (event.target.closest("input, select, textarea, .scores, #plot-area, .choose")) return;
+    const view = results.querySelector(".document");
     if (!view) return;
     const name = { ArrowLeft: "ArrowLeft", ArrowRight: "ArrowRight", Escape: "Escape" }[event.key];
     const link = name && view.querySelector(`[aria-keyshortcuts="${name}"]`);
@@ -201,19 +180,37 @@ vicoPage.samples = (() => {
     link.click();
   }
 
+  function searchBar() {
+    let waiting;
+    const look = () => {
+      clearTimeout(waiting);
+      if (field.value !== vicoPage.state.read().search) vicoPage.state.go({ search: field.value, page: 1 }, { replace: true });
+    };
+    field = element("input", { type: "search", id: "search", maxlength: vicoPage.state.longest, placeholder: "Prompt, target, answer or id", autocomplete: "off", spellcheck: "false" });
+    field.addEventListener("input", () => {
+      clearTimeout(waiting);
+      waiting = setTimeout(look, PAUSE);
+    });
+    field.addEventListener("change", look);
+    const stop = element("button", { type: "button", class: "button", hidden: true }, "Stop");
+    stop.addEventListener("click", () => {
+      vicoPage.search.stop(!vicoPage.search.status().isStopped);
+      vicoPage.state.notify();
+    });
+    return element("div", { class: "search", role: "search" }, element("label", {}, "Search", field),
+      element("progress", { max: 1, value: 0, "aria-label": "Documents looked through", hidden: true }), stop,
+      element("span", { class: "key count" }), element("span", { class: "key", role: "status" }));
+  }
+
   function start() {
-    const { benchmarks, rows, baseline: title, hasPictures } = vicoPage.data.report;
-    body = document.getElementById("samples-body");
-    for (const benchmark of benchmarks) {
-      starts.push(total);
-      total += benchmark.ids.length;
-    }
-    failed = benchmarks.map((benchmark) => benchmark.failed.map((own) => own && new Set(own)));
-    baseline = rows.findIndex((row) => row.title === title);
+    const { hasPictures } = vicoPage.data.report;
+    [form, results] = [element("div"), element("div", { id: "samples-results" })];
+    bar = searchBar();
+    document.getElementById("samples-body").append(bar, form, results);
     document.getElementById("samples-note").textContent = hasPictures ? "" : "These runs kept no pictures.";
     document.addEventListener("keydown", keys);
     vicoPage.state.listen(show);
   }
 
-  return { start, place, sample };
+  return { start, place };
 })();

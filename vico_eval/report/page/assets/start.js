@@ -1,5 +1,6 @@
 "use strict";
 
+vicoPage.filters.start();
 vicoPage.table.start();
 vicoPage.plot.start();
 vicoPage.samples.start();

@@ -6,17 +6,22 @@ vicoPage.state = (() => {
   const OUTCOMES = ["all", "lost", "gained", "wrong", "differ", "failed"];
   const SORTS = ["order", "difference", "tokens"];
   const SIZES = [24, 48];
+  const LONGEST = 200; // characters of a search
   const listeners = [];
 
   // A lone half of a surrogate pair can't stand in an address; both sides are compared without.
   const plain = (text) => new URLSearchParams({ text }).toString().slice("text=".length);
 
   function titles() {
-    const report = vicoPage.data.report;
+    const { report, table } = vicoPage.data;
     return {
       rows: report.rows.map((row) => row.title),
       benchmarks: report.benchmarks.map((benchmark) => benchmark.title),
-      columns: report.plots.map((plot) => plot.column),
+      plots: report.plots.map((plot) => plot.column),
+      axes: report.axes.map((axis) => axis.title),
+      columns: table.columns.map((column) => column.title),
+      categories: vicoPage.filters.categories(),
+      answers: vicoPage.document.columns,
     };
   }
 
@@ -25,10 +30,18 @@ vicoPage.state = (() => {
     return found < 0 ? otherwise : found;
   }
 
+  const places = (list, wanted) => new Set(wanted.map((one) => place(list, one, -1)).filter((found) => found >= 0));
+
   function defaultRow() {
     const { rows, baseline } = vicoPage.data.report;
     const others = rows.map((row, number) => number).filter((number) => rows[number].title !== baseline);
     return others.length ? others[others.length - 1] : 0;
+  }
+
+  // Columns of the table that are not as they were at first.
+  function changed(columns) {
+    const isChanged = (column, number) => columns.has(number) !== column.isShown;
+    return vicoPage.data.table.columns.filter(isChanged).map((column) => column.title);
   }
 
   let latest = { hash: null };
@@ -40,16 +53,27 @@ vicoPage.state = (() => {
 
   function parse() {
     const given = new URLSearchParams(location.hash.slice(1));
-    const { rows, benchmarks, columns } = titles();
+    const { rows, benchmarks, plots, axes, columns, categories, answers } = titles();
     const size = Number(given.get("size"));
+    const switched = places(columns, given.getAll("column"));
+    const isShown = (column, number) => column.isShown !== switched.has(number);
     return {
       row: place(rows, given.get("row"), defaultRow()),
       benchmark: place(benchmarks, given.get("benchmark"), null),
+      category: place(categories, given.get("category"), null),
       outcome: OUTCOMES.includes(given.get("outcome")) ? given.get("outcome") : "all",
+      right: place(rows, given.get("right"), null),
+      wrong: place(rows, given.get("wrong"), null),
+      fails: vicoPage.filters.known(given.get("fails")),
+      search: (given.get("search") ?? "").slice(0, LONGEST),
       sort: SORTS.includes(given.get("sort")) ? given.get("sort") : "order",
       size: SIZES.includes(size) ? size : SIZES[0],
       page: Math.max(1, Math.floor(Number(given.get("page"))) || 1),
-      column: place(columns, given.get("plot"), 0),
+      column: place(plots, given.get("plot"), 0),
+      axis: place(axes, given.get("over"), 0),
+      columns: new Set(vicoPage.data.table.columns.flatMap((column, number) => (isShown(column, number) ? [number] : []))),
+      hidden: places(rows, given.getAll("without")),
+      answers: places(answers, given.getAll("hide")),
       document: find(given.get("document")),
     };
   }
@@ -77,15 +101,24 @@ vicoPage.state = (() => {
   // The address of the present view with some of it changed.
   function address(changes) {
     const state = { ...read(), ...changes };
-    const { rows, benchmarks, columns } = titles();
+    const { rows, benchmarks, plots, axes, categories, answers } = titles();
     const given = new URLSearchParams();
     if (state.row !== defaultRow()) given.set("row", rows[state.row]);
     if (state.benchmark !== null) given.set("benchmark", benchmarks[state.benchmark]);
+    if (state.category !== null) given.set("category", categories[state.category]);
     if (state.outcome !== "all") given.set("outcome", state.outcome);
+    if (state.right !== null) given.set("right", rows[state.right]);
+    if (state.wrong !== null) given.set("wrong", rows[state.wrong]);
+    if (state.fails !== "") given.set("fails", state.fails);
+    if (state.search !== "") given.set("search", state.search);
     if (state.sort !== "order") given.set("sort", state.sort);
     if (state.size !== SIZES[0]) given.set("size", state.size);
     if (state.page > 1) given.set("page", state.page);
-    if (state.column > 0) given.set("plot", columns[state.column]);
+    if (state.column > 0) given.set("plot", plots[state.column]);
+    if (state.axis > 0) given.set("over", axes[state.axis]);
+    for (const title of changed(state.columns)) given.append("column", title);
+    for (const row of state.hidden) given.append("without", rows[row]);
+    for (const column of state.answers) given.append("hide", answers[column]);
     if (state.document !== null) given.set("document", vicoPage.samples.place(state.document).address);
     return `#${given}`;
   }
@@ -112,5 +145,5 @@ vicoPage.state = (() => {
     });
   }
 
-  return { read, go, address, sizes: SIZES, listen: (listener) => listeners.push(listener), notify };
+  return { read, go, address, sizes: SIZES, longest: LONGEST, listen: (listener) => listeners.push(listener), notify };
 })();

@@ -5,7 +5,7 @@ import math
 import pandas as pd
 
 from vico_eval.report.endings.counts import ALL
-from vico_eval.report.page.overview import PageCell, PageRow
+from vico_eval.report.page.tables.cells import PageCell, PageRow
 from vico_eval.report.tables.table import Table
 from vico_eval.report.tables.writers import percent
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from vico_eval.report.page.overview import PageCell, PageRow
+from vico_eval.report.page.tables.cells import PageCell, PageRow
 from vico_eval.report.stats.times import ALL
 from vico_eval.report.tables.grid import DASH
 from vico_eval.report.tables.writers import percent

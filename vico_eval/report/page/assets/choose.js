@@ -1,0 +1,36 @@
+"use strict";
+
+// Lists of boxes by which a reader chooses columns and rows.
+vicoPage.choose = (() => {
+  const { element } = vicoPage;
+  const MANY = 6; // boxes; more of them stand in several columns
+
+  function box(title, isOn, change, key) {
+    const input = element("input", { type: "checkbox", checked: isOn, "data-focus": key });
+    input.addEventListener("change", () => change(input.checked));
+    return element("label", { class: "switch" }, input, element("span", {}, title));
+  }
+
+  // A group of boxes under a heading; with more than two of them another box is for all.
+  // `items` are [number, title]; `chosen` is a set of numbers; `change` gets the new one.
+  function group(name, items, chosen, change) {
+    const numbers = items.map(([number]) => number);
+    const turn = (some, isOn) => {
+      const next = new Set(chosen);
+      for (const number of some) isOn ? next.add(number) : next.delete(number);
+      change(next);
+    };
+    const isAll = numbers.every((number) => chosen.has(number));
+    const all = items.length > 2 && box("All", isAll, (isOn) => turn(numbers, isOn), `${name}-all`);
+    const boxes = items.map(([number, title]) => box(title, chosen.has(number), (isOn) => turn([number], isOn), `${name}-${number}`));
+    return element("fieldset", { class: items.length > MANY ? "long" : null }, element("legend", {}, name), all, boxes);
+  }
+
+  // The same with a set of what is not chosen.
+  function except(name, items, hidden, change) {
+    const shown = new Set(items.map(([number]) => number).filter((number) => !hidden.has(number)));
+    return group(name, items, shown, (next) => change(new Set(items.map(([number]) => number).filter((number) => !next.has(number)))));
+  }
+
+  return { group, except };
+})();

@@ -1,0 +1,131 @@
+"""The page's plot: retention over visual tokens or a cost, and how each row is drawn."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from vico_eval.report.costs.frame import ASKED, COSTS, cost_columns
+from vico_eval.report.figures.style import COLOURS, looks
+from vico_eval.report.page.scripts import known
+from vico_eval.report.stats.retention import AVERAGE, pareto_front
+from vico_eval.report.stats.times import ALL
+from vico_eval.report.tables.table import Table
+
+_TOKENS = "tokens"
+
+Shares = Mapping[str, Mapping[tuple[str, str], float]]
+"""Percent of the baseline's, by axis, and by row and column."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Point:
+    """A row of the plot, in percent of the baseline."""
+
+    row: int
+    saved: float
+    retention: float
+
+
+def row_styles(table: Table) -> list[dict[str, Any]]:
+    """Title, colour (a place among `COLOURS`; None for the baseline), marker and number of runs of each row."""
+    drawn = looks(table)
+    return [
+        {
+            "title": str(title),
+            "hue": None if title == table.baseline else COLOURS.index(drawn[str(title)].colour),
+            "marker": drawn[str(title)].marker,
+            "runs": int(runs),
+        }
+        for title, runs in table.summary["runs"].items()
+    ]
+
+
+def axes(shares: Shares) -> list[dict[str, str]]:
+    """What retention can be drawn over: `name` and `title` of each."""
+    titles = {_TOKENS: "Visual tokens"}
+    for asked, described in ASKED.items():
+        titles |= {cost: cost_columns(None, [asked])[0].title for cost in COSTS if cost in described}
+    return [{"name": name, "title": titles[name]} for name in shares]
+
+
+def shares_of(numbers: pd.DataFrame, costs: pd.DataFrame | None) -> dict[str, dict[tuple[str, str], float]]:
+    """What each row needs of visual tokens and of every cost that some row knows, percent of the baseline's.
+
+    Args:
+        numbers: of `vico_eval.report.tables.numbers.tidy_numbers`.
+        costs: of `vico_eval.report.costs.frame.document_costs`.
+    """
+    shares = {_TOKENS: _by_row_and_column(numbers, "visual_token_share")}
+    if costs is not None:
+        columns = costs["benchmark"].replace(ALL, AVERAGE)
+        keys = list(zip(costs["row"], columns, strict=True))
+        for cost in COSTS:
+            shares[cost] = dict(zip(keys, costs[f"{cost}_relative"], strict=True))
+    return {
+        name: kept for name, own in shares.items() if (kept := {key: own[key] for key in own if _is_finite(own[key])})
+    }
+
+
+def plots(table: Table, numbers: pd.DataFrame, uncertainty: pd.DataFrame, shares: Shares) -> list[dict[str, Any]]:
+    """Retention: of the average, then of each benchmark that has it with a share on some axis.
+
+    Args:
+        table: what the report prints.
+        numbers: of `vico_eval.report.tables.numbers.tidy_numbers`.
+        uncertainty: of `vico_eval.report.stats.uncertainty.compare_with_baseline`.
+        shares: of `shares_of`.
+
+    Returns:
+        For each its `column`, `points` (row, retention, low and high of the 95% interval, ratio of compressed tiles;
+        percent, None where unknown; and by axis the share of the baseline's) and `fronts` (by axis the rows of the
+        Pareto front, by what they save).
+    """
+    titles = [str(title) for title in table.summary.index]
+    ratios = _by_row_and_column(numbers, "compressed_tile_ratio")
+    intervals = uncertainty.set_index(["row", "benchmark"])
+    drawn = []
+    retentions = {AVERAGE: table.summary["retention"].to_dict()}
+    retentions |= {column: table.retention(column) for column in table.columns}
+    for column, retention in retentions.items():
+        points = []
+        for number, title in enumerate(titles):
+            across = {name: known(own[title, column]) for name, own in shares.items() if (title, column) in own}
+            if across and _is_finite(retention[title]):
+                point = {"row": number, "retention": known(retention[title]), "shares": across}
+                interval = _interval(title, column, intervals, table)
+                points.append(point | interval | {"ratio": known(ratios.get((title, column), math.nan))})
+        if points:
+            fronts = {name: _front(points, name) for name in shares}
+            drawn.append({"column": column, "points": points, "fronts": fronts})
+    return drawn
+
+
+def _front(points: Sequence[Mapping[str, Any]], axis: str) -> list[int]:
+    own = [point for point in points if axis in point["shares"]]
+    front = pareto_front([_Point(point["row"], 100 - point["shares"][axis], point["retention"]) for point in own])
+    return [point.row for point in front]
+
+
+def _interval(title: str, column: str, intervals: pd.DataFrame, table: Table) -> dict[str, float | None]:
+    if title == table.baseline:
+        return {"low": None, "high": None}
+    line = intervals.loc[(title, column)]
+    # Where benchmarks are left out, the interval is that of another number.
+    if line["left_out"]:
+        return {"low": None, "high": None}
+    return {"low": known(line["low"]), "high": known(line["high"])}
+
+
+def _by_row_and_column(numbers: pd.DataFrame, metric: str) -> dict[tuple[str, str], float]:
+    own = numbers[numbers["metric"] == metric]
+    if "source" in own:
+        own = own[own["source"] == "measured"]
+    keys: Sequence[tuple[str, str]] = list(zip(own["row"], own["benchmark"], strict=True))
+    return dict(zip(keys, own["value"], strict=True))
+
+
+def _is_finite(value: float) -> bool:
+    return math.isfinite(float(value))
