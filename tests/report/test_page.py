@@ -80,6 +80,8 @@ def test_samples_are_kept_as_they_are_until_the_page_is_written(tmp_path):
     kept = KeptSamples(tmp_path, ["Read", "MMBench V1.1 / en"])
     kept.write(3, "MMBench V1.1 / en", documents)
     assert kept.read(3, "MMBench V1.1 / en") == [sample_of(document) for document in documents]
+    kept.write(3, "Read", documents, ["ocr", *[""] * (len(documents) - 1)])
+    assert [sample.category for sample in kept.read(3, "Read")] == ["ocr", *[None] * (len(documents) - 1)]
     with pytest.raises(OutputError, match="TMPDIR"):
         KeptSamples(tmp_path / "gone", ["Read"]).write(0, "Read", documents)
 

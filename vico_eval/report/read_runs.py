@@ -111,7 +111,8 @@ def _read_and_count(
         for benchmark, own in counted.benchmarks.items():
             documents = [document for task in own.tasks for document in run.tasks[task.name].documents]
             if documents:
-                reading.samples.write(number, benchmark, documents)
+                categories = None if own.documents is None else own.documents.categories
+                reading.samples.write(number, benchmark, documents, categories)
     return counted
 
 

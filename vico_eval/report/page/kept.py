@@ -45,8 +45,8 @@ class Sample(NamedTuple):
     """Of the benchmark's; None where it has none."""
 
 
-def sample_of(document: Document) -> Sample:
-    """What a page shows of a document."""
+def sample_of(document: Document, category: str = "") -> Sample:
+    """What a page shows of a document, and of what category it is."""
     accounts = document.account or ()
     counts: dict[str, Any] = {}
     if document.account is not None:
@@ -64,6 +64,7 @@ def sample_of(document: Document) -> Sample:
         pictures=list(_names(accounts)),
         reply=_reply(document),
         seconds=_seconds(document),
+        category=category or None,
     )
 
 
@@ -74,15 +75,25 @@ class KeptSamples:
         self._folder = folder
         self._places = {benchmark: place for place, benchmark in enumerate(benchmarks)}
 
-    def write(self, run: int, benchmark: str, documents: Sequence[Document]) -> None:
+    def write(
+        self, run: int, benchmark: str, documents: Sequence[Document], categories: Sequence[str] | None = None
+    ) -> None:
         """Keeps what a page shows of the documents.
+
+        Args:
+            run: its number.
+            benchmark: title.
+            documents: of the run and benchmark.
+            categories: of the documents, empty where one has none; None where the benchmark has none.
 
         Raises:
             OutputError: there is no room for it.
         """
         path = self._file(run, benchmark)
         try:
-            path.write_text(json.dumps([sample_of(document) for document in documents]), encoding="ascii")
+            known = categories or [""] * len(documents)
+            samples = [sample_of(*each) for each in zip(documents, known, strict=True)]
+            path.write_text(json.dumps(samples), encoding="ascii")
         except OSError as error:
             raise OutputError(
                 f"The page's documents can't be kept in {path}: {error}. Make room, or let TMPDIR name another folder."
