@@ -25,7 +25,7 @@ _PUNCTUATION = re.compile(r"[.()\[\],:;!*#{}]")
 
 
 def process_results(doc: Mapping[str, Any], results: list[str]) -> dict[str, dict[str, Any]]:
-    """One row's outcome under each metric: index, number of options, letter read (None if unreadable), score 0 or 1.
+    """One row's outcome under each metric: index, number of options, category, letter read (or None), score 0 or 1.
 
     Raises:
         DocumentError: the row's answer is no letter of its options, as in the test split, whose answers are secret.
@@ -40,7 +40,7 @@ def process_results(doc: Mapping[str, Any], results: list[str]) -> dict[str, dic
     outcome = {
         "index": int(doc["index"]),
         "options": len(choices),
-        "category": str(doc.get("category") or ""),
+        "L2-category": str(doc.get("L2-category") or ""),
         "letter": letter,
         "score": float(letter == doc["answer"]),
     }
