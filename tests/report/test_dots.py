@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from vico_eval.report.figures.dots import draw_dots
+from vico_eval.report.figures.dots import draw_benchmarks, draw_ratios
 from vico_eval.report.figures.style import COLUMN, Sheet
 from vico_eval.report.tables.table import Row, Table
 
@@ -39,8 +39,7 @@ RATIOS = {"Random": (50.0, 50.0, 50.0), "ViCO": (60.0, 40.0, 50.0)}
 
 def test_dots_are_retention_by_benchmark_with_intervals_and_ratios():
     found = intervals(("ViCO", "Read", 81.0, 99.0), ("Random", "Avg.", 50.0, np.inf))
-    drawn = draw_dots(table(SCORES, RATIOS), found)
-    read, video, average = drawn["benchmarks"].axes
+    read, video, average = draw_benchmarks(table(SCORES, RATIOS), found).axes
     # 40 / 80, 30 / 40; 72 / 80, 42 / 40; the average is the table's. Rows stand beneath each other as in the table.
     assert dots(read) == [(50.0, 0.0), (90.0, 1.0)]
     assert dots(video) == [(75.0, 0.0), (105.0, 1.0)]
@@ -50,13 +49,14 @@ def test_dots_are_retention_by_benchmark_with_intervals_and_ratios():
     # An interval without an end goes to the edge.
     ((ends,),) = ([line.tolist() for line in own.get_segments()] for own in average.collections)
     assert ends == [[50.0, 0.0], [average.get_xlim()[1], 0.0]]
-    assert [dots(axes) for axes in drawn["ratios"].axes] == [[(50, 0), (60, 1)], [(50, 0), (40, 1)], [(50, 0), (50, 1)]]
+    ratios = draw_ratios(table(SCORES, RATIOS))
+    assert [dots(axes) for axes in ratios.axes] == [[(50, 0), (60, 1)], [(50, 0), (40, 1)], [(50, 0), (50, 1)]]
     assert [label.get_text() for label in read.get_yticklabels()] == ["Random", "ViCO"]
 
 
 def test_the_unknown_and_percentages_of_zero_are_dashes_and_far_rows_end_with_their_number():
     scores = {"Vanilla": (0.0, 10.0, 100.0), "ViCO": (5.0, NAN, NAN), "Other": (5.0, 90.0, 100.0)}
-    drawn = draw_dots(table(scores), intervals())["benchmarks"]
+    drawn = draw_benchmarks(table(scores), intervals())
     words = [[text.get_text().strip() for text in axes.texts] for axes in drawn.axes]
     assert words == [["–", "–"], ["–", "900"], ["–"]]
     assert drawn.axes[0].get_xlim()[1] < 140
@@ -73,7 +73,15 @@ def test_the_unknown_and_percentages_of_zero_are_dashes_and_far_rows_end_with_th
     ],
 )
 def test_only_what_has_numbers_is_drawn(given, stems):
-    assert list(draw_dots(given, intervals())) == stems
+    drawn = {"benchmarks": draw_benchmarks(given, intervals()), "ratios": draw_ratios(given)}
+    assert [stem for stem, figure in drawn.items() if figure is not None] == stems
+
+
+def test_a_column_is_not_longer_than_its_page():
+    columns = tuple(f"Benchmark {number}" for number in range(16))
+    many = table({f"Method {number}": (90.0,) * 17 for number in range(20)}, {}, columns)
+    assert draw_benchmarks(many, intervals(), Sheet(width=COLUMN)) is None
+    assert draw_benchmarks(many, intervals(), Sheet()) is not None
 
 
 @pytest.mark.parametrize("sheet", [Sheet(), Sheet(width=COLUMN)])
@@ -81,7 +89,8 @@ def test_only_what_has_numbers_is_drawn(given, stems):
 def test_text_overlaps_nothing_and_stays_inside_at_8_points(sheet, number):
     columns = ("DocVQA", "RealWorldQA", "MMBench V1.1", "Video-MME w/o sub", "MMMU", "POPE")
     values = {f"Method number {place} with a long name": (90.0,) * 7 for place in range(number)}
-    for figure in draw_dots(table(values, values, columns), intervals(), sheet).values():
+    given = table(values, values, columns)
+    for figure in filter(None, (draw_benchmarks(given, intervals(), sheet), draw_ratios(given, sheet))):
         assert figure.get_size_inches()[0] == sheet.width
         canvas = FigureCanvasAgg(figure)
         canvas.draw()

@@ -7,7 +7,7 @@ import re
 import pandas as pd
 import pytest
 
-from vico_eval.report.figures.dots import draw_dots
+from vico_eval.report.figures.dots import draw_benchmarks
 from vico_eval.report.speed.ratio import mean_ratio
 from vico_eval.report.speed.table4 import Speedup, table4_csv
 from vico_eval.report.stats.retention import AVERAGE
@@ -168,7 +168,7 @@ def test_every_row_is_named_in_a_picture_as_it_stands():
         summary=summary,
     )
     nothing = pd.DataFrame(columns=["row", "benchmark", "low", "high"])
-    figure = draw_dots(table, nothing)["benchmarks"]
+    figure = draw_benchmarks(table, nothing)
     figure.draw_without_rendering()
     named = figure.axes[0].get_yticklabels()
     assert [text.get_text().replace(r"\$", "$") for text in named] == [*titles]

@@ -250,7 +250,7 @@ def _write(content: _Content, out: Path, workers: Executor | None) -> Report:
             significant=significant(frames.uncertainty, content.criterion.alpha),
         )
         with_intervals = write_compared(
-            table, frames.uncertainty, frames.router, files.place, is_serif=content.is_serif
+            table, frames.uncertainty, frames.router, files.place, workers, is_serif=content.is_serif
         )
         drawn = (*pictures.paths, *with_intervals)
         texts = _texts(content, table, frames, out)

@@ -16,7 +16,7 @@ from pydantic_core import from_json
 from vico_eval.digests import text_digest
 from vico_eval.errors import ReportError
 from vico_eval.runs.folders import ANSWERS, journal_files
-from vico_eval.runs.json_text import object_or_none, parse_object, place_of, read_text, validate
+from vico_eval.runs.json_text import object_or_none, parse_object, place_of, text_lines, validate
 from vico_eval.runs.schema import AnswerSeconds, StoredAnswer, TokenAccount
 
 
@@ -146,7 +146,7 @@ def find_answer(
 def _read_answers(path: Path, only: Collection[str] | None) -> Iterator[tuple[str, int | str, Answered]]:
     """Task, document and answer of each line that is not cut off."""
     wanted = None if only is None else tuple(f'{{"task": "{name}"' for name in only)
-    for number, text in enumerate(read_text(path).split("\n"), start=1):
+    for number, text in enumerate(text_lines(path), start=1):
         if wanted is not None and text.startswith('{"task": "') and not text.startswith(wanted):
             continue
         start, _, account = text.partition(_BEFORE_ACCOUNT)

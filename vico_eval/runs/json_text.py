@@ -28,10 +28,24 @@ def read_lines(path: Path) -> Iterator[tuple[str, str]]:
     Raises:
         ReportError: the file can't be read.
     """
-    # Not splitlines(): it also breaks at characters such as U+2028 that may stand inside an answer.
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
+    for number, line in enumerate(text_lines(path), start=1):
         if line and not line.isspace():
             yield place_of(path, number), line
+
+
+def text_lines(path: Path) -> Iterator[str]:
+    """A file's lines, one after the other, without the line breaks.
+
+    Raises:
+        ReportError: the file can't be read.
+    """
+    try:
+        # Not splitlines() of its text: that also breaks at characters such as U+2028 that may stand inside an answer.
+        with path.open(encoding="utf-8") as file:
+            for line in file:
+                yield line.removesuffix("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ReportError(f"{path} can't be read: {error}.") from error
 
 
 def place_of(path: Path, line: int) -> str:

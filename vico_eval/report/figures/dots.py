@@ -35,17 +35,25 @@ _Dots = Mapping[tuple[str, str], _Dot]
 """By row and column."""
 
 
-def draw_dots(table: Table, uncertainty: pd.DataFrame, sheet: Sheet | None = None) -> dict[str, Figure]:
-    """The pictures that there are numbers for, by the stem of their files: a panel a benchmark and for the average.
+def draw_benchmarks(table: Table, uncertainty: pd.DataFrame, sheet: Sheet | None = None) -> Figure | None:
+    """Each row's score as a percentage of the baseline's, with 95% intervals: a panel a benchmark and for the average.
 
-    `benchmarks` has each row's score as a percentage of the baseline's, with 95% intervals, `ratios` the compressed
-    tiles of the rows that route them. A dash stands for what is unknown, and for a percentage of zero.
+    A dash stands for what is unknown, and for a percentage of zero.
 
     Args:
         table: for its rows and columns.
         uncertainty: of `vico_eval.report.stats.uncertainty.compare_with_baseline`.
         sheet: what it is for; across a page by default.
+
+    Returns:
+        None where there are no numbers for it, or the sheet has no room.
     """
+    shown = named_baseline(table.baseline, 12)
+    return _draw(table, _retention(table, uncertainty), f"Score, % of {shown}, 95% intervals", sheet or Sheet())
+
+
+def draw_ratios(table: Table, sheet: Sheet | None = None) -> Figure | None:
+    """The compressed tiles of the rows that route them, as `draw_benchmarks`."""
     # A ratio row stands beneath the row that it is of, under the same title.
     ratios = {
         (row.title, column): _Dot(value=value)
@@ -53,16 +61,7 @@ def draw_dots(table: Table, uncertainty: pd.DataFrame, sheet: Sheet | None = Non
         if row.kind == "ratio"
         for column, value in row.values.items()
     }
-    shown = named_baseline(table.baseline, 12)
-    drawn = {
-        "benchmarks": (_retention(table, uncertainty), f"Score, % of {shown}, 95% intervals"),
-        "ratios": (ratios, "Compressed tiles, %"),
-    }
-    return {
-        stem: _draw(table, dots, label, sheet or Sheet())
-        for stem, (dots, label) in drawn.items()
-        if any(np.isfinite(dot.value) for dot in dots.values())
-    }
+    return _draw(table, ratios, "Compressed tiles, %", sheet or Sheet())
 
 
 def _retention(table: Table, uncertainty: pd.DataFrame) -> _Dots:
@@ -78,7 +77,9 @@ def _retention(table: Table, uncertainty: pd.DataFrame) -> _Dots:
     return found
 
 
-def _draw(table: Table, dots: _Dots, label: str, sheet: Sheet) -> Figure:
+def _draw(table: Table, dots: _Dots, label: str, sheet: Sheet) -> Figure | None:
+    if not any(np.isfinite(dot.value) for dot in dots.values()):
+        return None
     columns = (*table.columns, AVERAGE)
     titles = [str(title) for title in table.summary.index if any(row == title for row, _ in dots)]
     across = min(2 if sheet.is_narrow else 5, len(columns))
@@ -87,6 +88,8 @@ def _draw(table: Table, dots: _Dots, label: str, sheet: Sheet) -> Figure:
     panel = (sheet.width - left - _RIGHT - (across - 1) * _BETWEEN) / across
     body = LINE * len(titles) + 0.06
     height = down * (_ABOVE + body + _TICKS) + _BELOW
+    if not sheet.has_room(height):
+        return None
     own = looks(table)
     low, high = _limits(dots)
     with mpl.rc_context(sheet.style):

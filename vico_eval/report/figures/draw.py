@@ -1,10 +1,14 @@
 """All pictures of a measured table, drawn while the rest of a large report is computed."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from concurrent.futures import Executor
+from functools import partial
 from importlib import import_module
+from itertools import chain
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import pandas as pd
 
@@ -13,6 +17,9 @@ from vico_eval.report.costs.axis import CostAxis
 from vico_eval.report.figures.style import COLUMN, Sheet
 from vico_eval.report.read_runs import NUM_WORKERS
 from vico_eval.report.tables.table import Table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 T = TypeVar("T")
 
@@ -65,9 +72,10 @@ def draw_while(
     if workers is None:
         return write_pictures(table, cells, out, drawing), work()
     # The ones that take longest first.
-    scores, retention = (workers.submit(draw, table, cells, out, drawing) for draw in (_scores, _retention))
+    jobs = [workers.submit(draw, table, cells, out, drawing) for draw in (_scores, _ratios, _retention)]
     done = work()
-    return _together(retention.result(), scores.result()), done
+    scores, ratios, retention = (job.result() for job in jobs)
+    return _together(retention, ratios, scores), done
 
 
 def load_drawing(workers: Executor | None) -> None:
@@ -78,8 +86,8 @@ def load_drawing(workers: Executor | None) -> None:
 
 
 def write_pictures(table: Table, cells: pd.DataFrame, out: Path, drawing: Drawing = _PLAIN) -> Pictures:
-    """Retention over tokens and the router's scores, as far as there are numbers for them."""
-    return _together(*(draw(table, cells, out, drawing) for draw in (_retention, _scores)))
+    """Retention over tokens, ratios and the router's scores, as far as there are numbers for them."""
+    return _together(*(draw(table, cells, out, drawing) for draw in (_retention, _ratios, _scores)))
 
 
 def write_compared(
@@ -87,6 +95,7 @@ def write_compared(
     uncertainty: pd.DataFrame,
     calibration: pd.DataFrame | None,
     out: Path,
+    workers: Executor | None,
     *,
     is_serif: bool = False,
 ) -> tuple[Path, ...]:
@@ -97,24 +106,19 @@ def write_compared(
         uncertainty: of `vico_eval.report.stats.uncertainty.compare_with_baseline`.
         calibration: of `vico_eval.report.strata.calibration.router_calibration`.
         out: a folder that is there.
+        workers: other processes, which draw them; None for this one.
         is_serif: whether type is like Times.
     """
-    from vico_eval.report.budgets.picture import draw_budgets
-    from vico_eval.report.figures.dots import draw_dots
-    from vico_eval.report.figures.files import write_figure
-
-    written: list[Path] = []
-    for ending, sheet in _sheets(is_serif).items():
-        figures = draw_dots(table, uncertainty, sheet)
-        if table.methods and (budgets := draw_budgets(table, uncertainty, sheet)) is not None:
-            figures = {"budgets": budgets} | figures
-        if calibration is not None:
-            from vico_eval.report.strata.picture import draw_calibration
-
-            figures = figures | {"router": draw_calibration(calibration, sheet)}
-        for stem, figure in figures.items():
-            written += write_figure(figure, out, f"{stem}{ending}")
-    return tuple(written)
+    jobs: list[tuple[Any, ...]] = [(_benchmarks, table, uncertainty, out, is_serif)]
+    if table.methods:
+        jobs.append((_budgets, table, uncertainty, out, is_serif))
+    if calibration is not None:
+        jobs.append((_router, calibration, out, is_serif))
+    if workers is None:
+        written = [draw(*arguments) for draw, *arguments in jobs]
+    else:
+        written = [done.result() for done in [workers.submit(*job) for job in jobs]]
+    return tuple(chain.from_iterable(written))
 
 
 def _sheets(is_serif: bool) -> dict[str, Sheet]:
@@ -141,11 +145,41 @@ def _retention(table: Table, cells: pd.DataFrame, out: Path, drawing: Drawing) -
 
 
 def _scores(table: Table, cells: pd.DataFrame, out: Path, drawing: Drawing) -> Pictures:
-    from vico_eval.report.figures.files import write_figure
     from vico_eval.report.figures.router_scores import draw_scores
 
+    return Pictures(_written("scores", partial(draw_scores, table, cells), out, drawing.is_serif))
+
+
+def _ratios(table: Table, cells: pd.DataFrame, out: Path, drawing: Drawing) -> Pictures:
+    from vico_eval.report.figures.dots import draw_ratios
+
+    return Pictures(_written("ratios", partial(draw_ratios, table), out, drawing.is_serif))
+
+
+def _benchmarks(table: Table, uncertainty: pd.DataFrame, out: Path, is_serif: bool) -> tuple[Path, ...]:
+    from vico_eval.report.figures.dots import draw_benchmarks
+
+    return _written("benchmarks", partial(draw_benchmarks, table, uncertainty), out, is_serif)
+
+
+def _budgets(table: Table, uncertainty: pd.DataFrame, out: Path, is_serif: bool) -> tuple[Path, ...]:
+    from vico_eval.report.budgets.picture import draw_budgets
+
+    return _written("budgets", partial(draw_budgets, table, uncertainty), out, is_serif)
+
+
+def _router(calibration: pd.DataFrame, out: Path, is_serif: bool) -> tuple[Path, ...]:
+    from vico_eval.report.strata.picture import draw_calibration
+
+    return _written("router", partial(draw_calibration, calibration), out, is_serif)
+
+
+def _written(stem: str, draw: Callable[[Sheet], Figure | None], out: Path, is_serif: bool) -> tuple[Path, ...]:
+    """A picture's files for each sheet on which there is one."""
+    from vico_eval.report.figures.files import write_figure
+
     paths: list[Path] = []
-    for ending, sheet in _sheets(drawing.is_serif).items():
-        if (figure := draw_scores(table, cells, sheet)) is not None:
-            paths += write_figure(figure, out, f"scores{ending}")
-    return Pictures(tuple(paths))
+    for ending, sheet in _sheets(is_serif).items():
+        if (figure := draw(sheet)) is not None:
+            paths += write_figure(figure, out, f"{stem}{ending}")
+    return tuple(paths)

@@ -53,7 +53,7 @@ def draw_scores(table: Table, cells: pd.DataFrame, sheet: Sheet | None = None) -
         sheet: what it is for; across a page by default.
 
     Returns:
-        None where no row has scores.
+        None where no row has scores, or the sheet has no room.
     """
     found = _histograms(cells)
     if not found:
@@ -99,7 +99,7 @@ def _average(histograms: list[_Histogram | None]) -> _Histogram | None:
 
 def _draw(
     table: Table, titles: list[str], found: Mapping[tuple[str, str], _Histogram], ratios: pd.DataFrame, sheet: Sheet
-) -> Figure:
+) -> Figure | None:
     columns = (*table.columns, AVERAGE)
     across = min(2 if sheet.is_narrow else 5, len(columns))
     down = -(-len(columns) // across)
@@ -110,6 +110,8 @@ def _draw(
     top = min(_HIGHEST, max(float(each.tiles.max()) for each in found.values()))
     key = _key(found, top, int(sheet.width / 0.062))
     width, height = sheet.width, down * line + _BELOW + LINE * len(key)
+    if not sheet.has_room(height):
+        return None
     figure = Figure(figsize=(width, height), dpi=300)
     names = [fitting(figure, title, left - 0.1) for title in titles]
     own_looks = looks(table)

@@ -12,6 +12,9 @@ from vico_eval.report.tables.table import Table
 PAGE, COLUMN = 6.9, 3.3
 """Widths in inches: across both columns of a page, and one column."""
 
+PAGE_HEIGHT = 9.0
+"""Inches of text."""
+
 TEXT = 8.0
 """Points, of all text but numbers within marks."""
 
@@ -69,6 +72,11 @@ class Sheet:
     def is_narrow(self) -> bool:
         """Whether it is for one column."""
         return self.width < (PAGE + COLUMN) / 2
+
+    def has_room(self, height: float) -> bool:
+        """Whether a picture of so many inches is to be drawn: a column ends with the page, and of many rows and
+        benchmarks the picture across the page is there."""
+        return not self.is_narrow or height <= PAGE_HEIGHT
 
 
 @dataclass(frozen=True, slots=True)
