@@ -97,4 +97,8 @@ def test_the_picture_has_a_falling_line_where_the_router_knows(sheet):
     lost = axes.containers[0].lines[0].get_ydata()
     assert lost[0] == 100
     assert lost[-1] == 0
+    (bars,) = axes.containers[0].lines[2]
+    (_, (low, high)), *_ = ((None, bar[:, 1]) for bar in bars.get_segments())
+    first = int((scores[:20] < 0.1).sum())
+    assert (low, high) == pytest.approx((100 * stats.binomtest(first, first).proportion_ci(0.95).low, 100))
     assert "AUC 0.88" in figure.legends[0].get_texts()[0].get_text()

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from vico_eval.report.stats.measurements import Measurements
-from vico_eval.report.stats.retention import AVERAGE, by_row, runs_by_cell
+from vico_eval.report.stats.retention import AVERAGE, compressed_tile_ratio, runs_by_cell
 from vico_eval.report.strata.groups import ANSWERED, row_scores
 
 NUM_BINS = 10
@@ -73,10 +73,11 @@ def router_calibration(
     if compressed is None:
         return None
     lines: list[dict[str, object]] = []
+    runs = runs_by_cell(measured.cells)
     for row in rows:
-        if weights[row] != weights[compressed]:
+        if row == compressed or weights[row] != weights[compressed]:
             continue
-        by_benchmark = dict(_outcomes(measured, row, compressed, benchmarks, baseline))
+        by_benchmark = dict(_outcomes(measured, runs, row, compressed, benchmarks, baseline))
         if not by_benchmark:
             continue
         for benchmark, own in by_benchmark.items():
@@ -90,13 +91,13 @@ def area_under_curve(lost: np.ndarray, kept: np.ndarray) -> Auc:
     """Of the scores of lost and of kept documents; NaN where there are none of one kind."""
     if not lost.size or not kept.size:
         return Auc(np.nan, np.nan, 0)
-    # Only here: what reads published tables ranks nothing.
-    from scipy.stats import rankdata
-
-    ranks = rankdata(np.concatenate([lost, kept]))
+    # pandas' ranks: scipy.stats would take a second more to load.
+    ranks, of_lost, of_kept = (
+        pd.Series(scores).rank().to_numpy() for scores in (np.concatenate([lost, kept]), lost, kept)
+    )
     # For each document the share of the other kind on its right side.
-    above = 1 - (ranks[: lost.size] - rankdata(lost)) / kept.size
-    below = (ranks[lost.size :] - rankdata(kept)) / lost.size
+    above = 1 - (ranks[: lost.size] - of_lost) / kept.size
+    below = (ranks[lost.size :] - of_kept) / lost.size
     parts = [part.var(ddof=1) / part.size if part.size > 1 else np.nan for part in (above, below)]
     return Auc(float(above.mean()), float(sum(parts)), lost.size * kept.size)
 
@@ -116,18 +117,22 @@ def calibration_sentences(calibration: pd.DataFrame | None, baseline: str) -> tu
 
 def _compressed_row(cells: pd.DataFrame, rows: Sequence[str]) -> str | None:
     """The first row all of whose tiles are compressed."""
-    tiles, compressed = by_row(cells, "tiles"), by_row(cells, "compressed_tiles")
-    are_all = ((tiles == compressed) | tiles.isna()).all(axis="columns") & (tiles > 0).any(axis="columns")
+    ratios = compressed_tile_ratio(cells)
+    are_all = (ratios.isna() | (ratios == 100)).all(axis="columns") & ratios.notna().any(axis="columns")
     return next((row for row in rows if row in are_all.index and are_all[row]), None)
 
 
 def _outcomes(
-    measured: Measurements, row: str, compressed: str, benchmarks: Sequence[str], baseline: str
+    measured: Measurements,
+    runs: Mapping[tuple[str, str], Sequence[int]],
+    row: str,
+    compressed: str,
+    benchmarks: Sequence[str],
+    baseline: str,
 ) -> Iterator[tuple[str, _Outcomes]]:
-    runs = runs_by_cell(measured.cells)
     for benchmark in benchmarks:
         numbers = runs.get((row, benchmark), [])
-        if not numbers or row == compressed:
+        if not numbers:
             continue
         documents = measured.documents[benchmark]
         of_runs = [documents.runs[number].p_compress for number in numbers if number in documents.runs]
