@@ -96,5 +96,9 @@ def _name(figure: Figure, axes: Axes, names: Sequence[tuple[str, float, float, s
             textcoords="axes fraction",
             va="center",
             color=colour,
-            arrowprops={"arrowstyle": "-", "color": FAINT, "linewidth": 0.4, "shrinkA": 0, "shrinkB": 3},
+            # From the name's left end: by default from its middle, so a steep line would cross other names.
+            arrowprops={
+                **{"arrowstyle": "-", "color": FAINT, "linewidth": 0.4},
+                **{"relpos": (0, 0.5), "shrinkA": 0, "shrinkB": 3},
+            },
         )

@@ -62,20 +62,19 @@ def router_calibration(
         baseline: the row that counts as 100%.
 
     Returns:
-        A line a row with scores and the compressed row's weights, benchmark and bin of scores, with the columns
-        `COLUMNS`: compressed (the row that compresses every tile), low and high (of the bin; NaN in the line of all),
-        documents (those that the baseline answers), p_compress (their mean score), lost (percent of them that the
-        compressed row does not answer), and in the line of all auc with its 95% interval (documents as if they were
-        independent; of `Avg.` over pairs within a benchmark; NaN where none or all are lost). None where no row has
-        scores or none compresses every tile.
+        A line a row with scores, benchmark and bin of scores, with the columns `COLUMNS`: compressed (the first row of
+        the same weights that compresses every tile), low and high (of the bin; NaN in the line of all), documents
+        (those that the baseline answers), p_compress (their mean score), lost (percent of them that the compressed row
+        does not answer), and in the line of all auc with its 95% interval (documents as if they were independent; of
+        `Avg.` over pairs within a benchmark; NaN where fewer than two are lost, or kept). None where no row has scores
+        or none of its weights compresses every tile.
     """
-    compressed = _compressed_row(measured.cells, rows)
-    if compressed is None:
-        return None
+    all_compressed = _compressed_rows(measured.cells, rows, weights)
     lines: list[dict[str, object]] = []
     runs = runs_by_cell(measured.cells)
     for row in rows:
-        if row == compressed or weights[row] != weights[compressed]:
+        compressed = all_compressed.get(weights[row])
+        if compressed is None or row == compressed:
             continue
         by_benchmark = dict(_outcomes(measured, runs, row, compressed, benchmarks, baseline))
         if not by_benchmark:
@@ -88,8 +87,8 @@ def router_calibration(
 
 
 def area_under_curve(lost: np.ndarray, kept: np.ndarray) -> Auc:
-    """Of the scores of lost and of kept documents; NaN where there are none of one kind."""
-    if not lost.size or not kept.size:
+    """Of the scores of lost and of kept documents; NaN where there are fewer than two of one kind: no error is known."""
+    if min(lost.size, kept.size) < 2:
         return Auc(np.nan, np.nan, 0)
     # pandas' ranks: scipy.stats would take a second more to load.
     ranks, of_lost, of_kept = (
@@ -98,8 +97,8 @@ def area_under_curve(lost: np.ndarray, kept: np.ndarray) -> Auc:
     # For each document the share of the other kind on its right side.
     above = 1 - (ranks[: lost.size] - of_lost) / kept.size
     below = (ranks[lost.size :] - of_kept) / lost.size
-    parts = [part.var(ddof=1) / part.size if part.size > 1 else np.nan for part in (above, below)]
-    return Auc(float(above.mean()), float(sum(parts)), lost.size * kept.size)
+    variance = sum(part.var(ddof=1) / part.size for part in (above, below))
+    return Auc(float(above.mean()), float(variance), lost.size * kept.size)
 
 
 def calibration_sentences(calibration: pd.DataFrame | None, baseline: str) -> tuple[str, ...]:
@@ -115,11 +114,17 @@ def calibration_sentences(calibration: pd.DataFrame | None, baseline: str) -> tu
     )
 
 
-def _compressed_row(cells: pd.DataFrame, rows: Sequence[str]) -> str | None:
-    """The first row all of whose tiles are compressed."""
+def _compressed_rows(
+    cells: pd.DataFrame, rows: Sequence[str], weights: Mapping[str, str | None]
+) -> dict[str | None, str]:
+    """By weights, their first row all of whose tiles are compressed."""
     ratios = compressed_tile_ratio(cells)
     are_all = (ratios.isna() | (ratios == 100)).all(axis="columns") & ratios.notna().any(axis="columns")
-    return next((row for row in rows if row in are_all.index and are_all[row]), None)
+    found: dict[str | None, str] = {}
+    for row in rows:
+        if row in are_all.index and are_all[row]:
+            found.setdefault(weights[row], row)
+    return found
 
 
 def _outcomes(
