@@ -17,6 +17,7 @@ from vico_eval.report.stats.retention import AVERAGE
 from vico_eval.report.tables.table import Table
 
 _LOOK: Any = {"markersize": 4, "linewidth": 1.3, "zorder": 3}
+_LEADER = {"arrowstyle": "-", "color": FAINT, "linewidth": 0.4, "shrinkA": 0, "shrinkB": 3}
 
 
 def draw_budgets(table: Table, uncertainty: pd.DataFrame, sheet: Sheet | None = None) -> Figure | None:
@@ -97,8 +98,5 @@ def _name(figure: Figure, axes: Axes, names: Sequence[tuple[str, float, float, s
             va="center",
             color=colour,
             # From the name's left end: by default from its middle, so a steep line would cross other names.
-            arrowprops={
-                **{"arrowstyle": "-", "color": FAINT, "linewidth": 0.4},
-                **{"relpos": (0, 0.5), "shrinkA": 0, "shrinkB": 3},
-            },
+            arrowprops={**_LEADER, "relpos": (0, 0.5)},
         )

@@ -87,7 +87,7 @@ def router_calibration(
 
 
 def area_under_curve(lost: np.ndarray, kept: np.ndarray) -> Auc:
-    """Of the scores of lost and of kept documents; NaN where there are fewer than two of one kind: no error is known."""
+    """The area by the scores of lost and of kept documents; NaN where there are fewer than two of one kind."""
     if min(lost.size, kept.size) < 2:
         return Auc(np.nan, np.nan, 0)
     # pandas' ranks: scipy.stats would take a second more to load.
