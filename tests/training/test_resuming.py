@@ -184,20 +184,20 @@ def test_a_run_does_not_go_on_with_other_data_or_another_base_model(consistency_
 
     whole = lines.read_text()
     lines.write_text(whole.replace('"gpt"', '"gpt" '))
-    with pytest.raises(CheckpointError, match=r"since its step 1: .*all\.jsonl has other content\. Restore them"):
+    with pytest.raises(CheckpointError, match=r"since its step 1: .*all\.jsonl has different content\. Restore them"):
         train_consistency(config)
     lines.write_text("".join(whole.splitlines(keepends=True)[1:]))
     with pytest.raises(CheckpointError, match=r"all\.jsonl had 28 samples and has 27"):
         train_consistency(config)
     lines.write_text(whole)
     shutil.copy(data / "0-0.png", data / "1-0.png")
-    with pytest.raises(CheckpointError, match=r"all\.jsonl has other pictures"):
+    with pytest.raises(CheckpointError, match=r"all\.jsonl has different media"):
         train_consistency(config)
     shutil.copy(corpus.parent / "1-0.png", data / "1-0.png")
     weights = load_file(base / "model.safetensors")
     first = next(iter(weights))
     save_file(weights | {first: weights[first] + 1}, base / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(CheckpointError, match=r"checkpoint .*base has other content"):
+    with pytest.raises(CheckpointError, match=r"checkpoint .*base has different content"):
         train_consistency(config)
 
 

@@ -84,5 +84,5 @@ def _name_unread(watch: Watch, source: Found) -> None:
         return
     counted = (name if number is None else f"{name} in {number}" for name, number in source.unread.items())
     of = "" if source.samples is None else f" of {source.samples} samples"
-    watch.say(f"Not read in {source.name}: {', '.join(counted)}{of}.")
+    watch.say(f"Ignored keys in {source.name}: {', '.join(counted)}{of}.")
     watch.write({"not_read": dict(source.unread), "source": source.name})

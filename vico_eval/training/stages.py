@@ -216,7 +216,7 @@ def _is_warm(session: Session, warm: Path) -> bool:
 def _warm_up(session: Session, config: ConsistencyConfig, warm: Path) -> None:
     """Train the new low connector alone and write its weights to `warm`.
 
-    This uses models of its own: the set of trained weights can't be changed once a model is sharded across devices.
+    This uses separate models, because the set of trained weights can't be changed once a model is sharded.
     """
     assert config.warmup is not None
     accelerator = session.accelerator

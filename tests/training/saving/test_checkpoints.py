@@ -130,7 +130,7 @@ INPUTS = [{"name": "a", "samples": 3, "sha256": "x", "pictures": None}, {"name":
         ([*INPUTS, {"name": "c"}], ["c is new"]),
         (INPUTS[::-1], ["the sources are in another order"]),
         ([INPUTS[0] | {"samples": 2, "sha256": "z"}, INPUTS[1]], ["a had 3 samples and has 2"]),
-        ([INPUTS[0] | {"sha256": "z", "pictures": "p"}, INPUTS[1]], ["a has other content and pictures"]),
+        ([INPUTS[0] | {"sha256": "z", "pictures": "p"}, INPUTS[1]], ["a has different content and media"]),
     ],
 )
 def test_what_has_changed_is_named(now, said):

@@ -118,8 +118,8 @@ class DataConfig(ClosedConfig):
     """Maximum number of tiles of an image if its source sets no limit. Null means the checkpoint's limit."""
 
     video_frames: tuple[_Frames, _Frames] | None = (8, 32)
-    """Minimum and maximum number of frames of a video. The number and the frames are drawn anew in every epoch and are
-    labelled `Frame-1: `, as in InternVL's training code. Null uses the frames and labels of inference."""
+    """Minimum and maximum number of frames of a video. The number and the frames are drawn again in every epoch, with
+    labels such as `Frame-1: `, as in InternVL's training code. Null uses the frames and labels of inference."""
 
     max_skipped_share: float = Field(default=0.01, ge=0, le=1)
     """Maximum share of skipped samples; the run ends with an error if it is exceeded."""

@@ -181,8 +181,8 @@ def differences(then: Iterable[Mapping[str, Any]], now: Iterable[Mapping[str, An
         if one.get("samples") != other.get("samples"):
             yield f"{name} had {one.get('samples')} samples and has {other.get('samples')}"
         elif changed := [key for key in one.keys() | other.keys() if one.get(key) != other.get(key)]:
-            words = {"sha256": "content", "pictures": "pictures", "settings": "settings in its meta file"}
-            yield f"{name} has other {' and '.join(sorted(words.get(key, key) for key in changed))}"
+            words = {"sha256": "content", "pictures": "media", "settings": "settings in its meta file"}
+            yield f"{name} has different {' and '.join(sorted(words.get(key, key) for key in changed))}"
     if before.keys() == after.keys() and list(before) != list(after):
         yield "the sources are in another order"
 

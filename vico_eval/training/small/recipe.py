@@ -40,7 +40,7 @@ class ModelRecipe(ClosedConfig):
     """Side of a ViT patch in pixels."""
 
     num_frames: int = Field(default=8, ge=1, le=MOST_FRAMES)
-    """Frames of a video."""
+    """Number of frames per video."""
 
     vision_width: int = Field(default=96, ge=1, le=MOST_WIDE)
     vision_layers: int = Field(default=3, ge=1, le=MOST_LAYERS)
