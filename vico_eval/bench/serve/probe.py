@@ -45,8 +45,7 @@ async def find_overhead(client: Client, workload: Workload, seed: str) -> int:
 
 
 async def _answered(client: Client, workload: Workload, setting: Setting, seed: str) -> Outcome:
-    """Return the first outcome with token counts, or with no failure but missing counts; other failures are reported
-    during the load."""
+    """Return the first outcome that has token counts or lacks only a usage report; the load counts other failures."""
     for number in range(TRIES):
         seed_of_try = f"{seed}/{client.server.name}/probe/{setting.title}/{number}"
         outcome = await client.ask(workload.request(setting, 0, seed_of_try))
