@@ -46,7 +46,7 @@ def test_help_teaches_by_a_sentence_and_two_examples(run, command):
     assert len(examples.group(1).splitlines()) == 2
     # A sentence that fits the list of commands is not cut off there.
     *group, name = command.split()
-    listed = run(*group, "--help")[1].split("Commands:")[1]
+    listed = run(*group, "--help")[1].split("Options:")[1]
     assert re.search(rf"^  {name} .*\w\.$", listed, flags=re.MULTILINE)
 
 
