@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import errno
 import io
+import logging
+import os
+import re
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -28,7 +32,7 @@ from vico_eval.commands.tasks import tasks
 from vico_eval.commands.throughput import throughput_app
 from vico_eval.commands.train import train_app
 from vico_eval.commands.vlmeval import vlmeval_app
-from vico_eval.errors import UserError
+from vico_eval.errors import UnknownName, UserError
 from vico_eval.plain_text import shown
 
 app = typer.Typer(
@@ -68,6 +72,9 @@ def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Also show the messages and progress bars of libraries.")
+    ] = False,
 ) -> None:
     """Measure how much accuracy visual-token compression costs, and how much compute it saves.
 
@@ -76,6 +83,16 @@ def _root(
       vico-eval demo --limit 20
       vico-eval methods
     """
+    if not verbose:
+        _keep_libraries_quiet()
+
+
+def _keep_libraries_quiet() -> None:
+    # Torch tells torchao on every start what it should do otherwise; no user of this package can.
+    logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
+    if not sys.stderr.isatty():
+        # The bars of transformers and huggingface_hub; in a log, each step of a bar would be text.
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
 OF_THE_MACHINE = {
@@ -108,7 +125,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         app(args=arguments, prog_name="vico-eval")
     except UserError as error:
-        _fail(str(error))
+        given = sys.argv[1:] if arguments is None else arguments
+        _fail(str(error) + _with_the_nearest_name(given, error))
     except MemoryError:
         _fail(f"Out of memory. {OF_THE_MACHINE[errno.ENOMEM]}")
     except OSError as error:
@@ -116,6 +134,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         where = f": {error.filename}" if error.filename is not None else ""
         _fail(f"{error.strerror}{where}. {OF_THE_MACHINE[error.errno]}")
+
+
+def _with_the_nearest_name(arguments: Sequence[str], error: UserError) -> str:
+    """The command as it would have worked, on a line of its own; nothing where no name is near or it isn't clear."""
+    if not isinstance(error, UnknownName) or error.near is None:
+        return ""
+    wrong = re.compile(rf"(?<![\w-]){re.escape(error.name)}(?![\w-])")
+    mended = [wrong.sub(error.near, argument) for argument in arguments]
+    changes = [old for old, new in zip(arguments, mended, strict=True) if old != new]
+    return f"\nTry: {shlex.join(['vico-eval', *mended])}" if len(changes) == 1 else ""
 
 
 def _fail(message: str) -> NoReturn:

@@ -6,9 +6,12 @@ import math
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from vico_eval.commands.output import message_console, print_json, results_console
 from vico_eval.errors import ConfigError
 from vico_eval.report import Report, to_terminal
+from vico_eval.report.tables.table import Table
 
 
 def print_report(written: Report) -> None:
@@ -32,7 +35,7 @@ def print_summary(written: Report) -> None:
         {
             "caption": table.caption,
             "baseline": table.baseline,
-            "rows": [_row(title, written) for title in table.summary.index],
+            "rows": [_row(str(title), table) for title in table.summary.index],
             "verdicts": list(table.comparison),
             "pairs": list(table.pairs),
             "notes": list(table.notes),
@@ -41,24 +44,27 @@ def print_summary(written: Report) -> None:
     )
 
 
-def _row(title: str, written: Report) -> dict[str, Any]:
-    """A row's scores by column, and its line of the summary; null for what is not known."""
-    table = written.table
-    scores = next(row for row in table.rows if row.title == title and row.kind == "score")
-    low, high = table.intervals.get(title, (math.nan, math.nan))
-    summary = {str(name): _number(value) for name, value in table.summary.loc[title].items()}
-    return {
-        "title": title,
-        "scores": {column: _number(value) for column, value in scores.values.items()},
-        "failed": sorted(scores.failed),
-        **summary,
-        "retention_low": _number(low),
-        "retention_high": _number(high),
+def table_frame(table: Table) -> pd.DataFrame:
+    """A table's scores and, behind them, its summary (`Table.summary`) and the interval of each retention.
+
+    Returns:
+        By row title, a column for each benchmark, `Avg.`, and those of the summary with retention_low and
+        retention_high; NaN for what is not known.
+    """
+    scores = {row.title: row.values for row in table.rows if row.kind == "score"}
+    ends = {title: table.intervals.get(title, (math.nan, math.nan)) for title in scores}
+    intervals = pd.DataFrame.from_dict(ends, orient="index", columns=["retention_low", "retention_high"])
+    return pd.DataFrame.from_dict(scores, orient="index").join([table.summary, intervals]).rename_axis("row")
+
+
+def _row(title: str, table: Table) -> dict[str, Any]:
+    """A row's scores by column, and its line of the summary; null for what is not known or not finite."""
+    numbers = {
+        str(name): float(value) if math.isfinite(value) else None for name, value in table_frame(table).loc[title].items()
     }
-
-
-def _number(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)
+    (row,) = [row for row in table.rows if row.title == title and row.kind == "score"]
+    scores = {column: numbers.pop(column) for column in row.values}
+    return {"title": title, "scores": scores, "failed": sorted(row.failed), **numbers}
 
 
 def titled_run(text: str) -> tuple[str | None, Path]:

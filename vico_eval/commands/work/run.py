@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -32,7 +32,14 @@ class CellsFailed(UserError):
     """Cells of a table have no result, or documents without an answer; says how to repeat each."""
 
 
-def run_suite(name: str, options: RunOptions, *, dry_run: bool = False, as_json: bool = False) -> Report | None:
+def run_suite(
+    name: str,
+    options: RunOptions,
+    *,
+    dry_run: bool = False,
+    as_json: bool = False,
+    show: Callable[[Report], None] = print_report,
+) -> None:
     """Fill a suite's table: run what is not finished and write the table, or only show what would be run.
 
     Args:
@@ -40,9 +47,8 @@ def run_suite(name: str, options: RunOptions, *, dry_run: bool = False, as_json:
         options: what the user chose.
         dry_run: whether to show the plan only.
         as_json: whether the plan is printed as JSON.
-
-    Returns:
-        The written table; None for a dry run, a shard that leaves others to do, and a process that follows another.
+        show: gets the written table; not called for a dry run, a shard that leaves others to do, and a process that
+            follows another.
 
     Raises:
         UserError: bad input; or, after everything else has been done, cells that failed.
@@ -52,16 +58,16 @@ def run_suite(name: str, options: RunOptions, *, dry_run: bool = False, as_json:
     table = plan_table(name, options, console)
     if dry_run:
         _show(table, console, as_json=as_json)
-        return None
+        return
     place = place_of(table)
     if place is not None and place.rank > 0:
         follow(table, place, console)
-        return None
+        return
     if options.shard is None:
         failures, is_complete = _answer_all(table, console), True
     else:
         failures, is_complete = answer_shard(table, options.shard, console)
-    report, problem = _write_table(table, console) if is_complete else (None, None)
+    problem = _write_table(table, console, show) if is_complete else None
     console.print(f"Finished in {_minutes(time.monotonic() - started)}.", highlight=False)
     told = [problem] if problem else []
     if failures:
@@ -72,7 +78,6 @@ def run_suite(name: str, options: RunOptions, *, dry_run: bool = False, as_json:
         )
     if told:
         raise CellsFailed("\n\n".join(told))
-    return report
 
 
 def _show(table: Table, console: Console, *, as_json: bool) -> None:
@@ -97,11 +102,11 @@ def _answer_all(table: Table, console: Console) -> list[Failure]:
     return answer(table, table.runs, plans, Goal(), console, claim)
 
 
-def _write_table(table: Table, console: Console) -> tuple[Report | None, str | None]:
-    """Write the table of all runs with results; or what keeps it from that, in words."""
+def _write_table(table: Table, console: Console, show: Callable[[Report], None]) -> str | None:
+    """Write the table of all runs with results; what keeps it from that, in words."""
     finished = _with_results(table.runs, table.baseline, console)
     if not finished:
-        return None, None
+        return None
     try:
         written = write_report(
             [(run.title, run.folder) for run in table.runs if run.folder in finished],
@@ -113,10 +118,10 @@ def _write_table(table: Table, console: Console) -> tuple[Report | None, str | N
             note=FIXTURES_NOTE if table.options.fixtures else None,
             html=table.html,
         )
-        print_report(written)
+        show(written)
     except UserError as error:
-        return None, f"No table was written: {error}"
-    return written, None
+        return f"No table was written: {error}"
+    return None
 
 
 def _with_results(runs: Sequence[PlannedRun], baseline: str, console: Console) -> dict[Path, list[str]]:
