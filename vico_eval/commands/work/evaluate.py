@@ -53,8 +53,8 @@ def evaluate(
         out: folder of the table's files; None for one beside the runs.
 
     Returns:
-        By row title: a score for each benchmark (0 to 100), and `Avg.`, which is the retention as in the papers' tables;
-        then mean_score, retention (percent of the baseline's mean score) with retention_low and retention_high (95%
+        By row title: a score for each benchmark (0 to 100), and `Avg.`, which is the retention, as in papers; then
+        mean_score, retention (percent of the baseline's mean score) with retention_low and retention_high (95%
         interval), difference (points), tile_ratio and token_share (percent), documents, runs and the standard errors.
         NaN for what is not known.
 

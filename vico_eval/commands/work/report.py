@@ -60,7 +60,8 @@ def table_frame(table: Table) -> pd.DataFrame:
 def _row(title: str, table: Table) -> dict[str, Any]:
     """A row's scores by column, and its line of the summary; null for what is not known or not finite."""
     numbers = {
-        str(name): float(value) if math.isfinite(value) else None for name, value in table_frame(table).loc[title].items()
+        str(name): float(value) if math.isfinite(value) else None
+        for name, value in table_frame(table).loc[title].items()
     }
     (row,) = [row for row in table.rows if row.title == title and row.kind == "score"]
     scores = {column: numbers.pop(column) for column in row.values}
