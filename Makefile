@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench bench-gpu setup-vlmeval test-vlmeval setup-vllm test-vllm setup-vllm-gpu lint format clean
+.PHONY: help setup demo test bench bench-gpu setup-vlmeval test-vlmeval setup-vllm test-vllm setup-vllm-gpu lint format package clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -124,6 +124,9 @@ lint: $(STAMP) ## Check style and types.
 format: $(STAMP) ## Format the code and fix style problems automatically.
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+package: $(STAMP) ## Build sdist and wheel into dist/, and try the wheel in an environment of its own.
+	@.ci/package $(VENV)
 
 clean: ## Remove runs, build output and caches, but not the environments (.venv, .venv-vllm, ...).
 	rm -rf runs build dist .mypy_cache .pytest_cache .ruff_cache

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vico_eval.bench.measurements.two_ways import Answered, Said, compare
-from vico_eval.commands.starting import num_cores
+from vico_eval.commands.work.starting import num_cores
 from vico_eval.runs.folders import ANSWERS, journal_files
 from vico_eval.runs.journal import Journal
 from vico_eval.runs.read import read_record

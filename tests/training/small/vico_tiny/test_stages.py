@@ -48,7 +48,7 @@ def test_two_processes_train_as_one(run, start_loaded, micro_recipe, tmp_path, m
         programs = start_loaded(words, log, processes, TORCHELASTIC_RUN_ID="by torch's launcher")
         assert [program.wait(180) for program in programs] == [0] * processes, log.read_text()
 
-    monkeypatch.setattr("vico_eval.commands.train.launch", launch)
+    monkeypatch.setattr("vico_eval.commands.work.train.launch", launch)
     weights = []
     for processes in (1, 2):
         recipe, out = tmp_path / f"{processes}.yaml", tmp_path / str(processes)
