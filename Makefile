@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench bench-gpu setup-vlmeval test-vlmeval setup-vllm test-vllm setup-vllm-gpu lint format clean
+.PHONY: help setup demo test docs bench bench-gpu setup-vlmeval test-vlmeval setup-vllm test-vllm setup-vllm-gpu lint format clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -47,7 +47,7 @@ endef
 comma := ,
 
 $(STAMP):
-	$(call install,$(VENV),lmms$(comma)train$(comma)dev,constraints.txt,7 GB)
+	$(call install,$(VENV),lmms$(comma)train$(comma)dev$(comma)docs,constraints.txt,7 GB)
 	@touch $@
 
 $(VLMEVAL_STAMP):
@@ -70,6 +70,9 @@ demo: $(STAMP) ## Fill Table 3 on the built-in benchmark: results/measured/tiny.
 test: $(STAMP) ## Run the tests; no network needed.
 	@# A file's tests share what they have loaded, so they stay together.
 	@HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
+
+docs: $(STAMP) ## Build the documentation's site: site/index.html.
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet $(ARGS)
 
 bench: $(STAMP) $(VLLM_STAMP) ## Measure all speeds again: results/measured (two hours; docs/speed.md says how to read them).
 	$(BIN)/python benchmarks/startup.py
@@ -126,4 +129,4 @@ format: $(STAMP) ## Format the code and mend what can be mended.
 	@$(BIN)/ruff format .
 
 clean: ## Remove what running leaves behind (runs/ and caches), not the environments (.venv, .venv-vllm, ...).
-	rm -rf runs build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf runs build dist site .mypy_cache .pytest_cache .ruff_cache
