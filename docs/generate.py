@@ -213,8 +213,10 @@ def runs_without_tiles(name: str) -> bool:
         score_sources=frozenset({"cls", "mean"}),
         num_vision_layers=24,
     )
+    required = {"ratio": 0.5, "recipe": "llava"}
+    own = {key: value for key, value in required.items() if key in registry.parameters(name)}
     try:
-        registry.build(name, {"ratio": 0.5} if "ratio" in registry.parameters(name) else {}).check(facts)
+        registry.build(name, own).check(facts)
     except UserError:
         return False
     return True
@@ -242,12 +244,13 @@ def overview() -> str:
             folder = golden_folder(name)
             golden = f"[{folder.rpartition('/')[2]}](../../{folder}/README.md)" if folder else ""
             summary = _marked_up(_sections(name)["summary"].partition(": ")[2])
-            lines.append(f"| [`{name}`]({name}.md) | {summary} | {_families(name)} | {golden} |")
+            lines.append(f"| [`{name}`]({name}.md) | {summary} | {families(name)} | {golden} |")
         lines.append("")
     return "\n".join(lines)
 
 
-def _families(name: str) -> str:
+def families(name: str) -> str:
+    """On which families a method runs, in words."""
     return "any family" if runs_without_tiles(name) else "InternVL"
 
 
@@ -255,7 +258,7 @@ def method_page(name: str) -> str:
     """A method's page: where it acts and comes from, what differs, its parameters, golden data and functions."""
     sections, card, folder = _sections(name), _card(name), golden_folder(name)
     facts = {"Name": f"`{name}`; in lmms-eval `{name}_internvl`", "Place": sections["Place"]}
-    facts |= {"Source": sections["Source"], "Runs on": _families(name)}
+    facts |= {"Source": sections["Source"], "Runs on": families(name)}
     if card is not None:
         facts["Weights"] = {"base": "those of the base model", "vico": "trained by ViCO (Flash)"}.get(
             card.weights, card.weights
