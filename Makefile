@@ -71,8 +71,9 @@ test: $(STAMP) ## Run the tests; no network needed.
 	@# A file's tests share what they have loaded, so they stay together.
 	@HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
+# Without --quiet, which would also keep warnings from counting as errors.
 docs: $(STAMP) ## Build the documentation's site: site/index.html.
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet $(ARGS)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict $(ARGS)
 
 bench: $(STAMP) $(VLLM_STAMP) ## Measure all speeds again: results/measured (two hours; docs/speed.md says how to read them).
 	$(BIN)/python benchmarks/startup.py

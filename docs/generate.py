@@ -257,8 +257,7 @@ def families(name: str) -> str:
 def method_page(name: str) -> str:
     """A method's page: where it acts and comes from, what differs, its parameters, golden data and functions."""
     sections, card, folder = _sections(name), _card(name), golden_folder(name)
-    facts = {"Name": f"`{name}`; in lmms-eval `{name}_internvl`", "Place": sections["Place"]}
-    facts |= {"Source": sections["Source"], "Runs on": families(name)}
+    facts = {"Place": sections["Place"], "Source": sections["Source"], "Runs on": families(name)}
     if card is not None:
         facts["Weights"] = {"base": "those of the base model", "vico": "trained by ViCO (Flash)"}.get(
             card.weights, card.weights
@@ -270,7 +269,7 @@ def method_page(name: str) -> str:
     module = registry.BUILT_IN[name].partition(":")[0]
     facts["Code"] = f"`{module.replace('.', '/')}.py`"
     summary = _marked_up(sections["summary"].partition(": ")[2])
-    lines = [f"# {_title(name)}", "", summary, "", "| | |", "|:--|:--|"]
+    lines = [f"# {_title(name)}", "", summary, "", f"| Name | `{name}`; in lmms-eval `{name}_internvl` |", "|:--|:--|"]
     lines += [f"| **{key}** | {text} |" for key, text in facts.items()]
     if "Differs" in sections:
         lines += ["", "## What differs from the source", "", sections["Differs"]]

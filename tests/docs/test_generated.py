@@ -88,6 +88,12 @@ def test_links_are_followed_from_page_to_page(generate):
     assert "docs/speed.md" not in linked
 
 
+def test_every_page_is_in_the_navigation():
+    navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:")[2]
+    pages = [path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")]
+    assert [page for page in pages if f": {page}\n" not in navigation] == []
+
+
 def said_by_the_code():
     """Texts of the package with dots in the place of names and numbers."""
     for path in PACKAGE.rglob("*.py"):
