@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench bench-gpu setup-vlmeval test-vlmeval setup-vllm test-vllm setup-vllm-gpu lint format package clean
+.PHONY: help setup demo test docs bench bench-gpu setup-vlmeval test-vlmeval setup-vllm test-vllm setup-vllm-gpu lint format package clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -47,7 +47,7 @@ endef
 comma := ,
 
 $(STAMP):
-	$(call install,$(VENV),lmms$(comma)train$(comma)dev,constraints.txt,7 GB)
+	$(call install,$(VENV),lmms$(comma)train$(comma)dev$(comma)docs,constraints.txt,7 GB)
 	@touch $@
 
 $(VLMEVAL_STAMP):
@@ -70,6 +70,10 @@ demo: $(STAMP) ## Fill Table 3 on the built-in benchmark: results/measured/tiny.
 test: $(STAMP) ## Run the tests; needs no network.
 	@# Tests of one file share loaded models, so they run in the same process.
 	@HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
+
+# Without --quiet, which would also keep warnings from counting as errors.
+docs: $(STAMP) ## Build the documentation's site: site/index.html.
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict $(ARGS)
 
 bench: $(STAMP) $(VLLM_STAMP) ## Repeat all speed measurements: results/measured (two hours; docs/speed.md explains them).
 	$(BIN)/python benchmarks/startup.py
@@ -129,4 +133,4 @@ package: $(STAMP) ## Build sdist and wheel into dist/, and try the wheel in an e
 	@.ci/package $(VENV)
 
 clean: ## Remove runs, build output and caches, but not the environments (.venv, .venv-vllm, ...).
-	rm -rf runs build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf runs build dist site .mypy_cache .pytest_cache .ruff_cache

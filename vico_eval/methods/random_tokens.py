@@ -25,6 +25,7 @@ class RandomTokensConfig(KeepRatio):
     """How many tokens, and which draw."""
 
     seed: int = 0
+    """The tokens depend on this and on the document's key alone."""
 
 
 class RandomTokens(BudgetedSelection):

@@ -22,7 +22,8 @@ def edge_limit(width: int, height: int, max_tiles: int, tile_size: int) -> int:
     """Edge matching: no more tiles than whole ones cover the image, ceil(W/S) * ceil(H/S).
 
     Args:
-        width, height: of the image, in pixels, at least 1.
+        width: of the image, in pixels, at least 1.
+        height: likewise.
         max_tiles: the limit that stays, thumbnail not counted.
         tile_size: side S of a tile in pixels.
     """

@@ -26,6 +26,7 @@ class RandomTilesConfig:
     """Folder of a run of ViCO, whose measured ratio is taken benchmark by benchmark; instead of `ratio`."""
 
     seed: int = 0
+    """The tiles depend on this and on the document's key alone."""
 
     def __post_init__(self) -> None:
         if self.ratio is not None and self.ratio_from is not None:
