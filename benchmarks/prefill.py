@@ -32,9 +32,8 @@ def run(
     """Measure the prefill speed-up of methods that select visual tokens or drop them between layers.
 
     Runs one prompt through a random Qwen3, without a method and with each method in turns. The record, and a table in
-    results/measured/prefill, have speed-ups with their bounds by operations, the methods' own cost, the cost of the
-    encoder's scores, peak memory, and each method's break-even number of visual tokens. On two CPU cores small takes 5
-    minutes and 0.6b half an hour; 8b needs a GPU.
+    results/measured/prefill, have speed-ups with their bounds by operations, what methods and encoder scores cost, peak
+    memory, and break-even points. On two CPU cores small takes 5 minutes and 0.6b half an hour; 8b needs a GPU.
 
     \b
     Examples:
