@@ -231,7 +231,7 @@ def test_a_yaml_file_of_any_content_is_an_error_that_names_it(tmp_path, content,
     ],
 )
 def test_a_fault_of_the_machine_is_a_sentence(run, monkeypatch, error, message):
-    def fail(name):
+    def fail(name, **_):
         raise error
 
     monkeypatch.setattr("vico_eval.commands.work.methods.print_methods", fail)
@@ -242,7 +242,7 @@ def test_a_fault_of_the_machine_is_a_sentence(run, monkeypatch, error, message):
 
 
 def test_a_fault_of_our_own_keeps_its_traceback(monkeypatch):
-    def fail(name):
+    def fail(name, **_):
         raise FileNotFoundError(errno.ENOENT, "gone")
 
     monkeypatch.setattr("vico_eval.commands.work.methods.print_methods", fail)
