@@ -111,7 +111,7 @@ def test_a_grid_that_the_method_cuts_its_own_way_is_drawn(route, tmp_path):
         (["page.png", "text.png"], "text.png is not in a format"),
         (["page.png", "--checkpoint", "vico-tiny-base"], "'vico-tiny-base' has no low connector"),
         (["page.png", "--checkpoint", "vico-smal"], "vico-smal"),
-        (["page.png", "--method", "fastv"], "asks no router, .*: image_vir, vanilla_vir, vico"),
+        (["page.png", "--method", "fastv"], "has no router, .*: image_vir, vanilla_vir, vico"),
         (["page.png", "--method", "vanilla_vir"], "needs flash_from="),
         (["page.png", "--model-args", "pretrained=a"], "--checkpoint sets"),
         (["page.png", "--model-args", "max_tile=4"], "did you mean 'max_tiles'"),
