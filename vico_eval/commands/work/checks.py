@@ -42,7 +42,7 @@ def check_folders(names: Iterable[str]) -> dict[str, Checkpoint]:
             found[name] = find_checkpoint(name)
         elif not can_be_hub_id:
             raise CheckpointError(
-                f"--checkpoint names {name}, which is no folder. Expected a folder with a checkpoint, a hub id "
+                f"--checkpoint names {name}, which is not a folder. Expected a folder with a checkpoint, a hub id "
                 "(owner/name), or a size."
             )
     return found

@@ -113,9 +113,7 @@ def plan_table(name: str, options: RunOptions, console: Console) -> Table:
     )
     runs = plan_runs(cards, rows, conditions, runs_root, options.num_seeds)
     if options.budgets and all(run.budget is None for run in runs):
-        raise ConfigError(
-            "--budgets is for rows that take a share of tokens, and none of these rows does; leave it out."
-        )
+        raise ConfigError("--budgets has no effect, since none of these rows takes a token budget. Leave it out.")
     _check_servers(runs, options.servers)
     folders = local_checkpoints(runs, checkpoints.trained_by)
     runs = _reachable(runs, conditions.budgets, console)
@@ -174,8 +172,8 @@ def choose_benchmarks(suite: Suite, options: RunOptions, console: Console) -> li
     chosen = [catalogue[name] for name in suite.benchmarks if not options.benchmarks or name in options.benchmarks]
     if judged := [benchmark.title for benchmark in chosen if benchmark.judge and not options.judge]:
         console.print(
-            f"Left out: {', '.join(judged)}, whose score is another model's judgement. --judge runs it; lmms-eval then "
-            "needs API_TYPE and the key of that API.",
+            f"Skipped: {', '.join(judged)}, which needs a judge model. Pass --judge to run it; lmms-eval then needs "
+            "API_TYPE and the key of that API.",
             highlight=False,
         )
     left = [benchmark for benchmark in chosen if options.judge or not benchmark.judge]
@@ -229,7 +227,7 @@ def _reachable(runs: list[PlannedRun], budgets: Sequence[float], console: Consol
     for run in runs:
         if run.budget is not None and run.name in refused:
             place = f"{run.system} at {share_text(run.budget)}"
-            console.print(f"Left out: {place}: {refused[run.name]}", highlight=False, soft_wrap=True)
+            console.print(f"Skipped: {place}: {refused[run.name]}", highlight=False, soft_wrap=True)
     return [run for run in runs if run.name not in refused]
 
 

@@ -73,9 +73,9 @@ def run_vlmeval(
     """
     if find_spec("vlmeval") is None:
         raise ConfigError(
-            "VLMEvalKit is not installed here. It asks for other versions than lmms-eval, so it has an environment of "
-            "its own: make setup-vlmeval in a clone, then .venv-vlmeval/bin/vico-eval vlmeval run ...; elsewhere "
-            "pip install 'vico-eval[vlmeval]' into a new one."
+            "VLMEvalKit is not installed in this environment. It needs other versions than lmms-eval, so install it in "
+            "an environment of its own: pip install 'vico-eval[vlmeval]', or, in a clone, make setup-vlmeval and then "
+            ".venv-vlmeval/bin/vico-eval vlmeval run ..."
         )
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError(
@@ -166,8 +166,8 @@ def _open_model(
     )
     if different := _differs(work_dir, record):
         raise OutputError(
-            f"{work_dir} holds a run of another {', '.join(different)}, whose answers VLMEvalKit would take for this "
-            "one's. Pass another --work-dir."
+            f"{work_dir} holds a run with another {', '.join(different)}, and VLMEvalKit would reuse its answers. "
+            "Pass another --work-dir."
         )
     run = RunFolder(work_dir, record, resume=True)
     opened.engine.preprocessor.previews = open_previews(run, previews)
