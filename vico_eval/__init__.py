@@ -1,4 +1,4 @@
-"""Evaluate visual-token compression on InternVL: what it costs in answers, what it saves in tokens."""
+"""Evaluate visual-token compression: how much accuracy it costs and how much compute it saves."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FROM_PYTHON = ("evaluate", "load", "request")
 
 
 def __getattr__(name: str) -> Any:
-    # `import vico_eval` is part of every command's start, and loading a model is not.
+    # Every command imports `vico_eval`; only some load a model.
     if name in _FROM_PYTHON:
         from vico_eval.engine import model
 

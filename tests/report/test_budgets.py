@@ -29,14 +29,14 @@ def test_budgets_are_shares_or_tokens_of_how_many_the_largest_first():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("192,64", r"so 192 tokens alone are no budget: say of how many, as papers mean it \(192,128,64/576"),
-        ("0.5,1.5", r"expected shares of the visual tokens between 0 and 1, or tokens of how many, as in .*576\.$"),
+        ("192,64", r"so 192 tokens alone is not a budget. Give the total as well, as papers do \(192,128,64/576"),
+        ("0.5,1.5", r"expected shares of the visual tokens between 0 and 1, or kept/total counts, as in .*576\.$"),
         ("1", "expected shares of the visual tokens between 0 and 1"),
         ("0", "expected shares"),
         ("half", "expected shares"),
         ("5/0", "expected shares"),
         ("", "expected shares"),
-        ("0.5,1/2", "names a share twice"),
+        ("0.5,1/2", "repeats a share"),
     ],
 )
 def test_what_is_no_budget_is_refused(given, message):
