@@ -135,7 +135,7 @@ def test_budgets_at_which_retention_falls_below_a_mark(swept):
     assert {line["method"] for line in found.values()} == {"FastV"}
     for line in found.values():
         assert float(line["low"]) < float(line["tokens"]) < float(line["high"]) <= 100
-    (sentence,) = [line for line in swept.table.comparison if line.startswith("FastV keeps 99% with 98.5%")]
+    (sentence,) = [line for line in swept.table.comparison if line.startswith("FastV retains 99% with 98.5%")]
     assert "and 95% with 92.5% of the visual tokens (" in sentence
 
 
@@ -152,8 +152,8 @@ def test_a_method_above_the_mark_at_every_budget_is_said_to_be():
         [("A", 99.0, 2, 20.0, 31.0, 0.0, 42.0), ("A", 95.0, 2, 20.0, math.nan, 0.0, 0.0)], columns=columns
     )
     assert iso_sentences(frame)[0] == (
-        "A keeps 99% with 31.0% of the visual tokens (below 20.0% to 42.0%) and 95% down to 20.0% of the visual "
-        "tokens, the least that was run (below 20.0%)."
+        "A retains 99% with 31.0% of the visual tokens (below 20.0% to 42.0%) and 95% down to 20.0% of the visual "
+        "tokens, the smallest budget run (below 20.0%)."
     )
     assert iso_sentences(None) == ()
 
