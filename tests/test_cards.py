@@ -90,7 +90,7 @@ def test_a_misspelt_key_is_an_error_that_names_file_and_key(tmp_path):
 
 
 def test_a_card_is_called_like_its_file(tmp_path):
-    with pytest.raises(ConfigError, match="expected the name of the file, `fast`"):
+    with pytest.raises(ConfigError, match="expected the file's name, `fast`"):
         load_cards(models(tmp_path, fast=CARD))
 
 

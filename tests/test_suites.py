@@ -157,7 +157,7 @@ def test_the_results_of_an_override_are_those_of_its_task(folder):
         (("kind: metric", "kind: median"), r"docvqa\.score: .*'median'.*'task_mean'"),
         (("field: [anls]", "fields: [anls]"), r"docvqa\.score\.metric\.fields: Extra inputs"),
         (("field: [anls]", "field: [anls], full: 0"), r"docvqa\.score\.metric\.full: .*greater than 0"),
-        (("[docvqa_val]", "[docvqa_val, docvqa_test]"), r"docvqa: .*`metric` is of one task"),
+        (("[docvqa_val]", "[docvqa_val, docvqa_test]"), r"docvqa: .*`metric` takes one task"),
         (("[docvqa_val]", "[]"), r"docvqa\.tasks: .*at least 1"),
         (("docvqa:", "docvqa: ["), r"benchmarks\.yaml is not valid YAML"),
     ],
@@ -172,7 +172,7 @@ def test_a_wrong_catalogue_names_the_file_and_the_key(folder, change, message):
     [
         (SUITE.replace("cards: vico", "cards: vicco"), r"own\.yaml does not fit: cards: .*'vico' or 'internvl-x'"),
         (SUITE + "row: [vanilla]\n", r"own\.yaml does not fit: row: Extra inputs"),
-        (SUITE.replace("name: own", "name: mine"), r"describes suite `mine`; expected the name of the file, `own`"),
+        (SUITE.replace("name: own", "name: mine"), r"describes suite `mine`; expected the file's name, `own`"),
         (SUITE.replace("[docvqa]", "[dokvqa]"), r"unknown benchmark 'dokvqa' in suites/own\.yaml .*mean 'docvqa'"),
         (SUITE.replace("[docvqa]", "[docvqa, docvqa]"), r"suites/own\.yaml has two columns titled DocVQA"),
     ],
@@ -197,7 +197,7 @@ def test_an_unknown_suite_lists_the_known_ones():
         ("group: subtitles_64\ntask: videomme\n", r"subtitles_64\.yaml does not fit: task: "),
         (
             "group: other\ntask: [{task: videomme}]\n",
-            r"holds group `other`; expected the name of the file, `subtitles_",
+            r"defines group `other`; expected the file's name, `subtitles_",
         ),
     ],
 )

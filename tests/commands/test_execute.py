@@ -93,7 +93,7 @@ def test_other_inputs_or_another_command_repeat_a_run(planned):
     assert go(World(), [run], inputs=changed)[1:] == ["start vico read", "done vico"]
     other = replace(run, arguments=(*run.arguments, "--limit", "1"))
     assert go(World(), [other], inputs=changed)[:2] == [
-        "set aside vico since it is of other arguments",
+        "set aside vico since its arguments differ",
         "start vico read",
     ]
     assert go(World(), [other], inputs=read(weights="y", tasks="y"))[0].endswith("since the tasks of Read have changed")

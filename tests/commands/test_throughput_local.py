@@ -10,7 +10,7 @@ def test_methods_and_table_4_share_a_folder_and_its_readme(run, tmp_path):
     common = ("--rounds", "1", "--device", "cpu", "--out", str(tmp_path))
     status, out, err = run("throughput", "local", "--methods", "vanilla,fastv", "--name", "try", *common)
     assert status == 0, err
-    assert "Where the engine's time goes: vico-tiny" in out
+    assert "Time by stage of the engine: vico-tiny" in out
     assert "Wrote try.json" in err
     record = json.loads((tmp_path / "try.json").read_text())
     assert record["command"].split()[0] == "vico-eval"

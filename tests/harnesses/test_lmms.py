@@ -358,7 +358,7 @@ def test_a_continued_run_takes_over_the_answers_of_the_stopped_one(untrained, tm
     assert second == [("from the stopped run", first[0][1]), *first[1:]]
     assert answer(resume=True) == second
     assert len(read_lines_that_are_not_blank(file)) == 3
-    # Other conditions, or nothing said of resuming: everything is asked again.
+    # Other conditions, or nothing said of resuming: every document is asked again.
     assert answer() == first
     file.write_text(json.dumps(lines[0] | {"text": "from the stopped run"}) + "\n")
     asked = [instance(tmp_path / "a.png", {"max_new_tokens": 3}, doc_id) for doc_id in range(3)]
