@@ -12,6 +12,7 @@ from vico_eval.commands.plan import PlannedRun
 from vico_eval.engine.settings import VLLM, EngineSettings
 from vico_eval.errors import CheckpointError, ConfigError
 from vico_eval.harnesses.lmms_eval.internvl_x import method_of
+from vico_eval.harnesses.lmms_eval.kinds import split_model
 from vico_eval.paths import is_folder, user_path
 
 if TYPE_CHECKING:
@@ -118,4 +119,5 @@ def _method(run: PlannedRun) -> str:
     """Name of the method that a run's model stands for (`vico_eval.harnesses.lmms_eval.manifests`)."""
     if run.model == "internvl_x":
         return method_of(str(run.model_args.get("variant")))
-    return str(run.model_args.get("method", run.model.removesuffix("_internvl")))
+    named = split_model(run.model)
+    return str(run.model_args.get("method", run.model if named is None else named[0]))

@@ -1,0 +1,62 @@
+"""Kinds of checkpoints as the names of lmms-eval's models have them: `<method>_<kind>`, `compressed_<kind>`.
+
+Imports neither torch nor transformers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vico_eval.methods.registry import method_names
+
+COMBINED = "compressed"
+"""Stands in a model's name for a method, and takes `method=`."""
+
+_ON_TILES = frozenset({"downsample", "rvtc_area", "rvtc_edge", "rvtc_ratio", "single_tile"})
+_ON_CONNECTORS = frozenset({"all_compress", "image_vir", "lvtc", "pool", "pvtc", "random", "vanilla_vir", "vico"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """One kind of checkpoint."""
+
+    name: str
+    """Behind the method in a model's name."""
+
+    title: str
+    """For people."""
+
+    lacks: frozenset[str]
+    """Methods that need what no checkpoint of this kind has; they have no model of their own."""
+
+    @property
+    def combined(self) -> str:
+        """The model that takes `method=`."""
+        return f"{COMBINED}_{self.name}"
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Those that have a model of their own, sorted."""
+        return tuple(name for name in method_names() if name not in self.lacks)
+
+    def model_of(self, method: str) -> str:
+        """Name of the model of a method."""
+        return f"{method}_{self.name}"
+
+
+INTERNVL = Kind(name="internvl", title="InternVL", lacks=frozenset({"max_pixels"}))
+QWEN2_5_VL = Kind(name="qwen2_5_vl", title="Qwen2.5-VL", lacks=_ON_TILES | _ON_CONNECTORS)
+QWEN3_VL = Kind(name="qwen3_vl", title="Qwen3-VL", lacks=_ON_TILES | _ON_CONNECTORS)
+
+KINDS = (INTERNVL, QWEN2_5_VL, QWEN3_VL)
+
+
+def split_model(model: str) -> tuple[str, Kind] | None:
+    """The method, or `COMBINED`, and the kind that a model's name has; None where it is no such name.
+
+    `internvl_x`, which takes `variant=`, is none.
+    """
+    for kind in KINDS:
+        if model.endswith(f"_{kind.name}"):
+            return model.removesuffix(f"_{kind.name}"), kind
+    return None
