@@ -68,6 +68,9 @@ class Checkpoints(Closed):
     trained_by: str | None = None
     """The command that makes the built-in ones."""
 
+    kind: Literal["internvl", "qwen2_5_vl", "qwen3_vl"] = "internvl"
+    """What they are, as the names of lmms-eval's models end."""
+
     model_args: dict[str, dict[str, str | int | float | bool]] = Field(default_factory=dict)
     """By system: arguments that it takes with these checkpoints, besides those of its card."""
 

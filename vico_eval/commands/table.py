@@ -16,6 +16,7 @@ from vico_eval.cards import find_checkpoints, load_cards, select_cards
 from vico_eval.commands.at_work import held
 from vico_eval.commands.checks import refusals
 from vico_eval.commands.inputs import Inputs, find_inputs, local_checkpoints
+from vico_eval.commands.kinds import cards_of_kind, kind_of_checkpoints
 from vico_eval.commands.options import RunOptions
 from vico_eval.commands.output import check_writable
 from vico_eval.commands.plan import ALL_WEIGHTS, Conditions, ModelArgs, PlannedRun, plan_runs
@@ -92,8 +93,16 @@ def plan_table(name: str, options: RunOptions, console: Console) -> Table:
     cards = load_cards(paths.models_dir(), suite.cards)
     checkpoints = find_checkpoints(options.checkpoint, suite, is_small=options.fixtures)
     benchmarks = choose_benchmarks(suite, options, console)
-    rows = () if tuple(options.rows) == ("all",) else options.rows or suite.rows
-    select_cards(cards, rows)
+    select_cards(cards, () if tuple(options.rows) == ("all",) else options.rows)
+    is_all, budgets, kind = tuple(options.rows) == ("all",), _budgets(suite, options), kind_of_checkpoints(checkpoints)
+    cards, rows = cards_of_kind(
+        cards,
+        kind,
+        asked=() if is_all else options.rows,
+        by_suite=() if is_all else suite.rows,
+        has_budgets=bool(budgets),
+        console=console,
+    )
     device = _default_device() if options.device is None else options.device
     options.launching.check(device, options.jobs)
     runs_root = _runs_root(suite, options)
@@ -107,7 +116,8 @@ def plan_table(name: str, options: RunOptions, console: Console) -> Table:
         launching=options.launching,
         limit=options.limit,
         model_args=_model_args(suite, options),
-        budgets=_budgets(suite, options),
+        budgets=budgets,
+        kind=kind,
         environment=data.environment,
         servers=options.servers,
     )

@@ -26,6 +26,9 @@ class Kind:
     title: str
     """For people."""
 
+    model_types: frozenset[str]
+    """As its checkpoints' `config.json` has them."""
+
     lacks: frozenset[str]
     """Methods that need what no checkpoint of this kind has; they have no model of their own."""
 
@@ -44,11 +47,31 @@ class Kind:
         return f"{method}_{self.name}"
 
 
-INTERNVL = Kind(name="internvl", title="InternVL", lacks=frozenset({"max_pixels"}))
-QWEN2_5_VL = Kind(name="qwen2_5_vl", title="Qwen2.5-VL", lacks=_ON_TILES | _ON_CONNECTORS)
-QWEN3_VL = Kind(name="qwen3_vl", title="Qwen3-VL", lacks=_ON_TILES | _ON_CONNECTORS)
+INTERNVL = Kind(
+    name="internvl",
+    title="InternVL",
+    model_types=frozenset({"vico_internvl", "internvl_chat", "internvl"}),
+    lacks=frozenset({"max_pixels"}),
+)
+QWEN2_5_VL = Kind(
+    name="qwen2_5_vl",
+    title="Qwen2.5-VL",
+    model_types=frozenset({"qwen2_5_vl"}),
+    lacks=_ON_TILES | _ON_CONNECTORS,
+)
+QWEN3_VL = Kind(
+    name="qwen3_vl",
+    title="Qwen3-VL",
+    model_types=frozenset({"qwen3_vl", "qwen3_vl_moe"}),
+    lacks=_ON_TILES | _ON_CONNECTORS,
+)
 
 KINDS = (INTERNVL, QWEN2_5_VL, QWEN3_VL)
+
+
+def kind_of(model_type: object) -> Kind | None:
+    """The kind that a checkpoint's `model_type` means; None for one of no kind."""
+    return next((kind for kind in KINDS if model_type in kind.model_types), None)
 
 
 def split_model(model: str) -> tuple[str, Kind] | None:
