@@ -18,15 +18,13 @@ from vico_eval.engine.preprocess import Preprocessor, PreprocessSettings
 from vico_eval.engine.settings import TRANSFORMERS, VLLM, EngineSettings
 from vico_eval.errors import CheckpointError, ConfigError, did_you_mean
 from vico_eval.families.family import Family, FamilyCheckpoint, Placement
-from vico_eval.families.internvl.family import InternVL
 from vico_eval.families.placement import check_attention, check_device, torch_dtype
+from vico_eval.families.registry import family_of
 from vico_eval.logs import logger
 from vico_eval.methods import registry
 from vico_eval.methods.arguments import typed
 from vico_eval.methods.interface import ModelFacts, Part, ResolutionPart
 from vico_eval.methods.registry import Method
-
-FAMILY: Family = InternVL()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +33,7 @@ class Found:
 
     settings: EngineSettings
     method: Method
+    family: Family
     checkpoint: FamilyCheckpoint
     donor: FamilyCheckpoint | None
     tokenizer: PreTrainedTokenizerBase
@@ -113,10 +112,11 @@ def find_engine(arguments: Mapping[str, Any]) -> Found:
     device = _device(settings)
     torch_dtype(settings.dtype)
     check_attention(settings.attn_implementation, is_on_cpu=_is_cpu(device))
-    checkpoint = FAMILY.find(settings.pretrained, allow_pickle=settings.allow_pickle)
+    family = family_of(settings.pretrained)
+    checkpoint = family.find(settings.pretrained, allow_pickle=settings.allow_pickle)
     donor = None
     if settings.flash_from is not None:
-        donor = FAMILY.find(settings.flash_from, allow_pickle=settings.allow_pickle)
+        donor = family.find(settings.flash_from, allow_pickle=settings.allow_pickle)
     check_tiles(settings.tiles, method.parts, checkpoint.facts)
     method.check(checkpoint.facts, None if donor is None else donor.facts)
     for part in method.parts:
@@ -128,10 +128,10 @@ def find_engine(arguments: Mapping[str, Any]) -> Found:
         device_map=settings.device_map,
         attn_implementation=settings.attn_implementation,
     )
-    tokenizer = FAMILY.tokenizer(checkpoint)
+    tokenizer = family.tokenizer(checkpoint)
     preprocessor = Preprocessor(
         tokenizer,
-        FAMILY.prompting(checkpoint),
+        family.prompting(checkpoint),
         PreprocessSettings(
             max_tiles=settings.max_tiles,
             total_max_tiles=settings.total_max_tiles,
@@ -146,6 +146,7 @@ def find_engine(arguments: Mapping[str, Any]) -> Found:
     return Found(
         settings=settings,
         method=method,
+        family=family,
         checkpoint=checkpoint,
         donor=donor,
         tokenizer=tokenizer,
@@ -176,11 +177,11 @@ def open_rows(found: Sequence[Found], *, show_progress: bool = True) -> Engine:
             f"{', '.join(f'{name}={value}' for name, value in own.items())}. Answers are generated as the task says."
         )
     with_decoder = first.settings.engine == TRANSFORMERS
-    model: Any = FAMILY.load(
+    model: Any = first.family.load(
         first.checkpoint, first.placement, first.preprocessor.image_token_id, with_decoder=with_decoder
     )
     if donor := next((one.donor for one in found if one.donor is not None), None):
-        FAMILY.adopt(model, donor, routes=any(one.method.needs_donors_router for one in found))
+        first.family.adopt(model, donor, routes=any(one.method.needs_donors_router for one in found))
     if _is_cpu(first.placement.device):
         prepare_for_cpu(model)
     return Engine(
@@ -197,7 +198,7 @@ def open_rows(found: Sequence[Found], *, show_progress: bool = True) -> Engine:
 def _backend(found: Found, model: Any) -> Backend:
     settings = found.settings
     if settings.server is None:
-        return start_here(settings, FAMILY.decoder_folder(found.checkpoint), model)
+        return start_here(settings, found.family.decoder_folder(found.checkpoint), model)
     return open_servers(settings.server, found.checkpoint, model, found.tokenizer, found.preprocessor.prompting.stop)
 
 
