@@ -23,7 +23,7 @@ from vico_eval.families.registry import family_of
 from vico_eval.logs import logger
 from vico_eval.methods import registry
 from vico_eval.methods.arguments import typed
-from vico_eval.methods.interface import ModelFacts, Part, ResolutionPart
+from vico_eval.methods.interface import RESOLUTION, ModelFacts, Part
 from vico_eval.methods.registry import Method
 
 
@@ -118,6 +118,8 @@ def find_engine(arguments: Mapping[str, Any]) -> Found:
     if settings.flash_from is not None:
         donor = family.find(settings.flash_from, allow_pickle=settings.allow_pickle)
     check_tiles(settings.tiles, method.parts, checkpoint.facts)
+    check_limits(settings, checkpoint.facts)
+    method = method.suited(checkpoint.facts)
     method.check(checkpoint.facts, None if donor is None else donor.facts)
     for part in method.parts:
         if donor is not None and part.needs_donor:
@@ -136,6 +138,8 @@ def find_engine(arguments: Mapping[str, Any]) -> Found:
             max_tiles=settings.max_tiles,
             total_max_tiles=settings.total_max_tiles,
             tiles=settings.tiles,
+            min_pixels=settings.min_pixels,
+            max_pixels=settings.max_pixels,
             num_frames=settings.num_frames,
             label_images=settings.label_images,
             system_prompt=settings.system_prompt,
@@ -243,7 +247,7 @@ def check_tiles(tiles: str | int | None, parts: Iterable[Part], facts: ModelFact
     """
     if tiles is None:
         return
-    if choosing := [part for part in parts if isinstance(part, ResolutionPart)]:
+    if choosing := [part for part in parts if part.place == RESOLUTION]:
         name = type(choosing[0]).__name__
         raise ConfigError(
             f"got tiles={tiles} and a method whose part {name} chooses how an image is cut. Leave out tiles, or that "
@@ -254,6 +258,24 @@ def check_tiles(tiles: str | int | None, parts: Iterable[Part], facts: ModelFact
             f"got tiles={tiles}, and checkpoint {facts.checkpoint!r} ({facts.family}) does not cut images into tiles. "
             "Leave it out."
         )
+
+
+def check_limits(settings: EngineSettings, facts: ModelFacts) -> None:
+    """See that limits on an image's size are of the kind that the checkpoint knows.
+
+    Raises:
+        CheckpointError: limits on tiles where there are none, or on pixels where images are cut into tiles.
+    """
+    kinds = {
+        "does not cut images into tiles": ("max_tiles", "total_max_tiles") if facts.tile is None else (),
+        "does not resize images to its patches": ("min_pixels", "max_pixels") if facts.pixels is None else (),
+    }
+    for lacks, names in kinds.items():
+        if given := [name for name in names if getattr(settings, name) is not None]:
+            raise CheckpointError(
+                f"got {' and '.join(given)}, and checkpoint {facts.checkpoint!r} ({facts.family}) {lacks}. Leave out "
+                f"{' and '.join(given)}."
+            )
 
 
 def _dtype_name(dtype: torch.dtype | None) -> str | None:

@@ -187,6 +187,10 @@ class Request:
     total_max_tiles: int | None = None
     """Tiles that its images share: each may have total // images, at least 1; None takes the engine's."""
 
+    min_pixels: int | None = None
+    max_pixels: int | None = None
+    """Of an image, where the checkpoint resizes images to its patches; None takes the engine's."""
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "messages", tuple(self.messages))
         if not self.key:
@@ -197,7 +201,7 @@ class Request:
                 f"Request {self.key} has messages of {', '.join(roles) or 'nobody'}; expected an optional system "
                 "message first and a user's message last."
             )
-        for name in ("max_tiles", "total_max_tiles"):
+        for name in ("max_tiles", "total_max_tiles", "min_pixels", "max_pixels"):
             value = getattr(self, name)
             if value is not None and not (_is_int(value) and value >= 1):
                 raise ConfigError(f"Request {self.key} has {name}={value!r}; expected a whole number from 1 up.")

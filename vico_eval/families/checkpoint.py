@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -31,6 +31,9 @@ CONFIG = "config.json"
 
 UNLOADABLE: tuple[type[Exception], ...] = (*BAD_INPUT, RuntimeError, StrictDataclassError)
 """What transformers raises for a configuration or a tokenizer that is missing or broken."""
+
+QUANTISED = ("quantization_config", "compression_config")
+"""Keys under which a `config.json`, or the part of it for one of its models, says how its weights are quantised."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +137,26 @@ def read_config(folder: Path) -> dict[str, Any]:
 def incomplete(file: Path, why: object) -> CheckpointError:
     """The error for a configuration that can't be used."""
     return CheckpointError(f"{file} is no complete configuration: {why}. Download it again.")
+
+
+def refuse_quantised(values: Mapping[str, Any]) -> None:
+    """Raises CheckpointError for weights that are packed: they have other names, shapes and meanings."""
+    parts = {"": values} | {
+        f"{name}.": values[name]
+        for name in ("llm_config", "text_config", "vision_config")
+        if isinstance(values.get(name), Mapping)
+    }
+    for place, part in parts.items():
+        for key in QUANTISED:
+            if not (found := part.get(key)):
+                continue
+            method = found.get("quant_method") if isinstance(found, Mapping) else found
+            if method is None and ("load_in_4bit" in found or "load_in_8bit" in found):
+                method = "bitsandbytes"
+            raise CheckpointError(
+                f"the checkpoint's weights are quantised ({method or 'unnamed method'}: {place}{key} in config.json); "
+                "expected float32, bfloat16 or float16. Load the checkpoint that it was made from."
+            )
 
 
 def check_tokenizer_fits(tokenizer: PreTrainedTokenizerBase, checkpoint: CheckpointFiles) -> None:

@@ -33,6 +33,22 @@ class Prompt:
     num_tiles: tuple[int, ...] = ()
     """[requests]: how many of those are each one's."""
 
+    added: Tensor | None = None
+    """[features, M, D]: what each of M visual tokens, request after request, gets behind the first layers, one feature
+    a layer (DeepStack)."""
+
+    def visual_places(self, rows: int, length: int) -> Tensor:
+        """Which of the M visual tokens stands where, [rows, length], int64, on the CPU; -1 for text and padding.
+
+        Args:
+            rows: of a call, the same number for every request.
+            length: columns of the call; those behind the prompt's are an answer.
+        """
+        is_visual = self.is_visual.cpu()
+        places = torch.full((len(is_visual), length), -1)
+        places[:, : is_visual.shape[1]][is_visual] = torch.arange(int(is_visual.sum()))
+        return places.repeat_interleave(rows // len(is_visual), dim=0)
+
 
 @dataclass(frozen=True)
 class Segment:
@@ -178,6 +194,26 @@ def change_tokens(
         positions = segment.positions.to(device).gather(2, source_there.expand(len(segment.positions), -1, -1))
     origins = segment.columns.gather(1, source).masked_fill(joins | ~is_real, -1)
     return packed, Segment(layer, is_real, is_visual, positions, origins)
+
+
+def with_feature(hidden: Tensor, segment: Segment, places: Tensor, feature: Tensor) -> Tensor:
+    """Hidden states [batch, n, D] with a feature [M, D] added to the visual tokens that are still there.
+
+    A token that stands for others has the feature of the one in whose place it stands; one that joined has none.
+
+    Args:
+        hidden: of the segment's tokens.
+        segment: of the layer.
+        places: [batch, N], as of `Prompt.visual_places`.
+    """
+    there = places.gather(1, segment.columns.clamp(min=0)).masked_fill(segment.columns < 0, -1)
+    rows, columns = (there >= 0).nonzero(as_tuple=True)
+    chosen = there[rows, columns].to(feature.device)
+    rows, columns = rows.to(hidden.device), columns.to(hidden.device)
+    # A copy: a part may hold what the layer made.
+    hidden = hidden.clone()
+    hidden[rows, columns] = hidden[rows, columns] + feature[chosen].to(hidden)
+    return hidden
 
 
 def check_next_tokens(state: LayerState, is_visual: Tensor, asked: NextTokens) -> None:
