@@ -156,8 +156,8 @@ def open_model(tmp_path: Path) -> Callable[..., Any]:
     """A model that is about to be asked the documents of a data set."""
     from vico_eval.engine.loading import open_engine
     from vico_eval.engine.requests import GenerationSettings
-    from vico_eval.harnesses.run_record import run_record
     from vico_eval.harnesses.lmms_eval.kinds import kind_of
+    from vico_eval.harnesses.run_record import run_record
     from vico_eval.harnesses.vlmevalkit import models
     from vico_eval.runs.write import RunFolder
 

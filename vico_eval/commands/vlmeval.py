@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from vico_eval.commands.arguments import parse_arguments
 from vico_eval.commands.output import check_writable, message_console
 from vico_eval.errors import ConfigError, OutputError, ReportError
-from vico_eval.harnesses.lmms_eval.kinds import INTERNVL, QWEN2_5_VL, Kind, kind_of
+from vico_eval.harnesses.lmms_eval.kinds import INTERNVL, QWEN2_5_VL, QWEN3_VL, Kind, kind_of
 from vico_eval.harnesses.vlmevalkit.results import check_evaluated, read_run
 from vico_eval.runs.read import read_record
 from vico_eval.runs.schema import VLMEVALKIT, RunRecord
@@ -38,11 +38,13 @@ QWEN2_5_GENERATION = {"max_new_tokens": 2048}
 """As VLMEvalKit's class of Qwen2.5-VL, which samples among the one likeliest token (`top_k=1`)."""
 
 QWEN3_GENERATION = {"max_new_tokens": 16384, "do_sample": True, "temperature": 0.7, "top_p": 0.8, "top_k": 20}
-QWEN3_THINKING_GENERATION = {
-    **{"max_new_tokens": 40960, "do_sample": True},
-    **{"temperature": 1.0, "top_p": 0.95, "top_k": 20},
+"""As VLMEvalKit's entries of Qwen3-VL. (Its runs on vLLM also penalise presence.)"""
+
+_GENERATION: Mapping[str, dict[str, Any]] = {
+    INTERNVL.name: {"max_new_tokens": MAX_NEW_TOKENS},
+    QWEN2_5_VL.name: QWEN2_5_GENERATION,
+    QWEN3_VL.name: QWEN3_GENERATION,
 }
-"""As VLMEvalKit's entries of Qwen3-VL, whose presence penalty only its runs on vLLM have."""
 
 NOT_OURS = {
     "batch_size": "VLMEvalKit asks one document at a time",
@@ -140,13 +142,9 @@ def run_vlmeval(
 
 def default_generation(kind: Kind, *, thinks: bool) -> dict[str, Any]:
     """How answers are generated where `--gen-kwargs` doesn't say: as VLMEvalKit's own entries of the same kind do."""
-    from vico_eval.engine.requests import THINKING_GENERATION
-
-    if kind is INTERNVL:
-        return THINKING_GENERATION if thinks else {"max_new_tokens": MAX_NEW_TOKENS}
-    if kind is QWEN2_5_VL:
-        return QWEN2_5_GENERATION
-    return QWEN3_THINKING_GENERATION if thinks else QWEN3_GENERATION
+    if thinks:
+        return dict(kind.thinking)
+    return _GENERATION[kind.name]
 
 
 def _set_environment(*, asked_to_think: bool, thinks: bool) -> None:

@@ -106,13 +106,13 @@ def find_engine(arguments: Mapping[str, Any]) -> Found:
             if method.needs_donor
             else f"method {method_name!r} takes no flash_from; only vanilla_vir borrows another checkpoint's parts."
         )
-    if settings.engine == VLLM:
-        check_can_decode(settings, method)
     check_device(settings.device)
     device = _device(settings)
     torch_dtype(settings.dtype)
     check_attention(settings.attn_implementation, is_on_cpu=_is_cpu(device))
     family = family_of(settings.pretrained)
+    if settings.engine == VLLM:
+        check_can_decode(settings, method, family)
     checkpoint = family.find(settings.pretrained, allow_pickle=settings.allow_pickle)
     donor = None
     if settings.flash_from is not None:

@@ -300,7 +300,7 @@ class Preprocessor:
                     self._add_image(image, limits, ways)
                 opened.num_pictures += 1
             elif isinstance(part, VideoInput):
-                film = self._films.read(part, settings.num_frames, previewed=keeps_copies)
+                film = self._films.read(part, part.num_frames or settings.num_frames, previewed=keeps_copies)
                 opened.previewed.update(
                     {opened.num_pictures + number: frame for number, frame in film.previewed.items()}
                 )

@@ -255,6 +255,10 @@ class Placement:
 class Family(ABC):
     """One kind of checkpoint: how it is found, prompted and loaded, without code from outside."""
 
+    needs_positions: str | None = None
+    """Why a prompt's embeddings alone are not enough to decode it, so that no other program can; None where they
+    are."""
+
     @abstractmethod
     def find(self, pretrained: str, *, allow_pickle: bool) -> FamilyCheckpoint:
         """The checkpoint of a folder, a built-in name or a hub id, without loading weights.

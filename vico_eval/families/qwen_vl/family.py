@@ -29,6 +29,12 @@ CLASSES: dict[str, type[PreTrainedModel]] = {
 class QwenVL(Family):
     """Qwen2.5-VL and Qwen3-VL, dense and with experts."""
 
+    needs_positions = (
+        "each token has a position on three axes (M-RoPE), and in Qwen3-VL the encoder's features go into the first "
+        "layers as well (DeepStack). vLLM has no way to be given either: it counts the positions of embeddings as of "
+        "text (GPUModelRunner._init_mrope_positions in vllm/v1/worker/gpu_model_runner.py, vLLM 0.32.0)"
+    )
+
     def find(self, pretrained: str, *, allow_pickle: bool) -> QwenCheckpoint:
         """As `find_checkpoint`."""
         return find_checkpoint(str(pretrained), allow_pickle=allow_pickle)

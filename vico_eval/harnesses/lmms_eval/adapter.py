@@ -27,9 +27,10 @@ from vico_eval.engine.requests import DeferredRequest, Request
 from vico_eval.engine.settings import VLLM
 from vico_eval.engine.tile_limits import tile_limit, total_tile_limit
 from vico_eval.errors import ConfigError
+from vico_eval.families.checkpoint import config_values
 from vico_eval.harnesses.earlier_answers import Asking, answer_keys
 from vico_eval.harnesses.lmms_eval.data_sets import split_fingerprint
-from vico_eval.harnesses.lmms_eval.kinds import Kind
+from vico_eval.harnesses.lmms_eval.kinds import Kind, check_kind
 from vico_eval.harnesses.lmms_eval.passes import NOT_OPENED, PassRow, asked_here, read_pass, remember_asked
 from vico_eval.harnesses.lmms_eval.processes import (
     ShardAnswered,
@@ -48,6 +49,7 @@ from vico_eval.harnesses.lmms_eval.requests import (
 from vico_eval.harnesses.lmms_eval.rows import RowRun, ask
 from vico_eval.harnesses.lmms_eval.scorers import scorers_of
 from vico_eval.harnesses.lmms_eval.token_counts import result_of
+from vico_eval.harnesses.pixel_limits import pixel_limits
 from vico_eval.harnesses.run_record import open_previews, run_record, title_of
 from vico_eval.logs import logger
 from vico_eval.paths import folder_argument
@@ -116,6 +118,8 @@ class CompressedModel(lmms):  # type: ignore[misc]
         if not str(batch_size).isdigit():
             raise ConfigError(f"batch_size is {batch_size!r}; expected a whole number of documents.")
         arguments = self.engine_arguments(arguments)
+        pretrained = str(arguments["pretrained"])
+        check_kind(self.kind, self.method_name, pretrained, config_values(pretrained).get("model_type"))
         self.accelerator = Accelerator()
         self._rank = self.accelerator.process_index
         self._world_size = self.accelerator.num_processes
@@ -129,6 +133,8 @@ class CompressedModel(lmms):  # type: ignore[misc]
         with ending_together(self._world_size):
             found = find_engine({**arguments, "batch_size": int(batch_size), "device": device})
             self._settings = found.settings
+            thinks = found.settings.thinking or found.preprocessor.prompting.always_thinks
+            self._thinking = self.kind.thinking if thinks else None
             if self._world_size > 1 and found.settings.engine == VLLM and found.settings.server is None:
                 raise ConfigError(
                     f"got {self._world_size} processes and engine=vllm without server=: each would start vLLM on the "
@@ -275,7 +281,7 @@ class CompressedModel(lmms):  # type: ignore[misc]
             self._note_data_sets(requests)
             refuse_examples(requests)
             instruction = self._system_instruction(requests)
-            left_out = left_out_until(requests, thinking=self._settings.thinking)
+            left_out = left_out_until(requests, thinks=self._thinking is not None)
             self._run.note_task_settings(left_out, instruction)
             tasks = {instance.args[4] for instance in requests}
             requests = in_shard(requests, self._shard)
@@ -350,18 +356,26 @@ class CompressedModel(lmms):  # type: ignore[misc]
     def _request(self, instance: Instance, instruction: str | None = None) -> DeferredRequest:
         _, doc_to_messages, _, doc_id, task, split = instance.args
         key = f"{task}/{split}/{doc_id}"
-        generation = generation_of(instance, thinking=self._settings.thinking)
+        generation = generation_of(instance, thinking=self._thinking)
+        settings = self._settings
+        pixels = pixel_limits(
+            LMMS_EVAL, self.kind.name, task, min_pixels=settings.min_pixels, max_pixels=settings.max_pixels
+        )
 
         def load() -> Request:
             # Looking at a document decodes its pictures. One at a time: tasks need not be safe in threads.
             with self._documents, whole_images_only():
-                messages = messages_of(doc_to_messages(self.task_dict[task][split][doc_id]), instruction)
+                messages = messages_of(
+                    doc_to_messages(self.task_dict[task][split][doc_id]), instruction, at_marks=self.kind.at_marks
+                )
             return Request(
                 key=key,
                 messages=messages,
                 generation=generation,
-                max_tiles=tile_limit(task, self._settings.max_tiles),
-                total_max_tiles=total_tile_limit(task, self._settings.total_max_tiles),
+                max_tiles=tile_limit(task, settings.max_tiles),
+                total_max_tiles=total_tile_limit(task, settings.total_max_tiles),
+                min_pixels=pixels.min_pixels,
+                max_pixels=pixels.max_pixels,
             )
 
         return DeferredRequest(key, generation, load)

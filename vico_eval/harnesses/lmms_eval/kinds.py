@@ -5,8 +5,12 @@ Imports neither torch nor transformers.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from vico_eval.engine.requests import QWEN3_THINKING_GENERATION, THINKING_GENERATION
+from vico_eval.errors import CheckpointError
 from vico_eval.methods.registry import method_names
 
 COMBINED = "compressed"
@@ -28,6 +32,13 @@ class Kind:
 
     model_types: frozenset[str]
     """As its checkpoints' `config.json` has them."""
+
+    at_marks: bool
+    """Whether lmms-eval's own adapter puts an image where the words have a mark `<image>`. Otherwise it stands where
+    the task has put it."""
+
+    thinking: Mapping[str, Any]
+    """How an answer is generated that has thoughts before it, where a task doesn't say."""
 
     lacks: frozenset[str]
     """Methods that need what no checkpoint of this kind has; they have no model of their own."""
@@ -51,18 +62,24 @@ INTERNVL = Kind(
     name="internvl",
     title="InternVL",
     model_types=frozenset({"vico_internvl", "internvl_chat", "internvl"}),
+    at_marks=True,
+    thinking=THINKING_GENERATION,
     lacks=frozenset({"max_pixels"}),
 )
 QWEN2_5_VL = Kind(
     name="qwen2_5_vl",
     title="Qwen2.5-VL",
     model_types=frozenset({"qwen2_5_vl"}),
+    at_marks=False,
+    thinking=QWEN3_THINKING_GENERATION,
     lacks=_ON_TILES | _ON_CONNECTORS,
 )
 QWEN3_VL = Kind(
     name="qwen3_vl",
     title="Qwen3-VL",
     model_types=frozenset({"qwen3_vl", "qwen3_vl_moe"}),
+    at_marks=False,
+    thinking=QWEN3_THINKING_GENERATION,
     lacks=_ON_TILES | _ON_CONNECTORS,
 )
 
@@ -72,6 +89,28 @@ KINDS = (INTERNVL, QWEN2_5_VL, QWEN3_VL)
 def kind_of(model_type: object) -> Kind | None:
     """The kind that a checkpoint's `model_type` means; None for one of no kind."""
     return next((kind for kind in KINDS if model_type in kind.model_types), None)
+
+
+def check_kind(kind: Kind, method: str | None, pretrained: str, model_type: object) -> None:
+    """See that a checkpoint is of the kind that a model is named after.
+
+    Args:
+        kind: of the model.
+        method: that the model stands for; None for the one that takes `method=`.
+        pretrained: the checkpoint.
+        model_type: its own; one of no kind is left to its family, which says what is supported.
+
+    Raises:
+        CheckpointError: it is of another kind; names the model to take.
+    """
+    found = kind_of(model_type)
+    if found in (None, kind):
+        return
+    own = method or COMBINED
+    raise CheckpointError(
+        f"--model {kind.model_of(own)} is for {kind.title}, and checkpoint {pretrained!r} is {found.title}. Take "
+        f"--model {found.combined if own in found.lacks else found.model_of(own)}."
+    )
 
 
 def split_model(model: str) -> tuple[str, Kind] | None:

@@ -24,6 +24,7 @@ from vico_eval.harnesses.earlier_answers import Asking, answer_keys, take_over
 from vico_eval.harnesses.vlmevalkit.scorers import scorer_of
 from vico_eval.runs.write import RunFolder
 
+
 class CompressedModel(BaseModel):  # type: ignore[misc]
     """An engine as a model of VLMEvalKit.
 
@@ -54,7 +55,9 @@ class CompressedModel(BaseModel):  # type: ignore[misc]
         """The same about a document of a data set of videos, which is given itself."""
 
     @abstractmethod
-    def request_of(self, key: str, message: Sequence[dict[str, Any]], *, is_video: bool, dataset: str | None) -> Request:
+    def request_of(
+        self, key: str, message: Sequence[dict[str, Any]], *, is_video: bool, dataset: str | None
+    ) -> Request:
         """What the engine is asked for a message; called where pictures are read."""
 
     def start(self, task: str, kept: Path) -> None:

@@ -61,7 +61,9 @@ class CompressedInternVL(CompressedModel, InternVLChat):  # type: ignore[misc]
         message: list[dict[str, Any]] = dataset.build_prompt(line, video_llm=False)
         return message
 
-    def request_of(self, key: str, message: Sequence[dict[str, Any]], *, is_video: bool, dataset: str | None) -> Request:
+    def request_of(
+        self, key: str, message: Sequence[dict[str, Any]], *, is_video: bool, dataset: str | None
+    ) -> Request:
         """As `InternVLChat` places pictures; the first one of a document of MMMU at twice its size, as it does."""
         paths = [part["value"] for part in message if part["type"] == "image"]
         prompt = reorganize_prompt(message, len(paths), dataset=dataset)
@@ -113,7 +115,9 @@ class CompressedQwenVL(CompressedModel):
         message: list[dict[str, Any]] = dataset.build_prompt(line, video_llm=True)
         return [{**part, "num_frames": dataset.nframe} if part["type"] == "video" else part for part in message]
 
-    def request_of(self, key: str, message: Sequence[dict[str, Any]], *, is_video: bool, dataset: str | None) -> Request:
+    def request_of(
+        self, key: str, message: Sequence[dict[str, Any]], *, is_video: bool, dataset: str | None
+    ) -> Request:
         """The parts in their order, images within the limits of VLMEvalKit's own entries of this kind."""
         settings = self._settings
         limits = pixel_limits(
