@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 from vico_eval.errors import ConfigError
 
-ShareArgument = Literal["target_ratio", "tile_keep_ratio", "ratio"]
-"""Argument that tells a method its share: by that of visual tokens, by that of tiles which stay, or by that of tiles
-which are compressed."""
+ShareArgument = Literal["target_ratio", "tile_keep_ratio", "pixel_keep_ratio", "ratio"]
+"""Argument that tells a method its share: by that of visual tokens, by that of tiles or pixels which stay, or by that
+of tiles which are compressed."""
 
 COMPRESSED = 0.25
 """What is left of a tile's visual tokens where tiles are compressed: 64 of 256."""
@@ -83,4 +83,5 @@ def asked_share(method: str, arguments: Mapping[str, Any]) -> float | None:
     known = {name: value for name, value in arguments.items() if isinstance(value, int | float)}
     if method in _COMPRESSING and "ratio" in known:
         return 1 - (1 - COMPRESSED) * float(known["ratio"])
-    return next((float(known[name]) for name in ("target_ratio", "tile_keep_ratio") if name in known), None)
+    shares = ("target_ratio", "tile_keep_ratio", "pixel_keep_ratio")
+    return next((float(known[name]) for name in shares if name in known), None)

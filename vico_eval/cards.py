@@ -15,6 +15,9 @@ from vico_eval.schemas import Closed
 from vico_eval.suites import Family, Suite
 from vico_eval.yaml_files import read_yaml
 
+KindName = Literal["internvl", "qwen2_5_vl", "qwen3_vl"]
+"""Kinds of checkpoints, as the names of lmms-eval's models end."""
+
 Weights = Literal["base", "vico", "pvtc", "lvtc", "full"]
 
 BUILT_IN: Mapping[Family, str] = {"vico": "tiny", "internvl-x": "internvl-x"}
@@ -27,6 +30,9 @@ class Card(Closed):
     name: str = Field(pattern=r"^[a-z0-9_]+$")
     title: str
     """The row's name in a table."""
+
+    titles: dict[KindName, str] = Field(default_factory=dict)
+    """The same by kind of checkpoint, where it is another one than on InternVL."""
 
     family: Family = "vico"
     """Whose tables it is a row of; a suite names the family of its rows."""
@@ -68,8 +74,8 @@ class Checkpoints(Closed):
     trained_by: str | None = None
     """The command that makes the built-in ones."""
 
-    kind: Literal["internvl", "qwen2_5_vl", "qwen3_vl"] = "internvl"
-    """What they are, as the names of lmms-eval's models end."""
+    kind: KindName = "internvl"
+    """What they are."""
 
     model_args: dict[str, dict[str, str | int | float | bool]] = Field(default_factory=dict)
     """By system: arguments that it takes with these checkpoints, besides those of its card."""

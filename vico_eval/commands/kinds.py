@@ -30,14 +30,6 @@ def kind_of_checkpoints(checkpoints: Checkpoints) -> Kind:
         return INTERNVL
 
 
-def model_of(card: Card, kind: Kind) -> str | None:
-    """lmms-eval's name of the model that runs a card's row on checkpoints of a kind; None where none can."""
-    named = split_model(card.lmms_model)
-    if named is None:
-        return card.lmms_model if kind is INTERNVL else None
-    return kind.model_of(named[0]) if named[0] in kind.methods else None
-
-
 def cards_of_kind(
     cards: Mapping[str, Card],
     kind: Kind,
@@ -47,7 +39,9 @@ def cards_of_kind(
     has_budgets: bool,
     console: Console,
 ) -> tuple[dict[str, Card], Sequence[str]]:
-    """The cards whose rows checkpoints of a kind can fill, and the names of those to run (none means all).
+    """The cards whose rows checkpoints of a kind can fill, as they read there, and the names of those to run.
+
+    No names at all mean all of them.
 
     Args:
         cards: of the suite's family.
@@ -60,16 +54,20 @@ def cards_of_kind(
     Raises:
         ConfigError: a row was asked for that can't be run, or one that takes its share from such a row.
     """
-    able = {name: card for name, card in cards.items() if model_of(card, kind) is not None}
+    able = {
+        name: card.model_copy(update={"lmms_model": model, "title": card.titles.get(kind.name, card.title)})
+        for name, card in cards.items()
+        if (model := _model(card, kind)) is not None
+    }
     if unable := [name for name in asked if name not in able]:
         raise ConfigError(
-            f"row{'s' if len(unable) > 1 else ''} {', '.join(unable)}: {kind.title} checkpoints lack what the method "
-            f"needs (ViCO's connectors or router, or tiles). Rows that run on them: {', '.join(able)}."
+            f"{', '.join(unable)} can't be run on {kind.title} checkpoints, which lack what the method needs. Rows "
+            f"that can: {', '.join(able)}."
         )
     rows = asked or [name for name in by_suite if name in able]
     if left_out := [name for name in by_suite if name not in able and not asked]:
         console.print(
-            f"Left out, since {kind.title} has neither tiles nor connectors to choose among: {', '.join(left_out)}",
+            f"Left out: {', '.join(left_out)}, which can't be run on {kind.title} checkpoints.",
             highlight=False,
             soft_wrap=True,
         )
@@ -81,3 +79,11 @@ def cards_of_kind(
             "many with --budgets, for example --budgets 0.5,0.25."
         )
     return able, rows
+
+
+def _model(card: Card, kind: Kind) -> str | None:
+    """lmms-eval's name of the model that runs a card's row on checkpoints of a kind; None where none can."""
+    named = split_model(card.lmms_model)
+    if named is None:
+        return card.lmms_model if kind is INTERNVL else None
+    return kind.model_of(named[0]) if named[0] in kind.methods else None

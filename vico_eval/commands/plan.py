@@ -9,10 +9,8 @@ from typing import get_args
 
 from vico_eval.budgets import told
 from vico_eval.cards import Card, Checkpoints, Weights, select_cards
-from vico_eval.commands.kinds import model_of
 from vico_eval.commands.launcher import Launching
 from vico_eval.errors import ConfigError
-from vico_eval.harnesses.lmms_eval.kinds import INTERNVL, Kind
 
 ModelArgs = Mapping[str, str | int | float | bool]
 
@@ -61,9 +59,6 @@ class Conditions:
 
     environment: Mapping[str, str] = field(default_factory=dict)
     """What lmms-eval needs in its environment to find the documents."""
-
-    kind: Kind = INTERNVL
-    """Of the checkpoints."""
 
     servers: Mapping[str, str] = field(default_factory=dict)
     """Addresses of vLLM servers by kind of weights."""
@@ -240,19 +235,17 @@ def _planned(
     is_placed = "device_map" in {**model_args, **more_args}  # which says itself on which devices
     # What a stopped or failed command has answered is kept, and a document that can't be answered stops no others.
     model_args |= {"record_dir": folder, "resume": True, "keep_going": True}
-    model = model_of(card, conditions.kind)
-    assert model is not None, "rows that the kind of checkpoint can't fill are left out before"
     return PlannedRun(
         name=name,
         system=card.name,
         title=card.title,
         folder=folder,
         cells=cells,
-        model=model,
+        model=card.lmms_model,
         model_args=model_args,
         launcher=conditions.launching.words(conditions.device),
         arguments=(
-            *("--model", model),
+            *("--model", card.lmms_model),
             *("--model_args", ",".join(f"{key}={value}" for key, value in model_args.items())),
             *("--include_path", str(conditions.include_path), "--batch_size", str(conditions.batch_size)),
             *("--log_samples", "--output_path", str(folder)),

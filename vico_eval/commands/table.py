@@ -93,11 +93,11 @@ def plan_table(name: str, options: RunOptions, console: Console) -> Table:
     cards = load_cards(paths.models_dir(), suite.cards)
     checkpoints = find_checkpoints(options.checkpoint, suite, is_small=options.fixtures)
     benchmarks = choose_benchmarks(suite, options, console)
-    select_cards(cards, () if tuple(options.rows) == ("all",) else options.rows)
-    is_all, budgets, kind = tuple(options.rows) == ("all",), _budgets(suite, options), kind_of_checkpoints(checkpoints)
+    is_all, budgets = tuple(options.rows) == ("all",), _budgets(suite, options)
+    select_cards(cards, () if is_all else options.rows)
     cards, rows = cards_of_kind(
         cards,
-        kind,
+        kind_of_checkpoints(checkpoints),
         asked=() if is_all else options.rows,
         by_suite=() if is_all else suite.rows,
         has_budgets=bool(budgets),
@@ -117,7 +117,6 @@ def plan_table(name: str, options: RunOptions, console: Console) -> Table:
         limit=options.limit,
         model_args=_model_args(suite, options),
         budgets=budgets,
-        kind=kind,
         environment=data.environment,
         servers=options.servers,
     )

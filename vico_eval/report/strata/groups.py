@@ -14,7 +14,7 @@ from vico_eval.report.stats.measurements import Documents
 ANSWERED = 50.0
 """A document's score, of 100, from which it counts as answered; scores as VQA's and ANLS have values between."""
 
-CONTROLS = ("downsample", "single_tile")
+CONTROLS = ("downsample", "max_pixels", "single_tile")
 """Systems that save tokens by taking detail from the picture, wherever it is: what they lose needs detail."""
 
 
