@@ -150,27 +150,25 @@ def change_tokens(
         asked: [batch], `source` on the CPU.
         answer: columns behind the prompts'.
         layer: that comes next.
-        renumbers: whether the tokens that go on take positions 0, 1, 2, ...
+        renumbers: whether the tokens of a row from which some leave take positions 0, 1, 2, ..., on every axis.
     """
     device = hidden.device
     end = segment.length - answer
     rows = []
-    any_moves = False
+    moves = []
     for row, entry in enumerate(asked):
         start = segment.starts[row]
         columns = before = torch.arange(start, segment.length)
         if entry is not None:
             columns = torch.cat([torch.where(entry.source < 0, -1, start + entry.source), before[end - start :]])
         is_new_column = columns < 0
-        if len(columns) == len(before) and bool((is_new_column | (columns == before)).all()):
+        moves.append(len(columns) != len(before) or not bool((is_new_column | (columns == before)).all()))
+        if not moves[-1]:
             columns = before  # each new token stands for the old one in its place
-        else:
-            any_moves = True
-            if not renumbers and bool(is_new_column.any()):
-                raise RuntimeError(
-                    "a part made new tokens and keeps positions; only renumbered tokens give them a place"
-                )
+        elif not renumbers and bool(is_new_column.any()):
+            raise RuntimeError("a part made new tokens and keeps positions; only renumbered tokens give them a place")
         rows.append((columns, is_new_column))
+    any_moves = any(moves)
     length = max(len(columns) for columns, _ in rows) if any_moves else segment.length
     source = torch.zeros(len(rows), length, dtype=torch.long)
     is_real = torch.zeros(len(rows), length, dtype=torch.bool)
@@ -188,10 +186,11 @@ def change_tokens(
     if not any_moves:
         return packed, segment
     is_visual = (segment.is_visual.gather(1, source) | joins) & is_real
+    positions = segment.positions.to(device).gather(2, source_there.expand(len(segment.positions), -1, -1))
     if renumbers:
-        positions = (is_real.long().cumsum(dim=1) - 1).clamp(min=0).expand(len(segment.positions), -1, -1).to(device)
-    else:
-        positions = segment.positions.to(device).gather(2, source_there.expand(len(segment.positions), -1, -1))
+        # Rows that stay as they are keep theirs, which on several axes are other ones.
+        counted = (is_real.long().cumsum(dim=1) - 1).clamp(min=0).to(device)
+        positions = torch.where(torch.tensor(moves, device=device)[:, None], counted, positions)
     origins = segment.columns.gather(1, source).masked_fill(joins | ~is_real, -1)
     return packed, Segment(layer, is_real, is_visual, positions, origins)
 
