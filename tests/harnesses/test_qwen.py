@@ -11,7 +11,8 @@ from lmms_eval.tasks import TaskManager
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from vico_eval.errors import CheckpointError
+from vico_eval.engine.requests import QWEN3_THINKING_GENERATION
+from vico_eval.errors import CheckpointError, ConfigError
 
 SHORT = {"max_new_tokens": 12, "until": ["@@"]}
 SIDE = {"qwen2_5_vl": 28, "qwen3_vl": 32}
@@ -108,6 +109,29 @@ def test_a_film_is_answered_as_by_lmms_evals_own_adapter(kind, rounded, write_ta
 def test_a_checkpoint_of_another_kind_is_refused_by_name(model, kind, message, qwen, tmp_path):
     with pytest.raises(CheckpointError, match=message):
         our_model(model, qwen(kind), tmp_path)
+
+
+def test_a_thinking_checkpoint_is_asked_as_vlmevalkit_asks_it(qwen, tmp_path):
+    assert our_model("vanilla_qwen3_vl", qwen("thinking"), tmp_path / "a")._thinking == QWEN3_THINKING_GENERATION
+    assert our_model("vanilla_qwen3_vl", qwen("qwen3_vl"), tmp_path / "b")._thinking is None
+    with pytest.raises(ConfigError, match="these checkpoints have no thinking mode"):
+        our_model("vanilla_qwen3_vl", qwen("qwen3_vl"), tmp_path / "c", thinking=True)
+
+
+def test_marks_are_words_and_images_stay_where_the_task_has_them_as_in_lmms_evals_own_adapter(
+    qwen, write_tasks, tmp_path
+):
+    model = our_model("vanilla_qwen3_vl", qwen("qwen3_vl"), tmp_path)
+    folder = write_tasks(["A <image> B"], 1, asked={"generation_kwargs": SHORT})
+    asked = []
+    outcomes = model._engine.row_outcomes
+    model._engine.row_outcomes = lambda requests, *rest: asked.extend(requests) or outcomes(requests, *rest)
+    answers(model, folder)
+    request = asked[0].load()
+    assert [type(part).__name__ for part in request.messages[0].content] == ["ImageInput", "Text"]
+    assert (request.min_pixels, request.max_pixels) == (4 * 32 * 32, 16384 * 32 * 32)
+    text = model._engine.preprocessor(request).text
+    assert "<|vision_start|><|image_pad|><|vision_end|>A <image> B<|im_end|>" in text
 
 
 def test_an_internvl_checkpoint_is_none_of_qwen_vls(untrained, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vico_eval.commands.output import print_lines
+from vico_eval.harnesses.lmms_eval.kinds import KINDS
 from vico_eval.methods.arguments import default_text
 from vico_eval.methods.registry import describe, method_names, parameters
 
@@ -21,6 +22,7 @@ def print_methods(name: str | None) -> None:
             print_lines(f"{each:<{width}}  {describe(each).partition(chr(10))[0]}")
         return
     print_lines(describe(name))
+    print_lines(f"\nModels in lmms-eval: {', '.join(kind.model_of(name) for kind in KINDS if name in kind.methods)}")
     arguments = parameters(name)
     if arguments:
         print_lines("\nArguments (in --model_args):")
