@@ -90,7 +90,7 @@ def test_a_film_is_answered_as_by_lmms_evals_own_adapter(kind, rounded, write_ta
     folder = write_tasks(["What happens?"], shown=[[str(film)]], asked={"generation_kwargs": SHORT})
     limits = {"min_pixels": 4 * SIDE[kind] ** 2, "max_pixels": 64 * SIDE[kind] ** 2}
     theirs = answers(own_model(kind, checkpoint, max_num_frames=8, **limits), folder)
-    said = {"system_prompt": "You are a helpful assistant.", "num_frames": 8}
+    said = {"system_prompt": "You are a helpful assistant."}
     assert answers(our_model(f"vanilla_{kind}", checkpoint, tmp_path / "run", **said), folder) == theirs
 
 

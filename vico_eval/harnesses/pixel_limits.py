@@ -1,4 +1,4 @@
-"""How many pixels each toolkit's own adapter of Qwen-VL gives an image, by benchmark (`models/pixel_limits.yaml`).
+"""What each toolkit's own adapter of Qwen-VL shows: pixels of an image, frames of a video (`models/pixel_limits.yaml`).
 
 Imports neither torch nor transformers.
 """
@@ -27,6 +27,7 @@ class _Limits(Closed):
 
     min_pixels: int = Field(ge=1)
     max_pixels: int = Field(ge=1)
+    num_frames: int | None = Field(default=None, ge=1)
     source: str = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -66,6 +67,12 @@ def pixel_limits(
     lowest = min(own.min_pixels, max_pixels or own.min_pixels) if min_pixels is None else min_pixels
     highest = max(own.max_pixels, lowest) if max_pixels is None else max_pixels
     return PixelLimits(lowest, highest)
+
+
+def default_num_frames(harness: str, kind: str) -> int | None:
+    """Frames of a video; None where the toolkit, or its adapter of this kind, leaves them open. Arguments as above."""
+    of_kind = _table()[harness].get(kind)
+    return None if of_kind is None else of_kind.all.num_frames
 
 
 @cache

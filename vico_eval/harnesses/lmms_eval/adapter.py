@@ -49,7 +49,7 @@ from vico_eval.harnesses.lmms_eval.requests import (
 from vico_eval.harnesses.lmms_eval.rows import RowRun, ask
 from vico_eval.harnesses.lmms_eval.scorers import scorers_of
 from vico_eval.harnesses.lmms_eval.token_counts import result_of
-from vico_eval.harnesses.pixel_limits import pixel_limits
+from vico_eval.harnesses.pixel_limits import default_num_frames, pixel_limits
 from vico_eval.harnesses.run_record import open_previews, run_record, title_of
 from vico_eval.logs import logger
 from vico_eval.paths import folder_argument
@@ -174,7 +174,9 @@ class CompressedModel(lmms):  # type: ignore[misc]
             )
         if "pretrained" not in arguments:
             raise ConfigError("no checkpoint was given; expected --model_args pretrained=FOLDER_OR_HUB_ID,...")
-        return dict(arguments) if cls.method_name is None else {**arguments, "method": cls.method_name}
+        num_frames = default_num_frames(LMMS_EVAL, cls.kind.name)
+        defaults = {} if num_frames is None else {"num_frames": num_frames}
+        return {**defaults, **arguments, **({} if cls.method_name is None else {"method": cls.method_name})}
 
     @property
     def _rows(self) -> list[RowRun]:
