@@ -117,11 +117,11 @@ class Method:
         cuts = isinstance(self.resolution, ResolutionPart)
         routes = self.connector is not None and bool(self.connector.routes)
         if (cuts or routes) and facts.tile is None:
-            does = "acts on tiles" if cuts else "sends tiles through connectors of its choice"
+            lacks = "" if cuts else ", nor has it connectors to choose from"
             instead = "max_pixels, or a" if cuts and facts.pixels is not None else "a"
             raise CheckpointError(
-                f"method {self.name!r} {does}, and checkpoint {facts.checkpoint!r} ({facts.family}) does not "
-                f"cut images into tiles. Choose {instead} method that selects tokens or acts in the decoder."
+                f"method {self.name!r} acts on tiles, and checkpoint {facts.checkpoint!r} ({facts.family}) does not "
+                f"cut images into tiles{lacks}. Choose {instead} method that selects tokens or acts in the decoder."
             )
         if isinstance(self.resolution, PixelPart) and facts.pixels is None:
             raise CheckpointError(
