@@ -14,7 +14,7 @@ from vico_eval.commands.arguments import parse_arguments, parse_names
 def run(
     suite: Annotated[
         str,
-        typer.Argument(help="Which table: vico-table1, -2, -3, -5, -6, vico-baselines, tops, avtp, tiny, ..."),
+        typer.Argument(help="Which table: vico-table1, -2, -3, -5, -6, vico-baselines, tops, avtp, qwen-vl, tiny, ..."),
     ],
     rows: Annotated[
         str | None, typer.Option(help="Systems, separated by commas, or all. Default: those that the suite names.")

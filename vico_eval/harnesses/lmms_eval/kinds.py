@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from vico_eval.cards import KindName
 from vico_eval.engine.requests import QWEN3_THINKING_GENERATION, THINKING_GENERATION
 from vico_eval.errors import CheckpointError
 from vico_eval.methods.registry import method_names
@@ -24,7 +25,7 @@ _ON_CONNECTORS = frozenset({"all_compress", "image_vir", "lvtc", "pool", "pvtc",
 class Kind:
     """One kind of checkpoint."""
 
-    name: str
+    name: KindName
     """Behind the method in a model's name."""
 
     title: str
