@@ -61,7 +61,7 @@ class ToyPrompting(Prompting):
     def cut_frame(self, frame):
         return self.cut(frame, TileLimits(1, 1))
 
-    def choose_frames(self, total, fps, num_frames, **stretch):
+    def choose_frames(self, total, fps, num_frames, rate=None, **stretch):
         return frame_indices(total, num_frames or 8, **stretch)
 
     def show(self, clip):

@@ -17,7 +17,7 @@ from vico_eval.families.frame_choice import frame_indices
 class AsTheyAre:
     """Shows frames as they are."""
 
-    def choose_frames(self, total, fps, num_frames, **stretch):
+    def choose_frames(self, total, fps, num_frames, rate=None, **stretch):
         return frame_indices(total, num_frames, **stretch)
 
     def show(self, clip):

@@ -11,7 +11,7 @@ from lmms_eval.tasks import TaskManager
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from vico_eval.engine.requests import QWEN3_THINKING_GENERATION
+from vico_eval.engine.requests import QWEN3_THINKING_GENERATION, Message, Request, Text, VideoInput
 from vico_eval.errors import CheckpointError, ConfigError
 
 SHORT = {"max_new_tokens": 12, "until": ["@@"]}
@@ -132,6 +132,21 @@ def test_marks_are_words_and_images_stay_where_the_task_has_them_as_in_lmms_eval
     assert (request.min_pixels, request.max_pixels) == (4 * 32 * 32, 16384 * 32 * 32)
     text = model._engine.preprocessor(request).text
     assert "<|vision_start|><|image_pad|><|vision_end|>A <image> B<|im_end|>" in text
+
+
+@pytest.mark.parametrize(("asked", "patches"), [({}, 12), ({"fps": 4}, 6), ({"fps": 2}, 3), ({"num_frames": 8}, 4)])
+def test_a_films_frames_are_lmms_evals_or_as_asked(asked, patches, qwen, write_video, tmp_path):
+    film = write_video(tmp_path / "film.mp4", 24, fps=8, size=96)  # of three seconds; two frames make a patch
+    model = our_model("vanilla_qwen3_vl", qwen("qwen3_vl"), tmp_path / "run", **asked)
+    request = Request("a/b/0", (Message("user", (VideoInput(film), Text("What?"))),))
+    assert model._engine.preprocessor(request).frames_of == (patches,)
+
+
+def test_frames_a_second_are_qwen_vls_and_exclude_a_number_of_frames(untrained, qwen, tmp_path):
+    with pytest.raises(ConfigError, match="Got fps=2.0 and num_frames=8; .* not both"):
+        our_model("vanilla_qwen3_vl", qwen("qwen3_vl"), tmp_path, fps=2.0, num_frames=8)
+    with pytest.raises(CheckpointError, match=r"got fps, and checkpoint .* nor shows videos by the second"):
+        our_model("vanilla_internvl", untrained / "base", tmp_path, fps=2.0)
 
 
 def test_an_internvl_checkpoint_is_none_of_qwen_vls(untrained, tmp_path):

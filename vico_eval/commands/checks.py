@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 OF_THE_ADAPTER = frozenset(("record_dir", "resume", "keep_going", "previews", "variant", "gpus_per_process"))
 """Model arguments that neither the engine nor a method has."""
 
-CUTTING = ("max_tiles", "total_max_tiles", "min_pixels", "max_pixels", "num_frames", "tiles")
+CUTTING = ("max_tiles", "total_max_tiles", "min_pixels", "max_pixels", "num_frames", "fps", "tiles")
 
 
 def check_folders(names: Iterable[str]) -> dict[str, FamilyCheckpoint]:
@@ -89,7 +89,7 @@ def refusals(runs: Sequence[PlannedRun]) -> dict[str, str]:
 def _check_model(run: PlannedRun, checkpoints: Mapping[str, FamilyCheckpoint]) -> None:
     from vico_eval.engine.decode.opening import check_can_decode
     from vico_eval.engine.loading import check_limits, check_tiles, split_arguments
-    from vico_eval.engine.preprocess import PreprocessSettings
+    from vico_eval.engine.preprocess_settings import PreprocessSettings
     from vico_eval.families.registry import family_of
     from vico_eval.methods import registry
     from vico_eval.methods.arguments import typed

@@ -49,6 +49,7 @@ _GENERATION: Mapping[str, dict[str, Any]] = {
 NOT_OURS = {
     "batch_size": "VLMEvalKit asks one document at a time",
     "label_images": "VLMEvalKit writes the labels of pictures",
+    "fps": "VLMEvalKit's data sets of videos say how many frames are shown; name one such as Video-MME_64frame",
     "num_frames": "VLMEvalKit takes the frames of videos; name a data set such as Video-MME_64frame",
 }
 """Model arguments that can't have an effect, and why."""

@@ -45,8 +45,14 @@ class Film:
 class Films:
     """Reads films; the last ones are kept. May be asked in several threads at once."""
 
-    def __init__(self, prompting: Prompting) -> None:
+    def __init__(self, prompting: Prompting, rate: float | None = None) -> None:
+        """
+        Args:
+            prompting: how frames are chosen and cut.
+            rate: frames a second that are shown where no number of them is asked for; None leaves it to the checkpoint.
+        """
         self._prompting = prompting
+        self._rate = rate
         self._lock = threading.Lock()
         self._kept: OrderedDict[Hashable, Future[Film]] = OrderedDict()
 
@@ -85,7 +91,7 @@ class Films:
 
     def _read(self, video: VideoInput, num_frames: int | None, previewed: bool) -> Film:
         read = read_folder_clip if is_folder(video.source) else read_clip
-        choose = partial(self._prompting.choose_frames, num_frames=num_frames)
+        choose = partial(self._prompting.choose_frames, num_frames=num_frames, rate=self._rate)
         clip = read(video.source, choose, start_s=video.start_s, end_s=video.end_s)
         strip = self._prompting.show(clip)
         # A picture may be of several frames; its copy is of the first.

@@ -14,7 +14,8 @@ from vico_eval.engine.decode.backend import Backend
 from vico_eval.engine.decode.opening import check_can_decode, open_servers, start_here
 from vico_eval.engine.engine import Engine
 from vico_eval.engine.generation import own_settings
-from vico_eval.engine.preprocess import Preprocessor, PreprocessSettings
+from vico_eval.engine.preprocess import Preprocessor
+from vico_eval.engine.preprocess_settings import PreprocessSettings
 from vico_eval.engine.settings import TRANSFORMERS, VLLM, EngineSettings
 from vico_eval.errors import CheckpointError, ConfigError, did_you_mean
 from vico_eval.families.family import Family, FamilyCheckpoint, Placement
@@ -141,6 +142,7 @@ def find_engine(arguments: Mapping[str, Any]) -> Found:
             min_pixels=settings.min_pixels,
             max_pixels=settings.max_pixels,
             num_frames=settings.num_frames,
+            fps=settings.fps,
             label_images=settings.label_images,
             system_prompt=settings.system_prompt,
             thinking=settings.thinking,
@@ -268,7 +270,9 @@ def check_limits(settings: EngineSettings, facts: ModelFacts) -> None:
     """
     kinds = {
         "does not cut images into tiles": ("max_tiles", "total_max_tiles") if facts.tile is None else (),
-        "does not resize images to its patches": ("min_pixels", "max_pixels") if facts.pixels is None else (),
+        "neither resizes images to its patches nor shows videos by the second": ("min_pixels", "max_pixels", "fps")
+        if facts.pixels is None
+        else (),
     }
     for lacks, names in kinds.items():
         if given := [name for name in names if getattr(settings, name) is not None]:

@@ -77,6 +77,9 @@ class EngineSettings:
     num_frames: int | None = None
     """Frames of a video. By default InternVL shows 64, one tile each, and Qwen-VL 2 a second."""
 
+    fps: float | None = None
+    """Frames a second of a video that Qwen-VL is shown, in the place of num_frames."""
+
     label_images: bool = True
     """Introduce several images as `Image-1:`, `Image-2:`, ... on InternVL; otherwise in plain order, as Qwen-VL's
     template has them in any case."""

@@ -199,14 +199,23 @@ class Prompting(ABC):
 
     @abstractmethod
     def choose_frames(
-        self, total: int, fps: float | None, num_frames: int | None, *, first: int = 0, last: int | None = None
+        self,
+        total: int,
+        fps: float | None,
+        num_frames: int | None,
+        rate: float | None = None,
+        *,
+        first: int = 0,
+        last: int | None = None,
     ) -> list[int]:
         """Which frames of a video are shown, ascending.
 
         Args:
             total: frames of the video.
             fps: their rate; None where nothing states it.
-            num_frames: that somebody asks for; None leaves it to the checkpoint.
+            num_frames: that somebody asks for; None leaves it to `rate` or the checkpoint.
+            rate: frames a second that somebody asks for, of a family that shows videos so; None leaves it to the
+                checkpoint.
             first, last: the stretch to take them from, both included; `last` None is the end.
         """
 

@@ -65,7 +65,7 @@ def run_record(
             # Only where it is given, since records of earlier runs have no such setting and are alike otherwise.
             **{
                 name: value
-                for name in ("tiles", "min_pixels", "max_pixels")
+                for name in ("tiles", "min_pixels", "max_pixels", "fps")
                 if (value := getattr(given, name)) is not None
             },
             "num_frames": given.num_frames,

@@ -112,7 +112,7 @@ def test_what_can_not_be_is_said_before_weights_are_read(found, arguments, error
 
 def test_pixels_are_refused_where_images_are_cut_into_tiles(untrained):
     given = {"pretrained": str(untrained / "base"), "device": "cpu"}
-    with pytest.raises(CheckpointError, match=r"got max_pixels, and checkpoint .* does not resize images"):
+    with pytest.raises(CheckpointError, match=r"got max_pixels, and checkpoint .* neither resizes images"):
         find_engine({**given, "max_pixels": 10000})
     with pytest.raises(CheckpointError, match=r"'max_pixels' sets how many pixels an image may have.*downsample"):
         find_engine({**given, "method": "max_pixels"})

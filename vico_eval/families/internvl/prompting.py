@@ -140,7 +140,14 @@ class InternVLPrompting(Prompting):
         return _picture(tile_image(frame, max_tiles=1, tile_size=self.settings.tile_size))
 
     def choose_frames(
-        self, total: int, fps: float | None, num_frames: int | None, *, first: int = 0, last: int | None = None
+        self,
+        total: int,
+        fps: float | None,
+        num_frames: int | None,
+        rate: float | None = None,
+        *,
+        first: int = 0,
+        last: int | None = None,
     ) -> list[int]:
         """Spaced evenly, as many as the checkpoint says where nobody else does."""
         return frame_indices(total, num_frames or self.num_frames, first=first, last=last)

@@ -146,7 +146,14 @@ class QwenPrompting(Prompting):
         return self.cut(frame, self.limits(SizeLimits(), 1))
 
     def choose_frames(
-        self, total: int, fps: float | None, num_frames: int | None, *, first: int = 0, last: int | None = None
+        self,
+        total: int,
+        fps: float | None,
+        num_frames: int | None,
+        rate: float | None = None,
+        *,
+        first: int = 0,
+        last: int | None = None,
     ) -> list[int]:
         """As the checkpoint's video processor samples them.
 
@@ -159,7 +166,8 @@ class QwenPrompting(Prompting):
         self._check_length(there)
         metadata = VideoMetadata(total_num_frames=there, fps=fps or FRAMES_A_SECOND)
         if num_frames is None:
-            rate = FRAMES_A_SECOND if self._videos.fps is None else self._videos.fps
+            own = FRAMES_A_SECOND if self._videos.fps is None else self._videos.fps
+            rate = own if rate is None else rate
             indices = self._videos.sample_frames(metadata=metadata, fps=rate)
         else:
             most = max(together, min(num_frames, there) // together * together)

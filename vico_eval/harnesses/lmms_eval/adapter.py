@@ -175,7 +175,7 @@ class CompressedModel(lmms):  # type: ignore[misc]
         if "pretrained" not in arguments:
             raise ConfigError("no checkpoint was given; expected --model_args pretrained=FOLDER_OR_HUB_ID,...")
         num_frames = default_num_frames(LMMS_EVAL, cls.kind.name)
-        defaults = {} if num_frames is None else {"num_frames": num_frames}
+        defaults = {} if num_frames is None or "fps" in arguments else {"num_frames": num_frames}
         return {**defaults, **arguments, **({} if cls.method_name is None else {"method": cls.method_name})}
 
     @property
