@@ -143,7 +143,7 @@ def test_a_films_frames_are_lmms_evals_or_as_asked(asked, patches, qwen, write_v
 
 
 def test_frames_a_second_are_qwen_vls_and_exclude_a_number_of_frames(untrained, qwen, tmp_path):
-    with pytest.raises(ConfigError, match="Got fps=2.0 and num_frames=8; .* not both"):
+    with pytest.raises(ConfigError, match=r"Got fps=2\.0 and num_frames=8; .* not both"):
         our_model("vanilla_qwen3_vl", qwen("qwen3_vl"), tmp_path, fps=2.0, num_frames=8)
     with pytest.raises(CheckpointError, match=r"got fps, and checkpoint .* nor shows videos by the second"):
         our_model("vanilla_internvl", untrained / "base", tmp_path, fps=2.0)
