@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 from vico_eval.errors import ConfigError
 
-ShareArgument = Literal["target_ratio", "tile_keep_ratio", "ratio"]
-"""Method argument that sets the budget: the share of visual tokens kept, of tiles kept at full length, or of tiles
-compressed."""
+ShareArgument = Literal["target_ratio", "tile_keep_ratio", "pixel_keep_ratio", "ratio"]
+"""Method argument that sets the budget: the share of visual tokens kept, of tiles kept at full length, of pixels kept,
+or of tiles compressed."""
 
 COMPRESSED = 0.25
 """Share of a tile's visual tokens that compression keeps: 64 of 256."""
@@ -84,4 +84,5 @@ def asked_share(method: str, arguments: Mapping[str, Any]) -> float | None:
     known = {name: value for name, value in arguments.items() if isinstance(value, int | float)}
     if method in _COMPRESSING and "ratio" in known:
         return 1 - (1 - COMPRESSED) * float(known["ratio"])
-    return next((float(known[name]) for name in ("target_ratio", "tile_keep_ratio") if name in known), None)
+    shares = ("target_ratio", "tile_keep_ratio", "pixel_keep_ratio")
+    return next((float(known[name]) for name in shares if name in known), None)

@@ -15,6 +15,9 @@ from vico_eval.schemas import Closed
 from vico_eval.suites import Family, Suite
 from vico_eval.yaml_files import read_yaml
 
+KindName = Literal["internvl", "qwen2_5_vl", "qwen3_vl"]
+"""Kinds of checkpoints, as the names of lmms-eval's models end."""
+
 Weights = Literal["base", "vico", "pvtc", "lvtc", "full"]
 
 BUILT_IN: Mapping[Family, str] = {"vico": "tiny", "internvl-x": "internvl-x"}
@@ -27,6 +30,9 @@ class Card(Closed):
     name: str = Field(pattern=r"^[a-z0-9_]+$")
     title: str
     """The row's name in a table."""
+
+    titles: dict[KindName, str] = Field(default_factory=dict)
+    """The same by kind of checkpoint, where it is another one than on InternVL."""
 
     family: Family = "vico"
     """Family whose tables have this row; a suite names the family of its rows."""
@@ -67,6 +73,9 @@ class Checkpoints(Closed):
     full: str | None = None
     trained_by: str | None = None
     """Command that trains the built-in checkpoints."""
+
+    kind: KindName = "internvl"
+    """What they are."""
 
     model_args: dict[str, dict[str, str | int | float | bool]] = Field(default_factory=dict)
     """Extra arguments with these checkpoints, by system, in addition to those on the card."""

@@ -8,7 +8,8 @@ from vico_eval.commands.work.launcher import Launching
 from vico_eval.commands.work.plan import Cell, Conditions, plan_runs
 from vico_eval.errors import ConfigError
 
-CARDS = load_cards(paths.models_dir())
+CARDS = {name: card for name, card in load_cards(paths.models_dir()).items() if name != "max_pixels"}
+"""Those that InternVL checkpoints can fill."""
 RUNS = Path("runs/tiny")
 
 

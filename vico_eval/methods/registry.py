@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import Field, dataclass, fields
+from dataclasses import Field, dataclass, fields, replace
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -22,6 +22,7 @@ from vico_eval.methods.interface import (
     DecoderPart,
     ModelFacts,
     Part,
+    PixelPart,
     ResolutionPart,
     SelectionPart,
 )
@@ -37,6 +38,7 @@ BUILT_IN = {
     "fitprune": "vico_eval.methods.fitprune:FitPrune",
     "image_vir": "vico_eval.methods.image_vir:ImageViR",
     "lvtc": "vico_eval.methods.lvtc:LVTC",
+    "max_pixels": "vico_eval.methods.max_pixels:MaxPixels",
     "pool": "vico_eval.methods.pool:Pool",
     "pvtc": "vico_eval.methods.pvtc:Pvtc",
     "pyramiddrop": "vico_eval.methods.pyramiddrop:PyramidDrop",
@@ -72,7 +74,7 @@ class Method:
     """A built method: at most one part in each place, each with its hyper-parameters."""
 
     name: str
-    resolution: ResolutionPart | None = None
+    resolution: ResolutionPart | PixelPart | None = None
     connector: ConnectorPart | None = None
     selection: SelectionPart | None = None
     decoder: DecoderPart | None = None
@@ -97,6 +99,10 @@ class Method:
         """The method once arguments that name earlier runs are read; as `Part.resolved`."""
         return Method(self.name, **{part.place: part.resolved() for part in self.parts})  # type: ignore[arg-type]
 
+    def suited(self, facts: ModelFacts) -> Method:
+        """The method with what the model decides; as `Part.suited`."""
+        return replace(self, **{part.place: part.suited(facts) for part in self.parts})  # type: ignore[arg-type]
+
     def check(self, facts: ModelFacts, donor: ModelFacts | None = None) -> None:
         """See that a checkpoint has what the parts need, and that they run all that it is trained with.
 
@@ -108,11 +114,19 @@ class Method:
             CheckpointError: it lacks something, or would be another model.
             ConfigError: a part is asked for what the model can't do.
         """
-        needs_tiles = self.resolution is not None or (self.connector is not None and bool(self.connector.routes))
-        if needs_tiles and facts.tile is None:
+        cuts = isinstance(self.resolution, ResolutionPart)
+        routes = self.connector is not None and bool(self.connector.routes)
+        if (cuts or routes) and facts.tile is None:
+            lacks = "" if cuts else ", nor has it connectors to choose from"
+            instead = "max_pixels, or a" if cuts and facts.pixels is not None else "a"
             raise CheckpointError(
                 f"method {self.name!r} acts on tiles, and checkpoint {facts.checkpoint!r} ({facts.family}) does not "
-                "cut images into tiles. Choose a method that selects tokens or acts in the decoder."
+                f"cut images into tiles{lacks}. Choose {instead} method that selects tokens or acts in the decoder."
+            )
+        if isinstance(self.resolution, PixelPart) and facts.pixels is None:
+            raise CheckpointError(
+                f"method {self.name!r} sets how many pixels an image may have, and checkpoint {facts.checkpoint!r} "
+                f"({facts.family}) has images of a fixed size or in tiles. Choose downsample or single_tile."
             )
         for part in self.parts:
             part.check(donor if donor is not None and part.needs_donor else facts)
@@ -157,6 +171,12 @@ def _check_needs(method: str, part: SelectionPart, facts: ModelFacts) -> None:
         raise ConfigError(
             f"method {method!r} got score_layer={layer}, and the vision encoder of {facts.checkpoint!r} has "
             f"{facts.num_vision_layers} layers; expected {-facts.num_vision_layers} to {facts.num_vision_layers - 1}."
+        )
+    if layer % facts.num_vision_layers in facts.windowed_layers:
+        whole = sorted(set(range(facts.num_vision_layers)) - facts.windowed_layers)
+        raise ConfigError(
+            f"method {method!r} got score_layer={layer}, in which the vision encoder of {facts.checkpoint!r} attends "
+            f"within windows, so scores can't be compared. Pass score_layer={' or '.join(map(str, whole))}."
         )
 
 
@@ -235,7 +255,7 @@ def _plugin(point: EntryPoint) -> type[Part]:
     if not (isinstance(found, type) and issubclass(found, Part) and getattr(found, "place", None) in PLACES):
         raise ConfigError(
             f"method {point.name!r} is {point.value!r}, which is no part of a method; expected a subclass of "
-            "ResolutionPart, ConnectorPart, SelectionPart or DecoderPart of vico_eval.methods.interface."
+            "ResolutionPart, PixelPart, ConnectorPart, SelectionPart or DecoderPart of vico_eval.methods.interface."
         )
     return found
 

@@ -17,6 +17,7 @@ from vico_eval.commands.output import check_writable
 from vico_eval.commands.work.at_work import held
 from vico_eval.commands.work.checks import refusals
 from vico_eval.commands.work.inputs import Inputs, find_inputs, local_checkpoints
+from vico_eval.commands.work.kinds import cards_of_kind, kind_of_checkpoints
 from vico_eval.commands.work.options import RunOptions
 from vico_eval.commands.work.plan import ALL_WEIGHTS, Conditions, ModelArgs, PlannedRun, plan_runs
 from vico_eval.commands.work.starting import num_cores
@@ -92,8 +93,16 @@ def plan_table(name: str, options: RunOptions, console: Console) -> Table:
     cards = load_cards(paths.models_dir(), suite.cards)
     checkpoints = find_checkpoints(options.checkpoint, suite, is_small=options.fixtures)
     benchmarks = choose_benchmarks(suite, options, console)
-    rows = () if tuple(options.rows) == ("all",) else options.rows or suite.rows
-    select_cards(cards, rows)
+    is_all, budgets = tuple(options.rows) == ("all",), _budgets(suite, options)
+    select_cards(cards, () if is_all else options.rows)
+    cards, rows = cards_of_kind(
+        cards,
+        kind_of_checkpoints(checkpoints),
+        asked=() if is_all else options.rows,
+        by_suite=() if is_all else suite.rows,
+        has_budgets=bool(budgets),
+        console=console,
+    )
     device = _default_device() if options.device is None else options.device
     options.launching.check(device, options.jobs)
     runs_root = _runs_root(suite, options)
@@ -107,7 +116,7 @@ def plan_table(name: str, options: RunOptions, console: Console) -> Table:
         launching=options.launching,
         limit=options.limit,
         model_args=_model_args(suite, options),
-        budgets=_budgets(suite, options),
+        budgets=budgets,
         environment=data.environment,
         servers=options.servers,
     )

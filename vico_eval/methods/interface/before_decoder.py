@@ -12,7 +12,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from vico_eval.errors import CheckpointError
-from vico_eval.methods.interface.facts import CONNECTOR, RESOLUTION, SELECTION, ModelFacts, Part, Widths, task_of
+from vico_eval.methods.interface.facts import (
+    CONNECTOR,
+    DEFAULT_SCORES,
+    RESOLUTION,
+    SELECTION,
+    ModelFacts,
+    Part,
+    ScoreSource,
+    Widths,
+    task_of,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,6 +75,38 @@ class ResolutionPart(Part):
     @abstractmethod
     def limits(self, image: ImageSize) -> TileLimits:
         """Between which numbers of tiles the image's grid is to be."""
+
+
+@dataclass(frozen=True)
+class ImagePixels:
+    """An image that is about to be resized to whole visual tokens."""
+
+    width: int
+    height: int
+    """px."""
+
+    token_side: int
+    """px along a side of a visual token."""
+
+    max_pixels: int
+    """That it may have by the checkpoint and the caller."""
+
+    num_tokens: Callable[[int], int]
+    """Visual tokens that it would take if it might have so many pixels."""
+
+
+class PixelPart(Part):
+    """How many pixels an image may have."""
+
+    place = RESOLUTION
+
+    def choice_costs(self, facts: ModelFacts, widths: Widths) -> tuple[ChoiceCosts, ...]:
+        """None: it chooses by an image's size."""
+        return ()
+
+    @abstractmethod
+    def max_pixels(self, image: ImagePixels) -> int:
+        """The most pixels that the image may have; at least those of one visual token."""
 
 
 class Route(NamedTuple):
@@ -131,16 +173,6 @@ class ConnectorPart(Part):
     @abstractmethod
     def route(self, tiles: RequestTiles, facts: ModelFacts) -> Tensor:
         """Which of `routes` each tile of one request takes, [tiles], int64 or, between two, bool."""
-
-
-class ScoreSource(NamedTuple):
-    """Where the encoder's scores come from (`ENCODER_ATTENTION`)."""
-
-    rows: str
-    """`cls`: the class token's row of attention; `mean`: the mean over the patches' rows."""
-
-    layer: int
-    """Of the encoder; negative ones count from its end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,7 +245,7 @@ class SelectionPart(Part):
     @property
     def score_source(self) -> ScoreSource:
         """Where scores and keys come from, for a part that needs them."""
-        return ScoreSource("cls", -2)
+        return DEFAULT_SCORES
 
     @abstractmethod
     def select(self, requests: Sequence[VisualTokens]) -> Sequence[Selected | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -44,6 +44,31 @@ class TileFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PixelFacts:
+    """Sizes of an image, where a family resizes each to whole visual tokens."""
+
+    token_side: int
+    """px along a side of a visual token."""
+
+    max_tokens: int
+    """Visual tokens of the largest image that the checkpoint takes by itself."""
+
+
+class ScoreSource(NamedTuple):
+    """Where the encoder's scores come from (`ENCODER_ATTENTION`)."""
+
+    rows: str
+    """`cls`: the class token's row of attention; `mean`: the mean over the patches' rows."""
+
+    layer: int
+    """Of the encoder; negative ones count from its end."""
+
+
+DEFAULT_SCORES = ScoreSource("cls", -2)
+"""The papers', where neither the arguments nor the family say otherwise."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelFacts:
     """What parts may know of a checkpoint's model."""
 
@@ -61,6 +86,9 @@ class ModelFacts:
     tile: TileFacts | None = None
     """None where images are not cut into tiles."""
 
+    pixels: PixelFacts | None = None
+    """None where images are not resized to whole visual tokens."""
+
     connectors: frozenset[str] = frozenset()
     """Names of the connectors that a tile can go through; none where a family routes nothing."""
 
@@ -75,6 +103,12 @@ class ModelFacts:
 
     score_sources: frozenset[str] = frozenset()
     """Which rows of the encoder's attention it can give scores from: `cls` only where there is a class token."""
+
+    default_scores: ScoreSource = DEFAULT_SCORES
+    """Where scores come from unless the arguments say otherwise."""
+
+    windowed_layers: frozenset[int] = frozenset()
+    """Layers of the encoder in which a patch attends to a part of its image; their scores compare no two windows."""
 
     num_vision_layers: int = 0
     """Of the encoder."""
@@ -135,6 +169,10 @@ class Part(ABC):
             ConfigError: a folder that holds no finished run, or one that measured nothing of use.
         """
         return type(self)(self.config.resolved()) if isinstance(self.config, NamesEarlierRun) else self
+
+    def suited(self, facts: ModelFacts) -> Self:
+        """The part with what the model decides where the arguments leave it open."""
+        return self
 
     @property
     def remark(self) -> str | None:

@@ -73,12 +73,17 @@ class BudgetedSelection(SelectionPart):
     config: KeepRatio
 
     def check(self, facts: ModelFacts) -> None:
-        """Needs a budget of a token a tile at least."""
-        if facts.tile is None:
+        """Needs a budget of a token a tile at least, or of a token of the largest image."""
+        if facts.tile is not None:
+            group, most = "tile", facts.tile.num_tokens
+        elif facts.pixels is not None:
+            group, most = "image", facts.pixels.max_tokens
+        else:
             return
         for name, share in self.config.shares().items():
-            if share * facts.tile.num_tokens < 1:
+            if share * most < 1:
                 raise ConfigError(
-                    f"can't keep {name} of the visual tokens: at least one token of each tile stays, and a tile of "
-                    f"{facts.checkpoint!r} has {facts.tile.num_tokens}. Expected {1 / facts.tile.num_tokens:.4f} to 1."
+                    f"can't keep {name} of the visual tokens: at least one token of each {group} stays, and "
+                    f"{'a tile' if group == 'tile' else 'the largest image'} of {facts.checkpoint!r} has {most}. "
+                    f"Expected {1 / most:.4f} to 1."
                 )

@@ -15,7 +15,7 @@ ANSWERED = 50.0
 """Score, 0-100, from which a document counts as answered; some scores, like VQA's and ANLS, have intermediate
 values."""
 
-CONTROLS = ("downsample", "single_tile")
+CONTROLS = ("downsample", "max_pixels", "single_tile")
 """Systems that save tokens by reducing detail uniformly; the documents that they lose need detail."""
 
 
