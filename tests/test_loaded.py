@@ -37,12 +37,14 @@ def test_words_environment_folder_output_and_status(start_loaded, tmp_path, monk
 
 
 def test_several_processes_have_a_rank_each(start_loaded, tmp_path):
-    code = (  # print would write a line in pieces, and those of the two processes would mix
-        "import sys, torch.distributed as d; d.init_process_group('gloo'); "
-        "sys.stdout.write(f'{d.get_rank()} {d.get_world_size()}\\n')"
+    code = (
+        # The first process holds the store, so it must not end while the second still joins.
+        "import sys, torch.distributed as d; d.init_process_group('gloo'); d.barrier(); "
+        # print would write a line in pieces, and those of the two processes would mix
+        "sys.stdout.write(f'{d.get_rank()} {d.get_world_size()}\\n'); d.destroy_process_group()"
     )
     programs = start_loaded(["-c", code], tmp_path / "log", processes=2)
-    assert [program.wait(300) for program in programs] == [0, 0]
+    assert [program.wait(300) for program in programs] == [0, 0], (tmp_path / "log").read_text()
     assert sorted((tmp_path / "log").read_text().splitlines()) == ["0 2", "1 2"]
 
 

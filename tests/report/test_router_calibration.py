@@ -16,12 +16,13 @@ def calibration(by_benchmark, weights=WEIGHTS, compressed=4):
     """From the outcomes of baseline and of the compressed row and the scores of routers, by benchmark."""
     values, cells = {}, []
     for benchmark, (base, low, scores) in by_benchmark.items():
-        for run, (row, own) in enumerate((("base", base), ("low", low), ("vico", base), ("other", base))):
+        outcomes = {"base": base, "pool": low, "low": low, "vico": base, "other": base}
+        for run, (row, own) in enumerate((row, own) for row, own in outcomes.items() if row in weights):
             documents = [{"answer": "x", "score": float(score)} for score in own]
             if row in ("vico", "other"):
                 documents = [one | {"p": p} for one, p in zip(documents, scores, strict=True)]
             values[row, run, benchmark] = documents
-            cells.append((4, compressed if row == "low" else 0 if row == "base" else 2))
+            cells.append((4, compressed if row in ("low", "pool") else 0 if row == "base" else 2))
     measured = measurements(values)
     measured.cells[["tiles", "compressed_tiles"]] = np.array(cells, dtype=float)
     return router_calibration(measured, weights, list(weights), list(by_benchmark), "base")
@@ -80,6 +81,23 @@ def test_without_a_row_that_compresses_every_tile_nothing_is_known():
     assert calibration_sentences(None, "base") == ()
 
 
+def test_one_lost_document_says_nothing_of_the_area():
+    # Its error is unknown; a benchmark where more is known still counts, alone.
+    one = ([100] * 3, [0, 100, 100], [0.9, 0.1, 0.2])
+    two = ([100] * 4, [0, 0, 100, 100], [0.1, 0.11, 0.2, 0.21])
+    frame = calibration({"X": one, "Y": two})
+    assert np.isnan(total(frame, "X")["auc"])
+    assert total(frame)["auc"] == 1.0
+    assert all("nan" not in sentence for sentence in calibration_sentences(frame, "base"))
+
+
+def test_each_model_has_its_own_row_that_compresses_every_tile():
+    # As with `pool` on the base weights before ViCO's own all_compress.
+    outcomes = {"X": ([100] * 4, [0, 0, 100, 100], [0.1, 0.11, 0.2, 0.21])}
+    frame = calibration(outcomes, weights={"pool": "a", "other": "a", "low": "b", "vico": "b", "base": "b"})
+    assert dict(zip(frame["row"], frame["compressed"], strict=True)) == {"other": "pool", "vico": "low"}
+
+
 def test_the_sentence_says_area_and_interval():
     base, low = [100] * 40, [0] * 20 + [100] * 20
     scores = np.concatenate([np.linspace(0, 0.6, 20), np.linspace(0.3, 1, 20)])
@@ -97,4 +115,8 @@ def test_the_picture_has_a_falling_line_where_the_router_knows(sheet):
     lost = axes.containers[0].lines[0].get_ydata()
     assert lost[0] == 100
     assert lost[-1] == 0
+    (bars,) = axes.containers[0].lines[2]
+    (_, (low, high)), *_ = ((None, bar[:, 1]) for bar in bars.get_segments())
+    first = int((scores[:20] < 0.1).sum())
+    assert (low, high) == pytest.approx((100 * stats.binomtest(first, first).proportion_ci(0.95).low, 100))
     assert "AUC 0.88" in figure.legends[0].get_texts()[0].get_text()

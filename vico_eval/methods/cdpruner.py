@@ -1,6 +1,7 @@
 """CDPruner: of each tile, visual tokens that are unlike each other and close to the question enter the decoder.
 
 Place:   selection.
+Needs:   the question.
 Source:  Zhang et al., NeurIPS 2025 (arXiv 2506.10967); kernel, min-max and greedy choice as in the released code. The
          kernel of a determinantal point process is the tokens' cosine, each side times its token's relevance; the
          choice makes its determinant large, one token after the other.

@@ -1,6 +1,7 @@
 """FitPrune: in layer after layer, those visual tokens leave that the others and the question attend to least.
 
 Place:   decoder, behind as many layers as its recipe says, in most from the first on.
+Needs:   a recipe for the model (recipe=), which `vico-eval fit-recipe` finds.
 Source:  FitPrune (arXiv 2409.10197, AAAI 2025) and its released code: how many tokens leave in which layer is a
          recipe, searched once for a model and a budget. Which ones: those with the lowest product of the attention from
          visual rows (their mean) and from the text behind the image (its sum), each row the maximum over heads of the

@@ -1,6 +1,7 @@
 """HoloV: each stretch of a tile's visual tokens has a quota by its attention, filled with its most attended tokens.
 
 Place:   selection.
+Needs:   attention of the vision encoder.
 Source:  HoloV (arXiv 2510.02912, NeurIPS 2025); scores, weights, quotas and choice as in the released code. What that
          code calls a holistic score cancels: the variance of cosines within a stretch multiplies the mean score of each
          stretch by the same 1.09, so quotas are by mean attention alone. It is kept as released.

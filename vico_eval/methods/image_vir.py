@@ -1,6 +1,7 @@
 """ViCO (Image-level ViR): one decision per image, for all of its tiles.
 
 Place:   connector.
+Needs:   a router and a low connector (a Flash checkpoint).
 Source:  ViCO (arXiv 2510.12793), Table 3.
 Differs: a checkpoint without a router trained at image level (all released ones) uses the mean of an image's tile
          scores; an image is compressed at the absolute threshold or above, since a quantile over the images of a

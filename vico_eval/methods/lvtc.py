@@ -2,6 +2,7 @@
 
 Place:   decoder. Before a few layers a further projection of a tile is added to its visual tokens; before one later
          layer the tile's tokens are upsampled, a high-resolution projection is added, and these go on in their place.
+Needs:   a checkpoint trained with LVTC.
 Source:  InternVL-X, section 3.2 and algorithm 1. Nothing of LVTC was released: this is our reading of the paper.
 Differs: where the paper is silent, ours are: nearest or bilinear upsampling; how many projections and before which
          layers; consecutive positions over the tokens of each stage, with its own rotary table and causal mask; text

@@ -1,6 +1,7 @@
 """PVTC: a checkpoint's own projector, for which each visual token reads its window of vision tokens by two queries.
 
 Place:   connector.
+Needs:   a checkpoint trained with PVTC.
 Source:  InternVL-X (arXiv 2503.21307), point-to-region visual token compression. The projector is a part of the
          checkpoint (`families/internvl/pvtc.py`) and compresses nothing further; this name says that it must
          be there. `vanilla` runs whatever projector a checkpoint has, and `pool` averages that one's tokens.

@@ -1,6 +1,7 @@
 """ViCO (Random Compress): as many tiles compressed as ViCO compresses, chosen at random.
 
 Place:   connector.
+Needs:   a low connector (a Flash checkpoint), and a ratio to match (ratio= or ratio_from=).
 Source:  ViCO (arXiv 2510.12793), Table 3. The control that shows what the router's choice is worth.
 """
 

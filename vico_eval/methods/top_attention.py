@@ -1,6 +1,7 @@
 """Top attention: of each tile, the visual tokens that the vision encoder attends to most enter the decoder.
 
 Place:   selection.
+Needs:   attention of the vision encoder.
 Source:  none of its own: the scores that VisionZip, VisPruner and HoloV begin with, and nothing else. The control that
          shows what their further steps are worth. After the softmax, mean over heads, pooled over the 2 x 2 patches of
          a visual token.

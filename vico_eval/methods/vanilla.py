@@ -1,6 +1,7 @@
 """Vanilla: the model as it is. Every tile keeps its full number of visual tokens.
 
-Place:   connector.
+Place:   connector, which it leaves as it is.
+Models:  any.
 Source:  InternVL; the baseline row of ViCO's tables.
 """
 

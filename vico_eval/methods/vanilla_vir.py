@@ -1,6 +1,7 @@
 """Vanilla + ViR: the base model, never trained for it, on ViCO's own decisions.
 
 Place:   connector.
+Needs:   a second checkpoint with a router and a low connector (flash_from=).
 Source:  ViCO (arXiv 2510.12793), Table 3: the decisions of the trained ViCO model, applied to the original one. ViCO's
          vision encoder and router decide about each tile, so the ratio is ViCO's. The base model's encoder sees all
          tiles once more: its tokens go through its own connector, or, of a compressed tile, through ViCO's low one.

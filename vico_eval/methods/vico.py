@@ -1,6 +1,7 @@
 """ViCO: a router (ViR) decides, tile by tile, which tiles take a quarter of their visual tokens.
 
 Place:   connector.
+Needs:   a router and a low connector (a Flash checkpoint).
 Source:  ViCO (arXiv 2510.12793); the rule and its thresholds as in the code released with InternVL3.5-Flash.
 Differs: the relative rule looks at the tiles of one request only; serving engines take a whole batch together, so that
          an answer depends on its neighbours.

@@ -1,6 +1,7 @@
 """VisionZip: the visual tokens that the encoder attends to most enter the decoder, with a few that hold the others.
 
 Place:   selection.
+Needs:   attention and keys of the vision encoder, and the inputs of its connector.
 Source:  Yang et al., CVPR 2025 (arXiv 2412.04467); dominant tokens, targets and merging as in the released code, with
          its 54 dominant tokens to 10 merged ones. Of the tokens that are not dominant, evenly spaced ones are targets;
          every other joins the target whose key is most like its own, and a target becomes itself plus the mean of

@@ -1,6 +1,7 @@
 """VisPruner: the visual tokens that the encoder attends to most, and the least alike of the others, enter the decoder.
 
 Place:   selection.
+Needs:   attention of the vision encoder.
 Source:  Zhang et al., ICCV 2025 (arXiv 2412.01818); steps, lists and orders as in the released code. `important_ratio`
          of the tokens that stay are those of the highest attention. The others stand in a list by falling attention,
          and round by round its tokens at even places are compared with those at odd places: up to eight of the first

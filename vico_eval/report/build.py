@@ -253,7 +253,8 @@ def _write(content: _Content, out: Path, workers: Executor | None) -> Report:
             table, frames.uncertainty, frames.router, files.place, workers, is_serif=content.is_serif
         )
         drawn = (*pictures.paths, *with_intervals)
-        texts = _texts(content, table, frames, out)
+        numbers = _numbers(content, table, out)
+        texts = _texts(content, table, frames, numbers, out)
         binary = [DOCUMENTS] if content.has_documents else []
         report = written_report(table, out, content.spec.file_stem, [*texts, *binary, *(path.name for path in drawn)])
         report = replace(report, removed=left_by_earlier(report))
@@ -271,7 +272,7 @@ def _write(content: _Content, out: Path, workers: Executor | None) -> Report:
                 read=content.page.samples.read,
                 previews=content.previews,
                 endings=content.endings,
-                numbers=_numbers(content, table, out),
+                numbers=numbers,
                 uncertainty=frames.uncertainty,
                 loyalty=frames.loyalty,
                 runs=content.runs,
@@ -285,12 +286,12 @@ def _write(content: _Content, out: Path, workers: Executor | None) -> Report:
     return report
 
 
-def _texts(content: _Content, table: Table, frames: Frames, out: Path) -> dict[str, str]:
+def _texts(content: _Content, table: Table, frames: Frames, numbers: pd.DataFrame, out: Path) -> dict[str, str]:
     """The report's files of text, by name."""
     stem, label = content.spec.file_stem, f"tab:{content.spec.name}"
     provenance = provenance_of(table, content.measured, content.runs, out)
     texts = {
-        f"{stem}.csv": frame_to_csv(_numbers(content, table, out)),
+        f"{stem}.csv": frame_to_csv(numbers),
         f"{stem}.tex": to_latex(table, label, content.latex_columns),
         f"{stem}.md": to_markdown(table),
         **frames.texts(),

@@ -63,7 +63,7 @@ class Report:
     """index.html of the page, where one was asked for."""
 
     removed: tuple[Path, ...] = ()
-    """An earlier report's pictures, times and pairs, of which this one has none."""
+    """An earlier report's files, of which this one has none."""
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -110,7 +110,7 @@ def written_report(table: Table, out: Path, stem: str, names: Sequence[str]) -> 
 
 
 def left_by_earlier(report: Report) -> tuple[Path, ...]:
-    """An earlier report's pictures, times and pairs that would seem to be this one's, which has no such file."""
+    """An earlier report's files that would seem to be this one's, which has none of these names."""
     if not report.provenance.is_file():
         return ()
     others = (*PICTURES, *OPTIONAL, *STRATA_TABLES, DOCUMENTS, MODEL_INDEX)

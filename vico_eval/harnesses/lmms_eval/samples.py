@@ -94,10 +94,11 @@ def read_samples(
                 f"{place} is the second line of document {doc_id}; expected one a document. Two runs wrote into the "
                 "file, or it was put together by hand; repeat the run into a folder of its own."
             )
-        sample = _read_sample(line)
+        said = _said(line)
+        sample = _read_sample(line, said)
         if journal is not None:
             answers = journal.get(doc_id, ())
-            own = _as_in_journal(sample, line, text, answers, says_what_the_model_said)
+            own = _as_in_journal(sample, line, text, answers, said if says_what_the_model_said else [])
             if own is None:
                 of_others.append((doc_id, sample, answers))
             sample = own or sample
@@ -149,34 +150,40 @@ def _read_line(place: str, text: str) -> Mapping[str, Any]:
     return line
 
 
-def _read_sample(line: Mapping[str, Any]) -> Sample:
+def _read_sample(line: Mapping[str, Any], said: Sequence[object]) -> Sample:
     return Sample(
-        has_answer=_has_answer(line),
+        has_answer=_has_answer(line, said),
         answer="\n".join([str(answer) for answer in _flatten(line.get("filtered_resps", line.get("resps")))]),
         account=_known(_accounts_of(line)),
         fields={key: value for key, value in line.items() if key not in _LINE_KEYS},
         question=_text_of(line.get("input")),
         target=_text_of(line.get("target")),
-        said=tuple(map(str, _said(line))),
+        said=tuple(map(str, said)),
     )
 
 
 def _as_in_journal(
-    sample: Sample, line: Mapping[str, Any], text: str, answers: Sequence[Answered], has_texts: bool
+    sample: Sample, line: Mapping[str, Any], text: str, answers: Sequence[Answered], said: Sequence[object]
 ) -> Sample | None:
     """The sample with accounts that only the journal has; None where the journal has other answers than the sample.
 
     An answer that neither has an account of is a response cache's, and left without one.
+
+    Args:
+        sample: of the line.
+        line: of the samples file.
+        text: the same, not parsed.
+        answers: the journal's, of the document.
+        said: what the model said to each request; empty where the file doesn't have it.
     """
-    said = _said(line) if has_texts else []
+    given = _accounts_of(line)
     # Of several requests lmms-eval keeps the first one's words.
-    question = line["input"] if len(_accounts_of(line)) == 1 and isinstance(line.get("input"), str) else None
+    question = line["input"] if len(given) == 1 and isinstance(line.get("input"), str) else None
     if sample.account is not None and len(sample.account) == 1 >= len(said):
         # Nearly all are so, and need no more.
         answer = str(said[0]) if said else None
         own = find_answer(answers, answer, sample.account[0], text, question=question)
         return None if own is None else sample._replace(seconds=_known([own.took()]), said=(own.text,))
-    given = _accounts_of(line)
     found: list[TokenAccount | None] = []
     took: list[AnswerSeconds | None] = []
     texts: list[str | None] = []
@@ -237,8 +244,7 @@ def _unlike_journal(sample: Sample, answers: Sequence[Answered]) -> str:
     return f"{sample.answer!r}{cost}; expected {own.text!r} by {own.place}"
 
 
-def _has_answer(line: Mapping[str, Any]) -> bool:
-    answers = _said(line)
+def _has_answer(line: Mapping[str, Any], answers: Sequence[object]) -> bool:
     if not answers or not all(isinstance(answer, str) for answer in answers):
         return False
     if all(_num_generated(entry) > 0 for entry in line.get("token_counts") or [None]):

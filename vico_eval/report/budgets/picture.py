@@ -17,6 +17,7 @@ from vico_eval.report.stats.retention import AVERAGE
 from vico_eval.report.tables.table import Table
 
 _LOOK: Any = {"markersize": 4, "linewidth": 1.3, "zorder": 3}
+_LEADER = {"arrowstyle": "-", "color": FAINT, "linewidth": 0.4, "shrinkA": 0, "shrinkB": 3}
 
 
 def draw_budgets(table: Table, uncertainty: pd.DataFrame, sheet: Sheet | None = None) -> Figure | None:
@@ -96,5 +97,6 @@ def _name(figure: Figure, axes: Axes, names: Sequence[tuple[str, float, float, s
             textcoords="axes fraction",
             va="center",
             color=colour,
-            arrowprops={"arrowstyle": "-", "color": FAINT, "linewidth": 0.4, "shrinkA": 0, "shrinkB": 3},
+            # From the name's left end: by default from its middle, so a steep line would cross other names.
+            arrowprops={**_LEADER, "relpos": (0, 0.5)},
         )

@@ -184,9 +184,8 @@ def _stages(total: pd.DataFrame) -> str:
     if is_missing.equals(known):
         return "encoder, connectors, decoder"
     rows = ", ".join(map(str, total.index[is_missing]))
-    return "encoder, connectors, selection, decoder" + (
-        f"; no selection of {rows}, whose runs don't say it" * bool(rows)
-    )
+    missing = f"; no selection of {rows}, whose runs don't say it" if rows else ""
+    return f"encoder, connectors, selection, decoder{missing}"
 
 
 def slow_sentences(costs: pd.DataFrame | None, baseline: str) -> tuple[str, ...]:

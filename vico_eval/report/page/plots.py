@@ -7,14 +7,13 @@ from typing import Any
 
 import pandas as pd
 
-from vico_eval.report.costs.frame import ASKED, COSTS, cost_columns
+from vico_eval.report.costs.axis import TOKENS
+from vico_eval.report.costs.frame import ASKED, COSTS
 from vico_eval.report.figures.style import COLOURS, looks
 from vico_eval.report.page.scripts import known
 from vico_eval.report.stats.retention import AVERAGE, pareto_front
 from vico_eval.report.stats.times import ALL
 from vico_eval.report.tables.table import Table
-
-_TOKENS = "tokens"
 
 Shares = Mapping[str, Mapping[tuple[str, str], float]]
 """Percent of the baseline's, by axis, and by row and column."""
@@ -45,9 +44,7 @@ def row_styles(table: Table) -> list[dict[str, Any]]:
 
 def axes(shares: Shares) -> list[dict[str, str]]:
     """What retention can be drawn over: `name` and `title` of each."""
-    titles = {_TOKENS: "Visual tokens"}
-    for asked, described in ASKED.items():
-        titles |= {cost: cost_columns(None, [asked])[0].title for cost in COSTS if cost in described}
+    titles = {TOKENS: "Visual tokens"} | {asked.cost: asked.title for asked in ASKED.values()}
     return [{"name": name, "title": titles[name]} for name in shares]
 
 
@@ -58,7 +55,7 @@ def shares_of(numbers: pd.DataFrame, costs: pd.DataFrame | None) -> dict[str, di
         numbers: of `vico_eval.report.tables.numbers.tidy_numbers`.
         costs: of `vico_eval.report.costs.frame.document_costs`.
     """
-    shares = {_TOKENS: _by_row_and_column(numbers, "visual_token_share")}
+    shares = {TOKENS: _by_row_and_column(numbers, "visual_token_share")}
     if costs is not None:
         columns = costs["benchmark"].replace(ALL, AVERAGE)
         keys = list(zip(costs["row"], columns, strict=True))

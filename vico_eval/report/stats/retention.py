@@ -219,6 +219,12 @@ def _paired(documents: Mapping[str, pd.DataFrame], baseline: str, slopes: pd.Ser
     return Difference(with_average(pd.DataFrame(differences)), pd.DataFrame(errors).assign(**{AVERAGE: total}))
 
 
+def standard_error(values: pd.DataFrame) -> pd.Series:
+    """Standard errors of the columns' means over documents, of which those of one index are drawn together; NaN for one
+    cluster."""
+    return _root_of_squares(_error_by_cluster(values))
+
+
 def _error_by_cluster(values: pd.DataFrame) -> pd.DataFrame:
     """Each cluster's part of the columns' means' errors, [clusters, columns]; documents of one index are drawn
     together. NaN for one cluster: it has no error, not 0."""

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from vico_eval.report.stats.measurements import Documents, Measurements
-from vico_eval.report.stats.retention import runs_by_cell
+from vico_eval.report.stats.retention import runs_by_cell, standard_error
 from vico_eval.report.stats.uncertainty import LEVEL
 from vico_eval.report.strata.groups import Group, hard_groups, row_scores
 
@@ -47,9 +47,10 @@ def by_stratum(
             place["share"] = 100 * members.sum() / counted.sum()
             if not group.judged:
                 lines.append(place)
-            for row in group.judged:
-                base = None if row == baseline else scores.get(baseline)
-                lines.append({**place, "row": row, **_compared(scores[row], base, members, clusters)})
+            else:
+                own = pd.DataFrame({row: scores[row][members] for row in group.judged}, index=clusters[members])
+                base = scores[baseline][members] if baseline in scores else None
+                lines += [{**place, "row": row, **line} for row, line in _compared(own, base, baseline).items()]
     return pd.DataFrame(lines, columns=list(COLUMNS))
 
 
@@ -64,30 +65,30 @@ def _strata(
         yield HARD, group
 
 
-def _compared(own: np.ndarray, base: np.ndarray | None, members: np.ndarray, clusters: np.ndarray) -> dict[str, float]:
-    """Score, and the difference from the baseline's with its interval, over some documents."""
-    _, groups = np.unique(clusters[members], return_inverse=True)
-    number = int(groups.max()) + 1 if groups.size else 0
-    found = {"pictures": float(number), "score": float(own[members].mean()) if number else np.nan}
-    if base is None or not number:
-        return found
-    changes = own[members] - base[members]
-    difference = float(changes.mean())
-    found |= {"baseline": float(base[members].mean()), "difference": difference}
-    if number > 1:
-        half = _half_interval(changes - difference, groups, number) if changes.any() else _unseen(number)
-        found |= {"low": max(-100.0, difference - half), "high": min(100.0, difference + half)}
-    return found
+def _compared(own: pd.DataFrame, base: np.ndarray | None, baseline: str) -> dict[str, dict[str, float]]:
+    """By row its score, and the difference from the baseline's with its interval: Student's t over clusters.
 
-
-def _half_interval(deviations: np.ndarray, groups: np.ndarray, number: int) -> float:
-    """Half of a 95% interval of a mean: Student's t over clusters, each with the sum of its documents' deviations."""
+    Args:
+        own: documents x rows, the index their clusters.
+        base: [documents], the baseline's; None where it has none.
+        baseline: its title, which is not compared with itself.
+    """
     # Only here, as in vico_eval.report.paired.draws: what reads published tables draws nothing.
     from scipy.special import stdtrit
 
-    sums = np.bincount(groups, weights=deviations)
-    error = float(np.sqrt((sums**2).sum() * number / (number - 1))) / len(deviations)
-    return float(stdtrit(number - 1, 1 - LEVEL / 2)) * error
+    number = own.index.nunique()
+    found = {str(row): {"pictures": float(number), "score": float(score)} for row, score in own.mean().items()}
+    if base is None or not number:
+        return found
+    changes = own.sub(base, axis="index").drop(columns=baseline, errors="ignore")
+    errors = standard_error(changes)
+    for row, difference in changes.mean().items():
+        line = found[str(row)]
+        line |= {"baseline": float(base.mean()), "difference": float(difference)}
+        if number > 1:
+            half = float(stdtrit(number - 1, 1 - LEVEL / 2)) * errors[row] if changes[row].any() else _unseen(number)
+            line |= {"low": max(-100.0, difference - half), "high": min(100.0, difference + half)}
+    return found
 
 
 def _unseen(number: int) -> float:

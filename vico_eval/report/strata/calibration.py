@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from vico_eval.report.stats.measurements import Measurements
-from vico_eval.report.stats.retention import AVERAGE, by_row, runs_by_cell
+from vico_eval.report.stats.retention import AVERAGE, compressed_tile_ratio, runs_by_cell
 from vico_eval.report.strata.groups import ANSWERED, row_scores
 
 NUM_BINS = 10
@@ -62,21 +62,21 @@ def router_calibration(
         baseline: the row that counts as 100%.
 
     Returns:
-        A line a row with scores and the compressed row's weights, benchmark and bin of scores, with the columns
-        `COLUMNS`: compressed (the row that compresses every tile), low and high (of the bin; NaN in the line of all),
-        documents (those that the baseline answers), p_compress (their mean score), lost (percent of them that the
-        compressed row does not answer), and in the line of all auc with its 95% interval (documents as if they were
-        independent; of `Avg.` over pairs within a benchmark; NaN where none or all are lost). None where no row has
-        scores or none compresses every tile.
+        A line a row with scores, benchmark and bin of scores, with the columns `COLUMNS`: compressed (the first row of
+        the same weights that compresses every tile), low and high (of the bin; NaN in the line of all), documents
+        (those that the baseline answers), p_compress (their mean score), lost (percent of them that the compressed row
+        does not answer), and in the line of all auc with its 95% interval (documents as if they were independent; of
+        `Avg.` over pairs within a benchmark; NaN where fewer than two are lost, or kept). None where no row has scores
+        or none of its weights compresses every tile.
     """
-    compressed = _compressed_row(measured.cells, rows)
-    if compressed is None:
-        return None
+    all_compressed = _compressed_rows(measured.cells, rows, weights)
     lines: list[dict[str, object]] = []
+    runs = runs_by_cell(measured.cells)
     for row in rows:
-        if weights[row] != weights[compressed]:
+        compressed = all_compressed.get(weights[row])
+        if compressed is None or row == compressed:
             continue
-        by_benchmark = dict(_outcomes(measured, row, compressed, benchmarks, baseline))
+        by_benchmark = dict(_outcomes(measured, runs, row, compressed, benchmarks, baseline))
         if not by_benchmark:
             continue
         for benchmark, own in by_benchmark.items():
@@ -87,18 +87,18 @@ def router_calibration(
 
 
 def area_under_curve(lost: np.ndarray, kept: np.ndarray) -> Auc:
-    """Of the scores of lost and of kept documents; NaN where there are none of one kind."""
-    if not lost.size or not kept.size:
+    """The area by the scores of lost and of kept documents; NaN where there are fewer than two of one kind."""
+    if min(lost.size, kept.size) < 2:
         return Auc(np.nan, np.nan, 0)
-    # Only here: what reads published tables ranks nothing.
-    from scipy.stats import rankdata
-
-    ranks = rankdata(np.concatenate([lost, kept]))
+    # pandas' ranks: scipy.stats would take a second more to load.
+    ranks, of_lost, of_kept = (
+        pd.Series(scores).rank().to_numpy() for scores in (np.concatenate([lost, kept]), lost, kept)
+    )
     # For each document the share of the other kind on its right side.
-    above = 1 - (ranks[: lost.size] - rankdata(lost)) / kept.size
-    below = (ranks[lost.size :] - rankdata(kept)) / lost.size
-    parts = [part.var(ddof=1) / part.size if part.size > 1 else np.nan for part in (above, below)]
-    return Auc(float(above.mean()), float(sum(parts)), lost.size * kept.size)
+    above = 1 - (ranks[: lost.size] - of_lost) / kept.size
+    below = (ranks[lost.size :] - of_kept) / lost.size
+    variance = sum(part.var(ddof=1) / part.size for part in (above, below))
+    return Auc(float(above.mean()), float(variance), lost.size * kept.size)
 
 
 def calibration_sentences(calibration: pd.DataFrame | None, baseline: str) -> tuple[str, ...]:
@@ -114,20 +114,30 @@ def calibration_sentences(calibration: pd.DataFrame | None, baseline: str) -> tu
     )
 
 
-def _compressed_row(cells: pd.DataFrame, rows: Sequence[str]) -> str | None:
-    """The first row all of whose tiles are compressed."""
-    tiles, compressed = by_row(cells, "tiles"), by_row(cells, "compressed_tiles")
-    are_all = ((tiles == compressed) | tiles.isna()).all(axis="columns") & (tiles > 0).any(axis="columns")
-    return next((row for row in rows if row in are_all.index and are_all[row]), None)
+def _compressed_rows(
+    cells: pd.DataFrame, rows: Sequence[str], weights: Mapping[str, str | None]
+) -> dict[str | None, str]:
+    """By weights, their first row all of whose tiles are compressed."""
+    ratios = compressed_tile_ratio(cells)
+    are_all = (ratios.isna() | (ratios == 100)).all(axis="columns") & ratios.notna().any(axis="columns")
+    found: dict[str | None, str] = {}
+    for row in rows:
+        if row in are_all.index and are_all[row]:
+            found.setdefault(weights[row], row)
+    return found
 
 
 def _outcomes(
-    measured: Measurements, row: str, compressed: str, benchmarks: Sequence[str], baseline: str
+    measured: Measurements,
+    runs: Mapping[tuple[str, str], Sequence[int]],
+    row: str,
+    compressed: str,
+    benchmarks: Sequence[str],
+    baseline: str,
 ) -> Iterator[tuple[str, _Outcomes]]:
-    runs = runs_by_cell(measured.cells)
     for benchmark in benchmarks:
         numbers = runs.get((row, benchmark), [])
-        if not numbers or row == compressed:
+        if not numbers:
             continue
         documents = measured.documents[benchmark]
         of_runs = [documents.runs[number].p_compress for number in numbers if number in documents.runs]
