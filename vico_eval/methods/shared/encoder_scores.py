@@ -1,4 +1,4 @@
-"""Selection methods that look at the vision encoder's attention."""
+"""Selection methods that use the vision encoder's attention."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DEFAULT_LAYER = -2
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderScores(KeepRatio):
-    """How many tokens stay, and whose attention says which."""
+    """Token budget and source of attention."""
 
     score_source: str = CLS
     """cls: the class token's row; mean: the mean over the patches' rows."""
