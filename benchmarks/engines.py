@@ -1,4 +1,4 @@
-"""How fast transformers and vLLM decode answers of unequal length."""
+"""Measure the throughput of transformers and vLLM on answers of different lengths."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ RESULTS = Path(__file__).resolve().parents[1] / "results" / "measured" / "engine
 
 def run(
     size: Annotated[str, typer.Option(help=f"Shape of the decoder: {', '.join(SIZES)}.")] = "0.6b",
-    documents: Annotated[int, typer.Option(min=1, help="Questions, each about a picture of its own.")] = 48,
-    batch_size: Annotated[int, typer.Option(min=1, help="Documents at once in transformers' loop.")] = 16,
-    max_new_tokens: Annotated[int, typer.Option(min=1, max=1024, help="Most tokens of an answer.")] = 512,
-    rounds: Annotated[int, typer.Option(min=1, help="Times that vLLM is measured, between two runs of the loop.")] = 1,
+    documents: Annotated[int, typer.Option(min=1, help="Number of questions, each about a different image.")] = 48,
+    batch_size: Annotated[int, typer.Option(min=1, help="Batch size of transformers' loop.")] = 16,
+    max_new_tokens: Annotated[int, typer.Option(min=1, max=1024, help="Maximum number of tokens per answer.")] = 512,
+    rounds: Annotated[int, typer.Option(min=1, help="Number of vLLM runs, each between two runs of the loop.")] = 1,
     device: Device = "cpu",
     dtype: Dtype = "float32",
     threads: Threads = None,
@@ -29,7 +29,7 @@ def run(
     """Measure documents per second and the useful share of decode steps, with transformers and with vLLM.
 
     Needs vLLM in the same environment: run it with the Python of .venv-vllm (make setup-vllm). Writes a record and a
-    table to results/measured/engines. On two CPU cores small takes two or three minutes; 8b wants a GPU.
+    table to results/measured/engines. On two CPU cores small takes two or three minutes; 8b needs a GPU.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""How fast lmms-eval is with this package's adapter and with its own `internvl_hf`."""
+"""Measure the speed of lmms-eval with this package's adapter and with its own `internvl_hf`."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ def run(
     shape: Annotated[
         str,
         typer.Option(
-            help="tiny (the built-in model), 0.6b or 8b (random weights), or 0.6b-pairs (two questions a picture)."
+            help="tiny (the built-in model), 0.6b or 8b (random weights), or 0.6b-pairs (two questions per image)."
         ),
     ] = "tiny",
-    dtype: Annotated[str, typer.Option(help="What internvl_hf computes in: bfloat16 or float32.")] = "float32",
-    rounds: Annotated[int, typer.Option(min=1, help="Times that each is measured.")] = 5,
+    dtype: Annotated[str, typer.Option(help="Data type of internvl_hf: bfloat16 or float32.")] = "float32",
+    rounds: Annotated[int, typer.Option(min=1, help="Number of evaluations of each.")] = 5,
     device: Device = "cpu",
     threads: Threads = None,
-    name: Annotated[str | None, typer.Option(help="Of the record. Default: shape, device and dtype.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the record. Default: shape, device and dtype.")] = None,
     out: Out = RESULTS,
 ) -> None:
     """Measure how fast lmms-eval is with this package's adapter and with its own internvl_hf.
 
-    Writes a record and a table to results/measured/evaluation. On two CPU cores a round of tiny takes two or three
-    minutes, one of 0.6b as long; tiny in bfloat16, slow on many CPUs, a quarter of an hour. 8b wants a GPU.
+    Writes a record and a table to results/measured/evaluation. On two CPU cores a round of tiny or of 0.6b takes two or
+    three minutes, and one of tiny in bfloat16, which is slow on many CPUs, a quarter of an hour. 8b needs a GPU.
 
     \b
     Examples:
@@ -42,7 +42,7 @@ def run(
     check_choice("--shape", shape, evaluation.SHAPES)
     check_choice("--dtype", dtype, evaluation.DTYPES)
     use_threads(threads)
-    logger.remove()  # a line a task, and that it is chatty, would drown what is printed
+    logger.remove()  # lmms-eval's log lines would bury the output
     record = evaluation.measure(shape, dtype, rounds, device)
     finish(record, out, name or f"{shape}-{device}-{dtype}", evaluation.readme, [evaluation.summary(record)])
 

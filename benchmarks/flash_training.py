@@ -1,4 +1,4 @@
-"""What ViCO's stage 1 costs."""
+"""Measure the cost of ViCO's stage 1."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ RESULTS = Path(__file__).resolve().parents[1] / "results" / "measured" / "flash-
 
 def run(
     size: Annotated[str, typer.Option(help=f"Shape of the decoder: {', '.join(VISION)}.")] = "small",
-    tiles: Annotated[int, typer.Option(min=4, help="Tiles of the sample.")] = 4,
-    words: Annotated[int, typer.Option(min=2, help="Tokens of text; the last half is the answer.")] = 64,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    dtype: Annotated[str, typer.Option(help="float32, or bfloat16 by autocast.")] = "float32",
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds; a round has every share once.")] = 5,
-    threads: Annotated[int, typer.Option(min=1, help="Of torch.")] = 1,
+    tiles: Annotated[int, typer.Option(min=4, help="Number of tiles in the sample.")] = 4,
+    words: Annotated[int, typer.Option(min=2, help="Number of text tokens; the last half is the answer.")] = 64,
+    device: Annotated[str, typer.Option(help="Device: cpu or cuda.")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="Data type: float32, or bfloat16 with autocast.")] = "float32",
+    rounds: Annotated[int, typer.Option(min=1, help="Number of rounds; each runs every share once.")] = 5,
+    threads: Annotated[int, typer.Option(min=1, help="Number of CPU threads.")] = 1,
     out: Out = RESULTS,
 ) -> None:
-    """Measure stage 1 and write a record.
+    """Measure memory and time of ViCO's stage 1, and write a record and a table to results/measured/flash-training.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""What InternVL-X's parts cost."""
+"""Measure the cost of InternVL-X's parts."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ RESULTS = Path(__file__).resolve().parents[1] / "results" / "measured" / "intern
 
 def run(
     size: Annotated[str, typer.Option(help=f"Shape of the decoder: {', '.join(VISION_WIDTHS)}.")] = "0.6b",
-    rounds: Annotated[int, typer.Option(min=1, help="Times that each row is measured.")] = 7,
-    picture: Annotated[str, typer.Option(help="Width x height in px, for the rows with several tiles.")] = "800x600",
-    max_tiles: Annotated[int, typer.Option(min=1, help="Of that picture, thumbnail not counted.")] = 6,
+    rounds: Annotated[int, typer.Option(min=1, help="Number of measurements per row.")] = 7,
+    picture: Annotated[str, typer.Option(help="Image size in px, for the rows with several tiles.")] = "800x600",
+    max_tiles: Annotated[int, typer.Option(min=1, help="Maximum number of tiles, without the thumbnail.")] = 6,
     device: Device = "cpu",
     dtype: Dtype = "float32",
     threads: Threads = None,
     name: Name = None,
     out: Out = RESULTS,
 ) -> None:
-    """Measure what InternVL-X's parts cost: visual tokens by layer, operations, and prefill time against Base.
+    """Measure the cost of InternVL-X's parts: visual tokens by layer, operations, and prefill time relative to Base.
 
-    Builds random models around one Qwen3, has each answer about one picture for its token account, prefills them in
-    turns, and writes a record and a table to results/measured/internvl-x-cost.
+    Builds random models with a shared Qwen3 decoder, lets each answer a question about one image for its token account,
+    measures their prefill in turns, and writes a record and a table to results/measured/internvl-x-cost.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""What packing saves a step of ViCO's stage 1."""
+"""Measure the time that packing saves in ViCO's stage 1."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ RESULTS = Path(__file__).resolve().parents[1] / "results" / "measured" / "packin
 
 def run(
     size: Annotated[str, typer.Option(help=f"Shape of the decoder: {', '.join(VISION)}.")] = "small",
-    samples: Annotated[int, typer.Option(min=2, help="Samples of the micro-batch.")] = 8,
-    tiles: Annotated[int, typer.Option(min=1, help="Most tiles of a sample.")] = 4,
-    words: Annotated[int, typer.Option(min=4, help="Most tokens of a sample's text; half of them is the answer.")] = 64,
-    rounds: Annotated[int, typer.Option(min=1, help="Times that packed rows are measured.")] = 5,
+    samples: Annotated[int, typer.Option(min=2, help="Number of samples in the micro-batch.")] = 8,
+    tiles: Annotated[int, typer.Option(min=1, help="Maximum number of tiles per sample.")] = 4,
+    words: Annotated[int, typer.Option(min=4, help="Maximum number of text tokens per sample, half answer.")] = 64,
+    rounds: Annotated[int, typer.Option(min=1, help="Number of packed runs.")] = 5,
     device: Device = "cpu",
     dtype: Dtype = "float32",
     threads: Threads = None,
     name: Name = None,
     out: Out = RESULTS,
 ) -> None:
-    """Measure a step on packed samples beside one on padded samples, and write a record.
+    """Compare a training step on packed samples with one on padded samples, and write a record and a table.
 
     \b
     Examples:
@@ -41,7 +41,7 @@ def run(
     record = packing.measure(settings, samples, rounds)
     positions = record["positions"]
     said = (
-        f"Packed rows take {record['packed']['speedup']:.2f} times less time, of "
+        f"Packing is {record['packed']['speedup']:.2f} times as fast, with "
         f"{positions['padded'] / positions['packed']:.2f} times fewer positions."
     )
     finish(record, out, name or f"{size}-{device.partition(':')[0]}-{dtype}", packing.readme, [said])

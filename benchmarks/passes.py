@@ -1,4 +1,4 @@
-"""What one pass over the documents saves where several rows share their weights."""
+"""Measure the time that a shared pass over the documents saves for rows with the same weights."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ RESULTS = Path(__file__).resolve().parents[1] / "results" / "measured" / "passes
 
 
 def run(
-    load: Annotated[str, typer.Option(help=f"What is answered: {', '.join(passes.GOALS)}.")] = passes.TABLE,
-    limit: Annotated[int | None, typer.Option(min=1, help="table: first documents of each task. Default: all.")] = None,
+    load: Annotated[str, typer.Option(help=f"Load to measure: {', '.join(passes.GOALS)}.")] = passes.TABLE,
+    limit: Annotated[int | None, typer.Option(min=1, help="table: documents per task. Default: all.")] = None,
     size: Annotated[str, typer.Option(help=f"sweep: shape of the model: {', '.join(SIZES)}.")] = "0.6b",
-    documents: Annotated[int, typer.Option(min=1, help="sweep: pictures, of one tile each.")] = 2,
-    films: Annotated[int, typer.Option(min=1, help="films: how many, with two questions about each.")] = 6,
-    rounds: Annotated[int, typer.Option(min=1, help="Times that all rows are answered in each way.")] = 1,
+    documents: Annotated[int, typer.Option(min=1, help="sweep: number of images, of one tile each.")] = 2,
+    films: Annotated[int, typer.Option(min=1, help="films: number of videos, with two questions each.")] = 6,
+    rounds: Annotated[int, typer.Option(min=1, help="Number of runs of all rows in each way.")] = 1,
     device: Device = "cpu",
     threads: Threads = None,
-    name: Annotated[str | None, typer.Option(help="Of the record. Default: load and device.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the record. Default: load and device.")] = None,
     out: Out = RESULTS,
 ) -> None:
-    """Measure what one pass saves over rows that are answered one after the other.
+    """Measure the time that a shared pass saves over answering rows one after another.
 
-    table is `vico-eval run tiny` with and without passes, which chooses its own number of threads. sweep is eight
-    methods at four budgets on a random model. films is six methods on films. No record is written unless all answers
-    and token accounts of both ways are equal. Writes a record and a table to results/measured/passes. On two CPU cores
-    each load takes about ten minutes a round.
+    table is `vico-eval run tiny` with and without shared passes; it chooses its own number of threads. sweep is eight
+    methods at four budgets on a random model. films is six methods on videos. Writes a record and a table to
+    results/measured/passes, but only if all answers and token accounts of both ways are equal. On two CPU cores each
+    load takes about ten minutes per round.
 
     \b
     Examples:

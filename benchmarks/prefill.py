@@ -1,4 +1,4 @@
-"""What methods that save visual tokens before or inside the decoder save of a prefill."""
+"""Measure the prefill time that methods save before or inside the decoder."""
 
 from __future__ import annotations
 
@@ -18,23 +18,22 @@ RESULTS = Path(__file__).resolve().parents[1] / "results" / "measured" / "prefil
 
 def run(
     size: Annotated[str, typer.Option(help=f"Shape of the decoder: {', '.join(SIZES)}.")] = "0.6b",
-    methods: Annotated[str, typer.Option(help="Which ones, by commas.")] = ",".join(prefill.SYSTEMS),
-    rounds: Annotated[int, typer.Option(min=1, help="Times that each method is measured.")] = 4,
-    visual_tokens: Annotated[int, typer.Option(help="Of the prompt: whole tiles of 256, or 16, 64, 144, 196.")] = 3328,
-    text_tokens: Annotated[int, typer.Option(min=2, help="Of the prompt, half of them behind the image.")] = 40,
+    methods: Annotated[str, typer.Option(help="Methods to measure, separated by commas.")] = ",".join(prefill.SYSTEMS),
+    rounds: Annotated[int, typer.Option(min=1, help="Number of measurements per method.")] = 4,
+    visual_tokens: Annotated[int, typer.Option(help="Visual tokens: a multiple of 256, or 16, 64, 144, 196.")] = 3328,
+    text_tokens: Annotated[int, typer.Option(min=2, help="Text tokens, half of them after the image.")] = 40,
     device: Device = "cpu",
     dtype: Dtype = "float32",
-    attention: Annotated[str, typer.Option(help="sdpa, flash_attention_2 or eager.")] = "sdpa",
+    attention: Annotated[str, typer.Option(help="Attention kernel: sdpa, flash_attention_2 or eager.")] = "sdpa",
     threads: Threads = None,
     name: Name = None,
     out: Out = RESULTS,
 ) -> None:
-    """Measure prefill through methods that select visual tokens or drop them between layers, against the plain decoder.
+    """Measure the prefill speed-up of methods that select visual tokens or drop them between layers.
 
-    A random Qwen3, one prompt, plain runs and methods in turns. The record, and a table in results/measured/prefill,
-    have speed-ups beside the bound of their operations, what methods and the encoder's scores cost themselves, peak
-    memory, and from how many visual tokens on a method pays. On two CPU cores small takes 5 minutes, 0.6b half an hour;
-    8b wants a GPU.
+    Runs one prompt through a random Qwen3, without a method and with each method in turns. The record, and a table in
+    results/measured/prefill, have speed-ups with their bounds by operations, what methods and encoder scores cost, peak
+    memory, and break-even points. On two CPU cores small takes 5 minutes and 0.6b half an hour; 8b needs a GPU.
 
     \b
     Examples:
@@ -46,7 +45,9 @@ def run(
     for title in methods.split(","):
         check_choice("--methods", title, prefill.SYSTEMS)
     if not is_whole(visual_tokens):
-        raise typer.BadParameter(f"{visual_tokens} is no number of visual tokens of whole tiles, or of a smaller one.")
+        raise typer.BadParameter(
+            f"got {visual_tokens} visual tokens; expected a multiple of 256 (whole tiles), or 16, 64, 144 or 196."
+        )
     use_threads(threads)
     settings = Settings(
         size=size, visual_tokens=visual_tokens, text_tokens=text_tokens, device=device, dtype=dtype, attention=attention

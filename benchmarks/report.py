@@ -1,4 +1,4 @@
-"""How long a report takes from samples files to its tables, and how much memory."""
+"""Measure time and memory of a report, from samples files to its tables."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ RESULTS = Path(__file__).resolve().parents[1] / "results" / "measured" / "report
 
 
 def run(
-    rows: Annotated[int, typer.Option(min=2, help="Of the table, a run each.")] = 20,
-    documents: Annotated[int, typer.Option(min=14, help="Of each of the 17 benchmarks.")] = 1000,
-    cores: Annotated[int, typer.Option(min=1, help="On which the report may run.")] = 2,
-    rounds: Annotated[int, typer.Option(min=1, help="Times that the report is made.")] = 3,
-    name: Annotated[str | None, typer.Option(help="Of the record. Default: rows and documents.")] = None,
+    rows: Annotated[int, typer.Option(min=2, help="Rows of the table, each from one run.")] = 20,
+    documents: Annotated[int, typer.Option(min=14, help="Documents per benchmark, of which there are 17.")] = 1000,
+    cores: Annotated[int, typer.Option(min=1, help="Number of CPU cores for the report.")] = 2,
+    rounds: Annotated[int, typer.Option(min=1, help="Number of reports to make.")] = 3,
+    name: Annotated[str | None, typer.Option(help="Name of the record. Default: rows and documents.")] = None,
     out: Out = RESULTS,
 ) -> None:
-    """Measure how long a report takes from samples files to its tables, and how much memory.
+    """Measure time and memory of a report, from samples files to its tables.
 
-    Writes runs of invented answers to a temporary folder (600 MB for 20 rows x 1,000 documents), makes their report
-    again and again, and writes a record and a table to results/measured/report-speed. Takes three minutes. Linux only.
+    Writes synthetic runs to a temporary folder (600 MB for 20 rows x 1,000 documents), makes their report several
+    times, and writes a record and a table to results/measured/report-speed. Takes three minutes. Linux only.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""How long a user waits before anything happens."""
+"""Measure start-up times."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ RESULTS = Path(__file__).resolve().parents[1] / "results" / "measured" / "startu
 
 
 def run(
-    rounds: Annotated[int, typer.Option(min=1, help="Times that each is measured.")] = 15,
-    name: Annotated[str, typer.Option(help="Of the record.")] = "cpu",
+    rounds: Annotated[int, typer.Option(min=1, help="Number of runs of each.")] = 15,
+    name: Annotated[str, typer.Option(help="Name of the record.")] = "cpu",
     out: Out = RESULTS,
 ) -> None:
-    """Measure how long commands take to start, and what registering the models adds to lmms-eval.
+    """Measure how long commands take to start, and how much time registering the models adds to lmms-eval.
 
     Writes a record and a table to results/measured/startup. Takes a minute.
 

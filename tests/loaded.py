@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from multiprocessing import forkserver
 from pathlib import Path
 
-from vico_eval.commands.processes import STOP_S
+from vico_eval.commands.work.processes import STOP_S
 
 LIBRARIES = (
     "vico_eval.training.stages",
@@ -31,7 +31,7 @@ PROGRAM = "program"
 
 
 class Program:
-    """A program that runs, in a process group of its own; a `vico_eval.commands.processes.Process` too."""
+    """A program that runs, in a process group of its own; a `vico_eval.commands.work.processes.Process` too."""
 
     def __init__(self, words: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
         """

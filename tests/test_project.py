@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 CONSTRAINTS = {
-    "constraints.txt": ("lmms", "train", "dev"),
+    "constraints.txt": ("lmms", "train", "dev", "docs"),
     "constraints-vlmeval.txt": ("vlmeval", "dev"),
     "constraints-vllm.txt": ("vllm-cpu",),
 }

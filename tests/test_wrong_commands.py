@@ -30,7 +30,7 @@ def wrong(run, tmp_path, monkeypatch):
     (tmp_path / "zero" / "config.json").write_text(json.dumps(values))
     before = sorted(tmp_path.rglob("*"))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("vico_eval.commands.starting.Subprocess", lambda *_: pytest.fail("lmms-eval was started"))
+    monkeypatch.setattr("vico_eval.commands.work.starting.Subprocess", lambda *_: pytest.fail("lmms-eval was started"))
 
     def command(*arguments, may_leave=()):
         status, out, err = run(*arguments)
@@ -234,7 +234,7 @@ def test_a_fault_of_the_machine_is_a_sentence(run, monkeypatch, error, message):
     def fail(name):
         raise error
 
-    monkeypatch.setattr("vico_eval.commands.methods.print_methods", fail)
+    monkeypatch.setattr("vico_eval.commands.work.methods.print_methods", fail)
     status, _, err = run("methods")
     assert status == 1
     assert message in err
@@ -245,15 +245,15 @@ def test_a_fault_of_our_own_keeps_its_traceback(monkeypatch):
     def fail(name):
         raise FileNotFoundError(errno.ENOENT, "gone")
 
-    monkeypatch.setattr("vico_eval.commands.methods.print_methods", fail)
+    monkeypatch.setattr("vico_eval.commands.work.methods.print_methods", fail)
     with pytest.raises(FileNotFoundError):
         main(["methods"])
 
 
 @pytest.mark.parametrize("words", ["[" * 100_000, "[1]", "3", '{"arguments": 1}', "\xff"])
 def test_a_request_file_of_any_content_is_one_that_nobody_knows(tmp_path, words):
-    from vico_eval.commands.plan import PlannedRun
-    from vico_eval.commands.run_folders import unfinished
+    from vico_eval.commands.work.plan import PlannedRun
+    from vico_eval.commands.work.run_folders import unfinished
 
     run = PlannedRun(name="n", system="s", title="t", folder=tmp_path, cells=(), launcher=(), arguments=())
     (tmp_path / "request.json").write_bytes(words.encode("latin-1"))

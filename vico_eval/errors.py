@@ -43,6 +43,15 @@ class ConfigError(UserError):
     """A setting, method, argument or model card is unknown or outside its range."""
 
 
+class UnknownName(ConfigError):
+    """A name that isn't there. The command line adds the command with the nearest name that is."""
+
+    def __init__(self, message: str, name: str, known: Iterable[str]) -> None:
+        super().__init__(message)
+        self.name = name
+        self.near = nearest(name, known)
+
+
 class CheckpointError(UserError):
     """A checkpoint is missing, incomplete or of another architecture; names the tensor or the file."""
 
@@ -63,10 +72,16 @@ class OutputError(UserError):
     """A file or folder can't be written."""
 
 
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that is most like this one; None if none is."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return near[0] if near else None
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A hint in brackets if a known name is near, else nothing."""
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f" (did you mean {near[0]!r}?)" if near else ""
+    near = nearest(name, known)
+    return f" (did you mean {near!r}?)" if near is not None else ""
 
 
 def listed(names: Sequence[str], most: int, separator: str = ", ") -> str:
@@ -79,4 +94,5 @@ def unknown_name(kind: str, name: str, known: Iterable[str], where: str = "") ->
     """The error for a name that isn't there: lists those that are and suggests the nearest."""
     known = list(known)
     place = f" in {where}" if where else ""
-    return ConfigError(f"unknown {kind} {name!r}{place}{did_you_mean(name, known)}; known are {', '.join(known)}.")
+    message = f"unknown {kind} {name!r}{place}{did_you_mean(name, known)}; known are {', '.join(known)}."
+    return UnknownName(message, name, known)

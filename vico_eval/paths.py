@@ -56,6 +56,11 @@ def results_dir() -> Path:
     return data_dir() / "results"
 
 
+def example_image() -> Path:
+    """A page of the built-in benchmark, 224 x 168 px, to try something on."""
+    return tasks_dir() / "examples" / "page.png"
+
+
 def folder_argument(name: str, value: object) -> Path | None:
     """The folder that an argument names; None for nothing.
 

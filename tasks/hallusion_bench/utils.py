@@ -1,8 +1,9 @@
-"""What lmms-eval calls for HallusionBench without a judge: yes or no read exactly, three accuracies and their mean.
+"""lmms-eval's functions for HallusionBench without a judge: exact matching of yes and no, and mean of three accuracies.
 
-Source:  HallusionBench's evaluation (accuracy over questions, figures and question pairs); replies read as in
+Source:  HallusionBench's evaluation (accuracy over questions, figures and question pairs); replies are parsed as in
          VLMEvalKit's `YOrN_Extraction`; the end of the prompt is that of its InternVL class.
-Differs: VLMEvalKit asks a chat model about a reply with both words or neither; here such a reply is wrong, and counted.
+Differs: VLMEvalKit asks a chat model about a reply with both words or neither; here such a reply is wrong and counted
+         as unreadable.
 """
 
 from __future__ import annotations
@@ -32,15 +33,17 @@ Outcome = Mapping[str, Any]
 
 
 def process_results(doc: Mapping[str, Any], results: list[str]) -> dict[str, dict[str, Any]]:
-    """One question's outcome under each metric: what it belongs to, answer read (None if unreadable), score 0 or 1.
+    """Return one question's outcome under each metric: its groups, the parsed answer, and the score, 0 or 1.
+
+    The answer is None if the reply is unreadable.
 
     Raises:
-        DocumentError: the right answer is neither yes nor no.
+        DocumentError: the correct answer is neither yes nor no.
     """
     right = _ANSWERS.get(str(doc["gt_answer"]).strip())
     if right is None:
         raise DocumentError(
-            f"question {doc['question_id']} of set {doc['set_id']} of HallusionBench has gt_answer="
+            f"question {doc['question_id']} of HallusionBench's set {doc['set_id']} has gt_answer="
             f"{doc['gt_answer']!r}; expected 1 for yes or 0 for no."
         )
     said = read_answer(results[0])
@@ -57,33 +60,33 @@ def process_results(doc: Mapping[str, Any], results: list[str]) -> dict[str, dic
 
 
 def read_answer(reply: str) -> str | None:
-    """`yes` or `no`, whichever of them is a word of the reply; None if both are or neither."""
+    """Return `yes` or `no` if exactly one of them is a word of the reply, else None."""
     found = {"yes", "no"} & set(_NO_WORD.split(reply.lower()))
     return found.pop() if len(found) == 1 else None
 
 
 def question_accuracy(outcomes: Iterable[Outcome]) -> float:
-    """Share of questions answered right (aAcc), 0-1."""
+    """Return the share of questions answered correctly (aAcc), 0-1."""
     return fmean(outcome["score"] for outcome in outcomes)
 
 
 def figure_accuracy(outcomes: Iterable[Outcome]) -> float:
-    """Share of figures whose questions are all answered right (fAcc), 0-1."""
+    """Return the share of figures whose questions are all answered correctly (fAcc), 0-1."""
     return _all_right(outcomes, "figure")
 
 
 def pair_accuracy(outcomes: Iterable[Outcome]) -> float:
-    """Share of questions answered right of every figure that they are asked of (qAcc), 0-1."""
+    """Return the share of questions answered correctly for all of their figures (qAcc), 0-1."""
     return _all_right(outcomes, "pair")
 
 
 def mean_accuracy(outcomes: Sequence[Outcome]) -> float:
-    """Plain mean of the three, 0-1."""
+    """Return the plain mean of the three accuracies, 0-1."""
     return fmean((question_accuracy(outcomes), figure_accuracy(outcomes), pair_accuracy(outcomes)))
 
 
 def count_unreadable(outcomes: Iterable[Outcome]) -> int:
-    """Replies that are neither yes nor no; they count as wrong."""
+    """Return the number of replies that are neither yes nor no; they count as wrong."""
     return sum(outcome["answer"] is None for outcome in outcomes)
 
 

@@ -1,4 +1,4 @@
-"""What lmms-eval calls for MIRB: its own prompts and rules, with each question's score."""
+"""lmms-eval's functions for MIRB: its own prompts and rules, plus a score per question."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _LETTERS = "ABCDE"
 
 
 def process_results(doc: Mapping[str, Any], results: list[str]) -> dict[str, dict[str, Any]]:
-    """One question's outcome: its subset, what was read, and the score, 0 or 1.
+    """Return one question's outcome: its subset, the parsed answer, and the score, 0 or 1.
 
-    A right answer that is a letter from A to E is compared with the letter at the start of the reply (or all of it);
-    any other is looked for in the reply, numbers to two digits.
+    If the correct answer is a letter from A to E, it is compared with the letter at the start of the reply (or the
+    whole reply). Any other answer is searched for in the reply, with numbers rounded to two digits.
     """
     read = mirb_process_results(doc, results)["mirb_score"]
     is_letter = len(doc["answers"]) == 1 and doc["answers"] in _LETTERS
@@ -33,5 +33,5 @@ def process_results(doc: Mapping[str, Any], results: list[str]) -> dict[str, dic
 
 
 def question_mean(outcomes: Iterable[Mapping[str, Any]]) -> float:
-    """Share of questions answered right, 0-1."""
+    """Return the share of questions answered correctly, 0-1."""
     return fmean(outcome["score"] for outcome in outcomes)

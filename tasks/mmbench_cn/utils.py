@@ -1,4 +1,4 @@
-"""What lmms-eval calls for MMBench in Chinese without a judge: its own prompt, and its own static evaluator."""
+"""lmms-eval's functions for MMBench in Chinese without a judge: its own prompt and its own static evaluator."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ __all__ = ["mmbench_doc_to_text", "mmbench_doc_to_visual"]
 
 
 def process_results(doc: Mapping[str, Any], results: list[str]) -> dict[str, Any]:
-    """One row's reply with its question and options, as lmms-eval keeps it for the evaluator."""
+    """Return one row's reply with its question and options, in the evaluator's format."""
     kept: Mapping[str, Any] = mmbench_process_results(doc, results)
     return {"gpt_eval_score": kept["gpt_eval_score"]}
 
 
 def static_accuracy(outcomes: Iterable[Mapping[str, Any]]) -> float:
-    """Share of questions whose rotations are all answered right, 0-100; letters are matched by rule."""
+    """Return the share of questions with all rotations answered correctly, 0-100; letters are matched by rule."""
     overall, *_ = mmbench_evaluator.eval_result(list(outcomes), eval_method="static")
     return 100 * float(overall)

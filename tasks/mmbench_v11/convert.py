@@ -1,4 +1,4 @@
-"""MMBench V1.1 from VLMEvalKit's TSV to the parquet file that the task reads.
+"""Convert MMBench V1.1 from VLMEvalKit's TSV to the parquet file that the task reads.
 
 python convert.py MMBench_DEV_EN_V11.tsv [OUT.parquet]
 """
@@ -16,24 +16,24 @@ OUT = Path(__file__).resolve().parent / "data" / "mmbench_dev_en_v11.parquet"
 
 _TEXTS = ("question", "hint", "A", "B", "C", "D", "answer", "category", "L2-category", "source", "split")
 
-# A picture in base64 is longer; a shorter cell is the index of the row that has the same picture.
+# A base64 image is longer than this; a shorter cell is the index of the row with the same image.
 _LONGEST_INDEX = 64
 _ROTATION = 1_000_000
 
 
 def convert(tsv: Path, out: Path) -> int:
-    """Write the rows of `tsv` to `out`, a question's rotations together, and return their number.
+    """Write the rows of `tsv` to `out`, with a question's rotations together, and return their number.
 
     Raises:
         SystemExit: the file lacks a column.
     """
-    # As text: an option may be "None", "NA" or 3, and must stay what it is.
+    # Read everything as text, because options such as "None", "NA" or 3 must not be converted.
     table = pd.read_csv(tsv, sep="\t", dtype=str, keep_default_na=False, na_values=[""])
     table = table.rename(columns={"l2-category": "L2-category"})
     optional = {"hint", "source", "D", "C", "split"}
     if missing := [name for name in ("index", "image", *_TEXTS) if name not in table and name not in optional]:
         raise SystemExit(
-            f"{tsv} has no column {', '.join(missing)}; expected MMBench_DEV_EN_V11.tsv as VLMEvalKit downloads it."
+            f"{tsv} has no column {', '.join(missing)}; expected MMBench_DEV_EN_V11.tsv as downloaded by VLMEvalKit."
         )
     table = table.reindex(columns=["index", "image", *_TEXTS]).astype({"index": int})
     table = table.iloc[table["index"].mod(_ROTATION).argsort(kind="stable")]

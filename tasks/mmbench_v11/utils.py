@@ -1,8 +1,8 @@
-"""What lmms-eval calls for MMBench V1.1: its MMBench's prompts, letters matched exactly, questions scored circularly.
+"""lmms-eval's functions for MMBench V1.1: its MMBench prompts, exact matching of letters, and circular evaluation.
 
 Source:  MMBench's circular evaluation; exact matching as in VLMEvalKit (`can_infer`).
-Differs: VLMEvalKit asks a chat model where matching finds no letter; here such a reply is wrong, and counted. A
-         question that lacks a rotation is left out, and counted, where VLMEvalKit takes the others for the whole.
+Differs: VLMEvalKit asks a chat model if matching finds no letter; here such a reply is wrong and counted as unreadable.
+         A question that lacks a rotation is left out and counted as incomplete; VLMEvalKit scores the rotations it has.
 """
 
 from __future__ import annotations
@@ -25,10 +25,12 @@ _PUNCTUATION = re.compile(r"[.()\[\],:;!*#{}]")
 
 
 def process_results(doc: Mapping[str, Any], results: list[str]) -> dict[str, dict[str, Any]]:
-    """One row's outcome under each metric: index, number of options, category, letter read (or None), score 0 or 1.
+    """Return one row's outcome under each metric: index, number of options, category, parsed letter, score 0 or 1.
+
+    The letter is None if the reply is unreadable.
 
     Raises:
-        DocumentError: the row's answer is no letter of its options, as in the test split, whose answers are secret.
+        DocumentError: the row's answer is not a letter of its options, as in the test split, whose answers are secret.
     """
     choices = options(doc)
     if doc["answer"] not in choices:
@@ -48,16 +50,16 @@ def process_results(doc: Mapping[str, Any], results: list[str]) -> dict[str, dic
 
 
 def options(doc: Mapping[str, Any]) -> dict[str, str]:
-    """A row's options by letter; missing ones are stored as null, as nothing or as the text `nan`."""
+    """Return a row's options by letter; missing options are stored as null, an empty text or the text `nan`."""
     stored = {letter: str(doc.get(letter) or "").strip() for letter in _LETTERS}
     return {letter: text for letter, text in stored.items() if text not in ("", "nan")}
 
 
 def read_letter(reply: str, choices: Mapping[str, str]) -> str | None:
-    """The option that a reply names, or None.
+    """Return the letter of the option that a reply names, or None.
 
-    The only option letter that stands as a word of its own, if it is among the last four words; else the only option
-    whose text occurs in the reply, whatever its case.
+    This is the only option letter that is a separate word, if it is among the last four words; otherwise the only
+    option whose text occurs in the reply, ignoring case.
     """
     words = _PUNCTUATION.sub(" ", reply).split()
     named = [letter for letter in choices if letter in words]
@@ -68,18 +70,18 @@ def read_letter(reply: str, choices: Mapping[str, str]) -> str | None:
 
 
 def circular_accuracy(outcomes: Iterable[Mapping[str, Any]]) -> float:
-    """Share of questions whose rotations are all answered right, 0-1; NaN if no question has all of its rotations."""
+    """Return the share of questions with all rotations answered correctly, 0-1; NaN if no question is complete."""
     complete = [rows for rows in _questions(outcomes) if _is_complete(rows)]
     return sum(all(row["score"] for row in rows) for rows in complete) / len(complete) if complete else float("nan")
 
 
 def count_unreadable(outcomes: Iterable[Mapping[str, Any]]) -> int:
-    """Replies in which no letter was found; they count as wrong."""
+    """Return the number of replies without a letter; they count as wrong."""
     return sum(outcome["letter"] is None for outcome in outcomes)
 
 
 def count_incomplete(outcomes: Iterable[Mapping[str, Any]]) -> int:
-    """Questions that lack a rotation, as at the end of a limited run; they don't count."""
+    """Return the number of questions that lack a rotation, as at the end of a limited run; they are not scored."""
     return sum(not _is_complete(rows) for rows in _questions(outcomes))
 
 
@@ -91,5 +93,5 @@ def _questions(outcomes: Iterable[Mapping[str, Any]]) -> list[list[Mapping[str, 
 
 
 def _is_complete(rows: list[Mapping[str, Any]]) -> bool:
-    # A question is asked once for each of its options in the first place.
+    # A question has one rotation for each of its options.
     return len({row["index"] for row in rows}) >= rows[0]["options"]

@@ -1,9 +1,9 @@
-"""What lmms-eval calls for MMIU: pictures from the extracted archives, the prompt, the letter read, three averages.
+"""lmms-eval's functions for MMIU: images from the extracted archives, the prompt, parsing of letters, three averages.
 
-Source:  InternVL's evaluation script for MMIU (prompt, reading of replies, mean over 20 tasks).
-Differs: the script crashes at a blank reply and answers A where memory runs out; here a blank reply is wrong, and a
+Source:  InternVL's evaluation script for MMIU (prompt, parsing of replies, mean over 20 tasks).
+Differs: the script crashes on a blank reply and answers A if memory runs out; here a blank reply is wrong, and a
          failure is an error. An option without text never matches. The lines `Image-1: ...` that the script puts before
-         several pictures are the model's business (`label_images`).
+         several images are added by the model (`label_images`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from vico_eval.engine.media import load_image
 from vico_eval.errors import MediaError
 
 FOLDER = "MMIU_IMAGES"
-"""Environment variable with the folder that holds the extracted archives."""
+"""Environment variable for the folder of the extracted archives."""
 
 SPATIAL_TASKS = frozenset(
     {
@@ -47,7 +47,7 @@ SPATIAL_TASKS = frozenset(
         "threed_indoor_recognition",
     }
 )
-"""The tasks of the archives 2D-spatial and 3D-spatial, over which InternVL's script averages."""
+"""The tasks in the archives 2D-spatial and 3D-spatial, over which InternVL's script averages."""
 
 _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _METRICS = ("mmiu_macro20", "mmiu_macro", "mmiu_micro", "mmiu_spatial_tasks", "mmiu_unreadable")
@@ -55,21 +55,24 @@ _POST_PROMPT = "\nAnswer with the option's letter from the given choices directl
 
 
 def doc_to_visual(doc: Mapping[str, Any]) -> list[Image.Image]:
-    """The document's pictures in order, RGB.
+    """Return the document's images in order, RGB.
 
     Raises:
-        MediaError: the folder or a picture is missing, or a picture can't be read; says where they are expected.
+        MediaError: the folder or an image is missing, or an image can't be read; the message names the expected path.
     """
     return [_picture(path) for path in doc["input_image_path"]]
 
 
 def doc_to_text(doc: Mapping[str, Any]) -> str:
-    """Question, context (which repeats the options) and the request for a letter."""
+    """Return the question, its context (which repeats the options) and the request for a letter."""
     return f"{doc['question']}\n{doc['context']}{_POST_PROMPT}"
 
 
 def process_results(doc: Mapping[str, Any], results: list[str]) -> dict[str, dict[str, Any]]:
-    """One document's outcome under each metric: task, whether spatial, letter read (None if unreadable), score 0-1."""
+    """Return one document's outcome under each metric: task, whether it is spatial, parsed letter, score 0 or 1.
+
+    The letter is None if the reply is unreadable.
+    """
     letter = read_letter(results[0], options(doc["options"]))
     outcome = {
         "task": doc["task"],
@@ -81,15 +84,16 @@ def process_results(doc: Mapping[str, Any], results: list[str]) -> dict[str, dic
 
 
 def options(text: str) -> dict[str, str]:
-    """Options by letter: lines of `text` in order, less the letter and the colon at their start."""
+    """Return options by letter, from the lines of `text` in order, without the letter and colon at their start."""
     lines = [line.strip() for line in text.split("\n")]
     return {letter: line.removeprefix(f"{letter}:").strip() for letter, line in zip(_ALPHABET, lines, strict=False)}
 
 
 def read_letter(reply: str, choices: Mapping[str, str]) -> str | None:
-    """The option that a reply names, or None.
+    """Return the letter of the option that a reply names, or None.
 
-    Its first character if that is an option's letter, else the first option whose text occurs in a longer reply.
+    This is the reply's first character if it is an option's letter, otherwise the first option whose text occurs in a
+    reply of more than one character.
     """
     reply = reply.strip()
     if reply[:1] in choices:
@@ -100,30 +104,30 @@ def read_letter(reply: str, choices: Mapping[str, str]) -> str | None:
 
 
 def spatial_mean(outcomes: Iterable[Mapping[str, Any]]) -> float:
-    """Plain mean of the spatial tasks' accuracies, 0-1; NaN where none was asked.
+    """Return the plain mean of the spatial tasks' accuracies, 0-1; NaN if the run has no spatial tasks.
 
-    A limited run may lack some: `mmiu_spatial_tasks` says how many of the 20 there were.
+    A limited run may lack some of the 20 tasks; `mmiu_spatial_tasks` is their number.
     """
     return _mean_of_tasks({task: scores for task, scores in _by_task(outcomes).items() if task in SPATIAL_TASKS})
 
 
 def task_mean(outcomes: Iterable[Mapping[str, Any]]) -> float:
-    """Plain mean of all tasks' accuracies, 0-1."""
+    """Return the plain mean of all tasks' accuracies, 0-1."""
     return _mean_of_tasks(_by_task(outcomes))
 
 
 def question_mean(outcomes: Iterable[Mapping[str, Any]]) -> float:
-    """Accuracy over all questions, 0-1."""
+    """Return the accuracy over all questions, 0-1."""
     return fmean(outcome["score"] for outcome in outcomes)
 
 
 def count_spatial_tasks(outcomes: Iterable[Mapping[str, Any]]) -> int:
-    """How many of the 20 spatial tasks were asked."""
+    """Return how many of the 20 spatial tasks the run has."""
     return len(SPATIAL_TASKS & _by_task(outcomes).keys())
 
 
 def count_unreadable(outcomes: Iterable[Mapping[str, Any]]) -> int:
-    """Replies in which no option was found; they count as wrong."""
+    """Return the number of replies that name no option; they count as wrong."""
     return sum(outcome["letter"] is None for outcome in outcomes)
 
 
@@ -141,17 +145,17 @@ def _mean_of_tasks(scores: Mapping[str, list[float]]) -> float:
 def _picture(path: str) -> Image.Image:
     relative = PurePosixPath(path)
     if relative.is_absolute() or ".." in relative.parts:
-        raise MediaError(f"MMIU names the picture {path!r}; expected a path inside the folder of its pictures.")
+        raise MediaError(f"MMIU names the image {path!r}; expected a path inside its image folder.")
     root = Path(os.environ.get(FOLDER) or Path(HF_HOME) / "mmiu")
     file = root / relative
     if not file.is_file():
         archive = relative.parts[0]
-        what = f"no folder {root}" if not root.is_dir() else f"no picture {relative} in {root}"
+        what = f"no folder {root}" if not root.is_dir() else f"no image {relative} in {root}"
         raise MediaError(
-            f"There is {what}. Download {archive}.zip of FanqingM/MMIU-Benchmark, extract it into {root / archive}, or "
-            f"set {FOLDER} to the folder that has {archive} in it."
+            f"There is {what}. Download {archive}.zip of FanqingM/MMIU-Benchmark and extract it into {root / archive}, "
+            f"or set {FOLDER} to the folder that contains {archive}."
         )
     try:
         return load_image(file)
     except MediaError as error:
-        raise MediaError(f"{file} can't be read as a picture: {error} Extract its archive again.") from error
+        raise MediaError(f"{file} can't be read as an image: {error} Extract its archive again.") from error

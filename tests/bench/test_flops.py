@@ -124,7 +124,7 @@ def test_pytorch_counts_the_same_for_such_a_layer_packed_or_not(name):
 
 def test_what_cannot_be_counted_is_refused():
     config = CONFIG_MAPPING["qwen3"](**SIZES)
-    with pytest.raises(ConfigError, match="got token counts of 3 layers for a decoder of 4"):
+    with pytest.raises(ConfigError, match="got token counts for 3 layers, but the decoder has 4"):
         prefill_flops(config, [10, 10, 10])
     experts = CONFIG_MAPPING["qwen3_moe"](**SIZES, num_experts=8)
     with pytest.raises(ConfigError, match="mixture of 8 experts"):

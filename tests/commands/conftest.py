@@ -40,7 +40,7 @@ def only_tasks_of(monkeypatch, start_loaded):
             def start(self, command, config, log):
                 return start(command, log, self.environment)
 
-        monkeypatch.setattr("vico_eval.commands.starting.Subprocess", start)
-        monkeypatch.setattr("vico_eval.commands.starting.WarmStart", Loaded)
+        monkeypatch.setattr("vico_eval.commands.work.starting.Subprocess", start)
+        monkeypatch.setattr("vico_eval.commands.work.starting.WarmStart", Loaded)
 
     return choose

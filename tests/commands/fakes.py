@@ -6,12 +6,12 @@ from pathlib import Path
 
 import yaml
 
-from vico_eval.commands.execute import execute
-from vico_eval.commands.goals import Goal
-from vico_eval.commands.inputs import Inputs
-from vico_eval.commands.passes import plan_passes
-from vico_eval.commands.plan import Cell, PlannedRun
-from vico_eval.commands.run_folders import DocumentsFailed, unfinished
+from vico_eval.commands.work.execute import execute
+from vico_eval.commands.work.goals import Goal
+from vico_eval.commands.work.inputs import Inputs
+from vico_eval.commands.work.passes import plan_passes
+from vico_eval.commands.work.plan import Cell, PlannedRun
+from vico_eval.commands.work.run_folders import DocumentsFailed, unfinished
 from vico_eval.errors import ReportError
 
 READ, DOC, BAR = (

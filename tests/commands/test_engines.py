@@ -2,7 +2,7 @@
 
 import pytest
 
-from vico_eval.commands.options import RunOptions, parse_servers
+from vico_eval.commands.work.options import RunOptions, parse_servers
 from vico_eval.errors import ConfigError
 
 SERVERS = "base=http://a:8000,vico=http://b:8000/http://c:8000"

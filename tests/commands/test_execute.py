@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from vico_eval.commands.execute import log_path
-from vico_eval.commands.failures import by_hand, describe
-from vico_eval.commands.processes import Subprocess, stop_all
-from vico_eval.commands.run_folders import problems_of, unfinished
+from vico_eval.commands.work.execute import log_path
+from vico_eval.commands.work.failures import by_hand, describe
+from vico_eval.commands.work.processes import Subprocess, stop_all
+from vico_eval.commands.work.run_folders import problems_of, unfinished
 from vico_eval.runs.follow import AnswerCount
 
 from .fakes import BAR, DOC, READ, FakeProcess, World, check, failed, go, make_run, read

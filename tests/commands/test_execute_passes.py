@@ -5,8 +5,8 @@ from functools import partial
 import pytest
 import yaml
 
-from vico_eval.commands.execute import log_path
-from vico_eval.commands.failures import describe
+from vico_eval.commands.work.execute import log_path
+from vico_eval.commands.work.failures import describe
 
 from .fakes import BAR, DOC, READ, FakeProcess, World, failed, go, make_run
 

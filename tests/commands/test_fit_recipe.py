@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vico_eval.commands.fit_recipe import widths_of
+from vico_eval.commands.work.fit_recipe import widths_of
 from vico_eval.engine.model import load
 from vico_eval.methods.shared.fitprune_recipes import read_recipes
 

@@ -4,8 +4,8 @@ from dataclasses import replace
 import pytest
 
 from vico_eval import paths
-from vico_eval.commands.inputs import cell_inputs, find_inputs, fingerprint, local_checkpoints
-from vico_eval.commands.plan import Cell, PlannedRun
+from vico_eval.commands.work.inputs import cell_inputs, find_inputs, fingerprint, local_checkpoints
+from vico_eval.commands.work.plan import Cell, PlannedRun
 from vico_eval.errors import CheckpointError
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from vico_eval.commands.gpus import VISIBLE, GpuShares, divide, own_gpus, split_visible, visible_gpus
-from vico_eval.commands.launcher import Launching, split_prefix
-from vico_eval.commands.passes import PROGRAM, Pass
-from vico_eval.commands.processes import Subprocess
-from vico_eval.commands.starting import LONE, starting
+from vico_eval.commands.work.gpus import VISIBLE, GpuShares, divide, own_gpus, split_visible, visible_gpus
+from vico_eval.commands.work.launcher import Launching, split_prefix
+from vico_eval.commands.work.passes import PROGRAM, Pass
+from vico_eval.commands.work.processes import Subprocess
+from vico_eval.commands.work.starting import LONE, starting
 from vico_eval.errors import ConfigError
 
 from .fakes import make_run
@@ -31,7 +31,7 @@ def test_a_model_over_several_gpus_is_placed_by_device_map_and_not_by_device(run
     status, _, err = run(*asked, "--benchmark", "ai2d", "--processes", 2, "--gpus-per-process", 2)
     assert status == 0, err
     (command,) = [line for line in err.splitlines() if "lmms_eval --model" in line]
-    assert "-m vico_eval.commands.own_gpus 2 lmms_eval" in command
+    assert "-m vico_eval.commands.work.own_gpus 2 lmms_eval" in command
     assert "--num_processes 2" in command
     assert "gpus_per_process=2,device_map=auto" in command
     assert "--device" not in command.split()
@@ -109,7 +109,7 @@ def test_each_process_of_a_machine_sees_its_own_gpus(tmp_path):
     (tmp_path / "told.py").write_text(
         "import json, os, sys\nprint(json.dumps([os.environ['CUDA_VISIBLE_DEVICES'], __name__, sys.argv[1:]]))\n"
     )
-    words = [PYTHON, "-m", "vico_eval.commands.own_gpus", "2", "told", "--tasks", "x"]
+    words = [PYTHON, "-m", "vico_eval.commands.work.own_gpus", "2", "told", "--tasks", "x"]
 
     def start(**more):
         path = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2])])

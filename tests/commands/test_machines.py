@@ -9,13 +9,13 @@ import pytest
 import yaml
 from rich.console import Console
 
-from vico_eval.commands import following
-from vico_eval.commands.following import follow
-from vico_eval.commands.launcher import Launching
-from vico_eval.commands.machines import Order, leading, place_of
-from vico_eval.commands.options import RunOptions
-from vico_eval.commands.passes import PROGRAM
-from vico_eval.commands.run_folders import prepare
+from vico_eval.commands.work import following
+from vico_eval.commands.work.following import follow
+from vico_eval.commands.work.launcher import Launching
+from vico_eval.commands.work.machines import Order, leading, place_of
+from vico_eval.commands.work.options import RunOptions
+from vico_eval.commands.work.passes import PROGRAM
+from vico_eval.commands.work.run_folders import prepare
 from vico_eval.errors import ConfigError, OutputError
 from vico_eval.files import write_json
 from vico_eval.runs.shards import Shard

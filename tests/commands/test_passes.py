@@ -8,9 +8,9 @@ import yaml
 
 from vico_eval import paths
 from vico_eval.cards import Checkpoints, load_cards
-from vico_eval.commands.dry_run import in_passes, show_plan
-from vico_eval.commands.passes import PROGRAM, Pass, at_once, conditions_of, most_work_first, plan_passes
-from vico_eval.commands.plan import Cell, Conditions, plan_runs
+from vico_eval.commands.work.dry_run import in_passes, show_plan
+from vico_eval.commands.work.passes import PROGRAM, Pass, at_once, conditions_of, most_work_first, plan_passes
+from vico_eval.commands.work.plan import Cell, Conditions, plan_runs
 
 from .fakes import DOC, READ, make_run
 

@@ -4,8 +4,8 @@ import pytest
 
 from vico_eval import paths
 from vico_eval.cards import Checkpoints, load_cards
-from vico_eval.commands.launcher import Launching
-from vico_eval.commands.plan import Cell, Conditions, plan_runs
+from vico_eval.commands.work.launcher import Launching
+from vico_eval.commands.work.plan import Cell, Conditions, plan_runs
 from vico_eval.errors import ConfigError
 
 CARDS = load_cards(paths.models_dir())

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from vico_eval.commands.plan import Cell, PlannedRun
-from vico_eval.commands.progress import LiveProgress, PlainProgress
+from vico_eval.commands.work.plan import Cell, PlannedRun
+from vico_eval.commands.work.progress import LiveProgress, PlainProgress
 
 
 def planned(name, documents):

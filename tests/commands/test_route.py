@@ -1,5 +1,6 @@
 """`vico-eval route`: what it prints and draws is what an answer's account says."""
 
+import json
 import re
 from functools import partial
 from pathlib import Path
@@ -59,6 +60,17 @@ def test_the_numbers_are_those_of_an_answer(route, tmp_path, images, method):
         assert f"{account.compressed_tiles} of {account.tiles} tile" in block
         assert counts in block
     assert sorted(path.name for path in tmp_path.iterdir()) == ["page-route.png", "plain-route.png"]
+
+
+def test_without_an_image_a_page_that_ships_with_the_package_is_drawn(route, tmp_path):
+    status, out, _ = route("--out", tmp_path, "--model-args", "device=cpu", "--json")
+    assert status == 0
+    (found,) = json.loads(out)
+    assert (found["columns"], found["rows"], len(found["tiles"])) == (4, 3, 13)
+    assert 0 < sum(tile["compressed"] for tile in found["tiles"]) < 13
+    assert sum(tile["visual_tokens"] for tile in found["tiles"]) < found["visual_tokens_uncompressed"]
+    assert found["picture"] == str(tmp_path / "page-route.png")
+    assert (tmp_path / "page-route.png").is_file()
 
 
 def test_a_photo_is_drawn_upright(route, tmp_path):
@@ -123,7 +135,7 @@ def test_what_cannot_be_drawn_is_said(route, tmp_path, monkeypatch, images, argu
     assert (tmp_path / "page-route.png").read_bytes() == images[0].read_bytes()
 
 
-@pytest.mark.parametrize("arguments", [[], ["page.png"], ["--checkpoint", "vico-tiny"]])
+@pytest.mark.parametrize("arguments", [["--table", "3"], ["page.png", "--out"]])
 def test_wrong_usage_ends_with_2(route, arguments):
     status, out, err = route(*arguments)
     assert (status, out) == (2, "")

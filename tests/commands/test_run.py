@@ -6,14 +6,14 @@ import pytest
 
 from vico_eval import paths
 from vico_eval.cards import find_checkpoints
-from vico_eval.commands.options import RunOptions
 from vico_eval.commands.output import message_console
-from vico_eval.commands.plan import Cell
-from vico_eval.commands.run import run_suite
-from vico_eval.commands.run_folders import DocumentsFailed, check_cells
-from vico_eval.commands.starting import num_cores
-from vico_eval.commands.table import choose_benchmarks
-from vico_eval.commands.task_data import own_data
+from vico_eval.commands.work.options import RunOptions
+from vico_eval.commands.work.plan import Cell
+from vico_eval.commands.work.run import run_suite
+from vico_eval.commands.work.run_folders import DocumentsFailed, check_cells
+from vico_eval.commands.work.starting import num_cores
+from vico_eval.commands.work.table import choose_benchmarks
+from vico_eval.commands.work.task_data import own_data
 from vico_eval.errors import ConfigError, ReportError
 from vico_eval.suites import load_benchmarks, load_suite
 
@@ -27,11 +27,11 @@ def test_a_benchmark_that_fails_stops_no_other_and_is_told_at_the_end(run, only_
         *("--device", "cpu"),
     )
     assert status == 1
-    assert "1 of 2 cells are not complete" in err
+    assert "1 of 2 cells are incomplete" in err
     assert "vanilla on MME: " in err
     assert "--tasks local_mme" in err
     assert "Vanilla: not run on" in out
-    assert "a rehearsal, no measurement" in out
+    assert "the scores measure nothing" in out
     results = tmp_path / "runs" / "vico-table1-fixtures-limit3"
     assert (results / "report" / "table1.tex").is_file()
     assert (results / "report" / "page" / "index.html").is_file()

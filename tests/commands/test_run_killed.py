@@ -11,8 +11,8 @@ from pathlib import Path
 from lmms_eval.evaluator import simple_evaluate
 from lmms_eval.tasks import TaskManager
 
-from vico_eval.commands.options import RunOptions
-from vico_eval.commands.run import run_suite
+from vico_eval.commands.work.options import RunOptions
+from vico_eval.commands.work.run import run_suite
 from vico_eval.paths import tasks_dir
 
 TASKS = ["tiny_read", "tiny_doc"]

@@ -6,10 +6,10 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from vico_eval.commands import sharding
-from vico_eval.commands.failures import Failure
-from vico_eval.commands.goals import Goal
-from vico_eval.commands.run_folders import prepare
+from vico_eval.commands.work import sharding
+from vico_eval.commands.work.failures import Failure
+from vico_eval.commands.work.goals import Goal
+from vico_eval.commands.work.run_folders import prepare
 from vico_eval.runs.shards import Shard, ShardTask, read_shards, write_shard
 
 from .fakes import DOC, READ, World, check, make_run, read
@@ -52,7 +52,7 @@ def table(tmp_path, monkeypatch):
     """`random` takes the ratio of `vico`."""
     monkeypatch.setattr(sharding, "check_cells", check)
     monkeypatch.setattr(sharding, "Goal", lambda *given: Goal(*given) if given else Goal(check))
-    monkeypatch.setattr("vico_eval.commands.table.check_outputs", lambda table: None)
+    monkeypatch.setattr("vico_eval.commands.work.table.check_outputs", lambda table: None)
     runs = (
         make_run(tmp_path, "random", after="vico", cells=(READ, DOC)),
         make_run(tmp_path, "vico", cells=(READ, DOC)),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from vico_eval.commands.gpus import VISIBLE
+from vico_eval.commands.work.gpus import VISIBLE
 from vico_eval.runs.shards import Shard, parse_shard
 
 SCRIPT = Path(__file__).parents[2] / "docs" / "slurm.sh"

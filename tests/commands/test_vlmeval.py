@@ -6,7 +6,7 @@ import pytest
 
 from vico_eval.cli import main
 from vico_eval.commands.arguments import parse_arguments
-from vico_eval.commands.vlmeval import default_generation
+from vico_eval.commands.work.vlmeval import default_generation
 from vico_eval.engine.requests import GenerationSettings
 from vico_eval.errors import ConfigError
 

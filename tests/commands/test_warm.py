@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from vico_eval.commands.passes import plan_passes
-from vico_eval.commands.starting import LONE, starting
-from vico_eval.commands.warm import LOST, WarmStart
+from vico_eval.commands.work.passes import plan_passes
+from vico_eval.commands.work.starting import LONE, starting
+from vico_eval.commands.work.warm import LOST, WarmStart
 from vico_eval.paths import tasks_dir
 from vico_eval.runs.read import read_run
 
@@ -174,8 +174,10 @@ def started(monkeypatch):
         def start(self, command, config, log):
             found.append(("warm", config))
 
-    monkeypatch.setattr("vico_eval.commands.starting.WarmStart", Warm)
-    monkeypatch.setattr("vico_eval.commands.starting.Subprocess", lambda command, *_: found.append(("cold", command)))
+    monkeypatch.setattr("vico_eval.commands.work.starting.WarmStart", Warm)
+    monkeypatch.setattr(
+        "vico_eval.commands.work.starting.Subprocess", lambda command, *_: found.append(("cold", command))
+    )
     return found
 
 

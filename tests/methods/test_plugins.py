@@ -1,4 +1,4 @@
-"""Methods of other packages: CONTRIBUTING's example, installed beside this package as pip would put it."""
+"""Methods of other packages: the documentation's example, installed beside this package as pip would put it."""
 
 import os
 import re
@@ -61,9 +61,9 @@ def install(tmp_path):
 
 
 def example():
-    """CONTRIBUTING's module and the entry points of its pyproject.toml."""
-    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    source = re.search(r"```python\n(.*?)```", text, re.DOTALL).group(1)
+    """The documentation's module and the entry points of its pyproject.toml."""
+    text = (ROOT / "docs" / "add-a-method.md").read_text(encoding="utf-8")
+    source = re.search(r'```python\n("""Every other.*?)```', text, re.DOTALL).group(1)
     points = re.search(r'entry-points\."vico_eval\.methods"\]\n(.*?)```', text, re.DOTALL).group(1)
     return source, points.replace('"', "")
 

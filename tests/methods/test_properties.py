@@ -307,10 +307,10 @@ def test_an_attention_matrix_would_be_seen(engine_of, requests):
         engine.answer([requests[1]])
 
 
-def test_the_readmes_method_runs(engine_of, requests):
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    example = re.search(r"```python\n(from dataclasses import dataclass\n.*?)```", readme, re.DOTALL).group(1)
-    exec(compile(example, "README.md", "exec"), {"__name__": "readme"})
+def test_the_documentations_method_runs(engine_of, requests):
+    page = (Path(__file__).parents[2] / "docs" / "add-a-method.md").read_text(encoding="utf-8")
+    example = re.search(r"```python\n(from dataclasses import dataclass\n.*?)```", page, re.DOTALL).group(1)
+    exec(compile(example, "add-a-method.md", "exec"), {"__name__": "documentation"})
     try:
         account = engine_of("longest", {"layer": 1}).answer([requests[2]])[0].account
     finally:

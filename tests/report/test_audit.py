@@ -60,7 +60,7 @@ def test_the_audit_prints_each_with_its_definition_and_reason(capsys):
     assert blocks[2] == "  100 × mean score / mean score of baseline (MME divided by 28)"
     assert blocks[3].startswith("  known: ")
     assert out.count("  known: ") == 14
-    assert "5 statements of the text read. 14 do not agree" in err
+    assert "read 5 statements of the text. 14 do not agree" in err
 
 
 def test_the_text_tells_which_of_two_printed_numbers_is_meant(capsys):
@@ -132,7 +132,7 @@ def test_a_statement_about_a_number_that_no_table_prints_is_named(tampered):
 )
 def test_a_changed_digit_is_found_by_name_and_ends_with_1(capsys, monkeypatch, tampered, place, old, new, found):
     folder = tampered(place, old, new)
-    monkeypatch.setattr("vico_eval.commands.papers.published_dir", lambda: folder)
+    monkeypatch.setattr("vico_eval.commands.work.papers.published_dir", lambda: folder)
     status, _, err = run(capsys)
     assert status == 1
     if found is None:
@@ -144,7 +144,7 @@ def test_a_changed_digit_is_found_by_name_and_ends_with_1(capsys, monkeypatch, t
 
 def test_a_mended_number_leaves_an_exception_that_is_not_found(capsys, monkeypatch, tampered):
     folder = tampered("internvl_x/table5.csv", "train_time,7.9", "train_time,8.6")
-    monkeypatch.setattr("vico_eval.commands.papers.published_dir", lambda: folder)
+    monkeypatch.setattr("vico_eval.commands.work.papers.published_dir", lambda: folder)
     status, _, err = run(capsys)
     assert status == 1
     assert "Known, but not found with these values: InternVL2-2B, + RVTC, training time (internvl-x)." in err

@@ -3,7 +3,7 @@
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from vico_eval.commands.papers import print_papers
+from vico_eval.commands.work.papers import print_papers
 from vico_eval.errors import OutputError, ReportError
 from vico_eval.report.figures.files import write_figure
 from vico_eval.report.papers.figure1b import SCORES, THROUGHPUT, Bubble, bubbles, draw_bubbles

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from vico_eval.commands.papers import print_papers
+from vico_eval.commands.work.papers import print_papers
 from vico_eval.errors import ConfigError, OutputError, ReportError
 from vico_eval.report.papers.grid import published_grid, write_published
 from vico_eval.report.papers.layout import layouts, published_dir
@@ -323,7 +323,7 @@ def test_a_missing_file_is_named(tmp_path):
 def test_published_tables_need_neither_torch_nor_matplotlib():
     program = (
         "import sys\n"
-        "import vico_eval.commands.papers\n"
+        "import vico_eval.commands.work.papers\n"
         "print(sorted({'torch', 'transformers', 'matplotlib', 'lmms_eval'} & set(sys.modules)))\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

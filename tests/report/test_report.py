@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vico_eval.commands.report import print_report
+from vico_eval.commands.work.report import print_report
 from vico_eval.errors import OutputError, ReportError, UserError
 from vico_eval.report import write_report
 from vico_eval.report.scores.benchmarks import table_spec

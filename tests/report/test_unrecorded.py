@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from vico_eval.commands.report import titled_run
+from vico_eval.commands.work.report import titled_run
 from vico_eval.errors import ReportError
 from vico_eval.report import write_report
 from vico_eval.runs.read import read_run

@@ -110,7 +110,7 @@ def test_a_document_s_messages_have_its_pictures_and_then_the_question(images, t
 
 def test_a_missing_picture_says_which_archive_to_extract_where(task, images):
     (images / PATHS[1]).unlink()
-    with pytest.raises(MediaError, match=r"no picture 2D-spatial/point_tracking/0_1\.jpg in .*2D-spatial\.zip of Fanq"):
+    with pytest.raises(MediaError, match=r"no image 2D-spatial/point_tracking/0_1\.jpg in .*2D-spatial\.zip of Fanq"):
         task.doc_to_visual(DOC)
 
 
@@ -122,11 +122,11 @@ def test_a_missing_folder_says_how_to_set_it(task, monkeypatch, tmp_path):
 
 def test_a_broken_picture_is_named(task, images):
     (images / PATHS[0]).write_bytes(b"half a picture")
-    with pytest.raises(MediaError, match=r"0_0\.jpg can't be read as a picture"):
+    with pytest.raises(MediaError, match=r"0_0\.jpg can't be read as an image"):
         task.doc_to_visual(DOC)
 
 
 @pytest.mark.parametrize("path", ["../secret.jpg", "/etc/secret.jpg", "2D-spatial/../../secret.jpg"])
 def test_a_path_out_of_the_folder_is_refused(task, images, path):
-    with pytest.raises(MediaError, match="expected a path inside the folder"):
+    with pytest.raises(MediaError, match="expected a path inside its image folder"):
         task.doc_to_visual(DOC | {"input_image_path": [path]})

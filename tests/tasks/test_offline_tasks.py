@@ -82,7 +82,7 @@ def test_figures_of_other_categories_are_others(hallusion):
 def test_hallusion_bench_asks_for_yes_or_no(hallusion):
     text = hallusion.doc_to_text(question(0, 1), hallusion.lmms_eval_specific_kwargs["default"])
     assert text == "Is it so? Please answer yes or no. Answer the question using a single word or phrase."
-    with pytest.raises(DocumentError, match=r"question 0 of set 0 of HallusionBench has gt_answer='2'"):
+    with pytest.raises(DocumentError, match=r"question 0 of HallusionBench's set 0 has gt_answer='2'"):
         hallusion.process_results(question(0, 1, right="2"), ["Yes"])
 
 

@@ -19,7 +19,7 @@ EXAMPLES = Path(__file__).parents[2] / "models" / "training"
 
 
 def test_a_window_that_never_gives_a_label_is_refused(router_settings):
-    with pytest.raises(ValidationError, match="no tile would ever get a label"):
+    with pytest.raises(ValidationError, match="no tile would ever be labelled"):
         RouterConfig.model_validate(router_settings | {"window": 64, "burn_in": 64})
 
 

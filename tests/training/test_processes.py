@@ -13,7 +13,7 @@ import torch.distributed as dist
 from accelerate.utils import DistributedType
 from torch.nn.parallel import DistributedDataParallel
 
-from vico_eval.commands.train_vico import train
+from vico_eval.commands.work.train_vico import train
 from vico_eval.training.config import ConsistencyConfig
 from vico_eval.training.loop.accelerated import configure_deepspeed, share_only_trained
 from vico_eval.training.models.opening import halve_reference

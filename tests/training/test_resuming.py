@@ -144,8 +144,8 @@ def test_a_torn_last_checkpoint_is_set_aside_and_the_one_before_taken(stage_one,
         "torn-step-0000004-1",
     }
     told = " ".join(capfd.readouterr().err.split())
-    assert "trained.safetensors has other content than was written" in told
-    assert "goes on from step 2" in told
+    assert "the content of trained.safetensors has changed since it was written" in told
+    assert "resumes from step 2" in told
     lines = [json.loads(line) for line in (done / "log.jsonl").read_text().splitlines()]
     assert [line["set_aside"] for line in lines if "set_aside" in line]
 
@@ -184,20 +184,20 @@ def test_a_run_does_not_go_on_with_other_data_or_another_base_model(consistency_
 
     whole = lines.read_text()
     lines.write_text(whole.replace('"gpt"', '"gpt" '))
-    with pytest.raises(CheckpointError, match=r"since its step 1: .*all\.jsonl has other content\. Put it back"):
+    with pytest.raises(CheckpointError, match=r"since its step 1: .*all\.jsonl has different content\. Restore them"):
         train_consistency(config)
     lines.write_text("".join(whole.splitlines(keepends=True)[1:]))
     with pytest.raises(CheckpointError, match=r"all\.jsonl had 28 samples and has 27"):
         train_consistency(config)
     lines.write_text(whole)
     shutil.copy(data / "0-0.png", data / "1-0.png")
-    with pytest.raises(CheckpointError, match=r"all\.jsonl has other pictures"):
+    with pytest.raises(CheckpointError, match=r"all\.jsonl has different media"):
         train_consistency(config)
     shutil.copy(corpus.parent / "1-0.png", data / "1-0.png")
     weights = load_file(base / "model.safetensors")
     first = next(iter(weights))
     save_file(weights | {first: weights[first] + 1}, base / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(CheckpointError, match=r"checkpoint .*base has other content"):
+    with pytest.raises(CheckpointError, match=r"checkpoint .*base has different content"):
         train_consistency(config)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from vico_eval.commands.train_vico import train
+from vico_eval.commands.work.train_vico import train
 
 from .runs import finish, log_of, wait_for_checkpoint, weights_of, write_config
 

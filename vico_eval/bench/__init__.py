@@ -1,1 +1,1 @@
-"""What a method costs and saves in operations."""
+"""Measurements of speed, memory and operations: what a method costs and what it saves."""

@@ -1,4 +1,4 @@
-"""What a run's record says of its model's costs, so that reports can count operations without the model."""
+"""The cost figures in a run's record, from which reports count operations without the model."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from vico_eval.methods.registry import Method
 from vico_eval.runs.costs import ChoiceCosts, ModelCosts
 
 _WITHOUT_FORMULA = frozenset({"pvtc", "lvtc"})
-"""Parts of checkpoints."""
+"""Parts of checkpoints whose operations have no formula."""
 
 
 def model_costs(found: Found) -> ModelCosts | None:
-    """Of a model that is found, loaded or not; None where there is no formula."""
+    """Return the costs of a model, whether or not its weights are loaded; None if there is no formula."""
     checkpoint, donor = found.checkpoint, found.donor
     if not isinstance(checkpoint, Checkpoint) or _WITHOUT_FORMULA & checkpoint.config.parts.keys():
         return None
@@ -33,11 +33,11 @@ def model_costs(found: Found) -> ModelCosts | None:
     lender = donor.config if isinstance(donor, Checkpoint) else config
     try:
         weights = layer_weights(text)
-    except ConfigError:  # experts
+    except ConfigError:  # mixture of experts
         return None
     return ModelCosts(
         encoder=vision_flops(config),
-        # The base model's encoder sees the tiles as well.
+        # A lent router uses its own checkpoint's vision encoder, so the tiles are encoded twice.
         router=router_flops(lender) + (0 if lender is config else vision_flops(lender)),
         high=connector_flops(config, 1, 0),
         low=connector_flops(lender, *((1, 0) if _compresses_behind_it(found) else (0, 1))),
@@ -50,7 +50,7 @@ def model_costs(found: Found) -> ModelCosts | None:
 
 
 def _choices(method: Method, checkpoint: Checkpoint) -> tuple[ChoiceCosts, ...] | None:
-    """What the method computes to choose tokens, the encoder's scores included; None where a part doesn't say."""
+    """Return the costs of choosing tokens, including the encoder's scores; None if a part does not state its costs."""
     config, facts, widths = checkpoint.config, checkpoint.facts, _widths(checkpoint.config)
     found = [part.choice_costs(facts, widths) for part in method.parts]
     if method.selection is not None and ENCODER_ATTENTION in method.selection.needs:
@@ -73,6 +73,6 @@ def _widths(config: VicoInternVLConfig) -> Widths:
 
 
 def _compresses_behind_it(found: Found) -> bool:
-    """Whether compressed tiles go through the high connector too, as where their tokens are averaged."""
+    """Whether compressed tiles also go through the high connector, for example to average its tokens."""
     connector = found.method.connector
     return connector is not None and all(route.connector == HIGH.connector for route in connector.routes)

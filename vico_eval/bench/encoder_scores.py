@@ -1,4 +1,4 @@
-"""What the vision encoder's scores cost: the work that `LayerInput` adds to one layer, pooling included."""
+"""The cost of the vision encoder's scores: the work that `LayerInput` adds to one layer, including pooling."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vico_eval.families.internvl.token_places import of_squares
 
 
 class ScoredLayer:
-    """One random layer of the encoder that stands before a decoder of that size, and some tiles' vision tokens."""
+    """One random layer of the vision encoder for a decoder of the given size, with the vision tokens of some tiles."""
 
     def __init__(self, size: str, num_tiles: int, *, device: str, dtype: str) -> None:
         torch.manual_seed(0)
@@ -36,7 +36,7 @@ class ScoredLayer:
 
     @torch.inference_mode()
     def seconds(self, rows: str) -> float:
-        """From the end of the layer's own attention until every visual token has its scores and keys."""
+        """Return the seconds from the end of the layer's own attention until every visual token has scores and keys."""
         layer = LayerInput(self.attention, rows=rows, has_class_token=True)
         counts = torch.full((self.num_tiles,), TILE_TOKENS)
         start = 0.0
@@ -46,7 +46,7 @@ class ScoredLayer:
             self._wait()
             start = time.perf_counter()
 
-        # Hooks run in the order of their registration: this one before that of `layer`.
+        # Hooks run in the order of their registration, so this one runs before that of `layer`.
         clock = self.attention.register_forward_hook(begin)
         with layer.watching():
             self.attention(self.inputs)
@@ -62,7 +62,7 @@ class ScoredLayer:
 
 
 def measure_scores(size: str, num_tiles: int, rounds: int, *, device: str, dtype: str) -> dict[str, dict[str, Any]]:
-    """Operations, and seconds [rounds], of both kinds of scores for so many tiles."""
+    """Return the operations (TFLOP) and seconds, [rounds], of both kinds of scores for `num_tiles` tiles."""
     layer = ScoredLayer(size, num_tiles, device=device, dtype=dtype)
     for rows in (CLS, MEAN):
         layer.seconds(rows)

@@ -1,9 +1,9 @@
-"""Floating-point operations of a request's stages, from the tiles and tokens that each really worked on.
+"""Floating-point operations of a request's stages, from the tiles and tokens that each stage actually processed.
 
-The bound that stands beside a measured speed-up: what it would be if time were operations. A multiplication and an
-addition are two. Counted are matrix products (2 for every weight and token), convolution, attention (in the decoder
-under a causal mask), and the logits of the last token. Not counted are norms, rotary embedding, activations, and what a
-method itself computes to choose tokens.
+Their ratio is the bound shown beside a measured speed-up: the speed-up if time were proportional to operations. A
+multiplication and an addition count as two. The count includes matrix products (2 per weight and token), convolution,
+attention (causal in the decoder) and the logits of the last token. It excludes norms, rotary embeddings, activations,
+and the method's own computations to choose tokens.
 
 Shapes: C = vision width; D = decoder width; h*w = vision tokens of a tile without the class token.
 """
@@ -23,35 +23,35 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PrefillFlops:
-    """Operations of one request's prefill."""
+    """The operations of one request's prefill."""
 
     linear: int
     """Projections and MLPs."""
 
     attention: int
-    """Scores and weighted sums, of keys up to the query only. Kernels that work on the full square do twice as much."""
+    """Scores and weighted sums over the keys up to each query. Kernels that compute the full square need twice that."""
 
     last_query: int
-    """Scores and weighted sums of a layer that has the last token's query alone."""
+    """Scores and weighted sums of a layer in which only the last token has a query."""
 
     head: int
     """Logits of the last token."""
 
     @property
     def total(self) -> int:
-        """All of them."""
+        """The sum of all operations."""
         return self.linear + self.attention + self.last_query + self.head
 
     @property
     def full_square(self) -> int:
-        """What torch's `FlopCounterMode` counts: it takes causal attention for the full square."""
+        """The count of torch's `FlopCounterMode`, which counts causal attention as the full square."""
         return self.total + self.attention
 
 
 def flop_counter() -> FlopCounterMode:
-    """PyTorch's counter of the operations that run inside of it, with the kernels of CPUs that its list may lack.
+    """Return PyTorch's operation counter, extended by CPU kernels that it may not know.
 
-    These are attention, before PyTorch 2.15, and the linear layers of `vico_eval.engine.cpu`.
+    These are attention before PyTorch 2.15, and the linear layers of `vico_eval.engine.cpu`.
     """
     import torch
     from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
@@ -69,24 +69,24 @@ def flop_counter() -> FlopCounterMode:
 
 
 def prefill_flops(text_config: Any, tokens_per_layer: Sequence[int], *, last_token_only: bool = False) -> PrefillFlops:
-    """Operations of a prefill whose layers worked on these numbers of tokens.
+    """Return the operations of a prefill, given the number of tokens in each layer.
 
     With P weights in the layers' matrices, L layers, attention width a, model width d, vocabulary V and N tokens in
     every layer: 2 P N + 2 L a N^2 + 2 d V.
 
     Args:
-        text_config: of transformers' Qwen3, Qwen2 or Llama.
+        text_config: a transformers configuration of Qwen3, Qwen2 or Llama.
         tokens_per_layer: [L], visual and text tokens together.
-        last_token_only: in the last layer, the others are keys and values and nothing more
-            (`vico_eval/families/decoder/last_layer.py`). The bounds of Table 4 do without.
+        last_token_only: whether the last layer computes only keys and values for all tokens but the last
+            (`vico_eval/families/decoder/last_layer.py`). The bounds of Table 4 don't use this.
 
     Raises:
-        ConfigError: a decoder with experts, or counts for another number of layers.
+        ConfigError: the decoder has experts, or the counts are for another number of layers.
     """
     if len(tokens_per_layer) != text_config.num_hidden_layers:
         raise ConfigError(
-            f"got token counts of {len(tokens_per_layer)} layers for a decoder of {text_config.num_hidden_layers}; "
-            "expected one for each layer."
+            f"got token counts for {len(tokens_per_layer)} layers, but the decoder has "
+            f"{text_config.num_hidden_layers}; expected one count per layer."
         )
     width, weights = attention_width(text_config), layer_weights(text_config)
     head = 2 * text_config.hidden_size * text_config.vocab_size
@@ -104,14 +104,14 @@ def prefill_flops(text_config: Any, tokens_per_layer: Sequence[int], *, last_tok
 
 
 def decode_flops(text_config: Any, tokens_per_layer: Sequence[int], num_steps: int) -> int:
-    """Operations of one request's decoding steps behind its prefill.
+    """Return the operations of one request's decoding steps after its prefill.
 
-    Step t sees the prompt's tokens of a layer and t of the answer's: 2 P + 4 a (N + t) + 2 d V.
+    In step t a layer attends to its prompt tokens and t tokens of the answer: 2 P + 4 a (N + t) + 2 d V.
 
     Args:
         text_config: as in `prefill_flops`.
-        tokens_per_layer: [L], of the prompt.
-        num_steps: one fewer than the tokens generated; prefill makes the first.
+        tokens_per_layer: [L], the prompt's tokens.
+        num_steps: one less than the number of generated tokens, because prefill generates the first.
     """
     layers, width = text_config.num_hidden_layers, attention_width(text_config)
     per_step = 2 * layer_weights(text_config) * layers + 2 * text_config.hidden_size * text_config.vocab_size
@@ -120,10 +120,10 @@ def decode_flops(text_config: Any, tokens_per_layer: Sequence[int], num_steps: i
 
 
 def vision_flops(config: Any) -> int:
-    """Operations of the vision encoder on one tile.
+    """Return the operations of the vision encoder on one tile.
 
-    With n = 1 + h*w tokens, width C, MLP width I, L layers and patches of p x p px: 2 L n (4 C^2 + 2 C I) + 4 L n^2 C,
-    attention in both directions, and the patch embedding, 2 h*w 3 p^2 C. InternViT-300M at 448 px: 0.72 TFLOP.
+    With n = 1 + h*w tokens, width C, MLP width I, L layers and patches of p x p px: 2 L n (4 C^2 + 2 C I) + 4 L n^2 C
+    for bidirectional attention, plus 2 h*w 3 p^2 C for the patch embedding. InternViT-300M at 448 px: 0.72 TFLOP.
 
     Args:
         config: a `VicoInternVLConfig`.
@@ -136,17 +136,17 @@ def vision_flops(config: Any) -> int:
 
 
 def connector_flops(config: Any, num_high: int, num_low: int) -> int:
-    """Operations of the connectors on tiles of which each goes through one.
+    """Return the operations of the connectors, with each tile going through one of them.
 
-    A token of the high connector is made of b x b vision tokens by b^2 C D + D^2 weights, one of the low connector of
-    2b x 2b by (2b)^2 C 2D + 4 D^2 + 2 D^2 (`vico_eval/families/internvl/connectors.py`).
+    The high connector makes a token from b x b vision tokens with b^2 C D + D^2 weights, the low connector from 2b x 2b
+    with (2b)^2 C 2D + 4 D^2 + 2 D^2 (`vico_eval/families/internvl/connectors.py`).
 
     Args:
         config: a `VicoInternVLConfig`.
-        num_high, num_low: tiles of each connector.
+        num_high, num_low: the number of tiles for each connector.
 
     Raises:
-        ConfigError: another connector than InternVL's MLP.
+        ConfigError: the connector is not InternVL's MLP.
     """
     if "pvtc" in config.parts:
         raise ConfigError("there is no formula for the operations of PVTC; expected InternVL's connector.")
@@ -158,10 +158,10 @@ def connector_flops(config: Any, num_high: int, num_low: int) -> int:
 
 
 def router_flops(config: Any) -> int:
-    """Operations of the router on one tile.
+    """Return the operations of the router on one tile.
 
-    Each of its four attentions has one query, through 4 C^2 weights, that meets all h*w tokens twice in each of its
-    heads, over their full width: 8 C^2 + 4 heads h*w C. Then four blocks of 8 C^2 weights and a gate of 2 C
+    Each of its four attentions has 4 C^2 weights and one query, which is multiplied with all h*w tokens twice per head,
+    over their full width: 8 C^2 + 4 heads h*w C. Four blocks of 8 C^2 weights and a gate of 2 C follow
     (`vico_eval/families/internvl/router.py`).
 
     Args:
@@ -173,40 +173,40 @@ def router_flops(config: Any) -> int:
 
 
 def score_flops(vision_config: Any, num_patches: int, num_rows: int) -> int:
-    """Operations of the encoder's scores of one tile, which methods choose tokens by: what `LayerInput` adds.
+    """Return the operations of one tile's encoder scores, by which methods choose tokens: the work of `LayerInput`.
 
-    With r rows queries, 2 r C^2, and logits, 2 r (1 + N) C.
+    With r rows these are 2 r C^2 for queries and 2 r (1 + N) C for logits.
 
     Args:
-        vision_config: of InternViT.
-        num_patches: N, of a tile without the class token.
-        num_rows: of attention that are looked at: 1, the class token's, or N.
+        vision_config: InternViT's configuration.
+        num_patches: N, the patches of a tile without the class token.
+        num_rows: r, the number of attention rows used: 1 (the class token's) or N.
     """
     wide = vision_config.hidden_size
     return int(2 * num_rows * wide**2 + 2 * num_rows * (1 + num_patches) * wide)
 
 
 def attention_width(text_config: Any) -> int:
-    """Width of a layer's queries, all heads together."""
+    """Return the width of a layer's queries, over all heads."""
     heads = int(text_config.num_attention_heads)
     return heads * int(getattr(text_config, "head_dim", None) or text_config.hidden_size // heads)
 
 
 def key_width(text_config: Any) -> int:
-    """Width of a layer's keys, and of its values."""
+    """Return the width of a layer's keys, which is also that of its values."""
     return attention_width(text_config) * int(text_config.num_key_value_heads) // int(text_config.num_attention_heads)
 
 
 def layer_weights(text_config: Any) -> int:
-    """Weights in the matrices of one layer: queries, keys, values, output and the gated MLP's three.
+    """Return the number of weights in one layer's matrices: queries, keys, values, output and the gated MLP's three.
 
     Raises:
-        ConfigError: a decoder with experts, whose tokens don't meet every weight.
+        ConfigError: the decoder has experts, so not every token uses every weight.
     """
     if getattr(text_config, "num_experts", None):
         raise ConfigError(
-            f"the decoder is a mixture of {text_config.num_experts} experts, and the operations of a dense one were "
-            "asked for; expected a dense Qwen3, Qwen2 or Llama."
+            f"the decoder is a mixture of {text_config.num_experts} experts, for which there is no formula; expected "
+            "a dense Qwen3, Qwen2 or Llama."
         )
     attention = 2 * text_config.hidden_size * (attention_width(text_config) + key_width(text_config))
     return int(attention + 3 * text_config.hidden_size * text_config.intermediate_size)

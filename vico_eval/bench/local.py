@@ -1,7 +1,7 @@
-"""The engine's own speed, stage by stage and method by method, beside what its operations bound.
+"""The engine's speed by stage and method, with the bounds that follow from its operations.
 
-Every method answers the same batch: a picture of the built-in benchmark, as large as 3 x 3 tiles, with its question, as
-often as the batch is large. All methods share one model, and every round runs all of them.
+Every method answers the same batch, which repeats one image of the built-in benchmark, resized to 3 x 3 tiles, with its
+question. All methods share one model, and every round runs all of them.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ from vico_eval.tiny.scenes import make_scene
 
 GRID = 3
 TILES = GRID**2 + 1
-"""Of the picture, thumbnail included: as many as in ViCO's Table 4."""
+"""The number of the image's tiles with the thumbnail, the same as in ViCO's Table 4."""
 
 NEW_TOKENS = 16
-"""At most; a trained model ends its answer itself."""
+"""The maximum number of new tokens; a trained model ends its answer earlier."""
 
 
 @dataclass(frozen=True)
@@ -55,27 +55,26 @@ class MeasuredRun:
 
     times: StageTimes
     peak_memory: int | None
-    """Bytes that the GPU held at most, weights included; None on a CPU, where PyTorch does not count."""
+    """Peak GPU memory in bytes, including weights. None on a CPU, where PyTorch does not measure it."""
 
 
 def build_methods(
     names: Sequence[str], config: VicoInternVLConfig, checkpoint: str, arguments: Mapping[str, Any] | None = None
 ) -> list[Method]:
-    """Methods that a checkpoint can run.
+    """Build methods and check that a checkpoint can run them.
 
     Args:
-        names: each a method, or several joined by `+`.
-        config: of the checkpoint.
+        names: methods, each a single name or several joined by `+`.
+        config: the checkpoint's configuration.
         checkpoint: its name, for messages.
-        arguments: hyper-parameters; each goes to all methods that know it.
+        arguments: hyper-parameters; each is passed to all methods that accept it.
 
     Raises:
-        ConfigError: an unknown method, one named twice, one that needs a second checkpoint, or an argument that none
-            knows.
+        ConfigError: a method is unknown, named twice or needs a second checkpoint, or no method accepts an argument.
         CheckpointError: the checkpoint lacks what a method needs.
     """
     if not names or len(set(names)) < len(names):
-        raise ConfigError(f"got methods {', '.join(names) or 'none'}; expected one or more, each once.")
+        raise ConfigError(f"got methods {', '.join(names) or 'none'}; expected one or more, without repetition.")
     given = dict(arguments or {})
     known = {name: registry.spellings(name) for name in names}
     if unknown := sorted(set(given) - set().union(*known.values())):
@@ -84,8 +83,8 @@ def build_methods(
     for method in methods:
         if method.needs_donor:
             raise ConfigError(
-                f"method {method.name!r} borrows parts of a second checkpoint, and one checkpoint is measured here. "
-                "Its stages are those of `vico`; leave it out."
+                f"method {method.name!r} uses parts of a second checkpoint, but only one checkpoint is measured here. "
+                "Leave it out; its stages are the same as those of `vico`."
             )
         method.check(facts_of(config, checkpoint))
     return methods
@@ -100,17 +99,17 @@ def measure_methods(
     rounds: int,
     minutes: float,
 ) -> dict[str, Any]:
-    """Every method's stages, rates, memory, operations and speed-ups against the first method.
+    """Measure every method's stages, rates, memory and operations, and its speed-ups over the first method.
 
     Args:
-        model: on its device.
-        tokenizer: of the model.
-        methods: checked by `build_methods`.
-        batch_size: requests answered together.
-        rounds: the most there are.
-        minutes: for all rounds together.
+        model: the model on its device.
+        tokenizer: the model's tokenizer.
+        methods: from `build_methods`.
+        batch_size: number of requests answered together.
+        rounds: the maximum number of rounds.
+        minutes: the time limit for all rounds together.
     """
-    # The counter would hang hooks of the backward pass on what has a gradient, which inference mode refuses.
+    # The counter registers backward hooks on tensors that require gradients, which inference mode does not allow.
     model.requires_grad_(False)
     settings = PreprocessSettings(max_tiles=GRID**2)
     requests = _requests(model.config.tile_size, batch_size)
@@ -131,12 +130,12 @@ def measure_methods(
 
 
 def speedups(baseline: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str, Any]:
-    """By how much a method is faster, round by round, and the bound of its operations.
+    """Compute a method's speed-ups in each round, and their bounds by operations.
 
     Returns:
-        `llm`: prefill, with what the method computes. `end_to_end`: time to the first token, whose bound has vision
-        encoder, router, connectors and prefill in series. Each with `measured` [rounds] and `bound`, which is None
-        where there is no formula.
+        `llm`: prefill plus the method's own work. `end_to_end`: time to the first token, with a bound from vision
+        encoder, router, connectors and prefill in series. Each has `measured` [rounds] and `bound`, which is None if
+        there is no formula.
     """
 
     def ratio(seconds_of: Callable[[Mapping[str, Any]], Sequence[float]]) -> list[float]:
@@ -174,7 +173,7 @@ def _run(engine: MeasuredEngine, requests: list[Request], device: torch.device) 
 
 
 def _counted(engine: MeasuredEngine, requests: list[Request]) -> tuple[dict[str, int], list[TokenAccount]]:
-    """Operations that PyTorch counts in each stage, and the token accounts."""
+    """Return the operations that PyTorch counts in each stage, and the token accounts."""
     with flop_counter() as counter:
         flops, accounts = engine.answer(requests, counter.get_total_flops)
     return {stage: int(count) for stage, count in flops.stages.items()}, accounts
@@ -187,7 +186,7 @@ def _entry(
     counted: Mapping[str, int],
     accounts: Sequence[TokenAccount],
 ) -> dict[str, Any]:
-    """What the record says of a method, but for its speed-ups. Seconds are of the batch, counts of a request."""
+    """Build a method's record entry without speed-ups. Seconds are per batch, counts per request."""
     times = [run.times for run in runs]
     stage_s = {stage: [one.stages[stage] for one in times] for stage in counted}
     whole_s = [one.whole for one in times]
@@ -225,16 +224,16 @@ def _mean_layers(accounts: Sequence[TokenAccount]) -> list[float]:
 def stage_flops(
     config: VicoInternVLConfig, method: Method, counted: Mapping[str, int], accounts: Sequence[TokenAccount]
 ) -> dict[str, dict[str, int | None]]:
-    """Operations of the batch by stage: `counted` by PyTorch, `formula` for the bound, and `comparable`.
+    """Return the batch's operations by stage: `counted` by PyTorch, `formula` for the bound, and `comparable`.
 
-    `comparable` is the formula for the very work that PyTorch counts: causal attention as a full square, and every
-    request padded to the longest of its batch. None where there is no formula, as for what a method computes.
+    `comparable` is the formula for the work that PyTorch counts, with causal attention as a full square and every
+    request padded to the longest in the batch. Values are None where there is no formula, as for the method's own work.
     """
     tokens = [[visual + account.text_tokens for visual in account.visual_tokens_per_layer] for account in accounts]
     padded = [max(layer) for layer in zip(*tokens, strict=True)]
     longest = max(account.generated_tokens for account in accounts)
     tiles = sum(account.tiles for account in accounts)
-    # A method that shortens a tile's full tokens has them made first.
+    # Methods that shorten a tile's full tokens have the high connector compute them first.
     takes_low = method.connector is not None and LOW in method.connector.routes
     low = sum(account.compressed_tiles for account in accounts) if takes_low else 0
     text_config = config.text_config

@@ -1,4 +1,4 @@
-"""Memory that a piece of work takes at its peak."""
+"""Peak memory of a computation."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from torch.profiler import ProfilerActivity, profile
 
 
 def peak_bytes(work: Callable[[], object], device: str) -> int:
-    """Bytes that `work` takes at its peak beyond what was taken before it; what it returns is part of them.
+    """Return the peak memory of `work` in bytes, beyond what was allocated before it; its return value is included.
 
-    On CUDA what PyTorch's allocator had given out. On the CPU the same, as PyTorch's profiler sees it, and the peak of
-    NumPy's arrays on top, which may have been at another moment. Kernels' own buffers are in neither.
+    On CUDA this is the memory allocated by PyTorch. On the CPU it is the same according to PyTorch's profiler, plus the
+    peak of NumPy's arrays, even if both peaks were at different times. Neither includes the kernels' own buffers.
     """
     if device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats(device)
@@ -43,5 +43,5 @@ def _tensors(profiled: profile) -> int:
     taken = [int(event["args"]["Total Allocated"]) for event in memory]
     if not taken:
         return 0
-    # The count goes on from what earlier profiled work has left.
+    # The profiler's total includes memory that earlier profiled work still holds.
     return max(0, max(taken) - (taken[0] - int(memory[0]["args"]["Bytes"])))

@@ -1,7 +1,7 @@
-"""Operations of what a method itself computes to choose tokens, which `flops.py` leaves out.
+"""Operations of a method's own computations to choose tokens, which `flops.py` leaves out.
 
-PyTorch's own counter has the matrix products; of everything else an operation is counted for each number that a kernel
-reads or writes, whichever are more. PyTorch doesn't see loops in NumPy, which have a formula each.
+PyTorch's own counter covers the matrix products. All other kernels count one operation for each number that they read
+or write, whichever is more. Loops in NumPy, which PyTorch doesn't see, have one formula each.
 
 Shapes: C = vision width; N = patches of a tile without the class token.
 """
@@ -22,14 +22,14 @@ from vico_eval.families.encoder_attention import CLS
 from vico_eval.stages import METHOD, observed_by
 
 PICKING = frozenset({"aten::index", "aten::index_select", "aten::gather", "aten::take", "aten::embedding"})
-"""Kernels that read no more than they write."""
+"""Kernels that read only as many numbers as they write."""
 
 SOFTMAX = 5
-"""Operations for each number: maximum, difference, exponential, sum, quotient."""
+"""Operations per number: maximum, difference, exponential, sum, quotient."""
 
 
 class _Numbers(TorchDispatchMode):
-    """Counts numbers that kernels read or write."""
+    """Counts the numbers that kernels read or write."""
 
     def __init__(self) -> None:
         TorchDispatchMode.__init__(self)
@@ -44,7 +44,7 @@ class _Numbers(TorchDispatchMode):
 
 
 def counted_operations(work: Callable[[], object]) -> int:
-    """Operations in the method's own stage (`vico_eval.stages.METHOD`) while `work` runs."""
+    """Count the operations in the method's own stage (`vico_eval.stages.METHOD`) while `work` runs."""
     total = 0
 
     @contextmanager
@@ -63,16 +63,16 @@ def counted_operations(work: Callable[[], object]) -> int:
 
 
 def loop_operations(method: str, num_tokens: int, num_keep: int) -> int:
-    """Operations of the method's loop in NumPy over one image's tokens; 0 if it has none.
+    """Return the operations of the method's NumPy loop over one image's tokens; 0 if it has no such loop.
 
-    In a group of n tokens of which k stay, k steps. DivPrune, whose group is the image: n^2 distances are copied and
-    searched, and a step looks twice at n distances. CDPruner, tile by tile: the step after t others multiplies t rows
-    of n by weights and adds them up, and looks ten times at n numbers.
+    Keeping k of a group of n tokens takes k steps. DivPrune's group is the image: it copies and searches n^2 distances,
+    and each step reads n distances twice. CDPruner's group is a tile: step t multiplies t - 1 rows of n numbers by
+    weights and sums them, and reads n numbers ten times.
 
     Args:
-        method: name.
-        num_tokens: of the image; whole tiles, or one smaller tile.
-        num_keep: of them all.
+        method: the method's name.
+        num_tokens: the image's tokens; whole tiles, or one smaller tile.
+        num_keep: the number of tokens that the method keeps in total.
     """
     num_tiles = max(1, num_tokens // TILE_TOKENS)
     if method == "divprune":
@@ -84,13 +84,13 @@ def loop_operations(method: str, num_tokens: int, num_keep: int) -> int:
 
 
 def score_operations(vision_config: Any, num_patches: int, rows: str) -> int:
-    """Operations of the encoder's scores of one tile: what `LayerInput` adds to the layer.
+    """Return the operations of one tile's encoder scores, which `LayerInput` adds to the layer.
 
-    Beside the products (`score_flops`), with r rows (`cls`: 1, `mean`: N), in each head scale, softmax and mean of
-    r (1 + N) numbers, and the keys' mean, N C.
+    Besides the products (`score_flops`), each head scales r (1 + N) numbers, for r rows (`cls`: 1, `mean`: N), and
+    computes their softmax and mean. The mean of the keys takes N C operations.
 
     Args:
-        vision_config: of InternViT.
+        vision_config: InternViT's configuration.
         num_patches: N.
         rows: `cls` or `mean`.
     """

@@ -1,6 +1,6 @@
-"""One prompt through a random decoder: plainly, through a method before it, or through one inside it.
+"""Prefill of one prompt in a random decoder, without a method, with a selection before it, or with a part inside it.
 
-Random weights of a real shape: time does not depend on what tokens say.
+Weights are random but have a real model's shapes, because time does not depend on the tokens' contents.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ from vico_eval.stages import METHOD, observed_by
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What is prefilled and on what."""
+    """The prompt, the decoder and the device of a measurement."""
 
     size: str
-    """Of the decoder, a name in `SIZES`."""
+    """The decoder's size, a name in `SIZES`."""
 
     visual_tokens: int
-    """Whole tiles of 256, or one smaller tile."""
+    """Whole tiles of 256 tokens, or one smaller tile."""
 
     text_tokens: int
-    """Half of them stand before the image, as a system prompt does, and half behind it."""
+    """Half of them come before the image, like a system prompt, and half after it."""
 
     device: str
     dtype: str
     attention: str
-    """Transformers' name of the kernel."""
+    """The attention kernel's name in transformers."""
 
 
 class Bench:
-    """A random decoder, and a prompt's text."""
+    """A random decoder and the text of a prompt."""
 
     def __init__(self, settings: Settings) -> None:
         torch.manual_seed(0)
@@ -63,19 +63,19 @@ class Bench:
         self.before, self.behind = text.split([settings.text_tokens // 2, (settings.text_tokens + 1) // 2])
 
     def prefill(self, visual: Tensor, decoder: Any = None, cache: PromptCache | None = None) -> None:
-        """Compute the last token's logits behind visual tokens [n, D] and the text."""
+        """Compute the last token's logits for visual tokens [n, D] within the text."""
         self.model.model = self.plain if decoder is None else decoder
         embeddings = torch.cat([self.before, visual, self.behind])[None]
         self.model(inputs_embeds=embeddings, past_key_values=cache, use_cache=True, logits_to_keep=1)
 
     def wait(self) -> None:
-        """Until the accelerator has done its work."""
+        """Wait until the accelerator is idle."""
         if self.model.device.type == "cuda":
             torch.cuda.synchronize()
 
 
 class Run(ABC):
-    """A prefill of so many visual tokens, again and again."""
+    """A repeatable prefill with a given number of visual tokens."""
 
     def __init__(self, bench: Bench, num_visual: int, part: SelectionPart | None = None) -> None:
         self.bench = bench
@@ -89,15 +89,15 @@ class Run(ABC):
         )
         self.seconds_taken: list[float] = []
         self.own_seconds: list[float] = []
-        """Of each timed run: all of it, and what the method itself took."""
+        """The total seconds of each timed run, and those of the method itself."""
 
     @abstractmethod
     def __call__(self) -> list[int]:
-        """Run once; visual tokens that each layer worked on."""
+        """Run once and return the number of visual tokens in each layer."""
 
     @torch.inference_mode()
     def seconds(self) -> float:
-        """Of one run, until the last token's logits are there."""
+        """Run once and return the seconds until the last token's logits are computed."""
         own = 0.0
 
         @contextmanager
@@ -124,12 +124,12 @@ class Run(ABC):
 
     @torch.inference_mode()
     def peak_bytes(self) -> int:
-        """Memory at the run's peak, beyond weights and visual tokens."""
+        """Return the run's peak memory in bytes, beyond weights and visual tokens."""
         return peak_bytes(self, self.bench.settings.device)
 
 
 class Plain(Run):
-    """Transformers' own decoder."""
+    """A prefill with transformers' own decoder."""
 
     def __call__(self) -> list[int]:
         self.bench.prefill(self.visual.tokens)
@@ -137,7 +137,7 @@ class Plain(Run):
 
 
 class Selecting(Run):
-    """A selection, and the plain prefill of what it lets in."""
+    """A selection, followed by the plain prefill of the tokens that it keeps."""
 
     def __init__(self, bench: Bench, num_visual: int, part: SelectionPart) -> None:
         super().__init__(bench, num_visual, part)
@@ -150,7 +150,8 @@ class Selecting(Run):
 
     @torch.inference_mode()
     def peak_bytes(self) -> int:
-        """The larger one of both steps': NumPy's arrays, of selections alone, are counted by their own peak."""
+        """Return the larger of both steps' peaks. They are measured separately because only selections use NumPy, whose
+        peak is added to PyTorch's."""
         kept, device = self._kept(), self.bench.settings.device
         return max(peak_bytes(self._kept, device), peak_bytes(lambda: self.bench.prefill(kept), device))
 
@@ -160,7 +161,7 @@ class Selecting(Run):
 
 
 class Compressing(Run):
-    """The decoder's own layers with a method's part between them."""
+    """A prefill with a method's part between the decoder's own layers."""
 
     def __init__(self, bench: Bench, num_visual: int, part: DecoderPart) -> None:
         super().__init__(bench, num_visual)
@@ -176,8 +177,8 @@ class Compressing(Run):
 
 
 def run_of(bench: Bench, num_visual: int, method: Method) -> Run:
-    """A method's, by the place in which it acts."""
+    """Build the run of a method, depending on its place."""
     if method.selection is not None:
         return Selecting(bench, num_visual, method.selection)
-    assert method.decoder is not None, "methods that are measured act before or inside the decoder"
+    assert method.decoder is not None, "a measured method must act before or inside the decoder"
     return Compressing(bench, num_visual, method.decoder)

@@ -1,4 +1,4 @@
-"""Measuring in a process of its own."""
+"""Measuring in a separate process."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ T = TypeVar("T")
 
 
 def in_new_process(work: Callable[..., T], *arguments: object) -> T:
-    """What `work`, a module's function, returns in a Python of its own, whose memory holds nothing else."""
+    """Run `work`, a module-level function, in a new Python process with fresh memory, and return its result."""
     with ProcessPoolExecutor(max_workers=1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(work, *arguments).result()

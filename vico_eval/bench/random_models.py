@@ -1,4 +1,4 @@
-"""Models of real shapes with random weights: time does not depend on what tokens say."""
+"""Models with real shapes and random weights, because time does not depend on the tokens' contents."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vico_eval.tiny.tokenizer import build_tokenizer
 MAX_POSITIONS = 1 << 17
 
 ROUTED_SHARE = 0.5
-"""Random scores say nothing, so the router's rule is set to compress the tiles above their median."""
+"""The router's scores are random, so its rule is set to compress the tiles with scores above the median."""
 
 _INTERNVIT_300M: dict[str, Any] = {
     "hidden_size": 1024,
@@ -37,17 +37,17 @@ VISION_SIZES: dict[str, dict[str, Any]] = {
     "0.6b": _INTERNVIT_300M,
     "8b": _INTERNVIT_300M,
 }
-"""The vision encoder that stands before a decoder of that size, as in InternVL3.5-1B and -8B; tiles are 448 px."""
+"""The vision encoder for each decoder size, as in InternVL3.5-1B and -8B; tiles are 448 px."""
 
 
 def decoder_config(size: str, **settings: Any) -> Qwen3Config:
-    """A decoder's configuration by its name in `SIZES`, with other settings; the large one has a head of its own."""
+    """Return a decoder's configuration by its name in `SIZES`, with other settings; `8b` has an untied head."""
     shape: dict[str, Any] = {"tie_word_embeddings": size != "8b", **SIZES[size], **settings}
     return Qwen3Config(**shape, max_position_embeddings=MAX_POSITIONS)
 
 
 def flash_config(size: str, attention: str = "sdpa") -> VicoInternVLConfig:
-    """InternVL3.5-Flash's configuration around a decoder of that size: low connector and both routers."""
+    """Return InternVL3.5-Flash's configuration with a decoder of the given size, a low connector and both routers."""
     tokenizer = build_tokenizer()
     vision = InternVLVisionConfig(**VISION_SIZES[size], image_size=(448, 448), patch_size=(14, 14))
     return VicoInternVLConfig(
@@ -67,7 +67,7 @@ def flash_config(size: str, attention: str = "sdpa") -> VicoInternVLConfig:
 def random_flash_model(
     size: str, *, device: str, dtype: str, attention: str = "sdpa"
 ) -> tuple[VicoInternVL, PreTrainedTokenizerBase]:
-    """A model with seeded random weights, made on its device, and the built-in tokenizer of bytes."""
+    """Return a model with seeded random weights, created on its device, and the built-in byte tokenizer."""
     torch.manual_seed(0)
     with torch.device(device):
         model: VicoInternVL = VicoInternVL._from_config(  # type: ignore[no-untyped-call]

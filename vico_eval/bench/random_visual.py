@@ -1,4 +1,4 @@
-"""Visual tokens with random contents of a real shape, for methods that select among them.
+"""Visual tokens with real shapes and random contents, as inputs of selection methods.
 
 Shapes: as in `VisualTokens`; C = vision width.
 """
@@ -28,10 +28,11 @@ from vico_eval.methods.interface import (
 TILE_TOKENS = 256
 TILE_SIDE = isqrt(TILE_TOKENS)
 KINDS = 24
-"""Things in a picture: a token is one of them and noise, so that tokens are alike as those of real pictures are."""
+"""Number of different objects in an image. A token is one of them plus noise, so that tokens resemble each other as in
+real images."""
 
 KEY_WIDTH = 64
-"""Of the encoder's keys: the width of one head in every InternViT."""
+"""Width of the encoder's keys, which is that of one head in every InternViT."""
 
 QUESTION_TOKENS = 20
 
@@ -45,22 +46,23 @@ def random_visual_tokens(
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> VisualTokens:
-    """One image's visual tokens, the same for the same arguments: whole tiles with a thumbnail, or one smaller tile.
+    """Make one image's visual tokens: whole tiles with a thumbnail, or one smaller tile. Equal arguments give equal
+    tokens.
 
     Args:
-        num_tokens: n, a multiple of 256, or the square of an even number below.
-        needs: of the selection part that is to see them.
+        num_tokens: n, a multiple of 256, or the square of an even number below 16.
+        needs: the needs of the selection part that receives the tokens.
         width: D.
         vision_width: C.
-        device, dtype: of tokens and what becomes tokens; the rest is float32.
+        device, dtype: for tokens, question embeddings and the connector; all else is float32.
 
     Raises:
-        ConfigError: another number of tokens.
+        ConfigError: no image has `num_tokens` tokens.
     """
     if not is_whole(num_tokens):
         raise ConfigError(
-            f"got {num_tokens} visual tokens; expected whole tiles, a multiple of {TILE_TOKENS}, or fewer: the square "
-            "of an even number, such as 64 or 144."
+            f"got {num_tokens} visual tokens; expected a multiple of {TILE_TOKENS} (whole tiles), or the square of a "
+            "smaller even number, such as 64 or 144."
         )
     generator = torch.Generator().manual_seed(0)
 
@@ -92,7 +94,7 @@ def random_visual_tokens(
 
 
 def _connector(inputs: Tensor, width: int) -> Callable[[Tensor, Tensor], Tensor]:
-    """As `VisualTokens.connect_mixed`, of what a connector takes in for each token, [n, 4 C]."""
+    """Return a `VisualTokens.connect_mixed` for the connector's inputs of each token, [n, 4 C]."""
     with torch.device(inputs.device):
         connector = HighConnector(inputs.shape[1] // 4, width).to(inputs.dtype)
     if not inputs.is_cuda:
@@ -106,7 +108,7 @@ def _connector(inputs: Tensor, width: int) -> Callable[[Tensor, Tensor], Tensor]
 
 
 def is_whole(num_tokens: int) -> bool:
-    """Whether so many visual tokens can be an image's."""
+    """Whether an image can have that number of visual tokens."""
     if num_tokens >= TILE_TOKENS:
         return num_tokens % TILE_TOKENS == 0
     return num_tokens > 0 and isqrt(num_tokens) ** 2 == num_tokens and num_tokens % 2 == 0

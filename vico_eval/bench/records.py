@@ -1,4 +1,4 @@
-"""What measurements share: shapes, measuring in turns, and records with a table beside them."""
+"""Shared code of the measurements: model shapes, interleaved timing, and records with a README table."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from vico_eval.files import write_json
 T = TypeVar("T")
 
 Readme = Callable[[dict[str, dict[str, Any]]], str]
-"""Makes the README beside records from all of them by name."""
+"""Renders the README of a folder of records, given by name."""
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -55,22 +55,22 @@ SIZES = {
         "vocab_size": 151936,
     },
 }
-"""Qwen3's 0.6B and 8B, and one for a quick look."""
+"""Qwen3's 0.6B and 8B, and a small one for quick checks."""
 
 
 def in_turns(
     baseline: Callable[[], float], others: Mapping[str, Callable[[], float]], rounds: int
 ) -> tuple[list[list[float]], dict[str, list[float]]]:
-    """Seconds of several things, each between two runs of the baseline.
+    """Time several candidates, each between two runs of the baseline.
 
     Args:
-        baseline: runs once and returns its seconds.
-        others: by title, the same.
-        rounds: how often everything is run.
+        baseline: runs once and returns the seconds it took.
+        others: the candidates by title, each like `baseline`.
+        rounds: number of repetitions.
 
     Returns:
-        The baseline's, [rounds][others + 1]: entry i stands before the i-th of the others and entry i + 1 behind it.
-        And the others' by title, [rounds] each.
+        The baseline's seconds, [rounds][others + 1], where entry i precedes the i-th candidate and entry i + 1 follows
+        it; and the candidates' seconds by title, [rounds] each.
     """
     before_and_behind: list[list[float]] = []
     seconds: dict[str, list[float]] = {title: [] for title in others}
@@ -91,29 +91,29 @@ def in_turns(
 
 
 def neighbours(before_and_behind: Sequence[Sequence[float]], place: int) -> list[float]:
-    """Mean of the baseline's seconds before and behind one of the things that `in_turns` measured, [rounds].
+    """Return the mean of the baseline's seconds before and after one candidate of `in_turns`, [rounds].
 
     Args:
-        before_and_behind: of `in_turns`.
-        place: which of the others it is, from 0.
+        before_and_behind: the baseline's seconds from `in_turns`.
+        place: the candidate's index, from 0.
     """
     return [fmean(baseline[place : place + 2]) for baseline in before_and_behind]
 
 
 def in_rounds(measures: Mapping[str, Callable[[], T]], rounds: int, minutes: float) -> dict[str, list[T]]:
-    """What several things measure, all of them in every round, so that a noisy minute of the machine hits all alike.
+    """Run several measurements in every round, so that disturbances of the machine affect all of them alike.
 
-    Every other round runs backwards. Everything runs once before the first round, unused: kernels are chosen and memory
-    is taken then. No round is begun that would not end in time if it took as long as the longest so far, but for the
-    first.
+    Every other round runs in reverse order. Before the first round everything runs once as a warm-up, in which kernels
+    are chosen and memory is allocated. Except for the first, a round is started only if it would finish in time when it
+    takes as long as the longest round so far.
 
     Args:
-        measures: by title, each measuring once.
-        rounds: the most there are.
-        minutes: for all of it.
+        measures: the measurements by title, each measuring once per call.
+        rounds: the maximum number of rounds.
+        minutes: the time limit for the warm-up and all rounds.
 
     Returns:
-        By title, [rounds], at least one.
+        The results by title, [rounds], at least one round.
     """
     start = time.monotonic()
     results: dict[str, list[T]] = {title: [] for title in measures}
@@ -139,13 +139,13 @@ def in_rounds(measures: Mapping[str, Callable[[], T]], rounds: int, minutes: flo
 
 
 def conditions(script: str | None, device: str) -> dict[str, Any]:
-    """What a record says of every run: command, date, versions and what computed.
+    """Return the conditions in every record: command, date, versions, processor and threads.
 
     Args:
-        script: path of a benchmark; None is the command line itself.
-        device: what computed.
+        script: the benchmark script's path; None means the `vico-eval` command.
+        device: the device that was measured.
     """
-    import torch  # only here: a script that measures its own memory must not hold it
+    import torch  # imported late, because scripts that measure their own memory must not load it
 
     return origin(script, ("vico-eval", "torch", "transformers")) | {
         "processor": processor(device),
@@ -154,12 +154,12 @@ def conditions(script: str | None, device: str) -> dict[str, Any]:
 
 
 def origin(script: str | None, packages: Sequence[str], *, written: Callable[[str], str] = str) -> dict[str, Any]:
-    """Command, date and versions.
+    """Return command, date and versions.
 
     Args:
         script: as in `conditions`.
-        packages: whose versions matter.
-        written: a word of the command as it may be written, which is without keys.
+        packages: the packages whose versions are recorded.
+        written: redacts keys in a word of the command.
     """
     return {
         "version": 1,
@@ -174,12 +174,12 @@ def origin(script: str | None, packages: Sequence[str], *, written: Callable[[st
 def beside_neighbours(
     before_and_behind: Sequence[Sequence[float]], seconds: Sequence[float], place: int
 ) -> dict[str, Any]:
-    """Speed-up of one of the things that `in_turns` measured, over the mean of the baseline before and behind it.
+    """Compute the speed-up of one candidate of `in_turns` over the mean of the baseline before and after it.
 
     Args:
-        before_and_behind: of `in_turns`.
-        seconds: its own, [rounds].
-        place: which of the others it is, from 0.
+        before_and_behind: the baseline's seconds from `in_turns`.
+        seconds: the candidate's seconds, [rounds].
+        place: the candidate's index, from 0.
 
     Returns:
         `seconds` and `speedups` [rounds], their median `speedup`, and `speedup_quartiles`.
@@ -190,7 +190,7 @@ def beside_neighbours(
 
 
 def processor(device: str) -> str:
-    """The model's name of what computes."""
+    """Return the model name of the GPU or CPU."""
     if device.startswith("cuda"):
         import torch
 
@@ -202,25 +202,25 @@ def processor(device: str) -> str:
 
 
 def made_by(record: Mapping[str, Any]) -> str:
-    """Table cells of a record: rounds, threads, versions, date, command."""
+    """Return a record's table cells for rounds, threads, versions, date and command."""
     versions = ", ".join(f"{package} {number}" for package, number in record["versions"].items())
     return f"{record['rounds']} | {record['threads']} | {versions} | {record['date']} | `{record['command']}`"
 
 
 def records_table(records: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Lines of a README's last table: every record with what `made_by` says of it."""
+    """Return the lines of a README's last table, which lists the conditions of every record."""
     lines = ["| record | rounds | threads | versions | date | command |", "|:--|--:|--:|:--|:--|:--|"]
     return lines + [f"| [{name}]({name}.json) | {made_by(record)} |" for name, record in records.items()]
 
 
 def write_record(record: Mapping[str, Any], out: Path, name: str, readme: Readme) -> Path:
-    """Write a record, and a README that shows it with those that are there already; returns the record's file.
+    """Write a record and a README of all records in the folder; return the record's path.
 
     Args:
-        record: what was measured.
-        out: folder.
-        name: of the record.
-        readme: of all records in the folder.
+        record: the measurements.
+        out: the folder.
+        name: the record's name.
+        readme: renders the README from all records in the folder.
     """
     out.mkdir(parents=True, exist_ok=True)
     file = out / f"{name}.json"

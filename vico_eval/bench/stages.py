@@ -1,9 +1,8 @@
-"""Where a run of the engine spends its time: tiling, vision encoder, router, connectors, method, prefill, decode.
+"""The time of an engine run by stage: tiling, vision encoder, router, connectors, method, prefill and decode.
 
-Hooks of torch on the model's modules, and the engine's own stages (`vico_eval.stages`), note when a stage begins and
-ends on a meter that only goes up: seconds, or operations counted so far. An instant belongs to the stage that began
-last, so what a method computes inside the decoder is not counted as prefill too, and the stages never add up to more
-than the whole.
+Torch hooks on the model's modules, and the engine's own stages (`vico_eval.stages`), record the start and end of each
+stage on a monotonic meter: seconds, or operations counted so far. Each instant belongs to the stage that began last, so
+a method's work inside the decoder is not counted as prefill as well, and the stages never sum to more than the whole.
 """
 
 from __future__ import annotations
@@ -30,12 +29,12 @@ from vico_eval.stages import METHOD, observed_by
 TILING, VISION, ROUTER, CONNECTORS = "tiling", "vision encoder", "router", "connectors"
 PREFILL, DECODE = "prefill", "decode"
 STAGES = (TILING, VISION, ROUTER, CONNECTORS, METHOD, PREFILL, DECODE)
-"""In the order in which a request meets them; the method acts between router and connectors, or inside prefill."""
+"""The stages in the order of a request; the method acts before or after the connectors, or inside prefill."""
 
 
 @dataclass
 class Span:
-    """One stay in a stage, on the meter."""
+    """The meter readings at the start and end of one pass through a stage."""
 
     stage: str
     start: float
@@ -44,32 +43,32 @@ class Span:
 
 @dataclass(frozen=True)
 class StageTimes:
-    """What one run of the engine read off its meter."""
+    """The meter's results for one engine run."""
 
     whole: float
     stages: dict[str, float]
-    """By stage, those that ran, each once; together at most `whole`."""
+    """The amount of each stage that ran; their sum is at most `whole`."""
 
     first_token: float
-    """From the start to the first token's logits."""
+    """The amount from the start to the first token's logits."""
 
 
 class StageMeter:
-    """Notes the stages of a run."""
+    """Records the stages of a run."""
 
     def __init__(self) -> None:
         self._read: Callable[[], float] = lambda: 0.0
         self._spans: list[Span] = []
 
     def run(self, answer: Callable[[], Any], read: Callable[[], float]) -> StageTimes:
-        """Run once.
+        """Run once and return the results.
 
         Args:
-            answer: has one batch answered.
-            read: the meter; never goes down.
+            answer: answers one batch.
+            read: reads the meter, which must be monotonic.
 
         Raises:
-            ConfigError: the batch had to be answered in parts, as for want of memory.
+            ConfigError: the batch was split, for example because it did not fit into memory.
         """
         self._read, self._spans = read, []
         start = read()
@@ -78,14 +77,14 @@ class StageMeter:
         prefills = [span for span in self._spans if span.stage == PREFILL]
         if len(prefills) != 1:
             raise ConfigError(
-                f"the batch was answered in {len(prefills)} parts, and one was to be measured: it may not fit into "
+                f"the batch was answered in {len(prefills)} parts instead of one, perhaps because it does not fit into "
                 "memory. Lower the batch size."
             )
         return StageTimes(end - start, exclusive(self._spans), prefills[0].end - start)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """What runs inside belongs to a stage; may be entered in several threads."""
+        """Record the code inside as a stage; several threads may enter at the same time."""
         span = self._begin(name)
         try:
             yield
@@ -94,7 +93,7 @@ class StageMeter:
 
     @contextmanager
     def watching(self, model: VicoInternVL) -> Iterator[None]:
-        """Notes the stages that are modules of the model, as long as the context is open."""
+        """Record the stages that are modules of the model while the context is open."""
         parts = {
             VISION: [model.vision_tower],
             ROUTER: [model.router, model.image_router],
@@ -132,7 +131,7 @@ class StageMeter:
         return [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
 
     def _watch_decoder(self, decoder: nn.Module) -> list[Any]:
-        """The first call of an answer is the prefill; decoding lasts from there to the end of the last one."""
+        """Record prefill, the first call of an answer, and decoding, from there to the end of the last call."""
         current: list[Span] = []
 
         def before(_: nn.Module, __: Any, arguments: dict[str, Any]) -> None:
@@ -140,7 +139,7 @@ class StageMeter:
             if is_prefill or not current:
                 current[:] = [self._begin(PREFILL)]
             elif current[0].stage == PREFILL:
-                # Choosing a token, and what else happens between two calls, is decoding as well.
+                # Sampling and all other work between two calls also counts as decoding.
                 current[:] = [Span(DECODE, current[0].end, current[0].end)]
                 self._spans.append(current[0])
 
@@ -154,13 +153,13 @@ class StageMeter:
 
 
 def exclusive(spans: list[Span]) -> dict[str, float]:
-    """What each stage has to itself: where spans overlap, the one that was noted last counts.
+    """Return each stage's exclusive amount; where spans overlap, the one recorded last counts.
 
     Args:
-        spans: in the order in which they were noted.
+        spans: the spans in the order in which they were recorded.
 
     Returns:
-        By stage, in the order of `STAGES`, those that have a span.
+        The amounts of the stages that have a span, in the order of `STAGES`.
     """
     edges = sorted({edge for span in spans for edge in (span.start, span.end)})
     found = {span.stage for span in spans}
@@ -173,7 +172,7 @@ def exclusive(spans: list[Span]) -> dict[str, float]:
 
 
 class MeasuredEngine:
-    """An engine whose stages are noted; several may share one model."""
+    """An engine that records its stages; several may share one model."""
 
     def __init__(
         self,
@@ -190,11 +189,11 @@ class MeasuredEngine:
         self.engine = Engine(model, tokenizer, preprocessor, [method], batch_size=batch_size, show_progress=False)
 
     def answer(self, requests: list[Request], read: Callable[[], float]) -> tuple[StageTimes, list[TokenAccount]]:
-        """What one batch read off the meter, and its token accounts.
+        """Answer one batch and return the meter's results and the token accounts.
 
         Raises:
-            ConfigError: the batch had to be answered in parts.
-            DocumentError: it can't be answered at all.
+            ConfigError: the batch was split.
+            DocumentError: a request can't be answered.
         """
         model = self.engine.model
         accounts: list[TokenAccount] = []
@@ -224,7 +223,7 @@ class _MeasuredPreprocessor(Preprocessor):
     def __call__(self, request: Request | DeferredRequest) -> Prepared:
         with self._meter.stage(TILING):
             prepared = super().__call__(request)
-        # As if its tiles were others each time, and no two alike: the engine encodes one that comes again only once.
+        # Give all tiles unique digests, because the engine encodes repeated tiles only once.
         number = next(self._numbers)
         places = count()
         pictures = tuple(

@@ -1,10 +1,10 @@
-"""ViCO's Table 4 on one machine: how much earlier the first token is there with fewer visual tokens.
+"""ViCO's Table 4 on one machine: the speed-up of the time to first token from removing visual tokens.
 
-One request at a time, random embeddings: the prompt of 10 tiles with 0, 25, 50 or 75% of their visual tokens removed,
-and 64 or 512 tokens of text. Language model alone, and with the vision encoder on the 10 tiles before it.
+One request at a time is run on random embeddings: 10 tiles with 0, 25, 50 or 75% of their visual tokens removed, and 64
+or 512 text tokens. The speed-ups are for the language model alone, and for vision encoder and language model together.
 
-Differs: the paper loads a serving engine with 32 requests at once. Router and connectors are left out, as they are in
-the bounds of a decoder behind its vision encoder; they are below 1% of the operations at 8B.
+Differs: the paper sends 32 concurrent requests to a serving engine. Router and connectors are left out here and in the
+bounds; they are below 1% of the operations at 8B.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ from vico_eval.report.speed.table4 import PROMPTS, VISUAL_TOKENS
 ENCODER = "vision encoder"
 
 DENSE = ("qwen3", "qwen2", "llama")
-"""`model_type` of the decoders whose operations there is a formula for."""
+"""The `model_type` of each decoder whose operations have a formula."""
 
 
 class Bounds(NamedTuple):
-    """Speed-ups by operations; None where there is no formula."""
+    """Speed-ups by operations; None if there is no formula."""
 
     llm_only: float | None
     end_to_end: float | None
 
 
 def measure_table4(model: VicoInternVL, *, rounds: int, minutes: float) -> dict[str, Any]:
-    """Seconds and speed-ups of every cell, [rounds], with bounds.
+    """Measure seconds and speed-ups of every cell, [rounds], and compute their bounds.
 
     Args:
-        model: on its device; a part in its decoder is taken out.
-        rounds: the most there are.
-        minutes: for all rounds together.
+        model: the model on its device; any part in its decoder is removed.
+        rounds: the maximum number of rounds.
+        minutes: the time limit for all rounds together.
 
     Returns:
         `encoder_s` [rounds], and `cells`, each with `text_tokens`, `compression` (percent), `visual_tokens`,
@@ -61,21 +61,21 @@ def measure_table4(model: VicoInternVL, *, rounds: int, minutes: float) -> dict[
 
 
 def visual_tokens(config: VicoInternVLConfig, compression: int) -> int:
-    """Of the 10 tiles, with so many percent of them removed."""
+    """Return the number of visual tokens of the 10 tiles after removing `compression` percent of them."""
     return _remaining(TILES * config.num_high_tokens, compression)
 
 
 def bounds(config: PreTrainedConfig, text_tokens: int, compression: int) -> Bounds:
-    """Speed-ups by operations: of the language model alone, and behind the vision encoder.
+    """Return the speed-ups by operations, for the language model alone and with the vision encoder before it.
 
     Args:
-        config: a `VicoInternVLConfig`; or a decoder's own, which has the paper's 10 tiles of 256 visual tokens before
-            the text, and no bound end-to-end.
-        text_tokens: behind the tiles.
-        compression: percent of the visual tokens that are removed.
+        config: a `VicoInternVLConfig`, or a decoder's own configuration. With the latter, the prompt has the paper's 10
+            tiles of 256 visual tokens, and there is no end-to-end bound.
+        text_tokens: number of text tokens.
+        compression: percentage of the visual tokens that is removed.
 
     Returns:
-        None for both where the decoder is no dense Qwen3, Qwen2 or Llama.
+        None for both if the decoder is not a dense Qwen3, Qwen2 or Llama.
     """
     decoder = config.get_text_config()
     if decoder.model_type not in DENSE:
@@ -123,7 +123,7 @@ def _cells(
 
 @torch.inference_mode()
 def _prefill(model: VicoInternVL, num_tokens: int) -> float:
-    """Seconds until the last token's logits of a random prompt are there."""
+    """Return the seconds until the last token's logits of a random prompt are computed."""
     embedding = model.get_input_embeddings().weight
     prompt = torch.randn(1, num_tokens, embedding.shape[1]).to(embedding)
     start = seconds_on(embedding.device)
@@ -133,7 +133,7 @@ def _prefill(model: VicoInternVL, num_tokens: int) -> float:
 
 @torch.inference_mode()
 def _encode(model: VicoInternVL) -> float:
-    """Seconds of the vision encoder on 10 tiles of noise, their bytes on the device already."""
+    """Return the vision encoder's seconds on 10 tiles of noise whose pixels are already on the device."""
     size, device = model.config.tile_size, model.decoder_device
     tiles = torch.randint(0, 256, (TILES, size, size, 3), dtype=torch.uint8).to(device)
     start = seconds_on(device)

@@ -1,58 +1,66 @@
-"""`vico-eval demo`: a table on the built-in benchmark and models."""
+"""`vico-eval demo`: a whole table on the built-in benchmark."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
-from vico_eval.commands.options import RunOptions
-from vico_eval.commands.run import run_suite
-from vico_eval.suites import load_suite
+import typer
+
+from vico_eval.commands import options
+from vico_eval.commands.arguments import parse_names
 
 
-def run_demo(
-    *,
-    table: str,
-    limit: int | None,
-    out: Path | None,
-    rows: Sequence[str],
-    num_seeds: int,
-    jobs: int | None,
-    fresh: bool,
-    shared_pass: bool = True,
-    html: Path | None = None,
+def demo(
+    table: Annotated[
+        str, typer.Option(help="Table to fill: tiny (ViCO's Table 3) or internvl-x (InternVL-X's parts).")
+    ] = "tiny",
+    limit: Annotated[
+        int | None, options.limit("Number of documents of each task, from its first on. Default: all.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for table and figures. Default: results/measured/<table>, <table>-all with --rows all, "
+            "or a folder under runs/ for a partial table."
+        ),
+    ] = None,
+    rows: Annotated[
+        str | None,
+        options.rows(
+            "Systems to run, separated by commas, or all, which adds the field's baselines. Default: the rows of the "
+            "paper's table. The first row, which counts as 100%, always runs."
+        ),
+    ] = None,
+    seeds: Annotated[int, options.seeds()] = 1,
+    jobs: Annotated[int | None, options.jobs("Number of processes at once. Default: one per core, at most 4.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Run complete rows again.")] = False,
+    no_shared_pass: options.SeparateRows = False,
+    html: Annotated[
+        Path | None, typer.Option(help="Also write the table as an HTML page with its samples to this folder.")
+    ] = None,
 ) -> None:
-    """Fill a table on the built-in benchmark and print it.
+    """Fill a table on the built-in benchmark, on a CPU.
 
-    Args:
-        table: `tiny` (ViCO's Table 3) or `internvl-x`.
-        limit: first documents of each task; None for all.
-        out: folder of table and picture. Default: `results/measured/<table>`, with all rows `<table>-all` beside it;
-            with a limit or only some rows, a folder under `runs/`, so that a partial table never takes the place of
-            another.
-        rows: names of systems, or `all`; the table's own where empty.
-        num_seeds: runs of each random row, at most as many as its card has seeds.
-        jobs: processes at once; None for one a core, at most four.
-        fresh: whether complete rows are repeated.
-        shared_pass: whether rows of the same weights are answered together.
-        html: folder of the table as a page with its samples; None for none.
+    Needs no network and no GPU. The table is ViCO's Table 3, or InternVL-X's with --table internvl-x. Every row
+    runs through lmms-eval on small models that were really trained. Repeating a stopped command keeps the complete
+    rows.
 
-    Raises:
-        UserError: bad input, or a row whose documents were not all answered.
+    \b
+    Examples:
+      vico-eval demo --rows all
+      vico-eval demo --limit 20 --rows vico,all_compress
     """
-    suite = load_suite(table)
-    if out is None and limit is None and (not rows or tuple(rows) == ("all",)):
-        out = Path("results/measured") / (f"{suite.table}-all" if rows else suite.table)
-    options = RunOptions(
-        rows=rows,
+    from vico_eval.commands.work.demo import run_demo
+
+    run_demo(
+        table=table,
         limit=limit,
-        num_seeds=num_seeds,
-        jobs=jobs,
-        device="cpu",
         out=out,
+        rows=parse_names(rows, "--rows"),
+        num_seeds=seeds,
+        jobs=jobs,
         fresh=fresh,
-        shared_pass=shared_pass,
+        shared_pass=not no_shared_pass,
         html=html,
-        page=html is not None,
     )
-    run_suite(suite.name, options)

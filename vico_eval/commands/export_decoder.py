@@ -1,26 +1,35 @@
-"""`vico-eval export-decoder`: the language model of a checkpoint for other programs."""
+"""`vico-eval export-decoder`: the language model alone, for other programs."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
-from vico_eval.commands.output import check_writable, message_console
-from vico_eval.families.internvl.checkpoint import find_checkpoint
-from vico_eval.families.internvl.decoder_export import export_decoder, not_in_export
+import typer
+
+from vico_eval.commands import completion, options
 
 
-def write_decoder(checkpoint: str, out: Path) -> None:
-    """Export it, and say what is written in another way, or that it was there.
+def export_decoder(
+    checkpoint: Annotated[
+        str,
+        typer.Argument(
+            help=f"Checkpoint in any layout: {options.A_CHECKPOINT}.", autocompletion=completion.checkpoints
+        ),
+    ],
+    out: Annotated[Path, typer.Argument(help="A new or empty folder.")],
+) -> None:
+    """Export a checkpoint's language model for other programs.
 
-    Raises:
-        CheckpointError: the checkpoint is missing or broken, or its decoder is no plain one.
-        OutputError: `out` holds something else or can't be written.
+    The folder is in Hugging Face's format, which vLLM, SGLang and transformers load without our code: Qwen2, Qwen3,
+    Qwen3-MoE or Llama, and InternLM2 as Llama, each with its tokenizer. Only the decoder's weights are read, one shard
+    at a time, so any size takes a few GB of memory and no GPU. A finished export of the same checkpoint is kept.
+
+    \b
+    Examples:
+      vico-eval export-decoder vico-tiny decoders/vico-tiny
+      vico-eval export-decoder OpenGVLab/InternVL3_5-8B-Flash decoders/8b
     """
-    found = find_checkpoint(checkpoint)
-    check_writable(out.absolute().parent)
-    is_new = export_decoder(found, out)
-    console = message_console()
-    for sentence in not_in_export(found):
-        console.print(f"Note: {sentence}", markup=False, highlight=False, soft_wrap=True)
-    text = f"Written: {out}/" if is_new else f"Nothing to do: {out}/ is a finished export of this checkpoint."
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    from vico_eval.commands.work.export_decoder import write_decoder
+
+    write_decoder(checkpoint, out)

@@ -1,134 +1,50 @@
-"""`vico-eval fit-recipe`: search FitPrune's recipes for a checkpoint."""
+"""`vico-eval fit-recipe`: FitPrune's recipes for a model."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-from vico_eval.commands.arguments import parse_arguments, parse_names
-from vico_eval.commands.output import check_writable, message_console, print_lines
-from vico_eval.engine.engine import Engine
-from vico_eval.engine.loading import open_engine
-from vico_eval.engine.requests import GenerationSettings, Request, Text
-from vico_eval.errors import ConfigError
-from vico_eval.files import write_text
-from vico_eval.methods.interface import DecoderPart
-from vico_eval.methods.shared.fitprune_recipes import RecipeFile, SearchedRecipe
-from vico_eval.methods.shared.fitprune_search import Measure, Trial, Widths, best_of, search
-from vico_eval.training.data.reading.conversations import Conversation, Reading
-from vico_eval.training.data.reading.sources import JsonLines
+import typer
 
-PREFILL = GenerationSettings(max_new_tokens=1)
+from vico_eval.commands import options
 
 
 def fit_recipe(
-    samples: Path, *, checkpoint: str, reductions: str, root: Path, limit: int, model_args: str, out: Path
+    samples: Annotated[
+        Path,
+        typer.Argument(help="JSON Lines in InternVL's format, such as LLaVA-1.5's training data; images come first."),
+    ],
+    checkpoint: Annotated[str, options.checkpoint()],
+    reductions: Annotated[
+        str, typer.Option(help="Shares of the operations on visual tokens to save, separated by commas.")
+    ] = "0.6",
+    root: Annotated[Path, typer.Option(help="Folder that the image paths are relative to.")] = Path(),
+    limit: Annotated[int, options.limit("Number of samples, from the first on.")] = 64,
+    model_args: Annotated[
+        str, typer.Option(help="Further arguments of the engine, as in max_tiles=1,batch_size=8.")
+    ] = "",
+    out: Annotated[Path, typer.Option(help="File to write.")] = Path("recipes.json"),
 ) -> None:
-    """Search a recipe for each reduction on a file's first samples, print them, and write them for `recipe=`.
+    """Search FitPrune's recipes for a model.
 
-    Args:
-        samples: JSON lines in InternVL's format, of pictures with questions.
-        checkpoint: a folder, a hub id or a built-in one.
-        reductions: shares of the operations on visual tokens to save, in (0, 1), separated by commas.
-        root: folder that the paths of pictures are relative to.
-        limit: how many samples.
-        model_args: further arguments of the engine, `k=v,...`.
-        out: the file to write, FILE.json.
+    A recipe sets how many visual tokens leave in each layer. There is one per reduction, searched as in the released
+    script, and method=fitprune,recipe=FILE.json uses it. The first reduction takes eight prefills of all samples, each
+    further one fewer.
 
-    Raises:
-        ConfigError: an impossible argument, a sample without pictures, or a reduction that no recipe reaches.
-        CheckpointError: the checkpoint is missing or incomplete.
-        CorruptSample: a sample can't be used.
-        DocumentError: a sample's picture can't be read, or the model can't be run on it.
-        OutputError: the file can't be written.
+    \b
+    Examples:
+      vico-eval fit-recipe samples.jsonl --checkpoint vico-tiny-base
+      vico-eval fit-recipe llava.jsonl --root images --checkpoint OpenGVLab/InternVL3_5-8B --reductions 0.4,0.6
     """
-    wanted = _reductions(reductions)
-    arguments = parse_arguments(model_args, "--model-args")
-    for name, option in (("pretrained", "--checkpoint"), ("method", "no option"), ("engine", "no option")):
-        if name in arguments:
-            raise ConfigError(f"--model-args has {name}, which {option} sets; leave it out.")
-    if out.suffix != ".json":
-        raise ConfigError(f"--out got {out}; expected a file that ends in .json, as recipe= takes it.")
-    lines = JsonLines(samples, Reading(root=root))
-    requests = [_question(lines[number]) for number in range(min(limit, len(lines)))]
-    check_writable(out.parent)
-    opened = open_engine({"pretrained": checkpoint, **arguments}, show_progress=False)
-    identity = opened.checkpoint.identity()
-    file = search_recipes(opened.engine, requests, wanted, checkpoint=identity["name"], sha256=identity["sha256"])
-    for recipe in file.recipes:
-        left = file.num_visual - sum(recipe.leave)
-        print_lines(f"{recipe.reduction:g}: {left} of {file.num_visual} are left, {' '.join(map(str, recipe.leave))}")
-    write_text(out, file.model_dump_json(indent=2) + "\n")
-    message_console().print(f"Written: {out}", markup=False, highlight=False, soft_wrap=True)
+    from vico_eval.commands.work.fit_recipe import fit_recipe as search
 
-
-def search_recipes(
-    engine: Engine, requests: Sequence[Request], reductions: Sequence[float], *, checkpoint: str, sha256: str
-) -> RecipeFile:
-    """Recipes for each of the reductions.
-
-    Args:
-        engine: without a method in the decoder.
-        requests: each with pictures.
-        reductions: shares of the operations on visual tokens to save.
-        checkpoint: name of the engine's.
-        sha256: of its files.
-
-    Raises:
-        ConfigError: a reduction that no recipe reaches.
-        DocumentError: a request that can't be run.
-    """
-    measure = Measure()
-    whole = _entering(engine, requests, measure)
-
-    @cache
-    def entering(tolerance: float) -> list[tuple[int, ...]]:
-        message_console().print(f"tolerance {tolerance:g}", highlight=False)
-        return _entering(engine, requests, Trial(tolerance, measure.received))
-
-    widths = widths_of(engine.model.language_model.config)
-    recipes = [
-        SearchedRecipe(reduction=reduction, leave=best_of(search(entering, reduction, widths), reduction).leave)
-        for reduction in reductions
-    ]
-    return RecipeFile(
+    search(
+        samples,
         checkpoint=checkpoint,
-        sha256=sha256,
-        num_layers=len(whole[0]),
-        num_visual=sum(counts[0] for counts in whole) // len(whole),
-        num_samples=len(whole),
-        recipes=tuple(recipes),
+        reductions=reductions,
+        root=root,
+        limit=limit,
+        model_args=model_args,
+        out=out,
     )
-
-
-def widths_of(config: Any) -> Widths:
-    """Of a decoder's configuration; a token of a mixture goes through some of its experts."""
-    mlp = config.intermediate_size
-    if getattr(config, "num_experts_per_tok", None):
-        mlp = config.moe_intermediate_size * config.num_experts_per_tok
-    return Widths(model=config.hidden_size, mlp=mlp)
-
-
-def _entering(engine: Engine, requests: Sequence[Request], part: DecoderPart) -> list[tuple[int, ...]]:
-    """Visual tokens that enter each layer of each request, [requests][layers]."""
-    engine.model.use_decoder_part(part)
-    return [answer.account.visual_tokens_per_layer for answer in engine.answer(requests)]
-
-
-def _question(conversation: Conversation) -> Request:
-    """All that is said before the last answer."""
-    if all(isinstance(part, Text) for message in conversation.messages for part in message.content):
-        raise ConfigError(f"{conversation.key} has no picture; expected one in each sample, and a question behind it.")
-    return Request(key=conversation.key, messages=conversation.messages[:-1], generation=PREFILL)
-
-
-def _reductions(text: str) -> list[float]:
-    try:
-        reductions = [float(name) for name in parse_names(text, "--reductions")]
-    except ValueError:
-        reductions = []
-    if not reductions or not all(0 < reduction < 1 for reduction in reductions):
-        raise ConfigError(f"--reductions got {text!r}; expected shares between 0 and 1, as in 0.4,0.6.")
-    return reductions

@@ -1,29 +1,31 @@
-"""`vico-eval methods`: what is registered. The list imports no method; only the look at one does."""
+"""`vico-eval methods`: the methods that can be asked for by name."""
 
 from __future__ import annotations
 
-from vico_eval.commands.output import print_lines
-from vico_eval.methods.arguments import default_text
-from vico_eval.methods.registry import describe, method_names, parameters
+from typing import Annotated
+
+import typer
+
+from vico_eval.commands import completion, options
 
 
-def print_methods(name: str | None) -> None:
-    """Print every method's name and first sentence, or all about one.
+def methods(
+    name: Annotated[
+        str | None,
+        typer.Argument(help="Method to describe. Default: list all of them.", autocompletion=completion.methods),
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """List the compression methods, or describe one.
 
-    Raises:
-        ConfigError: no method of that name.
+    The list shows where each method acts, which models run it, what it needs besides the model, and the paper that it
+    follows. A description adds what differs from the paper, and the arguments with their defaults.
+
+    \b
+    Examples:
+      vico-eval methods
+      vico-eval methods fastv
     """
-    # Plain lines, not a rich table: those are wrapped at 80 columns where the output is piped.
-    if name is None:
-        names = method_names()
-        width = max(map(len, names))
-        for each in names:
-            print_lines(f"{each:<{width}}  {describe(each).partition(chr(10))[0]}")
-        return
-    print_lines(describe(name))
-    arguments = parameters(name)
-    if arguments:
-        print_lines("\nArguments (in --model_args):")
-        width = max(map(len, arguments))
-        for argument, field in arguments.items():
-            print_lines(f"  {argument:<{width}}  default {default_text(field)}")
+    from vico_eval.commands.work.methods import print_methods
+
+    print_methods(name, as_json=as_json)

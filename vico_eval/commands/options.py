@@ -1,125 +1,112 @@
-"""What a user may choose of a suite's runs."""
+"""Options that several commands share, and the largest number that each option accepts.
+
+A larger number is a typing error, and the user would wait for it. Where commands describe an option of the same name
+in words of their own, its function takes these and adds the bounds.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import get_args
+from typing import Annotated, Any, Final
 
-from vico_eval.cards import Weights, by_weights
-from vico_eval.commands.launcher import Launching
-from vico_eval.commands.plan import ALL_WEIGHTS, ModelArgs
-from vico_eval.engine.settings import ENGINES, TRANSFORMERS, VLLM
-from vico_eval.errors import ConfigError
-from vico_eval.runs.shards import Shard
-from vico_eval.server_address import hide_in_addresses
+import typer
 
+from vico_eval.commands import completion
 
-@dataclass(frozen=True, kw_only=True)
-class RunOptions:
-    """What a user may choose of a suite's runs."""
+MAX_DOCUMENTS: Final = 10_000_000
+"""Per task. The largest benchmark has some ten thousand."""
 
-    rows: Sequence[str] = ()
-    """Names of systems; empty for the suite's own, `all` for every card of its family."""
+MAX_BATCH_SIZE: Final = 4096
+MAX_PROCESSES: Final = 4096
+MAX_GPUS: Final = 1024
+MAX_TRAINING_PROCESSES: Final = 1024
+MAX_JOBS: Final = 1024
+MAX_SEEDS: Final = 1000
+MAX_ROUNDS: Final = 10_000
+MAX_REQUESTS: Final = 100_000
+"""Per number in a server's table. The requests of a round are made before it begins, about 10 KB each."""
 
-    benchmarks: Sequence[str] = ()
-    """Names in the catalogue; empty for all of the suite."""
+MAX_CONCURRENCY: Final = 10_000
+MAX_TOKENS: Final = 1_000_000
+MAX_SECONDS: Final = 7 * 24 * 3600
+MAX_MINUTES: Final = MAX_SECONDS // 60
 
-    budgets: Sequence[float] = ()
-    """Shares of the visual tokens that rows leave which would otherwise take another row's; empty for the suite's."""
+A_CHECKPOINT = "a folder, a hub id or a built-in name"
+"""What names a checkpoint, for help texts."""
 
-    checkpoint: str | None = None
-    """A size of checkpoints.yaml, a checkpoint for all rows, or `base=...,vico=...`; None for the suite's own."""
+Device = Annotated[str | None, typer.Option(help="Device, as in cpu or cuda. Default: a GPU if there is one.")]
 
-    limit: int | None = None
-    """First documents of each task; None for all."""
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, for scripts.")]
 
-    fixtures: bool = False
-    """Whether small local data sets take the place of the benchmarks' own."""
+ModelArgs = Annotated[
+    str,
+    typer.Option(
+        help="Further arguments of the model and the method: name=value, separated by commas, as in "
+        "max_tiles=12,dtype=bfloat16."
+    ),
+]
 
-    judge: bool = False
-    """Whether benchmarks that call another model to judge answers are run."""
+SeparateRows = Annotated[
+    bool,
+    typer.Option(
+        "--no-shared-pass",
+        help="Answer each row by itself. By default, rows on the same weights share a pass, which reads and encodes "
+        "each picture once for all of them.",
+    ),
+]
 
-    num_seeds: int = 1
-    """Draws of each row that has chance in it."""
+TrainingConfig = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file; models/training has examples.")]
 
-    launching: Launching = field(default_factory=Launching)
-    """How the processes of a row are started."""
+TrainingProcesses = Annotated[
+    int | None,
+    typer.Option(
+        min=1, max=MAX_TRAINING_PROCESSES, help="Number of processes, one for each GPU (DDP). Default: this process."
+    ),
+]
 
-    shard: Shard | None = None
-    """Part of the documents that is answered; None for all."""
-
-    jobs: int | None = None
-    """Rows, or passes of several, at once; None for one on a GPU, and on a CPU for one a core, at most four."""
-
-    batch_size: int | None = None
-    """Documents at once; None for 8, or 32 with a built-in checkpoint."""
-
-    device: str | None = None
-    """Of the models; None for a GPU where there is one."""
-
-    engine: str = TRANSFORMERS
-    """What decodes."""
-
-    servers: Mapping[str, str] = field(default_factory=dict)
-    """Addresses of vLLM servers by kind of weights (`base`, `vico`, ...), or `ALL_WEIGHTS` for those of all rows."""
-
-    model_args: ModelArgs = field(default_factory=dict)
-    """For every row's model; wins over its own."""
-
-    out: Path | None = None
-    """Folder of the table; None for one beside the runs."""
-
-    html: Path | None = None
-    """Folder of the page; None for one beside the runs."""
-
-    page: bool = True
-    """Whether there is a page."""
-
-    fresh: bool = False
-    """Whether finished cells are repeated."""
-
-    shared_pass: bool = True
-    """Whether rows of the same weights are answered together."""
-
-    def __post_init__(self) -> None:
-        if self.engine not in ENGINES:
-            raise ConfigError(f"--engine is {self.engine!r}; expected {' or '.join(ENGINES)}.")
-        if self.servers and self.engine != VLLM:
-            raise ConfigError("--server names vLLM servers; give --engine vllm too.")
-        if self.launching.meeting is not None and (self.shard is not None or self.fixtures):
-            given = "--fixtures" if self.fixtures else f"--shard {self.shard}"
-            raise ConfigError(
-                f"{given} with an --accelerate-config of several machines, each with a command of its own: these share "
-                "documents and data in their own way. Leave one of the two out."
-            )
-        if self.shard is None:
-            return
-        if self.fresh:
-            raise ConfigError("--fresh with --shard would set aside what the other shards have answered; give one.")
-        if self.fixtures:
-            raise ConfigError(
-                "--fixtures with --shard: each command would write the local data anew, under the others. Rehearse "
-                "shards on the built-in benchmark (vico-eval run tiny --shard 1/2)."
-            )
+AccelerateConfig = Annotated[
+    Path | None,
+    typer.Option(
+        help="Configuration file written by `accelerate config`, for DDP, FSDP2 or DeepSpeed on any number of GPUs."
+    ),
+]
 
 
-def parse_servers(text: str) -> dict[str, str]:
-    """The servers that `--server` names, by kind of weights: one for all rows, or `base=http://a:8000,vico=...`.
+def checkpoint(description: str = f"Checkpoint: {A_CHECKPOINT}.") -> Any:
+    """`--checkpoint`: the model."""
+    return typer.Option(help=description, autocompletion=completion.checkpoints)
 
-    Raises:
-        ConfigError: a kind of weights that there is not, one twice or none.
-    """
-    if not text:
-        return {}
-    kinds = get_args(Weights)
-    if not text.startswith(tuple(f"{kind}=" for kind in kinds)):
-        return {ALL_WEIGHTS: text}
-    named = by_weights(text)
-    if named is None:
-        raise ConfigError(
-            f"--server is {hide_in_addresses(text)!r}; expected an address, or one for each kind of weights "
-            f"({', '.join(kinds)}), as in base=http://a:8000,vico=http://b:8000."
-        )
-    return named
+
+def methods(description: str) -> Any:
+    """`--method` or `--methods`: names of methods."""
+    return typer.Option(help=description, autocompletion=completion.methods)
+
+
+def rows(description: str) -> Any:
+    """`--rows`: systems of a table."""
+    return typer.Option(help=description, autocompletion=completion.rows)
+
+
+def limit(description: str) -> Any:
+    """`--limit`: the first documents of each task."""
+    return typer.Option(min=1, max=MAX_DOCUMENTS, help=description)
+
+
+def seeds(description: str = "Number of seeds for stochastic methods, at most the three that a card lists.") -> Any:
+    """`--seeds`: how many times a stochastic method runs."""
+    return typer.Option(min=1, max=MAX_SEEDS, help=description)
+
+
+def jobs(description: str) -> Any:
+    """`--jobs`: rows, or passes of several rows, that run at once."""
+    return typer.Option(min=1, max=MAX_JOBS, help=description)
+
+
+def batch_size(description: str) -> Any:
+    """`--batch-size`: documents that are answered together."""
+    return typer.Option(min=1, max=MAX_BATCH_SIZE, help=description)
+
+
+def rounds(description: str) -> Any:
+    """`--rounds`: repetitions of a measurement of speed."""
+    return typer.Option(min=1, max=MAX_ROUNDS, help=description)

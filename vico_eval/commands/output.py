@@ -1,9 +1,15 @@
 """Results go to stdout and can be piped; progress, warnings and closing lines go to stderr."""
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import rich.box
+from rich.table import Table
 
 from vico_eval.errors import OutputError
-from vico_eval.terminal import SafeConsole
+from vico_eval.terminal import SafeConsole, Words
 
 PIPED_WIDTH = 200
 
@@ -23,6 +29,28 @@ def message_console() -> SafeConsole:
 def print_lines(text: str) -> None:
     """Print lines as they are, of any length: what a command is asked for and another one may read."""
     results_console().print(text, soft_wrap=True)
+
+
+def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table: on a terminal wrapped to its width, elsewhere one line a row, of any length, for grep and awk."""
+    console = results_console()
+    if not console.is_terminal:
+        widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+        for row in (heads, *rows):
+            line = "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
+            console.print(line.rstrip(), soft_wrap=True)
+        return
+    table = Table(box=rich.box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for place, head in enumerate(heads):
+        table.add_column(head, no_wrap=place == 0, style="cyan" if place == 0 else "")
+    for row in rows:
+        table.add_row(*map(Words, row))
+    console.print(table)
+
+
+def print_json(value: Any) -> None:
+    """Print a result for a script; what is not a number, or infinite, has no place in JSON and must be None."""
+    print_lines(json.dumps(value, indent=2, allow_nan=False))
 
 
 def check_writable(path: Path) -> None:

@@ -1,111 +1,66 @@
-"""`vico-eval papers`: the papers' printed numbers as tables, and where they do not agree with each other."""
+"""`vico-eval papers`: the numbers that the papers print, and their audit."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
-from vico_eval.commands.output import message_console, results_console
-from vico_eval.errors import OutputError, ReportError
-from vico_eval.report.papers.audit import EXCEPTIONS, Finding, KnownException, audit_published
-from vico_eval.report.papers.grid import published_grid, write_published
-from vico_eval.report.papers.layout import PAPERS, layouts, published_dir
-from vico_eval.report.papers.printed import read_table
-from vico_eval.report.papers.prose import Reading, ReadStatement
-from vico_eval.report.staging import staged
-from vico_eval.report.tables.grid import grid_to_terminal
+import typer
+
+from vico_eval.commands import completion, options
+
+papers_app = typer.Typer(rich_markup_mode=None)
 
 
-def print_papers(*, paper: str | None, number: int | None, out: Path, figure: bool = False) -> None:
-    """Write the papers' tables and print them.
+@papers_app.callback(invoke_without_command=True)
+def papers(
+    context: typer.Context,
+    paper: Annotated[
+        str | None,
+        typer.Option(help="Paper: vico, internvl-x, tops or avtp. Default: all.", autocompletion=completion.papers),
+    ] = None,
+    table: Annotated[int | None, typer.Option(min=1, help="Number of a table. Default: all.")] = None,
+    out: Annotated[
+        Path, typer.Option(help="Folder for the tables as CSV (tidy, and as printed), LaTeX and Markdown.")
+    ] = Path("report/published"),
+    figure: Annotated[
+        bool, typer.Option("--figure", help="Also draw ViCO's Figure 1(b) from the numbers of its Tables 1 and 4.")
+    ] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Show the tables that the papers print.
 
-    Args:
-        paper: `vico`, `internvl-x`, `tops` or `avtp`; None for all.
-        number: of the table; None for all.
-        out: folder of the files, which lie in a folder a paper; made where it is missing.
-        figure: whether ViCO's Figure 1(b) is drawn too, whichever tables are written.
+    Numbers appear as printed, and are also written as files. An average that does not follow from the printed cells
+    is marked, and a note gives the recomputed value. With --json the numbers go to stdout, one object each, and no
+    files are written.
 
-    Raises:
-        ConfigError: there is no such paper or table.
-        ReportError: the numbers under `results/published` are malformed.
-        OutputError: `out` can't be written; what was there is as it was.
+    \b
+    Examples:
+      vico-eval papers --paper vico --table 3
+      vico-eval papers --figure --out report/published
     """
-    tables = [read_table(published_dir(), layout) for layout in layouts(paper, number)]
-    try:
-        with staged(out) as files:
-            written = [path for table in tables for path in write_published(table, files.place)]
-            if figure:
-                written += _write_bubbles(files.place)
-            files.move_in()
-    except OSError as error:
-        raise OutputError(f"Nothing can be written to {out}: {error}. Choose another folder.") from error
-    results = results_console()
-    for table in tables:
-        results.print(grid_to_terminal(published_grid(table), width=results.width))
-        results.print()
-    messages = message_console()
-    messages.print("Written:")
-    for folder in dict.fromkeys(path.parent for path in written):
-        names = [path.name for path in written if path.parent == folder]
-        messages.print(f"  {out / folder.relative_to(files.place)}: {', '.join(names)}", soft_wrap=True)
+    if context.invoked_subcommand is not None:
+        return
+    from vico_eval.commands.work.papers import print_numbers, print_papers
+
+    if as_json:
+        print_numbers(paper=paper, number=table)
+    else:
+        print_papers(paper=paper, number=table, out=out, figure=figure)
 
 
-def _write_bubbles(out: Path) -> tuple[Path, ...]:
-    # Only here: matplotlib takes half a second to load.
-    from vico_eval.report.figures.files import write_figure
-    from vico_eval.report.papers.figure1b import SCORES, THROUGHPUT, bubbles, draw_bubbles
+@papers_app.command()
+def audit(as_json: options.Json = False) -> None:
+    """List the numbers in the papers that contradict each other.
 
-    (scores,), (throughput,) = layouts("vico", SCORES), layouts("vico", THROUGHPUT)
-    found = bubbles(read_table(published_dir(), scores), read_table(published_dir(), throughput))
-    folder = out / scores.paper
-    folder.mkdir(exist_ok=True)
-    return write_figure(draw_bubbles(found), folder, "figure1b")
+    Recomputes averages from their cells, and compares numbers that a paper prints in several tables. Exits with 0 if
+    exactly the known exceptions are found, and with 1 otherwise.
 
-
-def print_audit() -> None:
-    """Print where the papers' numbers do not agree with each other.
-
-    Raises:
-        ReportError: something else than the known exceptions was found, or one of them was not.
+    \b
+    Examples:
+      vico-eval papers audit
+      vico-eval papers audit > disagreements.txt
     """
-    folder = published_dir()
-    found = audit_published(folder)
-    results = results_console()
-    for finding, known in found.findings:
-        results.print(_finding_text(finding, known), soft_wrap=True)
-    for paper, read in found.statements:
-        if read.fitting:
-            results.print(_statement_text(paper, read), soft_wrap=True)
-    message_console().print(
-        f"{found.num_averages} averages recomputed, {found.without_scores} have no scores in their paper; "
-        f"{found.num_shared} numbers compared between tables; {len(found.statements)} statements "
-        f"of the text read. {len(found.findings)} do not agree.",
-        soft_wrap=True,
-    )
-    problems = [f"Not known: {finding.what} ({PAPERS[finding.paper]})." for finding in found.unknown]
-    problems += [f"Known, but not found with these values: {entry.what} ({entry.paper})." for entry in found.missing]
-    if problems:
-        advice = f"Expected is what {folder / EXCEPTIONS} lists. Compare the numbers with the paper's, or mend it."
-        raise ReportError("\n".join([*problems, advice]))
+    from vico_eval.commands.work.papers import print_audit
 
-
-def _finding_text(finding: Finding, known: KnownException | None) -> str:
-    values = ", ".join(f"{name} {value!r}" for name, value in finding.values.items())
-    return (
-        f"{PAPERS[finding.paper]}, {finding.what}\n"
-        f"  {values}, difference {finding.difference:+.6f}\n"
-        f"  {finding.definition}\n"
-        f"  {f'known: {known.reason}' if known else 'NOT KNOWN'}"
-    )
-
-
-def _statement_text(paper: str, read: ReadStatement) -> str:
-    """A statement that the tables give, and what it tells of numbers that they print twice."""
-    lines = [f"{PAPERS[paper]}, text, “{read.statement.says}”", f"  {read.definition}"]
-    lines += [f"  fits {_reading_text(reading)}" for reading in read.fitting]
-    lines += [f"  not {_reading_text(reading)}" for reading in read.readings if reading not in read.fitting]
-    return "\n".join(lines)
-
-
-def _reading_text(reading: Reading) -> str:
-    chosen = "; ".join(f"{what} {value!r}" for what, value in reading.chosen.items())
-    return f"{chosen or 'the tables'}: {reading.made:.4f}"
+    print_audit(as_json=as_json)

@@ -1,92 +1,147 @@
-"""`vico-eval train`: training from recipe files, and the export of what was trained."""
+"""`vico-eval train`: ViCO's two stages for checkpoints of any size."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
+from typing import Annotated
 
-from accelerate import PartialState
-from torch.distributed import is_torchelastic_launched
+import typer
 
-from vico_eval.commands.launching import launch
-from vico_eval.commands.output import check_writable, message_console
-from vico_eval.families.internvl.checkpoint import find_checkpoint, load_model, load_tokenizer
-from vico_eval.families.internvl.released_config import not_in_released
-from vico_eval.families.internvl.released_layout import save_released
-from vico_eval.families.internvl.tokenizer_files import export_tokenizer, is_of_transformers_5
-from vico_eval.files import check_unused
-from vico_eval.training.saving.files import output_errors
-from vico_eval.training.small.internvl_x import train as internvl_x
-from vico_eval.training.small.internvl_x.recipe import VARIANTS, load_internvl_x_recipe, parse_variants
-from vico_eval.training.small.recipe import BEFORE_VICO, load_recipe, parse_stages
-from vico_eval.training.small.vico_tiny import train as vico_tiny
+from vico_eval.commands import completion, options
+
+train_app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Train ViCO or the built-in models, or export a checkpoint."
+)
 
 
-def train_tiny(recipe: Path, out: Path, stages: Sequence[str], *, resume: bool) -> None:
-    """Run the named stages of a recipe; where there are none, all that come before ViCO's own.
+@train_app.command("consistency")
+def consistency(
+    config: options.TrainingConfig,
+    processes: options.TrainingProcesses = None,
+    accelerate_config: options.AccelerateConfig = None,
+) -> None:
+    """Train ViCO's stage 1: consistency on compressed tiles.
 
-    Raises:
-        ConfigError: a recipe that can't be read or has an unknown key, or an unknown stage.
-        OutputError: `out` can't be written.
+    The finished model is OUT/model, next to held_out.json. Repeating a stopped or killed command resumes it.
+    accelerate launch ... -m vico_eval.training consistency CONFIG does the same.
+
+    \b
+    Examples:
+      vico-eval train consistency models/training/consistency-1b.yaml
+      vico-eval train consistency models/training/consistency-8b.yaml --accelerate-config models/training/fsdp2.yaml
     """
-    chosen = parse_stages(stages or BEFORE_VICO)
-    settings = load_recipe(recipe)
-    check_writable(out)
-    arguments: list[str | Path] = ["tiny", recipe, *(f"--stage={name}" for name in chosen)]
-    _train(arguments, settings.processes, out, resume, lambda: vico_tiny.train(settings, out, chosen, resume=resume))
+    from vico_eval.commands.work.train_vico import train
+
+    train("consistency", config, processes, accelerate_config)
 
 
-def train_internvl_x(recipe: Path, out: Path, variants: Sequence[str], *, resume: bool) -> None:
-    """Train the named variants of a recipe, all of them where `variants` is empty.
+@train_app.command("router")
+def router(
+    config: options.TrainingConfig,
+    processes: options.TrainingProcesses = None,
+    accelerate_config: options.AccelerateConfig = None,
+) -> None:
+    """Train ViCO's stage 2: the router that decides tile by tile.
 
-    Raises:
-        ConfigError: a recipe that can't be read or has an unknown key, or an unknown variant.
-        CheckpointError: the base checkpoint is missing.
-        OutputError: `out` can't be written.
+    CONFIG names the base model and the result of stage 1. The finished model is OUT/model. Repeating a stopped command
+    resumes it. accelerate launch ... -m vico_eval.training router CONFIG does the same.
+
+    \b
+    Examples:
+      vico-eval train router models/training/router-1b.yaml
+      vico-eval train router models/training/router-8b.yaml --processes 8
     """
-    chosen = parse_variants(variants or VARIANTS)
-    settings = load_internvl_x_recipe(recipe)
-    check_writable(out)
-    arguments: list[str | Path] = ["internvl-x", recipe, *(f"--variant={name}" for name in chosen)]
-    _train(arguments, settings.processes, out, resume, lambda: internvl_x.train(settings, out, chosen, resume=resume))
+    from vico_eval.commands.work.train_vico import train
+
+    train("router", config, processes, accelerate_config)
 
 
-def _train(arguments: Sequence[str | Path], processes: int, out: Path, resume: bool, work: Callable[[], None]) -> None:
-    """Do `work` here; or run `vico-eval train ARGUMENTS` in each of several processes, which do it there."""
-    if processes > 1 and not is_torchelastic_launched():
-        launch([*arguments, "--out", out, *(["--resume"] if resume else [])], processes)
-        return
-    with output_errors(out):
-        work()
-    if PartialState().is_main_process:
-        message_console().print(f"Written: {out}/", highlight=False)
+@train_app.command("export")
+def train_export(
+    checkpoint: Annotated[
+        str,
+        typer.Argument(
+            help=f"Checkpoint in any layout: {options.A_CHECKPOINT}.", autocompletion=completion.checkpoints
+        ),
+    ],
+    out: Annotated[Path, typer.Argument(help="A new or empty folder.")],
+    auto_map: Annotated[
+        bool, typer.Option("--auto-map", help="Refer to the authors' code in config.json; you copy its files into OUT.")
+    ] = False,
+) -> None:
+    """Export a checkpoint in InternVL's released layout.
 
+    A model with a low connector and a router is written in the layout of InternVL3.5-Flash. Parts that the layout has
+    no place for are left out and named. The tokenizer files are copied byte for byte from CHECKPOINT, so transformers
+    4.57 can read them too. LMDeploy and the authors' code also need the authors' own files, which are not written:
+    export with --auto-map, copy into OUT the .py files of a release of the same kind (with a router, a Flash release
+    such as OpenGVLab/InternVL3_5-8B-Flash), and run lmdeploy serve api_server OUT --backend pytorch
+    --trust-remote-code.
 
-def export_checkpoint(checkpoint: str, out: Path, *, auto_map: bool) -> None:
-    """Write a checkpoint in the layout that InternVL is released in, and say what that layout leaves out.
-
-    Args:
-        checkpoint: a folder, a built-in name or a hub id.
-        out: a new or empty folder.
-        auto_map: whether its `config.json` points to the authors' code.
-
-    Raises:
-        CheckpointError: the checkpoint is missing, or has parts that the layout has no place for.
-        OutputError: `out` is in use or can't be written.
+    \b
+    Examples:
+      vico-eval train export runs/vico-8b released/vico-8b --auto-map
+      vico-eval train export vico-tiny released/vico-tiny
     """
-    found = find_checkpoint(checkpoint)
-    lost = not_in_released(found.config)
-    check_unused(out)
-    check_writable(out.absolute().parent)
-    load_tokenizer(found)  # refuses one that is missing or of another model, before anything is written
-    save_released(load_model(found), partial(export_tokenizer, found.folder), out, auto_map=auto_map)
-    if is_of_transformers_5(found.folder):
-        lost.append(
-            "The tokenizer was saved by transformers 5. Its tokenizer_config.json is written in the words of "
-            "transformers 4; the other files are copied as they are."
-        )
-    console = message_console()
-    for sentence in lost:
-        console.print(f"Note: {sentence}", markup=False, highlight=False, soft_wrap=True)
-    console.print(f"Written: {out}/", markup=False, highlight=False, soft_wrap=True)
+    from vico_eval.commands.work.train import export_checkpoint
+
+    export_checkpoint(checkpoint, out, auto_map=auto_map)
+
+
+@train_app.command("tiny")
+def train_tiny(
+    recipe: Annotated[Path, typer.Argument(help="YAML file with the model sizes, the stages and their settings.")],
+    out: Annotated[Path, typer.Option(help="Folder for weights, the log and the finished checkpoints.")] = Path(
+        "runs/train-tiny"
+    ),
+    stage: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Stage to run: dense, base, corpus or calibration. Can be repeated. Default: all but calibration."
+        ),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume each stage from its last saved step.")] = False,
+) -> None:
+    """Train the built-in small models from a recipe.
+
+    Trains the base model and, in the stage corpus, writes the data that ViCO's own stages train on. Run train
+    consistency and train router next, with the configurations beside the recipe, and then the stage calibration, which
+    chooses the thresholds and writes the finished model. Each step starts from the results of the one before in --out.
+
+    \b
+    Examples:
+      vico-eval train tiny models/vico-tiny/recipe.yaml
+      vico-eval train tiny models/vico-tiny/recipe.yaml --stage calibration
+    """
+    from vico_eval.commands.work.train import train_tiny as train
+
+    train(recipe, out, stage or (), resume=resume)
+
+
+@train_app.command("internvl-x")
+def train_internvl_x(
+    recipe: Annotated[Path, typer.Argument(help="YAML file with the base checkpoint, the stages and their settings.")],
+    out: Annotated[Path, typer.Option(help="Folder for weights, logs and the finished checkpoints.")] = Path(
+        "runs/train-internvl-x"
+    ),
+    variant: Annotated[
+        list[str] | None,
+        typer.Option(help="Variant to train: base, pvtc, lvtc or full. Can be repeated. Default: all."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Keep finished variants and resume from the last saved step.")
+    ] = False,
+) -> None:
+    """Train InternVL-X's parts on the built-in base model.
+
+    Each variant first trains only its new projectors, then the whole model. The variant base, with a new connector of
+    InternVL's kind, is the baseline for the others.
+
+    \b
+    Examples:
+      vico-eval train internvl-x models/internvl-x-tiny/recipe.yaml
+      vico-eval train internvl-x models/internvl-x-tiny/recipe.yaml --variant pvtc --resume
+    """
+    from vico_eval.commands.work.train import train_internvl_x as train
+
+    train(recipe, out, variant or (), resume=resume)

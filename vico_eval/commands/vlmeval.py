@@ -1,205 +1,57 @@
-"""`vico-eval vlmeval run`: VLMEvalKit's own evaluation of our models.
-
-VLMEvalKit knows models by the entries of a public dictionary and has no hook for those of other packages; so this
-command puts ours in and calls VLMEvalKit's command line.
-"""
+"""`vico-eval vlmeval`: evaluation with VLMEvalKit in place of lmms-eval."""
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Annotated
 
-from vico_eval.commands.arguments import parse_arguments
-from vico_eval.commands.output import check_writable, message_console
-from vico_eval.errors import ConfigError, OutputError, ReportError
-from vico_eval.harnesses.vlmevalkit.results import check_evaluated, read_run
-from vico_eval.runs.read import read_record
-from vico_eval.runs.schema import VLMEVALKIT, RunRecord
-from vico_eval.runs.staleness import other_conditions
-from vico_eval.runs.write import RunFolder
-from vico_eval.suites import load_benchmarks
+import typer
 
-if TYPE_CHECKING:
-    from vico_eval.engine.requests import GenerationSettings
-    from vico_eval.harnesses.vlmevalkit.models import CompressedInternVL
+from vico_eval.commands import options
+from vico_eval.commands.arguments import parse_names
 
-MAX_NEW_TOKENS = 4096
-"""VLMEvalKit's own for InternVL where it doesn't think."""
-
-NOT_OURS = {
-    "batch_size": "VLMEvalKit asks one document at a time",
-    "label_images": "VLMEvalKit writes the labels of pictures",
-    "num_frames": "VLMEvalKit takes the frames of videos; name a data set such as Video-MME_64frame",
-}
-"""Model arguments that can't have an effect, and why."""
+vlmeval_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Evaluate with VLMEvalKit.")
 
 
-def run_vlmeval(
-    *,
-    data: Sequence[str],
-    pretrained: str,
-    method: str,
-    model_args: str,
-    gen_kwargs: str,
-    work_dir: Path,
-    limit: int | None,
-    judge: str,
+@vlmeval_app.command("run")
+def run(
+    data: Annotated[str, typer.Option(help="Names of data sets in VLMEvalKit, separated by commas.")],
+    pretrained: Annotated[str, options.checkpoint()],
+    method: Annotated[str, options.methods("Method, or several joined by +; `vico-eval methods` lists them.")],
+    model_args: options.ModelArgs = "",
+    gen_kwargs: Annotated[
+        str,
+        typer.Option(
+            help="Generation settings: name=value, separated by commas. Default: greedy, or sampling when thinking."
+        ),
+    ] = "",
+    work_dir: Annotated[Path | None, typer.Option(help="Folder of the run. Default: runs/vlmevalkit/<method>.")] = None,
+    limit: Annotated[
+        int | None, options.limit("Number of documents of each image data set, from its first on. Default: all.")
+    ] = None,
+    judge: Annotated[
+        str, typer.Option(help="Model of VLMEvalKit that judges the answers; exact_matching uses none.")
+    ] = "exact_matching",
 ) -> None:
-    """Evaluate a method on data sets, one after the other.
+    """Evaluate a method on data sets of VLMEvalKit.
 
-    A repeated command goes on where it was stopped. The first document that can't be answered ends it.
+    VLMEvalKit asks the questions and scores the answers. It needs an environment of its own, with
+    `pip install 'vico-eval[vlmeval]'`. Repeating a stopped command resumes it.
 
-    Args:
-        data: names that VLMEvalKit's `--data` takes.
-        pretrained: a folder, a hub id or a built-in checkpoint.
-        method: name of a method, or several joined by `+`.
-        model_args: further arguments of engine and method, and `previews` (true, false or a folder), `k=v,...`.
-        gen_kwargs: fields of `GenerationSettings`, `k=v,...`.
-        work_dir: the run's folder; VLMEvalKit's files go to `<work_dir>/<method>`.
-        limit: first documents of each data set; VLMEvalKit has no limit for videos.
-        judge: VLMEvalKit's name of a model that reads answers, or `exact_matching` for none.
-
-    Raises:
-        ConfigError: VLMEvalKit is not installed, or an argument that can't be.
-        OutputError: `work_dir` holds another run.
-        UserError: a data set without a score, or a document that can't be answered; named.
+    \b
+    Examples:
+      vico-eval vlmeval run --data MMStar,POPE --pretrained OpenGVLab/InternVL3_5-8B-Flash --method vico
+      vico-eval vlmeval run --data OCRBench --pretrained vico-tiny-base --method fastv --model-args layer=3 --limit 20
     """
-    if find_spec("vlmeval") is None:
-        raise ConfigError(
-            "VLMEvalKit is not installed here. It asks for other versions than lmms-eval, so it has an environment of "
-            "its own: make setup-vlmeval in a clone, then .venv-vlmeval/bin/vico-eval vlmeval run ...; elsewhere "
-            "pip install 'vico-eval[vlmeval]' into a new one."
-        )
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ConfigError(
-            "several processes were started; expected one. Spread a model over GPUs with --model-args device_map=auto."
-        )
-    if not data:
-        raise ConfigError("no data set was given; expected names such as --data MMStar,POPE.")
-    judged = {entry.vlmevalkit.dataset for entry in load_benchmarks().values() if entry.judge and entry.vlmevalkit}
-    if judge == "exact_matching" and (unscored := sorted(judged.intersection(data))):
-        raise ConfigError(
-            f"{', '.join(unscored)} has no score without another model's judgement; name it with --judge, or leave the "
-            "data set out."
-        )
-    arguments = parse_arguments(model_args, "--model-args")
-    for name in NOT_OURS.keys() & arguments.keys():
-        raise ConfigError(f"--model-args {name}= has no effect here: {NOT_OURS[name]}.")
-    check_writable(work_dir)
-    thinking = arguments.get("thinking", False) is True
-    _set_environment(thinking=thinking)
+    from vico_eval.commands.work.vlmeval import run_vlmeval
 
-    from vlmeval.run import main as vlmeval_main
-
-    from vico_eval.engine.previews import check_previews
-    from vico_eval.engine.requests import GenerationSettings
-
-    generation = GenerationSettings.from_gen_kwargs(
-        parse_arguments(gen_kwargs, "--gen-kwargs"), **default_generation(thinking=thinking)
+    run_vlmeval(
+        data=parse_names(data, "--data"),
+        pretrained=pretrained,
+        method=method,
+        model_args=model_args,
+        gen_kwargs=gen_kwargs,
+        work_dir=work_dir or Path("runs") / "vlmevalkit" / method,
+        limit=limit,
+        judge=judge,
     )
-    previews = arguments.pop("previews", True)
-    check_previews(previews)
-    given = {"pretrained": pretrained, "method": method, "label_images": False, **arguments}
-    model, name = _open_model(given, generation, work_dir, previews, {"limit": limit, "judge": judge})
-    for task in data:
-        model.start(task, kept=work_dir / name)
-        command = ["--model", name, "--data", task, "--work-dir", str(work_dir), "--judge", judge, "--reuse"]
-        with _as_vlmevalkit(["vlmeval", *command, *(() if limit is None else ("--limit", str(limit)))]):
-            vlmeval_main()
-        model.note_data()
-        if model.failure is not None:
-            raise model.failure
-        check_evaluated(work_dir / name, task)
-    read_run(work_dir)
-    message_console().print(f"Scores, record and answers: {work_dir}", markup=False, highlight=False, soft_wrap=True)
-
-
-def default_generation(*, thinking: bool) -> dict[str, Any]:
-    """How answers are generated where `--gen-kwargs` doesn't say: as VLMEvalKit's own entries of InternVL do."""
-    from vico_eval.engine.requests import THINKING_GENERATION
-
-    return THINKING_GENERATION if thinking else {"max_new_tokens": MAX_NEW_TOKENS}
-
-
-def _set_environment(*, thinking: bool) -> None:
-    """VLMEvalKit's settings that only environment variables can give, so that the run's record tells all of them."""
-    os.environ["PRED_FORMAT"] = "tsv"  # a cell of a spreadsheet ends after 32,767 characters
-    os.environ["EVAL_FORMAT"] = "csv"
-    os.environ["USE_COT"] = "1" if thinking else "0"
-    # MMEVAL_ROOT would replace --work-dir; with SKIP_ERR an error's text would be scored as an answer.
-    for name in ("SPLIT_THINK", "MMEVAL_ROOT", "SKIP_ERR"):
-        os.environ.pop(name, None)
-    if thinking:
-        os.environ["SPLIT_THINK"] = "True"
-
-
-def _open_model(
-    arguments: Mapping[str, Any],
-    generation: GenerationSettings,
-    work_dir: Path,
-    previews: Any,
-    conditions: Mapping[str, Any],
-) -> tuple[CompressedInternVL, str]:
-    """The model and its name in VLMEvalKit, which is the method's."""
-    from vlmeval.config import supported_VLM
-
-    from vico_eval.engine.loading import open_engine
-    from vico_eval.harnesses.run_record import open_previews, run_record, title_of
-    from vico_eval.harnesses.vlmevalkit.models import CompressedInternVL
-
-    opened = open_engine(arguments, show_progress=False)
-    name = opened.method.name
-    words = {**asdict(generation), "until": list(generation.until)}  # as JSON will have it, to compare with
-    record = run_record(
-        opened,
-        title=title_of(opened.method),
-        harness=VLMEVALKIT,
-        num_processes=1,
-        settings={"label_images": True, "generation": words, **conditions},
-    )
-    if different := _differs(work_dir, record):
-        raise OutputError(
-            f"{work_dir} holds a run of another {', '.join(different)}, whose answers VLMEvalKit would take for this "
-            "one's. Pass another --work-dir."
-        )
-    run = RunFolder(work_dir, record, resume=True)
-    opened.engine.preprocessor.previews = open_previews(run, previews)
-    run.write_record()
-    model = CompressedInternVL(opened.engine, opened.settings, run, generation)
-    supported_VLM[name] = lambda: model
-    return model, name
-
-
-def _differs(work_dir: Path, record: RunRecord) -> tuple[str, ...]:
-    """In which conditions the run that is there differs; none where there is no run.
-
-    Raises:
-        OutputError: its record can't be read.
-    """
-    try:
-        earlier = read_record(work_dir)
-    except ReportError as error:
-        raise OutputError(f"{error} Put the run's record back, or move {work_dir} away.") from error
-    return () if earlier is None else other_conditions(earlier, record)
-
-
-@contextmanager
-def _as_vlmevalkit(arguments: list[str]) -> Iterator[None]:
-    """VLMEvalKit reads its arguments from the command line only, and stops its scoring processes with SIGTERM.
-
-    They are copies of this process; with its handler, which ends Python in order, some would wait for ever.
-    """
-    before, handler = sys.argv, signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    sys.argv = arguments
-    try:
-        yield
-    finally:
-        sys.argv = before
-        signal.signal(signal.SIGTERM, handler)

@@ -16,7 +16,7 @@ from vico_eval.engine.engine import Engine
 from vico_eval.engine.generation import own_settings
 from vico_eval.engine.preprocess import Preprocessor, PreprocessSettings
 from vico_eval.engine.settings import TRANSFORMERS, VLLM, EngineSettings
-from vico_eval.errors import CheckpointError, ConfigError, did_you_mean
+from vico_eval.errors import CheckpointError, ConfigError, UnknownName, did_you_mean
 from vico_eval.families.family import Family, FamilyCheckpoint, Placement
 from vico_eval.families.internvl.family import InternVL
 from vico_eval.families.placement import check_attention, check_device, torch_dtype
@@ -66,9 +66,11 @@ def split_arguments(method: str, arguments: Mapping[str, Any]) -> tuple[dict[str
     for name in arguments:
         if name not in spelled:
             known = sorted(engine_names | set(registry.parameters(method)))
-            raise ConfigError(
+            raise UnknownName(
                 f"unknown argument {name!r} for method {method!r}{did_you_mean(name, known)}; "
-                f"known are {', '.join(known)}."
+                f"known are {', '.join(known)}.",
+                name,
+                known,
             )
     own = {name: value for name, value in arguments.items() if name in engine_names}
     return own, {name: value for name, value in arguments.items() if name not in engine_names}

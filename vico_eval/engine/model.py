@@ -61,14 +61,14 @@ def request(
     thinking: bool = False,
     **generation: Any,
 ) -> Request:
-    """A question about images or a video, for `evaluate`; arguments as of `Model.ask`.
+    """A question about images or a video, for `compare`; arguments as of `Model.ask`.
 
     Args:
         question: text.
         images: one image or several.
         video: path of a video file.
         key: names the document in answers and errors, and is what methods with chance draw by; one a request.
-        thinking: whether answers are sampled as InternVL's authors do in thinking mode; give it to `evaluate` too.
+        thinking: whether answers are sampled as InternVL's authors do in thinking mode; give it to `compare` too.
         **generation: fields of `GenerationSettings`.
 
     Raises:
@@ -100,7 +100,7 @@ def load(pretrained: str | Path, method: str = "vanilla", **arguments: Any) -> M
     return Model(open_engine({"pretrained": pretrained, "method": method, **arguments}, show_progress=False))
 
 
-def evaluate(
+def compare(
     pretrained: str | Path,
     methods: Sequence[str | Mapping[str, Any]],
     requests: Sequence[Request | DeferredRequest],
@@ -130,7 +130,7 @@ def evaluate(
         >>> import vico_eval
         >>> page = vico_eval.request("What number is shown?", images="page.png", key="page")
         >>> methods = ["vanilla", {"method": "fastv", "keep_ratio": 0.5}]
-        >>> whole, half = vico_eval.evaluate("vico-tiny-base", methods, [page])
+        >>> whole, half = vico_eval.compare("vico-tiny-base", methods, [page])
         >>> whole[0].text, half[0].text, half[0].account.mean_layer_tokens
     """
     if isinstance(methods, str | Mapping) or not methods:

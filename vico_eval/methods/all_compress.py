@@ -1,6 +1,7 @@
 """ViCO (All Compress): every tile is compressed to a quarter of its visual tokens.
 
 Place:   connector.
+Needs:   a low connector (a Flash checkpoint).
 Source:  ViCO (arXiv 2510.12793), Table 3.
 """
 

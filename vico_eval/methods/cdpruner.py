@@ -1,6 +1,7 @@
 """CDPruner: within each tile, keep visual tokens that differ from each other and are relevant to the question.
 
 Place:   selection.
+Needs:   the question.
 Source:  Zhang et al., NeurIPS 2025 (arXiv 2506.10967); kernel, min-max scaling and greedy choice follow the released
          code. The kernel of the determinantal point process is the cosine of two tokens times the relevance of each.
          Tokens are added one by one so that the kernel's determinant stays large.

@@ -1,6 +1,7 @@
 """FitPrune: layer by layer, remove the visual tokens that receive the least attention from the image and the question.
 
 Place:   decoder, after each layer in which the recipe removes tokens; in most recipes, from the first layer on.
+Needs:   a recipe for the model (recipe=), which `vico-eval fit-recipe` finds.
 Source:  FitPrune (arXiv 2409.10197, AAAI 2025) and its released code. A recipe sets how many tokens leave in each
          layer; it is searched once per model and budget. The tokens that leave have the lowest product of two scores:
          the attention from visual rows (their mean) and from the text after the image (its sum). Each row is the

@@ -1,6 +1,7 @@
 """HoloV: each chunk of a tile has a token quota by its mean attention and keeps its most attended visual tokens.
 
 Place:   selection.
+Needs:   attention of the vision encoder.
 Source:  HoloV (arXiv 2510.02912, NeurIPS 2025); scores, weights, quotas and choice follow the released code. What that
          code calls the holistic score cancels out: the variance of cosines within a chunk multiplies every chunk's mean
          score by the same 1.09, so quotas depend on mean attention alone. This is kept as released.

@@ -1,6 +1,7 @@
 """ViCO (Image-level ViR): one routing decision per image, applied to all its tiles.
 
 Place:   connector.
+Needs:   a router and a low connector (a Flash checkpoint).
 Source:  ViCO (arXiv 2510.12793), Table 3.
 Differs: a checkpoint without an image-level router (every released one) uses the mean of an image's tile scores. An
          image is compressed if its score is at least the absolute threshold, because a quantile over the images of a

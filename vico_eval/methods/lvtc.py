@@ -2,6 +2,7 @@
 
 Place:   decoder. Before a few layers, a further projection of each tile is added to its visual tokens. Before one later
          layer, the tile's tokens are upsampled, a high-resolution projection is added, and the result replaces them.
+Needs:   a checkpoint trained with LVTC.
 Source:  InternVL-X (arXiv 2503.21307), section 3.2 and algorithm 1. LVTC was not released; this is our reading of the
          paper.
 Differs: where the paper is silent, these choices are ours: nearest or bilinear upsampling; how many projections are

@@ -1,6 +1,7 @@
 """PVTC: the checkpoint's own projector, in which two queries per visual token read its window of vision tokens.
 
 Place:   connector.
+Needs:   a checkpoint trained with PVTC.
 Source:  InternVL-X (arXiv 2503.21307), point-to-region visual token compression. The projector is part of the
          checkpoint (`families/internvl/pvtc.py`). This method compresses no further; it only requires a checkpoint with
          PVTC. `vanilla` runs whatever projector a checkpoint has, and `pool` averages the tokens of that projector.

@@ -1,6 +1,7 @@
 """ViCO (Random Compress): compress as many tiles as ViCO does, chosen at random.
 
 Place:   connector.
+Needs:   a low connector (a Flash checkpoint), and a ratio to match (ratio= or ratio_from=).
 Source:  ViCO (arXiv 2510.12793), Table 3. A control that measures the value of the router's choice.
 """
 

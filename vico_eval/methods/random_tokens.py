@@ -26,6 +26,7 @@ class RandomTokensConfig(KeepRatio):
     """Token budget and seed."""
 
     seed: int = 0
+    """Seed of the draw, which depends on it and on the document's key alone."""
 
 
 class RandomTokens(BudgetedSelection):

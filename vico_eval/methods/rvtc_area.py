@@ -23,7 +23,8 @@ def area_limit(width: int, height: int, max_tiles: int, tile_size: int) -> int:
     """Limit by area: no more tiles than the image has pixels for, ceil(W*H / S^2).
 
     Args:
-        width, height: of the image, in pixels, at least 1.
+        width: width of the image in pixels, at least 1.
+        height: height of the image in pixels, at least 1.
         max_tiles: limit that holds in any case, thumbnail not counted.
         tile_size: side S of a tile in pixels.
     """

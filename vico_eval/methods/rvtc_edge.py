@@ -22,7 +22,8 @@ def edge_limit(width: int, height: int, max_tiles: int, tile_size: int) -> int:
     """Limit by edges: no more tiles than it takes to cover the image, ceil(W/S) * ceil(H/S).
 
     Args:
-        width, height: of the image, in pixels, at least 1.
+        width: width of the image in pixels, at least 1.
+        height: height of the image in pixels, at least 1.
         max_tiles: limit that holds in any case, thumbnail not counted.
         tile_size: side S of a tile in pixels.
     """

@@ -1,8 +1,8 @@
 """RVTC by ratio: InternVL's own tiling, which chooses the grid nearest to the image's aspect ratio.
 
 Place:   resolution.
-Source:  InternVL's rule, under the name that it has as a baseline in InternVL-X (arXiv 2503.21307), resolution-wise
-         token compression.
+Source:  InternVL-X (arXiv 2503.21307), resolution-wise token compression, in which this rule of InternVL's is the
+         baseline.
 Differs: one of three rules. `rvtc_edge` and `rvtc_area` lower the limit on tiles first; the choice of grid is the same.
 """
 

@@ -1,6 +1,7 @@
 """Top attention: within each tile, keep the visual tokens to which the vision encoder attends most.
 
 Place:   selection.
+Needs:   attention of the vision encoder.
 Source:  none of its own. It uses the scores with which VisionZip, VisPruner and HoloV begin, and nothing else: a
          control that measures the value of their further steps. Attention is taken after the softmax, averaged over
          heads, and pooled over the 2 x 2 patches of a visual token.

@@ -1,6 +1,7 @@
 """Vanilla: the unmodified model, in which every tile keeps all its visual tokens.
 
-Place:   connector.
+Place:   connector, which it leaves unchanged.
+Models:  any.
 Source:  InternVL; the baseline row of ViCO's tables.
 """
 

@@ -1,6 +1,7 @@
 """Vanilla + ViR: the base model, never trained on compressed tiles, with ViCO's routing decisions.
 
 Place:   connector.
+Needs:   a second checkpoint with a router and a low connector (flash_from=).
 Source:  ViCO (arXiv 2510.12793), Table 3: the trained ViCO model's decisions, applied to the original model. ViCO's
          vision encoder and router decide for each tile, so the compression ratio is ViCO's. The base model's encoder
          then processes all tiles again. Its tokens go through its own connector or, for compressed tiles, through

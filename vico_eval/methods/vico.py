@@ -1,6 +1,7 @@
 """ViCO: a router (ViR) decides for each tile whether it is compressed to a quarter of its visual tokens.
 
 Place:   connector.
+Needs:   a router and a low connector (a Flash checkpoint).
 Source:  ViCO (arXiv 2510.12793); the rule and its thresholds follow the code released with InternVL3.5-Flash.
 Differs: the relative rule considers the tiles of one request only. Serving engines apply it to a whole batch, so that
          an answer depends on its neighbours.

@@ -1,6 +1,7 @@
 """VisionZip: keep the visual tokens to which the encoder attends most, and merge the others into a few.
 
 Place:   selection.
+Needs:   attention and keys of the vision encoder, and the inputs of its connector.
 Source:  Yang et al., CVPR 2025 (arXiv 2412.04467); dominant tokens, targets and merging follow the released code, with
          its 54 dominant tokens to 10 merged ones. Among the tokens that are not dominant, evenly spaced ones are
          targets. Every other one joins the target whose key is most similar to its own. A target becomes itself plus

@@ -1,6 +1,7 @@
 """VisPruner: keep the visual tokens to which the encoder attends most, and the most diverse of the others.
 
 Place:   selection.
+Needs:   attention of the vision encoder.
 Source:  Zhang et al., ICCV 2025 (arXiv 2412.01818); steps, lists and orders follow the released code. `important_ratio`
          of the tokens that stay have the highest attention. The others form a list by falling attention, which is
          thinned round by round: tokens at even places are compared with those at odd places, up to eight of the even

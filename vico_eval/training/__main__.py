@@ -1,4 +1,4 @@
-"""`accelerate launch -m vico_eval.training consistency CONFIG`: a stage, in every process of a run."""
+"""Run a training stage in every process: `accelerate launch -m vico_eval.training consistency CONFIG`."""
 
 from __future__ import annotations
 

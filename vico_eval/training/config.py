@@ -13,10 +13,10 @@ from vico_eval.training.data.config import DataConfig
 _Beta = Annotated[float, Field(ge=0, lt=1)]
 
 LowSharePer = Literal["image", "sample"]
-"""What draws a share of low tiles in stage 1."""
+"""The unit for which stage 1 draws a share of low tiles."""
 
 MOST_AHEAD = 10_000_000
-"""Samples of a window, which are in memory with what is said in them."""
+"""The largest number of samples in a window; their texts are held in memory."""
 
 
 class LoraSettings(ClosedConfig):
@@ -36,7 +36,7 @@ class OptimizerSettings(ClosedConfig):
     warmup_steps: int = Field(default=0, ge=0)
     weight_decay: float = Field(default=0.05, ge=0)
     betas: tuple[_Beta, _Beta] = (0.9, 0.999)
-    """Of AdamW's two averages: the share that stays at every step."""
+    """Decay rates of AdamW's two moving averages."""
 
     clip_norm: float = Field(default=1.0, gt=0)
 
@@ -50,51 +50,51 @@ class OptimizerSettings(ClosedConfig):
 
 
 class Saving(ClosedConfig):
-    """When resumable checkpoints are written and which stay."""
+    """When resumable checkpoints are written and which of them are kept."""
 
     every: int = Field(default=200, ge=1)
-    """Steps between two; the last step and SIGTERM write one too."""
+    """Steps between two checkpoints. The last step and SIGTERM also write one."""
 
     keep_best: int = Field(default=1, ge=0)
-    """Checkpoints with the lowest held-out loss that stay, besides the last one."""
+    """Number of checkpoints to keep for their low held-out loss, besides the most recent ones."""
 
 
 class RunConfig(ClosedConfig):
-    """What both stages share."""
+    """The settings that both stages share."""
 
     checkpoint: str
-    """The base model: a folder, a hub id or a built-in one. It is the reference, and where stage 1 starts."""
+    """The base model: a folder, a hub id or a built-in name. It is the reference and the starting point of stage 1."""
 
     out: Path
-    """Folder of checkpoints, logs and the finished model."""
+    """The folder for checkpoints, logs and the finished model."""
 
     data: DataConfig
     seed: int = Field(default=0, ge=0, lt=SEEDS_END)
     global_batch: int = Field(ge=1)
-    """Samples a step."""
+    """Samples per step."""
 
     micro_batch: int = Field(default=1, ge=1)
-    """Samples that are computed together on one device; the rest of a step's batch is accumulated."""
+    """Samples computed together on one device; gradients are accumulated over the rest of the step's batch."""
 
     precision: Literal["bf16", "fp32"] = "bf16"
-    """What is computed in; trained weights and the optimizer are float32 in either."""
+    """The compute precision. Trained weights and the optimizer state are float32 in both cases."""
 
     attn_implementation: Literal["sdpa", "flash_attention_2", "eager"] = "sdpa"
     logit_chunk: int = Field(default=256, ge=1)
     """Answer tokens whose logits are in memory at once."""
 
     reference: Literal["copy", "int8"] = "copy"
-    """How the frozen decoder is kept: as it is, or with its linear layers in 8 bits (torchao), at half the memory."""
+    """How the frozen decoder is stored: unchanged, or with 8-bit linear layers (torchao) at half the memory."""
 
     trackers: list[Literal["tensorboard", "wandb"]] | None = None
-    """What else is told of every step, besides `log.jsonl`; null is TensorBoard where it is installed."""
+    """Trackers that receive every step in addition to `log.jsonl`. Null means TensorBoard if it is installed."""
 
     saving: Saving = Saving()
     held_out_samples: int = Field(default=256, ge=1)
-    """Samples of the held-out report, and of the held-out loss at every checkpoint."""
+    """Samples used for the held-out report and for the held-out loss at every checkpoint."""
 
     def identity(self) -> dict[str, Any]:
-        """What a checkpoint has to agree in: everything but where it lies, how it is saved and how it is shown."""
+        """Return the settings that a checkpoint must match: all except location, saving, memory and display."""
         free = {"out", "saving", "logit_chunk", "held_out_samples", "gradient_checkpointing", "trackers"}
         return self.model_dump(mode="json", exclude=free)
 
@@ -118,21 +118,22 @@ class ConsistencyConfig(RunConfig):
     """Stage 1."""
 
     warmup: OptimizerSettings | None
-    """The new low connector alone, everything else frozen; null where the checkpoint has one that was trained."""
+    """Training of the new low connector alone, with everything else frozen. Null if the checkpoint's low connector is
+    already trained."""
 
     train: OptimizerSettings
 
     train_vision: bool = True
-    """Whether the vision encoder is trained too, as InternVL3.5's report has it. Frozen, its output is computed once
-    for policy and reference."""
+    """Whether to train the vision encoder too, as in InternVL3.5's report. If it is frozen, its output is computed once
+    for both policy and reference."""
 
     low_share_per: LowSharePer = "image"
-    """What draws a share xi of low tiles: each image (equation 1 of the paper; a video's frames draw one together), or
-    all tiles of a sample together."""
+    """Whether a share xi of low tiles is drawn for each image (equation 1 of the paper; a video's frames count as one
+    image) or once for all tiles of a sample."""
 
     lora: LoraSettings | None = None
-    """Adapters in the decoder instead of training all of it; the high connector and the vision encoder then stay as
-    they are."""
+    """Adapters for the decoder, instead of training all of its weights. The high connector and the vision encoder are
+    then frozen."""
 
     gradient_checkpointing: bool = True
 
@@ -140,8 +141,8 @@ class ConsistencyConfig(RunConfig):
     def _vision_stays_with_adapters(self) -> ConsistencyConfig:
         if self.lora is not None and self.train_vision:
             raise ValueError(
-                "with lora the reference is the policy without its adapters, so both have one vision encoder, which "
-                "has to stay as it is; set train_vision: false"
+                "with lora the reference is the policy without its adapters, so both share one vision encoder, which "
+                "must stay frozen; set train_vision: false"
             )
         return self
 
@@ -150,41 +151,42 @@ class RouterConfig(RunConfig):
     """Stage 2."""
 
     policy: str
-    """What stage 1 made: a folder or a hub id. Nothing of it changes but its router."""
+    """The model from stage 1: a folder or a hub id. Only its router is trained."""
 
     level: Literal["tile", "image"] = "tile"
-    """What a decision is about; `image` trains the router of the image-level ablation."""
+    """The unit of a routing decision. `image` trains the router of the image-level ablation."""
 
     train: OptimizerSettings
     percentile: float = Field(default=60, gt=0, lt=100)
-    """k of the sliding window: a tile whose loss ratio is at or above it is labelled *keep*."""
+    """k, the percentile of the sliding window. A tile whose loss ratio is at or above it is labelled *keep*."""
 
     window: int = Field(default=1024, ge=2)
-    """Ratios that the percentile is taken over."""
+    """Number of recent loss ratios over which the percentile is taken."""
 
     burn_in: int = Field(default=64, ge=0)
-    """Ratios that only fill the window before the first label: a percentile of a few says little."""
+    """Number of ratios that only fill the window, before the first label; a percentile of few values is unreliable."""
 
     epsilon: float = Field(default=1e-4, gt=0)
-    """Added to both losses of a ratio, in nats: an answer that equals the reference's would make it infinite."""
+    """Value in nats added to both losses of a ratio. Without it, an answer equal to the reference's would make the
+    ratio infinite."""
 
     router_dropout: float = Field(default=0.1, ge=0, lt=1)
-    """Share of values that the router's gating blocks drop in training, as those of the released class do."""
+    """Dropout rate of the router's gating blocks during training, as in the released class."""
 
     @model_validator(mode="after")
     def _burn_in_ends(self) -> RouterConfig:
         if self.burn_in >= self.window:
             raise ValueError(
-                f"burn_in {self.burn_in} is not below window {self.window}, so no tile would ever get a label"
+                f"burn_in {self.burn_in} is not below window {self.window}, so no tile would ever be labelled"
             )
         return self
 
 
 def read_consistency(path: Path) -> ConsistencyConfig:
-    """Stage 1's configuration; raises ConfigError as `read_config`."""
+    """Read stage 1's configuration; raises ConfigError as `read_config` does."""
     return read_config(path, ConsistencyConfig, "models/training/consistency-1b.yaml")
 
 
 def read_router(path: Path) -> RouterConfig:
-    """Stage 2's configuration; raises ConfigError as `read_config`."""
+    """Read stage 2's configuration; raises ConfigError as `read_config` does."""
     return read_config(path, RouterConfig, "models/training/router-1b.yaml")

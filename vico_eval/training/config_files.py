@@ -1,4 +1,4 @@
-"""Configurations and recipes of trainings: YAML files with a closed schema."""
+"""Training configurations and recipes: YAML files with a closed schema."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from vico_eval.yaml_files import read_yaml
 
 MOST_WIDE = 65536
 SEEDS_END = 1 << 63
-"""Above what torch takes as a seed."""
+"""The upper bound, exclusive, of a seed: torch accepts none above it."""
 
 
 class ClosedConfig(Closed):
-    """As `Closed`; a number that is infinite or NaN is an error too."""
+    """A `Closed` schema that also rejects infinite and NaN values."""
 
     model_config = ConfigDict(allow_inf_nan=False)
 
@@ -25,15 +25,15 @@ Config = TypeVar("Config", bound=ClosedConfig)
 
 
 def read_config(path: Path, schema: type[Config], example: str) -> Config:
-    """Read and check a file.
+    """Read and validate a file.
 
     Args:
-        path: the file.
+        path: the file to read.
         schema: its fields.
-        example: a file of that kind, for whoever has none.
+        example: an example of such a file, named in errors.
 
     Raises:
-        ConfigError: the file can't be read, is no YAML mapping, or has a missing, unknown or invalid field.
+        ConfigError: the file can't be read, is not a YAML mapping, or has a missing, unknown or invalid field.
     """
     advice = f"Pass a YAML file such as {example}. The fields are {', '.join(schema.model_fields)}."
     return read_yaml(TypeAdapter(schema), path, advice=advice)

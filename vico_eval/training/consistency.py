@@ -1,4 +1,4 @@
-"""ViCO's stage 1: the policy answers from fewer visual tokens as the frozen reference does from all of them.
+"""ViCO's stage 1: train the policy to answer from fewer visual tokens as the frozen reference does from all of them.
 
 Source: ViCO (arXiv 2510.12793), equation 1.
 """
@@ -17,24 +17,24 @@ from vico_eval.training.loop.watch import Watch
 
 
 def kl_name(share: float) -> str:
-    """Under which name losses at this share of low tiles are shown: that of the nearest of `SHARES`."""
+    """Return the name under which losses at this share of low tiles are shown, that of the nearest of `SHARES`."""
     nearest = min(SHARES, key=lambda one: abs(one - share))
     return f"kl_at_{100 * nearest:.0f}"
 
 
 class ConsistencyStepper:
-    """The consistency loss of samples whose tiles are low at random."""
+    """The consistency loss of samples with randomly chosen low tiles."""
 
     def __init__(
         self, config: VicoInternVLConfig, watch: Watch, held_out: HeldOut, *, per: LowSharePer, at_least: int = 0
     ) -> None:
         """
         Args:
-            config: the policy's.
-            watch: is shown the losses.
-            held_out: gives the loss at a checkpoint.
-            per: what draws a share of low tiles, as of `random_share`.
-            at_least: low tiles of whatever draws a share; 1 while only the low connector is trained.
+            config: the policy's configuration.
+            watch: records the losses.
+            held_out: measures the loss at a checkpoint.
+            per: the unit for which a share of low tiles is drawn, as in `random_share`.
+            at_least: the minimum number of low tiles per unit; 1 while only the low connector is trained.
         """
         self._config = config
         self._watch = watch
@@ -52,11 +52,11 @@ class ConsistencyStepper:
         return losses
 
     def held_out(self, model: nn.Module) -> float:
-        """KL with half of the tiles low, nats."""
+        """Return the KL with half of the tiles low, in nats."""
         return self._held_out.kl(model)
 
     def distributions(self) -> dict[str, list[float]]:
-        """None."""
+        """Return an empty mapping: this stage shows no distributions."""
         return {}
 
     def _show(self, batch: MicroBatch, compressed: Tensor, losses: list[float], agreement: list[float]) -> None:

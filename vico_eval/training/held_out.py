@@ -1,4 +1,4 @@
-"""What a trained model is worth on samples that it never saw."""
+"""How a trained model performs on samples that were held out from training."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from vico_eval.training.data.batches import MicroBatch, fixed_share
 from vico_eval.training.loop.health import Health
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
-"""Shares of low tiles that are reported."""
+"""The shares of low tiles in the report."""
 
 Batches = Callable[[], Iterator[MicroBatch]]
-"""This process's held-out micro-batches, from the first one; every process has equally many."""
+"""Iterates over this process's held-out micro-batches from the first one. Every process has the same number."""
 
 
 class AtShare(NamedTuple):
-    """How a model answers with a share of every sample's tiles low."""
+    """How close a model's answers are to the reference's, with a given share of every sample's tiles low."""
 
     share: float
     kl: float
-    """Nats, mean over answer tokens within a sample, then over samples."""
+    """In nats: the mean over a sample's answer tokens, then over samples."""
 
     agreement: float
-    """Share of answer tokens that reference and policy rank first alike."""
+    """Share of answer tokens for which reference and policy rank the same token first."""
 
     samples: int
 
@@ -40,12 +40,12 @@ class HeldOut:
         self.batches = batches
 
     def kl(self, model: nn.Module) -> float:
-        """KL with half of every sample's tiles low."""
+        """Return the KL with half of every sample's tiles low, in nats."""
         (result,) = self._measure(model, (0.5,))
         return result.kl
 
     def report(self, model: nn.Module) -> list[AtShare]:
-        """KL and agreement at each of `SHARES`."""
+        """Return KL and agreement at each of `SHARES`."""
         return self._measure(model, SHARES)
 
     @torch.no_grad()
@@ -67,21 +67,21 @@ class HeldOut:
         return [AtShare(share, kl, agreement, samples) for share, (kl, agreement) in zip(shares, means, strict=True)]
 
     def check(self, health: Health) -> None:
-        """End the run where a number of a held-out sample, on any process, is none; raises NotFinite."""
+        """Raise NotFinite if any process found a number that is not finite on a held-out sample."""
         if bool(self.total(health.is_ill())):
-            health.stop("On held-out samples", "the checkpoint before this one stays.")
+            health.stop("On held-out samples", "the previous checkpoint is kept.")
 
     def total(self, values: Tensor) -> Tensor:
-        """The sum over all processes."""
+        """Sum over all processes."""
         summed: Tensor = self._accelerator.reduce(values, reduction="sum")
         return summed
 
     def together(self, values: Tensor) -> Tensor:
-        """The values of all processes, which have equally many, one after the other."""
+        """Concatenate the values of all processes, of which each has the same number."""
         gathered: Tensor = self._accelerator.gather(values.to(self._accelerator.device))
         return gathered.cpu()
 
 
 def as_dict(report: list[AtShare]) -> list[dict[str, Any]]:
-    """Plain numbers, as they are written to disk."""
+    """Convert a report to the plain values that are written to disk."""
     return [one._asdict() for one in report]

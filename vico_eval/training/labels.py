@@ -1,4 +1,4 @@
-"""Labels of ViCO's stage 2: a loss ratio is compared with a percentile of the ratios before it."""
+"""Labels for ViCO's stage 2, from comparing a loss ratio with a percentile of the ratios before it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from torch import Tensor
 class PercentileWindow:
     """The k-th percentile of a sliding window of loss ratios.
 
-    A percentile sees only the order of the ratios, so neither outliers nor the epsilon that keeps them finite move it.
+    A percentile depends only on the order of the ratios, so outliers and the epsilon that keeps ratios finite hardly
+    affect it.
 
     Args:
         percentile: k, in (0, 100); k percent of the labels are *compress* in the long run.
-        size: ratios in the window.
+        size: number of ratios in the window.
     """
 
     def __init__(self, percentile: float, size: int) -> None:
@@ -23,11 +24,11 @@ class PercentileWindow:
         self.window: deque[float] = deque(maxlen=size)
 
     def keep(self, ratio: float) -> bool | None:
-        """Take in one ratio.
+        """Add one ratio and return its label.
 
         Returns:
-            True (keep the tile at full length) iff it is at or above the percentile of those before it; None for the
-            first one.
+            True (keep the tile at full length) if the ratio is at or above the percentile of the ratios before it,
+            else False; None for the first ratio.
         """
         label = ratio >= self.threshold if self.window else None
         self.window.append(ratio)
@@ -35,15 +36,15 @@ class PercentileWindow:
 
     @property
     def threshold(self) -> float:
-        """tau: the percentile of the window, linearly interpolated; of one with a ratio at least."""
+        """tau, the percentile of the window with linear interpolation; the window must not be empty."""
         return float(np.percentile(np.fromiter(self.window, dtype=np.float64), self.percentile))
 
 
 def loss_ratio(low: Tensor, high: Tensor, epsilon: float) -> Tensor:
-    """How much worse an answer gets when something is compressed: (low + epsilon) / (high + epsilon).
+    """Return how much worse an answer gets under compression: (low + epsilon) / (high + epsilon).
 
     Args:
-        low, high: [docs], consistency losses in nats, at least 0 up to rounding.
+        low, high: [samples], consistency losses in nats, at least 0 up to rounding.
         epsilon: keeps the ratio finite where the uncompressed answer equals the reference's.
     """
     return (low.clamp(min=0) + epsilon) / (high.clamp(min=0) + epsilon)

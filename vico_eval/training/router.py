@@ -1,8 +1,8 @@
-"""ViCO's stage 2: the router learns which tiles lose little when they are compressed.
+"""ViCO's stage 2: train the router to predict which tiles can be compressed at little loss.
 
 Source: ViCO (arXiv 2510.12793), section 3.2 and equation 2.
-Differs: a loss ratio has epsilon added above and below, so that an answer that equals the reference's does not make it
-infinite (the paper does not say what it does); the first ratios only fill the window of the percentile.
+Differs: epsilon is added to numerator and denominator of a loss ratio, so that an answer equal to the reference's does
+not make it infinite (the paper does not specify this case); the first ratios only fill the percentile's window.
 """
 
 from __future__ import annotations
@@ -26,24 +26,26 @@ from vico_eval.training.models.pair import PolicyAndReference
 
 
 class Decisions(NamedTuple):
-    """One decision a sample: what compressing would cost, and what the router answers."""
+    """One decision per sample: the cost of compressing, and the router's prediction."""
 
     ratio: Tensor
-    """[samples]: loss with the decision's tiles low over that with every tile high; NaN where a sample has no tile."""
+    """[samples]: the loss with the decision's tiles low, divided by the loss with every tile high. NaN for a sample
+    without tiles."""
 
     log_p: Tensor
-    """[samples, 2], float32: log-probabilities of *compress* and *keep*; for several tiles, of their mean ones."""
+    """[samples, 2], float32: log-probabilities of *compress* and *keep*, averaged as probabilities over several
+    tiles."""
 
 
 class RouterInTraining(nn.Module):
-    """The router, and the frozen models whose losses teach it."""
+    """The router, with the frozen models whose losses supervise it."""
 
     def __init__(self, pair: PolicyAndReference, level: str, epsilon: float) -> None:
         """
         Args:
-            pair: whose policy has the router.
-            level: "tile" or "image": which of the policy's routers is trained.
-            epsilon: of `loss_ratio`.
+            pair: the models; the policy holds the router.
+            level: "tile" or "image", which selects one of the policy's routers.
+            epsilon: as in `loss_ratio`.
         """
         super().__init__()
         self.pair = pair
@@ -52,14 +54,14 @@ class RouterInTraining(nn.Module):
 
     @property
     def router(self) -> Router:
-        """What is trained."""
+        """The router that is trained."""
         policy = self.pair.policy
         router = policy.image_router if self._level == "image" else policy.router
         assert router is not None
         return router
 
     def train(self, mode: bool = True) -> RouterInTraining:
-        """The router alone goes into training mode; the frozen models, which are asked for their losses, don't."""
+        """Set the mode of the router alone; the frozen models stay in evaluation mode."""
         super().train(mode)
         self.pair.eval()
         self.router.train(mode)
@@ -67,18 +69,18 @@ class RouterInTraining(nn.Module):
 
     @property
     def _no_split_modules(self) -> list[str]:
-        """As `PolicyAndReference._no_split_modules`."""
+        """See `PolicyAndReference._no_split_modules`."""
         return self.pair._no_split_modules
 
     def tie_weights(self) -> None:
-        """As `PolicyAndReference.tie_weights`."""
+        """See `PolicyAndReference.tie_weights`."""
         self.pair.tie_weights()
 
     def forward(self, batch: MicroBatch, chosen: Tensor) -> Decisions:
-        """A decision for each sample, about its tiles in `chosen`, [tiles] bool.
+        """Return a decision for each sample, about its tiles in `chosen`, [tiles] bool.
 
-        One pass of the vision encoder (two where stage 1 trained it) and three of decoders, without gradients; these
-        reach the router alone. A sample without a tile is asked about a blank one.
+        This takes one pass of the vision encoder (two if stage 1 trained it) and three decoder passes, all without
+        gradients; gradients reach only the router. A sample without tiles gets a blank one.
         """
         chosen = chosen.cpu()  # DDP and FSDP move arguments to the device
         with torch.no_grad():
@@ -100,40 +102,40 @@ class RouterInTraining(nn.Module):
 
 
 class Labels:
-    """The window of ratios behind the labels; the same on every process."""
+    """The window of ratios from which labels are derived; it is identical on every process."""
 
     def __init__(self, config: RouterConfig) -> None:
         self._window = PercentileWindow(config.percentile, config.window)
         self._burn_in = config.burn_in
 
     def keep(self, ratio: float) -> bool | None:
-        """Take in one ratio; True to keep, False to compress, None while the window fills."""
+        """Add one ratio; return True to keep, False to compress, None while the window is filling."""
         has_filled = len(self._window.window) >= self._burn_in
         label = self._window.keep(ratio)
         return label if has_filled else None
 
     @property
     def tau(self) -> float:
-        """The threshold now; NaN before the first ratio."""
+        """The current threshold; NaN before the first ratio."""
         return self._window.threshold if self._window.window else float("nan")
 
     @property
     def ratios(self) -> list[float]:
-        """Those in the window, oldest first."""
+        """The ratios in the window, oldest first."""
         return list(self._window.window)
 
     def state_dict(self) -> dict[str, Any]:
-        """The ratios in the window."""
+        """Return the ratios in the window."""
         return {"ratios": self.ratios}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take them back."""
+        """Restore the ratios of a `state_dict`."""
         self._window.window.clear()
         self._window.window.extend(state["ratios"])
 
 
 class RouterStepper:
-    """Cross-entropy of one decision a sample."""
+    """The cross-entropy of one decision per sample."""
 
     def __init__(
         self,
@@ -145,7 +147,7 @@ class RouterStepper:
     ) -> None:
         """
         Args:
-            policy: its configuration.
+            policy: the policy's configuration.
         """
         self.labels = Labels(config)
         self._accelerator = accelerator
@@ -156,7 +158,7 @@ class RouterStepper:
         watch.declare("loss", "accuracy", "keep_share", "ratio", "tau", "tokens")
 
     def losses(self, model: nn.Module, batch: MicroBatch, seeds: tuple[object, ...], health: Health) -> Tensor:
-        """[samples]; 0 where a sample has no tile, or no label yet."""
+        """Return the losses, [samples]; 0 where a sample has no tile or no label yet."""
         chosen = choose(batch, seeds, self._config.level)
         decisions: Decisions = model(batch, chosen)
         _show_health(health, batch, decisions)
@@ -171,19 +173,19 @@ class RouterStepper:
         return losses
 
     def held_out(self, model: nn.Module) -> float:
-        """Cross-entropy on held-out decisions, labelled by their own percentile."""
+        """Return the cross-entropy on held-out decisions, labelled by their own percentile."""
         log_p, labels = self._held_out_scores(model)
         known = labels >= 0
         return float(_cross_entropy(log_p, labels)[known].mean()) if bool(known.any()) else float("nan")
 
     def distributions(self) -> dict[str, list[float]]:
-        """The loss ratios in the window."""
+        """Return the loss ratios in the window."""
         return {"ratios": self.labels.ratios}
 
     def report(self, model: nn.Module) -> dict[str, float]:
-        """How well the router tells held-out decisions apart: `auc` against the oracle's labels, `accuracy`, `samples`.
+        """Return how well the router predicts the oracle's labels on held-out decisions: `auc`, `accuracy`, `samples`.
 
-        The oracle compresses what costs least: the decisions whose ratio is below the configured percentile.
+        The oracle compresses the decisions whose loss ratio is below the configured percentile.
         """
         log_p, labels = self._held_out_scores(model)
         scores, compress = log_odds(log_p)[labels >= 0], labels[labels >= 0] == 0
@@ -196,7 +198,7 @@ class RouterStepper:
 
     @torch.no_grad()
     def _held_out_scores(self, model: nn.Module) -> tuple[Tensor, Tensor]:
-        """`log_p` and oracle label of the held-out decisions of all processes; labels as `_label` makes them."""
+        """Return `log_p` and the oracle's label, coded as in `_label`, of all processes' held-out decisions."""
         ratios, scores = [], []
         health = Health(self._accelerator.device)
         for batch in self._held_out.batches():
@@ -215,9 +217,9 @@ class RouterStepper:
         return self._held_out.together(torch.cat(scores)), labels
 
     def _label(self, ratio: Tensor) -> Tensor:
-        """[samples]: 1 to keep, 0 to compress, -1 for no label, of this process's ratios.
+        """Return the labels of this process's ratios, [samples]: 1 to keep, 0 to compress, -1 for no label.
 
-        All processes see all ratios, in the order of the step's micro-batches, so that their windows stay the same.
+        Every process sees all ratios, in the order of the step's micro-batches, so that the windows stay identical.
         """
         everyone = self._accelerator.gather(ratio)
         labels = [-1 if value != value else _as_number(self.labels.keep(value)) for value in everyone.tolist()]
@@ -236,13 +238,13 @@ class RouterStepper:
 
 
 def _show_health(health: Health, batch: MicroBatch, decisions: Decisions) -> None:
-    """A sample without a tile has no loss ratio, and is asked about a blank tile."""
+    """Record ratios and scores; a sample without tiles has no ratio, but a score for its blank tile."""
     health.samples(batch, "loss ratio r", decisions.ratio, batch.num_tiles() > 0)
     health.samples(batch, "router's score", log_odds(decisions.log_p))
 
 
 def choose(batch: MicroBatch, seeds: tuple[object, ...], level: str) -> Tensor:
-    """What each sample's decision is about: a random tile, or all tiles of the image that a random tile is of.
+    """Choose the tiles of each sample's decision: a random tile, or all tiles of the image that it belongs to.
 
     Returns:
         [tiles], bool.
@@ -260,14 +262,14 @@ def choose(batch: MicroBatch, seeds: tuple[object, ...], level: str) -> Tensor:
 
 
 def decision_scores(router: nn.Module, vit_tokens: Tensor, decision: Tensor, num_decisions: int) -> Tensor:
-    """Log-probabilities [decisions, 2] of *compress* and *keep*; for several tiles, of their mean probabilities.
+    """Return log-probabilities of *compress* and *keep*, [decisions, 2], averaged as probabilities over several tiles.
 
-    Never by way of a probability: one that is rounded to 1, which bfloat16 does above 0.998, would have no gradient.
+    The mean is computed in log space: bfloat16 rounds a probability above 0.998 to 1, which has no gradient.
 
     Args:
-        router: tiles [tiles, 1 + h*w, C] -> logits [tiles, 2] of *compress* and *keep*.
-        vit_tokens: [tiles, 1 + h*w, C] of all decisions.
-        decision: [tiles], int64: the decision of each tile; every decision has one.
+        router: maps tiles [tiles, 1 + h*w, C] to logits [tiles, 2] of *compress* and *keep*.
+        vit_tokens: [tiles, 1 + h*w, C], the tiles of all decisions.
+        decision: [tiles], int64, the decision that each tile belongs to; every decision has at least one tile.
     """
     logits: Tensor = router(vit_tokens)
     log_p = logits.float().log_softmax(dim=-1)  # [tiles, 2]
@@ -278,12 +280,13 @@ def decision_scores(router: nn.Module, vit_tokens: Tensor, decision: Tensor, num
 
 
 def log_odds(log_p: Tensor) -> Tensor:
-    """[decisions], of `log_p` [decisions, 2]: above 0 where *compress* is likelier, and finer than a probability."""
+    """Return the log-odds of *compress*, [decisions], from `log_p` [decisions, 2]; they resolve more than a probability
+    near 0 or 1."""
     return log_p[:, 0] - log_p[:, 1]
 
 
 def _cross_entropy(log_p: Tensor, labels: Tensor) -> Tensor:
-    """[decisions], of labels [decisions] with 1 to keep, 0 to compress; 0 where a label is missing."""
+    """Return [decisions] losses for labels 1 (keep) and 0 (compress); 0 where a label is missing."""
     losses = -log_p.gather(1, labels.clamp(min=0)[:, None])[:, 0]
     return torch.where(labels >= 0, losses, 0.0 * losses)
 

@@ -1,4 +1,4 @@
-"""What a training holds from its first to its last phase: its folder, its corpus, and what it was begun with."""
+"""The state a training keeps through all its phases: its folder, its corpus, and a record of its inputs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from vico_eval.training.saving.files import held
 
 @dataclass(frozen=True)
 class Session:
-    """A training in its folder, which no other training can take meanwhile."""
+    """A training and the output folder that it has locked against other trainings."""
 
     training: Training
     config: RunConfig
@@ -33,26 +33,26 @@ class Session:
 
     @property
     def accelerator(self) -> Accelerator:
-        """Of the training."""
+        """The training's accelerator."""
         return self.training.accelerator
 
     def data(self, policy: VicoInternVL, tokenizer: PreTrainedTokenizerBase) -> tuple[Data, HeldOut]:
-        """The samples of a phase, and those that are held out."""
+        """Open the training samples of a phase and the held-out samples."""
         data = Data(self.config, policy.config, tokenizer, self.accelerator, self.corpus)
         return data, HeldOut(self.accelerator, data.held_out)
 
 
 @contextmanager
 def opened(accelerator: Accelerator, config: RunConfig, models: Sequence[str]) -> Iterator[Session]:
-    """A training until the context is left; every process calls this alike.
+    """Open a training for the duration of the context; every process makes the same call.
 
     Args:
-        models: checkpoints that it reads.
+        models: the checkpoints that the training reads.
 
     Raises:
         CheckpointError: a model is missing.
-        ConfigError: a source can't be used.
-        OutputError: another training writes into `out`.
+        ConfigError: a data source can't be used.
+        OutputError: another training is writing into `out`.
     """
     with ExitStack() as stack:
         on_main(accelerator, lambda: stack.enter_context(held(config.out)))
@@ -79,10 +79,10 @@ def _identity(model: str) -> dict[str, Any]:
 
 
 def _name_unread(watch: Watch, source: Found) -> None:
-    """Say and log which keys of a source nothing is done with."""
+    """Print and log the keys of a source that are ignored."""
     if not source.unread:
         return
     counted = (name if number is None else f"{name} in {number}" for name, number in source.unread.items())
     of = "" if source.samples is None else f" of {source.samples} samples"
-    watch.say(f"Not read in {source.name}: {', '.join(counted)}{of}.")
+    watch.say(f"Ignored keys in {source.name}: {', '.join(counted)}{of}.")
     watch.write({"not_read": dict(source.unread), "source": source.name})

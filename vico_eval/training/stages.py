@@ -54,7 +54,7 @@ from vico_eval.training.saving.resume import check_out, newest
 from vico_eval.training.session import Session, opened
 
 SKIPS_SAY_SOMETHING = 1000
-"""Samples of every process before which a run does not end for the share of skipped ones among them."""
+"""Number of samples per process before the share of skipped samples can end a run."""
 
 MODEL = "model"
 """The finished model's folder in a run's `out`."""
@@ -78,18 +78,18 @@ class _Trainee:
 
 
 def train_consistency(config: ConsistencyConfig) -> Path:
-    """Stage 1: the low connector alone, then the policy; every process of a run calls this alike.
+    """Run stage 1: train the low connector alone, then the policy; every process of a run makes the same call.
 
     Returns:
         The finished model's folder.
 
     Raises:
-        ConfigError: settings that can't be combined, or not with what accelerate was configured for.
+        ConfigError: settings conflict with each other or with accelerate's configuration.
         CheckpointError: the base model can't be loaded, or `out` has checkpoints of another configuration, training
-            or data, or torn ones alone.
-        NotFinite: a loss, gradient, loss ratio or weight is no number; the last checkpoint is of before.
-        OutputError: another training writes into `out`.
-        Stopped: SIGTERM or Ctrl-C; the same command goes on.
+            or data, or only damaged ones.
+        NotFinite: a loss, gradient, loss ratio or weight is not finite; the last checkpoint is from before.
+        OutputError: another training is writing into `out`.
+        Stopped: SIGTERM or Ctrl-C; the same command resumes the training.
     """
     check_out(config.out, ("warmup", "train"))
     with opened(make_accelerator(config), config, (config.checkpoint,)) as session:
@@ -100,9 +100,9 @@ def _train_consistency(session: Session, config: ConsistencyConfig) -> Path:
     accelerator = session.accelerator
     _check_reference(config, accelerator)
     if config.lora is not None and accelerator.distributed_type == DistributedType.DEEPSPEED:
-        raise ConfigError("`lora` can't be combined with DeepSpeed here; use FSDP2 or DDP, or train all weights.")
+        raise ConfigError("`lora` can't be combined with DeepSpeed; use FSDP2 or DDP, or train all weights.")
     if config.lora is not None and config.reference != "copy":
-        raise ConfigError("with `lora` the reference is the policy without its adapters: leave `reference` out.")
+        raise ConfigError("With `lora` the reference is the policy without its adapters; leave `reference` out.")
     warm = config.out / _WARM
     if config.warmup is not None and not _is_warm(session, warm):
         _warm_up(session, config, warm)
@@ -123,13 +123,13 @@ def _train_consistency(session: Session, config: ConsistencyConfig) -> Path:
 
 
 def train_router(config: RouterConfig) -> Path:
-    """Stage 2: the router alone; every process of a run calls this alike.
+    """Run stage 2: train the router alone; every process of a run makes the same call.
 
     Returns:
-        The finished model's folder: the policy with its router.
+        The folder of the finished model, which is the policy with its router.
 
     Raises:
-        As `train_consistency`.
+        The errors of `train_consistency`.
     """
     check_out(config.out, (_router_phase(config),))
     with opened(make_accelerator(config), config, (config.checkpoint, config.policy)) as session:
@@ -141,7 +141,7 @@ def _train_router(session: Session, config: RouterConfig) -> Path:
     _check_reference(config, accelerator)
     policy, tokenizer = _open(config.policy, config, accelerator)
     if policy.connector_low is None:
-        raise CheckpointError(f"{config.policy!r} has no low connector; expected what stage 1 made.")
+        raise CheckpointError(f"{config.policy!r} has no low connector; expected a model from stage 1.")
     can_round = _can_round(config, accelerator)
     if can_round:
         round_weights(policy, torch.bfloat16)
@@ -178,7 +178,7 @@ def _phase(
     data: Data,
     settings: OptimizerSettings,
 ) -> Phase[MicroBatch]:
-    """A phase on the samples of the session's configuration."""
+    """Build a phase that trains on the samples of the session's configuration."""
     configure_deepspeed(session.accelerator, session.config, settings)
     return Phase(
         name=name,
@@ -196,7 +196,8 @@ def _router_phase(config: RouterConfig) -> str:
 
 
 def _is_warm(session: Session, warm: Path) -> bool:
-    """Whether the warm-up is done and its weights are sound; where they are not, its checkpoint has them still."""
+    """Whether the warm-up is done and its weights file is intact; if it is not, the checkpoint still has the
+    weights."""
     training = session.training
     if newest(training.accelerator, training.checkpoints("warmup"), training.watch) is None:
         return False
@@ -206,21 +207,21 @@ def _is_warm(session: Session, warm: Path) -> bool:
             return False
         problem = weights_problem(warm)
         if problem is not None:
-            training.watch.say(f"{warm} {problem}; it is written again from the last checkpoint of the warm-up.")
+            training.watch.say(f"{warm} {problem}; it is rewritten from the last checkpoint of the warm-up.")
         return problem is None
 
     return on_main(training.accelerator, is_sound)
 
 
 def _warm_up(session: Session, config: ConsistencyConfig, warm: Path) -> None:
-    """Train the new low connector alone, and leave its weights in `warm`.
+    """Train the new low connector alone and write its weights to `warm`.
 
-    In models of its own: once they are shared among devices, what is trained can't be chosen anew.
+    This uses separate models, because the set of trained weights can't be changed once a model is sharded.
     """
     assert config.warmup is not None
     accelerator = session.accelerator
     if accelerator.is_main_process:
-        warm.unlink(missing_ok=True)  # of a run whose checkpoints somebody removed
+        warm.unlink(missing_ok=True)  # left by a run whose checkpoints were removed
     trainee = _build(config, accelerator, only_low=True)
     trainee.low.requires_grad_(True)
     data, held_out = session.data(trainee.pair.policy, trainee.tokenizer)
@@ -237,9 +238,9 @@ def _warm_up(session: Session, config: ConsistencyConfig, warm: Path) -> None:
 
 
 def _build(config: ConsistencyConfig, accelerator: Accelerator, *, only_low: bool = False) -> _Trainee:
-    """Policy and reference, all frozen; without a copy or adapters where only the low connector is to be trained."""
+    """Build policy and reference, all frozen; with `only_low`, without a reference copy or adapters."""
     policy, tokenizer = _open(config.checkpoint, config, accelerator)
-    # The copy is made before the low connector is added, and takes bfloat16 where nothing keeps it from doing so.
+    # The copy is made before the low connector is added, in bfloat16 where frozen weights may be rounded.
     can_round = _can_round(config, accelerator)
     torch.manual_seed(config.seed)
     adapters = reference = None
@@ -268,7 +269,8 @@ def _build(config: ConsistencyConfig, accelerator: Accelerator, *, only_low: boo
 
 
 def _open(name: str, config: RunConfig, accelerator: Accelerator) -> tuple[VicoInternVL, PreTrainedTokenizerBase]:
-    """A checkpoint's model and tokenizer, without weights where others send them; an error with them is everybody's."""
+    """Open a checkpoint's model and tokenizer, without weights on processes that receive them; an error in reading the
+    weights is raised on every process."""
     model, tokenizer = _read(name, config, accelerator)
     if config.data.packed:
         attend_by_sample(model)
@@ -288,13 +290,13 @@ def _read(name: str, config: RunConfig, accelerator: Accelerator) -> tuple[VicoI
 
 
 def _can_round(config: RunConfig, accelerator: Accelerator) -> bool:
-    """Whether frozen weights may be kept in bfloat16; DeepSpeed wants one precision for all."""
+    """Whether frozen weights may be stored in bfloat16; DeepSpeed requires one precision for all weights."""
     return config.precision == "bf16" and accelerator.distributed_type != DistributedType.DEEPSPEED
 
 
 def _unfreeze(trainee: _Trainee, config: ConsistencyConfig) -> None:
-    """Choose what stage 1 trains: everything but the routers, without the vision encoder where that is to stay frozen,
-    or the low connector and adapters."""
+    """Unfreeze what stage 1 trains: everything except the routers and, if so configured, the vision encoder; with LoRA,
+    only the low connector and the adapters."""
     policy = trainee.pair.policy
     trainee.low.requires_grad_(True)
     if config.lora is None:
@@ -307,7 +309,7 @@ def _unfreeze(trainee: _Trainee, config: ConsistencyConfig) -> None:
 
 
 def _most(accelerator: Accelerator) -> Callable[[int], int] | None:
-    """The largest of all processes' numbers, with DeepSpeed."""
+    """With DeepSpeed, return a function that takes the maximum over all processes, else None."""
     if accelerator.distributed_type != DistributedType.DEEPSPEED:
         return None
     return lambda number: int(accelerator.gather(torch.tensor([number], device=accelerator.device)).max())
@@ -315,7 +317,9 @@ def _most(accelerator: Accelerator) -> Callable[[int], int] | None:
 
 def _check_reference(config: RunConfig, accelerator: Accelerator) -> None:
     if config.reference == "int8" and accelerator.distributed_type in SHARDED:
-        raise ConfigError("`reference: int8` can't be in shards (FSDP, DeepSpeed), which save more; leave it out.")
+        raise ConfigError(
+            "`reference: int8` can't be sharded (FSDP, DeepSpeed). Leave it out; sharding saves more memory."
+        )
 
 
 def _check_same_sizes(policy: VicoInternVL, base: VicoInternVL, config: RouterConfig) -> None:
@@ -329,14 +333,15 @@ def _check_same_sizes(policy: VicoInternVL, base: VicoInternVL, config: RouterCo
 
 
 def _write_report(training: Training, report: dict[str, Any]) -> None:
-    """Leave the report in `held_out.json`."""
+    """Write the report to `held_out.json` and the log."""
     if training.accelerator.is_main_process:
         write_text(training.out / REPORT, as_json(report, indent=2) + "\n")
     training.watch.write(report)
 
 
 def _weights(accelerator: Accelerator, model: nn.Module, prefix: str) -> dict[str, Tensor]:
-    """Whole weights of a part of a wrapped model, by their names in it; on the first process at least."""
+    """Return the unsharded weights of a part of a wrapped model, by their names within the part; only the first process
+    is sure to get all of them."""
     if accelerator.distributed_type == DistributedType.FSDP:
         return _gathered(accelerator, model, prefix)
     # With ZeRO-3 the other processes get None.
@@ -345,8 +350,8 @@ def _weights(accelerator: Accelerator, model: nn.Module, prefix: str) -> dict[st
 
 
 def _gathered(accelerator: Accelerator, model: nn.Module, prefix: str) -> dict[str, Tensor]:
-    """As `_weights`, of shards: one weight at a time, and without the reference's, which nobody writes down."""
-    names = {name for name, _ in model.named_parameters()}  # without a head that is the embedding
+    """Do as `_weights` for a sharded model: gather one weight at a time, and leave out the reference's."""
+    names = {name for name, _ in model.named_parameters()}  # leaves out a head that is tied to the embedding
     weights = {}
     for name, value in model.state_dict().items():
         if name.startswith(prefix) and name in names:
@@ -363,9 +368,9 @@ def _save(
     source: str,
     weights: dict[str, Tensor],
 ) -> Path:
-    """The finished model in this package's layout, bfloat16 unless the run computed in float32.
+    """Save the finished model in this package's layout, in bfloat16 unless the run computed in float32.
 
-    Its tokenizer files are those of the checkpoint `source`, byte for byte.
+    Its tokenizer files are byte-for-byte copies of those of the checkpoint `source`.
     """
     folder = session.config.out / MODEL
     if session.accelerator.is_main_process:
@@ -373,7 +378,7 @@ def _save(
         policy.config.dtype = dtype
         with whole_folder(folder) as unfinished:
             for name, value in weights.items():
-                weights[name] = value.to(dtype)  # one by one: both at once would take half as much memory again
+                weights[name] = value.to(dtype)  # one by one: converting all at once would take 50% more memory
             policy.save_pretrained(unfinished, state_dict=weights)
             copy_tokenizer(find_checkpoint(source).folder, unfinished)
     session.accelerator.wait_for_everyone()

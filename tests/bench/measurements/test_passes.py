@@ -43,9 +43,12 @@ def test_rounds_take_turns_and_ratios_are_of_a_round():
 @pytest.mark.parametrize(
     ("shared", "message"),
     [
-        (answered(one="yes", other="yes"), "other answers task/test/0 in a pass with yes, and by itself with no"),
-        (answered(one="yes"), "separate rows are one, other; in passes one"),
-        (Answered(rows=answered(one="yes").rows | {"other": {}}), "other: only one of both ways answered task/test/0"),
+        (answered(one="yes", other="yes"), "other answers task/test/0 in a pass with yes, but separately with no"),
+        (answered(one="yes"), "separate rows are one, other, but passes have one"),
+        (
+            Answered(rows=answered(one="yes").rows | {"other": {}}),
+            "other: only one of the two ways answered task/test/0",
+        ),
     ],
 )
 def test_other_answers_are_no_record(shared, message):
@@ -177,7 +180,7 @@ def test_a_table_whose_answers_differ_is_no_record(program):
 
 
 def test_a_run_that_fails_or_shares_nothing_is_no_measurement(program):
-    with pytest.raises(pass_table.CommandFailed, match="ended with 1: no such row"):
+    with pytest.raises(pass_table.CommandFailed, match="exited with status 1: no such row"):
         pass_table.fill(program("broken"))
     with pytest.raises(pass_table.CommandFailed, match="answered 2 rows in 2 passes; expected rows that share"):
         pass_table.measure(None, 1, "cpu", program("never"))
@@ -186,8 +189,8 @@ def test_a_run_that_fails_or_shares_nothing_is_no_measurement(program):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--load", "everything"), "'everything' is none of table, sweep, films"),
-        (("--load", "sweep", "--size", "7b"), "'7b' is none of small, 0.6b, 8b"),
+        (("--load", "everything"), "'everything' is not one of table, sweep, films"),
+        (("--load", "sweep", "--size", "7b"), "'7b' is not one of small, 0.6b, 8b"),
         (("--limit", "0"), "greater than or equal to 1"),
     ],
 )

@@ -124,9 +124,9 @@ def test_break_even_tries_sizes_that_an_image_can_have():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--size", "7b"), "'7b' is none of small, 0.6b, 8b"),
-        (("--methods", "fastv,nothing"), "'nothing' is none of keep_everything"),
-        (("--visual-tokens", "300"), "300 is no number of visual tokens"),
+        (("--size", "7b"), "'7b' is not one of small, 0.6b, 8b"),
+        (("--methods", "fastv,nothing"), "'nothing' is not one of keep_everything"),
+        (("--visual-tokens", "300"), "got 300 visual tokens"),
     ],
 )
 def test_wrong_options_are_wrong_usage(run, options, message):

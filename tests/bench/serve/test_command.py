@@ -91,10 +91,10 @@ def test_the_bound_behind_the_encoder_comes_with_an_internvl_config(run, start_s
         ("stream error", 10, "error in the stream", "cuda says no"),
         ("empty", 10, "empty answer", "completion_tokens is 0"),
         ("no usage", 10, "no usage report", "no usage"),
-        ("usage is a list", 10, "error in the stream", "a usage that is no object"),
+        ("usage is a list", 10, "error in the stream", "usage is not an object"),
         ("negative usage", 10, "impossible usage report", "-861601"),
-        ("ignores max_tokens", 10, "more tokens than max_tokens", "40 tokens where 1 were allowed"),
-        ("miscounts", 10, "wrong prompt count", "where 2624 were sent"),
+        ("ignores max_tokens", 10, "more tokens than max_tokens", "40 tokens, but only 1 were allowed"),
+        ("miscounts", 10, "wrong prompt count", "but 2624 were sent"),
     ],
 )
 def test_what_some_requests_meet_is_counted_and_marked(run, start_server, make_server, fault, every, kind, words):
@@ -225,7 +225,7 @@ def test_a_server_that_is_down_is_said_before_the_load(run, tmp_path):
     ("settings", "arguments", "message"),
     [
         ({}, ["--model", "huge"], 'HTTP 404, {"error":"there is no huge here"}. It does not list this model.'),
-        ({"models": ("a", "b")}, [], "lists 2 models: a, b. Say with --model"),
+        ({"models": ("a", "b")}, [], "lists 2 models: a, b. Choose a model with --model"),
         ({"models": ()}, [], "lists no model"),
         ({"fault": "no usage", "every": -1}, [], "reports no usage"),
     ],
@@ -261,7 +261,7 @@ def test_a_tokenizer_of_another_checkpoint_is_said_before_the_load(run, start_se
         (["http://a", "--compare", "a=http://a"], "not both"),
         (["--compare", "http//a"], "expected NAME=URL"),
         (["--compare", "a=http://a", "--compare", "a=http://b"], "each name once"),
-        (["http://a", "--images", "nowhere"], "nowhere holds no images"),
+        (["http://a", "--images", "nowhere"], "nowhere has no images"),
         (["nonsense"], "no server answers at nonsense"),
     ],
 )

@@ -38,7 +38,7 @@ STREAM = {"dataset": "org/name", "streaming": True}
         ({"sources": [{**STREAM, "repeat": 2}]}, "only source"),
         ({"sources": [STREAM], "held_out_share": 0.1}, "only source"),
         ({"sources": [{"jsonl": "a"}], "held_out": [STREAM]}, "can't be streaming"),
-        ({"sources": [{"jsonl": "a"}], "held_out": [{"jsonl": "b"}], "held_out_share": 0.1}, "exclude each other"),
+        ({"sources": [{"jsonl": "a"}], "held_out": [{"jsonl": "b"}], "held_out_share": 0.1}, "mutually exclusive"),
         ({"sources": [{"jsonl": "a"}], "max_skipped_share": 2}, "less than or equal to 1"),
     ],
 )

@@ -207,7 +207,7 @@ def test_corrupt_samples_keep_their_places_and_are_counted(make, make_prepare, c
         SkippedTooMany, match=r"10 of 12 .* 83\.33%; expected at most 83\.00% .*skipped\.rank\*"
     ) as told:
         count.check(0.83)
-    assert "3 media, as" in str(told.value)
+    assert "3 media, such as" in str(told.value)
     assert corrupt.key(10) in str(told.value)
 
 

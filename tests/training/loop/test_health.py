@@ -47,10 +47,10 @@ def test_stage_one_stops_at_the_first_loss_that_is_no_number(consistency_setting
         return result
 
     monkeypatch.setattr(PolicyAndReference, "forward", compute)
-    with pytest.raises(NotFinite, match="In step 1 of train: the loss of") as told:
+    with pytest.raises(NotFinite, match="In step 1 of train, the loss of") as told:
         train_consistency(config)
     assert f"the loss of {keys[3]} is not finite" in str(told.value)
-    assert "the checkpoint of step 1 stays" in str(told.value)
+    assert "the checkpoint of step 1 is kept" in str(told.value)
     assert steps_logged(config.out) == [0]
     assert [path.name for path in (config.out / "checkpoints" / "train").iterdir()] == ["step-0000001"]
     trained = load_file(config.out / "checkpoints" / "train" / "step-0000001" / "trained.safetensors")
@@ -69,7 +69,9 @@ def test_a_gradient_that_is_no_number_stops_a_run_and_names_the_samples(consiste
             gradient.view(-1)[0] = math.nan
 
     monkeypatch.setattr(Accelerator, "backward", spoil)
-    with pytest.raises(NotFinite, match=r"step 0 of train: the gradient of .*all\.jsonl:.*: nan.*saved none"):
+    with pytest.raises(
+        NotFinite, match=r"step 0 of train, the gradient of .*all\.jsonl:.*: nan.*no earlier checkpoint"
+    ):
         train_consistency(config)
 
 
@@ -96,7 +98,7 @@ def test_stage_two_stops_at_a_ratio_or_a_score_that_is_no_number(router_settings
 
     monkeypatch.setattr(RouterInTraining, "forward", compute)
     name = {"ratio": "loss ratio r", "log_p": "router's score"}[what]
-    with pytest.raises(NotFinite, match=f"In step 0 of tile_router: the {name} of"):
+    with pytest.raises(NotFinite, match=f"In step 0 of tile_router, the {name} of"):
         train_router(config)
     assert not kept(config.out, "tile_router")
     assert not (config.out / "log.jsonl").exists()

@@ -88,7 +88,7 @@ def test_where_all_are_torn_nothing_is_set_aside_and_nothing_begins_anew(saved):
     for step in (2, 3):
         cut(saved.path(step) / "optimizer.bin")
     for _ in range(2):
-        with pytest.raises(CheckpointError, match=r"step-0000003: optimizer\.bin has .*; step-0000002: .*begin anew"):
+        with pytest.raises(CheckpointError, match=r"step-0000003: optimizer\.bin has .*; step-0000002: .*start over"):
             saved.newest()
 
 
@@ -104,7 +104,7 @@ def test_a_checkpoint_that_lists_no_files_is_looked_at_as_far_as_can_be(saved):
     forget(3)
     assert saved.newest().step == 3
     trained = saved.path(3) / "trained.safetensors"
-    for weights, reason in (([math.nan], "holds numbers that are none"), ([0.0], "nothing but zeros")):
+    for weights, reason in (([math.nan], "contains NaN or infinity"), ([0.0], "only zeros")):
         save_file({"a": torch.tensor(weights * 64)}, trained)
         told = []
         saved.newest(told.append)
@@ -128,9 +128,9 @@ INPUTS = [{"name": "a", "samples": 3, "sha256": "x", "pictures": None}, {"name":
         (INPUTS, []),
         (INPUTS[:1], ["b is gone"]),
         ([*INPUTS, {"name": "c"}], ["c is new"]),
-        (INPUTS[::-1], ["the sources come in another order"]),
+        (INPUTS[::-1], ["the sources are in another order"]),
         ([INPUTS[0] | {"samples": 2, "sha256": "z"}, INPUTS[1]], ["a had 3 samples and has 2"]),
-        ([INPUTS[0] | {"sha256": "z", "pictures": "p"}, INPUTS[1]], ["a has other content and pictures"]),
+        ([INPUTS[0] | {"sha256": "z", "pictures": "p"}, INPUTS[1]], ["a has different content and media"]),
     ],
 )
 def test_what_has_changed_is_named(now, said):
@@ -143,5 +143,5 @@ def test_checkpoints_are_of_the_same_inputs(tmp_path):
     checkpoints.finish(1, math.nan)
     assert "NaN" not in (checkpoints.path(1) / "progress.json").read_text()
     assert Checkpoints(tmp_path, Saving(), {}, INPUTS).newest().step == 1
-    with pytest.raises(CheckpointError, match=r"changed since its step 1: b is gone\. Put it back"):
+    with pytest.raises(CheckpointError, match=r"changed since its step 1: b is gone\. Restore them"):
         Checkpoints(tmp_path, Saving(), {}, INPUTS[:1]).newest()

@@ -1,1 +1,1 @@
-"""What the scripts of `benchmarks/` measure, a module each, and the READMEs that show their records."""
+"""The measurements behind the scripts in `benchmarks/`, one module each, and the READMEs of their records."""

@@ -1,4 +1,4 @@
-"""From how many visual tokens on a method pays: its prefill is faster than the plain one of all of them."""
+"""The break-even point of a method: the number of visual tokens from which its prefill is faster than the plain one."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ ROUNDS = 5
 
 
 def break_even(bench: Bench, methods: Mapping[str, Method], numbers: Sequence[int]) -> dict[str, int | None]:
-    """The first of the numbers of visual tokens with which each method pays, as `first_that_pay`."""
+    """Measure the break-even point of each method among some numbers of visual tokens, as in `first_that_pay`."""
 
     def lower_quartiles(num_visual: int, titles: Sequence[str]) -> dict[str, float]:
         plain = Plain(bench, num_visual)
         runs = {title: run_of(bench, num_visual, methods[title]) for title in titles}
         for run in (plain, *runs.values()):
-            run.seconds()  # the first run is not counted
+            run.seconds()  # warm-up
         plain_s, seconds = in_turns(plain.seconds, {title: run.seconds for title, run in runs.items()}, ROUNDS)
         return {
             title: beside_neighbours(plain_s, seconds[title], place)["speedup_quartiles"][0]
@@ -33,12 +33,12 @@ def break_even(bench: Bench, methods: Mapping[str, Method], numbers: Sequence[in
 def first_that_pay(
     titles: Sequence[str], numbers: Sequence[int], lower_quartiles: Callable[[int, Sequence[str]], Mapping[str, float]]
 ) -> dict[str, int | None]:
-    """The first number at which three of four rounds are faster than plain, by title; None where there is none.
+    """Return the first number at which three of four rounds are faster than plain, by title; None if there is none.
 
     Args:
-        titles: of the methods.
-        numbers: of visual tokens, rising.
-        lower_quartiles: measures some of the methods at a number, and gives the lower quartiles of their speed-ups.
+        titles: the methods' titles.
+        numbers: numbers of visual tokens, ascending.
+        lower_quartiles: measures some of the methods at a number and returns the lower quartiles of their speed-ups.
     """
     first: dict[str, int | None] = dict.fromkeys(titles)
     for number in numbers:
@@ -51,6 +51,6 @@ def first_that_pay(
 
 
 def sizes(below: int) -> list[int]:
-    """Numbers of visual tokens to try: smaller tiles, then whole ones, doubling."""
+    """Return the numbers of visual tokens to try: parts of a tile, then 1, 2, 4, ... whole tiles."""
     doubling = [TILE_TOKENS << exponent for exponent in range((below // TILE_TOKENS).bit_length())]
     return [size for size in (*BELOW_A_TILE, *doubling) if size < below]

@@ -1,8 +1,8 @@
-"""How often a report's intervals hold the true retention, and how often its tests err, over invented evaluations.
+"""Coverage of a report's confidence intervals and error rates of its tests, over simulated evaluations.
 
-Every evaluation has two rows, the baseline and another, whose documents are drawn anew; retention is the same on every
-benchmark, so the true one is known. The report's own code makes intervals and verdicts. One pair of rows stands beside
-the next as further rows of one table, which costs a matrix product and no new weights.
+Every evaluation has two rows, the baseline and another, whose documents are drawn at random. Retention is the same on
+every benchmark, so the true retention is known. The report's own code computes intervals and verdicts. All pairs of
+rows are in one table, so that they share the bootstrap weights and an extra pair costs only a matrix product.
 """
 
 from __future__ import annotations
@@ -23,39 +23,40 @@ from vico_eval.report.stats.uncertainty import Criterion, retention_of
 MARGIN = Criterion().margin / 100
 
 RETENTIONS = (MARGIN, 0.95)
-"""True ones: the margin, where verdicts either way are errors, and one where a row has lost more."""
+"""The true retentions: the margin, where either verdict is an error, and a lower one."""
 
 _BATCH = 250
-"""Pairs of one table: as many as fit into 300 MB."""
+"""Number of pairs per table, which take about 300 MB."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Benchmark:
-    """An invented benchmark."""
+    """A simulated benchmark."""
 
     documents: int
     pictures: int | None = None
-    """None where each document has its own."""
+    """Number of images; None if each document has its own."""
 
     alike: float = 0.0
-    """Share of the documents of a picture that do as the others of that picture do."""
+    """Share of an image's documents that have the same outcome."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Setting:
-    """Invented evaluations of one kind."""
+    """A kind of simulated evaluation."""
 
     title: str
     benchmarks: tuple[Benchmark, ...]
     score: float = 0.75
-    """Of the baseline, 0-1."""
+    """The baseline's score, 0-1."""
 
     gained: float = 0.03
-    """Share of documents that only the other row answers; what it loses besides follows from the retention."""
+    """Share of documents that only the other row answers correctly. The share that it loses follows from the
+    retention."""
 
     twice: float | None = None
-    """Share of documents that the last benchmark, asked once more of the same pictures as one more column, answers as
-    before; None for no such column."""
+    """If set, a further column repeats the last benchmark on the same images, and this share of its documents has the
+    same outcome."""
 
     seeds: int = 1
     seed_spread: float = 0.0
@@ -101,7 +102,7 @@ SETTINGS = {
 
 
 def measure(evaluations: int) -> dict[str, Any]:
-    """The record: coverage and errors over so many evaluations of each setting and true retention."""
+    """Measure coverage and error rates over a number of evaluations of each setting and true retention."""
     results: dict[str, dict[str, Any]] = {}
     with tqdm(total=len(SETTINGS) * len(RETENTIONS) * math.ceil(evaluations / _BATCH), unit="batch") as bar:
         for name, setting in SETTINGS.items():
@@ -110,7 +111,7 @@ def measure(evaluations: int) -> dict[str, Any]:
             for place, retention in enumerate(RETENTIONS):
                 found = []
                 for start in range(0, evaluations, _BATCH):
-                    # Settings and retentions have draws of their own, whatever the others are.
+                    # Each setting and retention has its own seed, independent of the others.
                     generator = np.random.default_rng([start, place, *name.encode()])
                     found.append(_intervals(setting, retention, min(_BATCH, evaluations - start), generator))
                     bar.update()
@@ -126,7 +127,10 @@ def measure(evaluations: int) -> dict[str, Any]:
 
 
 def _intervals(setting: Setting, retention: float, number: int, generator: np.random.Generator) -> np.ndarray:
-    """[number, 4] of evaluations: low and high, percent; p of "less than" and of "at least" the margin."""
+    """Return the results of simulated evaluations, [number, 4]: interval low and high (percent), and two p-values.
+
+    The p-values are those of the tests for "at least" and for "less than" the margin.
+    """
     draws = Draws([f"{place}" for place in range(2 * number)], _columns(setting, retention, number, generator))
     lines = []
     for pair in range(number):
@@ -136,7 +140,7 @@ def _intervals(setting: Setting, retention: float, number: int, generator: np.ra
 
 
 def _columns(setting: Setting, retention: float, number: int, generator: np.random.Generator) -> list[Column]:
-    """Columns whose first rows are as many baselines, and whose others stand beside them in this order."""
+    """Simulate columns with `number` baselines as first rows, followed by the rows compared with them, in order."""
     effects = generator.normal(0, setting.seed_spread, (setting.seeds, number)) if setting.seed_spread else None
     columns = []
     first = 0
@@ -154,7 +158,7 @@ def _columns(setting: Setting, retention: float, number: int, generator: np.rand
 
 
 def _alike(chances: np.ndarray, share: float, generator: np.random.Generator) -> np.ndarray:
-    """Chances, of which all but a share are drawn anew."""
+    """Return the numbers with all but a share of them drawn again."""
     return np.where(generator.random(chances.shape) < share, chances, generator.random(chances.shape))
 
 
@@ -168,7 +172,7 @@ def _column(
     effects: np.ndarray | None,
     generator: np.random.Generator,
 ) -> Column:
-    """A benchmark from one uniform number a document and evaluation, which says what becomes of the document."""
+    """Build a benchmark's column; a uniform number per document and evaluation decides the document's outcome."""
     gained = setting.gained
     lost = setting.score * (1 - retention) + gained
     base = (chances >= gained) & (chances < gained + setting.score)
@@ -176,7 +180,7 @@ def _column(
         own = chances < gained + setting.score - lost
         values = 100.0 * np.hstack([base, own])
         return Column(title, values, clusters, groups, knows_pictures=True, cluster_points=100 / len(clusters))
-    # Every seed keeps documents of its own, as many more or fewer as its effect says.
+    # Every seed answers a different set of documents; its effect shifts their share.
     runs = [
         np.where(generator.random(chances.shape) < 0.5, chances, _reordered(chances, gained + setting.score, generator))
         < gained + setting.score - lost + effect
@@ -199,12 +203,13 @@ def _column(
 
 
 def _reordered(chances: np.ndarray, below: float, generator: np.random.Generator) -> np.ndarray:
-    """Chances anew for documents that some row answers."""
+    """Draw the numbers again for documents that some row answers correctly."""
     return np.where(chances < below, below * generator.random(chances.shape), chances)
 
 
 def _rates(lines: np.ndarray, retention: float) -> dict[str, float]:
-    """Shares of evaluations, 0-1: intervals that hold the truth; verdicts at 5% that are wrong; mean width, percent."""
+    """Return shares of evaluations, 0-1, by interval outcome and by verdict at 5%, and the mean interval width in
+    percent."""
     low, high, p_at_least, p_less = lines.T
     true = 100 * retention
     alpha = Criterion().alpha
@@ -219,7 +224,7 @@ def _rates(lines: np.ndarray, retention: float) -> dict[str, float]:
 
 
 def readme(records: dict[str, dict[str, Any]]) -> str:
-    """The README beside the records."""
+    """Render the README of the records."""
     lines = [
         "# Do the report's intervals hold?",
         "",
@@ -246,12 +251,12 @@ def readme(records: dict[str, dict[str, Any]]) -> str:
 
 
 def _error(evaluations: int) -> float:
-    """Standard error of a share of 95%, or of 5%, of so many evaluations."""
+    """Return the standard error of a share of 95% or 5% over a number of evaluations."""
     return math.sqrt(0.95 * 0.05 / evaluations)
 
 
 def summary(record: Mapping[str, Any]) -> list[str]:
-    """The table's lines, to be printed."""
+    """Return the table's lines for printing."""
     return _lines(record)
 
 

@@ -1,6 +1,6 @@
-"""Methods on one loaded model: each in an engine of its own, one after the other, or all in one that answers in a pass.
+"""Methods on one loaded model: each in a separate engine, one after another, or all in one engine with a shared pass.
 
-Weights are loaded before either, so that loading is in neither time.
+Weights are loaded in advance, so that neither time includes loading.
 """
 
 from __future__ import annotations
@@ -21,32 +21,33 @@ from vico_eval.methods.registry import Method
 
 @dataclass(frozen=True, kw_only=True)
 class EngineRows:
-    """Methods that cut pictures alike, their model, and what they are asked."""
+    """Methods with the same tiling, their model, and the requests that they answer."""
 
     model: FamilyModel
     tokenizer: PreTrainedTokenizerBase
     preprocessor: Callable[[], Preprocessor]
-    """Makes one for each engine: it keeps the films that it has read last, which an engine alone would have to read."""
+    """Makes a new preprocessor for each engine, because preprocessors cache recent videos, which a separate engine
+    would have to read again."""
 
     methods: Mapping[str, Method]
-    """By the row's name."""
+    """The methods by row name."""
 
     requests: Sequence[Request]
     batch_size: int
 
     def warm_up(self) -> None:
-        """Answer one request by one method: kernels are chosen and memory is taken then."""
+        """Answer one request with one method, so that kernels are chosen and memory is allocated."""
         self._answer(list(self.methods)[:1], self.requests[:1])
 
     def separate(self) -> Answered:
-        """Row after row."""
+        """Answer all requests row by row."""
         rows: dict[str, dict[object, Said]] = {}
         for row in self.methods:
             rows |= self._answer([row], self.requests)
         return Answered(rows=rows)
 
     def shared(self) -> Answered:
-        """All rows in one pass."""
+        """Answer all requests for all rows in one pass."""
         return Answered(rows=self._answer(list(self.methods), self.requests))
 
     def _answer(self, rows: Sequence[str], requests: Sequence[Request]) -> dict[str, dict[object, Said]]:
@@ -56,6 +57,6 @@ class EngineRows:
         for row, _, outcome in engine.row_outcomes(requests, known=[()] * len(rows)):
             if isinstance(outcome, DocumentError):
                 raise outcome
-            assert outcome.seconds is not None, "an engine says what its answers took"
+            assert outcome.seconds is not None, "the engine records the time of each answer"
             said[rows[row]][outcome.key] = Said(outcome, outcome.seconds)
         return said

@@ -1,4 +1,4 @@
-"""How many rows the steps of a decoder have, whoever takes them: transformers' loop or vLLM."""
+"""Counting the rows of decode steps, in transformers' loop and in vLLM."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch import nn
 
 @dataclass
 class Steps:
-    """A count that goes on."""
+    """A running count of rows."""
 
     rows: int = 0
-    """Of all steps so far; each makes one token, whether it is kept or not."""
+    """The total over all steps so far; each row makes one token, whether or not it is kept."""
 
 
 def count_rows(head: nn.Module, steps: Steps) -> None:
-    """Count the rows of every forward through a decoder's output layer, which takes hidden states [rows, 1, D]."""
+    """Count the rows of every forward pass through a decoder's output layer, with hidden states [rows, 1, D]."""
 
     def count(_: nn.Module, inputs: tuple[Any, ...]) -> None:
         steps.rows += len(inputs[0])
@@ -26,23 +26,23 @@ def count_rows(head: nn.Module, steps: Steps) -> None:
 
 
 class VllmSteps:
-    """Counts the requests that ran in each of vLLM's steps; has what vLLM asks of a stat logger."""
+    """Counts the requests in each of vLLM's steps, with the interface of a vLLM stat logger."""
 
     def __init__(self, steps: Steps) -> None:
         self._steps = steps
 
     def record(self, scheduler_stats: Any, iteration_stats: Any, *_: Any, **__: Any) -> None:
-        """What still runs behind a step, and what ended in it."""
+        """Add the requests that still run after a step and those that ended in it."""
         if scheduler_stats is not None:
             self._steps.rows += scheduler_stats.num_running_reqs
         if iteration_stats is not None:
             self._steps.rows += len(iteration_stats.finished_requests)
 
     def log(self) -> None:
-        """Nothing is printed."""
+        """Print nothing."""
 
     def log_engine_initialized(self) -> None:
-        """Nothing is printed."""
+        """Print nothing."""
 
     def record_sleep_state(self, is_awake: int, level: int) -> None:
-        """It does not sleep."""
+        """Ignore the sleep state; the engine never sleeps."""

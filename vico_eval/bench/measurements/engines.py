@@ -1,8 +1,8 @@
-"""Transformers' loop and vLLM on the same prompts: documents a second, and how much of what is decoded is kept.
+"""Transformers' generation loop and vLLM on the same prompts: throughput, and the share of decoded tokens that is kept.
 
-A loop works on a batch until the longest of its answers has ended, so rows that ended before are computed for nothing.
-Continuous batching gives such a row to the next prompt. What that saves depends on how unequal answers are, so theirs
-are as skewed as those of a model that thinks: few long ones among many short.
+The loop decodes a batch until its longest answer has ended, so computing rows that ended earlier is wasted. Continuous
+batching gives such a row to the next prompt. The saving depends on the distribution of answer lengths, so these are
+skewed like those of a reasoning model: a few long answers among many short ones.
 """
 
 from __future__ import annotations
@@ -36,39 +36,40 @@ from vico_eval.families.internvl.prompts import get_template
 from vico_eval.tiny.scenes import TASKS, make_scene
 
 SMALL = "vico-tiny-base"
-"""Whose tiles, vision encoder and tokenizer the model has, so that the time is the decoder's."""
+"""The model that provides tiling, vision encoder and tokenizer; being small, it leaves most of the time to the
+decoder."""
 
 INITIALIZER_RANGE = 0.1
-"""Of random weights: large enough that every token changes what comes next. At the usual 0.02 an answer is one token
-again and again."""
+"""Standard deviation of random weights, large enough that every token affects the next ones. With the usual 0.02 an
+answer repeats a single token."""
 
 LOUDNESS = {"small": 2.0, "0.6b": 2.75, "8b": 2.75}
-"""Factor of the end of turn's row in a random output layer, by size. Its logit is then the largest about once in a
-hundred tokens, wherever in the answer that is, so that lengths fall off geometrically. The more tokens a vocabulary
-has, the larger is the largest of the others' logits."""
+"""Factor for the end-of-turn row of a random output layer, by size. With it, end of turn is the most likely token about
+once in a hundred tokens at any position, so that lengths are geometrically distributed. A larger vocabulary needs a
+larger factor, because the maximum of the other logits is larger."""
 
 GPU_SHARE = 0.5
-"""Of a GPU's memory, for vLLM; the loop's weights and cache have the rest."""
+"""vLLM's share of the GPU's memory; the rest is for the loop's weights and cache."""
 
 MAX_LENGTH = 2048
-"""Tokens of a prompt with its answer, for which vLLM keeps room: 208 of them are visual, and questions are short."""
+"""Maximum number of tokens of prompt and answer in vLLM; 208 of them are visual, and questions are short."""
 
 GOAL = 0.9
-"""Useful share of decode steps that continuous batching should reach."""
+"""The useful share of decode steps that continuous batching should reach."""
 
 LOOP, VLLM = "transformers", "vllm"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What is measured."""
+    """The settings of a measurement."""
 
     size: str
-    """Of the decoder, in `SIZES`."""
+    """The decoder's size, a name in `SIZES`."""
 
     documents: int
     batch_size: int
-    """Of transformers' loop; vLLM takes all documents at once."""
+    """Batch size of transformers' loop; vLLM gets all documents at once."""
 
     max_new_tokens: int
     device: str
@@ -76,18 +77,18 @@ class Settings:
 
 
 class Way:
-    """An engine that answers the requests, again and again."""
+    """An engine that answers the same requests repeatedly."""
 
     def __init__(self, engine: Engine, requests: Sequence[Request], steps: Steps) -> None:
         self._engine, self._requests, self._steps = engine, requests, steps
         self.answers: list[Answer] = []
-        """Of the last run."""
+        """The answers of the last run."""
 
         self.rows = 0
-        """Rows of all decode steps of the last run."""
+        """Total number of rows in the last run's decode steps."""
 
     def seconds(self) -> float:
-        """Answers all requests once; returns what it took."""
+        """Answer all requests once and return the seconds it took."""
         before, start = self._steps.rows, time.perf_counter()
         self.answers = self._engine.answer(self._requests)
         seconds = time.perf_counter() - start
@@ -95,7 +96,7 @@ class Way:
         return seconds
 
     def described(self, seconds: Sequence[float]) -> dict[str, Any]:
-        """What a record says of its runs, of which all gave the same answers."""
+        """Return the record entry of its runs, all of which gave the same answers."""
         kept = sum(answer.account.generated_tokens for answer in self.answers)
         return {
             "documents_per_second": len(self.answers) / float(np.median(seconds)),
@@ -107,10 +108,10 @@ class Way:
 
 
 def measure(settings: Settings, rounds: int) -> dict[str, Any]:
-    """The record: documents a second of both ways, and how much of what they decode is kept.
+    """Measure throughput and useful share of both engines and return the record.
 
     Raises:
-        ConfigError: vLLM is not installed, or can't start.
+        ConfigError: vLLM is not installed or can't start.
     """
     check_installed()
     asked = skewed_requests(settings.documents, settings.max_new_tokens)
@@ -150,7 +151,7 @@ def measure(settings: Settings, rounds: int) -> dict[str, Any]:
 
 
 def compare(loop: Way, continuous: Way, rounds: int) -> dict[str, Any]:
-    """Part of a record: both in turns, the loop before and behind vLLM."""
+    """Measure both engines in turns, with the loop before and after vLLM; return a part of the record."""
     before_and_behind, seconds = in_turns(loop.seconds, {VLLM: continuous.seconds}, rounds)
     whole = [second for of_round in before_and_behind for second in of_round]
     lengths = [answer.account.generated_tokens for answer in loop.answers]
@@ -169,7 +170,7 @@ def compare(loop: Way, continuous: Way, rounds: int) -> dict[str, Any]:
 
 
 def save_random_model(size: str, dtype: str, folder: Path) -> None:
-    """A checkpoint with the built-in model's vision encoder and a random decoder whose answers end now and then."""
+    """Save a checkpoint with the built-in vision encoder and a random decoder whose answers end at random."""
     found = find_checkpoint(SMALL)
     tokenizer = load_tokenizer(found)
     config = deepcopy(found.config)
@@ -191,7 +192,7 @@ def save_random_model(size: str, dtype: str, folder: Path) -> None:
 
 
 def skewed_requests(documents: int, max_new_tokens: int) -> list[Request]:
-    """Questions of the built-in benchmark about pictures, one each; none says how long its answer is to be."""
+    """Return one question about each of a number of the built-in benchmark's scenes, without any hint of a length."""
     rng = np.random.default_rng(0)
     tasks = [task for task in TASKS if task != "video"]
     scenes = [make_scene(tasks[number % len(tasks)], rng) for number in range(documents)]
@@ -202,19 +203,20 @@ def skewed_requests(documents: int, max_new_tokens: int) -> list[Request]:
 
 
 def readme(records: dict[str, dict[str, Any]]) -> str:
-    """The README beside the records."""
+    """Render the README of the records."""
     lines = [
-        "# What decodes: transformers or vLLM",
+        "# Decoding with transformers or vLLM",
         "",
-        "Random decoders of Qwen3's sizes behind the built-in model's vision encoder answer questions of the built-in",
-        "benchmark greedily. Their end of turn is made likely enough that answers differ in length as those of a model",
-        "that thinks do. Transformers' loop works on a batch until its longest answer has ended; vLLM gives a row that",
-        "has ended to the next prompt. Useful share: tokens that are kept, of the rows of all decode steps. Speed-up:",
-        "the loop's time, before and behind, over vLLM's; median (quartiles) over the rounds. Both engines are in one",
-        "environment and share the vision encoder, whose time is in both. Written by `benchmarks/engines.py`.",
+        "Random decoders of Qwen3's sizes with the built-in model's vision encoder answer questions of the built-in",
+        "benchmark with greedy decoding. End of turn is made likely enough that answer lengths vary like those of a",
+        "reasoning model. Transformers' loop decodes a batch until its longest answer has ended; vLLM gives a row",
+        "that has ended to the next prompt. Useful share: kept tokens divided by the rows of all decode steps.",
+        "Speed-up: the loop's time before and after, over vLLM's; median (quartiles) over the rounds. Both engines",
+        "run in one environment and share the vision encoder, whose time is included for both. Written by",
+        "`benchmarks/engines.py`.",
         "",
-        "| decoder | where | dtype | engine | documents | tokens of an answer | documents/s | tokens/s | useful share "
-        "| speed-up | equal answers |",
+        "| decoder | processor | dtype | engine | documents | tokens per answer | documents/s | tokens/s "
+        "| useful share | speed-up | equal answers |",
         "|:--|:--|:--|:--|--:|:--|--:|--:|--:|--:|--:|",
     ]
     for record in records.values():
@@ -239,12 +241,12 @@ def readme(records: dict[str, dict[str, Any]]) -> str:
 
 
 def summary(record: Mapping[str, Any]) -> list[str]:
-    """What there is to say of a record, in a line or two."""
+    """Return a record's summary in one or two lines."""
     loop, vllm = record[LOOP], record[VLLM]
     lines = [
-        f"vLLM is {vllm['speedup']:.2f} times as fast. Useful share of decode steps: {vllm['useful_share']:.2f}, "
-        f"transformers {loop['useful_share']:.2f}."
+        f"vLLM is {vllm['speedup']:.2f} times as fast as transformers. Useful share of decode steps: "
+        f"{vllm['useful_share']:.2f} with vLLM, {loop['useful_share']:.2f} with transformers."
     ]
     if vllm["useful_share"] < GOAL:
-        lines.append(f"Expected of vLLM: at least {GOAL}.")
+        lines.append(f"Expected a useful share of at least {GOAL} with vLLM.")
     return lines

@@ -1,4 +1,4 @@
-"""The checkpoints that both evaluators read, and a task of two questions about a picture."""
+"""Checkpoints that both evaluators can load, and a task with two questions per image."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from vico_eval.paths import models_dir, tasks_dir
 from vico_eval.tiny.scenes import make_scene
 
 PAIRS = "two_questions"
-"""A task of its own: two questions about each picture, as MME asks."""
+"""A task with two questions about each image, as in MME."""
 
-# As this package asks the built-in model: an empty system message, a picture's place, then what is asked.
+# This package's prompt for the built-in model: an empty system message, the image placeholder, then the question.
 TEMPLATE = (
     "<|im_start|>system\n<|im_end|>\n"
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"
@@ -49,7 +49,7 @@ TOKENS = {
 
 
 def tiny_model() -> InternVLForConditionalGeneration:
-    """The built-in base model in transformers' class."""
+    """Load the built-in base model as transformers' class."""
     ours = load_model(find_checkpoint("vico-tiny-base"))
     model = InternVLForConditionalGeneration(_hf_config(ours.config))
     nn.Module.to(model, torch.bfloat16)
@@ -58,11 +58,11 @@ def tiny_model() -> InternVLForConditionalGeneration:
 
 
 def random_model(size: str, device: str) -> InternVLForConditionalGeneration:
-    """InternVL3.5's sizes but for the vocabulary, which is the built-in tokenizer's: answers are to be text.
+    """Build a random model with InternVL3.5's sizes, but the built-in tokenizer's vocabulary, so that answers are text.
 
     Args:
-        size: of the decoder, as in `SIZES`.
-        device: where the random numbers are made.
+        size: the decoder's size, a name in `SIZES`.
+        device: the device on which random numbers are drawn.
     """
     torch.manual_seed(0)
     config = flash_config(size)
@@ -104,11 +104,11 @@ def _take_weights(model: InternVLForConditionalGeneration, ours: VicoInternVL) -
 
 
 def save_checkpoint(model: InternVLForConditionalGeneration, max_tiles: int, folder: Path) -> None:
-    """Model and processor in transformers' layout, which both evaluators read."""
+    """Save model and processor in transformers' layout, which both evaluators read."""
     tokenizer = AutoTokenizer.from_pretrained(
         models_dir() / "vico-tiny-base", extra_special_tokens=TOKENS, trust_remote_code=False
     )
-    model.resize_token_embeddings(len(tokenizer))  # the processor's own tokens, of videos, are more than the model has
+    model.resize_token_embeddings(len(tokenizer))  # the processor adds tokens for videos that the model lacks
     model.save_pretrained(folder)
     vision: Any = model.config.vision_config
     side = vision.image_size[0]
@@ -128,7 +128,7 @@ def save_checkpoint(model: InternVLForConditionalGeneration, max_tiles: int, fol
 
 
 def save_pairs(folder: Path) -> None:
-    """The task `PAIRS`: one picture of the built-in benchmark, wide enough for two tiles, and two questions."""
+    """Write the task `PAIRS`: one image of the built-in benchmark, two tiles wide, with two questions."""
     scene = make_scene("doc", np.random.default_rng(0), (2, 1))
     lines = [{"image_1": scene.images[0], "question": one.text, "answer": one.answer} for one in scene.questions[:2]]
     features = Features({"image_1": Image(), "question": Value("string"), "answer": Value("string")})

@@ -1,9 +1,8 @@
-"""How fast lmms-eval is with this package's adapter and with its own `internvl_hf`, on the same checkpoint.
+"""The speed of lmms-eval with this package's adapter and with its own `internvl_hf`, on the same checkpoint.
 
-Both models are in one process and answer the same documents through lmms-eval's evaluator, in turns: an evaluation by
-`internvl_hf` stands before and behind each of ours, so that a slower minute of the machine slows both. What is timed is
-the whole evaluation: building requests, answering, scoring. `internvl_hf` answers one document at a time; it takes no
-other batch size.
+Both models are in one process and answer the same documents through lmms-eval's evaluator. They take turns, with an
+evaluation by `internvl_hf` before and after each of ours, so that disturbances of the machine affect both. The time is
+that of the whole evaluation: building requests, answering and scoring. `internvl_hf` only supports a batch size of 1.
 """
 
 from __future__ import annotations
@@ -31,27 +30,27 @@ from vico_eval.harnesses.lmms_eval.models import CompressedInternVL
 from vico_eval.paths import tasks_dir
 
 TASKS = ("tiny_read", "tiny_doc", "tiny_bar", "tiny_tallest", "tiny_count", "tiny_colour", "tiny_presence")
-"""Of one picture each, every document another one."""
+"""Tasks with one image per document, all of them different."""
 
 DTYPES = ("bfloat16", "float32")
-"""`internvl_hf` loads weights as the first; for the second they are converted once it has."""
+"""`internvl_hf` loads weights as bfloat16; for float32 they are converted after loading."""
 
 BASELINE = "internvl_hf"
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A checkpoint to evaluate and how much of it."""
+    """The checkpoint and the size of an evaluation."""
 
     documents: int | None
-    """Of each task; None is all of them."""
+    """Number of documents per task; None means all."""
 
     tasks: tuple[str, ...]
     max_tiles: int
     batch_size: int
 
     size: str | None = None
-    """Of a random decoder, as in `SIZES`; None is the built-in model."""
+    """Size of a random decoder, a name in `SIZES`; None means the built-in model."""
 
 
 SHAPES = {
@@ -63,18 +62,18 @@ SHAPES = {
 
 
 class Evaluation:
-    """A model and the documents that it answers."""
+    """An evaluation of one model on the documents of a shape."""
 
     def __init__(self, make: Callable[[], lmms], shape: Shape, manager: TaskManager) -> None:
         self._make = make
         self._shape = shape
         self._manager = manager
         self.answers: list[str] = []
-        """Of the last run, task after task."""
+        """The answers of the last run, in the order of the tasks."""
 
     def __call__(self) -> float:
-        """Evaluate once; returns its seconds, without those of loading the model."""
-        model = self._make()  # anew: the evaluator takes a model's weights away when it is done
+        """Evaluate once and return the seconds, without loading the model."""
+        model = self._make()  # made again each time, because the evaluator removes the model's weights when it is done
         start = time.perf_counter()
         results = simple_evaluate(
             model=model,
@@ -83,7 +82,7 @@ class Evaluation:
             task_manager=self._manager,
             bootstrap_iters=0,
             log_samples=True,
-            # As from lmms-eval's command line: otherwise it decodes all pictures a second time, for scoring.
+            # The default of lmms-eval's command line; otherwise it decodes all images a second time for scoring.
             cli_args=Namespace(process_with_media=False),
         )
         seconds = time.perf_counter() - start
@@ -97,20 +96,20 @@ class Evaluation:
 
 
 def measure(name: str, dtype: str, rounds: int, device: str) -> dict[str, Any]:
-    """The record of one of `SHAPES`; `dtype` is what `internvl_hf` computes in."""
+    """Measure one of `SHAPES` and return the record; `dtype` is the precision of `internvl_hf`."""
     shape = SHAPES[name]
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         model = tiny_model() if shape.size is None else random_model(shape.size, device)
         save_checkpoint(model, shape.max_tiles, folder / "checkpoint")
-        del model  # two more are about to be loaded
+        del model  # frees memory for the two models loaded next
         save_pairs(folder / "tasks")
         compared = compare(shape, folder, dtype, rounds, device)
     return {**conditions("benchmarks/evaluation.py", device), "shape": name, "rounds": rounds, **compared}
 
 
 def compare(shape: Shape, folder: Path, dtype: str, rounds: int, device: str) -> dict[str, Any]:
-    """Documents per second of both, and whether they answer alike; `folder` has checkpoint and task `PAIRS`."""
+    """Compare both models' throughput and answers; `folder` has the checkpoint and the task `PAIRS`."""
     checkpoint, records = folder / "checkpoint", folder / "records"
     manager = TaskManager("ERROR", include_path=[str(tasks_dir()), str(folder / "tasks")])
     plain = Evaluation(partial(internvl_hf, checkpoint, device, dtype), shape, manager)
@@ -120,7 +119,7 @@ def compare(shape: Shape, folder: Path, dtype: str, rounds: int, device: str) ->
         "max_tiles": shape.max_tiles,
         "system_prompt": "",
     }
-    # What `internvl_hf` is made to compute in is slow on many CPUs; there ours takes float32 unless told otherwise.
+    # The dtype of `internvl_hf` may be slow on the CPU, where ours uses float32 by default.
     settings = dict.fromkeys([(dtype, 1), (dtype, shape.batch_size), ("float32", shape.batch_size)])
     ours = {
         f"vanilla_internvl, {own}, batch {size}": Evaluation(
@@ -131,7 +130,7 @@ def compare(shape: Shape, folder: Path, dtype: str, rounds: int, device: str) ->
         for own, size in settings
     }
     for each in (plain, *ours.values()):
-        each()  # kernels are chosen and data sets are read the first time
+        each()  # warm-up, in which kernels are chosen and data sets are read
     before_and_behind, seconds = in_turns(plain, ours, rounds)
     beside = np.asarray(before_and_behind)
     documents = len(plain.answers)
@@ -152,7 +151,7 @@ def compare(shape: Shape, folder: Path, dtype: str, rounds: int, device: str) ->
 
 
 def internvl_hf(checkpoint: Path, device: str, dtype: str) -> lmms:
-    """lmms-eval's own model, its weights as `dtype`."""
+    """Load lmms-eval's own model with weights of type `dtype`."""
     model = InternVLHf(str(checkpoint), device=device, device_map=device)
     model.model.to(getattr(torch, dtype))
     return model
@@ -163,18 +162,19 @@ def _num_equal(answers: Sequence[str], others: Sequence[str]) -> int:
 
 
 def readme(records: dict[str, dict[str, Any]]) -> str:
-    """The README beside the records."""
+    """Render the README of the records."""
     lines = [
-        "# Speed of a whole evaluation, beside lmms-eval's own model",
+        "# Speed of a whole evaluation, compared with lmms-eval's own model",
         "",
-        "Documents a second through lmms-eval's evaluator, requests and scores included, with `internvl_hf` and with",
-        "this package's adapter, on the same checkpoint in one process. Speed-up: time of `internvl_hf` over ours,",
-        "against its runs before and behind; median (quartiles) over the rounds. `internvl_hf` loads weights as",
-        "bfloat16, which is slow on a CPU without instructions for it; for float32 they were converted after that. It",
-        "takes batches of one document only. Ours also writes its record, accounts and small copies of the pictures.",
-        "Other work on the machine shows in the records. Written by `benchmarks/evaluation.py`.",
+        "Documents per second through lmms-eval's evaluator, including requests and scoring, with `internvl_hf` and",
+        "with this package's adapter, on the same checkpoint in one process. Speed-up: the time of `internvl_hf` in",
+        "its runs before and after ours, over our time; median (quartiles) over the rounds. `internvl_hf` loads",
+        "weights as bfloat16, which is slow on a CPU without bfloat16 instructions; for float32 they were converted",
+        "after loading. It only supports batches of one document. Ours also writes a record, token accounts and",
+        "thumbnails of the images. Other work on the machine affects the numbers. Written by",
+        "`benchmarks/evaluation.py`.",
         "",
-        "| checkpoint | where | threads | system | documents | documents/s | speed-up | equal answers |",
+        "| checkpoint | processor | threads | system | documents | documents/s | speed-up | equal answers |",
         "|:--|:--|--:|:--|--:|--:|--:|--:|",
     ]
     for record in records.values():
@@ -193,5 +193,5 @@ def readme(records: dict[str, dict[str, Any]]) -> str:
 
 
 def summary(record: Mapping[str, Any]) -> str:
-    """The speed-ups, as JSON."""
+    """Return the speed-ups as JSON."""
     return json.dumps({title: round(system["speedup"], 2) for title, system in record["systems"].items()})

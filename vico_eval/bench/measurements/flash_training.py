@@ -1,6 +1,6 @@
-"""What ViCO's stage 1 costs: memory of its loss at a large vocabulary, and time beside a plain fine-tuning step.
+"""The cost of ViCO's stage 1: memory of its loss with a large vocabulary, and time relative to plain fine-tuning.
 
-Weights are random, of a real shape: neither depends on what tokens say.
+Weights are random but have real shapes, because neither cost depends on the tokens' contents.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from vico_eval.training.models.pair import Consistency, PolicyAndReference, froz
 
 VOCABULARY = 151_936
 LOSS_WIDTH = 256
-"""Of the hidden states in the measurement of memory, narrow so that logits are what counts."""
+"""Width of the hidden states in the memory measurement, small so that logits dominate."""
 
 CHUNK = 128
 ANSWERS = (256, 1024, 4096)
@@ -44,13 +44,13 @@ VISION: dict[str, dict[str, Any]] = {
     "small": {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 512},
     "0.6b": {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096},
 }
-"""For the sizes of decoder that are offered; 0.6b has InternViT-300M's shape."""
+"""The vision encoder for each supported decoder size; 0.6b has InternViT-300M's shape."""
 
 IMAGE_TOKEN_ID = 7
 
 
 def loss_memory(answers: int, chunk: int, device: str) -> float:
-    """Peak MiB that loss and backward pass take beyond hidden states and heads; wants a process of its own."""
+    """Return the peak MiB of loss and backward pass beyond hidden states and heads; call it in a new process."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     heads = [nn.Linear(LOSS_WIDTH, VOCABULARY, bias=False).to(device) for _ in range(2)]
@@ -63,7 +63,7 @@ def loss_memory(answers: int, chunk: int, device: str) -> float:
 
 
 def _peak(device: str, *, reset: bool = False) -> float:
-    """Bytes in use at most: on a GPU since the reset, on a CPU since the process began."""
+    """Return the peak memory in bytes: on a GPU since the reset, on a CPU since the process began."""
     if device.startswith("cuda"):
         if reset:
             torch.cuda.reset_peak_memory_stats()
@@ -73,22 +73,22 @@ def _peak(device: str, *, reset: bool = False) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What a step trains and on what."""
+    """The model, the sample and the device of a training step."""
 
     size: str
-    """Of the decoder, a name in `VISION`."""
+    """The decoder's size, a name in `VISION`."""
 
     tiles: int
     words: int
-    """Tokens of text; the last half is the answer."""
+    """Number of text tokens; the last half is the answer."""
 
     device: str
     dtype: str
-    """float32, or bfloat16 by autocast."""
+    """`float32`, or `bfloat16` with autocast."""
 
 
 class Step:
-    """Stage 1 and plain fine-tuning of one model on the same samples."""
+    """Steps of stage 1 and of plain fine-tuning of one model, on the same samples."""
 
     def __init__(self, settings: Settings, samples: Sequence[TrainingSample]) -> None:
         torch.manual_seed(0)
@@ -117,19 +117,19 @@ class Step:
         self.batch = collate(samples, samples[0]).to(torch.device(self.device))
 
     def plain(self) -> float:
-        """Seconds of a step on the answers themselves, every tile high."""
+        """Return the seconds of a plain fine-tuning step, with every tile high."""
         return self._timed(self._cross_entropy)
 
     def stage_one(self, share: float) -> float:
-        """Seconds of a step with a share of the tiles low."""
+        """Return the seconds of a stage 1 step with a share of the tiles low."""
         return self._timed(lambda: self.pair(self.batch, [fixed_share(self.batch, share, ("bench",))]).kl.mean())
 
     def padded_or_packed(self, *, is_packed: bool) -> float:
-        """Seconds of a step on padded rows or on one row of all samples."""
+        """Return the seconds of a stage 1 step with padded or packed samples."""
         return self._timed(partial(self.loss_padded_or_packed, is_packed=is_packed))
 
     def loss_padded_or_packed(self, *, is_packed: bool) -> torch.Tensor:
-        """The step's loss, with a share of low tiles drawn for each sample."""
+        """Return the step's loss, with a random share of low tiles for each sample."""
         for model in (self.model, self.reference):
             model.language_model.set_attn_implementation("sdpa")
             if is_packed:
@@ -162,7 +162,7 @@ class Step:
 
 
 def make_sample(tiles: int, words: int, key: str = "sample") -> TrainingSample:
-    """One picture, a question, and an answer of half of the words."""
+    """Make a sample with one image, a question, and an answer of half of the words."""
     ids = [IMAGE_TOKEN_ID - 1, IMAGE_TOKEN_ID - 2, *range(10, 10 + words)]
     return TrainingSample(
         key=key,
@@ -182,21 +182,21 @@ def _wait(device: str) -> None:
 
 
 def measure(settings: Settings, rounds: int) -> dict[str, Any]:
-    """The record: memory of the loss, and time of a step."""
+    """Measure the memory of the loss and the time of a step, and return the record."""
     return conditions("benchmarks/flash_training.py", settings.device) | {
         "size": settings.size,
         "tiles": settings.tiles,
         "words": settings.words,
         "dtype": settings.dtype,
         "rounds": rounds,
-        # First: a process starts with the peak of the one that starts it.
+        # Memory comes first, because a new process inherits the peak of its parent.
         "loss_memory": measure_memory(settings.device),
         "step": measure_step(Step(settings, [make_sample(settings.tiles, settings.words)]), rounds),
     }
 
 
 def measure_memory(device: str) -> list[dict[str, float]]:
-    """Peak memory of the loss, each in a process of its own."""
+    """Measure the peak memory of the loss, each case in a separate process."""
     cases = [(answers, chunk) for answers in ANSWERS for chunk in (CHUNK, answers)]
     found = []
     for answers, chunk in tqdm(cases, desc="memory", unit="case"):
@@ -206,8 +206,8 @@ def measure_memory(device: str) -> list[dict[str, float]]:
 
 
 def measure_step(step: Step, rounds: int) -> dict[str, Any]:
-    """Stage 1's time as a multiple of the plain steps before and behind it."""
-    step.plain()  # the first run of anything is slow
+    """Measure stage 1's time as a multiple of the plain steps before and after it."""
+    step.plain()  # warm-up
     others = {f"{share:.2f}": partial(step.stage_one, share) for share in SHARES}
     plain, seconds = in_turns(step.plain, others, rounds)
     ratios = {
@@ -226,13 +226,13 @@ def measure_step(step: Step, rounds: int) -> dict[str, Any]:
 
 
 def readme(records: dict[str, dict[str, Any]]) -> str:
-    """All records as Markdown."""
+    """Render the README of the records."""
     lines = [
-        "# What ViCO's stage 1 costs",
+        "# Cost of ViCO's stage 1",
         "",
-        "Made by `python benchmarks/flash_training.py`. Time is that of a whole step (forward, backward, AdamW) with",
-        "a frozen vision encoder and gradient checkpointing, as a multiple of a plain fine-tuning step on the same",
-        "sample: median of the rounds, each between two plain steps. The mean is over xi ~ U[0, 1].",
+        "Time of a whole step (forward, backward, AdamW) with a frozen vision encoder and gradient checkpointing, as a",
+        "multiple of a plain fine-tuning step on the same sample: median over the rounds, each between two plain",
+        "steps. The mean is over xi ~ U[0, 1]. Written by `benchmarks/flash_training.py`.",
         "",
         "| record | tiles | plain step, s | " + " | ".join(f"{100 * share:.0f}% low" for share in SHARES) + " | mean |",
         "|:--|--:|--:|" + "--:|" * (len(SHARES) + 1),

@@ -1,7 +1,7 @@
-"""What InternVL-X's parts cost: visual tokens by layer, operations of the decoder, and prefill time against Base.
+"""The cost of InternVL-X's parts: visual tokens by layer, decoder operations, and prefill time relative to Base.
 
-The rows are those of the paper's Tables 2 and 4. Weights are random, of a real shape: time does not depend on what
-tokens say. Token counts are the account of an answer of each row's model to one picture.
+The rows are those of the paper's Tables 2 and 4. Weights are random but have real shapes, because time does not depend
+on the tokens' contents. Token counts are from the account of one answer of each row's model about one image.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from vico_eval.methods.lvtc import LVTCSettings
 from vico_eval.tiny.tokenizer import build_tokenizer
 
 VISION_WIDTHS = {"small": 128, "0.6b": 1024}
-"""Of the vision tokens that connectors and LVTC's projectors read, for the sizes of decoder that are offered."""
+"""Width of the vision tokens that connectors and LVTC's projectors read, for each supported decoder size."""
 
 BASE, BASE_STAR = "Base", "Base*"
 
@@ -46,10 +46,10 @@ class Row:
 
     method: str
     tokens: int = 256
-    """Visual tokens of a tile at the decoder's input."""
+    """Number of visual tokens per tile at the decoder's input."""
 
     many_tiles: bool = False
-    """Whether the picture may have several tiles. The paper's rows without RVTC have one."""
+    """Whether the image may have several tiles. The paper's rows without RVTC have one."""
 
 
 ROWS = {
@@ -62,28 +62,28 @@ ROWS = {
     "+RVTC": Row("rvtc_edge", many_tiles=True),
     "Full": Row("rvtc_edge+pvtc+lvtc", many_tiles=True),
 }
-"""Title -> model. Base-HD is InternVL's own tiling, which RVTC is to be compared with."""
+"""Title -> model. Base-HD has InternVL's own tiling, the baseline for RVTC."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What is prefilled and on what."""
+    """The image, the decoder and the device of a measurement."""
 
     size: str
-    """Of the decoder, a name in `VISION_WIDTHS`."""
+    """The decoder's size, a name in `VISION_WIDTHS`."""
 
     picture: tuple[int, int]
-    """Width and height in px, for the rows with several tiles."""
+    """The image's width and height in px, for the rows with several tiles."""
 
     max_tiles: int
-    """Of that picture, thumbnail not counted."""
+    """Maximum number of tiles of that image, without the thumbnail."""
 
     device: str
     dtype: str
 
 
 class Bench:
-    """Random models of all rows around one decoder, and one picture."""
+    """Random models of all rows with a shared decoder, and one image."""
 
     def __init__(self, settings: Settings) -> None:
         torch.manual_seed(0)
@@ -106,7 +106,7 @@ class Bench:
         self.runs = {title: RowRun(self, row, title) for title, row in ROWS.items()}
 
     def model(self, row: Row) -> VicoInternVL:
-        """A row's model; all share one decoder."""
+        """Build a row's model; all models share one decoder."""
         names = row.method.split("+")
         of_part = {"pvtc": {}, "lvtc": vars(LVTCSettings.defaults(self.text_config.num_hidden_layers))}
         model = VicoInternVL(
@@ -129,13 +129,13 @@ class Bench:
         return model
 
     def wait(self) -> None:
-        """Until the device has done everything."""
+        """Wait until the device is idle."""
         if self.device.startswith("cuda"):
             torch.cuda.synchronize()
 
 
 class RowRun:
-    """A row's model, its account of the picture, and a prompt of the very same numbers of tokens."""
+    """A row's model, its token account for the image, and a prompt with the same numbers of tokens."""
 
     def __init__(self, bench: Bench, row: Row, title: str) -> None:
         self.bench = bench
@@ -145,7 +145,7 @@ class RowRun:
         self.account = self._answer(title)
         num_visual, num_text = self.account.visual_tokens, self.account.text_tokens
         ids = torch.zeros(1, num_visual + num_text, dtype=torch.long)
-        # Half of the text stands before the image and half behind it.
+        # Half of the text comes before the image and half after it.
         ids[:, num_text // 2 : num_text // 2 + num_visual] = bench.image_token_id
         self.input_ids = ids.to(bench.device)
         self.vit_tokens = torch.randn(self.account.tiles, 1025, bench.vision_config.hidden_size).to(
@@ -165,13 +165,13 @@ class RowRun:
         return engine.answer([request])[0].account
 
     def tflop(self) -> float:
-        """Of the decoder's prefill."""
+        """Return the operations of the decoder's prefill in TFLOP."""
         tokens = [visual + self.account.text_tokens for visual in self.account.visual_tokens_per_layer]
         return prefill_flops(self.bench.text_config, tokens).total / 1e12
 
     @torch.inference_mode()
     def prefill(self) -> float:
-        """Seconds from the vision tokens to the last token's logits: connector, LVTC's projectors and decoder."""
+        """Return the seconds of connector, LVTC's projectors and decoder, from vision tokens to the last logits."""
         model = self.model
         # The rows share one decoder.
         model.use_decoder_part(self.method.decoder)
@@ -189,7 +189,7 @@ class RowRun:
 
 
 def measure(settings: Settings, rounds: int) -> dict[str, Any]:
-    """The record: counts, operations and times [rounds] of every row."""
+    """Measure every row and return the record with counts, operations and times, [rounds]."""
     bench = Bench(settings)
     return {
         **conditions("benchmarks/internvl_x.py", settings.device),
@@ -205,8 +205,8 @@ def measure(settings: Settings, rounds: int) -> dict[str, Any]:
 
 
 def _compare(runs: dict[str, RowRun], rounds: int) -> dict[str, Any]:
-    """Every row, compared with Base's times just before and after."""
-    for run in runs.values():  # once without the clock: kernels are chosen and memory is taken in first runs
+    """Compare every row with Base's times just before and after it."""
+    for run in runs.values():  # warm-up, in which kernels are chosen and memory is allocated
         run.prefill()
     others = {title: run.prefill for title, run in runs.items() if title != BASE}
     base_s, row_s = in_turns(runs[BASE].prefill, others, rounds)
@@ -240,16 +240,17 @@ def _entry(
 
 
 def readme(records: dict[str, dict[str, Any]]) -> str:
-    """The README beside the records."""
+    """Render the README of the records."""
     lines = [
-        "# What InternVL-X's parts cost",
+        "# Cost of InternVL-X's parts",
         "",
-        "Rows of the paper's Tables 2 and 4: Base is one tile of 256 visual tokens, Base* one of 1,024; Base-HD, +RVTC",
-        "and Full cut one picture into tiles. Tokens: of the picture, in the first and the last layer and as a mean",
-        "over layers, from the account of an answer. TFLOP: of the decoder's prefill (`vico_eval/bench/flops.py`),",
-        "without connector and projectors. Time: from vision tokens to the last token's logits, connector and",
-        "projectors included, without the vision encoder; as a ratio to Base and Base*, median (quartiles) over",
-        "the rounds of one process. Weights are random. Written by `benchmarks/internvl_x.py`.",
+        "Rows of the paper's Tables 2 and 4: Base has one tile of 256 visual tokens, Base* one of 1,024; Base-HD,",
+        "+RVTC and Full divide one image into tiles. Tokens: the image's tokens in the first and the last layer and",
+        "the mean over layers, from the account of an answer. TFLOP: operations of the decoder's prefill",
+        "(`vico_eval/bench/flops.py`), without connector and projectors. Time: from vision tokens to the last token's",
+        "logits, with connector and projectors but without the vision encoder; the ratio to Base and Base* is the",
+        "median (quartiles) over the rounds of one process. Weights are random. Written by",
+        "`benchmarks/internvl_x.py`.",
         "",
         "| model | row | tiles | tokens | mean | TFLOP | to Base | to Base* | median time | to Base | to Base* |",
         "|:--|:--|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
@@ -263,7 +264,7 @@ def readme(records: dict[str, dict[str, Any]]) -> str:
                 f"| {row['flops_to_base_star']:.2f} | {np.median(row['seconds']):.3g} s "
                 f"| {_ratio(row['time_to_base'])} | {_ratio(row['time_to_base_star'])} |"
             )
-    lines += ["", "| record | picture | max tiles | where | rounds | threads | versions | date | command |"]
+    lines += ["", "| record | image | max tiles | processor | rounds | threads | versions | date | command |"]
     lines.append("|:--|:--|--:|:--|--:|--:|:--|:--|:--|")
     for name, record in records.items():
         lines.append(
@@ -279,7 +280,7 @@ def _ratio(quartiles: list[float]) -> str:
 
 
 def summary(record: Mapping[str, Any]) -> list[str]:
-    """A line for each row."""
+    """Return one line per row."""
     return [
         f"{title:<12} {row['mean_visual_tokens']:>6.0f} tokens  time {_ratio(row['time_to_base'])}  "
         f"operations {row['flops_to_base']:.2f}"

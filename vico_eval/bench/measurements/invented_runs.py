@@ -1,7 +1,7 @@
-"""Runs of invented answers, their files as lmms-eval and this package's models write them.
+"""Synthetic runs in the file formats of lmms-eval and this package's models.
 
-Long questions, answers of 1 to 60 words, accounts of 13 tiles and 36 layers, several questions a picture. The columns
-are those of ViCO's Tables 1, 2 and 3 together.
+They have long questions, answers of 1 to 60 words, accounts with 13 tiles and 36 layers, and several questions per
+image. The columns are those of ViCO's Tables 1, 2 and 3 together.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ WORDS = ("the", "a", "number", "of", "red", "green", "blue", "tall", "sign", "sa
 
 
 def columns() -> dict[str, suites.Benchmark]:
-    """Entries of the catalogue that ViCO's Tables 1, 2 and 3 have, each once."""
+    """Return the catalogue entries of ViCO's Tables 1, 2 and 3, each once."""
     catalogue = suites.load_benchmarks()
     names = [name for table in (1, 2, 3) for name in suites.load_suite(f"vico-table{table}").benchmarks]
     return {name: catalogue[name] for name in dict.fromkeys(names)}
 
 
 def table() -> TableSpec:
-    """ViCO's Tables 1, 2 and 3 in one."""
+    """Return ViCO's Tables 1, 2 and 3 as one table."""
     benchmarks = tuple(as_column(benchmark) for benchmark in columns().values())
     return replace(table_spec("vico-3"), name="report-speed", file_stem="table", benchmarks=benchmarks)
 
 
 def write_runs(folder: Path, num_rows: int, num_documents: int) -> list[Path]:
-    """Run folders of invented answers; the first is the baseline's."""
+    """Write run folders with synthetic answers; the first is the baseline's."""
     benchmarks = columns()
     runs = [folder / f"run{row}" for row in range(num_rows)]
     for row, run in enumerate(tqdm(runs, desc="writing runs", unit="run")):
@@ -102,10 +102,10 @@ def _record(row: int) -> dict[str, Any]:
 
 
 def _samples(name: str, score: score_rules.Score, row: int, documents: Iterable[int]) -> list[dict[str, Any]]:
-    """Lines of a samples file."""
+    """Make the lines of a samples file."""
     lines: list[dict[str, Any]] = []
     for document in documents:
-        shared = random.Random(f"{name} {document}")  # what all rows have in common
+        shared = random.Random(f"{name} {document}")  # for values that all rows share
         own = random.Random(f"{name} {document} {row}")
         question = _text(shared, shared.randint(200, 500))
         answer = " ".join(shared.choices(WORDS, k=shared.randint(1, 60)))
@@ -129,7 +129,7 @@ def _samples(name: str, score: score_rules.Score, row: int, documents: Iterable[
 
 
 def _answer(task: str, line: Mapping[str, Any]) -> dict[str, Any]:
-    """The line of the run's own journal that a samples line comes from."""
+    """Make the journal line that corresponds to a line of the samples file."""
     named = {"task": task, "split": "test", "doc_id": line["doc_id"], "repeat": 0, "asked": line["doc_hash"][:16]}
     times = {"reading": 0.01, "encoding": 0.02, "own": line["doc_id"] / 1000, "rows": 1}
     return named | {"text": line["filtered_resps"], "seconds": times, "account": line["token_counts"][0]["account"]}
@@ -159,7 +159,7 @@ def _account(name: str, row: int, document: int, own: random.Random) -> dict[str
 
 
 def _fields(score: score_rules.Score, value: float, number: int) -> dict[str, Any]:
-    """What the task writes of a document whose score, on 0 to 1, is `value`, and which is its `number`th."""
+    """Return a task's fields for its `number`th document with a score of `value`, from 0 to 1."""
     if not isinstance(score, (score_rules.MetricScore, score_rules.DocumentMeanScore)):
         return _scored_otherwise(str(score.documents), value > 0.5, number)
     field: Any = value
@@ -169,7 +169,7 @@ def _fields(score: score_rules.Score, value: float, number: int) -> dict[str, An
 
 
 def _scored_otherwise(kind: str, is_right: bool, number: int) -> dict[str, Any]:
-    """The same of a task whose score is no mean over documents."""
+    """Return the fields of a task whose score is not a mean over documents."""
     half, side = divmod(number, 2)
     right = float(is_right)
     match kind:
@@ -189,11 +189,11 @@ def _scored_otherwise(kind: str, is_right: bool, number: int) -> dict[str, Any]:
         case "mmmu":
             reply = "A" if is_right else "B"
             return {"mmmu_acc": {"question_type": "multiple-choice", "answer": "A", "parsed_pred": [reply]}}
-    raise ValueError(f"no fields of {kind} are known")
+    raise ValueError(f"the fields of {kind} are unknown")
 
 
 def _metrics(score: score_rules.Score, lines: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """What lmms-eval would report of the lines."""
+    """Return the metrics that lmms-eval would report for the lines."""
     match score:
         case score_rules.MetricScore():
             return {score.key: sum(line[score.field[0]] for line in lines) / len(lines)}

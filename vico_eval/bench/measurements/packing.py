@@ -1,4 +1,4 @@
-"""What packing saves a step of ViCO's stage 1: samples end to end in one row, or in a padded row each."""
+"""The speed-up of packing in ViCO's stage 1: samples end to end in one row, instead of one padded row per sample."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ PADDED, PACKED = "padded", "packed"
 
 
 def measure(settings: Settings, num_samples: int, rounds: int) -> dict[str, Any]:
-    """The record: positions and seconds of a step, padded and packed.
+    """Measure positions and seconds of a step, padded and packed, and return the record.
 
     Args:
-        settings: `tiles` and `words` are the most of a sample.
-        num_samples: of the micro-batch.
-        rounds: times that packed rows are measured, each between two runs of padded ones.
+        settings: `tiles` and `words` are the maximum of a sample.
+        num_samples: number of samples in the micro-batch.
+        rounds: number of packed runs, each between two padded ones.
     """
     step = Step(settings, unequal_samples(settings, num_samples))
     padded, packed = (partial(step.padded_or_packed, is_packed=is_packed) for is_packed in (False, True))
-    padded(), packed()  # the first run of anything is slow
+    padded(), packed()  # warm-up
     before_and_behind, seconds = in_turns(padded, {PACKED: packed}, rounds)
     return conditions("benchmarks/packing.py", settings.device) | {
         "size": settings.size,
@@ -43,7 +43,7 @@ def measure(settings: Settings, num_samples: int, rounds: int) -> dict[str, Any]
 
 
 def unequal_samples(settings: Settings, num_samples: int) -> list[TrainingSample]:
-    """Pictures of 1 to `tiles` tiles beside half of `words` to all of them."""
+    """Make samples with 1 to `tiles` tiles and `words` / 2 to `words` words."""
     rng = np.random.default_rng(0)
     tiles = rng.integers(1, settings.tiles + 1, num_samples)
     words = rng.integers(settings.words // 2, settings.words + 1, num_samples)
@@ -54,7 +54,7 @@ def unequal_samples(settings: Settings, num_samples: int) -> list[TrainingSample
 
 
 def positions(batch: MicroBatch) -> dict[str, int]:
-    """Positions of the policy's rows, with padding and without."""
+    """Return the number of positions in the policy's rows, with padding and packed."""
     low = random_share(batch, ("bench",))
     counts = torch.where(low, 64, 256)
     ids = batch.lay_out(counts).input_ids
@@ -63,17 +63,17 @@ def positions(batch: MicroBatch) -> dict[str, int]:
 
 
 def readme(records: dict[str, dict[str, Any]]) -> str:
-    """The README beside the records."""
+    """Render the README of the records."""
     lines = [
-        "# What packing saves",
+        "# Time saved by packing",
         "",
         "A step of ViCO's stage 1 (forward, backward, AdamW; frozen vision encoder, gradient checkpointing) on a",
-        "micro-batch whose samples have unequal numbers of tiles and words, with a share of low tiles drawn for each:",
-        "in a padded row each, and end to end in one row (`data.packed`). Positions are those of the policy's pass.",
-        "Speed-up: seconds of padded rows, before and behind, over those of packed ones; median (quartiles) over the",
-        "rounds. Written by `benchmarks/packing.py`.",
+        "micro-batch whose samples differ in tiles and words, with a random share of low tiles in each. The samples",
+        "have one padded row each, or are packed end to end into one row (`data.packed`). Positions are those of the",
+        "policy's pass. Speed-up: the padded time before and after, over the packed time; median (quartiles) over",
+        "the rounds. Written by `benchmarks/packing.py`.",
         "",
-        "| decoder | where | dtype | attention | samples | positions padded | packed | padded over packed | speed-up |",
+        "| decoder | processor | dtype | attention | samples | positions padded | packed | padded/packed | speed-up |",
         "|:--|:--|:--|:--|--:|--:|--:|--:|--:|",
     ]
     for record in records.values():

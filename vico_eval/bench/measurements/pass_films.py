@@ -1,4 +1,4 @@
-"""A load that decodes films: two questions about each, 64 frames of it shown, six methods on the built-in model."""
+"""A load that decodes videos: two questions about each, 64 frames shown, and six methods on the built-in model."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ METHODS: dict[str, dict[str, Any]] = {
     "fastv 0.1": {"method": "fastv", "keep_ratio": 0.1, "layer": 1},
     "dart 0.1": {"method": "dart", "keep_ratio": 0.1, "layer": 1},
 }
-"""By the row's name, arguments of the engine."""
+"""The engine's arguments by row name."""
 
 QUESTIONS = ("What number is shown first?", "Which colour is the largest shape?")
-"""Of each film, one document each, side by side as in Video-MME."""
+"""The questions about each video, in consecutive documents as in Video-MME."""
 
 BATCH_SIZE = 2
 NEW_TOKENS = 4
@@ -43,12 +43,12 @@ NEW_TOKENS = 4
 
 CODEC = "libx264"
 OPTIONS = {"preset": "veryfast", "crf": "23"}
-"""Of the encoder."""
+"""The video encoder's options."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Films:
-    """Films that are made for the measurement, and how many of their frames are shown."""
+    """The videos made for the measurement, and the number of frames shown of each."""
 
     number: int
     width: int = 1280
@@ -59,22 +59,22 @@ class Films:
 
 
 class CountingPrompting(InternVLPrompting):
-    """Counts the frames that are cut: those of a film once for each time that it is decoded."""
+    """Counts the frames that are tiled, which are a video's frames once for each time it is decoded."""
 
     def __init__(self, settings: InternVLSettings) -> None:
         super().__init__(settings)
         self.num_frames_cut = 0
-        self._lock = threading.Lock()  # films are read in threads
+        self._lock = threading.Lock()  # videos are read in threads
 
     def cut_frame(self, frame: Image.Image) -> Picture:
-        """As InternVL does."""
+        """Count a frame and tile it as InternVL does."""
         with self._lock:
             self.num_frames_cut += 1
         return super().cut_frame(frame)
 
 
 def measure(films: Films, rounds: int, device: str) -> dict[str, Any]:
-    """Part of the record."""
+    """Measure the load and return a part of the record."""
     with tempfile.TemporaryDirectory() as place:
         paths = [Path(place) / f"{number}.mp4" for number in range(films.number)]
         for number, path in enumerate(paths):
@@ -99,7 +99,7 @@ def measure(films: Films, rounds: int, device: str) -> dict[str, Any]:
 
 
 def _rows(films: Films, paths: Sequence[Path], device: str) -> tuple[EngineRows, CountingPrompting]:
-    """All methods on one model, and what counts the frames that they are shown."""
+    """Set up all methods on one model, with the prompting that counts their frames."""
     common = {"pretrained": CHECKPOINT, "device": device}
     found = {row: find_engine(common | arguments) for row, arguments in METHODS.items()}
     engine = open_rows(list(found.values()), show_progress=False)
@@ -125,10 +125,10 @@ def _request(key: str, film: Path, question: str) -> Request:
 
 
 def write_film(path: Path, seed: int, films: Films) -> None:
-    """An H.264 film in which the camera moves over a landscape and three shapes move through the picture."""
+    """Write an H.264 video in which the camera moves over a landscape and three shapes move through the frame."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream(CODEC, rate=films.fps, options=OPTIONS)
-        assert isinstance(stream, av.VideoStream), "a codec of pictures makes a stream of pictures"
+        assert isinstance(stream, av.VideoStream), "a video codec makes a video stream"
         stream.width, stream.height, stream.pix_fmt = films.width, films.height, "yuv420p"
         for pixels in _frames(np.random.default_rng(seed), films):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
@@ -136,7 +136,7 @@ def write_film(path: Path, seed: int, films: Films) -> None:
 
 
 def _frames(random: np.random.Generator, films: Films) -> Iterator[np.ndarray]:
-    """[H, W, 3], uint8, of each moment."""
+    """Yield the frames, [H, W, 3] uint8."""
     height, width = films.height, films.width
     coarse = random.integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
     landscape = np.asarray(Image.fromarray(coarse).resize((2 * width, 2 * height), Image.Resampling.BICUBIC))
@@ -144,7 +144,7 @@ def _frames(random: np.random.Generator, films: Films) -> Iterator[np.ndarray]:
     phases = random.uniform(0, 2 * np.pi, (4, 2))
     side = height // 4
     for number in range(films.fps * films.seconds):
-        # Once around in eight seconds; each shape and the camera begin elsewhere.
+        # The period is eight seconds; each shape and the camera have a different phase.
         places = (1 + np.sin(phases + 2 * np.pi * number / (8 * films.fps))) / 2
         left, top = (places[3] * (width, height)).astype(int)
         pixels = landscape[top : top + height, left : left + width].copy()

@@ -1,4 +1,4 @@
-"""Eight methods at four budgets on a random model, each document with a picture of its own."""
+"""Eight methods at four budgets on a random model, with a different image for each document."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from vico_eval.methods import registry
 from vico_eval.methods.registry import Method
 
 METHODS = ("divprune", "cdpruner", "visionzip", "vispruner", "holov", "top_attention", "random_tokens", "dart")
-"""Seven that choose before the decoder and one inside it."""
+"""Seven methods that select tokens before the decoder and one inside it."""
 
 BUDGETS = (0.5, 0.25, 0.125, 0.0625)
-"""Shares of the visual tokens that stay."""
+"""Shares of the visual tokens that are kept."""
 
 BATCH_SIZE = 2
 NEW_TOKENS = 2
@@ -35,7 +35,10 @@ PRINTABLE = range(32, 127)
 
 
 def measure(size: str, documents: int, rounds: int, device: str) -> dict[str, Any]:
-    """Part of the record: the sweep on a model of a size of `SIZES`, float32 on a CPU and bfloat16 elsewhere."""
+    """Measure the sweep on a model of a size in `SIZES`, in float32 on a CPU and bfloat16 elsewhere.
+
+    Returns a part of the record.
+    """
     rows = sweep(size, documents, device)
     rows.warm_up()
     return {
@@ -50,7 +53,7 @@ def measure(size: str, documents: int, rounds: int, device: str) -> dict[str, An
 
 
 def sweep(size: str, documents: int, device: str) -> EngineRows:
-    """All methods at all budgets on one model, and documents of one tile each."""
+    """Set up all methods at all budgets on one model, with documents of one tile each."""
     dtype = _dtype(device)
     model, tokenizer = random_flash_model(size, device=device, dtype=dtype)
     _spell(model)
@@ -71,9 +74,9 @@ def _dtype(device: str) -> str:
 
 
 def _spell(model: VicoInternVL) -> None:
-    """Have random weights answer with printable words, so that different answers are different texts.
+    """Make a random model answer with printable characters, so that different answers are different texts.
 
-    A token whose row of the head is all zeros is never the most likely one.
+    Zeroing a token's row of the head keeps it from being the most likely one.
     """
     rows = model.language_model.get_output_embeddings().weight.data
     printable = rows[list(PRINTABLE)].clone()

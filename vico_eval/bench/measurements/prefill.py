@@ -1,7 +1,7 @@
-"""What methods that save visual tokens before or inside the decoder save of a prefill, and what they cost themselves.
+"""The prefill time saved by methods that act before or inside the decoder, and their own cost.
 
-Plain runs stand between the others, and a method's time is compared with the mean of its two neighbours, so that a
-slower minute of the machine slows both.
+Each method runs between two plain runs and is compared with their mean, so that disturbances of the machine affect
+both.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from vico_eval.methods.registry import Method
 
 KEEP = {"keep_ratio": 0.5}
 TARGET = {"target_ratio": 0.5}
-"""The same share of visual tokens for all: at the decoder's input, or on average over its layers."""
+"""All methods keep the same share of visual tokens, at the decoder's input or on average over its layers."""
 
 System = tuple[str, dict[str, Any]]
 
@@ -46,16 +46,16 @@ SYSTEMS: dict[str, System] = {
     "dart": ("dart", TARGET),
     "fitprune": ("fitprune", TARGET | {"recipe": "llava"}),
 }
-"""Title -> method and its arguments. Another method is one more line."""
+"""Title -> method and its arguments."""
 
 
 def measure(settings: Settings, rounds: int, titles: Sequence[str] = tuple(SYSTEMS)) -> dict[str, Any]:
-    """The record: of each system the times [rounds], counts, memory and break-even, beside the plain prefill's."""
+    """Measure times [rounds], counts, memory and break-even of each system and the plain prefill; return the record."""
     bench = Bench(settings)
     methods, unreachable = reachable({title: SYSTEMS[title] for title in titles}, settings.size)
     runs = {title: run_of(bench, settings.visual_tokens, method) for title, method in methods.items()}
     whole = Plain(bench, settings.visual_tokens)
-    # Once without the clock: kernels are chosen and memory is taken in first runs.
+    # These untimed runs are also the warm-up, in which kernels are chosen and memory is allocated.
     plain = {"tflop": _tflop(bench, _visual(whole)), "peak_bytes": whole.peak_bytes()}
     described = {title: _described(bench, title, run) for title, run in runs.items()}
     plain_s, _ = in_turns(whole.seconds, {title: run.seconds for title, run in runs.items()}, rounds)
@@ -87,7 +87,7 @@ def measure(settings: Settings, rounds: int, titles: Sequence[str] = tuple(SYSTE
 
 
 def reachable(systems: Mapping[str, System], size: str) -> tuple[dict[str, Method], dict[str, str]]:
-    """The systems' methods by title; and of those whose share a decoder of this size can't have, why."""
+    """Return the systems' methods by title, and the reason for those whose share this decoder size can't reach."""
     facts = facts_of(flash_config(size), f"Qwen3 {size}")
     methods, unreachable = {}, {}
     for title, system in systems.items():
@@ -107,12 +107,12 @@ def _visual(run: Run) -> list[int]:
 
 
 def _tflop(bench: Bench, visual: Sequence[int]) -> float:
-    """Of a prefill through the last token's logits, with so many visual tokens in its layers."""
+    """Return the TFLOP of a prefill up to the last token's logits, given the visual tokens of each layer."""
     return prefill_flops(bench.config, [count + bench.settings.text_tokens for count in visual]).total / 1e12
 
 
 def _described(bench: Bench, title: str, run: Run) -> dict[str, Any]:
-    """What a record says of a system beside its times."""
+    """Return a system's record entry without its times."""
     visual: list[int] = []
     own = counted_operations(lambda: visual.extend(_visual(run)))
     method, arguments = SYSTEMS[title]
@@ -131,7 +131,7 @@ def _described(bench: Bench, title: str, run: Run) -> dict[str, Any]:
 def _compared(
     entry: Mapping[str, Any], plain_tflop: float, plain_s: Sequence[Sequence[float]], run: Run, place: int
 ) -> dict[str, Any]:
-    """A system's times, beside the plain runs around it."""
+    """Compare a system's times with those of the plain runs around it."""
     found = beside_neighbours(plain_s, run.seconds_taken, place)
     own_shares = np.divide(run.own_seconds, neighbours(plain_s, place))
     return found | {

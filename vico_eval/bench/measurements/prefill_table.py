@@ -1,4 +1,4 @@
-"""The README beside the records of `benchmarks/prefill.py`, and what it prints."""
+"""The README of the records of `benchmarks/prefill.py`, and the script's printed summary."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ MIB = 2**20
 
 
 def readme(records: dict[str, dict[str, Any]]) -> str:
-    """The README beside the records."""
+    """Render the README of the records."""
     lines = [
-        "# What methods save of a prefill",
+        "# Prefill time saved by methods",
         "",
-        "One request through a decoder with random weights, without the vision encoder, until the last token's logits",
-        "are there. Every method keeps half of the visual tokens: at the decoder's input, or on average over its",
-        "layers. Written by `benchmarks/prefill.py`; `docs/speed.md` explains the columns.",
+        "Prefill of one request in a decoder with random weights, without the vision encoder, until the last token's",
+        "logits are computed. Every method keeps half of the visual tokens, either at the decoder's input or on",
+        "average over its layers. Written by `benchmarks/prefill.py`; `docs/speed.md` explains the columns.",
     ]
     for name, record in records.items():
         lines += ["", *_section(name, record)]
@@ -35,8 +35,8 @@ def _section(name: str, record: Mapping[str, Any]) -> list[str]:
         "",
         f"Qwen3 {record['size']}, {record['visual_tokens']} visual and {record['text_tokens']} text tokens; {where}.",
         "",
-        "| method | visual tokens | time | speed-up | bound | of the bound | own time | own operations | peak memory "
-        "| break-even |",
+        "| method | visual tokens | time | speed-up | bound | share of bound | own time | own operations "
+        "| peak memory | break-even |",
         "|:--|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
         f"| plain | 100% | {np.median(plain['seconds']):.3g} s | | | | | | {plain['peak_bytes'] / MIB:.0f} MiB | |",
     ]
@@ -53,18 +53,18 @@ def _section(name: str, record: Mapping[str, Any]) -> list[str]:
         f"`{rows}` {entry['share']:.2%} of the plain prefill's time and {entry['tflop_share']:.2%} of its operations"
         for rows, entry in record["encoder_scores"].items()
     )
-    return [*lines, "", f"Scores from the vision encoder, for methods that ask for them: {scores}."]
+    return [*lines, "", f"Cost of scores from the vision encoder, for methods that need them: {scores}."]
 
 
 def _break_even(record: Mapping[str, Any], system: Mapping[str, Any]) -> str:
     if "break_even" not in system:
-        return ""  # it saves nothing
+        return ""  # this system removes no tokens
     first = system["break_even"]
     return f"none up to {record['visual_tokens']}" if first is None else str(first)
 
 
 def summary(record: Mapping[str, Any]) -> list[str]:
-    """A line for each system."""
+    """Return one line per system."""
     lines = [
         f"{title:<16} {system['speedup']:.3f}  bound {system['bound']:.3f}  own time {system['own_share']:.2%}  "
         f"peak {system['peak_bytes'] / record['plain']['peak_bytes']:.0%} of plain  "

@@ -1,6 +1,6 @@
-"""How long a report takes from samples files to its tables, and how much memory.
+"""Time and memory of a report, from samples files to its tables.
 
-The runs are invented (`vico_eval.bench.measurements.invented_runs`). Each measurement is a process of its own.
+The runs are synthetic (`vico_eval.bench.measurements.invented_runs`). Each measurement runs in a separate process.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from vico_eval.runs.read import read_run
 
 
 def measure(rows: int, documents: int, cores: int, rounds: int) -> dict[str, Any]:
-    """The record: time and memory of a report of so many rows and documents of each benchmark, on so many cores."""
+    """Measure a report's time and memory for a number of rows, documents per benchmark, and cores."""
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
@@ -56,8 +56,8 @@ def measure(rows: int, documents: int, cores: int, rounds: int) -> dict[str, Any
 
 
 def measure_whole(runs: list[Path], out: Path) -> dict[str, float]:
-    """Seconds of a whole report, those in which its processes computed, and the peak of their memory."""
-    # Only here and below: a report's own processes load this module too, as they load none behind a command.
+    """Return the seconds, CPU seconds and peak memory of a whole report."""
+    # Imported late: a report's worker processes load this module too, and must not load more than under the command.
     from vico_eval.report import write_report
 
     is_done, sums = threading.Event(), [0]
@@ -77,18 +77,18 @@ def measure_whole(runs: list[Path], out: Path) -> dict[str, float]:
 
 
 def _watch_memory(is_done: threading.Event, sums: list[int]) -> None:
-    """Adds the memory of this process and those that it started, in bytes, twenty times a second."""
+    """Append the total memory of this process and its children in bytes, twenty times per second."""
     while not is_done.wait(0.05):
         processes = [os.getpid(), *(child.pid for child in multiprocessing.active_children())]
         num_pages = 0
         for process in processes:
-            with suppress(OSError):  # it may have ended
+            with suppress(OSError):  # the process may have ended
                 num_pages += int(Path(f"/proc/{process}/statm").read_text(encoding="ascii").split()[1])
         sums.append(num_pages * resource.getpagesize())
 
 
 def measure_stages(runs: list[Path], out: Path) -> dict[str, float]:
-    """Seconds of a report's stages, one after the other."""
+    """Return the seconds of a report's stages, run one after another."""
     from vico_eval.report.figures.draw import write_pictures
     from vico_eval.report.paired.best import best_of
     from vico_eval.report.paired.columns import columns_of
@@ -133,7 +133,7 @@ def measure_stages(runs: list[Path], out: Path) -> dict[str, float]:
 
 
 def measure_published(out: Path) -> float:
-    """Seconds of `vico-eval papers`, start of Python included."""
+    """Return the seconds of `vico-eval papers`, including the start of Python."""
     command = [sys.executable, "-c", "from vico_eval.cli import main; main()", "papers", "--out", str(out)]
     start = time.perf_counter()
     subprocess.run(command, check=True, capture_output=True)
@@ -141,18 +141,18 @@ def measure_published(out: Path) -> float:
 
 
 def readme(records: dict[str, dict[str, Any]]) -> str:
-    """The README beside the records."""
+    """Render the README of the records."""
     lines = [
         "# Time and memory of a report",
         "",
-        "`write_report` from samples files to its tables and pictures, in a process of its own that has two others",
-        "read large runs and draw: median over the rounds. CPU and memory are of all three, memory at its highest,",
-        "looked at twenty times a second. The stages are from a further process that does all itself.",
-        "`vico-eval papers` counts from the start of Python. The runs are invented: 13 tiles and 36 layers a",
-        "document, questions of 200 to 500 characters, answers of 1 to 60 words. Other work on the machine makes all",
-        "longer, CPU time too. Written by `benchmarks/report.py`.",
+        "`write_report` from samples files to tables and figures, in a separate process with two workers that read",
+        "large runs and draw: median over the rounds. CPU time and peak memory include all three processes; memory is",
+        "sampled twenty times per second. The stages are measured in another process without workers.",
+        "`vico-eval papers` is timed from the start of Python. The runs are synthetic: 13 tiles and 36 layers per",
+        "document, questions of 200 to 500 characters, answers of 1 to 60 words. Other work on the machine lengthens",
+        "all times, including CPU time. Written by `benchmarks/report.py`.",
         "",
-        "| rows x benchmarks x documents | where | cores | report | CPU | peak memory | published tables |",
+        "| rows x benchmarks x documents | processor | cores | report | CPU | peak memory | published tables |",
         "|:--|:--|--:|--:|--:|--:|--:|",
     ]
     for record in records.values():
@@ -170,7 +170,7 @@ def readme(records: dict[str, dict[str, Any]]) -> str:
 
 
 def summary(record: Mapping[str, Any]) -> list[str]:
-    """A line for each stage, for the whole report, and for the published tables."""
+    """Return one line per stage, one for the whole report and one for the published tables."""
     whole, memory = median(record["seconds"]), max(record["peak_gib"])
     return [
         *(f"{stage:<16} {seconds:6.2f} s" for stage, seconds in record["stages"].items()),

@@ -1,6 +1,6 @@
-"""How long a user waits before anything happens: `--help`, and what registering the models adds to lmms-eval.
+"""Start-up times: `--help`, and the time that registering the models adds to lmms-eval.
 
-Each measurement is a Python of its own; all take turns.
+Each measurement starts a new Python process, and all measurements take turns.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from vico_eval.bench.records import in_rounds, origin, processor, records_table
 
 COMMAND = "from vico_eval.cli import main; main()"
 
-# lmms-eval registers entry points when it is imported. Here it does so once more, with our modules out of memory.
+# lmms-eval registers entry points when it is imported. Here this is repeated after unloading our modules.
 REGISTER = """
 import sys, time
 from lmms_eval.models.registry_v2 import ModelRegistryV2
@@ -34,18 +34,18 @@ print(seconds)
 """
 
 GOALS = {"vico-eval --help": 0.3, "registering in lmms-eval": 0.05}
-"""Seconds; what has none is there to compare with."""
+"""Goals in seconds; the other measurements are for comparison."""
 
 
 def seconds_of(*arguments: str) -> float:
-    """Seconds of a Python from its start to its end."""
+    """Return the seconds of a Python process from start to end."""
     start = time.perf_counter()
     subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
     return time.perf_counter() - start
 
 
 def seconds_to_register() -> float:
-    """Seconds in which lmms-eval finds this package's models and registers them."""
+    """Return the seconds that lmms-eval takes to find and register this package's models."""
     done = subprocess.run([sys.executable, "-c", REGISTER], check=True, capture_output=True, text=True)
     return float(done.stdout.split()[-1])
 
@@ -61,14 +61,15 @@ MEASURES: dict[str, Callable[[], float]] = {
 
 
 def readme(records: dict[str, dict[str, Any]]) -> str:
-    """The README beside the records."""
+    """Render the README of the records."""
     lines = [
         "# Start-up",
         "",
-        "Seconds from the start of Python to its end, median (quartiles) over the rounds; of registering only the call",
-        "itself, which `import lmms_eval.models` makes too. Written by `benchmarks/startup.py`.",
+        "Seconds from the start to the end of a Python process, median (quartiles) over the rounds. For registering,",
+        "only the call itself is timed, which `import lmms_eval.models` makes too. Written by",
+        "`benchmarks/startup.py`.",
         "",
-        "| what | where | seconds | goal |",
+        "| measurement | processor | seconds | goal |",
         "|:--|:--|--:|--:|",
     ]
     for record in records.values():
@@ -85,7 +86,7 @@ def _interval(seconds: Sequence[float]) -> str:
 
 
 def measure(rounds: int) -> dict[str, Any]:
-    """The record: seconds of everything, [rounds]."""
+    """Run all measurements and return the record with seconds, [rounds] each."""
     seconds = in_rounds(MEASURES, rounds, minutes=10)
     return origin("benchmarks/startup.py", ("vico-eval", "lmms-eval", "typer")) | {
         "processor": processor("cpu"),
@@ -96,5 +97,5 @@ def measure(rounds: int) -> dict[str, Any]:
 
 
 def summary(record: Mapping[str, Any]) -> list[str]:
-    """A line for each thing that was measured."""
+    """Return one line per measurement."""
     return [f"{title:<28} {median(own):.3f} s" for title, own in record["seconds"].items()]

@@ -1,4 +1,4 @@
-"""The same rows answered separately and in one pass, in turns: what each took, and whether answers are the same."""
+"""Timing the same rows separately and in shared passes, in turns, and checking that the answers are equal."""
 
 from __future__ import annotations
 
@@ -13,62 +13,63 @@ from typing import Any, NamedTuple
 from vico_eval.runs.schema import AnswerSeconds
 
 SEPARATE, SHARED = "separate", "shared"
-"""Each row by itself, one after the other; all rows in passes."""
+"""The two ways: each row separately, one after another, or all rows in shared passes."""
 
 STAGES = ("reading", "encoding", "own")
-"""Of an answer, as `AnswerSeconds` names them."""
+"""The stages of an answer, with the names of `AnswerSeconds`."""
 
 
 class AnswersDiffer(Exception):
-    """A pass gave another answer or account than the row by itself, so its time says nothing."""
+    """A pass gave another answer or account than the separate row, so its time is not comparable."""
 
 
 class Said(NamedTuple):
     """One answer."""
 
     what: object
-    """Text and account, equal where they are."""
+    """The text and account; two answers are equal if these are."""
 
     seconds: AnswerSeconds
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answered:
-    """What one way of answering gave."""
+    """The answers of one way."""
 
     rows: Mapping[str, Mapping[object, Said]]
-    """By row, by document."""
+    """The answers by row and document."""
 
     facts: Mapping[str, Any] = field(default_factory=dict)
     """Further counts for the record."""
 
 
 class Took(NamedTuple):
-    """Of one run."""
+    """The time of one run."""
 
     seconds: float
     cpu_seconds: float
-    """In which this process and those that it started computed, on all cores together."""
+    """CPU time of this process and its children, over all cores."""
 
     load_average: float
-    """Of the machine, over the minute before."""
+    """The machine's load average over the minute before the run."""
 
 
 def compare(separate: Callable[[], Answered], shared: Callable[[], Answered], rounds: int) -> dict[str, Any]:
-    """Times of both, and their ratios.
+    """Measure the times of both ways and their ratios.
 
-    Both run once a round; every other round begins with the pass.
+    Both run once per round; every other round begins with the pass.
 
     Args:
         separate: answers row by row.
         shared: answers in passes.
-        rounds: how often both are run.
+        rounds: number of rounds.
 
     Returns:
-        Part of a record: names of rows, counts, seconds of both [rounds], and ratios [rounds] of pass over separate.
+        A part of the record: names of rows, counts, seconds of both, [rounds], and ratios of pass over separate,
+        [rounds].
 
     Raises:
-        AnswersDiffer: an answer or an account of the two is not the same.
+        AnswersDiffer: an answer or account differs between the two.
     """
     ways = {SEPARATE: separate, SHARED: shared}
     took: dict[str, list[Took]] = {way: [] for way in ways}
@@ -98,28 +99,28 @@ def compare(separate: Callable[[], Answered], shared: Callable[[], Answered], ro
 
 
 def check_equal(separate: Answered, shared: Answered) -> None:
-    """See that a pass answers as the rows by themselves do.
+    """Check that a pass gives the same answers as the separate rows.
 
     Raises:
-        AnswersDiffer: another row or document, answer or account; names the first.
+        AnswersDiffer: rows, documents, answers or accounts differ; the message names the first difference.
     """
     if separate.rows.keys() != shared.rows.keys():
-        raise AnswersDiffer(f"separate rows are {', '.join(separate.rows)}; in passes {', '.join(shared.rows)}.")
+        raise AnswersDiffer(f"separate rows are {', '.join(separate.rows)}, but passes have {', '.join(shared.rows)}.")
     for row, alone in separate.rows.items():
         together = shared.rows[row]
         if alone.keys() != together.keys():
             different = min(alone.keys() ^ together.keys(), key=str)
-            raise AnswersDiffer(f"{row}: only one of both ways answered {different}.")
+            raise AnswersDiffer(f"{row}: only one of the two ways answered {different}.")
         for document, said in alone.items():
             if said.what != together[document].what:
                 raise AnswersDiffer(
-                    f"{row} answers {document} in a pass with {together[document].what}, and by itself with "
-                    f"{said.what}. Expected the same; no record is written."
+                    f"{row} answers {document} in a pass with {together[document].what}, but separately with "
+                    f"{said.what}. Expected equal answers; no record is written."
                 )
 
 
 def encoding_share(record: Mapping[str, Any]) -> float:
-    """How much of the separate rows' time the vision encoder took; median over rounds."""
+    """Return the vision encoder's share of the separate rows' time, median over rounds."""
     of = record[SEPARATE]
     shares = [encoding / seconds for encoding, seconds in zip(of["stage_s"]["encoding"], of["seconds"], strict=True)]
     return float(median(shares))
@@ -138,7 +139,7 @@ def _cpu_seconds() -> float:
 
 
 def _stage_seconds(answered: Answered) -> dict[str, float]:
-    """Sums over all answers; what rows share counts once."""
+    """Sum each stage over all answers; time shared by several rows counts once."""
     seconds = [said.seconds for documents in answered.rows.values() for said in documents.values()]
     return {
         "reading": _sum(one.reading / one.rows for one in seconds),

@@ -1,1 +1,1 @@
-"""Load on an OpenAI-compatible server: requests of known size, what came back and when, and Table 4 from it."""
+"""Load tests of OpenAI-compatible servers: requests of known size, timed answers, and Table 4 from them."""

@@ -1,4 +1,4 @@
-"""One streamed answer: when its first token came, what the server counted, and what was wrong with it."""
+"""Reading one streamed answer: the time of its first token, the server's token counts, and any failure."""
 
 from __future__ import annotations
 
@@ -21,58 +21,58 @@ NO_TOKEN = "no token in the stream"
 UNREADABLE = "unreadable answer"
 
 COUNTS = {"prompt_tokens": 1, "completion_tokens": 0}
-"""What a usage report has to have, and the least that each can be."""
+"""The counts that a usage report must have, each with its minimum."""
 
 MAX_TOKENS = 2**26
-"""Of a prompt or an answer; no model's context is as long."""
+"""The upper limit on a plausible token count; no model has a context of that length."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """What became of a request. Only those without a failure count in times and throughput."""
+    """The outcome of a request. Failed requests are excluded from times and throughput."""
 
     sent_s: float
-    """Since the load began, as all clocks of one command."""
+    """When it was sent, in seconds since the load began."""
 
     latency_s: float
-    """From sending to the end of the stream, or to the failure."""
+    """Time from sending to the end of the stream, or to the failure."""
 
     first_token_s: float | None = None
-    """From sending; None if none came."""
+    """Time from sending to the first token; None if there was none."""
 
     last_token_s: float | None = None
     prompt_tokens: int | None = None
-    """As the server counted them."""
+    """The server's count."""
 
     output_tokens: int | None = None
     failure: str = ""
-    """Its kind; empty if there is none. `HTTP 503` is a kind, too."""
+    """The kind of failure, such as `HTTP 503`; empty if there is none."""
 
     words: str = ""
-    """More of the failure, the server's own words where it said something."""
+    """Details of the failure, in the server's own words if it sent any."""
 
     @property
     def first_token_at_s(self) -> float:
-        """Since the load began."""
+        """When the first token came, in seconds since the load began."""
         return self.sent_s + (self.first_token_s or 0.0)
 
     @property
     def inter_token_s(self) -> float | None:
-        """Mean time between tokens behind the first; None with fewer than two of them.
+        """Mean time between consecutive tokens; None with fewer than two tokens.
 
-        By the server's count of tokens, since a piece of the stream may hold several.
+        It uses the server's token count, because one event of the stream may hold several tokens.
         """
         if self.first_token_s is None or self.last_token_s is None or (self.output_tokens or 0) < 2:
             return None
         return (self.last_token_s - self.first_token_s) / ((self.output_tokens or 0) - 1)
 
     def as_record(self) -> dict[str, Any]:
-        """For the file of requests."""
+        """Return the values for the requests file."""
         return asdict(self)
 
 
 class AnswerStream:
-    """Reads the lines of a stream of server-sent events as they come."""
+    """Parses the lines of a stream of server-sent events as they arrive."""
 
     def __init__(self) -> None:
         self.first_at: float | None = None
@@ -83,9 +83,9 @@ class AnswerStream:
         self._stray = ""
 
     def feed(self, line: str, now: float) -> None:
-        """One line, and when it came."""
+        """Process a line that arrived at time `now`."""
         if not line.startswith("data:"):
-            # Comments (":") keep connections open; anything else is no event stream.
+            # Comments (":") keep connections open; any other line is not part of an event stream.
             if line.strip() and not line.startswith((":", "event:", "id:", "retry:")):
                 self._stray = self._stray or line
             return
@@ -99,48 +99,48 @@ class AnswerStream:
             self._error = self._error or f"{error}: {data}"
 
     def _read(self, event: Any, now: float) -> None:
-        """Raises ValueError for what is no event of an answer's."""
+        """Process an event; raises ValueError if it is malformed."""
         if not isinstance(event, dict):
-            raise ValueError("an event that is no object")
+            raise ValueError("an event is not an object")
         if event.get("error"):
             self._error = self._error or json.dumps(event["error"])
             return
         if (usage := event.get("usage")) is not None:
             if not isinstance(usage, dict):
-                raise ValueError("a usage that is no object")
+                raise ValueError("usage is not an object")
             self.usage = usage or self.usage
         for choice in _objects(event.get("choices")):
             is_last = bool(choice.get("finish_reason"))
             self._has_ended = self._has_ended or is_last
-            # A token that is half a character, or special, has no text: the end says that it was there.
+            # A special token or an incomplete character has no text, but the final event shows that a token came.
             if _has_text(choice) or is_last:
                 self.first_at = now if self.first_at is None else self.first_at
                 self.last_at = now
 
     def problem(self, max_tokens: int, prompt_tokens: int | None) -> tuple[str, str]:
-        """Kind and words of what is wrong with an answer that was read to the end; both empty if nothing is.
+        """Return the kind and details of a failure of a fully read answer; both are empty if it is valid.
 
         Args:
-            max_tokens: that it was allowed.
-            prompt_tokens: that it should report; None if not known.
+            max_tokens: the requested maximum number of tokens.
+            prompt_tokens: the prompt length that the server should report; None if unknown.
         """
         if self._error:
             return STREAM_ERROR, self._error
         if not self._has_ended:
-            return CUT, f"no end of the stream, but {self._stray!r}" if self._stray else "no end was sent"
+            return CUT, f"the stream has no end marker but {self._stray!r}" if self._stray else "no end marker was sent"
         said = {name: value for name in COUNTS if (value := (self.usage or {}).get(name)) is not None}
         if wrong := {name: value for name, value in said.items() if _count(self.usage, name) is None}:
-            return BAD_USAGE, f"{json.dumps(wrong)} where counts of tokens are expected"
+            return BAD_USAGE, f"{json.dumps(wrong)}; expected token counts"
         if self.prompt_tokens is None or self.output_tokens is None:
-            return NO_USAGE, "the stream has no usage with prompt_tokens and completion_tokens"
+            return NO_USAGE, "the stream has no usage report with prompt_tokens and completion_tokens"
         if self.output_tokens == 0:
             return EMPTY, "completion_tokens is 0"
         if self.first_at is None:
-            return NO_TOKEN, f"completion_tokens is {self.output_tokens}, and no text came"
+            return NO_TOKEN, f"completion_tokens is {self.output_tokens}, but no text was sent"
         if self.output_tokens > max_tokens:
-            return TOO_MANY, f"{self.output_tokens} tokens where {max_tokens} were allowed"
+            return TOO_MANY, f"{self.output_tokens} tokens, but only {max_tokens} were allowed"
         if prompt_tokens not in (None, self.prompt_tokens):
-            return WRONG_COUNT, f"the server counted {self.prompt_tokens} where {prompt_tokens} were sent"
+            return WRONG_COUNT, f"the server counted {self.prompt_tokens} tokens, but {prompt_tokens} were sent"
         return "", ""
 
     @property
@@ -155,26 +155,26 @@ class AnswerStream:
 
 
 def _objects(values: Any) -> list[dict[str, Any]]:
-    """A list of objects, or nothing in its place."""
+    """Return a list of objects, empty for None; raises ValueError for other values."""
     if values is None:
         return []
     if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
-        raise ValueError("choices that are no list of objects")
+        raise ValueError("choices is not a list of objects")
     return values
 
 
 def _has_text(choice: dict[str, Any]) -> bool:
-    """Whether there is a piece of a completion's or a chat's text, thoughts included."""
+    """Whether a choice has text of a completion or chat, including reasoning."""
     delta = choice.get("delta") or {}
     if not isinstance(delta, dict):
-        raise ValueError("a delta that is no object")
+        raise ValueError("a delta is not an object")
     texts = [choice.get("text"), *(delta.get(name) for name in ("content", "reasoning_content", "reasoning"))]
     if not all(text is None or isinstance(text, str) for text in texts):
-        raise ValueError("a text that is none")
+        raise ValueError("a text is not a string")
     return any(texts)
 
 
 def _count(usage: dict[str, Any] | None, name: str) -> int | None:
     value = (usage or {}).get(name)
-    # An answer may be empty, a prompt never is; and True is an int in Python.
+    # COUNTS allows an empty answer but no empty prompt. The exact type check excludes True, an int in Python.
     return value if type(value) is int and COUNTS[name] <= value <= MAX_TOKENS else None

@@ -1,4 +1,4 @@
-"""Asks one server: which model it serves, and single requests as streams."""
+"""The client of one server: finding out which model it serves, and sending single streamed requests."""
 
 from __future__ import annotations
 
@@ -19,45 +19,45 @@ from vico_eval.server_address import Address, Redactor
 from vico_eval.server_reading import MAX_LIST_BYTES, UnreadableAnswer, read_body, read_json, read_lines, read_start
 
 MAX_WORDS = 300
-"""Characters of a server's own words that are kept."""
+"""The maximum number of characters kept of a server's message."""
 
 MAX_NAME = 300
-"""Characters of a name that a server gives its model or itself."""
+"""The maximum number of characters kept of a model's or server's name."""
 
 MAX_LISTED = 20
-"""Models that a message names."""
+"""The maximum number of models that a message names."""
 
 LOOK_S = 30.0
-"""Within which a server has to say what it serves, all of it together."""
+"""The total time in which a server must tell what it serves."""
 
 NOT_HTTP = (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError, OverflowError)
-"""What an exchange can end with, whatever the server sends: a redirect to an impossible address is a ValueError."""
+"""The exceptions that an exchange can raise; a redirect to an invalid address, for example, is a ValueError."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Server:
-    """What a server says of itself, as it may be written."""
+    """A server's description of itself, without secrets."""
 
     name: str
     url: str
     model: str
     is_listed: bool
-    """Whether it lists the model. `transformers serve` lists the hub's cache, not what it was started with."""
+    """Whether it lists the model. `transformers serve` lists the hub's cache, not the model it was started with."""
 
     owned_by: str = ""
-    """The engine, as vLLM, LMDeploy and SGLang say it there."""
+    """The owner in the list of models, which is the engine's name with vLLM, LMDeploy and SGLang."""
 
     version: str = ""
-    """From `/version`, which vLLM has."""
+    """The version from `/version`, which vLLM provides."""
 
     def as_record(self) -> dict[str, Any]:
-        """For the summary."""
+        """Return the values for the summary."""
         return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Whom to ask, and for what. Never written: it may have a password in it."""
+    """The address and model to request. It may contain a password, so it is never written to disk."""
 
     address: Address
     model: str
@@ -67,13 +67,13 @@ class Client:
     """Sends requests to one server.
 
     Args:
-        server: which, as it may be written.
-        target: the same, as it is asked.
-        connections: for all servers, one a request in flight.
-        max_tokens: of every answer.
-        timeout_s: for a whole answer.
-        zero: what clocks start from, in `time.perf_counter`'s seconds.
-        redactor: knows all that has to be kept out of what is written.
+        server: the server's description, without secrets.
+        target: the address and model to request.
+        connections: one connection per request in flight, shared by all servers.
+        max_tokens: maximum number of tokens of every answer.
+        timeout_s: time limit for a whole answer.
+        zero: the time that counts as 0, in `time.perf_counter`'s seconds.
+        redactor: removes secrets from everything that is written.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class Client:
         self._zero = zero
 
     async def ask(self, request: Request) -> Outcome:
-        """Send a request and read its answer; whatever goes wrong is in the outcome."""
+        """Send a request and read its answer; any failure is in the outcome."""
         body = request.body | {
             "model": self._target.model,
             "max_tokens": self.max_tokens,
@@ -114,7 +114,7 @@ class Client:
             else:
                 failure, words = stream.problem(self.max_tokens, request.prompt_tokens)
         except asyncio.TimeoutError:
-            failure, words = TIMEOUT, f"no end of the answer within {self.timeout_s:g} s"
+            failure, words = TIMEOUT, f"the answer did not end within {self.timeout_s:g} s"
         except UnreadableAnswer as error:
             failure, words = UNREADABLE, str(error)
         except httpx.ConnectError as error:
@@ -130,12 +130,12 @@ class Client:
             prompt_tokens=stream.prompt_tokens,
             output_tokens=stream.output_tokens,
             failure=failure,
-            # Some servers say which key they refuse.
+            # Some servers repeat the rejected key in their message.
             words=self._redactor.words(words, MAX_WORDS),
         )
 
     async def _exchange(self, path: str, body: dict[str, Any], stream: AnswerStream) -> tuple[str, str]:
-        """Feed the stream; a status other than 200, and the server's words with it."""
+        """Feed the answer to the stream; return a status other than 200 with the server's message, or empty strings."""
         http = self._idle.pop()
         try:
             async with http.stream("POST", self._target.address.to(path), json=body) as response:
@@ -152,14 +152,14 @@ class Client:
 
 @asynccontextmanager
 async def open_connections(number: int, key: str | None) -> AsyncIterator[list[httpx.AsyncClient]]:
-    """So many clients for a request at a time.
+    """Open a number of HTTP clients for one request at a time each.
 
-    One client with as many connections would look at all of them at each step of each request. They go around proxies,
-    which would be measured, too.
+    A single client with that many connections would check all of them at each step of each request. The clients bypass
+    proxies, whose time would be measured too.
 
     Args:
-        number: of clients.
-        key: sent as bearer token with every request; None sends none.
+        number: the number of clients.
+        key: the bearer token of every request; None sends none.
     """
     tls = httpx.create_ssl_context()
     headers = {"Accept-Encoding": "identity"} | ({} if key is None else {"Authorization": f"Bearer {key}"})
@@ -172,38 +172,39 @@ async def open_connections(number: int, key: str | None) -> AsyncIterator[list[h
 
 
 def _no_cookies() -> CookieJar:
-    """Keeps none: a server's would come back to it with every request."""
+    """Return a cookie jar that accepts no cookies, which would otherwise be sent back with every request."""
     return CookieJar(DefaultCookiePolicy(allowed_domains=()))
 
 
 async def look_at(
     http: httpx.AsyncClient, name: str, address: Address, model: str | None, redactor: Redactor
 ) -> tuple[Server, Target]:
-    """What a server serves.
+    """Find out what a server serves.
 
     Args:
         http: an open client.
-        name: of the server in tables.
-        address: where it is.
-        model: to ask for; None takes the only one that it lists.
-        redactor: knows all that has to be kept out of what is written.
+        name: the server's name in tables.
+        address: the server's address.
+        model: the model to request; None means the only one that the server lists.
+        redactor: removes secrets from everything that is written.
 
     Raises:
-        ConfigError: no server there, or not one model to choose from.
+        ConfigError: no server answers, or `model` is None and the server does not list exactly one model.
     """
     url, until = address.shown, time.perf_counter() + LOOK_S
     try:
         status, text = await _get(http, address.to("/v1/models"), until)
     except asyncio.TimeoutError as error:
         raise ConfigError(
-            f"the server at {url} did not list its models within {LOOK_S:g} s. Wait until it says that it listens."
+            f"the server at {url} did not list its models within {LOOK_S:g} s. Wait until it reports that it is ready."
         ) from error
     except UnreadableAnswer as error:
-        raise ConfigError(f"the server at {url} sends no list of models: {error}.") from error
+        raise ConfigError(f"the server at {url} sent an unreadable list of models: {error}.") from error
     except NOT_HTTP as error:
         raise ConfigError(
             f"no server answers at {url} ({redactor.words(f'{type(error).__name__}: {error}', MAX_WORDS)}). Start it, "
-            "wait until it says that it listens, and give the address that it names, such as http://localhost:23333."
+            "wait until it reports that it is ready, and pass the address that it prints, such as "
+            "http://localhost:23333."
         ) from error
     owners = _owners(text)
     if model is None and len(owners) != 1:
@@ -223,16 +224,16 @@ async def look_at(
 def _no_choice(url: str, status: int, models: list[str]) -> str:
     if status == 401:
         return (
-            f"the server at {url} wants another API key (HTTP 401). Name the environment variable that holds it with "
-            "--api-key-env."
+            f"the server at {url} rejected the API key (HTTP 401). Name the environment variable that holds the key "
+            "with --api-key-env."
         )
     said = f"{len(models)} models: {listed(models, MAX_LISTED)}" if models else f"no model (HTTP {status})"
-    moved = " It redirects to another address; give that one." if 300 <= status < 400 else ""
-    return f"the server at {url} lists {said}.{moved} Say with --model which one to ask."
+    moved = " It redirects to another address; pass that one." if 300 <= status < 400 else ""
+    return f"the server at {url} lists {said}.{moved} Choose a model with --model."
 
 
 async def _get(http: httpx.AsyncClient, url: httpx.URL, until: float) -> tuple[int, str]:
-    """Status and body, if both are there in time: a read of its own each, a byte now and then would be waited for."""
+    """Return status and body. The time limit is for both together, so that a trickling server can't exceed it."""
 
     async def get() -> tuple[int, str]:
         async with http.stream("GET", url) as response:
@@ -242,9 +243,9 @@ async def _get(http: httpx.AsyncClient, url: httpx.URL, until: float) -> tuple[i
 
 
 def _owners(text: str) -> Mapping[str, str]:
-    """The models of `/v1/models` and whose they are; none if it is no list.
+    """Return the models in an answer of `/v1/models` with their owners; empty if it is not a list of models.
 
-    `transformers serve` fails there where the hub's cache is empty, and answers requests all the same.
+    `transformers serve` fails at this endpoint if the hub's cache is empty, but answers requests nevertheless.
     """
     try:
         listed = {entry["id"]: entry.get("owned_by") for entry in read_json(text)["data"]}

@@ -1,4 +1,4 @@
-"""The load: servers and settings in turns, round by round, a fixed number of requests in flight."""
+"""Running the load: servers and settings take turns in each round, with a fixed number of requests in flight."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ from vico_eval.bench.serve.workload import Request, Setting, Workload
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """How much is asked."""
+    """The size of the load."""
 
     num_requests: int
-    """Of every server and setting, over all rounds."""
+    """Number of requests per server and setting, over all rounds."""
 
     concurrency: int
     num_rounds: int
     num_warmup: int
-    """Of every server and setting, before the first round; not counted."""
+    """Number of requests per server and setting before the first round, which are not counted."""
 
     seconds: float | None
-    """Of the whole load; None has no limit."""
+    """Time limit for the whole load; None means no limit."""
 
     seed: int
 
     @property
     def num_connections(self) -> int:
-        """As many as there can be requests in flight."""
+        """The maximum number of requests in flight."""
         return min(self.concurrency, max(self.requests_of_round(0), self.num_warmup, 1))
 
     def requests_of_round(self, number: int) -> int:
-        """The first rounds have one more where they can't be equal."""
+        """Return the number of requests in a round; if they can't be equal, the first rounds have one more."""
         return self.num_requests // self.num_rounds + (number < self.num_requests % self.num_rounds)
 
 
 @dataclass(frozen=True, slots=True)
 class LoadCell:
-    """One number of the table: a server and a setting."""
+    """One cell of the table: a server and a setting."""
 
     server: str
     setting: Setting
@@ -51,7 +51,7 @@ class LoadCell:
 
 @dataclass(slots=True)
 class Turn:
-    """A cell's requests of one round."""
+    """A cell's requests in one round."""
 
     cell: LoadCell
     round: int
@@ -59,11 +59,11 @@ class Turn:
     is_complete: bool = False
     wall_s: float = 0.0
     cpu_s: float = 0.0
-    """Of this process meanwhile."""
+    """CPU time of this process during the turn."""
 
 
 class Stop:
-    """Whether and why the load has to end."""
+    """Whether the load must end, and why."""
 
     def __init__(self) -> None:
         self.reason = ""
@@ -71,34 +71,34 @@ class Stop:
         self._event = asyncio.Event()
 
     def now(self, reason: str, number: int | None = None) -> None:
-        """End it; the first reason stays."""
+        """End the load; the first reason is kept."""
         if not self.reason:
             self.reason, self.signal = reason, number
         self._event.set()
 
     async def wait(self) -> None:
-        """Until it has to end."""
+        """Wait until the load must end."""
         await self._event.wait()
 
 
 Tell = Callable[[Turn, Outcome], None]
-"""Gets every counted outcome as it comes."""
+"""Receives every counted outcome as it arrives."""
 
 
 async def run_load(
     clients: Sequence[Client], workload: Workload, overheads: Sequence[int], plan: Plan, tell: Tell
 ) -> tuple[list[Turn], Stop]:
-    """Run the whole load; stops early on SIGINT, SIGTERM, at the limit of time, or when a server only fails.
+    """Run the whole load. It stops early on SIGINT or SIGTERM, at the time limit, or when a server keeps failing.
 
     Args:
-        clients: one a server.
+        clients: one client per server.
         workload: makes the requests.
-        overheads: one a server, from `find_overhead`.
-        plan: how much.
-        tell: gets every outcome that counts.
+        overheads: one value per server, from `find_overhead`.
+        plan: the size of the load.
+        tell: receives every counted outcome.
 
     Returns:
-        Turns in the order in which they ran, and why the load ended early, if it did.
+        The turns in the order in which they ran, and the reason if the load ended early.
     """
     stop = Stop()
     turns: list[Turn] = []
@@ -112,7 +112,7 @@ async def run_load(
                 num_requests = plan.num_warmup if number < 0 else plan.requests_of_round(number)
                 start = f"{plan.seed}/{client.server.name}/{setting.title}/{number}"
                 requests = [workload.request(setting, overhead, f"{start}/{place}") for place in range(num_requests)]
-                # Making them takes a moment, in which the loop could not see a signal.
+                # Making the requests blocks the event loop, so let it handle pending signals now.
                 await asyncio.sleep(0)
                 if not stop.reason:
                     await _run_turn(turn, client, requests, plan, stop, None if number < 0 else tell)
@@ -126,7 +126,7 @@ async def run_load(
 async def _run_turn(
     turn: Turn, client: Client, requests: Sequence[Request], plan: Plan, stop: Stop, tell: Tell | None
 ) -> None:
-    """Keep `concurrency` requests in flight until all are sent; what is in flight at a stop is dropped."""
+    """Keep `concurrency` requests in flight until all are sent; requests in flight at a stop are dropped."""
     waiting = iter(requests)
 
     async def work() -> None:
@@ -135,7 +135,7 @@ async def _run_turn(
             turn.outcomes.append(outcome)
             if tell is not None:
                 tell(turn, outcome)
-            # A server that hangs would be waited for once more for each of thousands of requests.
+            # Otherwise a hanging server would cost one timeout for each of thousands of requests.
             if client.failures_in_a_row >= 2 * plan.concurrency:
                 failed = f"failed {client.failures_in_a_row} requests in a row"
                 stop.now(f"{client.server.name}, which {failed}: {outcome.failure}")
@@ -147,7 +147,7 @@ async def _run_turn(
     try:
         await asyncio.wait((workers, stopping), return_when=asyncio.FIRST_COMPLETED)
         if workers.done():
-            workers.result()  # an error of our own is not swallowed
+            workers.result()  # raises an error of our own code
         turn.is_complete = len(turn.outcomes) == len(requests)
     finally:
         for task in (workers, stopping):
@@ -158,7 +158,7 @@ async def _run_turn(
 
 @contextmanager
 def _signals(stop: Stop) -> Iterator[None]:
-    """The first SIGINT or SIGTERM ends the load with what it has; the second one ends the command."""
+    """Let the first SIGINT or SIGTERM end the load and keep its results; a second one ends the command."""
     loop = asyncio.get_running_loop()
     earlier = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 

@@ -1,4 +1,4 @@
-"""From outcomes to numbers: throughput, percentiles, failures, and ratios with their intervals."""
+"""Summarising outcomes: throughput, percentiles, failures, and ratios with their intervals."""
 
 from __future__ import annotations
 
@@ -15,60 +15,60 @@ from vico_eval.report.speed.ratio import Ratio, mean_ratio
 
 PERCENTILES = (50, 90, 99)
 MAX_FAILED_SHARE = 0.01
-"""A number with more failures among its requests is marked: what failed was no load on the server."""
+"""Cells with a larger share of failures are marked, because failed requests put no load on the server."""
 
 MAX_WORDINGS = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CellSummary:
-    """What was measured of a server and a setting."""
+    """The measurements of one server and setting."""
 
     cell: LoadCell
     num_requests: int
-    """Answered or failed; those in flight at a stop are not in it."""
+    """Number of answered and failed requests, without those in flight at a stop."""
 
     num_ok: int
     is_complete: bool
     failures: dict[str, dict[str, Any]]
-    """By kind: how many, and the first different wordings."""
+    """By kind: the number of failures and their first distinct messages."""
 
     requests_per_s: float
-    """First-token throughput: requests whose first token came, over the time from the first one's sending to the last
-    first token, each round by itself."""
+    """First-token throughput: the number of successful requests, divided by the time from sending the first request to
+    the last first token, summed over rounds."""
 
     prompt_tokens_per_s: float
     first_token_ms: dict[str, float]
     latency_ms: dict[str, float]
     inter_token_ms: dict[str, float]
-    """Empty where answers have one token."""
+    """Empty if answers have one token."""
 
     output_tokens: int
     rounds: dict[int, float]
     """First-token throughput of every complete round, requests/s."""
 
     client_busy: float
-    """Share of the time in which our own process computed. Near 1, its own speed is in the numbers."""
+    """Share of the time in which this process was busy. Near 1, the client limits the measured numbers."""
 
     @property
     def is_sound(self) -> bool:
-        """Complete, and nearly without failures."""
+        """Whether it is complete and has few failures."""
         return self.is_complete and self.num_requests - self.num_ok <= MAX_FAILED_SHARE * self.num_requests
 
     def as_record(self) -> dict[str, Any]:
-        """For the summary."""
+        """Return the values for the summary."""
         values = asdict(self) | {"server": self.cell.server, "setting": self.cell.setting.as_record()}
         del values["cell"]
         return values | {"is_sound": self.is_sound}
 
 
 def summarize(cell: LoadCell, turns: Iterable[Turn], num_requests: int) -> CellSummary:
-    """One cell's numbers.
+    """Summarise one cell.
 
     Args:
-        cell: which.
-        turns: all turns; those of other cells are passed over.
-        num_requests: that were planned.
+        cell: the cell.
+        turns: all turns; those of other cells are ignored.
+        num_requests: the planned number of requests.
     """
     own = [turn for turn in turns if turn.cell == cell]
     outcomes = [outcome for turn in own for outcome in turn.outcomes]
@@ -92,13 +92,13 @@ def summarize(cell: LoadCell, turns: Iterable[Turn], num_requests: int) -> CellS
 
 
 def ratio(own: CellSummary, baseline: CellSummary) -> Ratio:
-    """First-token throughput relative to another cell's in the rounds that were complete for both."""
+    """Return the first-token throughput relative to another cell's, over the rounds that are complete for both."""
     shared = sorted(own.rounds.keys() & baseline.rounds.keys())
     return mean_ratio([own.rounds[number] / baseline.rounds[number] for number in shared])
 
 
 def _span(turn: Turn) -> float:
-    """Seconds from the first request's sending to the last first token; 0 without one."""
+    """Return the seconds from sending the first request to the last first token; 0 if there is none."""
     ends = [outcome.first_token_at_s for outcome in turn.outcomes if not outcome.failure]
     return max(ends) - min(outcome.sent_s for outcome in turn.outcomes) if ends else 0.0
 

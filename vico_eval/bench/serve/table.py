@@ -1,4 +1,4 @@
-"""What a load measured as tables: ViCO's Table 4 of texts, servers against the first one of images, and all of it."""
+"""Tables of a load's results: ViCO's Table 4 for text, the comparison of servers for images, and all measurements."""
 
 from __future__ import annotations
 
@@ -23,45 +23,45 @@ from vico_eval.report.tables.csv_text import csv_text
 from vico_eval.report.tables.grid import DASH, Column, Grid, GridCell, Line
 
 TABLE4_NOTES = (
-    "LLM only: first-token throughput, of texts as long as the prompts. End-to-end can't be measured with text, which "
-    "no vision encoder sees.",
+    "LLM only: first-token throughput with texts of the prompts' lengths. End-to-end speed-ups can't be measured with "
+    "text, which bypasses the vision encoder.",
 )
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What a load measured, and what stands beside it."""
+    """A load's measurements and the bounds shown beside them."""
 
     cells: Mapping[LoadCell, CellSummary]
     servers: tuple[str, ...]
-    """The first is the one that the others are compared with."""
+    """The first is the baseline of the others."""
 
     bounds: Mapping[Prompt, Mapping[Quantity, float | None]]
-    """Speed-ups that operations allow."""
+    """Bounds of the speed-ups by operations."""
 
     def settings(self) -> tuple[Setting, ...]:
-        """In the table's order."""
+        """Return the settings in the table's order."""
         return tuple(dict.fromkeys(cell.setting for cell in self.cells))
 
     def speedup(self, cell: LoadCell) -> Ratio | None:
-        """Against the same server without compression; None for images."""
+        """Return the speed-up over the same server without compression; None for images."""
         return None if cell.setting.compression is None else self.ratio(cell, _uncompressed(cell))
 
     def versus_first(self, cell: LoadCell) -> Ratio:
-        """Against the first server at the same setting."""
+        """Return the speed-up over the first server at the same setting."""
         return self.ratio(cell, LoadCell(self.servers[0], cell.setting))
 
     def ratio(self, own: LoadCell, baseline: LoadCell) -> Ratio:
-        """Of the first-token throughputs of two cells."""
+        """Return the ratio of two cells' first-token throughputs."""
         return ratio(self.cells[own], self.cells[baseline])
 
     def is_sound(self, *cells: LoadCell) -> bool:
-        """Whether all of them were complete and nearly without failures."""
+        """Whether all given cells are complete and have few failures."""
         return all(self.cells[cell].is_sound for cell in cells)
 
 
 def table4_speedups(measured: Measured) -> list[Speedup]:
-    """Table 4's numbers of a load of texts, the paper's and the bounds first.
+    """Return Table 4's numbers for a load of texts, after the paper's numbers and the bounds.
 
     Raises:
         ReportError: the published numbers can't be read.
@@ -90,7 +90,7 @@ def _server_speedups(measured: Measured, server: str, against: str = "") -> Iter
 
 
 def images_grid(measured: Measured) -> Grid:
-    """A load of images: every server against the first one."""
+    """Return the table of a load of images, with every server compared with the first one."""
     first = measured.servers[0]
     lines = []
     for server in measured.servers:
@@ -108,10 +108,10 @@ def images_grid(measured: Measured) -> Grid:
 
 
 def images_csv(measured: Measured) -> str:
-    """The same, unrounded: one line a server, blank where there is no number.
+    """Return the same table unrounded as CSV, with one line per server and blanks for missing numbers.
 
     Columns: `server`; `first_tokens_per_s`; `against` (the first server); `value`, `low` and `high` (ratio to it and
-    95% interval); `rounds`; `is_sound` (False: one of both stopped early, or had too many failures).
+    95% interval); `rounds`; `is_sound` (False if either server stopped early or had too many failures).
     """
     names = ("server", "first_tokens_per_s", "against", "value", "low", "high", "rounds", "is_sound")
     lines: list[Sequence[object]] = [names]
@@ -125,7 +125,7 @@ def images_csv(measured: Measured) -> str:
 
 
 def measurements(measured: Measured) -> Grid:
-    """Throughput, times and failures of every cell."""
+    """Return the table of throughput, times and failures of every cell."""
     lines = []
     for server in measured.servers:
         for place, setting in enumerate(measured.settings()):
@@ -146,7 +146,7 @@ def measurements(measured: Measured) -> Grid:
         heads=("Server", "Prompt"),
         columns=tuple(Column(title=title) for title in titles),
         lines=tuple(lines),
-        notes=("Times: 50th / 90th / 99th percentile of the requests that did not fail.",),
+        notes=("Times: 50th / 90th / 99th percentile of the successful requests.",),
     )
 
 
@@ -159,5 +159,5 @@ def _times_text(values: Mapping[str, float]) -> str:
 
 
 def _uncompressed(cell: LoadCell) -> LoadCell:
-    """The same server's, with the same text behind all visual tokens."""
+    """Return the same server's cell with all visual tokens and the same number of text tokens."""
     return LoadCell(cell.server, Setting(compression=0, text_tokens=cell.setting.text_tokens))

@@ -1,4 +1,4 @@
-"""Texts of an exact number of tokens, made with the served checkpoint's own tokenizer."""
+"""Making texts with an exact number of tokens, using the served checkpoint's own tokenizer."""
 
 from __future__ import annotations
 
@@ -13,19 +13,21 @@ from vico_eval.paths import is_folder, models_dir, user_path
 
 TOKENIZER_FILES = ["*.json", "*.txt", "*.model", "*.jinja"]
 WORD_STARTS = ("Ġ", "▁")
-"""How byte-level and SentencePiece vocabularies write the space before a word."""
+"""The marks of byte-level and SentencePiece vocabularies for the space before a word."""
 
 MIN_WORDS = 1000
-"""With fewer words in the vocabulary, texts are made of letters."""
+"""The minimum number of words in a vocabulary; with fewer, texts consist of letters."""
 
 MAX_TRIES = 50
 
 
 def find_folder(name: str) -> Path:
-    """Where a checkpoint's tokenizer and config lie: a folder, a built-in name, or a hub id without its weights.
+    """Find the folder of a checkpoint's tokenizer and configuration, from a folder, built-in name or hub id.
+
+    From the hub it downloads no weights.
 
     Raises:
-        CheckpointError: none of them, or the hub does not give it.
+        CheckpointError: the name is none of these, or the download failed.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -38,13 +40,13 @@ def find_folder(name: str) -> Path:
         return Path(snapshot_download(name, allow_patterns=TOKENIZER_FILES))
     except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError) as error:
         raise CheckpointError(
-            f"no tokenizer {name!r}: it is no folder, no built-in checkpoint, and the hub did not give it "
-            f"({type(error).__name__}). Give the folder or the hub id of the checkpoint that is served."
+            f"no tokenizer {name!r}: it is neither a folder nor a built-in checkpoint, and it can't be downloaded from "
+            f"the hub ({type(error).__name__}). Pass the folder or hub id of the served checkpoint."
         ) from error
 
 
 def read_config(folder: Path) -> Any | None:
-    """A checkpoint's configuration; None where config.json is missing or of an architecture that is not known here."""
+    """Read a checkpoint's configuration; returns None if config.json is missing or its architecture is unknown."""
     from transformers import AutoConfig
 
     from vico_eval.families.internvl.config import from_checkpoint_config
@@ -66,7 +68,7 @@ class TextMaker:
     """Makes texts of random words.
 
     Args:
-        tokenizer: transformers'; what it puts around a text itself (BOS) counts.
+        tokenizer: a transformers tokenizer; tokens that it adds itself (BOS) are counted.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -76,7 +78,7 @@ class TextMaker:
         self._pieces = [f" {word}" for word in words] if len(words) >= MIN_WORDS else list(string.ascii_letters)
 
     def text(self, num_tokens: int, seed: str) -> str:
-        """Text that the tokenizer turns into exactly `num_tokens`; another seed differs from the first words on.
+        """Make a text of exactly `num_tokens` tokens; texts of different seeds differ from the first words on.
 
         Raises:
             ConfigError: no such text was found.
@@ -90,10 +92,10 @@ class TextMaker:
                 return text
             pieces = pieces + draw.choices(self._pieces, k=missing) if missing > 0 else pieces[:missing]
         raise ConfigError(
-            f"found no text of exactly {num_tokens} tokens with this tokenizer ({MAX_TRIES} tries, {missing} missing "
-            "in the last one). Give --tokenizer the checkpoint that is served."
+            f"found no text of exactly {num_tokens} tokens with this tokenizer in {MAX_TRIES} tries ({missing} missing "
+            "in the last one). Pass the served checkpoint as --tokenizer."
         )
 
     def count(self, text: str) -> int:
-        """Tokens of a text, with those that the tokenizer adds."""
+        """Return the number of tokens of a text, including those that the tokenizer adds."""
         return len(self._tokenizer(text).input_ids)

@@ -1,8 +1,8 @@
-"""What is sent: text of the length of Table 4's prompts, or images.
+"""The requests of a load: texts with the lengths of Table 4's prompts, or images.
 
-Text goes to `/v1/completions` as text: LMDeploy, vLLM, SGLang and `transformers serve` all have it, it takes the prompt
-as it is, and what a chat template adds would be a part of the prompt that nobody asked for. Token ids instead of text
-would be exact by themselves, but `transformers serve` refuses them.
+Texts are sent to `/v1/completions`, which LMDeploy, vLLM, SGLang and `transformers serve` all provide. It uses the
+prompt unchanged, whereas a chat template would lengthen it. Token ids instead of text would give exact lengths
+directly, but `transformers serve` rejects them.
 """
 
 from __future__ import annotations
@@ -28,44 +28,45 @@ class Setting:
     """One kind of request."""
 
     compression: int | None = None
-    """Percent of the visual tokens that are gone; None for images, where the server decides."""
+    """Percentage of visual tokens removed; None for images, where the server decides."""
 
     text_tokens: int | None = None
 
     @property
     def visual_tokens(self) -> int | None:
-        """Left of 10 tiles' 2560. 25% is not a number of whole tiles of 64: the paper's is of tokens too."""
+        """Number of visual tokens that remain of 10 tiles' 2560. As in the paper, a share of tokens is removed, not of
+        tiles: 25% is not a whole number of tiles with 64 tokens."""
         return None if self.compression is None else VISUAL_TOKENS * (100 - self.compression) // 100
 
     @property
     def prompt_tokens(self) -> int | None:
-        """All of a prompt's; None where it is the server's to say."""
+        """Total number of prompt tokens; None if the server decides it."""
         if self.visual_tokens is None or self.text_tokens is None:
             return None
         return self.visual_tokens + self.text_tokens
 
     @property
     def title(self) -> str:
-        """As it stands in progress and tables."""
+        """The name in progress output and tables."""
         return "images" if self.compression is None else f"{self.compression}% gone + {self.text_tokens} text"
 
     def as_record(self) -> dict[str, Any]:
-        """For the summary."""
+        """Return the values for the summary."""
         return asdict(self) | {"visual_tokens": self.visual_tokens, "prompt_tokens": self.prompt_tokens}
 
 
 TABLE_4 = tuple(Setting(compression=compression, text_tokens=text) for text, compression in PROMPTS)
-"""Table 4's, each row's first the one that the others are relative to."""
+"""Table 4's settings; the first of each row is the baseline of the others."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request, less the model's name and how it is answered."""
+    """One request without the model's name and the generation settings."""
 
     path: str
     body: dict[str, Any]
     prompt_tokens: int | None
-    """That the server has to report; None if not known."""
+    """The number of prompt tokens that the server must report; None if unknown."""
 
 
 class Workload(Protocol):
@@ -73,15 +74,15 @@ class Workload(Protocol):
 
     @property
     def settings(self) -> Sequence[Setting]:
-        """In the table's order."""
+        """The settings in the table's order."""
 
     def request(self, setting: Setting, overhead: int, seed: str) -> Request:
-        """One request; no two seeds share more than the first few tokens.
+        """Make one request; requests of different seeds share at most the first few tokens.
 
         Args:
-            setting: which kind.
-            overhead: tokens that this server counts besides ours.
-            seed: of its words.
+            setting: the kind of request.
+            overhead: number of tokens that this server adds to a prompt.
+            seed: the seed of its words.
         """
 
 
@@ -94,7 +95,7 @@ class TextLoad:
         self._maker = maker
 
     def request(self, setting: Setting, overhead: int, seed: str) -> Request:
-        """A completion whose prompt the server counts as exactly the setting's tokens."""
+        """Make a completion request whose prompt has exactly the setting's tokens by the server's count."""
         assert setting.prompt_tokens is not None
         text = self._maker.text(setting.prompt_tokens - overhead, seed)
         return Request("/v1/completions", {"prompt": text}, setting.prompt_tokens)
@@ -103,11 +104,11 @@ class TextLoad:
 class ImageLoad:
     """A folder's images in turn, each with a short question.
 
-    The system message differs from request to request, so that no prefix of the prompt is in a cache. LMDeploy reads
-    only the first text beside an image, which is why it is a message of its own.
+    The system message differs between requests, so that no prompt prefix is cached. It is a separate message because
+    LMDeploy reads only the first text beside an image.
 
     Raises:
-        ConfigError: no images.
+        ConfigError: the folder has no images or can't be read.
     """
 
     settings = (Setting(),)
@@ -116,7 +117,7 @@ class ImageLoad:
         try:
             files = sorted(path for path in folder.iterdir() if _is_image(path)) if is_folder(folder) else []
             if not files:
-                raise ConfigError(f"{folder} holds no images; expected a folder of .jpg, .png or .webp files.")
+                raise ConfigError(f"{folder} has no images; expected a folder of .jpg, .png or .webp files.")
             self._urls = [_data_url(path) for path in files]
         except OSError as error:
             raise ConfigError(f"--images {folder} can't be read ({error.strerror}: {error.filename}).") from error
@@ -124,11 +125,11 @@ class ImageLoad:
 
     @property
     def num_images(self) -> int:
-        """Different ones."""
+        """Number of distinct images."""
         return len(self._urls)
 
     def request(self, setting: Setting, overhead: int, seed: str) -> Request:
-        """A chat message with the next image."""
+        """Make a chat request with the next image."""
         del setting, overhead
         url = self._urls[self._next % len(self._urls)]
         self._next += 1

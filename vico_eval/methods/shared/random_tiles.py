@@ -26,6 +26,7 @@ class RandomTilesConfig:
     """Folder of a ViCO run, whose measured ratio is used benchmark by benchmark; replaces `ratio`."""
 
     seed: int = 0
+    """Seed of the draw, which depends on it and on the document's key alone."""
 
     def __post_init__(self) -> None:
         if self.ratio is not None and self.ratio_from is not None:

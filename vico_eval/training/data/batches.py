@@ -1,7 +1,7 @@
-"""A micro-batch: samples whose tiles may take their full or a quarter of their tokens, side by side.
+"""Micro-batches of samples in which each tile takes either all or a quarter of its visual tokens.
 
-Shapes: samples = samples of the micro-batch; tiles = all their tiles, sample after sample; N = tokens of the longest;
-answers = their answer tokens, sample after sample.
+Shapes: samples = samples of the micro-batch; tiles = all their tiles, in the order of the samples; N = tokens of the
+longest sample; answers = all their answer tokens, in the order of the samples.
 """
 
 from __future__ import annotations
@@ -23,32 +23,32 @@ from vico_eval.training.data.stream import Skipped
 
 
 class Layout(NamedTuple):
-    """The samples in tokens under one routing."""
+    """The token layout of the samples under one routing."""
 
     input_ids: Tensor
-    """[samples, N], int64, padded on the right; packed: [1, all tokens], sample after sample."""
+    """[samples, N], int64, padded on the right; if packed, [1, all tokens] in the order of the samples."""
 
     sample: Tensor
     """[answers], int64: the sample of each answer token."""
 
     row: Tensor
-    """[answers], int64: the row of `input_ids` that it stands in."""
+    """[answers], int64: the row of each answer token in `input_ids`."""
 
     column: Tensor
-    """[answers], int64: where in that row the token that predicts it stands."""
+    """[answers], int64: the column in that row of the token that predicts the answer token."""
 
     lengths: list[int] | None = None
-    """Packed: [samples], the tokens of each. Otherwise None."""
+    """[samples], the length of each in tokens, if packed; otherwise None."""
 
 
 @dataclass(frozen=True, eq=False)
 class MicroBatch:
-    """Samples that are computed together."""
+    """Samples computed together."""
 
     samples: tuple[TrainingSample, ...]
 
     counts_in_loss: Tensor
-    """[samples], bool: False for a stand-in for a sample that was skipped."""
+    """[samples], bool: False for the placeholder of a skipped sample."""
 
     tiles: Tensor
     """[tiles, S, S, 3], uint8."""
@@ -57,27 +57,27 @@ class MicroBatch:
     """[tiles], int64: the sample of each tile."""
 
     tile_image: Tensor
-    """[tiles], int64: the image of each tile, numbered through the micro-batch."""
+    """[tiles], int64: the image of each tile, numbered over the whole micro-batch."""
 
     is_packed: bool = False
-    """Whether samples stand end to end in one row, instead of in a padded row each."""
+    """Whether samples are packed end to end into one row, instead of one padded row per sample."""
 
     def __len__(self) -> int:
         return len(self.samples)
 
     @property
     def keys(self) -> list[str]:
-        """[samples]."""
+        """[samples], the sample keys."""
         return [sample.key for sample in self.samples]
 
     def num_tiles(self) -> Tensor:
-        """[samples], int64."""
+        """Return the number of tiles of each sample, [samples], int64."""
         return torch.bincount(self.tile_sample, minlength=len(self))
 
     def lay_out(self, counts: Tensor) -> Layout:
-        """The samples' tokens when tile i takes `counts[i]` visual ones; counts [tiles], int64.
+        """Lay out the samples' tokens, with `counts[i]` visual tokens for tile i; counts [tiles], int64.
 
-        Padding stands on the right, where a causal decoder never sees it, so that no attention mask is needed.
+        Padding is on the right, where causal attention never reaches it, so that no attention mask is needed.
         """
         parts = torch.split(counts.cpu(), self.num_tiles().tolist())
         expanded = [sample.expand(part.tolist()) for sample, part in zip(self.samples, parts, strict=True)]
@@ -89,25 +89,25 @@ class MicroBatch:
         return Layout(pad_sequence(ids, batch_first=True), sample=row, row=row, column=column - 1)
 
     def num_tokens(self, compressed: Tensor, config: VicoInternVLConfig) -> int:
-        """Tokens that the decoder works on under a routing, padding left out."""
+        """Return the number of tokens that enter the decoder under a routing, without padding."""
         low = int(compressed.sum())
         visual = low * config.num_low_tokens + (len(compressed) - low) * config.num_high_tokens
         return visual + sum(len(sample.text_ids) for sample in self.samples)
 
     def to(self, device: torch.device) -> MicroBatch:
-        """The same with its tiles on `device`; what decides where tokens go stays on the CPU."""
+        """Return the micro-batch with its tiles on `device`; the layout data stays on the CPU."""
         return replace(self, tiles=self.tiles.to(device))
 
 
 def _end_to_end(ids: Sequence[Tensor], are_answers: Sequence[Tensor]) -> Layout:
-    """One row of all samples; ids and are_answers, [tokens of the sample] each."""
+    """Pack all samples into one row; ids and are_answers hold one [tokens of the sample] tensor per sample."""
     lengths = [len(one) for one in ids]
     (places,) = torch.cat(list(are_answers)).nonzero(as_tuple=True)
     return Layout(
         input_ids=torch.cat(list(ids))[None],
         sample=torch.repeat_interleave(torch.tensor(lengths))[places],
         row=torch.zeros_like(places),
-        column=places - 1,  # a sample begins with a question, so the token before an answer is its own
+        column=places - 1,  # a sample begins with a question, so the token before an answer belongs to it
         lengths=lengths,
     )
 
@@ -115,9 +115,9 @@ def _end_to_end(ids: Sequence[Tensor], are_answers: Sequence[Tensor]) -> Layout:
 def collate(
     samples: Sequence[TrainingSample | Skipped], blank: TrainingSample, *, is_packed: bool = False
 ) -> MicroBatch:
-    """A micro-batch of samples, with `blank` in the places of skipped ones.
+    """Build a micro-batch, with `blank` in place of each skipped sample.
 
-    Every process has to compute as many micro-batches as the others, which wait for it.
+    Skipped samples are replaced because every process must compute the same number of micro-batches.
     """
     taken = tuple(blank if isinstance(sample, Skipped) else sample for sample in samples)
     images = [sample.tile_image for sample in taken]
@@ -135,30 +135,30 @@ def collate(
 
 
 def seeded(*names: object) -> torch.Generator:
-    """A generator of random numbers that depends on `names` alone, not on what was drawn before."""
+    """Return a random generator that depends only on `names`, not on earlier draws."""
     return torch.Generator().manual_seed(zlib.crc32("/".join(map(str, names)).encode(errors="surrogatepass")))
 
 
 def random_share(
     batch: MicroBatch, seeds: Sequence[object], *, per: LowSharePer = "image", at_least: int = 0
 ) -> Tensor:
-    """Stage 1's routing: of each image a share xi ~ U[0, 1] of its tiles, chosen at random, is low.
+    """Draw stage 1's routing: a share xi ~ U[0, 1] of each image's tiles, chosen at random, is low.
 
-    With T tiles floor(xi * (T + 1)) are low, so that every number from 0 to T is equally likely. A sample's draws
-    depend on its key and on `seeds`, so neither on its neighbours nor on the process that computes it.
+    Of T tiles, floor(xi * (T + 1)) are low, so that every number from 0 to T is equally likely. A sample's draws depend
+    only on its key and on `seeds`, not on its neighbours or on the process that computes it.
 
     Args:
         batch: the samples.
-        seeds: what the draws depend on besides.
+        seeds: the seeds of the draws, besides the sample keys.
         per: "image" draws a share for each image and one for all frames of a video, "sample" one for all tiles of a
             sample.
-        at_least: low tiles of whatever draws a share.
+        at_least: the minimum number of low tiles for each share that is drawn.
 
     Returns:
         [tiles], bool.
 
-    Source: ViCO (arXiv 2510.12793), equation 1: "in each image". A frame has one tile, so that frames with a share
-        each would be low by half, whatever the video; the paper does not say what it does.
+    Source: ViCO (arXiv 2510.12793), equation 1: "in each image". A frame has one tile, so with one share per frame
+        about half of every video's frames would be low; the paper does not specify this case.
     """
     parts = [torch.zeros(0, dtype=torch.bool)]
     for sample in batch.samples:
@@ -171,7 +171,7 @@ def random_share(
 
 
 def fixed_share(batch: MicroBatch, share: float, seeds: Sequence[object]) -> Tensor:
-    """The rounded `share` of each sample's tiles, chosen at random, is low: [tiles], bool."""
+    """Draw a routing with a fixed `share` (rounded) of each sample's tiles low, chosen at random: [tiles], bool."""
     parts = []
     for sample, tiles in zip(batch.samples, batch.num_tiles().tolist(), strict=True):
         parts.append(torch.randperm(tiles, generator=seeded(*seeds, sample.key)) < round(share * tiles))

@@ -10,10 +10,10 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from vico_eval.training.config_files import ClosedConfig
 
 MOST_TILES = 1024
-"""Of an image; the shapes of so many are all tried."""
+"""The upper limit on an image's tiles; tiling tries every grid shape up to that number."""
 
 MOST_FRAMES = 1024
-"""Of a video; they are in memory together."""
+"""The upper limit on a video's frames, which are held in memory together."""
 
 _Frames = Annotated[int, Field(ge=1, le=MOST_FRAMES)]
 
@@ -25,7 +25,7 @@ class MetaSource(ClosedConfig):
 
 
 class MetaEntry(ClosedConfig):
-    """One data set of a meta file, in the words of InternVL's training code."""
+    """One data set of a meta file, with the field names of InternVL's training code."""
 
     root: Path
     annotation: Path
@@ -33,55 +33,56 @@ class MetaEntry(ClosedConfig):
     repeat_time: float = Field(default=1, ge=0)
     max_dynamic_patch: int | None = Field(default=None, ge=1, le=MOST_TILES)
     length: int | None = None
-    """Lines of the file as its author counted them; not read."""
+    """The number of lines that the file's author counted; ignored."""
 
 
 class ReadingConfig(ClosedConfig):
-    """How samples are read, where no meta file says it."""
+    """How samples are read, for sources that are not in a meta file."""
 
     root: Path = Path()
-    """What paths of pictures are relative to; by default where the command is run."""
+    """The folder that media paths are relative to; by default the current directory."""
 
     repeat: float = Field(default=1, gt=0)
-    """2 is every sample twice, 0.5 a random half of them."""
+    """The repeat factor: 2 uses every sample twice, 0.5 a random half of them."""
 
     augment: bool = False
-    """Whether tiles are degraded as by JPEG."""
+    """Whether to degrade tiles with JPEG compression."""
 
     max_tiles: int | None = Field(default=None, ge=1, le=MOST_TILES)
-    """Tiles that the images of a sample share, thumbnails not counted; null is `DataConfig.max_tiles`."""
+    """Maximum number of tiles that the images of a sample share, without thumbnails. Null means
+    `DataConfig.max_tiles`."""
 
 
 class JsonlSource(ReadingConfig):
-    """A JSONL file of InternVL's format."""
+    """A JSONL file in InternVL's format."""
 
     jsonl: Path
 
 
 class DatasetSource(ReadingConfig):
-    """A `datasets` data set with messages and pictures."""
+    """A `datasets` data set with messages and images or videos."""
 
     dataset: str
-    """Its name on the hub, a JSON, JSONL or parquet file, or a folder, also one that `save_to_disk` wrote."""
+    """Its name on the hub, a JSON, JSONL or parquet file, or a folder, including one written by `save_to_disk`."""
 
     name: str | None = None
-    """Configuration of a data set that has several."""
+    """The configuration to use, for a data set that has several."""
 
     revision: str | None = None
-    """Commit, branch or tag on the hub."""
+    """A commit, branch or tag on the hub."""
 
     split: str = "train"
     messages: str = "messages"
     images: str | None = "images"
-    """Column of the pictures; null where no sample has one, or every part holds its own."""
+    """The column of images. Null if no sample has images or each message part holds its own."""
 
     videos: str | None = None
     streaming: bool = False
-    """Whether rows are read as they come, by each process those of its own shards (files), of which there should be as
-    many as processes at least. Such a data set has to be the only source, and can't be repeated."""
+    """Whether to read rows as a stream. Each process reads its own shards (files), of which there should be at least as
+    many as processes. A streaming data set must be the only source and can't be repeated."""
 
     shuffle_buffer: int = Field(default=1000, ge=1)
-    """Rows of a stream that are shuffled together; the processes hold them in memory, each its share."""
+    """Number of streamed rows shuffled together. Each process holds its share of them in memory."""
 
 
 _KINDS = ("meta", "jsonl", "dataset")
@@ -100,61 +101,61 @@ SourceConfig = Annotated[
     Discriminator(
         _kind,
         custom_error_type="source",
-        custom_error_message="a source is exactly one of `meta: FILE`, `jsonl: FILE` and `dataset: NAME`",
+        custom_error_message="a source must have exactly one of `meta: FILE`, `jsonl: FILE` and `dataset: NAME`",
     ),
 ]
 
 
 class DataConfig(ClosedConfig):
-    """What a run trains on."""
+    """The training data of a run and how it is prepared."""
 
     sources: list[SourceConfig] = Field(min_length=1)
 
     max_length: int = Field(default=32768, ge=1)
-    """Tokens that a sample may have with every tile high; longer ones are skipped. The paper's is 32K."""
+    """Maximum number of tokens of a sample with every tile high; longer samples are skipped. The paper uses 32K."""
 
     max_tiles: int | None = Field(default=None, ge=1, le=MOST_TILES)
-    """Tiles of an image where its source has no limit; null is the checkpoint's."""
+    """Maximum number of tiles of an image if its source sets no limit. Null means the checkpoint's limit."""
 
     video_frames: tuple[_Frames, _Frames] | None = (8, 32)
-    """Fewest and most frames of a video: how many, and which, is drawn anew in every epoch, and their labels are
-    `Frame-1: `, as in InternVL's training code. Null shows the frames of inference, with its labels."""
+    """Minimum and maximum number of frames of a video. The number and the frames are drawn again in every epoch, with
+    labels such as `Frame-1: `, as in InternVL's training code. Null uses the frames and labels of inference."""
 
     max_skipped_share: float = Field(default=0.01, ge=0, le=1)
-    """The run ends with an error where more of its samples were skipped."""
+    """Maximum share of skipped samples; the run ends with an error if it is exceeded."""
 
     workers: int = Field(default=8, ge=1, le=1024)
-    """Threads of each process that prepare samples."""
+    """Number of threads per process that prepare samples."""
 
     window_steps: int = Field(default=8, ge=1)
-    """Steps whose samples are sorted by length together."""
+    """Number of steps whose samples are sorted by length together."""
 
     packed: bool = False
-    """Whether the samples of a micro-batch stand end to end in one row, each attending to itself alone, instead of in a
-    row each that is padded to the longest. Losses are the same."""
+    """Whether the samples of a micro-batch are packed end to end into one row, each attending only to itself, instead
+    of one padded row per sample. The losses are the same."""
 
     held_out_share: float = Field(default=0, ge=0, lt=1)
-    """Share of every source that is kept from training, before anything is repeated."""
+    """Share of every source that is held out from training, taken before any repetition."""
 
     held_out: list[SourceConfig] | None = Field(default=None, min_length=1)
-    """Sources of their own to measure on, in place of a share; their repeat factors hold."""
+    """Separate held-out sources, instead of a share of the training sources. Their repeat factors apply."""
 
     @model_validator(mode="after")
     def _frames_rise(self) -> DataConfig:
         if self.video_frames is not None and self.video_frames[0] > self.video_frames[1]:
-            raise ValueError(f"video_frames {list(self.video_frames)} has more frames first; expected [fewest, most]")
+            raise ValueError(f"video_frames {list(self.video_frames)} is in descending order; expected [fewest, most]")
         return self
 
     @model_validator(mode="after")
     def _check(self) -> DataConfig:
         if self.held_out is not None and self.held_out_share:
-            raise ValueError("held_out_share and held_out exclude each other; leave one of them out")
+            raise ValueError("held_out_share and held_out are mutually exclusive; leave one of them out")
         streams = [source for source in self.sources if isinstance(source, DatasetSource) and source.streaming]
         if streams and (len(self.sources) > 1 or self.held_out_share or streams[0].repeat != 1):
             raise ValueError(
-                "a streaming data set has to be the only source, without repeat and held_out_share; "
+                "a streaming data set must be the only source, without repeat or held_out_share; "
                 "leave streaming out, or name held_out sources"
             )
         if any(isinstance(source, DatasetSource) and source.streaming for source in self.held_out or ()):
-            raise ValueError("a held-out source can't be streaming: its end has to be known")
+            raise ValueError("a held-out source can't be streaming, because its length must be known")
         return self

@@ -1,4 +1,4 @@
-"""Find the samples that a configuration names."""
+"""Opening the data sources that a configuration names."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from vico_eval.training.data.reading.sources import Chosen, Joined, JsonLines, S
 from vico_eval.training.data.stream import SAMPLE_ERRORS
 
 _SHARDS_ON_DISK = 256
-"""Of a data set that `save_to_disk` wrote, when it is streamed."""
+"""The maximum number of shards of a streamed data set that `save_to_disk` wrote."""
 
 
 @dataclass(frozen=True)
@@ -39,30 +39,30 @@ class Corpus:
     train: Source | RowStream
     held_out: Source | None
     sources: tuple[Callable[[], Found], ...]
-    """Looks at each source, training's before those that are held out. Reads all their files, so one process does."""
+    """Functions that inspect each source, training sources first. They read all files, so call them on one process."""
 
     def found(self) -> list[Found]:
-        """What the sources are now."""
+        """Return the current state of the sources."""
         return [look() for look in self.sources]
 
 
 @dataclass(frozen=True)
 class _Part:
-    """A source by number, before it is split and repeated."""
+    """An indexed source before it is split and repeated."""
 
     name: str
     source: Source
     repeat: float
     path: str
-    """Its file, or the name of its data set."""
+    """The path of its file, or the name of its data set."""
 
     digest: Callable[[], str | None]
     unread: dict[str, int]
     settings: dict[str, Any] = field(default_factory=dict)
-    """As `Found.settings`."""
+    """See `Found.settings`."""
 
     def found(self) -> Found:
-        """Reads all its files."""
+        """Return the current state of the source, after reading all its files."""
         return Found(
             name=self.path,
             samples=len(self.source),
@@ -74,10 +74,10 @@ class _Part:
 
 
 def open_corpus(config: DataConfig) -> Corpus:
-    """Find the samples of every source.
+    """Open every source.
 
     Raises:
-        ConfigError: a file, a column or a data set is missing or empty, or nothing is left to hold out.
+        ConfigError: a file, column or data set is missing or empty, or no sample is left to hold out.
     """
     first = config.sources[0]
     if isinstance(first, DatasetSource) and first.streaming:
@@ -94,8 +94,7 @@ def open_corpus(config: DataConfig) -> Corpus:
         held_out, _ = _split_and_repeat(apart, 0)
     elif config.held_out_share and not len(held_out):
         raise ConfigError(
-            f"held_out_share {config.held_out_share} leaves no sample to measure on; raise it, or name sources as "
-            "held_out."
+            f"held_out_share {config.held_out_share} holds out no samples; raise it, or name sources in held_out."
         )
     return Corpus(
         train,
@@ -109,7 +108,7 @@ def _split_and_repeat(parts: Sequence[_Part], held_out_share: float) -> tuple[Jo
     for part in parts:
         kept, apart = split(len(part.source), held_out_share, part.name)
         trained.append(Chosen(part.source, times(kept, part.repeat, part.name)))
-        # A data set that is switched off is not measured either.
+        # A data set that is switched off (repeat 0) is not held out either.
         held_out.append(Chosen(part.source, apart if part.repeat else apart[:0]))
     return Joined(trained), Joined(held_out)
 
@@ -136,7 +135,7 @@ def _open_meta(path: Path) -> list[_Part]:
     except (OSError, ValueError, RecursionError, MemoryError) as error:
         raise ConfigError(f"The meta file {path} can't be read: {error}. Pass a JSON file.") from error
     if not isinstance(content, dict) or not content:
-        raise ConfigError(f"The meta file {path} names no data set; expected an object of them by name.")
+        raise ConfigError(f"The meta file {path} names no data sets; expected an object with data sets by name.")
     parts = []
     for name, given in content.items():
         try:
@@ -174,14 +173,14 @@ def _stream_found(source: DatasetSource, loaded: Any) -> Found:
 
 
 def _unread(source: DatasetSource, loaded: Any) -> list[str]:
-    """Columns that nothing is done with; a stream does not always know its columns."""
+    """Return the ignored columns; a stream does not always know its columns."""
     read = [name for name in (source.messages, source.images, source.videos) if name]
     return unread_columns(loaded.column_names or [], read)
 
 
 def _load(source: DatasetSource) -> Any:
-    """The `datasets` data set, by number or as a stream."""
-    import datasets  # slow to import, and only this kind of source needs it
+    """Load a `datasets` data set, indexed or as a stream."""
+    import datasets  # slow to import, and needed by this kind of source only
 
     path = Path(source.dataset)
     options: dict[str, Any] = {"split": source.split, "streaming": source.streaming}
@@ -192,7 +191,7 @@ def _load(source: DatasetSource) -> Any:
         elif (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
             loaded = datasets.load_from_disk(source.dataset)
             loaded = loaded[source.split] if isinstance(loaded, datasets.DatasetDict) else loaded
-            if source.streaming:  # rows of such a data set can be sought, so its shards need not be its files
+            if source.streaming:  # such a data set has random access, so its shards need not be its files
                 loaded = loaded.to_iterable_dataset(num_shards=min(len(loaded), _SHARDS_ON_DISK) or 1)
         else:
             loaded = datasets.load_dataset(
@@ -204,7 +203,8 @@ def _load(source: DatasetSource) -> Any:
     if missing := [name for name in wanted if name not in (loaded.column_names or wanted)]:
         raise ConfigError(
             f"The data set {source.dataset} has no column {', '.join(missing)}; it has "
-            f"{', '.join(loaded.column_names)}. Name its columns with `messages`, `images` and `videos`; null is none."
+            f"{', '.join(loaded.column_names)}. Name its columns with `messages`, `images` and `videos`, or null for "
+            "none."
         )
     return loaded
 

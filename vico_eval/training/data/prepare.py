@@ -1,6 +1,6 @@
-"""From a conversation to what a model is trained on: tiles, ids, and which ids the assistant says.
+"""Preparing a conversation for training: its tiles, its token ids, and a mask of the assistant's tokens.
 
-Shapes: tiles = all tiles of the sample; S = side of a tile in px; N = ids of the text, no visual token among them.
+Shapes: tiles = all tiles of the sample; S = side of a tile in px; N = token ids of the text, without visual tokens.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from vico_eval.training.data.reading.corrupt import CorruptSample
 from vico_eval.training.data.videos import Asked, with_random_frames
 
 JPEG_QUALITIES = (75, 100)
-"""Of the degradation, both included."""
+"""Range of the JPEG quality for degraded tiles, inclusive."""
 
 _FRAMES = zlib.crc32(b"frames")
 
@@ -31,42 +31,44 @@ _CHARACTERS_PER_TOKEN = 4
 
 
 class Expanded(NamedTuple):
-    """A sample's ids with its visual tokens."""
+    """A sample's token ids, including its visual tokens."""
 
     input_ids: list[int]
 
     is_answer: np.ndarray
-    """[len(input_ids)], bool: ids that the model is to predict."""
+    """[len(input_ids)], bool: tokens that the model is trained to predict."""
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingSample:
-    """A conversation whose pictures are read; everything but the number of tokens its tiles take."""
+    """A prepared conversation whose tiles are read but not yet given a number of visual tokens."""
 
     key: str
 
     tiles: np.ndarray
-    """[tiles, S, S, 3], uint8, in the order of the text; an image's thumbnail last. No media: [0, S, S, 3]."""
+    """[tiles, S, S, 3], uint8, in the order of the text, with an image's thumbnail last. Without media [0, S, S, 3]."""
 
     tile_image: np.ndarray
-    """[tiles], int64, ascending: which image a tile belongs to; a video frame is an image."""
+    """[tiles], int64, ascending: the image that a tile belongs to; a video frame counts as an image."""
 
     tile_medium: np.ndarray
-    """[tiles], int64, ascending: which image or video a tile belongs to; all frames of a video are one's."""
+    """[tiles], int64, ascending: the image or video that a tile belongs to; all frames of a video share one number."""
 
     text_ids: list[int]
-    """[N]: the whole conversation up to the end of its last turn, `<img></img>` where an image goes."""
+    """[N]: the whole conversation up to the end of its last turn, with `<img></img>` in place of each image."""
 
     image_positions: list[int]
-    """Where in `text_ids` each image's `<img>` is."""
+    """The position of each image's `<img>` in `text_ids`."""
 
     is_answer: np.ndarray
-    """[N], bool: tokens that a turn of the assistant says, the one that ends it included."""
+    """[N], bool: the tokens of the assistant's turns, including the token that ends each turn."""
 
     image_token_id: int
 
     def expand(self, counts: Sequence[int]) -> Expanded:
-        """The ids with so many visual tokens for each tile, the same as of the text with them written out.
+        """Insert the given number of visual tokens for each tile.
+
+        The result equals tokenising the text with the visual tokens written out.
 
         Args:
             counts: [tiles], in the order of `tiles`.
@@ -81,7 +83,7 @@ class TrainingSample:
 
 
 class Prepare:
-    """Reads, tiles and tokenises conversations as inference does; one object may serve many threads."""
+    """Reads, tiles and tokenises conversations as inference does. It is thread-safe."""
 
     def __init__(
         self,
@@ -92,17 +94,17 @@ class Prepare:
         augment: bool = True,
         video_frames: tuple[int, int] | None = None,
     ) -> None:
-        """For one checkpoint.
+        """Set up preparation for one checkpoint.
 
         Args:
-            preprocessor: of the checkpoint; its `max_tiles` holds where a source has no limit.
-            max_length: tokens that a sample may have with every tile high.
-            tokens_per_tile: visual tokens of a high tile.
-            augment: whether sources that ask for it are degraded; not where held-out samples are measured.
-            video_frames: fewest and most random frames of a video; None shows those of inference.
+            preprocessor: the checkpoint's preprocessor; its `max_tiles` applies if a source sets no limit.
+            max_length: maximum number of tokens of a sample with every tile high.
+            tokens_per_tile: number of visual tokens of a high tile.
+            augment: whether to degrade samples of sources that ask for it; False for held-out samples.
+            video_frames: minimum and maximum number of random frames of a video; None uses the frames of inference.
 
         Raises:
-            ConfigError: the template's control tokens are no tokens of the tokenizer.
+            ConfigError: the template's control tokens are not single tokens of the tokenizer.
         """
         self._preprocessor = preprocessor
         self._max_length = max_length
@@ -121,17 +123,17 @@ class Prepare:
         self._stop_id = stop
 
     def __call__(self, conversation: Conversation, epoch: int) -> TrainingSample:
-        """The sample in that epoch, which decides how its tiles are degraded and which frames of videos it shows.
+        """Prepare a sample; the epoch seeds the degradation of its tiles and the choice of video frames.
 
         Raises:
-            CorruptSample: it is too long, or has no answer.
+            CorruptSample: the sample is too long or an answer can't be located.
             MediaError: an image or a video can't be read.
         """
         asked = Asked(conversation.messages, ())
         if self._video_frames is not None:
             rng = np.random.default_rng([_FRAMES, *_seeds(conversation, epoch)])
             asked = with_random_frames(conversation.messages, *self._video_frames, rng)
-        # Behind the last answer stands an empty question, so that what is tokenised is a request as any other.
+        # An empty question after the last answer makes this a regular request, which ends with a user's turn.
         request = Request(
             conversation.key,
             (*asked.messages, Message("user", ())),
@@ -140,7 +142,7 @@ class Prepare:
         prompt = self._preprocessor(request)
         answers = self._answers(prompt.text_ids)
         if len(answers) != (expected := sum(message.role == "assistant" for message in conversation.messages)):
-            raise CorruptSample("tokens", f"{len(answers)} of {expected} answers begin where a token does")
+            raise CorruptSample("tokens", f"{len(answers)} of {expected} answers begin at a token boundary")
         text_ids = prompt.text_ids[: answers[-1].stop]
         tiles = self._prompting.tiles(prompt.pictures)
         length = len(text_ids) + self._tokens_per_tile * len(tiles)
@@ -165,10 +167,10 @@ class Prepare:
         )
 
     def estimate(self, conversation: Conversation) -> int:
-        """About how many tokens it has with every tile high, without opening a picture.
+        """Estimate the number of tokens with every tile high, without opening any media.
 
-        What the data states; else a token for every four characters, and the tiles of its images' stated sizes, or as
-        many as an image may have. InternVL's own estimate takes the most tiles for every image.
+        This is the length stated in the data. Otherwise it is one token per four characters plus the tiles of the
+        images: for their stated sizes, or the maximum number. InternVL's own estimate always takes the maximum.
         """
         if conversation.length is not None:
             return conversation.length
@@ -184,10 +186,10 @@ class Prepare:
         return characters // _CHARACTERS_PER_TOKEN + tiles * self._tokens_per_tile
 
     def _answers(self, text_ids: list[int]) -> list[range]:
-        """Where each answer stands: from behind a head of the assistant to the end of its turn.
+        """Return the range of each answer, from after the assistant's head to the end of its turn.
 
-        The last head is that of an answer to come. Words can't forge a head or an end: the preprocessor takes control
-        tokens in them apart.
+        The last head is excluded; it precedes an answer yet to be generated. Text can't imitate a head or an end,
+        because the preprocessor tokenises control tokens in text as plain text.
         """
         head = self._head_ids
         places = (place for place, token in enumerate(text_ids) if token == head[0])
@@ -195,12 +197,12 @@ class Prepare:
         return [range(start, text_ids.index(self._stop_id, start) + 1) for start in starts[:-1]]
 
     def _control_id(self, token: str) -> int:
-        """The id of a control token: the last of its ids, as BOS may come first."""
+        """Return the id of a control token, which is the last of its ids, because BOS may come first."""
         ids = self._preprocessor.tokenise(token)
         if ids[:-1] != self._preprocessor.tokenise(""):
             raise ConfigError(
-                f"The tokenizer takes {token!r} of the template {self._prompting.settings.template} apart; expected "
-                "one token. Use the tokenizer of the checkpoint."
+                f"The tokenizer splits {token!r} of the template {self._prompting.settings.template}; expected a "
+                "single token. Use the tokenizer of the checkpoint."
             )
         return ids[-1]
 
@@ -211,13 +213,13 @@ class Prepare:
         return self._prompting.num_tiles(*size, limits)
 
     def _frames_each(self) -> int:
-        """Of a video; the mean where they are drawn."""
+        """Return the number of frames of a video, or the mean number if it is drawn at random."""
         if self._video_frames is not None:
             return sum(self._video_frames) // 2
         return self._preprocessor.settings.num_frames or self._prompting.num_frames
 
     def _max_tiles_each(self, conversation: Conversation) -> int:
-        """Tiles that each image may have: an equal share of the sample's, as in InternVL's training."""
+        """Return the maximum number of tiles per image, an equal share of the sample's, as in InternVL's training."""
         parts = (part for message in conversation.messages for part in message.content)
         num_images = sum(isinstance(part, ImageInput) for part in parts)
         total = conversation.max_tiles or self._preprocessor.settings.max_tiles or self._prompting.settings.max_tiles
@@ -225,16 +227,16 @@ class Prepare:
 
 
 def _seeds(conversation: Conversation, epoch: int) -> list[int]:
-    """Of what is drawn about a sample in an epoch."""
+    """Return the seeds of a sample's random draws in an epoch."""
     return [zlib.crc32(conversation.key.encode(errors="surrogatepass")), epoch]
 
 
 def _media(conversation: Conversation, frames_of: Sequence[int]) -> np.ndarray:
-    """[images and frames], int64: which image or video each is or is a frame of.
+    """Return the image or video that each image or frame belongs to, [images and frames], int64.
 
     Args:
-        conversation: with its images and videos.
-        frames_of: [videos].
+        conversation: the conversation with its images and videos.
+        frames_of: [videos], the number of frames of each.
     """
     parts = [part for message in conversation.messages for part in message.content if not isinstance(part, Text)]
     frames = iter(frames_of)
@@ -243,7 +245,7 @@ def _media(conversation: Conversation, frames_of: Sequence[int]) -> np.ndarray:
 
 
 def _marked(spans: Sequence[range], length: int) -> np.ndarray:
-    """[length], bool: what stands in one of `spans`."""
+    """Return a mask, [length] bool, of the positions in any of `spans`."""
     is_inside = np.zeros(length, dtype=bool)
     for span in spans:
         is_inside[span.start : span.stop] = True
@@ -251,13 +253,13 @@ def _marked(spans: Sequence[range], length: int) -> np.ndarray:
 
 
 def degrade_jpeg(tiles: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Every tile saved as a JPEG of random quality and read again.
+    """Encode every tile as a JPEG of random quality and decode it again.
 
     Args:
         tiles: [tiles, S, S, 3], uint8.
         rng: draws a quality for each tile.
 
-    Source: `build_transform` of InternVL's training code, which also draws one for each tile.
+    Source: `build_transform` of InternVL's training code, which also draws a quality for each tile.
     """
     low, high = JPEG_QUALITIES
     degraded = []

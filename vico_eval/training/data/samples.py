@@ -1,4 +1,4 @@
-"""A run's samples: those to train on, step by step, and the held-out ones."""
+"""A run's training samples, step by step, and its held-out samples."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from vico_eval.training.loop.phase import Resumable, Step
 
 
 def open_together(config: RunConfig, accelerator: Accelerator) -> Corpus:
-    """The corpus of a configuration, the same on every process; raises ConfigError as `open_corpus`."""
-    with accelerator.main_process_first():  # so that a data set is downloaded and prepared once
+    """Open a configuration's corpus on every process; raises ConfigError as `open_corpus` does."""
+    with accelerator.main_process_first():  # so that a data set is downloaded and prepared only once
         return open_corpus(config.data)
 
 
 class Data:
-    """The samples of a configuration, as one process sees them."""
+    """One process's view of a configuration's samples."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class Data:
     ) -> None:
         """
         Args:
-            corpus: of the configuration, where it is open already.
+            corpus: the configuration's corpus, if it is already open.
 
         Raises:
             ConfigError: a source is missing or empty, or nothing is held out.
@@ -60,8 +60,8 @@ class Data:
         corpus = open_together(config, accelerator) if corpus is None else corpus
         if corpus.held_out is None:
             raise ConfigError(
-                "nothing is held out, so nobody could say what the training is worth; set data.held_out_share, such as "
-                "0.01, or data.held_out."
+                "No samples are held out, so the training could not be evaluated; set data.held_out_share, for example "
+                "to 0.01, or data.held_out."
             )
         self._train, self._held_out = corpus.train, corpus.held_out
         self.skips = SkipCount(config.out, self._rank)
@@ -70,7 +70,7 @@ class Data:
 
     @contextmanager
     def batches(self, first: int) -> Iterator[Iterator[Step[MicroBatch]]]:
-        """Step `first` and all later ones, prepared ahead until the context is left; skipped samples are counted."""
+        """Yield step `first` and all later ones, prepared ahead until the context is left; counts skipped samples."""
         stream = TrainingStream(
             self._train,
             self._prepare(augment=True),
@@ -90,14 +90,14 @@ class Data:
 
     @property
     def resumables(self) -> dict[str, Resumable]:
-        """What a checkpoint keeps of where the samples are."""
+        """The position in the data and the skip counts, which a checkpoint keeps."""
         return {"skips": self.skips, "places": self.places}
 
     def check_skips(self, *, at_least: int = 0) -> None:
-        """End the training if too many samples were skipped, but not before every process has seen `at_least`.
+        """End the training if too many samples were skipped and every process has seen `at_least` samples.
 
         Raises:
-            SkippedTooMany: over all processes.
+            SkippedTooMany: the share over all processes exceeds the limit.
         """
         states = gather_object([self.skips.state_dict()])
         if min(state["num_samples"] for state in states) >= at_least:
@@ -105,7 +105,8 @@ class Data:
             self.skips.check(self._config.data.max_skipped_share, others)
 
     def held_out(self) -> Iterator[MicroBatch]:
-        """This process's share of the held-out samples, always the same; every process has equally many batches."""
+        """Yield this process's share of the held-out samples, the same on every call. Every process gets the same
+        number of batches."""
         size = self._config.micro_batch
         wanted = min(self._config.held_out_samples, len(self._held_out))
         num_steps = -(-wanted // (size * self._world))
@@ -146,7 +147,7 @@ class Data:
 
 
 def _blank(config: VicoInternVLConfig, tile_size: int) -> TrainingSample:
-    """A sample of one answer token and no tile, in the place of one that was skipped."""
+    """Build the placeholder for a skipped sample, with one answer token and no tile."""
     return TrainingSample(
         key="",
         tiles=np.zeros((0, tile_size, tile_size, 3), dtype=np.uint8),

@@ -1,4 +1,4 @@
-"""Samples that were skipped: how many, which, and why; and the end of a run that skipped too many."""
+"""Counting and listing skipped samples, and ending a run that skipped too many."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from vico_eval.errors import UserError
 from vico_eval.training.data.stream import Skipped, StepBatch
 
 NUM_EXAMPLES = 3
-"""Skipped samples of each kind that an error names."""
+"""The maximum number of skipped samples of each kind that an error names."""
 
 
 class SkippedTooMany(UserError):
-    """More samples than the set share were corrupt."""
+    """The share of skipped samples exceeds the limit."""
 
 
 class SkipCount:
     """Counts a process's samples, and lists the skipped ones in `skipped.rank<r>.jsonl`."""
 
     def __init__(self, folder: Path, rank: int = 0) -> None:
-        """A list that an earlier run left in `folder` is begun anew unless `load_state_dict` follows."""
+        """Count from zero; a list left in `folder` by an earlier run is overwritten unless `load_state_dict`
+        follows."""
         self.num_samples = 0
         self.num_skipped = 0
         self._kinds: dict[str, int] = {}
@@ -32,7 +33,7 @@ class SkipCount:
         self._num_bytes = 0
 
     def count(self, batch: StepBatch) -> None:
-        """Count a step's samples; the skipped ones are on the disk when this returns."""
+        """Count a step's samples and append the skipped ones to the list on disk."""
         lines = b""
         for sample in (sample for micro_batch in batch.micro_batches for sample in micro_batch):
             self.num_samples += 1
@@ -47,11 +48,11 @@ class SkipCount:
             self._num_bytes += len(lines)
 
     def check(self, max_share: float, others: Iterable[Mapping[str, Any]] = ()) -> None:
-        """Raise SkippedTooMany where more than `max_share` of the samples was skipped.
+        """Raise SkippedTooMany if more than `max_share` of the samples were skipped.
 
         Args:
             max_share: in [0, 1].
-            others: `state_dict` of the other processes, to be counted with this one's.
+            others: the `state_dict` of each other process, to be added to this one's.
         """
         total = SkipCount(self._folder)
         for state in (self.state_dict(), *others):
@@ -59,18 +60,18 @@ class SkipCount:
         if total.num_skipped <= max_share * total.num_samples:
             return
         kinds = "; ".join(
-            f"{number} {kind}, as {' | '.join(total._examples[kind])}"
+            f"{number} {kind}, such as {' | '.join(total._examples[kind])}"
             for kind, number in sorted(total._kinds.items(), key=lambda item: (-item[1], item[0]))
         )
         raise SkippedTooMany(
             f"{total.num_skipped} of {total.num_samples} samples were skipped, "
             f"{total.num_skipped / total.num_samples:.2%}; expected at most {max_share:.2%} (max_skipped_share). "
-            f"By kind: {kinds}. All of them are in {self._folder / 'skipped.rank*.jsonl'}. Mend the data or raise "
-            "the share."
+            f"By kind: {kinds}. All of them are listed in {self._folder / 'skipped.rank*.jsonl'}. Fix the data or "
+            "raise the share."
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps, as plain numbers, words and lists."""
+        """Return the state as plain numbers, strings and lists."""
         return {
             "num_samples": self.num_samples,
             "num_skipped": self.num_skipped,
@@ -80,7 +81,7 @@ class SkipCount:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a checkpoint; lines of the list that were written after it are dropped, as they come again."""
+        """Restore a state; lines listed after that checkpoint are removed, because they will be written again."""
         self.num_samples = self.num_skipped = 0
         self._kinds, self._examples = {}, {}
         self._include(state)

@@ -1,14 +1,14 @@
-"""The steps of a training run: which samples each has, in which micro-batches, and their preparation ahead.
+"""The steps of a training run: distributing samples over micro-batches and preparing them ahead.
 
-A step has M = global_batch / micro_batch micro-batches; of `world` processes, process r takes those numbered r,
-r + world, ... What a step holds depends on the seed, the corpus and the two batch sizes, never on `world`.
+A step has M = global_batch / micro_batch micro-batches; of `world` processes, process r takes the micro-batches r,
+r + world, ... The contents of a step depend on the seed, the corpus and the two batch sizes, never on `world`.
 
-Of samples by number there is one order, and every process looks at the words of all. A stream of rows comes in L lanes,
-L a divisor of M: micro-batch m is of lane m mod L, and a process reads the lanes of its own micro-batches alone.
+Indexed samples have one global order, and every process reads the text of all of them. A stream of rows has L lanes,
+where L divides M: micro-batch m comes from lane m mod L, and a process reads only the lanes of its own micro-batches.
 
-Bucketing: the endless order of samples, or of a lane's, is cut into windows of some steps. Inside a window the samples
-are sorted by their estimated length and cut into micro-batches, so that little is padded, and the micro-batches are
-shuffled.
+Bucketing: the endless order of samples (or of a lane's samples) is divided into windows of several steps. Within a
+window the samples are sorted by estimated length and divided into micro-batches, to reduce padding, and the
+micro-batches are shuffled.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ SAMPLE_ERRORS = (
     TypeError,
     ValueError,
 )
-"""What a sample that can't be used may raise, whatever is wrong with it; RecursionError is a RuntimeError."""
+"""The exceptions that an unusable sample may raise (RecursionError is a RuntimeError)."""
 
 _WINDOW = zlib.crc32(b"window")
 
 
 class Preparing(Protocol):
-    """`Prepare`, or what a test has in its place."""
+    """The interface of `Prepare`, which tests replace."""
 
     def __call__(self, conversation: Conversation, epoch: int) -> TrainingSample: ...
 
@@ -57,42 +57,43 @@ class Preparing(Protocol):
 
 @dataclass(frozen=True)
 class Skipped:
-    """Stands in the place of a sample that can't be used."""
+    """A sample that can't be used, in the place where it would have been."""
 
     key: str
 
     kind: str
-    """What it is counted under."""
+    """The category it is counted in."""
 
     reason: str
 
 
 @dataclass(frozen=True, eq=False)
 class StepBatch:
-    """What one process trains on in one optimizer step."""
+    """The samples of one process in one optimizer step."""
 
     step: int
 
     epoch: int
-    """How often the corpus was seen before, of a stream the lanes of this step; where it has the end of one epoch, the
-    earlier one."""
+    """Number of earlier passes over the corpus, or over this step's lanes for a stream. A step that spans two epochs
+    has the earlier one."""
 
     micro_batches: list[list[TrainingSample | Skipped]]
     """Each with `micro_batch` elements."""
 
 
 class _Turn(NamedTuple):
-    """A sample's turn, read for its length."""
+    """An entry with its estimated length."""
 
     entry: Entry
     length: int
     read: Conversation | None
-    """What `entry` holds; None where it can't be read, or is read anew rather than held with its pictures."""
+    """The conversation of `entry`. None if it can't be read, or if it contains media, which are not held in memory but
+    read again."""
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """A process's part of a step before anything is read."""
+    """A process's part of a step, before its media are read."""
 
     step: int
     epoch: int
@@ -100,7 +101,7 @@ class _Plan:
 
 
 class TrainingStream:
-    """Steps of training, prepared ahead in threads."""
+    """Training steps, prepared ahead in threads."""
 
     def __init__(
         self,
@@ -115,42 +116,42 @@ class TrainingStream:
         window_steps: int = 8,
         workers: int = 8,
     ) -> None:
-        """How the corpus is cut into steps, and how much of it is prepared at once.
+        """Set how the corpus is divided into steps and prepared.
 
         Args:
-            source: samples by number, or a stream of rows.
-            prepare: makes a sample of a conversation; a `Prepare`.
-            seed: of the order.
-            global_batch: samples of an optimizer step, over all processes.
-            micro_batch: samples of one forward pass.
-            rank, world: which process this is, and of how many.
-            window_steps: steps whose samples are sorted by length together. Every process holds what is said in so
-                many steps' samples in memory; of a stream of rows, what is said and shown in its own lanes, twice.
-            workers: threads that prepare. Two steps of this process are in memory at once.
+            source: indexed samples, or a stream of rows.
+            prepare: turns a conversation into a sample; usually a `Prepare`.
+            seed: seed of the order.
+            global_batch: samples per optimizer step, over all processes.
+            micro_batch: samples per forward pass.
+            rank, world: this process's rank and the number of processes.
+            window_steps: steps whose samples are sorted by length together. Every process holds the text of a window's
+                samples in memory; for a stream of rows, text and media of two windows of its own lanes.
+            workers: threads that prepare samples. Two steps of this process are in memory at the same time.
 
         Raises:
-            ConfigError: the sizes don't divide, or there is no sample.
+            ConfigError: the batch sizes don't divide evenly, or there are no samples.
         """
         if global_batch < 1 or micro_batch < 1 or global_batch % (micro_batch * world):
             raise ConfigError(
-                f"A global batch of {global_batch} can't be shared by {world} processes in micro-batches of "
+                f"A global batch of {global_batch} can't be divided among {world} processes in micro-batches of "
                 f"{micro_batch}; expected a multiple of {micro_batch * world}."
             )
         if not isinstance(source, RowStream) and not len(source):
-            raise ConfigError("There is no sample to train on; the repeat factors of all sources leave none.")
+            raise ConfigError("There are no samples to train on; the repeat factors of all sources leave none.")
         self._source, self._prepare = source, prepare
         self._seed, self._global_batch, self._micro_batch = seed, global_batch, micro_batch
         self._rank, self._world = rank, world
         self._window_steps, self._workers = window_steps, workers
 
     def steps(self, start: int = 0, places: Places | None = None) -> Iterator[StepBatch]:
-        """From optimizer step `start` on, for ever: what a run from 0 would have from there.
+        """Yield steps endlessly from optimizer step `start` on, identical to those of a run from step 0.
 
-        Nothing that lies before is prepared. Closing the iterator ends its threads.
+        Earlier steps are not prepared. Closing the iterator ends its threads.
 
         Args:
-            start: from 0.
-            places: where a stream of rows is; kept up to date as steps are planned. None reads it from its beginning.
+            start: the first step, counted from 0.
+            places: the position in a stream of rows, updated as steps are planned. None reads it from its beginning.
         """
         pending: deque[tuple[_Plan, list[Future[TrainingSample]]]] = deque()
         if isinstance(self._source, RowStream):
@@ -174,7 +175,7 @@ class TrainingStream:
                         future.cancel()
 
     def _plans(self, source: Source, start: int) -> Iterator[list[_Plan]]:
-        """This process's steps of samples by number, window by window."""
+        """Yield this process's steps of an indexed source, window by window."""
         window_size = self._window_steps * self._global_batch
         number, offset = divmod(start, self._window_steps)
         entries = shuffled(source, self._seed, number * window_size)
@@ -191,9 +192,9 @@ class TrainingStream:
             offset = 0
 
     def _plans_of_lanes(self, source: RowStream, start: int, places: Places) -> Iterator[list[_Plan]]:
-        """This process's steps of a stream of rows, window by window."""
+        """Yield this process's steps of a stream of rows, window by window."""
         num_lanes = source.num_lanes(self._per_step)
-        per_lane = self._per_step // num_lanes  # micro-batches of a lane in a step
+        per_lane = self._per_step // num_lanes  # micro-batches per lane and step
         window_size = self._window_steps * per_lane * self._micro_batch
         number, offset = divmod(start, self._window_steps)
         slots = range(self._rank, self._per_step, self._world)
@@ -215,18 +216,18 @@ class TrainingStream:
 
     @property
     def _per_step(self) -> int:
-        """Micro-batches of a step, of all processes."""
+        """Micro-batches per step, over all processes."""
         return self._global_batch // self._micro_batch
 
     def _bucketed(self, entries: Sequence[Entry], window: int, lane: int) -> list[list[_Turn]]:
-        """A window's micro-batches."""
+        """Divide a window's entries into micro-batches."""
         turns = [self._turn(entry) for entry in entries]
         rng = np.random.default_rng([self._seed, _WINDOW, window, lane])
         rows = bucketed([turn.length for turn in turns], self._micro_batch, rng)
         return [[turns[index] for index in row] for row in rows.tolist()]
 
     def _plan(self, step: int, seen: Sequence[Sequence[_Turn]], own: Sequence[Sequence[_Turn]]) -> _Plan:
-        """A step of the micro-batches `own`, in the epoch of what is `seen` of it."""
+        """Plan a step with the micro-batches `own`; its epoch is the earliest among `seen`."""
         epoch = min(turn.entry.epoch for micro_batch in seen for turn in micro_batch)
         return _Plan(step, epoch, [turn for micro_batch in own for turn in micro_batch])
 
@@ -235,7 +236,7 @@ class TrainingStream:
             conversation = entry.load()
             length = self._prepare.estimate(conversation)
         except SAMPLE_ERRORS:
-            return _Turn(entry, 0, None)  # it is skipped, and named, when it is to be prepared
+            return _Turn(entry, 0, None)  # its preparation will fail too, and then it is skipped by name
         return _Turn(entry, length, None if conversation.holds_pictures else conversation)
 
     def _sample(self, turn: _Turn) -> TrainingSample:
@@ -250,10 +251,10 @@ class TrainingStream:
 
 
 def bucketed(lengths: Sequence[int], micro_batch: int, rng: np.random.Generator) -> np.ndarray:
-    """Micro-batches of samples of similar length, in random order.
+    """Divide samples into micro-batches of similar length, in random order.
 
     Args:
-        lengths: [samples], a multiple of `micro_batch`.
+        lengths: [samples], where the number of samples is a multiple of `micro_batch`.
         rng: shuffles the micro-batches.
 
     Returns:
@@ -271,6 +272,6 @@ def _result(key: str, future: Future[TrainingSample]) -> TrainingSample | Skippe
         return Skipped(key, error.kind, str(error))
     if isinstance(error, MediaError):
         return Skipped(key, "media", str(error))
-    if isinstance(error, Exception):  # one sample, whatever is wrong with it, never ends a run
+    if isinstance(error, Exception):  # no single sample may end a run
         return Skipped(key, type(error).__name__, str(error) or type(error).__name__)
     raise error

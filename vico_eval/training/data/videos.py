@@ -1,9 +1,9 @@
-"""Videos as InternVL's training shows them: a random number of random frames, each with its label.
+"""Videos as in InternVL's training: a random number of random frames, each with a label.
 
 Source: `get_frame_indices`, `read_frames_decord`, `read_frames_folder` and `video_get_item` of the training code
 released with InternVL 2.5, 3 and 3.5.
-Differs: every frame of a segment may be drawn (there: not its last one, and any frames of the video where a segment has
-one frame only); a stretch in seconds is found as at inference; frames begin a line also where words stand before them.
+Differs: every frame of a segment may be drawn (in the released code: not its last one, and any frames of the video if a
+segment has only one frame); a clip in seconds is located as at inference; frames start a new line even after text.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from vico_eval.engine.requests import ImageInput, Message, Part, Text, VideoInpu
 
 
 class Asked(NamedTuple):
-    """A conversation as it is put to the model."""
+    """A conversation in the form given to the model."""
 
     messages: tuple[Message, ...]
 
     frames_of: tuple[int, ...]
-    """Of each video that is laid out in frames, how many it shows."""
+    """The number of frames of each video that is laid out in frames."""
 
 
 def with_random_frames(messages: Sequence[Message], fewest: int, most: int, rng: np.random.Generator) -> Asked:
-    """The conversation with each video as frames that are drawn, a line each: `Frame-1: ` and the frame.
+    """Replace each video by randomly drawn frames, one per line, each after its label `Frame-1: `.
 
     Args:
-        messages: of a conversation.
-        fewest, most: frames of a video, both included; every number is equally likely.
-        rng: draws how many and which.
+        messages: the conversation.
+        fewest, most: the range of the number of frames, inclusive; every number is equally likely.
+        rng: draws the number and the frames.
 
     Raises:
         MediaError: a video can't be read.
@@ -57,13 +57,13 @@ def with_random_frames(messages: Sequence[Message], fewest: int, most: int, rng:
 def random_indices(
     total: int, num_frames: int, *, rng: np.random.Generator, first: int = 0, last: int | None = None
 ) -> list[int]:
-    """A random frame of each of `num_frames` equal segments; every frame once where there are no more.
+    """Draw a random frame from each of `num_frames` equal segments; take every frame once if there are no more.
 
     Args:
-        total: frames in the video.
-        num_frames: how many to take.
-        rng: draws them.
-        first, last: the stretch to take them from, both included; `last` None is the end.
+        total: number of frames in the video.
+        num_frames: number of frames to take.
+        rng: draws the frames.
+        first, last: the range to take them from, inclusive; None for `last` means the end.
 
     Returns:
         Ascending indices, at most `num_frames`.
@@ -77,7 +77,7 @@ def random_indices(
 
 
 def _random_frames(video: VideoInput, num_frames: int, rng: np.random.Generator) -> list[Image.Image]:
-    """Frames of a video; the last one again and again where a file has fewer, but not where a folder has."""
+    """Read random frames of a video; for a file, not for a folder, the last frame is repeated if there are too few."""
     pick = partial(random_indices, rng=rng)
     if is_folder(video.source):
         return read_frame_folder(video.source, num_frames, start_s=video.start_s, end_s=video.end_s, pick=pick)
@@ -86,7 +86,7 @@ def _random_frames(video: VideoInput, num_frames: int, rng: np.random.Generator)
 
 
 def _lines(frames: Sequence[Image.Image], *, behind: Sequence[Part]) -> list[Part]:
-    """A line for each frame, the first one begun where what stands before has not ended its own."""
+    """Lay out one line per frame, after a line break if the preceding part does not end its line."""
     lines: list[Part] = []
     if behind and not _ends_line(behind[-1]):
         lines.append(Text("\n"))

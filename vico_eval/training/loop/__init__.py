@@ -1,1 +1,1 @@
-"""Steps, gradients, health and progress: the loop of every training."""
+"""The training loop: steps, gradients, checks for finite numbers, and progress."""

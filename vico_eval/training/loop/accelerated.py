@@ -1,4 +1,4 @@
-"""Accelerate, set up for a run: processes, precision, trackers, and what DDP, FSDP2 and DeepSpeed have to be told."""
+"""Setting up accelerate for a run: processes, precision, trackers, and the settings of DDP, FSDP2 and DeepSpeed."""
 
 from __future__ import annotations
 
@@ -26,31 +26,31 @@ from vico_eval.training.config import OptimizerSettings, RunConfig
 Result = TypeVar("Result")
 
 SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED)
-"""Where no process has all weights."""
+"""Distributed types under which no process holds all weights."""
 
 _LONGEST_WAIT = timedelta(hours=2)
-"""How long processes wait for each other: one alone reads and checks the weights, which may be hundreds of GB."""
+"""How long processes wait for each other. One process alone reads and checks the weights, possibly hundreds of GB."""
 
 
 def make_accelerator(config: RunConfig) -> Accelerator:
-    """Accelerate's own configuration decides how many processes there are and how they share the model.
+    """Create the accelerator; accelerate's own configuration decides the number of processes and the sharding.
 
     Raises:
-        ConfigError: a global batch that can't be shared among them, or FSDP of version 1.
+        ConfigError: the global batch can't be divided among the processes, or the configuration has FSDP version 1.
     """
     trackers = _trackers(config)
     accelerator = Accelerator(
-        # Unasked, accelerate lets each of several processes without a GPU train all by itself.
+        # By default, without a GPU, accelerate would let each of several processes train independently.
         cpu=not torch.accelerator.is_available(),
         mixed_precision="bf16" if config.precision == "bf16" else "no",
         log_with=trackers,
         project_dir=str(config.out),
-        # The number of accumulated micro-batches follows from the number of processes, which is known only now.
+        # The number of accumulated micro-batches is set below: it depends on the number of processes.
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1, sync_with_dataloader=False),
         kwargs_handlers=[InitProcessGroupKwargs(timeout=_LONGEST_WAIT)],
     )
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
-        # Or transformers would load a model in shards, of which no frozen copy can be made.
+        # Otherwise transformers would load a model in shards, of which no frozen copy can be made.
         unset_hf_deepspeed_config()
     if accelerator.distributed_type == DistributedType.FSDP:
         configure_fsdp(accelerator, config)
@@ -67,10 +67,10 @@ def make_accelerator(config: RunConfig) -> Accelerator:
 
 
 def _trackers(config: RunConfig) -> list[str]:
-    """Names of the trackers to use.
+    """Return the names of the trackers to use.
 
     Raises:
-        ConfigError: one is not installed.
+        ConfigError: a tracker is not installed.
     """
     if config.trackers is None:
         return ["tensorboard"] if find_spec("tensorboard") else []
@@ -82,7 +82,7 @@ def _trackers(config: RunConfig) -> list[str]:
 
 
 def on_main(accelerator: Accelerator, work: Callable[[], Result]) -> Result:
-    """What the first process makes, in all of them; also the error that it has with what a user gave."""
+    """Run `work` on the first process and return its result on all; a UserError is raised on all processes too."""
     outcome: list[Any] = [None, None]
     if accelerator.is_main_process:
         try:
@@ -97,21 +97,21 @@ def on_main(accelerator: Accelerator, work: Callable[[], Result]) -> Result:
 
 
 def share_only_trained(model: nn.Module) -> None:
-    """Keep DDP from sending frozen weights around: every process has read them, and those of 8 bits can't be sent."""
+    """Keep DDP from broadcasting frozen weights: every process has read them, and 8-bit weights can't be sent."""
     frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
     DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, frozen)
 
 
 def receives_weights(accelerator: Accelerator) -> bool:
-    """Whether this process reads no weights: with FSDP the first process alone does, and sends the others' shards."""
+    """Whether this process receives its weights. With FSDP only the first process reads them, and sends the shards."""
     return accelerator.distributed_type == DistributedType.FSDP and not accelerator.is_main_process
 
 
 def configure_fsdp(accelerator: Accelerator, config: RunConfig) -> None:
-    """Tell FSDP2 what is computed in, and that the first process alone has weights.
+    """Set FSDP2's precision, and have it load weights on the first process only.
 
     Raises:
-        ConfigError: FSDP of version 1.
+        ConfigError: accelerate's configuration has FSDP version 1.
     """
     plugin = accelerator.state.fsdp_plugin
     if plugin.fsdp_version != 2:
@@ -120,15 +120,15 @@ def configure_fsdp(accelerator: Accelerator, config: RunConfig) -> None:
             "models/training/fsdp2.yaml."
         )
     plugin.cpu_ram_efficient_loading = True
-    # Accelerate would reduce gradients in bfloat16 and round every output to it, losses and loss ratios among them.
-    # Left alone, outputs are in what the model computes them in: losses in float32, hidden states in bfloat16.
+    # By default accelerate reduces gradients in bfloat16 and rounds every output to it, including losses and loss
+    # ratios. With this policy outputs keep the model's precision: float32 for losses, bfloat16 for hidden states.
     plugin.mixed_precision_policy = MixedPrecisionPolicy(
         param_dtype=torch.bfloat16 if config.precision == "bf16" else None, reduce_dtype=torch.float32
     )
 
 
 def configure_deepspeed(accelerator: Accelerator, config: RunConfig, settings: OptimizerSettings) -> None:
-    """Tell DeepSpeed what it would take from a data loader, or from a configuration that does not know the run."""
+    """Set the DeepSpeed options that it would otherwise take from a data loader or from its static configuration."""
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         accelerator.state.deepspeed_plugin.deepspeed_config.update(
             train_batch_size=config.global_batch,

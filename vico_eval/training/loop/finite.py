@@ -1,4 +1,4 @@
-"""Numbers that are none: a training that computes one stops, names where, and writes nothing of it."""
+"""Checks for finite numbers. A training that computes NaN or infinity stops, names the place, and saves nothing."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from torch.distributed.tensor import DTensor
 from vico_eval.errors import UserError, listed
 
 NUM_NAMED = 8
-"""Samples, documents or weights that an error names."""
+"""The maximum number of samples, documents or weights that an error names."""
 
-ADVICE = "Look at what it names, lower the learning rate, or compute in float32."
+ADVICE = "Check the samples or weights named here, lower the learning rate, or compute in float32."
 
 
 class NotFinite(UserError):
@@ -24,28 +24,28 @@ class NotFinite(UserError):
 
 
 def named(names: Sequence[str]) -> str:
-    """Names as an error lists them: the first few, and how many more there are."""
+    """List the first few names for an error, and the number of the rest."""
     return listed(names, NUM_NAMED)
 
 
 def local(value: Tensor) -> Tensor:
-    """This process's part of a tensor in shards (FSDP2); any other as it is."""
+    """Return this process's shard of a sharded tensor (FSDP2), or the tensor itself."""
     return value.to_local() if isinstance(value, DTensor) else value
 
 
 def all_finite(values: Iterable[Tensor]) -> Tensor:
-    """Whether every number of some tensors is one, as a tensor: looking at it is left to the caller."""
+    """Whether all values of some tensors are finite, as a bool tensor; the caller decides when to read it."""
     found = [local(value.detach()).isfinite().all() for value in values]
     return torch.stack([one.to(found[0].device) for one in found]).all() if found else torch.tensor(True)
 
 
 def odd_weights(weights: Iterable[tuple[str, Tensor]]) -> list[str]:
-    """The names of those that hold a number that is none."""
+    """Return the names of the weights that contain NaN or infinity."""
     return [name for name, value in weights if not bool(local(value.detach()).isfinite().all())]
 
 
 def as_json(value: Any, *, indent: int | None = None) -> str:
-    """Strict JSON: what is unknown, NaN in Python, is null."""
+    """Serialise to strict JSON, with NaN (an unknown value) as null."""
     return json.dumps(_known(value), indent=indent, allow_nan=False)
 
 

@@ -1,4 +1,4 @@
-"""Whether the numbers of a step are numbers, on all processes; found out without waiting for a device once more."""
+"""Whether a step's numbers are finite on all processes, checked without an extra device synchronisation."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from vico_eval.training.loop.finite import ADVICE, NotFinite, named
 
 
 class Named(Protocol):
-    """Samples that an error can name."""
+    """A batch whose samples an error can name."""
 
     @property
     def keys(self) -> Sequence[str]:
-        """[samples]."""
+        """[samples], the sample keys."""
 
     @property
     def counts_in_loss(self) -> Tensor:
-        """[samples], bool: False for a stand-in for a sample that was skipped."""
+        """[samples], bool: False for the placeholder of a skipped sample."""
 
 
 class Health:
-    """What a process saw in one step, or while it measured."""
+    """The numbers that a process saw in one step or one held-out measurement."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -35,40 +35,40 @@ class Health:
         self._norm: Tensor | None = None
 
     def samples(self, batch: Named, name: str, values: Tensor, expected: Tensor | None = None) -> None:
-        """Take in one number a sample.
+        """Record one number per sample.
 
         Args:
-            batch: whose stand-ins for skipped samples don't count.
-            name: of the number, in the error.
+            batch: the samples; placeholders of skipped samples don't count.
+            name: the number's name in the error.
             values: [samples].
-            expected: [samples], bool: where there is to be a number; None is everywhere.
+            expected: [samples], bool: samples that must have a finite number; None means all.
         """
         counts = batch.counts_in_loss.to(values.device)
         is_expected = counts if expected is None else counts & expected.to(values.device)
         self._seen.append((batch, name, is_expected & ~values.detach().isfinite()))
 
     def gradient(self, norm: Tensor | float | None) -> None:
-        """Take in the norm of the gradient; DeepSpeed knows none before its first step."""
+        """Record the gradient norm; DeepSpeed has none before its first step."""
         if norm is not None:
             whole = norm.full_tensor() if isinstance(norm, DTensor) else norm
             self._norm = torch.as_tensor(whole, device=self._device)
 
     def is_ill(self) -> Tensor:
-        """[]: 1 where a number is none, else 0; on the device."""
+        """Return a scalar tensor on the device: 1 if any number is not finite, else 0."""
         odd = [mask.any().to(self._device) for _, _, mask in self._seen]
         if self._norm is not None:
             odd.append(~self._norm.isfinite())
         return torch.stack(odd).any().long() if odd else torch.zeros((), dtype=torch.long, device=self._device)
 
     def stop(self, where: str, kept: str) -> None:
-        """End the run: every process calls this, where `is_ill` was 1 on one of them.
+        """End the run; every process calls this when `is_ill` was 1 on any of them.
 
         Args:
-            where: step and phase.
-            kept: what was saved before.
+            where: step and phase, as the error's opening words.
+            kept: a clause about the checkpoint that is kept.
 
         Raises:
-            NotFinite: names what is no number, and whose.
+            NotFinite: names the values that are not finite, and their samples.
         """
         told: list[tuple[dict[str, list[str]], list[str], str]] = gather_object([self._told()])
         odd: dict[str, list[str]] = {}
@@ -80,9 +80,7 @@ class Health:
         if not problems:
             everyone = [key for _, keys, _ in told for key in keys]
             problems = [f"the gradient of {named(everyone)}"]
-        raise NotFinite(
-            f"{where}: {' and '.join(problems)} is not finite{norm}. Nothing of it was saved; {kept} {ADVICE}"
-        )
+        raise NotFinite(f"{where}, {' and '.join(problems)} is not finite{norm}. Nothing was saved; {kept} {ADVICE}")
 
     def _told(self) -> tuple[dict[str, list[str]], list[str], str]:
         odd: dict[str, list[str]] = {}
@@ -98,7 +96,7 @@ class Health:
 
 
 def anywhere(accelerator: Accelerator, flags: Sequence[Tensor | bool]) -> list[bool]:
-    """Which of some flags is set on any process: one reduction, and one look at the device."""
+    """Return, for each flag, whether any process has set it; this takes one reduction and one device read."""
     own = torch.stack([torch.as_tensor(flag, dtype=torch.long, device=accelerator.device) for flag in flags])
     found: list[int] = accelerator.reduce(own, reduction="sum").tolist()
     return [bool(number) for number in found]

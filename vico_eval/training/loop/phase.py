@@ -1,4 +1,4 @@
-"""What the loop trains: a phase with its model, its batches and its optimizers; and what phases of a training share."""
+"""A training phase (model, batches and optimizers), and the settings that all phases of a training share."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from vico_eval.training.saving.checkpoints import Checkpoints
 
 
 class MicroBatch(Named, Protocol):
-    """Samples that are computed together."""
+    """Samples computed together."""
 
     def to(self: Own, device: Any) -> Own:
-        """The same with what is computed in on `device`."""
+        """Return the micro-batch with its model inputs on `device`."""
 
 
 Own = TypeVar("Own", bound=MicroBatch)
@@ -32,39 +32,40 @@ Computed = TypeVar("Computed", bound=MicroBatch, contravariant=True)
 
 @dataclass(frozen=True, eq=False)
 class Step(Generic[Batch]):
-    """What one process computes in one step of the optimizer."""
+    """The share of one optimizer step that one process computes."""
 
     number: int
 
     micro_batches: Sequence[Batch]
-    """Equally many on every process: of W processes, process r has those numbered r, r + W, ..."""
+    """The same number on every process: of W processes, process r has the step's micro-batches r, r + W, ..."""
 
 
 Batches = Callable[[int], AbstractContextManager[Iterator[Step[Batch]]]]
-"""From a step to that step and all later ones; leaving it ends the threads or processes that prepare them."""
+"""Given a first step, iterates over it and all later steps; leaving the context ends the threads or processes that
+prepare them."""
 
 
 class Stepper(Protocol[Computed]):
-    """What a phase computes."""
+    """The losses and measurements of a phase."""
 
     def losses(self, model: nn.Module, batch: Computed, seeds: tuple[object, ...], health: Health) -> Tensor:
-        """[samples]: the loss of each sample of a micro-batch; what else has to be finite is shown to `health`."""
+        """Return the loss of each sample, [samples]; record other values that must be finite with `health`."""
 
     def held_out(self, model: nn.Module) -> float | None:
-        """The loss on held-out samples, over all processes; None where none are held out."""
+        """Return the loss on held-out samples over all processes; None if no samples are held out."""
 
     def distributions(self) -> dict[str, list[float]]:
-        """What else is shown at a checkpoint, by name."""
+        """Return further distributions to show at a checkpoint, by name."""
 
 
 class Resumable(Protocol):
-    """What a checkpoint holds besides weights, optimizer and random states."""
+    """State that a checkpoint holds besides weights, optimizer and random states."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Its state, in numbers, texts, lists and dictionaries."""
+        """Return the state as numbers, strings, lists and dictionaries."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take it back."""
+        """Restore a state."""
 
 
 def _check_nothing() -> None:
@@ -73,45 +74,45 @@ def _check_nothing() -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Phase(Generic[Batch]):
-    """A part of a training with optimizers of its own."""
+    """A part of a training with its own optimizers."""
 
     name: str
-    """Of its folder of checkpoints and its lines of the log."""
+    """The name of its checkpoint folder and in its log lines."""
 
     model: nn.Module
-    """What is computed in; of its parameters, those that require gradients are trained."""
+    """The model; its parameters that require gradients are trained."""
 
     stepper: Stepper[Batch]
     batches: Batches[Batch]
     optimizing: Optimizing
     resumables: Mapping[str, Resumable] = field(default_factory=dict)
     check: Callable[[], None] = _check_nothing
-    """Called behind every checkpoint; may end the training."""
+    """Called after every checkpoint; may raise to end the training."""
 
     steps_before: int = 0
-    """Of the training's earlier phases: trackers take numbers of a later step only."""
+    """Steps of the training's earlier phases. Trackers require step numbers that increase."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """What all phases of a training share."""
+    """The settings that all phases of a training share."""
 
     accelerator: Accelerator
     watch: Watch
     out: Path
-    """Its checkpoints lie in `checkpoints/<phase>`."""
+    """The output folder; checkpoints are in its `checkpoints/<phase>`."""
 
     seed: int
     saving: Saving
     identity: dict[str, Any]
-    """What a checkpoint has to agree in."""
+    """The settings that a checkpoint must match."""
 
     inputs: list[dict[str, Any]] | None = None
-    """What the training reads, as its checkpoints note it; None compares nothing."""
+    """The training's inputs as its checkpoints record them. None skips the comparison."""
 
-    to_go_on: str = "Repeat the command to go on."
-    """What a user is told whose training was stopped."""
+    to_go_on: str = "Repeat the command to resume."
+    """Advice for a user whose training was stopped."""
 
     def checkpoints(self, phase: str) -> Checkpoints:
-        """Those of a phase; of another configuration or data they are refused when looked at."""
+        """Return a phase's checkpoints; those of another configuration or other data raise when they are opened."""
         return Checkpoints(self.out / "checkpoints" / phase, self.saving, self.identity, self.inputs)

@@ -1,4 +1,4 @@
-"""How a phase's weights change: its optimizers and their learning rates; AdamW with a cosine above zero."""
+"""Optimizers and learning-rate schedules of a phase: AdamW with warm-up and cosine decay to a minimum rate."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ class Optimizing:
     clip_norm: float
     optimizers: Sequence[torch.optim.Optimizer]
     schedulers: Sequence[LRScheduler]
-    """One for each optimizer; each takes one step a step of training."""
+    """One for each optimizer; each advances once per training step."""
 
 
 def optimizing(model: nn.Module, settings: OptimizerSettings) -> Optimizing:
-    """AdamW and its schedule for what is trained of a model."""
+    """Create AdamW and its schedule for a model's trained parameters."""
     optimizer = make_optimizer(model.parameters(), settings)
     return Optimizing(settings.steps, settings.clip_norm, [optimizer], [make_scheduler(optimizer, settings)])
 
 
 def make_optimizer(parameters: Iterable[nn.Parameter], settings: OptimizerSettings) -> AdamW:
-    """AdamW over those of `parameters` that are trained. Vectors (biases, norms) take no weight decay."""
+    """Create AdamW over the trained parameters. Vectors (biases, norms) get no weight decay."""
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     groups = [
         {"params": [parameter for parameter in trained if parameter.ndim > 1], "weight_decay": settings.weight_decay},
@@ -42,7 +42,8 @@ def make_optimizer(parameters: Iterable[nn.Parameter], settings: OptimizerSettin
 
 
 def make_scheduler(optimizer: torch.optim.Optimizer, settings: OptimizerSettings) -> LRScheduler:
-    """Linear warm-up, then a cosine from `learning_rate` to `final_learning_rate`; one step a step of training."""
+    """Create a schedule of linear warm-up and a cosine from `learning_rate` to `final_learning_rate`, advanced once per
+    training step."""
     return get_cosine_with_min_lr_schedule_with_warmup(  # type: ignore[no-any-return]
         optimizer,
         num_warmup_steps=settings.warmup_steps,

@@ -1,4 +1,4 @@
-"""The loop of every training, on accelerate: steps, gradients, checkpoints, and stopping in good order."""
+"""The training loop on accelerate: steps, gradients, checkpoints, and graceful stops."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from vico_eval.training.saving.resume import load_checkpoint, newest, save_check
 
 
 class Stopped(UserError):
-    """The training was asked to stop, and saved."""
+    """The training stopped on request, after saving a checkpoint."""
 
 
 def run_phase(training: Training, phase: Phase[Batch]) -> nn.Module:
-    """Train a phase from its newest checkpoint to its end; every process calls this alike.
+    """Train a phase from its newest checkpoint to its end; every process makes the same call.
 
     Returns:
-        The trained model, as accelerate wrapped it, in evaluation mode.
+        The trained model in accelerate's wrapper, in evaluation mode.
 
     Raises:
-        Stopped: SIGTERM or Ctrl-C; a checkpoint of the last finished step is there.
-        NotFinite: a loss, gradient, loss ratio or weight is no number; the last checkpoint is of before.
+        Stopped: SIGTERM or Ctrl-C; the last finished step has been saved.
+        NotFinite: a loss, gradient, loss ratio or weight is not finite; the last checkpoint is from before.
         CheckpointError: the folder has checkpoints of another configuration.
-        UserError: that of `phase.check`.
+        UserError: raised by `phase.check`.
     """
     accelerator = training.accelerator
     checkpoints = training.checkpoints(phase.name)
@@ -67,13 +67,14 @@ def run_phase(training: Training, phase: Phase[Batch]) -> nn.Module:
                 scheduler.step()
             done_now = number + 1
             if stopping or done_now % training.saving.every == 0 or done_now == last:
-                # Whoever stops a training does not wait long for it.
+                # A requested stop should not wait for a measurement.
                 measure = not stopping or done_now == last
                 save_checkpoint(training, phase, model, done_now, state, measure=measure)
                 phase.check()
             if stopping and done_now < last:
                 raise Stopped(
-                    f"Stopped behind step {done_now} of {last} of {phase.name}, and saved. {training.to_go_on}"
+                    f"Stopped after step {done_now} of {last} of {phase.name} and saved a checkpoint. "
+                    f"{training.to_go_on}"
                 )
     model.eval()
     return model
@@ -82,21 +83,22 @@ def run_phase(training: Training, phase: Phase[Batch]) -> nn.Module:
 def _train_step(
     training: Training, phase: Phase[Batch], model: nn.Module, optimizers: Sequence[Any], step: Step[Batch]
 ) -> Health:
-    """One step of the optimizers; whether its numbers were any is for the caller to see before anything is saved."""
+    """Take one optimizer step; the caller must check the returned health before it saves anything."""
     model.train()
     accelerator = training.accelerator
     health = Health(accelerator.device)
     parts = step.micro_batches
     counted = torch.tensor(sum(int(part.counts_in_loss.sum()) for part in parts), device=accelerator.device)
     total = int(accelerator.reduce(counted, reduction="sum"))
-    # Processes and accumulation take a mean, so that this makes the gradient that of the mean over samples that count.
+    # Gradients are averaged over processes and accumulated micro-batches; this scale turns that into the gradient of
+    # the mean over the samples that count.
     scale = accelerator.num_processes * len(parts) / max(total, 1)
     for place, part in enumerate(parts):
         number = accelerator.process_index + place * accelerator.num_processes
         seeds = (training.seed, phase.name, step.number)
-        # What dropout draws depends on the step and the micro-batch, not on the process or on what was drawn before.
+        # Dropout must depend on the step and the micro-batch only, not on the process or on earlier draws.
         torch.manual_seed(zlib.crc32("/".join(map(str, (*seeds, number))).encode()))
-        # In shards, gradients that are not reduced at once would be whole on every device.
+        # With sharded models, gradients that are not reduced at once would be held unsharded on every device.
         with accelerator.accumulate(*([] if accelerator.distributed_type in SHARDED else [model])):
             losses = phase.stepper.losses(model, part.to(accelerator.device), seeds, health)
             health.samples(part, "loss", losses)
@@ -117,7 +119,7 @@ class _Stop:
 
 @contextmanager
 def _stop_signals() -> Iterator[_Stop]:
-    """SIGTERM and Ctrl-C ask for a stop behind the step that runs; a second Ctrl-C ends at once."""
+    """Let SIGTERM and Ctrl-C request a stop after the current step; a second Ctrl-C ends the process at once."""
     stop = _Stop()
 
     def request(number: int, _: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""What a run shows while it trains: a progress line, `log.jsonl`, and trackers such as TensorBoard."""
+"""The output of a running training: a progress line, `log.jsonl`, and trackers such as TensorBoard."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ LOG = "log.jsonl"
 
 
 class Watch:
-    """Collects a step's numbers on every process, sums them over all, and shows them from the first."""
+    """Collects a step's numbers on every process, aggregates them over all, and reports them from the first."""
 
     def __init__(self, accelerator: Accelerator, out: Path) -> None:
         """
         Args:
-            accelerator: of the run, with its trackers.
-            out: where `log.jsonl` goes.
+            accelerator: the run's accelerator, with its trackers.
+            out: the folder for `log.jsonl`.
         """
         self._accelerator = accelerator
         self._log = out / LOG
@@ -39,17 +39,17 @@ class Watch:
         self._task: TaskID | None = None
 
     def declare(self, *names: str) -> None:
-        """The numbers that processes add up; all must know them, also one that has nothing to add."""
+        """Declare the names to aggregate; every process must declare all of them, even if it adds no value."""
         self._names = names
 
     def add(self, name: str, value: float) -> None:
-        """A value whose mean over the step, over all processes, is shown as `name`; of `tokens`, the sum by second."""
+        """Add a value of `name`; the mean over a step and all processes is shown, for `tokens` the sum per second."""
         self._sums[name][0] += value
         self._sums[name][1] += 1
 
     @contextmanager
     def phase(self, name: str, first: int, last: int, steps_before: int) -> Iterator[None]:
-        """A progress line over the steps of a phase; trackers count them behind those of the phases before."""
+        """Show a progress line over a phase's steps; trackers number them after those of earlier phases."""
         self._phase, self._steps_before = name, steps_before
         columns = (
             *(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()),
@@ -62,7 +62,7 @@ class Watch:
         self._progress = self._task = None
 
     def step(self, step: int, learning_rate: float, seconds: float, shown: Mapping[str, float] | None = None) -> None:
-        """Finish a step: its means, the learning rate and the time it took."""
+        """Report a finished step: its means, the learning rate and the time it took."""
         means = self._means()
         tokens = means.pop("tokens", None)
         entry = {"phase": self._phase, "step": step, **means, **(shown or {}), "learning_rate": learning_rate}
@@ -77,7 +77,7 @@ class Watch:
             self._progress.update(self._task, advance=1, numbers=numbers)
 
     def histogram(self, name: str, values: Sequence[float], step: int) -> None:
-        """A distribution: its percentiles to the log, all of it to TensorBoard."""
+        """Write a distribution's percentiles to the log and its full histogram to TensorBoard."""
         if not values:
             return
         percentiles = {f"p{q}": round(float(np.percentile(values, q)), 4) for q in (1, 10, 25, 50, 75, 90, 99)}
@@ -89,11 +89,11 @@ class Watch:
                 )
 
     def held_out(self, step: int, loss: float) -> None:
-        """A checkpoint's loss on held-out samples."""
+        """Write a checkpoint's loss on held-out samples."""
         self.write({"phase": self._phase, "step": step, "held_out": loss})
 
     def write(self, entry: Mapping[str, Any]) -> None:
-        """A line of the log, and the same numbers to the trackers."""
+        """Append a line to the log and send its numbers to the trackers."""
         if self._accelerator.is_main_process:
             with self._log.open("a", encoding="utf-8") as log:
                 log.write(as_json(entry) + "\n")
@@ -106,7 +106,7 @@ class Watch:
             self._accelerator.log(numbers, step=self._steps_before + entry["step"])
 
     def say(self, message: str) -> None:
-        """A line for whoever watches."""
+        """Print a message to the terminal, from the first process."""
         if self._accelerator.is_main_process:
             self._console.print(message)
 

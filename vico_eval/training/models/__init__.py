@@ -1,1 +1,1 @@
-"""The policy in training and the frozen reference beside it."""
+"""The policy in training and its frozen reference."""

@@ -1,4 +1,4 @@
-"""Models without weights, for processes that receive their shards of them from the first one (FSDP2)."""
+"""Models without weights, for processes that receive their shards from the first process (FSDP2)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vico_eval.families.internvl.modeling import VicoInternVL
 
 
 def blank_model(config: VicoInternVLConfig) -> VicoInternVL:
-    """What `load_model` would make of a checkpoint in float32, with its weights on `meta`; its buffers are real."""
+    """Build the float32 model that `load_model` would return, with its weights on `meta` and real buffers."""
     with init_empty_weights(include_buffers=False):
         model: VicoInternVL = VicoInternVL._from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]
     model.tie_weights()  # each weight became another tensor when it was moved to `meta`
@@ -23,7 +23,7 @@ def blank_model(config: VicoInternVLConfig) -> VicoInternVL:
 
 @contextmanager
 def building(*, is_blank: bool) -> Iterator[None]:
-    """New parts of a model get weights inside, or, `is_blank`, weights on `meta`."""
+    """Create new parts of a model with real weights, or on `meta` if `is_blank`."""
     if not is_blank:
         yield
         return
@@ -32,9 +32,9 @@ def building(*, is_blank: bool) -> Iterator[None]:
 
 
 def give_addresses(model: nn.Module) -> None:
-    """Put weights that are on `meta` on the CPU, each with an address of its own and no memory behind it.
+    """Move weights from `meta` to the CPU, each with its own address but without memory for its values.
 
-    Accelerate finds the shards of an optimizer's weights by the weights' addresses. On `meta` all are 0, and every
+    Accelerate matches an optimizer's weights with their shards by address. On `meta` all addresses are 0, so every
     weight of the optimizer would become the model's last one.
     """
     placed: dict[nn.Parameter, nn.Parameter] = {}

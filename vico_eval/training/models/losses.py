@@ -16,10 +16,10 @@ from torch.utils.checkpoint import checkpoint
 
 
 class Comparison(NamedTuple):
-    """What the policy says to each answer token beside the reference."""
+    """How the policy compares with the reference at each answer token."""
 
     kl: Tensor
-    """[answers], KL(reference || policy), nats."""
+    """[answers], KL(reference || policy) in nats."""
 
     agrees: Tensor
     """[answers], bool: both rank the same token first."""
@@ -34,16 +34,16 @@ def compare_answers(
     chunk: int,
     num_chunks: int = 0,
 ) -> Comparison:
-    """KL(reference || policy) of each answer token, from the last hidden states.
+    """Compute KL(reference || policy) of each answer token from the last hidden states.
 
-    A pair of [answers, V] logits is never there at once: `chunk` rows are, and in the backward pass they are computed
-    again. Memory grows with `chunk`, not with the number of answers.
+    Logits are computed for `chunk` rows at a time, and recomputed in the backward pass, so that memory grows with
+    `chunk` and not with the number of answers.
 
     Args:
         reference_hidden, hidden: [answers, D]; row i of both predicts the same token.
-        reference_head, head: [rows, D] -> logits [rows, V]. No gradient goes into the reference's.
+        reference_head, head: [rows, D] -> logits [rows, V]. No gradient flows into the reference head.
         chunk: answer tokens at a time.
-        num_chunks: how often the heads are called at least, where processes have to call them equally often.
+        num_chunks: the minimum number of calls of the heads, where all processes must make the same number.
     """
     pairs = list(zip(reference_hidden.detach().split(chunk), hidden.split(chunk), strict=True))
     pairs += [(reference_hidden[:0].detach(), hidden[:0])] * (num_chunks - len(pairs))

@@ -1,4 +1,4 @@
-"""Averages and measures that both trainings use."""
+"""Averages and measures shared by the training stages and the small trainings."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def document_means(values: Tensor, document: Tensor, num_documents: int) -> Tensor:
-    """Mean of each document's values.
+    """Return the mean of each document's values.
 
     Args:
         values: [n, ...].
@@ -22,7 +22,7 @@ def document_means(values: Tensor, document: Tensor, num_documents: int) -> Tens
 
 
 def auc(scores: Tensor, positive: Tensor) -> float:
-    """Area under the ROC curve: the chance that a positive scores above a negative, ties counted half.
+    """Return the area under the ROC curve: the probability that a positive scores above a negative, ties counted half.
 
     Args:
         scores: [n].

@@ -1,4 +1,4 @@
-"""The models of a run: a checkpoint as it is, and with the parts that ViCO trains."""
+"""Opening the models of a run: loading a checkpoint and adding the parts that ViCO trains."""
 
 from __future__ import annotations
 
@@ -19,15 +19,17 @@ from vico_eval.training.models.blank import blank_model
 def open_model(
     name: str, attn_implementation: str = "sdpa", *, is_blank: bool = False
 ) -> tuple[VicoInternVL, PreTrainedTokenizerBase]:
-    """A checkpoint in float32, frozen, on the CPU, from where accelerate moves it; and its tokenizer.
+    """Load a checkpoint's frozen float32 model on the CPU, from where accelerate moves it, and its tokenizer.
 
     Args:
-        name: a folder, a hub id or a built-in one.
-        attn_implementation: attention kernel.
+        name: a folder, a hub id or a built-in name.
+        attn_implementation: the attention kernel.
         is_blank: leave the weights on `meta`, unread.
 
     Raises:
-        CheckpointError: it is missing or can't be loaded, or its tokenizer has no `<IMG_CONTEXT>` or doesn't fit.
+        CheckpointError: it is missing, can't be loaded or is of a type trained elsewhere, or its tokenizer has no
+            `<IMG_CONTEXT>` or doesn't fit.
+        ConfigError: the attention kernel is not available.
     """
     checkpoint = find_checkpoint(name)
     if trained_in := checkpoint.facts.trained_in:
@@ -43,24 +45,24 @@ def open_model(
         try:
             model.set_attn_implementation(attn_implementation)
         except (ImportError, ValueError) as error:
-            raise ConfigError(f"attn_implementation {attn_implementation} can't be used here: {error}") from error
+            raise ConfigError(f"attn_implementation {attn_implementation} is not available: {error}") from error
     return model, tokenizer
 
 
 def add_low_connector(model: VicoInternVL) -> None:
-    """A new low connector with random weights, unless the model has one."""
+    """Add a new low connector with random weights, unless the model has one."""
     if model.connector_low is None:
         model.config.parts["low_connector"] = {}
         model.connector_low = FlashParts.build(model.config).connector_low
 
 
 def add_router(model: VicoInternVL, level: str, *, dropout: float) -> None:
-    """A new router for decisions about tiles or images, with random weights, in place of the one it may have.
+    """Add a new router for tiles or images, with random weights, in place of any that the model has.
 
     Args:
-        model: gets it.
+        model: receives the router.
         level: "tile" or "image".
-        dropout: share of values that its gating blocks drop in training.
+        dropout: dropout rate of its gating blocks during training.
 
     Raises:
         CheckpointError: the vision encoder's width can't be shared among the router's heads.
@@ -68,7 +70,8 @@ def add_router(model: VicoInternVL, level: str, *, dropout: float) -> None:
     width, heads = model.config.vision_config.hidden_size, model.config.router_num_heads
     if width % heads:
         raise CheckpointError(
-            f"the vision encoder is {width} wide, which the router's {heads} heads can't share; expected a multiple."
+            f"The vision encoder's width {width} can't be divided among the router's {heads} heads; expected a "
+            f"multiple of {heads}."
         )
     if level == "image":
         model.config.parts["image_router"] = {}
@@ -83,10 +86,10 @@ def add_router(model: VicoInternVL, level: str, *, dropout: float) -> None:
 
 
 def add_adapters(model: VicoInternVL, settings: LoraSettings) -> Any:
-    """Adapters in every linear layer of the decoder but its head; its own weights stay frozen.
+    """Add adapters to every linear layer of the decoder except its head; the decoder's own weights stay frozen.
 
     Returns:
-        peft's `LoraModel`, which switches them off. The decoder is changed in place.
+        peft's `LoraModel`, which can switch the adapters off. The decoder is changed in place.
 
     Raises:
         ConfigError: peft is not installed.
@@ -105,13 +108,13 @@ def add_adapters(model: VicoInternVL, settings: LoraSettings) -> Any:
     adapters = LoraModel(model.language_model, config, "default")
     for name, parameter in model.language_model.named_parameters():
         if "lora_" in name:
-            # peft gives them the precision of the weights that they stand beside.
+            # peft creates them in the precision of the weights that they adapt.
             parameter.data = parameter.data.float()
     return adapters
 
 
 def merge_adapters(weights: Mapping[str, Tensor], settings: LoraSettings) -> dict[str, Tensor]:
-    """Weights by name of a model whose decoder has adapters, as those of a model without: W + alpha / rank x B A."""
+    """Merge the adapters into the decoder's weights, W + alpha / rank x B A, and return weights without adapters."""
     merged = {}
     for name, value in weights.items():
         layer = name.removesuffix(".base_layer.weight")
@@ -124,7 +127,7 @@ def merge_adapters(weights: Mapping[str, Tensor], settings: LoraSettings) -> dic
 
 
 def halve_reference(reference: VicoInternVL) -> None:
-    """Give the linear layers of a frozen decoder weights of 8 bits, scaled row by row (torchao); its head stays.
+    """Quantise the linear layers of a frozen decoder to 8-bit weights, scaled row by row (torchao), except its head.
 
     Raises:
         ConfigError: torchao is not installed.
@@ -137,6 +140,6 @@ def halve_reference(reference: VicoInternVL) -> None:
 
 
 def _linear_layers(model: VicoInternVL) -> list[str]:
-    """The names that the decoder's linear layers have in each of its layers, such as `q_proj`."""
+    """Return the names of the linear layers within a decoder layer, such as `q_proj`."""
     modules = model.language_model.model.named_modules()
     return sorted({name.rpartition(".")[2] for name, module in modules if isinstance(module, nn.Linear)})

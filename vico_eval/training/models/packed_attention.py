@@ -1,6 +1,6 @@
-"""Attention of samples that stand end to end in one row, sample by sample.
+"""Attention within each of the samples that are packed end to end into one row.
 
-SDPA would compute the whole square of the row, [1, 1, N, N], and mask what lies outside of the samples.
+SDPA on the whole row would compute the full [1, 1, N, N] square and mask everything outside the samples.
 
 Shapes: N = tokens of the row; H = heads, G = key heads; d = width of a head.
 """
@@ -20,22 +20,22 @@ _NAME = "sdpa_by_sample"
 
 
 def attend_by_sample(model: VicoInternVL) -> None:
-    """Have a decoder that attends by SDPA do so sample by sample; other kernels stay as they are.
+    """Make a decoder that uses SDPA attend within each sample; other kernels are unchanged.
 
-    For good, not while it computes: gradient checkpointing computes once more behind it.
+    The change is permanent, because gradient checkpointing recomputes layers after the forward pass has ended.
     """
     if model.language_model.config._attn_implementation == "sdpa":
         model.language_model.set_attn_implementation(_NAME)
 
 
 def packed_inputs(model: VicoInternVL, lengths: list[int] | None, device: torch.device) -> dict[str, Any]:
-    """What a decoder's forward pass has to be told, besides embeddings, of samples of so many tokens each in one row.
+    """Return the decoder's inputs, besides embeddings, for samples of the given lengths that share one row.
 
-    Nothing where `lengths` is None, which means a row each.
+    The result is empty if `lengths` is None, which means that every sample has its own row.
     """
     if lengths is None:
         return {}
-    # Positions that begin anew are to transformers a new sequence, which doesn't see the one before it.
+    # Where positions restart, transformers sees a new sequence that can't attend to the one before it.
     positions = torch.cat([torch.arange(length, device=device) for length in lengths])[None]
     is_own = model.language_model.config._attn_implementation == _NAME
     return {"position_ids": positions, **({"sample_lengths": lengths} if is_own else {})}
@@ -51,7 +51,7 @@ def _attend(
     sample_lengths: list[int],
     **others: Any,
 ) -> tuple[Tensor, None]:
-    """[1, N, H, d] of queries [1, H, N, d] and keys and values [1, G, N, d]."""
+    """Attend within each sample: queries [1, H, N, d], keys and values [1, G, N, d] -> [1, N, H, d]."""
     parts = (torch.split(states, sample_lengths, dim=2) for states in (query, key, value))
     attended = [
         sdpa_attention_forward(module, own_query, own_key, own_value, attention_mask, **others)[0]
@@ -61,7 +61,7 @@ def _attend(
 
 
 def _no_mask(**_: Any) -> None:
-    """A sample alone is causal, which SDPA knows by itself."""
+    """Return no mask: a single sample is causal, which SDPA handles without one."""
 
 
 AttentionInterface.register(_NAME, _attend)

@@ -1,4 +1,4 @@
-"""The policy beside the frozen reference: one forward pass that both stages and the held-out report share.
+"""The policy and the frozen reference in one forward pass, shared by both stages and the held-out report.
 
 Shapes: samples, tiles, answers as in `batches`; routings = ways of routing the same tiles; D = decoder width.
 """
@@ -22,25 +22,24 @@ from vico_eval.training.models.packed_attention import packed_inputs
 
 
 class Consistency(NamedTuple):
-    """How far the policy's answers are from the reference's, under each routing."""
+    """The distance of the policy's answers from the reference's, under each routing."""
 
     kl: Tensor
-    """[routings, samples], nats, mean over a sample's answer tokens."""
+    """[routings, samples], in nats, mean over a sample's answer tokens."""
 
     agreement: Tensor
-    """[routings, samples], share of the answer tokens that both rank first."""
+    """[routings, samples], share of answer tokens for which both rank the same token first."""
 
     vit_tokens: Tensor
-    """[tiles, 1 + h*w, C], the policy's."""
+    """[tiles, 1 + h*w, C], from the policy's vision encoder."""
 
 
 class PolicyAndReference(nn.Module):
-    """The policy and what it is to be consistent with.
+    """The policy and the reference that it is trained to be consistent with.
 
-    The reference is a copy of the weights that the policy started from, but for the vision encoder: while that is
-    frozen both are the same module, and its output is computed once. There is no copy at all where the policy itself
-    can give the reference's answers: trained with LoRA, without its adapters; and while nothing but the low connector
-    is trained.
+    The reference is a frozen copy of the policy's initial weights. A frozen vision encoder is shared instead of copied,
+    and its output is computed once. There is no copy where the policy itself can give the reference's answers: with
+    LoRA, by switching its adapters off, and while only the low connector is trained.
     """
 
     def __init__(
@@ -55,27 +54,28 @@ class PolicyAndReference(nn.Module):
         """
         Args:
             policy: the model in training.
-            reference: as `frozen_copy` makes it; None where the policy itself answers as the reference.
+            reference: from `frozen_copy`; None if the policy itself gives the reference's answers.
             adapters: the peft `LoraModel` around the policy's decoder; switched off for the reference's answers.
             chunk: answer tokens whose logits are in memory at once.
-            most: the largest of all processes' numbers; for ZeRO-3, which wants the heads called equally often.
+            most: returns a number's maximum over all processes; for ZeRO-3, where every process must call the heads
+                equally often.
         """
         super().__init__()
-        assert reference is None or adapters is None, "either a copy or adapters to leave out"
+        assert reference is None or adapters is None, "either a reference copy or adapters, not both"
         self.policy = policy
         self.reference = reference
         self.chunk = chunk
         self._most = most
-        # Not a submodule: its modules are those of the policy's decoder already.
+        # In a list, so that it is not registered as a submodule: its modules already belong to the policy's decoder.
         self._adapters = [adapters]
 
     @property
     def shares_vision(self) -> bool:
-        """Whether both see the same vision tokens."""
+        """Whether policy and reference use the same vision tokens."""
         return self.reference is None or self.reference.vision_tower is self.policy.vision_tower
 
     def train(self, mode: bool = True) -> PolicyAndReference:
-        """The reference stays in evaluation mode, and so does a vision encoder that is not trained."""
+        """Set the mode; the reference and a frozen vision encoder stay in evaluation mode."""
         super().train(mode)
         if self.reference is not None:
             self.reference.eval()  # type: ignore[no-untyped-call]
@@ -85,25 +85,25 @@ class PolicyAndReference(nn.Module):
 
     @property
     def _no_split_modules(self) -> list[str]:
-        """Classes of the decoders' and encoders' layers: what accelerate shards one by one with FSDP2."""
+        """The class names of decoder and encoder layers, which accelerate shards one by one with FSDP2."""
         models = [model for model in (self.policy, self.reference) if model is not None]
         stacks = [model.language_model.model.layers for model in models]
         stacks += [model.vision_tower.encoder.layer for model in models]
         return sorted({type(layer).__name__ for stack in stacks for layer in stack})
 
     def tie_weights(self) -> None:
-        """Make embedding and head one again where they were; accelerate asks for it when it has moved the weights.
+        """Tie embedding and head again where they were tied; accelerate calls this after it has moved the weights.
 
-        Otherwise FSDP2 would train a head of its own in models that share it with the embedding (up to 4B).
+        Otherwise FSDP2 would train a separate head in models that tie it to the embedding (up to 4B).
         """
         for model in (self.policy, self.reference):
             if model is not None:
                 model.tie_weights()
 
     def forward(self, batch: MicroBatch, routings: Sequence[Tensor]) -> Consistency:
-        """The reference with every tile high, and the policy under each of `routings`, [tiles] bool each.
+        """Run the reference with every tile high, and the policy under each of `routings`, each [tiles] bool.
 
-        Gradients reach the policy where autograd is on, and never the reference.
+        Gradients reach the policy if autograd is on, and never the reference.
         """
         pixels = _tiles(batch, self.policy)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.shares_vision):
@@ -130,7 +130,7 @@ class PolicyAndReference(nn.Module):
 
     @contextmanager
     def _as_reference(self) -> Iterator[tuple[VicoInternVL, nn.Module]]:
-        """The reference and its head; adapters, where there are some, are off inside."""
+        """Yield the reference and its head, with any adapters switched off."""
         if self.reference is not None:
             yield self.reference, self.reference.get_output_embeddings()
             return
@@ -145,12 +145,12 @@ class PolicyAndReference(nn.Module):
 
 
 def frozen_copy(policy: VicoInternVL, *, train_vision: bool, dtype: torch.dtype | None = None) -> VicoInternVL:
-    """A frozen copy of the policy as it is now, without ViCO's parts.
+    """Return a frozen copy of the policy's current weights, without ViCO's parts.
 
     Args:
-        policy: before its training.
-        train_vision: whether the policy's vision encoder will change; otherwise it is shared, not copied.
-        dtype: of the copied weights; by default the policy's.
+        policy: the policy before its training.
+        train_vision: whether the policy's vision encoder will be trained; if not, it is shared instead of copied.
+        dtype: precision of the copied weights; by default the policy's.
     """
     parts = {name: getattr(policy, name) for name in ("connector_low", "router", "image_router")}
     for name in parts:
@@ -158,7 +158,7 @@ def frozen_copy(policy: VicoInternVL, *, train_vision: bool, dtype: torch.dtype 
     try:
         shared = {} if train_vision else {id(policy.vision_tower): policy.vision_tower}
         own = (part for name, part in policy.named_children() if train_vision or name != "vision_tower")
-        # In their own precision from the start: a whole copy in the policy's, rounded later, takes twice the memory.
+        # Copy each weight directly to its final precision: copying first and rounding later takes twice the memory.
         weights = {id(weight): _frozen(weight, dtype) for part in own for weight in part.parameters()}
         reference: VicoInternVL = copy.deepcopy(policy, {**shared, **weights})
     finally:
@@ -173,7 +173,7 @@ def _frozen(weight: nn.Parameter, dtype: torch.dtype | None) -> nn.Parameter:
 
 
 def has_same_vision(one: VicoInternVL, other: VicoInternVL) -> bool:
-    """Whether two models' vision encoders have the same weights, so that one can encode tiles for both."""
+    """Whether two models' vision encoders have equal weights, so that one can encode tiles for both."""
     own, its = one.vision_tower.state_dict(), other.vision_tower.state_dict()
     return own.keys() == its.keys() and all(torch.equal(value, its[name]) for name, value in own.items())
 
@@ -181,13 +181,13 @@ def has_same_vision(one: VicoInternVL, other: VicoInternVL) -> bool:
 def answer_states(
     model: VicoInternVL, batch: MicroBatch, vit_tokens: Tensor, compressed: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Last hidden states [answers, D] that predict the answer tokens, and the sample [answers] of each.
+    """Return the last hidden states that predict the answer tokens, [answers, D], and the sample of each, [answers].
 
-    Whatever the routing, row i belongs to the micro-batch's i-th answer token: two calls are aligned on the answers
+    Row i belongs to the micro-batch's i-th answer token under any routing, so two calls are aligned on the answers
     although their prompts differ in length.
     """
     num_tiles = len(batch.tiles)
-    # Low before high, as in `connect`: with ZeRO-3 every process has to call the same parts in the same order.
+    # Low before high, as in `connect`: with ZeRO-3 every process must call the same parts in the same order.
     idle = vit_tokens.new_zeros(())
     if model.connector_low is not None and not bool(compressed.any()):
         idle = idle + _idle(model, vit_tokens, low=True)
@@ -206,16 +206,16 @@ def answer_states(
 
 
 def _idle(model: VicoInternVL, vit_tokens: Tensor, *, low: bool) -> Tensor:
-    """Zero, by way of a connector that no tile takes.
+    """Return zero, computed through a connector that no tile is routed to.
 
-    Processes that train together wait for each other's gradients (DDP) or weights (FSDP, ZeRO-3) of every part, so
-    every part has to take part in every micro-batch.
+    Processes wait for each other's gradients (DDP) or weights (FSDP, ZeRO-3) of every part, so every part must be used
+    in every micro-batch.
     """
     return 0.0 * model.visual_tokens(vit_tokens[:1], torch.tensor([low])).tokens.sum()
 
 
 def _tiles(batch: MicroBatch, model: VicoInternVL) -> Tensor:
-    """The micro-batch's tiles, normalised; a blank one where it has none, because every process has to encode some."""
+    """Return the micro-batch's normalised tiles, or a blank tile if it has none: every process must encode some."""
     if len(batch.tiles):
         return normalise(batch.tiles)
     side = model.config.tile_size
@@ -223,6 +223,6 @@ def _tiles(batch: MicroBatch, model: VicoInternVL) -> Tensor:
 
 
 def round_weights(part: nn.Module, dtype: torch.dtype) -> None:
-    """Give a part's weights another precision. Buffers such as rotary frequencies keep theirs."""
+    """Convert a part's weights to another precision. Buffers such as rotary frequencies keep theirs."""
     for parameter in part.parameters():
         parameter.data = parameter.data.to(dtype)

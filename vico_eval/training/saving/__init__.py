@@ -1,1 +1,1 @@
-"""What a training leaves on the disk: checkpoints to go on from, and whole files."""
+"""The files a training writes: resumable checkpoints, and files that are written completely or not at all."""

@@ -1,8 +1,8 @@
-"""Resumable checkpoints of a training run: which there are, which are sound, which stay.
+"""Resumable checkpoints of a training run: finding, verifying and removing them.
 
-A checkpoint is a folder that accelerate wrote and `progress.json`, which is written last: without it the folder is of a
-run that was killed while it saved, and does not count. It has the size and the SHA-256 of every other file, so that one
-that was cut or overwritten with zeros is found before anything is trained on it.
+A checkpoint is a folder that accelerate wrote, plus `progress.json`, which is written last. A folder without it was
+left by a run that was killed while saving, and does not count. `progress.json` has the size and SHA-256 of every other
+file, so that truncated or zeroed files are detected before training resumes from them.
 """
 
 from __future__ import annotations
@@ -27,46 +27,46 @@ from vico_eval.training.loop.finite import as_json
 from vico_eval.training.saving.files import weights_problem
 
 NUM_LAST = 2
-"""Newest checkpoints that stay: where the last one is torn, the one before it is there."""
+"""Number of newest checkpoints to keep, so that there is an earlier one if the last is damaged."""
 
 _PROGRESS = "progress.json"
 _NAME = re.compile(r"step-[0-9]+")
 _READERS = 8
-"""Files that are read at once: in shards there is one for each process."""
+"""Files read in parallel; a sharded checkpoint has one for each process."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a checkpoint is."""
+    """The contents of a checkpoint's `progress.json`."""
 
     step: int
-    """Steps done."""
+    """Number of steps done."""
 
     held_out: float | None
-    """The held-out loss at that step; None where the run was stopped before it was measured, or it is unknown."""
+    """The held-out loss at that step; None if the run was stopped before measuring it or the loss is unknown."""
 
     config: dict[str, Any]
-    """Of the run; another one can't go on from here."""
+    """The run's configuration; only a run with the same one can resume from here."""
 
     inputs: list[dict[str, Any]] | None = None
-    """What the run read: its data and the models that it started from. None in checkpoints of earlier versions."""
+    """The run's inputs: its data and the models it started from. None in checkpoints of earlier versions."""
 
     files: dict[str, dict[str, Any]] | None = None
     """`bytes` and `sha256` of every other file. None in checkpoints of earlier versions."""
 
 
 class Checkpoints:
-    """The checkpoints of one phase of a run, in a folder of its own."""
+    """The checkpoints of one phase of a run, in their own folder."""
 
     def __init__(
         self, folder: Path, saving: Saving, config: dict[str, Any], inputs: Sequence[Mapping[str, Any]] | None = None
     ) -> None:
         """
         Args:
-            folder: of the phase.
-            saving: which checkpoints stay.
-            config: of the run.
-            inputs: what the run reads, each with its `name`; None compares nothing.
+            folder: the phase's folder.
+            saving: which checkpoints to keep.
+            config: the run's configuration.
+            inputs: the run's inputs, each with a `name`; None skips their comparison.
         """
         self.folder = folder
         self._saving = saving
@@ -74,26 +74,28 @@ class Checkpoints:
         self._inputs = None if inputs is None else [dict(one) for one in inputs]
 
     def path(self, step: int) -> Path:
-        """Where the checkpoint of a step lies, or goes."""
+        """Return the folder of a step's checkpoint, whether or not it exists."""
         return self.folder / f"step-{step:07d}"
 
     def kept(self) -> str:
-        """A sentence about what a run that ends now goes on from."""
+        """Return a clause that names the checkpoint from which a run that ends now would resume."""
         found = self._finished()
         return (
-            f"the checkpoint of step {max(found)} stays ({self.path(max(found))})." if found else "it had saved none."
+            f"the checkpoint of step {max(found)} is kept ({self.path(max(found))})."
+            if found
+            else "there is no earlier checkpoint."
         )
 
     def newest(self, say: Callable[[str], None] = lambda message: None) -> Progress | None:
-        """The last finished checkpoint whose files are sound; None where there is none.
+        """Return the progress of the newest intact checkpoint; None if there are no checkpoints.
 
-        Torn ones behind it are set aside. One process calls this.
+        Damaged checkpoints of later steps are set aside. Only one process may call this.
 
         Args:
-            say: is told of each that is set aside.
+            say: receives a message for each checkpoint that is set aside.
 
         Raises:
-            CheckpointError: it is of a run with another configuration or other data; or all are torn.
+            CheckpointError: the run had another configuration or other data, or all checkpoints are damaged.
         """
         torn: dict[Path, str] = {}
         for folder in sorted(self._folders(), key=_step, reverse=True):
@@ -108,13 +110,13 @@ class Checkpoints:
             return progress
         if torn:
             raise CheckpointError(
-                f"No checkpoint in {self.folder} can be used: {_listed(torn)}. Put back what was there, or remove "
-                "that folder to begin anew."
+                f"No checkpoint in {self.folder} can be used: {_listed(torn)}. Restore the files, or remove "
+                "that folder to start over."
             )
         return None
 
     def finish(self, step: int, held_out: float | None) -> None:
-        """Count the checkpoint of `step`, whose other files are there, and remove those that need not stay."""
+        """Complete the checkpoint of `step`, whose other files exist, and remove checkpoints that need not be kept."""
         folder = self.path(step)
         files = _digests(folder, _names(folder))
         progress = Progress(step, held_out, self._config, self._inputs, files)
@@ -131,14 +133,14 @@ class Checkpoints:
         if different := [name for name, value in self._config.items() if progress.config.get(name) != value]:
             raise CheckpointError(
                 f"{self.folder} has checkpoints of a run with another {', '.join(different)}. Give this run another "
-                "`out`, or restore the configuration to go on with that one."
+                "`out`, or restore the configuration to resume that run."
             )
         if progress.inputs is None or self._inputs is None:
             return
         if changed := list(differences(progress.inputs, self._inputs)):
             raise CheckpointError(
-                f"What the run in {self.folder} was trained on has changed since its step {progress.step}: "
-                f"{'; '.join(changed)}. Put it back as it was to go on, or give this run another `out`."
+                f"The inputs of the run in {self.folder} have changed since its step {progress.step}: "
+                f"{'; '.join(changed)}. Restore them to resume, or give this run another `out`."
             )
 
     def _set_aside(self, torn: Mapping[Path, str], step: int, say: Callable[[str], None]) -> None:
@@ -146,31 +148,31 @@ class Checkpoints:
             aside = free_path(folder.with_name(f"torn-{folder.name}-"))
             folder.rename(aside)
             say(
-                f"The checkpoint {folder} can't be used ({reason}) and was set aside as {aside.name}. The run goes on "
-                f"from step {step}: the steps behind it are done again."
+                f"The checkpoint {folder} can't be used ({reason}) and was set aside as {aside.name}. The run resumes "
+                f"from step {step} and repeats the steps after it."
             )
 
     def _folders(self) -> list[Path]:
-        """Of checkpoints that were finished, sound or not."""
+        """Return the folders of finished checkpoints, intact or not."""
         return [path.parent for path in self.folder.glob(f"step-*/{_PROGRESS}") if _NAME.fullmatch(path.parent.name)]
 
     def _finished(self) -> dict[int, Progress]:
-        """By step, those whose progress can be read."""
+        """Return, by step, the checkpoints whose progress can be read."""
         found = {}
         for folder in self._folders():
             try:
                 found[_step(folder)] = _read(folder)
             except _Torn:
-                continue  # named when a run wants to go on from it
+                continue  # reported when a run tries to resume from it
         return found
 
 
 class _Torn(Exception):
-    """A checkpoint's file is not as it was written."""
+    """A checkpoint's file is missing, unreadable or changed."""
 
 
 def differences(then: Iterable[Mapping[str, Any]], now: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """How what a run reads differs from what it read, a phrase each."""
+    """Yield a phrase for each difference between a run's earlier and current inputs."""
     before, after = ({one["name"]: one for one in inputs} for inputs in (then, now))
     yield from (f"{name} is gone" for name in sorted(before.keys() - after.keys()))
     yield from (f"{name} is new" for name in sorted(after.keys() - before.keys()))
@@ -179,17 +181,17 @@ def differences(then: Iterable[Mapping[str, Any]], now: Iterable[Mapping[str, An
         if one.get("samples") != other.get("samples"):
             yield f"{name} had {one.get('samples')} samples and has {other.get('samples')}"
         elif changed := [key for key in one.keys() | other.keys() if one.get(key) != other.get(key)]:
-            words = {"sha256": "content", "pictures": "pictures", "settings": "settings in its meta file"}
-            yield f"{name} has other {' and '.join(sorted(words.get(key, key) for key in changed))}"
+            words = {"sha256": "content", "pictures": "media", "settings": "settings in its meta file"}
+            yield f"{name} has different {' and '.join(sorted(words.get(key, key) for key in changed))}"
     if before.keys() == after.keys() and list(before) != list(after):
-        yield "the sources come in another order"
+        yield "the sources are in another order"
 
 
 def check_files(folder: Path, files: Mapping[str, Mapping[str, Any]] | None) -> None:
-    """See that a checkpoint's files are as they were written.
+    """Verify that a checkpoint's files are unchanged since they were written.
 
     Raises:
-        _Torn: names the first that is not.
+        _Torn: names the file or files that are missing or changed.
     """
     if files is None:
         _check_unlisted(folder)
@@ -205,11 +207,11 @@ def check_files(folder: Path, files: Mapping[str, Mapping[str, Any]] | None) -> 
     except OSError as error:
         raise _Torn(f"it can't be read: {error}") from error
     if changed := [name for name in files if found[name] != files[name]]:
-        raise _Torn(f"{', '.join(changed)} has other content than was written")
+        raise _Torn(f"the content of {', '.join(changed)} has changed since it was written")
 
 
 def _check_unlisted(folder: Path) -> None:
-    """As far as can be told of a checkpoint whose files nobody listed."""
+    """Verify a checkpoint without a list of files, as far as its file formats allow."""
     for name in _names(folder):
         path = folder / name
         if path.suffix == ".safetensors" and (problem := weights_problem(path)):
@@ -221,7 +223,7 @@ def _check_unlisted(folder: Path) -> None:
             except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
                 raise _Torn(f"{name} can't be read: {error}") from error
             if odd is not None:
-                raise _Torn(f"{name} has other content than was written")
+                raise _Torn(f"the content of {name} has changed since it was written")
 
 
 def _read(folder: Path) -> Progress:
@@ -231,18 +233,18 @@ def _read(folder: Path) -> Progress:
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise _Torn(f"{_PROGRESS} can't be read: {error}") from error
     if progress.step != _step(folder) or not isinstance(progress.config, dict):
-        raise _Torn(f"{_PROGRESS} is not of this checkpoint")
+        raise _Torn(f"{_PROGRESS} belongs to another checkpoint or is malformed")
     return progress
 
 
 def _names(folder: Path) -> list[str]:
-    """Of a checkpoint's files but its progress, below its folder."""
+    """Return the paths of a checkpoint's files, relative to its folder, except its progress."""
     files = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(_PROGRESS))
     return sorted(path.relative_to(folder).as_posix() for path in files)
 
 
 def _digests(folder: Path, names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Size and SHA-256 of files, which are on the disk when this returns."""
+    """Flush files to the disk and return their sizes and SHA-256 digests."""
     for name in names:
         to_disk(folder / name)
     with ThreadPoolExecutor(_READERS, "digest") as pool:
@@ -262,6 +264,6 @@ def _listed(torn: Mapping[Path, str]) -> str:
 
 
 def _rank(progress: Progress) -> tuple[float, int]:
-    """Smaller is better; a loss that is unknown or no number comes last."""
+    """Return a sort key; smaller is better, and an unknown or NaN loss comes last."""
     loss = progress.held_out
     return (math.inf if loss is None or math.isnan(loss) else loss), -progress.step

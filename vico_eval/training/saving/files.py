@@ -1,5 +1,5 @@
-"""Files of a training: written whole or not at all, by one training at a time, and an error that a user can act on
-where the disk has no more room."""
+"""Writing a training's files: each completely or not at all, by one training at a time, with a helpful error when the
+disk is full."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ from vico_eval.errors import OutputError
 from vico_eval.files import to_disk
 
 LOCK = "training.lock"
-"""In a training's folder: held while it runs, and says who holds it. It stays there afterwards, and means nothing."""
+"""The lock file in a training's folder, with the name of the process that holds it. After the run the file stays, but
+the lock is released."""
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Where to write a file that takes its name when it is complete and on the disk; until then the old one stays."""
+    """Yield a temporary path to write to; the file replaces `path` once it is complete and on the disk."""
     unfinished = path.with_name(f"{path.name}.unfinished")
     path.parent.mkdir(parents=True, exist_ok=True)
     yield unfinished
@@ -36,13 +37,15 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """Where to write a folder's files that take their places when all are complete; other files there stay."""
+    """Yield a temporary folder to write to; its files move into `path` once all are complete. Other files in `path`
+    are kept."""
     unfinished = path.with_name(f"{path.name}.unfinished")
     if unfinished.exists():
-        shutil.rmtree(unfinished)  # of a run that was killed
+        shutil.rmtree(unfinished)  # left by a run that was killed
     unfinished.mkdir(parents=True)
     yield unfinished
-    files = sorted(unfinished.iterdir(), key=lambda file: file.name == "config.json")  # last: it makes a checkpoint
+    # config.json goes last, because its presence makes the folder a checkpoint.
+    files = sorted(unfinished.iterdir(), key=lambda file: file.name == "config.json")
     for file in files:
         to_disk(file)
     path.mkdir(exist_ok=True)
@@ -52,26 +55,26 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 def weights_problem(path: Path) -> str | None:
-    """What keeps a safetensors file from being weights that were trained; None where nothing does."""
+    """Return why a safetensors file can't be trained weights; None if nothing is wrong with it."""
     is_blank = True
     try:
         with safe_open(path, framework="pt") as file:
             for name in file.keys():
                 value = file.get_tensor(name)
                 if not bool(value.isfinite().all()):
-                    return f"holds numbers that are none ({name})"
+                    return f"contains NaN or infinity ({name})"
                 is_blank = is_blank and not bool(value.any())
     except (OSError, SafetensorError, ValueError) as error:
         return f"can't be read: {error}"
-    return "holds nothing but zeros" if is_blank else None
+    return "contains only zeros" if is_blank else None
 
 
 @contextmanager
 def output_errors(out: Path) -> Iterator[None]:
-    """Turns what is raised where `out` can't be written any more, such as on a full disk, into an error that says so.
+    """Turn exceptions about writing to `out`, such as a full disk, into a user error.
 
     Raises:
-        OutputError: whatever was complete before is still there.
+        OutputError: `out` can't be written to; files completed before are still there.
     """
     try:
         yield
@@ -79,13 +82,13 @@ def output_errors(out: Path) -> Iterator[None]:
         if not _is_about_writing(error, out):
             raise
         raise OutputError(
-            f"Can't write into {out} any more: {error}. What was complete before is still there. Make room and repeat "
-            "the command, which goes on from the last checkpoint."
+            f"Can't write into {out} any more: {error}. Files completed before are still there. Free some space and "
+            "repeat the command, which resumes from the last checkpoint."
         ) from error
 
 
 def _is_about_writing(error: Exception, out: Path) -> bool:
-    """By its number, its file or its words: safetensors and torch keep neither number nor file."""
+    """Decide by error number, file name or message; errors of safetensors and torch have only a message."""
     if isinstance(error, OSError):
         is_below = error.filename is not None and Path(os.fsdecode(error.filename)).is_relative_to(out)
         return error.errno in _NO_ROOM or is_below
@@ -95,10 +98,10 @@ def _is_about_writing(error: Exception, out: Path) -> bool:
 
 @contextmanager
 def held(out: Path) -> Iterator[None]:
-    """Holds a training's folder against other trainings until the context is left or this process ends.
+    """Lock a training's folder against other trainings until the context is left or this process ends.
 
     Raises:
-        OutputError: another training holds it; names the process.
+        OutputError: another training holds the lock (its process is named), or the file system has no locks.
     """
     out.mkdir(parents=True, exist_ok=True)
     with (out / LOCK).open("a+", encoding="utf-8") as lock:
@@ -107,13 +110,13 @@ def held(out: Path) -> Iterator[None]:
         except BlockingIOError as error:
             lock.seek(0)
             raise OutputError(
-                f"Another training writes into {out}: {lock.read().strip() or 'it has just begun'}. Wait for it, stop "
-                "it, or give this one another folder."
+                f"Another training is writing into {out}: {lock.read().strip() or 'it has just started'}. Wait for it, "
+                "stop it, or give this one another folder."
             ) from error
         except OSError as error:
             raise OutputError(
-                f"{out / LOCK} can't be locked ({error.strerror}), and two trainings in one folder would destroy each "
-                "other's checkpoints. Give a folder on a file system with locks."
+                f"{out / LOCK} can't be locked ({error.strerror}); without a lock, two trainings in one folder could "
+                "destroy each other's checkpoints. Use a folder on a file system that supports locks."
             ) from error
         lock.truncate(0)
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")

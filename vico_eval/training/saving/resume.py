@@ -1,4 +1,4 @@
-"""Saving a phase so that it can go on: trained weights, optimizer, random states, and what the run has counted."""
+"""Saving and resuming a phase: trained weights, optimizer, random states, and the run's counters."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _TRAINED = "trained.safetensors"
 
 
 def check_out(out: Path, phases: Collection[str]) -> None:
-    """See that `out` is no other training's, whose finished model would be overwritten.
+    """Check that `out` belongs to no other training, whose finished model would be overwritten.
 
     Raises:
         CheckpointError: it has checkpoints of phases other than `phases`.
@@ -39,10 +39,10 @@ def check_out(out: Path, phases: Collection[str]) -> None:
 
 
 def newest(accelerator: Accelerator, checkpoints: Checkpoints, watch: Watch) -> Progress | None:
-    """The last sound checkpoint, the same on every process; what was torn is set aside, shown, and in the log.
+    """Return the newest intact checkpoint, the same on every process; damaged ones are set aside, printed and logged.
 
     Raises:
-        CheckpointError: as `Checkpoints.newest`.
+        CheckpointError: as in `Checkpoints.newest`.
     """
 
     def say(message: str) -> None:
@@ -61,14 +61,14 @@ def save_checkpoint(
     *,
     measure: bool,
 ) -> None:
-    """A resumable checkpoint; its held-out loss only where `measure` says so.
+    """Save a resumable checkpoint, with its held-out loss if `measure`.
 
     Raises:
-        NotFinite: weights, or what they compute on held-out samples, are no numbers; nothing counts as saved then.
+        NotFinite: a weight or a held-out result is not finite; the checkpoint is then not counted as saved.
     """
     accelerator = training.accelerator
     checkpoints = training.checkpoints(phase.name)
-    _check_weights(accelerator, model, f"Behind step {step} of {phase.name}", checkpoints)
+    _check_weights(accelerator, model, f"After step {step} of {phase.name}", checkpoints)
     folder = checkpoints.path(step)
     with _only_trained(accelerator):
         accelerator.save_state(str(folder))
@@ -92,10 +92,11 @@ def save_checkpoint(
 def load_checkpoint(accelerator: Accelerator, folder: Path, state: dict[str, Resumable]) -> None:
     with _only_trained(accelerator):
         accelerator.load_state(str(folder))
-    # Micro-batches behind the last step: none. Accelerate goes on counting, which is wrong with other processes.
+    # No micro-batch has been accumulated since the last step. Accelerate would continue its own count, which is wrong
+    # if the number of processes has changed.
     accelerator.step = 0
     own = _state_path(folder, accelerator.process_index)
-    # A run that goes on with more processes: the new ones have counted nothing, and know the rest from the first one.
+    # If a run resumes with more processes, the new ones have no skips of their own and take the rest from the first.
     known = state if own.exists() else {name: part for name, part in state.items() if name != "skips"}
     values = json.loads((own if own.exists() else _state_path(folder, 0)).read_text(encoding="utf-8"))
     for name, part in known.items():
@@ -103,12 +104,12 @@ def load_checkpoint(accelerator: Accelerator, folder: Path, state: dict[str, Res
 
 
 def _check_weights(accelerator: Accelerator, model: nn.Module, where: str, checkpoints: Checkpoints) -> None:
-    """End the run on all processes where a trained weight is no number."""
+    """End the run on all processes if a trained weight is not finite."""
     trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
     (is_odd,) = anywhere(accelerator, [~all_finite(trained.values())])
     if is_odd:
         names = sorted({name for names in gather_object([odd_weights(trained.items())]) for name in names})
-        raise NotFinite(f"{where} the weights {named(names)} are not finite. They were not saved; {checkpoints.kept()}")
+        raise NotFinite(f"{where}, the weights {named(names)} are not finite. Nothing was saved; {checkpoints.kept()}")
 
 
 def _state_path(folder: Path, rank: int) -> Path:
@@ -117,9 +118,9 @@ def _state_path(folder: Path, rank: int) -> Path:
 
 @contextmanager
 def _only_trained(accelerator: Accelerator) -> Iterator[None]:
-    """Saving and loading inside leave out frozen weights, which lie in the checkpoints that the run started from.
+    """Make saving and loading skip frozen weights, which are in the checkpoints that the run started from.
 
-    Models in shards (FSDP, DeepSpeed) are saved by accelerate as they are.
+    Sharded models (FSDP, DeepSpeed) are saved whole by accelerate.
     """
     if accelerator.distributed_type in SHARDED:
         yield
@@ -136,7 +137,7 @@ def _only_trained(accelerator: Accelerator) -> Iterator[None]:
         trained = _trained(accelerator, models.pop())
         found = load_file(Path(folder) / _TRAINED)
         if found.keys() != trained.keys():
-            raise CheckpointError(f"{folder} holds other weights than this run trains; give the run another `out`.")
+            raise CheckpointError(f"{folder} has other weights than this run trains; give the run another `out`.")
         for name, value in found.items():
             trained[name].data.copy_(value)
 

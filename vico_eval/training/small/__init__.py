@@ -1,1 +1,1 @@
-"""The built-in small models: their recipes, their data and what is trained in them."""
+"""The built-in small models: their recipes, data, architecture and training."""

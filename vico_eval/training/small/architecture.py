@@ -1,4 +1,4 @@
-"""The small model: InternVL's architecture at a hundredth of the width."""
+"""The small model: InternVL's architecture with about a hundredth of the width."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DECODER_STD = 0.02
 
 
 def build_config(recipe: ModelRecipe, tokenizer: PreTrainedTokenizerBase) -> VicoInternVLConfig:
-    """Configuration of the small model with all of ViCO's parts."""
+    """Return the small model's configuration, with all of ViCO's parts."""
     return VicoInternVLConfig(
         vision_config=InternVLVisionConfig(
             hidden_size=recipe.vision_width,
@@ -57,10 +57,11 @@ def build_config(recipe: ModelRecipe, tokenizer: PreTrainedTokenizerBase) -> Vic
 
 
 def build_model(config: VicoInternVLConfig, seed: int) -> VicoInternVL:
-    """The small model with seeded random weights, float32.
+    """Build the small model with seeded random float32 weights.
 
-    The vision encoder's linear weights have a standard deviation of 1/sqrt(inputs), for which it learns the dense task
-    at once. The decoder's have transformers' 0.02: with more, what its layers write drowns the embeddings beneath.
+    The vision encoder's linear weights have a standard deviation of 1/sqrt(inputs), with which it learns the dense task
+    right away. The decoder's have transformers' 0.02: with more, the layers' outputs swamp the embeddings in the
+    residual stream.
     """
     torch.manual_seed(seed)
     model = VicoInternVL(config)
@@ -75,22 +76,23 @@ def build_model(config: VicoInternVLConfig, seed: int) -> VicoInternVL:
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
-    """All weights in one file, as they are."""
+    """Save all weights to one file, unchanged."""
     with whole_file(path) as unfinished:
         save_model(model, str(unfinished))
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Load what `save_weights` wrote.
+    """Load weights written by `save_weights`.
 
     Raises:
-        CheckpointError: no such file: an earlier stage has not run; or it is torn, or of another recipe.
+        CheckpointError: the file is missing because an earlier stage has not run, is damaged, or is from another
+            recipe.
     """
     if not path.exists():
-        raise CheckpointError(f"{path} is missing: run the stage {path.stem} first, into the same folder.")
+        raise CheckpointError(f"{path} is missing. Run the stage {path.stem} first, into the same folder.")
     if problem := weights_problem(path):
         raise CheckpointError(f"{path} {problem}. Run the stage {path.stem} again, into the same folder.")
     try:
         load_model(model, str(path))
     except RuntimeError as error:
-        raise CheckpointError(f"{path} is of another recipe: {error}") from error
+        raise CheckpointError(f"{path} is from another recipe: {error}") from error

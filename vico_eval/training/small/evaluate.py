@@ -1,8 +1,8 @@
-"""Validation accuracy of the small model under a routing, to steer training by.
+"""Validation accuracy of the small model under a routing, for use during training.
 
-An answer counts when every one of its tokens, the end included, is the most likely one after the true ones before it:
-that is exactly when greedy decoding gives that answer, in one forward pass instead of one a token. The benchmark itself
-is evaluated through the harness, on other documents.
+An answer is correct if each of its tokens, including the end token, is the most likely one given the true tokens before
+it. That is equivalent to greedy decoding giving the answer, but takes one forward pass instead of one per token. The
+benchmark itself is evaluated through the harness, on other documents.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from vico_eval.training.small.decoding import encode, routed_logits
 
 VALIDATION = "validation"
 Routing = Callable[[Batch, Tensor], Tensor]
-"""From a batch and its vision tokens to `compressed` [tiles], bool."""
+"""Maps a batch and its vision tokens to `compressed`, [tiles] bool."""
 
 Logits = Callable[[Batch, Tensor], Tensor]
-"""From a batch and its vision tokens to logits [answers, V]."""
+"""Maps a batch and its vision tokens to logits [answers, V]."""
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Result of an evaluation."""
+    """The result of an evaluation."""
 
     by_task: dict[str, float]
-    """Percent of documents answered exactly."""
+    """Percentage of documents answered exactly, by task."""
 
     compressed_tile_ratio: float
     """Compressed tiles / tiles, over all documents."""
@@ -56,7 +56,8 @@ def validation_documents(
     num_documents: int,
     resolution: ResolutionPart | None = None,
 ) -> Iterator[tuple[str, TokenizedDocument]]:
-    """Equally many documents of every task with their first question, from a stream that training never draws from."""
+    """Yield the same number of documents of every task, each with its first question, from a random stream that
+    training never uses."""
     make = DocumentMaker(tokenizer, model.config, resolution)
     for index in range(num_documents):
         task = TASKS[index % len(TASKS)]
@@ -72,7 +73,7 @@ def validation_batches(
     max_tiles: int = 128,
     resolution: ResolutionPart | None = None,
 ) -> list[tuple[str, Batch]]:
-    """Validation documents as batches of one task and one number of tiles."""
+    """Return the validation documents in batches with the same task and number of tiles."""
     alike: dict[tuple[str, int], list[TokenizedDocument]] = defaultdict(list)
     for task, document in validation_documents(tokenizer, model, seed, num_documents, resolution):
         alike[task, len(document.tiles)].append(document)
@@ -84,7 +85,7 @@ def validation_batches(
 
 
 def evaluate(model: VicoInternVL, batches: list[tuple[str, Batch]], routing: Routing) -> Accuracy:
-    """Accuracy by task under a routing."""
+    """Return the accuracy by task under a routing."""
     decided: list[Tensor] = []
 
     def logits(batch: Batch, vit_tokens: Tensor) -> Tensor:
@@ -97,7 +98,7 @@ def evaluate(model: VicoInternVL, batches: list[tuple[str, Batch]], routing: Rou
 
 @torch.inference_mode()
 def percent_right(model: VicoInternVL, batches: list[tuple[str, Batch]], logits: Logits) -> dict[str, float]:
-    """Percent of documents answered exactly, by task; raises NotFinite where the model computes no numbers."""
+    """Return the percentage of documents answered exactly, by task; raises NotFinite if a logit is not finite."""
     was_training = model.training
     model.train(False)
     right: dict[str, list[Tensor]] = defaultdict(list)
@@ -112,39 +113,39 @@ def percent_right(model: VicoInternVL, batches: list[tuple[str, Batch]], logits:
 
 
 def all_high(batch: Batch, vit_tokens: Tensor) -> Tensor:
-    """Nothing is compressed."""
+    """Compress no tile."""
     return torch.zeros(len(vit_tokens), dtype=torch.bool)
 
 
 def all_low(batch: Batch, vit_tokens: Tensor) -> Tensor:
-    """Everything is compressed."""
+    """Compress every tile."""
     return torch.ones(len(vit_tokens), dtype=torch.bool)
 
 
 def random_routing(ratio: float, seed: int) -> Routing:
-    """Every tile is compressed with probability `ratio`."""
+    """Return a routing that compresses every tile with probability `ratio`."""
     generator = torch.Generator().manual_seed(seed)
     return lambda batch, vit_tokens: torch.rand(len(vit_tokens), generator=generator) < ratio
 
 
 def tile_routing(model: VicoInternVL, threshold: float) -> Routing:
-    """The tile router's own decision."""
+    """Return a routing by the tile router's decisions."""
     return lambda batch, vit_tokens: tile_scores(model, batch, vit_tokens) >= threshold
 
 
 def image_routing(model: VicoInternVL, threshold: float) -> Routing:
-    """One decision per image, by the image router."""
+    """Return a routing by the image router, with one decision per image."""
     return lambda batch, vit_tokens: image_scores(model, batch, vit_tokens) >= threshold
 
 
 def tile_scores(model: VicoInternVL, batch: Batch, vit_tokens: Tensor) -> Tensor:
-    """p_compress of each tile, [tiles]."""
+    """Return p_compress of each tile, [tiles]."""
     assert model.router is not None
     return model.router.p_compress(vit_tokens)
 
 
 def image_scores(model: VicoInternVL, batch: Batch, vit_tokens: Tensor) -> Tensor:
-    """Mean of the image router's p_compress over the tiles of an image, at each of its tiles, [tiles]."""
+    """Return, for each tile, the mean of the image router's p_compress over the tiles of its image, [tiles]."""
     assert model.image_router is not None
     docs, _ = batch.tile_image.shape
     images = int(batch.tile_image.max()) + 1

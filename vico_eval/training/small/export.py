@@ -1,4 +1,4 @@
-"""Finished small models in the layout that `pretrained=` takes: bfloat16 weights, configuration, tokenizer."""
+"""Saving finished small models in the layout for `pretrained=`: bfloat16 weights, configuration and tokenizer."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from vico_eval.families.internvl.modeling import VicoInternVL
 from vico_eval.training.saving.files import whole_folder
 
 _OF_VICO = {"low_connector": "connector_low.", "router": "router.", "image_router": "image_router."}
-"""ViCO's parts, and what the names of their weights begin with."""
+"""ViCO's parts, with the prefixes of their weights' names."""
 
 
 def rounded(model: VicoInternVL) -> VicoInternVL:
-    """The model with its weights rounded as they will be saved, computing in float32."""
+    """Round the model's weights to the precision of the saved files, in place; it still computes in float32."""
     return _cast(_cast(model, torch.bfloat16), torch.float32)
 
 
@@ -43,7 +43,7 @@ def save_base(model: VicoInternVL, tokenizer: PreTrainedTokenizerBase, folder: P
 
 
 def _cast(model: VicoInternVL, dtype: torch.dtype) -> VicoInternVL:
-    """Parameters only: buffers such as rotary frequencies are never saved and stay in float32."""
+    """Convert the parameters only; buffers such as rotary frequencies are never saved and stay in float32."""
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)
     return model

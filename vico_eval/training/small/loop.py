@@ -1,7 +1,7 @@
-"""The small models' stages as phases of the loop that ViCO's training has.
+"""Running the small models' stages as phases of the training loop that ViCO's stages use.
 
-A step's batch has parts, each computed by one process; gradients are averaged over the parts. How many processes there
-are changes only the order in which floats are added.
+A step's batch has several parts, each computed by one process, and gradients are averaged over the parts. The number of
+processes changes only the order of float additions.
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ from vico_eval.training.small.recipe import Schedule
 CLIP_NORM = 1.0
 BETAS = (0.9, 0.98)
 LOSSES = ("loss", "answer", "align", "accuracy")
-"""What stages show."""
+"""The values that stages report."""
 
 LONGEST_WAIT = timedelta(hours=2)
-"""Of processes for the first one, which evaluates alone."""
+"""How long processes wait for the first one, which evaluates alone."""
 
 T = TypeVar("T")
 Loss = Callable[[int, T], Mapping[str, Tensor]]
-"""From a step and the content of a part to its losses: `loss` is minimised, the others are shown."""
+"""Maps a step and a part's content to its losses: `loss` is minimised, the others are only reported."""
 
 
 @dataclass(frozen=True)
 class ParameterGroup:
-    """Parameters that share a learning rate. Those that a step's loss does not reach are left as they are."""
+    """Parameters that share a learning rate. Parameters that a step's loss does not reach are not updated."""
 
     name: str
     module: nn.Module
@@ -59,13 +59,13 @@ class ParameterGroup:
 
 @contextmanager
 def opened(out: Path) -> Iterator[Accelerator]:
-    """The processes of a training, on the CPU with one thread each, and its folder, until the context is left.
+    """Set up a training's processes, on the CPU with one thread each, and lock its folder until the context is left.
 
-    On a CPU several processes of one thread are much faster than one process of several threads: the small models'
-    operations are too short to be shared out.
+    On a CPU several single-threaded processes are much faster than one process with several threads, because the small
+    models' operations are too short to parallelise.
 
     Raises:
-        OutputError: another training writes into `out`.
+        OutputError: another training is writing into `out`.
     """
     torch.set_num_threads(1)
     accelerator = Accelerator(
@@ -73,7 +73,7 @@ def opened(out: Path) -> Iterator[Accelerator]:
         mixed_precision="no",
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1, sync_with_dataloader=False),
         kwargs_handlers=[
-            # A stage may leave a group alone in its first steps.
+            # A stage may leave a group out of its loss in the first steps.
             DistributedDataParallelKwargs(find_unused_parameters=True),
             InitProcessGroupKwargs(timeout=LONGEST_WAIT),
         ],
@@ -84,10 +84,10 @@ def opened(out: Path) -> Iterator[Accelerator]:
 
 
 def training_in(folder: Path, accelerator: Accelerator, seed: int, identity: dict[str, Any]) -> Training:
-    """A training whose log and checkpoints go into `folder`.
+    """Create a training whose log and checkpoints go into `folder`.
 
     Args:
-        identity: what a checkpoint has to agree in, besides the settings of its stage.
+        identity: the settings that a checkpoint must match, besides those of its stage.
     """
     folder.mkdir(parents=True, exist_ok=True)
     return Training(
@@ -97,12 +97,12 @@ def training_in(folder: Path, accelerator: Accelerator, seed: int, identity: dic
         seed=seed,
         saving=Saving(keep_best=0),
         identity=identity,
-        to_go_on="Repeat the command with --resume to go on.",
+        to_go_on="Repeat the command with --resume to resume.",
     )
 
 
 def own_parts(accelerator: Accelerator, num_parts: int) -> range:
-    """Which of some parts this process computes."""
+    """Return the numbers of the parts that this process computes."""
     return range(accelerator.process_index, num_parts, accelerator.num_processes)
 
 
@@ -116,20 +116,20 @@ def fit(
     *,
     resume: bool,
 ) -> None:
-    """Train the groups' modules in place; every process of a training calls this alike.
+    """Train the groups' modules in place; every process of a training makes the same call.
 
     Args:
-        training: as `training_in` makes it.
-        stage: its name, in the log and of its checkpoints.
-        settings: steps, parts a step and learning rate.
-        groups: what is trained; anything else has to be frozen by the caller.
-        make: from a step to this process's numbered parts of it.
-        loss: of one part.
-        resume: go on from the stage's last checkpoint where there is one.
+        training: from `training_in`.
+        stage: the stage's name in the log and for its checkpoints.
+        settings: steps, parts per step and learning rate.
+        groups: the parameters to train; the caller must freeze all others.
+        make: maps a step to this process's numbered parts of it.
+        loss: the loss of one part.
+        resume: resume from the stage's last checkpoint, if there is one.
 
     Raises:
-        ConfigError: the parts can't be shared by the processes.
-        As `run_phase`.
+        ConfigError: the parts can't be divided evenly among the processes.
+        The errors of `run_phase`.
     """
     accelerator = training.accelerator
     if settings.num_parts % accelerator.num_processes:
@@ -161,7 +161,7 @@ def fit(
 
 @dataclass(frozen=True, eq=False)
 class _Part(Generic[T]):
-    """A part of a step's batch, which is one sample to the loop: it has one loss."""
+    """A part of a step's batch. The loop treats it as one sample, because it has one loss."""
 
     step: int
     number: int
@@ -180,7 +180,7 @@ class _Part(Generic[T]):
 
 
 class _Trainee(nn.Module, Generic[T]):
-    """The groups, and a stage's loss as their forward pass: what DDP wraps."""
+    """The module that DDP wraps: the groups, with the stage's loss as their forward pass."""
 
     def __init__(self, groups: Sequence[ParameterGroup], loss: Loss[T]) -> None:
         super().__init__()
@@ -192,7 +192,7 @@ class _Trainee(nn.Module, Generic[T]):
 
 
 class _LossStepper(Generic[T]):
-    """Shows every loss of a part; nothing is held out."""
+    """Reports every loss of a part; no samples are held out."""
 
     def __init__(self, watch: Watch) -> None:
         self._watch = watch
@@ -219,7 +219,7 @@ def _batches(make: Callable[[int], list[tuple[int, T]]], last: int, first: int) 
 
 
 def learning_rate_share(settings: Schedule, step: int) -> float:
-    """Share of the peak that a step's learning rate is: linear warm-up, then a cosine down to `final_share`."""
+    """Return a step's learning rate as a share of the peak: linear warm-up, then a cosine down to `final_share`."""
     if step < settings.warmup_steps:
         return (step + 1) / settings.warmup_steps
     progress = (step - settings.warmup_steps) / max(1, settings.steps - settings.warmup_steps)
@@ -227,7 +227,7 @@ def learning_rate_share(settings: Schedule, step: int) -> float:
 
 
 def optimizing(groups: Sequence[ParameterGroup], settings: Schedule) -> Optimizing:
-    """AdamW, and Muon for the matrices inside decoder layers where the settings say so."""
+    """Create AdamW, and Muon for the matrices inside decoder layers if the settings ask for it."""
     adamw, muon = [], []
     for group in groups:
         inner: list[nn.Parameter] = []

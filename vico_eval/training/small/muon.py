@@ -1,8 +1,8 @@
-"""Muon: momentum whose matrix is made orthogonal before it is applied, for the weights inside decoder layers.
+"""Muon: momentum that is orthogonalised before it is applied, for the weight matrices inside decoder layers.
 
 Source: Jordan et al., "Muon: an optimizer for hidden layers in neural networks" (2024), with the scale of Liu et al.
         (arXiv 2502.16982), which makes its updates as large as AdamW's, so that both share a learning rate.
-Differs: computed in float32, matrices of one shape together.
+Differs: computed in float32, with matrices of the same shape in one batch.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# Quintic Newton-Schulz coefficients of the source: fast to near orthogonal, not exact.
+# Quintic Newton-Schulz coefficients of the source, which converge fast but only approximately.
 _A, _B, _C = 3.4445, -4.7750, 2.0315
 _ITERATIONS = 5
 _UPDATE_RMS = 0.2
 
 
 class Muon(torch.optim.Optimizer):
-    """Orthogonalised Nesterov momentum with decoupled weight decay, for parameters of two dimensions."""
+    """Orthogonalised Nesterov momentum with decoupled weight decay, for two-dimensional parameters."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalise(matrices: Tensor) -> Tensor:
-    """Nearly the closest matrices with singular values of 1, [n, rows, columns] each on its own."""
+    """Return approximately the nearest matrices with singular values of 1, [n, rows, columns], each separately."""
     is_tall = matrices.shape[-2] > matrices.shape[-1]
     x: Tensor = matrices.mT if is_tall else matrices
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)

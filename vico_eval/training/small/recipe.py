@@ -1,7 +1,7 @@
 """The training recipe of a small model: one YAML file with a closed schema.
 
-Everything that decides the weights is in the file: the seed, the architecture and, for every stage, its steps, batch
-sizes and learning rates. Stages are counted in steps, never in seconds, so that a run can be repeated.
+The file has everything that determines the weights: the seed, the architecture and, for every stage, its steps, batch
+sizes and learning rates. Stages are measured in steps, never in seconds, so that a run can be repeated.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ STAGES: tuple[StageName, ...] = get_args(StageName)
 """Every stage, in the order in which they run."""
 
 BEFORE_VICO: tuple[StageName, ...] = ("dense", "base", "corpus")
-"""Those whose results ViCO's own stages start from; `calibration` follows them."""
+"""The stages that come before ViCO's own; `calibration` comes after them."""
 
 
 MOST_LAYERS = 1024
@@ -31,7 +31,7 @@ Name = TypeVar("Name", bound=str)
 
 
 class ModelRecipe(ClosedConfig):
-    """Sizes of the small model; tiles, patches and connectors keep InternVL's 4:1 ratio."""
+    """The sizes of the small model; tiles, patches and connectors keep InternVL's 4:1 ratio."""
 
     tile_size: int = Field(default=56, ge=1, le=4096)
     """Side of a tile in pixels."""
@@ -40,7 +40,7 @@ class ModelRecipe(ClosedConfig):
     """Side of a ViT patch in pixels."""
 
     num_frames: int = Field(default=8, ge=1, le=MOST_FRAMES)
-    """Frames of a video."""
+    """Number of frames per video."""
 
     vision_width: int = Field(default=96, ge=1, le=MOST_WIDE)
     vision_layers: int = Field(default=3, ge=1, le=MOST_LAYERS)
@@ -57,7 +57,7 @@ class ModelRecipe(ClosedConfig):
     @model_validator(mode="after")
     def _fits(self) -> ModelRecipe:
         for whole, part in (
-            # A tile's patches become squares of 2 x 2 in the high connector, and of 4 x 4 in the low one.
+            # The high connector merges squares of 2 x 2 patches, and the low one squares of 4 x 4.
             ("tile_size", self.patch_size * 4),
             ("vision_width", self.vision_heads),
             ("vision_width", self.router_heads),
@@ -65,14 +65,14 @@ class ModelRecipe(ClosedConfig):
         ):
             if getattr(self, whole) % part:
                 raise ValueError(
-                    f"{whole} {getattr(self, whole)} is no multiple of {part}; expected tile_size of 4 x patch_size, "
-                    "vision_width of vision_heads and of router_heads, text_heads of text_kv_heads"
+                    f"{whole} {getattr(self, whole)} is not a multiple of {part}; tile_size must be a multiple of 4 x "
+                    "patch_size, vision_width of vision_heads and of router_heads, text_heads of text_kv_heads"
                 )
         return self
 
 
 class Schedule(ClosedConfig):
-    """Linear warm-up, then a cosine from `learning_rate` down to `final_share` of it."""
+    """A stage's optimizer settings: linear warm-up, then a cosine from `learning_rate` to `final_share` of it."""
 
     steps: int = Field(ge=1)
 
@@ -81,20 +81,20 @@ class Schedule(ClosedConfig):
     final_share: float = Field(default=0.05, ge=0, le=1)
     weight_decay: float = Field(default=0.01, ge=0)
     optimizer: Literal["adamw", "muon"] = "adamw"
-    """`muon` takes Muon for the matrices inside decoder layers and AdamW for everything else."""
+    """`muon` uses Muon for the matrices inside decoder layers and AdamW for everything else."""
 
     num_parts: int = Field(default=3, ge=1)
-    """Parts of a step's batch, each computed by one process."""
+    """Number of parts of a step's batch, each computed by one process."""
 
     save_every: int = Field(default=200, ge=1)
-    """Steps between two resumable checkpoints of the stage."""
+    """Steps between resumable checkpoints of the stage."""
 
 
 class DenseRecipe(Schedule):
-    """The ViT alone learns what each 7x7 px cell of a tile shows."""
+    """Training of the ViT alone to classify what each 7x7 px cell of a tile shows."""
 
     num_tiles: int = Field(ge=1)
-    """Tiles a step."""
+    """Tiles per step."""
 
     empty_weight: float = Field(default=0.2, gt=0, le=1)
     """Weight of an empty cell in the cross-entropy; most cells are empty."""
@@ -107,13 +107,14 @@ class DenseRecipe(Schedule):
 
 
 class TextBatchRecipe(Schedule):
-    """A stage whose steps feed documents to the decoder."""
+    """A stage that trains the decoder on documents."""
 
     num_tokens: int = Field(ge=1)
-    """Decoder tokens a step with every tile high, padding included. A part's documents have equally many tiles."""
+    """Decoder tokens per step with every tile high, including padding. All documents of a part have the same number of
+    tiles."""
 
     max_questions: int = Field(default=4, ge=1)
-    """Questions about one picture; none sees another."""
+    """Maximum number of questions per document; no question attends to another."""
 
 
 class BaseRecipe(TextBatchRecipe):
@@ -130,19 +131,19 @@ class BaseRecipe(TextBatchRecipe):
 
     align_weight: float = Field(default=1.0, ge=0)
     lookup_steps: int = Field(default=0, ge=0)
-    """First steps, in which pictures are small and come from tasks that look a thing up by its name (`data.LOOKUP`):
-    matching a word with what a token shows is learnt late and suddenly, and sooner where little else is asked."""
+    """Number of initial steps with only small images from tasks that look an object up by its name (`drawing.LOOKUP`).
+    Models learn late and suddenly to match a word with a visual token, and earlier if they train on little else."""
 
 
 class CorpusRecipe(ClosedConfig):
-    """What ViCO's stages train on."""
+    """The training data of ViCO's stages."""
 
     samples_per_task: int = Field(ge=1)
-    """Scenes of each task, with one question each."""
+    """Number of scenes per task, with one question each."""
 
 
 class CalibrationRecipe(ClosedConfig):
-    """Absolute thresholds, chosen on validation documents for a share of compressed tiles."""
+    """The choice of absolute thresholds on validation documents, for a given share of compressed tiles."""
 
     num_documents: int = Field(ge=1)
     compressed_tile_ratio: float = Field(gt=0, lt=1)
@@ -153,7 +154,7 @@ class Recipe(ClosedConfig):
 
     seed: int = Field(ge=0, lt=SEEDS_END)
     processes: int = Field(ge=1, le=MOST_PROCESSES)
-    """Processes, one thread each; part of the recipe because the order of float additions depends on it."""
+    """Number of single-threaded processes. It is in the recipe because the order of float additions depends on it."""
 
     model: ModelRecipe = ModelRecipe()
     dense: DenseRecipe
@@ -168,30 +169,30 @@ class Recipe(ClosedConfig):
 
 
 def check_shares(processes: int, **stages: Schedule) -> None:
-    """See that every process has equally many parts of a step; raises ValueError where it has not."""
+    """Check that a step's parts can be divided evenly among the processes; raises ValueError."""
     for name, stage in stages.items():
         if stage.num_parts % processes:
             raise ValueError(
-                f"{name}.num_parts {stage.num_parts} can't be shared by {processes} processes; expected a multiple"
+                f"{name}.num_parts {stage.num_parts} can't be divided among {processes} processes; expected a multiple"
             )
 
 
 def load_recipe(path: Path) -> Recipe:
-    """Read and check the recipe of the small ViCO; raises ConfigError as `read_config`."""
+    """Read and validate the recipe of the small ViCO; raises ConfigError as `read_config` does."""
     return read_config(path, Recipe, "models/vico-tiny/recipe.yaml")
 
 
 def parse_stages(names: Sequence[str]) -> tuple[StageName, ...]:
-    """Stages by name, in the order in which they run.
+    """Return the named stages in the order in which they run.
 
     Raises:
-        ConfigError: a name is no stage.
+        ConfigError: a name is unknown.
     """
     return chosen("stage", names, STAGES)
 
 
 def chosen(kind: str, names: Sequence[str], known: tuple[Name, ...]) -> tuple[Name, ...]:
-    """Those of the known names that were given, in the known order; raises ConfigError where one is not known."""
+    """Return the given names in the order of `known`; raises ConfigError if a name is unknown."""
     unknown = sorted(set(names) - set(known))
     if unknown:
         raise ConfigError(f"Unknown {kind} {', '.join(unknown)}; the {kind}s are {', '.join(known)}.")

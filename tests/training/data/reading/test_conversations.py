@@ -103,7 +103,7 @@ def test_a_system_message_beside_the_turns_is_read(say):
     said = say("What?", "A cat.", system="Be brief.")
     assert read(said).messages[0] == Message("system", (Text("Be brief."),))
     said["conversations"].insert(0, {"from": "system", "value": "Be long."})
-    with pytest.raises(CorruptSample, match="are of system, system"):
+    with pytest.raises(CorruptSample, match="have the roles system, system"):
         read(said)
 
 
@@ -141,32 +141,32 @@ def test_stated_sizes_and_lengths(say):
 
 
 CORRUPT = [
-    ("marks", {"said": ["<image><image>", "Yes."], "image": "a.png"}, "2 places for 1"),
-    ("marks", {"said": ["<image>", "Yes."], "image": ["a.png", "b.png"]}, "1 places for 2"),
-    ("marks", {"said": ["<image>", "Yes."]}, "1 places for 0"),
-    ("marks", {"said": ["Is <video> HTML?", "Yes."]}, "1 places for 0 videos"),
-    ("marks", {"said": ["<image>", "Yes."], "image_path": "a.png"}, "1 places for 0 images"),
-    ("marks", {"said": ["<image>\nWhat?", "Yes."], "video": "a.mp4"}, "1 places for 0 images"),
-    ("marks", {"said": ["<video>\nWhat?", "Yes."], "image": "a.png"}, "1 places for 0 videos"),
-    ("marks", {"said": ["<image>", "Yes."], "image": ""}, "1 places for 0 images"),
-    ("marks", {"said": ["<image><image>", "Yes."], "image": ["a.png"] * 3}, "2 places for 3"),
+    ("marks", {"said": ["<image><image>", "Yes."], "image": "a.png"}, "2 placeholders for 1"),
+    ("marks", {"said": ["<image>", "Yes."], "image": ["a.png", "b.png"]}, "1 placeholders for 2"),
+    ("marks", {"said": ["<image>", "Yes."]}, "1 placeholders for 0"),
+    ("marks", {"said": ["Is <video> HTML?", "Yes."]}, "1 placeholders for 0 videos"),
+    ("marks", {"said": ["<image>", "Yes."], "image_path": "a.png"}, "1 placeholders for 0 images"),
+    ("marks", {"said": ["<image>\nWhat?", "Yes."], "video": "a.mp4"}, "1 placeholders for 0 images"),
+    ("marks", {"said": ["<video>\nWhat?", "Yes."], "image": "a.png"}, "1 placeholders for 0 videos"),
+    ("marks", {"said": ["<image>", "Yes."], "image": ""}, "1 placeholders for 0 images"),
+    ("marks", {"said": ["<image><image>", "Yes."], "image": ["a.png"] * 3}, "2 placeholders for 3"),
     ("keys", {"said": ["<image>", "Yes."], "image": "a.png", "images": ["b.png"]}, "image and images, which differ"),
     ("keys", {"said": ["<video>", "Yes."], "video": "a.mp4", "clip": [1, 2], "start": 2}, "expected one of them"),
     ("media", {"said": ["<image>", "Yes."], "image": [None]}, "NoneType"),
     ("media", {"said": ["<image>", "Yes."], "images": [["a.png"]]}, "list"),
     ("line", {"said": ["What?", "Yes."], "system": 3}, "int"),
-    ("line", {"said": ["<video>", "Yes."], "video": "a.mp4", "clip": [1, float("nan")]}, "two moments"),
+    ("line", {"said": ["<video>", "Yes."], "video": "a.mp4", "clip": [1, float("nan")]}, "two times"),
     ("line", {"said": ["<video>", "Yes."], "video": "a.mp4", "start": "00:01"}, "start and end"),
     ("line", {"said": ["<video>", "Yes."], "video": "a.mp4", "end": 10**400}, "start and end"),
     ("marks", {"said": ["<video><video>", "Yes."], "video": "a.mp4"}, "video"),
     ("turns", {"said": ["What?"]}, "question and its answer last"),
     ("turns", {"said": ["What?", "Yes.", "Why?"]}, "question and its answer last"),
     ("turns", {"said": []}, "no conversations"),
-    ("empty answer", {"said": ["What?", " \n"]}, "says nothing"),
-    ("empty answer", {"said": ["What?", "", "Why?", "So."]}, "says nothing"),
+    ("empty answer", {"said": ["What?", " \n"]}, "has no text"),
+    ("empty answer", {"said": ["What?", "", "Why?", "So."]}, "has no text"),
     ("media", {"said": ["<image>", "Yes."], "image": 3}, "int"),
     ("line", {"said": ["What?", 3]}, "int"),
-    ("line", {"said": ["<video>", "Yes."], "video": "a.mp4", "clip": "all"}, "two moments"),
+    ("line", {"said": ["<video>", "Yes."], "video": "a.mp4", "clip": "all"}, "two times"),
     ("turns", {"said": ["<video>", "Yes."], "video": "a.mp4", "clip": [3, 1]}, "start < end"),
 ]
 
@@ -182,7 +182,7 @@ def test_corrupt_lines(say, kind, given, reason):
 def test_unknown_roles_and_lines_that_are_no_object(say):
     said = say("What?", "Yes.")
     said["conversations"][0]["from"] = "function"
-    with pytest.raises(CorruptSample, match="'function'; expected human, gpt, user, assistant, system"):
+    with pytest.raises(CorruptSample, match="'function'; expected one of human, gpt, user, assistant, system"):
         read(said)
     with pytest.raises(CorruptSample, match="holds list"):
         read([said])
@@ -214,10 +214,10 @@ def test_words_of_a_row_may_hold_marks():
 @pytest.mark.parametrize(
     ("content", "images", "reason"),
     [
-        ([{"type": "image"}], [], "1 places for 0"),
-        ([{"type": "text", "text": "<image>"}], ["a.png", "b.png"], "1 places for 2"),
-        ([{"type": "image"}, {"type": "text", "text": "<image>"}], ["a.png"], "2 places for 1"),
-        ("<image>", [], "1 places for 0"),
+        ([{"type": "image"}], [], "1 placeholders for 0"),
+        ([{"type": "text", "text": "<image>"}], ["a.png", "b.png"], "1 placeholders for 2"),
+        ([{"type": "image"}, {"type": "text", "text": "<image>"}], ["a.png"], "2 placeholders for 1"),
+        ("<image>", [], "1 placeholders for 0"),
         ([{"type": "text", "text": 3}], [], "int"),
         ([{"type": "sound"}], [], "'sound'; expected text, image or video"),
         (None, [], "NoneType"),
@@ -230,5 +230,5 @@ def test_corrupt_rows(content, images, reason):
 
 def test_the_assistant_shows_no_pictures():
     messages = [{"role": "user", "content": "Draw."}, {"role": "assistant", "content": [{"type": "image"}]}]
-    with pytest.raises(CorruptSample, match="holds a picture"):
+    with pytest.raises(CorruptSample, match="contains an image or video"):
         from_row("data:0", {"messages": messages, "images": ["a.png"]}, Columns(), READING)

@@ -48,13 +48,13 @@ def test_lines_by_number(write_lines, say):
     assert [source.key(index) for index in range(3)] == [f"{path}:1", f"{path}:3", f"{path}:4"]
     assert source[1].key == f"{path}:3"
     for index in (2, 3):
-        with pytest.raises(CorruptSample, match="no JSON"):
+        with pytest.raises(CorruptSample, match="not JSON"):
             source[index]
 
 
 def test_bytes_that_are_no_text_are_a_corrupt_line(tmp_path):
     (tmp_path / "x.jsonl").write_bytes(b'{"a": "\xff"}\n')
-    with pytest.raises(CorruptSample, match="no JSON"):
+    with pytest.raises(CorruptSample, match="not JSON"):
         JsonLines(tmp_path / "x.jsonl", Reading())[0]
 
 
@@ -74,12 +74,12 @@ SAMPLE = '{"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "v
     [
         ((FORMATS / "array.jsonl").read_bytes(), "holds a JSON array"),
         (f"[{SAMPLE}]".encode(), "holds a JSON array"),
-        (b"\xef\xbb\xbf \n" + f"[\n{SAMPLE},\n{SAMPLE}\n]".encode(), "no JSON objects|holds a JSON array"),
-        (json.dumps(json.loads(SAMPLE), indent=1).encode(), "no JSON objects; expected JSON lines"),
-        (f'{{"data": [\n{SAMPLE},\n{SAMPLE}\n]}}'.encode(), "no JSON objects; expected JSON lines"),
-        (f"{SAMPLE}\n".encode("utf-16") * 2, "no JSON objects; expected JSON lines"),
-        (b'{"images": [{"id": 1}], "annotations": [3]}', "No line .* has conversations or messages, they hold"),
-        (b'{"question": "q", "chosen": "a", "rejected": "b"}\n' * 3, "they hold question, chosen, rejected"),
+        (b"\xef\xbb\xbf \n" + f"[\n{SAMPLE},\n{SAMPLE}\n]".encode(), "not JSON objects|holds a JSON array"),
+        (json.dumps(json.loads(SAMPLE), indent=1).encode(), "not JSON objects; expected JSON Lines"),
+        (f'{{"data": [\n{SAMPLE},\n{SAMPLE}\n]}}'.encode(), "not JSON objects; expected JSON Lines"),
+        (f"{SAMPLE}\n".encode("utf-16") * 2, "not JSON objects; expected JSON Lines"),
+        (b'{"images": [{"id": 1}], "annotations": [3]}', "No line .* has conversations or messages .keys found"),
+        (b'{"question": "q", "chosen": "a", "rejected": "b"}\n' * 3, "keys found: question, chosen, rejected"),
     ],
 )
 def test_files_that_are_no_json_lines_are_refused_when_they_are_opened(tmp_path, content, reason):
@@ -177,7 +177,7 @@ def test_meta_files(tmp_path, write_lines, say, lines):
     with pytest.raises(ConfigError, match=r"'a' .* data_augmentation: Extra inputs .* fields are root, annotation"):
         corpus({"meta": str(meta)})
     meta.write_text("[]")
-    with pytest.raises(ConfigError, match="names no data set"):
+    with pytest.raises(ConfigError, match="names no data sets"):
         corpus({"meta": str(meta)})
 
 
@@ -203,7 +203,7 @@ def test_held_out_samples_are_trained_on_in_no_repeat(lines):
     own = corpus({"jsonl": str(lines)}, held_out=[{"jsonl": str(lines), "repeat": 0.5}])
     assert (len(own.train), len(own.held_out)) == (10, 5)
     assert corpus({"jsonl": str(lines)}).held_out is None
-    with pytest.raises(ConfigError, match="leaves no sample"):
+    with pytest.raises(ConfigError, match="holds out no samples"):
         corpus({"jsonl": str(lines)}, held_out_share=0.01)
 
 

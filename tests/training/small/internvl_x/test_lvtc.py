@@ -39,7 +39,7 @@ def batch(request, model, tokenizer) -> Batch:
 
 def test_questions_that_share_a_picture_are_refused(model, tokenizer):
     batch = make_batch(step_rng(0, "test", 0), DocumentMaker(tokenizer, model.config), num_tokens=900, max_questions=4)
-    with pytest.raises(RuntimeError, match="several questions a document"):
+    with pytest.raises(RuntimeError, match="several questions per document"):
         lvtc_logits(model, batch, encode(model, batch))
 
 

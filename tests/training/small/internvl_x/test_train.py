@@ -161,7 +161,7 @@ def test_resuming_keeps_what_is_finished_and_repeats_nothing_of_a_stage(recipe, 
 
 def test_another_recipe_is_not_resumed(recipe, trained):
     other = recipe.model_copy(update={"seed": 6})
-    with pytest.raises(ConfigError, match="holds a run of another recipe"):
+    with pytest.raises(ConfigError, match="has a run of another recipe"):
         train(other, trained, resume=True)
 
 

@@ -48,7 +48,7 @@ def test_two_processes_train_as_one(run, start_loaded, micro_recipe, tmp_path, m
         programs = start_loaded(words, log, processes, TORCHELASTIC_RUN_ID="by torch's launcher")
         assert [program.wait(180) for program in programs] == [0] * processes, log.read_text()
 
-    monkeypatch.setattr("vico_eval.commands.train.launch", launch)
+    monkeypatch.setattr("vico_eval.commands.work.train.launch", launch)
     weights = []
     for processes in (1, 2):
         recipe, out = tmp_path / f"{processes}.yaml", tmp_path / str(processes)
@@ -64,7 +64,7 @@ def test_two_processes_train_as_one(run, start_loaded, micro_recipe, tmp_path, m
 
 
 def test_processes_share_the_parts_of_a_step_equally(micro_recipe):
-    with pytest.raises(ValidationError, match=r"dense.num_parts 2 can't be shared by 3 processes"):
+    with pytest.raises(ValidationError, match=r"dense.num_parts 2 can't be divided among 3 processes"):
         Recipe.model_validate(micro_recipe.model_dump() | {"processes": 3})
 
 
@@ -102,9 +102,9 @@ def test_a_file_that_is_no_recipe_is_refused_whatever_is_in_it(tmp_path, content
     ("change", "place"),
     [
         ({"patch_size": 0}, "patch_size"),
-        ({"tile_size": 50}, "no multiple of 28"),
-        ({"vision_heads": 5}, "no multiple of 5"),
-        ({"text_kv_heads": 4}, "no multiple of 4"),
+        ({"tile_size": 50}, "not a multiple of 28"),
+        ({"vision_heads": 5}, "not a multiple of 5"),
+        ({"text_kv_heads": 4}, "not a multiple of 4"),
         ({"text_width": 10**9}, "text_width"),
     ],
 )

@@ -1,1 +1,1 @@
-"""From files to conversations: JSONL, meta files and `datasets`, and what they were when a run began."""
+"""Reading conversations from JSONL files, meta files and `datasets`, and recording the state of the sources."""

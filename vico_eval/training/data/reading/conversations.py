@@ -1,6 +1,6 @@
-"""One sample as a conversation: from a line of InternVL's format, or from a row of a `datasets` data set.
+"""Parsing one sample as a conversation, from a line in InternVL's format or a row of a `datasets` data set.
 
-Nothing is opened here: pictures are named, and read when the sample is prepared.
+No media are opened here; they are read when the sample is prepared.
 """
 
 from __future__ import annotations
@@ -42,36 +42,37 @@ _ROLES: dict[str, Role] = {
 }
 _MARKS: dict[str, Kind] = {"<image>": "image", "<video>": "video"}
 _LONGEST_S = 1e9
-"""No film has a moment beyond it, and no number of frames either."""
+"""The largest plausible time stamp in seconds."""
 
 _ANY_MARK = re.compile(f"({'|'.join(_MARKS)})")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Conversation:
-    """What was said, with the pictures still to be read."""
+    """A conversation whose media have not been read yet."""
 
     key: str
-    """Names file and line, or data set and row."""
+    """The file and line, or the data set and row."""
 
     messages: tuple[Message, ...]
-    """An optional system message, then turns; the last two are a user's and the assistant's."""
+    """An optional system message, then turns; the last two are a user's question and the assistant's answer."""
 
     max_tiles: int | None = None
-    """Tiles that all its images share, each having at least one, thumbnails not counted; None is the checkpoint's."""
+    """Maximum number of tiles that all its images share, at least one each, without thumbnails. None means the
+    checkpoint's limit."""
 
     augment: bool = False
     """Whether its tiles are degraded at random."""
 
     image_sizes: tuple[tuple[int, int], ...] = ()
-    """Width and height in pixels of each image as the data states them; empty where it does not."""
+    """Width and height in pixels of each image according to the data; empty if the data has no sizes."""
 
     length: int | None = None
-    """Tokens of the sample as the data states them."""
+    """Length of the sample in tokens according to the data, if stated."""
 
     @property
     def holds_pictures(self) -> bool:
-        """Whether pictures are in it as bytes, not as paths alone."""
+        """Whether it contains media as bytes, not only as paths."""
         parts = (part for message in self.messages for part in message.content)
         return any(not isinstance(part, Text) and isinstance(part.source, bytes) for part in parts)
 
@@ -81,7 +82,7 @@ class Reading:
     """How the samples of one source are read."""
 
     root: Path = Path()
-    """What paths of pictures are relative to."""
+    """The folder that media paths are relative to."""
 
     max_tiles: int | None = None
     augment: bool = False
@@ -89,7 +90,7 @@ class Reading:
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """Names of the columns of a `datasets` data set; None where it has no such column."""
+    """Column names of a `datasets` data set; None if it has no such column."""
 
     messages: str = "messages"
     images: str | None = "images"
@@ -98,7 +99,7 @@ class Columns:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a picture goes: the next of the sample's, or its own."""
+    """A placeholder for the sample's next image or video, or for one of its own."""
 
     kind: Kind
     is_inline: bool
@@ -107,21 +108,21 @@ class _Place:
 
 @dataclass
 class _Turns:
-    """A conversation before its places are filled."""
+    """A conversation before its placeholders are filled."""
 
     images: list[Media]
     videos: list[Media]
     turns: list[tuple[Role, list[Text | _Place]]] = field(default_factory=list)
 
     def add(self, role: Role, content: Sequence[Text | _Place]) -> None:
-        """A turn; a user's words may hold marks, and those of others are words."""
+        """Add a turn. Placeholders are recognised only in a user's text."""
         parts: list[Text | _Place] = []
         for part in content:
             parts += _split(part.text) if role == "user" and isinstance(part, Text) else [part]
         self.turns.append((role, parts))
 
     def messages(self, clip: tuple[float | None, float | None] | None) -> tuple[Message, ...]:
-        """The conversation with every picture in its place, or CorruptSample."""
+        """Return the conversation with its media in place; raises CorruptSample."""
         self._place_in_front("video")
         self._place_in_front("image")
         places = [part for _, content in self.turns for part in content if isinstance(part, _Place)]
@@ -129,7 +130,8 @@ class _Turns:
             wanted = sum(place.kind == kind and place.own is None for place in places)
             if wanted != (given := len(self._media(kind))):
                 raise CorruptSample(
-                    "marks", f"it has {wanted} places for {given} {kind}s; expected a <{kind}> for each, or none at all"
+                    "marks",
+                    f"it has {wanted} placeholders for {given} {kind}s; expected one <{kind}> for each, or none at all",
                 )
         rest = {"image": iter(self.images), "video": iter(self.videos)}
         messages = []
@@ -137,7 +139,7 @@ class _Turns:
             parts: list[Text | ImageInput | VideoInput] = []
             for part in content:
                 if isinstance(part, Text):
-                    # A frame's line ends by itself.
+                    # A video's last frame already ends its line.
                     after_video = bool(parts) and isinstance(parts[-1], VideoInput)
                     parts.append(Text(part.text.removeprefix("\n")) if after_video else part)
                     continue
@@ -153,7 +155,7 @@ class _Turns:
         return self.images if kind == "image" else self.videos
 
     def _place_in_front(self, kind: Kind) -> None:
-        """Images or videos that no turn has a place for go before the first words of a user, a line each."""
+        """Put images or videos before the first user text, one per line, if no turn has a placeholder for that kind."""
         parts = chain.from_iterable(content for _, content in self.turns)
         if any(isinstance(part, _Place) and part.kind == kind for part in parts):
             return
@@ -164,7 +166,7 @@ class _Turns:
 
 
 def from_line(key: str, line: object, reading: Reading) -> Conversation:
-    """The sample of one parsed line of a JSONL file; raises CorruptSample."""
+    """Build the conversation of one parsed line of a JSONL file; raises CorruptSample."""
     if not isinstance(line, Mapping):
         raise CorruptSample("line", f"the line holds {type(line).__name__}; expected an object with conversations")
     turns = _Turns(_all_media(one_of(line, IMAGES), reading), _all_media(one_of(line, VIDEOS), reading))
@@ -172,7 +174,7 @@ def from_line(key: str, line: object, reading: Reading) -> Conversation:
 
 
 def from_row(key: str, row: Mapping[str, Any], columns: Columns, reading: Reading) -> Conversation:
-    """The sample of one undecoded row of a `datasets` data set; raises CorruptSample."""
+    """Build the conversation of one undecoded row of a `datasets` data set; raises CorruptSample."""
     images, videos = (row.get(name) if name else None for name in (columns.images, columns.videos))
     turns = _Turns(_all_media(images, reading), _all_media(videos, reading))
     return _conversation(key, row, row.get(columns.messages), columns.messages, turns, reading)
@@ -181,9 +183,9 @@ def from_row(key: str, row: Mapping[str, Any], columns: Columns, reading: Readin
 def _conversation(
     key: str, record: Mapping[str, Any], said: object, name: str, turns: _Turns, reading: Reading
 ) -> Conversation:
-    """A sample whose media are found, with its turns, `said`, which stand under `name`."""
+    """Build a sample from its located media and its turns `said`, the value of the key `name`."""
     if not isinstance(said, list) or not said:
-        raise CorruptSample("turns", f"it has no {name}; expected a list of turns that is not empty")
+        raise CorruptSample("turns", f"it has no {name}; expected a non-empty list of turns")
     if holds(system := record.get(SYSTEM)):
         turns.add("system", _content(system, reading))
     for turn in said:
@@ -202,7 +204,7 @@ def _conversation(
 
 
 def _words(turn: Mapping[str, Any]) -> object:
-    """What a turn says; an empty text where that is all it has."""
+    """Return a turn's content, which may be an empty text."""
     said = one_of(turn, WORDS)
     return said if said is not None else next((turn[name] for name in WORDS if turn.get(name) is not None), None)
 
@@ -212,11 +214,11 @@ def _content(said: object, reading: Reading) -> list[Text | _Place]:
         return [Text(said)] if said else []
     if isinstance(said, list):
         return [_part(part, reading) for part in said]
-    raise CorruptSample("line", f"a turn's content is {type(said).__name__}; expected words or parts")
+    raise CorruptSample("line", f"a turn's content is {type(said).__name__}; expected text or a list of parts")
 
 
 def _split(words: str) -> list[Text | _Place]:
-    """Words of a user, cut where a picture goes."""
+    """Split a user's text at its placeholders."""
     pieces = (piece for piece in _ANY_MARK.split(words) if piece)
     return [_Place(_MARKS[piece], is_inline=True) if piece in _MARKS else Text(piece) for piece in pieces]
 
@@ -227,7 +229,7 @@ def _part(part: object, reading: Reading) -> Text | _Place:
     kind = part.get("type")
     if kind == "text":
         if not isinstance(words := part.get("text") or "", str):
-            raise CorruptSample("turns", f"a part's text is {type(words).__name__}; expected words")
+            raise CorruptSample("turns", f"a part's text is {type(words).__name__}; expected a string")
         return Text(words)
     if kind == "image" or kind == "video":
         own = one_of(part, (kind, "path"))
@@ -236,16 +238,16 @@ def _part(part: object, reading: Reading) -> Text | _Place:
 
 
 def _clip(record: Mapping[str, Any]) -> tuple[float | None, float | None] | None:
-    """The stretch of its videos that a sample is about, in seconds; None is all of them."""
+    """Return the segment of its videos that a sample uses, in seconds; None means the whole videos."""
     clip = record.get(CLIP)
     ends = record.get(START), record.get(END)
     if clip is None:
         return _moments(f"start and end are {ends!r}", ends) if ends != (None, None) else None
     if not isinstance(clip, list) or len(clip) != 2:
-        raise CorruptSample("line", f"its clip is {clip!r}; expected two moments in seconds")
+        raise CorruptSample("line", f"its clip is {clip!r}; expected two times in seconds")
     moments = _moments(f"clip is {clip!r}", clip)
     if ends not in ((None, None), moments):
-        raise CorruptSample("keys", f"its clip is {clip!r}, its start and end {ends!r}; expected one of them")
+        raise CorruptSample("keys", f"its clip is {clip!r}, but its start and end are {ends!r}; expected one of them")
     return moments
 
 
@@ -253,7 +255,7 @@ def _moments(what: str, given: Sequence[object]) -> tuple[float | None, float | 
     for moment in given:
         is_number = isinstance(moment, (int, float)) and not isinstance(moment, bool)
         if moment is not None and not (is_number and abs(moment) <= _LONGEST_S):  # type: ignore[arg-type]
-            raise CorruptSample("line", f"its {what}; expected two moments in seconds")
+            raise CorruptSample("line", f"its {what}; expected two times in seconds")
     start, end = given
     return start, end  # type: ignore[return-value]
 
@@ -261,17 +263,17 @@ def _moments(what: str, given: Sequence[object]) -> tuple[float | None, float | 
 def _made(turns: _Turns, clip: tuple[float | None, float | None] | None) -> tuple[Message, ...]:
     try:
         return turns.messages(clip)
-    except ConfigError as error:  # what the engine's own messages refuse
+    except ConfigError as error:  # rejected by the engine's message classes
         raise CorruptSample("turns", str(error)) from error
 
 
 def _checked(messages: Sequence[Message]) -> tuple[Message, ...]:
-    """The messages, leading space of every answer dropped."""
+    """Validate the messages and strip the leading space of every answer."""
     roles = [message.role for message in messages]
     if roles[-2:] != ["user", "assistant"] or "system" in roles[1:]:
         raise CorruptSample(
             "turns",
-            f"its turns are of {', '.join(roles) or 'nobody'}; expected an optional system message first, and a "
+            f"its turns have the roles {', '.join(roles) or 'none'}; expected an optional system message first, and a "
             "question and its answer last",
         )
     checked = []
@@ -279,9 +281,9 @@ def _checked(messages: Sequence[Message]) -> tuple[Message, ...]:
         if message.role == "assistant":
             texts = [part.text for part in message.content if isinstance(part, Text)]
             if len(texts) != len(message.content):
-                raise CorruptSample("turns", "a turn of the assistant holds a picture")
+                raise CorruptSample("turns", "a turn of the assistant contains an image or video")
             if not (answer := "".join(texts).lstrip()):
-                raise CorruptSample("empty answer", "a turn of the assistant says nothing")
+                raise CorruptSample("empty answer", "a turn of the assistant has no text")
             message = Message("assistant", (Text(answer),))
         checked.append(message)
     return tuple(checked)
@@ -289,7 +291,7 @@ def _checked(messages: Sequence[Message]) -> tuple[Message, ...]:
 
 def _role(name: object) -> Role:
     if not isinstance(name, str) or name not in _ROLES:
-        raise CorruptSample("turns", f"a turn is of {name!r}; expected {', '.join(_ROLES)}")
+        raise CorruptSample("turns", f"a turn has the role {name!r}; expected one of {', '.join(_ROLES)}")
     return _ROLES[name]
 
 
@@ -298,14 +300,14 @@ def _all_media(given: object, reading: Reading) -> list[Media]:
 
 
 def _media(given: object, reading: Reading) -> Media:
-    """A path under the root, or the bytes of a file; `datasets` keeps both in one object."""
+    """Return a path under the root, or a file's bytes; `datasets` stores both in one object."""
     if isinstance(given, Mapping):
         given = given.get("bytes") or given.get("path")
     if isinstance(given, str) and given:
         return given if "://" in given else reading.root / given
     if isinstance(given, bytes):
         return given
-    raise CorruptSample("media", f"a picture is given as {type(given).__name__}; expected a path or a file's bytes")
+    raise CorruptSample("media", f"an image or video is given as {type(given).__name__}; expected a path or bytes")
 
 
 def _sizes(line: Mapping[str, Any]) -> tuple[tuple[int, int], ...]:

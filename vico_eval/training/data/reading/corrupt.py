@@ -1,4 +1,4 @@
-"""Why a sample is left out of a training."""
+"""The exception for samples that can't be used in training."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from vico_eval.errors import UserError
 
 
 class CorruptSample(UserError):
-    """A sample can't be used. `kind` is what it is counted under, the message says what is wrong with it."""
+    """A sample can't be used. `kind` is the category it is counted in; the message describes the problem."""
 
     def __init__(self, kind: str, reason: str) -> None:
         super().__init__(reason)

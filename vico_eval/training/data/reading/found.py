@@ -1,4 +1,4 @@
-"""What the sources of a corpus were when a run began: a run that goes on has to find the same."""
+"""The state of a corpus's sources when a run began. A resumed run must find the same."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from vico_eval.training.data.reading.sources import Source
 from vico_eval.training.data.stream import SAMPLE_ERRORS
 
 NUM_LOOKED_AT = 64
-"""Samples of a source whose pictures are looked at, evenly spaced: all of a small source, a test of a large one."""
+"""Number of evenly spaced samples of a source whose media files are digested; a smaller source is digested whole."""
 
 _HEAD_BYTES = 1 << 22
 _READERS = 8
@@ -28,37 +28,37 @@ _READERS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """A source as it lies there."""
+    """The current state of a source."""
 
     name: str
-    """Of its file or data set, with its folders."""
+    """The path of its file, or the name of its data set."""
 
     samples: int | None
-    """None in a stream."""
+    """The number of samples; None for a stream."""
 
     sha256: str | None
-    """Of its files; of a data set from the hub, of its revision. None where neither is known."""
+    """Digest of its files, or of the revision for a data set from the hub. None if neither is known."""
 
     pictures: str | None
-    """Of the files that some of its samples name, by `NUM_LOOKED_AT`; None where they name none."""
+    """Digest of the media files of `NUM_LOOKED_AT` of its samples; None if they name no files."""
 
     settings: dict[str, Any]
-    """What a meta file says about it; empty where the run's configuration says it, which is compared by itself."""
+    """Its settings in a meta file; empty if they are in the run's configuration, which is compared separately."""
 
     unread: Mapping[str, int | None]
-    """In how many samples each key is that nothing is done with; None in a stream."""
+    """The ignored keys, each with the number of samples that have it; None for a stream."""
 
     def identity(self) -> dict[str, Any]:
-        """What must not change while a run lasts."""
+        """Return the values that must not change over the course of a run."""
         known = {"samples": self.samples, "sha256": self.sha256, "pictures": self.pictures}
         return {"name": self.name, **known, "settings": self.settings}
 
 
 def files_digest(files: Iterable[Path]) -> str:
-    """A digest of the names and the whole content of files, in the order of their names.
+    """Return a digest of the files' names and full contents, in the order of their names.
 
     Raises:
-        ConfigError: one can't be read.
+        ConfigError: a file can't be read.
     """
     ordered = sorted(files)
     try:
@@ -71,19 +71,19 @@ def files_digest(files: Iterable[Path]) -> str:
 
 
 def dataset_digest(path: Path, loaded: Any) -> str | None:
-    """A digest of a `datasets` data set that was loaded from `path`, or from the hub where there is no such path."""
+    """Return a digest of a `datasets` data set loaded from `path`, or from the hub if there is no such path."""
     if path.is_file():
         return files_digest([path])
     if path.is_dir():
         inside = (file for file in path.rglob("*") if file.is_file())
         return files_digest(file for file in inside if not file.name.startswith("."))
-    # The library prepares each revision in a folder of its own, which is named after it.
+    # The library prepares each revision in its own folder, which is named after the revision.
     prepared = sorted({Path(file["filename"]).parent.name for file in getattr(loaded, "cache_files", ())})
     return sha256("/".join(prepared).encode()).hexdigest() if prepared else None
 
 
 def pictures_digest(source: Source) -> str | None:
-    """A digest of the files that evenly spaced samples name: of each its size and its first 4 MiB."""
+    """Return a digest of the media files of evenly spaced samples; each contributes its size and its first 4 MiB."""
     places = np.unique(np.linspace(0, len(source) - 1, min(NUM_LOOKED_AT, len(source))).astype(np.int64))
     digest = sha256()
     seen = False
@@ -98,14 +98,14 @@ def _paths(source: Source, index: int) -> Sequence[Path]:
     try:
         conversation: Conversation = source[index]
     except SAMPLE_ERRORS:
-        return ()  # it is skipped when its turn comes
+        return ()  # the training skips it when it reaches it
     parts = (part for message in conversation.messages for part in message.content)
     media = (part.source for part in parts if isinstance(part, (ImageInput, VideoInput)))
     return [Path(one) for one in media if isinstance(one, (str, Path)) and "://" not in str(one)]
 
 
 def _picture(path: Path) -> bytes:
-    """What tells a picture from another; a folder of frames by their names and sizes."""
+    """Return bytes that identify a media file; for a folder of frames, their names and sizes."""
     try:
         if path.is_dir():
             frames = sorted((entry.name, entry.stat().st_size) for entry in os.scandir(path))

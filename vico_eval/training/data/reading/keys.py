@@ -1,4 +1,4 @@
-"""The keys of a sample: under which names each is read, and which of a sample's keys are not read at all."""
+"""The accepted names of a sample's keys, and the detection of keys that are ignored."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 from vico_eval.training.data.reading.corrupt import CorruptSample
 
 TURNS = ("conversations", "messages")
-"""InternVL's and LLaVA's name, and that of chat templates."""
+"""The name used by InternVL and LLaVA, and the one used by chat templates."""
 
 SPEAKER = ("from", "role")
 WORDS = ("value", "content")
 IMAGES = ("image", "images", "img")
-"""InternVL's name, LLaMA-Factory's, and an older one."""
+"""The names used by InternVL and LLaMA-Factory, and an older one."""
 
 VIDEOS = ("video", "videos")
 SYSTEM = "system"
@@ -22,26 +22,26 @@ _OF_A_VIDEO = {CLIP, START, END}
 _OF_ANY = {SYSTEM, "length", "width", "height", "width_list", "height_list"}
 
 _WITHOUT_MEANING = {"id"}
-"""What InternVL's own data has and its training code does not read either."""
+"""Keys in InternVL's own data that its training code ignores too."""
 
 
 def holds(value: object) -> bool:
-    """Whether a value says anything; null, and words, lists and objects without content don't."""
+    """Whether a value has content; null and empty strings, lists and objects have none."""
     return value is not None and value != "" and value != [] and value != {}
 
 
 def listed(value: Any) -> list[Any]:
-    """What a key holds as a list: a list as it is, one thing as a list of it, nothing as an empty list."""
+    """Return a key's value as a list: a list unchanged, a single value in a list, and no content as an empty list."""
     if not holds(value):
         return []
     return value if isinstance(value, list) else [value]
 
 
 def one_of(record: Mapping[str, Any], names: Sequence[str]) -> Any:
-    """The value under the one of `names` that holds something; None where none does.
+    """Return the value under whichever of `names` has content; None if none has.
 
     Raises:
-        CorruptSample: two of them hold different values.
+        CorruptSample: two of them have different values.
     """
     given = [name for name in names if holds(record.get(name))]
     if any(listed(record[name]) != listed(record[given[0]]) for name in given[1:]):
@@ -50,7 +50,7 @@ def one_of(record: Mapping[str, Any], names: Sequence[str]) -> Any:
 
 
 def unread_keys(line: Mapping[str, Any]) -> Iterator[str]:
-    """The keys of a line, and of its turns, that hold something and that nothing is done with."""
+    """Yield the keys of a line and of its turns that have content but are ignored."""
     known = _OF_ANY.union(TURNS, IMAGES, VIDEOS, _WITHOUT_MEANING)
     if any(holds(line.get(name)) for name in VIDEOS):
         known |= _OF_A_VIDEO
@@ -63,6 +63,6 @@ def unread_keys(line: Mapping[str, Any]) -> Iterator[str]:
 
 
 def unread_columns(columns: Sequence[str], read: Sequence[str]) -> list[str]:
-    """The columns of a data set that nothing is done with, beside those of `read`."""
+    """Return the columns of a data set that are ignored: neither in `read` nor otherwise known."""
     known = _OF_ANY.union(read, _OF_A_VIDEO, _WITHOUT_MEANING)
     return [name for name in columns if name not in known]

@@ -1,11 +1,11 @@
-"""The rows of a `datasets` data set that comes as a stream, over and over, in lanes that are read apart.
+"""Endless streaming of a `datasets` data set in lanes that are read independently.
 
-A stream lies in shards, which are files. Its shards are dealt out to lanes, and a process reads the lanes that its
-micro-batches come from, never those of others. Which samples a lane has, and in which order, depends on the seed and on
-the number of lanes, not on the number of processes.
+A stream consists of shards, which are files. The shards are distributed over lanes, and a process reads only the lanes
+of its own micro-batches. The samples of a lane and their order depend on the seed and the number of lanes, not on the
+number of processes.
 
-The order: in every epoch a lane's shards come in an order of their own, and their rows are shuffled block by block. A
-`Mark` therefore says where to go on, and what lies in earlier shards is not read again.
+In every epoch a lane's shards are shuffled, and their rows are shuffled in blocks. A `Mark` records the position in a
+lane, so that a resumed run does not read earlier shards again.
 """
 
 from __future__ import annotations
@@ -32,46 +32,46 @@ _BLOCK = zlib.crc32(b"block")
 
 
 class Mark(NamedTuple):
-    """Where a lane goes on."""
+    """A position in a lane, at which reading continues."""
 
     epoch: int = 0
-    """How often all its rows were given before."""
+    """Number of earlier passes over all its rows."""
 
     block: int = 0
-    """Blocks of this epoch that were given before."""
+    """Number of earlier blocks in this epoch."""
 
     turn: int = 0
-    """Shards of this epoch that the blocks before took all of, or of which the last was begun."""
+    """Position, in the epoch's order, of the shard from which earlier blocks took their last row."""
 
     row: int = 0
-    """Rows of the shard whose turn it is that blocks before this one took."""
+    """Number of rows of that shard taken by earlier blocks."""
 
     taken: int = 0
-    """Samples of this block that were given."""
+    """Number of samples of this block already returned."""
 
 
 class _Row(NamedTuple):
     turn: int
-    """Of its shard in the order of the epoch."""
+    """Position of its shard in the order of the epoch."""
 
     row: int
-    """Its number in the shard."""
+    """Index in the shard."""
 
     entry: Entry
 
 
 class RowStream:
-    """A stream of rows in lanes."""
+    """A stream of rows, divided into lanes."""
 
     def __init__(
         self, dataset: IterableDataset, name: str, columns: Columns, reading: Reading, *, shuffle_buffer: int
     ) -> None:
         """
         Args:
-            dataset: as `datasets` opens it.
-            name: of the data set.
-            columns, reading: where in a row is what, and how it is read.
-            shuffle_buffer: rows that are shuffled together, of all lanes.
+            dataset: the opened data set.
+            name: its name.
+            columns, reading: the columns of a row and how they are read.
+            shuffle_buffer: number of rows shuffled together, over all lanes.
         """
         self._shards = dataset.with_format("arrow")
         self._name = name
@@ -79,47 +79,47 @@ class RowStream:
         self._shuffle_buffer = shuffle_buffer
 
     def num_lanes(self, num_micro_batches: int) -> int:
-        """Lanes for steps of so many micro-batches: the most that share them evenly and have a shard each."""
+        """Return the largest number of lanes that divides the micro-batches of a step and leaves a shard for each."""
         most = min(num_micro_batches, self._shards.num_shards)
         return max(number for number in range(1, most + 1) if num_micro_batches % number == 0)
 
     def lane(self, number: int, num_lanes: int, seed: int, mark: Mark) -> Lane:
-        """The lane of that number, from a mark of it on."""
+        """Return a lane that starts at a mark."""
         return Lane(self, number, num_lanes, seed, mark)
 
     def block_size(self, num_lanes: int) -> int:
-        """Rows of a lane that are shuffled together."""
+        """Return the number of rows of a lane that are shuffled together."""
         return -(-self._shuffle_buffer // num_lanes)
 
     def order(self, lane: int, num_lanes: int, seed: int, epoch: int) -> list[int]:
-        """A lane's shards in the order of an epoch."""
+        """Return a lane's shards in their order for an epoch."""
         own = np.arange(lane, self._shards.num_shards, num_lanes)
         order: list[int] = np.random.default_rng([seed, _SHARDS, epoch, lane]).permutation(own).tolist()
         return order
 
     def rows(self, shard: int, first: int) -> Iterator[pa.Table]:
-        """A shard's rows from one on, a table of one row each; Arrow's batches that lie before it are passed over."""
+        """Iterate over a shard's rows from `first` on, as one-row tables; Arrow skips the batches before it."""
         return iter(self._shards.shard(self._shards.num_shards, shard).skip(first))
 
     def entry(self, epoch: int, shard: int, row: int, table: pa.Table) -> Entry:
-        """A row's turn."""
+        """Return the entry of a row."""
         key = f"{self._name}:epoch {epoch}, shard {shard}, row {row}"
         return Entry(key, epoch, partial(self._read, key, table))
 
     def check_not_empty(self, num_rows: int, lane: int) -> None:
-        """Raises ConfigError where a lane had no row in a whole epoch."""
+        """Raise ConfigError if a lane had no rows in a whole epoch."""
         if not num_rows:
             raise ConfigError(
-                f"The data set {self._name} is empty, or shard {lane} and those that are read with it are; expected "
-                "rows to train on."
+                f"The data set {self._name} is empty, or shard {lane} and all shards read with it are; expected rows "
+                "to train on."
             )
 
 
 class Lane:
-    """Samples of one lane, in order and without end."""
+    """The endless, ordered samples of one lane."""
 
     def __init__(self, stream: RowStream, number: int, num_lanes: int, seed: int, mark: Mark) -> None:
-        """From `mark` on."""
+        """Start at `mark`."""
         self._stream, self._number, self._num_lanes, self._seed = stream, number, num_lanes, seed
         self._size = stream.block_size(num_lanes)
         self._begin = self._next = mark._replace(taken=0)
@@ -132,14 +132,14 @@ class Lane:
 
     @property
     def mark(self) -> Mark:
-        """Where the next sample is."""
+        """The position of the next sample."""
         return self._next if self._taken == len(self._block) else self._begin._replace(taken=self._taken)
 
     def take(self, number: int) -> list[Entry]:
-        """So many samples more.
+        """Return the next `number` samples.
 
         Raises:
-            ConfigError: there are none.
+            ConfigError: the lane is empty.
         """
         entries: list[Entry] = []
         while len(entries) < number:
@@ -151,7 +151,7 @@ class Lane:
         return entries
 
     def _fill(self) -> None:
-        """Read the next block, which has a row at least."""
+        """Read the next non-empty block."""
         self._begin, self._block, self._taken = self._next, [], 0
         while not self._block:
             first = self._begin
@@ -166,7 +166,7 @@ class Lane:
             self._next = Mark(first.epoch, first.block + 1, read[-1].turn, read[-1].row + 1)
 
     def _rows_from(self, mark: Mark) -> Iterator[_Row]:
-        """The rows of the rest of an epoch."""
+        """Yield the remaining rows of an epoch."""
         order = self._stream.order(self._number, self._num_lanes, self._seed, mark.epoch)
         first = mark.row
         for turn in range(mark.turn, len(order)):

@@ -1,4 +1,4 @@
-"""The rows of `datasets` data sets as samples by number, and how any row is read."""
+"""Indexed access to the rows of `datasets` data sets, and the reader that turns a row into a conversation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Rows:
-    """The samples of a `datasets` data set whose rows have numbers."""
+    """The samples of a `datasets` data set with random access to its rows."""
 
     def __init__(self, dataset: Dataset, name: str, columns: Columns, reading: Reading) -> None:
         self._rows = dataset.with_format("arrow")
@@ -31,9 +31,9 @@ class Rows:
 
 
 class RowReader:
-    """Makes conversations of rows in Arrow's form, in which pictures stay the bytes that they are.
+    """Converts Arrow rows to conversations, leaving images and videos as undecoded bytes.
 
-    They are decoded when the sample is prepared, by the code that inference uses, which refuses cut-off ones.
+    They are decoded when the sample is prepared, by the code of inference, which rejects truncated files.
     """
 
     def __init__(self, columns: Columns, reading: Reading) -> None:
@@ -42,19 +42,19 @@ class RowReader:
         self._features: Features | None = None
 
     def __call__(self, key: str, table: pa.Table) -> Conversation:
-        import datasets  # slow to import, and loaded already where there is a table of it
+        import datasets  # slow to import; already loaded when there is a table from it
 
         if self._features is None:
-            # Of the first row: a stream does not always know its features before.
+            # Taken from the first row, because a stream does not always know its features in advance.
             features = datasets.Features.from_arrow_schema(table.schema)
             self._features = datasets.Features({name: _undecoded(feature) for name, feature in features.items()})
-        # Needed for JSON columns, in which `datasets` keeps contents of mixed types.
+        # Needed for JSON columns, in which `datasets` stores values of mixed types.
         row = self._features.decode_example(table.to_pylist()[0])
         return from_row(key, row, self._columns, self._reading)
 
 
 def _undecoded(feature: Any) -> Any:
-    """A feature whose pictures are given as their bytes or path."""
+    """Return the feature with its media left as bytes or paths."""
     import datasets
 
     if isinstance(feature, dict):

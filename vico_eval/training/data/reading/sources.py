@@ -1,4 +1,4 @@
-"""Samples by number: JSONL files, and parts, repeats and joins of sources; and the endless order of all of them."""
+"""Indexed sources of samples: JSONL files, selections and concatenations of sources, and their endless order."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ from vico_eval.training.data.reading.corrupt import CorruptSample
 from vico_eval.training.data.reading.survey import parsed, survey
 
 MOST_SAMPLES = 1_000_000_000
-"""Of a data set with its repetitions: their numbers are held in memory."""
+"""The upper limit on a data set's samples including repetitions, because their indices are held in memory."""
 
 
 class Source(Protocol):
-    """Samples by number. Reading one may raise CorruptSample; several threads may read at once."""
+    """Samples by index. Reading a sample may raise CorruptSample; several threads may read at the same time."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Conversation: ...
 
     def key(self, index: int) -> str:
-        """Names the sample, also where it can't be read."""
+        """Return the sample's name, even if the sample can't be read."""
 
 
 class Entry(NamedTuple):
-    """A sample's turn in the endless order of a corpus."""
+    """A sample's position in the endless order of a corpus."""
 
     key: str
     epoch: int
-    """How often the whole corpus was seen before."""
+    """Number of earlier passes over the whole corpus."""
 
     load: Callable[[], Conversation]
     """May raise CorruptSample."""
 
 
 class JsonLines:
-    """The samples of a JSONL file of InternVL's format; holds where its lines are, not what they say."""
+    """The samples of a JSONL file in InternVL's format. It keeps the offsets of the lines in memory, not their text."""
 
     def __init__(self, path: Path, reading: Reading) -> None:
-        """Reads the file once, to find its lines; empty ones are not counted. Raises ConfigError as `survey`."""
+        """Read the file once to find its lines, without empty ones; raises ConfigError as `survey` does."""
         self.path = path
         self._reading = reading
         self.survey = survey(path)
@@ -65,12 +65,12 @@ class JsonLines:
             text = file.readline()
         line = parsed(text)
         if isinstance(line, Exception):
-            raise CorruptSample("line", f"the line is no JSON: {line}") from line
+            raise CorruptSample("line", f"the line is not JSON: {line}") from line
         return from_line(self.key(index), line, self._reading)
 
 
 class Chosen:
-    """Some samples of a source, in a given order; one may come several times."""
+    """A selection of a source's samples, in a given order and with repetitions."""
 
     def __init__(self, source: Source, indices: np.ndarray) -> None:
         """`indices`: [samples], int64."""
@@ -88,7 +88,7 @@ class Chosen:
 
 
 class Joined:
-    """Sources one after another."""
+    """The concatenation of several sources."""
 
     def __init__(self, sources: Sequence[Source]) -> None:
         self._sources = sources
@@ -111,23 +111,23 @@ class Joined:
 
 
 def times(indices: np.ndarray, factor: float, name: str) -> np.ndarray:
-    """Every index as often as the whole part of `factor` says, and a random share of them once more.
+    """Repeat all indices floor(`factor`) times, and a random subset of them once more for the fraction.
 
-    The result has round(len(indices) * factor) elements. The share is drawn by `name` alone, so that runs of different
+    The result has round(len(indices) * factor) elements. The subset depends only on `name`, so that runs with different
     seeds train on the same samples.
 
     Args:
         indices: [samples], int64.
-        factor: 2 is twice, 0.5 a half.
-        name: of the data set.
+        factor: the repeat factor, such as 2 (twice) or 0.5 (a random half).
+        name: the data set's name.
 
     Raises:
-        ConfigError: more than `MOST_SAMPLES`.
+        ConfigError: the result has more than `MOST_SAMPLES` elements.
     """
     if len(indices) * factor > MOST_SAMPLES:
         raise ConfigError(
             f"{name} repeated {factor:g} times has {len(indices) * factor:.3g} samples; expected at most "
-            f"{MOST_SAMPLES:g}. Training sees a data set as often as its steps need in any case."
+            f"{MOST_SAMPLES:g}. Lower the factor; training repeats its data anyway until all steps are done."
         )
     whole = int(factor)
     num_more = round(len(indices) * factor) - whole * len(indices)
@@ -136,14 +136,14 @@ def times(indices: np.ndarray, factor: float, name: str) -> np.ndarray:
 
 
 def split(num_samples: int, held_out_share: float, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Which samples are trained on and which are held out, both ascending; drawn by `name` alone."""
+    """Return the ascending indices to train on and to hold out; the choice depends only on `name`."""
     order = _rng(name, "held out").permutation(num_samples)
     num_held_out = round(num_samples * held_out_share)
     return np.sort(order[num_held_out:]), np.sort(order[:num_held_out])
 
 
 def shuffled(source: Source, seed: int, start: int) -> Iterator[Entry]:
-    """A source from the `start`-th sample on, for ever: epochs follow each other, each in an order of its own."""
+    """Yield a source's samples endlessly from position `start` on, each epoch in its own random order."""
     first, offset = divmod(start, len(source))
     for epoch in itertools.count(first):
         order = np.random.default_rng([seed, _EPOCH, epoch]).permutation(len(source))

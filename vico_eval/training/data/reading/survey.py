@@ -1,4 +1,4 @@
-"""What a JSONL file is before anything is trained on it: where its lines are, what they hold, and its digest."""
+"""Surveying a JSONL file before training: the positions of its lines, their ignored keys, and the file's digest."""
 
 from __future__ import annotations
 
@@ -16,47 +16,45 @@ from tqdm import tqdm
 from vico_eval.errors import ConfigError
 from vico_eval.training.data.reading.keys import TURNS, unread_keys
 
-EXPECTED = "expected JSON lines: on each line one sample, an object with conversations"
+EXPECTED = "expected JSON Lines, with one sample on each line: an object with conversations"
 
 
 @dataclass(frozen=True, eq=False)
 class Survey:
-    """A file that was read once."""
+    """The results of one pass over a file."""
 
     lines: np.ndarray
-    """[samples, 2]: offset in bytes, number of the line from 1; empty lines are left out."""
+    """[samples, 2]: the offset in bytes and the 1-based number of each line that is not empty."""
 
     unread: dict[str, int]
-    """In how many lines each key is that nothing is done with."""
+    """The ignored keys, each with the number of lines that have it."""
 
     sha256: str
-    """Of the whole file."""
+    """The digest of the whole file."""
 
 
 def survey(path: Path) -> Survey:
-    """Read a file once.
+    """Survey a file in one pass.
 
     Raises:
-        ConfigError: it can't be read, has no line, or is not of JSON lines: a JSON array, an object that takes several
-            lines, another tool's file. Some broken lines among others are corrupt samples, which are skipped.
+        ConfigError: the file can't be read, has no lines, or is not in JSON Lines format, such as a JSON array, an
+            object over several lines, or another tool's file. A few broken lines among valid ones are no error here;
+            they become corrupt samples, which are skipped.
     """
-    lines = array("q")  # a list of tuples would take ten times the memory
+    lines = array("q")  # a list of tuples would need ten times the memory
     unread: Counter[str] = Counter()
     digest = sha256()
     num_objects = num_samples = offset = 0
     try:
         with (
             path.open("rb") as file,
-            # None: no bar where stderr is no terminal.
+            # disable=None hides the bar if stderr is not a terminal.
             tqdm(total=path.stat().st_size, unit="B", unit_scale=True, desc=path.name, disable=None) as progress,
         ):
             for number, text in enumerate(file, start=1):
                 digest.update(text)
                 if not lines and _begins_an_array(text):
-                    raise ConfigError(
-                        f"{path} holds a JSON array; {EXPECTED}. Write its elements on a line each, as does: "
-                        f"jq -c '.[]' {path}"
-                    )
+                    raise ConfigError(f"{path} holds a JSON array; {EXPECTED}. Convert it with: jq -c '.[]' {path}")
                 if not text.isspace():
                     lines.extend((offset, number))
                     line = parsed(text)
@@ -69,13 +67,13 @@ def survey(path: Path) -> Survey:
                     progress.update(offset - progress.n)
             progress.update(offset - progress.n)
     except OSError as error:
-        raise ConfigError(f"The samples of {path} can't be read: {error}. Pass a JSONL file.") from error
+        raise ConfigError(f"The samples in {path} can't be read: {error}. Pass a JSONL file.") from error
     _check(path, len(lines) // 2, num_objects, num_samples, unread)
     return Survey(np.array(lines).reshape(-1, 2), dict(unread.most_common()), digest.hexdigest())
 
 
 def parsed(text: bytes) -> Any:
-    """The JSON value of a line, or the error that says why it is none."""
+    """Return the JSON value of a line, or the exception if the line can't be parsed."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError, MemoryError) as error:
@@ -91,9 +89,9 @@ def _check(path: Path, num_lines: int, num_objects: int, num_samples: int, unrea
         raise ConfigError(f"{path} has no samples; expected a JSONL file with one on each line.")
     if num_lines > 1 and 2 * num_objects < num_lines:
         raise ConfigError(
-            f"{num_lines - num_objects} of the {num_lines} lines of {path} are no JSON objects; {EXPECTED}. If it is "
-            "one JSON value over several lines, write each sample on a line of its own."
+            f"{num_lines - num_objects} of the {num_lines} lines of {path} are not JSON objects; {EXPECTED}. If the "
+            "file is one JSON value over several lines, write each sample on its own line."
         )
     if num_objects and not num_samples:
         found = ", ".join(unread) or "nothing"
-        raise ConfigError(f"No line of {path} has {' or '.join(TURNS)}, they hold {found}; {EXPECTED}.")
+        raise ConfigError(f"No line of {path} has {' or '.join(TURNS)} (keys found: {found}); {EXPECTED}.")

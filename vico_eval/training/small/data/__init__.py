@@ -1,1 +1,1 @@
-"""Documents of the built-in benchmark as batches."""
+"""Generated documents like those of the built-in benchmark, in batches."""

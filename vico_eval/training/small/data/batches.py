@@ -1,8 +1,8 @@
-"""Documents with equally many tiles, computed together.
+"""Batches of documents with the same number of tiles.
 
-In a document's ids every tile is one `<IMG_CONTEXT>`; `Batch.expand` repeats it once the routing is known.
+In a document's token ids every tile is one `<IMG_CONTEXT>`, which `Batch.expand` repeats once the routing is known.
 
-Shapes: docs = documents of a batch, each with T tiles; tiles = all their tiles; N = ids before expansion.
+Shapes: docs = documents of a batch, each with T tiles; tiles = all their tiles; N = token ids before expansion.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from vico_eval.training.small.data.documents import TokenizedDocument
 
 
 class Expanded(NamedTuple):
-    """Ids with every tile at its length, right-padded: one question a document then needs no mask."""
+    """Right-padded token ids with every tile expanded. With one question per document they need no attention mask."""
 
     input_ids: Tensor
     """[docs, L], int64."""
@@ -34,11 +34,11 @@ class Expanded(NamedTuple):
 
     @property
     def has_branches(self) -> bool:
-        """Whether a document asks several questions."""
+        """Whether a document has several questions."""
         return int(self.branch.max()) > 1
 
     def positions(self) -> Tensor:
-        """[docs, L], int64: those that each token has when its question is the only one."""
+        """Return each token's position as if its question were the only one, [docs, L], int64."""
         place = torch.arange(self.branch.shape[1]).expand_as(self.branch)
         shared = (self.branch == 0).sum(dim=1, keepdim=True)
         begins = torch.ones_like(self.branch, dtype=torch.bool)
@@ -47,7 +47,7 @@ class Expanded(NamedTuple):
         return torch.where(self.branch == 0, place, place - start + shared)
 
     def mask(self, dtype: torch.dtype) -> Tensor:
-        """[docs, 1, L, L], 0 or the lowest number, to be added: a token sees what precedes it but other questions."""
+        """Return an additive mask [docs, 1, L, L]: a token attends to earlier tokens, except other questions."""
         asked, seen = self.branch[:, :, None], self.branch[:, None, :]
         length = self.branch.shape[1]
         is_before = torch.ones(length, length, dtype=torch.bool).tril()
@@ -57,7 +57,7 @@ class Expanded(NamedTuple):
 
 @dataclass(frozen=True)
 class Batch:
-    """Documents with equally many tiles."""
+    """Documents with the same number of tiles."""
 
     tiles: Tensor
     """[tiles, S, S, 3], uint8."""
@@ -100,11 +100,11 @@ class Batch:
 
     @property
     def answers(self) -> Tensor:
-        """[answers], int64: the answer tokens themselves."""
+        """[answers], int64: the answer tokens."""
         return self.input_ids[self.is_answer]
 
     def expand(self, counts: Tensor) -> Expanded:
-        """The ids with `counts[tile]` image tokens for each tile [tiles]."""
+        """Expand the token ids to `counts[tile]` image tokens for each tile, counts [tiles]."""
         repeats = (self.input_ids != self.pad_token_id).long()
         repeats[self.input_ids == self.image_token_id] = counts
         lengths = repeats.sum(dim=1)
@@ -118,7 +118,7 @@ class Batch:
 
 
 def collate(documents: Sequence[TokenizedDocument], tokenizer: PreTrainedTokenizerBase) -> Batch:
-    """Documents with equally many tiles as one batch."""
+    """Build a batch from documents with the same number of tiles."""
     pad = int(tokenizer.pad_token_id)
     length = max(len(document.input_ids) for document in documents)
     input_ids = torch.full((len(documents), length), pad)

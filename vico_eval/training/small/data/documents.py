@@ -1,10 +1,10 @@
-"""Scenes of the built-in benchmark's generator as documents: tiles, ids, and labels of what the tiles show.
+"""Scenes of the built-in benchmark's generator as tokenised documents, with labels of what their tiles show.
 
-Several questions about one picture share its tokens and nothing else: each is a branch of its own behind them, at the
-positions that it would have alone, so a document of four questions says the same as four documents. As turns of one
-conversation the later ones could be answered by exclusion, and that is what a small model learns.
+Several questions about one scene share its visual tokens and nothing else. Each is a separate branch after them, at the
+positions that it would have alone, so a document with four questions is equivalent to four documents. As turns of one
+conversation, later questions could be answered by exclusion, and a small model would learn that instead.
 
-Shapes: T = tiles of a document; N = its ids, one image token a tile.
+Shapes: T = tiles of a document; N = its token ids, with one image token per tile.
 """
 
 from __future__ import annotations
@@ -26,44 +26,44 @@ from vico_eval.training.data.reading.conversations import Conversation
 
 NO_GLYPH = 0
 UNKNOWN = -1
-"""Label of a slot or cell that nothing is known about: those of a thumbnail."""
+"""The label of slots and cells without a known class, which are those of thumbnails."""
 
 MAX_LENGTH = 1 << 20
-"""Tokens of a document: a recipe limits its batches instead."""
+"""A limit on a document's tokens that is never reached; recipes limit batches instead."""
 
 
 class TokenizedDocument(NamedTuple):
-    """One picture, several or a video with its questions, tokenised."""
+    """A tokenised scene (one image, several images or a video) with its questions."""
 
     tiles: np.ndarray
     """[T, S, S, 3], uint8."""
 
     tile_image: np.ndarray
-    """[T], int64: which of the document's images a tile belongs to."""
+    """[T], int64: the image of the document that a tile belongs to."""
 
     input_ids: np.ndarray
-    """[N], int64, one image token a tile."""
+    """[N], int64, with one image token per tile."""
 
     is_answer: np.ndarray
-    """[N], bool: tokens that the decoder is to predict, the end of each answer included."""
+    """[N], bool: tokens that the decoder must predict, including the end of each answer."""
 
     branch: np.ndarray
-    """[N], int64, ascending: 0 for what all questions share, from 1 the question that a token belongs to."""
+    """[N], int64, ascending: 0 for tokens that all questions share, otherwise the 1-based number of the question."""
 
     cells: np.ndarray
-    """[T, h, w], int64: class of what each patch shows, `UNKNOWN` in thumbnails."""
+    """[T, h, w], int64: the class of what each patch shows, `UNKNOWN` in thumbnails."""
 
     glyphs: np.ndarray
-    """[T, h/2, w/2], int64: byte of the glyph in each slot, 0 for none, `UNKNOWN` in thumbnails."""
+    """[T, h/2, w/2], int64: the byte of the glyph in each slot, 0 for none, `UNKNOWN` in thumbnails."""
 
 
 class DocumentMaker:
-    """Makes documents for one model, each question as the prompt that evaluation uses."""
+    """Makes documents for one model, with the prompts of evaluation."""
 
     def __init__(
         self, tokenizer: PreTrainedTokenizerBase, config: VicoInternVLConfig, resolution: ResolutionPart | None = None
     ) -> None:
-        """`resolution` says how images are cut; without one InternVL decides. Labels need whole tiles."""
+        """`resolution` divides images into tiles, by default as InternVL does. Labels need scenes of whole tiles."""
         self.tokenizer = tokenizer
         self.config = config
         preprocessor = Preprocessor(tokenizer, InternVLPrompting(InternVLSettings.of(config)), resolution=resolution)
@@ -72,7 +72,7 @@ class DocumentMaker:
         )
 
     def __call__(self, scene: Scene, questions: Sequence[Question]) -> TokenizedDocument:
-        """A scene and some of its questions, at least one."""
+        """Make a document from a scene and one or more of its questions."""
         ids: list[int] = []
         is_answer: list[bool] = []
         branch: list[int] = []
@@ -114,12 +114,13 @@ class DocumentMaker:
 
 
 def _labels(grids: Sequence[np.ndarray], side: int, counts: Sequence[int]) -> np.ndarray:
-    """Labels of all images' tiles, [tiles, side, side]."""
+    """Return the labels of all images' tiles, [tiles, side, side]."""
     return np.concatenate([_per_tile(grid, side, count) for grid, count in zip(grids, counts, strict=True)])
 
 
 def _per_tile(grid: np.ndarray, side: int, num_tiles: int) -> np.ndarray:
-    """[rows*side, columns*side] -> [tiles, side, side], with an unknown thumbnail where the image has one."""
+    """Divide an image's labels into tiles, [rows*side, columns*side] -> [tiles, side, side], with unknown labels for a
+    thumbnail."""
     rows, columns = grid.shape[0] // side, grid.shape[1] // side
     tiles = grid.reshape(rows, side, columns, side).swapaxes(1, 2).reshape(rows * columns, side, side).astype(np.int64)
     if num_tiles > len(tiles):

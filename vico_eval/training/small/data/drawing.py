@@ -1,7 +1,7 @@
-"""Random documents of a step, drawn as they are needed.
+"""Drawing a step's random documents on demand.
 
-A batch is a pure function of the recipe's seed, a stage's name and a step, so that a stage can be repeated or resumed
-anywhere.
+A batch is a pure function of the recipe's seed, a stage's name and a step, so that a stage can be repeated, or resumed
+at any step.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from vico_eval.training.small.data.documents import DocumentMaker, TokenizedDocu
 
 IMAGE_TASKS = tuple(task for task in TASKS if task not in ("compare", "video"))
 LOOKUP = ("read", "doc", "colour")
-"""Tasks of one step: what the question names is looked up, and what stands beside it or how it looks is the answer."""
+"""Single-step tasks: locate what the question names; the answer is what stands beside it or how it looks."""
 
 SMALL_GRID = 3
-"""Tiles, thumbnail not counted, up to which a picture counts as small."""
+"""The maximum number of tiles, without the thumbnail, of a small image."""
 
 
 def step_rng(seed: int, stage: str, step: int) -> np.random.Generator:
-    """The random numbers of one step of one stage, whatever ran before."""
+    """Return the random generator of one step of one stage, independent of earlier steps."""
     return np.random.default_rng([seed, zlib.crc32(stage.encode()), step])
 
 
@@ -36,9 +36,9 @@ def make_batch(
     max_questions: int,
     lookup_only: bool = False,
 ) -> Batch:
-    """Random documents with equally many tiles each, at most `num_tokens` decoder tokens, padding included.
+    """Draw random documents with the same number of tiles, up to `num_tokens` decoder tokens including padding.
 
-    At least one document, however long it is.
+    The batch has at least one document, whatever its length.
     """
     kind = "image" if lookup_only else str(rng.choice(["image", "compare", "video"], p=[0.7, 0.15, 0.15]))
     tasks = LOOKUP if lookup_only else IMAGE_TASKS if kind == "image" else (kind,)
@@ -61,6 +61,6 @@ def make_batch(
 
 
 def choose_questions(scene: Scene, rng: np.random.Generator, max_questions: int) -> list[Question]:
-    """Up to `max_questions` of a scene's questions; the first, which the fixed splits ask, is always among them."""
+    """Draw up to `max_questions` of a scene's questions, always including the first, which the fixed splits ask."""
     others = rng.permutation(len(scene.questions) - 1)[: max_questions - 1]
     return [scene.questions[0], *(scene.questions[1 + int(i)] for i in others)]

@@ -1,4 +1,4 @@
-"""Stages whose steps feed batches made ahead: documents to the decoder, mostly."""
+"""Preparing a stage's batches ahead of time."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from vico_eval.training.small.recipe import BaseRecipe, TextBatchRecipe
 T = TypeVar("T")
 
 WORKERS = 1
-"""Processes that make batches ahead, for each process that trains."""
+"""Number of processes that prepare batches, per training process."""
 
 
 @dataclass(frozen=True)
 class DocumentParts:
-    """This process's parts of a step's documents, a function of seed, stage, part and step."""
+    """This process's parts of a step's documents, which depend only on seed, stage, part and step."""
 
     seed: int
     stage: str
@@ -33,13 +33,14 @@ class DocumentParts:
     config: VicoInternVLConfig
     settings: TextBatchRecipe
     own: range
-    """The parts. Asked for beforehand: a process that makes batches ahead does not know whose it is."""
+    """The numbers of this process's parts. They are set in advance, because the worker process that prepares batches
+    does not know its training process."""
 
     resolution: ResolutionPart | None = None
-    """Cuts the images; None cuts them as InternVL does."""
+    """Divides images into tiles; None means InternVL's tiling."""
 
     def __call__(self, step: int) -> list[tuple[int, Batch]]:
-        """The numbered parts of one step."""
+        """Return the numbered parts of one step."""
         settings = self.settings
         return [
             (
@@ -57,12 +58,12 @@ class DocumentParts:
 
     @cached_property
     def _make(self) -> DocumentMaker:
-        # In the process that makes batches: a preprocessor can't be sent to another one.
+        # Created in the worker process, because a preprocessor can't be sent between processes.
         return DocumentMaker(self.tokenizer, self.config, self.resolution)
 
 
 def steps(make: Callable[[int], T], start: int, stop: int) -> Iterator[T]:
-    """`make(step)` for each step in [start, stop), made ahead by a worker process."""
+    """Yield `make(step)` for each step in [start, stop), prepared ahead by a worker process."""
     loader = DataLoader(
         _Steps(make, stop),
         batch_size=None,

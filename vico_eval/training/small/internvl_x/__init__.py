@@ -1,1 +1,1 @@
-"""The small InternVL-X rows."""
+"""Training of the small InternVL-X models."""

@@ -1,8 +1,9 @@
-"""Answer logits where tokens join or leave between the decoder's layers (LVTC), with gradients.
+"""Differentiable answer logits of a model whose token count changes between decoder layers (LVTC).
 
-The decoder's output is then longer than its input, so the answers are found again by the columns that it came from.
+The decoder's output is longer than its input, so answer tokens are located by the input columns that it reports.
 
-Shapes: rows of a batch, N = ids, tiles = all rows', answers = answer tokens, row after row; V = vocabulary.
+Shapes: rows of a batch, N = token ids, tiles = tiles of all rows, answers = answer tokens in the order of the rows;
+V = vocabulary.
 """
 
 from __future__ import annotations
@@ -16,22 +17,22 @@ from vico_eval.training.small.data.batches import Batch
 
 
 def lvtc_logits(model: VicoInternVL, batch: Batch, vit_tokens: Tensor) -> Tensor:
-    """Logits that predict each answer token of a training batch, as `decoding.answer_logits` gives them.
+    """Return the logits that predict each answer token of a training batch, as `decoding.answer_logits` does.
 
     Args:
-        model: with its part in the decoder: `model.use_decoder_part(registry.build("lvtc").decoder)`.
-        batch: documents; every tile comes at full length.
+        model: a model with its decoder part: `model.use_decoder_part(registry.build("lvtc").decoder)`.
+        batch: the documents; every tile has its full length.
         vit_tokens: [tiles, 1 + h*w, C].
 
     Returns:
         [answers, V], float32, in the order of `batch.answers`.
 
     Raises:
-        RuntimeError: a document asks several questions. Each would need a mask of its own in both stages.
+        RuntimeError: a document has several questions; each would need its own mask in both stages.
     """
     expanded = batch.expand(torch.full((len(vit_tokens),), model.num_high_tokens))
     if expanded.has_branches:
-        raise RuntimeError("a batch with several questions a document came to LVTC; make it with max_questions=1")
+        raise RuntimeError("LVTC got a batch with several questions per document; make it with max_questions=1")
     return changing_logits(model, expanded.input_ids, expanded.is_answer, vit_tokens)
 
 
@@ -42,20 +43,22 @@ def changing_logits(
     vit_tokens: Tensor,
     attention_mask: Tensor | None = None,
 ) -> Tensor:
-    """Logits that predict each answer token, teacher-forced; the first behind an image is predicted by its last token.
+    """Return the logits that predict each answer token, with teacher forcing.
+
+    A token right after an image is predicted by the image's last token.
 
     Args:
-        model: with a part in its decoder.
-        input_ids: [rows, N], every tile at full length. Right-padded rows need no mask: attention is causal.
-        is_answer: [rows, N], bool: the tokens to predict; none of them first in its row.
-        vit_tokens: [tiles, 1 + h*w, C], row after row.
+        model: a model with a decoder part.
+        input_ids: [rows, N], every tile at full length. Right-padded rows need no mask, because attention is causal.
+        is_answer: [rows, N], bool: the tokens to predict; the first token of a row must not be one.
+        vit_tokens: [tiles, 1 + h*w, C], in the order of the rows.
         attention_mask: [rows, N], for left-padded rows.
 
     Returns:
         [answers, V], float32.
 
     Raises:
-        RuntimeError: the model has no part in its decoder; or rows that are right-padded by a mask.
+        RuntimeError: the model has no decoder part, or the mask marks right-padded rows.
     """
     decoder = model.language_model.model
     if not isinstance(decoder, CompressingDecoder):

@@ -1,6 +1,6 @@
-"""The training recipe of the small InternVL-X rows: one YAML file with a closed schema, read as that of the small ViCO.
+"""The training recipe of the small InternVL-X models: a YAML file with a closed schema, read like the small ViCO's.
 
-Source: InternVL-X (arXiv 2503.21307), whose two stages are the projector alone, then everything.
+Source: InternVL-X (arXiv 2503.21307), which trains in two stages: first the projector alone, then everything.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ VARIANTS: tuple[VariantName, ...] = get_args(VariantName)
 """Every variant, in the order in which they are trained."""
 
 RECIPE = "models/internvl-x-tiny/recipe.yaml"
-"""The example."""
+"""The example recipe, named in errors."""
 
 METHODS: dict[VariantName, str] = {
     "base": "vanilla",
@@ -27,11 +27,11 @@ METHODS: dict[VariantName, str] = {
     "lvtc": "lvtc",
     "full": "rvtc_edge+pvtc+lvtc",
 }
-"""The methods that each variant is trained with, and has to be run with."""
+"""The method that each variant is trained with and must be run with."""
 
 
 class LVTCRecipe(ClosedConfig):
-    """Where LVTC's projections join; None takes `LVTCSettings.defaults` for the decoder's number of layers."""
+    """LVTC's positions in the decoder; None means `LVTCSettings.defaults` for the decoder's number of layers."""
 
     num_low_resolution: int = Field(ge=1)
     expand_before: int | None = Field(default=None, ge=0)
@@ -41,21 +41,21 @@ class LVTCRecipe(ClosedConfig):
 
 
 class SingleQuestionRecipe(TextBatchRecipe):
-    """A stage on documents of one question each: several would need masks of their own behind LVTC's expansion."""
+    """A stage on documents with one question each; several would need separate masks after LVTC's expansion."""
 
     max_questions: int = Field(default=1, ge=1, le=1)
 
 
 class ProjectorRecipe(SingleQuestionRecipe):
-    """The new projectors alone."""
+    """The stage that trains the new projectors alone."""
 
     align_weight: float = Field(default=1.0, ge=0)
-    """Weight of the loss that aligns visual tokens with the embeddings of the glyphs they show: a new projector has to
-    find them again. The same for every variant."""
+    """Weight of the loss that aligns visual tokens with the embeddings of the glyphs they show, which a new projector
+    must learn again. It is the same for every variant."""
 
 
 class EverythingRecipe(SingleQuestionRecipe):
-    """Vision encoder, projectors and decoder."""
+    """The stage that trains vision encoder, projectors and decoder."""
 
     vision_learning_rate_share: float = Field(default=0.5, gt=0)
     """The vision encoder's learning rate as a share of the stage's."""
@@ -66,10 +66,10 @@ class InternVLXRecipe(ClosedConfig):
 
     seed: int = Field(ge=0, lt=SEEDS_END)
     processes: int = Field(ge=1, le=MOST_PROCESSES)
-    """Processes, one thread each; part of the recipe because the order of float additions depends on it."""
+    """Number of single-threaded processes. It is in the recipe because the order of float additions depends on it."""
 
     base: str = "vico-tiny-base"
-    """Checkpoint whose vision encoder and decoder every variant starts from. Its connector is left behind."""
+    """The checkpoint whose vision encoder and decoder every variant starts from. Its connector is discarded."""
 
     lvtc: LVTCRecipe
     projector: ProjectorRecipe
@@ -83,10 +83,10 @@ class InternVLXRecipe(ClosedConfig):
 
 
 def load_internvl_x_recipe(path: Path) -> InternVLXRecipe:
-    """Read and check a recipe file; raises ConfigError as `read_config`."""
+    """Read and validate a recipe file; raises ConfigError as `read_config` does."""
     return read_config(path, InternVLXRecipe, RECIPE)
 
 
 def parse_variants(names: Sequence[str]) -> tuple[VariantName, ...]:
-    """Variants by name, in the order in which they are trained; raises ConfigError where a name is none."""
+    """Return the named variants in the order in which they are trained; raises ConfigError if a name is unknown."""
     return chosen("variant", names, VARIANTS)

@@ -1,15 +1,15 @@
-"""Train small InternVL-X rows: `vico-eval train internvl-x RECIPE --out DIR`.
+"""Training of the small InternVL-X models: `vico-eval train internvl-x RECIPE --out DIR`.
 
-Every variant starts from one base checkpoint's vision encoder and decoder with new projectors, trains these alone, then
-everything, on the same documents as the others. `base` has a new InternVL connector and is what the others are fairly
-compared with: the base checkpoint itself was trained for longer.
+Every variant starts from the vision encoder and decoder of the same base checkpoint with new projectors. It trains the
+projectors alone, then everything, on the same documents as the other variants. `base` has a new InternVL connector and
+is the fair baseline: the base checkpoint itself was trained for longer.
 
-DIR/<variant> holds a variant's log and weights between the stages, DIR/internvl-x-tiny-<variant> its finished
+DIR/<variant> has a variant's log and the weights between its stages, DIR/internvl-x-tiny-<variant> its finished
 checkpoint.
 
 Source: InternVL-X (arXiv 2503.21307), sections 3 and 4.
 Differs: the projector stage may align visual tokens with the glyphs they show. RVTC has no weights; `full` is trained
-         on tiles cut by its edge rule, which changes nothing on the built-in benchmark's pictures, all of whole tiles.
+         with its edge tiling, which makes no difference on the built-in benchmark, whose images consist of whole tiles.
 """
 
 from __future__ import annotations
@@ -59,56 +59,56 @@ from vico_eval.training.small.vico_tiny.base import glyph_alignment
 from vico_eval.yaml_files import read_yaml
 
 FINISHED = "internvl-x-tiny-{}"
-"""Name of a variant's finished checkpoint."""
+"""The name of a variant's finished checkpoint."""
 
 
 @dataclass(frozen=True)
 class VariantRun:
-    """What both stages of one variant need."""
+    """The inputs of both stages of one variant."""
 
     variant: VariantName
     recipe: InternVLXRecipe
     training: Training
-    """In the folder of the log and the weights between the stages."""
+    """Its output folder has the log and the weights between the stages."""
 
     resume: bool
     tokenizer: PreTrainedTokenizerBase
     method: Method
     model: VicoInternVL
-    """In training mode, with the method's part in its decoder."""
+    """The model in training mode, with the method's decoder part."""
 
 
 def train(
     recipe: InternVLXRecipe, out: Path, variants: tuple[VariantName, ...] = VARIANTS, resume: bool = False
 ) -> None:
-    """Train variants one after another; every process of a training calls this alike.
+    """Train variants one after another; every process of a training makes the same call.
 
     Raises:
-        ConfigError: to be resumed, and `out` holds a run of another recipe.
-        CheckpointError: the base checkpoint is missing or can't take a part.
-        NotFinite: a stage computed a number that is none.
-        OutputError: another training writes into `out`.
+        ConfigError: `resume` is set, but `out` has a run of another recipe.
+        CheckpointError: the base checkpoint is missing or not compatible with a part.
+        NotFinite: a stage computed a number that is not finite.
+        OutputError: another training is writing into `out`.
     """
-    find_checkpoint(recipe.base)  # a mistake is named before the folder is made
+    find_checkpoint(recipe.base)  # report a wrong name before creating the folder
     with opened(out) as accelerator:
         on_main(accelerator, lambda: note_recipe(recipe, out, resume))
         for variant in variants:
             finished = out / FINISHED.format(variant)
             training = training_in(out / variant, accelerator, recipe.seed, {"recipe": recipe.model_dump(mode="json")})
             if resume and (finished / "config.json").exists():
-                training.watch.say(f"{variant}: finished already")
+                training.watch.say(f"{variant}: already finished")
                 continue
             train_variant(recipe, variant, training, finished, resume)
             accelerator.wait_for_everyone()
 
 
 def note_recipe(recipe: InternVLXRecipe, out: Path, resume: bool) -> None:
-    """Leave the recipe in `out`; a run that is resumed must be one of the same recipe."""
+    """Write the recipe to `out`; raises ConfigError if a run of another recipe is to be resumed."""
     values = recipe.model_dump(mode="json")
     path = out / "recipe.yaml"
     if resume and path.exists() and read_yaml(TypeAdapter(dict[str, Any]), path) != values:
         raise ConfigError(
-            f"{out} holds a run of another recipe ({path.name} there differs). Choose another folder, or train without "
+            f"{out} has a run of another recipe (its {path.name} differs). Choose another folder, or train without "
             "--resume."
         )
     write_text(path, yaml.safe_dump(values, sort_keys=False))
@@ -117,7 +117,7 @@ def note_recipe(recipe: InternVLXRecipe, out: Path, resume: bool) -> None:
 def train_variant(
     recipe: InternVLXRecipe, variant: VariantName, training: Training, finished: Path, resume: bool
 ) -> None:
-    """Both stages of one variant, its checkpoint, and what it can do."""
+    """Run both stages of one variant, save its checkpoint, and log its accuracy."""
     checkpoint = find_checkpoint(recipe.base)
     method = registry.build(METHODS[variant])
     model = start_model(recipe, checkpoint, method)
@@ -133,11 +133,13 @@ def train_variant(
 
 
 def start_model(recipe: InternVLXRecipe, checkpoint: Checkpoint, method: Method) -> VicoInternVL:
-    """The base checkpoint's vision encoder and decoder with new projectors of seeded random weights, float32, frozen.
+    """Build a frozen float32 model from the base checkpoint's vision encoder and decoder, with new projectors.
+
+    The projectors' weights are random, with the recipe's seed.
 
     Raises:
-        CheckpointError: the decoder's width or depth can't take a part.
-        ConfigError: LVTC settings that the decoder can't run.
+        CheckpointError: the decoder's width or depth is not compatible with a part.
+        ConfigError: the decoder can't run the LVTC settings.
     """
     base = load_model(checkpoint, dtype="float32", device="cpu")
     of_part = {"pvtc": {}, "lvtc": lvtc_values(recipe, base.config)}
@@ -153,13 +155,13 @@ def start_model(recipe: InternVLXRecipe, checkpoint: Checkpoint, method: Method)
 
 
 def lvtc_values(recipe: InternVLXRecipe, config: VicoInternVLConfig) -> dict[str, object]:
-    """LVTC's part of the configuration: the recipe's, with defaults for the decoder's depth where it says nothing."""
+    """Return LVTC's configuration: the recipe's values, with defaults for the decoder's depth where it has none."""
     given = recipe.lvtc.model_dump(exclude_none=True)
     return vars(LVTCSettings.defaults(config.text_config.num_hidden_layers, **given))
 
 
 def train_projector(run: VariantRun) -> None:
-    """Stage 1: the new projectors alone. Resumed, a stage that is complete is not repeated."""
+    """Run stage 1, which trains the new projectors alone; if resumed, a completed stage is not repeated."""
     settings, model = run.recipe.projector, run.model
     weights = run.training.out / "projector.safetensors"
     if run.resume and weights.exists():
@@ -177,7 +179,7 @@ def train_projector(run: VariantRun) -> None:
 
 
 def train_everything(run: VariantRun) -> None:
-    """Stage 2: vision encoder, projectors and decoder."""
+    """Run stage 2, which trains vision encoder, projectors and decoder."""
     settings, model = run.recipe.everything, run.model
 
     def loss(step: int, batch: Batch) -> dict[str, Tensor]:
@@ -192,7 +194,7 @@ def train_everything(run: VariantRun) -> None:
 
 
 def projectors(model: VicoInternVL) -> nn.ModuleDict:
-    """What maps vision tokens to the decoder's width: the connector, and LVTC's projectors where there are any."""
+    """Return the modules that map vision tokens to the decoder's width: the connector and any LVTC projectors."""
     parts: dict[str, nn.Module] = {"connector": model.connector_high}
     if model.lvtc is not None:
         parts["lvtc"] = model.lvtc
@@ -200,7 +202,8 @@ def projectors(model: VicoInternVL) -> nn.ModuleDict:
 
 
 def answer_loss(model: VicoInternVL, batch: Batch, align_weight: float, *, train_vision: bool) -> dict[str, Tensor]:
-    """Cross-entropy on the answer tokens plus the weighted alignment of the connector's tokens with their glyphs."""
+    """Return the cross-entropy on answer tokens plus the weighted loss that aligns the connector's tokens with their
+    glyphs."""
     with torch.set_grad_enabled(train_vision):
         vit_tokens = encode(model, batch)
     answer = F.cross_entropy(full_logits(model, batch, vit_tokens), batch.answers)
@@ -214,14 +217,14 @@ def answer_loss(model: VicoInternVL, batch: Batch, align_weight: float, *, train
 
 
 def full_logits(model: VicoInternVL, batch: Batch, vit_tokens: Tensor) -> Tensor:
-    """Answer logits [answers, V] with every tile at full length, through LVTC where the model has it."""
+    """Return answer logits [answers, V] with every tile at full length, through LVTC if the model has it."""
     if model.lvtc is not None:
         return lvtc_logits(model, batch, vit_tokens)
     return routed_logits(model, batch, vit_tokens, torch.zeros(len(vit_tokens), dtype=torch.bool))
 
 
 def finish(run: VariantRun, folder: Path) -> None:
-    """Save the checkpoint; log its validation accuracy and, from an answer of the saved one, its visual tokens."""
+    """Save the checkpoint, and log its validation accuracy and the visual tokens that the saved model used."""
     model = rounded(run.model)
     seed, documents = run.recipe.seed, run.recipe.num_validation_documents
     batches = validation_batches(run.tokenizer, model, seed, documents, resolution=run.method.resolution)
@@ -233,11 +236,13 @@ def finish(run: VariantRun, folder: Path) -> None:
     average, per_layer = round(fmean(by_task.values()), 2), round(fmean(tokens), 2)
     run.training.watch.write({"validation": run.variant, "average": average, **percent})
     run.training.watch.write({"visual_tokens_per_tile_and_layer": tokens, "mean": per_layer})
-    run.training.watch.say(f"{run.variant}: {average}% right, {per_layer:g} visual tokens a tile and layer  {percent}")
+    run.training.watch.say(
+        f"{run.variant}: {average}% correct, {per_layer:g} visual tokens per tile and layer  {percent}"
+    )
 
 
 def visual_tokens_per_layer(folder: Path, method: str) -> list[float]:
-    """Visual tokens that each layer works on for one tile, from the account of an answer of a saved checkpoint."""
+    """Return the number of visual tokens per tile in each layer, from the account of one answer of a saved model."""
     scene = make_scene("read", np.random.default_rng(0))
     answer = load(str(folder), method, device="cpu").ask(
         scene.questions[0].text, images=list(scene.images), max_new_tokens=1

@@ -1,1 +1,1 @@
-"""The small ViCO model, before and after its two ViCO stages."""
+"""The small ViCO model: the stages before and after ViCO's own two."""

@@ -1,4 +1,4 @@
-"""The base model: next-token loss on answers, every tile at full length."""
+"""Training of the base model: next-token loss on answers, with every tile at full length."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ALIGN_TEMPERATURE = 0.1
 
 
 def base_loss(model: VicoInternVL, batch: Batch, align_weight: float, *, train_vision: bool) -> dict[str, Tensor]:
-    """Cross-entropy on the answer tokens plus the weighted alignment of high tokens with their glyphs."""
+    """Return the cross-entropy on answer tokens plus the weighted loss that aligns high tokens with their glyphs."""
     with torch.set_grad_enabled(train_vision):
         vit_tokens = encode(model, batch)
     high = model.connector_high(vit_tokens)  # [tiles, n_high, D]
@@ -31,17 +31,18 @@ def base_loss(model: VicoInternVL, batch: Batch, align_weight: float, *, train_v
 
 
 def glyph_alignment(tokens: Tensor, glyphs: Tensor, embedding: Tensor) -> Tensor:
-    """How far tokens are from pointing at the embedding of the glyph they show.
+    """Return the loss that aligns visual tokens with the embeddings of the glyphs they show.
 
-    Cross-entropy over the bytes of the cosine between a token and each byte's embedding, at temperature 0.1.
+    This is the cross-entropy over byte values, with the cosine between a token and each byte's embedding as logits, at
+    temperature 0.1.
 
     Args:
         tokens: [tiles, slots, D].
-        glyphs: [tiles, slots], int64 byte values; 0 (none) and negative (unknown) slots are left out.
-        embedding: [V, D], V >= 256, row b the embedding of byte b.
+        glyphs: [tiles, slots], int64 byte values; slots with 0 (no glyph) or a negative value (unknown) are left out.
+        embedding: [V, D], V >= 256, where row b is the embedding of byte b.
 
     Returns:
-        Scalar; 0 where no slot shows a glyph.
+        A scalar; 0 if no slot shows a glyph.
     """
     shown = glyphs > NO_GLYPH
     if not bool(shown.any()):

@@ -1,8 +1,9 @@
-"""The small recipe's last stage: thresholds, what they give on validation documents, and the finished checkpoints.
+"""The small recipe's last stage: choosing thresholds, validating them, and saving the finished checkpoint.
 
-The 60th percentile of stage 2 does not give 60% compressed tiles at a threshold of 0.5: it counts labels, not what a
-router makes of them. So the absolute thresholds are chosen for a share of tiles. The relative rule is switched off: it
-never compresses a lone tile, and with it the decision about a tile depends on the tiles beside it.
+The 60th percentile of stage 2 does not give 60% compressed tiles at a threshold of 0.5, because it is about labels and
+not about the router's predictions. The absolute thresholds are therefore chosen for a share of compressed tiles. The
+relative rule is switched off: it never compresses a single tile, and makes the decision about a tile depend on the
+tiles beside it.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from vico_eval.training.small.export import rounded, save_vico
 from vico_eval.training.small.vico_tiny.stages import BASE, RecipeRun
 
 POLICY = "image_router/model"
-"""In a run's `out`: the model that ViCO's stages made, with both routers."""
+"""The model trained by ViCO's stages, with both routers; relative to a run's `out`."""
 
 
 @torch.inference_mode()
@@ -44,22 +45,22 @@ def absolute_threshold(
     scores: Callable[[VicoInternVL, Batch, Tensor], Tensor],
     compressed_tile_ratio: float,
 ) -> float:
-    """The threshold at which `compressed_tile_ratio` of all tiles of `batches` are compressed, to four digits.
+    """Return the threshold, rounded to four digits, that compresses a share of `compressed_tile_ratio` of all tiles.
 
     Args:
-        scores: p_compress of each tile, [tiles].
+        scores: returns p_compress of each tile of a batch, [tiles].
 
     Raises:
-        NotFinite: a score is no number.
+        NotFinite: a score is not finite.
     """
     every = torch.cat([scores(model, batch, encode(model, batch)) for _, batch in batches])
     if odd := int((~every.isfinite()).sum()):
-        raise NotFinite(f"{odd} of {len(every)} scores of the router are not finite; train it again.")
+        raise NotFinite(f"{odd} of the router's {len(every)} scores are not finite; train it again.")
     return round(float(torch.quantile(every.float(), 1 - compressed_tile_ratio)), 4)
 
 
 def calibrate(run: RecipeRun) -> None:
-    """Choose thresholds, save the finished checkpoint, log accuracy under every routing.
+    """Choose thresholds, save the finished checkpoint, and log the accuracy under every routing.
 
     Raises:
         CheckpointError: ViCO's stages have not run.
@@ -71,7 +72,7 @@ def calibrate(run: RecipeRun) -> None:
     documents = validation_batches(run.tokenizer, model, seed, settings.num_documents)
     wanted = settings.compressed_tile_ratio
     router = model.config.parts["router"]
-    # A small picture is often one tile, which the relative rule never compresses.
+    # A small image is often a single tile, which the relative rule never compresses.
     router["relative_threshold"] = None
     router["absolute_threshold"] = absolute_threshold(model, documents, tile_scores, wanted)
     router["image_threshold"] = absolute_threshold(model, documents, image_scores, wanted)
@@ -92,14 +93,14 @@ def calibrate(run: RecipeRun) -> None:
         compressed = round(accuracy.compressed_tile_ratio, 4)
         entry = {"validation": title, "average": round(accuracy.average, 2), "compressed_tile_ratio": compressed}
         watch.write({**entry, **by_task})
-        watch.say(f"{title}: {accuracy.average:.1f}% right, {100 * compressed:.1f}% of tiles compressed  {by_task}")
+        watch.say(f"{title}: {accuracy.average:.1f}% correct, {100 * compressed:.1f}% of tiles compressed  {by_task}")
 
 
 def _load(run: RecipeRun, name: str) -> VicoInternVL:
     folder = run.out / name
     if not folder.is_dir():
         raise CheckpointError(
-            f"{folder} is missing. Before `calibration` come the stages dense, base and corpus of this recipe, then "
+            f"{folder} is missing. Before `calibration`, run the stages dense, base and corpus of this recipe, then "
             "`vico-eval train consistency` and, for tiles and for images, `vico-eval train router`; "
             "models/vico-tiny has their configurations."
         )

@@ -1,7 +1,7 @@
-"""Training data of the small model's ViCO stages: drawn scenes as the parquet files that `vico-eval train` reads.
+"""Training data of the small model's ViCO stages: scenes in the parquet files that `vico-eval train` reads.
 
-One file a task, so that a configuration can weigh tasks against each other. A scene is a function of the recipe's seed,
-its task and its number alone, and asks one question.
+There is one file per task, so that a configuration can weight the tasks. A scene depends only on the recipe's seed, its
+task and its index, and has one question.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ FEATURES = Features(
 
 
 def write_corpus(training: Training, samples_per_task: int) -> None:
-    """Write `corpus/<task>.parquet`, and the videos beside; every process writes tasks of its own."""
+    """Write `corpus/<task>.parquet` and the videos beside it; each process writes some of the tasks."""
     disable_progress_bars()
     folder = training.out / FOLDER
     (folder / "videos").mkdir(parents=True, exist_ok=True)
@@ -50,7 +50,7 @@ def write_corpus(training: Training, samples_per_task: int) -> None:
 
 
 def _row(name: str, scene: Scene, folder: Path) -> dict[str, Any]:
-    """A scene and its first question as messages; images as PNG, a video as a file named relative to `folder`."""
+    """Return a scene and its first question as messages; images as PNG bytes, a video as a path below `folder`."""
     question = scene.questions[0]
     images: list[dict[str, Any]] = []
     if scene.is_video:

@@ -1,7 +1,7 @@
-"""Dense supervision of the ViT: each patch of a tile predicts what it shows.
+"""Dense supervision of the ViT: classify what each patch of a tile shows.
 
-Reading is what a small encoder does not find by itself through the decoder; with this stage first it does. The linear
-head is dropped afterwards.
+A small encoder does not learn to read from the decoder's loss alone, but it does after this stage. The linear head is
+discarded afterwards.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ EMPTY_TILE_SHARE = 0.15
 
 
 class DenseHead(nn.Module):
-    """Class logits of every patch."""
+    """A classifier of patches."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -30,14 +30,14 @@ class DenseHead(nn.Module):
         self.linear = nn.Linear(width, CELL_CLASSES)
 
     def forward(self, vit_tokens: Tensor) -> Tensor:
-        """[tiles, 1 + h*w, C] -> [tiles, h*w, classes]."""
+        """Return class logits: [tiles, 1 + h*w, C] -> [tiles, h*w, classes]."""
         return self.linear(self.norm(vit_tokens[:, 1:]))  # type: ignore[no-any-return]
 
 
 def dense_batch(
     rng: np.random.Generator, tokenizer: PreTrainedTokenizerBase, config: VicoInternVLConfig, num_tiles: int
 ) -> tuple[Tensor, Tensor]:
-    """Tiles [num_tiles, S, S, 3] that mostly show something, and their patch classes [num_tiles, h*w]."""
+    """Draw tiles [num_tiles, S, S, 3], few of them empty, and their patch classes [num_tiles, h*w]."""
     make = DocumentMaker(tokenizer, config)
     tiles: list[np.ndarray] = []
     cells: list[np.ndarray] = []
@@ -56,12 +56,12 @@ def dense_batch(
 def dense_loss(
     model: VicoInternVL, head: DenseHead, tiles: Tensor, cells: Tensor, empty_weight: float
 ) -> dict[str, Tensor]:
-    """Weighted cross-entropy over patches, and the accuracy on patches that show something.
+    """Return the weighted cross-entropy over patches, and the accuracy on patches that are not empty.
 
     Args:
         tiles: [tiles, S, S, 3], uint8.
         cells: [tiles, h*w], int64.
-        empty_weight: weight of class 0.
+        empty_weight: weight of class 0, an empty patch.
     """
     logits = head(model.encode_tiles(normalise(tiles))).flatten(0, 1)
     target = cells.flatten()

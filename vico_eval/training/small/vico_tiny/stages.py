@@ -1,4 +1,4 @@
-"""The small recipe's stages before ViCO's: the vision encoder, the base model, and the data for ViCO."""
+"""The small recipe's stages before ViCO's own: the vision encoder, the base model, and ViCO's training data."""
 
 from __future__ import annotations
 
@@ -29,27 +29,27 @@ BASE = "vico-tiny-base"
 
 @dataclass(frozen=True)
 class RecipeRun:
-    """What every stage of a recipe needs."""
+    """The inputs of every stage of a recipe."""
 
     recipe: Recipe
     training: Training
     resume: bool
-    """Continue stages from their last saved step."""
+    """Whether to resume stages from their last checkpoint."""
 
     tokenizer: PreTrainedTokenizerBase
     config: VicoInternVLConfig
 
     @property
     def out(self) -> Path:
-        """Folder of weights and logs."""
+        """The folder for weights and logs."""
         return self.training.out
 
     def own_parts(self, num_parts: int) -> range:
-        """Which of some parts this process computes."""
+        """Return the numbers of the parts that this process computes."""
         return own_parts(self.training.accelerator, num_parts)
 
     def model(self, stage: StageName | None) -> VicoInternVL:
-        """A model with a stage's weights, frozen, in training mode; random weights without a stage."""
+        """Return a frozen model in training mode, with a stage's weights, or random ones if `stage` is None."""
         model = build_model(self.config, self.recipe.seed)
         if stage is not None:
             load_weights(model, self.out / f"{stage}.safetensors")
@@ -58,13 +58,13 @@ class RecipeRun:
         return model
 
     def save(self, model: VicoInternVL, stage: StageName) -> None:
-        """Leave a stage's weights for the next one."""
+        """Save a stage's weights for the next one."""
         if self.training.accelerator.is_main_process:
             save_weights(model, self.out / f"{stage}.safetensors")
 
 
 def train_dense(run: RecipeRun) -> None:
-    """The ViT learns what each patch shows."""
+    """Train the ViT to classify what each patch shows."""
     settings = run.recipe.dense
     model = run.model(None)
     head = DenseHead(run.config.vision_config.hidden_size)
@@ -81,7 +81,7 @@ def train_dense(run: RecipeRun) -> None:
 
 
 def train_base(run: RecipeRun) -> None:
-    """The base model: every tile high."""
+    """Train the base model, with every tile high."""
     settings = run.recipe.base
     model = run.model("dense")
 
@@ -102,7 +102,7 @@ def train_base(run: RecipeRun) -> None:
 
 
 def make_corpus(run: RecipeRun) -> None:
-    """Scenes as files, which ViCO's own stages train on."""
+    """Write the training data of ViCO's own stages."""
     write_corpus(run.training, run.recipe.corpus.samples_per_task)
 
 

@@ -1,8 +1,8 @@
-"""Make the built-in small models from a recipe: `vico-eval train tiny RECIPE --out DIR`.
+"""Training of the built-in small models from a recipe: `vico-eval train tiny RECIPE --out DIR`.
 
-Each stage starts from what the one before left in DIR and leaves its own there; `--stage` runs some of them, `--resume`
-continues stages that were stopped. Between `corpus` and `calibration` come ViCO's two stages, which are those of any
-other checkpoint: `vico-eval train consistency` and `vico-eval train router`.
+Each stage starts from the previous stage's output in DIR and writes its own there. `--stage` selects stages, and
+`--resume` continues stages that were stopped. ViCO's own two stages come between `corpus` and `calibration` and run as
+for any other checkpoint: `vico-eval train consistency` and `vico-eval train router`.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ STAGE_FUNCTIONS: dict[StageName, Callable[[RecipeRun], None]] = {
 
 
 def train(recipe: Recipe, out: Path, stages: tuple[StageName, ...], resume: bool = False) -> None:
-    """Run stages of a recipe in order; every process of a training calls this alike.
+    """Run stages of a recipe in order; every process of a training makes the same call.
 
     Raises:
-        CheckpointError: what an earlier stage left is missing, torn or of another recipe.
-        NotFinite: a stage computed a number that is none.
-        OutputError: another training writes into `out`.
-        Stopped: SIGTERM or Ctrl-C; with `resume` the stage goes on.
+        CheckpointError: the output of an earlier stage is missing, damaged or from another recipe.
+        NotFinite: a stage computed a number that is not finite.
+        OutputError: another training is writing into `out`.
+        Stopped: SIGTERM or Ctrl-C; with `resume` the stage continues.
     """
     with opened(out) as accelerator:
         tokenizer = build_tokenizer()

@@ -1,0 +1,1 @@
+"""What the commands do; imported when a command runs, so that `--help` needs none of it."""

@@ -1,0 +1,121 @@
+"""What can be checked of a table's runs before the first of them starts: devices, checkpoints and models' arguments.
+
+Each process of lmms-eval checks the same, but one after the other, each after seconds of loading.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from vico_eval.commands.work.plan import PlannedRun
+from vico_eval.engine.settings import VLLM, EngineSettings
+from vico_eval.errors import CheckpointError, ConfigError
+from vico_eval.harnesses.lmms_eval.internvl_x import method_of
+from vico_eval.paths import is_folder, user_path
+
+if TYPE_CHECKING:
+    from vico_eval.families.internvl.checkpoint import Checkpoint
+
+OF_THE_ADAPTER = frozenset(("record_dir", "resume", "keep_going", "previews", "variant", "gpus_per_process"))
+"""Model arguments that neither the engine nor a method has."""
+
+CUTTING = ("max_tiles", "total_max_tiles", "num_frames", "tiles")
+
+
+def check_folders(names: Iterable[str]) -> dict[str, Checkpoint]:
+    """See that what can only be a folder is a checkpoint's; a hub id is looked up when it is loaded.
+
+    Returns:
+        The checkpoints that are on this machine, by name.
+
+    Raises:
+        CheckpointError: no such folder, or it holds no complete checkpoint.
+    """
+    from vico_eval.families.internvl.checkpoint import find_checkpoint  # loads torch and transformers
+
+    found = {}
+    for name in names:
+        path = user_path(name)
+        can_be_hub_id = name.count("/") == 1 and not name.startswith((".", "/", "~")) and not path.is_file()
+        if is_folder(path) or "/" not in name:
+            found[name] = find_checkpoint(name)
+        elif not can_be_hub_id:
+            raise CheckpointError(
+                f"--checkpoint names {name}, which is no folder. Expected a folder with a checkpoint, a hub id "
+                "(owner/name), or a size."
+            )
+    return found
+
+
+def check_device(device: str) -> None:
+    """Raises ConfigError if `--device` is none of this machine."""
+    from vico_eval.families.placement import check_device as check
+
+    try:
+        check(device)
+    except ConfigError as error:
+        raise ConfigError(f"--device got {device!r}: {error}") from error
+
+
+def check_models(runs: Sequence[PlannedRun], checkpoints: Mapping[str, Checkpoint]) -> None:
+    """See that every run's model takes its arguments, `--model-args` among them, and runs on its checkpoint.
+
+    Args:
+        runs: of one table.
+        checkpoints: those that are on this machine, by name.
+
+    Raises:
+        ConfigError: a row's model has no such argument, or refuses its value; names the row.
+        CheckpointError: a checkpoint lacks what a row's method needs.
+    """
+    for run in runs:
+        _check_model(run, checkpoints)
+
+
+def refusals(runs: Sequence[PlannedRun]) -> dict[str, str]:
+    """Why models refuse runs' arguments, by the runs' names; of those alone that are refused."""
+    checkpoints = check_folders(dict.fromkeys(name for run in runs for name in run.checkpoints))
+    refused = {}
+    for run in runs:
+        try:
+            _check_model(run, checkpoints)
+        except ConfigError as error:
+            refused[run.name] = str(error)
+    return refused
+
+
+def _check_model(run: PlannedRun, checkpoints: Mapping[str, Checkpoint]) -> None:
+    from vico_eval.engine.decode.opening import check_can_decode
+    from vico_eval.engine.loading import check_tiles, split_arguments
+    from vico_eval.engine.preprocess import PreprocessSettings
+    from vico_eval.methods import registry
+    from vico_eval.methods.arguments import typed
+
+    given = {**run.model_args, **run.more_args}
+    arguments = {name: value for name, value in given.items() if name not in OF_THE_ADAPTER}
+    try:
+        name = _method(run)
+        engine, own = split_arguments(name, arguments)
+        settings = typed(EngineSettings, engine)
+        cutting = {name: getattr(settings, name) for name in CUTTING}
+        PreprocessSettings(**{name: value for name, value in cutting.items() if value is not None})
+        method = registry.build(name, own)
+        check_tiles(settings.tiles, method.parts)
+        if settings.engine == VLLM:
+            check_can_decode(settings, method)
+    except ConfigError as error:
+        raise ConfigError(f"row {run.name} can't be run with these arguments: {error}") from error
+    if "ratio_from" in own:  # it is measured by a run that may not be there yet
+        return
+    for part in method.parts:
+        name = settings.flash_from if part.needs_donor and settings.flash_from else settings.pretrained
+        if name in checkpoints:
+            part.check(checkpoints[name].facts)
+
+
+def _method(run: PlannedRun) -> str:
+    """Name of the method that a run's model stands for (`vico_eval.harnesses.lmms_eval.manifests`)."""
+    if run.model == "internvl_x":
+        return method_of(str(run.model_args.get("variant")))
+    return str(run.model_args.get("method", run.model.removesuffix("_internvl")))

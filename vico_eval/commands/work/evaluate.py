@@ -1,0 +1,85 @@
+"""A suite from Python: the table of `vico-eval run` as a DataFrame."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vico_eval.commands.work.options import RunOptions
+from vico_eval.commands.work.plan import ModelArgs
+from vico_eval.commands.work.report import table_frame
+from vico_eval.commands.work.run import run_suite
+from vico_eval.engine.settings import TRANSFORMERS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from vico_eval.report import Report
+
+
+def evaluate(
+    suite: str = "tiny",
+    *,
+    rows: Sequence[str] = (),
+    benchmarks: Sequence[str] = (),
+    checkpoint: str | None = None,
+    budgets: Sequence[float] = (),
+    limit: int | None = None,
+    num_seeds: int = 1,
+    batch_size: int | None = None,
+    device: str | None = None,
+    engine: str = TRANSFORMERS,
+    model_args: ModelArgs | None = None,
+    out: str | Path | None = None,
+) -> pd.DataFrame:
+    """The table of a suite, as `vico-eval run` fills it: rows (systems) on benchmarks, through lmms-eval.
+
+    Processes are started for what is not finished; answers, logs, the table and its page are kept under `runs/` of the
+    working folder, so a repeated call only reads them.
+
+    Args:
+        suite: name of a suite, or of its table (`vico-eval tasks --suites` lists them).
+        rows: names of systems; empty for the suite's own. The row that counts as 100% is always among them.
+        benchmarks: names in tasks/benchmarks.yaml; empty for all of the suite.
+        checkpoint: a size (`8B`), a folder or hub id for all rows, or `base=...,vico=...`; None for the suite's own.
+        budgets: shares of the visual tokens, in (0, 1), for rows that would otherwise take another row's.
+        limit: first documents of each task; None for all.
+        num_seeds: runs of each row with chance in it.
+        batch_size: documents per batch; None for 8, or 32 with a built-in checkpoint.
+        device: of the models; None for a GPU where there is one.
+        engine: `transformers` or `vllm`.
+        model_args: further arguments of every row's model.
+        out: folder of the table's files; None for one beside the runs.
+
+    Returns:
+        By row title: a score for each benchmark (0 to 100), and `Avg.`, which is the retention, as in papers; then
+        mean_score, retention (percent of the baseline's mean score) with retention_low and retention_high (95%
+        interval), difference (points), tile_ratio and token_share (percent), documents, runs and the standard errors.
+        NaN for what is not known.
+
+    Raises:
+        UserError: bad input, or cells that failed; says which, and how to repeat them.
+
+    Example:
+        >>> import vico_eval
+        >>> table = vico_eval.evaluate("tiny", rows=["vico", "fastv"], limit=20)
+        >>> table[["Avg.", "retention", "token_share"]]
+    """
+    options = RunOptions(
+        rows=rows,
+        benchmarks=benchmarks,
+        checkpoint=checkpoint,
+        budgets=budgets,
+        limit=limit,
+        num_seeds=num_seeds,
+        batch_size=batch_size,
+        device=device,
+        engine=engine,
+        model_args=model_args or {},
+        out=None if out is None else Path(out),
+    )
+    written: list[Report] = []
+    run_suite(suite, options, show=written.append)
+    (report,) = written
+    return table_frame(report.table)

@@ -1,0 +1,73 @@
+"""What failed of a table's runs, and how it is told."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vico_eval.commands.work.plan import Cell, PlannedRun
+
+LOG_TAIL_LINES = 15
+
+_LMMS_EVAL_ERROR = re.compile(r"Error during evaluation: (.*?)\.? Please set `--verbosity=DEBUG`", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A cell that was not finished."""
+
+    run: PlannedRun
+    cell: Cell
+    reason: str
+    log: Path | None = None
+    """Of its process, where it had one."""
+
+    kind: str = ""
+    """The reason less what tells one cell from another."""
+
+
+def by_hand(run: PlannedRun, command: Sequence[str]) -> str:
+    """A command as it is typed in a shell, with what a run's needs in its environment."""
+    variables = [f"{name}={shlex.quote(value)}" for name, value in run.environment.items()]
+    return " ".join([*variables, shlex.join(command)])
+
+
+def without_source(name: str, cell: Cell) -> str:
+    """Why a cell can't be answered whose run draws on run `name`, which failed there."""
+    return f"it draws on {name}, which has no complete result of {cell.benchmark}."
+
+
+def describe(failures: Iterable[Failure], *, can_repeat: bool = True) -> str:
+    """Failures in words, those of one run and reason together: what, why, the log and the command to repeat.
+
+    Args:
+        failures: of a table.
+        can_repeat: whether a run's own command does the same; it answers all documents, not a shard of them.
+    """
+    grouped: dict[tuple[str, str], list[Failure]] = {}
+    for failure in failures:
+        grouped.setdefault((failure.run.name, failure.kind or failure.reason), []).append(failure)
+    texts = []
+    for (name, _), group in grouped.items():
+        first, cells = group[0], [failure.cell for failure in group]
+        lines = [f"{name} on {', '.join(cell.benchmark for cell in cells)}: {first.reason}"]
+        if first.log is not None:
+            lines.append(f"  Log: {first.log}")
+        if can_repeat:
+            lines.append(f"  To repeat it alone: {by_hand(first.run, first.run.command(cells))}")
+        texts.append("\n".join(lines))
+    return "\n\n".join(texts)
+
+
+def crash(log: Path, status: int) -> tuple[str, str] | None:
+    """How lmms-eval ended without results, in short and in words; None where it says nothing of it."""
+    text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+    if said := _LMMS_EVAL_ERROR.search(text):
+        return said[1], said[1]
+    if status == 0:
+        return None  # it ends with 0 after most failures; what is missing says more
+    tail = "\n".join(f"  {line}" for line in text.splitlines()[-LOG_TAIL_LINES:])
+    return f"status {status}", f"lmms-eval ended with status {status}; its last words:\n{tail}"

@@ -1,0 +1,125 @@
+"""What a user may choose of a suite's runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import get_args
+
+from vico_eval.cards import Weights, by_weights
+from vico_eval.commands.work.launcher import Launching
+from vico_eval.commands.work.plan import ALL_WEIGHTS, ModelArgs
+from vico_eval.engine.settings import ENGINES, TRANSFORMERS, VLLM
+from vico_eval.errors import ConfigError
+from vico_eval.runs.shards import Shard
+from vico_eval.server_address import hide_in_addresses
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """What a user may choose of a suite's runs."""
+
+    rows: Sequence[str] = ()
+    """Names of systems; empty for the suite's own, `all` for every card of its family."""
+
+    benchmarks: Sequence[str] = ()
+    """Names in the catalogue; empty for all of the suite."""
+
+    budgets: Sequence[float] = ()
+    """Shares of the visual tokens that rows leave which would otherwise take another row's; empty for the suite's."""
+
+    checkpoint: str | None = None
+    """A size of checkpoints.yaml, a checkpoint for all rows, or `base=...,vico=...`; None for the suite's own."""
+
+    limit: int | None = None
+    """First documents of each task; None for all."""
+
+    fixtures: bool = False
+    """Whether small local data sets take the place of the benchmarks' own."""
+
+    judge: bool = False
+    """Whether benchmarks that call another model to judge answers are run."""
+
+    num_seeds: int = 1
+    """Draws of each row that has chance in it."""
+
+    launching: Launching = field(default_factory=Launching)
+    """How the processes of a row are started."""
+
+    shard: Shard | None = None
+    """Part of the documents that is answered; None for all."""
+
+    jobs: int | None = None
+    """Rows, or passes of several, at once; None for one on a GPU, and on a CPU for one a core, at most four."""
+
+    batch_size: int | None = None
+    """Documents at once; None for 8, or 32 with a built-in checkpoint."""
+
+    device: str | None = None
+    """Of the models; None for a GPU where there is one."""
+
+    engine: str = TRANSFORMERS
+    """What decodes."""
+
+    servers: Mapping[str, str] = field(default_factory=dict)
+    """Addresses of vLLM servers by kind of weights (`base`, `vico`, ...), or `ALL_WEIGHTS` for those of all rows."""
+
+    model_args: ModelArgs = field(default_factory=dict)
+    """For every row's model; wins over its own."""
+
+    out: Path | None = None
+    """Folder of the table; None for one beside the runs."""
+
+    html: Path | None = None
+    """Folder of the page; None for one beside the runs."""
+
+    page: bool = True
+    """Whether there is a page."""
+
+    fresh: bool = False
+    """Whether finished cells are repeated."""
+
+    shared_pass: bool = True
+    """Whether rows of the same weights are answered together."""
+
+    def __post_init__(self) -> None:
+        if self.engine not in ENGINES:
+            raise ConfigError(f"--engine is {self.engine!r}; expected {' or '.join(ENGINES)}.")
+        if self.servers and self.engine != VLLM:
+            raise ConfigError("--server names vLLM servers; give --engine vllm too.")
+        if self.launching.meeting is not None and (self.shard is not None or self.fixtures):
+            given = "--fixtures" if self.fixtures else f"--shard {self.shard}"
+            raise ConfigError(
+                f"{given} with an --accelerate-config of several machines, each with a command of its own: these share "
+                "documents and data in their own way. Leave one of the two out."
+            )
+        if self.shard is None:
+            return
+        if self.fresh:
+            raise ConfigError("--fresh with --shard would set aside what the other shards have answered; give one.")
+        if self.fixtures:
+            raise ConfigError(
+                "--fixtures with --shard: each command would write the local data anew, under the others. Rehearse "
+                "shards on the built-in benchmark (vico-eval run tiny --shard 1/2)."
+            )
+
+
+def parse_servers(text: str) -> dict[str, str]:
+    """The servers that `--server` names, by kind of weights: one for all rows, or `base=http://a:8000,vico=...`.
+
+    Raises:
+        ConfigError: a kind of weights that there is not, one twice or none.
+    """
+    if not text:
+        return {}
+    kinds = get_args(Weights)
+    if not text.startswith(tuple(f"{kind}=" for kind in kinds)):
+        return {ALL_WEIGHTS: text}
+    named = by_weights(text)
+    if named is None:
+        raise ConfigError(
+            f"--server is {hide_in_addresses(text)!r}; expected an address, or one for each kind of weights "
+            f"({', '.join(kinds)}), as in base=http://a:8000,vico=http://b:8000."
+        )
+    return named
