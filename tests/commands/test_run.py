@@ -137,7 +137,7 @@ def test_a_rehearsal_leaves_what_four_layers_can(run, tmp_path, monkeypatch):
     assert err.count("target_ratio=0.5,") == 2
     status, _, err = run("run", "tops", *own, "--budgets", "0.1")
     assert status == 1
-    assert "fastv can't reach target_ratio=0.1: 1 of 4 layers work on all visual tokens" in err
+    assert "fastv can't reach target_ratio=0.1: 1 of 4 layers process all visual tokens" in err
 
 
 def test_methods_and_budgets_are_answered_in_one_pass_less_what_a_method_can_t_reach(run, tmp_path, monkeypatch):
@@ -146,7 +146,7 @@ def test_methods_and_budgets_are_answered_in_one_pass_less_what_a_method_can_t_r
     status, _, err = run(*asked, "--budgets", "0.25,0.5,0.1")
     assert status == 0
     # The first of four layers works on all tokens: FastV leaves more than a quarter.
-    assert "Skipped: fastv at 25%: fastv can't reach target_ratio=0.25: 1 of 4 layers work on all visual tokens" in err
+    assert "Skipped: fastv at 25%: fastv can't reach target_ratio=0.25: 1 of 4 layers process all visual tokens" in err
     assert "Skipped: fastv at 10%: fastv can't reach" in err
     assert "5 runs in 1 pass; 45 of 45 cells to do." in err
     divprune = ", ".join(f"divprune.target_ratio-{share}" for share in (0.5, 0.25, 0.1))

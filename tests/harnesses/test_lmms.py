@@ -191,7 +191,7 @@ def test_a_variant_names_all_that_the_checkpoint_holds_and_no_more(untrained, ev
         CheckpointError, match=r"holds PVTC, which variant=rvtc does not name\. Pass variant=rvtc\+pvtc"
     ):
         evaluate("internvl_x", f"pretrained={untrained}/pvtc,variant=rvtc,device=cpu")
-    with pytest.raises(CheckpointError, match=r"has no PVTC, and method 'pvtc' needs it: its connector is another one"):
+    with pytest.raises(CheckpointError, match=r"has no PVTC, and method 'pvtc' needs it; .* has another connector"):
         evaluate("internvl_x", f"pretrained={untrained}/base,variant=pvtc,device=cpu")
 
 

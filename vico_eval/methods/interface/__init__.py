@@ -1,8 +1,8 @@
-"""What a method sees and returns: four places where it can act, one class of part for each.
+"""The interface of methods: four places where a method can act, with one class of part for each.
 
 A method is at most one part in each place, joined by `+`. A part holds its hyper-parameters (a frozen dataclass, its
-`Config`) and no state of any request, so that answers can't depend on what else is in a batch. What it sees is data:
-nothing here, and nothing in a method, knows a family of models.
+`Config`) and no state of any request, so that answers can't depend on the rest of the batch. Parts receive data only:
+neither the interface nor a method refers to a family of models.
 """
 
 from vico_eval.methods.interface.before_decoder import (

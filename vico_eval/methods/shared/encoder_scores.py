@@ -1,4 +1,4 @@
-"""Selection methods that look at the vision encoder's attention."""
+"""Selection methods that use the vision encoder's attention."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CLS, MEAN = SCORE_SOURCES = ("cls", "mean")
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderScores(KeepRatio):
-    """How many tokens stay, and whose attention says which."""
+    """Token budget and source of attention."""
 
     score_source: str | None = None
     """cls: the class token's row; mean: the mean over the patches' rows. By default cls where the encoder has a class
