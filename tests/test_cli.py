@@ -8,12 +8,13 @@ import re
 import subprocess
 import sys
 from importlib.metadata import metadata
+from pathlib import Path
 
 import httpx
 import pytest
 from typer.main import get_command
 
-from vico_eval import __version__
+from vico_eval import __version__, commands
 from vico_eval.cli import app
 from vico_eval.commands import completion
 from vico_eval.commands.help import GROUPS
@@ -113,6 +114,13 @@ def test_commands_are_listed_in_groups(run):
     assert listed["Evaluate"] == ["demo", "run", "vlmeval"]
     assert sorted(name for names in listed.values() for name in names) == sorted(get_command(app).commands)
     assert [title for title in groups if title in GROUPS] == list(GROUPS)
+
+
+def test_a_command_is_one_file_with_its_options():
+    folder = Path(commands.__file__).parent
+    shared = {"__init__", "arguments", "completion", "help", "options", "output"}
+    named = {name.replace("-", "_") for name in get_command(app).commands}
+    assert {path.stem for path in folder.glob("*.py")} - shared == named
 
 
 def test_methods_are_a_table_with_a_line_each_for_other_programs(run):
