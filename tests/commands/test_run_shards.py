@@ -101,9 +101,9 @@ def elsewhere(lock, shard=None):
     [
         (None, None, "another command is working on vanilla in runs/tiny-limit6; wait for it"),
         (None, "1/2", "another command is working on vanilla in runs/tiny-limit6; wait for it"),
-        ("1/2", "1/2", "works on vanilla in runs/tiny-limit6 as shard 1/2, or not by shards of 2"),
-        ("1/2", "1/3", "works on vanilla in runs/tiny-limit6 as shard 1/2, or not by shards of 2"),
-        ("1/2", None, "works on vanilla in runs/tiny-limit6 as shard 1/2, or not by shards of 2"),
+        ("1/2", "1/2", "working on vanilla in runs/tiny-limit6 as shard 1/2, or not by shards of 2"),
+        ("1/2", "1/3", "working on vanilla in runs/tiny-limit6 as shard 1/2, or not by shards of 2"),
+        ("1/2", None, "working on vanilla in runs/tiny-limit6 as shard 1/2, or not by shards of 2"),
     ],
 )
 def test_two_commands_do_not_work_on_one_run(run, in_table, own, theirs, said):
