@@ -88,7 +88,7 @@ def refusals(runs: Sequence[PlannedRun]) -> dict[str, str]:
 def _check_model(run: PlannedRun, checkpoints: Mapping[str, Checkpoint]) -> None:
     from vico_eval.engine.decode.opening import check_can_decode
     from vico_eval.engine.loading import check_tiles, split_arguments
-    from vico_eval.engine.preprocess import PreprocessSettings
+    from vico_eval.engine.preprocess_settings import PreprocessSettings
     from vico_eval.methods import registry
     from vico_eval.methods.arguments import typed
 

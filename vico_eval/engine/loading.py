@@ -14,7 +14,8 @@ from vico_eval.engine.decode.backend import Backend
 from vico_eval.engine.decode.opening import check_can_decode, open_servers, start_here
 from vico_eval.engine.engine import Engine
 from vico_eval.engine.generation import own_settings
-from vico_eval.engine.preprocess import Preprocessor, PreprocessSettings
+from vico_eval.engine.preprocess import Preprocessor
+from vico_eval.engine.preprocess_settings import PreprocessSettings
 from vico_eval.engine.settings import TRANSFORMERS, VLLM, EngineSettings
 from vico_eval.errors import CheckpointError, ConfigError, did_you_mean
 from vico_eval.families.family import Family, FamilyCheckpoint, Placement
