@@ -253,7 +253,7 @@ class Row:
         if length > limit:
             raise ValueError(
                 f"its prompt has {length} tokens and the decoder {limit} positions; lower max_tiles, "
-                "total_max_tiles or num_frames"
+                "total_max_tiles, max_pixels or num_frames"
             )
 
     def _prompt_account(self, entry: _Ready, prompt: PromptTokens) -> dict[str, Any]:
