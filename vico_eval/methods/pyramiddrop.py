@@ -8,7 +8,8 @@ Differs: all visual tokens of a request are ranked together, whatever tile, imag
          knows one span a prompt. It cuts prompts to the tokenizer's longest length at every cut, which takes the
          question away; this does not. target_ratio= is ours: the wanted average over all decoder layers of the visual
          tokens that a layer works on, as a share of those at the input. The shares are then x, x^2, x^3, as in the
-         release with x = 0.5, and x is solved for the request's number of tokens.
+         release with x = 0.5, and x is solved for the request's number of tokens. On M-RoPE, which the release does not
+         know, every token gets its new number on all three axes.
 """
 
 from __future__ import annotations

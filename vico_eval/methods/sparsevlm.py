@@ -13,7 +13,8 @@ Differs: the released budgets are numbers for LLaVA's 576 visual tokens in 32 la
          `plus` one factor, solved for the request's number of tokens, multiplies the shares of all pruning layers. What
          `rank` will keep is not known before its last pruning layer: there, what remains of the target is spent;
          before, one factor that spends it multiplies a layer's own count and those that `topk` keeps in later layers.
-         So ranks decide in which layers tokens leave, and no longer how many.
+         So ranks decide in which layers tokens leave, and no longer how many. On M-RoPE, which the released code does
+         not know, `topk` and `rank` give every token its new number on all three axes.
 """
 
 from __future__ import annotations

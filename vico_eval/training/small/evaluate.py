@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from vico_eval.families.internvl.modeling import VicoInternVL
-from vico_eval.methods.interface import ResolutionPart
+from vico_eval.methods.interface import PixelPart, ResolutionPart
 from vico_eval.tiny.scenes import TASKS, make_scene
 from vico_eval.training.loop.finite import NotFinite
 from vico_eval.training.models.measures import document_means
@@ -54,7 +54,7 @@ def validation_documents(
     model: VicoInternVL,
     seed: int,
     num_documents: int,
-    resolution: ResolutionPart | None = None,
+    resolution: ResolutionPart | PixelPart | None = None,
 ) -> Iterator[tuple[str, TokenizedDocument]]:
     """Equally many documents of every task with their first question, from a stream that training never draws from."""
     make = DocumentMaker(tokenizer, model.config, resolution)
@@ -70,7 +70,7 @@ def validation_batches(
     seed: int,
     num_documents: int,
     max_tiles: int = 128,
-    resolution: ResolutionPart | None = None,
+    resolution: ResolutionPart | PixelPart | None = None,
 ) -> list[tuple[str, Batch]]:
     """Validation documents as batches of one task and one number of tiles."""
     alike: dict[tuple[str, int], list[TokenizedDocument]] = defaultdict(list)

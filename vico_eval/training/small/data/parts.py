@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedTokenizerBase
 
 from vico_eval.families.internvl.config import VicoInternVLConfig
-from vico_eval.methods.interface import ResolutionPart
+from vico_eval.methods.interface import PixelPart, ResolutionPart
 from vico_eval.training.small.data.batches import Batch
 from vico_eval.training.small.data.documents import DocumentMaker
 from vico_eval.training.small.data.drawing import make_batch, step_rng
@@ -35,7 +35,7 @@ class DocumentParts:
     own: range
     """The parts. Asked for beforehand: a process that makes batches ahead does not know whose it is."""
 
-    resolution: ResolutionPart | None = None
+    resolution: ResolutionPart | PixelPart | None = None
     """Cuts the images; None cuts them as InternVL does."""
 
     def __call__(self, step: int) -> list[tuple[int, Batch]]:
