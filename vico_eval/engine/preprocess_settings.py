@@ -1,4 +1,4 @@
-"""What a user may say of how images, videos and messages are shown, where it isn't as the checkpoint has it."""
+"""How images, videos and messages are shown to a model, where it isn't as the checkpoint says."""
 
 from __future__ import annotations
 

@@ -226,22 +226,25 @@ class Row:
             counts=[] if tiles is None else tiles.counts,
             vit_tokens=entry.seen.vit_tokens,
             positions=self._positions(entry, input_ids),
-            added=added if added is None or keep is None else added[:, keep],
+            added=added if added is None or keep is None else added[:, keep.to(added.device)],
         )
 
     def _positions(self, entry: _Ready, input_ids: list[int]) -> torch.Tensor | None:
-        """Position ids [axes, N] of a prompt's tokens: those that they have in the whole prompt."""
+        """Position ids [axes, N] of a prompt's tokens: those that they have in the whole prompt. None where they are
+        simply counted."""
+        if self._model.counts_positions:
+            return None
         whole_ids = self._preprocessor.prompt_ids(entry.prepared, entry.seen.per_image)
-        whole: torch.Tensor | None = self._model.positions(whole_ids, entry.prepared.pictures)
+        whole: torch.Tensor = self._model.positions(whole_ids, entry.prepared.pictures)
         keep = entry.entering.keep
-        if whole is None or keep is None:
+        if keep is None:
             return whole
         was_visual, is_visual = (
             torch.tensor(ids) == self._preprocessor.image_token_id for ids in (whole_ids, input_ids)
         )
         positions = whole.new_empty(len(whole), len(input_ids))
         positions[:, ~is_visual] = whole[:, ~was_visual]
-        positions[:, is_visual] = whole[:, was_visual][:, keep.cpu()]
+        positions[:, is_visual] = whole[:, was_visual][:, keep]
         return positions
 
     def _check_length(self, length: int, num_visual: int) -> None:
@@ -253,7 +256,7 @@ class Row:
         if length > limit:
             raise ValueError(
                 f"its prompt has {length} tokens and the decoder {limit} positions; lower max_tiles, "
-                "total_max_tiles or num_frames"
+                "total_max_tiles, max_pixels or num_frames"
             )
 
     def _prompt_account(self, entry: _Ready, prompt: PromptTokens) -> dict[str, Any]:

@@ -61,8 +61,9 @@ class CheckpointFiles:
     @property
     def dtype(self) -> torch.dtype | None:
         """That its weights are kept in, where its configuration says."""
-        dtype: Any = self.config.dtype
-        return getattr(torch, dtype) if isinstance(dtype, str) else dtype
+        stated: Any = self.config.dtype
+        dtype: torch.dtype | None = getattr(torch, stated) if isinstance(stated, str) else stated
+        return dtype
 
     def identity(self) -> dict[str, str]:
         """Name, folder and a digest over all weights, the tokenizer and the configuration.

@@ -226,9 +226,12 @@ class TestWrongFiles:
         assert digest() != before
 
 
-def test_vllm_is_refused(qwen):
-    with pytest.raises((CheckpointError, ConfigError)):
-        open_engine({"pretrained": str(qwen("qwen3_vl")), "device": "cpu", "engine": "vllm"}, show_progress=False)
+def test_another_program_can_not_decode(found):
+    one = found("qwen3_vl")
+    with pytest.raises(CheckpointError, match=r"without their positions on three axes\. Pass engine=transformers"):
+        one.family.load(one.checkpoint, one.placement, 0, with_decoder=False)
+    with pytest.raises(CheckpointError, match="can't be had by itself"):
+        one.family.decoder_folder(one.checkpoint)
 
 
 def test_logits_that_are_not_finite_name_the_document(qwen):

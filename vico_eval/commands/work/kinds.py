@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 
 from vico_eval.cards import Card, Checkpoints, load_checkpoints
-from vico_eval.errors import CheckpointError, ConfigError
-from vico_eval.harnesses.lmms_eval.kinds import INTERNVL, KINDS, Kind, kind_of, split_model
+from vico_eval.errors import ConfigError
+from vico_eval.harnesses.lmms_eval.kinds import INTERNVL, KINDS, Kind, kind_of_checkpoint, split_model
 from vico_eval.paths import models_dir
 
 
@@ -22,12 +22,7 @@ def kind_of_checkpoints(checkpoints: Checkpoints) -> Kind:
     for known in load_checkpoints(models_dir()).values():
         if known.base == checkpoints.base:
             return next(kind for kind in KINDS if kind.name == known.kind)
-    from vico_eval.families.checkpoint import config_values  # loads torch and transformers
-
-    try:
-        return kind_of(config_values(checkpoints.base).get("model_type")) or INTERNVL
-    except CheckpointError:
-        return INTERNVL
+    return kind_of_checkpoint(checkpoints.base) or INTERNVL
 
 
 def cards_of_kind(

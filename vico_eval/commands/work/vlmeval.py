@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from vico_eval.commands.arguments import parse_arguments
 from vico_eval.commands.output import check_writable, message_console
 from vico_eval.errors import ConfigError, OutputError, ReportError
-from vico_eval.harnesses.lmms_eval.kinds import INTERNVL, QWEN2_5_VL, QWEN3_VL, Kind, kind_of
+from vico_eval.harnesses.lmms_eval.kinds import INTERNVL, QWEN2_5_VL, QWEN3_VL, Kind, kind_of_checkpoint
 from vico_eval.harnesses.vlmevalkit.results import check_evaluated, read_run
 from vico_eval.runs.read import read_record
 from vico_eval.runs.schema import VLMEVALKIT, RunRecord
@@ -110,7 +110,6 @@ def run_vlmeval(
     from vico_eval.engine.loading import find_engine
     from vico_eval.engine.previews import check_previews
     from vico_eval.engine.requests import GenerationSettings
-    from vico_eval.families.checkpoint import config_values
 
     previews = arguments.pop("previews", True)
     check_previews(previews)
@@ -118,7 +117,7 @@ def run_vlmeval(
     found = find_engine(given)
     asked_to_think = found.settings.thinking
     thinks = asked_to_think or found.preprocessor.prompting.always_thinks
-    kind = kind_of(config_values(pretrained)["model_type"])
+    kind = kind_of_checkpoint(pretrained)
     assert kind is not None, "find_engine refuses other checkpoints"
     generation = GenerationSettings.from_gen_kwargs(
         parse_arguments(gen_kwargs, "--gen-kwargs"), **default_generation(kind, thinks=thinks)

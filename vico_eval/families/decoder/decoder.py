@@ -3,7 +3,8 @@
 `CompressingDecoder` stands in the place of a causal language model's base model (Qwen3, Qwen3-MoE, Qwen2, Llama) and
 runs that model's layers. Before the layers that its part names, the part says for every request which tokens go on and
 which new ones join; they are packed again, so a token that leaves takes no position in later layers and no entry in
-their cache, and one that joins takes none in earlier ones. What leaves or joins is decided once, in prefill.
+their cache, and one that joins takes none in earlier ones. What leaves or joins is decided once, in prefill. Features
+that a model adds to visual tokens behind its first layers (DeepStack) are added to those that are still there.
 
 Shapes: batch = rows of the call, a request's beams next to each other; N = prompt tokens; n = tokens of a segment, that
 is of a run of layers with one set of tokens; tokens = a single request's, without padding; D = width; L = layers;

@@ -33,6 +33,9 @@ class PromptDecoder(ABC):
     decoder_attention: DecoderAttention = LLAMA_LIKE
     """Of its layers."""
 
+    counts_positions: bool = True
+    """Whether positions are the numbers of the tokens that enter the decoder; otherwise `positions` says which."""
+
     ends_early: bool = True
     """Whether the last layer of a prefill works on the last token alone. That saves a layer's time and moves logits by
     their last bits, as any other shape of a matrix product does."""
@@ -102,8 +105,8 @@ class PromptDecoder(ABC):
             base = CompressingDecoder(base, part.bind(self.facts, self.part_modules), self.decoder_attention)
         self.language_model.model = base
 
-    def positions(self, input_ids: Sequence[int], pictures: Sequence[Any]) -> Tensor | None:
-        """Position ids of a whole prompt, before anything is taken out of it; None where tokens are simply counted.
+    def positions(self, input_ids: Sequence[int], pictures: Sequence[Any]) -> Tensor:
+        """Position ids of a whole prompt, before anything is taken out of it. Asked unless `counts_positions`.
 
         Args:
             input_ids: [N], with all visual tokens of the pictures.
@@ -113,7 +116,7 @@ class PromptDecoder(ABC):
             [axes, N], int64, on the CPU. Tokens that enter the decoder keep theirs, and an answer goes on behind the
             last.
         """
-        return None
+        raise NotImplementedError("a family whose positions are not simply counted says which they are")
 
     def decoder_arguments(self, input_ids: Tensor, positions: Tensor | None, added: Tensor | None) -> dict[str, Any]:
         """What the language model's `generate` needs beside embeddings; arguments as of `generate`."""

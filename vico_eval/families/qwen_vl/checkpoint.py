@@ -22,6 +22,9 @@ from vico_eval.families.qwen_vl.facts import facts_of
 from vico_eval.families.weight_files import find_weights
 from vico_eval.methods.interface import ModelFacts
 
+_BROKEN: tuple[type[Exception], ...] = (*UNLOADABLE, ImportError)
+"""What transformers raises for a processor that is missing or broken, or that needs what is not installed."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class QwenCheckpoint(CheckpointFiles):
@@ -47,7 +50,7 @@ class QwenCheckpoint(CheckpointFiles):
         """
         try:
             processor: Any = AutoProcessor.from_pretrained(self.folder, trust_remote_code=False, local_files_only=True)
-        except (*UNLOADABLE, ImportError) as error:
+        except _BROKEN as error:
             raise CheckpointError(
                 f"the processor in {self.folder} can't be loaded: {error}. Copy preprocessor_config.json and the "
                 "tokenizer files of the same release there; images and videos need torchvision."

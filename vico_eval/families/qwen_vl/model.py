@@ -35,6 +35,7 @@ class QwenVLModel(FamilyModel, nn.Module):
     """
 
     decoder_attention = MRopeAttention()
+    counts_positions = False
     ends_early = False  # so that logits are transformers' own to the bit
 
     def __init__(self, whole: Any, processor: Any, checkpoint: str, image_token_id: int) -> None:

@@ -135,8 +135,8 @@ class QwenPrompting(Prompting):
 
         def num_tokens(most: int) -> int:
             bounds = {"min_pixels": min(limits.fewest, most), "max_pixels": most}
-            patches: int = self._images.get_number_of_image_patches(height, width, bounds)
-            return patches // self._images.merge_size**2
+            patches = self._images.get_number_of_image_patches(height, width, bounds)
+            return int(patches // self._images.merge_size**2)
 
         most = part.max_pixels(ImagePixels(width, height, self._side, limits.most, num_tokens))
         return PixelLimits(min(limits.fewest, most), most)

@@ -46,21 +46,25 @@ class SharedPictures:
         self._encode = PictureEncoder(
             model, list(dict.fromkeys(sources)), keeps_merged=any(CONNECTOR_INPUTS in part.needs for part in parts)
         )
-        self._known_by: Any = None
+        self._keys: list[str] | None = None
+        self._digests: list[tuple[bytes, ...]] | None = None
         self._seen: list[SeenPicture] = []
+        self._seconds = 0.0
 
     def of(self, batch: Sequence[Shown]) -> tuple[list[SeenPicture], float]:
-        """What is made of all pictures of a batch, and how many seconds that took now."""
+        """What is made of a batch's pictures, and how many seconds that took; 0 where the batch before had them."""
         pictures: list[Any] = [picture for shown in batch for picture in shown.pictures]
-        known_by = [picture.digests for picture in pictures]
-        if known_by == self._known_by:
-            return self._seen, 0.0
-        self.forget()  # before the encoder needs memory
-        device = self._model.decoder_device
-        started = seconds_on(device)
-        self._seen = self._encode(pictures)
-        self._known_by = known_by
-        return self._seen, seconds_on(device) - started
+        keys, digests = [shown.key for shown in batch], [picture.digests for picture in pictures]
+        if digests != self._digests:
+            self.forget()  # before the encoder needs memory
+            started = seconds_on(self._model.decoder_device)
+            self._seen = self._encode(pictures)
+            self._seconds = seconds_on(self._model.decoder_device) - started
+            self._digests = digests
+        elif keys != self._keys:
+            self._seconds = 0.0
+        self._keys = keys
+        return self._seen, self._seconds
 
     def done(self, batch: Sequence[Shown]) -> None:
         """A look has seen the batch; let go of it where nobody will ask about these pictures again."""
@@ -70,7 +74,7 @@ class SharedPictures:
 
     def forget(self) -> None:
         """Let go of what is kept, for its memory."""
-        self._known_by, self._seen = None, []
+        self._digests, self._seen = None, []
 
 
 class QwenSight(Sight):

@@ -27,7 +27,6 @@ from vico_eval.engine.requests import DeferredRequest, Request
 from vico_eval.engine.settings import VLLM
 from vico_eval.engine.tile_limits import tile_limit, total_tile_limit
 from vico_eval.errors import ConfigError
-from vico_eval.families.checkpoint import config_values
 from vico_eval.harnesses.earlier_answers import Asking, answer_keys
 from vico_eval.harnesses.lmms_eval.data_sets import split_fingerprint
 from vico_eval.harnesses.lmms_eval.kinds import Kind, check_kind
@@ -118,8 +117,7 @@ class CompressedModel(lmms):  # type: ignore[misc]
         if not str(batch_size).isdigit():
             raise ConfigError(f"batch_size is {batch_size!r}; expected a whole number of documents.")
         arguments = self.engine_arguments(arguments)
-        pretrained = str(arguments["pretrained"])
-        check_kind(self.kind, self.method_name, pretrained, config_values(pretrained).get("model_type"))
+        check_kind(self.kind, self.method_name, str(arguments["pretrained"]))
         self.accelerator = Accelerator()
         self._rank = self.accelerator.process_index
         self._world_size = self.accelerator.num_processes

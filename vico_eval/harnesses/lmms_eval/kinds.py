@@ -1,6 +1,6 @@
 """Kinds of checkpoints as the names of lmms-eval's models have them: `<method>_<kind>`, `compressed_<kind>`.
 
-Imports neither torch nor transformers.
+Imports neither torch nor transformers before a checkpoint is looked at.
 """
 
 from __future__ import annotations
@@ -92,19 +92,28 @@ def kind_of(model_type: object) -> Kind | None:
     return next((kind for kind in KINDS if model_type in kind.model_types), None)
 
 
-def check_kind(kind: Kind, method: str | None, pretrained: str, model_type: object) -> None:
+def kind_of_checkpoint(pretrained: str) -> Kind | None:
+    """The kind of a checkpoint by its `config.json`, which is downloaded for a hub id; None where that can't be had."""
+    from vico_eval.families.checkpoint import config_values  # loads torch and transformers
+
+    try:
+        return kind_of(config_values(pretrained).get("model_type"))
+    except CheckpointError:
+        return None
+
+
+def check_kind(kind: Kind, method: str | None, pretrained: str) -> None:
     """See that a checkpoint is of the kind that a model is named after.
 
     Args:
         kind: of the model.
         method: that the model stands for; None for the one that takes `method=`.
-        pretrained: the checkpoint.
-        model_type: its own; one of no kind is left to its family, which says what is supported.
+        pretrained: the checkpoint. One that is not there, or of no kind, is left to what loads it.
 
     Raises:
         CheckpointError: it is of another kind; names the model to take.
     """
-    found = kind_of(model_type)
+    found = kind_of_checkpoint(pretrained)
     if found in (None, kind):
         return
     own = method or COMBINED

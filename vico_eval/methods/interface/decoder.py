@@ -155,7 +155,8 @@ class DecoderPart(Part):
 
     place = DECODER
     renumbers: bool = False
-    """Whether the tokens that go on take positions 0, 1, 2, ... instead of keeping their own."""
+    """Whether the tokens that go on take positions 0, 1, 2, ... instead of keeping their own; on each axis, where a
+    family has several."""
 
     needs_vit_tokens: ClassVar[bool] = False
     """Whether `project` needs the vision encoder's tokens."""
