@@ -99,8 +99,8 @@ def write_report(
             has several.
         html: folder for the report as a web page (`vico_eval.report.page`), which is new, empty or an earlier page's;
             None for no page.
-        blank_is_wrong: score blank answers without token counts as wrong, in runs by lmms-eval's own models; otherwise
-            they may be failures and leave their cell without a score.
+        blank_is_wrong: count blank answers without token counts as they were scored, in runs by lmms-eval's own models;
+            otherwise they may be failures and leave their cell without a score.
         latex_columns: titles of the LaTeX table's columns, in this order; by default all but `95% interval`.
         is_serif: use a Times-like typeface in figures.
         has_documents: write documents.parquet, with every document's scores in every run.

@@ -10,9 +10,9 @@ from vico_eval.schemas import Closed
 class ChoiceCosts(Closed):
     """Operations in matrix products that a method performs in one place to select or merge tokens.
 
-    For a group of n tokens that are compared with each other, in a prompt with t text tokens: `once + token * n + pair
-    * n^2 + text * t + text_pair * n * t`. Before the decoder, n counts the connector's visual tokens. Between layers,
-    it counts all tokens of the request in the previous layer, text included.
+    For a group of n tokens that are compared with each other, in a prompt with t text tokens:
+    `once + token * n + pair * n^2 + text * t + text_pair * n * t`. Before the decoder, n counts the connector's visual
+    tokens. Between layers, it counts all tokens of the request in the previous layer, text included.
 
     Token accounts don't record which text tokens a method uses. All are counted, so the result is an upper bound.
     """

@@ -60,8 +60,8 @@ def read_run(folder: Path, only: Collection[str] | None = None, *, blank_is_wron
     Args:
         folder: lmms-eval's --output_path or VLMEvalKit's --work-dir.
         only: tasks to read; None for all.
-        blank_is_wrong: count a blank answer as wrong, as it was scored, in a run that another program started.
-            VLMEvalKit marks documents without an answer.
+        blank_is_wrong: take a blank answer in a run that another program started for an answer, as it was scored, and
+            not for a failure. VLMEvalKit marks documents without an answer.
 
     Raises:
         ReportError: there is no finished run, several runs, or files of both toolkits; also the errors of the toolkit's

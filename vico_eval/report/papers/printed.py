@@ -47,8 +47,7 @@ class PrintedRow:
 
     kind: Literal["score", "ratio"]
     fields: Mapping[str, str]
-    """Fields for the row's titles: `model`, `variant`, `remark` and those parsed from text such as `LLM=...;
-    PT/IT=...`."""
+    """Fields for the row's titles: `model`, `variant`, `remark`, and those in text such as `LLM=...; PT/IT=...`."""
 
     numbers: Mapping[str, PrintedNumber]
     """Numbers by the quantity's key; `Avg.` is the printed average."""
