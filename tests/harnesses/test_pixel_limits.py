@@ -10,6 +10,7 @@ from vico_eval.runs.schema import LMMS_EVAL, VLMEVALKIT
 
 
 def test_qwen2_5_vl_has_the_defaults_of_lmms_evals_own_model():
+    pytest.importorskip("decord")
     from lmms_eval.models.simple.qwen2_5_vl import Qwen2_5_VL
 
     defaults = inspect.signature(Qwen2_5_VL.__init__).parameters
@@ -19,6 +20,7 @@ def test_qwen2_5_vl_has_the_defaults_of_lmms_evals_own_model():
 
 
 def test_qwen3_vl_has_the_limits_of_qwen_vl_utils_since_lmms_eval_gives_images_none():
+    pytest.importorskip("decord")
     from lmms_eval.models.simple.qwen3_vl import Qwen3_VL
 
     defaults = inspect.signature(Qwen3_VL.__init__).parameters

@@ -25,6 +25,14 @@ def picture(columns, rows, side, seed):
     return Image.fromarray(pixels)
 
 
+def own_model(kind, checkpoint, **limits):
+    """lmms-eval's adapter, in float32 on the CPU."""
+    pytest.importorskip("decord", reason="lmms-eval's own adapters of Qwen-VL import decord")
+    model = MODEL_REGISTRY_V2.get_model_class(kind)(str(checkpoint), device="cpu", device_map="cpu", **limits)
+    model._model.float()
+    return model
+
+
 @pytest.fixture(scope="module")
 def rounded(qwen, tmp_path_factory):
     """A checkpoint whose weights bfloat16 holds, which lmms-eval's adapters load; they then compute in float32."""
@@ -46,13 +54,6 @@ def answers(model, folder):
     manager = TaskManager(include_path=str(folder), include_defaults=False)
     samples = simple_evaluate(model=model, tasks=["asked"], task_manager=manager, log_samples=True)["samples"]["asked"]
     return [sample["filtered_resps"][0] for sample in sorted(samples, key=lambda sample: sample["doc_id"])]
-
-
-def own_model(kind, checkpoint, **limits):
-    """lmms-eval's adapter, in float32 on the CPU."""
-    model = MODEL_REGISTRY_V2.get_model_class(kind)(str(checkpoint), device="cpu", device_map="cpu", **limits)
-    model._model.float()
-    return model
 
 
 def our_model(name, checkpoint, run, **arguments):
