@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import io
 import logging
-import os
 import re
 import shlex
 import signal
@@ -73,7 +72,7 @@ def _root(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
     verbose: Annotated[
-        bool, typer.Option("--verbose", help="Also show the messages and progress bars of libraries.")
+        bool, typer.Option("--verbose", help="Also show warnings of libraries about each other.")
     ] = False,
 ) -> None:
     """Measure how much accuracy visual-token compression costs, and how much compute it saves.
@@ -84,15 +83,8 @@ def _root(
       vico-eval methods
     """
     if not verbose:
-        _keep_libraries_quiet()
-
-
-def _keep_libraries_quiet() -> None:
-    # Torch tells torchao on every start what it should do otherwise; no user of this package can.
-    logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
-    if sys.stderr is None or not sys.stderr.isatty():
-        # The bars of transformers and huggingface_hub; in a log, each step of a bar would be text.
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        # Torch tells torchao on every start what it should do otherwise; no user of this package can.
+        logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
 
 
 OF_THE_MACHINE = {

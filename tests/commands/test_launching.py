@@ -183,13 +183,13 @@ def test_several_machines_get_one_and_the_same_command():
 @pytest.mark.parametrize(
     ("launching", "device", "jobs", "message"),
     [
-        ({"gpus_per_process": 2}, "cpu", None, "--gpus-per-process 2 with --device cpu"),
+        ({"gpus_per_process": 2}, "cpu", None, "can't be used with --device cpu"),
         ({"machines": 2, "processes": 2}, "cuda", None, "--machines 2 needs --launch"),
         ({"machines": 2, "processes": 3, "prefix": ("srun",)}, "cuda", None, "can't be divided evenly"),
-        ({"machines": 2, "processes": 2, "prefix": ("srun",)}, "cuda", 2, "--jobs 2 with --machines"),
-        ({"accelerate_config": NODES}, "cuda", 2, "--jobs 2 with --accelerate-config"),
+        ({"machines": 2, "processes": 2, "prefix": ("srun",)}, "cuda", 2, "--jobs 2 can't be used with --machines"),
+        ({"accelerate_config": NODES}, "cuda", 2, "--jobs 2 can't be used with --accelerate-config"),
         ({"accelerate_config": Path("no.yaml")}, "cuda", None, "--accelerate-config no.yaml is not a file"),
-        ({"accelerate_config": NODES, "machines": 2}, "cuda", None, "got --machines and --accelerate-config"),
+        ({"accelerate_config": NODES, "machines": 2}, "cuda", None, "either --machines or --accelerate-config"),
     ],
 )
 def test_what_can_not_work_together_is_refused(launching, device, jobs, message):

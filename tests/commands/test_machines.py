@@ -187,7 +187,7 @@ def test_machine_0_is_not_waited_for_in_vain(on_machine_1, monkeypatch):
     place, table = on_machine_1.place, on_machine_1.table
     place.folder.mkdir(parents=True)
     write_json(place.orders, order(place))  # left by a command that was killed
-    with pytest.raises(OutputError, match=r"no command of machine 0 that meets others at 10\.0\.0\.1-29500 has"):
+    with pytest.raises(OutputError, match=r"which meets the others at 10\.0\.0\.1-29500, has not started"):
         on_machine_1.go(wait_s=0)
     monkeypatch.setattr(following, "check_cells", check)
     for run in table.runs:
@@ -240,7 +240,9 @@ def test_what_other_machines_would_do_in_their_own_way_is_refused(tmp_path):
     launching = Launching(accelerate_config=config(tmp_path))
     with pytest.raises(ConfigError, match="can't be divided evenly among the 2 machines of"):
         Launching(accelerate_config=config(tmp_path), processes=3).check("cpu", None)
-    with pytest.raises(ConfigError, match="--shard 1/2 with an --accelerate-config of several machines"):
+    with pytest.raises(
+        ConfigError, match="--shard 1/2 can't be combined with an --accelerate-config of several machines"
+    ):
         RunOptions(launching=launching, shard=Shard(1, 2))
     with pytest.raises(ConfigError, match="--fixtures with an --accelerate-config of several machines"):
         RunOptions(launching=launching, fixtures=True)

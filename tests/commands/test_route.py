@@ -135,7 +135,7 @@ def test_what_cannot_be_drawn_is_said(route, tmp_path, monkeypatch, images, argu
     assert (tmp_path / "page-route.png").read_bytes() == images[0].read_bytes()
 
 
-@pytest.mark.parametrize("arguments", [["--table", "3"], ["--checkpoint"]])
+@pytest.mark.parametrize("arguments", [["--table", "3"], ["--out", "pictures", "--limit", "3"]])
 def test_wrong_usage_ends_with_2(route, arguments):
     status, out, err = route(*arguments)
     assert (status, out) == (2, "")

@@ -106,7 +106,7 @@ def test_there_is_a_core():
 def test_budgets_have_an_option():
     with pytest.raises(ConfigError, match=r"--model-args has target_ratio; give it as --budgets 0.2"):
         run_suite("tiny", RunOptions(model_args={"target_ratio": 0.2}))
-    with pytest.raises(ConfigError, match="none of these rows does"):
+    with pytest.raises(ConfigError, match="none of these rows takes a token budget"):
         run_suite("tiny", RunOptions(rows=["vanilla", "vico"], budgets=(0.5,)))
 
 

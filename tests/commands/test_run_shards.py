@@ -132,4 +132,4 @@ def test_a_row_that_takes_another_s_ratio_waits_and_says_so(run, in_table):
 def test_what_would_take_the_ground_from_other_shards_is_refused(run, option):
     status, _, err = run(*ASKED, "--shard", "1/2", option)
     assert status == 1
-    assert f"{option} with --shard" in err
+    assert f"{option} can't be combined with --shard" in err
