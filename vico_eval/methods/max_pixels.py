@@ -1,9 +1,10 @@
-"""Max pixels: an image comes with fewer pixels, and so becomes fewer visual tokens.
+"""Max pixels: each image is reduced to fewer pixels and so becomes fewer visual tokens.
 
 Place:   resolution.
-Source:  none; on models that resize images to whole visual tokens (Qwen-VL) what `downsample` is on those with tiles:
-         the control that every way of saving tokens has to beat at an equal number of tokens.
-Differs: frames of videos keep their size.
+Models:  that resize images (Qwen-VL).
+Source:  none; a control that every method of saving tokens has to beat at an equal number of tokens. It is for models
+         that resize images to whole visual tokens (Qwen-VL) what `downsample` is for models with tiles.
+Differs: video frames keep their size.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ DEFAULT_KEEP_RATIO = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class MaxPixelsConfig:
-    """How many visual tokens an image may take."""
+    """Token budget of an image."""
 
     pixel_keep_ratio: float | None = None
-    """Share of the visual tokens that an image would take, in (0, 1]; 0.5 without ratio_from. Whole rows and columns
-    come as near as they can, at least one token: the token account says what was reached."""
+    """Target share of an image's visual tokens, in (0, 1]; 0.5 unless ratio_from is given. The nearest number that
+    whole rows and columns allow is used, at least one; the token account records the share reached."""
 
     ratio_from: str | None = None
-    """Folder of an earlier run whose measured share of visual tokens becomes pixel_keep_ratio."""
+    """Folder of an earlier run, for example of ViCO, whose measured share of visual tokens becomes pixel_keep_ratio."""
 
     def __post_init__(self) -> None:
         if not 0 < self.keep_ratio <= 1:
@@ -41,11 +42,11 @@ class MaxPixelsConfig:
 
     @property
     def keep_ratio(self) -> float:
-        """The share that counts."""
+        """The share in effect."""
         return DEFAULT_KEEP_RATIO if self.pixel_keep_ratio is None else self.pixel_keep_ratio
 
     def resolved(self) -> Self:
-        """With the share that the earlier run measured."""
+        """The configuration with the share that the earlier run measured."""
         if self.ratio_from is None:
             return self
         share = measured_share(self.ratio_from, "pixel_keep_ratio", self.pixel_keep_ratio)
@@ -53,18 +54,18 @@ class MaxPixelsConfig:
 
 
 class MaxPixels(PixelPart):
-    """Lowers the limit on an image's pixels until its visual tokens are the wanted share."""
+    """Lowers the limit on an image's pixels until its visual tokens are nearest to the target share."""
 
     Config = MaxPixelsConfig
     config: MaxPixelsConfig
 
     def max_pixels(self, image: ImagePixels) -> int:
-        """As many as come nearest to the share."""
+        """The limit in pixels whose number of visual tokens is nearest to the target."""
         if self.config.keep_ratio == 1:
             return image.max_pixels
         budget = self.config.keep_ratio * image.num_tokens(image.max_pixels)
         of_token = image.token_side**2
-        # Rows and columns are rounded down to a limit, so a larger one than the budget's may come nearer.
+        # Rows and columns are rounded down to fit a limit, so a limit above the budget may come nearer to it.
         counts = range(max(1, int(budget)), max(1, int(budget * 1.5)) + 2)
         limits = [min(count * of_token, image.max_pixels) for count in counts]
         return min(limits, key=lambda limit: abs(image.num_tokens(limit) - budget))

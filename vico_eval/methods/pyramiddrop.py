@@ -8,8 +8,8 @@ Differs: all visual tokens of a request are ranked together, whatever tile, imag
          code handles one span per prompt. At every cut, it also truncates prompts to the tokenizer's maximum length,
          which removes the question; this is not done here. `target_ratio` is ours: the average over all decoder layers
          of the visual tokens a layer processes, as a share of those at the input. The shares are then x, x^2, x^3, with
-         x solved for the request's number of tokens; the released code has x = 0.5. The release
-         does not handle M-RoPE; there, every token gets its new number on all three axes.
+         x solved for the request's number of tokens; the released code has x = 0.5. The released code does not handle
+         M-RoPE, where every token gets its new number on all three axes.
 """
 
 from __future__ import annotations

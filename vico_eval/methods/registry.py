@@ -100,7 +100,7 @@ class Method:
         return Method(self.name, **{part.place: part.resolved() for part in self.parts})  # type: ignore[arg-type]
 
     def suited(self, facts: ModelFacts) -> Method:
-        """The method with what the model decides; as `Part.suited`."""
+        """The method with settings that depend on the model filled in; see `Part.suited`."""
         return replace(self, **{part.place: part.suited(facts) for part in self.parts})  # type: ignore[arg-type]
 
     def check(self, facts: ModelFacts, donor: ModelFacts | None = None) -> None:

@@ -13,9 +13,8 @@ Differs: the released budgets are counts for LLaVA's 576 visual tokens in 32 lay
          `plus`, one factor, solved for the request's number of tokens, multiplies the shares of all pruning layers. The
          counts of `rank` are unknown before its last pruning layer. That layer spends what remains of the target. At
          earlier ones, a single factor that spends it multiplies the layer's own count and the counts that `topk` keeps
-         in later layers. Ranks then decide in which layers tokens leave, but not how many. The
-         released code does not handle M-RoPE; there, `topk` and `rank` give every token its new number on all three
-         axes.
+         in later layers. Ranks then decide in which layers tokens leave, but not how many. The released code does not
+         handle M-RoPE, where `topk` and `rank` give every token its new number on all three axes.
 """
 
 from __future__ import annotations

@@ -79,34 +79,34 @@ class ResolutionPart(Part):
 
 @dataclass(frozen=True)
 class ImagePixels:
-    """An image that is about to be resized to whole visual tokens."""
+    """An image about to be resized to whole visual tokens."""
 
     width: int
     height: int
     """px."""
 
     token_side: int
-    """px along a side of a visual token."""
+    """Side of a visual token in px."""
 
     max_pixels: int
-    """That it may have by the checkpoint and the caller."""
+    """Pixels that the checkpoint and the caller allow."""
 
     num_tokens: Callable[[int], int]
-    """Visual tokens that it would take if it might have so many pixels."""
+    """Number of visual tokens that the image would take under another limit on its pixels."""
 
 
 class PixelPart(Part):
-    """How many pixels an image may have."""
+    """Decides how many pixels an image may have."""
 
     place = RESOLUTION
 
     def choice_costs(self, facts: ModelFacts, widths: Widths) -> tuple[ChoiceCosts, ...]:
-        """None: it chooses by an image's size."""
+        """None: the choice depends on an image's size alone."""
         return ()
 
     @abstractmethod
     def max_pixels(self, image: ImagePixels) -> int:
-        """The most pixels that the image may have; at least those of one visual token."""
+        """Maximum number of pixels of the image, at least those of one visual token."""
 
 
 class Route(NamedTuple):
@@ -243,7 +243,7 @@ class SelectionPart(Part):
 
     @property
     def score_source(self) -> ScoreSource:
-        """Where scores and keys come from, for a part that needs them."""
+        """Source of scores and keys, for a part that needs them."""
         return DEFAULT_SCORES
 
     @abstractmethod

@@ -155,8 +155,8 @@ class DecoderPart(Part):
 
     place = DECODER
     renumbers: bool = False
-    """Whether the tokens that go on take positions 0, 1, 2, ... instead of keeping their own; on each axis, where a
-    family has several."""
+    """Whether the tokens that go on take positions 0, 1, 2, ... (on each axis, if there are several) instead of keeping
+    their own."""
 
     needs_vit_tokens: ClassVar[bool] = False
     """Whether `project` needs the vision encoder's tokens."""

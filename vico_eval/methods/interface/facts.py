@@ -45,27 +45,27 @@ class TileFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class PixelFacts:
-    """Sizes of an image, where a family resizes each to whole visual tokens."""
+    """Sizes of an image, in families that resize each image to whole visual tokens."""
 
     token_side: int
-    """px along a side of a visual token."""
+    """Side of a visual token in px."""
 
     max_tokens: int
-    """Visual tokens of the largest image that the checkpoint takes by itself."""
+    """Visual tokens of the largest image that the checkpoint allows by default."""
 
 
 class ScoreSource(NamedTuple):
-    """Where the encoder's scores come from (`ENCODER_ATTENTION`)."""
+    """Source of the encoder's scores (`ENCODER_ATTENTION`)."""
 
     rows: str
     """`cls`: the class token's row of attention; `mean`: the mean over the patches' rows."""
 
     layer: int
-    """Of the encoder; negative ones count from its end."""
+    """Layer of the encoder; negative numbers count from its end."""
 
 
 DEFAULT_SCORES = ScoreSource("cls", -2)
-"""The papers', where neither the arguments nor the family say otherwise."""
+"""The papers' source, used unless the arguments or the family name another one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +87,7 @@ class ModelFacts:
     """None if images are not cut into tiles."""
 
     pixels: PixelFacts | None = None
-    """None where images are not resized to whole visual tokens."""
+    """None if images are not resized to whole visual tokens."""
 
     connectors: frozenset[str] = frozenset()
     """Names of the connectors that a tile can go through; empty if the family routes nothing."""
@@ -105,10 +105,10 @@ class ModelFacts:
     """Rows of the encoder's attention that can supply scores; `cls` only if there is a class token."""
 
     default_scores: ScoreSource = DEFAULT_SCORES
-    """Where scores come from unless the arguments say otherwise."""
+    """Source of scores unless the arguments name another one."""
 
     windowed_layers: frozenset[int] = frozenset()
-    """Layers of the encoder in which a patch attends to a part of its image; their scores compare no two windows."""
+    """Encoder layers in which a patch attends only within its window; scores of different windows can't be compared."""
 
     num_vision_layers: int = 0
     """Number of vision encoder layers."""
@@ -171,7 +171,7 @@ class Part(ABC):
         return type(self)(self.config.resolved()) if isinstance(self.config, NamesEarlierRun) else self
 
     def suited(self, facts: ModelFacts) -> Self:
-        """The part with what the model decides where the arguments leave it open."""
+        """The part with settings that depend on the model filled in where the arguments leave them open."""
         return self
 
     @property

@@ -68,12 +68,12 @@ def apportioned(sizes: Sequence[int], share: float) -> list[int]:
 
 
 class BudgetedSelection(SelectionPart):
-    """A part whose `Config` is a `KeepRatio`."""
+    """A selection part whose `Config` is a `KeepRatio`."""
 
     config: KeepRatio
 
     def check(self, facts: ModelFacts) -> None:
-        """Needs a budget of a token a tile at least, or of a token of the largest image."""
+        """Require a budget of at least one token per tile, or one token of the largest image."""
         if facts.tile is not None:
             group, most = "tile", facts.tile.num_tokens
         elif facts.pixels is not None:

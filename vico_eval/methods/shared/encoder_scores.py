@@ -20,12 +20,12 @@ class EncoderScores(KeepRatio):
     """Token budget and source of attention."""
 
     score_source: str | None = None
-    """cls: the class token's row; mean: the mean over the patches' rows. By default cls where the encoder has a class
+    """cls: the class token's row; mean: the mean over the patches' rows. By default cls if the encoder has a class
     token."""
 
     score_layer: int | None = None
-    """Layer of the vision encoder; negative ones count from its end. By default the last but one, on Qwen2.5-VL the
-    last that attends to whole images."""
+    """Layer of the vision encoder; negative numbers count from its end. By default the last but one; for Qwen2.5-VL,
+    the last that attends to whole images."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -34,7 +34,7 @@ class EncoderScores(KeepRatio):
 
 
 class ScoredSelection(BudgetedSelection):
-    """A part whose `Config` is an `EncoderScores`."""
+    """A selection part whose `Config` is an `EncoderScores`."""
 
     config: EncoderScores
 
@@ -45,11 +45,11 @@ class ScoredSelection(BudgetedSelection):
 
     @property
     def score_source(self) -> ScoreSource:
-        """As the arguments say."""
+        """The source named by the arguments, otherwise the papers'."""
         return self._scores(DEFAULT_SCORES)
 
     def suited(self, facts: ModelFacts) -> Self:
-        """With the family's source of scores where the arguments name none."""
+        """The part with the family's source of scores where the arguments name none."""
         rows, layer = self._scores(facts.default_scores)
         return type(self)(replace(self.config, score_source=rows, score_layer=layer))
 
@@ -59,7 +59,7 @@ class ScoredSelection(BudgetedSelection):
 
     @property
     def remark(self) -> str:
-        """Whose attention it is, and of which layer unless it is the last but one."""
+        """The source's rows, and its layer unless that is the last but one."""
         source, layer = self.score_source
         rows = {CLS: "class row", MEAN: "mean of rows"}[source]
         return rows if layer == DEFAULT_SCORES.layer else f"{rows}, layer {layer}"
