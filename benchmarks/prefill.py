@@ -45,9 +45,7 @@ def run(
     for title in methods.split(","):
         check_choice("--methods", title, prefill.SYSTEMS)
     if not is_whole(visual_tokens):
-        raise typer.BadParameter(
-            f"got {visual_tokens} visual tokens; expected a multiple of 256 (whole tiles), or 16, 64, 144 or 196."
-        )
+        raise typer.BadParameter(f"got {visual_tokens} visual tokens; expected a multiple of 256, or 16, 64, 144, 196.")
     use_threads(threads)
     settings = Settings(
         size=size, visual_tokens=visual_tokens, text_tokens=text_tokens, device=device, dtype=dtype, attention=attention

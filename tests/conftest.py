@@ -146,6 +146,22 @@ def toy_engine() -> Callable[[str, dict[str, Any]], Any]:
 
 
 @pytest.fixture(scope="session")
+def qwen(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Folder of a small random checkpoint of Qwen-VL, by its `model_type`; `thinking` is Qwen3-VL's such variant."""
+    folder, built = tmp_path_factory.mktemp("qwen"), {}
+
+    def get(kind: str) -> Path:
+        from .qwen import build_qwen
+
+        if kind not in built:
+            is_thinking = kind == "thinking"
+            built[kind] = build_qwen(folder / kind, "qwen3_vl" if is_thinking else kind, thinking=is_thinking)
+        return built[kind]
+
+    return get
+
+
+@pytest.fixture(scope="session")
 def same_answers() -> Callable[[Sequence[Any], Sequence[Any]], bool]:
     """Whether answers and accounts are equal; the last digit of a router's score may move with the shape of a batch."""
 

@@ -3,8 +3,10 @@ import pytest
 from vico_eval import paths
 from vico_eval.cards import find_checkpoints, load_cards, load_checkpoints, select_cards
 from vico_eval.errors import ConfigError
+from vico_eval.harnesses.lmms_eval.kinds import split_model
 from vico_eval.harnesses.run_record import title_of
 from vico_eval.methods import registry
+from vico_eval.methods.interface import ModelFacts, ScoreSource
 from vico_eval.suites import load_suite
 
 CARD = "name: slow\ntitle: Slow\norder: 1\ndescription: d\nlmms_model: slow_internvl\nweights: base\n"
@@ -19,7 +21,7 @@ def models(tmp_path, **files):
 
 def test_the_shipped_cards_are_the_rows_of_table_3_in_its_order_with_controls_and_baselines_among_them():
     assert list(load_cards(paths.models_dir())) == [
-        *("vanilla", "vanilla_vir", "single_tile", "downsample", "random_tokens", "top_attention"),
+        *("vanilla", "vanilla_vir", "single_tile", "downsample", "max_pixels", "random_tokens", "top_attention"),
         *("fastv", "divprune", "cdpruner", "cdpruner_alike", "visionzip", "vispruner", "holov"),
         *("sparsevlm", "pyramiddrop", "dart", "fitprune"),
         *("pool", "all_compress", "random", "image_vir", "vico"),
@@ -28,7 +30,8 @@ def test_the_shipped_cards_are_the_rows_of_table_3_in_its_order_with_controls_an
 
 def test_every_card_of_a_method_can_be_built_and_says_what_it_is():
     for card in load_cards(paths.models_dir()).values():
-        method = card.lmms_model.removesuffix("_internvl")
+        named = split_model(card.lmms_model)
+        method = card.lmms_model if named is None else named[0]
         assert set(card.model_args) <= set(registry.parameters(method))
         if card.lmms_model != "internvl_x":
             needed = {"ratio": 0.5} if "ratio" in registry.parameters(method) else {}
@@ -90,7 +93,7 @@ def test_a_misspelt_key_is_an_error_that_names_file_and_key(tmp_path):
 
 
 def test_a_card_is_called_like_its_file(tmp_path):
-    with pytest.raises(ConfigError, match="expected the name of the file, `fast`"):
+    with pytest.raises(ConfigError, match="expected the file's name, `fast`"):
         load_cards(models(tmp_path, fast=CARD))
 
 
@@ -115,3 +118,29 @@ def test_a_missing_checkpoint_table_says_so(tmp_path):
 def test_cards_are_chosen_in_table_order_whatever_order_was_typed():
     cards = load_cards(paths.models_dir())
     assert [card.name for card in select_cards(cards, ["vico", "vanilla"])] == ["vanilla", "vico"]
+
+
+QWEN_SIZES = {"Qwen2.5-VL": ("3B", "7B", "32B", "72B"), "Qwen3-VL": ("2B", "4B", "8B", "32B", "30B-A3B", "235B-A22B")}
+
+
+def test_every_released_checkpoint_of_qwen_vl_is_known_by_its_name():
+    suite = load_suite("qwen-vl")
+    for family, sizes in QWEN_SIZES.items():
+        for size in sizes:
+            found = find_checkpoints(f"{family}-{size}", suite)
+            assert (found.base, found.vico) == (f"Qwen/{family}-{size}-Instruct", None)
+            assert found.kind == {"Qwen2.5-VL": "qwen2_5_vl", "Qwen3-VL": "qwen3_vl"}[family]
+    for size in QWEN_SIZES["Qwen3-VL"]:
+        assert find_checkpoints(f"Qwen3-VL-{size}-Thinking", suite).base == f"Qwen/Qwen3-VL-{size}-Thinking"
+    # An end alone is a size of InternVL3.5.
+    assert find_checkpoints("8B", suite).kind == "internvl"
+
+
+@pytest.mark.parametrize("kind", ["qwen2_5_vl", "qwen3_vl"])
+def test_a_cards_title_on_qwen_vl_says_whose_attention_it_is(kind):
+    released = {"qwen2_5_vl": ScoreSource("mean", -1), "qwen3_vl": ScoreSource("mean", -2)}  # by their configurations
+    facts = ModelFacts(checkpoint="a", family="qwen_vl", num_layers=4, num_heads=2, default_scores=released[kind])
+    for card in load_cards(paths.models_dir()).values():
+        if card.titles:
+            built = registry.build(card.name, card.model_args).suited(facts)
+            assert title_of(built) == card.titles[kind]

@@ -7,13 +7,13 @@ import os
 import re
 import subprocess
 import sys
-from importlib.metadata import metadata
+from pathlib import Path
 
 import httpx
 import pytest
 from typer.main import get_command
 
-from vico_eval import __version__
+from vico_eval import __version__, commands
 from vico_eval.cli import app
 from vico_eval.commands import completion
 from vico_eval.commands.help import GROUPS
@@ -113,6 +113,13 @@ def test_commands_are_listed_in_groups(run):
     assert listed["Evaluate"] == ["demo", "run", "vlmeval"]
     assert sorted(name for names in listed.values() for name in names) == sorted(get_command(app).commands)
     assert [title for title in groups if title in GROUPS] == list(GROUPS)
+
+
+def test_a_command_is_one_file_with_its_options():
+    folder = Path(commands.__file__).parent
+    shared = {"__init__", "arguments", "completion", "help", "options", "output"}
+    named = {name.replace("-", "_") for name in get_command(app).commands}
+    assert {path.stem for path in folder.glob("*.py")} - shared == named
 
 
 def test_methods_are_a_table_with_a_line_each_for_other_programs(run):
@@ -258,11 +265,6 @@ def test_a_missing_extra_is_listed_with_what_it_adds_and_how_to_install_it(run, 
 
 def doctor_missing(name):
     raise doctor.PackageNotFoundError(name)
-
-
-def test_doctor_lists_the_extras_that_the_project_has():
-    declared = set(metadata("vico-eval").get_all("Provides-Extra")) - {"dev", "vllm-cpu"}
-    assert {extra.name for extra in doctor.EXTRAS} == declared
 
 
 def test_a_hub_that_does_not_answer_is_no_error(monkeypatch):

@@ -84,11 +84,11 @@ def test_the_rows_of_a_suite_are_cards_of_its_family(name):
 def test_table_names_are_the_short_ones_and_no_two_suites_share_one():
     tables = [load_suite(name).table for name in suite_names()]
     assert sorted(tables) == [
-        *("avtp-2", "internvl-x", "internvl-x-1", "internvl-x-2", "tiny", "tops-2"),
+        *("avtp-2", "internvl-x", "internvl-x-1", "internvl-x-2", "qwen-vl", "tiny", "tops-2"),
         *("vico-1", "vico-2", "vico-3", "vico-5", "vico-6", "vico-baselines"),
     ]
     # These are both, of one suite; otherwise a name must not mean one suite here and another there.
-    assert set(tables) & set(suite_names()) == {"tiny", "vico-baselines"}
+    assert set(tables) & set(suite_names()) == {"qwen-vl", "tiny", "vico-baselines"}
 
 
 def test_vico_s_own_tables_stay_as_they_are_when_cards_are_added():
@@ -131,7 +131,7 @@ def test_mmmu_thinks_for_vico_and_answers_at_once_for_internvl_x():
 def test_chance_in_a_score_and_a_judge_are_said():
     catalogue = load_benchmarks()
     for name in ("mmmu", "mmmu_thinking", "mmt_bench", "qbench2"):
-        assert "at chance" in catalogue[name].note
+        assert "random letter" in catalogue[name].note
     assert [name for name, benchmark in catalogue.items() if benchmark.judge] == ["mmvet"]
 
 
@@ -157,7 +157,7 @@ def test_the_results_of_an_override_are_those_of_its_task(folder):
         (("kind: metric", "kind: median"), r"docvqa\.score: .*'median'.*'task_mean'"),
         (("field: [anls]", "fields: [anls]"), r"docvqa\.score\.metric\.fields: Extra inputs"),
         (("field: [anls]", "field: [anls], full: 0"), r"docvqa\.score\.metric\.full: .*greater than 0"),
-        (("[docvqa_val]", "[docvqa_val, docvqa_test]"), r"docvqa: .*`metric` is of one task"),
+        (("[docvqa_val]", "[docvqa_val, docvqa_test]"), r"docvqa: .*`metric` takes one task"),
         (("[docvqa_val]", "[]"), r"docvqa\.tasks: .*at least 1"),
         (("docvqa:", "docvqa: ["), r"benchmarks\.yaml is not valid YAML"),
     ],
@@ -172,7 +172,7 @@ def test_a_wrong_catalogue_names_the_file_and_the_key(folder, change, message):
     [
         (SUITE.replace("cards: vico", "cards: vicco"), r"own\.yaml does not fit: cards: .*'vico' or 'internvl-x'"),
         (SUITE + "row: [vanilla]\n", r"own\.yaml does not fit: row: Extra inputs"),
-        (SUITE.replace("name: own", "name: mine"), r"describes suite `mine`; expected the name of the file, `own`"),
+        (SUITE.replace("name: own", "name: mine"), r"describes suite `mine`; expected the file's name, `own`"),
         (SUITE.replace("[docvqa]", "[dokvqa]"), r"unknown benchmark 'dokvqa' in suites/own\.yaml .*mean 'docvqa'"),
         (SUITE.replace("[docvqa]", "[docvqa, docvqa]"), r"suites/own\.yaml has two columns titled DocVQA"),
     ],
@@ -197,7 +197,7 @@ def test_an_unknown_suite_lists_the_known_ones():
         ("group: subtitles_64\ntask: videomme\n", r"subtitles_64\.yaml does not fit: task: "),
         (
             "group: other\ntask: [{task: videomme}]\n",
-            r"holds group `other`; expected the name of the file, `subtitles_",
+            r"defines group `other`; expected the file's name, `subtitles_",
         ),
     ],
 )

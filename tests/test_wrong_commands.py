@@ -120,16 +120,16 @@ def test_a_number_out_of_reach_is_wrong_usage(wrong, arguments):
         ([*TABLE3, ""], "unknown checkpoint ''"),
         ([*TABLE3, "9B"], "unknown checkpoint '9B'"),
         ([*TABLE3, LONG], "unknown checkpoint 'xxx"),
-        ([*TABLE3, "./missing"], "--checkpoint names ./missing, which is no folder"),
-        ([*TABLE3, "/missing"], "--checkpoint names /missing, which is no folder"),
+        ([*TABLE3, "./missing"], "--checkpoint names ./missing, which is not a folder"),
+        ([*TABLE3, "/missing"], "--checkpoint names /missing, which is not a folder"),
         ([*TABLE3, "~nobody-here/missing"], "--checkpoint names ~nobody-here/missing"),
         ([*TABLE3, "a/b/c"], "--checkpoint names a/b/c"),
-        ([*TABLE3, "./binary.yaml"], "--checkpoint names ./binary.yaml, which is no folder"),
+        ([*TABLE3, "./binary.yaml"], "--checkpoint names ./binary.yaml, which is not a folder"),
         ([*TABLE3, "empty"], "empty is no checkpoint: it holds no config.json"),
         ([*TABLE3, "nested"], "config.json can't be read as JSON"),
         ([*TABLE3, "zero"], "downsample_ratio is 0; expected a share in (0, 1]"),
         ([*TABLE3, "base=vico-tiny-base,vico=./missing"], "--checkpoint names ./missing"),
-        ([*TABLE3, "base=a/b,base=c/d"], "each once"),
+        ([*TABLE3, "base=a/b,base=c/d"], "each at most once"),
         ([*TABLE3, "base=vico-tiny-base,vico=vico-tiny-base"], "'vico-tiny-base' has no low connector"),
         (["run", "tiny", "--dry-run", "--checkpoint", ""], "unknown checkpoint ''"),
     ],
@@ -145,7 +145,7 @@ def test_runs_that_cannot_be_are_refused_before_the_first_starts(wrong, argument
     [
         (["demo", "--limit", "1", "--out", "binary.yaml"], "Can't write into binary.yaml (File exists)"),
         (["demo", "--limit", "1", "--out", LONG], "(File name too long)"),
-        (["demo", "--limit", "1", "--html", "."], "The page can't be written to .: the folder has files in it"),
+        (["demo", "--limit", "1", "--html", "."], "The page can't be written to .: the folder contains files"),
         ([*SERVE[:2], "http://localhost:99999", *SERVE[3:]], "no server answers at http://localhost:99999"),
         ([*SERVE, "--out", "binary.yaml"], "Can't write into binary.yaml"),
         ([*SERVE, "--out", LONG], "(File name too long)"),
@@ -165,7 +165,7 @@ def test_runs_that_cannot_be_are_refused_before_the_first_starts(wrong, argument
         (["throughput", "local", "--device", ""], "device=''"),
         (["throughput", "local", "--dtype", ""], "unknown dtype ''"),
         (["throughput", "local", "--methods", ""], "got methods none"),
-        (["throughput", "local", "--methods", "vico,vico"], "each once"),
+        (["throughput", "local", "--methods", "vico,vico"], "each at most once"),
         (["throughput", "local", "--checkpoint", ""], "no checkpoint ''"),
         (["throughput", "local", "--checkpoint", LONG], "no checkpoint 'xxx"),
         (["throughput", "local", "--method-args", "keep_ratio=nan"], "keep_ratio"),
@@ -173,7 +173,7 @@ def test_runs_that_cannot_be_are_refused_before_the_first_starts(wrong, argument
         (["route", "empty", "--checkpoint", "vico-tiny"], "empty"),
         (["route", "binary.yaml", "--checkpoint", "vico-tiny"], "binary.yaml"),
         (["route", LONG, "--checkpoint", "vico-tiny"], "xxx"),
-        (["route", "a.png", "--checkpoint", "vico-tiny", "--method", "vanilla"], "method 'vanilla' asks no router"),
+        (["route", "a.png", "--checkpoint", "vico-tiny", "--method", "vanilla"], "method 'vanilla' has no router"),
         (["route", "a.png", "--checkpoint", "vico-tiny", "--method", ""], "unknown method ''"),
         (["route", "a.png", "--checkpoint", "vico-tiny", "--model-args", "method=vico"], "which --method sets"),
         (["methods", ""], "unknown method ''"),
@@ -231,7 +231,7 @@ def test_a_yaml_file_of_any_content_is_an_error_that_names_it(tmp_path, content,
     ],
 )
 def test_a_fault_of_the_machine_is_a_sentence(run, monkeypatch, error, message):
-    def fail(name):
+    def fail(name, **_):
         raise error
 
     monkeypatch.setattr("vico_eval.commands.work.methods.print_methods", fail)
@@ -242,7 +242,7 @@ def test_a_fault_of_the_machine_is_a_sentence(run, monkeypatch, error, message):
 
 
 def test_a_fault_of_our_own_keeps_its_traceback(monkeypatch):
-    def fail(name):
+    def fail(name, **_):
         raise FileNotFoundError(errno.ENOENT, "gone")
 
     monkeypatch.setattr("vico_eval.commands.work.methods.print_methods", fail)

@@ -14,7 +14,8 @@ from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaFo
 from vico_eval.engine.engine import Engine
 from vico_eval.engine.preprocess import Preprocessor
 from vico_eval.families.encoder_attention import LayerInput
-from vico_eval.families.family import FamilyModel, Look, Picture, Prompting, Seen, Sight, Slot
+from vico_eval.families.family import FamilyModel, Look, Picture, Prompting, Seen, Sight, Slot, Stand, Strip
+from vico_eval.families.frame_choice import frame_indices
 from vico_eval.methods import registry
 from vico_eval.methods.interface import (
     CONNECTOR_INPUTS,
@@ -38,7 +39,6 @@ class ToyPrompting(Prompting):
     control = (IMAGE, "<|im_end|>")
     end = "<|im_end|>"
     stop = "<|im_end|>"
-    num_frames = 8
 
     def render(self, turns, system):
         said = "".join(f"{role.upper()}: {text}{self.end}" for role, text in turns)
@@ -47,7 +47,10 @@ class ToyPrompting(Prompting):
     def slot_ids(self, vocabulary):
         return Slot(ids=(vocabulary[IMAGE],), before=(), after=())
 
-    def limits(self, max_tiles, total_max_tiles, num_images):
+    def image(self, number, *, is_inline=False):
+        return Stand(f"{self.slot}\n")
+
+    def limits(self, asked, num_images):
         return TileLimits(1, 1)
 
     def cut(self, image, limits, resolution=None):
@@ -57,6 +60,12 @@ class ToyPrompting(Prompting):
 
     def cut_frame(self, frame):
         return self.cut(frame, TileLimits(1, 1))
+
+    def choose_frames(self, total, fps, num_frames, rate=None, **stretch):
+        return frame_indices(total, num_frames or 8, **stretch)
+
+    def show(self, clip):
+        return Strip([self.cut_frame(frame) for frame in clip.frames], Stand(f"{self.slot}\n" * len(clip.frames)))
 
 
 class Toy(FamilyModel, nn.Module):
@@ -150,7 +159,7 @@ def toy_engine(method: str, arguments: dict) -> Engine:
     """An engine on the family, checked as a loaded checkpoint would be."""
     tokenizer = build_tokenizer()
     model = Toy(tokenizer.convert_tokens_to_ids(IMAGE), len(tokenizer))
-    built = registry.build(method, arguments).resolved()
+    built = registry.build(method, arguments).resolved().suited(model.facts)
     built.check(model.facts)
     preprocessor = Preprocessor(tokenizer, ToyPrompting(), resolution=built.resolution)
     return Engine(model, tokenizer, preprocessor, [built], show_progress=False)

@@ -1,4 +1,4 @@
-"""Evaluate visual-token compression: how much accuracy it costs, and how much compute it saves."""
+"""Evaluate visual-token compression: how much accuracy it costs and how much compute it saves."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _FROM_PYTHON = {
 
 
 def __getattr__(name: str) -> Any:
-    # `import vico_eval` is part of every command's start, and loading a model is not.
+    # Every command imports `vico_eval`; only some load a model.
     if name in _FROM_PYTHON:
         return getattr(import_module(_FROM_PYTHON[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

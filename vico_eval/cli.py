@@ -90,7 +90,7 @@ def _root(
 def _keep_libraries_quiet() -> None:
     # Torch tells torchao on every start what it should do otherwise; no user of this package can.
     logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
-    if not sys.stderr.isatty():
+    if sys.stderr is None or not sys.stderr.isatty():
         # The bars of transformers and huggingface_hub; in a log, each step of a bar would be text.
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 

@@ -1,4 +1,4 @@
-"""SHA-256 of texts and of large files. A file is read once: its digest is remembered in the user's cache folder."""
+"""SHA-256 digests of texts and files. Digests of large files are cached in the user's cache folder."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from vico_eval.files import lock, write_json
 from vico_eval.logs import logger
 
 REMEMBERED_BYTES = 64 << 20
-"""Smaller files are read anew each time: that takes no time, and the cache stays small."""
+"""Smaller files are hashed each time, which is fast and keeps the cache small."""
 
 BUFFER_BYTES = 16 << 20
 WAIT_S = 1800
-"""For another process that reads the same file; it is read here too after that."""
+"""Longest wait for another process that is reading the same file, in seconds; after that it is read here too."""
 
 
 def text_digest(text: str) -> str:
-    """The first 16 hex digits of a text's SHA-256; halves of characters (lone surrogates) count too."""
+    """The first 16 hex digits of a text's SHA-256; lone surrogates are allowed."""
     return sha256(text.encode(errors="surrogatepass")).hexdigest()[:16]
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file, in hex; of a large one as it was when it was read, if size and times are as then."""
+    """SHA-256 of a file, in hex; cached for a large file as long as its size and times don't change."""
     return remembered("whole", path, lambda path: {"file": sha256_of(path)})["file"]
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's content as it is on the disk now, in hex."""
+    """SHA-256 of a file's current content, in hex, bypassing the cache."""
     digest = sha256()
     buffer = memoryview(bytearray(min(BUFFER_BYTES, path.stat().st_size + 1)))
     with path.open("rb", buffering=0) as file:
@@ -41,28 +41,28 @@ def sha256_of(path: Path) -> str:
 
 
 def remembered(what: str, path: Path, compute: Callable[[Path], dict[str, str]]) -> dict[str, str]:
-    """What `compute` says of a file, computed once as long as path, size and times stay.
+    """The result of `compute` for a file, cached until the file's path, size or times change.
 
-    Several processes that ask at once compute it once. A cache that can't be read or written costs time, nothing else.
+    Concurrent processes compute it once. If the cache can't be read or written, the result is computed again.
 
     Args:
-        what: names what is computed.
+        what: name of the computation, part of the cache key.
         path: the file.
-        compute: digests by name, at least one.
+        compute: returns digests by name, at least one.
     """
     path = path.resolve()
     if path.stat().st_size < REMEMBERED_BYTES:
         return compute(path)
     name = sha256(f"{what} {path}".encode(errors="surrogateescape")).hexdigest()
     entry = user_cache_path("vico-eval") / "digests" / name
-    if not entry.is_absolute():  # nobody has a home here
+    if not entry.is_absolute():  # this user has no home folder
         return compute(path)
     try:
         entry.parent.mkdir(parents=True, exist_ok=True)
         held = lock(entry.with_suffix(".lock"))
         held.acquire(timeout=WAIT_S)
     except OSError as error:
-        logger.debug(f"digests can't be remembered in {entry.parent}: {error}")
+        logger.debug(f"digests can't be cached in {entry.parent}: {error}")
         return compute(path)
     try:
         state = _state(path)
@@ -76,7 +76,7 @@ def remembered(what: str, path: Path, compute: Callable[[Path], dict[str, str]])
 
 
 def _state(path: Path) -> dict[str, str | int]:
-    # The second time changes with every write, also where the first is set back to that of another file.
+    # ctime changes with every write, even if mtime is restored afterwards, as a copy that preserves times does.
     state = path.stat()
     return {"path": str(path), "size": state.st_size, "mtime_ns": state.st_mtime_ns, "ctime_ns": state.st_ctime_ns}
 
@@ -98,4 +98,4 @@ def _write(entry: Path, state: dict[str, str | int], digests: dict[str, str]) ->
     try:
         write_json(entry, state | {"digests": digests})
     except OSError as error:
-        logger.debug(f"digests can't be remembered in {entry.parent}: {error}")
+        logger.debug(f"digests can't be cached in {entry.parent}: {error}")

@@ -1,6 +1,7 @@
-"""Errors that a user can act on: the command line shows them without a traceback.
+"""Errors that a user can act on. The command line shows them without a traceback.
 
-A message says what happened, what was expected and what to do, with the values and the place (file, document, tensor).
+A message states what happened, what was expected and what to do, with the values and the place (file, document,
+tensor).
 """
 
 import difflib
@@ -9,21 +10,21 @@ from collections.abc import Iterable, Sequence
 BAD_INPUT: tuple[type[Exception], ...] = (
     OSError,
     EOFError,
-    ValueError,  # JSONDecodeError and UnicodeDecodeError are of it
+    ValueError,  # includes JSONDecodeError and UnicodeDecodeError
     TypeError,
     AttributeError,
     LookupError,
-    ArithmeticError,  # OverflowError, ZeroDivisionError
+    ArithmeticError,  # includes OverflowError and ZeroDivisionError
     RecursionError,
     MemoryError,
 )
-"""What reading a file, an answer or an option from outside can raise, whatever is in it.
+"""Exceptions that parsing a file, a response or an option from outside can raise, whatever its content.
 
-For the few lines that read, never for those that compute: there it would hide faults of our own.
+Catch these only around the few lines that parse. Around computation they would hide our own bugs.
 """
 
 DOCUMENT_FAILURES = (
-    RuntimeError,  # out of memory is of it
+    RuntimeError,  # includes out-of-memory errors
     ValueError,
     IndexError,
     KeyError,
@@ -32,15 +33,15 @@ DOCUMENT_FAILURES = (
     ArithmeticError,
     OSError,
 )
-"""What a model, a method, a tokenizer or a decoder of pictures can raise for one bad document."""
+"""Exceptions that a model, method, tokenizer or image decoder can raise for one bad document."""
 
 
 class UserError(Exception):
-    """Something the user gave can't be used; the message is all that they need."""
+    """Base class for errors in what the user gave. The message alone is enough to fix them."""
 
 
 class ConfigError(UserError):
-    """A setting, method, argument or model card is unknown or outside its range."""
+    """A setting, method, argument or model card is unknown or out of range."""
 
 
 class UnknownName(ConfigError):
@@ -53,19 +54,19 @@ class UnknownName(ConfigError):
 
 
 class CheckpointError(UserError):
-    """A checkpoint is missing, incomplete or of another architecture; names the tensor or the file."""
+    """A checkpoint is missing, incomplete or has the wrong architecture; the message names the tensor or file."""
 
 
 class MediaError(UserError):
-    """An image or a video can't be read; names the file."""
+    """An image or a video can't be read; the message names the file."""
 
 
 class DocumentError(UserError):
-    """A document could not be answered; names task and document."""
+    """A document could not be answered; the message names the task and the document."""
 
 
 class ReportError(UserError):
-    """A run can't be counted, or a table can't be made from the runs at hand."""
+    """A run's results can't be used, or a table can't be made from the given runs."""
 
 
 class OutputError(UserError):
@@ -79,19 +80,19 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A hint in brackets if a known name is near, else nothing."""
+    """A hint in parentheses with the closest known name; empty if none is close."""
     near = nearest(name, known)
     return f" (did you mean {near!r}?)" if near is not None else ""
 
 
 def listed(names: Sequence[str], most: int, separator: str = ", ") -> str:
-    """The first names, at most so many, and how many more there are."""
+    """Join the first `most` names and append how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return separator.join(names[:most]) + more
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str], where: str = "") -> ConfigError:
-    """The error for a name that isn't there: lists those that are and suggests the nearest."""
+    """The error for an unknown name, which lists the known names and suggests the closest."""
     known = list(known)
     place = f" in {where}" if where else ""
     message = f"unknown {kind} {name!r}{place}{did_you_mean(name, known)}; known are {', '.join(known)}."

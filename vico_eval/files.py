@@ -1,4 +1,4 @@
-"""Files whose loss would hurt: written whole or not at all, and held by one process."""
+"""Atomic writes of files and folders, and locks that keep other processes out."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from safetensors import SafetensorError
 from vico_eval.errors import OutputError
 
 NO_LOCKS = frozenset({errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS})
-"""What a file system without locks answers. One that another command has locked answers EWOULDBLOCK."""
+"""Error codes of a file system without locks. A file that another command has locked gives EWOULDBLOCK."""
 
 
 class NoLocks(OutputError):
-    """A file system can't say whether another command works on it."""
+    """The file system has no locks, so another command could write to the same place unnoticed."""
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a file at once: whenever the machine stops, it has its old content or the new one, never half of one."""
+    """Replace a file atomically: after a crash it has either its old content or the new, never a part."""
     write_bytes(path, text.encode("utf-8"))
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """As `write_text`."""
+    """Replace a file atomically, as `write_text` does."""
     part = path.with_name(f".{path.name}.{uuid4().hex}.part")
     try:
         with part.open("wb") as file:
@@ -41,33 +41,33 @@ def write_bytes(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         part.replace(path)
     finally:
-        part.unlink(missing_ok=True)  # still there only where the disk was full
+        part.unlink(missing_ok=True)  # exists only if writing failed, for instance on a full disk
 
 
 def write_json(path: Path, value: Mapping[str, Any], *, indent: int = 2) -> None:
-    """`value` as strict JSON, written as by `write_text`.
+    """Write `value` as strict JSON, atomically, as `write_text` does.
 
     Raises:
-        ValueError: a number that is not finite, which JSON has no word for.
+        ValueError: a number is not finite, which JSON can't express.
     """
     write_text(path, json.dumps(value, indent=indent, allow_nan=False) + "\n")
 
 
 def to_disk(path: Path) -> None:
-    """Wait until a file is on the disk: or a machine that loses its power leaves zeros under its name."""
+    """Flush a file to disk. Without this, a power failure can leave a file of zeros."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
 
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
-    """An empty folder to fill, which becomes `out` when everything is written, and goes where that fails.
+    """Yield a temporary folder to fill, which is renamed to `out` on success and removed on failure.
 
     Args:
-        out: absolute; nothing is there, or an empty folder.
+        out: absolute path that does not exist or is an empty folder.
 
     Raises:
-        OutputError: it can't be written.
+        OutputError: the folder can't be written.
     """
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     try:
@@ -83,25 +83,31 @@ def new_folder(out: Path) -> Iterator[Path]:
 
 
 def unfinished(out: Path) -> list[Path]:
-    """What processes that were killed have left of `new_folder`."""
+    """Temporary folders of `new_folder` that killed processes left behind."""
     return [*out.parent.glob(f".{out.name}.*.partial")]
 
 
 def check_unused(folder: Path) -> None:
-    """Raises OutputError if something is there that an export would mix with."""
+    """Check that `folder` does not exist or is empty, so that an export mixes with nothing.
+
+    Raises:
+        OutputError: the path is a file, or a folder that is not empty.
+    """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise OutputError(f"{folder} is there already and not an empty folder. Give a new one, or move it away.")
+        raise OutputError(
+            f"{folder} already exists and is not an empty folder. Give another folder, or move this one away."
+        )
 
 
 def lock(path: Path) -> FileLock:
-    """The lock of that file: one process has it at a time, as often as it likes; the system frees it when that ends."""
+    """The lock at `path`. It is reentrant within a process, and the system releases it when the process ends."""
     return FileLock(path, is_singleton=True, thread_local=False)
 
 
 def check_locks(path: Path) -> None:
-    """See that files beside `path`, which is made, can be locked.
+    """Check that the file system of `path` has locks; creates the file.
 
-    `lock` does not say so: where there is no flock, filelock can take a file's being there for a lock, which a killed
+    `lock` does not report this: without flock, filelock may fall back to the mere existence of a file, which a killed
     process leaves behind.
 
     Raises:
@@ -111,12 +117,12 @@ def check_locks(path: Path) -> None:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
-            return  # by somebody else, so it can be locked
+            return  # another process holds it, so locks work
         except OSError as error:
             if error.errno not in NO_LOCKS:
                 raise
             raise NoLocks(
-                f"{path.parent} can't be locked ({error.strerror}): its file system has no file locks (flock), without "
-                "which two commands could write there at once. Work in a folder on another file system, or have this "
-                "one mounted with locks (NFS with its lock service, Lustre with -o flock)."
+                f"{path.parent} can't be locked ({error.strerror}): its file system has no file locks (flock), so two "
+                "commands could write there at once. Use a folder on another file system, or have this one mounted "
+                "with locks (NFS with its lock service, Lustre with -o flock)."
             ) from error

@@ -1,4 +1,4 @@
-"""The log of a run, lmms-eval's own: what it says of files, failures and answers is written out, never obeyed."""
+"""The run's log, shared with lmms-eval. Control characters in file names, failures and answers are escaped."""
 
 from typing import TYPE_CHECKING
 

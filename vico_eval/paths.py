@@ -1,7 +1,7 @@
-"""Where the data that ships with the package lies.
+"""Locations of the data that ships with the package.
 
-`tasks`, `models` and `results` stand at the top of the repository, where people look for them. A wheel carries copies
-under `vico_eval/_data`; an editable install reads the repository itself.
+`tasks`, `models` and `results` are at the top of the repository, where people look for them. A wheel contains copies
+under `vico_eval/_data`; an editable install reads them from the repository.
 """
 
 from pathlib import Path
@@ -12,21 +12,21 @@ _PACKAGE = Path(__file__).resolve().parent
 
 
 def data_dir(package: Path = _PACKAGE) -> Path:
-    """The folder that holds `tasks`, `models` and `results`, for a package installed at `package`."""
+    """The folder with `tasks`, `models` and `results` for the package installed at `package`."""
     packed = package / "_data"
     return packed if packed.is_dir() else package.parent
 
 
 def user_path(text: str) -> Path:
-    """A path as a user wrote it; `~` is a home where there is one."""
+    """The path in `text`, with `~` expanded if that home folder exists."""
     try:
         return Path(text).expanduser()
-    except RuntimeError:  # of nobody here
+    except RuntimeError:  # no home folder, or no such user
         return Path(text)
 
 
 def is_folder(path: Path) -> bool:
-    """Whether there is a folder; False also for what can't be a path, which `Path.is_dir` raises for."""
+    """True if `path` is a folder; False also for an invalid path, for which `Path.is_dir` raises."""
     try:
         return path.is_dir()
     except (OSError, ValueError):
@@ -34,7 +34,7 @@ def is_folder(path: Path) -> bool:
 
 
 def free_path(start: Path) -> Path:
-    """The first of `start` with 1, 2, ... behind its name that does not exist: where something is set aside."""
+    """The first path of `start1`, `start2`, ... that does not exist; used to move old files aside."""
     number = 1
     while (path := start.with_name(f"{start.name}{number}")).exists():
         number += 1
@@ -42,17 +42,17 @@ def free_path(start: Path) -> Path:
 
 
 def tasks_dir() -> Path:
-    """lmms-eval task files that upstream lacks; pass it to lmms-eval as `--include_path`."""
+    """The folder of our lmms-eval task files, for lmms-eval's `--include_path`."""
     return data_dir() / "tasks"
 
 
 def models_dir() -> Path:
-    """Model cards (one YAML file a system) and the built-in checkpoints."""
+    """The folder of model cards (one YAML file per system) and built-in checkpoints."""
     return data_dir() / "models"
 
 
 def results_dir() -> Path:
-    """`published/`: the papers' numbers. `measured/`: ours, each with what produced it."""
+    """The folder of results: `published/` has the papers' numbers, `measured/` ours with their provenance."""
     return data_dir() / "results"
 
 
@@ -62,13 +62,13 @@ def example_image() -> Path:
 
 
 def folder_argument(name: str, value: object) -> Path | None:
-    """The folder that an argument names; None for nothing.
+    """The folder that an argument names; None if the argument is None or "None".
 
     Raises:
-        ConfigError: lmms-eval has read it as a number or a truth value, or it is blank.
+        ConfigError: the value is blank, or lmms-eval parsed it as a number or a boolean.
     """
     if value is None or value == "None":
         return None
     if isinstance(value, str | Path) and str(value).strip():
         return Path(value)
-    raise ConfigError(f"{name} is {value!r}; expected a folder. One of that name is written ./{value}.")
+    raise ConfigError(f"{name} is {value!r}; expected a folder. For a folder of that name, pass ./{value}.")

@@ -1,33 +1,33 @@
-"""Text from outside made safe to show: names, failure reasons and servers' words may hold anything.
+"""Make text from outside safe to show. Names, failure reasons and server messages can contain any character.
 
-An escape sequence would be obeyed by a terminal, a direction mark turns round what stands beside it, and half of a
-surrogate pair is in no encoding.
+A terminal would execute an escape sequence, a direction mark reverses the text around it, and a lone surrogate has no
+encoding.
 """
 
 import unicodedata
 
 _LAYOUT = "\n\t"
 _JOINERS = "\u200c\u200d"
-"""Between letters and emoji of which one is made; invisible, and harmless."""
+"""Invisible characters that join letters or emoji into one; harmless."""
 
 _PLAIN = dict(zip("×−–—†µ·•‘’“”\N{NO-BREAK SPACE}", "x---#u.*''\"\" ", strict=True))
 _PLAIN |= {"✓": "yes", "±": "+-", "…": "...", "≤": "<=", "≥": ">=", "→": "->"}
 
 
 def one_line(text: str) -> str:
-    """The text as a name: white space becomes single spaces, and what can't be printed is left out."""
+    """The text on one line: white space collapses to single spaces, and unprintable characters are removed."""
     return "".join(character for character in " ".join(text.split()) if character.isprintable())
 
 
 def printable(text: str) -> str:
-    r"""The text with everything that can't be printed written out, as `\x1b`; line breaks and tabs stay."""
+    r"""The text with unprintable characters escaped, as in `\x1b`; line breaks and tabs stay."""
     if text.isprintable():
         return text
     return "".join(character if _is_shown(character) else _written_out(character) for character in text)
 
 
 def shown(text: str, encoding: str) -> str:
-    r"""The printable text in an encoding: a plain form of what it hasn't, or else the character's code, as `\u4e2d`."""
+    r"""The printable text, limited to an encoding: other characters become plain ones or escapes such as `\u4e2d`."""
     text = printable(text)
     try:
         text.encode(encoding)

@@ -1,4 +1,4 @@
-"""The base of the schemas of files: what a program wrote for us to read, or a user."""
+"""Base class for the schemas of files that we read, written by programs or by users."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Closed(BaseModel):
-    """An unknown key in a file is an error: a misspelt one would otherwise pass as absent."""
+    """A schema that rejects unknown keys, so that a misspelt key is an error and not a missing value."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -1,6 +1,6 @@
-"""How a benchmark's score, 0-100, comes out of a toolkit's results, as `tasks/benchmarks.yaml` declares it.
+"""Rules that compute a benchmark's score, 0-100, from a toolkit's results, as declared in `tasks/benchmarks.yaml`.
 
-What each document adds to a score is computed by `vico_eval.report.scores`.
+`vico_eval.report.scores` computes what each document contributes to a score.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ from vico_eval.runs.results import Document, TaskResult
 from vico_eval.runs.schema import VLMEVALKIT
 from vico_eval.schemas import Closed
 
-# lmms-eval means the same floats in another order; a wrong or stale samples file differs by 1 / documents at least.
+# lmms-eval sums the same floats in another order; a wrong or stale samples file differs by at least 1 / documents.
 _AGREEMENT = 1e-6
 
 ByDocument = Literal[
     "hallusion_bench", "mmbench", "mmbench_v11", "mme", "mmiu", "mmmu", "muirbench", "pope", "qbench2", "seed_image"
 ]
-"""Readers of `vico_eval.report.scores.by_document`: how documents make a score that is not their mean."""
+"""Names of the rules in `vico_eval.report.scores.by_document` for scores that are not a mean over documents."""
 
 Names = Annotated[tuple[str, ...], Field(min_length=1)]
 FullMarks = Annotated[float, Field(gt=0)]
-"""The value that counts as 100."""
+"""Metric value that becomes a score of 100."""
 
 
 class MetricScore(Closed):
-    """A metric as lmms-eval reports it, which is the mean of `field` over the documents."""
+    """A metric that lmms-eval reports and that equals the mean of `field` over the documents."""
 
     kind: Literal["metric"]
     key: str
-    """Metric, comma, filter."""
+    """Metric and filter, separated by a comma."""
 
     field: Names
-    """Path to a document's number in its samples line."""
+    """Path to the document's value in its samples line."""
 
     full: FullMarks = 1
 
@@ -50,7 +50,7 @@ class MetricScore(Closed):
         """The reported metric, checked against the samples files.
 
         Raises:
-            ReportError: the metric is missing or no number, or the documents' mean differs from it.
+            ReportError: the metric is missing or not a number, or differs from the documents' mean.
         """
         (task,) = tasks
         scale = 100 / self.full
@@ -60,10 +60,10 @@ class MetricScore(Closed):
 
 
 class DocumentMeanScore(Closed):
-    """The mean of `field` over all documents of all the tasks (micro), where lmms-eval's own number is another one.
+    """The mean of `field` over all documents of all tasks (micro average), where lmms-eval reports a different number.
 
-    MMStar: lmms-eval averages over level-2 categories, the paper's toolkit over questions. BLINK: over 14 subtasks
-    against over questions. OCRBench: lmms-eval divides by 1000 whatever the number of documents.
+    For MMStar, lmms-eval averages over level-2 categories; for BLINK, over 14 subtasks. The paper's toolkit averages
+    both over questions. For OCRBench, lmms-eval divides by 1000 whatever the number of documents.
     """
 
     kind: Literal["document_mean"]
@@ -81,16 +81,16 @@ class DocumentMeanScore(Closed):
 
 
 class TaskMeanScore(Closed):
-    """The plain mean over the tasks of a reported metric that is no mean over documents, such as POPE's three F1s.
+    """The unweighted mean over tasks of a reported metric that is not a mean over documents, such as POPE's three F1s.
 
-    Of one task it is the metric itself: MMBench counts groups of documents, MMMU replies that were read.
+    For a single task it is the metric itself: MMBench scores groups of documents, MMMU counts parsed replies.
     """
 
     kind: Literal["task_mean"]
     key: str
     full: FullMarks = 1
     documents: ByDocument | None = None
-    """How the documents make it; None where nobody has written that down, so that it has no interval."""
+    """Rule that computes the score from documents; None if there is none, and then the score has no interval."""
 
     @property
     def source(self) -> str:
@@ -98,7 +98,7 @@ class TaskMeanScore(Closed):
         return f"mean over tasks of {self.key} x {100 / self.full:g}"
 
     def score(self, tasks: Sequence[TaskResult]) -> float:
-        """Mean over the tasks; NaN where a task has too few documents for a number."""
+        """Mean over the tasks; NaN if a task has too few documents for a score."""
         scale = 100 / self.full
         return _mean([scale * metric(task, self.key, may_be_nan=True) for task in tasks])
 
@@ -110,7 +110,7 @@ class MetricSumScore(Closed):
     keys: Names
     full: FullMarks
     documents: ByDocument | None = None
-    """How the documents make it, as for a mean over tasks."""
+    """Rule that computes the score from documents, as for `TaskMeanScore`."""
 
     @property
     def source(self) -> str:
@@ -130,44 +130,45 @@ Score = Annotated[
 
 
 class Category(Closed):
-    """Where a toolkit keeps a document's category: one of the two."""
+    """Location of a document's category in a toolkit's files; exactly one field is set."""
 
     key: str | None = None
-    """Of a metric's outcome, an object in the document's samples line, or a column of VLMEvalKit's predictions."""
+    """Key in a metric's outcome, which is an object in the samples line, or a column of VLMEvalKit's predictions."""
 
     beside: Names | None = None
-    """Path to the metric of all documents in the samples line; the category is the name of the other one there."""
+    """Path in the samples line to the metric that every document has; the other metric there is named after the
+    category."""
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Category:
         if (self.key is None) == (self.beside is None):
-            raise ValueError("expected `key` or `beside`, one of them")
+            raise ValueError("expected exactly one of `key` and `beside`")
         return self
 
 
 class VLMEvalKit(Closed):
-    """The same benchmark in VLMEvalKit: the sum of some metrics of one data set."""
+    """The same benchmark in VLMEvalKit: a sum of metrics of one data set."""
 
     dataset: str
     metrics: Names
-    """Columns of its score file, added up."""
+    """Columns of the score file to add up."""
 
     full: FullMarks
     split: str | None = None
-    """Row of the score file, where it has several."""
+    """Row of the score file, if it has several."""
 
     documents: Literal["anls", "circular", "mme", "ocrbench", "pope"] | None = None
-    """How the documents make the score (`vico_eval.report.scores.vlmevalkit`); None where it is their mean."""
+    """Rule in `vico_eval.report.scores.vlmevalkit` that computes the score from documents; None for their mean."""
 
     category: Category = Category(key="category")
-    """Where the documents' categories are."""
+    """Where the documents' categories are stored."""
 
     is_count: bool = False
-    """Whether the metrics count documents, so that they are divided by their number."""
+    """The metrics count documents, so their sum is divided by the number of documents."""
 
     index: Names | None = None
-    """Path to a document's index, by which VLMEvalKit knows it, in lmms-eval's samples line; None where that has none,
-    so that runs of both toolkits can't be matched document by document."""
+    """Path in lmms-eval's samples line to VLMEvalKit's index of the document; None if the line lacks it, and then runs
+    of the two toolkits can't be matched document by document."""
 
     @property
     def source(self) -> str:
@@ -180,7 +181,7 @@ class VLMEvalKit(Closed):
         """The scaled sum.
 
         Raises:
-            ReportError: a metric is missing, or is there for several splits.
+            ReportError: a metric is missing or not a number, or several splits have it.
         """
         (task,) = tasks
         total = math.fsum(_split_metric(task, name, self.split) for name in self.metrics)
@@ -188,9 +189,14 @@ class VLMEvalKit(Closed):
 
 
 def metric(task: TaskResult, key: str, *, may_be_nan: bool = False) -> float:
-    """A reported metric; NaN is a scorer's own word for none, as where a limit leaves no whole question."""
+    """A reported metric. Scorers report NaN for no score, for instance if a limit on documents leaves no complete
+    question.
+
+    Raises:
+        ReportError: the metric is missing, not a number, or NaN without `may_be_nan`.
+    """
     value = task.metrics.get(key)
-    # lmms-eval writes "N/A", null or an empty list where it has no number.
+    # lmms-eval writes "N/A", null or an empty list if it has no number.
     if (
         isinstance(value, bool)
         or not isinstance(value, (int, float))
@@ -204,22 +210,26 @@ def metric(task: TaskResult, key: str, *, may_be_nan: bool = False) -> float:
 
 
 def check_agreement(tasks: Sequence[TaskResult], reported: float, made: float, tolerance: float) -> None:
-    """See that the documents of `tasks` make the reported score, 0-100.
+    """Check that the documents of `tasks` give the reported score, 0-100.
 
     Raises:
-        ReportError: they make another one.
+        ReportError: they give a different score.
     """
     if abs(made - reported) > tolerance:
         names = ", ".join(task.name for task in tasks)
         files = ", ".join(task.samples_path.name for task in tasks)
         raise ReportError(
-            f"By {tasks[0].results_path} the score of {names} is {reported:.6g} of 100, but the documents in {files} "
-            f"make {made:.6g}. The files don't belong together; repeat the run."
+            f"{tasks[0].results_path} reports a score of {reported:.6g} of 100 for {names}, but the documents in "
+            f"{files} give {made:.6g}. The files are from different runs; repeat the run."
         )
 
 
 def numbers(tasks: Sequence[TaskResult], field: tuple[str, ...], scale: float) -> list[float]:
-    """A number of each document, task by task."""
+    """The value of `field` for each document, times `scale`, task by task.
+
+    Raises:
+        ReportError: a document's value is missing or not a finite number.
+    """
     return [scale * _number(task, document, field) for task in tasks for document in task.documents]
 
 
@@ -235,7 +245,7 @@ def _number(task: TaskResult, document: Document, field: tuple[str, ...]) -> flo
 
 
 def _split_metric(task: TaskResult, name: str, split: str | None) -> float:
-    """VLMEvalKit's status writes a metric as its name, behind `split=...|` where the score file has a row a split."""
+    """Look up a metric in VLMEvalKit's status, where its key starts with `split=...|` if the score file has splits."""
     wanted = [name, f"split=Overall|{name}"] if split is None else [f"split={split}|{name}"]
     found = [key for key in wanted if key in task.metrics]
     if split is None and not found:

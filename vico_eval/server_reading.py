@@ -1,6 +1,6 @@
-"""Reads what a server sends, as much of it as there may be: bytes, lines and the depth of JSON have limits.
+"""Read server responses within limits on bytes, line length and JSON depth.
 
-Time has one, too, which is the caller's: it waits for a whole answer, since a server can send a byte now and then.
+The caller limits the time for a whole response, since a server can send one byte at a time.
 """
 
 from __future__ import annotations
@@ -14,30 +14,30 @@ import httpx
 from vico_eval.errors import BAD_INPUT
 
 MAX_STREAM_BYTES = 64 * 2**20
-"""Of a streamed answer. It is not kept; a hundred thousand tokens take half of it."""
+"""Limit on a streamed response, which is not kept in memory; 100,000 tokens take half of it."""
 
 MAX_LINE_BYTES = 2**20
-"""Of one event of a stream, which is kept until it ends."""
+"""Limit on one event of a stream, which is kept in memory until it is complete."""
 
 MAX_LIST_BYTES = 8 * 2**20
-"""Of a list of models; those of the largest providers have less than one."""
+"""Limit on a list of models; those of the largest providers have less than 1 MiB."""
 
 MAX_REFUSAL_BYTES = 2**16
-"""Of what is read of an answer with another status than 200."""
+"""Limit on what is read of a response whose status is not 200."""
 
 MAX_DEPTH = 32
-"""Of JSON within JSON; answers have five levels."""
+"""Limit on the nesting of JSON; real responses have five levels."""
 
 
 class UnreadableAnswer(Exception):
-    """An answer is larger than any real one, or written in a way that was not asked for; says so in its words."""
+    """A response is larger than any real one, or has an encoding that was not requested; the message tells which."""
 
 
 async def read_lines(response: httpx.Response) -> AsyncIterator[list[str]]:
-    """The lines of a stream as they come, those that came together in one list.
+    """Yield the lines of a stream as they arrive; lines that arrive together are in one list.
 
     Raises:
-        UnreadableAnswer: a line, or all of them, are too long, or they are compressed.
+        UnreadableAnswer: a line or the whole stream is too long, or the stream is compressed.
     """
     rest = bytearray()
     async for chunk in _chunks(response, MAX_STREAM_BYTES):
@@ -53,16 +53,16 @@ async def read_lines(response: httpx.Response) -> AsyncIterator[list[str]]:
 
 
 async def read_body(response: httpx.Response, most: int) -> str:
-    """A whole body.
+    """The whole response body as text.
 
     Raises:
-        UnreadableAnswer: it has more than `most` bytes, or is compressed.
+        UnreadableAnswer: the body has more than `most` bytes, or is compressed.
     """
     return b"".join([chunk async for chunk in _chunks(response, most)]).decode("utf-8", errors="replace")
 
 
 async def read_start(response: httpx.Response) -> str:
-    """The beginning of a body, for messages; what a server compressed although it should not is left out."""
+    """The beginning of a response body, for messages; a compressed body is replaced by a note."""
     start = bytearray()
     try:
         async for chunk in _chunks(response, MAX_REFUSAL_BYTES):
@@ -73,10 +73,10 @@ async def read_start(response: httpx.Response) -> str:
 
 
 async def _chunks(response: httpx.Response, most: int) -> AsyncIterator[bytes]:
-    # A few bytes of gzip can stand for gigabytes, so nothing is asked for compressed and nothing is decompressed.
+    # A few bytes of gzip can expand to gigabytes, so compression is neither requested nor decoded.
     encoding = response.headers.get("content-encoding", "identity")
     if encoding.strip().lower() not in ("", "identity"):
-        raise UnreadableAnswer("the answer is compressed, which was not asked for")
+        raise UnreadableAnswer("the answer is compressed although that was not requested")
     size = 0
     async for chunk in response.aiter_raw():
         size += len(chunk)
@@ -86,27 +86,28 @@ async def _chunks(response: httpx.Response, most: int) -> AsyncIterator[bytes]:
 
 
 def read_json(text: str) -> Any:
-    """A server's JSON.
+    """Parse a server's JSON.
 
     Raises:
-        ValueError: it is none, is nested deeper than `MAX_DEPTH`, or has numbers that JSON lacks (NaN, Infinity).
+        ValueError: the text is not valid JSON, is nested deeper than `MAX_DEPTH`, or has a number that JSON lacks (NaN,
+            Infinity).
     """
     try:
         value = json.loads(text, parse_constant=_refuse_constant)
-    except BAD_INPUT as error:  # a RecursionError as well
-        raise ValueError(f"no JSON that can be read ({type(error).__name__})") from error
-    # Counting brackets costs nothing beside reading them, and few texts have more than they may have levels.
+    except BAD_INPUT as error:  # includes RecursionError
+        raise ValueError(f"invalid JSON ({type(error).__name__})") from error
+    # Counting brackets is cheap next to parsing, and few texts have more brackets than allowed levels.
     if text.count("[") + text.count("{") > MAX_DEPTH and _is_deeper(value, MAX_DEPTH):
-        raise ValueError(f"JSON nested in more than {MAX_DEPTH} levels")
+        raise ValueError(f"JSON nested more than {MAX_DEPTH} levels deep")
     return value
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number of JSON's")
+    raise ValueError(f"{name} is not a valid JSON number")
 
 
 def _is_deeper(value: Any, levels: int) -> bool:
-    """Whether lists and objects stand in each other in more than so many levels."""
+    """True if lists and objects are nested more than `levels` deep."""
     inside = [value]
     for _ in range(levels):
         inside = [

@@ -1,6 +1,6 @@
-"""Which stage of an answer is running, for whoever measures; nothing is noted otherwise.
+"""Mark which stage of an answer is running, for an observer that measures it; without one, marking does nothing.
 
-A context variable: what one thread observes, another thread's work is not part of.
+The observer is a context variable, so one thread's measurement does not include another thread's work.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 
 METHOD = "method"
-"""A method decides or computes."""
+"""Stage of a method's own computation."""
 
 Observer = Callable[[str], AbstractContextManager[None]]
 
@@ -18,14 +18,14 @@ _observer: ContextVar[Observer | None] = ContextVar("observer", default=None)
 
 
 def stage(name: str) -> AbstractContextManager[None]:
-    """What runs inside belongs to a stage."""
+    """A context manager whose body counts as stage `name`."""
     observer = _observer.get()
     return nullcontext() if observer is None else observer(name)
 
 
 @contextmanager
 def observed_by(observer: Observer) -> Iterator[None]:
-    """Inside, each stage runs within what `observer` makes of its name."""
+    """Within this context, each stage runs inside the context manager that `observer` returns for its name."""
     token = _observer.set(observer)
     try:
         yield

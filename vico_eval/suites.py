@@ -1,11 +1,11 @@
-"""Suites: which lmms-eval tasks make which table. YAML files under `tasks/`, as closed schemas.
+"""Suites: the lmms-eval tasks behind each table, read from YAML files under `tasks/`.
 
-`benchmarks.yaml` is the catalogue: for each benchmark its tasks and how its number comes out of them. A file of
-`suites/` names the benchmarks of one table in the paper's order. Reading them takes neither torch nor lmms-eval.
+`benchmarks.yaml` is the catalogue: each benchmark's tasks and the rule for its score. A file in `suites/` lists the
+benchmarks of one table in the paper's order. Reading them needs neither torch nor lmms-eval.
 
-A task that lmms-eval has, but in another setting than a paper's, is changed by a file of `overrides/`: a group of
-lmms-eval's with that task in it. lmms-eval 0.7.3 takes changes of a packaged task in no other form that its models can
-run: a task file of the same name is passed over, the path of one in `--tasks` is refused.
+A file in `overrides/` changes settings of a packaged lmms-eval task to match a paper. It is an lmms-eval group that
+contains the task. In lmms-eval 0.7.3 this is the only way to change a packaged task that its models can run: it ignores
+a task file of the same name, and rejects the path of one in `--tasks`.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from vico_eval.score_rules import Category, Names, Score, VLMEvalKit
 from vico_eval.yaml_files import read_yaml
 
 Family = Literal["vico", "internvl-x"]
-"""Whose systems the rows of a table are; model cards carry it too."""
+"""Family of systems in a table's rows; also a field of model cards."""
 
 
 class _OverriddenTask(BaseModel):
-    """A packaged task and, in keys of lmms-eval's own, what is to be different in it."""
+    """A packaged task; extra fields are lmms-eval keys with their changed values."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -34,103 +34,103 @@ class _OverriddenTask(BaseModel):
 
 
 class _Override(Closed):
-    """A file of `overrides/`: a group of lmms-eval's, the only form in which it takes changes of a packaged task."""
+    """A file in `overrides/`: an lmms-eval group with the changed tasks."""
 
     group: str
     task: Annotated[tuple[_OverriddenTask, ...], Field(min_length=1)]
 
 
 class Benchmark(Closed):
-    """An entry of the catalogue: a column of a table."""
+    """An entry of the catalogue, which is a column of a table."""
 
     title: str = Field(min_length=1)
-    """As the papers' tables print it."""
+    """Title as printed in the papers' tables."""
 
     tasks: Names
-    """What lmms-eval's `--tasks` takes with `tasks/` as `--include_path`: tasks, packaged or ours, and overrides."""
+    """Names for lmms-eval's `--tasks`, with `tasks/` as `--include_path`: packaged tasks, our tasks and overrides."""
 
     split: str
-    """Of the data set; for people, the task decides."""
+    """Split of the data set, for information only; the task decides."""
 
     score: Score
     model_args: dict[str, str | int | float | bool] = Field(default_factory=dict)
-    """What the model is started with for this benchmark, besides a system's own arguments."""
+    """Model arguments for this benchmark, in addition to the system's own."""
 
     judge: bool = False
-    """Whether there is no score without another model's judgement."""
+    """Scoring needs another model as judge."""
 
     category: Category | None = None
-    """Where lmms-eval's samples have the documents' categories; None where they have none but the tasks."""
+    """Where lmms-eval's samples store the documents' categories; None if the tasks are the only categories."""
 
     vlmevalkit: VLMEvalKit | None = None
     digits: int = Field(default=1, ge=0)
     note: str = ""
-    """How the number is averaged, and what is known to differ from the paper's."""
+    """How the score is averaged, and known differences from the paper."""
 
     @model_validator(mode="after")
     def _kinds_of_one_task(self) -> Benchmark:
         if self.score.kind in ("metric", "metric_sum") and len(self.tasks) > 1:
-            raise ValueError(f"score.kind `{self.score.kind}` is of one task; expected document_mean or task_mean")
+            raise ValueError(f"score.kind `{self.score.kind}` takes one task; expected document_mean or task_mean")
         return self
 
 
 class Suite(Closed):
-    """A table: its columns and the systems that fill it."""
+    """A table: its columns and the family of systems in its rows."""
 
     name: str
-    """Of the file; what `vico-eval run` takes."""
+    """Name of the file and of the suite in `vico-eval run`."""
 
     title: str
     """The table's caption."""
 
     table: str
-    """What `vico-eval report --table` takes, besides the name."""
+    """Alternative name in `vico-eval report --table`."""
 
     file_stem: str
-    """Name of the table's files, less the ending."""
+    """Name of the table's files, without the suffix."""
 
     cards: Family
-    """Whose model cards its rows are."""
+    """Family of the model cards in the rows."""
 
     checkpoints: str | None = None
-    """Entry of models/checkpoints.yaml that is run unless another is asked for."""
+    """Default entry in models/checkpoints.yaml."""
 
     rows: tuple[str, ...] = ()
-    """Cards that are run unless others are asked for; empty for all."""
+    """Default cards to run; empty for all."""
 
     model_args: dict[str, str | int | float | bool] = Field(default_factory=dict)
-    """What every row's model is started with."""
+    """Model arguments for every row."""
 
     budgets: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = ()
-    """Shares of the visual tokens that rows leave which would otherwise take the ratio of another one."""
+    """Shares of visual tokens to keep, for rows that would otherwise take their ratio from another row."""
 
     benchmarks: Names
-    """Names of the catalogue, in the paper's order."""
+    """Names in the catalogue, in the paper's order."""
 
 
 def load_benchmarks(tasks: Path | None = None) -> dict[str, Benchmark]:
-    """The catalogue, by name.
+    """Load the catalogue of benchmarks, by name.
 
     Args:
-        tasks: the folder of `benchmarks.yaml`; None for the one that ships with the package.
+        tasks: the folder of `benchmarks.yaml`; None for the one shipped with the package.
 
     Raises:
-        ConfigError: the file is missing or doesn't fit; names the key.
+        ConfigError: the file is missing or doesn't fit the schema; the message names the key.
     """
     return read_yaml(TypeAdapter(dict[str, Benchmark]), (tasks or tasks_dir()) / "benchmarks.yaml")
 
 
 def suite_names(tasks: Path | None = None) -> tuple[str, ...]:
-    """Every suite, sorted."""
+    """The names of all suites, sorted."""
     return tuple(sorted(path.stem for path in _files(tasks)))
 
 
 def load_suite(name: str, tasks: Path | None = None) -> Suite:
-    """The suite of this name, or of the table of this name.
+    """Load a suite by its own name or its table's name.
 
     Raises:
-        ConfigError: there is none (lists those there are), its file doesn't fit, or it names a benchmark that the
-            catalogue lacks.
+        ConfigError: the suite is unknown (the message lists the known ones), its file doesn't fit the schema, or it
+            names a benchmark that is not in the catalogue.
     """
     suites = [_read(path) for path in _files(tasks)]
     found = {suite.table: suite for suite in suites} | {suite.name: suite for suite in suites}
@@ -149,10 +149,10 @@ def load_suite(name: str, tasks: Path | None = None) -> Suite:
 
 
 def task_names(benchmark: Benchmark, tasks: Path | None = None) -> tuple[str, ...]:
-    """The tasks whose results make a benchmark: an override's results are filed under the task that it changes.
+    """The tasks whose results make up a benchmark. An override's results are filed under the task that it changes.
 
     Raises:
-        ConfigError: the file of an override doesn't fit.
+        ConfigError: an override's file doesn't fit the schema.
     """
     names: list[str] = []
     for name in benchmark.tasks:
@@ -162,10 +162,10 @@ def task_names(benchmark: Benchmark, tasks: Path | None = None) -> tuple[str, ..
 
 
 def overrides(benchmark: Benchmark, tasks: Path | None = None) -> dict[str, dict[str, Any]]:
-    """What a benchmark's overrides change of a task, by task.
+    """The lmms-eval keys that a benchmark's overrides change, by task.
 
     Raises:
-        ConfigError: the file of an override doesn't fit.
+        ConfigError: an override's file doesn't fit the schema.
     """
     files = [_override(name, tasks) for name in benchmark.tasks]
     return {entry.task: entry.model_extra or {} for file in files if file is not None for entry in file.task}
@@ -177,7 +177,7 @@ def _override(name: str, tasks: Path | None) -> _Override | None:
         return None
     override = read_yaml(TypeAdapter(_Override), path)
     if override.group != path.stem:
-        raise ConfigError(f"{path} holds group `{override.group}`; expected the name of the file, `{path.stem}`.")
+        raise ConfigError(f"{path} defines group `{override.group}`; expected the file's name, `{path.stem}`.")
     return override
 
 
@@ -188,5 +188,5 @@ def _files(tasks: Path | None) -> list[Path]:
 def _read(path: Path) -> Suite:
     suite = read_yaml(TypeAdapter(Suite), path)
     if suite.name != path.stem:
-        raise ConfigError(f"{path} describes suite `{suite.name}`; expected the name of the file, `{path.stem}`.")
+        raise ConfigError(f"{path} describes suite `{suite.name}`; expected the file's name, `{path.stem}`.")
     return suite

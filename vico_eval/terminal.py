@@ -1,4 +1,4 @@
-"""What is printed: as it is said, never as markup or escape sequences, and in any encoding that a terminal has."""
+"""Terminal output as literal text, without markup or escape sequences, in any encoding."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -13,13 +13,14 @@ from vico_eval.plain_text import shown
 
 
 class SafeConsole(Console):
-    """A console for text from anywhere: it is printed literally, and what a terminal would obey is written out."""
+    """A console that prints text literally and escapes control characters."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(markup=False, emoji=False, highlight=False, **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """Everything that is printed comes by here; colours and a bar's movements are no text, and stay."""
+        """Render with unsafe text escaped. All output passes through here; control segments (progress bars) and styles
+        are kept."""
         for segment in super().render(renderable, options):
             if segment.control:
                 yield segment
@@ -29,7 +30,7 @@ class SafeConsole(Console):
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """Literal text in a table, measured as the terminal's encoding has it."""
+    """Literal text in a table, measured as it appears in the terminal's encoding."""
 
     text: str
     style: str = ""
@@ -45,5 +46,5 @@ class Words:
 
 
 def lines_of(texts: Iterable[str], style: str = "") -> Iterator[Words]:
-    """Each text as one to print."""
+    """Wrap each text for printing."""
     return (Words(text, style) for text in texts)

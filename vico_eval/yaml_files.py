@@ -1,4 +1,4 @@
-"""YAML files from outside as closed schemas: what doesn't fit is an error that names the file and the key."""
+"""Read YAML files into closed schemas. Errors name the file and the key."""
 
 from __future__ import annotations
 
@@ -15,14 +15,20 @@ Schema = TypeVar("Schema")
 
 
 def read_yaml(schema: TypeAdapter[Schema], path: Path, *, advice: str = "") -> Schema:
-    """The file's content as `schema`; `advice` is what a user should write there; files of the package need none.
+    """Read a YAML file as `schema`.
+
+    Args:
+        schema: the type to validate against.
+        path: the file.
+        advice: what a user should write in the file, for errors; empty for files of the package.
 
     Raises:
-        ConfigError: the file can't be read, is no YAML or doesn't fit; names the file and each wrong key.
+        ConfigError: the file can't be read, is not valid YAML or doesn't fit; the message names the file and each wrong
+            key.
     """
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:  # it is binary, or its path none
+    except (OSError, ValueError) as error:  # binary content or an invalid path
         reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigError(f"Can't read {path}: {reason}. {advice or 'Is the installation complete?'}") from error
     try:

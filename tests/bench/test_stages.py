@@ -9,7 +9,8 @@ from vico_eval.bench.local import build_methods, measure_methods
 from vico_eval.bench.random_models import flash_config
 from vico_eval.bench.stages import STAGES, MeasuredEngine, Span, StageMeter, exclusive
 from vico_eval.engine.engine import Engine
-from vico_eval.engine.preprocess import Preprocessor, PreprocessSettings
+from vico_eval.engine.preprocess import Preprocessor
+from vico_eval.engine.preprocess_settings import PreprocessSettings
 from vico_eval.engine.requests import GenerationSettings, ImageInput, Message, Request, Text
 from vico_eval.errors import CheckpointError, ConfigError
 from vico_eval.families.internvl.checkpoint import find_checkpoint, load_model, load_tokenizer

@@ -93,7 +93,7 @@ def test_other_inputs_or_another_command_repeat_a_run(planned):
     assert go(World(), [run], inputs=changed)[1:] == ["start vico read", "done vico"]
     other = replace(run, arguments=(*run.arguments, "--limit", "1"))
     assert go(World(), [other], inputs=changed)[:2] == [
-        "set aside vico since it is of other arguments",
+        "set aside vico since its arguments differ",
         "start vico read",
     ]
     assert go(World(), [other], inputs=read(weights="y", tasks="y"))[0].endswith("since the tasks of Read have changed")
@@ -156,7 +156,7 @@ def test_what_draws_on_a_failed_cell_goes_without_it(planned):
     both = (READ, DOC)
     events = go(world, [planned("vico", cells=both), planned("random", after="vico", cells=both)])
     assert events[-2:] == ["start random read", "failed random"]
-    assert failed(world)[1:] == [("random", "Doc", "it draws on vico, which has no complete result of Doc.")]
+    assert failed(world)[1:] == [("random", "Doc", "it needs the result of vico on Doc, which is incomplete.")]
 
 
 def test_a_cell_with_documents_that_failed_is_not_repeated_at_once_but_by_the_next_command(planned):
@@ -172,7 +172,7 @@ def test_a_status_says_something_where_lmms_eval_does_not(planned):
     world.process = Silent
     go(world, [planned("vico")])
     ((_, _, reason),) = failed(world)
-    assert "lmms-eval ended with status 1; its last words:\n  loading\n  the reason" in reason
+    assert "lmms-eval exited with status 1; the end of its log:\n  loading\n  the reason" in reason
 
 
 class Silent(FakeProcess):
@@ -195,7 +195,7 @@ def test_crashes_of_one_kind_are_not_asked_for_again_and_again(planned):
     world.process = Silent
     go(world, [planned("vico", cells=(READ, DOC, BAR))])
     assert world.events == ["start vico read doc bar", "start vico read", "start vico doc", "failed vico"]
-    assert describe(world.failures).count("its last words") == 1
+    assert describe(world.failures).count("the end of its log") == 1
 
 
 def test_failures_are_told_with_log_and_command(planned):

@@ -148,7 +148,7 @@ def test_where_the_source_of_some_rows_has_failed_cells_the_others_do_not_suffer
         *("start vanilla read doc", "done vanilla"),
         *("start pool+1 read", "failed pool", "failed fastv"),
     ]
-    drawn = "it draws on vico, which has no complete result of Doc."
+    drawn = "it needs the result of vico on Doc, which is incomplete."
     assert failed(world)[1:] == [("pool", "Doc", drawn), ("fastv", "Doc", drawn)]
 
 

@@ -83,7 +83,7 @@ def test_a_sample_without_a_picture_is_named(run, tmp_path, untrained):
     (tmp_path / "text.jsonl").write_text(json.dumps(line) + "\n")
     status, _, err = run("fit-recipe", tmp_path / "text.jsonl", "--checkpoint", untrained / "base")
     assert status == 1
-    assert "text.jsonl:1 has no picture" in err
+    assert "text.jsonl:1 has no image" in err
 
 
 def test_a_token_of_a_mixture_goes_through_some_experts():

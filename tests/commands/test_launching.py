@@ -185,7 +185,7 @@ def test_several_machines_get_one_and_the_same_command():
     [
         ({"gpus_per_process": 2}, "cpu", None, "--gpus-per-process 2 with --device cpu"),
         ({"machines": 2, "processes": 2}, "cuda", None, "--machines 2 needs --launch"),
-        ({"machines": 2, "processes": 3, "prefix": ("srun",)}, "cuda", None, "can't be shared evenly"),
+        ({"machines": 2, "processes": 3, "prefix": ("srun",)}, "cuda", None, "can't be divided evenly"),
         ({"machines": 2, "processes": 2, "prefix": ("srun",)}, "cuda", 2, "--jobs 2 with --machines"),
         ({"accelerate_config": NODES}, "cuda", 2, "--jobs 2 with --accelerate-config"),
         ({"accelerate_config": Path("no.yaml")}, "cuda", None, "--accelerate-config no.yaml is not a file"),

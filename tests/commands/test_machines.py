@@ -158,7 +158,7 @@ def test_where_machine_0_is_killed_the_others_stop_and_say_so(on_machine_1):
     place = on_machine_1.place
     with machine_0(place) as other:
         write_json(place.orders, order(place))
-        with pytest.raises(OutputError, match="machine 0 has stopped before all was done"):
+        with pytest.raises(OutputError, match="machine 0 stopped early"):
             on_machine_1.go(lambda: (other.kill(), other.wait()))
     ((*_, process),) = on_machine_1.started
     assert process.told == ["stop", "end"]
@@ -224,9 +224,9 @@ def test_accelerate_is_told_what_it_does_not_take_from_its_configuration(tmp_pat
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"distributed_type": "MULTI_CPU"}, "accelerate starts one process a machine that knows nothing of the others"),
+        ({"distributed_type": "MULTI_CPU"}, "accelerate starts one isolated process per machine"),
         ({"main_process_ip": None}, "expected main_process_ip and main_process_port of machine 0"),
-        ({"num_processes": 3}, "num_processes=3, which can't be shared evenly among num_machines=2"),
+        ({"num_processes": 3}, "num_processes=3, which is not a multiple of num_machines=2"),
         ({"machine_rank": 2}, "machine_rank=2 of num_machines=2; machines are numbered from 0 to 1"),
         ({"num_machines": 0}, "num_machines"),
     ],
@@ -238,7 +238,7 @@ def test_a_configuration_by_which_machines_can_not_meet_is_refused(tmp_path, cha
 
 def test_what_other_machines_would_do_in_their_own_way_is_refused(tmp_path):
     launching = Launching(accelerate_config=config(tmp_path))
-    with pytest.raises(ConfigError, match="can't be shared evenly among the 2 machines of"):
+    with pytest.raises(ConfigError, match="can't be divided evenly among the 2 machines of"):
         Launching(accelerate_config=config(tmp_path), processes=3).check("cpu", None)
     with pytest.raises(ConfigError, match="--shard 1/2 with an --accelerate-config of several machines"):
         RunOptions(launching=launching, shard=Shard(1, 2))

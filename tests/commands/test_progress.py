@@ -68,7 +68,7 @@ def test_without_a_terminal_a_pass_has_a_line_for_all_its_rows(monkeypatch):
     assert text.splitlines() == [
         "[0/3 runs] vanilla and 1 more: started",
         "[1/3 runs] vanilla: done in 61 s, in a pass with 1 more",
-        "fastv: its pass did not finish it, so it goes on alone. Log of the pass: vanilla+1.log",
+        "fastv: its pass did not finish it; it continues in a process of its own. Log of the pass: vanilla+1.log",
         "[1/3 runs] fastv: started again",
         "[2/3 runs] fastv: done in 99 s",
     ]

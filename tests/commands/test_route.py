@@ -111,7 +111,7 @@ def test_a_grid_that_the_method_cuts_its_own_way_is_drawn(route, tmp_path):
         (["page.png", "text.png"], "text.png is not in a format"),
         (["page.png", "--checkpoint", "vico-tiny-base"], "'vico-tiny-base' has no low connector"),
         (["page.png", "--checkpoint", "vico-smal"], "vico-smal"),
-        (["page.png", "--method", "fastv"], "asks no router, .*: image_vir, vanilla_vir, vico"),
+        (["page.png", "--method", "fastv"], "has no router, .*: image_vir, vanilla_vir, vico"),
         (["page.png", "--method", "vanilla_vir"], "needs flash_from="),
         (["page.png", "--model-args", "pretrained=a"], "--checkpoint sets"),
         (["page.png", "--model-args", "max_tile=4"], "did you mean 'max_tiles'"),
@@ -135,7 +135,7 @@ def test_what_cannot_be_drawn_is_said(route, tmp_path, monkeypatch, images, argu
     assert (tmp_path / "page-route.png").read_bytes() == images[0].read_bytes()
 
 
-@pytest.mark.parametrize("arguments", [["--table", "3"], ["page.png", "--out"]])
+@pytest.mark.parametrize("arguments", [["--table", "3"], ["--checkpoint"]])
 def test_wrong_usage_ends_with_2(route, arguments):
     status, out, err = route(*arguments)
     assert (status, out) == (2, "")

@@ -52,7 +52,7 @@ def test_a_judge_is_never_called_silently(capsys):
     suite = load_suite("internvl-x-table1")
     without = choose_benchmarks(suite, RunOptions(), message_console())
     assert "MMVet" not in [benchmark.title for benchmark in without]
-    assert "Left out: MMVet, whose score is another model's judgement" in " ".join(capsys.readouterr().err.split())
+    assert "Skipped: MMVet, which needs a judge model" in " ".join(capsys.readouterr().err.split())
     assert "MMVet" in [
         benchmark.title for benchmark in choose_benchmarks(suite, RunOptions(judge=True), message_console())
     ]
@@ -137,7 +137,7 @@ def test_a_rehearsal_leaves_what_four_layers_can(run, tmp_path, monkeypatch):
     assert err.count("target_ratio=0.5,") == 2
     status, _, err = run("run", "tops", *own, "--budgets", "0.1")
     assert status == 1
-    assert "fastv can't reach target_ratio=0.1: 1 of 4 layers work on all visual tokens" in err
+    assert "fastv can't reach target_ratio=0.1: 1 of 4 layers process all visual tokens" in err
 
 
 def test_methods_and_budgets_are_answered_in_one_pass_less_what_a_method_can_t_reach(run, tmp_path, monkeypatch):
@@ -146,8 +146,8 @@ def test_methods_and_budgets_are_answered_in_one_pass_less_what_a_method_can_t_r
     status, _, err = run(*asked, "--budgets", "0.25,0.5,0.1")
     assert status == 0
     # The first of four layers works on all tokens: FastV leaves more than a quarter.
-    assert "Left out: fastv at 25%: fastv can't reach target_ratio=0.25: 1 of 4 layers work on all visual tokens" in err
-    assert "Left out: fastv at 10%: fastv can't reach" in err
+    assert "Skipped: fastv at 25%: fastv can't reach target_ratio=0.25: 1 of 4 layers process all visual tokens" in err
+    assert "Skipped: fastv at 10%: fastv can't reach" in err
     assert "5 runs in 1 pass; 45 of 45 cells to do." in err
     divprune = ", ".join(f"divprune.target_ratio-{share}" for share in (0.5, 0.25, 0.1))
     assert f"pass vanilla+4: vanilla, fastv.target_ratio-0.5, {divprune}\n" in err

@@ -33,12 +33,12 @@ def test_shards_of_which_one_is_killed_equal_the_unsharded_table(run, only_tasks
     monkeypatch.chdir(parts)
     status, out, err = run(*ASKED, "--shard", "2/2")
     assert status == 0, err
-    assert "Not complete: vanilla, all_compress, vico; missing shards 1/2." in " ".join(err.split())
+    assert "Incomplete: vanilla, all_compress, vico; missing shards 1/2." in " ".join(err.split())
     assert not out
     assert not list(parts.rglob("*_results.json"))
     status, out, err = run(*ASKED, "--shard", "1/2")
     assert status == 0, err
-    assert "All shards are there of vanilla, all_compress, vico." in " ".join(err.split())
+    assert "All shards of vanilla, all_compress, vico are complete." in " ".join(err.split())
     assert "ViCO" in out
     assert (TABLE / "all_compress+1.shard2of2.log").exists()  # rows of the same weights shared a pass
     for log in ("vanilla.log", "all_compress+1.log"):
@@ -99,11 +99,11 @@ def elsewhere(lock, shard=None):
 @pytest.mark.parametrize(
     ("own", "theirs", "said"),
     [
-        (None, None, "another command works on vanilla in runs/tiny-limit6; wait for it"),
-        (None, "1/2", "another command works on vanilla in runs/tiny-limit6; wait for it"),
-        ("1/2", "1/2", "works on vanilla in runs/tiny-limit6 as shard 1/2, or not by shards of 2"),
-        ("1/2", "1/3", "works on vanilla in runs/tiny-limit6 as shard 1/2, or not by shards of 2"),
-        ("1/2", None, "works on vanilla in runs/tiny-limit6 as shard 1/2, or not by shards of 2"),
+        (None, None, "another command is working on vanilla in runs/tiny-limit6; wait for it"),
+        (None, "1/2", "another command is working on vanilla in runs/tiny-limit6; wait for it"),
+        ("1/2", "1/2", "working on vanilla in runs/tiny-limit6 as shard 1/2, or not by shards of 2"),
+        ("1/2", "1/3", "working on vanilla in runs/tiny-limit6 as shard 1/2, or not by shards of 2"),
+        ("1/2", None, "working on vanilla in runs/tiny-limit6 as shard 1/2, or not by shards of 2"),
     ],
 )
 def test_two_commands_do_not_work_on_one_run(run, in_table, own, theirs, said):
@@ -123,7 +123,7 @@ def test_a_row_that_takes_another_s_ratio_waits_and_says_so(run, in_table):
     said = " ".join(err.split())
     assert status == 0
     assert "2 runs" in said
-    assert "random-seed0 waits for vico, whose ratio it takes. Repeat this command, and those of the other" in said
+    assert "random-seed0 waits for vico, whose ratio it uses. Repeat this command and those of the other" in said
     assert "vico_internvl" in said
     assert "random_internvl" not in said
 

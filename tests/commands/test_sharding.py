@@ -81,10 +81,10 @@ def test_the_last_shard_scores_a_row_in_which_documents_failed(go, table):
     told, is_complete, said = go(FIRST, BAD)
     assert told == ["vanilla Doc: 1 of 1 documents of shard 1/2 have no answer."]
     assert not is_complete
-    assert "Not complete: vico, vanilla; missing shards 2/2." in said
+    assert "Incomplete: vico, vanilla; missing shards 2/2." in said
     told, is_complete, said = go(SECOND, BAD)
     assert told == ["vanilla Doc: 1 documents have no answer."]  # the row's own words, once
-    assert "All shards are there of vico, vanilla." in said
+    assert "All shards of vico, vanilla are complete." in said
     assert not is_complete  # what waits for vico has only one shard of the two
     assert go(SECOND, BAD)[:2] == (["vanilla Doc: 1 documents have no answer."], False)
     told, is_complete, said = go(FIRST, BAD)
@@ -97,7 +97,7 @@ def test_the_last_shard_scores_a_row_in_which_documents_failed(go, table):
 
 def test_a_row_that_draws_on_a_failed_one_is_answered_where_it_can_be(go, table):
     bad = ("vico", "Doc", "1/2")
-    without = "random Doc: it draws on vico, which has no complete result of Doc."
+    without = "random Doc: it needs the result of vico on Doc, which is incomplete."
     assert go(FIRST, bad)[:2] == (["vico Doc: 1 of 1 documents of shard 1/2 have no answer."], False)
     assert go(SECOND, bad)[0] == ["vico Doc: 1 documents have no answer.", without]
     for shard in (FIRST, SECOND):
@@ -108,6 +108,6 @@ def test_a_row_that_draws_on_a_failed_one_is_answered_where_it_can_be(go, table)
     assert not (table.runs[0].folder / "Doc").exists()
     told, is_complete, said = go(FIRST)
     assert (told, is_complete) == ([], False)
-    assert "Not complete: random; missing shards 2/2." in said
+    assert "Incomplete: random; missing shards 2/2." in said
     assert go(SECOND)[:2] == ([], True)
     assert (table.runs[0].folder / "Doc").exists()

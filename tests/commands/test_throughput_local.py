@@ -10,7 +10,7 @@ def test_methods_and_table_4_share_a_folder_and_its_readme(run, tmp_path):
     common = ("--rounds", "1", "--device", "cpu", "--out", str(tmp_path))
     status, out, err = run("throughput", "local", "--methods", "vanilla,fastv", "--name", "try", *common)
     assert status == 0, err
-    assert "Where the engine's time goes: vico-tiny" in out
+    assert "Time by stage of the engine: vico-tiny" in out
     assert "Wrote try.json" in err
     record = json.loads((tmp_path / "try.json").read_text())
     assert record["command"].split()[0] == "vico-eval"
@@ -42,8 +42,8 @@ def test_methods_and_table_4_share_a_folder_and_its_readme(run, tmp_path):
         (["--shape", "7b"], 1, "unknown shape '7b'; known are small, 0.6b, 8b"),
         (["--dtype", "int8"], 1, "unknown dtype 'int8'"),
         (["--attention", "fast"], 1, "unknown attn_implementation 'fast'"),
-        (["--table4", "--methods", "vico"], 2, "takes no --methods, --method-args or --batch-size"),
-        (["--shape", "small", "--checkpoint", "vico-tiny"], 2, "takes the place of --checkpoint"),
+        (["--table4", "--methods", "vico"], 2, "be combined with --methods, --method-args or --batch-size"),
+        (["--shape", "small", "--checkpoint", "vico-tiny"], 2, "replaces --checkpoint"),
         (["--rounds", "0"], 2, "--rounds"),
     ],
 )

@@ -9,6 +9,7 @@ from vico_eval.commands.arguments import parse_arguments
 from vico_eval.commands.work.vlmeval import default_generation
 from vico_eval.engine.requests import GenerationSettings
 from vico_eval.errors import ConfigError
+from vico_eval.harnesses.lmms_eval.kinds import INTERNVL
 
 
 @pytest.mark.skipif(find_spec("vlmeval") is not None, reason="VLMEvalKit is installed here")
@@ -38,10 +39,12 @@ def test_arguments_that_cannot_be_read_are_refused(text):
 
 
 def test_thinking_is_sampled_as_vlmevalkits_own_entries_are():
-    thinking = GenerationSettings.from_gen_kwargs({}, **default_generation(thinking=True))
+    thinking = GenerationSettings.from_gen_kwargs({}, **default_generation(INTERNVL, thinks=True))
     assert thinking == GenerationSettings(max_new_tokens=2**16, do_sample=True, temperature=0.6, top_p=0.95)
-    given = GenerationSettings.from_gen_kwargs({"temperature": 1, "seed": 3}, **default_generation(thinking=True))
+    given = GenerationSettings.from_gen_kwargs(
+        {"temperature": 1, "seed": 3}, **default_generation(INTERNVL, thinks=True)
+    )
     assert (given.temperature, given.top_p, given.seed) == (1.0, 0.95, 3)
-    assert GenerationSettings.from_gen_kwargs({}, **default_generation(thinking=False)) == GenerationSettings(
+    assert GenerationSettings.from_gen_kwargs({}, **default_generation(INTERNVL, thinks=False)) == GenerationSettings(
         max_new_tokens=4096
     )

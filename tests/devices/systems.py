@@ -1,5 +1,5 @@
 """The systems of the tests of methods: pytest wants their names when it collects tests, before any fixture."""
 
-from ..methods.systems import SYSTEMS, picture, request  # noqa: TID252
+from ..methods.systems import ON_TILES, SYSTEMS, picture, request  # noqa: TID252
 
-__all__ = ["SYSTEMS", "picture", "request"]
+__all__ = ["ON_TILES", "SYSTEMS", "picture", "request"]

@@ -3,10 +3,8 @@
 import pytest
 import transformers.modeling_flash_attention_utils as flash_of_transformers
 
-from vico_eval.methods.registry import method_names
-
 from . import flash_attention
-from .systems import SYSTEMS
+from .systems import ON_TILES, SYSTEMS
 from .test_accelerator import OF_TOY
 
 KERNEL = "flash_attention_2"
@@ -28,7 +26,7 @@ def use_flash(model) -> None:
         part.config._attn_implementation = KERNEL
 
 
-@pytest.mark.parametrize("name", [*method_names(), "vico+dart", "top_attention+sparsevlm", "sparsevlm plus"])
+@pytest.mark.parametrize("name", [*ON_TILES, "vico+dart", "top_attention+sparsevlm", "sparsevlm plus"])
 def test_every_method(name, engine_on, on_cpu, requests, same_answers):
     expected = on_cpu(name)
     engine = engine_on(name, device="cpu", attn_implementation="eager")  # a model of these tests' own

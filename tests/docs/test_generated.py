@@ -38,7 +38,7 @@ def test_a_page_has_the_numbers_of_its_row(generate):
     # results/measured/tiny-all/table3.csv, FastV: relative_retention 94.409, visual_token_share 55.034
     page = generate.method_page("fastv")
     assert "94.4% of the baseline's score with 55.0% of its visual tokens" in page
-    assert "| `layer` | int | `2` | Layers that work on all tokens" in page
+    assert "| `layer` | int | `2` | Number of layers that process all tokens" in page
     assert "https://arxiv.org/abs/2403.06764" in page
 
 

@@ -10,25 +10,37 @@ from vico_eval.engine import films as films_module
 from vico_eval.engine.films import KEPT, Films
 from vico_eval.engine.requests import VideoInput
 from vico_eval.errors import MediaError
+from vico_eval.families.family import Stand, Strip
+from vico_eval.families.frame_choice import frame_indices
+
+
+class AsTheyAre:
+    """Shows frames as they are."""
+
+    def choose_frames(self, total, fps, num_frames, rate=None, **stretch):
+        return frame_indices(total, num_frames, **stretch)
+
+    def show(self, clip):
+        return Strip(clip.frames, Stand(""))
 
 
 @pytest.fixture
 def read(monkeypatch):
     """Sources that were decoded."""
     decoded = []
-    read_frames = films_module.read_frames
+    read_clip = films_module.read_clip
 
     def note(source, *given, **named):
         decoded.append(source)
-        return read_frames(source, *given, **named)
+        return read_clip(source, *given, **named)
 
-    monkeypatch.setattr(films_module, "read_frames", note)
+    monkeypatch.setattr(films_module, "read_clip", note)
     return decoded
 
 
 @pytest.fixture
 def films():
-    return Films(lambda frame: frame)
+    return Films(AsTheyAre())
 
 
 def test_a_film_is_read_once_and_shows_the_same(films, read, write_video, tmp_path, shown):
@@ -37,7 +49,7 @@ def test_a_film_is_read_once_and_shows_the_same(films, read, write_video, tmp_pa
     again = films.read(VideoInput(str(film)), 4)
     assert again is first
     assert len(read) == 1
-    assert shown(first.pictures) == shown(Films(lambda frame: frame).read(VideoInput(film), 4).pictures)
+    assert shown(first.pictures) == shown(Films(AsTheyAre()).read(VideoInput(film), 4).pictures)
 
 
 def test_what_shows_other_frames_is_read_anew(films, read, write_video, tmp_path):
@@ -67,15 +79,15 @@ def test_only_the_last_films_are_kept(films, read, write_video, tmp_path):
 
 
 def test_threads_that_ask_at_once_wait_for_the_one_that_reads(films, write_video, tmp_path, monkeypatch):
-    film, read_frames = write_video(tmp_path / "a.mp4", 6), films_module.read_frames
+    film, read_clip = write_video(tmp_path / "a.mp4", 6), films_module.read_clip
     decoded, may_go_on = [], threading.Event()
 
     def slowly(source, *given, **named):
         decoded.append(source)
         may_go_on.wait(10)
-        return read_frames(source, *given, **named)
+        return read_clip(source, *given, **named)
 
-    monkeypatch.setattr(films_module, "read_frames", slowly)
+    monkeypatch.setattr(films_module, "read_clip", slowly)
     with ThreadPoolExecutor(3) as pool:
         asked = [pool.submit(films.read, VideoInput(film), 2) for _ in range(3)]
         may_go_on.set()

@@ -69,7 +69,7 @@ def test_a_tokenizer_larger_than_the_embedding_is_refused(untrained, tmp_path):
         ({"method": "vico", "absolute_treshold": 0.5}, ConfigError, r"'absolute_treshold'.*did you mean 'absolute_thr"),
         ({"method": "nothing"}, ConfigError, "unknown method 'nothing'"),
         ({"batch_size": 0}, ConfigError, "batch_size is 0"),
-        ({"num_frames": "many"}, ConfigError, "num_frames is 'many'; expected int or nothing"),
+        ({"num_frames": "many"}, ConfigError, "num_frames is 'many'; expected int or None"),
         ({"method": "vanilla_vir"}, ConfigError, "'vanilla_vir' needs flash_from="),
         ({"method": "vico", "flash_from": "vico-tiny"}, ConfigError, "'vico' takes no flash_from"),
         ({"pretrained": "/no/such/folder"}, CheckpointError, "no checkpoint '/no/such/folder'"),

@@ -11,7 +11,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 from vico_eval.engine.ahead import prepare_ahead
-from vico_eval.engine.preprocess import Preprocessor, PreprocessSettings
+from vico_eval.engine.preprocess import Preprocessor
+from vico_eval.engine.preprocess_settings import PreprocessSettings
 from vico_eval.engine.previews import Previews
 from vico_eval.engine.requests import GenerationSettings, ImageInput, Message, Request, Text, VideoInput
 from vico_eval.engine.tile_limits import tile_limit, total_tile_limit

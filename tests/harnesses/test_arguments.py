@@ -21,10 +21,10 @@ def open_model(arguments, model="vico_internvl"):
         ("record_dir=", "record_dir is ''; expected a folder"),
         ("previews=20240101", "previews is 20240101; expected true, false or a folder"),
         ("previews=None", "previews is 'None'; expected true, false or a folder"),
-        ("system_prompt=5", "argument system_prompt is 5; expected str or nothing"),
-        ("system_prompt=true", "argument system_prompt is True; expected str or nothing"),
+        ("system_prompt=5", "argument system_prompt is 5; expected str or None"),
+        ("system_prompt=true", "argument system_prompt is True; expected str or None"),
         ("dtype=32", "argument dtype is 32; expected str"),
-        ("flash_from=7", r"argument flash_from is 7; expected str or nothing.*written \./7"),
+        ("flash_from=7", r"argument flash_from is 7; expected str or None.*write \./7"),
         ("resume=None", "resume is 'None'; expected true or false"),
     ],
 )
@@ -42,7 +42,7 @@ def test_text_that_was_read_as_something_else_is_refused_before_a_checkpoint_is_
     ],
 )
 def test_a_folder_whose_name_is_a_number_has_another_way_to_write_it(model, arguments):
-    with pytest.raises(ConfigError, match=r"is 20240101; expected str.* A folder of that name is written \./20240101"):
+    with pytest.raises(ConfigError, match=r"is 20240101; expected str.* For a folder of that name, write \./20240101"):
         open_model(arguments, model)
 
 

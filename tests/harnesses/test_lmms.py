@@ -18,6 +18,12 @@ from vico_eval.runs.answers import read_journal
 TASKS = ["tiny_read", "tiny_compare"]
 LIMIT = 3
 ARGUMENTS = "absolute_threshold=0.26,device=cpu"
+OF_ANY_FAMILY = {
+    *("vanilla", "random_tokens", "top_attention", "cdpruner", "divprune", "holov", "visionzip", "vispruner"),
+    *("dart", "fastv", "fitprune", "pyramiddrop", "sparsevlm"),
+}
+"""Methods that need neither tiles nor connectors to choose among."""
+
 SOME_TASKS = Path(__file__).parents[1] / "some_tasks.py"
 
 
@@ -66,9 +72,18 @@ def side_file(folder):
 def test_lmms_eval_finds_every_method_by_entry_point():
     from lmms_eval.models import MODEL_REGISTRY_V2
 
-    for name in [*(f"{method}_internvl" for method in method_names()), "compressed_internvl", "internvl_x"]:
-        model = MODEL_REGISTRY_V2.get_model_class(name)
-        assert model.is_simple is False, name
+    expected = {
+        "internvl": set(method_names()) - {"max_pixels"},
+        "qwen2_5_vl": OF_ANY_FAMILY | {"max_pixels"},
+        "qwen3_vl": OF_ANY_FAMILY | {"max_pixels"},
+    }
+    for kind, methods in expected.items():
+        for name in ("compressed", *methods):
+            model = MODEL_REGISTRY_V2.get_model_class(f"{name}_{kind}")
+            assert (model.is_simple, model.kind.name) == (False, kind), name
+    assert MODEL_REGISTRY_V2.get_model_class("internvl_x").is_simple is False
+    ours = {name for name in MODEL_REGISTRY_V2.list_model_names() if name.endswith(("_qwen2_5_vl", "_qwen3_vl"))}
+    assert len(ours) == 2 * (2 + len(OF_ANY_FAMILY))
 
 
 def test_the_list_of_models_imports_neither_torch_nor_transformers():
@@ -176,7 +191,7 @@ def test_a_variant_names_all_that_the_checkpoint_holds_and_no_more(untrained, ev
         CheckpointError, match=r"holds PVTC, which variant=rvtc does not name\. Pass variant=rvtc\+pvtc"
     ):
         evaluate("internvl_x", f"pretrained={untrained}/pvtc,variant=rvtc,device=cpu")
-    with pytest.raises(CheckpointError, match=r"has no PVTC, and method 'pvtc' needs it: its connector is another one"):
+    with pytest.raises(CheckpointError, match=r"has no PVTC, and method 'pvtc' needs it; .* has another connector"):
         evaluate("internvl_x", f"pretrained={untrained}/base,variant=pvtc,device=cpu")
 
 
@@ -204,7 +219,8 @@ def test_wrong_model_arguments_are_errors(evaluate, model, arguments, message):
 
 
 def test_each_of_several_processes_takes_a_gpu_of_its_own(tmp_path, monkeypatch):
-    from vico_eval.harnesses.lmms_eval import models as lmms_models
+    from vico_eval.harnesses.lmms_eval import adapter
+    from vico_eval.harnesses.lmms_eval.models import compressed_internvl
 
     class SecondOfTwo:
         process_index, num_processes, device = 1, 2, "cuda:1"
@@ -215,15 +231,15 @@ def test_each_of_several_processes_takes_a_gpu_of_its_own(tmp_path, monkeypatch)
         asked.update(arguments)
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(lmms_models, "Accelerator", SecondOfTwo)
-    monkeypatch.setattr(lmms_models, "find_engine", find_engine)
+    monkeypatch.setattr(adapter, "Accelerator", SecondOfTwo)
+    monkeypatch.setattr(adapter, "find_engine", find_engine)
     for device, expected in ((None, "cuda:1"), ("cuda", "cuda:1"), ("cpu", "cpu")):
         # Whatever one process fails at, its exit status ends the others too.
         with pytest.raises(SystemExit):
-            lmms_models.CompressedInternVL(pretrained="vico-tiny", device=device, record_dir=str(tmp_path))
+            compressed_internvl(pretrained="vico-tiny", device=device, record_dir=str(tmp_path))
         assert asked["device"] == expected
     with pytest.raises(ConfigError, match="2 processes and device_map"):
-        lmms_models.CompressedInternVL(pretrained="vico-tiny", device_map="auto", record_dir=str(tmp_path))
+        compressed_internvl(pretrained="vico-tiny", device_map="auto", record_dir=str(tmp_path))
 
 
 def test_a_folder_that_cannot_be_written_is_an_error(untrained, evaluate, tmp_path):
@@ -358,7 +374,7 @@ def test_a_continued_run_takes_over_the_answers_of_the_stopped_one(untrained, tm
     assert second == [("from the stopped run", first[0][1]), *first[1:]]
     assert answer(resume=True) == second
     assert len(read_lines_that_are_not_blank(file)) == 3
-    # Other conditions, or nothing said of resuming: everything is asked again.
+    # Other conditions, or nothing said of resuming: every document is asked again.
     assert answer() == first
     file.write_text(json.dumps(lines[0] | {"text": "from the stopped run"}) + "\n")
     asked = [instance(tmp_path / "a.png", {"max_new_tokens": 3}, doc_id) for doc_id in range(3)]

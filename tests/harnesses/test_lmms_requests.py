@@ -8,7 +8,15 @@ from PIL import Image
 
 from vico_eval.engine.engine import Engine
 from vico_eval.engine.generation import GeneratedTokens
-from vico_eval.engine.requests import GenerationSettings, ImageInput, Message, Request, Text, VideoInput
+from vico_eval.engine.requests import (
+    THINKING_GENERATION,
+    GenerationSettings,
+    ImageInput,
+    Message,
+    Request,
+    Text,
+    VideoInput,
+)
 from vico_eval.errors import ConfigError
 from vico_eval.harnesses.lmms_eval.requests import (
     generation_of,
@@ -99,8 +107,8 @@ def test_stop_strings_are_those_that_the_task_names(write_tasks, settings, until
     (folder / "named.yaml").write_text('generation_kwargs:\n  until: ["\\n\\n"]\n')
     (folder / "unnamed.yaml").write_text("generation_kwargs:\n  max_new_tokens: 4\n")
     found = instances(load(folder, "asked")["asked"])
-    assert [generation_of(one, thinking=False).until for one in found] == [until, until]
-    assert left_out_until(found, thinking=False) == ({"asked": left_out} if left_out else {})
+    assert [generation_of(one, thinking=None).until for one in found] == [until, until]
+    assert left_out_until(found, thinks=False) == ({"asked": left_out} if left_out else {})
 
 
 def test_a_group_or_the_command_line_may_name_them_too(write_tasks, model, monkeypatch):
@@ -108,7 +116,7 @@ def test_a_group_or_the_command_line_may_name_them_too(write_tasks, model, monke
     group = {"group": "together", "task": [{"task": "asked", "generation_kwargs": {"until": ["\n\n"]}}]}
     (folder / "together.yaml").write_text(yaml.safe_dump(group))
     ((_, tasks),) = load(folder, "together").items()
-    assert generation_of(instances(tasks["asked"])[0], thinking=False).until == ("\n\n",)
+    assert generation_of(instances(tasks["asked"])[0], thinking=None).until == ("\n\n",)
     asked = asked_of(model, monkeypatch)
     evaluate(model, folder, "asked", gen_kwargs="until=Q:", limit=1)
     evaluate(model, folder, "asked", gen_kwargs="max_new_tokens=2", limit=1)
@@ -121,12 +129,12 @@ def test_instances_that_lmms_eval_kept_in_its_request_cache_are_told_apart_too(w
     folder = write_tasks(named={"generation_kwargs": {"until": ["\n\n"]}}, unnamed={"generation_kwargs": SHORT})
     for name, until in (("named", ("\n\n",)), ("unnamed", ())):
         (kept,) = dill.loads(dill.dumps(instances(load(folder, name)[name])[:1]))  # noqa: S301
-        assert generation_of(kept, thinking=False).until == until
+        assert generation_of(kept, thinking=None).until == until
 
 
 def test_an_answer_that_begins_with_a_blank_line_is_whole(write_tasks, model):
     folder = write_tasks(asked={"generation_kwargs": {"max_new_tokens": 30}})
-    generation = generation_of(instances(load(folder, "asked")["asked"])[0], thinking=False)
+    generation = generation_of(instances(load(folder, "asked")["asked"])[0], thinking=None)
     engine: Engine = model._engine
     said = GeneratedTokens(engine.tokenizer("\n\nFirst, look.\n\nA cat.").input_ids, ())
     of_prompt = {"visual_tokens": 0, "visual_tokens_uncompressed": 0, "text_tokens": 0}
@@ -142,9 +150,9 @@ def test_thinking_leaves_out_all_stop_strings_and_samples_as_the_authors_do(writ
     tasks = load(folder, "named", "greedy")
     named, greedy = (instances(tasks[name])[0] for name in ("named", "greedy"))
     expected = GenerationSettings(max_new_tokens=65536, do_sample=True, temperature=0.6, top_p=0.95)
-    assert generation_of(named, thinking=True) == expected
-    assert generation_of(greedy, thinking=True) == GenerationSettings(max_new_tokens=9)
-    assert left_out_until([named, greedy], thinking=True) == {"named": ("Q:", "\n\n"), "greedy": ("\n\n",)}
+    assert generation_of(named, thinking=THINKING_GENERATION) == expected
+    assert generation_of(greedy, thinking=THINKING_GENERATION) == GenerationSettings(max_new_tokens=9)
+    assert left_out_until([named, greedy], thinks=True) == {"named": ("Q:", "\n\n"), "greedy": ("\n\n",)}
 
 
 def test_what_is_left_out_and_the_system_instruction_are_in_the_record(untrained, write_tasks, tmp_path):
@@ -191,9 +199,9 @@ def test_a_documents_own_system_message_stands_behind_the_instruction():
         {"role": "system", "content": [{"type": "text", "text": "Own."}]},
         {"role": "user", "content": [{"type": "text", "text": "What?"}]},
     ]
-    system, user = messages_of(own, "Be brief.")
+    system, user = messages_of(own, "Be brief.", at_marks=True)
     assert "".join(part.text for part in system.content) == "Be brief.\n\nOwn."
-    assert messages_of(own, None) == (Message("system", (Text("Own."),)), user)
+    assert messages_of(own, None, at_marks=True) == (Message("system", (Text("Own."),)), user)
 
 
 @pytest.mark.parametrize("ours", [{"system_prompt": "Be long."}, {"system_prompt": ""}, {"thinking": True}], ids=str)
@@ -263,7 +271,8 @@ def test_mmt_bench_shows_its_picture_where_it_says(model):
     from lmms_eval.tasks.mmt.utils import mmt_doc_to_text
 
     words = mmt_doc_to_text({"question": "What is it?", "A": "a cat", "B": "a dog"})
-    (message,) = messages_of(ConfigurableMessagesTask._build_user_turn([Image.new("RGB", (56, 56))], words), None)
+    turn = ConfigurableMessagesTask._build_user_turn([Image.new("RGB", (56, 56))], words)
+    (message,) = messages_of(turn, None, at_marks=True)
     text = model._engine.preprocessor(Request("a/b/0", (message,))).text
     assert text.partition("user\n")[2].startswith("Question: <img></img>\nWhat is it?\nA: a cat\nB: a dog")
 

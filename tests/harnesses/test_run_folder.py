@@ -107,7 +107,7 @@ def test_a_line_that_cannot_be_read_is_named_and_set_aside_and_the_others_hold(s
     run = start()
     assert texts(run) == {number: str(number) for number in range(3) if number != place}
     assert any(f"{file}, line {place + 1} can't be read: " in message for message in said)
-    assert any("1 unreadable line(s) are set aside in answers.rank0.jsonl.bad" in message for message in said)
+    assert any("moved 1 unreadable line(s) to answers.rank0.jsonl.bad" in message for message in said)
     assert (tmp_path / "answers.rank0.jsonl.bad").read_bytes() == lines[place] + b"\n"
     answer_three(run, [place])
     said.clear()
@@ -145,7 +145,7 @@ def test_a_run_of_other_conditions_sets_aside_every_process_answers_and_the_reco
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if not path.name.startswith(".")}
     run = start(dtype="bfloat16", attention="eager")
     assert not run.answers
-    assert "it is a run of another dtype, attention. Its files are set aside as answers.rank0.jsonl.old1" in said[-1]
+    assert "it has another dtype, attention. Its files were renamed to answers.rank0.jsonl.old1" in said[-1]
     assert {f"{name}.old1" for name in before} == {path.name for path in tmp_path.glob("*.old1")}
     assert all((tmp_path / f"{name}.old1").read_bytes() == content for name, content in before.items())
     answer_three(run, [0])
@@ -166,7 +166,7 @@ def test_a_record_that_cannot_be_read_is_named_and_set_aside_with_its_answers(st
     assert not start().answers
     reason = "it has no record.json" if content is None else str(record)
     assert reason in said[-1]
-    assert "everything is asked again" in said[-1]
+    assert "every document is asked again" in said[-1]
     assert len((tmp_path / "answers.rank0.jsonl.old1").read_text().splitlines()) == 3
     assert content is None or (tmp_path / "record.json.old1").read_bytes() == content
     assert json.loads(record.read_text())["started"] == "2026-01-01T00:00:00+00:00"
@@ -182,7 +182,7 @@ def test_two_commands_do_not_write_into_one_folder(start, tmp_path):
     )
     with other:
         assert other.stdout.readline() == "held\n"
-        with pytest.raises(OutputError, match=rf"another command works in {tmp_path}.*pass another record_dir"):
+        with pytest.raises(OutputError, match=rf"another command is using {tmp_path}.*pass another record_dir"):
             start()
         other.kill()
     start()
@@ -296,7 +296,7 @@ def test_an_answer_to_another_question_about_the_document_is_set_aside(start, tm
     deferred = DeferredRequest("read/test/0", GenerationSettings(), lambda: request(Text("What?")))
     again = start()
     assert not take_over(again, answer_keys([deferred], ["What?"]), Asking([deferred]), None)
-    assert "1 document(s) have other words or pictures" in said[-1]
+    assert "the text or images of 1 document(s) have changed" in said[-1]
     assert texts(again) == texts(start()) == {1: "1"}  # which this process was not asked
     assert json.loads((tmp_path / "answers.rank0.jsonl.stale").read_text())["text"] == "0"
 

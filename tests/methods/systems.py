@@ -4,7 +4,8 @@ import numpy as np
 from PIL import Image
 
 from vico_eval.engine.requests import GenerationSettings, ImageInput, Message, Request
-from vico_eval.methods.registry import method_names
+from vico_eval.methods.interface import PixelPart
+from vico_eval.methods.registry import load, method_names
 
 # The random router's scores lie around 0.4: thresholds that let some tiles through and hold some back.
 ROUTING = {"absolute_threshold": 0.4}
@@ -60,6 +61,9 @@ SYSTEMS = {
     "vico+dart": ("vico+dart", {**ROUTING, "layer": 3}),
     "top_attention+dart": ("top_attention+dart", {"dart.target_ratio": 0.7}),
 }
+
+ON_TILES = tuple(name for name in method_names() if not issubclass(load(name), PixelPart))
+"""Methods that run where images are cut into tiles, as InternVL's are."""
 
 GREEDY = GenerationSettings(max_new_tokens=4)
 

@@ -77,4 +77,4 @@ def test_the_paper_is_the_sources_name():
     assert about("dart").paper == "DART (arXiv 2502.11494, EMNLP 2025)"
     assert about("vico").paper == "ViCO (arXiv 2510.12793)"
     assert about("downsample").paper == "none"
-    assert about("fastv").differs.startswith("the released code asks a layer for its whole attention matrix;")
+    assert about("fastv").differs.startswith("the released code computes a layer's whole attention matrix;")

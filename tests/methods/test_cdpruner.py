@@ -116,7 +116,7 @@ def test_only_a_part_that_reads_the_question_asks_for_it():
     [
         ({"relevance": "clip"}, "relevance='clip'; expected decoder or none"),
         ({"kernel": "root"}, "kernel='root'; expected product or exp"),
-        ({"kernel": "exp", "relevance": "none"}, "relevance=none and kernel=exp; the kernel is what relevance goes"),
+        ({"kernel": "exp", "relevance": "none"}, "relevance=none and kernel=exp; the kernel only sets how"),
     ],
 )
 def test_unknown_values_are_refused(arguments, message):

@@ -29,7 +29,7 @@ def test_pool_averages_neighbours_in_both_directions():
 def test_pool_needs_no_parts_of_vico_but_an_even_grid():
     pool = registry.build("pool").connector
     pool.check(facts_of(VicoInternVLConfig(), "base"))
-    with pytest.raises(CheckpointError, match="visual tokens a tile; method 'pool' needs a square grid of even side"):
+    with pytest.raises(CheckpointError, match=r"visual tokens per tile; .* needs a square grid of even side"):
         pool.check(facts_of(VicoInternVLConfig(vision_config={"image_size": [84, 84], "patch_size": [14, 14]}), "odd"))
 
 
@@ -206,7 +206,7 @@ def test_two_parts_do_not_both_save_what_an_earlier_run_saved(tmp_path):
     with pytest.raises(ConfigError, match="'downsample' and 'fastv' would each save as much as ratio_from measured"):
         registry.build("downsample+fastv", {"ratio_from": str(tmp_path)})
     both = {"downsample.ratio_from": str(tmp_path), "fastv.ratio_from": str(tmp_path)}
-    with pytest.raises(ConfigError, match=r"together more\. Give it to one of them \(downsample\.ratio_from=\)"):
+    with pytest.raises(ConfigError, match=r"more together\. Give it to one of them \(downsample\.ratio_from=\)"):
         registry.build("downsample+fastv", both)
     registry.build("downsample+fastv", {"fastv.ratio_from": str(tmp_path)}).resolved()
 

@@ -156,7 +156,7 @@ def test_impossible_values_are_refused(arguments, message):
     ("arguments", "message"),
     [
         ({"layer": 24}, "layer=24.*has 24 layers.*Expected 1 to 23"),
-        ({"layer": 12, "target_ratio": 0.5}, "can't reach target_ratio=0.5: 12 of 24 layers.*0.500 on average"),
+        ({"layer": 12, "target_ratio": 0.5}, "can't reach target_ratio=0.5: 12 of 24 layers.*above 0.500"),
     ],
 )
 def test_what_the_decoder_is_too_shallow_for_is_refused_before_loading(arguments, message):

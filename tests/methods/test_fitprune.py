@@ -234,12 +234,12 @@ def check(arguments, num_layers=24):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({}, "needs a recipe: .*fit-recipe` finds for 'some checkpoint', or recipe=llava.*not FitPrune's own"),
+        ({}, "needs a recipe, .*fit-recipe` finds for 'some checkpoint', or recipe=llava.*not searched for it"),
         (
             {"recipe": "llava", "reduction": 0.65},
-            "reduction=0.65; the recipes of llava are for 0.1, 0.2, .*0.9.*target",
+            "reduction=0.65; llava has recipes for 0.1, 0.2, .*0.9.*target",
         ),
-        ({"recipe": "llava", "target_ratio": 0.04}, "can't reach target_ratio=0.04: .* of 24 layers.*0.042 on average"),
+        ({"recipe": "llava", "target_ratio": 0.04}, "can't reach target_ratio=0.04: .* of 24 layers.*at least 0.042"),
         ({"recipe": "nowhere/recipes.json"}, "recipe=nowhere/recipes.json can't be read"),
     ],
 )
@@ -251,9 +251,9 @@ def test_what_the_model_can_not_do_is_refused_before_loading(arguments, message)
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({}, "searched for a decoder of 3 layers, and that of 'some checkpoint' has 24"),
+        ({}, "searched for a decoder of 3 layers, but that of 'some checkpoint' has 24"),
         ({"num_layers": 4}, r"has \[1, 1, 0\] for reduction 0.6; expected .* each of 4 layers"),
-        ({"num_visual": 1}, "at most 1 together"),
+        ({"num_visual": 1}, "at most 1 in total"),
         ({"num_visual": 0}, "num_visual: "),
         ({"author": "me"}, "author: Extra inputs"),
         ({"recipes": []}, "recipes: "),

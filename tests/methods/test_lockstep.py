@@ -17,7 +17,7 @@ from vico_eval.errors import CheckpointError, ConfigError, DocumentError
 from vico_eval.methods.interface import ImageSize, ResolutionPart, SelectionPart, TileLimits
 from vico_eval.methods.registry import Method
 
-from .systems import SYSTEMS, picture, request
+from .systems import ON_TILES, SYSTEMS, picture, request
 
 SAMPLED = GenerationSettings(max_new_tokens=4, do_sample=True, temperature=2.0)
 
@@ -36,6 +36,9 @@ def requests(tmp_path_factory, write_video):
     ]
 
 
+RUN = tuple(name for name, (method, _) in SYSTEMS.items() if "+" in method or method in ON_TILES)
+
+
 def arguments_of(name: str, checkpoint_for) -> dict:
     method, own = SYSTEMS[name]
     return {**checkpoint_for(method), "method": method, "device": "cpu", "batch_size": 2, **own}
@@ -46,7 +49,7 @@ def alone(checkpoint_for, requests):
     """By system, what it answers in an engine of its own."""
     return {
         name: open_engine(arguments_of(name, checkpoint_for), show_progress=False).engine.answer(requests)
-        for name in SYSTEMS
+        for name in RUN
     }
 
 
@@ -54,7 +57,7 @@ def alone(checkpoint_for, requests):
 def weights(checkpoint_for):
     """The systems by the weights that they share; those that borrow ViCO's parts stand beside the plain ones."""
     names: dict[str, list[str]] = {}
-    for name in SYSTEMS:
+    for name in RUN:
         names.setdefault(arguments_of(name, checkpoint_for)["pretrained"], []).append(name)
     return names
 
@@ -105,7 +108,7 @@ def test_what_some_rows_know_is_left_out_for_these_alone(engine, alone, requests
 
 def test_pictures_are_read_and_encoded_once_for_all_rows(checkpoint_for, requests, monkeypatch):
     opened, films, tiles = [], [], []
-    for module, name, calls in ((preprocess, "load_image", opened), (films_of_engine, "read_frames", films)):
+    for module, name, calls in ((preprocess, "load_image", opened), (films_of_engine, "read_clip", films)):
         read = getattr(module, name)
         monkeypatch.setattr(module, name, partial(_noting, read, calls))
 

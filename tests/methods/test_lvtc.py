@@ -359,9 +359,9 @@ def test_the_defaults_are_the_papers_three_quarters_and_our_quarters(num_layers,
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"expand_before": 2}, r"insert before layers 1, 2 and to expand before layer 2: an insertion would meet"),
-        ({"expand_before": 1}, "insert before layers 1, 2 and to expand before layer 1"),
-        ({"expand_before": LAYERS}, "expand before layer 6 and the decoder has 6 layers; expected 0 to 5"),
+        ({"expand_before": 2}, r"before layers 1, 2 and the expansion before layer 2; expected every insertion before"),
+        ({"expand_before": 1}, "insertions before layers 1, 2 and the expansion before layer 1"),
+        ({"expand_before": LAYERS}, "expand_before=6, but the decoder has 6 layers; expected 0 to 5"),
         ({"expand_before": -1}, "expand_before=-1; expected a whole number of at least 0"),
         ({"insertion_interval": 0}, "insertion_interval=0; expected a whole number of at least 1"),
         ({"num_low_resolution": 0}, "num_low_resolution=0"),
@@ -386,7 +386,7 @@ def test_a_grid_that_squares_do_not_divide_is_refused():
 
 
 def test_four_layers_are_too_few_for_the_defaults_and_say_so():
-    with pytest.raises(ConfigError, match=r"before layers 1, 2 and to expand before layer 2.*Lower num_low_resolution"):
+    with pytest.raises(ConfigError, match=r"layers 1, 2 and the expansion before layer 2.*Lower num_low_resolution"):
         LVTCSettings.defaults(4)
     assert LVTCSettings.defaults(4, num_low_resolution=2).insertions == (1,)
 
@@ -447,8 +447,8 @@ def test_missing_weights_are_named(altered):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"expand_before": 4}, "config.json of .* can't be used: lvtc is to expand before layer 4.*has 4 layers"),
-        ({"num_low_resolution": 3}, "an insertion would meet or follow the expansion"),
+        ({"expand_before": 4}, "config.json of .* can't be used: lvtc got expand_before=4.*has 4 layers"),
+        ({"num_low_resolution": 3}, "expected every insertion before the expansion"),
         ({"expand_at": 3}, "config.json of .* can't be used: .*expand_at"),
     ],
 )

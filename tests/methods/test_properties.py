@@ -15,22 +15,26 @@ from vico_eval.engine.engine import Engine
 from vico_eval.engine.loading import open_engine
 from vico_eval.engine.requests import Text, VideoInput
 from vico_eval.methods import registry
+from vico_eval.methods.interface import PixelPart
 from vico_eval.methods.registry import build, method_names
 from vico_eval.methods.visionzip import num_contextual
 
 from .systems import SYSTEMS, picture, request
 
-FAMILIES = ("internvl", "toy")
+QWEN = ("qwen2_5_vl", "qwen3_vl")
+FAMILIES = ("internvl", "toy", *QWEN)
 
 
 def runs_on(family, system):
     """Whether a family can run a method: all can select, and change tokens in the decoder."""
     method = build(*system)
+    sets_pixels = isinstance(method.resolution, PixelPart)
     if family == "internvl":
-        return True
+        return not sets_pixels
     connector = method.connector
     routes = connector is not None and bool(connector.routes or connector.runs)
-    return method.resolution is None and not routes and not any(part.runs for part in method.parts)
+    resizes = method.resolution is None or (sets_pixels and family in QWEN)
+    return resizes and not routes and not any(part.runs for part in method.parts)
 
 
 CASES = [(family, name) for family in FAMILIES for name, system in SYSTEMS.items() if runs_on(family, system)]
@@ -43,6 +47,7 @@ KEEP_ALL = {
     "image_vir": {"absolute_threshold": 1.0},
     "random": {"ratio": 0.0},
     "downsample": {"tile_keep_ratio": 1.0},
+    "max_pixels": {"pixel_keep_ratio": 1.0},
     "pool": {"ratio": 0.0},
     # the pictures here are of whole tiles, which no limit takes away
     "rvtc_ratio": {},
@@ -83,7 +88,7 @@ def requests(tmp_path_factory, write_video):
 
 
 @pytest.fixture(scope="module")
-def engine_of(checkpoint_for, toy_engine):
+def engine_of(checkpoint_for, toy_engine, qwen):
     engines = {}
 
     def get(method, arguments, family="internvl", **settings) -> Engine:
@@ -91,7 +96,8 @@ def engine_of(checkpoint_for, toy_engine):
         if key not in engines and family == "toy":
             engines[key] = toy_engine(method, arguments)
         elif key not in engines:
-            given = checkpoint_for(method) | {"method": method, "device": "cpu"} | arguments | settings
+            checkpoint = {"pretrained": str(qwen(family))} if family in QWEN else checkpoint_for(method)
+            given = checkpoint | {"method": method, "device": "cpu"} | arguments | settings
             engines[key] = open_engine(given, show_progress=False).engine
         engines[key].batch_size = 1
         return engines[key]
@@ -128,6 +134,9 @@ class Watch:
     answer: object = None
     embeddings: torch.Tensor = None
     cache: object = None
+    given: dict = field(default_factory=dict)
+    """What the decoder was told of a prompt beside its embeddings, where a family has positions of its own."""
+
     logits: list = field(default_factory=list)
     """Of the last position at every step."""
 
@@ -143,6 +152,8 @@ def watch(engine, one) -> Watch:
         if kwargs.get("inputs_embeds") is not None:
             seen.embeddings = kwargs["inputs_embeds"]
             seen.cache = kwargs["past_key_values"]
+            if kwargs["position_ids"].ndim == 3:
+                seen.given = {"position_ids": kwargs["position_ids"], "prompt": kwargs["prompt"]}
 
     def behind_layer(_, args, output):
         if len(seen.layers) < len(model.model.layers):
@@ -224,7 +235,11 @@ def test_cached_decoding_is_an_uncached_forward_over_prompt_and_answer(engine, w
         # The answer's last token is never fed, so the others and the prompt give all its logits.
         tokens = [int(logits.argmax()) for logits in seen.logits][:-1]
         answer = engine.model.embedding(torch.tensor([tokens], dtype=torch.long))
-        prompt = {} if engine.method.decoder is None else {"prompt": seen.cache.prompt}
+        prompt = dict(seen.given) if engine.method.decoder is None else seen.given | {"prompt": seen.cache.prompt}
+        if prompt.get("position_ids") is not None:
+            steps = torch.arange(1, len(tokens) + 1)
+            places = prompt["position_ids"]
+            prompt["position_ids"] = torch.cat([places, places[..., -1:] + steps], dim=-1)
         with torch.inference_mode():
             uncached = model(inputs_embeds=torch.cat([seen.embeddings, answer], dim=1), use_cache=False, **prompt)
         expected = uncached.logits[0, -len(seen.logits) :]
@@ -242,7 +257,17 @@ def test_every_layers_cache_is_as_long_as_the_account_says(engine, watched, requ
         worked_on = [inputs.shape[1] for inputs, _ in seen.layers]
         whole = [visual + account.text_tokens for visual in account.visual_tokens_per_layer]
         # The last layer keeps keys and values of all tokens and answers for the last one.
-        assert worked_on == [*whole[:-1], 1]
+        assert worked_on == [*whole[:-1], 1 if engine.model.ends_early else whole[-1]]
+
+
+def assert_places(segment, first, *, renumbers):
+    """Positions rise; on several axes, where an image's tokens share some, those of the text do, and all are kept."""
+    positions = segment.positions[:, 0]
+    if len(positions) == 1 or (renumbers and segment is not first):
+        assert bool((positions.diff(dim=-1) > 0).all())
+        return
+    assert bool((positions[:, ~segment.is_visual[0]].diff(dim=-1) > 0).all())
+    assert torch.equal(positions, first.positions[:, 0, segment.columns[0]])
 
 
 def test_text_goes_through_every_layer_in_order_and_positions_rise(changing_engine, watched, requests):
@@ -255,11 +280,10 @@ def test_text_goes_through_every_layer_in_order_and_positions_rise(changing_engi
         for layer, (inputs, outputs) in enumerate(seen.layers):
             text_before = behind[~is_visual]
             if layer in segments:
-                positions = segments[layer].positions[:, 0]
-                assert bool((positions.diff(dim=-1) > 0).all())
+                assert_places(segments[layer], segments[0], renumbers=changing_engine.method.decoder.renumbers)
                 left_or_joined += abs(int(is_visual.sum()) - int(segments[layer].is_visual[0].sum()))
                 is_visual = segments[layer].is_visual[0]
-            if layer == len(seen.layers) - 1:
+            if layer == len(seen.layers) - 1 and changing_engine.model.ends_early:
                 assert torch.equal(inputs[0], text_before[-1:])
                 break
             assert torch.equal(inputs[0, ~is_visual], text_before)

@@ -120,7 +120,7 @@ def test_targets_at_the_ends_keep_everything_and_nothing():
         ({"layers": "8/4"}, "layers='8/4'; expected rising whole numbers"),
         ({"layers": "2.5/4"}, "layers='2.5/4'; expected rising whole numbers"),
         ({"layers": "all"}, "layers='all'; expected numbers"),
-        ({"shares": "0.5/0.6/0.1"}, "shares='0.5/0.6/0.1'; expected shares .* none above the one before"),
+        ({"shares": "0.5/0.6/0.1"}, "shares='0.5/0.6/0.1'; expected shares .* that don't rise"),
         ({"shares": "1.5/0.5/0.1"}, r"shares='1.5/0.5/0.1'; expected shares of all visual tokens in \[0, 1\]"),
         ({"shares": 0.5}, "1 shares for 3 layers"),
         ({"layers": "2/4", "shares": "0.5/0.2/0.1"}, "3 shares for 2 layers"),
@@ -136,9 +136,9 @@ def test_impossible_values_are_refused(arguments, message):
 @pytest.mark.parametrize(
     ("num_layers", "arguments", "message"),
     [
-        (24, {"layers": 24, "shares": 0.5}, "before layers 24, .*has 24 layers; expected different ones from 1 to 23"),
+        (24, {"layers": 24, "shares": 0.5}, "before layers 24, .*has 24 layers; expected distinct layers from 1 to 23"),
         (2, {}, "before layers 0/1/2, .*has 2 layers"),
-        (24, {"target_ratio": 0.2}, "can't reach target_ratio=0.2: 6 of 24 layers.*0.250 on average.*that to 1"),
+        (24, {"target_ratio": 0.2}, "can't reach target_ratio=0.2: 6 of 24 layers.*at least 0.250. Expected"),
         (24, {"layers": "12/18", "target_ratio": 0.4}, "can't reach target_ratio=0.4: 12 of 24 layers"),
     ],
 )

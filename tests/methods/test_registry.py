@@ -37,7 +37,7 @@ def test_an_argument_of_another_method_is_refused():
 
 def test_an_argument_of_two_parts_says_whose_it_is():
     with pytest.raises(
-        ConfigError, match=r"has keep_ratio in divprune and in fastv; say whose.*divprune.keep_ratio= or fastv.keep"
+        ConfigError, match=r"has keep_ratio in divprune and in fastv; specify.*divprune.keep_ratio= or fastv.keep"
     ):
         registry.build("divprune+fastv", {"keep_ratio": 0.5})
     given = {"divprune.keep_ratio": 0.25, "fastv.keep_ratio": 0.5, "layer": 3}
@@ -60,7 +60,7 @@ def test_an_argument_of_two_parts_says_whose_it_is():
     [
         ("vico", {"absolute_threshold": 1.2}, r"absolute_threshold is 1.2; expected a probability in \[0, 1\]"),
         ("vico", {"relative_threshold": -0.1}, "relative_threshold is -0.1"),
-        ("vico", {"absolute_threshold": "high"}, "absolute_threshold is 'high'; expected float or nothing"),
+        ("vico", {"absolute_threshold": "high"}, "absolute_threshold is 'high'; expected float or None"),
         ("image_vir", {"absolute_threshold": 2}, "absolute_threshold is 2.0"),
         ("random", {}, "exactly one of ratio"),
         ("random", {"ratio": 0.5, "ratio_from": "runs/vico"}, "ratio and ratio_from; give one"),
@@ -81,7 +81,7 @@ def test_paths_and_the_word_none_are_taken_as_they_are_meant(tmp_path):
 @pytest.mark.parametrize("name", ["pretrained", "flash_from", "dtype", "system_prompt", "device"])
 @pytest.mark.parametrize("value", [20240101, 1e5])
 def test_text_that_was_read_as_a_number_is_refused_by_name(name, value):
-    with pytest.raises(ConfigError, match=rf"argument {name} is {value}; expected str.*is written \./{value}"):
+    with pytest.raises(ConfigError, match=rf"argument {name} is {value}; expected str.*write \./{value}"):
         arguments.typed(EngineSettings, {"pretrained": "vico-tiny", name: value})
 
 

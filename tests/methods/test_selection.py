@@ -180,7 +180,7 @@ def test_keeping_all_hands_the_tokens_on():
         ("holov", {"target_ratio": 0.0}, r"target_ratio=0.0; expected a share of visual tokens in \(0, 1\]"),
         ("top_attention", {"score_source": "all"}, "score_source='all'; expected cls or mean"),
         ("top_attention+random_tokens", {}, "two parts in the selection"),
-        ("random_tokens+lvtc", {}, "needs every tile with all its visual tokens, and its part in the selection"),
+        ("random_tokens+lvtc", {}, "needs every tile with all its visual tokens, and its selection part"),
     ],
 )
 def test_what_makes_no_sense_is_refused(method, arguments, message):
@@ -207,7 +207,7 @@ def test_what_a_connector_takes_in_can_be_mixed_only_where_there_is_such_a_thing
     with pytest.raises(CheckpointError, match=r"needs connector_inputs, which internvl \('x'\).*or merge_at=decoder"):
         registry.build("pvtc+visionzip").check(pvtc)
     registry.build("pvtc+visionzip", {"merge_at": "decoder"}).check(pvtc)
-    with pytest.raises(ConfigError, match=r"makes fewer tokens behind that.*merge_at=decoder"):
+    with pytest.raises(ConfigError, match=r"reduces the connector's outputs.*merge_at=decoder"):
         registry.build("pool+visionzip").check(FACTS)
     registry.build("pool+visionzip", {"merge_at": "decoder"}).check(FACTS)
 
@@ -217,7 +217,7 @@ def test_an_encoder_without_a_class_token_gives_scores_by_the_mean(method):
     offers = frozenset({"encoder_attention", "encoder_keys", "connector_inputs"})
     sizes = {"num_layers": 4, "num_heads": 4, "num_vision_layers": 8}
     facts = ModelFacts(checkpoint="siglip", family="other", offers=offers, score_sources=frozenset({"mean"}), **sizes)
-    with pytest.raises(ConfigError, match=r"score_source='cls', and.*has no such rows.*Pass score_source=mean"):
+    with pytest.raises(ConfigError, match=r"score_source='cls', but.*has no such rows.*Pass score_source=mean"):
         registry.build(method).check(facts)
     registry.build(method, {"score_source": "mean"}).check(facts)
 

@@ -340,8 +340,8 @@ def test_impossible_values_are_refused(arguments, message):
         ({"layers": 6, "keep_shares": 0.5, "target_ratio": 0.29}, "can't reach target_ratio=0.29: 7 of 24 layers"),
         # 3 layers of all tokens and 2 of nearly all, 19 with none but merged ones
         ({"layers": "2/4", "keep_shares": "0.5/0", "target_ratio": 0.9}, "'0.5/0' leaves at most 0.2"),
-        ({"layers": "2/6/30"}, "behind layers 2/6/30, .* has 24 layers; expected 0 to 22"),
-        ({"variant": "rank", "layers": "2/6/15/23"}, "behind layers 2/6/15/23, .* has 24 layers; expected 0 to 22"),
+        ({"layers": "2/6/30"}, "after layers 2/6/30, .* has 24 layers; expected 0 to 22"),
+        ({"variant": "rank", "layers": "2/6/15/23"}, "after layers 2/6/15/23, .* has 24 layers; expected 0 to 22"),
         ({"variant": "plus"}, "plus_heads=14 heads rate.*has 8"),
     ],
 )

@@ -168,11 +168,11 @@ def test_runs_of_something_else_are_refused_before_anything_is_answered(make, ot
 
     refused("holds no readable record.json", str(tmp_path))
     refused(
-        "is a run of method 'vanilla'; expected one of vico", other_run(lambda record: record | {"method": "vanilla"})
+        "is a run of method 'vanilla'; expected a run of vico", other_run(lambda record: record | {"method": "vanilla"})
     )
     other = {"checkpoint": {"name": "x", "path": "x", "sha256": "0" * 64}}
-    refused("is of other weights than flash_from", other_run(lambda record: record | other))
-    refused("has no answer yet", other_run(change_lines=lambda _: []))
+    refused("used other weights than flash_from", other_run(lambda record: record | other))
+    refused("has no answers yet", other_run(change_lines=lambda _: []))
     stopped = other_run(change_lines=lambda lines: [*lines[2:], lines[1][:40]])  # a line was being written
     refused(r"decisions_from=.* is not finished.*mixed \(answers to 3 of 4 documents\)", stopped)
 
@@ -181,7 +181,7 @@ def test_runs_of_something_else_are_refused_before_anything_is_answered(make, ot
         del entry["account"]["compressed"]
         return [*lines[:-1], json.dumps(entry)]
 
-    refused("does not say which tiles of mixed/test/0 were", other_run(change_lines=without_places))
+    refused("does not record which tiles of mixed/test/0 were", other_run(change_lines=without_places))
 
 
 @pytest.mark.parametrize("threshold", [{"absolute_threshold": 0.5}, {"absolute_only": True}])

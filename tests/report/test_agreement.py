@@ -112,8 +112,8 @@ def test_documents_of_one_run_alone_are_counted_and_not_compared(tmp_path):
     assert found.total.scores.interval.difference == 0
     assert not found.total.is_complete
     text = to_markdown([found], examples=0)
-    assert "Read: 1 documents only in" in text
-    assert "Read: 2 documents only in" in text
+    assert "Read: 1 documents are only in" in text
+    assert "Read: 2 documents are only in" in text
 
 
 def test_the_mean_of_several_benchmarks_and_their_sums(tmp_path):
@@ -138,7 +138,7 @@ def test_a_task_that_the_catalogue_does_not_have_is_compared_without_scores(tmp_
     (line,) = compared(tmp_path, first, second).benchmarks
     assert (line.benchmark, line.counts.compared, line.counts.same_answers) == ("own_task", 1, 0)
     assert math.isnan(line.scores.first)
-    assert line.scores.left_out == "tasks/benchmarks.yaml does not have it"
+    assert line.scores.left_out == "not in tasks/benchmarks.yaml"
 
 
 def test_a_document_that_failed_is_neither_equal_nor_different(tmp_path):
@@ -234,10 +234,10 @@ def test_other_data_under_the_same_numbers_are_refused(tmp_path, change, what):
     def changed(count):
         return [line | (change if place < count else {}) for place, line in enumerate(first)]
 
-    with pytest.raises(ReportError, match=f"have other {what} in 3 of 40 documents of the same number"):
+    with pytest.raises(ReportError, match=f"have different {what} for 3 of 40 documents with the same key"):
         compared(tmp_path / "many", first, changed(3))
     found = compared(tmp_path / "few", first, changed(2))
-    assert f"Read: other {what} in 2 of 40 documents." in found.notes
+    assert f"Read: different {what} for 2 of 40 documents." in found.notes
 
 
 def test_a_folder_without_results_is_refused(tmp_path):
@@ -287,7 +287,7 @@ def test_where_the_index_is_not_kept_only_scores_are_compared(tmp_path):
     assert (line.counts.documents, line.counts.only_first) == (0, 0)
     assert (line.scores.first, line.scores.second) == (100, pytest.approx(200 / 3))
     assert line.scores.left_out == "its documents can't be matched"
-    assert "MMStar: lmms-eval's samples do not hold the index" in found.notes[0]
+    assert "MMStar: lmms-eval's samples lack VLMEvalKit's document index" in found.notes[0]
     assert not line.is_complete
 
 

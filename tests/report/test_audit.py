@@ -138,8 +138,8 @@ def test_a_changed_digit_is_found_by_name_and_ends_with_1(capsys, monkeypatch, t
     if found is None:
         assert "twice" in err
     else:
-        assert err.count("Not known: ") == len(found)
-        assert all(f"Not known: {what} (" in err for what in found)
+        assert err.count("New disagreement: ") == len(found)
+        assert all(f"New disagreement: {what} (" in err for what in found)
 
 
 def test_a_mended_number_leaves_an_exception_that_is_not_found(capsys, monkeypatch, tampered):
@@ -147,9 +147,11 @@ def test_a_mended_number_leaves_an_exception_that_is_not_found(capsys, monkeypat
     monkeypatch.setattr("vico_eval.commands.work.papers.published_dir", lambda: folder)
     status, _, err = run(capsys)
     assert status == 1
-    assert "Known, but not found with these values: InternVL2-2B, + RVTC, training time (internvl-x)." in err
+    assert (
+        "Known exception that was not found with these values: InternVL2-2B, + RVTC, training time (internvl-x)." in err
+    )
     # 8.6 h of 13.5 are 63.7%.
-    assert err.count("Not known") == err.count("Not known: text, “58.51% of the time”") == 1
+    assert err.count("New disagreement") == err.count("New disagreement: text, “58.51% of the time”") == 1
 
 
 def test_a_known_exception_with_another_value_is_unknown(tampered):

@@ -57,7 +57,7 @@ def test_a_scorer_that_had_too_few_documents_leaves_its_cell_open(tmp_path):
 def test_samples_that_belong_to_other_results_are_refused(tmp_path):
     lines = [sample(0, 1.0), sample(1, 0.0)]
     tasks = read_tasks(tmp_path, {"textvqa_val": lines}, {"textvqa_val": {"exact_match,none": 1.0}})
-    with pytest.raises(ReportError, match=r"textvqa_val is 100 of 100, but .* make 50\."):
+    with pytest.raises(ReportError, match=r"a score of 100 of 100 for textvqa_val, but .* give 50\."):
         TEXTVQA.rule.score(tasks)
 
 

@@ -29,14 +29,14 @@ def test_budgets_are_shares_or_tokens_of_how_many_the_largest_first():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("192,64", r"so 192 tokens alone are no budget: say of how many, as papers mean it \(192,128,64/576"),
-        ("0.5,1.5", r"expected shares of the visual tokens between 0 and 1, or tokens of how many, as in .*576\.$"),
+        ("192,64", r"so 192 tokens alone is not a budget. Give the total as well, as papers do \(192,128,64/576"),
+        ("0.5,1.5", r"expected shares of the visual tokens between 0 and 1, or kept/total counts, as in .*576\.$"),
         ("1", "expected shares of the visual tokens between 0 and 1"),
         ("0", "expected shares"),
         ("half", "expected shares"),
         ("5/0", "expected shares"),
         ("", "expected shares"),
-        ("0.5,1/2", "names a share twice"),
+        ("0.5,1/2", "repeats a share"),
     ],
 )
 def test_what_is_no_budget_is_refused(given, message):
@@ -135,7 +135,7 @@ def test_budgets_at_which_retention_falls_below_a_mark(swept):
     assert {line["method"] for line in found.values()} == {"FastV"}
     for line in found.values():
         assert float(line["low"]) < float(line["tokens"]) < float(line["high"]) <= 100
-    (sentence,) = [line for line in swept.table.comparison if line.startswith("FastV keeps 99% with 98.5%")]
+    (sentence,) = [line for line in swept.table.comparison if line.startswith("FastV retains 99% with 98.5%")]
     assert "and 95% with 92.5% of the visual tokens (" in sentence
 
 
@@ -152,8 +152,8 @@ def test_a_method_above_the_mark_at_every_budget_is_said_to_be():
         [("A", 99.0, 2, 20.0, 31.0, 0.0, 42.0), ("A", 95.0, 2, 20.0, math.nan, 0.0, 0.0)], columns=columns
     )
     assert iso_sentences(frame)[0] == (
-        "A keeps 99% with 31.0% of the visual tokens (below 20.0% to 42.0%) and 95% down to 20.0% of the visual "
-        "tokens, the least that was run (below 20.0%)."
+        "A retains 99% with 31.0% of the visual tokens (below 20.0% to 42.0%) and 95% down to 20.0% of the visual "
+        "tokens, the smallest budget run (below 20.0%)."
     )
     assert iso_sentences(None) == ()
 

@@ -84,7 +84,7 @@ def test_samples_of_other_results_are_refused(name, tmp_path, monkeypatch):
     if name in READINGS:
         assert COLUMNS[name].document_scores(mixed) is None
         return
-    with pytest.raises(ReportError, match="don't belong together"):
+    with pytest.raises(ReportError, match="are from different runs"):
         COLUMNS[name].document_scores(mixed)
 
 
@@ -144,7 +144,7 @@ def test_a_part_of_one_document_has_no_spread(tmp_path):
     scores = [own["mmiu_macro20"]["score"] for own in fields]
     metrics = [{"mmiu_macro20,none": (scores[0] + np.mean(scores[1:])) / 2}] * 2
     line, error = compared(tmp_path, "mmiu", [fields, fields], metrics)
-    assert line["left_out"] == "a part of the score rests on one document or picture"
+    assert line["left_out"] == "a part of the score depends on one document or image"
     assert math.isnan(error)
 
 

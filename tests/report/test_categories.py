@@ -64,7 +64,7 @@ def test_what_is_no_category():
 
 @pytest.mark.parametrize("given", [{}, {"key": "a", "beside": ["b"]}])
 def test_a_rule_says_one_of_both(given):
-    with pytest.raises(ValidationError, match="expected `key` or `beside`"):
+    with pytest.raises(ValidationError, match="expected exactly one of `key` and `beside`"):
         Category.model_validate(given)
 
 

@@ -76,7 +76,7 @@ def test_table_pictures_tests_and_intervals_have_one_sample():
     rows = ["base", "vico"]
     lines = compare_with_baseline(Draws(rows, columns_of(found, rows, ["A"])), "base")
     line = lines.set_index("benchmark").loc["A"]
-    assert (line["documents"], line["pictures"], line["test"]) == (400, 100, "paired t over pictures")
+    assert (line["documents"], line["pictures"], line["test"]) == (400, 100, "paired t over images")
     scores = values.mean().to_frame("A")
     error = retention_standard_error({"A": values}, scores, "base")["vico"]
     assert error == pytest.approx(line["standard_error"], rel=0.05)

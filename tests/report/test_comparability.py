@@ -109,10 +109,10 @@ def test_rows_that_were_asked_other_things_are_refused(tmp_path):
     )
     # Two of forty, 5%: a data set's mistakes, mended.
     notes = report_of([ours, with_other_words(theirs, 2)], tmp_path / "out").table.notes
-    assert any(note.endswith("have other questions in 2 of 40 documents.") for note in notes)
+    assert any(note.endswith("have different questions in 2 of 40 documents.") for note in notes)
     for number in (3, 40):
         message = error_of([ours, with_other_words(theirs, number)], tmp_path)
-        assert f"have other questions in {number} of 40 documents. Rows of one table need the same" in message
+        assert f"have different questions in {number} of 40 documents. Rows of one table need the same" in message
 
 
 def test_rows_with_another_right_answer_are_refused(tmp_path):
@@ -121,7 +121,7 @@ def test_rows_with_another_right_answer_are_refused(tmp_path):
         write_run(tmp_path / name, {"tiny_read": lines}, system=name, title=name) for name in ("vanilla", "vico")
     )
     message = error_of([ours, with_other_words(theirs, 1, "target")], tmp_path)
-    assert "have other right answers in 1 of 40 documents. Rows of one table need the same" in message
+    assert "have different right answers in 1 of 40 documents. Rows of one table need the same" in message
 
 
 def test_rows_that_were_scored_by_other_code_are_refused(tmp_path):

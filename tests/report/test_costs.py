@@ -66,8 +66,10 @@ def test_the_selection_is_part_of_prefill_where_runs_say_it_and_the_note_names_t
     assert float(found["FastV"]["selection_tflop"]) == pytest.approx(4 * (7 + 2 * 20) / 1e12)
     difference = float(found["FastV"]["prefill_tflop"]) - float(found["Vanilla"]["prefill_tflop"])
     assert difference == pytest.approx(4 * (7 + 2 * 20) / 1e12)
-    said = "by formula (encoder, connectors, selection, decoder; no selection of ViCO, whose runs don't say it)"
-    assert said in written.markdown.read_text()
+    text = written.markdown.read_text()
+    assert (
+        "by formula (encoder, connectors, selection, decoder; without the selection in ViCO, whose runs don't" in text
+    )
 
 
 def test_columns_that_are_asked_for_stand_in_the_table(costed):
@@ -108,7 +110,7 @@ def test_a_report_draws_over_the_cost_that_is_asked_for(tmp_path):
     assert pictures[0] != pictures[1]
     assert by_tokens.markdown.read_text() == by_cache.markdown.read_text()
     assert not (tmp_path / "seconds" / "retention.png").exists()  # the runs have no times
-    assert "No picture: No row has both a retention and seconds" in by_seconds.markdown.read_text()
+    assert "No figure: no row has both a retention and seconds" in by_seconds.markdown.read_text()
 
 
 def frames(seconds, relative):
@@ -139,7 +141,7 @@ def test_a_row_slower_than_what_it_saves_is_said_to_be_and_is_on_no_front_of_tim
     assert (own["seconds"], own["slower"]) == (1.2, True)
     assert (own["on_front_of_seconds"], own["on_front_of_tokens"], own["on_front_of_cache_mib"]) == (False, True, True)
     assert slow_sentences(costs, "Base") == (
-        "More time than Base for fewer operations of prefill, by the runs' own times: Own (120% for 75%).",
+        "Slower than Base despite fewer prefill operations, by the runs' own times: Own (120% for 75%).",
     )
     assert (own["prefill_seconds"], own["decode_seconds_relative"], own["peak_mib_relative"]) == (0.2, 200.0, 75.0)
     assert (own["on_front_of_prefill_seconds"], own["on_front_of_decode_seconds"]) == (True, False)
@@ -184,6 +186,6 @@ def test_times_are_in_a_table_only_where_they_are_asked_for(tmp_path):
     assert texts[0] == texts[1]
     asked = write_report(runs, table="tiny", out=tmp_path / "out", columns_of_cost=["seconds"])
     assert (
-        "More time than Vanilla for fewer operations of prefill, by the runs' own times: ViCO"
+        "Slower than Vanilla despite fewer prefill operations, by the runs' own times: ViCO"
         in asked.markdown.read_text()
     )

@@ -99,14 +99,14 @@ def test_the_table_notes_many_of_them(tmp_path):
     written = report_of(tmp_path, [(None, folder)])
     notes = [note for note in written.table.notes if "answers" in note]
     # One of a hundred is not more than 1%, and neither are two loops of two hundred.
-    assert notes == ["Vanilla: answers cut off at the limit on new tokens: 1.5% in Read."]
+    assert notes == ["Vanilla, answers cut off at the limit on new tokens: 1.5% in Read."]
 
 
 def test_a_note_says_how_many_answers_say_it(tmp_path):
     # The run was begun by an older version.
     read = [line(number, None if number < 6 else "length") for number in range(8)]
     written = report_of(tmp_path, [of_run(tmp_path / "run", read, [line(0)])])
-    assert "Vanilla: answers cut off at the limit on new tokens: 100.0% of the 2 answers that say it in Read." in (
+    assert "Vanilla, answers cut off at the limit on new tokens: 100.0% of the 2 answers with a known end in Read." in (
         written.table.notes
     )
 
@@ -119,7 +119,7 @@ def test_the_report_has_a_file_and_a_section_of_the_page(tmp_path):
     assert lines["Vanilla", "Read"]["truncated"] == "1"
     assert lines["Vanilla", "Count"]["truncated"] == ""
     page = written.html.read_text()
-    assert "Answers that were cut off" in page
+    assert "Truncated answers" in page
     assert "50.0%<small>loops 50.0%</small>" in page
 
 

@@ -57,7 +57,7 @@ def test_a_parent_of_runs_names_those_to_give(tmp_path):
         shutil.copytree(VANILLA, tmp_path / "runs" / name)
     message = error_of(tmp_path / "runs")
     assert "holds 2 runs, which would be mixed in one row" in message
-    assert f"Give each by its own folder: {tmp_path / 'runs/one'}, {tmp_path / 'runs/two'}." in message
+    assert f"Give each run's own folder: {tmp_path / 'runs/one'}, {tmp_path / 'runs/two'}." in message
 
 
 def test_a_parent_of_one_run_names_it(tmp_path):
@@ -67,7 +67,7 @@ def test_a_parent_of_one_run_names_it(tmp_path):
 
 def test_two_models_in_one_folder_are_named(run):
     shutil.copytree(run / MODEL, run / "other__model")
-    assert f"Give each by its own folder: {run / MODEL}, {run / 'other__model'}." in error_of(run)
+    assert f"Give each run's own folder: {run / MODEL}, {run / 'other__model'}." in error_of(run)
     assert read_run(run / MODEL).record.system == "internvl_hf"
 
 
@@ -75,7 +75,7 @@ def test_two_models_under_one_record_are_refused(tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(VANILLA, folder)
     shutil.copytree(INTERNVL / MODEL, folder / MODEL)
-    assert "is one run by its record.json, but holds results in several folders" in error_of(folder)
+    assert "has one record.json, but results in several folders" in error_of(folder)
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def add_a_record_with_gaps(run):
         (lose_results, "has neither a results file of lmms-eval (<date>_results.json) nor a status.json"),
         (
             add_a_record_of_another_version,
-            "is a record of version 3; expected 1 or 2. Another release of vico-eval wrote it",
+            "has version 3; expected 1 or 2. Another release of vico-eval wrote it",
         ),
         (add_a_record_with_gaps, "dtype must not be null"),
     ],
@@ -189,7 +189,7 @@ def test_an_empty_folder_and_a_file_are_no_runs(run, tmp_path):
     (tmp_path / "empty").mkdir()
     assert "empty is empty. Expected a finished run of lmms-eval or VLMEvalKit." in error_of(tmp_path / "empty")
     message = error_of(results(run))
-    assert "is not a folder. Expected a run: what lmms-eval got as --output_path" in message
+    assert "is not a folder. Expected a run's folder: lmms-eval's --output_path" in message
     assert message.endswith(f"Give {results(run).parent}.")
     log = tmp_path / "vanilla.log"
     log.write_text("")
@@ -204,7 +204,7 @@ def test_results_of_both_toolkits_are_refused(run):
 
 def test_two_runs_of_vlmevalkit_are_named(vlmevalkit):
     shutil.copytree(vlmevalkit / "always", vlmevalkit / "never")
-    assert f"by its own folder: {vlmevalkit / 'always'}, {vlmevalkit / 'never'}." in error_of(vlmevalkit)
+    assert f"run's own folder: {vlmevalkit / 'always'}, {vlmevalkit / 'never'}." in error_of(vlmevalkit)
     assert read_run(vlmevalkit / "always").record.title == "always"
 
 

@@ -145,12 +145,12 @@ def test_what_is_found_is_shown_while_a_search_goes_on_which_can_be_stopped(more
     page.get_by_label("Search").fill("wrong")
     page.get_by_text("2 found in 30 of 48 documents").wait_for()
     assert documents(page) == read(2, 3)
-    assert page.get_by_label("Documents looked through").is_visible()
+    assert page.get_by_label("Documents searched").is_visible()
     page.get_by_role("button", name="Stop").click()
     page.get_by_role("status").get_by_text("stopped").wait_for()
     page.evaluate("window.release()")
     page.get_by_text("2 found in 36 of 48 documents, stopped").wait_for()
-    page.get_by_role("button", name="Go on").click()
+    page.get_by_role("button", name="Continue").click()
     page.get_by_text("2 found in 48 of 48 documents").wait_for()
     assert page.get_by_role("button", name="Stop").count() == 0
 
@@ -248,7 +248,7 @@ def test_a_document_has_replies_prompts_and_times_of_each_row(more):
     assert vico.get_by_text("Another prompt").is_visible()
     assert vico.locator("[data-name^='s, share of its batch']").inner_text() == "0.125"
     assert page.locator(".answers tbody tr").nth(0).get_by_text("Raw reply").count() == 0
-    assert "an even share of what its batch took" in page.locator(".answers caption").inner_text()
+    assert "a batch's time is divided evenly" in page.locator(".answers caption").inner_text()
 
 
 def test_what_is_kept_of_a_document_has_its_reply_and_its_time():

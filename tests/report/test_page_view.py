@@ -191,13 +191,13 @@ def test_what_is_odd_is_shown_as_it_is(watched):
     page = watched.open(document="Doc/tiny_doc/2")
     assert f"Failed: no such image {HOSTILE}" in page.locator(".answers").inner_text()
     page = watched.open(document="Colour/tiny_colour/0")
-    assert "This document has no picture." in page.locator(".document").inner_text()
+    assert "This document has no image." in page.locator(".document").inner_text()
     page = watched.open(document="Video/tiny_video/0", row="Vanilla")
     assert page.locator(".picture").count() == 64
     assert page.locator(".picture img").count() == 8
     assert page.locator(".answers tbody tr").count() == 2  # ViCO was not run on it
     page = watched.open(document="Bar/tiny_bar/0")
-    assert "kept no picture of this document" in page.locator(".document").inner_text()
+    assert "kept no image preview of this document" in page.locator(".document").inner_text()
     assert page.locator(".picture > .stage.bare .tile").count() == 4
     page = watched.open(document=f"{HOSTILE}/1", row="nobody", benchmark=HOSTILE, page="x", size="-1")
     assert page.locator(".card").count() == 24
@@ -216,7 +216,7 @@ def test_runs_without_pictures_say_so(browser, tiny_run, tmp_path):
     assert report.html == report.paths[-1] == tmp_path / "site" / "index.html"
     watched = Watched(browser, tmp_path / "site")
     page = watched.open()
-    assert page.locator("#samples-note").inner_text() == "These runs kept no pictures."
+    assert page.locator("#samples-note").inner_text() == "These runs kept no image previews."
     page.locator(".card").first.click()
     page.wait_for_selector(".document")
     assert page.locator(".stage").count() == 0

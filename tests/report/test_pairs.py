@@ -94,7 +94,7 @@ def test_sentences_name_the_benchmarks_that_differ_and_what_is_left_out():
     assert sentences[0].endswith(", p < .001; A −7.5.")
     assert sentences[1].startswith("c against a: +0.0 (")
     assert "over 1 of 2 benchmarks, p = 1.000." in sentences[1]
-    assert sentences[2].startswith("Differences: ")
+    assert sentences[2].startswith("Differences are between mean scores")
     assert "corrected for 2 pairs (Holm)" in sentences[2]
     assert pair_sentences(compare_pairs(draws, []), 0.05) == ()
 

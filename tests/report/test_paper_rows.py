@@ -129,7 +129,7 @@ def test_an_average_of_all_of_a_papers_columns_is_the_one_it_prints(place):
     averages = {row.title: row.values[AVERAGE] for row in beside.published if row.kind == "score"}
     # FastV's cells make 95.956.
     assert averages == {"Vanilla": 100.0, "FastV": 95.9, "ViCO": 99.6}
-    assert beside.notes[-1].endswith("† The cells of the line make another average: FastV 95.96%.")
+    assert beside.notes[-1].endswith("† The line's cells give another average: FastV 95.96%.")
     (line,) = [line for line in to_markdown(beside).splitlines() if "FastV (paper)" in line]
     assert "*95.9%†*" in line
     fewer = with_published(replace(table, columns=columns[:-1]), systems, find_model("vico-3", None))

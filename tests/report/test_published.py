@@ -287,7 +287,7 @@ def test_a_folder_in_the_way_is_said(tmp_path):
 
 def test_all_tables_are_written_or_none(tmp_path):
     (tmp_path / "vico").write_text("a file")
-    with pytest.raises(OutputError, match=r"vico is a file, where a folder is to be"):
+    with pytest.raises(OutputError, match=r"vico is a file, but should be a folder"):
         print_papers(paper=None, number=3, out=tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["vico"]
 
@@ -301,8 +301,8 @@ HEADER = "table,model,variant,benchmark,setting,metric,value,unit,note\n"
         ("value,unit\n1,points\n", "has the columns value, unit; expected table, model"),
         ("", "has the columns ; expected table, model"),
         (HEADER + "5,1B,ViCO,POPE,,score\n", "line 2 has 6 cells; expected 9"),
-        (HEADER + "5,1B,ViCO,POPE,,score,8.6.2,points,\n", "line 2: '8.6.2' is no number"),
-        (HEADER + "5,1B,ViCO,PEPO,,score,86.2,points,\n", "PEPO of 1B, which is no column"),
+        (HEADER + "5,1B,ViCO,POPE,,score,8.6.2,points,\n", "line 2: '8.6.2' is not a number"),
+        (HEADER + "5,1B,ViCO,PEPO,,score,86.2,points,\n", "PEPO for 1B, which is not a column"),
         (HEADER + "5,1B,ViCO,POPE,,score,86.2,points,\n" * 2, "POPE of 1B, ViCO twice: 86.2 and 86.2"),
         (HEADER + "5,1B,ViCO,POPE,,score,86.2,points,\n", "no row `baseline` to compare with; the rows are 1B, ViCO"),
     ],

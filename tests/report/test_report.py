@@ -88,7 +88,7 @@ def test_runs_of_one_row_are_of_one_model(tiny_run, tmp_path):
     for seed in (0, 1):
         arguments = {"ratio": 0.5, "seed": seed}
         folders.append(("Random", tiny_run(f"random{seed}", 3, 2, method_args=arguments)))
-    with pytest.raises(ReportError, match="got runs of two systems"):
+    with pytest.raises(ReportError, match="has runs of two systems"):
         write_report(folders, table="tiny", out=tmp_path / "out")
     for _, folder in folders[1:]:
         record = json.loads((folder / "record.json").read_text()) | {"system": "random"}
@@ -100,11 +100,11 @@ def test_runs_of_one_row_are_of_one_model(tiny_run, tmp_path):
         write_report(folders, table="tiny", out=tmp_path / "out")
     first = json.loads((folders[1][1] / "record.json").read_text())
     (folder / "record.json").write_text(json.dumps(first))
-    with pytest.raises(ReportError, match=r"random0 and .*random1 have the same answers, .* one is a copy"):
+    with pytest.raises(ReportError, match=r"random0 and .*random1 have the same answers and .* one is a copy"):
         write_report(folders, table="tiny", out=tmp_path / "out")
     (folder / "record.json").write_text(json.dumps(first | {"method_args": {"ratio": 0.5, "seed": 1}}))
     copy = shutil.copytree(folder, tmp_path / "runs" / "copy")
-    with pytest.raises(ReportError, match=r"random1 and .*copy have the same answers, .* one is a copy"):
+    with pytest.raises(ReportError, match=r"random1 and .*copy have the same answers and .* one is a copy"):
         write_report([*folders, ("Random", copy)], table="tiny", out=tmp_path / "out")
 
 
@@ -257,7 +257,7 @@ def test_a_run_of_another_model_is_reported_without_ratios_or_picture(tmp_path):
         write_report([("Dummy", run)], table="tiny", out=tmp_path)
     report = write_report([("Dummy", run)], table="tiny", out=tmp_path, baseline="Dummy", benchmarks=["Read", "Count"])
     assert report.figures == ()
-    assert any(note.startswith("No picture: No row has both") for note in report.table.notes)
+    assert any(note.startswith("No figure: no row has both") for note in report.table.notes)
     assert "4 of 5 documents answered: Read, Count." in report.table.notes
     assert value(report, "Dummy", "Avg.", "mean_score") == 50.0
 
@@ -298,7 +298,7 @@ def test_rows_are_compared_with_the_baseline_document_by_document(tmp_path):
     assert (lines["Read"]["same_answer"], lines["Read"]["first_difference_characters"]) == ("50.0", "1.0")
     assert (lines["Avg."]["lost"], lines["Avg."]["gained"]) == ("270.0", "0.0")
     text = report.markdown.read_text()
-    section = text[text.index("**Against Vanilla**") :]
+    section = text[text.index("**Compared with Vanilla**") :]
     assert "- ViCO: 50.0% (" in section
     assert r"retains less than 99% (p \< .05); 50% same answers, 270 documents lost, 0 gained." in section
     assert "- Vanilla" not in section
@@ -318,7 +318,7 @@ def test_a_run_says_which_documents_have_no_picture_and_where_it_does_not_know(t
 def test_a_baseline_of_zero_makes_no_percentage_and_is_said(tiny_run, tmp_path):
     runs = [(None, tiny_run("vanilla", 0, 0, title="Vanilla")), (None, tiny_run("vico", 1, 2, title="ViCO"))]
     report = write_report(runs, table="tiny", out=tmp_path / "out")
-    assert "Vanilla has a mean score of 0: nothing can be relative to it." in report.table.notes
+    assert "Vanilla has a mean score of 0, so there are no relative scores." in report.table.notes
     assert numbers(report)["ViCO", "Avg.", "relative_retention"]["value"] == ""
     assert value(report, "ViCO", "Avg.", "difference") == 25.0
 
@@ -357,7 +357,7 @@ def test_rows_must_have_answered_the_same_documents(runs, tiny_run, tmp_path):
 def test_what_differs_between_runs_is_said(runs, tiny_run, tmp_path):
     runs.append((None, tiny_run("random", 2, 2, title="Random", dtype="float32")))
     report = write_report(runs, table="tiny", out=tmp_path / "out")
-    assert "Random ran with another dtype than ViCO." in report.table.notes
+    assert "Random was run with another dtype than ViCO." in report.table.notes
 
 
 @numbers_only
@@ -366,10 +366,10 @@ def test_what_was_left_out_or_added_of_the_harness_is_said_where_it_differs(runs
     said = {"left_out_until": left_out, "system_instruction": "Be brief."}
     runs.append((None, tiny_run("random", 2, 2, title="Random", **said)))
     notes = write_report(runs, table="tiny", out=tmp_path / "out").table.notes
-    assert "Random ran with another system_instruction than ViCO." in notes
+    assert "Random was run with another system_instruction than ViCO." in notes
     (note,) = [note for note in notes if "stop strings" in note]
     assert note.startswith("tiny_read: ")
-    assert note.endswith(r"left out other stop strings of the task (none and '\n\n').")
+    assert note.endswith(r"ignored different stop strings of the task (none and '\n\n').")
 
 
 @numbers_only
@@ -383,9 +383,9 @@ def test_other_data_of_a_task_are_noted(runs, tiny_run, tmp_path):
         for number in (0, 1)
     ]
     notes = write_report([read[0], *runs, read[1]], table="tiny", out=tmp_path / "out", baseline="Random 0").table.notes
-    (note,) = [note for note in notes if "other data" in note]
+    (note,) = [note for note in notes if "different data" in note]
     assert note.startswith("tiny_read: ")
-    assert note.endswith("read other data of the task (revision a and revision b).")
+    assert note.endswith("used different data for the task (revision a and revision b).")
 
 
 def test_hostile_titles_reach_every_file_as_they_are(runs, tmp_path):
@@ -433,7 +433,7 @@ def test_rows_are_compared_with_each_other_where_that_is_asked_for(runs, tmp_pat
     assert lines["ViCO", "ViCO (All Compress)", "Read"]["difference"] == "50.0"
     assert lines["ViCO", "ViCO (All Compress)", "Avg."]["documents"] == "36"
     text = report.markdown.read_text()
-    assert "- ViCO against ViCO (All Compress): +50.0 (" in text[text.index("**Row against row**") :]
+    assert "- ViCO against ViCO (All Compress): +50.0 (" in text[text.index("**Comparisons between rows**") :]
     assert "retains at least 20%" in text
     again = write_report(runs, table="tiny", out=out)
     assert again.pairs is None
@@ -488,7 +488,7 @@ def test_a_failed_report_leaves_the_earlier_one_as_it_was(runs, tmp_path, monkey
         now = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
         assert now == before
 
-    failing("pathlib.Path.write_text", full, r"No space left on device. What was there is as it was")
+    failing("pathlib.Path.write_text", full, r"No space left on device. The folder is unchanged")
 
     def half(figure, folder, stem="retention"):
         (folder / f"{stem}.pdf").write_bytes(b"%PDF")
@@ -526,7 +526,7 @@ def test_pictures_that_a_report_has_not_are_not_left_from_an_earlier_one(runs, t
 @numbers_only
 def test_a_folder_where_a_file_is_to_go_is_found_before_any_is_moved(runs, tmp_path):
     (tmp_path / "out" / "uncertainty.csv").mkdir(parents=True)
-    with pytest.raises(OutputError, match=r"uncertainty.csv is a folder, where a file is to go"):
+    with pytest.raises(OutputError, match=r"uncertainty.csv is a folder, but a file should go there"):
         write_report(runs, table="tiny", out=tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").rglob("*")] == ["uncertainty.csv"]
 

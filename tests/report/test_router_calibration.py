@@ -102,8 +102,8 @@ def test_the_sentence_says_area_and_interval():
     base, low = [100] * 40, [0] * 20 + [100] * 20
     scores = np.concatenate([np.linspace(0, 0.6, 20), np.linspace(0.3, 1, 20)])
     (sentence,) = calibration_sentences(calibration({"X": (base, low, scores)}), "base")
-    assert sentence.startswith("vico: a document that base answers and low does not")
-    assert "probability 0.88 (0.7" in sentence
+    assert sentence.startswith("vico: with probability 0.88 (0.7")
+    assert "a document that base answers and low loses has a lower mean" in sentence
 
 
 @pytest.mark.parametrize("sheet", [Sheet(), Sheet(width=COLUMN), Sheet(is_serif=True)])

@@ -263,7 +263,7 @@ def test_two_different_accounts_of_a_document_are_refused(tmp_path):
     folder = write_run(tmp_path, {"tiny_read": [sample(0, 1.0, counts=[None])]})
     for rank, compressed in enumerate((1, 2)):
         (folder / f"answers.rank{rank}.jsonl").write_text(json.dumps(answer_line(0, compressed)) + "\n")
-    assert "document 0 of tiny_read other token counts" in read_error(folder)
+    assert "document 0 of tiny_read different token counts" in read_error(folder)
 
 
 def test_an_impossible_account_is_refused(tmp_path):

@@ -94,15 +94,15 @@ def test_table_4_has_both_speedups_beneath_the_papers_and_their_bounds(table4):
     # 1.0, 1.1 and 1.2: 1.097, and a standard error of the logarithms of 0.0527, times t(0.975, 2) of 4.303.
     assert found[block, table4["model"]] == ["1.10 [0.87, 1.38]"] * 4 + ["1.05 [0.93, 1.18]"] * 4
     notes = " ".join(grids(table4)[""].notes)
-    assert "prefill 0.8 s with 64 and 0.8 s with 512 tokens of text, vision encoder 0.1 s" in notes
-    assert "not comparable" not in notes
+    assert "prefill 0.8 s with 64 and 0.8 s with 512 text tokens, vision encoder 0.1 s" in notes
+    assert "Not comparable" not in notes
 
 
 def test_other_tiles_than_the_papers_are_not_compared_with_it(table4):
     table4["cells"][0]["visual_tokens"] = 160
     grid = grids(table4)[""]
     assert {title for _, title in lines(grid)} == {"bound by operations", table4["model"]}
-    assert "10 tiles are 160 visual tokens here and 2,560 in the paper: not comparable." in grid.notes
+    assert "Not comparable with the paper: 10 tiles are 160 visual tokens here and 2,560 there." in grid.notes
 
 
 def test_a_decoder_without_a_formula_has_no_line_of_bounds(table4):

@@ -58,7 +58,7 @@ def test_every_number_stands_in_its_cell_and_what_is_not_known_is_a_dash():
         (group, f"{share}%") for group in ("LLM only", "End-to-end") for share in (0, 25, 50, 75)
     ]
     notes = " ".join(grid.notes)
-    assert all(part in notes for part in ("Bound:", "Against another", "* stopped early", "Mine."))
+    assert all(part in notes for part in ("Bound is", "Lines against another", "* Unreliable: stopped early", "Mine."))
     assert "(paper)" not in notes
 
 

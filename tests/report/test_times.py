@@ -292,7 +292,7 @@ def test_rows_that_answered_other_benchmarks_are_compared_where_both_were_run(ro
     assert line_of(times, "ViCO", "Read")["own_relative"] == 37.5
     line = line_of(times, "ViCO")
     assert (line["documents"], line["own_seconds"]) == (32, 3)
-    assert line["not_comparable"] == "Vanilla answered other documents"
+    assert line["not_comparable"] == "Vanilla answered different documents"
     assert "Video" not in set(times[times["row"] == "ViCO"]["benchmark"])
 
 
@@ -315,7 +315,7 @@ def test_the_page_has_a_line_a_row_and_says_why_one_has_no_percentage(rows, tiny
     assert shown["FastV"] == ["27 of 36", "0.0123", "123", "0", "123", DASH, DASH, "9", "cpu", "8", "1"]
     assert shown["Old"] == ["0 of 36", *[DASH] * 10]
     notes = time_notes(times, "Vanilla")
-    assert "In a pass of several rows, reading and encoding were spent once for all of them" in notes[0]
+    assert "In a pass of several rows, reading and encoding were done once for all of them" in notes[0]
     assert notes[2:] == [
         "FastV has no percentage: only 27 of 36 documents have times.",
         "Old has no percentage: no documents have times.",

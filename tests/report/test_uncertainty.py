@@ -120,7 +120,7 @@ def test_copies_of_a_picture_say_no_more_than_the_picture():
     assert unknown["standard_error"] == pytest.approx(alone["standard_error"] / math.sqrt(5), rel=0.05)
     assert math.isnan(unknown["pictures"])
     # Five copies are no five pairs of answers either: the test sees 200 sums, each of 0, 500 or -500.
-    assert (unknown["test"], together["test"]) == ("McNemar, exact", "paired t over pictures")
+    assert (unknown["test"], together["test"]) == ("McNemar, exact", "paired t over images")
     differences = np.array([0] * 170 + [-500] * 20 + [500] * 10)
     assert together["p_equal"] == pytest.approx(stats.ttest_1samp(differences, 0).pvalue)
 
@@ -152,24 +152,27 @@ def test_rows_that_agree_everywhere_still_have_an_interval():
         ((900, 0, 0, 100), "retains at least 99% (p < .05)"),
         ((900, 100, 20, 0), "retains less than 99% (p < .05)"),
         # 95% of the limits above are below 1.92 documents, so "at least" takes 192 of which none has changed.
-        ((36, 0, 0, 0), "can't tell"),
+        ((36, 0, 0, 0), "too few documents to tell"),
         ((210, 0, 0, 0), "retains at least 99% (p < .05)"),
-        ((180, 0, 0, 0), "can't tell"),
+        ((180, 0, 0, 0), "too few documents to tell"),
         # One lost of 320: its upper limit is about 4, 1.3% of them.
-        ((319, 1, 0, 80), "can't tell"),
-        ((99, 1, 0, 0), "can't tell"),
+        ((319, 1, 0, 80), "too few documents to tell"),
+        ((99, 1, 0, 0), "too few documents to tell"),
     ],
 )
 def test_verdicts(counts, expected):
     found = of_two(*counts)["verdict"]
-    assert found == expected or found.startswith(f"{expected}: this size detects a loss of ")
+    assert found == expected or found.startswith(f"{expected} (a loss of ")
 
 
 def test_the_detectable_loss_is_found_with_80_percent_power():
     # 8% change on either side. Standard error: 100 sqrt(0.16 / 500) / 0.8 = 2.24; (1.645 + 0.842) x 2.24 + 1 = 6.6.
     line = of_two(360, 40, 40, 60)
     assert line["detectable_loss"] == pytest.approx(6.6, rel=0.06)
-    assert line["verdict"] == f"can't tell: this size detects a loss of {line['detectable_loss']:.1f}% with 80% power"
+    assert (
+        line["verdict"]
+        == f"too few documents to tell (a loss of {line['detectable_loss']:.1f}% is detectable with 80% power)"
+    )
     assert of_two(360 * 4, 40 * 4, 40 * 4, 60 * 4)["detectable_loss"] == pytest.approx(1 + 5.6 / 2, rel=0.06)
 
 
@@ -177,8 +180,12 @@ def test_margin_and_level_decide_what_is_tested():
     found = measured(right_and_wrong(870, 30, 10, 90))  # 97.8% retained, standard error 0.7%
     assert "less than 99.5%" in compare(found, margin=99.5).loc[("vico", AVERAGE), "verdict"]
     assert compare(found, margin=96).loc[("vico", AVERAGE), "verdict"] == "retains at least 96% (p < .05)"
-    assert compare(found, margin=99.5, alpha=0.001).loc[("vico", AVERAGE), "verdict"].startswith("can't tell")
-    with pytest.raises(ReportError, match=r"margin of 0\.99; expected percent"):
+    assert (
+        compare(found, margin=99.5, alpha=0.001)
+        .loc[("vico", AVERAGE), "verdict"]
+        .startswith("too few documents to tell")
+    )
+    with pytest.raises(ReportError, match=r"margin of 0\.99; expected a percentage"):
         Criterion(margin=0.99)
     with pytest.raises(ReportError, match="level of 5; expected a probability"):
         Criterion(alpha=5)
@@ -265,9 +272,9 @@ def test_what_can_not_be_compared_is_left_out_and_named():
     assert list(vico["left_out"]) == [
         *("", "", "no score by document", "vico has documents that could not be answered"),
         *(
-            "only one document or picture",
+            "only one document or image",
             "C (no score by document); D (vico has documents that could not be answered); "
-            "E (only one document or picture)",
+            "E (only one document or image)",
         ),
     ]
     assert vico.loc[AVERAGE, "retention"] == 75.0  # of A and B
@@ -292,7 +299,7 @@ def test_there_is_no_percentage_of_a_baseline_without_a_point():
     lines = compare(measured({("base", 0, "A"): [0.0] * 9, ("vico", 1, "A"): [100.0] + [0.0] * 8}))
     assert lines["retention"].isna().all()
     sentences = comparison_sentences(lines.reset_index(), agreement(lines, "A"))
-    assert sentences[0].startswith("vico: its retention is not known")
+    assert sentences[0].startswith("vico: retention unknown")
 
 
 def test_holms_correction_by_hand():
@@ -314,7 +321,7 @@ def test_many_rows_make_a_verdict_harder_to_reach():
     assert among["detectable_loss"] - alone["detectable_loss"] == pytest.approx(
         (2.576 - 1.645) * alone["standard_error"], rel=0.15
     )
-    assert among["verdict"].startswith("can't tell")
+    assert among["verdict"].startswith("too few documents to tell")
 
 
 def test_tests_of_single_benchmarks_are_corrected_for_their_number():
@@ -350,8 +357,8 @@ def test_sentences_round_and_say_what_the_numbers_rest_on():
         ") over 1 of 2 benchmarks, retains less than 99% (p < .05); 100% same answers, 10 documents lost, 0 gained."
     )
     assert sentences[1] == "Left out for vico: MME (no score by document)."
-    assert "the runs don't say which documents share them, so there only those scored together are one" in sentences[2]
-    assert "of one row" in sentences[2]
+    assert "the runs don't record shared images, so only documents scored together are clustered there" in sentences[2]
+    assert "for a single row" in sentences[2]
 
 
 def test_a_benchmark_that_the_baseline_scores_nothing_on_is_part_of_the_average():

@@ -76,14 +76,14 @@ def test_scores_answers_and_differences_are_there_and_nothing_that_needs_counts(
     assert (read["same_answer"], read["lost"], read["gained"]) == ("50.0", "0.0", "2.0")
     # Which documents share pictures is the documents', and the other row says it.
     assert {line["pictures"] for line in lines_of(report.uncertainty)} == {"4", "12"}
-    assert not any("ran with another" in note for note in report.table.notes)
+    assert not any("was run with another" in note for note in report.table.notes)
 
 
 def test_where_no_row_has_accounts_there_is_no_picture_and_no_grouping(tmp_path):
     other = copy(INTERNVL, tmp_path / "other")
     report = report_of([("One", INTERNVL), ("Other", other)], tmp_path / "out", baseline="One")
-    assert any(note.startswith("No picture: ") for note in report.table.notes)
-    assert any("the runs don't say which documents share them" in line for line in report.table.comparison)
+    assert any(note.startswith("No figure: ") for note in report.table.notes)
+    assert any("the runs don't record shared images" in line for line in report.table.comparison)
     provenance = json.loads(report.provenance.read_text())
     assert {cell["visual_tokens"] for cell in provenance["cells"]} == {None}
     assert [run["record"]["made_from"][-13:] for run in provenance["runs"]] == ["_results.json"] * 2
@@ -125,7 +125,7 @@ def test_two_runs_of_one_row_have_a_mean_and_a_spread(tmp_path):
     text = report.markdown.read_text()
     # Scores of 75 and 25: 50, and 50 / sqrt(2). Retentions of 350 / 3 and 200 / 3, the baseline's mean being 50.
     assert "| vico-tiny-base-HF (internvl\\_hf) | 50.0 | 0.0 | 100.0 | 100.0% |" in text
-    assert "over its runs, in points: Read 35.4, Count 0.0, Colour 0.0; of its retention: 23.6." in text
+    assert "over its runs, in points: Read 35.4, Count 0.0, Colour 0.0; retention 23.6." in text
     spreads = {line["benchmark"]: line for line in lines_of(report.csv) if line["metric"] == "score_spread_over_runs"}
     assert float(spreads["Read"]["value"]) == pytest.approx(50 / 2**0.5)
     assert {line["row"] for line in spreads.values()} == {TITLE}
@@ -225,12 +225,12 @@ def test_rows_are_asked_the_same(tmp_path):
         results = json.loads(text)
         results["configs"]["tiny_read"][key] = value
         path.write_text(json.dumps(results))
-        with pytest.raises(ReportError, match=rf"tiny_read: .* were asked with another {key} \("):
+        with pytest.raises(ReportError, match=rf"tiny_read: .* were run with another {key} \("):
             report_of([(None, VANILLA), (None, folder)], tmp_path / "out")
     path.write_text(text)
     change_lines(samples(folder), lambda line: line | {"input": line["input"] + " Say a number."})
     with pytest.raises(
-        ReportError, match=r"tiny_read: .* have other questions in 4 of 4 documents\. Rows of one table"
+        ReportError, match=r"tiny_read: .* have different questions in 4 of 4 documents\. Rows of one table"
     ):
         report_of([(None, VANILLA), (None, folder)], tmp_path / "out")
     results = json.loads(text)
@@ -244,8 +244,8 @@ def test_rows_are_asked_the_same(tmp_path):
     ("settings", "outcome"),
     [
         ({"thinking": True}, ""),
-        ({"thinking": False}, "counts as missing, since it was asked with thinking=False; expected thinking=True."),
-        ({}, "it can't be checked that MMMU of mmmu was asked with thinking=True: the run doesn't say."),
+        ({"thinking": False}, "counts as missing, because it was run with thinking=False; expected thinking=True."),
+        ({}, "MMMU of mmmu may not have been run with thinking=True, since the run doesn't record it."),
     ],
 )
 def test_a_column_needs_what_the_catalogue_starts_the_model_with(tmp_path, settings, outcome):

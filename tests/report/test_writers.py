@@ -59,7 +59,7 @@ def test_the_best_of_a_column_are_bold():
     assert latex_row(text, "One") == [r"\textbf{88.0}", "1.00", r"90.0\%"]
     assert latex_row(text, "Two") == [r"\textbf{88.0}", "2.00", r"\textbf{91.0\%}"]
     assert latex_row(text, "Vanilla") == ["90.0", "80.00", r"100.0\%"]
-    assert "Bold: within a budget of visual tokens" in text
+    assert "Bold marks the best row within a budget" in text
 
 
 def test_a_row_saves_nothing_where_it_is_not_known_to_save_tokens():
@@ -110,7 +110,7 @@ def test_latex_has_difference_tokens_and_marks_and_leaves_the_interval_to_be_ask
     assert latex_row(text, "ViCO") == [
         *(r"\textbf{88.0}", r"\textbf{79.00}\rlap{{*}}", r"\textbf{99.5\%}", r"$-$1.3 $\pm$ 0.3", r"56.0\%")
     ]
-    assert "*: differs from Vanilla, by a paired test, corrected" in text
+    assert "* marks significant differences from Vanilla, by a paired test corrected" in text
     chosen = to_latex(table, "t", ["B", AVERAGE, "95% interval"])
     assert latex_row(chosen, "ViCO") == [r"\textbf{79.00}\rlap{{*}}", r"\textbf{99.5\%}", r"98.0--101.0\%"]
     assert latex_row(chosen, "Vanilla") == ["80.00", r"100.0\%", r"\\"]  # blank
@@ -178,6 +178,6 @@ def summary(difference, error):
 def test_markdown_has_the_difference_with_its_error_and_the_visual_tokens():
     text = to_markdown(make_table(row("ViCO", 88.0, 79.0, 99.5), summary=summary(-1.26, 0.34)))
     assert "| 99.5% | −1.3 ± 0.3 | 56.0% |" in text
-    assert "1504 documents a row" in text
+    assert "1504 documents per row" in text
     unknown = to_markdown(make_table(row("ViCO", 88.0, 79.0, 99.5), summary=summary(-1.26, NAN)))
     assert "| −1.3 ± – |" in unknown

@@ -156,7 +156,7 @@ def test_a_shard_leaves_lines_alone_that_another_may_be_writing(tmp_path):
 def test_a_shard_of_other_conditions_does_not_set_aside_what_others_are_writing(tmp_path):
     with elsewhere(tmp_path / ".lock", HALVES[0]) as other:
         (tmp_path / "record.json").write_text(json.dumps(RECORD.model_copy(update={"method": "fastv"}).to_dict()))
-        with pytest.raises(OutputError, match=r"other shards are at work.*a run of another method"):
+        with pytest.raises(OutputError, match=r"other shards are running.*it has another method"):
             opened(tmp_path, HALVES[1])
         other.kill()
     run = opened(tmp_path, HALVES[1])
@@ -169,7 +169,7 @@ def test_what_only_the_loaded_model_knows_is_compared_too(tmp_path):
     first.note_model(dtype="float32", device="cpu")
     first.write_record()
     second.note_model(dtype="bfloat16", device="cuda")
-    with pytest.raises(OutputError, match="answers with another dtype; expected the same for all shards"):
+    with pytest.raises(OutputError, match="runs with another dtype; expected the same for all shards"):
         second.write_record()
 
 

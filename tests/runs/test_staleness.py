@@ -63,7 +63,7 @@ def test_a_run_goes_on_under_the_same_conditions_only(changes, different):
         ({}, None),
         (of_versions(python="3.12.1"), None),
         ({"cells": {"DocVQA": "cd", "ChartQA": "ef"}}, None),  # a benchmark more
-        ({"arguments": ("--model", "vanilla_internvl")}, "it is of other arguments"),
+        ({"arguments": ("--model", "vanilla_internvl")}, "its arguments differ"),
         (of_versions(vico_eval="0.2.0"), "versions have changed: vico_eval was 0.1.0 and is 0.2.0"),
         (of_versions(av="15.0"), "versions have changed: av was missing and is 15.0"),
         ({"checkpoints": {"vico-tiny": "ba"}}, "checkpoints have changed: vico-tiny"),

@@ -74,6 +74,6 @@ def test_results_are_those_of_transformers_and_a_killed_server_loses_nothing(vll
     assert record.engine["servers"][0]["address"] == vllm_server.url
     # Answers of another engine are another run's.
     log = evaluate(folder)
-    assert "it is a run of another settings" in log
+    assert "it has another settings" in log
     assert (folder / "answers.rank0.jsonl.old1").read_text().splitlines() == lines
     assert read_record(folder).engine == {}

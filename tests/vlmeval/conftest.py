@@ -156,17 +156,19 @@ def open_model(tmp_path: Path) -> Callable[..., Any]:
     """A model that is about to be asked the documents of a data set."""
     from vico_eval.engine.loading import open_engine
     from vico_eval.engine.requests import GenerationSettings
+    from vico_eval.harnesses.lmms_eval.kinds import kind_of
     from vico_eval.harnesses.run_record import run_record
-    from vico_eval.harnesses.vlmevalkit.models import CompressedInternVL
+    from vico_eval.harnesses.vlmevalkit import models
     from vico_eval.runs.write import RunFolder
 
     arguments = {"pretrained": "vico-tiny", "method": "vico", "device": "cpu", "label_images": False}
 
-    def start(task: str, dataset: Any, **further: Any) -> CompressedInternVL:
+    def start(task: str, dataset: Any, **further: Any) -> Any:
         opened = open_engine({**arguments, **further})
         record = run_record(opened, title="ViCO", harness="VLMEvalKit", num_processes=1)
         run = RunFolder(tmp_path / "run", record, resume=True)
-        model = CompressedInternVL(opened.engine, opened.settings, run, GenerationSettings())
+        kind = kind_of(opened.checkpoint.config.model_type)
+        model = models.open_model(kind, opened.engine, opened.settings, run, GenerationSettings())
         model.start(task, kept=tmp_path / "run" / "vico")
         if dataset is not None:
             model.set_dump_image(dataset.dump_image)

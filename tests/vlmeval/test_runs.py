@@ -149,7 +149,7 @@ def test_a_data_set_that_vlmevalkit_does_not_have_is_an_error(evaluate, tmp_path
 
 def test_another_run_in_the_same_folder_is_refused(finished, evaluate, capsys):
     assert evaluate(finished, method="single_tile") == 1
-    assert "holds a run of another checkpoint, method" in capsys.readouterr().err
+    assert "holds a run with another checkpoint, method" in capsys.readouterr().err
 
 
 def test_the_number_of_documents_can_be_limited(evaluate, tmp_path):

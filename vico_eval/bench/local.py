@@ -27,7 +27,7 @@ from vico_eval.bench.flops import (
 )
 from vico_eval.bench.records import in_rounds
 from vico_eval.bench.stages import MeasuredEngine, StageTimes
-from vico_eval.engine.preprocess import PreprocessSettings
+from vico_eval.engine.preprocess_settings import PreprocessSettings
 from vico_eval.engine.requests import GenerationSettings, ImageInput, Message, Request, Text
 from vico_eval.errors import ConfigError
 from vico_eval.families.clock import seconds_on

@@ -17,7 +17,8 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from vico_eval.engine.engine import Engine
-from vico_eval.engine.preprocess import Prepared, Preprocessor, PreprocessSettings
+from vico_eval.engine.preprocess import Prepared, Preprocessor
+from vico_eval.engine.preprocess_settings import PreprocessSettings
 from vico_eval.engine.requests import DeferredRequest, Request
 from vico_eval.errors import ConfigError
 from vico_eval.families.internvl.modeling import VicoInternVL

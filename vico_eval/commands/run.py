@@ -15,7 +15,7 @@ def run(
     suite: Annotated[
         str,
         typer.Argument(
-            help="Suite to run, one per table: vico-table1, -2, -3, -5, -6, vico-baselines, tops, avtp, tiny, ...",
+            help="Suite to run, one per table: vico-table1, -2, -3, -5, -6, vico-baselines, qwen-vl, tops, avtp, tiny.",
             autocompletion=completion.suites,
         ),
     ],

@@ -27,7 +27,7 @@ from vico_eval.engine.row import Answer, Routing, Row, look_of
 from vico_eval.errors import DOCUMENT_FAILURES, CheckpointError, DocumentError
 from vico_eval.families.family import FamilyModel
 from vico_eval.logs import logger
-from vico_eval.methods.interface import ResolutionPart
+from vico_eval.methods.interface import PixelPart, ResolutionPart
 from vico_eval.methods.registry import Method
 
 WINDOW = 4
@@ -279,10 +279,10 @@ class Engine:
             yield failure
 
 
-def _tilings(methods: Sequence[Method]) -> dict[ResolutionPart | None, list[int]]:
+def _tilings(methods: Sequence[Method]) -> dict[ResolutionPart | PixelPart | None, list[int]]:
     """Numbers of the methods by what decides how images are cut; equal parts of several methods count as one."""
-    first: dict[str, ResolutionPart | None] = {}
-    rows: dict[ResolutionPart | None, list[int]] = {}
+    first: dict[str, ResolutionPart | PixelPart | None] = {}
+    rows: dict[ResolutionPart | PixelPart | None, list[int]] = {}
     for number, method in enumerate(methods):
         part = first.setdefault(tiling_of(method.resolution), method.resolution)
         rows.setdefault(part, []).append(number)

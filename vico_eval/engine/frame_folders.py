@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from PIL import Image
 
-from vico_eval.engine.media import PickFrames, frame_indices, load_image
+from vico_eval.engine.media import PickFrames, load_image
 from vico_eval.errors import MediaError
+from vico_eval.families.frame_choice import Clip, frame_indices
 
 FRAME_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 """Of the files in a folder that are its frames, in any case."""
@@ -34,7 +35,22 @@ def read_frame_folder(
     end_s: float | None = None,
     pick: PickFrames = frame_indices,
 ) -> list[Image.Image]:
-    """Frames of a folder, spaced evenly unless `pick` chooses others, as RGB. Only these are opened.
+    """Frames of a folder, spaced evenly unless `pick` chooses others, as RGB; as `read_folder_clip`."""
+
+    def choose(total: int, _: float | None) -> list[int]:
+        return pick(total, num_frames)
+
+    return read_folder_clip(folder, choose, start_s=start_s, end_s=end_s).frames
+
+
+def read_folder_clip(
+    folder: str | Path | bytes,
+    choose: Callable[..., list[int]],
+    *,
+    start_s: float | None = None,
+    end_s: float | None = None,
+) -> Clip:
+    """The frames of a folder that `choose` takes, as `read_clip` does of a video. Only these are opened.
 
     Raises:
         MediaError: the folder has no frames or can't be read; a frame can't be read; or a stretch in seconds is asked
@@ -55,7 +71,9 @@ def read_frame_folder(
         raise MediaError(
             f"The folder {folder} holds no frames; expected files that end in {', '.join(FRAME_SUFFIXES)}."
         )
-    return [load_image(Path(folder) / frames[index]) for index in pick(len(frames), num_frames)]
+    places = choose(len(frames), None)
+    opened = [load_image(Path(folder) / frames[place]) for place in places]
+    return Clip(opened, places, total=len(frames), fps=None)
 
 
 def in_order(names: Iterable[str]) -> list[str]:

@@ -74,6 +74,12 @@ class PromptTokens:
     vit_tokens: Tensor | None = None
     """[tiles, 1 + h*w, C], where the decoder's part needs them."""
 
+    positions: Tensor | None = None
+    """[axes, N], int64, on the CPU, where the family gives tokens positions of their own."""
+
+    added: Tensor | None = None
+    """[features, M, D]: what is added to the visual tokens behind the decoder's first layers."""
+
 
 class GeneratedTokens(NamedTuple):
     """What the decoder said, and worked on."""
@@ -114,12 +120,16 @@ class Generator:
         input_ids, attention_mask = self._padded([prompt.input_ids for prompt in prompts])
         device = self._model.decoder_device
         vit_tokens = [prompt.vit_tokens for prompt in prompts if prompt.vit_tokens is not None]
+        added = [prompt.added.to(device) for prompt in prompts if prompt.added is not None]
+        of_visual = torch.cat(added, dim=1) if added else None
         cache = self._model.prompt_cache(
             input_ids,
             keys,
             torch.cat(vit_tokens) if vit_tokens else None,
             torch.tensor([count for prompt in prompts for count in prompt.counts]),
+            of_visual,
         )
+        positions = self._padded_positions(prompts, input_ids.shape[1])
         finite = FiniteLogits(len(prompts))
         first = FirstLogits()
         started = seconds_on(device)
@@ -127,6 +137,8 @@ class Generator:
             input_ids.to(device),
             torch.cat([prompt.visual_tokens.to(device) for prompt in prompts]),
             attention_mask.to(device),
+            positions=None if positions is None else positions.to(device),
+            added=of_visual,
             generation_config=self._config(settings),
             logits_processor=LogitsProcessorList([finite, first, *_processors(settings, keys)]),
             stopping_criteria=StoppingCriteriaList([StopAtNotFinite(finite), *self._stop_strings(settings.until)]),
@@ -152,6 +164,17 @@ class Generator:
             input_ids[row, longest - len(ids) :] = torch.tensor(ids)
             attention_mask[row, longest - len(ids) :] = 1
         return input_ids, attention_mask
+
+    @staticmethod
+    def _padded_positions(prompts: Sequence[PromptTokens], length: int) -> Tensor | None:
+        """Position ids [axes, requests, N], 0 at the padding; None where tokens are simply counted."""
+        known = [prompt.positions for prompt in prompts if prompt.positions is not None]
+        if not known:
+            return None
+        padded = torch.zeros(len(known[0]), len(prompts), length, dtype=torch.long)
+        for row, positions in enumerate(known):
+            padded[:, row, length - positions.shape[1] :] = positions
+        return padded
 
     def _config(self, settings: GenerationSettings) -> GenerationConfig:
         return GenerationConfig(

@@ -14,19 +14,18 @@ from vico_eval.engine.decode.backend import Backend
 from vico_eval.engine.decode.opening import check_can_decode, open_servers, start_here
 from vico_eval.engine.engine import Engine
 from vico_eval.engine.generation import own_settings
-from vico_eval.engine.preprocess import Preprocessor, PreprocessSettings
+from vico_eval.engine.preprocess import Preprocessor
+from vico_eval.engine.preprocess_settings import PreprocessSettings
 from vico_eval.engine.settings import TRANSFORMERS, VLLM, EngineSettings
 from vico_eval.errors import CheckpointError, ConfigError, UnknownName, did_you_mean
 from vico_eval.families.family import Family, FamilyCheckpoint, Placement
-from vico_eval.families.internvl.family import InternVL
 from vico_eval.families.placement import check_attention, check_device, torch_dtype
+from vico_eval.families.registry import family_of
 from vico_eval.logs import logger
 from vico_eval.methods import registry
 from vico_eval.methods.arguments import typed
-from vico_eval.methods.interface import ModelFacts, Part, ResolutionPart
+from vico_eval.methods.interface import RESOLUTION, ModelFacts, Part
 from vico_eval.methods.registry import Method
-
-FAMILY: Family = InternVL()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +34,7 @@ class Found:
 
     settings: EngineSettings
     method: Method
+    family: Family
     checkpoint: FamilyCheckpoint
     donor: FamilyCheckpoint | None
     tokenizer: PreTrainedTokenizerBase
@@ -109,17 +109,20 @@ def find_engine(arguments: Mapping[str, Any]) -> Found:
             if method.needs_donor
             else f"method {method_name!r} takes no flash_from; only vanilla_vir borrows another checkpoint's parts."
         )
-    if settings.engine == VLLM:
-        check_can_decode(settings, method)
     check_device(settings.device)
     device = _device(settings)
     torch_dtype(settings.dtype)
     check_attention(settings.attn_implementation, is_on_cpu=_is_cpu(device))
-    checkpoint = FAMILY.find(settings.pretrained, allow_pickle=settings.allow_pickle)
+    family = family_of(settings.pretrained)
+    if settings.engine == VLLM:
+        check_can_decode(settings, method, family)
+    checkpoint = family.find(settings.pretrained, allow_pickle=settings.allow_pickle)
     donor = None
     if settings.flash_from is not None:
-        donor = FAMILY.find(settings.flash_from, allow_pickle=settings.allow_pickle)
+        donor = family.find(settings.flash_from, allow_pickle=settings.allow_pickle)
     check_tiles(settings.tiles, method.parts, checkpoint.facts)
+    check_limits(settings, checkpoint.facts)
+    method = method.suited(checkpoint.facts)
     method.check(checkpoint.facts, None if donor is None else donor.facts)
     for part in method.parts:
         if donor is not None and part.needs_donor:
@@ -130,15 +133,18 @@ def find_engine(arguments: Mapping[str, Any]) -> Found:
         device_map=settings.device_map,
         attn_implementation=settings.attn_implementation,
     )
-    tokenizer = FAMILY.tokenizer(checkpoint)
+    tokenizer = family.tokenizer(checkpoint)
     preprocessor = Preprocessor(
         tokenizer,
-        FAMILY.prompting(checkpoint),
+        family.prompting(checkpoint),
         PreprocessSettings(
             max_tiles=settings.max_tiles,
             total_max_tiles=settings.total_max_tiles,
             tiles=settings.tiles,
+            min_pixels=settings.min_pixels,
+            max_pixels=settings.max_pixels,
             num_frames=settings.num_frames,
+            fps=settings.fps,
             label_images=settings.label_images,
             system_prompt=settings.system_prompt,
             thinking=settings.thinking,
@@ -148,6 +154,7 @@ def find_engine(arguments: Mapping[str, Any]) -> Found:
     return Found(
         settings=settings,
         method=method,
+        family=family,
         checkpoint=checkpoint,
         donor=donor,
         tokenizer=tokenizer,
@@ -178,11 +185,11 @@ def open_rows(found: Sequence[Found], *, show_progress: bool = True) -> Engine:
             f"{', '.join(f'{name}={value}' for name, value in own.items())}. Answers are generated as the task says."
         )
     with_decoder = first.settings.engine == TRANSFORMERS
-    model: Any = FAMILY.load(
+    model: Any = first.family.load(
         first.checkpoint, first.placement, first.preprocessor.image_token_id, with_decoder=with_decoder
     )
     if donor := next((one.donor for one in found if one.donor is not None), None):
-        FAMILY.adopt(model, donor, routes=any(one.method.needs_donors_router for one in found))
+        first.family.adopt(model, donor, routes=any(one.method.needs_donors_router for one in found))
     if _is_cpu(first.placement.device):
         prepare_for_cpu(model)
     return Engine(
@@ -199,7 +206,7 @@ def open_rows(found: Sequence[Found], *, show_progress: bool = True) -> Engine:
 def _backend(found: Found, model: Any) -> Backend:
     settings = found.settings
     if settings.server is None:
-        return start_here(settings, FAMILY.decoder_folder(found.checkpoint), model)
+        return start_here(settings, found.family.decoder_folder(found.checkpoint), model)
     return open_servers(settings.server, found.checkpoint, model, found.tokenizer, found.preprocessor.prompting.stop)
 
 
@@ -244,7 +251,7 @@ def check_tiles(tiles: str | int | None, parts: Iterable[Part], facts: ModelFact
     """
     if tiles is None:
         return
-    if choosing := [part for part in parts if isinstance(part, ResolutionPart)]:
+    if choosing := [part for part in parts if part.place == RESOLUTION]:
         name = type(choosing[0]).__name__
         raise ConfigError(
             f"got tiles={tiles} and a method whose part {name} chooses how an image is cut. Leave out tiles, or that "
@@ -255,6 +262,26 @@ def check_tiles(tiles: str | int | None, parts: Iterable[Part], facts: ModelFact
             f"got tiles={tiles}, and checkpoint {facts.checkpoint!r} ({facts.family}) does not cut images into tiles. "
             "Leave it out."
         )
+
+
+def check_limits(settings: EngineSettings, facts: ModelFacts) -> None:
+    """See that limits on an image's size are of the kind that the checkpoint knows.
+
+    Raises:
+        CheckpointError: limits on tiles where there are none, or on pixels where images are cut into tiles.
+    """
+    kinds = {
+        "does not cut images into tiles": ("max_tiles", "total_max_tiles") if facts.tile is None else (),
+        "neither resizes images to its patches nor shows videos by the second": ("min_pixels", "max_pixels", "fps")
+        if facts.pixels is None
+        else (),
+    }
+    for lacks, names in kinds.items():
+        if given := [name for name in names if getattr(settings, name) is not None]:
+            raise CheckpointError(
+                f"got {' and '.join(given)}, and checkpoint {facts.checkpoint!r} ({facts.family}) {lacks}. Leave out "
+                f"{' and '.join(given)}."
+            )
 
 
 def _dtype_name(dtype: torch.dtype | None) -> str | None:

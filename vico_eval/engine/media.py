@@ -8,7 +8,6 @@ import struct
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -20,6 +19,7 @@ from PIL import EpsImagePlugin, ExifTags, Image, ImageFile, ImageOps, Unidentifi
 
 from vico_eval.engine.video_file import VideoFacts, decode, look
 from vico_eval.errors import MediaError
+from vico_eval.families.frame_choice import Clip, frame_indices
 
 RASTER_FORMATS = (
     *("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "MPO", "PPM", "JPEG2000", "AVIF", "HEIF"),
@@ -132,28 +132,6 @@ class PickFrames(Protocol):
     def __call__(self, total: int, num_frames: int, *, first: int = 0, last: int | None = None) -> list[int]: ...
 
 
-def frame_indices(total: int, num_frames: int, *, first: int = 0, last: int | None = None) -> list[int]:
-    """Frames in the middle of `num_frames` equal segments, as InternVL's released code picks them.
-
-    A stretch of at most `num_frames` frames gives each frame once. (The released code then repeats some frames and
-    leaves others out, which costs tokens and shows less.)
-
-    Args:
-        total: frames in the video.
-        num_frames: how many to take.
-        first, last: the stretch to take them from, both included; `last` None is the end.
-
-    Returns:
-        Ascending indices, at most `num_frames`.
-    """
-    last = total - 1 if last is None else min(last, total - 1)
-    first = min(max(first, 0), last)
-    if last - first < num_frames:
-        return list(range(first, last + 1))
-    segment = (last - first) / num_frames
-    return [int(first + segment / 2 + np.round(segment * index)) for index in range(num_frames)]
-
-
 def frames_between(times: Sequence[float], start_s: float, end_s: float) -> tuple[int, int]:
     """First and last of the frames that begin in a stretch; where none does, the one that is on screen in it.
 
@@ -194,8 +172,29 @@ def read_frames(
     Raises:
         MediaError: missing, not a video, without frames, cut off, or the stretch begins behind its end.
     """
+
+    def choose(total: int, fps: float | None, **stretch: int) -> list[int]:
+        return pick(total, num_frames, **stretch)
+
+    return read_clip(source, choose, start_s=start_s, end_s=end_s).frames
+
+
+def read_clip(
+    source: str | Path | bytes,
+    choose: Callable[..., list[int]],
+    *,
+    start_s: float | None = None,
+    end_s: float | None = None,
+) -> Clip:
+    """As `read_frames`, with the numbers of the frames.
+
+    Args:
+        source: path, `file:` address or bytes of a video file.
+        choose: called with the number of frames and their rate, and with `first` and `last` of a stretch; gives numbers
+            of frames, ascending.
+        start_s, end_s: as of `read_frames`.
+    """
     name = _name(source)
-    choose = partial(pick, num_frames=num_frames)
     stretch = None
     if start_s is not None or end_s is not None:
         stretch = (start_s or 0.0, math.inf if end_s is None else end_s)
@@ -218,8 +217,9 @@ def read_frames(
             if not found or video.is_cut_off(decoded):
                 raise _cut_off(name, found, total)
             # A clip cut without encoding it anew counts frames that its edit list hides: take those there are.
-            decoded = decode(file, name, _choose(name, video, found, times, choose, stretch))
-    return decoded.frames
+            total, wanted = found, _choose(name, video, found, times, choose, stretch)
+            decoded = decode(file, name, wanted)
+    return Clip(decoded.frames, wanted, total, video.fps or None)
 
 
 def _choose(
@@ -231,8 +231,9 @@ def _choose(
     stretch: tuple[float, float] | None,
 ) -> list[int]:
     """Which frames of `total` are taken; `times` is when each begins, or None where they come at a constant rate."""
+    fps = video.fps or None
     if stretch is None:
-        return choose(total)
+        return choose(total, fps)
     if times is None and not video.fps:
         raise MediaError(f"The video {name} states no frame rate, so a stretch in seconds can't be found in it.")
     length_s = total / video.fps if times is None else video.end_s - times[0]
@@ -246,7 +247,7 @@ def _choose(
         first, last = round(start_s * video.fps), round(end_s * video.fps)
     else:
         first, last = frames_between([time - times[0] for time in times], start_s - _ROUNDING_S, end_s + _ROUNDING_S)
-    return choose(total, first=first, last=last)
+    return choose(total, fps, first=first, last=last)
 
 
 def _cut_off(name: str, found: int, total: int) -> MediaError:

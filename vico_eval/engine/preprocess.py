@@ -11,10 +11,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vico_eval.engine.films import Films
 from vico_eval.engine.media import load_image
+from vico_eval.engine.preprocess_settings import PreprocessSettings
 from vico_eval.engine.requests import (
     DeferredRequest,
     GenerationSettings,
@@ -27,7 +28,7 @@ from vico_eval.engine.requests import (
 from vico_eval.engine.tile_limits import parse_grid
 from vico_eval.engine.words import ControlTokens, Said
 from vico_eval.errors import DOCUMENT_FAILURES, ConfigError, UserError
-from vico_eval.families.family import MOST, Picture, Prompting, Shown
+from vico_eval.families.family import Picture, Prompting, Shown, SizeLimits, Stand
 from vico_eval.methods.interface import TileLimits
 
 if TYPE_CHECKING:
@@ -35,52 +36,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from vico_eval.engine.previews import Previews
-    from vico_eval.methods.interface import ResolutionPart
-
-
-@dataclass(frozen=True, kw_only=True)
-class PreprocessSettings:
-    """How images, videos and messages become pictures and text, where it isn't as the checkpoint says."""
-
-    max_tiles: int | None = None
-    """Tiles an image may have, thumbnail not counted, where the request names no limit."""
-
-    total_max_tiles: int | None = None
-    """Tiles that the images of one request share, where the request names no total: each gets total // images, at
-    least 1, as in VLMEvalKit. None is no limit."""
-
-    tiles: str | int | None = None
-    """Columns x rows that every image is resized to in tiles, as `2x2`, whatever its shape and the request's limits;
-    frames of a video stay one tile. None cuts by shape."""
-
-    num_frames: int | None = None
-    """Frames of a video."""
-
-    label_images: bool = True
-    """Whether several images are introduced as `Image-1: `; otherwise they stand without words."""
-
-    system_prompt: str | None = None
-    """The user's; wins over every other system message."""
-
-    thinking: bool = False
-    """Whether the model is told to think before it answers."""
-
-    def __post_init__(self) -> None:
-        for name in ("max_tiles", "total_max_tiles", "num_frames"):
-            value = getattr(self, name)
-            if value is not None and (type(value) is not int or not 1 <= value <= MOST):
-                raise ConfigError(f"Got {name}={value!r}; expected a whole number from 1 to {MOST}.")
-        if self.tiles is not None:
-            parse_grid(self.tiles)
-            if limits := [name for name in ("max_tiles", "total_max_tiles") if getattr(self, name) is not None]:
-                raise ConfigError(
-                    f"Got tiles={self.tiles} and {' and '.join(limits)}; tiles says how many an image has. Leave out "
-                    f"{' and '.join(limits)}, or tiles."
-                )
-        if self.thinking and self.system_prompt is not None:
-            raise ConfigError(
-                "Got both thinking and system_prompt; thinking is a system prompt of its own. Leave one of them out."
-            )
+    from vico_eval.methods.interface import PixelPart, ResolutionPart
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -100,7 +56,7 @@ class Prepared(Shown):
     """What the user said, turn after turn, a line each; without pictures, template and system message."""
 
     frames_of: tuple[int, ...]
-    """How many frames each `VideoInput` shows."""
+    """How many pictures each `VideoInput` is shown in."""
 
     generation: GenerationSettings
 
@@ -112,7 +68,7 @@ class Prepared(Shown):
 class _Media:
     """The images and frames of a request, cut in one way."""
 
-    resolution: ResolutionPart | None
+    resolution: ResolutionPart | PixelPart | None
     cut: list[Picture] = field(default_factory=list)
     """Of each, in order."""
 
@@ -128,7 +84,10 @@ class _Opened:
     """What a request's images and videos hold besides pictures."""
 
     frames_of: list[int] = field(default_factory=list)
-    """How many frames each video has."""
+    """How many pictures each video is shown in."""
+
+    stands: list[Stand] = field(default_factory=list)
+    """What stands for each video in a message."""
 
     previewed: dict[int, Image.Image] = field(default_factory=dict)
     """By number, those of which a small copy is kept; they are held only where any are."""
@@ -144,7 +103,7 @@ class Preprocessor:
         tokenizer: PreTrainedTokenizerBase,
         prompting: Prompting,
         settings: PreprocessSettings | None = None,
-        resolution: ResolutionPart | None = None,
+        resolution: ResolutionPart | PixelPart | None = None,
     ) -> None:
         """
         Args:
@@ -154,17 +113,19 @@ class Preprocessor:
             resolution: decides how images are cut.
 
         Raises:
-            ConfigError: the tokenizer lacks a token of the family's, or the family can't think.
+            ConfigError: the tokenizer lacks a token of the family's, the family can't think, or no image can have sizes
+                within the settings' limits.
         """
         self.settings = settings = PreprocessSettings() if settings is None else settings
         self.prompting = prompting
         self.previews: Previews | None = None
         """Where small copies of the pictures go; None keeps none."""
 
-        if settings.thinking and prompting.thinking_message is None:
+        if settings.thinking and prompting.thinking_message is None and not prompting.always_thinks:
             raise ConfigError("Got thinking=true; these checkpoints have no thinking mode. Leave it out.")
+        prompting.limits(SizeLimits(min_pixels=settings.min_pixels, max_pixels=settings.max_pixels), 1)
         self._resolution = resolution
-        self._films = Films(prompting.cut_frame)
+        self._films = Films(prompting, settings.fps)
         self._tokenizer = tokenizer
         # A fast tokenizer keeps truncation and padding as state that every call sets anew.
         self._tokenizer_lock = threading.Lock()
@@ -191,7 +152,7 @@ class Preprocessor:
         return only
 
     def each_cut(
-        self, request: Request | DeferredRequest, resolutions: Sequence[ResolutionPart | None]
+        self, request: Request | DeferredRequest, resolutions: Sequence[ResolutionPart | PixelPart | None]
     ) -> list[Prepared | Exception]:
         """As `__call__`, by each of several parts that decide how images are cut. What the request holds is read once.
 
@@ -208,7 +169,7 @@ class Preprocessor:
         num_images = sum(isinstance(part, ImageInput) and not part.is_frame for part in parts)
         ways = [_Media(resolution) for resolution in resolutions]
         opened = self._open(parts, request, num_images, ways)
-        text = self._text(request, opened.frames_of, labelled=self.settings.label_images and num_images > 1)
+        text = self._text(request, opened.stands, labelled=self.settings.label_images and num_images > 1)
         text_ids = self.tokenise(text)
         positions = self._slots(text_ids)
         if len(positions) != opened.num_pictures:
@@ -286,14 +247,14 @@ class Preprocessor:
                     self._add_image(image, limits, ways)
                 opened.num_pictures += 1
             elif isinstance(part, VideoInput):
-                num_frames = settings.num_frames or self.prompting.num_frames
-                film = self._films.read(part, num_frames, previewed=keeps_copies)
+                film = self._films.read(part, part.num_frames or settings.num_frames, previewed=keeps_copies)
                 opened.previewed.update(
                     {opened.num_pictures + number: frame for number, frame in film.previewed.items()}
                 )
                 self._add_frames(film.pictures, ways)
                 opened.num_pictures += len(film.pictures)
                 opened.frames_of.append(len(film.pictures))
+                opened.stands.append(film.stand)
         return opened
 
     def _add_frames(self, frames: Sequence[Picture], ways: Sequence[_Media]) -> None:
@@ -301,7 +262,7 @@ class Preprocessor:
         for way in ways:
             way.cut += frames
 
-    def _add_image(self, image: Image.Image, limits: TileLimits, ways: Sequence[_Media]) -> None:
+    def _add_image(self, image: Image.Image, limits: Any, ways: Sequence[_Media]) -> None:
         for way in ways:
             if way.error is not None:
                 continue
@@ -312,20 +273,21 @@ class Preprocessor:
                 way.error = error
             way.seconds += time.perf_counter() - started
 
-    def _limits(self, request: Request, num_images: int) -> TileLimits:
+    def _limits(self, request: Request, num_images: int) -> Any:
         settings = self.settings
         if settings.tiles is not None:
             return TileLimits.of_grid(*parse_grid(settings.tiles))
-        return self.prompting.limits(
-            request.max_tiles or settings.max_tiles, request.total_max_tiles or settings.total_max_tiles, num_images
+        asked = SizeLimits(
+            **{name: getattr(request, name) or getattr(settings, name) for name in SizeLimits.__dataclass_fields__}
         )
+        return self.prompting.limits(asked, num_images)
 
-    def _text(self, request: Request, frames_of: Sequence[int], *, labelled: bool) -> str:
-        settings, slot = self.settings, self.prompting.slot
+    def _text(self, request: Request, stands: Sequence[Stand], *, labelled: bool) -> str:
+        settings = self.settings
         system = self.prompting.thinking_message if settings.thinking else settings.system_prompt
         turns: list[tuple[str, str]] = []
         image_number = 0
-        videos = iter(frames_of)
+        videos = iter(stands)
         for message in request.messages:
             if message.role == "system":
                 system = self._system_text(message) if system is None else system
@@ -334,17 +296,16 @@ class Preprocessor:
             for part in message.content:
                 if isinstance(part, Text):
                     said.add(part.text, is_words=True)
-                elif isinstance(part, VideoInput):
-                    said.end_line()
-                    said.add("".join(f"Frame{number}: {slot}\n" for number in range(1, next(videos) + 1)))
-                elif part.is_inline:
-                    said.add(slot)
-                elif labelled:
-                    image_number += 1
-                    said.end_line()
-                    said.add(f"Image-{image_number}: {slot}\n")
+                    continue
+                if isinstance(part, VideoInput):
+                    stand = next(videos)
                 else:
-                    said.add(f"{slot}\n")
+                    image_number += not part.is_inline
+                    number = image_number if labelled and not part.is_inline else None
+                    stand = self.prompting.image(number, is_inline=part.is_inline)
+                if stand.begins_line:
+                    said.end_line()
+                said.add(stand.text)
             turns.append((message.role, self._control.defuse(said)))
         system = self.prompting.system_message if system is None else system
         return self.prompting.render(turns, None if system is None else self.defuse(system))
@@ -378,7 +339,7 @@ class Preprocessor:
         return ids
 
 
-def tiling_of(resolution: ResolutionPart | None) -> str:
+def tiling_of(resolution: ResolutionPart | PixelPart | None) -> str:
     """Equal for parts that cut alike."""
     if resolution is None:
         return ""

@@ -13,8 +13,8 @@ from uuid import uuid4
 
 from PIL import Image
 
-from vico_eval.engine.media import frame_indices
 from vico_eval.errors import ConfigError, OutputError
+from vico_eval.families.frame_choice import frame_indices
 from vico_eval.logs import logger
 
 LONGEST_PX = 640

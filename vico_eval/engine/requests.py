@@ -24,6 +24,16 @@ THINKING_GENERATION = {"max_new_tokens": 2**16, "do_sample": True, "temperature"
 """How an answer in thinking mode is generated where nobody says otherwise: as VLMEvalKit's entries of InternVL3.5 in
 thinking mode (64K tokens, sampled) and its InternVL class (temperature, top_p) do."""
 
+QWEN3_THINKING_GENERATION = {
+    "max_new_tokens": 40960,
+    "do_sample": True,
+    "temperature": 1.0,
+    "top_p": 0.95,
+    "top_k": 20,
+}
+"""The same of Qwen3-VL's thinking checkpoints: as VLMEvalKit's entries of them. (Its runs on vLLM also penalise
+presence.)"""
+
 
 @dataclass(frozen=True)
 class Text:
@@ -60,10 +70,15 @@ class VideoInput:
     end_s: float | None = None
     """Last moment in seconds; None is the end."""
 
+    num_frames: int | None = None
+    """How many frames are shown; None takes the engine's."""
+
     def __post_init__(self) -> None:
         start_s, end_s = self.start_s or 0.0, self.end_s
         if start_s < 0 or (end_s is not None and end_s <= start_s):
             raise ConfigError(f"A video is to be shown from {start_s} s to {end_s} s; expected 0 <= start < end.")
+        if self.num_frames is not None and not (_is_int(self.num_frames) and self.num_frames >= 1):
+            raise ConfigError(f"A video is to show num_frames={self.num_frames!r}; expected a whole number from 1 up.")
 
 
 Part = Text | ImageInput | VideoInput
@@ -187,6 +202,10 @@ class Request:
     total_max_tiles: int | None = None
     """Tiles that its images share: each may have total // images, at least 1; None takes the engine's."""
 
+    min_pixels: int | None = None
+    max_pixels: int | None = None
+    """Of an image, where the checkpoint resizes images to its patches; None takes the engine's."""
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "messages", tuple(self.messages))
         if not self.key:
@@ -197,7 +216,7 @@ class Request:
                 f"Request {self.key} has messages of {', '.join(roles) or 'nobody'}; expected an optional system "
                 "message first and a user's message last."
             )
-        for name in ("max_tiles", "total_max_tiles"):
+        for name in ("max_tiles", "total_max_tiles", "min_pixels", "max_pixels"):
             value = getattr(self, name)
             if value is not None and not (_is_int(value) and value >= 1):
                 raise ConfigError(f"Request {self.key} has {name}={value!r}; expected a whole number from 1 up.")

@@ -218,14 +218,34 @@ class Row:
     def prompt(self, entry: _Ready) -> PromptTokens:
         input_ids = self._preprocessor.prompt_ids(entry.prepared, entry.entering.per_image)
         self._check_length(len(input_ids), len(entry.entering.tokens))
-        tiles = entry.seen.tiles
+        tiles, added, keep = entry.seen.tiles, entry.seen.added, entry.entering.keep
         return PromptTokens(
             key=entry.prepared.key,
             input_ids=input_ids,
             visual_tokens=entry.entering.tokens,
             counts=[] if tiles is None else tiles.counts,
             vit_tokens=entry.seen.vit_tokens,
+            positions=self._positions(entry, input_ids),
+            added=added if added is None or keep is None else added[:, keep.to(added.device)],
         )
+
+    def _positions(self, entry: _Ready, input_ids: list[int]) -> torch.Tensor | None:
+        """Position ids [axes, N] of a prompt's tokens: those that they have in the whole prompt. None where they are
+        simply counted."""
+        if self._model.counts_positions:
+            return None
+        whole_ids = self._preprocessor.prompt_ids(entry.prepared, entry.seen.per_image)
+        whole: torch.Tensor = self._model.positions(whole_ids, entry.prepared.pictures)
+        keep = entry.entering.keep
+        if keep is None:
+            return whole
+        was_visual, is_visual = (
+            torch.tensor(ids) == self._preprocessor.image_token_id for ids in (whole_ids, input_ids)
+        )
+        positions = whole.new_empty(len(whole), len(input_ids))
+        positions[:, ~is_visual] = whole[:, ~was_visual]
+        positions[:, is_visual] = whole[:, was_visual][:, keep]
+        return positions
 
     def _check_length(self, length: int, num_visual: int) -> None:
         if self.method.decoder is not None:
@@ -236,7 +256,7 @@ class Row:
         if length > limit:
             raise ValueError(
                 f"its prompt has {length} tokens and the decoder {limit} positions; lower max_tiles, "
-                "total_max_tiles or num_frames"
+                "total_max_tiles, max_pixels or num_frames"
             )
 
     def _prompt_account(self, entry: _Ready, prompt: PromptTokens) -> dict[str, Any]:

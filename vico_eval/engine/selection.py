@@ -28,6 +28,10 @@ class Entering(NamedTuple):
 
     num_merged: int = 0
 
+    keep: Tensor | None = None
+    """[kept], int64, on the CPU: which of the tokens that were seen each one is or stands for; None where it is all of
+    them."""
+
 
 def select(part: SelectionPart, requests: Sequence[VisualTokens], num_images: Sequence[int]) -> list[Entering]:
     """What the part lets in of each request.
@@ -113,7 +117,7 @@ def _entering(
         if each.merged is not None:
             tokens[places] = each.merged.to(tokens)
         per_image = image[choice.keep].bincount(minlength=num_images[number]).tolist()
-        entering[number] = Entering(tokens, per_image, 0 if each.merged is None else len(each.merged))
+        entering[number] = Entering(tokens, per_image, 0 if each.merged is None else len(each.merged), choice.keep)
     return entering
 
 

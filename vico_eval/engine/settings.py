@@ -69,11 +69,20 @@ class EngineSettings:
     """Columns x rows, as in 2x2, of tiles that every image is resized to, with the thumbnail of the checkpoint; in the
     place of max_tiles, total_max_tiles and the benchmark's limits, by which an image's shape chooses."""
 
+    min_pixels: int | None = None
+    max_pixels: int | None = None
+    """Pixels of an image where the checkpoint resizes images to its patches (Qwen-VL); by default the benchmark's
+    limits, else the checkpoint's."""
+
     num_frames: int | None = None
-    """Frames of a video, one tile each; by default the checkpoint's, 64 in every released one."""
+    """Frames of a video. By default InternVL shows 64, one tile each, and Qwen-VL 2 a second."""
+
+    fps: float | None = None
+    """Frames a second of a video that Qwen-VL is shown, in the place of num_frames."""
 
     label_images: bool = True
-    """Introduce several images as `Image-1:`, `Image-2:`, ...; otherwise in plain order."""
+    """Introduce several images as `Image-1:`, `Image-2:`, ... on InternVL; otherwise in plain order, as Qwen-VL's
+    template has them in any case."""
 
     system_prompt: str | None = None
     """Instead of the checkpoint's own."""

@@ -21,6 +21,7 @@ import numpy as np
 
 from vico_eval.errors import CheckpointError
 from vico_eval.families.decoder.prompt_decoder import PromptDecoder
+from vico_eval.families.frame_choice import Clip
 
 if TYPE_CHECKING:
     import torch
@@ -31,9 +32,9 @@ if TYPE_CHECKING:
     from vico_eval.methods.interface import (
         ConnectorPart,
         ModelFacts,
+        PixelPart,
         ResolutionPart,
         SelectionPart,
-        TileLimits,
         VisualTokens,
     )
 
@@ -41,17 +42,21 @@ if TYPE_CHECKING:
 MOST = 4096
 """Tiles and frames that a setting may name. More are a slip of the finger: only to list the grids takes minutes."""
 
+MOST_PIXELS = 2**30
+"""Of an image, that a setting may name."""
+
 
 @dataclass(frozen=True, eq=False)
 class Picture:
     """One image or video frame, cut for the encoder."""
 
     pieces: np.ndarray
-    """[pieces, height, width, 3], uint8: a grid's tiles row by row, then the thumbnail if there is one."""
+    """[pieces, ...], uint8. Where a family cuts tiles, [pieces, height, width, 3]: a grid's tiles row by row, then the
+    thumbnail if there is one."""
 
     columns: int
     rows: int
-    """Of the grid. A piece more than columns x rows is the thumbnail."""
+    """Of the grid of tiles, where a piece more than columns x rows is the thumbnail; else of visual tokens."""
 
     digests: tuple[bytes, ...]
     """[pieces]: equal pieces have equal ones."""
@@ -98,6 +103,40 @@ class Slot(NamedTuple):
     after: tuple[int, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class SizeLimits:
+    """How large images may be by what the caller and the benchmark say; None leaves it to the checkpoint.
+
+    A family takes those that mean something to it.
+    """
+
+    max_tiles: int | None = None
+    """Of an image, thumbnail not counted."""
+
+    total_max_tiles: int | None = None
+    """That the images of a request share."""
+
+    min_pixels: int | None = None
+    max_pixels: int | None = None
+    """Of an image, where a family resizes each to the encoder's patches."""
+
+
+class Stand(NamedTuple):
+    """What stands in a message for a picture or a film."""
+
+    text: str
+    begins_line: bool = False
+
+
+class Strip(NamedTuple):
+    """A film as a model is shown it."""
+
+    pictures: list[Picture]
+    """One for each slot of the text."""
+
+    stand: Stand
+
+
 class Prompting(ABC):
     """How a family writes prompts and cuts pictures."""
 
@@ -116,14 +155,14 @@ class Prompting(ABC):
     stop: str
     """Token with which an answer ends."""
 
-    num_frames: int
-    """Shown of a video where nobody says otherwise."""
-
     system_message: str | None = None
     """The checkpoint's own; None takes what `render` puts there by itself."""
 
     thinking_message: str | None = None
     """System message under which the model thinks first; None where it can't."""
+
+    always_thinks: bool = False
+    """Whether the template has the model think first, whatever is asked."""
 
     @abstractmethod
     def render(self, turns: Sequence[tuple[str, str]], system: str | None) -> str:
@@ -138,16 +177,55 @@ class Prompting(ABC):
         """
 
     @abstractmethod
-    def limits(self, max_tiles: int | None, total_max_tiles: int | None, num_images: int) -> TileLimits:
-        """Limits of each image of a request with so many of them, by what the caller and the benchmark allow."""
+    def image(self, number: int | None, *, is_inline: bool = False) -> Stand:
+        """What stands for an image.
+
+        Args:
+            number: of the image where several are to be introduced, from 1; None otherwise.
+            is_inline: whether it stands in the words as they are.
+        """
 
     @abstractmethod
-    def cut(self, image: Image.Image, limits: TileLimits, resolution: ResolutionPart | None) -> Picture:
+    def limits(self, asked: SizeLimits, num_images: int) -> Any:
+        """Limits of each image of a request with so many of them, as `cut` takes them."""
+
+    @abstractmethod
+    def cut(self, image: Image.Image, limits: Any, resolution: ResolutionPart | PixelPart | None) -> Picture:
         """An RGB image for the encoder; where the limits have a grid, cut into that one, whatever the image's shape."""
 
     @abstractmethod
     def cut_frame(self, frame: Image.Image) -> Picture:
-        """An RGB frame of a video for the encoder."""
+        """An RGB frame of a video for the encoder, which stands in a prompt as an image does."""
+
+    @abstractmethod
+    def choose_frames(
+        self,
+        total: int,
+        fps: float | None,
+        num_frames: int | None,
+        rate: float | None = None,
+        *,
+        first: int = 0,
+        last: int | None = None,
+    ) -> list[int]:
+        """Which frames of a video are shown, ascending.
+
+        Args:
+            total: frames of the video.
+            fps: their rate; None where nothing states it.
+            num_frames: that somebody asks for; None leaves it to `rate` or the checkpoint.
+            rate: frames a second that somebody asks for, of a family that shows videos so; None leaves it to the
+                checkpoint.
+            first, last: the stretch to take them from, both included; `last` None is the end.
+        """
+
+    @abstractmethod
+    def show(self, clip: Clip) -> Strip:
+        """The chosen frames of a video for the encoder, and what stands for them in a message.
+
+        Raises:
+            MediaError: a video that the encoder can't take.
+        """
 
 
 class FamilyCheckpoint(Protocol):
@@ -185,6 +263,10 @@ class Placement:
 
 class Family(ABC):
     """One kind of checkpoint: how it is found, prompted and loaded, without code from outside."""
+
+    needs_positions: str | None = None
+    """Why a prompt's embeddings alone are not enough to decode it, so that no other program can; None where they
+    are."""
 
     @abstractmethod
     def find(self, pretrained: str, *, allow_pickle: bool) -> FamilyCheckpoint:
@@ -276,6 +358,9 @@ class Seen:
     tiles: SeenTiles | None = None
     vit_tokens: Tensor | None = None
     """[tiles, 1 + h*w, C], where the look wants them."""
+
+    added: Tensor | None = None
+    """[features, n, D]: what is added to the tokens behind each of the decoder's first layers (DeepStack)."""
 
 
 class Sight(ABC):

@@ -54,8 +54,10 @@ def asked_by(request: Request) -> Asked:
         [message.role, [part.text if isinstance(part, Text) else _place_of(part) for part in message.content]]
         for message in request.messages
     ]
+    pixels = [request.min_pixels, request.max_pixels]
+    limits = [request.max_tiles, request.total_max_tiles, *(pixels if pixels != [None, None] else [])]
     return Asked(
-        words=text_digest(json.dumps([words, request.max_tiles, request.total_max_tiles])),
+        words=text_digest(json.dumps([words, *limits])),
         files=_files_of(request),
     )
 

@@ -63,7 +63,11 @@ def run_record(
             "max_tiles": given.max_tiles,
             "total_max_tiles": given.total_max_tiles,
             # Only where it is given, since records of earlier runs have no such setting and are alike otherwise.
-            **({} if given.tiles is None else {"tiles": given.tiles}),
+            **{
+                name: value
+                for name in ("tiles", "min_pixels", "max_pixels", "fps")
+                if (value := getattr(given, name)) is not None
+            },
             "num_frames": given.num_frames,
             "label_images": given.label_images,
             "system_prompt": given.system_prompt,

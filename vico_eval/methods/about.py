@@ -13,7 +13,7 @@ _FIELD = re.compile(r"^(Place|Models|Needs|Source|Differs): +(.+(?:\n {2,}.+)*)"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class About:
-    """A method in words, for lists."""
+    """The fields of a method's docstring, for lists and pages."""
 
     name: str
     summary: str
@@ -23,29 +23,29 @@ class About:
     """One of `PLACES`."""
 
     models: str
-    """Which families of models run it: `any`, or `with tiles` for those that cut images into tiles, as InternVL does.
-    By its place, unless the docstring has a line `Models:`."""
+    """Families of models that run it: `any`, or `with tiles` for those that cut images into tiles, such as InternVL.
+    Follows from the place unless the docstring has a line `Models:`."""
 
     needs: str
-    """What a checkpoint or the user has to supply; empty for nothing."""
+    """What a checkpoint or the user has to supply; empty if nothing."""
 
     source: str
-    """The paper or the code that it follows; empty for a plugin that does not say."""
+    """The paper or code that the method follows; empty for a plugin that names none."""
 
     differs: str
-    """What differs from the source; empty for nothing."""
+    """Differences from the source; empty if none."""
 
     @property
     def paper(self) -> str:
-        """The source's name alone, as in `FastV (arXiv 2403.06764)`."""
+        """Name of the source alone, as in `FastV (arXiv 2403.06764)`."""
         return re.split(r"(?<=\))|[;:.](?:\s|$)", self.source, maxsplit=1)[0]
 
 
 def about(name: str) -> About:
-    """A method in words.
+    """The fields of a method's docstring.
 
     Raises:
-        ConfigError: no such method, or a plugin that can't be loaded.
+        ConfigError: the method is unknown, or a plugin that can't be loaded.
     """
     text = describe(name)
     fields = {key: " ".join(words.split()) for key, words in _FIELD.findall(text)}

@@ -1,4 +1,4 @@
-"""ViCO (All Compress): every tile takes a quarter of its visual tokens.
+"""ViCO (All Compress): every tile is compressed to a quarter of its visual tokens.
 
 Place:   connector.
 Needs:   a low connector (a Flash checkpoint).
@@ -17,7 +17,7 @@ from vico_eval.methods.interface import ConnectorPart, ModelFacts, RequestTiles,
 
 @dataclass(frozen=True, kw_only=True)
 class AllCompressConfig:
-    """Nothing to set."""
+    """No hyper-parameters."""
 
 
 class AllCompress(ConnectorPart):
@@ -26,9 +26,9 @@ class AllCompress(ConnectorPart):
     Config = AllCompressConfig
 
     def check(self, facts: ModelFacts) -> None:
-        """Needs a low connector."""
+        """Require a low connector."""
         need_low_connector(facts, "all_compress")
 
     def route(self, tiles: RequestTiles, facts: ModelFacts) -> Tensor:
-        """[tiles], all True."""
+        """Compress every tile: [tiles], all True."""
         return torch.ones(tiles.num_tiles, dtype=torch.bool)

@@ -1,6 +1,6 @@
-"""Hyper-parameters as command lines and notebooks give them: whose they are, and of what type.
+"""Hyper-parameters from command lines and notebooks: which part of a method takes each, and its type.
 
-An argument that several parts of a combination take says whose it is, as in `divprune.keep_ratio=0.5`.
+In a combination, an argument that several parts take is prefixed with the part's name, as in `divprune.keep_ratio=0.5`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 def by_name(configs: Mapping[str, type]) -> dict[str, Field[Any]]:
-    """The hyper-parameters of a method or combination, by the name to give them by.
+    """The hyper-parameters of a method or combination, keyed by argument name.
 
     Args:
         configs: the `Config` of each part, by the part's name.
@@ -26,7 +26,7 @@ def by_name(configs: Mapping[str, type]) -> dict[str, Field[Any]]:
 
 
 def with_owners(configs: Mapping[str, type]) -> dict[str, tuple[str, Field[Any]]]:
-    """As `by_name`, each with the part that it is of."""
+    """The hyper-parameters as in `by_name`, each with the part that takes it."""
     takers = _takers(configs)
     return {
         argument if len(takers[argument]) == 1 else f"{part}.{argument}": (part, field)
@@ -36,10 +36,10 @@ def with_owners(configs: Mapping[str, type]) -> dict[str, tuple[str, Field[Any]]
 
 
 def of_parts(method: str, configs: Mapping[str, type], arguments: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Each part's own of the arguments given to a method.
+    """The arguments given to a method, divided among its parts.
 
     Raises:
-        ConfigError: one that no part takes, or several do.
+        ConfigError: no part takes an argument, several parts do, or it is given twice.
     """
     known, takers = by_name(configs), _takers(configs)
     own: dict[str, dict[str, Any]] = {part: {} for part in configs}
@@ -52,7 +52,7 @@ def of_parts(method: str, configs: Mapping[str, type], arguments: Mapping[str, A
             own[owner][name] = value
         elif argument in takers:
             raise ConfigError(
-                f"method {method!r} has {argument} in {' and in '.join(takers[argument])}; say whose is meant: "
+                f"method {method!r} has {argument} in {' and in '.join(takers[argument])}; specify which one: "
                 f"{' or '.join(f'{part}.{argument}=' for part in takers[argument])}."
             )
         else:
@@ -76,12 +76,12 @@ def _takers(configs: Mapping[str, type]) -> dict[str, list[str]]:
 
 
 def typed(config_class: type[T], values: Mapping[str, Any]) -> T:
-    """The dataclass with these values, after a look at their types.
+    """The dataclass with these values, once their types are checked.
 
-    Command lines deliver 1 for 1.0, and the word None for nothing; Python may give a path for its text.
+    Command lines deliver 1 for 1.0, and the string None for no value. Python callers may pass a path for a string.
 
     Raises:
-        ConfigError: a value of another type than its field.
+        ConfigError: a value has a different type from its field.
     """
     hints = get_type_hints(config_class)
     checked = {}
@@ -94,9 +94,9 @@ def typed(config_class: type[T], values: Mapping[str, Any]) -> T:
         if type(None) in accepted and value == "None":
             value = None
         if type(value) not in accepted:
-            expected = " or ".join("nothing" if kind is type(None) else kind.__name__ for kind in accepted)
-            # Harnesses read values before we do: a folder named 20240101 arrives as a number.
-            hint = f" A folder of that name is written ./{value}." if str in accepted and _is_number(value) else ""
+            expected = " or ".join("None" if kind is type(None) else kind.__name__ for kind in accepted)
+            # Harnesses parse values before they reach us: a folder named 20240101 arrives as a number.
+            hint = f" For a folder of that name, write ./{value}." if str in accepted and _is_number(value) else ""
             raise ConfigError(f"argument {name} is {value!r}; expected {expected}.{hint}")
         checked[name] = value
     return config_class(**checked)
@@ -107,5 +107,5 @@ def _is_number(value: object) -> bool:
 
 
 def default_text(field: Field[Any]) -> str:
-    """A hyper-parameter's default as help shows it."""
+    """The default of a hyper-parameter as shown in help."""
     return "required" if field.default is MISSING else repr(field.default)

@@ -1,19 +1,20 @@
-"""CDPruner: of each tile, visual tokens that are unlike each other and close to the question enter the decoder.
+"""CDPruner: within each tile, keep visual tokens that differ from each other and are relevant to the question.
 
 Place:   selection.
 Needs:   the question.
-Source:  Zhang et al., NeurIPS 2025 (arXiv 2506.10967); kernel, min-max and greedy choice as in the released code. The
-         kernel of a determinantal point process is the tokens' cosine, each side times its token's relevance; the
-         choice makes its determinant large, one token after the other.
-Differs: the released code takes relevance from CLIP's two towers, and its *negative*, which its authors explain by CLIP
-         (CDPruner#14). InternVL has no text tower: here relevance is the cosine of a visual token behind the connector
-         with the decoder's embeddings of the words that the user said (no template, no system message), mean over
-         words, with the paper's positive sign; min-max over all tiles of the request, never over a batch. Nothing
-         aligns these two kinds of vectors, so `relevance=none` (all 1) is the control that belongs beside it;
-         `kernel=exp` takes exp(0.5 r) in place of r, an option in a comment of the release. Without words, or where all
-         tokens are equally close, relevance is 1. Beyond the rank of the tokens the released code chooses by rounding
-         errors and repeats tokens: here a token counts as spent once less than 1e-5 of it is new, and when all are, the
-         most relevant of the others fill up.
+Source:  Zhang et al., NeurIPS 2025 (arXiv 2506.10967); kernel, min-max scaling and greedy choice follow the released
+         code. The kernel of the determinantal point process is the cosine of two tokens times the relevance of each.
+         Tokens are added one by one so that the kernel's determinant stays large.
+Differs: the released code takes relevance from CLIP's two towers and negates it, which its authors attribute to CLIP
+         (CDPruner#14). InternVL has no text tower. Here, relevance is the mean cosine of a visual token after the
+         connector with the decoder's embeddings of the words in the user's question (without template or system
+         message), with the paper's positive sign. Min-max scaling covers all tiles of the request and never a batch.
+         Nothing aligns these two kinds of vectors, so `relevance=none` (1 for every token) is the control to report
+         beside it. `kernel=exp` uses exp(0.5 r) in place of r, an option mentioned in a comment of the released code.
+         Relevance is 1 if the question has no words or all tokens are equally close to it. Once the kept tokens span
+         all others, the released code chooses by rounding errors and repeats tokens. Here, a token is spent once its
+         gain is at most 1e-5 of its initial gain; when all are spent, the most relevant of the remaining tokens fill
+         the budget.
 """
 
 from __future__ import annotations
@@ -42,13 +43,13 @@ SPENT = 1e-5
 
 @dataclass(frozen=True, kw_only=True)
 class CDPrunerConfig(KeepRatio):
-    """How many tokens, and what the question counts for."""
+    """Token budget, and how relevance to the question enters."""
 
     relevance: str = "decoder"
-    """decoder: cosine with the decoder's embeddings of the question's words; none: all tokens alike."""
+    """decoder: cosine with the decoder's embeddings of the question's words; none: 1 for every token."""
 
     kernel: str = "product"
-    """What each side of the kernel is multiplied by. product: relevance, as released; exp: exp(0.5 x relevance)."""
+    """Factor on each side of the kernel. product: the relevance r, as released; exp: exp(0.5 r)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -58,8 +59,8 @@ class CDPrunerConfig(KeepRatio):
             raise ConfigError(f"cdpruner got kernel={self.kernel!r}; expected {' or '.join(KERNELS)}.")
         if self.relevance == "none" and self.kernel != "product":
             raise ConfigError(
-                f"cdpruner got relevance=none and kernel={self.kernel}; the kernel is what relevance goes into. Leave "
-                "one of them out."
+                f"cdpruner got relevance=none and kernel={self.kernel}; the kernel only sets how relevance is applied. "
+                "Omit one of them."
             )
 
 
@@ -71,23 +72,24 @@ class CDPruner(BudgetedSelection):
 
     @property
     def needs(self) -> frozenset[str]:
-        """The question, unless it doesn't count."""
+        """The question, unless relevance is none."""
         return frozenset() if self.config.relevance == "none" else frozenset({QUESTION})
 
     @property
     def remark(self) -> str | None:
-        """Whether the question is left out."""
+        """ "w/o question" if relevance is none."""
         return "w/o question" if self.config.relevance == "none" else None
 
     def choice_costs(self, facts: ModelFacts, widths: Widths) -> tuple[ChoiceCosts, ...]:
-        """The cosines of n tokens, 2 D n^2, and with t words, 2 D n t.
+        """Cosines of n tokens, 2 D n^2, and cosines with t question words, 2 D n t.
 
-        What the greedy choice adds in vectors, k^2 n for k that stay, is no product.
+        The greedy choice of k tokens adds k^2 n in vector operations. These are not matrix products and are not
+        counted.
         """
         return (ChoiceCosts(pair=2 * widths.model, text_pair=2 * widths.model if self.needs else 0),)
 
     def select(self, requests: Sequence[VisualTokens]) -> list[Selected | None]:
-        """The greedy choice of every tile."""
+        """The greedy choice in every tile."""
         weights = [self._weights(visual) for visual in requests]
 
         def weigh(groups: Groups) -> tuple[Tensor, Tensor]:
@@ -97,7 +99,7 @@ class CDPruner(BudgetedSelection):
         return select_on_host(requests, self.config, weigh, _choose)
 
     def _weights(self, visual: VisualTokens) -> Tensor:
-        """What each token's side of the kernel is multiplied by, [n]."""
+        """Factor of each token on its side of the kernel, [n]."""
         tokens, words = visual.tokens, visual.question_embeddings
         if self.config.relevance == "none" or words is None or not len(words):
             return torch.ones(len(tokens), device=tokens.device)
@@ -115,29 +117,31 @@ def closeness(tokens: Tensor, words: Tensor) -> Tensor:
 
 
 def min_max(values: Tensor) -> Tensor:
-    """(value - lowest + 1e-6) / range of values [n], as released; all 1 where they are equal."""
+    """(value - minimum + 1e-6) / range of values [n], as released; 1 everywhere if all values are equal."""
     low, high = values.min(), values.max()
     return torch.where(high > low, (values - low + MIN_MAX_OFFSET) / (high - low), 1.0)
 
 
 class Greedy(NamedTuple):
-    """A greedy choice."""
+    """The result of a greedy choice."""
 
     order: Tensor
-    """[groups, k], int64, in the order of choosing: that of k tokens begins that of k + 1."""
+    """[groups, k], int64, in the order of choosing; a larger budget extends the same sequence."""
 
     gains: Tensor
-    """[groups, k], float32: by what each one multiplied the determinant; 0 for those that fill up."""
+    """[groups, k], float32: factor by which each token multiplied the determinant; 0 for tokens that fill the
+    budget."""
 
 
 def most_determinant(kernel: Tensor, weight: Tensor, num_keep: int) -> Greedy:
     """The greedy choice that makes the determinant of the kernel's rows and columns large.
 
-    By an incremental Cholesky factor: a token's gain is the part of it, squared, that those kept so far don't span.
+    Uses an incremental Cholesky factor. A token's gain is the squared norm of its component orthogonal to the tokens
+    kept so far.
 
     Args:
         kernel: [groups, n, n], positive semidefinite; on the CPU.
-        weight: [groups, n], on the CPU, by which tokens fill up when nothing new is left.
+        weight: [groups, n], on the CPU; decides which tokens fill the budget once no gain is left.
         num_keep: k, 1..n.
     """
     between, importance = kernel.numpy(), weight.numpy().copy()

@@ -1,14 +1,16 @@
-"""DivPrune: of each image, the visual tokens that are farthest from each other enter the decoder.
+"""DivPrune: within each image, keep the visual tokens that are farthest from each other.
 
 Place:   selection.
-Source:  Alvar et al., CVPR 2025 (arXiv 2503.02175); order and counts as in the released code. Greedy max-min of the
-         cosine distance: first the token whose nearest other one is farthest, then, again and again, the one that is
-         farthest from all kept so far. No attention, no text, no hyper-parameter but the share that stays.
-Differs: the released code looks at all tokens of LLaVA's one picture together; so do we, image by image: all tiles, the
-         thumbnail among them, and tiles of 64 tokens beside those of 256. So a plain tile loses more than a busy one.
-         `group=tile` chooses within each tile. Every frame of a video is an image. Tokens that are kept can't be chosen
-         again (released code repeats one when all that are left equal kept ones), at least one stays, and of equally
-         far tokens the earlier is taken. float32 throughout: the release chooses in half precision.
+Source:  Alvar et al., CVPR 2025 (arXiv 2503.02175); order and counts follow the released code. Greedy max-min on the
+         cosine distance: start with the token whose nearest neighbour is farthest, then repeatedly add the token
+         farthest from all kept so far. It uses neither attention nor text, and its only hyper-parameter is the share
+         that stays.
+Differs: the released code compares all tokens of LLaVA's single image. Here, too, an image's tokens compete together:
+         all its tiles, the thumbnail included, and tiles of 64 tokens with tiles of 256. A plain tile therefore loses
+         more tokens than a busy one. `group=tile` chooses within each tile. Every video frame is an image. A kept token
+         can't be chosen again (the released code repeats one when all remaining tokens equal kept ones), at least one
+         token stays, and ties go to the earlier token. Distances are float32; the released code chooses in half
+         precision.
 """
 
 from __future__ import annotations
@@ -32,10 +34,10 @@ GROUPS = (IMAGE, TILE)
 
 @dataclass(frozen=True, kw_only=True)
 class DivPruneConfig(KeepRatio):
-    """How many tokens, and among which they are chosen."""
+    """Token budget, and the group within which tokens compete."""
 
     group: str = IMAGE
-    """image: all tokens of an image compete; tile: those of each tile."""
+    """image: all tokens of an image compete; tile: only those of the same tile."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -44,13 +46,13 @@ class DivPruneConfig(KeepRatio):
 
 
 class DivPrune(BudgetedSelection):
-    """Keeps tokens far from each other."""
+    """Keeps tokens that are far from each other."""
 
     Config = DivPruneConfig
     config: DivPruneConfig
 
     def choice_costs(self, facts: ModelFacts, widths: Widths) -> tuple[ChoiceCosts, ...]:
-        """The distances of n tokens, 2 D n^2. The greedy choice looks at them, which is no product."""
+        """Distances of n tokens, 2 D n^2. The greedy choice compares them without matrix products."""
         return (ChoiceCosts(group="image" if self.config.group == IMAGE else "tile", pair=2 * widths.model),)
 
     def select(self, requests: Sequence[VisualTokens]) -> list[Selected | None]:
@@ -64,20 +66,20 @@ def _weigh(groups: Groups) -> tuple[Tensor]:
 
 def distances(tokens: Tensor) -> Tensor:
     """Cosine distances [groups, n, n], float32, of tokens [groups, n, D]; infinite from a token to itself."""
-    between = cosines(tokens).neg_().add_(1)  # in place: of a large image this is hundreds of megabytes
+    between = cosines(tokens).neg_().add_(1)  # in place: a large image needs hundreds of megabytes
     between.diagonal(dim1=1, dim2=2).fill_(float("inf"))
     return between
 
 
 def farthest_first(distances: Tensor, num_keep: int) -> Tensor:
-    """The greedy choice that makes the smallest distance among the chosen large.
+    """The greedy choice that makes the smallest distance among the chosen tokens large.
 
     Args:
         distances: [groups, n, n], infinite from a token to itself; on the CPU.
         num_keep: k, 1..n.
 
     Returns:
-        [groups, k], int64, in the order of choosing: that of k tokens begins that of k + 1.
+        [groups, k], int64, in the order of choosing; a larger budget extends the same sequence.
     """
     between = distances.numpy()
     every = np.arange(len(between))
@@ -85,7 +87,7 @@ def farthest_first(distances: Tensor, num_keep: int) -> Tensor:
     order = [picked]
     nearest = between[every, picked].copy()
     for _ in range(num_keep - 1):
-        nearest[every, picked] = -np.inf  # and stays so: the smaller distance counts
+        nearest[every, picked] = -np.inf  # and stays so, because the minimum below can't raise it
         picked = nearest.argmax(axis=1)
         order.append(picked)
         np.minimum(nearest, between[every, picked], out=nearest)

@@ -1,7 +1,8 @@
-"""Downsample: an image becomes fewer tiles, as if it had come with fewer pixels.
+"""Downsample: each image becomes fewer tiles, as if it had fewer pixels.
 
 Place:   resolution.
-Source:  none; the control that every way of saving tokens has to beat at an equal number of tokens. Base weights do.
+Source:  none; a control that every method of saving tokens has to beat at an equal number of tokens. It runs on base
+         weights.
 """
 
 from __future__ import annotations
@@ -21,14 +22,15 @@ DEFAULT_KEEP_RATIO = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class DownsampleConfig:
-    """How many tokens an image may take."""
+    """Tile budget of an image."""
 
     tile_keep_ratio: float | None = None
-    """Share of an image's tiles, thumbnail included, that it is to have, in (0, 1]; 0.5 without ratio_from. Whole tiles
-    come as near as they can, and an image or frame of one tile keeps it: the token account says what was reached."""
+    """Target share of an image's tiles, thumbnail included, in (0, 1]; 0.5 unless ratio_from is given. The nearest
+    whole number of tiles is used, and an image or frame of one tile keeps it; the token account records the share
+    reached."""
 
     ratio_from: str | None = None
-    """Folder of an earlier run, say ViCO's, whose measured share of visual tokens becomes tile_keep_ratio."""
+    """Folder of an earlier run, for example of ViCO, whose measured share of visual tokens becomes tile_keep_ratio."""
 
     def __post_init__(self) -> None:
         if not 0 < self.keep_ratio <= 1:
@@ -39,26 +41,26 @@ class DownsampleConfig:
 
     @property
     def keep_ratio(self) -> float:
-        """The share that counts."""
+        """The share in effect."""
         return DEFAULT_KEEP_RATIO if self.tile_keep_ratio is None else self.tile_keep_ratio
 
     def resolved(self) -> Self:
-        """With the share that the earlier run measured."""
+        """The configuration with the share that the earlier run measured."""
         if self.ratio_from is None:
             return self
         return replace(self, tile_keep_ratio=measured_share(self.ratio_from, "tile_keep_ratio", self.tile_keep_ratio))
 
 
 class Downsample(ResolutionPart):
-    """Lowers the limit on an image's tiles until their number is the wanted share."""
+    """Lowers the limit on an image's tiles until their number is nearest to the target share."""
 
     Config = DownsampleConfig
     config: DownsampleConfig
 
     def limits(self, image: ImageSize) -> TileLimits:
-        """As many tiles as come nearest to the share."""
+        """The limits whose number of tiles is nearest to the target."""
         budget = self.config.keep_ratio * image.num_tiles(_up_to(image, image.limits.max_tiles))
-        # Largest first: of limits that lead to equally near numbers, the one that InternVL would choose freest.
+        # Largest first: among limits with equally near numbers, the one that leaves InternVL the most grids.
         counts = range(image.limits.max_tiles, 0, -1)
         return min(
             (_up_to(image, max_tiles) for max_tiles in counts), key=lambda limits: abs(image.num_tiles(limits) - budget)

@@ -1,18 +1,18 @@
-"""FitPrune: in layer after layer, those visual tokens leave that the others and the question attend to least.
+"""FitPrune: layer by layer, remove the visual tokens that receive the least attention from the image and the question.
 
-Place:   decoder, behind as many layers as its recipe says, in most from the first on.
+Place:   decoder, after each layer in which the recipe removes tokens; in most recipes, from the first layer on.
 Needs:   a recipe for the model (recipe=), which `vico-eval fit-recipe` finds.
-Source:  FitPrune (arXiv 2409.10197, AAAI 2025) and its released code: how many tokens leave in which layer is a
-         recipe, searched once for a model and a budget. Which ones: those with the lowest product of the attention from
-         visual rows (their mean) and from the text behind the image (its sum), each row the maximum over heads of the
-         layer's own weights. Positions are kept.
-Differs: the released recipes are LLaVA's (`recipe=llava`, `llava_next`), and taken to another model they are no longer
-         FitPrune's: their numbers are scaled to a request's visual tokens, and to another depth by its share. Tokens
-         leave behind their layer, where the release takes them out inside; what remains sees no difference. All visual
-         tokens of a request are ranked together, and the rows of text are those behind the last of them; without any,
-         visual rows decide alone. The attention is looked at in blocks of rows, about as much work as the layer's own.
-         target_ratio= is ours: the wanted average over all decoder layers of the visual tokens that a layer works on,
-         as a share of those at the input, by a mixture of the two recipes nearest to it.
+Source:  FitPrune (arXiv 2409.10197, AAAI 2025) and its released code. A recipe sets how many tokens leave in each
+         layer; it is searched once per model and budget. The tokens that leave have the lowest product of two scores:
+         the attention from visual rows (their mean) and from the text after the image (its sum). Each row is the
+         maximum over heads of the layer's own weights. Positions are kept.
+Differs: the released recipes are for LLaVA (`recipe=llava`, `llava_next`). On another model they are scaled and no
+         longer FitPrune's own: token counts scale to a request's visual tokens, and layers to the same share of another
+         depth. Tokens leave after their layer; the released code removes them inside it, which makes no difference to
+         the remaining ones. All visual tokens of a request are ranked together. Text rows are those after the last of
+         them; if there are none, visual rows decide alone. Attention is computed in blocks of rows, about as much work
+         as in the layer itself. `target_ratio` is ours: the average over all decoder layers of the visual tokens a
+         layer processes, as a share of those at the input, met by a mixture of the two nearest recipes.
 """
 
 from __future__ import annotations
@@ -39,18 +39,19 @@ ROWS = 32  # of attention in memory at once: 64 MiB for 32 heads and 16,000 toke
 
 @dataclass(frozen=True, kw_only=True)
 class FitPruneConfig(TargetRatio):
-    """How many tokens leave in which layer."""
+    """Recipe and budget: how many tokens leave in each layer."""
 
     recipe: str | None = None
-    """A file of recipes that were searched for the model, FILE.json; or llava or llava_next, released ones, scaled."""
+    """FILE.json with recipes searched for the model; or llava or llava_next, released recipes, which are scaled to the
+    model."""
 
     reduction: float | None = None
-    """Which of the recipes: the share of the operations on visual tokens that it saves; 0.6 without target_ratio."""
+    """Share of the operations on visual tokens to save, which selects a recipe; 0.6 unless a target is given."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.reduction is not None and self.has_target:
-            raise ConfigError("fitprune takes reduction or target_ratio, not both: each chooses among recipes.")
+            raise ConfigError("fitprune takes reduction or target_ratio, not both: each selects a recipe.")
         if self.recipe is not None and self.recipe not in RELEASED and not self.recipe.endswith(".json"):
             raise ConfigError(
                 f"fitprune got recipe={self.recipe!r}; expected a file, FILE.json, or one of {', '.join(RELEASED)}."
@@ -58,63 +59,64 @@ class FitPruneConfig(TargetRatio):
 
 
 class FitPrune(DecoderPart):
-    """Ranks visual tokens behind many layers, by all attention that they get there."""
+    """Ranks visual tokens after many layers, by all the attention they receive there."""
 
     Config = FitPruneConfig
     config: FitPruneConfig
 
     @property
     def remark(self) -> str | None:
-        """That a recipe is not the model's own."""
+        """Names a recipe that was not searched for the model."""
         return RELEASED_REMARKS.get(str(self.config.recipe))
 
     def check(self, facts: ModelFacts) -> None:
-        """Needs recipes of the decoder's depth, and a target that can be reached."""
+        """Require recipes for the decoder's depth, and a target that can be reached."""
         if self.config.recipe is None:
             raise ConfigError(
-                "fitprune needs a recipe: how many tokens leave in which layer, searched for the model. Pass the "
-                f"recipe=FILE.json that `vico-eval fit-recipe` finds for {facts.checkpoint!r}, or recipe=llava for the "
-                "released one of LLaVA-1.5-7B, scaled to this model, which is not FitPrune's own for it."
+                "fitprune needs a recipe, which sets how many tokens leave in each layer and is searched per model. "
+                f"Pass the recipe=FILE.json that `vico-eval fit-recipe` finds for {facts.checkpoint!r}, or "
+                "recipe=llava for the released one of LLaVA-1.5-7B, which is scaled to this model but was not searched "
+                "for it."
             )
         num_layers = facts.num_layers
         depth = len(next(iter(self.recipes.values())).leave)
         if self.config.recipe not in RELEASED and depth != num_layers:
             raise ConfigError(
-                f"fitprune got recipe={self.config.recipe}, searched for a decoder of {depth} layers, and that of "
-                f"{facts.checkpoint!r} has {num_layers}. Pass one that `vico-eval fit-recipe` has searched for it."
+                f"fitprune got recipe={self.config.recipe}, searched for a decoder of {depth} layers, but that of "
+                f"{facts.checkpoint!r} has {num_layers}. Pass a recipe that `vico-eval fit-recipe` found for it."
             )
         if not self.config.has_target and self._reduction not in self.recipes:
             raise ConfigError(
-                f"fitprune got reduction={self._reduction}; the recipes of {self.config.recipe} are for "
+                f"fitprune got reduction={self._reduction}; {self.config.recipe} has recipes for "
                 f"{', '.join(map(str, sorted(self.recipes)))}. For another share of tokens, pass target_ratio=."
             )
         for name, target in self.config.targets().items():
             if target < 1 / num_layers:
                 raise ConfigError(
-                    f"fitprune can't reach {name}: the first of {num_layers} layers works on all visual tokens, which "
-                    f"is {1 / num_layers:.3f} on average already. Expected that to 1."
+                    f"fitprune can't reach {name}: the first of {num_layers} layers processes all visual tokens, so "
+                    f"the average is at least {1 / num_layers:.3f}. Expected at least that."
                 )
 
     @cached_property
     def recipes(self) -> Recipes:
-        """Those to choose from, by reduction.
+        """The available recipes, by reduction.
 
         Raises:
-            ConfigError: a file that can't be read or holds no recipes.
+            ConfigError: the file can't be read or holds no recipes.
         """
         recipe = str(self.config.recipe)
         return RELEASED[recipe] if recipe in RELEASED else read_recipes(Path(recipe)).by_reduction
 
     def layers(self, num_layers: int) -> AbstractSet[int]:
-        """Those behind which tokens leave, for some benchmark."""
+        """The layers before which tokens leave, for at least one benchmark."""
         targets = self.config.targets().values()
         curves = [self._mixture(target, num_layers) for target in targets] or [self._curve(num_layers)]
         return {layer for curve in curves for layer in range(1, num_layers) if curve[layer] < curve[layer - 1]}
 
     def choice_costs(self, facts: ModelFacts, widths: Widths) -> tuple[ChoiceCosts, ...]:
-        """In each layer the queries of all rows once more, 2 D A n, and their logits, 2 A n^2.
+        """In each layer, the queries of all rows once more, 2 D A n, and their logits, 2 A n^2.
 
-        Rows of text before the image are counted too, which nobody asks.
+        This counts the rows of text before the image, too, although they are never computed.
         """
         token, pair = 2 * widths.model * widths.queries, 2 * widths.queries
         return tuple(
@@ -122,23 +124,23 @@ class FitPrune(DecoderPart):
         )
 
     def next_tokens(self, state: LayerState) -> NextTokens | None:
-        """All text, and the visual tokens but those of the lowest scores."""
+        """All text, and all visual tokens except the lowest-scoring ones."""
         counts = self.counts(state.key, state.visual_tokens[0], state.num_layers)
         num_leave = state.visual_tokens[-1] - counts[state.layer]
         if num_leave == 0:
             return None
         visual = state.is_visual.nonzero()[:, 0]
-        # Checked once for all rows, not block by block: a NaN in any of them is one in the sums.
-        assert state.attention_rows is not None, "acts behind the first layer"
+        # One check covers all blocks of rows, because a NaN in any of them makes the sums NaN.
+        assert state.attention_rows is not None, "acts after the first layer"
         scores = attention_scores(state.attention_rows, state.is_visual)
         state.check_finite("attention", scores)
-        # Stable: of equal scores the earlier token leaves.
+        # Stable: if scores are equal, the earlier token leaves.
         stays = torch.ones_like(state.is_visual)
         stays[visual[scores.sort(stable=True).indices[:num_leave]]] = False
         return NextTokens(stays.nonzero()[:, 0])
 
     def counts(self, key: str, num_visual: int, num_layers: int) -> tuple[int, ...]:
-        """Of a document's visual tokens, those that enter each layer."""
+        """Number of a document's visual tokens that enter each layer."""
         target = self.config.target_of(key)
         if target is not None:
             return rounded(self._mixture(target, num_layers), num_visual)
@@ -159,12 +161,12 @@ class FitPrune(DecoderPart):
 
 
 def attention_scores(attention: Callable[[Tensor], Tensor], is_visual: Tensor, rows: int = ROWS) -> Tensor:
-    """The score of each visual token, [v], float32: what it gets from visual rows times what it gets from the text.
+    """Score of each visual token, [v], float32: the attention from visual rows times the attention from the text.
 
     Args:
         attention: as `LayerState.attention`.
         is_visual: [tokens], bool, at least one.
-        rows: how many are in memory at once; it changes no more than the order of a sum.
+        rows: number of rows in memory at once; it affects only the order of a sum.
     """
     own, cross = attention_received(attention, is_visual, rows)
     return own if cross is None else own * cross
@@ -173,9 +175,9 @@ def attention_scores(attention: Callable[[Tensor], Tensor], is_visual: Tensor, r
 def attention_received(
     attention: Callable[[Tensor], Tensor], is_visual: Tensor, rows: int = ROWS
 ) -> tuple[Tensor, Tensor | None]:
-    """What each visual token gets, [v], float32: from visual rows, their mean; from the text behind the last, its sum.
+    """Attention each visual token receives, [v], float32: mean over visual rows, sum over text rows after the image.
 
-    A row is the maximum over heads. None in place of the sum where no text stands there.
+    Each row is the maximum over heads. The sum is None if no text follows the last visual token.
     """
     visual = is_visual.nonzero()[:, 0]
     behind = torch.arange(int(visual[-1]) + 1, len(is_visual), device=visual.device)
@@ -184,5 +186,5 @@ def attention_received(
 
 
 def _summed(attention: Callable[[Tensor], Tensor], queries: Tensor, columns: Tensor, rows: int) -> Tensor:
-    """Attention weights that columns get, [columns]: of each row the maximum over heads, summed over rows."""
+    """Attention weights that the columns receive, [columns]: the maximum over heads in each row, summed over rows."""
     return torch.stack([attention(part).amax(dim=0)[:, columns].sum(dim=0) for part in queries.split(rows)]).sum(dim=0)

@@ -1,16 +1,16 @@
-"""HoloV: each stretch of a tile's visual tokens has a quota by its attention, filled with its most attended tokens.
+"""HoloV: each chunk of a tile has a token quota by its mean attention and keeps its most attended visual tokens.
 
 Place:   selection.
 Needs:   attention of the vision encoder.
-Source:  HoloV (arXiv 2510.02912, NeurIPS 2025); scores, weights, quotas and choice as in the released code. What that
-         code calls a holistic score cancels: the variance of cosines within a stretch multiplies the mean score of each
-         stretch by the same 1.09, so quotas are by mean attention alone. It is kept as released.
-Differs: per tile; `num_chunks=16` stretches are the rows of a tile of 256 tokens, half rows of one of 64 (columns where
-         early checkpoints' pixel shuffle, v1, has tokens stand column by column). `chunks=squares` makes them squares
-         of a grid, as the paper describes; the released code cuts the flattened list. The result is in the order of the
-         prompt (released: by falling attention within a stretch). Where a stretch is granted more than it holds, the
-         released code fills up with vectors of zeros: here the others take one more each, by falling weight, until all
-         have found a place.
+Source:  HoloV (arXiv 2510.02912, NeurIPS 2025); scores, weights, quotas and choice follow the released code. What that
+         code calls the holistic score cancels out: the variance of cosines within a chunk multiplies every chunk's mean
+         score by the same 1.09, so quotas depend on mean attention alone. This is kept as released.
+Differs: works per tile. The 16 chunks (`num_chunks`) are the rows of a tile of 256 tokens and half rows of a tile of 64
+         (columns for early checkpoints, whose pixel shuffle v1 orders tokens column by column). `chunks=squares` makes
+         them squares of a grid, as the paper describes; the released code splits the flattened list. Kept tokens are in
+         the order of the prompt (released: by falling attention within a chunk). If a chunk is granted more tokens than
+         it holds, the released code pads with zero vectors; here, the other chunks take one more each, by falling
+         weight, until the budget is spent.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ EPSILON = 1e-6
 
 @dataclass(frozen=True, kw_only=True)
 class HoloVConfig(EncoderScores):
-    """How many tokens, whose attention, and what has a quota."""
+    """Token budget, source of attention, and the chunks that have a quota."""
 
     num_chunks: int = 16
-    """Stretches of a tile; of a tile of few tokens, no more than it has."""
+    """Number of chunks per tile; a tile of fewer tokens has at most one chunk per token."""
 
     chunks: str = "rows"
-    """rows: of the flattened tokens; squares: of the tile's grid, num_chunks being a square number."""
+    """rows: consecutive flattened tokens; squares: squares of the tile's grid, which need a square num_chunks."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -57,21 +57,21 @@ class HoloVConfig(EncoderScores):
 
 
 class HoloV(ScoredSelection):
-    """Keeps the most attended tokens of every stretch, as many as its quota."""
+    """Keeps the most attended tokens of every chunk, up to its quota."""
 
     Config = HoloVConfig
     config: HoloVConfig
 
     def choice_costs(self, facts: ModelFacts, widths: Widths) -> tuple[ChoiceCosts, ...]:
-        """The cosines of n tokens, 2 D n^2, and three sums over the stretches, 2 n chunks each."""
+        """Cosines of n tokens, 2 D n^2, and three sums over the chunks, 2 n chunks each."""
         return (ChoiceCosts(pair=2 * widths.model, token=6 * self.config.num_chunks),)
 
     def select(self, requests: Sequence[VisualTokens]) -> list[Selected | None]:
-        """The quotas of every tile, filled."""
+        """The tokens that fill the quotas of every tile."""
         return select_on_host(requests, self.config, self._weigh, _choose)
 
     def _weigh(self, groups: Groups) -> tuple[Tensor, Tensor, Tensor]:
-        """Of each token its score and its stretch, of each stretch its weight."""
+        """Score and chunk of each token, and weight of each chunk."""
         scores, num_chunks = groups.scores, self.config.num_chunks
         if self.config.chunks == "squares":
             chunk = squares(groups.grid_yx, isqrt(num_chunks))
@@ -86,7 +86,7 @@ def _choose(scores: Tensor, chunk: Tensor, weights: Tensor, num_keep: int) -> Te
 
 
 def stretches(num_tokens: int, num_chunks: int) -> Tensor:
-    """The stretch of each token, [n], int64: equal ones, the first of them one longer where it doesn't come out."""
+    """Chunk of each token, [n], int64: chunks of equal size, the first ones a token longer if n is not a multiple."""
     base, longer = divmod(num_tokens, num_chunks)
     sizes = torch.full((num_chunks,), base)
     sizes[:longer] += 1
@@ -94,38 +94,38 @@ def stretches(num_tokens: int, num_chunks: int) -> Tensor:
 
 
 def squares(grid_yx: Tensor, side: int) -> Tensor:
-    """The square of each token, [groups, n], int64: of side x side over the group, by the tokens' places."""
+    """Square of each token, [groups, n], int64, among side x side squares of the group, by the tokens' places."""
     low = grid_yx.amin(dim=1, keepdim=True)
-    # From 0 to just below 1: a last row belongs to the last square.
+    # From 0 to just below 1, so that the last row falls into the last square.
     place = (grid_yx - low) / (grid_yx.amax(dim=1, keepdim=True) - low + 1)
     row, column = (place * side).long().clamp(max=side - 1).unbind(dim=2)
     return row * side + column
 
 
 class ChunkScores(NamedTuple):
-    """What the released code computes of each stretch and token."""
+    """What the released code computes for each chunk and token."""
 
     variance: Tensor
-    """[groups, n]: of a token's cosines with the others of its stretch, its own counted as 0."""
+    """[groups, n]: variance of a token's cosines with the others of its chunk, its own counted as 0."""
 
     of_tokens: Tensor
-    """[groups, n]: attention with the variance; bare attention where a stretch is one token."""
+    """[groups, n]: attention combined with the variance; attention alone in a chunk of one token."""
 
     of_chunks: Tensor
-    """[groups, chunks]: mean over its tokens."""
+    """[groups, chunks]: mean over the chunk's tokens."""
 
     weights: Tensor
     """[groups, chunks]: share of the budget."""
 
 
 def chunk_scores(tokens: Tensor, scores: Tensor, chunk: Tensor, num_chunks: int) -> ChunkScores:
-    """Scores of stretches, as released.
+    """Scores of tokens and chunks, as released.
 
     Args:
         tokens: [groups, n, D].
         scores: [groups, n], attention.
-        chunk: [groups, n], the stretch of each token.
-        num_chunks: stretches; one without tokens scores 0.
+        chunk: [groups, n], the chunk of each token.
+        num_chunks: number of chunks; one without tokens scores 0.
     """
     tokens = tokens.float()
     units = tokens / (tokens.norm(dim=-1, keepdim=True) + EPSILON)
@@ -150,9 +150,9 @@ def chunk_scores(tokens: Tensor, scores: Tensor, chunk: Tensor, num_chunks: int)
 
 
 def granted(weights: Tensor, num_keep: int) -> Tensor:
-    """Tokens that each stretch is granted, [groups, chunks], int64, whatever it holds; released rule.
+    """Tokens granted to each chunk, [groups, chunks], int64, whatever its size, by the released rule.
 
-    The whole tokens of its share, and one more for those of the largest weights, until the budget is spent.
+    Each chunk gets its share of the budget rounded down. Those with the largest weights get one more until it is spent.
     """
     whole = (weights * num_keep).floor().long()
     left = num_keep - whole.sum(dim=1, keepdim=True)
@@ -161,11 +161,11 @@ def granted(weights: Tensor, num_keep: int) -> Tensor:
 
 
 def quotas(weights: Tensor, sizes: Tensor, num_keep: int) -> Tensor:
-    """Tokens that each stretch keeps, [groups, chunks], int64, `num_keep` in all: no more than it holds.
+    """Tokens that each chunk keeps, [groups, chunks], int64: `num_keep` in total, none more than it holds.
 
     Args:
         weights: [groups, chunks], on the CPU.
-        sizes: [groups, chunks], int64, tokens of each stretch; on the CPU.
+        sizes: [groups, chunks], int64, tokens in each chunk; on the CPU.
         num_keep: 1..tokens of a group.
     """
     kept = granted(weights, num_keep).minimum(sizes).numpy()
@@ -180,9 +180,9 @@ def quotas(weights: Tensor, sizes: Tensor, num_keep: int) -> Tensor:
 
 
 def filled(scores: Tensor, chunk: Tensor, quota: Tensor) -> Tensor:
-    """Places [groups, k] of the highest scores of every stretch, as many as its quota [groups, chunks]."""
+    """Places [groups, k] of the highest-scoring tokens of every chunk, as many as its quota [groups, chunks]."""
     by_score = scores.sort(dim=1, descending=True, stable=True).indices
-    # Stable: within a stretch the order by score stays.
+    # Stable: tokens of one chunk stay in the order of their scores.
     order = by_score.gather(1, chunk.gather(1, by_score).sort(dim=1, stable=True).indices)
     ordered = chunk.gather(1, order)
     sizes = torch.nn.functional.one_hot(chunk, quota.shape[1]).sum(dim=1)

@@ -1,11 +1,11 @@
-"""ViCO (Image-level ViR): one decision per image, for all of its tiles.
+"""ViCO (Image-level ViR): one routing decision per image, applied to all its tiles.
 
 Place:   connector.
 Needs:   a router and a low connector (a Flash checkpoint).
 Source:  ViCO (arXiv 2510.12793), Table 3.
-Differs: a checkpoint without a router trained at image level (all released ones) uses the mean of an image's tile
-         scores; an image is compressed at the absolute threshold or above, since a quantile over the images of a
-         request would never compress a lone image.
+Differs: a checkpoint without an image-level router (every released one) uses the mean of an image's tile scores. An
+         image is compressed if its score is at least the absolute threshold, because a quantile over the images of a
+         request would never compress a single image.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from vico_eval.methods.shared.thresholds import check_thresholds
 
 @dataclass(frozen=True, kw_only=True)
 class ImageViRConfig:
-    """Threshold of the image's score."""
+    """Threshold on the image's score."""
 
     absolute_threshold: float | None = None
-    """An image is compressed at this mean score or above, in [0, 1]; None takes the checkpoint's."""
+    """Compress an image if its mean score is at least this, in [0, 1]; None uses the checkpoint's value."""
 
     def __post_init__(self) -> None:
         check_thresholds(None, self.absolute_threshold)
@@ -37,15 +37,15 @@ class ImageViR(ConnectorPart):
     config: ImageViRConfig
 
     def check(self, facts: ModelFacts) -> None:
-        """Needs a low connector and a router."""
+        """Require a low connector and a router."""
         need_router(facts, "image_vir")
 
     def scored_by(self, facts: ModelFacts) -> str:
-        """The router trained at image level, else the router."""
+        """The image-level router if the checkpoint has one, otherwise the tile router."""
         return "image_router" if "image_router" in facts.parts else "router"
 
     def route(self, tiles: RequestTiles, facts: ModelFacts) -> Tensor:
-        """The tiles of the images whose mean score reaches the threshold, [tiles], bool."""
+        """Compress the tiles of images whose mean score reaches the threshold; [tiles], bool."""
         assert tiles.p_compress is not None
         absolute = self.config.absolute_threshold
         if absolute is None:

@@ -1,13 +1,15 @@
-"""LVTC: few visual tokens in the first layers, projections of the image added on the way, all in the last layers.
+"""LVTC: early layers process few visual tokens, to which image projections are added; the last layers process all.
 
-Place:   decoder. Before a few layers a further projection of a tile is added to its visual tokens; before one later
-         layer the tile's tokens are upsampled, a high-resolution projection is added, and these go on in their place.
+Place:   decoder. Before a few layers, a further projection of each tile is added to its visual tokens. Before one later
+         layer, the tile's tokens are upsampled, a high-resolution projection is added, and the result replaces them.
 Needs:   a checkpoint trained with LVTC.
-Source:  InternVL-X, section 3.2 and algorithm 1. Nothing of LVTC was released: this is our reading of the paper.
-Differs: where the paper is silent, ours are: nearest or bilinear upsampling; how many projections and before which
-         layers; consecutive positions over the tokens of each stage, with its own rotary table and causal mask; text
-         that keeps its order around the image (the paper's pseudo-code puts the image first); and every tile, the
-         thumbnail included, upsampled on its own. The settings are the checkpoint's (`lvtc` in its config.json).
+Source:  InternVL-X (arXiv 2503.21307), section 3.2 and algorithm 1. LVTC was not released; this is our reading of the
+         paper.
+Differs: where the paper is silent, these choices are ours: nearest or bilinear upsampling; how many projections are
+         added, and before which layers; consecutive positions over the tokens of each stage, with its own rotary table
+         and causal mask; text that keeps its order around the image (the paper's pseudo-code puts the image first); and
+         upsampling of every tile on its own, the thumbnail included. The settings come from the checkpoint (`lvtc` in
+         its config.json).
 """
 
 from __future__ import annotations
@@ -30,25 +32,25 @@ UPSAMPLING = ("nearest", "bilinear")
 
 @dataclass(frozen=True, kw_only=True)
 class LVTCSettings:
-    """Where what joins; part of a checkpoint's configuration, because its weights are trained for it."""
+    """Layers and sizes of LVTC; part of a checkpoint's configuration, because its weights are trained for them."""
 
     expand_before: int
     """Layer, counted from 0, before which tiles are upsampled (the paper's k, "the 3/4 layer")."""
 
     first_insertion: int
-    """Layer before which the first further LR projection is added (s; the paper gives no value)."""
+    """Layer before which the first further low-resolution (LR) projection is added (s; the paper gives no value)."""
 
     insertion_interval: int
-    """Layers from one insertion to the next (i; the paper gives no value)."""
+    """Number of layers from one insertion to the next (i; the paper gives no value)."""
 
     num_low_resolution: int = 3
-    """LR projections, the connector's own included (T; the paper gives no value). 1 switches insertions off."""
+    """Number of LR projections, including the connector's own (T; the paper gives no value). 1 disables insertions."""
 
     high_block: int = 1
-    """Side of the square of vision tokens that one token of the HR projection is made of (M2)."""
+    """Side of the square of vision tokens that forms one token of the high-resolution (HR) projection (M2)."""
 
     upsample: str = "nearest"
-    """nearest, or bilinear (corners not aligned, in float32). The paper does not say; FPN, which it names, takes the
+    """nearest, or bilinear (corners not aligned, in float32). The paper does not specify it; FPN, which it names, uses
     nearest."""
 
     def __post_init__(self) -> None:
@@ -61,14 +63,14 @@ class LVTCSettings:
             raise ConfigError(f"lvtc got upsample={self.upsample!r}; expected {' or '.join(UPSAMPLING)}.")
         if self.insertions and self.insertions[-1] >= self.expand_before:
             raise ConfigError(
-                f"lvtc is to insert before layers {', '.join(map(str, self.insertions))} and to expand before layer "
-                f"{self.expand_before}: an insertion would meet or follow the expansion. Lower num_low_resolution, "
+                f"lvtc got insertions before layers {', '.join(map(str, self.insertions))} and the expansion before "
+                f"layer {self.expand_before}; expected every insertion before the expansion. Lower num_low_resolution, "
                 "first_insertion or insertion_interval, or expand later."
             )
 
     @classmethod
     def defaults(cls, num_layers: int, **settings: Any) -> LVTCSettings:
-        """Settings for a decoder of so many layers: k = 3L/4 - 1 as in the paper, s = i = L/4 (ours), unless given."""
+        """Settings for a decoder of L layers; unless given, k = 3L/4 - 1 as in the paper and s = i = L/4 (ours)."""
         quarter = num_layers // 4
         given = {"expand_before": 3 * num_layers // 4 - 1, "first_insertion": quarter, "insertion_interval": quarter}
         return cls(**(given | settings))
@@ -79,16 +81,16 @@ class LVTCSettings:
         return tuple(self.first_insertion + n * self.insertion_interval for n in range(self.num_low_resolution - 1))
 
     def check(self, *, num_layers: int, vit_grid: int, low_block: int) -> None:
-        """Raises ConfigError unless a model of these sizes can run them.
+        """Raises ConfigError unless a model of these sizes can run the settings.
 
         Args:
-            num_layers: of the decoder. An expansion behind the last one would leave trained weights unused.
+            num_layers: layers of the decoder. An expansion after the last one would leave trained weights unused.
             vit_grid: vision tokens along a tile's side.
-            low_block: side of the square of them that one visual token is made of (M1).
+            low_block: side of the square of vision tokens that forms one visual token (M1).
         """
         if self.expand_before >= num_layers:
             raise ConfigError(
-                f"lvtc is to expand before layer {self.expand_before} and the decoder has {num_layers} layers; "
+                f"lvtc got expand_before={self.expand_before}, but the decoder has {num_layers} layers; "
                 f"expected 0 to {num_layers - 1}."
             )
         if vit_grid % low_block or vit_grid % self.high_block or low_block % self.high_block:
@@ -101,11 +103,11 @@ class LVTCSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class LVTCConfig:
-    """Nothing to set: weights are trained for one setting, which the checkpoint holds."""
+    """No hyper-parameters: the weights are trained for one setting, which the checkpoint holds."""
 
 
 class LVTC(DecoderPart):
-    """Adds and expands as a checkpoint's LVTC says; it acts only where it is bound to that checkpoint's model."""
+    """Adds projections and expands tiles by the checkpoint's settings; acts only when bound to its model."""
 
     Config = LVTCConfig
     renumbers = True
@@ -120,7 +122,7 @@ class LVTC(DecoderPart):
         self._projectors = projectors
 
     def check(self, facts: ModelFacts) -> None:
-        """Needs a checkpoint with LVTC's projectors, of settings that its decoder can run."""
+        """Require a checkpoint with LVTC's projectors, and settings that its decoder can run."""
         if "lvtc" not in facts.parts:
             raise CheckpointError(
                 f"checkpoint {facts.checkpoint!r} has no LVTC projectors (its config.json names no `lvtc`), and method "
@@ -135,16 +137,16 @@ class LVTC(DecoderPart):
 
     @property
     def settings(self) -> LVTCSettings:
-        """Those of the model it is bound to."""
+        """Settings of the model that the part is bound to."""
         assert self._settings is not None, "use_decoder_part() binds"
         return self._settings
 
     def layers(self, num_layers: int) -> AbstractSet[int]:
-        """Those before which projections are added, and the one before which tiles expand."""
+        """The layers before which projections are added, and the one before which tiles expand."""
         return {*self.settings.insertions, self.settings.expand_before}
 
     def project(self, layer: int, vit_tokens: Tensor) -> Tensor:
-        """The projection that joins before a layer, [tiles, n, D]."""
+        """The projection that is added before a layer, [tiles, n, D]."""
         assert self._projectors is not None
         projector = (
             self._projectors.high_resolution
@@ -155,7 +157,7 @@ class LVTC(DecoderPart):
         return projected
 
     def next_tokens(self, state: LayerState) -> NextTokens:
-        """The visual tokens in their places, with a projection added; expanded first, before that one layer."""
+        """The visual tokens in their places, with a projection added; before the expansion layer, upsampled first."""
         if state.projected is None:
             raise RuntimeError(f"method 'lvtc' got no vision tokens of {state.key}; expected them with the prompt")
         projected = state.projected.to(state.hidden)
@@ -167,24 +169,24 @@ class LVTC(DecoderPart):
                 f"{self._num_tokens} tokens"
             )
         source = expanded_source(state.is_visual, self._num_tokens, num_high)
-        # An insertion makes no more tokens than there were, and upsampling then leaves them as they are.
+        # An insertion keeps the number of tokens, and upsampling to the same number changes nothing.
         new = upsample(tokens.unflatten(0, (tiles, -1)), num_high, self.settings.upsample) + projected
         return NextTokens(source, new.flatten(0, 1))
 
     def num_joining(self, num_visual: int, facts: ModelFacts) -> int:
-        """The tokens that an expansion adds."""
+        """Number of tokens that the expansion adds."""
         assert facts.tile is not None, "check() has seen tiles"
         expanded = (facts.tile.vision_side // settings_of(facts).high_block) ** 2
         return num_visual // facts.tile.num_tokens * (expanded - facts.tile.num_tokens)
 
 
 def settings_of(facts: ModelFacts) -> LVTCSettings:
-    """A checkpoint's settings.
+    """LVTC settings of a checkpoint.
 
     Raises:
-        CheckpointError: they can't be run, or not by this model.
+        CheckpointError: the settings are invalid, or this model can't run them.
     """
-    assert facts.tile is not None, "LVTC's projectors are a tile's"
+    assert facts.tile is not None, "LVTC's projectors work on tiles"
     try:
         settings = LVTCSettings(**facts.parts["lvtc"])
         settings.check(
@@ -198,11 +200,11 @@ def settings_of(facts: ModelFacts) -> LVTCSettings:
 
 
 def upsample(tokens: Tensor, num_tokens: int, mode: str) -> Tensor:
-    """Every tile's square of visual tokens on a finer square; nothing passes from one tile to another.
+    """Each tile's square of visual tokens on a finer square; no information passes between tiles.
 
     Args:
         tokens: [tiles, n, D], row by row.
-        num_tokens: n' of the finer square.
+        num_tokens: n', tokens of the finer square.
         mode: nearest or bilinear.
 
     Returns:
@@ -218,18 +220,18 @@ def upsample(tokens: Tensor, num_tokens: int, mode: str) -> Tensor:
 
 
 def expanded_source(is_visual: Tensor, num_low: int, num_high: int) -> Tensor:
-    """Where the tokens after an expansion come from: text from its place, every tile's tokens anew in the tile's place.
+    """Source of each token after an expansion: text keeps its place, and new tokens take the place of each tile's.
 
     Args:
-        is_visual: [tokens], bool; `num_low` visual tokens a tile, tile after tile.
-        num_low: visual tokens of a tile before.
-        num_high: and after.
+        is_visual: [tokens], bool; `num_low` visual tokens per tile, tile after tile.
+        num_low: visual tokens per tile before the expansion.
+        num_high: visual tokens per tile after it.
 
     Returns:
         [tokens + tiles * (num_high - num_low)], int64: index of a text token, -1 for a new one.
     """
     repeats = (~is_visual).long()
-    # The first token of a tile holds the place of all of them.
+    # The first token of a tile is repeated for all new ones; the others are repeated zero times.
     repeats[is_visual.nonzero()[::num_low, 0]] = num_high
     source = torch.arange(len(is_visual), device=is_visual.device).repeat_interleave(repeats)
     return source.masked_fill(is_visual[source], -1)

@@ -1,8 +1,9 @@
-"""Pool: a tile's visual tokens are averaged 2 x 2, to a quarter of their number, without any training.
+"""Pool: a tile's visual tokens are averaged 2 x 2, to a quarter of their number, without training.
 
 Place:   connector.
-Source:  none; the control that shows what a trained low connector is worth. Runs on base weights. All tiles, or with
-         ratio= or ratio_from= a random subset: the very tiles that `random` compresses with the same seed.
+Source:  none; a control that measures the value of a trained low connector. It runs on base weights. It compresses all
+         tiles or, with `ratio` or `ratio_from`, a random subset: the same tiles that `random` compresses with the same
+         seed.
 """
 
 from __future__ import annotations
@@ -26,18 +27,18 @@ class Pool(RandomTiles):
         return (HIGH, Route(HIGH.connector, means_of_squares))
 
     def check(self, facts: ModelFacts) -> None:
-        """Needs tiles whose tokens form a grid of even side."""
+        """Require tiles whose tokens form a square grid of even side."""
         if facts.tile is None or facts.tile.visual_side % 2:
-            tokens = "no tiles" if facts.tile is None else f"{facts.tile.num_tokens} visual tokens a tile"
+            tokens = "no tiles" if facts.tile is None else f"{facts.tile.num_tokens} visual tokens per tile"
             raise CheckpointError(
-                f"checkpoint {facts.checkpoint!r} has {tokens}; method 'pool' needs a square grid of even side to "
-                "average 2 x 2 of them."
+                f"checkpoint {facts.checkpoint!r} has {tokens}; method 'pool' averages 2 x 2 tokens and needs a square "
+                "grid of even side. Load another checkpoint, or run `vanilla`."
             )
         super().check(facts)
 
 
 def means_of_squares(tokens: Tensor) -> Tensor:
-    """Means [tiles, n / 4, D] of 2 x 2 neighbours among a tile's tokens [tiles, n, D], which stand row by row."""
+    """Means [tiles, n / 4, D] of 2 x 2 neighbours among a tile's tokens [tiles, n, D], which are in row order."""
     side = isqrt(tokens.shape[1])
     grid = tokens.unflatten(1, (side, side)).permute(0, 3, 1, 2)  # [tiles, D, rows, columns]
     return avg_pool2d(grid, 2).flatten(2).transpose(1, 2)

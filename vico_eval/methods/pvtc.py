@@ -1,10 +1,10 @@
-"""PVTC: a checkpoint's own projector, for which each visual token reads its window of vision tokens by two queries.
+"""PVTC: the checkpoint's own projector, in which two queries per visual token read its window of vision tokens.
 
 Place:   connector.
 Needs:   a checkpoint trained with PVTC.
-Source:  InternVL-X (arXiv 2503.21307), point-to-region visual token compression. The projector is a part of the
-         checkpoint (`families/internvl/pvtc.py`) and compresses nothing further; this name says that it must
-         be there. `vanilla` runs whatever projector a checkpoint has, and `pool` averages that one's tokens.
+Source:  InternVL-X (arXiv 2503.21307), point-to-region visual token compression. The projector is part of the
+         checkpoint (`families/internvl/pvtc.py`). This method compresses no further; it only requires a checkpoint with
+         PVTC. `vanilla` runs whatever projector a checkpoint has, and `pool` averages the tokens of that projector.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ class Pvtc(Vanilla):
     runs = frozenset({"pvtc"})
 
     def check(self, facts: ModelFacts) -> None:
-        """Needs PVTC."""
+        """Require PVTC."""
         if "pvtc" not in facts.parts:
             raise CheckpointError(
-                f"checkpoint {facts.checkpoint!r} has no PVTC, and method 'pvtc' needs it: its connector is another "
-                "one (pixel shuffle and MLP in InternVL). Load an InternVL-X checkpoint, or run `vanilla`."
+                f"checkpoint {facts.checkpoint!r} has no PVTC, and method 'pvtc' needs it; the checkpoint has another "
+                "connector (pixel shuffle and MLP in InternVL). Load an InternVL-X checkpoint, or run `vanilla`."
             )

@@ -1,14 +1,15 @@
-"""PyramidDrop: at a few depths, only the visual tokens stay that the prompt's last token is about to attend to.
+"""PyramidDrop: at several depths, keep the visual tokens to which the prompt's last token attends most.
 
-Place:   decoder, before layers 8, 16, 24 of 32; the same quarters of another depth.
-Source:  PyramidDrop (arXiv 2410.17247, CVPR 2025) and its released code: the layer to come scores with its own norm and
-         projections at the present positions, `int(n * share)` tokens stay, counted from the n at the input, and every
-         token is renumbered.
-Differs: all visual tokens of a request are ranked together, whatever tile, image or frame they are from; the release
-         knows one span a prompt. It cuts prompts to the tokenizer's longest length at every cut, which takes the
-         question away; this does not. target_ratio= is ours: the wanted average over all decoder layers of the visual
-         tokens that a layer works on, as a share of those at the input. The shares are then x, x^2, x^3, as in the
-         release with x = 0.5, and x is solved for the request's number of tokens.
+Place:   decoder, before layers 8, 16 and 24 of 32; before the same quarters of another depth.
+Source:  PyramidDrop (arXiv 2410.17247, CVPR 2025) and its released code. At each cut, the coming layer scores tokens
+         with its own norm and projections at their present positions, `int(n * share)` of the n visual tokens at the
+         input stay, and all tokens are renumbered.
+Differs: all visual tokens of a request are ranked together, whatever tile, image or frame they are from; the released
+         code handles one span per prompt. At every cut, it also truncates prompts to the tokenizer's maximum length,
+         which removes the question; this is not done here. `target_ratio` is ours: the average over all decoder layers
+         of the visual tokens a layer processes, as a share of those at the input. The shares are then x, x^2, x^3, with
+         x solved for the request's number of tokens; the released code has x = 0.5. The release
+         does not handle M-RoPE; there, every token gets its new number on all three axes.
 """
 
 from __future__ import annotations
@@ -29,10 +30,10 @@ from vico_eval.methods.shared.ranking import highest
 from vico_eval.runs.costs import ChoiceCosts
 
 CUTS = 3
-"""Those of the release, at equal distances."""
+"""Number of cuts in the released code, at equal distances."""
 
 FACTOR = 0.5
-"""Of the release: the share that a cut keeps of what the cut before kept."""
+"""Share of the previous cut's tokens that each cut keeps in the released code."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +44,8 @@ class PyramidDropConfig(TargetRatio):
     """Layers before which tokens leave, counted from 0, as in 8/16/24; by default the quarters of the decoder."""
 
     shares: str | float | None = None
-    """Share of all visual tokens that stays at each of the cuts, as in 0.5/0.25/0.125; by default halves of halves."""
+    """Share of all visual tokens that stays at each cut, as in 0.5/0.25/0.125; by default half of the previous
+    share."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -51,21 +53,21 @@ class PyramidDropConfig(TargetRatio):
         shares = joined_numbers("pyramiddrop", "shares", self.shares)
         if layers is not None and layers[0] == 0:
             raise ConfigError(
-                f"pyramiddrop got layers={self.layers!r}; expected layers from 1 on: before the first one, tokens have "
-                "not seen the question."
+                f"pyramiddrop got layers={self.layers!r}; expected layers from 1 on, because before layer 0 no token "
+                "has seen the question."
             )
         if shares is None:
             return
         self.refuse_beside_target("pyramiddrop", "shares")
         if max(shares) > 1 or any(later > earlier for earlier, later in pairwise(shares)):
             raise ConfigError(
-                f"pyramiddrop got shares={self.shares!r}; expected shares of all visual tokens in [0, 1], none above "
-                "the one before: tokens that left don't come back."
+                f"pyramiddrop got shares={self.shares!r}; expected shares of all visual tokens in [0, 1] that don't "
+                "rise, because removed tokens can't return."
             )
         expected = CUTS if layers is None else len(layers)
         if len(shares) != expected:
             raise ConfigError(
-                f"pyramiddrop got {len(shares)} shares for {expected} layers; expected one for each. Pass layers= and "
+                f"pyramiddrop got {len(shares)} shares for {expected} layers; expected one per layer. Pass layers= and "
                 "shares= together."
             )
 
@@ -76,39 +78,39 @@ class PyramidDropConfig(TargetRatio):
 
 
 class PyramidDrop(DecoderPart):
-    """Ranks visual tokens several times, by the attention that the prompt's last token is about to pay."""
+    """Ranks visual tokens several times, by the attention of the prompt's last token in the coming layer."""
 
     Config = PyramidDropConfig
     config: PyramidDropConfig
     renumbers = True
 
     def check(self, facts: ModelFacts) -> None:
-        """Needs cuts inside the decoder, and a target that can be reached."""
+        """Require cuts inside the decoder, and a target that can be reached."""
         cuts, num_layers = self.config.cuts(facts.num_layers), facts.num_layers
         if cuts[0] < 1 or cuts[-1] >= num_layers or not is_rising(cuts):
             raise ConfigError(
-                f"pyramiddrop is to cut before layers {'/'.join(map(str, cuts))}, and the decoder of "
-                f"{facts.checkpoint!r} has {num_layers} layers; expected different ones from 1 to {num_layers - 1}. "
+                f"pyramiddrop cuts before layers {'/'.join(map(str, cuts))}, but the decoder of "
+                f"{facts.checkpoint!r} has {num_layers} layers; expected distinct layers from 1 to {num_layers - 1}. "
                 "Pass layers=."
             )
         for name, target in self.config.targets().items():
             if target < cuts[0] / num_layers:
                 raise ConfigError(
-                    f"pyramiddrop can't reach {name}: {cuts[0]} of {num_layers} layers work on all visual tokens, "
-                    f"which is {cuts[0] / num_layers:.3f} on average already. Expected that to 1, or earlier layers=."
+                    f"pyramiddrop can't reach {name}: {cuts[0]} of {num_layers} layers process all visual tokens, so "
+                    f"the average is at least {cuts[0] / num_layers:.3f}. Expected at least that, or earlier layers=."
                 )
 
     def layers(self, num_layers: int) -> AbstractSet[int]:
-        """Those before which tokens leave."""
+        """The layers before which tokens leave."""
         return {*self.config.cuts(num_layers)}
 
     def choice_costs(self, facts: ModelFacts, widths: Widths) -> tuple[ChoiceCosts, ...]:
-        """At each cut keys of the layer to come, 2 D K n, the last token's query, 2 D A, and its logits, 2 A n."""
+        """At each cut, keys of the coming layer, 2 D K n, the last token's query, 2 D A, and its logits, 2 A n."""
         query, token = 2 * widths.model * widths.queries, 2 * widths.model * widths.keys + 2 * widths.queries
         return tuple(ChoiceCosts(layer=cut, once=query, token=token) for cut in self.config.cuts(facts.num_layers))
 
     def next_tokens(self, state: LayerState) -> NextTokens | None:
-        """All text, and the visual tokens of the highest scores."""
+        """All text, and the highest-scoring visual tokens."""
         cuts = self.config.cuts(state.num_layers)
         counts = self.counts(state.key, state.visual_tokens[0], state.num_layers)
         num_keep = counts[cuts.index(state.layer)]
@@ -119,7 +121,7 @@ class PyramidDrop(DecoderPart):
         return NextTokens(highest(scores, state.is_visual, num_keep))
 
     def counts(self, key: str, num_visual: int, num_layers: int) -> tuple[int, ...]:
-        """Visual tokens of a document that stay at each cut."""
+        """Number of a document's visual tokens that stay at each cut."""
         cuts = self.config.cuts(num_layers)
         target = self.config.target_of(key)
         if target is not None:
@@ -129,12 +131,12 @@ class PyramidDrop(DecoderPart):
 
 
 def powers(factor: float, cuts: int) -> tuple[float, ...]:
-    """The shares that stay at each cut if every one keeps `factor` of what the one before kept."""
+    """Share that stays at each cut if every cut keeps `factor` of the previous cut's tokens."""
     return tuple(factor**cut for cut in range(1, cuts + 1))
 
 
 def kept_counts(num_visual: int, shares: Sequence[float]) -> tuple[int, ...]:
-    """Tokens that stay at each cut: shares of all at the input, in double precision, rounded down as in the release."""
+    """Tokens that stay at each cut: shares of those at the input, in double precision, rounded down as released."""
     return tuple(int(num_visual * share) for share in shares)
 
 
@@ -148,13 +150,13 @@ def layer_tokens(num_visual: int, counts: Sequence[int], cuts: Sequence[int], nu
 
 @cache
 def counts_for_target(target: float, num_visual: int, cuts: tuple[int, ...], num_layers: int) -> tuple[int, ...]:
-    """Tokens that stay at each cut so that the average over layers comes nearest to the target.
+    """Tokens that stay at each cut so that the average over layers is nearest to the target.
 
     Args:
-        target: as a share of `num_visual`, from cuts[0] / num_layers to 1.
-        num_visual: at the input.
+        target: share of `num_visual`, from cuts[0] / num_layers to 1.
+        num_visual: visual tokens at the input.
         cuts: layers before which tokens leave, ascending.
-        num_layers: of the decoder.
+        num_layers: layers of the decoder.
     """
 
     def counts(factor: float) -> tuple[int, ...]:
@@ -168,6 +170,6 @@ def counts_for_target(target: float, num_visual: int, cuts: tuple[int, ...], num
             low = middle
         else:
             high = middle
-    # Counts are whole numbers: one of the two neighbours is nearest.
+    # Counts are whole numbers, so one of the two neighbours is nearest.
     neighbours = (counts(low), counts(high))
     return min(neighbours, key=lambda kept: abs(layer_tokens(num_visual, kept, cuts, num_layers) - wanted))

@@ -1,8 +1,8 @@
-"""ViCO (Random Compress): as many tiles compressed as ViCO compresses, chosen at random.
+"""ViCO (Random Compress): compress as many tiles as ViCO does, chosen at random.
 
 Place:   connector.
 Needs:   a low connector (a Flash checkpoint), and a ratio to match (ratio= or ratio_from=).
-Source:  ViCO (arXiv 2510.12793), Table 3. The control that shows what the router's choice is worth.
+Source:  ViCO (arXiv 2510.12793), Table 3. A control that measures the value of the router's choice.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from vico_eval.methods.shared.random_tiles import RandomTiles, RandomTilesConfig
 
 @dataclass(frozen=True, kw_only=True)
 class RandomConfig(RandomTilesConfig):
-    """How many tiles, and which draw."""
+    """Share of tiles to compress, and the seed."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.ratio is None and self.ratio_from is None:
             raise ConfigError(
-                "random needs exactly one of ratio (a share of tiles in [0, 1]) and ratio_from (the folder of a run of "
-                "ViCO)."
+                "random needs exactly one of ratio (a share of tiles in [0, 1]) and ratio_from (the folder of a ViCO "
+                "run)."
             )
 
 
@@ -33,6 +33,6 @@ class Random(RandomTiles):
     Config = RandomConfig
 
     def check(self, facts: ModelFacts) -> None:
-        """Needs a low connector, and a readable run where the ratio comes from one."""
+        """Require a low connector and, if the ratio comes from a run, that the run can be read."""
         need_low_connector(facts, "random")
         super().check(facts)

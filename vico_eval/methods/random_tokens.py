@@ -1,9 +1,10 @@
-"""Random tokens: a random share of each tile's visual tokens enters the decoder.
+"""Random tokens: keep a random share of each tile's visual tokens.
 
 Place:   selection.
-Source:  none; the control that every way of choosing tokens has to beat.
-Differs: drawn from the seed and the document's key alone, so that a document keeps the same tokens in every run. Each
-         tile (an image, where a family has no tiles) keeps the same share, rounded to whole tokens, at least one.
+Source:  none; a control that every method of selecting tokens has to beat.
+Differs: the draw depends on the seed and the document's key alone, so a document keeps the same tokens in every run.
+         Each tile (each image, in families without tiles) keeps the same share, rounded to whole tokens, and at least
+         one.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ from vico_eval.runs.costs import ChoiceCosts
 
 @dataclass(frozen=True, kw_only=True)
 class RandomTokensConfig(KeepRatio):
-    """How many tokens, and which draw."""
+    """Token budget and seed."""
 
     seed: int = 0
-    """The tokens depend on this and on the document's key alone."""
+    """Seed of the draw, which depends on it and on the document's key alone."""
 
 
 class RandomTokens(BudgetedSelection):
@@ -35,16 +36,16 @@ class RandomTokens(BudgetedSelection):
     config: RandomTokensConfig
 
     def choice_costs(self, facts: ModelFacts, widths: Widths) -> tuple[ChoiceCosts, ...]:
-        """None: a draw is no product."""
+        """None: a draw needs no matrix products."""
         return ()
 
     def select(self, requests: Sequence[VisualTokens]) -> list[Selected | None]:
-        """A draw for each request."""
+        """A random draw for each request."""
         drawn = [self._draw(visual) for visual in requests]
         return select_in_groups(
             requests, self.config, lambda groups: highest_scores(groups.stack(drawn), groups.num_keep)
         )
 
     def _draw(self, visual: VisualTokens) -> Tensor:
-        """[n]."""
+        """Random scores, [n]."""
         return random_scores(f"{self.config.seed}/{visual.key}", len(visual.tokens))

@@ -1,11 +1,11 @@
-"""Names of methods and what they stand for. Listing names imports no method, and no torch."""
+"""Registry of methods by name. Listing names imports neither methods nor torch."""
 
 from __future__ import annotations
 
 import ast
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import Field, dataclass, fields
+from dataclasses import Field, dataclass, fields, replace
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -22,6 +22,7 @@ from vico_eval.methods.interface import (
     DecoderPart,
     ModelFacts,
     Part,
+    PixelPart,
     ResolutionPart,
     SelectionPart,
 )
@@ -37,6 +38,7 @@ BUILT_IN = {
     "fitprune": "vico_eval.methods.fitprune:FitPrune",
     "image_vir": "vico_eval.methods.image_vir:ImageViR",
     "lvtc": "vico_eval.methods.lvtc:LVTC",
+    "max_pixels": "vico_eval.methods.max_pixels:MaxPixels",
     "pool": "vico_eval.methods.pool:Pool",
     "pvtc": "vico_eval.methods.pvtc:Pvtc",
     "pyramiddrop": "vico_eval.methods.pyramiddrop:PyramidDrop",
@@ -54,15 +56,15 @@ BUILT_IN = {
     "visionzip": "vico_eval.methods.visionzip:VisionZip",
     "vispruner": "vico_eval.methods.vispruner:VisPruner",
 }
-"""Where the class of each method stands, "module:Class"."""
+"""Class of each method, as "module:Class"."""
 
 RATIO_FROM = "ratio_from"
 
 ENTRY_POINTS = "vico_eval.methods"
-"""Group in which other packages name theirs, `name = "module:Class"`."""
+"""Entry-point group in which other packages register methods, `name = "module:Class"`."""
 
 _registered: dict[str, type[Part]] = {}
-"""Those of scripts and notebooks."""
+"""Methods registered by scripts and notebooks."""
 
 P = TypeVar("P", bound="type[Part]")
 
@@ -72,47 +74,59 @@ class Method:
     """A built method: at most one part in each place, each with its hyper-parameters."""
 
     name: str
-    resolution: ResolutionPart | None = None
+    resolution: ResolutionPart | PixelPart | None = None
     connector: ConnectorPart | None = None
     selection: SelectionPart | None = None
     decoder: DecoderPart | None = None
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        """The parts there are, in the order in which they act."""
+        """The method's parts, in the order in which they act."""
         places = (self.resolution, self.connector, self.selection, self.decoder)
         return tuple(part for part in places if part is not None)
 
     @property
     def needs_donor(self) -> bool:
-        """Whether ViCO's parts come from a second checkpoint."""
+        """Whether a second checkpoint supplies ViCO's parts."""
         return any(part.needs_donor for part in self.parts)
 
     @property
     def needs_donors_router(self) -> bool:
-        """Whether that checkpoint also routes."""
+        """Whether that checkpoint also supplies the router."""
         return any(part.needs_donor and part.needs_router for part in self.parts)
 
     def resolved(self) -> Method:
-        """The method once arguments that name earlier runs are read; as `Part.resolved`."""
+        """The method once arguments that name earlier runs are resolved; see `Part.resolved`."""
         return Method(self.name, **{part.place: part.resolved() for part in self.parts})  # type: ignore[arg-type]
 
+    def suited(self, facts: ModelFacts) -> Method:
+        """The method with what the model decides; as `Part.suited`."""
+        return replace(self, **{part.place: part.suited(facts) for part in self.parts})  # type: ignore[arg-type]
+
     def check(self, facts: ModelFacts, donor: ModelFacts | None = None) -> None:
-        """See that a checkpoint has what the parts need, and that they run all that it is trained with.
+        """Check that a checkpoint has what the parts need, and that they run everything it was trained with.
 
         Args:
-            facts: of the checkpoint.
-            donor: of the second one, where a part needs that.
+            facts: facts of the checkpoint.
+            donor: facts of the second checkpoint, if a part needs one.
 
         Raises:
-            CheckpointError: it lacks something, or would be another model.
-            ConfigError: a part is asked for what the model can't do.
+            CheckpointError: it lacks something, or the method would make it a different model.
+            ConfigError: a part is configured for something the model can't do.
         """
-        needs_tiles = self.resolution is not None or (self.connector is not None and bool(self.connector.routes))
-        if needs_tiles and facts.tile is None:
+        cuts = isinstance(self.resolution, ResolutionPart)
+        routes = self.connector is not None and bool(self.connector.routes)
+        if (cuts or routes) and facts.tile is None:
+            lacks = "" if cuts else ", nor has it connectors to choose from"
+            instead = "max_pixels, or a" if cuts and facts.pixels is not None else "a"
             raise CheckpointError(
                 f"method {self.name!r} acts on tiles, and checkpoint {facts.checkpoint!r} ({facts.family}) does not "
-                "cut images into tiles. Choose a method that selects tokens or acts in the decoder."
+                f"cut images into tiles{lacks}. Choose {instead} method that selects tokens or acts in the decoder."
+            )
+        if isinstance(self.resolution, PixelPart) and facts.pixels is None:
+            raise CheckpointError(
+                f"method {self.name!r} sets how many pixels an image may have, and checkpoint {facts.checkpoint!r} "
+                f"({facts.family}) has images of a fixed size or in tiles. Choose downsample or single_tile."
             )
         for part in self.parts:
             part.check(donor if donor is not None and part.needs_donor else facts)
@@ -123,12 +137,12 @@ class Method:
         if left_out:
             names = ", ".join(sorted(left_out))
             raise CheckpointError(
-                f"checkpoint {facts.checkpoint!r} is trained with {names}, and method {self.name!r} leaves it out: "
-                f"that would be another model. Run method={names}, alone or in a combination."
+                f"checkpoint {facts.checkpoint!r} was trained with {names}, and method {self.name!r} leaves it out, "
+                f"which would be a different model. Run method={names}, alone or in a combination."
             )
 
     def arguments(self) -> dict[str, Any]:
-        """Every hyper-parameter with its value, defaults included, by the name to give it by."""
+        """Every hyper-parameter with its value, defaults included, keyed by argument name."""
         parts = {load(name).place: name for name in _split(self.name)}
         named = {parts[part.place]: part for part in self.parts}
         return {
@@ -139,18 +153,18 @@ class Method:
 
 def _check_needs(method: str, part: SelectionPart, facts: ModelFacts) -> None:
     if lacking := sorted(part.needs - facts.offers):
-        # One method can do with less.
+        # One method has a setting that needs less.
         other = " or merge_at=decoder" if lacking == [CONNECTOR_INPUTS] else ""
         raise CheckpointError(
-            f"method {method!r} needs {', '.join(lacking)}, which {facts.family} ({facts.checkpoint!r}) does not give; "
-            f"it gives {', '.join(sorted(facts.offers)) or 'tokens and their places'}. Choose another method{other}."
+            f"method {method!r} needs {', '.join(lacking)}, which {facts.family} ({facts.checkpoint!r}) lacks; it has "
+            f"{', '.join(sorted(facts.offers)) or 'only tokens and their places'}. Choose another method{other}."
         )
     if not part.needs & {ENCODER_ATTENTION, ENCODER_KEYS}:
         return
     rows, layer = part.score_source
     if rows not in facts.score_sources:
         raise ConfigError(
-            f"method {method!r} got score_source={rows!r}, and the vision encoder of {facts.checkpoint!r} has no such "
+            f"method {method!r} got score_source={rows!r}, but the vision encoder of {facts.checkpoint!r} has no such "
             f"rows of attention. Pass score_source={' or '.join(sorted(facts.score_sources))}."
         )
     if not -facts.num_vision_layers <= layer < facts.num_vision_layers:
@@ -158,19 +172,25 @@ def _check_needs(method: str, part: SelectionPart, facts: ModelFacts) -> None:
             f"method {method!r} got score_layer={layer}, and the vision encoder of {facts.checkpoint!r} has "
             f"{facts.num_vision_layers} layers; expected {-facts.num_vision_layers} to {facts.num_vision_layers - 1}."
         )
+    if layer % facts.num_vision_layers in facts.windowed_layers:
+        whole = sorted(set(range(facts.num_vision_layers)) - facts.windowed_layers)
+        raise ConfigError(
+            f"method {method!r} got score_layer={layer}, in which the vision encoder of {facts.checkpoint!r} attends "
+            f"within windows, so scores can't be compared. Pass score_layer={' or '.join(map(str, whole))}."
+        )
 
 
 def _check_mixing(method: str, part: SelectionPart, connector: ConnectorPart | None) -> None:
     if CONNECTOR_INPUTS in part.needs and connector is not None and any(route.then for route in connector.routes):
         raise ConfigError(
-            f"method {method!r} can't be run so: its selection mixes what the connector takes in, and its part in the "
-            "connector makes fewer tokens behind that. Have the selection work on visual tokens (visionzip: "
-            "merge_at=decoder), or leave one of them out."
+            f"method {method!r} can't be run: its selection part mixes the connector's inputs, and its connector part "
+            "reduces the connector's outputs. Let the selection work on visual tokens (visionzip: merge_at=decoder), "
+            "or leave one of them out."
         )
 
 
 def register(name: str) -> Callable[[P], P]:
-    """Class decorator: make a part known as method `name` in this process, as in a script or a notebook.
+    """Class decorator that registers a part as method `name` in this process, for scripts and notebooks.
 
     Raises:
         ConfigError: the name is taken by another class.
@@ -194,12 +214,12 @@ def _place_of(part: type[Part]) -> str:
 
 
 def method_names() -> tuple[str, ...]:
-    """Every method that can be asked for by name, sorted."""
+    """The names of all methods, sorted."""
     return tuple(sorted({*BUILT_IN, *_plugins(), *_registered}))
 
 
 def describe(name: str) -> str:
-    """The method's docstring: what it does and where it comes from. A built-in one is read without importing it."""
+    """The method's docstring: what it does, and its source. A built-in method is read without importing it."""
     _require_known(name)
     if name in BUILT_IN:
         file = BUILT_IN[name].partition(":")[0].rpartition(".")[2]
@@ -213,7 +233,8 @@ def load(name: str) -> type[Part]:
     """The class of method `name`.
 
     Raises:
-        ConfigError: no such method, which lists the known ones; or another package's entry point that is no method.
+        ConfigError: the method is unknown (the message lists the known ones), or an entry point of another package does
+            not name a part.
     """
     _require_known(name)
     if name in _registered:
@@ -235,18 +256,18 @@ def _plugin(point: EntryPoint) -> type[Part]:
     if not (isinstance(found, type) and issubclass(found, Part) and getattr(found, "place", None) in PLACES):
         raise ConfigError(
             f"method {point.name!r} is {point.value!r}, which is no part of a method; expected a subclass of "
-            "ResolutionPart, ConnectorPart, SelectionPart or DecoderPart of vico_eval.methods.interface."
+            "ResolutionPart, PixelPart, ConnectorPart, SelectionPart or DecoderPart of vico_eval.methods.interface."
         )
     return found
 
 
 def parameters(method: str) -> dict[str, Field[Any]]:
-    """The hyper-parameters of a method or combination, by the name to give them by."""
+    """The hyper-parameters of a method or combination, keyed by argument name."""
     return by_name(_configs(method))
 
 
 def spellings(method: str) -> set[str]:
-    """Every way to write one of its hyper-parameters, those among them that don't say whose they are."""
+    """Every spelling of a method's hyper-parameters, with and without the name of the part that takes them."""
     return {
         spelled
         for part, config in _configs(method).items()
@@ -256,7 +277,7 @@ def spellings(method: str) -> set[str]:
 
 
 def _configs(method: str) -> dict[str, type]:
-    """The `Config` of each part, by its name.
+    """The `Config` of each part, by the part's name.
 
     Raises:
         ConfigError: as `load`; or two parts in one place.
@@ -274,9 +295,8 @@ def build(method: str, arguments: Mapping[str, Any] | None = None) -> Method:
     """A method from its name and hyper-parameters.
 
     Args:
-        method: a name, or several joined by `+`, each in another place ("single_tile+vico+fastv").
-        arguments: hyper-parameters by name; where several parts have the same one, by part and name
-            ("fastv.keep_ratio").
+        method: a name, or several joined by `+`, each acting in a different place ("single_tile+vico+fastv").
+        arguments: hyper-parameters by name; by part and name if several parts take the same one ("fastv.keep_ratio").
 
     Raises:
         ConfigError: unknown method or argument, two parts in one place, parts that exclude each other, or a value that
@@ -291,7 +311,7 @@ def build(method: str, arguments: Mapping[str, Any] | None = None) -> Method:
 
 
 def _refuse_fewer_tokens(method: Method) -> None:
-    """Raises ConfigError if the part in the decoder needs whole tiles, and another part takes tokens out of them."""
+    """Raises ConfigError if the decoder part needs whole tiles and another part removes tokens from them."""
     if method.decoder is None or not method.decoder.needs_whole_tiles:
         return
     place = "selection" if method.selection is not None else None
@@ -299,8 +319,8 @@ def _refuse_fewer_tokens(method: Method) -> None:
         place = "connector"
     if place is not None:
         raise ConfigError(
-            f"method {method.name!r} can't be built: its part in the decoder needs every tile with all its visual "
-            f"tokens, and its part in the {place} takes some away. Leave one of them out."
+            f"method {method.name!r} can't be built: its decoder part needs every tile with all its visual tokens, and "
+            f"its {place} part removes some. Leave one of them out."
         )
 
 
@@ -310,8 +330,8 @@ def _refuse_two_targets(method: str, configs: Mapping[str, type], arguments: Map
     if len(takers) > 1 and (RATIO_FROM in given or len(given) > 1):
         others = [name for name in sorted(by_name(configs)) if name.rpartition(".")[2] != RATIO_FROM]
         raise ConfigError(
-            f"{' and '.join(map(repr, takers))} would each save as much as ratio_from measured, together more. "
-            f"Give it to one of them ({takers[0]}.{RATIO_FROM}=), or their own arguments instead: {', '.join(others)}."
+            f"{' and '.join(map(repr, takers))} would each save as much as ratio_from measured, and more together. "
+            f"Give it to one of them ({takers[0]}.{RATIO_FROM}=), or set their own arguments: {', '.join(others)}."
         )
 
 

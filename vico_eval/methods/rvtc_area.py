@@ -1,8 +1,8 @@
-"""RVTC by area: an image gets no more tiles than it has pixels to fill, so that a small one is not blown up.
+"""RVTC by area: an image gets no more tiles than its pixels can fill, so that small images are not enlarged.
 
 Place:   resolution.
-Source:  InternVL-X (arXiv 2503.21307), resolution-wise token compression. By the paper's formula: it is not in the
-         released code.
+Source:  InternVL-X (arXiv 2503.21307), resolution-wise token compression. Follows the paper's formula, which the
+         released code does not contain.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ class RvtcArea(RvtcRatio):
 
 
 def area_limit(width: int, height: int, max_tiles: int, tile_size: int) -> int:
-    """Area matching: no more tiles than the image has pixels for, ceil(W*H / S^2).
+    """Limit by area: no more tiles than the image has pixels for, ceil(W*H / S^2).
 
     Args:
-        width: of the image, in pixels, at least 1.
-        height: likewise.
-        max_tiles: the limit that stays, thumbnail not counted.
+        width: width of the image in pixels, at least 1.
+        height: height of the image in pixels, at least 1.
+        max_tiles: limit that holds in any case, thumbnail not counted.
         tile_size: side S of a tile in pixels.
     """
     return min(max_tiles, divide_up(width * height, tile_size * tile_size))

@@ -1,4 +1,4 @@
-"""RVTC by edge: an image gets no more tiles than whole tiles cover it, so that a small one is not blown up.
+"""RVTC by edge: an image gets no more tiles than it takes to cover it, so that small images are not enlarged.
 
 Place:   resolution.
 Source:  InternVL-X (arXiv 2503.21307), resolution-wise token compression; the rule that its released code always uses.
@@ -19,12 +19,12 @@ class RvtcEdge(RvtcRatio):
 
 
 def edge_limit(width: int, height: int, max_tiles: int, tile_size: int) -> int:
-    """Edge matching: no more tiles than whole ones cover the image, ceil(W/S) * ceil(H/S).
+    """Limit by edges: no more tiles than it takes to cover the image, ceil(W/S) * ceil(H/S).
 
     Args:
-        width: of the image, in pixels, at least 1.
-        height: likewise.
-        max_tiles: the limit that stays, thumbnail not counted.
+        width: width of the image in pixels, at least 1.
+        height: height of the image in pixels, at least 1.
+        max_tiles: limit that holds in any case, thumbnail not counted.
         tile_size: side S of a tile in pixels.
     """
     return min(max_tiles, divide_up(width, tile_size) * divide_up(height, tile_size))

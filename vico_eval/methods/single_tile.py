@@ -1,4 +1,4 @@
-"""Vanilla w/o dynamic resolution: an image is one tile, whatever its size.
+"""Vanilla w/o dynamic resolution: every image becomes one tile, whatever its size.
 
 Place:   resolution.
 Source:  ViCO (arXiv 2510.12793), Table 3.
@@ -13,7 +13,7 @@ from vico_eval.methods.interface import ImageSize, ResolutionPart, TileLimits
 
 @dataclass(frozen=True, kw_only=True)
 class SingleTileConfig:
-    """Nothing to set."""
+    """No hyper-parameters."""
 
 
 class SingleTile(ResolutionPart):

@@ -1,19 +1,21 @@
-"""SparseVLM: behind a few layers, the visual tokens that the question's words attend to least leave or are merged.
+"""SparseVLM: after several layers, the visual tokens that the question attends to least are removed or merged.
 
-Place:   decoder, behind layers 2, 6, 15 (and 19 for `rank`) of 32; the same shares of another depth.
-Source:  SparseVLM (arXiv 2410.04417, ICML 2025) and its released code, which holds three methods: `topk` (v1.5, its
-         default), `rank` (the first release: as many tokens as a matrix rank says) and `plus` (v2.0: no merging,
-         positions kept, only the heads that look at the image).
-Differs: the released budgets are numbers for LLaVA's 576 visual tokens in 32 layers; here they are shares of a
-         request's visual tokens. The released clustering draws noise to break ties; here the earlier token counts as
-         the denser one. All visual tokens of a request are ranked together, and the text behind the last of them rates.
-         target_ratio= is ours: the wanted average over all decoder layers of the visual tokens that a layer works on,
-         merged ones included, as a share of those at the input; ratio_from= sets it by what an earlier run measured on
-         the document's benchmark. The first pruning layer and those before it work on all of them. For `topk` and
-         `plus` one factor, solved for the request's number of tokens, multiplies the shares of all pruning layers. What
-         `rank` will keep is not known before its last pruning layer: there, what remains of the target is spent;
-         before, one factor that spends it multiplies a layer's own count and those that `topk` keeps in later layers.
-         So ranks decide in which layers tokens leave, and no longer how many.
+Place:   decoder, after layers 2, 6 and 15 (and 19 for `rank`) of 32; after the same shares of another depth.
+Source:  SparseVLM (arXiv 2410.04417, ICML 2025) and its released code, which holds three variants: `topk` (v1.5, its
+         default), `rank` (the first release: the rank of a matrix sets the number of tokens) and `plus` (v2.0: no
+         merging, positions kept, and only the heads that attend to the image).
+Differs: the released budgets are counts for LLaVA's 576 visual tokens in 32 layers; here, they are shares of a
+         request's visual tokens. The released clustering draws noise to break ties; here, the earlier token counts as
+         denser. All visual tokens of a request are ranked together, and the text after the last of them rates them.
+         `target_ratio` is ours: the average over all decoder layers of the visual tokens a layer processes, merged ones
+         included, as a share of those at the input; `ratio_from` sets it to the share that an earlier run measured on
+         the document's benchmark. The first pruning layer and those before it process all visual tokens. For `topk` and
+         `plus`, one factor, solved for the request's number of tokens, multiplies the shares of all pruning layers. The
+         counts of `rank` are unknown before its last pruning layer. That layer spends what remains of the target. At
+         earlier ones, a single factor that spends it multiplies the layer's own count and the counts that `topk` keeps
+         in later layers. Ranks then decide in which layers tokens leave, but not how many. The
+         released code does not handle M-RoPE; there, `topk` and `rank` give every token its new number on all three
+         axes.
 """
 
 from __future__ import annotations
@@ -41,28 +43,29 @@ BUDGETS = {
     "plus": {192: (300, 200, 118), 128: (238, 108, 60), 96: (246, 54, 28), 64: (66, 34, 20)},
 }
 RANK_SCALES = {192: (13.5, 0.0), 128: (9.0, 6.0), 64: (0.8, 0.0)}
-LARGE = 10_000  # visual tokens of a request for which rounding plays no part
+LARGE = 10_000  # visual tokens of a request for which rounding is negligible
 ROWS = 32  # raters whose attention is in memory at once: 64 MiB for 32 heads and 16,000 tokens
 
 
 @dataclass(frozen=True, kw_only=True)
 class SparseVLMConfig(TargetRatio):
-    """Which of the released methods, and how many tokens it keeps."""
+    """Variant and token budget."""
 
     variant: str = "topk"
     """topk, rank or plus."""
 
     budget: int = 192
-    """Which row of the released table of budgets: 192, 128, 96 or 64 (rank: not 96), of 576 tokens."""
+    """Row of the released table of budgets: 192, 128, 96 or 64 of 576 tokens (rank: not 96)."""
 
     layers: str | int | None = None
-    """Layers behind which tokens leave, counted from 0, as in 2/6/15; by default the released ones, scaled to depth."""
+    """Layers after which tokens leave, counted from 0, as in 2/6/15; by default the released ones, scaled to the
+    depth."""
 
     keep_shares: str | float | None = None
-    """Share of all visual tokens that stays behind each of the layers, as in 0.5/0.35/0.2; instead of budget."""
+    """Share of all visual tokens that stays after each of the layers, as in 0.5/0.35/0.2; replaces budget."""
 
     plus_heads: int = 14
-    """plus: how many attention heads rate. The release's number, for every model."""
+    """plus: number of attention heads that rate. The released number, for every model."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -86,7 +89,7 @@ class SparseVLMConfig(TargetRatio):
         expected = len(layers or LAYERS[self.variant])
         if self.variant != "rank" and len(self.shares) != expected:
             raise ConfigError(
-                f"sparsevlm got {len(self.shares)} shares for {expected} layers; expected one for each. Pass layers= "
+                f"sparsevlm got {len(self.shares)} shares for {expected} layers; expected one per layer. Pass layers= "
                 "and keep_shares= together."
             )
         if self.plus_heads < 1:
@@ -94,27 +97,27 @@ class SparseVLMConfig(TargetRatio):
 
     @property
     def shares(self) -> tuple[float, ...]:
-        """Share of the visual tokens that stays behind each pruning layer, before any scaling; for `rank`, topk's."""
+        """Share of the visual tokens that stays after each pruning layer, before scaling; for `rank`, that of topk."""
         given = joined_numbers("sparsevlm", "keep_shares", self.keep_shares)
         row = BUDGETS["topk" if self.variant == "rank" else self.variant][self.budget]
         return given or tuple(tokens / RELEASED_TOKENS for tokens in row)
 
     def pruning_layers(self, num_layers: int) -> tuple[int, ...]:
-        """The layers behind which tokens leave, ascending."""
+        """The layers after which tokens leave, ascending."""
         given = rising_layers("sparsevlm", "layers", self.layers)
         if given is not None:
             return given
         return tuple(round(layer * num_layers / RELEASED_LAYERS) for layer in LAYERS[self.variant])
 
     def share_behind(self, num_layers: int) -> dict[int, float]:
-        """Layer -> share of all visual tokens that stays behind it, before any scaling; for `rank`, as expected."""
-        # Pruning layers of a very shallow decoder can coincide; the last share counts. `rank` has a layer more than
-        # the shares that are expected of it.
+        """Layer -> share of all visual tokens that stays after it, before scaling; for `rank`, the expected share."""
+        # In a very shallow decoder, pruning layers can coincide; the last share then counts. `rank` has one layer more
+        # than topk has shares.
         return dict(zip(self.pruning_layers(num_layers), chain(self.shares, repeat(self.shares[-1])), strict=False))
 
 
 class SparseVLM(DecoderPart):
-    """Rates visual tokens by the question's attention to them, layer after layer."""
+    """Rates visual tokens by the question's attention to them, after several layers."""
 
     Config = SparseVLMConfig
     config: SparseVLMConfig
@@ -125,18 +128,18 @@ class SparseVLM(DecoderPart):
         return self.config.variant != "plus"
 
     def check(self, facts: ModelFacts) -> None:
-        """Needs deep enough a decoder, heads enough, and a target that can be reached."""
+        """Require a decoder deep enough, enough heads, and a target that can be reached."""
         layers = self.config.pruning_layers(facts.num_layers)
         if layers[-1] >= facts.num_layers - 1:
             raise ConfigError(
-                f"sparsevlm is to prune behind layers {'/'.join(map(str, layers))}, and the decoder of "
-                f"{facts.checkpoint!r} has {facts.num_layers} layers; expected 0 to {facts.num_layers - 2}: behind the "
-                "last one nothing is saved. Pass layers=."
+                f"sparsevlm prunes after layers {'/'.join(map(str, layers))}, but the decoder of {facts.checkpoint!r} "
+                f"has {facts.num_layers} layers; expected 0 to {facts.num_layers - 2}, because pruning after the last "
+                "layer saves nothing. Pass layers=."
             )
         if self.config.variant == "plus" and self.config.plus_heads > facts.num_heads:
             raise ConfigError(
-                f"sparsevlm's variant plus lets plus_heads={self.config.plus_heads} heads rate, and the decoder of "
-                f"{facts.checkpoint!r} has {facts.num_heads}. Pass fewer; the release takes half of Qwen2-7B's."
+                f"sparsevlm's variant plus lets plus_heads={self.config.plus_heads} heads rate, but the decoder of "
+                f"{facts.checkpoint!r} has {facts.num_heads}. Pass fewer; the released code uses half of Qwen2-7B's."
             )
         self._check_target(facts.num_layers)
 
@@ -150,30 +153,30 @@ class SparseVLM(DecoderPart):
         for name, target in targets.items():
             if target < least:
                 raise ConfigError(
-                    f"sparsevlm can't reach {name}: {whole} of {num_layers} layers work on all visual tokens, so on "
-                    f"average at least {least:.3f} remains, merged ones included. Expected more than that, or earlier "
+                    f"sparsevlm can't reach {name}: {whole} of {num_layers} layers process all visual tokens, so the "
+                    f"average is at least {least:.3f}, merged tokens included. Expected at least that, or earlier "
                     "layers=."
                 )
-            # A layer that prunes takes out one token at least.
+            # Every pruning layer removes at least one token.
             if target > most + len(self.config.shares) / LARGE:
                 raise ConfigError(
-                    f"sparsevlm can't reach {name}: a share of 0 stays 0 whatever it is multiplied by, so "
-                    f"keep_shares={self.config.keep_shares!r} leaves at most {most:.3f} on average. Expected less than "
+                    f"sparsevlm can't reach {name}: a share of 0 can't be scaled up, so "
+                    f"keep_shares={self.config.keep_shares!r} leaves at most {most:.3f} on average. Expected at most "
                     "that, or shares above 0."
                 )
 
     def layers(self, num_layers: int) -> AbstractSet[int]:
-        """Those behind the pruning layers; none where everything is to stay."""
+        """The layers that follow the pruning layers; none if everything is to stay."""
         if self.config.ratio_from is None and self.config.target_ratio == 1:
             return set()
         return {n + 1 for n in self.config.pruning_layers(num_layers)}
 
     def choice_costs(self, facts: ModelFacts, widths: Widths) -> tuple[ChoiceCosts, ...]:
-        """Behind each pruning layer the queries of t raters, 2 D A t, and their logits with n tokens, 2 A n t.
+        """After each pruning layer, the queries of t raters, 2 D A t, and their logits with n tokens, 2 A n t.
 
-        `plus` divides by logits of ones, 4 h n t with heads of width h. Before the first one the raters are chosen by
-        the products of words and visual tokens, 2 D n t. That not all text rates, and what merging takes of the few
-        tokens that are merged (distances of a third of those that leave), is left aside.
+        `plus` also divides by logits of vectors of ones, 4 h n t with heads of width h. At the first pruning layer, the
+        raters are chosen by products of words and visual tokens, 2 D n t. All text is counted as raters, which
+        overestimates; the distances among the few tokens to merge (a third of those that leave) are neglected.
         """
         head = widths.queries // facts.num_heads
         logits = 2 * widths.queries + (4 * head if self.config.variant == "plus" else 0)
@@ -185,11 +188,11 @@ class SparseVLM(DecoderPart):
         )
 
     def prepare(self, request: RequestPrompt) -> Tensor | None:
-        """Places of the text tokens that rate, from the input embeddings.
+        """Positions of the text tokens that rate, chosen by the input embeddings.
 
         Returns:
-            [raters], int64, negative: counted from the prompt's end, where text stays, so they hold in every layer.
-            None if no text follows the visual tokens.
+            [raters], int64, negative: counted from the prompt's end. Text stays, so they hold in every layer. None if
+                no text follows the visual tokens.
         """
         first = int(request.is_visual.nonzero()[-1]) + 1
         if first == len(request.is_visual):
@@ -202,7 +205,7 @@ class SparseVLM(DecoderPart):
         return rates.nonzero()[:, 0] - len(rates)
 
     def next_tokens(self, state: LayerState) -> NextTokens | None:
-        """The visual tokens of the highest scores, and new ones made of the best of the others."""
+        """The highest-scoring visual tokens, and new tokens merged from the best of the others."""
         config = self.config_of(state.key)
         if state.prepared is None or config.target_ratio == 1:
             return None
@@ -219,7 +222,7 @@ class SparseVLM(DecoderPart):
         state.check_finite("rating", score)
         if num_keep == len(visual):
             return None
-        # Stable: of equal scores the earlier token stays.
+        # Stable: if scores are equal, the earlier token stays.
         order = score.sort(descending=True, stable=True).indices
         stays = ~state.is_visual
         stays[visual[order[:num_keep]]] = True
@@ -234,12 +237,12 @@ class SparseVLM(DecoderPart):
         return NextTokens(torch.cat([keep[keep <= behind], places, keep[keep > behind]]), merged)
 
     def config_of(self, key: str) -> SparseVLMConfig:
-        """The arguments with the target of a document's benchmark."""
+        """The configuration with the target of a document's benchmark."""
         return replace(self.config, target_ratio=self.config.target_of(key), ratio_from=None)
 
 
 def _scheduled(config: SparseVLMConfig, state: LayerState) -> int:
-    """How many tokens `topk` and `plus` keep."""
+    """Number of tokens that `topk` and `plus` keep."""
     num_visual, current = state.visual_tokens[0], state.visual_tokens[-1]
     share = config.share_behind(state.num_layers)[state.layer - 1]
     share *= solve_factor(config, num_visual, state.num_layers)
@@ -247,7 +250,7 @@ def _scheduled(config: SparseVLMConfig, state: LayerState) -> int:
 
 
 def _ranked(config: SparseVLMConfig, state: LayerState, ratings: Tensor) -> int:
-    """How many tokens `rank` keeps; all of them where the ratings have full rank."""
+    """Number of tokens that `rank` keeps; all of them if the ratings have full rank."""
     num_visual, current = state.visual_tokens[0], state.visual_tokens[-1]
     keep = rank = int(torch.linalg.matrix_rank(ratings))
     if rank < current:
@@ -272,7 +275,7 @@ def average_share(config: SparseVLMConfig, num_visual: int, num_layers: int, fac
 
 @cache
 def solve_factor(config: SparseVLMConfig, num_visual: int, num_layers: int) -> float:
-    """By what the shares are multiplied so that the average over layers comes nearest to the target."""
+    """Factor on the shares with which the average over layers is nearest to the target."""
     target = config.target_ratio
     if target is None:
         return 1.0
@@ -280,46 +283,46 @@ def solve_factor(config: SparseVLMConfig, num_visual: int, num_layers: int) -> f
     for _ in range(40):
         middle = (low + high) / 2
         low, high = (middle, high) if average_share(config, num_visual, num_layers, middle) < target else (low, middle)
-    # Counts are whole numbers: one of the two neighbours is nearest.
+    # Counts are whole numbers, so one of the two neighbours is nearest.
     return min(low, high, key=lambda factor: abs(average_share(config, num_visual, num_layers, factor) - target))
 
 
 def largest_factor(config: SparseVLMConfig) -> float:
-    """By what shares can be multiplied until all keep everything, but those of 0."""
+    """Factor on the shares with which every share above 0 keeps everything."""
     return 1 / min(share for share in config.shares if share)
 
 
 def keep_towards_target(config: SparseVLMConfig, visual_tokens: Sequence[int], num_layers: int, own: int) -> int:
-    """How many tokens `rank` keeps behind a layer so that the average over layers comes nearest to the target.
+    """Number of tokens `rank` keeps after a layer so that the average over layers is nearest to the target.
 
     Args:
         config: with a target.
-        visual_tokens: [layers so far], those that they worked on; the last one prunes.
-        num_layers: of the decoder.
-        own: how many the layer would keep without a target, 0..visual_tokens[-1].
+        visual_tokens: [layers so far], visual tokens that each layer processed; the last one prunes.
+        num_layers: layers of the decoder.
+        own: number the layer would keep without a target, 0..visual_tokens[-1].
     """
     assert config.target_ratio is not None
     layer, num_visual, current = len(visual_tokens) - 1, visual_tokens[0], visual_tokens[-1]
     remaining = config.target_ratio * num_layers * num_visual - sum(visual_tokens)
     expected = {later: share for later, share in config.share_behind(num_layers).items() if later > layer}
-    # How many layers work on what goes on from this pruning layer, and from each one behind it.
+    # Number of layers that process the tokens this pruning layer passes on, then of each later one.
     spans = [stop - start for start, stop in pairwise([layer, *expected, num_layers - 1])]
     wanted = [going_on(current, own)]
     for share in expected.values():
         wanted.append(going_on(wanted[-1], min(round(share * num_visual), wanted[-1] - 1)))
     factor = remaining / sum(span * tokens for span, tokens in zip(spans, wanted, strict=True))
-    # The largest count that hands on no more; with none kept, merged tokens still go on.
+    # The largest count that passes on no more than the goal. Even if none is kept, merged tokens go on.
     goal = round(factor * wanted[0])
     return max(0, bisect_right(range(current + 1), goal, key=lambda keep: going_on(current, keep)) - 1)
 
 
 def going_on(current: int, keep: int) -> int:
-    """How many tokens go on, merged ones included, if so many of the current ones are kept (`topk`, `rank`)."""
+    """Number of tokens that go on, merged ones included, if `keep` of the current ones are kept (`topk`, `rank`)."""
     return keep + recycling(current - keep)[1] if keep < current else current
 
 
 def recycling(num_pruned: int) -> tuple[int, int]:
-    """How many of the pruned tokens are merged, and into how many."""
+    """Number of pruned tokens that are merged, and number of tokens they are merged into."""
     num_recycled = int(0.3 * num_pruned) + 1
     return num_recycled, num_recycled // 10 + 1
 
@@ -330,7 +333,7 @@ def head_mean_attention(state: LayerState, rows: Tensor, columns: Tensor) -> Ten
 
 
 def undistanced_attention(state: LayerState, rows: Tensor, columns: Tensor) -> Tensor:
-    """What each head gives each column [heads, columns], mean over rows, without the part of distance (`plus`)."""
+    """Attention of each head to each column, [heads, columns], mean over rows, without distance effects (`plus`)."""
     sums = [
         without_distance(state.attention(part)[:, :, columns], state, part, columns).sum(dim=1)
         for part in rows.split(ROWS)
@@ -339,11 +342,11 @@ def undistanced_attention(state: LayerState, rows: Tensor, columns: Tensor) -> T
 
 
 def without_distance(weights: Tensor, state: LayerState, rows: Tensor, columns: Tensor) -> Tensor:
-    """Attention weights divided by the logit that two vectors of ones would have at their distance (variant `plus`).
+    """Attention weights divided by the logit that two vectors of ones would have at their distance (`plus`).
 
     Args:
         weights: [heads, rows, columns].
-        state: of the layer.
+        state: the request's state before the layer.
         rows: [rows], int64, indices of the queries.
         columns: [columns], int64, indices of the keys.
     """
@@ -354,24 +357,24 @@ def without_distance(weights: Tensor, state: LayerState, rows: Tensor, columns: 
 
 
 def cluster_means(tokens: Tensor, num_clusters: int) -> Tensor:
-    """Density-peak clusters' means.
+    """Means of density-peak clusters.
 
     Args:
-        tokens: [tokens, D]; of equal density, the earlier counts as denser.
+        tokens: [tokens, D]; if densities are equal, the earlier token counts as denser.
         num_clusters: 1..tokens.
 
     Returns:
         [num_clusters, D], float32, the clearest peak first.
     """
     tokens = tokens.float()
-    # By subtraction, not as a matrix product: only then are distances symmetric to the bit, and ties ties.
+    # Subtraction instead of a matrix product: distances are then exactly symmetric, and equal densities exactly equal.
     distances = torch.cdist(tokens, tokens, compute_mode="donot_use_mm_for_euclid_dist") * tokens.shape[1] ** -0.5
     nearest = distances.topk(num_clusters, largest=False).values
     density = (-nearest.square().mean(dim=-1)).exp()
     number = torch.arange(len(tokens), device=tokens.device)
     is_denser = (density > density[:, None]) | ((density == density[:, None]) & (number < number[:, None]))
     isolation = distances.masked_fill(~is_denser, float("inf")).min(dim=-1).values  # to the nearest denser token
-    # The densest token has no denser one, and by any number from its own largest distance up it is the first centre.
+    # The densest token has no denser one. Any value of at least its own largest distance makes it the first centre.
     isolation = isolation.where(is_denser.any(dim=-1), distances.max())
     centres = (density * isolation).sort(descending=True, stable=True).indices[:num_clusters]
     cluster = distances[:, centres].min(dim=-1).indices

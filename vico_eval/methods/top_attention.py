@@ -1,13 +1,13 @@
-"""Top attention: of each tile, the visual tokens that the vision encoder attends to most enter the decoder.
+"""Top attention: within each tile, keep the visual tokens to which the vision encoder attends most.
 
 Place:   selection.
 Needs:   attention of the vision encoder.
-Source:  none of its own: the scores that VisionZip, VisPruner and HoloV begin with, and nothing else. The control that
-         shows what their further steps are worth. After the softmax, mean over heads, pooled over the 2 x 2 patches of
-         a visual token.
-Differs: `score_source=cls` is the papers' row for an encoder with a class token. InternVL drops that token behind the
-         encoder's last layer, so its row is taken from the last but one (`score_layer=-2`), where it still feeds
-         something; `score_source=mean` takes the mean over the patches' rows instead.
+Source:  none of its own. It uses the scores with which VisionZip, VisPruner and HoloV begin, and nothing else: a
+         control that measures the value of their further steps. Attention is taken after the softmax, averaged over
+         heads, and pooled over the 2 x 2 patches of a visual token.
+Differs: `score_source=cls` is the class token's row, as in the papers. InternVL drops this token after the encoder's
+         last layer, so the row comes from the last but one (`score_layer=-2`), where the token still feeds the last
+         layer. `score_source=mean` is the mean over the patches' rows.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from vico_eval.runs.costs import ChoiceCosts
 
 
 class TopAttention(ScoredSelection):
-    """Keeps the tokens of the highest scores."""
+    """Keeps the highest-scoring tokens."""
 
     Config = EncoderScores
     config: EncoderScores
 
     def choice_costs(self, facts: ModelFacts, widths: Widths) -> tuple[ChoiceCosts, ...]:
-        """None beside the scores."""
+        """None beyond the scores."""
         return ()
 
     def select(self, requests: Sequence[VisualTokens]) -> list[Selected | None]:

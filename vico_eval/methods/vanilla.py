@@ -1,6 +1,6 @@
-"""Vanilla: the model as it is. Every tile keeps its full number of visual tokens.
+"""Vanilla: the unmodified model, in which every tile keeps all its visual tokens.
 
-Place:   connector, which it leaves as it is.
+Place:   connector, which it leaves unchanged.
 Models:  any.
 Source:  InternVL; the baseline row of ViCO's tables.
 """
@@ -17,7 +17,7 @@ from vico_eval.methods.interface import ConnectorPart, ModelFacts, RequestTiles,
 
 @dataclass(frozen=True, kw_only=True)
 class VanillaConfig:
-    """Nothing to set."""
+    """No hyper-parameters."""
 
 
 class Vanilla(ConnectorPart):
@@ -27,9 +27,9 @@ class Vanilla(ConnectorPart):
 
     @property
     def routes(self) -> tuple[Route, ...]:
-        """None: the model's own connector."""
+        """None: every tile goes through the model's own connector."""
         return ()
 
     def route(self, tiles: RequestTiles, facts: ModelFacts) -> Tensor:
-        """[tiles], all 0."""
+        """Route 0 for every tile: [tiles]."""
         return torch.zeros(tiles.num_tiles, dtype=torch.int64)

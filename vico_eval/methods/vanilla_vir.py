@@ -1,10 +1,11 @@
-"""Vanilla + ViR: the base model, never trained for it, on ViCO's own decisions.
+"""Vanilla + ViR: the base model, never trained on compressed tiles, with ViCO's routing decisions.
 
 Place:   connector.
 Needs:   a second checkpoint with a router and a low connector (flash_from=).
-Source:  ViCO (arXiv 2510.12793), Table 3: the decisions of the trained ViCO model, applied to the original one. ViCO's
-         vision encoder and router decide about each tile, so the ratio is ViCO's. The base model's encoder sees all
-         tiles once more: its tokens go through its own connector, or, of a compressed tile, through ViCO's low one.
+Source:  ViCO (arXiv 2510.12793), Table 3: the trained ViCO model's decisions, applied to the original model. ViCO's
+         vision encoder and router decide for each tile, so the compression ratio is ViCO's. The base model's encoder
+         then processes all tiles again. Its tokens go through its own connector or, for compressed tiles, through
+         ViCO's low one.
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ from vico_eval.methods.vico import ViCO, ViCOConfig
 
 @dataclass(frozen=True, kw_only=True)
 class VanillaViRConfig(ViCOConfig):
-    """Thresholds of the routing rule, or where decisions are found ready."""
+    """Thresholds of the routing rule, or an earlier run whose decisions are used."""
 
     decisions_from: str | None = None
-    """Folder of a run of ViCO on the same documents, whose decisions are taken; saves its encoder and router here."""
+    """Folder of a ViCO run on the same documents whose decisions are used; ViCO's encoder and router then don't run
+    here."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -34,12 +36,12 @@ class VanillaViRConfig(ViCOConfig):
         given += ["absolute_only"] if self.absolute_only else []
         if self.decisions_from is not None and given:
             raise ConfigError(
-                f"vanilla_vir got decisions_from and {', '.join(given)}; the run has decided already, so give one."
+                f"vanilla_vir got decisions_from and {', '.join(given)}; the earlier run has decided, so give only one."
             )
 
 
 class VanillaViR(ViCO):
-    """ViCO's decisions on base weights; `flash_from=` names the ViCO checkpoint, which also gives its low connector."""
+    """ViCO's decisions on base weights; `flash_from=` names the ViCO checkpoint, which supplies the low connector."""
 
     Config = VanillaViRConfig
     config: VanillaViRConfig
@@ -47,11 +49,11 @@ class VanillaViR(ViCO):
 
     @property
     def needs_router(self) -> bool:  # type: ignore[override]
-        """Decisions that are found ready need none."""
+        """False if the decisions come from an earlier run."""
         return self.config.decisions_from is None
 
     def check(self, facts: ModelFacts) -> None:
-        """Needs a low connector, and a router or a run that has decided."""
+        """Require a low connector, and a router or the decisions of an earlier run."""
         if self.needs_router:
             super().check(facts)
         else:
@@ -59,19 +61,19 @@ class VanillaViR(ViCO):
             _ = self._decisions
 
     def check_donor(self, identity: Callable[[], Mapping[str, str]], checkpoint: str) -> None:
-        """The run that has decided must be one of the checkpoint that gives the low connector."""
+        """Require that the earlier run used the checkpoint that supplies the low connector."""
         if not self.needs_router and self._decisions.sha256 != identity()["sha256"]:
             raise ConfigError(
-                f"the run in decisions_from={self.config.decisions_from} is of other weights than flash_from="
-                f"{checkpoint}. Give the checkpoint that it ran with, or run ViCO again."
+                f"the run in decisions_from={self.config.decisions_from} used other weights than flash_from="
+                f"{checkpoint}. Pass the checkpoint of that run, or run ViCO again."
             )
 
     def scored_by(self, facts: ModelFacts) -> str | None:
-        """The router; none where decisions are found ready."""
+        """The router; None if the decisions come from an earlier run."""
         return super().scored_by(facts) if self.needs_router else None
 
     def route(self, tiles: RequestTiles, facts: ModelFacts) -> Tensor:
-        """The tiles that ViCO compresses, [tiles], bool."""
+        """Compress the tiles that ViCO compresses; [tiles], bool."""
         return super().route(tiles, facts) if self.needs_router else self._decisions.of(tiles)
 
     @cached_property

@@ -1,9 +1,9 @@
-"""ViCO: a router (ViR) decides, tile by tile, which tiles take a quarter of their visual tokens.
+"""ViCO: a router (ViR) decides for each tile whether it is compressed to a quarter of its visual tokens.
 
 Place:   connector.
 Needs:   a router and a low connector (a Flash checkpoint).
-Source:  ViCO (arXiv 2510.12793); the rule and its thresholds as in the code released with InternVL3.5-Flash.
-Differs: the relative rule looks at the tiles of one request only; serving engines take a whole batch together, so that
+Source:  ViCO (arXiv 2510.12793); the rule and its thresholds follow the code released with InternVL3.5-Flash.
+Differs: the relative rule considers the tiles of one request only. Serving engines apply it to a whole batch, so that
          an answer depends on its neighbours.
 """
 
@@ -23,13 +23,13 @@ class ViCOConfig:
     """Thresholds of the routing rule."""
 
     relative_threshold: float | None = None
-    """A tile is compressed only above this quantile of its request's scores, in [0, 1]; None takes the checkpoint's."""
+    """Compress a tile only above this quantile of its request's scores, in [0, 1]; None uses the checkpoint's value."""
 
     absolute_threshold: float | None = None
-    """And only at this score or above, in [0, 1]; None takes the checkpoint's."""
+    """Compress a tile only at this score or above, in [0, 1]; None uses the checkpoint's value."""
 
     absolute_only: bool = False
-    """Leave the relative rule out. It never compresses a request's lowest tile, so never a lone one."""
+    """Skip the relative rule, which never compresses a request's lowest-scoring tile and so never a single one."""
 
     def __post_init__(self) -> None:
         check_thresholds(self.relative_threshold, self.absolute_threshold)
@@ -42,7 +42,7 @@ class ViCO(ConnectorPart):
     config: ViCOConfig
 
     def check(self, facts: ModelFacts) -> None:
-        """Needs a low connector and a router."""
+        """Require a low connector and a router."""
         need_router(facts, "vico")
 
     def scored_by(self, facts: ModelFacts) -> str | None:
@@ -50,7 +50,7 @@ class ViCO(ConnectorPart):
         return "router"
 
     def route(self, tiles: RequestTiles, facts: ModelFacts) -> Tensor:
-        """The tiles that pass both thresholds, [tiles], bool."""
+        """Compress the tiles that pass both thresholds; [tiles], bool."""
         assert tiles.p_compress is not None
         relative, absolute = self.config.relative_threshold, self.config.absolute_threshold
         if relative is None:
@@ -63,21 +63,21 @@ class ViCO(ConnectorPart):
 def compress_tiles(p_compress: Tensor, relative: float | None, absolute: float) -> Tensor:
     """Which tiles of ONE request are compressed.
 
-    A tile is compressed iff its score is above the `relative` quantile of the request's scores and at least
-    `absolute`. The lowest tile therefore always stays, and so does a lone one. The quantile is never taken over a
-    batch: an answer must not depend on its neighbours.
+    A tile is compressed iff its score is above the `relative` quantile of the request's scores and at least `absolute`.
+    The lowest-scoring tile is therefore never compressed, and neither is a single tile. The quantile is never taken
+    over a batch: an answer must not depend on its neighbours.
 
     Args:
-        p_compress: [tiles], any float dtype. As in the released code, quantile (computed in float32) and threshold are
-            rounded to that dtype before they are compared.
-        relative: quantile in [0, 1], linearly interpolated; None leaves this rule out.
+        p_compress: [tiles], any float dtype. As in the released code, the quantile (computed in float32) and the
+            threshold are rounded to that dtype before the comparison.
+        relative: quantile in [0, 1], linearly interpolated; None skips this rule.
         absolute: threshold in [0, 1].
 
     Returns:
         [tiles], bool.
 
     Raises:
-        ConfigError: a threshold outside [0, 1].
+        ConfigError: a threshold is outside [0, 1].
     """
     check_thresholds(relative, absolute)
     compressed = p_compress >= torch.tensor(absolute, dtype=p_compress.dtype, device=p_compress.device)

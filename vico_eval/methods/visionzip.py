@@ -1,18 +1,18 @@
-"""VisionZip: the visual tokens that the encoder attends to most enter the decoder, with a few that hold the others.
+"""VisionZip: keep the visual tokens to which the encoder attends most, and merge the others into a few.
 
 Place:   selection.
 Needs:   attention and keys of the vision encoder, and the inputs of its connector.
-Source:  Yang et al., CVPR 2025 (arXiv 2412.04467); dominant tokens, targets and merging as in the released code, with
-         its 54 dominant tokens to 10 merged ones. Of the tokens that are not dominant, evenly spaced ones are targets;
-         every other joins the target whose key is most like its own, and a target becomes itself plus the mean of
-         those that joined.
-Differs: per tile; the class token, which InternVL's decoder never sees, is not among the tokens. Scores and keys are
-         pooled over the patches of a visual token. Merged tokens stand where their targets stood (released: behind all
-         dominant ones). `merge_at=connector` merges what the connector takes in, as released: encoder, merging,
-         projector. InternVL's connector begins with a norm, so the double length of a merged token goes; LLaVA's had
-         none. `merge_at=decoder` merges visual tokens, as ports to InternVL do. One token alone is not merged into.
-         Targets are evenly spaced in the order of the tokens, which early checkpoints' pixel shuffle (v1) has go down
-         columns.
+Source:  Yang et al., CVPR 2025 (arXiv 2412.04467); dominant tokens, targets and merging follow the released code, with
+         its 54 dominant tokens to 10 merged ones. Among the tokens that are not dominant, evenly spaced ones are
+         targets. Every other one joins the target whose key is most similar to its own. A target becomes itself plus
+         the mean of those that joined.
+Differs: works per tile. The class token is not among the tokens, because InternVL's decoder never sees it. Scores and
+         keys are pooled over the patches of a visual token. Merged tokens take their targets' places (released: after
+         all dominant ones). `merge_at=connector` merges the connector's inputs, as released: encoder, merging,
+         projector. InternVL's connector begins with a norm, which removes the doubled length of a merged token; LLaVA's
+         has none. `merge_at=decoder` merges visual tokens, as ports to InternVL do. If a tile keeps one token, none is
+         merged. Targets are evenly spaced in token order, which runs down columns in early checkpoints (pixel shuffle
+         v1).
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ from vico_eval.runs.costs import ChoiceCosts
 
 MERGE_AT = ("connector", "decoder")
 CONTEXTUAL, OF = 10, 64
-"""Merged tokens and all that stay, in the released README."""
+"""Merged tokens, and all tokens that stay, in the released README."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class VisionZipConfig(EncoderScores):
-    """How many tokens, whose attention, and where they are merged."""
+    """Token budget, source of attention, and where tokens are merged."""
 
     merge_at: str = "connector"
-    """connector: what it takes in is merged; decoder: what it has made."""
+    """connector: merge its inputs; decoder: merge its outputs, the visual tokens."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -52,7 +52,7 @@ class VisionZipConfig(EncoderScores):
 
 
 class _Kept(NamedTuple):
-    """What stays of a group."""
+    """The tokens of a group that stay."""
 
     places: Tensor
     """[k], int64, ascending, within the group."""
@@ -72,15 +72,15 @@ class VisionZip(ScoredSelection):
 
     @property
     def needs(self) -> frozenset[str]:
-        """The encoder's attention and keys, and what the connector takes in where that is merged."""
+        """The encoder's attention and keys, and the connector's inputs if these are merged."""
         merged = {CONNECTOR_INPUTS} if self.config.merge_at == "connector" else set()
         return super().needs | {ENCODER_KEYS} | merged
 
     def choice_costs(self, facts: ModelFacts, widths: Widths) -> tuple[ChoiceCosts, ...]:
-        """What makes c = a r n merged tokens of n, a = 10/64 of the share r that stays, rounding aside.
+        """Making c = a r n merged tokens of n, with a = 10/64 of the share r that stays; rounding is ignored.
 
-        Cosines of the keys, of width h, that are not dominant with those of the targets: 2 h (n - r n + c) c. Sums of
-        what the connector takes in, of width W (or of what it made: D): 2 W n c. The connector on c tokens.
+        Cosines of the keys (width h) that are not dominant with those of the targets, 2 h (n - r n + c) c. Sums of the
+        connector's inputs (width W; or of its outputs, width D), 2 W n c. For inputs, the connector on c tokens.
         """
         share = fmean(self.config.shares().values())
         made = share * CONTEXTUAL / OF
@@ -109,7 +109,7 @@ class VisionZip(ScoredSelection):
         return [_Kept(*each) for each in zip(places.values, is_merged, merged, strict=True)]
 
     def _merged(self, requests: Sequence[VisualTokens], groups: Groups, weights: Tensor) -> Tensor:
-        """[groups, contextual, D]."""
+        """The merged tokens, [groups, contextual, D]."""
         if self.config.merge_at == "decoder":
             tokens = groups.tokens
             return (weights @ tokens.float()).to(tokens)
@@ -125,7 +125,7 @@ class VisionZip(ScoredSelection):
 
 
 def _together(visual: VisualTokens, groups: Sequence[Group], kept: dict[Group, _Kept]) -> Selected:
-    """Those of a request's groups; of the groups that lose nothing, every token."""
+    """The tokens of a request's groups; every token of the groups that lose none."""
     keep, is_merged, merged = [], [], []
     for group in groups:
         if group in kept:
@@ -139,7 +139,7 @@ def _together(visual: VisualTokens, groups: Sequence[Group], kept: dict[Group, _
 
 
 def num_contextual(num_keep: int) -> int:
-    """How many of the tokens that stay are merged ones: 10 of 64, rounded, at least 1 beside a dominant one."""
+    """Number of kept tokens that are merged ones: 10 of 64, rounded, at least 1 beside a dominant one."""
     return min(num_keep - 1, max(1, round(num_keep * CONTEXTUAL / OF)))
 
 
@@ -156,7 +156,7 @@ class Choice(NamedTuple):
     """[groups, c], int64, ascending; some of the others."""
 
     joins: Tensor
-    """[groups, n - d], int64: the number of the target that each of the others joins; a target's own is its own."""
+    """[groups, n - d], int64: number of the target that each of the others joins; a target joins itself."""
 
 
 def choose(scores: Tensor, keys: Tensor, num_dominant: int, num_targets: int) -> Choice:
@@ -170,7 +170,7 @@ def choose(scores: Tensor, keys: Tensor, num_dominant: int, num_targets: int) ->
     """
     dominant = highest_scores(scores, num_dominant).sort(dim=1).values
     is_dominant = torch.zeros_like(scores, dtype=torch.int32).scatter(1, dominant, 1)
-    # Sorted and not asked for: how many places `nonzero` finds, the host has to wait for.
+    # Sorted, because the host would have to wait for the number of places that `nonzero` finds.
     others = is_dominant.sort(dim=1, stable=True).indices[:, : scores.shape[1] - num_dominant]
     step = max(1, others.shape[1] // max(1, num_targets))
     targets = others[:, ::step][:, :num_targets]
@@ -180,7 +180,7 @@ def choose(scores: Tensor, keys: Tensor, num_dominant: int, num_targets: int) ->
     units = unit(keys)
     likeness = _rows(units, others) @ _rows(units, targets).transpose(1, 2)  # [groups, n - d, c]
     is_best = likeness == likeness.max(dim=2, keepdim=True).values
-    joins = number.where(is_best, num_targets).min(dim=2).values  # of equal ones, the first
+    joins = number.where(is_best, num_targets).min(dim=2).values  # the first of equal ones
     joins[:, : num_targets * step : step] = number
     return Choice(dominant, others, targets, joins)
 
@@ -191,7 +191,7 @@ def _rows(values: Tensor, places: Tensor) -> Tensor:
 
 
 def merging(chosen: Choice, num_tokens: int) -> Tensor:
-    """What each merged token is made of, [groups, c, n], float32: its target, and the mean of those that joined."""
+    """Weights of each merged token, [groups, c, n], float32: 1 on its target, and the mean of those that joined."""
     num_targets = chosen.targets.shape[1]
     number = torch.arange(num_targets, device=chosen.joins.device)
     joined = (chosen.joins[:, None] == number[:, None]).float()  # [groups, c, n - d]

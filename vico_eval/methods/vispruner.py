@@ -1,16 +1,17 @@
-"""VisPruner: the visual tokens that the encoder attends to most, and the least alike of the others, enter the decoder.
+"""VisPruner: keep the visual tokens to which the encoder attends most, and the most diverse of the others.
 
 Place:   selection.
 Needs:   attention of the vision encoder.
-Source:  Zhang et al., ICCV 2025 (arXiv 2412.01818); steps, lists and orders as in the released code. `important_ratio`
-         of the tokens that stay are those of the highest attention. The others stand in a list by falling attention,
-         and round by round its tokens at even places are compared with those at odd places: up to eight of the first
-         that are most like one of the second leave, and the list is put together anew.
-Differs: features are the visual tokens behind the connector (released: the encoder's, before it; the authors' answer
-         for other models is ours), tile by tile; scores are pooled over the patches of a visual token. A list of odd
-         length, where the released code fails, has one token more at even places; where fewer are left at even places
-         than are to go, all of them go. Two nearly equal cosines that swap change every later round: half of the
-         diverse tokens can differ between two kernels, so a difference of a point means nothing without several runs.
+Source:  Zhang et al., ICCV 2025 (arXiv 2412.01818); steps, lists and orders follow the released code. `important_ratio`
+         of the tokens that stay have the highest attention. The others form a list by falling attention, which is
+         thinned round by round: tokens at even places are compared with those at odd places, up to eight of the even
+         ones that are most similar to an odd one leave, and the list is rebuilt.
+Differs: works per tile. Features are the visual tokens after the connector (released: the encoder's, before it; for
+         Qwen, the authors also advise those after it, VisPruner#1). Scores are pooled over the patches of a visual
+         token. A list of odd length, on which the released code fails, has one more token at even places. If fewer
+         tokens are at even places than should leave, all of them leave. Two nearly equal cosines that swap change every
+         later round: half of the diverse tokens can differ between two kernels, so a difference of one point means
+         nothing without several runs.
 """
 
 from __future__ import annotations
@@ -29,15 +30,15 @@ from vico_eval.methods.shared.groups import Groups, select_in_groups
 from vico_eval.runs.costs import ChoiceCosts
 
 MOST_A_ROUND = 8
-"""Tokens that leave in a round of the released code."""
+"""Number of tokens that leave per round in the released code."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class VisPrunerConfig(EncoderScores):
-    """How many tokens, whose attention, and how many stay for their attention."""
+    """Token budget, source of attention, and the share kept for its attention."""
 
     important_ratio: float = 0.5
-    """Share of the tokens that stay which are those of the highest attention, in [0, 1], rounded down."""
+    """Share of the tokens that stay which are chosen by attention, in [0, 1], rounded down."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -52,7 +53,7 @@ class VisPruner(ScoredSelection):
     config: VisPrunerConfig
 
     def choice_costs(self, facts: ModelFacts, widths: Widths) -> tuple[ChoiceCosts, ...]:
-        """The cosines of n tokens, 2 D n^2, computed once for all rounds."""
+        """Cosines of n tokens, 2 D n^2, computed once for all rounds."""
         return (ChoiceCosts(pair=2 * widths.model),)
 
     def select(self, requests: Sequence[VisualTokens]) -> list[Selected | None]:
@@ -72,7 +73,7 @@ def by_attention(scores: Tensor, num_important: int) -> tuple[Tensor, Tensor]:
 
 
 def thinned(similarity: Tensor, rest: Tensor, num_diverse: int) -> Tensor:
-    """What is left of a list once the tokens most like others of it have gone.
+    """The rest of a list after the tokens most similar to others in it have left.
 
     Args:
         similarity: [groups, n, n].
@@ -94,6 +95,6 @@ def thinned(similarity: Tensor, rest: Tensor, num_diverse: int) -> Tensor:
 
 
 def even_to_odd(similarity: Tensor, even: Tensor, odd: Tensor) -> Tensor:
-    """The largest similarity [groups, even] of each token at an even place to those at odd places."""
+    """Largest similarity [groups, even] of each token at an even place to those at odd places."""
     rows = similarity.gather(1, even[..., None].expand(-1, -1, similarity.shape[2]))
     return rows.gather(2, odd[:, None].expand(-1, even.shape[1], -1)).max(dim=2).values

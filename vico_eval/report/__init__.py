@@ -1,4 +1,4 @@
-"""Finished runs and published numbers -> retention, tables and figures. Imports no torch."""
+"""Reports: retention, tables and figures from finished runs and published numbers. Imports no torch."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ __all__ = ["Report", "to_terminal", "write_report"]
 
 
 def __getattr__(name: str) -> Any:
-    # Processes that only read runs start in half the time without pandas.
+    # Worker processes that only read runs start twice as fast without pandas.
     if name == "to_terminal":
         from vico_eval.report.tables.writers import to_terminal
 

@@ -1,4 +1,4 @@
-"""From finished runs to a table's files: CSV, LaTeX, Markdown, the picture and where every number came from."""
+"""Write a report from finished runs: tables as CSV, LaTeX and Markdown, figures, and the provenance of every number."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -77,44 +77,45 @@ def write_report(
     has_documents: bool = False,
     has_model_index: bool = False,
 ) -> Report:
-    """Reads finished runs and writes their table into `out`.
+    """Write the report of finished runs to `out`.
 
     Args:
-        runs: each row's title (None: the run record's) and a run's folder, lmms-eval's --output_path or VLMEvalKit's
-            --work-dir, whoever started it. Runs of the same title make one row: its mean, with the spread over them.
-            Where they are large two more processes are started, so a script must call this under `__main__` only.
-        table: a suite (`vico-table3`), its table (`vico-3`) or one of your own.
-        out: where table3.csv, .tex, .md (the suite's `file_stem`), uncertainty.csv, loyalty.csv, endings.csv,
+        runs: for each run, the title of its row (None: from the run's record) and its folder, which is lmms-eval's
+            --output_path or VLMEvalKit's --work-dir. Runs with the same title form one row with their mean and spread.
+            Large runs are read in two more processes, so a script must call this under `__main__` only.
+        table: a suite (`vico-table3`), its table (`vico-3`) or your own specification.
+        out: folder for table3.csv, .tex, .md (the suite's `file_stem`), uncertainty.csv, loyalty.csv, endings.csv,
             time.csv (if a run has times), pairs.csv (with `against`), budgets.csv (if a method was run at several
-            budgets), costs.csv (if a run says them), strata.csv, .md and .tex (if documents have categories or rows
-            lose some), router.csv (if there are a router's scores and a row that compresses every tile), the pictures
-            (retention, budgets, benchmarks, ratios, scores, router; .pdf, .png) and provenance.json go; made if
+            budgets), costs.csv (if a run has costs), strata.csv, .md and .tex (if documents have categories or rows
+            lose some), router.csv (if there are router scores and a row that compresses every tile), the figures
+            (retention, budgets, benchmarks, ratios, scores, router; .pdf, .png) and provenance.json; created if
             missing.
-        baseline: title or system of the row that counts as 100%; by default the row of the table's first
-            system (`vanilla`).
-        benchmarks: titles of the table's benchmarks to keep; by default all of them.
-        only: tasks to read of a run, by its folder; all where it isn't named.
-        note: what a reader has to know besides what the runs say.
-        published: whether the paper's numbers of a table stand beneath the measured ones; of which model, where the
-            paper's table has several.
-        html: folder of the report as a page (`vico_eval.report.page`), new, empty or an earlier page's; None for none.
-        blank_is_wrong: whether blank answers without token counts, of runs that lmms-eval's own models made, count as
-            they were scored; otherwise they may be failures and leave their cell without a score.
-        latex_columns: titles of the columns of the LaTeX table, in this order; by default all but `95% interval`.
-        is_serif: whether the pictures' type is like Times.
-        has_documents: whether documents.parquet is written, with every document's scores in every run.
-        has_model_index: whether model-index.yaml is written, the rows as results of model cards.
-        columns_of_cost: which costs the table has columns of (`operations`, `seconds`, ...: `ASKED` of
-            `vico_eval.report.costs.frame`); costs.csv has them all.
-        pareto: over what retention is drawn: `tokens`, or a cost by the same names.
-        against: titles of rows that all others are compared with besides the baseline, or `all` for every pair.
-        criterion: what verdicts test, by default whether 99% is retained, at 0.05.
+        baseline: title or system of the row that counts as 100%; by default the row of the table's first system
+            (`vanilla`).
+        benchmarks: titles of the table's benchmarks to include; by default all.
+        only: tasks to read, by run folder; all tasks for folders not listed.
+        note: an additional note below the table.
+        published: include the paper's numbers below the measured ones; a string selects the model if the paper's table
+            has several.
+        html: folder for the report as a web page (`vico_eval.report.page`), which is new, empty or an earlier page's;
+            None for no page.
+        blank_is_wrong: count blank answers without token counts as they were scored, in runs by lmms-eval's own models;
+            otherwise they may be failures and leave their cell without a score.
+        latex_columns: titles of the LaTeX table's columns, in this order; by default all but `95% interval`.
+        is_serif: use a Times-like typeface in figures.
+        has_documents: write documents.parquet, with every document's scores in every run.
+        has_model_index: write model-index.yaml, with the rows as results for model cards.
+        columns_of_cost: costs to show as columns of the table (`operations`, `seconds`, ...: `ASKED` in
+            `vico_eval.report.costs.frame`); costs.csv has all of them.
+        pareto: horizontal axis of the retention figure: `tokens`, or one of the same costs.
+        against: titles of rows to compare all others with, in addition to the baseline, or `all` for every pair.
+        criterion: hypothesis that verdicts test; by default that 99% is retained, at level 0.05.
 
-    An earlier report in `out`, or page in `html`, is replaced once all of the new one is there, and otherwise stays.
+    An earlier report in `out`, or page in `html`, is replaced only once the new one is complete.
 
     Raises:
-        ConfigError: there is no such suite, or no paper's table with such a model.
-        ReportError: runs that don't count (all of them are named), can't be compared or have no benchmark of the table.
+        ConfigError: the suite is unknown, or no paper's table has such a model.
+        ReportError: runs are unusable (all are named), can't be compared or have no benchmark of the table.
         OutputError: `out` or `html` can't be written.
     """
     if html is not None:
@@ -166,13 +167,12 @@ def write_report(
             return _write(content, out, workers)
         except OSError as error:
             raise OutputError(
-                f"The report can't be written to {out}: {error}. What was there is as it was; make room, or choose "
-                "another folder."
+                f"The report can't be written to {out}: {error}. The folder is unchanged; make room, or choose another."
             ) from error
 
 
 class _Page(NamedTuple):
-    """A page that is asked for."""
+    """The web page to write."""
 
     folder: Path
     samples: KeptSamples
@@ -180,7 +180,7 @@ class _Page(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Content:
-    """What a report is written from."""
+    """Everything a report is written from."""
 
     spec: TableSpec
     table: Table
@@ -192,28 +192,28 @@ class _Content:
 
     page: _Page | None
     costs: Sequence[str]
-    """Names of the columns of cost that the table is to have."""
+    """Names of the costs to show as columns of the table."""
 
     pareto: str
-    """Over what retention is drawn."""
+    """Horizontal axis of the retention figure."""
 
     pairs: Sequence[tuple[str, str]]
-    """Rows to be compared with each other."""
+    """Pairs of rows to compare."""
 
     criterion: Criterion
 
     latex_columns: Sequence[str]
-    """Titles; all but the interval where none are given."""
+    """Titles of LaTeX columns; if empty, all but the interval."""
 
     is_serif: bool
-    """Of the pictures' type."""
+    """Use a serif typeface in figures."""
 
     has_documents: bool
     has_model_index: bool
 
     @property
     def previews(self) -> dict[int, Path]:
-        """Folders of the pictures that runs kept, by the runs' numbers."""
+        """Folders of the runs' image thumbnails, by run number."""
         kept = {number: (run.folder, run.record.previews) for number, run in enumerate(self.runs)}
         return {number: folder / previews for number, (folder, previews) in kept.items() if previews is not None}
 
@@ -238,7 +238,7 @@ def _write(content: _Content, out: Path, workers: Executor | None) -> Report:
         table = content.table if pictures.note is None else content.table.with_note(pictures.note)
         compared = comparison_sentences(frames.uncertainty, frames.loyalty, content.criterion)
         compared += iso_sentences(frames.budgets) + calibration_sentences(frames.router, table.baseline)
-        # Times differ from run to run; a table has them where they are asked for, and is the same otherwise.
+        # Times vary between runs, so they appear only on request; otherwise the table is reproducible.
         compared += slow_sentences(frames.costs, table.baseline) if "seconds" in content.costs else ()
         table = replace(
             table,
@@ -287,7 +287,7 @@ def _write(content: _Content, out: Path, workers: Executor | None) -> Report:
 
 
 def _texts(content: _Content, table: Table, frames: Frames, numbers: pd.DataFrame, out: Path) -> dict[str, str]:
-    """The report's files of text, by name."""
+    """The content of the report's text files, by name."""
     stem, label = content.spec.file_stem, f"tab:{content.spec.name}"
     provenance = provenance_of(table, content.measured, content.runs, out)
     texts = {
@@ -319,7 +319,7 @@ def _systems(runs: Sequence[CountedRun]) -> dict[str, str]:
     for run in runs:
         if systems.setdefault(run.row, run.record.system) != run.record.system:
             raise ReportError(
-                f"The row `{run.row}` got runs of two systems, {systems[run.row]} and {run.record.system}. Give one of "
+                f"The row `{run.row}` has runs of two systems, {systems[run.row]} and {run.record.system}. Give one of "
                 "them another title."
             )
     return systems

@@ -1,4 +1,4 @@
-"""The files of a report: what each is called, and which of them a report has."""
+"""The files of a report: their names, and which of them a report has."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,13 +9,13 @@ from vico_eval.report.frames import BUDGETS, COSTS, LOYALTY, OPTIONAL, PAIRS, RO
 from vico_eval.report.tables.table import Table
 
 PROVENANCE = "provenance.json"
-"""By this file of its a report's folder is known."""
+"""A folder with this file is a report's."""
 
 ENDINGS = "endings.csv"
 
 DOCUMENTS = "documents.parquet"
 MODEL_INDEX = "model-index.yaml"
-"""Both are written where they are asked for."""
+"""Both are written only on request."""
 
 STRATA_TABLES = ("strata.md", "strata.tex")
 
@@ -33,41 +33,41 @@ class Report:
     endings: Path
     provenance: Path
     figures: tuple[Path, ...]
-    """PDF and PNG of each. Without that of retention a note of the table says why."""
+    """PDF and PNG of each figure. If the retention figure is missing, a note below the table gives the reason."""
 
     times: Path | None = None
-    """What the rows' answers took; None if no run has times."""
+    """Times of the rows' answers; None if no run has times."""
 
     budgets: Path | None = None
-    """Where each method falls below 99% and 95%; None if none was run at several budgets."""
+    """Budgets at which each method falls below 99% and 95%; None if no method was run at several budgets."""
 
     costs: Path | None = None
-    """What the rows' documents cost; None if no run says it."""
+    """Costs per document in each row; None if no run has costs."""
 
     pairs: Path | None = None
-    """Rows against rows, where that was asked for."""
+    """Comparisons between rows; None unless requested."""
 
     strata: tuple[Path, ...] = ()
-    """Scores by category and on hard documents, as CSV, Markdown and LaTeX; empty if there is neither."""
+    """Scores by category and on hard documents, as CSV, Markdown and LaTeX; empty without either."""
 
     router: Path | None = None
-    """A router's scores against what compressing costs; None without a router or a row that compresses every tile."""
+    """Router scores against the loss from compression; None without a router or a row that compresses every tile."""
 
     documents: Path | None = None
-    """Every document's scores as Parquet, where that was asked for."""
+    """Every document's scores as Parquet; None unless requested."""
 
     model_index: Path | None = None
-    """The rows as results of model cards, where that was asked for."""
+    """The rows as results for model cards; None unless requested."""
 
     html: Path | None = None
-    """index.html of the page, where one was asked for."""
+    """The page's index.html; None unless requested."""
 
     removed: tuple[Path, ...] = ()
-    """An earlier report's files, of which this one has none."""
+    """Files of an earlier report that this report replaces with nothing."""
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """Every file written."""
+        """All written files."""
         maybe = (self.times, self.pairs, self.budgets, self.costs, *self.strata, self.router)
         some = tuple(path for path in (*maybe, self.documents, self.model_index) if path is not None)
         page = () if self.html is None else (self.html,)
@@ -76,13 +76,13 @@ class Report:
 
 
 def written_report(table: Table, out: Path, stem: str, names: Sequence[str]) -> Report:
-    """The report in `out` whose files, but for the page, have these names.
+    """Build the `Report` for the files named `names` in `out`; the page is added separately.
 
     Args:
-        table: its table.
-        out: its folder.
-        stem: of the table's files.
-        names: of all that is written.
+        table: the report's table.
+        out: the report's folder.
+        stem: name of the table's files, without the suffix.
+        names: names of all written files.
     """
 
     def path(name: str) -> Path | None:
@@ -110,7 +110,7 @@ def written_report(table: Table, out: Path, stem: str, names: Sequence[str]) -> 
 
 
 def left_by_earlier(report: Report) -> tuple[Path, ...]:
-    """An earlier report's files that would seem to be this one's, which has none of these names."""
+    """Files left by an earlier report that this report does not write and that could be mistaken for its own."""
     if not report.provenance.is_file():
         return ()
     others = (*PICTURES, *OPTIONAL, *STRATA_TABLES, DOCUMENTS, MODEL_INDEX)

@@ -1,4 +1,4 @@
-"""What a report computes besides its table, and the files that it becomes."""
+"""Frames that a report computes in addition to its table, and their CSV files."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ BUDGETS = "budgets.csv"
 """Written only if a method was run at several budgets."""
 
 COSTS = "costs.csv"
-"""Written only if a run says its operations or has times."""
+"""Written only if a run has cost coefficients or times."""
 
 PAIRS = "pairs.csv"
-"""Written only if rows were to be compared with each other."""
+"""Written only if comparisons between rows were requested."""
 
 STRATA = "strata.csv"
-"""Written only if documents have categories or a row loses some that the baseline answers."""
+"""Written only if documents have categories, or a row loses some that the baseline gets right."""
 
 ROUTER = "router.csv"
-"""Written only if a row has a router's scores and another one compresses every tile."""
+"""Written only if one row has router scores and another compresses every tile."""
 
 OPTIONAL = (TIMES, BUDGETS, COSTS, PAIRS, STRATA, ROUTER)
-"""Files that not every report has."""
+"""Files that only some reports have."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
 class Frames:
-    """Frames of a report; None for those that it doesn't have."""
+    """A report's frames; None for those that don't apply."""
 
     uncertainty: pd.DataFrame
     loyalty: pd.DataFrame
@@ -59,10 +59,10 @@ class Frames:
     strata: pd.DataFrame | None
     router: pd.DataFrame | None
     best: Mapping[str, frozenset[str]]
-    """Of the table."""
+    """Rows to set in bold, by column of the table."""
 
     def texts(self) -> dict[str, str]:
-        """As CSV, by file name."""
+        """The frames as CSV, by file name."""
         frames = {
             UNCERTAINTY: self.uncertainty,
             LOYALTY: self.loyalty,
@@ -77,13 +77,13 @@ class Frames:
 
 
 class Spent(NamedTuple):
-    """What documents took and cost."""
+    """Times and costs of documents."""
 
     times: pd.DataFrame | None
-    """Of `vico_eval.report.stats.times.document_times`."""
+    """Result of `vico_eval.report.stats.times.document_times`."""
 
     costs: pd.DataFrame | None
-    """Of `vico_eval.report.costs.frame.document_costs`."""
+    """Result of `vico_eval.report.costs.frame.document_costs`."""
 
 
 def compute_frames(
@@ -95,15 +95,15 @@ def compute_frames(
     criterion: Criterion,
     weights: Mapping[str, str | None],
 ) -> Frames:
-    """All of them.
+    """Compute all frames of a report.
 
     Args:
-        table: of the measured numbers.
-        measured: what it was made from.
-        systems: each row's system by row title, in the order of the rows.
-        spent: what is known already, for a picture.
-        pairs: rows that are to be compared with each other.
-        criterion: what verdicts test.
+        table: the table of measured scores.
+        measured: the measurements behind it.
+        systems: each row's system by row title, in row order.
+        spent: times and costs, which were computed earlier for a figure.
+        pairs: pairs of rows to compare.
+        criterion: hypothesis that verdicts test.
         weights: digest of each row's weights by row title.
     """
     rows = list(systems)
@@ -123,5 +123,5 @@ def compute_frames(
 
 
 def _counted(frame: pd.DataFrame) -> pd.DataFrame:
-    """With counts as whole numbers."""
+    """The frame with integer counts."""
     return frame.astype({name: "Int64" for name in ("documents", "pictures") if name in frame})

@@ -1,4 +1,4 @@
-"""Where every number of a report came from."""
+"""Provenance of every number in a report."""
 
 import os
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from vico_eval.report.tables.table import Table
 
 
 def provenance_of(table: Table, measured: Measurements, runs: Sequence[CountedRun], out: Path) -> dict[str, Any]:
-    """Every cell and the runs behind it, and every run with its record. Paths are relative to the report's folder."""
+    """Every cell with its run and files, and every run with its record. Paths are relative to the report's folder."""
     return {
         "baseline": table.baseline,
         "cells": [
@@ -51,5 +51,5 @@ def _count(value: float) -> int | None:
 
 
 def relative_place(path: Path, out: Path) -> str:
-    """The path as seen from a report's folder, with slashes."""
+    """The path relative to a report's folder, with forward slashes."""
     return Path(os.path.relpath(path.resolve(), out.resolve())).as_posix()

@@ -1,5 +1,5 @@
-"""Reads a report's runs, one after the other or in two processes beside this one: each is counted and let go before the
-next one is read."""
+"""Read a report's runs, sequentially or in two worker processes. Each run is reduced to counts before the next is
+read."""
 
 import gc
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -22,26 +22,27 @@ from vico_eval.runs.schema import RunRecord
 NUM_WORKERS = 2
 
 _WORTH_PROCESSES = 50_000_000
-"""Bytes of samples whose reading takes longer than starting processes."""
+"""Size of samples in bytes from which reading takes longer than starting processes."""
 
 
 @contextmanager
 def workers_for(folders: Sequence[Path]) -> Iterator[Executor | None]:
-    """Two processes until the end of the block; None where the runs in `folders` are small."""
-    # Ends at the first run that is too much: to look for all files of large ones takes long.
+    """Yield a pool of two processes, or None if the runs in `folders` are small."""
+    # Stops as soon as the total is large enough, because listing all files of large runs is slow.
     sizes = accumulate(file.stat().st_size for folder in folders for file in folder.rglob("*.jsonl"))
     if all(size < _WORTH_PROCESSES for size in sizes):
         yield None
         return
-    # Spawned: a copy of a process that has threads, as pandas' libraries start them, may hang. They end before cycles
-    # among their objects could fill the memory.
+    # Spawn, because forking a process with threads (pandas' libraries start some) may hang. Garbage collection is off:
+    # the workers end before cyclic garbage could fill the memory.
     with ProcessPoolExecutor(NUM_WORKERS, mp_context=get_context("spawn"), initializer=gc.disable) as pool:
         yield pool
 
 
 @contextmanager
 def without_garbage_search() -> Iterator[None]:
-    """For work that makes many objects without cycles, of which Python's search for them takes a third of the time."""
+    """Disable cyclic garbage collection for work that creates many objects without cycles, where it takes a third of
+    the time."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -60,18 +61,18 @@ def count_runs(
     blank_is_wrong: bool = False,
     samples: KeptSamples | None = None,
 ) -> list[CountedRun]:
-    """What runs, by their row's title (None: the record's) and folder, say of `columns`.
+    """Read runs and reduce them to their scores and counts for `columns`.
 
     Args:
-        runs: titles and folders.
-        columns: of the table.
-        only: tasks to read of a run, by its folder; all where it isn't named.
-        workers: other processes, which read them.
-        blank_is_wrong: as `read_run`.
-        samples: keeps what a page shows of the documents, where there is to be one.
+        runs: row titles (None: from the record) and folders.
+        columns: the table's columns.
+        only: tasks to read, by run folder; all tasks for folders not listed.
+        workers: processes that read the runs; None to read them here.
+        blank_is_wrong: as in `read_run`.
+        samples: stores the documents for a web page, if there is one.
 
     Raises:
-        ReportError: no run, one given twice, or runs that don't count; all of them are named.
+        ReportError: there are no runs, a run is given twice, or runs are unusable; all of those are named.
     """
     if not runs:
         raise ReportError("A report needs at least one run folder.")
@@ -91,7 +92,7 @@ def count_runs(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Reading:
-    """How each run is read, whichever process does it."""
+    """Settings for reading a run, sent to worker processes."""
 
     columns: Sequence[Benchmark]
     blank_is_wrong: bool
@@ -101,7 +102,7 @@ class _Reading:
 def _read_and_count(
     number: int, title: str | None, path: Path, only: Collection[str] | None, reading: _Reading
 ) -> CountedRun | str:
-    """What a run says of the columns, or why it doesn't count."""
+    """A run's scores and counts, or the reason it can't be used."""
     try:
         run = read_run(path, only, blank_is_wrong=reading.blank_is_wrong)
         counted = count_run(_row_title(title, run.record), run, reading.columns)
@@ -117,5 +118,5 @@ def _read_and_count(
 
 
 def _row_title(given: str | None, record: RunRecord) -> str:
-    """In one line that any form of a table has room for."""
+    """The row's title on a single line."""
     return one_line(given or "") or one_line(record.title) or record.system

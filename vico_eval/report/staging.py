@@ -1,6 +1,6 @@
-"""A folder's new files: written apart, and moved in when all of them are there.
+"""Write a folder's new files to a temporary place, and move them in once all are complete.
 
-Whatever fails before that, a full disk too, leaves what the folder held as it was.
+A failure before that, such as a full disk, leaves the folder unchanged.
 """
 
 import shutil
@@ -15,29 +15,31 @@ from vico_eval.errors import OutputError
 
 @dataclass(frozen=True, slots=True)
 class Staging:
-    """Where a folder's new files are written."""
+    """The temporary place of a folder's new files."""
 
     place: Path
-    """Empty at first, on the same disk."""
+    """Temporary folder, initially empty, on the same disk."""
 
     folder: Path
-    """Where they go."""
+    """Destination folder."""
 
     def move_in(self, last: Sequence[str] = ()) -> None:
-        """Moves every file to its place in the folder, over an older one of its name; those named `last` at the end.
+        """Move all files into the folder, replacing files of the same name; those in `last` are moved last.
 
         Raises:
-            OutputError: a folder is in a file's place or a file in a folder's, found before any is moved; or one can't
-                be moved.
+            OutputError: a folder exists where a file should go or the reverse, detected before any move; or a move
+                fails.
         """
         names = sorted(path.relative_to(self.place) for path in self.place.rglob("*") if path.is_file())
         names.sort(key=lambda name: name.as_posix() in last)
         for name in names:
             if (self.folder / name).is_dir():
-                raise OutputError(f"{self.folder / name} is a folder, where a file is to go. Choose another folder.")
+                raise OutputError(
+                    f"{self.folder / name} is a folder, but a file should go there. Choose another folder."
+                )
             if (self.folder / name.parent).is_file():
                 raise OutputError(
-                    f"{self.folder / name.parent} is a file, where a folder is to be. Choose another one."
+                    f"{self.folder / name.parent} is a file, but should be a folder. Choose another folder."
                 )
         try:
             for name in names:
@@ -45,20 +47,20 @@ class Staging:
                 (self.place / name).replace(self.folder / name)
         except OSError as error:
             raise OutputError(
-                f"Not all files could be moved into {self.folder}: {error}. Some there may be older ones; repeat the "
+                f"Not all files could be moved to {self.folder}: {error}. Some files there may be old; repeat the "
                 "command, or choose another folder."
             ) from error
 
 
 @contextmanager
 def staged(folder: Path) -> Iterator[Staging]:
-    """A place for the folder's new files; it is gone after the block, with what was not moved in.
+    """Yield a temporary place for the folder's new files, which is deleted afterwards with any files not moved.
 
     Args:
-        folder: made if missing.
+        folder: the destination; created if missing.
 
     Raises:
-        OSError: it can't be made, or nothing can be written into it.
+        OSError: the folder can't be created or written to.
     """
     folder.mkdir(parents=True, exist_ok=True)
     place = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder))

@@ -1,1 +1,1 @@
-"""What a run leaves on disk: schemas, writing and reading. Imports no torch."""
+"""A run's files on disk: schemas, writers and readers. Imports no torch."""

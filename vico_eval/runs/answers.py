@@ -1,7 +1,7 @@
-"""A run's own journal, `answers.rank*.jsonl`: what it answered and at which cost, against which samples are held.
+"""Read a run's own journal, `answers.rank*.jsonl`: its answers and their costs, used to verify samples files.
 
-A samples file is of the run if each of its answers, with its account, is in the journal. lmms-eval's response cache
-drops accounts; then the journal has them, or the answer is not the run's.
+A samples file belongs to the run if the journal has each of its answers with the same account. lmms-eval's response
+cache drops accounts; then they come from the journal, and an answer that is not in the journal is not the run's.
 """
 
 import json
@@ -21,20 +21,21 @@ from vico_eval.runs.schema import AnswerSeconds, StoredAnswer, TokenAccount
 
 
 class Answered(NamedTuple):
-    """One answer of a run's journal."""
+    """One answer in a run's journal."""
 
     text: str
     account: str
-    """As JSON: parsing it would take most of the time, and nearly always it stands in the samples file as it is."""
+    """The account as unparsed JSON, since parsing takes most of the time and the samples file nearly always has the
+    same text."""
 
     question: str
-    """Digest of the question's text; empty in journals of older versions."""
+    """Digest of the question's text; empty in journals from older versions."""
 
     repeat: int
-    """How many times the document had been asked before."""
+    """Number of earlier requests for the same document."""
 
     seconds: object
-    """As parsed and not yet checked; None in journals of older versions."""
+    """The times, parsed but not validated; None in journals from older versions."""
 
     path: Path
     line: int
@@ -45,49 +46,49 @@ class Answered(NamedTuple):
         return place_of(self.path, self.line)
 
     def counts(self) -> TokenAccount:
-        """The account.
+        """Parse the account.
 
         Raises:
-            ReportError: it is of another schema.
+            ReportError: the account doesn't fit the schema.
         """
         return validate(TokenAccount, parse_object(self.account, self.place), f"{self.place}, `account`")
 
     def took(self) -> AnswerSeconds | None:
-        """What it took; None if the journal has no times.
+        """Validate the times; None if the journal has none.
 
         Raises:
-            ReportError: they are of another schema, such as a negative number or a text.
+            ReportError: the times don't fit the schema, such as a negative number or a string.
         """
         if self.seconds is None:
             return None
         try:
             return AnswerSeconds.model_validate(self.seconds)
         except ValidationError:
-            # Only now: to name the place takes as long as to check the times.
+            # Formatting the place takes as long as the validation, so it is done only on failure.
             return validate(AnswerSeconds, self.seconds, f"{self.place}, `seconds`")
 
 
 Journal = Mapping[str, Mapping[int | str, Sequence[Answered]]]
-"""Answers by task and document, in the order in which they were given: continued runs answer some again."""
+"""Answers by task and document, in the order in which they were given; a continued run can answer a document again."""
 
 _ACCOUNT = '"account": '
 _BEFORE_ACCOUNT = f", {_ACCOUNT}"
-"""It can't stand inside a JSON string, where quotation marks are escaped."""
+"""Can't occur inside a JSON string, where quotation marks are escaped."""
 
 _KEYS = StoredAnswer.model_fields.keys() - {"account"}
 
 
 def read_journal(folder: Path, only: Collection[str] | None = None) -> Journal | None:
-    """The answers in the journal of the run in `folder`; None where it has no journal.
+    """Read the answers in the journal of the run in `folder`; None if it has no journal.
 
-    A line that was cut off when a run was stopped is passed over.
+    Lines that were cut off when a run was stopped are skipped.
 
     Args:
-        folder: the run's.
+        folder: the run's folder.
         only: tasks to read; None for all.
 
     Raises:
-        ReportError: a line of another schema, or a document whose counts differ between two processes' files.
+        ReportError: a line doesn't fit the schema, or two processes' files disagree on a document's token counts.
     """
     paths = journal_files(folder, ANSWERS)
     if not paths:
@@ -113,19 +114,19 @@ def find_answer(
     question: str | None = None,
     repeat: int | None = None,
 ) -> Answered | None:
-    """The last of a document's answers in the journal that is the one in a samples file; None where none is.
+    """The latest of a document's journal answers that matches its samples line; None if none matches.
 
     Args:
-        answers: of the document.
-        text: what the samples file says; None where it doesn't say what the model did.
-        account: what it cost by the samples file; None where that doesn't say.
-        line: of the samples file.
-        question: its question; None where that is not the one text that was asked.
-        repeat: number of the request among the document's; None if there is only one. Requests with the same answer
-            have times of their own, so an answer to this request is preferred to one of another.
+        answers: the document's answers in the journal.
+        text: the model's answer in the samples file; None if the file doesn't have it.
+        account: the account in the samples file; None if the file doesn't have it.
+        line: the samples line.
+        question: its question; None if that is not exactly the text that was asked.
+        repeat: index of the request among the document's requests; None if there is only one. Requests with the same
+            answer have different times, so an answer to this request is preferred to an answer to another.
 
     Raises:
-        ReportError: an account of the journal is of another schema.
+        ReportError: an account in the journal doesn't fit the schema.
     """
     place = line.find(_ACCOUNT) + len(_ACCOUNT)
     asked = None if question is None else text_digest(question)
@@ -135,7 +136,8 @@ def find_answer(
             continue
         if text is not None and answered.text != text:
             continue
-        # Both files have it as Python's json writes it; another than the line's first is compared by its numbers.
+        # Python's json wrote both files, so equal accounts have equal text. The line may hold several accounts; those
+        # after the first are compared by value.
         if account is None or line.startswith(answered.account, place) or answered.counts() == account:
             if repeat in (None, answered.repeat):
                 return answered
@@ -144,7 +146,7 @@ def find_answer(
 
 
 def _read_answers(path: Path, only: Collection[str] | None) -> Iterator[tuple[str, int | str, Answered]]:
-    """Task, document and answer of each line that is not cut off."""
+    """Yield task, document and answer of each complete line."""
     wanted = None if only is None else tuple(f'{{"task": "{name}"' for name in only)
     for number, text in enumerate(text_lines(path), start=1):
         if wanted is not None and text.startswith('{"task": "') and not text.startswith(wanted):
@@ -184,15 +186,16 @@ def _has_kinds(line: Mapping[str, Any]) -> bool:
 
 
 def _validated(text: str, place: str) -> tuple[dict[str, Any] | None, str]:
-    """A line that is not as usual, and its account as JSON with what ends the line; None where it is cut off.
+    """Parse a line that the fast path rejected: the line, and its account as JSON with the closing brace; None if it
+    was cut off.
 
     Raises:
-        ReportError: it is of another schema.
+        ReportError: the line doesn't fit the schema.
     """
     value = object_or_none(text)
     if value is None:
         return None, ""
-    # pydantic takes no half of a character (a lone surrogate), which may end an answer.
+    # pydantic rejects a lone surrogate, with which an answer may end.
     checked = value | {"text": ""} if isinstance(value.get("text"), str) else value
     validate(StoredAnswer, checked, place)
     return value, f"{json.dumps(value['account'])}}}"
@@ -205,12 +208,12 @@ def _join(
     earlier: dict[int | str, list[Answered]],
     documents: Mapping[int | str, list[Answered]],
 ) -> None:
-    """Add a task's answers of another process to those there are."""
+    """Append a task's answers from another process's file to `earlier`."""
     for doc_id, answers in documents.items():
         before = earlier.setdefault(doc_id, [])
         if before and not _cost_the_same(before[-1], answers[-1]):
             raise ReportError(
-                f"{path} gives document {doc_id} of {task} other token counts than another process's file. Two "
+                f"{path} gives document {doc_id} of {task} different token counts than another process's file. Two "
                 f"different runs seem to share {folder}; give each its own --output_path."
             )
         before += answers

@@ -1,4 +1,4 @@
-"""What a record says of costs: coefficients from which the operations and the cache of its requests follow."""
+"""Cost coefficients in a run's record, which give the operations and cache size of its requests."""
 
 from typing import Literal
 
@@ -8,21 +8,20 @@ from vico_eval.schemas import Closed
 
 
 class ChoiceCosts(Closed):
-    """What a method computes in one place to choose tokens or to merge them, in matrix products.
+    """Operations in matrix products that a method performs in one place to select or merge tokens.
 
-    Of a group of n tokens that are compared with each other, in a prompt with t tokens of text:
-    `once + token * n + pair * n^2 + text * t + text_pair * n * t`. Before the decoder n are visual tokens that the
-    connector made; between its layers all of a request's tokens, text included, in the layer before.
+    For a group of n tokens that are compared with each other, in a prompt with t text tokens:
+    `once + token * n + pair * n^2 + text * t + text_pair * n * t`. Before the decoder, n counts the connector's visual
+    tokens. Between layers, it counts all tokens of the request in the previous layer, text included.
 
-    Which tokens of text a method asks doesn't stand in token accounts: counted are all, so a method's own operations
-    are at most these.
+    Token accounts don't record which text tokens a method uses. All are counted, so the result is an upper bound.
     """
 
     layer: PositiveInt | None = None
-    """The decoder layer before which it chooses; None before the decoder."""
+    """Decoder layer before which the method selects; None for a selection before the decoder."""
 
     group: Literal["tile", "image"] = "tile"
-    """Which visual tokens are compared before the decoder."""
+    """Group of visual tokens that are compared with each other before the decoder."""
 
     once: NonNegativeInt = 0
     token: NonNegativeInt = 0
@@ -32,35 +31,35 @@ class ChoiceCosts(Closed):
 
 
 class ModelCosts(Closed):
-    """What the operations and the cache of a request follow from, by the formulas of `vico_eval.bench.flops`.
+    """Coefficients for a request's operations and cache size, used by the formulas in `vico_eval.bench.flops`.
 
-    A multiplication and an addition are two operations.
+    A multiplication and an addition count as two operations.
     """
 
     encoder: NonNegativeInt
-    """Of the vision encoder, on a tile."""
+    """Operations of the vision encoder per tile."""
 
     router: NonNegativeInt
-    """Of a tile's score; where another checkpoint decides, of its vision encoder too."""
+    """Operations to score a tile, including the vision encoder if the router comes from another checkpoint."""
 
     high: NonNegativeInt
-    """Of the connector, on a tile at full length."""
+    """Operations of the connector per tile at full length."""
 
     low: NonNegativeInt
-    """On a compressed one."""
+    """Operations of the connector per compressed tile."""
 
     token: NonNegativeInt
-    """Of a decoder layer's matrices, on a token."""
+    """Operations of a decoder layer's weight matrices per token."""
 
     pair: NonNegativeInt
-    """Of a layer's causal attention: times the square of its tokens."""
+    """Operations of a layer's causal attention, per squared token count."""
 
     head: NonNegativeInt
-    """Of the logits of the last token."""
+    """Operations to compute the last token's logits."""
 
     cached: NonNegativeInt
-    """Numbers that a layer's cache holds of a token."""
+    """Numbers in a layer's cache per token."""
 
     choices: tuple[ChoiceCosts, ...] | None = None
-    """What the method computes to choose tokens; empty where it computes nothing. None where it doesn't say, and in
-    records of older versions."""
+    """The method's own operations to select tokens; empty if there are none. None if the method doesn't declare them,
+    and in records from older versions."""

@@ -1,4 +1,4 @@
-"""How far a run is that another process is answering."""
+"""Progress of a run that another process is answering."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from vico_eval.runs.folders import ANSWERS, journal_files
 
 
 class AnswerCount:
-    """Documents of a run that have an answer so far: lines of its answers' journal, of which each is read once."""
+    """Counts a run's answers so far, which are the lines of its journals. Each line is read once."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._read: dict[Path, tuple[int, int]] = {}
-        """Of each file, the bytes that were read, and the lines in them."""
+        """Bytes read so far and the number of lines in them, by file."""
 
     def count(self) -> int:
-        """As of now; a line that is being written does not count yet."""
+        """The current count, without a line that is still being written."""
         for path in journal_files(self._folder, ANSWERS):
             offset, before = self._read.get(path, (0, 0))
-            if path.stat().st_size < offset:  # set aside and begun anew, or lines were taken out
+            if path.stat().st_size < offset:  # the file was replaced, or lines were taken out
                 offset, before = 0, 0
             with path.open("rb") as file:
                 file.seek(offset)

@@ -1,4 +1,4 @@
-"""Who works in a run's folder: one command, or one for each shard. The system frees what an ended process held."""
+"""Locks on a run's folder, held by one command or by one per shard. The system releases them when a process ends."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ _SHARD = re.compile(r"\.shard\d+of(\d+)$")
 
 
 class Held(OutputError):
-    """Another command works on it."""
+    """Another command holds the lock."""
 
 
 @contextmanager
 def alone_for_a_moment(path: Path) -> Iterator[None]:
-    """Waits until nobody else looks at who has `path`, or puts in order what is there.
+    """Exclude other processes while checking or taking locks on `path`, or tidying its folder; waits for them to
+    finish.
 
     Raises:
         NoLocks: the file system has no locks.
@@ -34,12 +35,12 @@ def alone_for_a_moment(path: Path) -> Iterator[None]:
 
 
 def hold(path: Path, shard: Shard | None = None) -> FileLock:
-    """Holds what the lock file `path` stands for, for one shard or for all; the lock, which is released at the end.
+    """Take the lock `path` for one shard, or for the whole run, and return it.
 
-    Shards hold it beside each other, as long as all are of the same number of shards.
+    Several shards can hold it at once if they agree on the number of shards.
 
     Raises:
-        Held: another command has it, or a part of it.
+        Held: another command holds it, or a part of it.
         NoLocks: the file system has no locks.
     """
     with alone_for_a_moment(path):
@@ -47,7 +48,7 @@ def hold(path: Path, shard: Shard | None = None) -> FileLock:
 
 
 def take(path: Path, shard: Shard | None = None) -> FileLock:
-    """As `hold`, for who is alone with `path` already."""
+    """Take the lock as `hold` does, for a caller that is inside `alone_for_a_moment`."""
     own = path if shard is None else path.with_name(f"{path.name}.{shard.name}")
     for other in _others(path, own, shard):
         if not is_free(other):
@@ -61,13 +62,13 @@ def take(path: Path, shard: Shard | None = None) -> FileLock:
 
 
 def others_at_work(path: Path, shard: Shard) -> bool:
-    """Whether other shards are held than this one."""
+    """True if another shard holds the lock."""
     own = path.with_name(f"{path.name}.{shard.name}")
     return not all(is_free(other) for other in _lock_files(path) if other != own)
 
 
 def is_free(path: Path) -> bool:
-    """Whether nobody else holds a lock file."""
+    """True if no other process holds the lock file."""
     held = lock(path)
     try:
         with held.acquire(timeout=0):
@@ -82,7 +83,7 @@ def _lock_files(path: Path) -> list[Path]:
 
 
 def _others(path: Path, own: Path, shard: Shard | None) -> list[Path]:
-    """The lock files that nobody may hold beside `own`."""
+    """The lock files that exclude holding `own`."""
     others = [file for file in _lock_files(path) if file != own]
     if shard is None:
         return others

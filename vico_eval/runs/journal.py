@@ -1,6 +1,6 @@
-"""What the processes of a run wrote down document by document: `answers.rank0.jsonl`, `failures.rank1.jsonl`, ...
+"""Journals, to which a run's processes append one line per document: `answers.rank0.jsonl`, `failures.rank1.jsonl`, ...
 
-Nothing that was written is deleted: a file or a line that no longer holds is set aside, under a name that says why.
+Nothing is deleted: an outdated file or line is moved aside, to a name that gives the reason.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from vico_eval.runs.folders import journal_file, journal_files
 from vico_eval.runs.schema import StoredLine
 
 MAX_NAMED = 5
-"""Lines that are named where many of a file can't be read."""
+"""Number of unreadable lines to list per file."""
 
 
 L = TypeVar("L", bound=StoredLine)
 
 
 class Journal(Generic[L]):
-    """All processes' lines of one kind. A process appends to its own file, and may take lines out of any.
+    """All processes' lines of one kind. A process appends to its own file, and may take lines out of any file.
 
-    A file is therefore opened for each line, and under a lock.
+    A file is therefore opened anew for each line, under a lock.
     """
 
     def __init__(self, folder: Path, schema: type[L], kind: str, rank: int, shard: str | None = None) -> None:
@@ -41,11 +41,11 @@ class Journal(Generic[L]):
         self._lock = lock(folder / ".journals.lock")
 
     def append(self, line: L) -> None:
-        """Write a line."""
-        # As Python's json writes it, with its blanks: readers look for the account without parsing it.
+        """Append a line to this process's file."""
+        # Keep the spacing of Python's json: readers find the account without parsing the line.
         text = json.dumps(line.model_dump(mode="json"), allow_nan=False) + "\n"
         with self._lock, self._own.open("a+b") as file:
-            # Whatever stopped a process may have left half a line.
+            # A process that was stopped may have left half a line.
             if file.tell():
                 file.seek(-1, os.SEEK_END)
                 if file.read() != b"\n":
@@ -53,7 +53,7 @@ class Journal(Generic[L]):
             file.write(text.encode())
 
     def lines(self) -> Iterator[L]:
-        """What all files hold that can be read, file by file."""
+        """Yield the readable lines of all files, file by file."""
         for file in self._files():
             for _, text in _numbered(file):
                 line, _ = self._parsed(text)
@@ -61,14 +61,14 @@ class Journal(Generic[L]):
                     yield line
 
     def set_aside(self) -> list[Path]:
-        """Put all files under other names, behind which there is `.old1`, `.old2`, ...; the new names."""
+        """Rename all files with `.old1`, `.old2`, ... appended, and return the new names."""
         with self._lock:
             return [file.replace(free_path(file.with_name(f"{file.name}.old"))) for file in self._files()]
 
     def mend(self) -> None:
-        """Take out lines that can't be read, into `<file>.bad`, and say which.
+        """Move unreadable lines to `<file>.bad` and log them.
 
-        A shard only looks at files of its own: another may be in the middle of a line.
+        A shard checks only its own files, since another shard may be in the middle of writing a line.
         """
         with self._lock:
             for file in journal_files(self._folder, self._kind, self._shard):
@@ -83,12 +83,12 @@ class Journal(Generic[L]):
                 for number in list(reasons)[:MAX_NAMED]:
                     logger.warning(f"{file}, line {number} can't be read: {reasons[number]}")
                 logger.warning(
-                    f"{file}: {len(reasons)} unreadable line(s) are set aside in {aside.name}, and documents "
-                    "without another line are asked again"
+                    f"{file}: moved {len(reasons)} unreadable line(s) to {aside.name}; their documents are asked again "
+                    "unless they have another line"
                 )
 
     def take_out(self, is_meant: Callable[[L], bool], reason: str) -> None:
-        """Take the lines that are meant out of all files, into `<file>.<reason>`."""
+        """Move the lines for which `is_meant` is true from all files to `<file>.<reason>`."""
         with self._lock:
             for file in self._files():
                 parsed = ((number, self._parsed(text)[0]) for number, text in _numbered(file))
@@ -99,7 +99,7 @@ class Journal(Generic[L]):
         return journal_files(self._folder, self._kind)
 
     def _parsed(self, text: bytes) -> tuple[L | None, str]:
-        """A line, or why it is none."""
+        """Parse a line; the second value is the reason if it can't be parsed."""
         try:
             return self._schema.model_validate_json(text), ""
         except ValidationError as error:
@@ -107,7 +107,7 @@ class Journal(Generic[L]):
 
 
 def _take_out(file: Path, reason: str, numbers: Container[int]) -> Path:
-    """Move lines to the end of `<file>.<reason>`, which is returned."""
+    """Move the numbered lines to the end of `<file>.<reason>`, and return that file."""
     aside = file.with_name(f"{file.name}.{reason}")
     lines = list(_numbered(file))
     with aside.open("ab") as taken:
@@ -119,7 +119,7 @@ def _take_out(file: Path, reason: str, numbers: Container[int]) -> Path:
 
 
 def _numbered(file: Path) -> Iterator[tuple[int, bytes]]:
-    """Number and text of each line that is not blank."""
+    """Yield number and text of each line that is not blank."""
     for number, text in enumerate(file.read_bytes().split(b"\n"), start=1):
         if text.strip():
             yield number, text

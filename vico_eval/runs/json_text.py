@@ -1,4 +1,4 @@
-"""JSON from files of a run: errors name the file and the line, and a line that was cut off is none."""
+"""Read JSON from a run's files, with errors that name the file and the line."""
 
 import json
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ Schema = TypeVar("Schema", bound=BaseModel)
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file.
+    """Read the object in a JSON file.
 
     Raises:
         ReportError: the file can't be read, is cut off or isn't an object.
@@ -23,7 +23,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_lines(path: Path) -> Iterator[tuple[str, str]]:
-    """Each line's place (`file, line n`, for messages) and text; blank lines are skipped.
+    """Yield each line's place (`file, line n`, for messages) and text; blank lines are skipped.
 
     Raises:
         ReportError: the file can't be read.
@@ -34,13 +34,13 @@ def read_lines(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def text_lines(path: Path) -> Iterator[str]:
-    """A file's lines, one after the other, without the line breaks.
+    """Yield a file's lines without the line breaks.
 
     Raises:
         ReportError: the file can't be read.
     """
     try:
-        # Not splitlines() of its text: that also breaks at characters such as U+2028 that may stand inside an answer.
+        # splitlines() would also break at characters such as U+2028, which an answer may contain.
         with path.open(encoding="utf-8") as file:
             for line in file:
                 yield line.removesuffix("\n")
@@ -49,12 +49,16 @@ def text_lines(path: Path) -> Iterator[str]:
 
 
 def place_of(path: Path, line: int) -> str:
-    """How messages name a line of a file."""
+    """A line of a file, as error messages name it."""
     return f"{path}, line {line}"
 
 
 def parse_object(text: str, place: str) -> dict[str, Any]:
-    """The JSON object in `text`; `place` names it in the ReportError."""
+    """Parse the JSON object in `text`.
+
+    Raises:
+        ReportError: the text is not valid JSON or not an object; the message names `place`.
+    """
     try:
         value = _parse(text)
     except (ValueError, RecursionError) as error:
@@ -67,7 +71,7 @@ def parse_object(text: str, place: str) -> dict[str, Any]:
 
 
 def object_or_none(text: str | bytes) -> dict[str, Any] | None:
-    """The JSON object in `text`; None where there is none, as in a line that was cut off or has a bad byte."""
+    """The JSON object in `text`; None if it isn't one, as for a line that was cut off or has an invalid byte."""
     try:
         value = _parse(text)
     except (ValueError, RecursionError):
@@ -76,10 +80,10 @@ def object_or_none(text: str | bytes) -> dict[str, Any] | None:
 
 
 def validate(schema: type[Schema], value: object, place: str) -> Schema:
-    """`value` as `schema`.
+    """Validate `value` as `schema`.
 
     Raises:
-        ReportError: naming the place, each wrong field and why.
+        ReportError: the value doesn't fit; the message names the place and each wrong field with the reason.
     """
     try:
         return schema.model_validate(value)
@@ -92,18 +96,18 @@ def validate(schema: type[Schema], value: object, place: str) -> Schema:
 
 def _parse(text: str | bytes) -> object:
     try:
-        # Half the time of json's, which is most of reading a run; with a cache of texts it would be the same.
+        # Takes half as long as json, whose parsing dominates reading a run. Caching values too would cost that gain.
         return from_json(text, cache_strings="keys")
     except ValueError:
-        # Takes half of a character too (a lone surrogate), and says where an error is.
+        # Accepts lone surrogates, and its errors give the position.
         return json.loads(text if isinstance(text, str) else text.decode("utf-8"))
 
 
 def read_text(path: Path) -> str:
-    """A file's text.
+    """Read a file's text.
 
     Raises:
-        ReportError: it can't be read, or is none.
+        ReportError: the file can't be read or isn't UTF-8.
     """
     try:
         return path.read_text(encoding="utf-8")

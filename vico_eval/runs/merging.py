@@ -1,4 +1,4 @@
-"""Whether the journals of all shards of a run together answer every document, and each once."""
+"""Check that the journals of a run's shards together answer every document exactly once."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ from vico_eval.runs.shards import Shard, ShardTask
 _NAMED = 10
 
 Done = Mapping[Shard, Mapping[str, ShardTask]]
-"""What shards have asked, as `read_shards` has it."""
+"""Finished tasks by shard, as `read_shards` returns them."""
 
 
 def missing_shards(done: Done, tasks: Sequence[str], of: int) -> list[Shard]:
-    """Those of `of` shards that have not asked all their documents of some tasks."""
+    """The shards, out of `of`, that have not finished all of `tasks`."""
     shards = (Shard(number, of) for number in range(1, of + 1))
     return [shard for shard in shards if not done.get(shard, {}).keys() >= set(tasks)]
 
 
 def complete_number(done: Done, tasks: Sequence[str]) -> int | None:
-    """Into how many shards the documents of tasks were parted that all have been asked; None where shards are missing.
+    """The number of shards in a split whose shards have all finished `tasks`; None if no split is complete.
 
-    Documents that could not be answered may be among them: what is scored says so.
+    Some documents may have failed; the scores report them.
     """
     numbers = sorted({shard.of for shard in done})
     return next((of for of in numbers if not missing_shards(done, tasks, of)), None)
 
 
 def check_merged(folder: Path, done: Done, tasks: Sequence[str], of: int) -> None:
-    """See that the journals in `folder` have an answer to every document of tasks that all `of` shards have asked.
+    """Check that the journals in `folder` answer every document of `tasks`, which all `of` shards have finished.
 
-    A shard may lack as many answers as it has noted to have failed.
+    A shard may lack as many answers as it has recorded failures.
 
     Raises:
-        ReportError: more documents are missing, or one was answered to the same question in two files.
+        ReportError: more answers are missing, or two files answer the same question about a document.
     """
     places: dict[AnswerKey, list[str]] = {}
     answered: dict[str, set[int | str]] = {}
@@ -56,18 +56,18 @@ def check_merged(folder: Path, done: Done, tasks: Sequence[str], of: int) -> Non
         if lost := _lost(answered.get(task, set()), {shard: done[shard][task] for shard in shards}):
             raise ReportError(
                 f"the journals in {folder} have no answer to document(s) {listed(lost, _NAMED)} of {task}, although "
-                f"all {of} shards have asked theirs. The same command without --shard asks them again."
+                f"all {of} shards have finished. Repeat the command without --shard to ask them again."
             )
     if twice := {key[0]: names for key, names in places.items() if len(names) > 1}:
         document, names = next(iter(twice.items()))
         raise ReportError(
             f"{len(twice)} document(s) in {folder} are answered in two journals. The first is {document}, in "
-            f"{' and '.join(names)}: two shards had it at once. Move one of these files away and repeat the command."
+            f"{' and '.join(names)}. Two shards answered it; move one of these files away and repeat the command."
         )
 
 
 def _answers(path: Path) -> Iterator[StoredAnswer]:
-    """The lines of a journal; one that was cut off when a shard was stopped is none."""
+    """Yield a journal's answers, without lines that were cut off when a shard was stopped."""
     for _, text in read_lines(path):
         try:
             yield StoredAnswer.model_validate_json(text)
@@ -76,7 +76,7 @@ def _answers(path: Path) -> Iterator[StoredAnswer]:
 
 
 def _lost(answered: Container[int | str], noted: Mapping[Shard, ShardTask]) -> list[str]:
-    """Documents of a task without an answer, of the shards that have noted fewer failures than that."""
+    """The task's unanswered documents, of the shards with more of them than recorded failures."""
     documents = range(sum(one.documents for one in noted.values()))
     lost = []
     for shard, one in noted.items():

@@ -1,7 +1,7 @@
-"""The reader of a run's own files, and of its toolkit's results through that toolkit's reader.
+"""Read a run's own files, and its toolkit's results through that toolkit's reader.
 
-Answers are read by what they are for: `read_journal` (`vico_eval.runs.answers`) holds samples against them,
-`read_accounts` sums up what a finished run cost, and `vico_eval.runs.journal.Journal` goes on with them.
+Answers have three readers: `read_journal` (`vico_eval.runs.answers`) to verify samples files, `read_accounts` to sum up
+a finished run's costs, and `vico_eval.runs.journal.Journal` to continue a run.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -39,32 +39,33 @@ from vico_eval.runs.schema import (
 )
 
 Accounts = dict[str, dict[tuple[str, int | str], TokenAccount]]
-"""By task, and by split and document."""
+"""Accounts by task, then by split and document."""
 
 READERS = {
     LMMS_EVAL: "vico_eval.harnesses.lmms_eval.results:read_run",
     VLMEVALKIT: "vico_eval.harnesses.vlmevalkit.results:read_run",
 }
-"""Who reads a harness's results, as `module:function`: who reads a run imports no other harness."""
+"""Reader of each harness's results, as `module:function`, so that reading a run imports only its harness."""
 
 
 class Reader(Protocol):
-    """Reads a run with its toolkit's results; arguments and errors as `read_run`."""
+    """Reads a run with its toolkit's results; arguments and errors as in `read_run`."""
 
     def __call__(self, folder: Path, only: Collection[str] | None = None, *, blank_is_wrong: bool = False) -> Run: ...
 
 
 def read_run(folder: Path, only: Collection[str] | None = None, *, blank_is_wrong: bool = False) -> Run:
-    """The run in `folder`, by the toolkit that its record names; without one, by whose files are there.
+    """Read the run in `folder` with the reader of the toolkit in its record; without a record, the files decide.
 
     Args:
         folder: lmms-eval's --output_path or VLMEvalKit's --work-dir.
         only: tasks to read; None for all.
-        blank_is_wrong: whether a blank answer of a run that another program started is an answer, as it was scored.
-            VLMEvalKit marks what it has no answer to.
+        blank_is_wrong: take a blank answer in a run that another program started for an answer, as it was scored, and
+            not for a failure. VLMEvalKit marks documents without an answer.
 
     Raises:
-        ReportError: no finished run, several, or files of both toolkits; as the toolkit's reader.
+        ReportError: there is no finished run, several runs, or files of both toolkits; also the errors of the toolkit's
+            reader.
     """
     check_folder(folder)
     record = read_record(folder)
@@ -84,16 +85,16 @@ def _harness_by_files(folder: Path) -> str:
     if statuses and results:
         raise ReportError(
             f"{folder} holds results of lmms-eval ({results[-1].name}) and of VLMEvalKit ({statuses[0].name}). "
-            "Expected those of one toolkit; move one's to a folder of its own."
+            "Expected results of one toolkit; move the others to another folder."
         )
     return VLMEVALKIT if statuses else LMMS_EVAL
 
 
 def read_record(folder: Path) -> RunRecord | None:
-    """The record of the run in `folder`; None where it left none, since another program started it.
+    """Read the record of the run in `folder`; None if there is none because another program started the run.
 
     Raises:
-        ReportError: it can't be read, doesn't fit the schema, or is of another version.
+        ReportError: the record can't be read, doesn't fit the schema, or has an unsupported version.
     """
     path = folder / RECORD_NAME
     if not path.exists():
@@ -102,17 +103,17 @@ def read_record(folder: Path) -> RunRecord | None:
     if (version := value.get("version")) not in VERSIONS:
         expected = " or ".join(map(str, VERSIONS))
         raise ReportError(
-            f"{path} is a record of version {version!r}; expected {expected}. Another release of vico-eval wrote "
+            f"{path} has version {version!r}; expected {expected}. Another release of vico-eval wrote "
             "it: report the run with that release, or repeat it with this one."
         )
     return validate(RunRecord, value, str(path))
 
 
 def read_request(folder: Path) -> RunRequest | None:
-    """What `vico-eval run` was to do in `folder`; None where nothing readable says it."""
+    """Read the request that `vico-eval run` wrote to `folder`; None if it is missing or unreadable."""
     try:
         value = read_json(folder / REQUEST_NAME)
-        if value.keys() == {"arguments", "inputs", "cells"}:  # of version 1; `inputs` is a digest of code as it was
+        if value.keys() == {"arguments", "inputs", "cells"}:  # version 1, where `inputs` is a digest of the code
             del value["inputs"]
             value |= {"version": 1, "versions": None, "checkpoints": None}
         return validate(RunRequest, value, str(folder / REQUEST_NAME))
@@ -121,12 +122,12 @@ def read_request(folder: Path) -> RunRequest | None:
 
 
 def read_failures(folder: Path) -> dict[DocumentKey, str]:
-    """Why documents have no answer, by task and document: the last reason where one failed more than once.
+    """Read the reasons for failed documents, by task and document; the last reason if a document failed repeatedly.
 
-    A document that was answered later is still among them.
+    Documents that were answered later are included.
 
     Raises:
-        ReportError: a line of another schema.
+        ReportError: a line doesn't fit the schema.
     """
     failures = {}
     for path in journal_files(folder, FAILURES):
@@ -138,9 +139,9 @@ def read_failures(folder: Path) -> dict[DocumentKey, str]:
 
 
 def read_accounts(folder: Path) -> Accounts | None:
-    """What each answer of the run in `folder` cost, the last one of a document; None where it has no journal.
+    """Read the accounts of the run in `folder`, the last one of each document; None if it has no journal.
 
-    A line that was cut off, or is of another kind, is none: its document is then missing.
+    Lines that were cut off or don't fit the schema are skipped, so their documents may be missing.
     """
     if not journal_files(folder, ANSWERS):
         return None
@@ -153,14 +154,13 @@ def read_accounts(folder: Path) -> Accounts | None:
 
 
 def unfinished_tasks(folder: Path, accounts: Accounts) -> dict[str, tuple[int, int | None]]:
-    """Tasks that have documents left, with how many have ended and how many there are; None where that is not known.
+    """Tasks with documents left: the number finished and the total, which is None if unknown.
 
-    A document has ended when it has an answer or has failed. How many there are is what the harness has said, which it
-    does at the end.
+    A document is finished once it has an answer or has failed. The harness reports the total only at the end.
 
     Args:
-        folder: of the run.
-        accounts: of `read_accounts`.
+        folder: the run's folder.
+        accounts: the result of `read_accounts`.
     """
     ended = {task: set(answered) for task, answered in accounts.items()}
     for line in _document_lines(folder, FAILURES):
@@ -183,13 +183,13 @@ def _document_lines(folder: Path, kind: str) -> Iterator[dict[str, Any]]:
 
 
 def _documents_by_lmms_eval(folder: Path) -> dict[str, int]:
-    """How many documents each task's newest results count; files are named by their date."""
+    """Number of documents in each task's newest results; files are named by date."""
     counts = {}
     for file in sorted(folder.rglob("*_results.json"), key=lambda file: file.name):
         results = object_or_none(file.read_bytes()) or {}
         samples, config = results.get("n-samples"), results.get("config")
         if not isinstance(samples, dict) or not isinstance(config, dict):
-            continue  # of a task's own, or half a file
+            continue  # a task's own file, or one that was cut off
         for task, numbers in samples.items():
             with suppress(KeyError, TypeError, ValueError):
                 left = int(numbers["original"]) - int(config.get("offset") or 0)
@@ -198,7 +198,7 @@ def _documents_by_lmms_eval(folder: Path) -> dict[str, int]:
 
 
 def _finished_by_vlmevalkit(folder: Path) -> set[str]:
-    """Data sets that VLMEvalKit has scored, which it does once every document has an answer."""
+    """Data sets that VLMEvalKit has scored, which happens once every document has an answer."""
     finished = set()
     for file in folder.glob("*/status.json"):
         datasets: Mapping[str, Any] | None = (object_or_none(file.read_bytes()) or {}).get("datasets")

@@ -1,4 +1,4 @@
-"""A finished run as reports take it, whichever harness scored it: tasks with their metrics, documents with accounts."""
+"""A finished run in the form that reports use, for any harness: tasks with metrics, documents with accounts."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,59 +9,58 @@ from vico_eval.runs.schema import AnswerSeconds, RunRecord, TokenAccount
 
 
 class Document(NamedTuple):
-    """One row of a benchmark, as a run answered it. Hundred thousands are made, for which dataclasses take longer."""
+    """One row of a benchmark with a run's answer. A NamedTuple, because a report creates hundreds of thousands."""
 
     doc_id: int | str
     fields: Mapping[str, Any]
-    """The metrics' fields of the samples line: a number, or an object that holds one."""
+    """The metric fields of the samples line; each is a number or an object that contains one."""
 
     account: tuple[TokenAccount, ...] | None
-    """One for each of the document's requests; None where a run left none."""
+    """Accounts of the document's requests; None if the run recorded none."""
 
     answer: str | None = None
-    """What the model said, as it was scored; several answers are joined by line breaks. None where it failed."""
+    """The scored answer; several answers are joined by line breaks. None if the document failed."""
 
     failure: str | None = None
-    """Why it has no answer, where the run went on without. lmms-eval has scored it as a blank one."""
+    """Reason for a missing answer, if the run continued after the failure. lmms-eval scored it as a blank answer."""
 
     question: str = ""
-    """The text that was asked, as far as the toolkit kept it."""
+    """Text of the question, as far as the toolkit kept it."""
 
     target: str = ""
-    """What is right, as text; several right answers are joined by line breaks."""
+    """Reference answer; several are joined by line breaks."""
 
     seconds: tuple[AnswerSeconds, ...] | None = None
-    """What each of its answers took; None unless all of them have a time."""
+    """Times of its answers; None unless all of them have one."""
 
     said: tuple[str, ...] | None = None
-    """What the model said to each of its requests, before a task's filters where the run kept that; None where the
-    document failed."""
+    """Answer to each request, before a task's filters if the run kept that; None if the document failed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TimeSums:
-    """What documents took, in seconds, summed over those that have times, and the most memory of any."""
+    """Times in seconds, summed over the documents that have them, and the peak memory."""
 
     documents: int = 0
-    """Those with times."""
+    """Number of documents with times."""
 
     reading: float = 0.0
     encoding: float = 0.0
     own: float = 0.0
-    """As in `AnswerSeconds`."""
+    """Same fields as in `AnswerSeconds`."""
 
     staged_documents: int = 0
-    """Those of which prefill and decode are known."""
+    """Number of documents with prefill and decode times."""
 
     prefill: float = 0.0
     decode: float = 0.0
-    """As in `AnswerSeconds`, of the staged ones."""
+    """Same fields as in `AnswerSeconds`, summed over the staged documents."""
 
     peak_bytes: int = 0
-    """The most of any answer's batch; 0 where none is known."""
+    """Peak over all answers' batches; 0 if unknown."""
 
     rows: frozenset[int] = frozenset()
-    """How many rows reading and encoding were for; several numbers if documents differ."""
+    """Numbers of rows that shared reading and encoding; several if documents differ."""
 
     def __add__(self, other: "TimeSums") -> "TimeSums":
         return TimeSums(
@@ -78,7 +77,7 @@ class TimeSums:
 
 
 def sum_times(documents: Iterable[Sequence[AnswerSeconds] | None]) -> TimeSums:
-    """The sums over documents; each is given by what its answers took, or None if it has no times."""
+    """Sum the times over documents, each given by the times of its answers or by None."""
     known = [answers for answers in documents if answers]
     times = [time for answers in known for time in answers]
     staged = [answers for answers in known if all(None not in (time.prefill, time.decode) for time in answers)]
@@ -101,26 +100,26 @@ class TaskResult:
 
     name: str
     metrics: Mapping[str, Any]
-    """lmms-eval's aggregated numbers, under keys such as `exact_match,none`."""
+    """lmms-eval's aggregated metrics, under keys such as `exact_match,none`."""
 
     documents: tuple[Document, ...]
-    """Ascending by doc_id, whichever process answered them."""
+    """Documents from all processes, in ascending order of doc_id."""
 
     num_available: int
-    """Documents the task has; a limited run answers fewer."""
+    """Number of documents in the task; a limited run answers fewer."""
 
     version: str
-    """Of the task; empty where it isn't known."""
+    """Version of the task; empty if unknown."""
 
     settings: Mapping[str, Any]
-    """What a comparison must hold fixed: generation settings and few-shot count; None where it isn't known."""
+    """Settings that a comparison must keep equal: generation settings and few-shot count; None for unknown values."""
 
     results_path: Path
     samples_path: Path
 
     @property
     def times(self) -> TimeSums:
-        """What its documents took, as far as the run has times."""
+        """Times summed over its documents that have them."""
         return sum_times(document.seconds for document in self.documents)
 
 
@@ -132,4 +131,4 @@ class Run:
     record: RunRecord
     tasks: Mapping[str, TaskResult]
     notes: tuple[str, ...] = ()
-    """What a reader has to know of it besides its record."""
+    """Caveats for a reader that the record does not contain."""

@@ -1,7 +1,7 @@
-"""What a run leaves on disk beside its toolkit's own files, as closed schemas, one for each kind of file.
+"""Closed schemas of the files that a run writes in addition to its toolkit's own.
 
-`record.json`: what produced the run's numbers. `answers.rank*.jsonl` and `failures.rank*.jsonl`: what became of every
-document, a file a process. `request.json`: what `vico-eval run` was to do in the folder.
+`record.json` describes what produced the run's numbers. `answers.rank*.jsonl` and `failures.rank*.jsonl` have the
+outcome of every document, one file per process. `request.json` has what `vico-eval run` was asked to do in the folder.
 """
 
 import math
@@ -26,120 +26,124 @@ RECORD_NAME = "record.json"
 REQUEST_NAME = "request.json"
 
 VERSION: Final = 2
-"""Of the format. Runs of version 1 have no commits in their records and no selections in their accounts."""
+"""Version of the format. Runs of version 1 have no commits in their records and no selections in their accounts."""
 
 VERSIONS = (1, 2)
-"""Those that are read."""
+"""Versions that can be read."""
 
 LMMS_EVAL = "lmms-eval"
 VLMEVALKIT = "VLMEvalKit"
-"""A record's `harness`."""
+"""Values of a record's `harness`."""
 
 DocumentKey = tuple[str, int | str]
-"""Task and doc_id: a number in lmms-eval; VLMEvalKit's index of a row, which may hold words."""
+"""Task and doc_id, which is a number in lmms-eval and the row's index, possibly text, in VLMEvalKit."""
 
 AnswerKey = tuple[str, int, str]
-"""Key of the request, `task/split/number`; how many times it had been asked before; digests of the generation settings
-and of the question's text, joined by `-`."""
+"""Key of the request, `task/split/number`; number of earlier requests for the document; digests of the generation
+settings and of the question's text, joined by `-`."""
 
 Time = Annotated[AwareDatetime, PlainSerializer(datetime.isoformat, when_used="json")]
 
 Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False, strict=True)]
-"""Numbers as text are refused; the limit (30 years) keeps sums finite."""
+"""Seconds; numbers in strings are rejected, and the limit (30 years) keeps sums finite."""
 
 Finish = Literal["stop", "length"]
-"""Why an answer ended: at an end of text or a stop string, or at the limit on new tokens, which truncates it."""
+"""Reason an answer ended: `stop` at an end-of-text token or stop string, `length` at the limit on new tokens, which
+truncates it."""
 
 Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
 class Checkpoint(Closed):
-    """Which weights ran."""
+    """The weights that a run used."""
 
     name: str
     path: str
     sha256: str | None
-    """Digest of all weights, the tokenizer and the configuration, `tensors:<hex>`. Older versions wrote hex digits
-    alone, over both ends of the files; these agree with none of the new ones."""
+    """Digest of all weights, the tokenizer and the configuration, `tensors:<hex>`. Older versions wrote only hex
+    digits, computed over both ends of the files, which never equal a new digest."""
 
 
 class RunRecord(Closed):
     """`record.json`: what produced a run's numbers.
 
-    Of a run that another program started there is none. Then the toolkit's own files say what they can
-    (`made_from`), and what they don't say is None or empty, never guessed.
+    A run that another program started has none. The record is then built from the toolkit's own files (`made_from`);
+    values missing there are None or empty, never guessed.
     """
 
     version: Literal[1, 2]
     system: str = Field(min_length=1)
-    """Model card or method that the run belongs to, such as `vico`."""
+    """Name of the model card or method, such as `vico`."""
 
     title: str = Field(min_length=1)
     """The row's title in a table."""
 
     command: tuple[str, ...]
     versions: dict[str, str | None]
-    """Of this package, of Python and of the libraries that decide an answer."""
+    """Versions of this package, Python and the libraries that affect answers."""
 
     commits: tuple[str, ...] = ()
-    """Git commits of the code that answered, in the order in which the run was started and continued; one ends with
-    `-dirty` where files differed from it. Empty where this package was no checkout, and in records of version 1."""
+    """Git commits of the code, in the order in which the run was started and continued, with `-dirty` appended if files
+    differed. Empty if this package was not a git checkout, and in records of version 1."""
 
     checkpoint: Checkpoint
     donor: Checkpoint | None
-    """Where the low connector and the router came from, if not from the checkpoint."""
+    """Checkpoint that supplied the low connector and the router, if not the main one."""
 
     method: str
     method_args: dict[str, Any]
-    """With defaults filled in."""
+    """Arguments of the method, including defaults."""
 
     settings: dict[str, Any] = Field(default_factory=dict)
-    """How documents were asked: batch size, tile limits, frames, prompts."""
+    """Inference settings: batch size, tile limits, frames, prompts."""
 
     dtype: str | None
     attention: str | None
     device: str | None
     num_processes: PositiveInt | None
     started: Time | None
-    """When the model was loaded; of a run without a record, when its toolkit began."""
+    """Time at which the model was loaded; for a run without a record, at which its toolkit started."""
 
     continued: tuple[Time, ...] = ()
-    """When a command went on in the same folder under the same conditions: to answer what was left, or to score."""
+    """Times at which a command continued the run under the same conditions, to answer remaining documents or to
+    score."""
 
     harness: str
 
     data_sets: dict[str, str] = Field(default_factory=dict)
-    """By task, what its data are known by: a revision, or a digest of files. None of tasks whose data say neither, and
-    of runs by older versions."""
+    """Fingerprint of each task's data: a revision or a digest of files. Tasks whose data have neither are missing, as
+    are all tasks in runs by older versions."""
 
     scorers: dict[str, str] = Field(default_factory=dict)
-    """By task, a digest of the toolkit's code that scores it. None of tasks that don't say which that is, and of runs
-    by older versions."""
+    """Digest of the toolkit's scoring code, by task. Tasks that don't name that code are missing, as are all tasks in
+    runs by older versions."""
 
     made_from: str | None = None
-    """The toolkit's file that says this, relative to the run's folder, where the run left no record of its own."""
+    """Toolkit file from which this record was built, relative to the run's folder, if the run has no record of its
+    own."""
 
     previews: str | None = None
-    """Folder of small copies of the documents' pictures, relative to the run's folder or absolute; None where the run
-    kept none. Picture n of a request is `<media[:2]>/<media>-<n>.jpg`, by the account's `media`; of a video's frames
-    only some are there."""
+    """Folder of thumbnails of the documents' images, relative to the run's folder or absolute; None if the run kept
+    none. Image n of a request is `<media[:2]>/<media>-<n>.jpg`, with the account's `media`; a video has only some of
+    its frames."""
 
     left_out_until: dict[str, tuple[str, ...]] = Field(default_factory=dict)
-    """By task, stop strings that no answer ends at: the harness's few-shot delimiter, and in thinking mode all."""
+    """Stop strings that are ignored, by task: the harness's few-shot delimiter, and in thinking mode all."""
 
     answered_with: tuple[str, ...] = ()
-    """Folders of the runs that were answered in the same pass, relative to this one's: their rows share
-    reading, cutting and encoding of pictures. Answers are those of a run alone."""
+    """Folders of the runs answered in the same pass, relative to this one. They share reading, tiling and encoding of
+    images; answers are the same as without sharing."""
 
     costs: ModelCosts | None = None
-    """None of models without a formula (experts, PVTC, LVTC), and in records of older versions."""
+    """Cost coefficients; None for models without a formula (experts, PVTC, LVTC), and in records from older
+    versions."""
 
     engine: dict[str, Any] = Field(default_factory=dict)
-    """What decoded, where that was not transformers: vLLM's version, its arguments, or the servers and what they said
-    of themselves."""
+    """The engine, if not transformers: vLLM's version and arguments, or the servers and the information they
+    reported."""
 
     system_instruction: str | None = None
-    """What the harness's `--system_instruction` says: the system message of every document."""
+    """The harness's `--system_instruction`, used as the system message for every document."""
 
     @model_validator(mode="after")
     def _says_all_that_its_own_run_knew(self) -> "RunRecord":
@@ -156,16 +160,16 @@ class RunRecord(Closed):
 
     @property
     def all_settings(self) -> dict[str, Any]:
-        """The settings, with those that a run of ours records only where they are given."""
+        """The settings, with defaults for those that our runs record only if given."""
         return {"tiles": None, **({"engine": "transformers"} if self.made_from is None else {}), **self.settings}
 
     @property
     def source(self) -> str:
-        """The file that says this, relative to the run's folder."""
+        """The file that this record was read from, relative to the run's folder."""
         return self.made_from or RECORD_NAME
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain lists and words, as they are written to disk."""
+        """The record as JSON-compatible values, as written to disk."""
         return self.model_dump(mode="json", exclude={"made_from"})
 
 
@@ -173,7 +177,7 @@ _OF_OWN_RUNS = ("dtype", "attention", "device", "num_processes", "started")
 
 
 def _is_finite(value: object) -> bool:
-    """Whether no number in `value` is NaN or infinite."""
+    """True if no number in `value` is NaN or infinite."""
     if isinstance(value, Mapping):
         return all(map(_is_finite, value.values()))
     if isinstance(value, list | tuple):
@@ -182,51 +186,51 @@ def _is_finite(value: object) -> bool:
 
 
 class TokenAccount(Closed):
-    """The tokens of one request, counted while it ran. Every ratio that is reported comes from these counts."""
+    """Token counts of one request, taken while it ran. All reported ratios are computed from these counts."""
 
     tiles: NonNegativeInt = 0
-    """Tiles of all its images, thumbnails and frames included; a detail of families that have tiles."""
+    """Tiles of all images, including thumbnails and video frames; only for families with tiles."""
 
     compressed_tiles: NonNegativeInt = 0
-    """Those that went through the low connector."""
+    """Tiles that went through the low connector."""
 
     visual_tokens: NonNegativeInt
     """Visual tokens at the decoder's input."""
 
     visual_tokens_uncompressed: NonNegativeInt
-    """What they would be with every tile at full length."""
+    """Visual tokens if every tile had full length."""
 
     visual_tokens_per_layer: tuple[NonNegativeInt, ...]
-    """Visual tokens that each decoder layer works on in prefill."""
+    """Visual tokens that each decoder layer processes in prefill."""
 
     text_tokens: NonNegativeInt
-    """The rest of the prompt, chat markup included."""
+    """Remaining prompt tokens, including chat markup."""
 
     generated_tokens: NonNegativeInt
-    """End of text included."""
+    """Generated tokens, including end of text."""
 
     p_compress: tuple[Probability, ...] | None = None
-    """The router's score of every tile, where there is one."""
+    """The router's score for each tile; None without a router."""
 
     media: str | None = None
-    """Digest of the tiles, the same for requests about the same pictures; None where there is no tile, and in accounts
-    that older versions wrote."""
+    """Digest of the tiles, equal for requests about the same images; None without tiles, and in accounts from older
+    versions."""
 
     grids: tuple[tuple[PositiveInt, PositiveInt, PositiveInt], ...] | None = None
-    """Columns, rows and tiles of each picture or frame, in the order of the tiles. One tile more than columns x rows is
-    a thumbnail, the picture's last tile. None in accounts that older versions wrote."""
+    """Columns, rows and tiles of each image or frame, in the order of the tiles. A tile in excess of columns x rows is
+    a thumbnail, the image's last tile. None in accounts from older versions."""
 
     compressed: tuple[NonNegativeInt, ...] | None = None
-    """Places of the compressed tiles, ascending; None in accounts that older versions wrote."""
+    """Indices of the compressed tiles, ascending; None in accounts from older versions."""
 
     visual_tokens_before_selection: NonNegativeInt | None = None
-    """Visual tokens that the connector made, where a selection then took some out; None where no selection acted."""
+    """Visual tokens from the connector before selection; None without selection."""
 
     merged_tokens: NonNegativeInt = 0
-    """Those of visual_tokens that a selection made out of others."""
+    """Tokens among visual_tokens that a selection merged from others."""
 
     finish: Finish | None = None
-    """Why the answer ended; None in accounts that older versions wrote."""
+    """Reason the answer ended; None in accounts from older versions."""
 
     @model_validator(mode="after")
     def _compressed_tiles_are_tiles(self) -> "TokenAccount":
@@ -236,110 +240,109 @@ class TokenAccount(Closed):
 
     @property
     def mean_layer_tokens(self) -> float:
-        """Visual tokens that a decoder layer saw, on average over the layers."""
+        """Visual tokens per decoder layer, averaged over the layers."""
         layers = self.visual_tokens_per_layer
         return sum(layers) / len(layers) if layers else float(self.visual_tokens)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain lists and numbers, as they are written to disk."""
+        """The account as JSON-compatible values, as written to disk."""
         return self.model_dump(mode="json")
 
 
 class StoredLine(Closed):
-    """What every line of a journal says: which document it is about."""
+    """Fields of every journal line, which identify the document."""
 
     task: str
     split: str
     doc_id: NonNegativeInt | str
-    """A number in lmms-eval; the row's index in VLMEvalKit, which may hold words."""
+    """A number in lmms-eval; in VLMEvalKit the row's index, which may be text."""
 
     @property
     def document(self) -> str:
-        """The key of its request, `task/split/number`."""
+        """Key of the request, `task/split/number`."""
         return f"{self.task}/{self.split}/{self.doc_id}"
 
 
 class AnswerSeconds(Closed):
-    """What one answer took, in seconds: its even share of what its batch took, so that sums over answers are right.
+    """Times of one answer in seconds, and the memory of its batch.
 
-    And the memory of its batch.
-
-    A row alone takes `encoding` and `own`; in a pass of several rows, encoding is there once for all of them.
+    A batch's time is divided evenly among its answers, so that sums over answers are right. A row by itself takes
+    `encoding` plus `own`; a pass of several rows encodes once for all of them.
     """
 
     reading: Seconds
-    """Its pictures read and cut, in a thread beside the model; in a pass once for all rows."""
+    """Reading and tiling its images, in a thread parallel to the model; once for all rows of a pass."""
 
     encoding: Seconds
-    """Its tiles through the vision encoder."""
+    """The vision encoder on its tiles."""
 
     own: Seconds
-    """All that follows: routing, connectors, selection, prefill and decoding."""
+    """Everything after the encoder: routing, connectors, selection, prefill and decoding."""
 
     prefill: Seconds | None = None
-    """Of `own`, the decoder up to the first token's logits, with what a method does between its layers. None where
-    vLLM decodes, and in lines of older versions."""
+    """Part of `own` for the decoder up to the first token's logits, including a method's work between layers. None with
+    vLLM, and in lines from older versions."""
 
     decode: Seconds | None = None
-    """Of `own`, the tokens behind the first."""
+    """Part of `own` for the tokens after the first."""
 
     rows: Annotated[PositiveInt, Strict()] = 1
-    """How many rows reading and encoding were for."""
+    """Number of rows that shared reading and encoding."""
 
     peak_bytes: Annotated[PositiveInt, Strict()] | None = None
-    """The most that tensors took on the accelerators during `own`, weights included, and what rows of a pass share.
-    None on a CPU, where vLLM decodes, and in lines of older versions."""
+    """Peak memory of tensors on the accelerators during `own`, including weights and what the rows of a pass share.
+    None on a CPU, with vLLM, and in lines from older versions."""
 
 
 class StoredAnswer(StoredLine):
-    """One line of `answers.rank*.jsonl`: what was said to a document, and what it cost."""
+    """One line of `answers.rank*.jsonl`: a document's answer and its cost."""
 
     repeat: NonNegativeInt
-    """How many times the same document had been asked before; benchmarks may count passes among many answers."""
+    """Number of earlier requests for the same document; some benchmarks score several answers per document."""
 
     asked: str
-    """Digests of the settings that the answer was generated with, and of the question's text, joined by `-`; older
-    versions wrote one of both."""
+    """Digests of the generation settings and of the question's text, joined by `-`; older versions wrote a single
+    digest of both."""
 
     words: str | None = None
-    """Fingerprint of all words of the request, and of how its pictures stand in them and are cut. None in lines of
-    older versions."""
+    """Fingerprint of the request's whole text, and of the positions and tiling of its images. None in lines from older
+    versions."""
 
     files: str | None = None
-    """Fingerprint of paths, sizes and times of its pictures and films, where all are files; a film that is still the
-    same by it need not be decoded to be known."""
+    """Fingerprint of paths, sizes and times of its images and videos, if all are files. It identifies an unchanged
+    video without decoding it."""
 
     text: str
     seconds: AnswerSeconds | None = None
-    """What it took; None in lines of older versions."""
+    """Times of the answer; None in lines from older versions."""
 
     account: TokenAccount
 
     @property
     def key(self) -> AnswerKey:
-        """As an answer is looked for: document, repeat and fingerprint of what was asked."""
+        """Lookup key of the answer: document, repeat and fingerprint of the request."""
         return self.document, self.repeat, self.asked
 
 
 class StoredFailure(StoredLine):
-    """One line of `failures.rank*.jsonl`: why a document has no answer."""
+    """One line of `failures.rank*.jsonl`: the reason a document has no answer."""
 
     reason: str
 
 
 class RunRequest(Closed):
-    """`request.json`: what `vico-eval run` was to do in a run's folder, and what that depended on."""
+    """`request.json`: what `vico-eval run` was asked to do in a run's folder, and what that depends on."""
 
     version: Literal[1, 2] = VERSION
     arguments: tuple[str, ...]
-    """Those of lmms-eval, less its tasks."""
+    """lmms-eval's arguments, without its tasks."""
 
     versions: dict[str, str | None] | None
-    """As a record's; None in files of version 1, beside which the record has them."""
+    """Versions, as in a record; None in files of version 1, where only the record has them."""
 
     checkpoints: dict[str, str] | None
-    """Digests of the checkpoints' files by name, those of the run that it draws on included; a hub id stands for
-    itself. None in files of version 1."""
+    """Digests of the checkpoints' files, by name, including those of the run it takes its ratio from; a hub id has
+    itself as digest. None in files of version 1."""
 
     cells: dict[str, str]
-    """By benchmark, a fingerprint of the files of its tasks."""
+    """Fingerprint of the task files, by benchmark."""

@@ -1,7 +1,7 @@
-"""Shards: a run's documents shared among commands that need not know of each other (`--shard 2/8`).
+"""Shards: a run's documents divided among independent commands (`--shard 2/8`).
 
-Each writes journals of its own into the run's folder, and a file that says what it has asked. Nothing is scored until
-all shards are there.
+Each shard writes its own journals to the run's folder, and a file with the tasks that it has finished. Scoring waits
+for all shards.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ MAX_SHARDS = 10_000
 
 @dataclass(frozen=True, slots=True, order=True)
 class Shard:
-    """One part of the documents of every task."""
+    """One part of every task's documents."""
 
     number: int
-    """From 1 on."""
+    """Number of the shard, starting at 1."""
 
     of: int
 
@@ -42,19 +42,19 @@ class Shard:
 
     @property
     def name(self) -> str:
-        """As part of the names of files."""
+        """Name of the shard in file names."""
         return f"shard{self.number}of{self.of}"
 
     def has(self, document: int) -> bool:
-        """Whether it answers a document, by its number in the task."""
+        """True if this shard answers the document with this number in its task."""
         return shard_of(document, self.of) == self.number - 1
 
 
 def parse_shard(text: str) -> Shard:
-    """A shard as it is typed, `2/8`.
+    """Parse a shard such as `2/8`.
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: the text has another form, or there is no such shard.
     """
     found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text.strip())
     if found is None:
@@ -63,11 +63,11 @@ def parse_shard(text: str) -> Shard:
 
 
 def shard_of(document: int, shards: int) -> int:
-    """The number, from 0 on, of the shard that answers a document: the sum of its digits to base `shards`, modulo that.
+    """The index, from 0, of the shard that answers a document: the digit sum in base `shards`, modulo `shards`.
 
-    Of every `shards` documents in a row, beginning with a multiple, each shard has one. Unlike the plain remainder this
-    is even among processes too, of which each has every n-th document: with two processes and two shards, the remainder
-    would leave one process without a document.
+    In every block of `shards` documents that starts at a multiple of `shards`, each shard has one. Unlike the plain
+    remainder, this also balances processes, each of which has every n-th document: with two processes and two shards,
+    the remainder would leave one process without documents.
     """
     if shards == 1:
         return 0
@@ -79,15 +79,15 @@ def shard_of(document: int, shards: int) -> int:
 
 
 class ShardTask(Closed):
-    """What became of the documents of a task that a shard has."""
+    """Outcome of a task's documents in one shard."""
 
     documents: NonNegativeInt
     failed: NonNegativeInt = 0
-    """Those that could not be answered."""
+    """Number of documents that could not be answered."""
 
 
 class ShardDone(Closed):
-    """`shard2of8.json`: a shard has asked all its documents of these tasks."""
+    """`shard2of8.json`: the tasks that a shard has finished."""
 
     number: int = Field(ge=1)
     of: int = Field(ge=1)
@@ -95,24 +95,24 @@ class ShardDone(Closed):
 
 
 def shard_file(folder: Path, shard: Shard) -> Path:
-    """Where a shard of the run in `folder` notes that it has asked all its documents."""
+    """The file in which a shard of the run in `folder` records the tasks that it has finished."""
     return folder / f"{shard.name}.json"
 
 
 def shard_files(folder: Path) -> list[Path]:
-    """Those files of all shards."""
+    """The files of all shards, sorted."""
     return sorted(folder.glob("shard*of*.json"))
 
 
 def write_shard(folder: Path, shard: Shard, tasks: Mapping[str, ShardTask]) -> None:
-    """Note what a shard has asked, besides the tasks that it has noted before."""
+    """Record that a shard has finished `tasks`, in addition to those recorded before."""
     earlier = read_shards(folder).get(shard, {})
     done = ShardDone(number=shard.number, of=shard.of, tasks={**earlier, **tasks})
     write_json(shard_file(folder, shard), done.model_dump(mode="json"), indent=1)
 
 
 def read_shards(folder: Path) -> dict[Shard, dict[str, ShardTask]]:
-    """What the shards of the run in `folder` have asked, task by task.
+    """Read which tasks the shards of the run in `folder` have finished.
 
     Raises:
         ReportError: a file can't be read.

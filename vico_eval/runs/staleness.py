@@ -1,20 +1,20 @@
-"""What makes answers stale: everything that decides them, compared with what it was when they were given.
+"""Detect stale answers by comparing everything that affects them with its state when they were given.
 
-| what | how it is known | where it is compared |
+| what | identified by | compared in |
 |---|---|---|
 | this package | its version | record, request |
-| libraries, and tasks that come with lmms-eval | their versions | record, request |
-| checkpoint, donor | a digest of a local folder's files; once loaded, of every tensor | request; record |
-| arguments | as typed, less the tasks; once loaded, with their defaults | request; record |
-| tasks of our own | a digest of their files | request, benchmark by benchmark |
-| data | every document's words and pictures, when its answer is taken over | answers |
+| libraries, and tasks packaged with lmms-eval | their versions | record, request |
+| checkpoint, donor | digest of a local folder's files; once loaded, of every tensor | request; record |
+| arguments | as typed, without the tasks; once loaded, with defaults | request; record |
+| our own tasks | digest of their files | request, per benchmark |
+| data | every document's text and images, when its answer is reused | answers |
 
-The record (`record.json`) is compared when a model is loaded to go on in a run's folder, the request (`request.json`)
-before that, when `vico-eval run` is repeated: a finished run is not loaded again.
+The record (`record.json`) is compared when a model is loaded to continue a run, the request (`request.json`) earlier,
+when `vico-eval run` is repeated, so that a finished run does not load its model again.
 
-The git commit is recorded and not compared. It changes with every comment, and nobody wants to answer a benchmark anew
-for one. A change of this package that changes answers changes its version. Of data sets the record names the revision,
-and a run that goes on says which have changed.
+The git commit is recorded but not compared, because it changes with every comment. A change to this package that
+changes answers also changes its version. The record has the revisions of data sets, and a continued run reports those
+that have changed.
 """
 
 from __future__ import annotations
@@ -30,22 +30,23 @@ import vico_eval
 from vico_eval.runs.schema import RunRecord, RunRequest
 
 LIBRARIES = ("torch", "transformers", "lmms-eval", "ms-vlmeval", "accelerate", "Pillow", "av", "datasets")
-"""Those that decide an answer or its score, as far as they are installed: an environment has one of the harnesses."""
+"""Libraries that affect an answer or its score. Those that are installed are recorded; an environment has one
+harness."""
 
 CONDITIONS = ("checkpoint", "donor", "method", "method_args", "settings", "dtype", "attention", "harness")
-"""What of a record decides an answer, besides `versions`."""
+"""Fields of a record that affect answers, in addition to `versions`."""
 
 _DECIDES_NOTHING = frozenset({"python"})
-"""Of `versions`."""
+"""Entries in `versions` that don't affect answers."""
 
 PACKAGE = Path(vico_eval.__file__).parent
 
 GIT_S = 10
-"""Time that git has; it reads the whole checkout to see whether it is dirty."""
+"""Timeout for git in seconds; it reads the whole checkout to see if it is dirty."""
 
 
 def versions() -> dict[str, str | None]:
-    """Those of Python, this package and the libraries that are installed here."""
+    """Versions of Python, this package and the installed libraries."""
     found: dict[str, str | None] = {"python": platform.python_version(), "vico_eval": vico_eval.__version__}
     for name in LIBRARIES:
         with suppress(PackageNotFoundError):
@@ -54,10 +55,10 @@ def versions() -> dict[str, str | None]:
 
 
 def commit(package: Path = PACKAGE) -> str | None:
-    """The git commit of a package's code, with `-dirty` where files differ; None where it is in no checkout."""
+    """The git commit of a package's code, with `-dirty` if files differ; None if it is not in a git checkout."""
     git = ("git", "--no-optional-locks", "-C", str(package))
     try:
-        # A wheel may be installed in an environment inside somebody else's repository.
+        # A wheel's environment may be inside another repository.
         subprocess.run(
             (*git, "ls-files", "--error-unmatch", "__init__.py"), check=True, capture_output=True, timeout=GIT_S
         )
@@ -74,26 +75,26 @@ def commit(package: Path = PACKAGE) -> str | None:
 
 
 def other_conditions(earlier: RunRecord, now: RunRecord) -> tuple[str, ...]:
-    """Names of the conditions in which two runs differ; the answers of one are not the other's."""
+    """Names of the conditions that differ between two runs; if there are any, answers can't be reused."""
     different = [name for name in CONDITIONS if getattr(earlier, name) != getattr(now, name)]
     return (*different, *(("versions",) if other_versions(earlier.versions, now.versions) else ()))
 
 
 def other_versions(earlier: Mapping[str, str | None], now: Mapping[str, str | None]) -> tuple[str, ...]:
-    """Names of the packages of which another version decides answers now."""
+    """Names of the packages whose version has changed, if they affect answers."""
     names = [name for name in {**earlier, **now} if name not in _DECIDES_NOTHING]
     return tuple(name for name in names if earlier.get(name) != now.get(name))
 
 
 def why_stale(earlier: RunRequest, now: RunRequest) -> str | None:
-    """Why a folder's answers to one request are none to another, in words; None where they are.
+    """The reason that answers to an earlier request can't be reused now, as text; None if they can.
 
     Args:
-        earlier: of the present version, or made so by `completed`.
-        now: what is to be done.
+        earlier: a request of the current version, or one converted by `completed`.
+        now: the new request.
     """
     if earlier.arguments != now.arguments:
-        return "it is of other arguments"
+        return "its arguments differ"
     before, found = earlier.versions or {}, now.versions or {}
     if names := other_versions(before, found):
         changes = (
@@ -109,14 +110,14 @@ def why_stale(earlier: RunRequest, now: RunRequest) -> str | None:
 
 
 def completed(earlier: RunRequest, record: RunRecord, now: RunRequest, written_s: float) -> RunRequest:
-    """A request of version 1, which has a digest of code in place of versions and checkpoints, as one of the present.
+    """Convert a request of version 1, which has a digest of code in place of versions and checkpoints.
 
     Args:
-        earlier: the request.
-        record: beside it; has the versions.
-        now: the request that it will be compared with. Its checkpoints are those of `earlier` if none of their files
-            has been written since the model was loaded.
-        written_s: when the newest of these files was written, in seconds since 1970.
+        earlier: the request of version 1.
+        record: the record in the same folder, which has the versions.
+        now: the request to compare with. Its checkpoints are also those of `earlier` if none of their files has changed
+            since the model was loaded.
+        written_s: modification time of the newest of these files, in seconds since 1970.
     """
     is_unchanged = record.started is not None and written_s <= record.started.timestamp()
     checkpoints = now.checkpoints if is_unchanged else {}

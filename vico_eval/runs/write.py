@@ -1,7 +1,7 @@
-"""A run's folder as it is written: a record of the run's conditions, and every document's answer.
+"""Write a run's folder: a record of the run's conditions, and every document's answer.
 
-Answers are kept as they come, so that a run that was stopped loses none; lmms-eval itself writes them when all are
-there. It also drops token counts when its response cache answers, so accounts are kept here too, by task and document.
+Answers are written as they arrive, so that a stopped run loses none; lmms-eval itself writes them only at the end. It
+also drops token counts when its response cache answers, so accounts are kept here too, by task and document.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ from vico_eval.runs.staleness import other_conditions
 MAX_NAMED = 5
 
 LOCK_NAME = ".lock"
-"""In a run's folder; held by whoever writes there."""
+"""Lock file in a run's folder, held by the command that writes there."""
 
 UNKNOWN = "unknown"
-"""A record's dtype or device until a model is loaded, where nothing else says it."""
+"""Placeholder for a record's dtype or device until a model is loaded."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """Fingerprints of a request that has been made; as in `StoredAnswer`."""
+    """Fingerprints of a request, as in `StoredAnswer`."""
 
     words: str | None = None
     files: str | None = None
@@ -58,14 +58,15 @@ NOTHING = Asked()
 
 
 class RunFolder:
-    """The folder of one run. Every process writes its own files of answers and failures; the first one the record.
+    """The folder of one run. Every process writes its own files of answers and failures; the first also writes the
+    record.
 
-    One command has a folder at a time, or one for each shard of its documents. A folder whose record has the same
-    conditions is continued: where lmms-eval's response cache answers, nothing is counted again. The last line of a
-    document holds. Answers of a run of other conditions are set aside with its record, by name
+    A folder is used by one command at a time, or by one per shard. If the existing record has the same conditions, the
+    run is continued, and answers from lmms-eval's response cache keep the counts recorded before. The last line for a
+    document is the valid one. Answers recorded under other conditions are renamed together with their record
     (`answers.rank0.jsonl.old1`).
 
-    Of several processes the first one makes it before the others do, since it puts in order what is there.
+    With several processes, the first must create it before the others, because it tidies existing files.
     """
 
     def __init__(
@@ -73,21 +74,21 @@ class RunFolder:
     ) -> None:
         """
         Args:
-            shard: which part of the documents is answered; None for all.
-            resume: whether answers that an earlier run of the same conditions left are taken over.
+            shard: the part of the documents to answer; None for all.
+                        resume: reuse the answers of an earlier run under the same conditions.
 
-        Raises:
-            OutputError: the folder can't be made or written, or another command works in it.
+                    Raises:
+                        OutputError: the folder can't be created or written, or another command is using it.
         """
         self.folder = folder
         self.answers: dict[AnswerKey, StoredAnswer] = {}
-        """Those that need not be given again, if they are still asked for."""
+        """Answers that can be reused if they are requested again."""
 
         self._asked: dict[tuple[str, int], set[str]] = {}
-        """Of these, by document and repeat, what was asked."""
+        """Fingerprints of the requests behind `answers`, by document and repeat."""
 
         self.failed: set[str] = set()
-        """Documents that had no answer in the run that is continued, `task/split/number`."""
+        """Documents that failed in the run that is continued, as `task/split/number`."""
 
         self._record = record
         self._rank = rank
@@ -104,7 +105,7 @@ class RunFolder:
                 if earlier is not None:
                     self._continue(earlier, resume=resume)
                 elif shard is not None and rank == 0:
-                    # Other shards that start now go on with it.
+                    # Shards that start later continue from this record.
                     write_json(folder / RECORD_NAME, self._record.to_dict())
         except OSError as error:
             raise OutputError(
@@ -112,7 +113,8 @@ class RunFolder:
             ) from error
 
     def _earlier_record(self) -> RunRecord | None:
-        """The record that the folder has, if it is of a run of the same conditions; all else is set aside, and said."""
+        """The folder's record if its run had the same conditions; otherwise move its files aside, log that, and return
+        None."""
         try:
             earlier = read_record(self.folder)
             if earlier is not None and self._record.dtype == UNKNOWN:
@@ -120,27 +122,27 @@ class RunFolder:
             different = () if earlier is None else other_conditions(earlier, self._record)
             if earlier is not None and not different:
                 return earlier
-            reason = f"it is a run of another {', '.join(different)}" if different else f"it has no {RECORD_NAME}"
+            reason = f"it has another {', '.join(different)}" if different else f"it has no {RECORD_NAME}"
         except ReportError as error:
             reason = str(error).removesuffix(".")
         if self._rank == 0:
             if self._shard is not None and others_at_work(self._lock_file, self._shard):
-                raise OutputError(f"other shards are at work in {self.folder}, and this one can't join them: {reason}.")
+                raise OutputError(f"other shards are running in {self.folder}, and this one can't join them: {reason}.")
             aside = [*self._answers.set_aside(), *self._failures.set_aside()]
             for file in (*shard_files(self.folder), self.folder / RECORD_NAME):
                 if file.exists():
                     aside.append(file.replace(free_path(file.with_name(f"{file.name}.old"))))
             if aside:
                 logger.warning(
-                    f"the run in {self.folder} can't be continued: {reason}. Its files are set aside as "
-                    f"{', '.join(path.name for path in aside)}, and everything is asked again"
+                    f"the run in {self.folder} can't be continued: {reason}. Its files were renamed to "
+                    f"{', '.join(path.name for path in aside)}, and every document is asked again"
                 )
         return None
 
     def _continue(self, earlier: RunRecord, *, resume: bool) -> None:
-        """Go on with the run whose record is `earlier`."""
+        """Continue the run whose record is `earlier`."""
         now = self._record
-        assert now.started is not None  # only what other programs started says no time
+        assert now.started is not None  # only records of runs that other programs started lack a time
         kept = ("started", "device", "previews", "data_sets", "scorers", "left_out_until", "answered_with", "engine")
         self._record = now.model_copy(
             update={
@@ -159,12 +161,12 @@ class RunFolder:
             self.failed = {failure.document for failure in self._failures.lines()}
 
     def asked_otherwise(self, keys: Sequence[AnswerKey]) -> set[AnswerKey]:
-        """Keys of answers that are there to other questions about the same documents than those of `keys`."""
+        """Keys of stored answers to different questions about the documents of `keys`."""
         others = {(name, repeat, one) for name, repeat, _ in keys for one in self._asked.get((name, repeat), ())}
         return (others - set(keys)) & self.answers.keys()
 
     def drop_stale(self, keys: Collection[AnswerKey]) -> None:
-        """Set aside answers to documents that have other words or pictures now."""
+        """Move aside the answers to documents whose text or images have changed."""
         if not keys:
             return
         self._answers.take_out(lambda answer: answer.key in keys, "stale")
@@ -172,44 +174,44 @@ class RunFolder:
             del self.answers[key]
         names = sorted({name for name, *_ in keys})
         logger.warning(
-            f"{len(names)} document(s) have other words or pictures than when they were answered and are asked "
-            f"again: {listed(names, MAX_NAMED)}. Their earlier answers are set aside as "
+            f"the text or images of {len(names)} document(s) have changed since they were answered, so they are asked "
+            f"again: {listed(names, MAX_NAMED)}. Their earlier answers were moved to "
             f"{self.folder}/{ANSWERS}.rank*.jsonl.stale"
         )
 
     def note_model(
         self, *, dtype: str, device: str, answered_with: Sequence[Path] = (), engine: Mapping[str, Any] | None = None
     ) -> None:
-        """A model is loaded, to answer what has no answer yet.
+        """Record the model that was loaded to answer the remaining documents.
 
         Args:
-            dtype: that it computes in.
-            device: of its decoder.
-            answered_with: folders of the runs that it answers in the same pass.
-            engine: as `RunRecord.engine`.
+            dtype: its compute dtype.
+            device: its decoder's device.
+            answered_with: folders of the other runs answered in the same pass.
+            engine: as in `RunRecord.engine`.
         """
         before, now = self._record.engine.get("version"), (engine or {}).get("version")
         if before not in (None, now):
-            logger.warning(f"the first answers in {self.folder} are of vLLM {before}, those from now on of vLLM {now}")
+            logger.warning(f"the first answers in {self.folder} are from vLLM {before}, new ones are from vLLM {now}")
         beside = [Path(os.path.relpath(folder, self.folder)).as_posix() for folder in answered_with]
         known = self._record.answered_with
         together = tuple(dict.fromkeys((*known, *beside)))
         self._update(dtype=dtype, device=device, answered_with=together, engine=dict(engine or {}))
 
     def close(self) -> None:
-        """Let another command have the folder. A process that ends does so too."""
+        """Release the folder for other commands, as the end of the process also does."""
         if self._rank == 0:
             self._held.release()
 
     def note_previews(self, previews: Path) -> None:
-        """Have the record name the folder of small copies of pictures.
+        """Record the folder of image thumbnails.
 
-        The record of a run that is continued without any still names the folder of the answers that are taken over.
+        If a continued run makes no thumbnails, its record keeps the folder of the reused answers.
         """
         self._update(previews=Path(os.path.relpath(previews, self.folder)).as_posix())
 
     def write_record(self) -> None:
-        """By the first process only, after every process has looked at the record before."""
+        """Write the record. Only the first process does, and only after all processes have read the earlier record."""
         if self._rank != 0:
             return
         with nullcontext() if self._shard is None else alone_for_a_moment(self._lock_file):
@@ -218,7 +220,7 @@ class RunFolder:
             write_json(self.folder / RECORD_NAME, self._record.to_dict())
 
     def note_shard(self, tasks: Mapping[str, ShardTask]) -> None:
-        """Note that this shard has asked all its documents of these tasks. By the first process only."""
+        """Record that this shard has finished these tasks. Only the first process may call this."""
         assert self._shard is not None
         write_shard(self.folder, self._shard, tasks)
 
@@ -227,10 +229,10 @@ class RunFolder:
         return self.folder / LOCK_NAME
 
     def _join(self, found: RunRecord) -> None:
-        """Take what other shards have put into the record since this one looked at it.
+        """Merge in what other shards have written to the record since this one read it.
 
         Raises:
-            OutputError: they answer under other conditions, which some know only once the model is loaded.
+            OutputError: they run under other conditions, some of which are known only once the model is loaded.
         """
         own = self._record
         dtype = next((dtype for dtype in (own.dtype, found.dtype) if dtype != UNKNOWN), UNKNOWN)
@@ -239,7 +241,7 @@ class RunFolder:
         self._update(dtype=dtype)
         if different := other_conditions(found.model_copy(update=known), self._record):
             raise OutputError(
-                f"another shard of {self.folder} answers with another {', '.join(different)}; expected the same for "
+                f"another shard of {self.folder} runs with another {', '.join(different)}; expected the same for "
                 "all shards of a run. Give all of them the same --device and --model-args."
             )
         self._update(
@@ -254,22 +256,22 @@ class RunFolder:
         )
 
     def changed_data_sets(self, fingerprints: Mapping[str, str]) -> tuple[str, ...]:
-        """The tasks whose data are others than when the run began, by what their data are known by."""
+        """The tasks whose data have changed since the run began, according to their fingerprints."""
         before = self._record.data_sets
         return tuple(task for task, found in fingerprints.items() if before.get(task, found) != found)
 
     def add_data_sets(self, fingerprints: Mapping[str, str], scorers: Mapping[str, str]) -> None:
-        """Record what the data of tasks are known by, and the code that scores them."""
+        """Record the fingerprints of the tasks' data and of the code that scores them."""
         record = self._record
         self._update(data_sets={**record.data_sets, **fingerprints}, scorers={**record.scorers, **scorers})
         self.write_record()
 
     def note_task_settings(self, left_out_until: Mapping[str, Sequence[str]], system_instruction: str | None) -> None:
-        """Put into the record what a harness says only when it asks; the record is written anew if that changes it.
+        """Record settings that a harness passes only with its requests; rewrite the record if they changed it.
 
         Args:
-            left_out_until: by task, stop strings that no answer ends at.
-            system_instruction: the harness's, which is the system message.
+            left_out_until: ignored stop strings, by task.
+            system_instruction: the harness's system message.
         """
         before = self._record
         left_out = before.left_out_until | {task: tuple(until) for task, until in left_out_until.items()}
@@ -285,7 +287,7 @@ class RunFolder:
         asked: Asked = NOTHING,
         seconds: AnswerSeconds | None = None,
     ) -> None:
-        """Keep a document's answer."""
+        """Write a document's answer to the journal."""
         (task, split, doc_id), repeat, question = _document(key[0]), key[1], key[2]
         self._answers.append(
             StoredAnswer(
@@ -303,7 +305,7 @@ class RunFolder:
         )
 
     def add_failure(self, key: AnswerKey, reason: str) -> None:
-        """Note that a document has no answer, and why."""
+        """Record that a document has no answer, with the reason."""
         task, split, doc_id = _document(key[0])
         self._failures.append(StoredFailure(task=task, split=split, doc_id=doc_id, reason=reason))
 
@@ -312,26 +314,26 @@ class RunFolder:
 
 
 def write_request(folder: Path, request: RunRequest) -> None:
-    """Note what `vico-eval run` is to do in `folder`."""
+    """Write the request that `vico-eval run` is to carry out in `folder`."""
     write_json(folder / REQUEST_NAME, request.model_dump(mode="json"), indent=1)
 
 
 def _hold(folder: Path, shard: Shard | None) -> FileLock:
-    """The folder for this process, or its part of it, until it ends.
+    """Lock the folder, or this shard's part of it, for this process.
 
     Raises:
-        OutputError: another process has it, or the file system has no locks.
+        OutputError: another process holds it, or the file system has no locks.
     """
     try:
         return hold(folder / LOCK_NAME, shard)
     except Held as error:
         raise OutputError(
-            f"another command works in {folder}, and its answers would be mixed with this one's. Wait for it, or pass "
+            f"another command is using {folder}, and its answers would be mixed with this one's. Wait for it, or pass "
             "another record_dir."
         ) from error
 
 
 def _document(key: str) -> tuple[str, str, int | str]:
-    """Task, split and document of a request's key."""
+    """Split a request's key into task, split and document."""
     task, split, number = key.rsplit("/", 2)
     return task, split, int(number) if number.isdecimal() else number

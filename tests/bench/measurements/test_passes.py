@@ -90,9 +90,9 @@ def test_decoded_films_are_counted(monkeypatch):
 
     def read(*given, **named):
         decoded.append(given)
-        return media.read_frames(*given, **named)
+        return media.read_clip(*given, **named)
 
-    monkeypatch.setattr(films_of_engine, "read_frames", read)
+    monkeypatch.setattr(films_of_engine, "read_clip", read)
     record = passes.measure("films", 1, "cpu", {"films": FILMS})
     counts = [record[way]["films_decoded"] for way in ("separate", "shared")]
     # Two films by six rows, and by one pass; two questions about a film read it once.

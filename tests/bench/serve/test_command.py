@@ -300,5 +300,5 @@ def test_a_measurement_is_not_overwritten(run, start_server, make_server):
     asked = len(server.bodies)
     status, err, _ = run(server.url)
     assert status == 1
-    assert "holds a measurement already" in err
+    assert "already holds a measurement" in err
     assert len(server.bodies) == asked

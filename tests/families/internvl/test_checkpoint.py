@@ -13,13 +13,8 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
 from vico_eval.errors import CheckpointError, ConfigError
-from vico_eval.families.internvl.checkpoint import (
-    check_attention,
-    check_device,
-    find_checkpoint,
-    load_model,
-    load_tokenizer,
-)
+from vico_eval.families.internvl.checkpoint import find_checkpoint, load_model, load_tokenizer
+from vico_eval.families.placement import check_attention, check_device
 from vico_eval.paths import models_dir
 
 LAYER = "vision_model.encoder.layers.0"

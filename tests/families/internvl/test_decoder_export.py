@@ -192,10 +192,10 @@ def test_a_finished_export_is_left_as_it_is_and_anything_else_is_refused(untrain
     before = {file.name: file.stat().st_mtime_ns for file in out.iterdir()}
     assert not export_decoder(vico, out)
     assert {file.name: file.stat().st_mtime_ns for file in out.iterdir()} == before
-    with pytest.raises(OutputError, match="is there already"):
+    with pytest.raises(OutputError, match="already exists"):
         export_decoder(base, out)
     (out / "model.safetensors").write_bytes(b"torn")
-    with pytest.raises(OutputError, match="is there already"):
+    with pytest.raises(OutputError, match="already exists"):
         export_decoder(vico, out)
 
 
@@ -296,4 +296,4 @@ def test_the_command_says_what_it_did(run, build, tmp_path):
     assert "Nothing to do" in messages
     status, _, messages = run("export-decoder", "vico-tiny", out)
     assert status == 1
-    assert "is there already" in messages
+    assert "already exists" in messages

@@ -139,5 +139,5 @@ def test_the_configuration_names_the_projector(tmp_path):
 def test_the_method_says_what_the_checkpoint_has_instead():
     part = registry.build("pvtc").connector
     part.check(facts_of(config(), "x"))
-    with pytest.raises(CheckpointError, match=r"'base' has no PVTC.*its connector is another one.*or run `vanilla`"):
+    with pytest.raises(CheckpointError, match=r"'base' has no PVTC.*has another connector.*or run `vanilla`"):
         part.check(facts_of(VicoInternVLConfig(), "base"))

@@ -274,7 +274,7 @@ def test_a_folder_in_use_is_refused(capsys, tmp_path):
     for name in ("used", "file"):
         status, err = export(capsys, "vico-tiny", tmp_path / name)
         assert status == 1
-        assert f"{tmp_path / name} is there already" in err
+        assert f"{tmp_path / name} already exists" in err
     assert (tmp_path / "used" / "notes.txt").read_text() == "mine"
 
 

@@ -9,7 +9,7 @@ import torch
 from vico_eval.errors import CheckpointError
 from vico_eval.families.internvl.checkpoint import find_checkpoint, load_model
 from vico_eval.families.internvl.donor import adopt
-from vico_eval.families.internvl.weight_files import find_weights
+from vico_eval.families.weight_files import find_weights
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from lmms_eval.tasks import TaskManager
 
 from vico_eval.bench.measurements.evaluated import PAIRS, random_model, save_checkpoint, save_pairs, tiny_model
 from vico_eval.bench.records import beside_neighbours, conditions, in_turns, records_table
-from vico_eval.harnesses.lmms_eval.models import CompressedInternVL
+from vico_eval.harnesses.lmms_eval.models import compressed_internvl
 from vico_eval.paths import tasks_dir
 
 TASKS = ("tiny_read", "tiny_doc", "tiny_bar", "tiny_tallest", "tiny_count", "tiny_colour", "tiny_presence")
@@ -123,7 +123,7 @@ def compare(shape: Shape, folder: Path, dtype: str, rounds: int, device: str) ->
     settings = dict.fromkeys([(dtype, 1), (dtype, shape.batch_size), ("float32", shape.batch_size)])
     ours = {
         f"vanilla_internvl, {own}, batch {size}": Evaluation(
-            partial(CompressedInternVL, size, device=device, dtype=own, record_dir=str(records / own), **arguments),
+            partial(compressed_internvl, size, device=device, dtype=own, record_dir=str(records / own), **arguments),
             shape,
             manager,
         )

@@ -17,7 +17,8 @@ from PIL import Image
 from vico_eval.bench.measurements.engine_rows import EngineRows
 from vico_eval.bench.measurements.two_ways import Answered, compare
 from vico_eval.engine.loading import find_engine, open_rows
-from vico_eval.engine.preprocess import Preprocessor, PreprocessSettings
+from vico_eval.engine.preprocess import Preprocessor
+from vico_eval.engine.preprocess_settings import PreprocessSettings
 from vico_eval.engine.requests import GenerationSettings, Message, Request, Text, VideoInput
 from vico_eval.families.family import Picture
 from vico_eval.families.internvl.prompting import InternVLPrompting, InternVLSettings

@@ -72,16 +72,16 @@ def read_accelerate_file(path: Path) -> AccelerateFile:
         return found
     if found.distributed_type in UNCONNECTED:
         raise ConfigError(
-            f"{path} has num_machines={found.num_machines} and distributed_type={found.distributed_type}, of which "
-            "accelerate starts one process a machine that knows nothing of the others; expected MULTI_GPU, also with "
-            "--device cpu, or mpirun_hostfile in mpirun_config."
+            f"{path} has num_machines={found.num_machines} and distributed_type={found.distributed_type}, with which "
+            "accelerate starts one isolated process per machine; expected MULTI_GPU, also with --device cpu, or "
+            " mpirun_hostfile in mpirun_config."
         )
     if found.main_process_ip is None or found.main_process_port is None:
         raise ConfigError(f"{path} has several machines; expected main_process_ip and main_process_port of machine 0.")
     if found.num_processes % found.num_machines:
         raise ConfigError(
-            f"{path} has num_processes={found.num_processes}, which can't be shared evenly among "
-            f"num_machines={found.num_machines}; num_processes counts those of all machines."
+            f"{path} has num_processes={found.num_processes}, which is not a multiple of "
+            f"num_machines={found.num_machines}; num_processes is the total over all machines."
         )
     if found.machine_rank >= found.num_machines:
         raise ConfigError(

@@ -107,5 +107,5 @@ def _execute(
                 fresh=table.options.fresh,
             )
     except KeyboardInterrupt:
-        console.print("Stopped. The same command keeps every answer that there is and goes on with the others.")
+        console.print("Stopped. Repeat the command to resume; every answer so far is kept.")
         raise

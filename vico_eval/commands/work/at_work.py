@@ -35,8 +35,8 @@ def held(
         if busy:
             of_shard = "" if shard is None else f" as shard {shard}, or not by shards of {shard.of}"
             raise ConfigError(
-                f"another command works on {', '.join(busy)} in {runs[0].folder.parent}{of_shard}; wait for it, or "
-                "stop it. Commands with other rows (--rows) can work in this folder at the same time."
+                f"another command is working on {', '.join(busy)} in {runs[0].folder.parent}{of_shard}; wait for it, "
+                "or stop it. Commands with other rows (--rows) can work in this folder at the same time."
             )
         yield
 

@@ -12,18 +12,19 @@ from vico_eval.commands.work.plan import PlannedRun
 from vico_eval.engine.settings import VLLM, EngineSettings
 from vico_eval.errors import CheckpointError, ConfigError
 from vico_eval.harnesses.lmms_eval.internvl_x import method_of
+from vico_eval.harnesses.lmms_eval.kinds import split_model
 from vico_eval.paths import is_folder, user_path
 
 if TYPE_CHECKING:
-    from vico_eval.families.internvl.checkpoint import Checkpoint
+    from vico_eval.families.family import FamilyCheckpoint
 
 OF_THE_ADAPTER = frozenset(("record_dir", "resume", "keep_going", "previews", "variant", "gpus_per_process"))
 """Model arguments that neither the engine nor a method has."""
 
-CUTTING = ("max_tiles", "total_max_tiles", "num_frames", "tiles")
+CUTTING = ("max_tiles", "total_max_tiles", "min_pixels", "max_pixels", "num_frames", "fps", "tiles")
 
 
-def check_folders(names: Iterable[str]) -> dict[str, Checkpoint]:
+def check_folders(names: Iterable[str]) -> dict[str, FamilyCheckpoint]:
     """See that what can only be a folder is a checkpoint's; a hub id is looked up when it is loaded.
 
     Returns:
@@ -32,17 +33,17 @@ def check_folders(names: Iterable[str]) -> dict[str, Checkpoint]:
     Raises:
         CheckpointError: no such folder, or it holds no complete checkpoint.
     """
-    from vico_eval.families.internvl.checkpoint import find_checkpoint  # loads torch and transformers
+    from vico_eval.families.registry import family_of  # loads torch and transformers
 
     found = {}
     for name in names:
         path = user_path(name)
         can_be_hub_id = name.count("/") == 1 and not name.startswith((".", "/", "~")) and not path.is_file()
         if is_folder(path) or "/" not in name:
-            found[name] = find_checkpoint(name)
+            found[name] = family_of(name).find(name, allow_pickle=False)
         elif not can_be_hub_id:
             raise CheckpointError(
-                f"--checkpoint names {name}, which is no folder. Expected a folder with a checkpoint, a hub id "
+                f"--checkpoint names {name}, which is not a folder. Expected a folder with a checkpoint, a hub id "
                 "(owner/name), or a size."
             )
     return found
@@ -58,7 +59,7 @@ def check_device(device: str) -> None:
         raise ConfigError(f"--device got {device!r}: {error}") from error
 
 
-def check_models(runs: Sequence[PlannedRun], checkpoints: Mapping[str, Checkpoint]) -> None:
+def check_models(runs: Sequence[PlannedRun], checkpoints: Mapping[str, FamilyCheckpoint]) -> None:
     """See that every run's model takes its arguments, `--model-args` among them, and runs on its checkpoint.
 
     Args:
@@ -85,10 +86,11 @@ def refusals(runs: Sequence[PlannedRun]) -> dict[str, str]:
     return refused
 
 
-def _check_model(run: PlannedRun, checkpoints: Mapping[str, Checkpoint]) -> None:
+def _check_model(run: PlannedRun, checkpoints: Mapping[str, FamilyCheckpoint]) -> None:
     from vico_eval.engine.decode.opening import check_can_decode
-    from vico_eval.engine.loading import check_tiles, split_arguments
-    from vico_eval.engine.preprocess import PreprocessSettings
+    from vico_eval.engine.loading import check_limits, check_tiles, split_arguments
+    from vico_eval.engine.preprocess_settings import PreprocessSettings
+    from vico_eval.families.registry import family_of
     from vico_eval.methods import registry
     from vico_eval.methods.arguments import typed
 
@@ -103,9 +105,12 @@ def _check_model(run: PlannedRun, checkpoints: Mapping[str, Checkpoint]) -> None
         method = registry.build(name, own)
         check_tiles(settings.tiles, method.parts)
         if settings.engine == VLLM:
-            check_can_decode(settings, method)
+            family = family_of(settings.pretrained) if settings.pretrained in checkpoints else None
+            check_can_decode(settings, method, family)
     except ConfigError as error:
         raise ConfigError(f"row {run.name} can't be run with these arguments: {error}") from error
+    if settings.pretrained in checkpoints:
+        check_limits(settings, checkpoints[settings.pretrained].facts)
     if "ratio_from" in own:  # it is measured by a run that may not be there yet
         return
     for part in method.parts:
@@ -118,4 +123,5 @@ def _method(run: PlannedRun) -> str:
     """Name of the method that a run's model stands for (`vico_eval.harnesses.lmms_eval.manifests`)."""
     if run.model == "internvl_x":
         return method_of(str(run.model_args.get("variant")))
-    return str(run.model_args.get("method", run.model.removesuffix("_internvl")))
+    named = split_model(run.model)
+    return str(run.model_args.get("method", run.model if named is None else named[0]))

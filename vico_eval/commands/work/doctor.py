@@ -110,6 +110,8 @@ def _memory() -> dict[str, float | None]:
 
 
 def _gpus() -> list[dict[str, Any]]:
+    if find_spec("torch") is None:
+        return []
     import torch
 
     found = []

@@ -12,7 +12,9 @@ from vico_eval.commands.work.plan import Cell, PlannedRun
 _WORDS = {"pretrained": "checkpoint"}
 """What is called otherwise than its argument."""
 
-_EXPLAINED = "A pass is one process for several runs; its file is written when it starts. A run's own command is below."
+_EXPLAINED = (
+    "A pass is one process for several runs; its file is written when it starts. Each run's own command follows."
+)
 
 
 def in_passes(runs: Sequence[PlannedRun], passes: Sequence[Pass]) -> str:
@@ -109,7 +111,7 @@ def _told(run: PlannedRun, stale: str | None, left: Sequence[Cell]) -> list[str]
     done = [cell.benchmark for cell in run.cells if cell.benchmark not in to_do]
     lines = [f"{run.name} ({run.title}){f', after {run.after}' if run.after else ''}"]
     if stale is not None:
-        lines.append(f"  what is there will be set aside, since {stale}")
+        lines.append(f"  existing answers will be moved aside, since {stale}")
     if done:
         lines.append(f"  finished: {', '.join(done)}")
     if to_do:

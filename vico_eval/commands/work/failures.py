@@ -37,7 +37,7 @@ def by_hand(run: PlannedRun, command: Sequence[str]) -> str:
 
 def without_source(name: str, cell: Cell) -> str:
     """Why a cell can't be answered whose run draws on run `name`, which failed there."""
-    return f"it draws on {name}, which has no complete result of {cell.benchmark}."
+    return f"it needs the result of {name} on {cell.benchmark}, which is incomplete."
 
 
 def describe(failures: Iterable[Failure], *, can_repeat: bool = True) -> str:
@@ -70,4 +70,4 @@ def crash(log: Path, status: int) -> tuple[str, str] | None:
     if status == 0:
         return None  # it ends with 0 after most failures; what is missing says more
     tail = "\n".join(f"  {line}" for line in text.splitlines()[-LOG_TAIL_LINES:])
-    return f"status {status}", f"lmms-eval ended with status {status}; its last words:\n{tail}"
+    return f"status {status}", f"lmms-eval exited with status {status}; the end of its log:\n{tail}"

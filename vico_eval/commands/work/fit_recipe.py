@@ -120,7 +120,7 @@ def _entering(engine: Engine, requests: Sequence[Request], part: DecoderPart) ->
 def _question(conversation: Conversation) -> Request:
     """All that is said before the last answer."""
     if all(isinstance(part, Text) for message in conversation.messages for part in message.content):
-        raise ConfigError(f"{conversation.key} has no picture; expected one in each sample, and a question behind it.")
+        raise ConfigError(f"{conversation.key} has no image; each sample needs one, followed by a question.")
     return Request(key=conversation.key, messages=conversation.messages[:-1], generation=PREFILL)
 
 

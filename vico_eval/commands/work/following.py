@@ -57,8 +57,7 @@ def follow(table: Table, place: Place, console: Console, wait_s: float = WAIT_S)
             follower.stop()
     if follower.has_worked and not place.is_over():
         raise OutputError(
-            "the command of machine 0 has stopped before all was done. Repeat both commands; they keep every answer "
-            "that there is."
+            "the command of machine 0 stopped early. Repeat both commands to resume; every answer so far is kept."
         )
 
 
@@ -124,8 +123,8 @@ def _wait(table: Table, place: Place, console: Console, wait_s: float) -> bool:
     while place.order() is None:
         if time.monotonic() > until:
             raise OutputError(
-                f"no command of machine 0 that meets others at {place.name} has begun for {wait_s:.0f} s. Start it "
-                "with the same options, in the same folder on a common file system."
+                f"the command of machine 0, which meets the others at {place.name}, has not started within "
+                f"{wait_s:.0f} s. Start it with the same options, in the same folder on a shared file system."
             )
         time.sleep(LOOK_S)
     return True

@@ -67,29 +67,29 @@ class Launching:
         """
         if self.gpus_per_process is not None and device != "cuda":
             raise ConfigError(
-                f"--gpus-per-process {self.gpus_per_process} with --device {device}: a model is spread over GPUs. Give "
-                "--device cuda, or leave --gpus-per-process out."
+                f"--gpus-per-process {self.gpus_per_process} spreads a model over GPUs and can't be used with --device "
+                f"{device}. Pass --device cuda, or leave out --gpus-per-process."
             )
         self._check_machines()
         if self.is_spread and jobs is not None and jobs > 1:
             name = "--machines" if self.machines > 1 else "--accelerate-config"
             raise ConfigError(
-                f"--jobs {jobs} with {name}: rows at once would take the same GPUs of the same machines. Leave --jobs "
-                "out, or start a command for each part of the rows or documents (--rows, --shard)."
+                f"--jobs {jobs} can't be used with {name}: rows that run at once would take the same GPUs. Leave out "
+                "--jobs, or start a command for each part of the rows or documents (--rows, --shard)."
             )
 
     def _check_machines(self) -> None:
         machines, named = self.machines, f"--machines {self.machines}"
         if self.accelerate_config is not None:
             if self.machines > 1:
-                raise ConfigError("got --machines and --accelerate-config, which names the machines itself; give one.")
+                raise ConfigError("pass either --machines or --accelerate-config, whose file lists the machines.")
             machines = read_accelerate_file(self.accelerate_config).num_machines
             named = f"the {machines} machines of {self.accelerate_config}"
         # One process is the default, which leaves the number to the configuration.
         if self.processes % machines and (self.processes > 1 or self.accelerate_config is None):
             raise ConfigError(
-                f"--processes {self.processes} can't be shared evenly among {named}; --processes counts those of all "
-                "machines."
+                f"--processes {self.processes} can't be divided evenly among {named}; --processes is the total over "
+                "all machines."
             )
         if self.machines > 1 and not self.prefix:
             raise ConfigError(

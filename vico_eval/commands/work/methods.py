@@ -6,6 +6,7 @@ from dataclasses import MISSING, asdict
 from typing import Any
 
 from vico_eval.commands.output import print_json, print_lines, print_table
+from vico_eval.harnesses.lmms_eval.kinds import KINDS
 from vico_eval.methods.about import About, about
 from vico_eval.methods.arguments import default_text
 from vico_eval.methods.registry import describe, method_names, parameters
@@ -39,6 +40,7 @@ def print_method(name: str, *, as_json: bool) -> None:
         print_json({**_record(about(name)), "description": describe(name), "arguments": defaults})
         return
     print_lines(describe(name))
+    print_lines(f"\nModels in lmms-eval: {', '.join(kind.model_of(name) for kind in KINDS if name in kind.methods)}")
     if fields:
         print_lines("\nArguments (for --model_args of lmms-eval and --model-args of vico-eval):")
         width = max(map(len, fields))

@@ -91,17 +91,17 @@ class RunOptions:
         if self.launching.meeting is not None and (self.shard is not None or self.fixtures):
             given = "--fixtures" if self.fixtures else f"--shard {self.shard}"
             raise ConfigError(
-                f"{given} with an --accelerate-config of several machines, each with a command of its own: these share "
-                "documents and data in their own way. Leave one of the two out."
+                f"{given} can't be combined with an --accelerate-config of several machines, which divide the "
+                "documents among themselves. Leave out one of the two."
             )
         if self.shard is None:
             return
         if self.fresh:
-            raise ConfigError("--fresh with --shard would set aside what the other shards have answered; give one.")
+            raise ConfigError("--fresh can't be combined with --shard: it would move away the answers of other shards.")
         if self.fixtures:
             raise ConfigError(
-                "--fixtures with --shard: each command would write the local data anew, under the others. Rehearse "
-                "shards on the built-in benchmark (vico-eval run tiny --shard 1/2)."
+                "--fixtures can't be combined with --shard: each command would rewrite the data that the others "
+                "read. Rehearse shards on the built-in benchmark (vico-eval run tiny --shard 1/2)."
             )
 
 

@@ -186,5 +186,6 @@ def _say_set_aside(console: Console, run: PlannedRun, folder: Path, reason: str)
 
 def _say_parted(console: Console, run: PlannedRun, log: Path) -> None:
     console.print(
-        f"{run.name}: its pass did not finish it, so it goes on alone. Log of the pass: {log}", soft_wrap=True
+        f"{run.name}: its pass did not finish it; it continues in a process of its own. Log of the pass: {log}",
+        soft_wrap=True,
     )

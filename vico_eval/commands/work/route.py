@@ -92,7 +92,7 @@ def route_image(engine: Engine, path: Path) -> RoutedImage:
 def _check_method(method: str) -> None:
     if not any(map(_asks_a_router, _parts(method))):
         known = ", ".join(name for name in registry.method_names() if any(map(_asks_a_router, _parts(name))))
-        raise ConfigError(f"method {method!r} asks no router, so there is nothing to draw; those that do: {known}.")
+        raise ConfigError(f"method {method!r} has no router, so there is nothing to draw. Methods with one: {known}.")
 
 
 def _parts(method: str) -> list[type[Part]]:

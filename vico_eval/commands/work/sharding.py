@@ -161,7 +161,7 @@ def _score(table: Table, runs: Sequence[PlannedRun], console: Console) -> tuple[
         if not to_do:
             return set(), []
         names = [run.name for run in to_do]
-        console.print(f"All shards are there of {', '.join(names)}.", highlight=False)
+        console.print(f"All shards of {', '.join(names)} are complete.", highlight=False)
         return set(names), answer(table, to_do, left, Goal(), console)
 
 
@@ -190,9 +190,7 @@ def _tell(unscored: Sequence[PlannedRun], shard: Shard, console: Console) -> Non
     for shards, names in awaited.items():
         names = [name for name in names if name not in {run.name for run in waiting}]
         if names and shards:
-            console.print(
-                f"Not complete: {', '.join(names)}; missing shards {listed(shards, _NAMED)}.", highlight=False
-            )
+            console.print(f"Incomplete: {', '.join(names)}; missing shards {listed(shards, _NAMED)}.", highlight=False)
         elif names:
             console.print(f"Another command scores {', '.join(names)}.", highlight=False)
     tell_waiting(waiting, console)
@@ -202,7 +200,7 @@ def tell_waiting(runs: Sequence[PlannedRun], console: Console) -> None:
     """Say what runs wait for, and how to go on."""
     for run in runs:
         console.print(
-            f"{run.name} waits for {run.after}, whose ratio it takes. Repeat this command, and those of the other "
-            "shards, once that is complete.",
+            f"{run.name} waits for {run.after}, whose ratio it uses. Repeat this command and those of the other "
+            "shards once that row is complete.",
             highlight=False,
         )

@@ -17,6 +17,7 @@ from vico_eval.commands.output import check_writable
 from vico_eval.commands.work.at_work import held
 from vico_eval.commands.work.checks import refusals
 from vico_eval.commands.work.inputs import Inputs, find_inputs, local_checkpoints
+from vico_eval.commands.work.kinds import cards_of_kind, kind_of_checkpoints
 from vico_eval.commands.work.options import RunOptions
 from vico_eval.commands.work.plan import ALL_WEIGHTS, Conditions, ModelArgs, PlannedRun, plan_runs
 from vico_eval.commands.work.starting import num_cores
@@ -92,8 +93,16 @@ def plan_table(name: str, options: RunOptions, console: Console) -> Table:
     cards = load_cards(paths.models_dir(), suite.cards)
     checkpoints = find_checkpoints(options.checkpoint, suite, is_small=options.fixtures)
     benchmarks = choose_benchmarks(suite, options, console)
-    rows = () if tuple(options.rows) == ("all",) else options.rows or suite.rows
-    select_cards(cards, rows)
+    is_all, budgets = tuple(options.rows) == ("all",), _budgets(suite, options)
+    select_cards(cards, () if is_all else options.rows)
+    cards, rows = cards_of_kind(
+        cards,
+        kind_of_checkpoints(checkpoints),
+        asked=() if is_all else options.rows,
+        by_suite=() if is_all else suite.rows,
+        has_budgets=bool(budgets),
+        console=console,
+    )
     device = _default_device() if options.device is None else options.device
     options.launching.check(device, options.jobs)
     runs_root = _runs_root(suite, options)
@@ -107,15 +116,13 @@ def plan_table(name: str, options: RunOptions, console: Console) -> Table:
         launching=options.launching,
         limit=options.limit,
         model_args=_model_args(suite, options),
-        budgets=_budgets(suite, options),
+        budgets=budgets,
         environment=data.environment,
         servers=options.servers,
     )
     runs = plan_runs(cards, rows, conditions, runs_root, options.num_seeds)
     if options.budgets and all(run.budget is None for run in runs):
-        raise ConfigError(
-            "--budgets is for rows that take a share of tokens, and none of these rows does; leave it out."
-        )
+        raise ConfigError("--budgets has no effect, since none of these rows takes a token budget. Leave it out.")
     _check_servers(runs, options.servers)
     folders = local_checkpoints(runs, checkpoints.trained_by)
     runs = _reachable(runs, conditions.budgets, console)
@@ -174,8 +181,8 @@ def choose_benchmarks(suite: Suite, options: RunOptions, console: Console) -> li
     chosen = [catalogue[name] for name in suite.benchmarks if not options.benchmarks or name in options.benchmarks]
     if judged := [benchmark.title for benchmark in chosen if benchmark.judge and not options.judge]:
         console.print(
-            f"Left out: {', '.join(judged)}, whose score is another model's judgement. --judge runs it; lmms-eval then "
-            "needs API_TYPE and the key of that API.",
+            f"Skipped: {', '.join(judged)}, which needs a judge model. Pass --judge to run it; lmms-eval then needs "
+            "API_TYPE and the key of that API.",
             highlight=False,
         )
     left = [benchmark for benchmark in chosen if options.judge or not benchmark.judge]
@@ -229,7 +236,7 @@ def _reachable(runs: list[PlannedRun], budgets: Sequence[float], console: Consol
     for run in runs:
         if run.budget is not None and run.name in refused:
             place = f"{run.system} at {share_text(run.budget)}"
-            console.print(f"Left out: {place}: {refused[run.name]}", highlight=False, soft_wrap=True)
+            console.print(f"Skipped: {place}: {refused[run.name]}", highlight=False, soft_wrap=True)
     return [run for run in runs if run.name not in refused]
 
 

@@ -89,8 +89,8 @@ def run_local(options: LocalOptions) -> None:
         measured = _measure(options, model, tokenizer, methods)
     except torch.OutOfMemoryError as error:
         raise ConfigError(
-            f"{device} has too little memory for this: {str(error).splitlines()[0]} Lower --batch-size, or take a "
-            "smaller --shape or checkpoint."
+            f"{device} ran out of memory: {str(error).splitlines()[0]} Lower --batch-size, or use a smaller --shape or "
+            "checkpoint."
         ) from error
     record = {
         **conditions(None, device),

@@ -97,7 +97,7 @@ def measure_servers(options: ServeOptions) -> None:
     out = options.out or free_path(Path("runs") / "throughput-serve")
     check_writable(out)
     if (out / SUMMARY).exists():
-        raise ConfigError(f"{out} holds a measurement already. Give another folder with --out.")
+        raise ConfigError(f"{out} already holds a measurement. Pass another folder as --out.")
     plan = Plan(
         num_requests=options.num_requests,
         concurrency=options.concurrency,

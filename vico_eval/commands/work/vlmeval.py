@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from vico_eval.commands.arguments import parse_arguments
 from vico_eval.commands.output import check_writable, message_console
 from vico_eval.errors import ConfigError, OutputError, ReportError
+from vico_eval.harnesses.lmms_eval.kinds import INTERNVL, QWEN2_5_VL, QWEN3_VL, Kind, kind_of_checkpoint
 from vico_eval.harnesses.vlmevalkit.results import check_evaluated, read_run
 from vico_eval.runs.read import read_record
 from vico_eval.runs.schema import VLMEVALKIT, RunRecord
@@ -28,14 +29,27 @@ from vico_eval.suites import load_benchmarks
 
 if TYPE_CHECKING:
     from vico_eval.engine.requests import GenerationSettings
-    from vico_eval.harnesses.vlmevalkit.models import CompressedInternVL
+    from vico_eval.harnesses.vlmevalkit.adapter import CompressedModel
 
 MAX_NEW_TOKENS = 4096
 """VLMEvalKit's own for InternVL where it doesn't think."""
 
+QWEN2_5_GENERATION = {"max_new_tokens": 2048}
+"""As VLMEvalKit's class of Qwen2.5-VL, which samples among the one likeliest token (`top_k=1`)."""
+
+QWEN3_GENERATION = {"max_new_tokens": 16384, "do_sample": True, "temperature": 0.7, "top_p": 0.8, "top_k": 20}
+"""As VLMEvalKit's entries of Qwen3-VL. (Its runs on vLLM also penalise presence.)"""
+
+_GENERATION: Mapping[str, dict[str, Any]] = {
+    INTERNVL.name: {"max_new_tokens": MAX_NEW_TOKENS},
+    QWEN2_5_VL.name: QWEN2_5_GENERATION,
+    QWEN3_VL.name: QWEN3_GENERATION,
+}
+
 NOT_OURS = {
     "batch_size": "VLMEvalKit asks one document at a time",
     "label_images": "VLMEvalKit writes the labels of pictures",
+    "fps": "VLMEvalKit's data sets of videos say how many frames are shown; name one such as Video-MME_64frame",
     "num_frames": "VLMEvalKit takes the frames of videos; name a data set such as Video-MME_64frame",
 }
 """Model arguments that can't have an effect, and why."""
@@ -73,9 +87,9 @@ def run_vlmeval(
     """
     if find_spec("vlmeval") is None:
         raise ConfigError(
-            "VLMEvalKit is not installed here. It asks for other versions than lmms-eval, so it has an environment of "
-            "its own: make setup-vlmeval in a clone, then .venv-vlmeval/bin/vico-eval vlmeval run ...; elsewhere "
-            "pip install 'vico-eval[vlmeval]' into a new one."
+            "VLMEvalKit is not installed in this environment. It needs other versions than lmms-eval, so install it in "
+            "an environment of its own: pip install 'vico-eval[vlmeval]', or, in a clone, make setup-vlmeval and then "
+            ".venv-vlmeval/bin/vico-eval vlmeval run ..."
         )
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError(
@@ -93,21 +107,26 @@ def run_vlmeval(
     for name in NOT_OURS.keys() & arguments.keys():
         raise ConfigError(f"--model-args {name}= has no effect here: {NOT_OURS[name]}.")
     check_writable(work_dir)
-    thinking = arguments.get("thinking", False) is True
-    _set_environment(thinking=thinking)
-
-    from vlmeval.run import main as vlmeval_main
-
+    from vico_eval.engine.loading import find_engine
     from vico_eval.engine.previews import check_previews
     from vico_eval.engine.requests import GenerationSettings
 
-    generation = GenerationSettings.from_gen_kwargs(
-        parse_arguments(gen_kwargs, "--gen-kwargs"), **default_generation(thinking=thinking)
-    )
     previews = arguments.pop("previews", True)
     check_previews(previews)
     given = {"pretrained": pretrained, "method": method, "label_images": False, **arguments}
-    model, name = _open_model(given, generation, work_dir, previews, {"limit": limit, "judge": judge})
+    found = find_engine(given)
+    asked_to_think = found.settings.thinking
+    thinks = asked_to_think or found.preprocessor.prompting.always_thinks
+    kind = kind_of_checkpoint(pretrained)
+    assert kind is not None, "find_engine refuses other checkpoints"
+    generation = GenerationSettings.from_gen_kwargs(
+        parse_arguments(gen_kwargs, "--gen-kwargs"), **default_generation(kind, thinks=thinks)
+    )
+    _set_environment(asked_to_think=asked_to_think, thinks=thinks)
+
+    from vlmeval.run import main as vlmeval_main
+
+    model, name = _open_model(kind, given, generation, work_dir, previews, {"limit": limit, "judge": judge})
     for task in data:
         model.start(task, kept=work_dir / name)
         command = ["--model", name, "--data", task, "--work-dir", str(work_dir), "--judge", judge, "--reuse"]
@@ -121,38 +140,44 @@ def run_vlmeval(
     message_console().print(f"Scores, record and answers: {work_dir}", markup=False, highlight=False, soft_wrap=True)
 
 
-def default_generation(*, thinking: bool) -> dict[str, Any]:
-    """How answers are generated where `--gen-kwargs` doesn't say: as VLMEvalKit's own entries of InternVL do."""
-    from vico_eval.engine.requests import THINKING_GENERATION
+def default_generation(kind: Kind, *, thinks: bool) -> dict[str, Any]:
+    """How answers are generated where `--gen-kwargs` doesn't say: as VLMEvalKit's own entries of the same kind do."""
+    if thinks:
+        return dict(kind.thinking)
+    return _GENERATION[kind.name]
 
-    return THINKING_GENERATION if thinking else {"max_new_tokens": MAX_NEW_TOKENS}
 
+def _set_environment(*, asked_to_think: bool, thinks: bool) -> None:
+    """VLMEvalKit's settings that only environment variables can give, so that the run's record tells all of them.
 
-def _set_environment(*, thinking: bool) -> None:
-    """VLMEvalKit's settings that only environment variables can give, so that the run's record tells all of them."""
+    Args:
+        asked_to_think: whether InternVL's thinking mode was asked for, in which VLMEvalKit has other questions.
+        thinks: whether answers have thoughts before them, which are no part of what is scored.
+    """
     os.environ["PRED_FORMAT"] = "tsv"  # a cell of a spreadsheet ends after 32,767 characters
     os.environ["EVAL_FORMAT"] = "csv"
-    os.environ["USE_COT"] = "1" if thinking else "0"
+    os.environ["USE_COT"] = "1" if asked_to_think else "0"
     # MMEVAL_ROOT would replace --work-dir; with SKIP_ERR an error's text would be scored as an answer.
     for name in ("SPLIT_THINK", "MMEVAL_ROOT", "SKIP_ERR"):
         os.environ.pop(name, None)
-    if thinking:
+    if thinks:
         os.environ["SPLIT_THINK"] = "True"
 
 
 def _open_model(
+    kind: Kind,
     arguments: Mapping[str, Any],
     generation: GenerationSettings,
     work_dir: Path,
     previews: Any,
     conditions: Mapping[str, Any],
-) -> tuple[CompressedInternVL, str]:
+) -> tuple[CompressedModel, str]:
     """The model and its name in VLMEvalKit, which is the method's."""
     from vlmeval.config import supported_VLM
 
     from vico_eval.engine.loading import open_engine
     from vico_eval.harnesses.run_record import open_previews, run_record, title_of
-    from vico_eval.harnesses.vlmevalkit.models import CompressedInternVL
+    from vico_eval.harnesses.vlmevalkit.models import open_model
 
     opened = open_engine(arguments, show_progress=False)
     name = opened.method.name
@@ -166,13 +191,13 @@ def _open_model(
     )
     if different := _differs(work_dir, record):
         raise OutputError(
-            f"{work_dir} holds a run of another {', '.join(different)}, whose answers VLMEvalKit would take for this "
-            "one's. Pass another --work-dir."
+            f"{work_dir} holds a run with another {', '.join(different)}, and VLMEvalKit would reuse its answers. "
+            "Pass another --work-dir."
         )
     run = RunFolder(work_dir, record, resume=True)
     opened.engine.preprocessor.previews = open_previews(run, previews)
     run.write_record()
-    model = CompressedInternVL(opened.engine, opened.settings, run, generation)
+    model = open_model(kind, opened.engine, opened.settings, run, generation)
     supported_VLM[name] = lambda: model
     return model, name
 

@@ -12,8 +12,8 @@ from vico_eval.engine.decode.in_process import InProcess, Started, check_install
 from vico_eval.engine.decode.probe import TEXTS, Probe
 from vico_eval.engine.decode.servers import Servers, read_addresses
 from vico_eval.engine.settings import EngineSettings
-from vico_eval.errors import ConfigError
-from vico_eval.families.family import FamilyCheckpoint, FamilyModel
+from vico_eval.errors import CheckpointError, ConfigError
+from vico_eval.families.family import Family, FamilyCheckpoint, FamilyModel
 from vico_eval.methods.registry import Method
 
 if TYPE_CHECKING:
@@ -23,12 +23,23 @@ GPU_SHARE = 0.8
 """Of a GPU's memory, for vLLM in this process; the vision encoder has the rest."""
 
 
-def check_can_decode(settings: EngineSettings, method: Method) -> None:
+def check_can_decode(settings: EngineSettings, method: Method, family: Family | None = None) -> None:
     """See that vLLM can decode for a method, before anything is loaded.
 
+    Args:
+        settings: with `engine=vllm`.
+        method: what is to run.
+        family: of the checkpoint; None where it is not known yet.
+
     Raises:
+        CheckpointError: the family's prompts are more than embeddings.
         ConfigError: the method acts in the decoder, vLLM is not installed, or `server` holds no address.
     """
+    if family is not None and family.needs_positions is not None:
+        raise CheckpointError(
+            f"engine=vllm can't decode for checkpoint {settings.pretrained!r}: {family.needs_positions}. Pass "
+            "engine=transformers."
+        )
     if method.decoder is not None:
         raise ConfigError(
             f"method {method.name!r} takes tokens out between the decoder's layers ({type(method.decoder).__name__}), "

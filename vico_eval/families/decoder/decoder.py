@@ -3,7 +3,8 @@
 `CompressingDecoder` stands in the place of a causal language model's base model (Qwen3, Qwen3-MoE, Qwen2, Llama) and
 runs that model's layers. Before the layers that its part names, the part says for every request which tokens go on and
 which new ones join; they are packed again, so a token that leaves takes no position in later layers and no entry in
-their cache, and one that joins takes none in earlier ones. What leaves or joins is decided once, in prefill.
+their cache, and one that joins takes none in earlier ones. What leaves or joins is decided once, in prefill. Features
+that a model adds to visual tokens behind its first layers (DeepStack) are added to those that are still there.
 
 Shapes: batch = rows of the call, a request's beams next to each other; N = prompt tokens; n = tokens of a segment, that
 is of a run of layers with one set of tokens; tokens = a single request's, without padding; D = width; L = layers;
@@ -30,6 +31,7 @@ from vico_eval.families.decoder.segments import (
     change_tokens,
     check_next_tokens,
     first_segment,
+    with_feature,
 )
 from vico_eval.methods.interface import DecoderPart, LayerState, NextTokens, RequestPrompt
 from vico_eval.stages import METHOD, stage
@@ -95,7 +97,7 @@ class CompressingDecoder(nn.Module):
         Args:
             input_ids: [batch, N], or `inputs_embeds`.
             attention_mask: [batch, N]; padding stands left.
-            position_ids: [batch, N]; by default 0, 1, 2, ...
+            position_ids: [batch, N] or [axes, batch, N]; by default 0, 1, 2, ...
             past_key_values: the batch's cache. The first call with it is the prefill.
             inputs_embeds: [batch, N, D].
             use_cache: False returns no cache.
@@ -140,6 +142,8 @@ class CompressingDecoder(nn.Module):
             tables=self._tables(hidden, segment),
         )
         before.prepared = self._prepare(before)
+        added = cache.prompt.added
+        places = None if added is None else cache.prompt.visual_places(*hidden.shape[:2])
         rotary = mask = None
         for index, layer in enumerate(self.layers):
             if index in acting:
@@ -158,6 +162,8 @@ class CompressingDecoder(nn.Module):
                 position_embeddings=rotary,
                 **arguments,
             )
+            if added is not None and places is not None and index < len(added):
+                before.hidden = with_feature(before.hidden, before.segment, places, added[index])
             cache.count_layer(before.segment)
         return before.hidden
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -31,6 +32,13 @@ class PromptDecoder(ABC):
 
     decoder_attention: DecoderAttention = LLAMA_LIKE
     """Of its layers."""
+
+    counts_positions: bool = True
+    """Whether positions are the numbers of the tokens that enter the decoder; otherwise `positions` says which."""
+
+    ends_early: bool = True
+    """Whether the last layer of a prefill works on the last token alone. That saves a layer's time and moves logits by
+    their last bits, as any other shape of a matrix product does."""
 
     @property
     @abstractmethod
@@ -97,12 +105,30 @@ class PromptDecoder(ABC):
             base = CompressingDecoder(base, part.bind(self.facts, self.part_modules), self.decoder_attention)
         self.language_model.model = base
 
+    def positions(self, input_ids: Sequence[int], pictures: Sequence[Any]) -> Tensor:
+        """Position ids of a whole prompt, before anything is taken out of it. Asked unless `counts_positions`.
+
+        Args:
+            input_ids: [N], with all visual tokens of the pictures.
+            pictures: of the prompt, as the family cuts them.
+
+        Returns:
+            [axes, N], int64, on the CPU. Tokens that enter the decoder keep theirs, and an answer goes on behind the
+            last.
+        """
+        raise NotImplementedError("a family whose positions are not simply counted says which they are")
+
+    def decoder_arguments(self, input_ids: Tensor, positions: Tensor | None, added: Tensor | None) -> dict[str, Any]:
+        """What the language model's `generate` needs beside embeddings; arguments as of `generate`."""
+        return {}
+
     def prompt_cache(
         self,
         input_ids: Tensor,
         keys: Sequence[str],
         vit_tokens: Tensor | None = None,
         counts: Tensor | None = None,
+        added: Tensor | None = None,
     ) -> PromptCache | None:
         """What `generate` needs as `past_key_values`, and knows afterwards what each layer worked on.
 
@@ -111,13 +137,14 @@ class PromptDecoder(ABC):
             keys: document keys, [batch].
             vit_tokens: [tiles, 1 + h*w, C], prompt after prompt, for a part that needs them.
             counts: [tiles], int64: visual tokens of each of those tiles.
+            added: [features, M, D], as of `Prompt.added`.
 
         Returns:
             None without a decoder part: `generate` then makes a cache itself.
         """
         if self.decoder_part is None:
             return None
-        return PromptCache(self.language_model.config, self.prompt(input_ids, keys, vit_tokens, counts))
+        return PromptCache(self.language_model.config, self.prompt(input_ids, keys, vit_tokens, counts, added))
 
     def prompt(
         self,
@@ -125,25 +152,48 @@ class PromptDecoder(ABC):
         keys: Sequence[str],
         vit_tokens: Tensor | None = None,
         counts: Tensor | None = None,
+        added: Tensor | None = None,
     ) -> Prompt:
         """What the decoder's part may know of prompts, for a forward pass without a cache; arguments as above."""
         is_visual = input_ids == self.image_token_id
         if vit_tokens is None or counts is None:
-            return Prompt(is_visual, tuple(keys))
+            return Prompt(is_visual, tuple(keys), added=added)
         # A prompt's tiles end where its visual tokens do.
         ends = is_visual.sum(dim=1).cumsum(dim=0)
         tiles = torch.searchsorted(counts.cumsum(dim=0).to(ends), ends, right=True)
         num_tiles = tiles.diff(prepend=tiles.new_zeros(1)).tolist()
-        return Prompt(is_visual, tuple(keys), vit_tokens, tuple(num_tiles))
+        return Prompt(is_visual, tuple(keys), vit_tokens, tuple(num_tiles), added)
 
     @torch.inference_mode()
-    def generate(self, input_ids: Tensor, visual_tokens: Tensor, attention_mask: Tensor, **generation: Any) -> Tensor:
-        """New token ids [batch, generated] for left-padded prompts [batch, N] and their visual tokens [M, D]."""
+    def generate(
+        self,
+        input_ids: Tensor,
+        visual_tokens: Tensor,
+        attention_mask: Tensor,
+        *,
+        positions: Tensor | None = None,
+        added: Tensor | None = None,
+        **generation: Any,
+    ) -> Tensor:
+        """New token ids [batch, generated] for left-padded prompts [batch, N] and their visual tokens [M, D].
+
+        Args:
+            input_ids: prompts.
+            visual_tokens: of all prompts, in order.
+            attention_mask: [batch, N].
+            positions: [axes, batch, N], int64, where the family gives tokens positions of their own.
+            added: [features, M, D], as of `Prompt.added`.
+            **generation: passed on to transformers.
+        """
         if generation.get("use_cache") is not False:
             generation.setdefault("past_key_values", PreallocatedCache(self.language_model.config))
         decoder = self.language_model.model
-        with last_token_only(decoder, self.decoder_attention), bounded_masks(decoder.config):
+        shortened = last_token_only(decoder, self.decoder_attention) if self.ends_early else nullcontext()
+        with shortened, bounded_masks(decoder.config):
             generated: Tensor = self.language_model.generate(
-                inputs_embeds=self.embed(input_ids, visual_tokens), attention_mask=attention_mask, **generation
+                inputs_embeds=self.embed(input_ids, visual_tokens),
+                attention_mask=attention_mask,
+                **self.decoder_arguments(input_ids, positions, added),
+                **generation,
             )
         return generated

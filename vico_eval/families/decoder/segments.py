@@ -33,6 +33,22 @@ class Prompt:
     num_tiles: tuple[int, ...] = ()
     """[requests]: how many of those are each one's."""
 
+    added: Tensor | None = None
+    """[features, M, D]: what each of M visual tokens, request after request, gets behind the first layers, one feature
+    a layer (DeepStack)."""
+
+    def visual_places(self, rows: int, length: int) -> Tensor:
+        """Which of the M visual tokens stands where, [rows, length], int64, on the CPU; -1 for text and padding.
+
+        Args:
+            rows: of a call, the same number for every request.
+            length: columns of the call; those behind the prompt's are an answer.
+        """
+        is_visual = self.is_visual.cpu()
+        places = torch.full((len(is_visual), length), -1)
+        places[:, : is_visual.shape[1]][is_visual] = torch.arange(int(is_visual.sum()))
+        return places.repeat_interleave(rows // len(is_visual), dim=0)
+
 
 @dataclass(frozen=True)
 class Segment:
@@ -134,27 +150,25 @@ def change_tokens(
         asked: [batch], `source` on the CPU.
         answer: columns behind the prompts'.
         layer: that comes next.
-        renumbers: whether the tokens that go on take positions 0, 1, 2, ...
+        renumbers: whether the tokens of a row from which some leave take positions 0, 1, 2, ..., on every axis.
     """
     device = hidden.device
     end = segment.length - answer
     rows = []
-    any_moves = False
+    moves = []
     for row, entry in enumerate(asked):
         start = segment.starts[row]
         columns = before = torch.arange(start, segment.length)
         if entry is not None:
             columns = torch.cat([torch.where(entry.source < 0, -1, start + entry.source), before[end - start :]])
         is_new_column = columns < 0
-        if len(columns) == len(before) and bool((is_new_column | (columns == before)).all()):
+        moves.append(len(columns) != len(before) or not bool((is_new_column | (columns == before)).all()))
+        if not moves[-1]:
             columns = before  # each new token stands for the old one in its place
-        else:
-            any_moves = True
-            if not renumbers and bool(is_new_column.any()):
-                raise RuntimeError(
-                    "a part made new tokens and keeps positions; only renumbered tokens give them a place"
-                )
+        elif not renumbers and bool(is_new_column.any()):
+            raise RuntimeError("a part made new tokens and keeps positions; only renumbered tokens give them a place")
         rows.append((columns, is_new_column))
+    any_moves = any(moves)
     length = max(len(columns) for columns, _ in rows) if any_moves else segment.length
     source = torch.zeros(len(rows), length, dtype=torch.long)
     is_real = torch.zeros(len(rows), length, dtype=torch.bool)
@@ -172,12 +186,33 @@ def change_tokens(
     if not any_moves:
         return packed, segment
     is_visual = (segment.is_visual.gather(1, source) | joins) & is_real
+    positions = segment.positions.to(device).gather(2, source_there.expand(len(segment.positions), -1, -1))
     if renumbers:
-        positions = (is_real.long().cumsum(dim=1) - 1).clamp(min=0).expand(len(segment.positions), -1, -1).to(device)
-    else:
-        positions = segment.positions.to(device).gather(2, source_there.expand(len(segment.positions), -1, -1))
+        # Rows that stay as they are keep theirs, which on several axes are other ones.
+        counted = (is_real.long().cumsum(dim=1) - 1).clamp(min=0).to(device)
+        positions = torch.where(torch.tensor(moves, device=device)[:, None], counted, positions)
     origins = segment.columns.gather(1, source).masked_fill(joins | ~is_real, -1)
     return packed, Segment(layer, is_real, is_visual, positions, origins)
+
+
+def with_feature(hidden: Tensor, segment: Segment, places: Tensor, feature: Tensor) -> Tensor:
+    """Hidden states [batch, n, D] with a feature [M, D] added to the visual tokens that are still there.
+
+    A token that stands for others has the feature of the one in whose place it stands; one that joined has none.
+
+    Args:
+        hidden: of the segment's tokens.
+        segment: of the layer.
+        places: [batch, N], as of `Prompt.visual_places`.
+    """
+    there = places.gather(1, segment.columns.clamp(min=0)).masked_fill(segment.columns < 0, -1)
+    rows, columns = (there >= 0).nonzero(as_tuple=True)
+    chosen = there[rows, columns].to(feature.device)
+    rows, columns = rows.to(hidden.device), columns.to(hidden.device)
+    # A copy: a part may hold what the layer made.
+    hidden = hidden.clone()
+    hidden[rows, columns] = hidden[rows, columns] + feature[chosen].to(hidden)
+    return hidden
 
 
 def check_next_tokens(state: LayerState, is_visual: Tensor, asked: NextTokens) -> None:

@@ -17,15 +17,13 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.internvl import InternVLVisionConfig
 
 from vico_eval.errors import CheckpointError, ConfigError
+from vico_eval.families.checkpoint import refuse_quantised
 from vico_eval.families.internvl.internlm2 import is_internlm2, llama_values
 
 DECODERS = ("qwen3", "qwen3_moe", "qwen2", "llama")
 """`model_type` of the language models that a checkpoint may hold."""
 
 LAYOUTS = ("vico_internvl", "internvl_chat", "internvl")
-
-QUANTISED = ("quantization_config", "compression_config")
-"""Keys under which a `config.json`, or the part of it for one of its models, says how its weights are quantised."""
 
 PARTS: Mapping[str, Mapping[str, Any]] = {
     "low_connector": {},
@@ -215,7 +213,7 @@ def from_checkpoint_config(values: Mapping[str, Any], tensor_names: frozenset[st
             f"config.json says model_type {model_type!r}; expected one of {', '.join(LAYOUTS)}. "
             "Give the folder or the hub id of an InternVL 2, 2.5, 3, 3.5, 3.5-Flash or InternVL-X checkpoint."
         )
-    _refuse_quantised(values)
+    refuse_quantised(values)
     if model_type == "internvl_chat":
         config = _from_released(values, tensor_names)
     elif model_type == "internvl":
@@ -245,26 +243,6 @@ def check_tiles(config: VicoInternVLConfig) -> None:
             f"the checkpoint asks for at least {few!r} and at most {many!r} tiles of an image; expected whole numbers "
             "from 1 up, the first no larger. Correct them in its config.json or preprocessor_config.json."
         )
-
-
-def _refuse_quantised(values: Mapping[str, Any]) -> None:
-    """Raises CheckpointError for weights that are packed: they have other names, shapes and meanings."""
-    parts = {"": values} | {
-        f"{name}.": values[name]
-        for name in ("llm_config", "text_config", "vision_config")
-        if isinstance(values.get(name), Mapping)
-    }
-    for place, part in parts.items():
-        for key in QUANTISED:
-            if not (found := part.get(key)):
-                continue
-            method = found.get("quant_method") if isinstance(found, Mapping) else found
-            if method is None and ("load_in_4bit" in found or "load_in_8bit" in found):
-                method = "bitsandbytes"
-            raise CheckpointError(
-                f"the checkpoint's weights are quantised ({method or 'unnamed method'}: {place}{key} in config.json); "
-                "expected float32, bfloat16 or float16. Load the checkpoint that it was made from."
-            )
 
 
 def _require(values: Mapping[str, Any], expected: Mapping[str, tuple[Any, ...]]) -> None:

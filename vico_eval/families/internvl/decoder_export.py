@@ -25,11 +25,12 @@ from transformers import GenerationConfig, PreTrainedConfig, PreTrainedTokenizer
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from vico_eval.errors import CheckpointError, OutputError
-from vico_eval.families.internvl.checkpoint import Checkpoint, check_tokenizer_fits, load_tokenizer
+from vico_eval.families.checkpoint import check_tokenizer_fits
+from vico_eval.families.internvl.checkpoint import Checkpoint, load_tokenizer
 from vico_eval.families.internvl.decoder_weights import check_weights, decoder_weights
 from vico_eval.families.internvl.plain_tokenizer import plain_tokenizer
 from vico_eval.families.internvl.prompts import get_template
-from vico_eval.families.internvl.weight_files import INDEX, SINGLE
+from vico_eval.families.weight_files import INDEX, SINGLE
 from vico_eval.files import NoLocks, check_locks, check_unused, lock, new_folder, to_disk, unfinished, write_json
 from vico_eval.logs import logger
 

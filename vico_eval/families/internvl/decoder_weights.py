@@ -15,8 +15,8 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig
 from vico_eval.errors import CheckpointError
 from vico_eval.families.internvl.checkpoint import Checkpoint, refuse_wrong_stacks
 from vico_eval.families.internvl.internlm2 import FUSED, split_groups
-from vico_eval.families.internvl.weight_files import named, read_tensors, shapes_of
 from vico_eval.families.internvl.weight_names import STACKED_EXPERTS, decoder_name, one_by_one
+from vico_eval.families.weight_files import named, read_tensors, shapes_of
 
 HEAD = "lm_head.weight"
 _COMPUTED = re.compile(r"rotary_emb\.inv_freq$")

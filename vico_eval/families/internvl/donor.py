@@ -15,10 +15,11 @@ from transformers.conversion_mapping import register_checkpoint_conversion_mappi
 from transformers.models.internvl import InternVLVisionModel
 
 from vico_eval.errors import CheckpointError
-from vico_eval.families.internvl.checkpoint import Checkpoint, load_weights
+from vico_eval.families.internvl.checkpoint import Checkpoint
 from vico_eval.families.internvl.config import VicoInternVLConfig
 from vico_eval.families.internvl.modeling import FlashParts, VicoInternVL
 from vico_eval.families.internvl.weight_names import conversions
+from vico_eval.families.weights import load_weights
 
 
 class DonorParts(PreTrainedModel):

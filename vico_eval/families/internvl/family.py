@@ -6,10 +6,10 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
+from vico_eval.families.checkpoint import check_tokenizer_fits
 from vico_eval.families.family import Family, Placement
 from vico_eval.families.internvl.checkpoint import (
     Checkpoint,
-    check_tokenizer_fits,
     find_checkpoint,
     load_model,
     load_tokenizer,

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vico_eval.errors import ConfigError
-from vico_eval.families.family import MOST, Picture, Prompting, Slot
+from vico_eval.families.family import MOST, Picture, Prompting, SizeLimits, Slot, Stand, Strip
+from vico_eval.families.frame_choice import Clip, frame_indices
 from vico_eval.families.internvl.prompts import (
     IMAGE_END,
     IMAGE_START,
@@ -19,13 +20,13 @@ from vico_eval.families.internvl.prompts import (
     get_template,
 )
 from vico_eval.families.internvl.tiling import TiledImage, tile_grid, tile_image
-from vico_eval.methods.interface import ImageSize, TileLimits
+from vico_eval.methods.interface import ImageSize, ResolutionPart, TileLimits
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from vico_eval.families.internvl.config import VicoInternVLConfig
-    from vico_eval.methods.interface import ResolutionPart
+    from vico_eval.methods.interface import PixelPart
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,17 +94,26 @@ class InternVLPrompting(Prompting):
         start, end = int(vocabulary[IMAGE_START]), int(vocabulary[IMAGE_END])
         return Slot(ids=(start, end), before=(start,), after=(end,))
 
-    def limits(self, max_tiles: int | None, total_max_tiles: int | None, num_images: int) -> TileLimits:
+    def image(self, number: int | None, *, is_inline: bool = False) -> Stand:
+        """A line of its own, `Image-1: ` before it where it is numbered."""
+        if is_inline:
+            return Stand(self.slot)
+        return Stand(f"{self.slot}\n") if number is None else Stand(f"Image-{number}: {self.slot}\n", begins_line=True)
+
+    def limits(self, asked: SizeLimits, num_images: int) -> TileLimits:
         """The caller's limit or the checkpoint's; images that share a total get total // images, at least 1."""
-        most = max_tiles or self.settings.max_tiles
-        if total_max_tiles is not None and num_images:
-            most = max(1, min(most, total_max_tiles // num_images))
+        most = asked.max_tiles or self.settings.max_tiles
+        if asked.total_max_tiles is not None and num_images:
+            most = max(1, min(most, asked.total_max_tiles // num_images))
         return TileLimits(min(self.settings.min_tiles, most), most)
 
-    def cut(self, image: Image.Image, limits: TileLimits, resolution: ResolutionPart | None = None) -> Picture:
+    def cut(
+        self, image: Image.Image, limits: TileLimits, resolution: ResolutionPart | PixelPart | None = None
+    ) -> Picture:
         """The limits' own grid, else the one nearest to the image's shape within them; a part may set them anew. Then a
         thumbnail."""
         if resolution is not None:
+            assert isinstance(resolution, ResolutionPart), "Method.check refuses a part that sets pixels"
             width, height = image.size
             limits = resolution.limits(
                 ImageSize(
@@ -128,6 +138,25 @@ class InternVLPrompting(Prompting):
     def cut_frame(self, frame: Image.Image) -> Picture:
         """One tile."""
         return _picture(tile_image(frame, max_tiles=1, tile_size=self.settings.tile_size))
+
+    def choose_frames(
+        self,
+        total: int,
+        fps: float | None,
+        num_frames: int | None,
+        rate: float | None = None,
+        *,
+        first: int = 0,
+        last: int | None = None,
+    ) -> list[int]:
+        """Spaced evenly, as many as the checkpoint says where nobody else does."""
+        return frame_indices(total, num_frames or self.num_frames, first=first, last=last)
+
+    def show(self, clip: Clip) -> Strip:
+        """A tile each, on lines that number them."""
+        pictures = [self.cut_frame(frame) for frame in clip.frames]
+        text = "".join(f"Frame{number}: {self.slot}\n" for number in range(1, len(pictures) + 1))
+        return Strip(pictures, Stand(text, begins_line=True))
 
     def num_tiles(self, width: int, height: int, limits: TileLimits) -> int:
         """Tiles that an image of so many px becomes, thumbnail included."""

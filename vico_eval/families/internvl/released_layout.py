@@ -24,8 +24,8 @@ from vico_eval.errors import CheckpointError
 from vico_eval.families.internvl.modeling import VicoInternVL
 from vico_eval.families.internvl.processor_files import IMAGE_PROCESSOR, released_processor
 from vico_eval.families.internvl.released_config import AUTO_MAP, not_in_released, released_config
-from vico_eval.families.internvl.weight_files import INDEX, named
 from vico_eval.families.internvl.weight_names import FUSED_QKV, SPLIT_QKV, STACKED_EXPERTS, one_by_one, released_name
+from vico_eval.families.weight_files import INDEX, named
 from vico_eval.files import check_unused, new_folder, write_json
 
 PARTS = ("vision_model.", "mlp1.", "mlp2.", "pooling_before_gating.", "gating.", "language_model.")

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
-from vico_eval.errors import BAD_INPUT, CheckpointError
+from vico_eval.errors import CheckpointError
+from vico_eval.families.checkpoint import UNLOADABLE
 from vico_eval.families.internvl.internlm2_tokenizer import InternLM2Tokenizer, is_internlm2_tokenizer
-
-UNLOADABLE: tuple[type[Exception], ...] = (*BAD_INPUT, RuntimeError, StrictDataclassError)
-"""What transformers raises for a configuration or a tokenizer that is missing or broken."""
 
 
 def read_tokenizer(folder: Path, config: PreTrainedConfig | None) -> PreTrainedTokenizerBase:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from lmms_eval.api.instance import Instance
@@ -10,7 +10,6 @@ from lmms_eval.api.task import ConfigurableTask, TaskConfig
 from lmms_eval.protocol import ChatMessages
 
 from vico_eval.engine.requests import (
-    THINKING_GENERATION,
     GenerationSettings,
     ImageInput,
     Message,
@@ -23,29 +22,34 @@ from vico_eval.errors import ConfigError
 from vico_eval.families.internvl.prompts import IMAGE_MARK
 
 
-def generation_of(instance: Instance, *, thinking: bool) -> GenerationSettings:
+def generation_of(instance: Instance, *, thinking: Mapping[str, Any] | None) -> GenerationSettings:
     """How an instance is to be answered.
+
+    Args:
+        instance: of lmms-eval.
+        thinking: how an answer with thoughts before it is generated where the task doesn't say; None where there are
+            none.
 
     Raises:
         ConfigError: an unknown generation argument or a value outside its range.
     """
     gen_kwargs = dict(instance.args[2])
-    if _is_left_out(instance, thinking=thinking):
+    if _is_left_out(instance, thinks=thinking is not None):
         gen_kwargs.pop("until")
-    return GenerationSettings.from_gen_kwargs(gen_kwargs, **(THINKING_GENERATION if thinking else {}))
+    return GenerationSettings.from_gen_kwargs(gen_kwargs, **(thinking or {}))
 
 
-def left_out_until(instances: Iterable[Instance], *, thinking: bool) -> dict[str, tuple[str, ...]]:
+def left_out_until(instances: Iterable[Instance], *, thinks: bool) -> dict[str, tuple[str, ...]]:
     """By task, the stop strings that answers don't end at, where there are any."""
     left_out = {
         instance.args[4]: stop_strings(instance.args[2]["until"])
         for instance in first_of_each_task(instances)
-        if _is_left_out(instance, thinking=thinking)
+        if _is_left_out(instance, thinks=thinks)
     }
     return {task: until for task, until in left_out.items() if until}
 
 
-def _is_left_out(instance: Instance, *, thinking: bool) -> bool:
+def _is_left_out(instance: Instance, *, thinks: bool) -> bool:
     """Whether an instance's stop strings are those that lmms-eval fills in, or would end a thought.
 
     lmms-eval makes its few-shot delimiter, a blank line, the stop string of each task whose YAML names none. One that
@@ -57,7 +61,7 @@ def _is_left_out(instance: Instance, *, thinking: bool) -> bool:
         return False
     until, task = instance.args[2]["until"], task_of(instance)
     delimiter = TaskConfig.fewshot_delimiter if task is None else task.config.fewshot_delimiter
-    return thinking or (isinstance(until, list) and len(until) == 1 and until[0] is delimiter)
+    return thinks or (isinstance(until, list) and len(until) == 1 and until[0] is delimiter)
 
 
 def system_instruction(instances: Iterable[Instance]) -> str | None:
@@ -95,15 +99,21 @@ def refuse_examples(instances: Iterable[Instance]) -> None:
             )
 
 
-def messages_of(document_messages: Any, instruction: str | None) -> tuple[Message, ...]:
-    """The messages about a document, behind the system instruction; pictures are where the words have marks for them.
+def messages_of(document_messages: Any, instruction: str | None, *, at_marks: bool) -> tuple[Message, ...]:
+    """The messages about a document, behind the system instruction.
+
+    Args:
+        document_messages: of the task.
+        instruction: the system instruction; None for none.
+        at_marks: whether images are put where the words have marks for them.
 
     Raises:
         ConfigError: a message holds something else than text, images and video.
     """
     messages = [
-        Message(message.role, placed_at_marks([_part(content) for content in message.content]))
+        Message(message.role, placed_at_marks(parts) if at_marks else tuple(parts))
         for message in ChatMessages(messages=document_messages).messages
+        for parts in [[_part(content) for content in message.content]]
     ]
     if instruction is None:
         return tuple(messages)

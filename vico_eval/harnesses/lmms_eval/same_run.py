@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vico_eval.errors import ReportError
+from vico_eval.harnesses.lmms_eval.kinds import COMBINED, split_model
 from vico_eval.harnesses.lmms_eval.results_files import model_arguments
 from vico_eval.runs.schema import RECORD_NAME, Checkpoint, RunRecord
 
@@ -101,8 +102,9 @@ def _unlike_command(command: Sequence[str], model: str, arguments: Mapping[str, 
 
 
 def _unlike_record(record: RunRecord, model: str, arguments: Mapping[str, Any]) -> Iterator[_Difference]:
-    method = model.removesuffix("_internvl") if model.endswith("_internvl") else None
-    if method == "compressed":
+    named = split_model(model)
+    method = None if named is None else named[0]
+    if method == COMBINED:
         method = arguments.get("method", "vanilla")
     if method is not None and not _same(method, record.method):
         yield _Difference("method", method, record.method)

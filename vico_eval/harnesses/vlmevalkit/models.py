@@ -1,59 +1,46 @@
-"""InternVL with a compression method behind VLMEvalKit's model interface.
+"""The models of VLMEvalKit's that this package has, one for each kind of checkpoint.
 
 Which words each data set puts around its questions, and where its pictures stand in them, is what VLMEvalKit's own
-InternVL class says; that class is inherited from, and its model never loaded.
+classes say; they are inherited from, and their models never loaded.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from PIL import Image
-from vlmeval.smp import LMUDataRoot
-from vlmeval.vlm.base import BaseModel
 from vlmeval.vlm.internvl import InternVLChat
 from vlmeval.vlm.internvl.utils import build_video_prompt, reorganize_prompt
+from vlmeval.vlm.qwen2_vl.prompt import Qwen2VLPromptMixin
+from vlmeval.vlm.qwen3_vl.prompt import Qwen3VLPromptMixin
 
-from vico_eval.digests import file_digest
 from vico_eval.engine.engine import Engine
-from vico_eval.engine.media import load_image, start_no_ghostscript
+from vico_eval.engine.media import load_image
 from vico_eval.engine.previews import previewed_frames
-from vico_eval.engine.requests import DeferredRequest, GenerationSettings, ImageInput, Message, Request, Text
+from vico_eval.engine.requests import GenerationSettings, ImageInput, Message, Request, Text, VideoInput
 from vico_eval.engine.settings import EngineSettings
 from vico_eval.engine.tile_limits import tile_limit, total_tile_limit
-from vico_eval.errors import ConfigError, OutputError, UserError
+from vico_eval.errors import ConfigError
 from vico_eval.families.internvl.prompts import IMAGE_MARK
-from vico_eval.harnesses.earlier_answers import Asking, answer_keys, take_over
-from vico_eval.harnesses.vlmevalkit.scorers import scorer_of
+from vico_eval.harnesses.lmms_eval.kinds import QWEN2_5_VL, QWEN3_VL, Kind
+from vico_eval.harnesses.pixel_limits import pixel_limits
+from vico_eval.harnesses.vlmevalkit.adapter import CompressedModel
+from vico_eval.runs.schema import VLMEVALKIT
 from vico_eval.runs.write import RunFolder
 
 THINKING_QUESTION = "Please answer the question and put the final answer within \\boxed{}."
 """What VLMEvalKit's entries of InternVL3.5 in thinking mode ask after a question."""
 
 
-class CompressedInternVL(InternVLChat):  # type: ignore[misc]
-    """An engine as a model of VLMEvalKit.
-
-    VLMEvalKit asks a model that it runs itself for one document at a time and offers no hook for batches.
-    """
+class CompressedInternVL(CompressedModel, InternVLChat):  # type: ignore[misc]
+    """InternVL, in the words of VLMEvalKit's `InternVLChat`."""
 
     def __init__(
         self, engine: Engine, settings: EngineSettings, run: RunFolder, generation: GenerationSettings
     ) -> None:
-        BaseModel.__init__(self)  # InternVLChat's own would load its model
-        start_no_ghostscript()
-        self.failure: UserError | None = None
-        """Why the last document has no answer. VLMEvalKit notes an error and goes on to the next data set."""
-
-        self._engine = engine
-        self._settings = settings
-        self._run = run
-        self._generation = generation
-        self._task = ""
-        self._dataset: Any = None
+        super().__init__(engine, settings, run, generation)
         # What InternVLChat.build_prompt looks at.
         self._use_custom_prompt = True
         self.use_mpo_prompt = False
@@ -61,124 +48,113 @@ class CompressedInternVL(InternVLChat):  # type: ignore[misc]
         self.cot_prompt = THINKING_QUESTION if settings.thinking else None
         self.kwargs: dict[str, Any] = {}
 
-    def start(self, task: str, kept: Path) -> None:
-        """The documents that follow are of this data set, by the name that VLMEvalKit's `--data` takes.
-
-        A video data set's own name lacks what tells its variants apart (`_64frame`, `_subs`).
-
-        Args:
-            task: the data set.
-            kept: where VLMEvalKit keeps what it has of earlier commands; it does not ask for these documents again.
-
-        Raises:
-            OutputError: it has answers to a table that has changed since.
-        """
-        self._task = task
-        self.failure = None
-        known = _data_fingerprint(task)
-        if self._run.changed_data_sets(known) and (files := sorted(kept.rglob(f"*_{task}*"))):
-            raise OutputError(
-                f"the data of {task} have changed since {kept} began, and VLMEvalKit would take the answers in "
-                f"{files[0].name} for theirs. Move {len(files)} files of {task} out of that folder, or pass another "
-                "--work-dir."
-            )
-
-    def note_data(self) -> None:
-        """Record what the data set is known by, once it is there, and the code that scores it."""
-        self._run.add_data_sets(_data_fingerprint(self._task), scorer_of(self._task))
-
-    def set_dump_image(self, dump_image_func: Callable[..., Any]) -> None:
-        """Called by VLMEvalKit before it asks about pictures: with a method of the data set."""
-        super().set_dump_image(dump_image_func)
-        self._dataset = getattr(dump_image_func, "__self__", None)
-
-    def use_custom_prompt(self, dataset: str) -> bool:
-        """Always: only where a model builds prompts does VLMEvalKit say which document it asks about."""
-        return True
-
-    def build_prompt(self, line: pd.Series, dataset: Any = None, video_llm: bool = False) -> list[dict[str, Any]]:
-        """InternVL's prompt of a document, or its data set's own where InternVL has none.
-
-        Args:
-            line: the document's row.
-            dataset: name of a data set of pictures; for videos, VLMEvalKit gives the data set itself.
-            video_llm: VLMEvalKit's word for models that take video files; this one takes frames.
-        """
-        is_video = not isinstance(dataset, str)
-        if is_video:
-            message = dataset.build_prompt(line, video_llm=False)
-        elif InternVLChat.use_custom_prompt(self, dataset):
-            message = super().build_prompt(line, dataset)
+    def message_of(self, line: pd.Series, dataset: str) -> list[dict[str, Any]]:
+        """InternVL's prompt, or the data set's own where InternVL has none."""
+        if InternVLChat.use_custom_prompt(self, dataset):
+            message: list[dict[str, Any]] = InternVLChat.build_prompt(self, line, dataset)
         else:
             message = self._dataset.build_prompt(line)
-        split = line.get("split")
-        split = "none" if split is None or pd.isna(split) else split
-        return [{**message[0], "document": f"{self._task}/{split}/{line['index']}", "is_video": is_video}, *message[1:]]
+        return message
 
-    def generate_inner(self, message: Sequence[dict[str, Any]], dataset: str | None = None) -> str:
-        """The answer to one document, from the run's folder if it is there already.
+    def film_message_of(self, line: pd.Series, dataset: Any) -> list[dict[str, Any]]:
+        """The data set's own, with the frames of the video."""
+        message: list[dict[str, Any]] = dataset.build_prompt(line, video_llm=False)
+        return message
 
-        Raises:
-            UserError: a document that can't be answered, named; also in `failure`.
-        """
-        try:
-            question = "\n".join(str(part["value"]) for part in message if part["type"] == "text")
-            return self._answer(self._request(message, dataset), question)
-        except UserError as error:
-            self.failure = error
-            raise
-
-    def chat(self, messages: Any, dataset: str | None = None) -> str:
-        """Not offered, and not inherited: VLMEvalKit's own answers with the words of a failure where there is one."""
-        self.failure = ConfigError(
-            f"{self._task} asks in several rounds; this model answers single-round data sets only."
-        )
-        raise self.failure
-
-    def _answer(self, request: DeferredRequest, question: str) -> str:
-        (key,) = answer_keys([request], [question])
-        asking = Asking([request])
-        if stored := take_over(self._run, [key], asking, self._engine.preprocessor):
-            return stored[0].text
-        (answer,) = self._engine.answer(asking.requests)
-        self._run.add(key, answer.text, answer.account, asking.made[0], answer.seconds)
-        return answer.text
-
-    def _request(self, message: Sequence[dict[str, Any]], dataset: str | None) -> DeferredRequest:
-        if "document" not in message[0]:
-            raise ConfigError(
-                f"VLMEvalKit asks about {self._task} in the data set's own words and without naming its documents, so "
-                "their tokens can't be accounted for. Leave this data set out."
-            )
-        key, is_video = message[0]["document"], message[0]["is_video"]
+    def request_of(
+        self, key: str, message: Sequence[dict[str, Any]], *, is_video: bool, dataset: str | None
+    ) -> Request:
+        """As `InternVLChat` places pictures; the first one of a document of MMMU at twice its size, as it does."""
         paths = [part["value"] for part in message if part["type"] == "image"]
-
-        def load() -> Request:
-            prompt = reorganize_prompt(message, len(paths), dataset=dataset)
-            if is_video:
-                prompt = build_video_prompt(prompt, dataset)
-            previewed = previewed_frames(len(paths)) if is_video else range(len(paths))
-            images = [
-                ImageInput(path, is_frame=is_video, is_previewed=number in previewed)
-                for number, path in enumerate(paths)
-            ]
-            if images and "MMMU" in self._task:
-                images[0] = _enlarged(paths[0])
-            return Request(
-                key=key,
-                messages=(Message("user", _interleaved(prompt, images)),),
-                generation=self._generation,
-                max_tiles=1 if is_video else tile_limit(self._task, self._settings.max_tiles),
-                total_max_tiles=total_tile_limit(self._task, self._settings.total_max_tiles),
-            )
-
-        return DeferredRequest(key, self._generation, load)
+        prompt = reorganize_prompt(message, len(paths), dataset=dataset)
+        if is_video:
+            prompt = build_video_prompt(prompt, dataset)
+        previewed = previewed_frames(len(paths)) if is_video else range(len(paths))
+        images = [
+            ImageInput(path, is_frame=is_video, is_previewed=number in previewed) for number, path in enumerate(paths)
+        ]
+        if images and "MMMU" in self._task:
+            images[0] = _enlarged(paths[0])
+        return Request(
+            key=key,
+            messages=(Message("user", _interleaved(prompt, images)),),
+            generation=self._generation,
+            max_tiles=1 if is_video else tile_limit(self._task, self._settings.max_tiles),
+            total_max_tiles=total_tile_limit(self._task, self._settings.total_max_tiles),
+        )
 
 
-def _data_fingerprint(task: str) -> dict[str, str]:
-    """What a data set's table is known by, which holds pictures too, under its name; empty where it is not there."""
-    table = Path(LMUDataRoot()) / f"{task}.tsv"
-    return {task: f"sha256 {file_digest(table)}"} if table.is_file() else {}
+class CompressedQwenVL(CompressedModel):
+    """Qwen2.5-VL or Qwen3-VL, in the words of VLMEvalKit's mixins of prompts for them.
+
+    Parts of a message stand in the prompt one after the other, as the checkpoint's chat template joins them.
+    """
+
+    def __init__(
+        self, engine: Engine, settings: EngineSettings, run: RunFolder, generation: GenerationSettings, kind: Kind
+    ) -> None:
+        super().__init__(engine, settings, run, generation)
+        self._kind = kind
+        self._prompts = _PROMPTS[kind.name]()
+
+    def set_dump_image(self, dump_image_func: Callable[..., Any]) -> None:
+        """As in every model; the prompts' pictures are written by it, too."""
+        super().set_dump_image(dump_image_func)
+        self._prompts.set_dump_image(dump_image_func)
+
+    def message_of(self, line: pd.Series, dataset: str) -> list[dict[str, Any]]:
+        """Qwen-VL's prompt, or the data set's own where Qwen-VL has none."""
+        if self._prompts.use_custom_prompt(dataset):
+            message: list[dict[str, Any]] = self._prompts.build_prompt(line, dataset)
+        else:
+            message = self._dataset.build_prompt(line)
+        return message
+
+    def film_message_of(self, line: pd.Series, dataset: Any) -> list[dict[str, Any]]:
+        """The data set's own, with the video file and the number of frames that the data set's name says."""
+        message: list[dict[str, Any]] = dataset.build_prompt(line, video_llm=True)
+        return [{**part, "num_frames": dataset.nframe} if part["type"] == "video" else part for part in message]
+
+    def request_of(
+        self, key: str, message: Sequence[dict[str, Any]], *, is_video: bool, dataset: str | None
+    ) -> Request:
+        """The parts in their order, images within the limits of VLMEvalKit's own entries of this kind."""
+        settings = self._settings
+        limits = pixel_limits(
+            VLMEVALKIT,
+            self._kind.name,
+            self._task,
+            min_pixels=settings.min_pixels,
+            max_pixels=settings.max_pixels,
+        )
+        return Request(
+            key=key,
+            messages=(Message("user", tuple(map(_part, message))),),
+            generation=self._generation,
+            **limits._asdict(),
+        )
+
+
+_PROMPTS = {QWEN2_5_VL.name: Qwen2VLPromptMixin, QWEN3_VL.name: Qwen3VLPromptMixin}
+
+
+def open_model(
+    kind: Kind, engine: Engine, settings: EngineSettings, run: RunFolder, generation: GenerationSettings
+) -> CompressedModel:
+    """The model of a kind of checkpoint."""
+    if kind.name in _PROMPTS:
+        return CompressedQwenVL(engine, settings, run, generation, kind)
+    return CompressedInternVL(engine, settings, run, generation)
+
+
+def _part(part: dict[str, Any]) -> Text | ImageInput | VideoInput:
+    if part["type"] == "text":
+        return Text(part["value"])
+    if part["type"] == "image":
+        return ImageInput(part["value"])
+    if part["type"] == "video":
+        return VideoInput(part["value"], num_frames=part.get("num_frames"))
+    raise ConfigError(f"a document holds {part['type']}; this model takes text, images and video.")
 
 
 def _interleaved(prompt: str, images: Sequence[ImageInput]) -> tuple[Text | ImageInput, ...]:

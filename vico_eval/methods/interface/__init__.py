@@ -1,19 +1,20 @@
-"""What a method sees and returns: four places where it can act, one class of part for each.
+"""The interface of methods: four places where a method can act, with one class of part for each.
 
 A method is at most one part in each place, joined by `+`. A part holds its hyper-parameters (a frozen dataclass, its
-`Config`) and no state of any request, so that answers can't depend on what else is in a batch. What it sees is data:
-nothing here, and nothing in a method, knows a family of models.
+`Config`) and no state of any request, so that answers can't depend on the rest of the batch. Parts receive data only:
+neither the interface nor a method refers to a family of models.
 """
 
 from vico_eval.methods.interface.before_decoder import (
     HIGH,
     LOW,
     ConnectorPart,
+    ImagePixels,
     ImageSize,
+    PixelPart,
     RequestTiles,
     ResolutionPart,
     Route,
-    ScoreSource,
     Selected,
     SelectionPart,
     TileLimits,
@@ -31,6 +32,7 @@ from vico_eval.methods.interface.facts import (
     CONNECTOR,
     CONNECTOR_INPUTS,
     DECODER,
+    DEFAULT_SCORES,
     ENCODER_ATTENTION,
     ENCODER_KEYS,
     NEEDS,
@@ -41,6 +43,8 @@ from vico_eval.methods.interface.facts import (
     SELECTION,
     ModelFacts,
     Part,
+    PixelFacts,
+    ScoreSource,
     TileFacts,
     Widths,
     task_of,
@@ -50,6 +54,7 @@ __all__ = [
     "CONNECTOR",
     "CONNECTOR_INPUTS",
     "DECODER",
+    "DEFAULT_SCORES",
     "ENCODER_ATTENTION",
     "ENCODER_KEYS",
     "HIGH",
@@ -62,11 +67,14 @@ __all__ = [
     "SELECTION",
     "ConnectorPart",
     "DecoderPart",
+    "ImagePixels",
     "ImageSize",
     "LayerState",
     "ModelFacts",
     "NextTokens",
     "Part",
+    "PixelFacts",
+    "PixelPart",
     "RequestPrompt",
     "RequestTiles",
     "ResolutionPart",

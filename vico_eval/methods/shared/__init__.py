@@ -1,1 +1,1 @@
-"""What several methods use: budgets, shares that earlier runs measured, random choice."""
+"""What several methods share: budgets, shares measured by earlier runs, and random choice."""

@@ -1,4 +1,4 @@
-"""Copies between devices: each makes the host wait until the device has done all it was given before."""
+"""Copies between devices; each one makes the host wait until the device has finished all earlier work."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ CPU = torch.device("cpu")
 def moved(device: torch.device, *lists: Sequence[Tensor]) -> list[list[Tensor]]:
     """The tensors of each list on a device.
 
-    Those of one device and dtype go in one copy, whatever list they are in; those that are there already stay what they
-    are.
+    Tensors of one device and dtype go in one copy, whatever list they are in. Those already on the device are returned
+    as they are.
     """
     found = [list(tensors) for tensors in lists]
     strangers: dict[tuple[torch.device, torch.dtype], list[tuple[int, int]]] = defaultdict(list)
@@ -25,7 +25,7 @@ def moved(device: torch.device, *lists: Sequence[Tensor]) -> list[list[Tensor]]:
                 strangers[tensor.device, tensor.dtype].append((number, place))
     for alike in strangers.values():
         given = [lists[number][place] for number, place in alike]
-        # One alone, which may be large, is not copied twice.
+        # A single tensor, which may be large, is not copied twice.
         joined = torch.cat([tensor.flatten() for tensor in given]) if len(given) > 1 else given[0].flatten()
         copied = joined.to(device)
         parts = copied.split([tensor.numel() for tensor in given])

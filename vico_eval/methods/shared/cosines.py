@@ -1,4 +1,4 @@
-"""Cosines of tokens, in float32 whatever the model's type."""
+"""Cosines of tokens, in float32 whatever the model's dtype."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from torch import Tensor
 
 
 def unit(tokens: Tensor) -> Tensor:
-    """Tokens [..., D] of length 1, float32; one of zeros stays as it is."""
+    """Tokens [..., D] scaled to length 1, float32; a token of zeros stays zero."""
     tokens = tokens.float()
     norms: Tensor = torch.linalg.vector_norm(tokens, dim=-1, keepdim=True)
-    # No epsilon, which would bend short vectors: only a division by zero is kept from.
+    # No epsilon, which would leave short vectors shorter than 1; only division by zero is avoided.
     return tokens / norms.where(norms > 0, 1.0)
 
 
 def cosines(tokens: Tensor) -> Tensor:
-    """[..., n, n], float32, of tokens [..., n, D]."""
+    """Cosines [..., n, n], float32, of tokens [..., n, D]."""
     units = unit(tokens)
     return units @ units.transpose(-1, -2)

@@ -1,4 +1,4 @@
-"""What an earlier run of ViCO decided, document by document: `decisions_from=FOLDER`."""
+"""Routing decisions of an earlier ViCO run, document by document: `decisions_from=FOLDER`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vico_eval.runs.schema import TokenAccount
 
 
 class Decided(NamedTuple):
-    """Of one document."""
+    """The decisions about one document."""
 
     media: str | None
     """Digest of its tiles."""
@@ -25,15 +25,14 @@ class Decided(NamedTuple):
     """Columns, rows and tiles of each image or frame."""
 
     compressed: tuple[int, ...]
-    """Places of the compressed tiles."""
+    """Indices of the compressed tiles."""
 
 
 class EarlierDecisions:
     """The decisions of a finished run, read from its record and accounts.
 
     Raises:
-        ConfigError: the folder holds no finished run of ViCO, or one whose accounts don't say which tiles were
-            compressed.
+        ConfigError: the folder holds no finished ViCO run, or accounts that don't record which tiles were compressed.
     """
 
     def __init__(self, folder: str) -> None:
@@ -51,20 +50,20 @@ class EarlierDecisions:
         """Which tiles of a request were compressed, [tiles], bool.
 
         Raises:
-            ValueError: the run has no decision about this document, or was asked about other pictures or tiles.
+            ValueError: the run has no decision about this document, or saw other pictures or tiles.
         """
         decided = self._decided.get(tiles.key)
         if decided is None:
             raise ValueError(
-                f"the run in decisions_from={self._folder} has no answer to it. Repeat that run (resume=true), or run "
-                "it on the same documents."
+                f"the run in decisions_from={self._folder} has no answer to it. Repeat that run (resume=true), or make "
+                "a new one on the same documents."
             )
         if (decided.media, decided.grids) != (tiles.media, tiles.grids):
             then, now = (sum(count for *_, count in grids) for grids in (decided.grids, tiles.grids))
             how = f"{then} tiles, and it has {now} here" if then != now else "other tiles"
             raise ValueError(
-                f"the run in decisions_from={self._folder} saw {how}. Cut pictures as that run did (max_tiles, "
-                "total_max_tiles, num_frames), from the same data."
+                f"the run in decisions_from={self._folder} saw {how}. Cut pictures as in that run (max_tiles, "
+                "total_max_tiles, num_frames), and use the same data."
             )
         compressed = torch.zeros(tiles.num_tiles, dtype=torch.bool)
         compressed[list(decided.compressed)] = True
@@ -72,7 +71,7 @@ class EarlierDecisions:
 
     def _read_record(self) -> str:
         try:
-            record, problem = read_record(Path(self._folder)), "there is none"
+            record, problem = read_record(Path(self._folder)), "it is missing"
         except ReportError as error:
             record, problem = None, str(error)
         if record is None:
@@ -82,8 +81,8 @@ class EarlierDecisions:
             )
         if "vico" not in record.method.split("+"):
             raise ConfigError(
-                f"decisions_from={self._folder} is a run of method {record.method!r}; expected one of vico, whose "
-                "decisions these are to be."
+                f"decisions_from={self._folder} is a run of method {record.method!r}; expected a run of vico, whose "
+                "decisions are used."
             )
         return str(record.checkpoint.sha256)
 
@@ -91,7 +90,7 @@ class EarlierDecisions:
         if account.grids is None or account.compressed is None:
             missing = "grids" if account.grids is None else "compressed"
             raise ConfigError(
-                f"the run in decisions_from={self._folder} does not say which tiles of {key} were compressed "
-                f"({missing!r} is missing). It may be of an earlier version: run ViCO again."
+                f"the run in decisions_from={self._folder} does not record which tiles of {key} were compressed "
+                f"({missing!r} is missing). It may come from an earlier version; run ViCO again."
             )
         return Decided(account.media, account.grids, account.compressed)

@@ -1,30 +1,35 @@
-"""Selection methods that look at the vision encoder's attention."""
+"""Selection methods that use the vision encoder's attention."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from vico_eval.errors import ConfigError
-from vico_eval.methods.interface import ENCODER_ATTENTION, ScoreSource
+from vico_eval.methods.interface import DEFAULT_SCORES, ENCODER_ATTENTION, ModelFacts, ScoreSource
 from vico_eval.methods.shared.budgets import BudgetedSelection, KeepRatio
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 CLS, MEAN = SCORE_SOURCES = ("cls", "mean")
-DEFAULT_LAYER = -2
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderScores(KeepRatio):
-    """How many tokens stay, and whose attention says which."""
+    """Token budget and source of attention."""
 
-    score_source: str = CLS
-    """cls: the class token's row; mean: the mean over the patches' rows."""
+    score_source: str | None = None
+    """cls: the class token's row; mean: the mean over the patches' rows. By default cls where the encoder has a class
+    token."""
 
-    score_layer: int = DEFAULT_LAYER
-    """Layer of the vision encoder; negative ones count from its end."""
+    score_layer: int | None = None
+    """Layer of the vision encoder; negative ones count from its end. By default the last but one, on Qwen2.5-VL the
+    last that attends to whole images."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.score_source not in SCORE_SOURCES:
+        if self.score_source not in (None, *SCORE_SOURCES):
             raise ConfigError(f"got score_source={self.score_source!r}; expected {' or '.join(SCORE_SOURCES)}.")
 
 
@@ -41,11 +46,20 @@ class ScoredSelection(BudgetedSelection):
     @property
     def score_source(self) -> ScoreSource:
         """As the arguments say."""
-        return ScoreSource(self.config.score_source, self.config.score_layer)
+        return self._scores(DEFAULT_SCORES)
+
+    def suited(self, facts: ModelFacts) -> Self:
+        """With the family's source of scores where the arguments name none."""
+        rows, layer = self._scores(facts.default_scores)
+        return type(self)(replace(self.config, score_source=rows, score_layer=layer))
+
+    def _scores(self, default: ScoreSource) -> ScoreSource:
+        rows, layer = self.config.score_source, self.config.score_layer
+        return ScoreSource(default.rows if rows is None else rows, default.layer if layer is None else layer)
 
     @property
     def remark(self) -> str:
         """Whose attention it is, and of which layer unless it is the last but one."""
-        rows = {CLS: "class row", MEAN: "mean of rows"}[self.config.score_source]
-        layer = self.config.score_layer
-        return rows if layer == DEFAULT_LAYER else f"{rows}, layer {layer}"
+        source, layer = self.score_source
+        rows = {CLS: "class row", MEAN: "mean of rows"}[source]
+        return rows if layer == DEFAULT_SCORES.layer else f"{rows}, layer {layer}"

@@ -1,8 +1,8 @@
-"""FitPrune's recipes: how many visual tokens leave in which layer, those of the release and those that were searched.
+"""FitPrune's recipes, released and searched: how many visual tokens leave in each layer.
 
 Source:  FitPrune (arXiv 2409.10197, AAAI 2025); the tables are the released code's, for LLaVA-1.5-7B and LLaVA-NeXT-7B.
-Differs: for another number of tokens, numbers are scaled as the release does it for LLaVA-NeXT. For a target, and for
-         another depth, what counts is a recipe's curve, the share of the visual tokens that enters each layer.
+Differs: for another number of tokens, counts are scaled as the released code does for LLaVA-NeXT. For a target or
+         another depth, a recipe's curve is used: the share of the visual tokens that enters each layer.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ Curve = tuple[float, ...]
 
 @dataclass(frozen=True)
 class Recipe:
-    """How many tokens leave in each layer."""
+    """Number of tokens that leave in each layer."""
 
     leave: tuple[int, ...]
     """[layers]."""
 
     num_visual: int
-    """Tokens at the input that these are of."""
+    """Visual tokens at the input for which these numbers hold."""
 
     @property
     def curve(self) -> Curve:
@@ -39,17 +39,17 @@ class Recipe:
         return tuple(1 - left / self.num_visual for left in accumulate((0, *self.leave[:-1])))
 
     def counts(self, num_visual: int) -> tuple[int, ...]:
-        """Of so many visual tokens, those that enter each layer: numbers scaled and cut off one by one."""
+        """Number of `num_visual` tokens that enter each layer; each number that leaves is scaled and rounded down."""
         leave = (int(tokens * num_visual / self.num_visual) for tokens in self.leave[:-1])
         return tuple(accumulate(leave, lambda current, tokens: max(0, current - tokens), initial=num_visual))
 
 
 Recipes = Mapping[float, Recipe]
-"""By reduction: the share of the operations on visual tokens that a recipe is to save."""
+"""By reduction: the share of the operations on visual tokens that a recipe saves."""
 
 
 class SearchedRecipe(Closed):
-    """One budget's recipe in a file."""
+    """The recipe of one budget in a file."""
 
     reduction: float = Field(ge=0, le=1)
     leave: tuple[int, ...] = Field(min_length=2)
@@ -57,17 +57,17 @@ class SearchedRecipe(Closed):
 
 
 class RecipeFile(Closed):
-    """What a search writes, and what `recipe=FILE.json` reads."""
+    """The file that a search writes and `recipe=FILE.json` reads."""
 
     checkpoint: str
-    """That it was searched for, as it was named."""
+    """Checkpoint that it was searched for, as the user named it."""
 
     sha256: str
-    """Of that checkpoint's files."""
+    """Digest of that checkpoint's files."""
 
     num_layers: int = Field(ge=2)
     num_visual: int = Field(ge=1)
-    """Visual tokens that the numbers are of: those of a sample, the mean where they differ."""
+    """Visual tokens for which the numbers hold: those of a sample, the mean if samples differ."""
 
     num_samples: int = Field(ge=1)
 
@@ -75,7 +75,7 @@ class RecipeFile(Closed):
 
     @property
     def by_reduction(self) -> Recipes:
-        """Those to choose from."""
+        """The recipes to choose from."""
         return {recipe.reduction: Recipe(recipe.leave, self.num_visual) for recipe in self.recipes}
 
 
@@ -83,7 +83,7 @@ def read_recipes(path: Path) -> RecipeFile:
     """The recipes in a file.
 
     Raises:
-        ConfigError: it can't be read, has another form, or recipes that don't fit what it says of itself.
+        ConfigError: the file can't be read or has another form, or its recipes contradict its sizes.
     """
     try:
         file = RecipeFile.model_validate_json(path.read_text(encoding="utf-8"))
@@ -93,22 +93,23 @@ def read_recipes(path: Path) -> RecipeFile:
         ) from error
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "it"
+        place = ".".join(map(str, first["loc"])) or "the file"
         raise ConfigError(
-            f"recipe={path} holds no recipes: {place}: {first['msg']}. Expected a file of `vico-eval fit-recipe`."
+            f"recipe={path} holds no recipes ({place}: {first['msg']}). Expected a file of `vico-eval fit-recipe`."
         ) from error
     for recipe in file.recipes:
         left = sum(recipe.leave)
         if len(recipe.leave) != file.num_layers or min(recipe.leave) < 0 or left > file.num_visual or recipe.leave[-1]:
             raise ConfigError(
                 f"recipe={path} has {list(recipe.leave)} for reduction {recipe.reduction}; expected a number of at "
-                f"least 0 for each of {file.num_layers} layers, 0 for the last one, at most {file.num_visual} together."
+                f"least 0 for each of {file.num_layers} layers, 0 for the last one, and at most {file.num_visual} in "
+                "total."
             )
     return file
 
 
 def at_depth(curve: Curve, num_layers: int) -> Curve:
-    """A curve stretched to another number of layers: what enters a layer at the same share of the depth."""
+    """A curve stretched to another number of layers: the same share enters at the same relative depth."""
     if len(curve) == num_layers:
         return curve
     stretched = []
@@ -122,15 +123,15 @@ def at_depth(curve: Curve, num_layers: int) -> Curve:
 
 @cache
 def mixture(target: float, recipes: tuple[Recipe, ...], num_layers: int) -> Curve:
-    """The curve whose mean is the target: between two recipes it is their mixture, whose mean is linear in its weight.
+    """The curve whose mean is the target: a mixture of two recipes, whose mean is linear in its weight.
 
-    Above the first recipe, that is mixed with keeping everything; below the last one, its curve is multiplied by a
-    factor behind the first layer.
+    Above the first recipe, it is mixed with keeping everything. Below the last one, that curve is multiplied by a
+    factor after the first layer.
 
     Args:
         target: from 1 / num_layers to 1.
         recipes: in any order, at least one.
-        num_layers: of the curve.
+        num_layers: layers of the curve.
     """
     curves = [at_depth(recipe.curve, num_layers) for recipe in recipes]
     falling = sorted([(1.0,) * num_layers, *curves], key=fmean, reverse=True)
@@ -146,7 +147,7 @@ def mixture(target: float, recipes: tuple[Recipe, ...], num_layers: int) -> Curv
 
 
 def rounded(curve: Curve, num_visual: int) -> tuple[int, ...]:
-    """Of so many visual tokens, those that enter each layer: the curve's, rounded, so that no error adds up."""
+    """Number of `num_visual` tokens that enter each layer: the curve's share, rounded, so that no error adds up."""
     return tuple(round(num_visual * share) for share in curve)
 
 
@@ -179,4 +180,5 @@ RELEASED: Mapping[str, Recipes] = {
         """,
     ),
 }
-"""By the model that they were searched for. A line: a reduction in percent, and how many tokens leave in each layer."""
+"""By the model that they were searched for. Each line holds a reduction in percent and the number of tokens that leave
+in each layer."""

@@ -1,12 +1,12 @@
-"""The search for FitPrune's recipes: how many visual tokens can leave in which layer of a model.
+"""Search for FitPrune's recipes: how many visual tokens can leave in each layer of a model.
 
-Source:  FitPrune (arXiv 2409.10197, AAAI 2025) and its released statistics script. A tolerance says by what share the
-         attention that visual tokens get in a layer, from the text and from each other, may fall below the unpruned
-         model's; every sample loses as many as it allows, and a recipe has their mean, rounded down. Of the tolerances,
-         the smallest is looked for that saves the wanted share of operations, by bisection.
-Differs: the release prints the last recipe that it tried, also one that saves less than was wanted; this returns the
-         last that saves as much. Where a tolerance is never exceeded, the release takes the number of another sample,
-         and this all tokens but one.
+Source:  FitPrune (arXiv 2409.10197, AAAI 2025) and its released statistics script. A tolerance is the share by which
+         the attention that visual tokens receive in a layer, from the text and from each other, may fall below the
+         unpruned model's. Every sample loses as many tokens as it allows, and a recipe has their mean, rounded down.
+         Bisection finds the smallest tolerance that saves the wanted share of operations.
+Differs: the released code prints the last recipe it tried, even one that saves less than wanted; this returns the last
+         one that saves enough. If a tolerance is never exceeded, the released code takes another sample's number; here,
+         all tokens but one leave.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from vico_eval.methods.fitprune import attention_received
 from vico_eval.methods.interface import DecoderPart, LayerState, NextTokens
 
 PRECISION = 0.01
-"""Of the tolerance, after which the search ends."""
+"""Width of the tolerance's interval at which the search ends."""
 
 
 class Received(NamedTuple):
-    """What a sample's visual tokens get in one layer of the unpruned model, all together."""
+    """Total attention that a sample's visual tokens receive in one layer of the unpruned model."""
 
     own: float
-    """From visual rows: the sum of their means."""
+    """From visual rows: the sum of the tokens' means."""
 
     cross: float
-    """From the text behind the image: the sum of its means."""
+    """From the text after the image: the sum of the tokens' means."""
 
 
 class Measure(DecoderPart):
-    """Takes nothing out, and notes what visual tokens get in each layer.
+    """Removes nothing, and records the attention that visual tokens receive in each layer.
 
-    Unlike a method's part it remembers the documents: `received` has them by key and layer.
+    Unlike a method's part, it remembers documents: `received` holds them by key and layer.
     """
 
     def __init__(self) -> None:
@@ -47,22 +47,22 @@ class Measure(DecoderPart):
         self.received: dict[str, dict[int, Received]] = {}
 
     def layers(self, num_layers: int) -> AbstractSet[int]:
-        """Behind every layer but the last."""
+        """Every layer but the first, to act after every layer but the last."""
         return set(range(1, num_layers))
 
     def next_tokens(self, state: LayerState) -> NextTokens | None:
-        """All of them."""
+        """None: all tokens stay."""
         own, cross = mean_received(state)
         self.received.setdefault(state.key, {})[state.layer - 1] = Received(float(own.sum()), float(cross.sum()))
         return None
 
 
 class Trial(DecoderPart):
-    """Takes out, behind every layer, what one tolerance allows.
+    """Removes, after every layer, as many tokens as one tolerance allows.
 
     Args:
-        tolerance: by what share attention may fall, in [0, 1].
-        received: of the unpruned model, by key and layer.
+        tolerance: share by which attention may fall, in [0, 1].
+        received: attention in the unpruned model, by key and layer.
     """
 
     def __init__(self, tolerance: float, received: Mapping[str, Mapping[int, Received]]) -> None:
@@ -70,11 +70,11 @@ class Trial(DecoderPart):
         self._tolerance, self._received = tolerance, received
 
     def layers(self, num_layers: int) -> AbstractSet[int]:
-        """Behind every layer but the last."""
+        """Every layer but the first, to act after every layer but the last."""
         return set(range(1, num_layers))
 
     def next_tokens(self, state: LayerState) -> NextTokens | None:
-        """All text, and the visual tokens that are needed by the text or by each other."""
+        """All text, and the visual tokens that the text or other visual tokens need."""
         whole = self._received[state.key][state.layer - 1]
         visual = state.is_visual.nonzero()[:, 0]
         can_leave = [
@@ -87,21 +87,21 @@ class Trial(DecoderPart):
 
 
 def mean_received(state: LayerState) -> tuple[Tensor, Tensor]:
-    """What each visual token gets from visual rows and from text rows, their means, [v] each, float32.
+    """Mean attention each visual token receives from visual rows and from text rows, [v] each, float32.
 
     Raises:
-        RuntimeError: no text stands behind the visual tokens.
+        RuntimeError: no text follows the visual tokens.
     """
     own, cross = attention_received(state.attention, state.is_visual)
     if cross is None:
-        raise RuntimeError(f"{state.key} has no text behind its visual tokens, so a search can't tell which it needs")
+        raise RuntimeError(f"{state.key} has no text after its visual tokens, so a search can't tell which it needs")
     return own, cross / (len(state.is_visual) - 1 - int(state.is_visual.nonzero()[-1]))
 
 
 def dispensable(values: Tensor, least: float) -> Tensor:
     """Which of the lowest values [v] can leave without the others' sum falling below `least`, [v], bool; never all."""
     ordered = values.sort(stable=True)
-    # What is left behind the first 0, 1, ..., v - 1 have gone.
+    # What is left after the first 0, 1, ..., v - 1 have gone.
     left = ordered.values.flip(0).cumsum(dim=0).flip(0)
     too_little = (left < least).nonzero()[:, 0]
     number = max(0, int(too_little[0]) - 1) if len(too_little) else len(values) - 1
@@ -111,7 +111,7 @@ def dispensable(values: Tensor, least: float) -> Tensor:
 
 
 class Widths(NamedTuple):
-    """Sizes of a decoder layer that its operations depend on."""
+    """Sizes of a decoder layer that determine its operations."""
 
     model: int
     mlp: int
@@ -129,12 +129,12 @@ class Try(NamedTuple):
 
 
 def search(entering: Callable[[float], Sequence[Sequence[int]]], reduction: float, widths: Widths) -> list[Try]:
-    """All tries for one budget.
+    """All tolerances tried for one budget.
 
     Args:
-        entering: for a tolerance, the visual tokens that enter each layer of each sample, [samples][layers].
-        reduction: the share of the operations on visual tokens to save.
-        widths: of the decoder.
+        entering: maps a tolerance to the visual tokens that enter each layer of each sample, [samples][layers].
+        reduction: share of the operations on visual tokens to save.
+        widths: sizes of a decoder layer.
     """
     tries = []
     low, high = 0.0, 1.0
@@ -155,22 +155,23 @@ def best_of(tries: Sequence[Try], reduction: float) -> Try:
     reached = [one for one in tries if one.reached]
     if not reached:
         raise ConfigError(
-            f"no recipe saves {reduction:g} of the operations on visual tokens: the first layer works on all of "
-            "them. Expected less."
+            f"no recipe saves {reduction:g} of the operations on visual tokens, because the first layer processes all "
+            "of them. Expected a smaller reduction."
         )
     return reached[-1]
 
 
 def recipe_of(entering: Sequence[Sequence[int]], reduction: float, widths: Widths) -> tuple[bool, tuple[int, ...]]:
-    """The recipe of one tolerance: nothing more leaves once enough is saved.
+    """The recipe of one tolerance; nothing more leaves once enough is saved.
 
     Args:
-        entering: as for `search`, of samples that go on losing tokens.
-        reduction: the share to save.
-        widths: of the decoder.
+        entering: visual tokens that enter each layer of each sample, [samples][layers], for samples that go on losing
+            tokens.
+        reduction: share to save.
+        widths: sizes of a decoder layer.
 
     Returns:
-        Whether enough is saved, and the tokens that leave in each layer.
+        Whether enough is saved, and the number of tokens that leave in each layer.
     """
     num_layers = len(entering[0])
     budget = (1 - reduction) * sum(num_layers * layer_operations(counts[0], counts[0], widths) for counts in entering)
@@ -187,6 +188,6 @@ def recipe_of(entering: Sequence[Sequence[int]], reduction: float, widths: Width
 
 
 def layer_operations(before: int, after: int, widths: Widths) -> int:
-    """Operations of a layer on visual tokens, as the release counts them: those that leave have no output and MLP."""
+    """Operations of a layer on visual tokens, counted as released: tokens that leave have no output and no MLP."""
     width, mlp = widths
     return 3 * before * width**2 + 2 * before**2 * width + after * width**2 + 3 * after * width * mlp

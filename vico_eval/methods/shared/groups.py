@@ -1,9 +1,9 @@
-"""Groups of visual tokens that compete for places among themselves alone, many of them at once.
+"""Groups of visual tokens that compete for places only among themselves, many groups at once.
 
-A group is a tile's tokens (an image's, where there are no tiles) or all of an image's. Those of one size that keep the
-same number are worked on together, whatever request they are of; none depends on another.
+A group is a tile's tokens (an image's, if there are no tiles), or all of an image's. Groups of one size that keep the
+same number are processed together, whatever request they are from; none depends on another.
 
-Shapes: groups = those worked on together; n = tokens of each; k = those that stay.
+Shapes: groups = groups processed together; n = tokens of each group; k = tokens that stay in each.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from vico_eval.methods.shared.copies import CPU, moved
 TILE, IMAGE = "tile", "image"
 
 MAX_NUMBERS = 2**25
-"""Numbers in the tokens, or in the pairs of tokens, that are worked on or copied at once: 128 MiB in float32, of which
-a method holds a few copies. A group with more of them is worked on alone."""
+"""Limit on the numbers in tokens, or in pairs of tokens, that are processed or copied at once: 128 MiB in float32, of
+which a method holds a few copies. A larger group is processed alone."""
 
 
 class Group(NamedTuple):
-    """A run of a request's tokens."""
+    """A consecutive run of a request's tokens."""
 
     request: int
     start: int
@@ -37,7 +37,7 @@ class Group(NamedTuple):
 
     @property
     def span(self) -> slice:
-        """Its places among the request's tokens."""
+        """The group's places among the request's tokens."""
         return slice(self.start, self.start + self.size)
 
 
@@ -56,12 +56,12 @@ class Groups:
 
     @property
     def scores(self) -> Tensor:
-        """[groups, n], float32; of a part that needs them."""
+        """[groups, n], float32; only for a part that needs them."""
         return self.stack([visual.scores for visual in self._requests])
 
     @property
     def keys(self) -> Tensor:
-        """[groups, n, d], float32; of a part that needs them."""
+        """[groups, n, d], float32; only for a part that needs them."""
         return self.stack([visual.keys for visual in self._requests])
 
     @property
@@ -80,7 +80,7 @@ class Groups:
 
 
 def groups_of(requests: Sequence[VisualTokens], budget: KeepRatio, by: str = TILE) -> list[list[Group]]:
-    """The groups of each request, in the order of its tokens, with how many of them stay."""
+    """The groups of each request in the order of its tokens, with the number of tokens that stay in each."""
     (labels,) = moved(
         CPU,
         [visual.image if by == IMAGE else visual.image.where(visual.tile < 0, visual.tile) for visual in requests],
@@ -95,7 +95,7 @@ def groups_of(requests: Sequence[VisualTokens], budget: KeepRatio, by: str = TIL
 
 
 def together(requests: Sequence[VisualTokens], groups: Sequence[Sequence[Group]]) -> Iterator[Groups]:
-    """All groups that lose a token, those alike together."""
+    """All groups that lose a token, batched by size and by the number that stays."""
     alike: dict[tuple[int, int], list[Group]] = defaultdict(list)
     for of_request in groups:
         for group in of_request:
@@ -110,12 +110,12 @@ def together(requests: Sequence[VisualTokens], groups: Sequence[Sequence[Group]]
 def select_in_groups(
     requests: Sequence[VisualTokens], budget: KeepRatio, choose: Callable[[Groups], Tensor], by: str = TILE
 ) -> list[Selected | None]:
-    """What stays of each request; None where all of it does.
+    """What stays of each request; None if all of it does.
 
     Args:
-        requests: those to select from.
+        requests: requests to select from.
         budget: how many tokens stay.
-        choose: gives the places [groups, k] of those that stay within their groups, int64, in any order.
+        choose: returns the places [groups, k] of the tokens that stay within their groups, int64, in any order.
         by: TILE or IMAGE.
     """
     groups = groups_of(requests, budget, by)
@@ -129,15 +129,16 @@ def select_on_host(
     choose: Callable[..., Tensor],
     by: str = TILE,
 ) -> list[Selected | None]:
-    """As `select_in_groups`, for a choice in many small steps, of which each would be a kernel on an accelerator.
+    """As `select_in_groups`, for a choice in many small steps, each of which would be a kernel on an accelerator.
 
     The host waits once for the groups of all requests, and once more whenever `MAX_NUMBERS` have been copied.
 
     Args:
-        requests: those to select from.
+        requests: requests to select from.
         budget: how many tokens stay.
-        weigh: gives what the choice is made by, on the tokens' device.
-        choose: gives the places [groups, k] by what `weigh` gave, on the CPU now, and by how many stay (`num_keep`).
+        weigh: computes what the choice is based on, on the tokens' device.
+        choose: returns the places [groups, k], from what `weigh` computed, by then on the CPU, and how many tokens stay
+            (`num_keep`).
         by: TILE or IMAGE.
     """
     groups = groups_of(requests, budget, by)
@@ -154,7 +155,7 @@ def select_on_host(
 def _portions(
     groups: Iterator[Groups], weigh: Callable[[Groups], tuple[Tensor, ...]]
 ) -> Iterator[list[tuple[Groups, list[Tensor]]]]:
-    """Groups with what `weigh` gives of them, on the CPU: copied together, as much at once as memory may hold."""
+    """Groups with what `weigh` computes for them, on the CPU: copied together, as much at once as memory may hold."""
     waiting: list[tuple[Groups, tuple[Tensor, ...]]] = []
     num_waiting = 0
     for alike in groups:
@@ -175,7 +176,7 @@ def _on_host(weighed: Sequence[tuple[Groups, tuple[Tensor, ...]]]) -> list[tuple
 
 
 def _selected(groups: Sequence[Sequence[Group]], chosen: Iterable[tuple[Groups, Tensor]]) -> list[Selected | None]:
-    """What stays of each request by its groups, and by the places [groups, k] in those that lose a token."""
+    """What stays of each request, from its groups and the places [groups, k] in those that lose a token."""
     kept: dict[Group, Tensor] = {}
     device = CPU
     for alike, places in chosen:
@@ -196,6 +197,6 @@ def all_of(group: Group, device: torch.device) -> Tensor:
 
 
 def highest_scores(scores: Tensor, num_keep: int) -> Tensor:
-    """Places [groups, k] of the highest scores [groups, n], falling; of equal ones, the earlier first."""
-    # Stable, because topk leaves ties open.
+    """Places [groups, k] of the highest scores [groups, n], highest first; of equal ones, the earlier first."""
+    # Stable, because topk does not define the order of ties.
     return scores.sort(dim=1, descending=True, stable=True).indices[:, :num_keep]

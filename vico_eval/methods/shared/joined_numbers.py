@@ -1,4 +1,4 @@
-"""Hyper-parameters that are several numbers, written as in 2/6/15."""
+"""Hyper-parameters that consist of several numbers, written as in 2/6/15."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from vico_eval.errors import ConfigError
 
 
 def joined_numbers(method: str, name: str, text: str | float | None) -> tuple[float, ...] | None:
-    """The numbers that an argument holds; None where it is None.
+    """The numbers in an argument; None if it is None.
 
     Raises:
-        ConfigError: anything but numbers of at least 0, joined by `/`.
+        ConfigError: the argument is not numbers of at least 0 joined by `/`.
     """
     if text is None:
         return None
     try:
-        # A single one comes as a number: command lines say no more.
+        # Command lines deliver a single number as a number, not as text.
         numbers = tuple(float(number) for number in str(text).split("/"))
     except ValueError:
         numbers = (-1.0,)
@@ -28,10 +28,10 @@ def joined_numbers(method: str, name: str, text: str | float | None) -> tuple[fl
 
 
 def rising_layers(method: str, name: str, text: str | int | None) -> tuple[int, ...] | None:
-    """The layers that an argument holds, each behind the one before; None where it is None.
+    """The layers in an argument, each after the one before; None if it is None.
 
     Raises:
-        ConfigError: anything but whole numbers that rise, joined by `/`.
+        ConfigError: the argument is not rising whole numbers joined by `/`.
     """
     numbers = joined_numbers(method, name, text)
     if numbers is None:

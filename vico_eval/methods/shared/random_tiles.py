@@ -1,4 +1,4 @@
-"""What methods share that shorten a random subset of a request's tiles."""
+"""The shared part of methods that compress a random subset of a request's tiles."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from vico_eval.methods.shared.earlier_run import compressed_tile_ratios, no_such
 
 @dataclass(frozen=True, kw_only=True)
 class RandomTilesConfig:
-    """How many tiles, and which draw."""
+    """Share of tiles to compress, and the seed."""
 
     ratio: float | None = None
     """Share of tiles to compress, in [0, 1], for every benchmark."""
 
     ratio_from: str | None = None
-    """Folder of a run of ViCO, whose measured ratio is taken benchmark by benchmark; instead of `ratio`."""
+    """Folder of a ViCO run, whose measured ratio is used benchmark by benchmark; replaces `ratio`."""
 
     seed: int = 0
-    """The tiles depend on this and on the document's key alone."""
+    """Seed of the draw, which depends on it and on the document's key alone."""
 
     def __post_init__(self) -> None:
         if self.ratio is not None and self.ratio_from is not None:
-            raise ConfigError("got ratio and ratio_from; give one: ratio_from measures a ratio for each benchmark.")
+            raise ConfigError("got ratio and ratio_from; give one, because ratio_from measures each benchmark's ratio.")
         if self.ratio is not None and not 0 <= self.ratio <= 1:
             raise ConfigError(f"got ratio={self.ratio}; expected a share of tiles in [0, 1].")
 
@@ -42,22 +42,22 @@ class RandomTiles(ConnectorPart):
     config: RandomTilesConfig
 
     def check(self, facts: ModelFacts) -> None:
-        """Needs a readable run where the ratio comes from one."""
+        """Require that the run named by ratio_from, if any, can be read."""
         if self.config.ratio_from is not None:
             _ = self._ratio_by_task
 
     def route(self, tiles: RequestTiles, facts: ModelFacts) -> Tensor:
-        """A random subset, [tiles], bool; its size is the ratio's in expectation over documents."""
+        """Compress a random subset; [tiles], bool. Its size is the ratio's in expectation over documents."""
         digest = sha256(f"{self.config.seed}/{tiles.key}".encode()).digest()
         rng = np.random.default_rng(int.from_bytes(digest, "big"))
-        # A fixed rounding would never compress a lone tile at ratios below one half.
+        # Rounded at random: fixed rounding would never compress a single tile at ratios below one half.
         num_compressed = int(tiles.num_tiles * self.ratio(tiles.task) + rng.random())
         compressed = torch.zeros(tiles.num_tiles, dtype=torch.bool)
         compressed[torch.from_numpy(rng.permutation(tiles.num_tiles)[:num_compressed])] = True
         return compressed
 
     def ratio(self, task: str) -> float:
-        """Share of a benchmark's tiles to compress; all where nothing was said.
+        """Share of a benchmark's tiles to compress; all if no ratio was given.
 
         Raises:
             ConfigError: the earlier run has no tiles of the benchmark.

@@ -1,1 +1,2 @@
-"""How far two runs of the same documents agree: answers, scores, token accounts, and what their records differ in."""
+"""Agreement of two runs on the same documents: answers, scores, token accounts, and differences between their
+records."""

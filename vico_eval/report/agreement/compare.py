@@ -1,6 +1,6 @@
-"""The numbers of an agreement: by benchmark, and over all benchmarks of two runs.
+"""Agreement statistics of two runs, by benchmark and overall.
 
-Answers are what the models said, before a task's filters, so that runs with the same scores may still differ.
+Answers are compared as the models gave them, before a task's filters, so runs with equal scores may still differ.
 """
 
 import math
@@ -27,66 +27,66 @@ class Counts(NamedTuple):
     """Numbers of documents."""
 
     documents: int
-    """Those that both runs have."""
+    """Documents in both runs."""
 
     only_first: int
     only_second: int
-    """Those that one of them has."""
+    """Documents in only one run."""
 
     failed_first: int
     failed_second: int
-    """Of the documents of both, those that a run has no answer to."""
+    """Documents in both runs that one run failed to answer."""
 
     compared: int
     """Documents that both runs answered."""
 
     same_answers: int
-    """Of these, those with the same answer, white space around it apart."""
+    """Compared documents with the same answer, ignoring leading and trailing white space."""
 
     with_accounts: int
-    """Of the documents compared, those with token accounts in both runs."""
+    """Compared documents with token accounts in both runs."""
 
     same_accounts: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Agreement:
-    """How far two runs agree on a benchmark, or on all of them."""
+    """Agreement of two runs on one benchmark, or on all."""
 
     benchmark: str
     counts: Counts
     scores: ScoreDifference
 
     different_counts: Mapping[str, int]
-    """Documents whose token accounts differ, by field of the account; most first."""
+    """Number of documents whose token accounts differ, by field, in descending order."""
 
     partings: tuple[Parting, ...]
-    """Of the answers that differ."""
+    """Divergences of the answers that differ."""
 
     @property
     def same_percent(self) -> float:
-        """Share of the documents compared that have the same answer; NaN where none is compared."""
+        """Percentage of compared documents with the same answer; NaN if none was compared."""
         return 100 * self.counts.same_answers / self.counts.compared if self.counts.compared else math.nan
 
     @property
     def is_complete(self) -> bool:
-        """Whether every document of either run has the same answer in both."""
+        """True if both runs have the same documents with the same answers."""
         counts = self.counts
         alone = counts.only_first + counts.only_second
         return 0 < counts.documents == counts.compared == counts.same_answers and not alone
 
     def first_difference(self, unit: str) -> float:
-        """How much answers that differ have in common at their start: median, in `characters`, `words` or `tokens`."""
+        """Median length of the common prefix of answers that differ, in `characters`, `words` or `tokens`."""
         known = [value for parting in self.partings if (value := getattr(parting, unit)) is not None]
         return float(np.median(known)) if known else math.nan
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Comparison:
-    """Two runs side by side."""
+    """The comparison of two runs."""
 
     name: str
-    """Of the pair, where there are several; empty otherwise."""
+    """Name of the pair if there are several; else empty."""
 
     folders: tuple[Path, Path]
     records: tuple[RunRecord, RunRecord]
@@ -97,11 +97,12 @@ class Comparison:
 
     @property
     def lines(self) -> tuple[Agreement, ...]:
-        """By benchmark; then in all, where there are several."""
+        """The benchmarks' agreements, followed by the total if there are several."""
         return (*self.benchmarks, self.total) if len(self.benchmarks) > 1 else self.benchmarks
 
     def examples(self, most: int) -> list[tuple[str, Parting]]:
-        """The first documents with other answers, with their benchmark: of each benchmark in turn."""
+        """The first `most` documents whose answers differ, with their benchmarks, taking one from each benchmark in
+        turn."""
         turns = [
             (one.benchmark, parting)
             for turn in range(most)
@@ -112,16 +113,16 @@ class Comparison:
 
 
 def compare_runs(first: Path, second: Path, *, encode: Encode | None = None, name: str = "") -> Comparison:
-    """How far the finished runs in two folders agree.
+    """Compare the finished runs in two folders.
 
     Args:
-        first: what lmms-eval got as --output_path or VLMEvalKit as --work-dir.
-        second: another one.
-        encode: a tokenizer, by whose tokens it is said where answers part; None for words and characters alone.
-        name: of the pair.
+        first: lmms-eval's --output_path or VLMEvalKit's --work-dir.
+        second: the same for the other run.
+        encode: a tokenizer to count common tokens with; None to count only words and characters.
+        name: name of the pair.
 
     Raises:
-        ReportError: the same folder twice, one that is no finished run, or runs of other documents.
+        ReportError: both folders are the same, one is not a finished run, or the runs have different documents.
     """
     if first.resolve() == second.resolve():
         raise ReportError(f"{first} was given twice. Give two runs.")
@@ -150,7 +151,7 @@ def _agreement(pair: Pair, scores: ScoreDifference, encode: Encode | None) -> Ag
     partings = [parting_of(name, said_by(own), said_by(other), encode) for name, own, other in answered]
     fields = [different_counts(own.account, other.account) for _, own, other in answered]
     known = [own for own in fields if own is not None]
-    # Of documents that can't be matched, it isn't known which are in both.
+    # Without matching, it is unknown which documents both runs have.
     alone = [len(side.documents) - len(both) if pair.is_matched else 0 for side in pair[1:]]
     return Agreement(
         benchmark=pair.title,

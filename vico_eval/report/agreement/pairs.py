@@ -1,4 +1,4 @@
-"""Which documents of two runs are the same: by task and doc_id in one toolkit, by VLMEvalKit's index across both."""
+"""Match the documents of two runs, by task and doc_id within a toolkit and by VLMEvalKit's index across toolkits."""
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,28 +12,29 @@ from vico_eval.score_rules import VLMEvalKit
 from vico_eval.suites import load_benchmarks
 
 FEW = 0.05
-"""Share of documents that may be worded otherwise in two runs. With more of them they are other documents."""
+"""Largest share of documents whose text may differ between two runs. Above it, the data are considered different."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
 class Side:
-    """A benchmark in one of two runs."""
+    """One run's side of a benchmark."""
 
     tasks: tuple[TaskResult, ...]
     column: Benchmark | None
-    """How its score comes out of the tasks; None where the catalogue doesn't say."""
+    """The benchmark's scoring rule; None if it is not in the catalogue."""
 
     keys: tuple[Hashable, ...] = ()
-    """[documents], task by task: equal for the same document of the other run; empty where they can't be matched."""
+    """[documents], task by task; equal keys in both runs mean the same document. Empty if documents can't be
+    matched."""
 
     @property
     def documents(self) -> list[Document]:
-        """Task by task."""
+        """All documents, task by task."""
         return [document for task in self.tasks for document in task.documents]
 
     @property
     def names(self) -> list[str]:
-        """[documents]: as messages name them."""
+        """[documents], their names in messages."""
         return [f"{task.name}/{document.doc_id}" for task in self.tasks for document in task.documents]
 
 
@@ -46,28 +47,28 @@ class Pair(NamedTuple):
 
     @property
     def is_matched(self) -> bool:
-        """Whether it is known which documents are the same."""
+        """True if documents can be matched."""
         return bool(self.first.keys and self.second.keys)
 
     def places(self) -> tuple[list[int], list[int]]:
-        """Of the documents that both have, among the first run's and the second run's."""
+        """Indices of the common documents, in the first run and in the second."""
         others = {key: place for place, key in enumerate(self.second.keys)}
         both = [(place, others[key]) for place, key in enumerate(self.first.keys) if key in others]
         return [own for own, _ in both], [other for _, other in both]
 
 
 class Pairs(NamedTuple):
-    """All that two runs have in common."""
+    """The benchmarks that two runs have in common."""
 
     benchmarks: tuple[Pair, ...]
     notes: tuple[str, ...]
 
 
 def pair_runs(first: Run, second: Run) -> Pairs:
-    """The benchmarks of both runs, their documents matched.
+    """Pair up the benchmarks of both runs and match their documents.
 
     Raises:
-        ReportError: the runs have no task, or no document, in common, or documents of the same name differ.
+        ReportError: the runs have no task or no document in common, or documents with the same key differ.
     """
     pairs, notes = _of_one_toolkit(first, second)
     if first.record.harness != second.record.harness:
@@ -83,7 +84,7 @@ def pair_runs(first: Run, second: Run) -> Pairs:
         spans = " and ".join(_span(side.names) for side in matched[0][1:])
         raise ReportError(
             f"{first.folder} and {second.folder} answered different documents ({spans}). Give two runs of the same "
-            "documents, as by the same --limit and --offset."
+            "documents, for instance with the same --limit and --offset."
         )
     for pair in matched:
         notes += _check_same(pair, first, second)
@@ -91,12 +92,12 @@ def pair_runs(first: Run, second: Run) -> Pairs:
 
 
 def _of_one_toolkit(first: Run, second: Run) -> tuple[list[Pair], list[str]]:
-    """Benchmarks of the catalogue, then other tasks that both runs have."""
+    """The common benchmarks in the catalogue, followed by other common tasks."""
     shared = [name for name in first.tasks if name in second.tasks]
     left = dict.fromkeys(shared)
     pairs = []
     for column in _columns(first.record.harness):
-        # Two columns of one task differ in their title or in what the model is started with.
+        # Several columns can have the same task, with different titles or model arguments.
         if all(name in left for name in column.tasks):
             left = {name: None for name in left if name not in column.tasks}
             pairs.append(Pair(column.title, *(_side(run, column.tasks, column) for run in (first, second))))
@@ -110,7 +111,7 @@ def _of_one_toolkit(first: Run, second: Run) -> tuple[list[Pair], list[str]]:
 
 
 def _of_both_toolkits(first: Run, second: Run) -> tuple[list[Pair], list[str]]:
-    """Benchmarks of the catalogue that one run has from lmms-eval and the other one from VLMEvalKit."""
+    """Benchmarks in the catalogue that one run has from lmms-eval and the other from VLMEvalKit."""
     pairs: dict[tuple[str, ...], Pair] = {}
     notes = []
     for benchmark in load_benchmarks().values():
@@ -127,8 +128,7 @@ def _of_both_toolkits(first: Run, second: Run) -> tuple[list[Pair], list[str]]:
         pairs[names] = pair = Pair(column.title, *sides)
         if not pair.is_matched:
             notes.append(
-                f"{column.title}: lmms-eval's samples do not hold the index by which VLMEvalKit knows a document, so "
-                "only scores are compared."
+                f"{column.title}: lmms-eval's samples lack VLMEvalKit's document index, so only scores are compared."
             )
     return list(pairs.values()), notes
 
@@ -146,14 +146,14 @@ def _side(run: Run, names: Sequence[str], column: Benchmark | None) -> Side:
 
 
 def _side_by_index(run: Run, column: Benchmark, rule: VLMEvalKit | None) -> Side:
-    """With VLMEvalKit's indices as keys, where lmms-eval has them."""
+    """A side with VLMEvalKit's indices as keys, if lmms-eval's samples have them."""
     tasks = tuple(run.tasks[name] for name in column.tasks)
     documents = [document for task in tasks for document in task.documents]
     keys: list[Any] = [document.doc_id for document in documents]
     if run.record.harness != VLMEVALKIT:
         path = rule.index if rule is not None else None
         keys = [] if path is None else [_at(document.fields, path) for document in documents]
-    # An index is a number in one toolkit's files and text in the other's.
+    # One toolkit's files have the index as a number, the other's as text.
     known = tuple(str(key) for key in keys if key is not None)
     return Side(tasks=tasks, column=column, keys=known if len(known) == len(documents) else ())
 
@@ -166,13 +166,13 @@ def _at(fields: Mapping[str, Any], path: Sequence[str]) -> Any:
 
 
 def _check_same(pair: Pair, first: Run, second: Run) -> Iterable[str]:
-    """Notes on documents that are worded otherwise.
+    """Notes on documents whose text differs between the runs.
 
     Raises:
-        ReportError: many are, so that they are other documents.
+        ReportError: the text of too many documents differs, so the data are different.
     """
     crosses = first.record.harness != second.record.harness
-    # Toolkits ask in words of their own.
+    # Toolkits phrase questions differently.
     looked_at: dict[str, Callable[[Document], str]] = {"right answers": lambda document: document.target}
     if not crosses:
         looked_at["questions"] = lambda document: document.question
@@ -184,12 +184,12 @@ def _check_same(pair: Pair, first: Run, second: Run) -> Iterable[str]:
         number = sum(own != other for own, other in known)
         if number > FEW * len(known):
             raise ReportError(
-                f"{pair.title}: {first.folder} and {second.folder} have other {what} in {number} of {len(known)} "
-                "documents of the same number, so they read other data. Repeat one of them with the other's data and "
-                "task files."
+                f"{pair.title}: {first.folder} and {second.folder} have different {what} for {number} of {len(known)} "
+                "documents with the same key, so they used different data. Repeat one run with the other's data "
+                "and task files."
             )
         if number:
-            yield f"{pair.title}: other {what} in {number} of {len(known)} documents."
+            yield f"{pair.title}: different {what} for {number} of {len(known)} documents."
 
 
 def _plain(text: str, crosses: bool) -> str:

@@ -1,4 +1,4 @@
-"""Where two answers to the same document part, and how many of their accounts' counts are the same."""
+"""Find the point at which two answers to a document diverge, and the counts in which their token accounts differ."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -8,38 +8,38 @@ from vico_eval.runs.results import Document
 from vico_eval.runs.schema import TokenAccount
 
 Encode = Callable[[str], Sequence[int]]
-"""A tokenizer: the token ids of a text."""
+"""A tokenizer's function from a text to token ids."""
 
 _NEW = frozenset({"media", "grids", "compressed", "finish"})
-"""Fields of an account that older versions did not write: None says nothing there."""
+"""Account fields that older versions did not write, so that None is not a difference."""
 
 _BEFORE, _BEHIND = 24, 48
-"""Characters of an example on each side of the first difference."""
+"""Characters of an example before and after the first difference."""
 
 
 class Parting(NamedTuple):
-    """What two answers that differ have in common at their start."""
+    """Common prefix of two answers that differ."""
 
     document: str
-    """As messages name it."""
+    """Name of the document in messages."""
 
     characters: int
     words: int
     tokens: int | None
-    """By a tokenizer of the texts; None without one."""
+    """Common tokens; None without a tokenizer."""
 
     first: str
     second: str
-    """Both texts around the place."""
+    """Excerpts of both texts around the first difference."""
 
 
 def said_by(document: Document) -> str:
-    """What the model said to a document, the answers to several requests on lines of their own."""
+    """The model's answer to a document; answers to several requests are on separate lines."""
     return "\n".join(document.said or ())
 
 
 def parting_of(document: str, one: str, other: str, encode: Encode | None) -> Parting | None:
-    """Where two answers to a document part; None where they are the same, white space around them apart."""
+    """The divergence of two answers to a document; None if they are equal up to surrounding white space."""
     found = first_difference(one, other)
     if found is None:
         return None
@@ -57,9 +57,9 @@ def parting_of(document: str, one: str, other: str, encode: Encode | None) -> Pa
 def different_counts(
     first: Sequence[TokenAccount] | None, second: Sequence[TokenAccount] | None
 ) -> tuple[str, ...] | None:
-    """The fields in which two documents' accounts differ; None where one has none.
+    """The fields in which two documents' accounts differ; None if either has no account.
 
-    `requests` is among them where the documents took different numbers of requests.
+    The result is `requests` if the numbers of requests differ.
     """
     if first is None or second is None:
         return None

@@ -1,4 +1,4 @@
-"""What the records of two runs differ in: the conditions that may explain why answers differ."""
+"""Differences between the records of two runs, which may explain why answers differ."""
 
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -12,14 +12,14 @@ NONE = "none"
 _SAID_ELSEWHERE = frozenset(
     {"version", "title", "command", "started", "continued", "made_from", "previews", "answered_with"}
 )
-"""Fields in which any two runs may differ without that saying anything of their answers."""
+"""Fields that differ between any two runs and don't affect answers."""
 
 _PLACES = frozenset({"path", "record_dir", "previews"})
-"""Keys that name folders."""
+"""Keys whose values are folders."""
 
 
 class RecordDifference(NamedTuple):
-    """A condition that differs."""
+    """A condition and its different values in two runs."""
 
     name: str
     first: str
@@ -27,9 +27,9 @@ class RecordDifference(NamedTuple):
 
 
 def record_differences(first: Run, second: Run) -> list[RecordDifference]:
-    """Conditions by the runs' records and their common tasks' settings that differ, by name.
+    """The conditions that differ, from the runs' records and the settings of their common tasks.
 
-    What a record lacks is `not known` if another program started the run, and `none` if the run is ours.
+    A missing value is shown as `not known` if another program started the run, and as `none` for our own runs.
     """
     shared = first.tasks.keys() & second.tasks.keys()
     ours, theirs = (_conditions(run, shared) for run in (first, second))

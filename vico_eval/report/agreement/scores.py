@@ -1,6 +1,6 @@
-"""Scores of two runs and their difference on the documents that both have, with the report's interval.
+"""Scores of two runs and their difference on common documents, with a confidence interval.
 
-The interval is a bootstrap over documents, those that share a picture or are scored together as one
+The interval is a bootstrap over clusters of documents that share an image or are scored together
 (`vico_eval.report.paired.draws`).
 """
 
@@ -27,32 +27,32 @@ _ROWS = ("first", "second")
 
 
 class Interval(NamedTuple):
-    """The second run's score less the first one's, over the documents that both have, in points."""
+    """Score of the second run minus that of the first on common documents, in points."""
 
     difference: float
     low: float
     high: float
-    """95%."""
+    """Ends of the 95% interval."""
 
 
 class ScoreDifference(NamedTuple):
-    """Two runs' scores. NaN is what isn't known."""
+    """Two runs' scores; NaN where unknown."""
 
     first: float
     second: float
-    """0-100, of all documents of a run; over all benchmarks the mean of those that have a difference."""
+    """Score on all documents of a run, 0-100; in the total, the mean over benchmarks that have a difference."""
 
     lost: float
     gained: float
-    """Documents that score less, or more, in the second run."""
+    """Documents with a lower and with a higher score in the second run."""
 
     interval: Interval
     left_out: str
-    """Why there is no difference; over all benchmarks those left out."""
+    """Reason for a missing difference; in the total, the benchmarks left out."""
 
 
 class PairScores:
-    """What a pair's runs say of scores."""
+    """Scores of a benchmark in two runs."""
 
     def __init__(self, pair: Pair) -> None:
         self.title = pair.title
@@ -60,11 +60,11 @@ class PairScores:
         self.left_out = "" if pair.is_matched else "its documents can't be matched"
         self.scores = [math.nan, math.nan]
         self.counted: list[CountedDocuments] = []
-        """Of the documents that both runs have; empty where one has no scores."""
+        """The common documents' scores; empty if either run has none."""
 
         places = pair.places()
         if pair.first.column is None:
-            self.left_out = "tasks/benchmarks.yaml does not have it"
+            self.left_out = "not in tasks/benchmarks.yaml"
         elif pair.is_matched and not places[0]:
             self.left_out = "no document in common"
         try:
@@ -73,30 +73,30 @@ class PairScores:
                 own = [_count(side, of_both) for side, of_both in zip(pair[1:], places, strict=True)]
                 self.counted = [counted for counted in own if counted is not None]
         except ReportError as error:
-            # Answers can be compared all the same.
+            # Answers can still be compared.
             self.notes.append(str(error))
             self.left_out = "its scores can't be read"
 
     def with_interval(self, line: pd.Series) -> ScoreDifference:
-        """With the line of `compare_pairs`."""
+        """The difference, from this benchmark's line of `compare_pairs`."""
         first, second = self.scores
         lost, gained = self._changes()
         left_out = self.left_out or str(line["left_out"])
         return ScoreDifference(first, second, lost, gained, _interval(line), left_out)
 
     def _changes(self) -> tuple[float, float]:
-        """Documents lost and gained; NaN where there is no score by document."""
+        """Numbers of documents lost and gained; NaN without scores by document."""
         scored = [counted.scored for counted in self.counted if counted.scored is not None]
         if len(scored) < len(_ROWS):
             return math.nan, math.nan
         first, second = scored
-        # Those that take no part in the score are neither.
+        # Documents that don't count towards the score are neither lost nor gained.
         differences = (second.scores - first.scores)[(first.strata >= 0) & (second.strata >= 0)]
         return float((differences < 0).sum()), float((differences > 0).sum())
 
 
 def score_differences(pairs: Sequence[PairScores]) -> tuple[list[ScoreDifference], ScoreDifference]:
-    """By pair, and over all of them."""
+    """The differences by benchmark, and in total."""
     measured = _measurements(pairs)
     titles = [pair.title for pair in pairs]
     draws = Draws(_ROWS, columns_of(measured, _ROWS, titles))
@@ -116,14 +116,14 @@ def score_differences(pairs: Sequence[PairScores]) -> tuple[list[ScoreDifference
 
 
 def _score(title: str, side: Side) -> float:
-    """Of all documents; NaN where some have no answer, which the toolkit scored as blank ones."""
+    """Score on all documents; NaN if some failed, which the toolkit scored as blank answers."""
     if side.column is None or any(document.failure is not None for document in side.documents):
         return math.nan
     return checked_score(title, side.tasks, side.column.rule.score(side.tasks))
 
 
 def _count(side: Side, places: Sequence[int]) -> CountedDocuments | None:
-    """What is kept of some documents, in this order."""
+    """Scores, answers and media of the documents at `places`, in that order."""
     if side.column is None:
         return None
     counted = count_documents(side.column, side.tasks)
@@ -137,7 +137,7 @@ def _count(side: Side, places: Sequence[int]) -> CountedDocuments | None:
 def _scores_at(scored: DocumentScores, places: Sequence[int]) -> DocumentScores:
     at = list(places)
     strata = scored.strata[at]
-    # Parts of which no document is left are none.
+    # Drop strata without documents.
     present = np.unique(strata[strata >= 0])
     return DocumentScores(
         scores=scored.scores[at],
@@ -149,7 +149,7 @@ def _scores_at(scored: DocumentScores, places: Sequence[int]) -> DocumentScores:
 
 
 def _measurements(pairs: Sequence[PairScores]) -> Measurements:
-    """The runs as rows of a report, with the documents that both have."""
+    """The common documents, as measurements of a report with two rows."""
     cells = []
     documents: dict[str, Documents] = {}
     for pair in pairs:

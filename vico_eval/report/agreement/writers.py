@@ -1,4 +1,4 @@
-"""Agreements as a table for the terminal and as files: agreement.csv, agreement.md and agreement.json."""
+"""Write agreements to the terminal and to agreement.csv, agreement.md and agreement.json."""
 
 import json
 import math
@@ -37,12 +37,12 @@ _HEADS = ("Documents", "Same answers", "Differ", "First", "Second", "Difference"
 
 
 def to_terminal(comparisons: Sequence[Comparison], *, examples: int, width: int | None = None) -> Group:
-    """The table for a rich console, then what differs.
+    """The table and lists of differences, for a rich console.
 
     Args:
-        comparisons: of one pair of runs or several.
-        examples: how many documents with other answers are shown of each pair.
-        width: the console's columns; None for a table of any width.
+        comparisons: one or several pairs of runs.
+        examples: number of differing answers to show per pair.
+        width: the console's width in columns; None for unlimited.
     """
     parts = []
     for title, lines in _sections(comparisons, examples):
@@ -51,7 +51,7 @@ def to_terminal(comparisons: Sequence[Comparison], *, examples: int, width: int 
 
 
 def to_markdown(comparisons: Sequence[Comparison], *, examples: int) -> str:
-    """The table in Markdown, then what differs."""
+    """The table and lists of differences, in Markdown."""
     parts = [grid_to_markdown(_grid(comparisons))]
     for title, lines in _sections(comparisons, examples):
         parts.append(f"\n**{escape_markdown(title)}**\n\n" + "".join(f"- {markdown_line(line)}\n" for line in lines))
@@ -59,10 +59,10 @@ def to_markdown(comparisons: Sequence[Comparison], *, examples: int) -> str:
 
 
 def write_agreement(comparisons: Sequence[Comparison], out: Path, *, examples: int) -> tuple[Path, ...]:
-    """Writes agreement.csv, agreement.md and agreement.json into `out`, which is made if missing.
+    """Write agreement.csv, agreement.md and agreement.json to `out`, which is created if missing.
 
     Raises:
-        OutputError: it can't be written; what was there is as it was.
+        OutputError: the files can't be written; the folder is then unchanged.
     """
     record = [_record(comparison, out, examples) for comparison in comparisons]
     texts = {
@@ -73,7 +73,7 @@ def write_agreement(comparisons: Sequence[Comparison], out: Path, *, examples: i
     try:
         with staged(out) as files:
             for name, text in texts.items():
-                # An answer may hold half of a surrogate pair, which no encoding has.
+                # An answer may contain a lone surrogate, which can't be encoded.
                 (files.place / name).write_bytes(text.encode("utf-8", errors="replace"))
             files.move_in()
     except OSError as error:
@@ -97,14 +97,15 @@ def _grid(comparisons: Sequence[Comparison]) -> Grid:
     return Grid(
         caption="Agreement of two runs" if len(comparisons) == 1 else f"Agreement of {len(comparisons)} pairs of runs",
         heads=(*(["Run"] if has_names else []), "Benchmark"),
-        columns=tuple(Column(title=title) for title in (*_HEADS, "Same accounts", "Part after")),
+        columns=tuple(Column(title=title) for title in (*_HEADS, "Same accounts", "Diverge after")),
         lines=tuple(lines),
         notes=(
-            "First and Second: each run's score. Difference: Second less First in points, on the documents that both "
-            "have; its interval is a bootstrap over documents drawn anew, those that share a picture or are scored "
-            "together as one, so it is no narrower for runs that agree on all of them. Lost and Gained: documents that "
-            "score less, or more, in the second run. Answers are compared as the model gave them, white space around "
-            "them apart; Part after: how much those that differ have in common at their start, median.",
+            "First and Second are the runs' scores. Difference is Second minus First in points, on the documents that "
+            "both runs have. Its interval is a bootstrap over documents, in which documents that share an image or are "
+            "scored together stay together. It allows for unobserved changes, so it has a width even if the runs agree "
+            "on all documents. Lost and Gained count documents with a lower or a higher score in the second run. "
+            "Answers are compared as the model gave them, ignoring leading and trailing white space. Diverge after is "
+            "the median length of the common prefix of answers that differ.",
         ),
     )
 
@@ -128,7 +129,7 @@ def _texts(agreement: Agreement) -> list[str]:
 
 
 def _parting(agreement: Agreement) -> str:
-    """The median in tokens, or in words where there is no tokenizer."""
+    """The median common prefix, in tokens, or in words without a tokenizer."""
     for unit in _UNITS:
         if not math.isnan(found := agreement.first_difference(unit)):
             return f"{found:g} {unit}"
@@ -136,7 +137,7 @@ def _parting(agreement: Agreement) -> str:
 
 
 def _sections(comparisons: Sequence[Comparison], examples: int) -> list[tuple[str, list[str]]]:
-    """What is said beneath the table, under titles."""
+    """The lists below the table, with their titles."""
     sections = []
     for comparison in comparisons:
         of = f" of {comparison.name}" if comparison.name else ""
@@ -157,17 +158,17 @@ def _remarks(comparison: Comparison) -> list[str]:
         counts = line.counts
         for number, where in ((counts.only_first, first), (counts.only_second, second)):
             if number:
-                remarks.append(f"{line.benchmark}: {number:,} documents only in {where}; they are not compared.")
+                remarks.append(f"{line.benchmark}: {number:,} documents are only in {where} and are not compared.")
         for number, where in ((counts.failed_first, first), (counts.failed_second, second)):
             if number:
-                remarks.append(f"{line.benchmark}: {number:,} documents without an answer in {where}.")
+                remarks.append(f"{line.benchmark}: {number:,} documents have no answer in {where}.")
         if unknown := counts.compared - counts.with_accounts:
-            remarks.append(f"{line.benchmark}: {unknown:,} documents without token accounts in one of the runs.")
+            remarks.append(f"{line.benchmark}: {unknown:,} documents lack token accounts in one of the runs.")
     if fields := comparison.total.different_counts:
         named = ", ".join(f"{name} in {number:,}" for name, number in fields.items())
         remarks.append(f"Token accounts differ in {named} documents.")
     if comparison.total.scores.left_out:
-        remarks.append(f"No difference of scores: {comparison.total.scores.left_out}.")
+        remarks.append(f"Benchmarks without a score difference: {comparison.total.scores.left_out}.")
     return remarks + list(comparison.notes)
 
 
@@ -178,7 +179,7 @@ def _example(benchmark: str, parting: Parting) -> str:
 
 
 def _frame(comparisons: Sequence[Comparison]) -> pd.DataFrame:
-    """A line a pair and benchmark, and the total of each pair."""
+    """One line per pair and benchmark, and one for each pair's total."""
     lines = [
         {
             "run": comparison.name,
@@ -202,7 +203,7 @@ def _scores(line: Agreement) -> dict[str, float]:
 
 
 def _record(comparison: Comparison, out: Path, examples: int) -> dict[str, Any]:
-    """Of agreement.json; paths are relative to its folder."""
+    """An entry of agreement.json; paths are relative to the file's folder."""
     runs = zip(comparison.folders, comparison.records, strict=True)
     return {
         "run": comparison.name,
@@ -235,7 +236,7 @@ def _line_record(line: Agreement) -> dict[str, Any]:
 
 
 def _share(value: float) -> str:
-    """A percentage that prints as 100% only if it is."""
+    """A percentage that is never rounded to 0% or 100%."""
     if math.isnan(value):
         return DASH
     return f"{value:.1f}%" if value in (0, 100) else f"{min(max(value, 0.1), 99.9):.1f}%"

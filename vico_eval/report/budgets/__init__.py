@@ -1,1 +1,1 @@
-"""Rows at several budgets of visual tokens: which budget a row has, and how few tokens a method can do with."""
+"""Rows at several visual-token budgets: each row's budget, and the smallest budget that retains a given score."""

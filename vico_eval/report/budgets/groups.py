@@ -1,7 +1,7 @@
-"""Which budget of visual tokens each row of a table has: rows of one budget are what may be compared for the best.
+"""Assign each row of a table a visual-token budget. The best row is chosen among rows of the same budget.
 
-A budget is what a row's runs were asked to leave. A row that was asked nothing, as of a router, has what it measured,
-and is of an asked budget that this comes near to.
+A budget is the share of tokens that a row's runs were asked to keep. A row without one, such as a router's, gets its
+measured share, or the requested budget of other rows if the two are close.
 """
 
 from collections import defaultdict
@@ -15,15 +15,15 @@ from vico_eval.budgets import asked_share, share_text
 from vico_eval.report.scores.counted import CountedRun
 
 NEAR = 0.05
-"""A row is of a budget if it differs from it by less than this share of it."""
+"""Relative tolerance within which a row has a budget."""
 
 FULL = 100.0
 
 
 def parted_by_budget(runs: Sequence[CountedRun]) -> list[CountedRun]:
-    """The runs, those of one title that were asked to leave several shares as rows of their own: `FastV (50%)`.
+    """The runs, with those of one title split into rows such as `FastV (50%)` if they were run at several budgets.
 
-    What another row's run measured (`ratio_from`) is no share that was asked for.
+    A ratio measured by another row's run (`ratio_from`) is not a requested budget.
     """
     shares = [_own_share(run) for run in runs]
     by_title: defaultdict[str, set[str | None]] = defaultdict(set)
@@ -37,15 +37,15 @@ def parted_by_budget(runs: Sequence[CountedRun]) -> list[CountedRun]:
 
 
 def row_budgets(cells: pd.DataFrame, token_shares: pd.Series, baseline: str) -> dict[str, float]:
-    """Each row's budget, in percent of the baseline's visual tokens; rows of the same number have the same budget.
+    """Each row's budget, in percent of the baseline's visual tokens; rows with equal numbers share a budget.
 
     Args:
-        cells: of the `Measurements`.
-        token_shares: by row title, percent of the baseline's visual tokens that it measured.
+        cells: the cells of the `Measurements`.
+        token_shares: measured visual tokens in percent of the baseline's, by row title.
         baseline: the row that counts as 100%.
 
     Returns:
-        By row title, in its order; NaN where a row was asked nothing and doesn't say what it used.
+        Budgets by row title, in that order; NaN for a row with neither a requested budget nor a measured share.
     """
     asked = cells.groupby("row")["asked_share"].mean().reindex(token_shares.index).round(1)
     asked[baseline] = FULL
@@ -61,17 +61,17 @@ def row_budgets(cells: pd.DataFrame, token_shares: pd.Series, baseline: str) -> 
 
 
 def by_budget(budgets: Mapping[str, float], baseline: str) -> list[str]:
-    """Row titles, the baseline's first and then by budget, the largest first and unknown ones last."""
+    """Row titles: the baseline, then the others by descending budget, with unknown budgets last."""
     return sorted(budgets, key=lambda row: (row != baseline, -np.nan_to_num(budgets[row])))
 
 
 def is_sweep(cells: pd.DataFrame) -> bool:
-    """Whether a method was run at several budgets."""
+    """True if a method was run at several budgets."""
     return bool((cells["row"] != cells["method"]).any())
 
 
 def missed_budgets(budgets: Mapping[str, float], cells: pd.DataFrame, token_shares: pd.Series) -> dict[str, float]:
-    """What rows used that were asked for another share of the visual tokens, in percent, by row title."""
+    """Measured shares of visual tokens, in percent, of rows that missed their requested budget, by row title."""
     asked = set(cells.loc[cells["asked_share"].notna(), "row"])
     return {
         row: float(token_shares[row])
@@ -81,7 +81,7 @@ def missed_budgets(budgets: Mapping[str, float], cells: pd.DataFrame, token_shar
 
 
 def methods_of(cells: pd.DataFrame) -> dict[str, str]:
-    """Each row's title less its budget, by row title."""
+    """Each row's title without its budget, by row title."""
     return dict(zip(cells["row"], cells["method"], strict=True))
 
 

@@ -1,4 +1,4 @@
-"""The iso-accuracy budget: how few visual tokens a method can be left with until its retention falls below a mark."""
+"""Iso-accuracy budgets: the visual-token budget at which a method's retention falls below a mark."""
 
 import numpy as np
 import pandas as pd
@@ -8,13 +8,13 @@ from vico_eval.report.stats.uncertainty import LEVEL, drawn_retention, quantile
 from vico_eval.report.tables.table import Table
 
 MARKS = (99.0, 95.0)
-"""Percent of the baseline's score."""
+"""Retention marks, in percent of the baseline's score."""
 
 COLUMNS = ("method", "retention", "budgets", "least_tokens", "tokens", "low", "high")
 
 
 def swept_rows(table: Table) -> dict[str, list[str]]:
-    """By method that was run at several budgets, its rows with known tokens and retention, the most tokens first."""
+    """Rows with known tokens and retention, by descending tokens, for each method that was run at several budgets."""
     known = table.summary[["token_share", "retention"]].dropna().sort_values("token_share", ascending=False).index
     rows: dict[str, list[str]] = {}
     for row in known:
@@ -24,16 +24,16 @@ def swept_rows(table: Table) -> dict[str, list[str]]:
 
 
 def iso_accuracy(table: Table, draws: Draws) -> pd.DataFrame | None:
-    """Where each method's retention falls below the marks, on straight lines between the budgets that were run.
+    """The budgets at which each method's retention falls below the marks, by linear interpolation between budgets.
 
-    A line begins at the baseline, which keeps all of both. Of a method whose retention rises again the first fall
-    counts. Visual tokens are those that were used, in percent of the baseline's; they are not drawn anew.
+    A line starts at the baseline, at 100% of both. If retention rises again, the first crossing counts. Visual tokens
+    are the measured ones, in percent of the baseline's; they are not resampled.
 
     Returns:
-        A line a method and mark with the columns `COLUMNS`: retention (the mark), budgets (how many were run),
-        least_tokens (used at the smallest one), tokens (the budget; NaN where retention is above the mark at every
-        one), low and high (95% interval over the choice of documents; low is 0 where it lies below the smallest
-        budget, and both are NaN without scores by document). None where no method was run at several budgets.
+        One line per method and mark with the columns `COLUMNS`: retention (the mark), budgets (number of budgets),
+        least_tokens (at the smallest budget), tokens (the interpolated budget; NaN if retention stays above the mark),
+        low and high (95% bootstrap interval over documents; low is 0 if it is below the smallest budget, and both are
+        NaN without scores by document). None if no method was run at several budgets.
     """
     methods = swept_rows(table)
     if not methods:
@@ -55,7 +55,7 @@ def iso_accuracy(table: Table, draws: Draws) -> pd.DataFrame | None:
                 "tokens": place if place > 0 else np.nan,
             }
             if is_drawn:
-                # The more is kept, the fewer tokens do.
+                # The ends swap: higher retention means that fewer tokens suffice.
                 line["low"] = quantile(falls_below(tokens, _from_all(drawn.high), mark), LEVEL / 2)
                 line["high"] = quantile(falls_below(tokens, _from_all(drawn.low), mark), 1 - LEVEL / 2)
             lines.append(line)
@@ -63,12 +63,12 @@ def iso_accuracy(table: Table, draws: Draws) -> pd.DataFrame | None:
 
 
 def falls_below(tokens: np.ndarray, retention: np.ndarray, mark: float) -> np.ndarray:
-    """Visual tokens at which lines between points fall below a mark for the first time, [lines]; 0 where they don't.
+    """Visual tokens at which piecewise linear curves first fall below a mark, [lines]; 0 for curves that don't.
 
     Args:
         tokens: [points], descending.
-        retention: [lines, points]; that of the first is at least the mark.
-        mark: of the retention.
+        retention: [lines, points]; the first point is at or above the mark.
+        mark: the retention mark, in percent.
     """
     below = retention < mark
     after = below.argmax(axis=1)
@@ -81,14 +81,14 @@ def falls_below(tokens: np.ndarray, retention: np.ndarray, mark: float) -> np.nd
 
 
 def iso_sentences(budgets: pd.DataFrame | None) -> tuple[str, ...]:
-    """What `iso_accuracy` found, a sentence a method."""
+    """The result of `iso_accuracy` as text, one sentence per method."""
     if budgets is None:
         return ()
     sentences = [
-        f"{method} keeps {' and '.join(_said(line) for _, line in own.iterrows())}."
+        f"{method} retains {' and '.join(_said(line) for _, line in own.iterrows())}."
         for method, own in budgets.groupby("method", sort=False)
     ]
-    note = "Budgets at which retention falls below a mark: interpolated between those that were run, 95% intervals."
+    note = "Budgets at which retention falls below a mark are interpolated between the budgets run, with 95% intervals."
     return (*sentences, note)
 
 
@@ -98,7 +98,7 @@ def _said(line: pd.Series) -> str:
     tokens = f"down to {least}" if is_kept else f"with {line['tokens']:.1f}%"
     ends = [f"below {least}" if end < line["least_tokens"] else f"{end:.1f}%" for end in line[["low", "high"]]]
     interval = "" if np.isnan(line["low"]) else f" ({' to '.join(dict.fromkeys(ends))})"
-    least_run = ", the least that was run" if is_kept else ""
+    least_run = ", the smallest budget run" if is_kept else ""
     return f"{line['retention']:.0f}% {tokens} of the visual tokens{least_run}{interval}"
 
 

@@ -1,4 +1,4 @@
-"""Retention against the budget of visual tokens as a picture: one line a method, with its 95% band."""
+"""Figure of retention against the visual-token budget, with one line and its 95% band per method."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -21,15 +21,15 @@ _LEADER = {"arrowstyle": "-", "color": FAINT, "linewidth": 0.4, "shrinkA": 0, "s
 
 
 def draw_budgets(table: Table, uncertainty: pd.DataFrame, sheet: Sheet | None = None) -> Figure | None:
-    """Relative retention over the visual tokens that each method used at its budgets; None without several budgets.
+    """Plot relative retention over the visual tokens used at each budget; None if no method has several budgets.
 
-    Lines begin at the baseline. Rows that were not run at several budgets are single points. Bands are the intervals of
-    the report's table of uncertainty.
+    Lines start at the baseline. Rows with a single budget are points. Bands are the intervals in the report's
+    uncertainty table.
 
     Args:
-        table: of measured runs.
-        uncertainty: of `vico_eval.report.stats.uncertainty.compare_with_baseline`.
-        sheet: what it is for; across a page by default.
+        table: the table of measured runs.
+        uncertainty: result of `vico_eval.report.stats.uncertainty.compare_with_baseline`.
+        sheet: page format; full page width by default.
     """
     methods = swept_rows(table)
     if not methods:
@@ -82,7 +82,7 @@ def _frame(axes: Axes, known: pd.DataFrame, baseline: str) -> None:
 
 
 def _name(figure: Figure, axes: Axes, names: Sequence[tuple[str, float, float, str]]) -> None:
-    """Names beside the picture in the order of the lines' ends, each with a thin line to its own."""
+    """Write the names to the right of the axes, in the order of the lines' ends, with a thin leader to each end."""
     ordered = sorted(names, key=lambda name: -name[2])
     low, high = axes.get_ylim()
     heights = [(y - low) / (high - low) for _, _, y, _ in ordered]

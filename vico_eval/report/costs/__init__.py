@@ -1,1 +1,1 @@
-"""What a row costs beside what it scores: operations, cache and time of a document."""
+"""Costs of a row per document: operations, cache size and time."""

@@ -1,4 +1,4 @@
-"""The cost over which the picture of retention is drawn."""
+"""The cost on the horizontal axis of the retention figure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,32 +10,36 @@ from vico_eval.report.costs.frame import ASKED
 from vico_eval.report.stats.times import ALL
 
 TOKENS = "tokens"
-"""Asks for the visual tokens, which a table has by itself."""
+"""Axis name for visual tokens, which every table has."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CostAxis:
-    """A cost in place of the visual tokens."""
+    """A cost to plot in place of visual tokens."""
 
     label: str
     shares: Mapping[str, float]
-    """By row title, percent of the baseline's; NaN or missing where it isn't known or can't be compared."""
+    """Cost in percent of the baseline's, by row title; NaN or missing if unknown or not comparable."""
 
     slower: frozenset[str]
-    """Rows that take more time than the baseline although they need fewer operations."""
+    """Rows that take more time than the baseline despite fewer operations."""
 
 
 def check_axis(name: str) -> None:
-    """Raises ConfigError for a cost that there is not."""
+    """Check that `name` is an axis.
+
+    Raises:
+        ConfigError: the name is unknown.
+    """
     if name not in (TOKENS, *ASKED):
         raise unknown_name("cost", name, (TOKENS, *ASKED), where="--pareto")
 
 
 def cost_axis(costs: pd.DataFrame | None, name: str) -> CostAxis | None:
-    """The axis that is asked for by name; None for the visual tokens.
+    """The axis with this name; None for visual tokens.
 
     Args:
-        costs: of `document_costs`.
+        costs: result of `document_costs`.
         name: `tokens`, or one of `ASKED`.
     """
     if name == TOKENS:

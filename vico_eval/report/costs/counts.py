@@ -1,4 +1,4 @@
-"""Operations and cache of a run's requests, from their token accounts and the formulas' coefficients in its record."""
+"""Operations and cache size of a run's requests, from their token accounts and the cost coefficients in its record."""
 
 from collections.abc import Sequence
 
@@ -12,18 +12,18 @@ COUNTS = ("encoder_operations", "connector_operations", "selection_operations", 
 """Columns of `Measurements.cells`, summed over documents."""
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-"""Of a number, by a record's dtype."""
+"""Bytes per number, by a record's dtype."""
 
 
 def count_costs(record: RunRecord, documents: Sequence[Document]) -> dict[str, float]:
-    """Operations of prefill by stage, and the key/value cache at the end of the answer, summed over documents.
+    """Prefill operations by stage, and the key/value cache size at the end of the answer, summed over documents.
 
-    Of the encoder those of the router are part, where it scores tiles; the selection is what a method itself computes
-    to choose tokens, wherever it acts.
+    The encoder's operations include a router that scores tiles. The selection's are the method's own operations to
+    choose tokens, in any place.
 
     Returns:
-        The columns `COUNTS`; NaN unless the record has the model's costs (for the selection, the method's too) and
-        every document accounts.
+        The columns `COUNTS`; NaN unless the record has the model's costs (for the selection, also the method's) and
+        every document has accounts.
     """
     accounts = [account for document in documents for account in document.account or ()]
     if record.costs is None or not accounts or any(document.account is None for document in documents):
@@ -64,14 +64,14 @@ def _counted(costs: ModelCosts, accounts: Sequence[TokenAccount], num_bytes: flo
 
 
 def _in_decoder(choice: ChoiceCosts, visual: np.ndarray, text: np.ndarray) -> float:
-    """Of requests whose tokens change before the layer; the others are not looked at.
+    """Operations of a selection between layers, over requests whose tokens change there.
 
     Args:
-        choice: between two layers.
-        visual: [requests, layers], tokens that each layer works on.
-        text: [requests].
+        choice: costs of the selection.
+        visual: [requests, layers], visual tokens in each layer.
+        text: [requests], text tokens.
     """
-    assert choice.layer is not None, "the caller has looked"
+    assert choice.layer is not None, "the caller passes selections inside the decoder"
     before = visual[:, choice.layer - 1]
     is_asked = before != visual[:, choice.layer]
     return _operations(choice, (before + text)[is_asked], text[is_asked])
@@ -87,7 +87,7 @@ def _before_decoder(choice: ChoiceCosts, accounts: Sequence[TokenAccount]) -> fl
 
 
 def _groups(account: TokenAccount, by: str) -> list[float]:
-    """Visual tokens of each tile or image as the connector made them; on an average where the account says no more."""
+    """Visual tokens from the connector, for each tile or image; averages if the account has no details."""
     made = account.visual_tokens_before_selection or account.visual_tokens
     if not account.tiles or not made:
         return []
@@ -106,7 +106,7 @@ def _groups(account: TokenAccount, by: str) -> list[float]:
 
 
 def _operations(choice: ChoiceCosts, tokens: np.ndarray, text: np.ndarray) -> float:
-    """Of groups of tokens [groups] in prompts with so many of text [groups]."""
+    """Operations summed over groups, given their sizes [groups] and their prompts' text tokens [groups]."""
     of_group = (
         choice.once
         + choice.token * tokens

@@ -1,4 +1,4 @@
-"""What a row's documents cost, beside the baseline's: operations of prefill, key/value cache and seconds."""
+"""Costs per document in each row, relative to the baseline: prefill operations, key/value cache, time and memory."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -17,10 +17,10 @@ _MEASURED = {
     "decode_seconds": "decode_seconds",
     "peak_mib": "peak_mib",
 }
-"""By cost, its column of `document_times`."""
+"""Column of `document_times` for each measured cost."""
 
 COSTS = ("prefill_tflop", "cache_mib", *_MEASURED)
-"""What a document costs; each has a share of the baseline's and a Pareto front of its own."""
+"""Costs of a document; each has a column relative to the baseline and its own Pareto front."""
 
 COLUMNS = (
     *("row", "benchmark", "encoder_tflop", "connector_tflop", "selection_tflop", "decoder_tflop", *COSTS),
@@ -32,7 +32,7 @@ _TFLOP = 1e12
 
 
 class _Point(NamedTuple):
-    """A row, in percent of the baseline."""
+    """A row's point, in percent of the baseline."""
 
     row: str
     saved: float
@@ -42,25 +42,25 @@ class _Point(NamedTuple):
 def document_costs(
     cells: pd.DataFrame, summary: pd.DataFrame, times: pd.DataFrame | None, baseline: str
 ) -> pd.DataFrame | None:
-    """What a document costs in each row, by benchmark and over all documents (`ALL`).
+    """Costs per document in each row, by benchmark and over all documents (`ALL`).
 
-    Operations are those of prefill: vision encoder (with a router that scores), connectors, what a method itself
-    computes to choose tokens (as far as its runs say it) and decoder, by formula from the token accounts. The cache is
-    that of prompt and answer. Seconds are what the row would take by itself, prefill and decoding parts of it; each
-    document has an even share of its batch's (`vico_eval.report.stats.times`). Memory is the most of any batch behind
-    the vision encoder, on CUDA.
+    Operations are those of prefill, by formula from the token accounts: vision encoder (with a router that scores),
+    connectors, the method's own selection (if its runs declare it) and decoder. The cache covers prompt and answer.
+    Seconds are the time of the row by itself, with prefill and decoding as parts of it; a batch's time is divided
+    evenly among its documents (`vico_eval.report.stats.times`). Memory is the peak over batches after the vision
+    encoder, on CUDA.
 
     Args:
-        cells: of the `Measurements`.
-        summary: of the table.
-        times: of `document_times`.
+        cells: the cells of the `Measurements`.
+        summary: the table's summary.
+        times: result of `document_times`.
         baseline: the row that counts as 100%.
 
     Returns:
-        A line a row and benchmark that it was run on with the columns `COLUMNS`: means over documents and relative to
-        the baseline's, percent. Over all documents also whether the row is on the Pareto front of retention and visual
-        tokens or a cost, and slower: whether it takes more time than the baseline although it needs fewer operations.
-        None where no run says its operations or its times.
+        One line per row and benchmark run with the columns `COLUMNS`: means over documents, absolute and in percent of
+        the baseline's. The lines for all documents also have on_front_of_* (the row is on the Pareto front of retention
+        and visual tokens or a cost) and slower (it takes more time than the baseline despite fewer operations). None if
+        no run has operations or times.
     """
     frames = _means(cells)
     was_run = by_row(cells, "documents").notna()
@@ -92,7 +92,7 @@ def document_costs(
 
 
 def _means(cells: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Per document, rows x benchmarks and `ALL`; NaN where a document of them is not known."""
+    """Means per document, rows x benchmarks and `ALL`; NaN if any document's costs are unknown."""
     sums = {name: by_row(cells, name) for name in (*COUNTS, "documents")}
     was_run = sums["documents"].notna()
     means = {}
@@ -124,46 +124,46 @@ def _front(summary: pd.DataFrame, share: str) -> Sequence[str]:
 
 
 class Asked(NamedTuple):
-    """A cost that may be asked for."""
+    """A cost that can be requested as a column or axis."""
 
     cost: str
     """One of `COSTS`."""
 
     title: str
-    """Of a column."""
+    """Title of the column."""
 
     axis: str
-    """Label of an axis."""
+    """Label of the axis."""
 
     meaning: str
-    """In a footnote's words."""
+    """Explanation in a footnote."""
 
 
 ASKED = {
-    "operations": Asked("prefill_tflop", "Prefill TFLOP", "Operations of prefill", "operations of prefill by formula"),
+    "operations": Asked("prefill_tflop", "Prefill TFLOP", "Prefill operations", "prefill operations by formula"),
     "cache": Asked("cache_mib", "KV MiB", "Key/value cache", "key/value cache of prompt and answer"),
     "seconds": Asked(
         *("seconds", "Seconds", "Seconds"),
-        "what the row would take by itself, each with an even share of its batch's",
+        "time of the row by itself, divided evenly within a batch",
     ),
     "prefill_seconds": Asked(
-        *("prefill_seconds", "Prefill s", "Seconds of prefill"),
-        "the decoder up to the first token, of the same time",
+        *("prefill_seconds", "Prefill s", "Prefill seconds"),
+        "the part of that time in the decoder up to the first token",
     ),
     "decode_seconds": Asked(
-        *("decode_seconds", "Decode s", "Seconds of decoding"),
-        "the tokens behind the first, of the same time",
+        *("decode_seconds", "Decode s", "Decoding seconds"),
+        "the part of that time for tokens after the first",
     ),
     "memory": Asked(
         *("peak_mib", "Peak MiB", "Peak memory"),
-        "the most memory of a batch behind the vision encoder, weights included",
+        "peak memory of a batch after the vision encoder, including weights",
     ),
 }
-"""By the name that asks for it."""
+"""Costs by the name that requests them."""
 
 
 def cost_columns(costs: pd.DataFrame | None, asked: Sequence[str]) -> tuple[CostColumn, ...]:
-    """Columns of a table, over all documents of a row."""
+    """The requested cost columns of a table, over all documents of a row."""
     columns = []
     for name in asked:
         cost, title, _, meaning = ASKED[name]
@@ -178,18 +178,18 @@ def cost_columns(costs: pd.DataFrame | None, asked: Sequence[str]) -> tuple[Cost
 
 
 def _stages(total: pd.DataFrame) -> str:
-    """Of which stages the operations are, by rows' means over all documents; older runs don't say the selection's."""
+    """The stages included in the operations; older runs don't record those of the selection."""
     known = total["prefill_tflop"].notna()
     is_missing = known & total["selection_tflop"].isna()
     if is_missing.equals(known):
         return "encoder, connectors, decoder"
     rows = ", ".join(map(str, total.index[is_missing]))
-    missing = f"; no selection of {rows}, whose runs don't say it" if rows else ""
+    missing = f"; without the selection in {rows}, whose runs don't record it" if rows else ""
     return f"encoder, connectors, selection, decoder{missing}"
 
 
 def slow_sentences(costs: pd.DataFrame | None, baseline: str) -> tuple[str, ...]:
-    """The rows whose time is more than what they save, in one sentence; none without such a row."""
+    """One sentence that lists rows slower than the baseline despite fewer operations; empty without such rows."""
     slow = None if costs is None else costs[costs["slower"].eq(True)]
     if slow is None or slow.empty:
         return ()
@@ -197,11 +197,15 @@ def slow_sentences(costs: pd.DataFrame | None, baseline: str) -> tuple[str, ...]
         f"{row} ({time:.0f}% for {operations:.0f}%)"
         for row, time, operations in slow[["row", "seconds_relative", "prefill_tflop_relative"]].to_numpy()
     )
-    return (f"More time than {baseline} for fewer operations of prefill, by the runs' own times: {rows}.",)
+    return (f"Slower than {baseline} despite fewer prefill operations, by the runs' own times: {rows}.",)
 
 
 def check_asked(names: Sequence[str]) -> None:
-    """Raises ConfigError for a column that there is not."""
+    """Check that `names` are known costs.
+
+    Raises:
+        ConfigError: a name is unknown.
+    """
     for name in names:
         if name not in ASKED:
             raise unknown_name("column", name, ASKED, where="--columns")

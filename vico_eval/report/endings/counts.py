@@ -1,8 +1,8 @@
-"""How many answers were cut off at the limit on new tokens, and how many end in a repetition loop, by benchmark.
+"""Count truncated answers and answers that end in a repetition loop, by benchmark.
 
-A document counts once, however many of its answers end so. Accounts of older versions and of other programs' runs don't
-say why an answer ended: then the number is unknown, never 0. Loops are found in the answers' texts, so every run has
-their number.
+A document counts once, however many of its answers are affected. Accounts from older versions and from other programs
+don't record why an answer ended; then the number of truncated answers is unknown, never 0. Loops are detected in the
+answers' text, so their number is always known.
 """
 
 import math
@@ -15,7 +15,7 @@ from vico_eval.report.endings.loops import repeated_phrase
 from vico_eval.runs.results import Document
 
 ALL = "All documents"
-"""In place of a benchmark's title: all that a row answered."""
+"""In place of a benchmark's title: all documents that a row answered."""
 
 COLUMNS = (
     *("row", "benchmark", "documents", "answered", "ends_known"),
@@ -23,20 +23,20 @@ COLUMNS = (
 )
 
 COUNTS = ("documents", "answered", "ends_known", "truncated", "looping")
-"""Of these columns, those that are sums over documents."""
+"""The columns that are sums over documents."""
 
 NOTED = 1.0
-"""Percent of a benchmark's documents from which on a table has a note: as much as a score may lose unnoticed, since a
-row is said to retain the baseline's from 99% on."""
+"""Percentage of a benchmark's documents above which the table gets a note. It equals the loss that a verdict of 99%
+retention tolerates."""
 
 
 def count_endings(documents: Iterable[Document]) -> dict[str, float]:
-    """How the answers to documents ended, as numbers of documents.
+    """Count documents by how their answers ended.
 
     Returns:
-        answered (those with an answer), ends_known (those whose accounts say why every answer ended), truncated (of
-        these, those with an answer that ended at the limit; NaN if there are none) and looping (those with an answer
-        that ends in a loop).
+        answered (documents with an answer), ends_known (documents whose accounts record why every answer ended),
+        truncated (of those, documents with an answer cut off at the limit; NaN if ends_known is 0) and looping
+        (documents with an answer that ends in a loop).
     """
     counts = {"answered": 0.0, "ends_known": 0.0, "truncated": 0.0, "looping": 0.0}
     for document in documents:
@@ -52,17 +52,17 @@ def count_endings(documents: Iterable[Document]) -> dict[str, float]:
 
 
 def endings(cells: pd.DataFrame, rows: Sequence[str], benchmarks: Sequence[str]) -> pd.DataFrame:
-    """How each row's answers ended, by benchmark and over all of them (`ALL`).
+    """Count how each row's answers ended, by benchmark and over all benchmarks (`ALL`).
 
     Args:
-        cells: of `vico_eval.report.stats.measurements`.
-        rows: titles.
-        benchmarks: titles.
+        cells: cells of the `Measurements`.
+        rows: row titles.
+        benchmarks: benchmark titles.
 
     Returns:
-        A line a row and benchmark that it was run on, with the columns `COLUMNS`: documents (their number, over all of
-        the row's runs), answered, ends_known, truncated and looping as `count_endings` has them, truncated_percent (of
-        those whose ends are known; NaN if there are none) and looping_percent (of those answered).
+        One line per row and benchmark run, with the columns `COLUMNS`: documents (over all of the row's runs),
+        answered, ends_known, truncated and looping as in `count_endings`, truncated_percent (of ends_known; NaN if that
+        is 0) and looping_percent (of answered).
     """
     lines: list[dict[str, object]] = []
     for row in rows:
@@ -70,7 +70,7 @@ def endings(cells: pd.DataFrame, rows: Sequence[str], benchmarks: Sequence[str])
         known = [benchmark for benchmark in benchmarks if (own["benchmark"] == benchmark).any()]
         for benchmark in (*known, ALL):
             chosen = own[own["benchmark"].isin(known if benchmark == ALL else [benchmark])]
-            # A run that doesn't say adds nothing to what others say.
+            # Runs without the information don't affect the sums of the others.
             sums = {name: float(chosen[name].sum(min_count=1)) for name in COUNTS}
             lines.append(
                 {
@@ -85,10 +85,10 @@ def endings(cells: pd.DataFrame, rows: Sequence[str], benchmarks: Sequence[str])
 
 
 def ending_notes(frame: pd.DataFrame) -> list[str]:
-    """What a table notes of truncated and of looping answers, a sentence a row and kind.
+    """Notes on truncated and looping answers, one sentence per row and kind.
 
     Args:
-        frame: of `endings`.
+        frame: result of `endings`.
     """
     kinds = {
         "truncated_percent": "cut off at the limit on new tokens",
@@ -101,14 +101,14 @@ def ending_notes(frame: pd.DataFrame) -> list[str]:
             many = lines[lines[column] > NOTED]
             found = [_share(line, column) for line in many.to_dict("records")]
             if found:
-                notes.append(f"{row}: answers {words}: {', '.join(found)}.")
+                notes.append(f"{row}, answers {words}: {', '.join(found)}.")
     return notes
 
 
 def _share(line: Mapping[Hashable, Any], column: str) -> str:
     known = line["ends_known"]
-    # Of a run that an older version began and this one ended, only some answers say it.
-    some = f" of the {known:,.0f} answers that say it" if column.startswith("truncated") else ""
+    # A run that an older version started and this one finished has the information for only some answers.
+    some = f" of the {known:,.0f} answers with a known end" if column.startswith("truncated") else ""
     some = some if known < line["answered"] else ""
     return f"{line[column]:.1f}%{some} in {line['benchmark']}"
 

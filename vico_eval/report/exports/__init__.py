@@ -1,1 +1,1 @@
-"""What others take away from a report: every document's scores, and a model card's results."""
+"""Exports of a report: every document's scores, and results for model cards."""

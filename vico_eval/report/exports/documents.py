@@ -1,4 +1,4 @@
-"""Every document's score in every run, a line each, for statistics of one's own."""
+"""Export every document's score in every run, for custom statistics."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,12 +16,13 @@ COLUMNS = ("row", "system", "run", "benchmark", "task", "doc_id", "category", "s
 def document_frame(
     measured: Measurements, runs: Sequence[CountedRun], systems: Mapping[str, str], benchmarks: Sequence[str]
 ) -> pd.DataFrame:
-    """A line a row, run, benchmark and document, in the order of the table, with the columns `COLUMNS`.
+    """One line per row, run, benchmark and document, in the order of the table, with the columns `COLUMNS`.
 
-    doc_id is the toolkit's, as text; category is blank where the benchmark has none. score is the document's by itself
-    and value what it adds to the benchmark's, which is the mean of its values (both 0-100; NaN where the run doesn't
-    say, or documents failed). Documents of one cluster, over all benchmarks, share a picture or are scored together: an
-    interval has to draw them together. p_compress is the router's mean score of a document's tiles, NaN without one.
+    doc_id is the toolkit's id as text; category is blank if the benchmark has none. score is the document's own score,
+    and value its contribution to the benchmark's score, which is the mean of the values (both 0-100; NaN if the run
+    lacks them or documents failed). Documents with the same cluster number, also across benchmarks, share an image or
+    are scored together, so a bootstrap must resample them together. p_compress is the router's mean score over a
+    document's tiles, NaN without a router.
     """
     numbers = runs_by_cell(measured.cells)
     frames = []
@@ -34,7 +35,7 @@ def document_frame(
 
 
 def write_documents(frame: pd.DataFrame, path: Path) -> None:
-    """Writes the frame as Parquet."""
+    """Write the frame as Parquet."""
     frame.to_parquet(path, index=False, compression="zstd")
 
 

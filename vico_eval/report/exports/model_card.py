@@ -1,4 +1,4 @@
-"""A report's rows as the results of model cards: the `model-index` that the Hugging Face hub reads."""
+"""Export a report's rows as model card results: the `model-index` that the Hugging Face hub reads."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _DIGITS = 2
 
 
 def model_index(table: Table, measured: Measurements, runs: Sequence[CountedRun]) -> str:
-    """YAML for the head of a model card, an entry a row: scores, retention and visual tokens.
+    """YAML for the head of a model card, with scores, retention and visual tokens for each row.
 
-    A data set is known by the toolkit's task, with what the run's record says its data are known by. Rows without any
-    score are left out.
+    A data set is identified by the toolkit's task and the data fingerprint in the run's record. Rows without scores are
+    left out.
     """
-    # Only here: it takes as long to load as a small report to write.
+    # Imported here because loading it takes as long as writing a small report.
     from huggingface_hub.repocard_data import eval_results_to_model_index
 
     numbers = runs_by_cell(measured.cells)

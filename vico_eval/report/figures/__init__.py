@@ -1,1 +1,1 @@
-"""Figures of a table, a file each."""
+"""Figures for a table."""

@@ -1,4 +1,4 @@
-"""A table benchmark by benchmark, as dots: what each row retains with its interval, and which ratio it compresses."""
+"""Dot plots with one panel per benchmark: each row's retention with its interval, and its ratio of compressed tiles."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,16 +15,17 @@ from vico_eval.report.figures.style import GRID, INK, LINE, RULE, Look, Sheet, l
 from vico_eval.report.stats.retention import AVERAGE
 from vico_eval.report.tables.table import Table
 
-# Inches: between panels, above them, the numbers beneath them, and the axis' title at the foot.
+# Inches: between panels, above them, for tick labels, for the axis title at the bottom, and to the right.
 _BETWEEN, _ABOVE, _TICKS, _BELOW, _RIGHT = 0.13, 0.19, 0.25, 0.2, 0.12
 
 _HIGHEST = 130.0
-"""Percent; a row far above the baseline stands at this edge with its number and doesn't flatten the others."""
+"""Upper limit of the axis in percent; a row above it is shown as a number at the edge, so that the others stay
+readable."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Dot:
-    """A row on a benchmark, percent; NaN where it is unknown."""
+    """A row's value on a benchmark with its interval, percent; NaN if unknown."""
 
     value: float
     low: float = float("nan")
@@ -32,29 +33,30 @@ class _Dot:
 
 
 _Dots = Mapping[tuple[str, str], _Dot]
-"""By row and column."""
+"""Dots by row and column."""
 
 
 def draw_benchmarks(table: Table, uncertainty: pd.DataFrame, sheet: Sheet | None = None) -> Figure | None:
-    """Each row's score as a percentage of the baseline's, with 95% intervals: a panel a benchmark and for the average.
+    """Plot each row's score in percent of the baseline's, with 95% intervals, in one panel per benchmark and for
+    `Avg.`.
 
-    A dash stands for what is unknown, and for a percentage of zero.
+    A dash marks an unknown value, or one relative to a baseline of zero.
 
     Args:
-        table: for its rows and columns.
-        uncertainty: of `vico_eval.report.stats.uncertainty.compare_with_baseline`.
-        sheet: what it is for; across a page by default.
+        table: the table of measured runs.
+        uncertainty: result of `vico_eval.report.stats.uncertainty.compare_with_baseline`.
+        sheet: page format; full page width by default.
 
     Returns:
-        None where there are no numbers for it, or the sheet has no room.
+        None if there is nothing to draw, or the sheet has no room.
     """
     shown = named_baseline(table.baseline, 12)
     return _draw(table, _retention(table, uncertainty), f"Score, % of {shown}, 95% intervals", sheet or Sheet())
 
 
 def draw_ratios(table: Table, sheet: Sheet | None = None) -> Figure | None:
-    """The compressed tiles of the rows that route them, as `draw_benchmarks`."""
-    # A ratio row stands beneath the row that it is of, under the same title.
+    """Plot the ratio of compressed tiles for rows with routing, in the same form as `draw_benchmarks`."""
+    # A ratio row follows its score row and has the same title.
     ratios = {
         (row.title, column): _Dot(value=value)
         for row in table.rows

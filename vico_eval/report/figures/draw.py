@@ -1,4 +1,4 @@
-"""All pictures of a measured table, drawn while the rest of a large report is computed."""
+"""Draw all figures of a measured table, in parallel to the other computations of a large report."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 NARROW = "-column"
-"""Behind the stem of a picture that is for one column of a page."""
+"""Suffix to the stem of a figure for one column of a page."""
 
 PICTURES = tuple(
     f"{stem}{width}.{kind}"
@@ -32,46 +32,46 @@ PICTURES = tuple(
     for width in ("", NARROW)
     for kind in ("pdf", "png")
 )
-"""Names of all that there can be: across a page, and for a column."""
+"""Names of all possible figures, at page width and at column width."""
 
 
 class Drawing(NamedTuple):
-    """How pictures are to be."""
+    """Style of the figures."""
 
     is_serif: bool = False
-    """Whether type is like Times."""
+    """Use a Times-like typeface."""
 
     axis: CostAxis | None = None
-    """Of the picture of retention, in place of the visual tokens."""
+    """Horizontal axis of the retention figure in place of visual tokens."""
 
 
 _PLAIN = Drawing()
 
 
 class Pictures(NamedTuple):
-    """The files that were written."""
+    """The written files."""
 
     paths: tuple[Path, ...]
     note: str | None = None
-    """Why there is no picture of retention."""
+    """Reason that the retention figure is missing."""
 
 
 def draw_while(
     table: Table, cells: pd.DataFrame, out: Path, work: Callable[[], T], workers: Executor | None, drawing: Drawing
 ) -> tuple[Pictures, T]:
-    """Write the pictures that need no comparison into `out`, by `workers` if there are some, and do `work` meanwhile.
+    """Write the figures that need no comparison to `out`, in parallel to `work` if there are `workers`.
 
     Args:
-        table: of measured runs.
-        cells: of the `Measurements` that it was built from.
-        out: a folder that is there.
-        work: done in this process.
-        workers: other processes.
-        drawing: how pictures are to be.
+        table: the table of measured runs.
+        cells: cells of the `Measurements` that it was built from.
+        out: an existing folder.
+        work: computation for this process.
+        workers: processes that draw; None to draw here first.
+        drawing: style of the figures.
     """
     if workers is None:
         return write_pictures(table, cells, out, drawing), work()
-    # The ones that take longest first.
+    # The slowest figures first.
     jobs = [workers.submit(draw, table, cells, out, drawing) for draw in (_scores, _ratios, _retention)]
     done = work()
     scores, ratios, retention = (job.result() for job in jobs)
@@ -79,14 +79,14 @@ def draw_while(
 
 
 def load_drawing(workers: Executor | None) -> None:
-    """Have `workers` load what pictures need, which takes a second, while this process does something else."""
+    """Start importing what figures need in `workers`, which takes a second."""
     if workers is not None:
         for _ in range(NUM_WORKERS):
             workers.submit(import_module, "vico_eval.report.figures.router_scores")
 
 
 def write_pictures(table: Table, cells: pd.DataFrame, out: Path, drawing: Drawing = _PLAIN) -> Pictures:
-    """Retention over tokens, ratios and the router's scores, as far as there are numbers for them."""
+    """Write the figures of retention, ratios and router scores, as far as there is data for them."""
     return _together(*(draw(table, cells, out, drawing) for draw in (_retention, _ratios, _scores)))
 
 
@@ -99,15 +99,15 @@ def write_compared(
     *,
     is_serif: bool = False,
 ) -> tuple[Path, ...]:
-    """Write the pictures with intervals into `out`: of the benchmarks, of budgets and routers as far as there are some.
+    """Write the figures with intervals to `out`: benchmarks, and budgets and routers as far as there are any.
 
     Args:
-        table: of measured runs.
-        uncertainty: of `vico_eval.report.stats.uncertainty.compare_with_baseline`.
-        calibration: of `vico_eval.report.strata.calibration.router_calibration`.
-        out: a folder that is there.
-        workers: other processes, which draw them; None for this one.
-        is_serif: whether type is like Times.
+        table: the table of measured runs.
+        uncertainty: result of `vico_eval.report.stats.uncertainty.compare_with_baseline`.
+        calibration: result of `vico_eval.report.strata.calibration.router_calibration`.
+        out: an existing folder.
+        workers: processes that draw; None to draw here.
+        is_serif: use a Times-like typeface.
     """
     jobs: list[tuple[Any, ...]] = [(_benchmarks, table, uncertainty, out, is_serif)]
     if table.methods:
@@ -122,7 +122,7 @@ def write_compared(
 
 
 def _sheets(is_serif: bool) -> dict[str, Sheet]:
-    """What each picture is drawn for, by the ending of its stem."""
+    """Page formats of each figure, by suffix of the stem."""
     return {"": Sheet(is_serif=is_serif), NARROW: Sheet(width=COLUMN, is_serif=is_serif)}
 
 
@@ -130,7 +130,7 @@ def _together(retention: Pictures, *others: Pictures) -> Pictures:
     return retention._replace(paths=retention.paths + tuple(path for each in others for path in each.paths))
 
 
-# matplotlib is loaded only where it is drawn: that takes half a second, and what reads tables draws nothing.
+# matplotlib takes half a second to load and is not needed to read tables, so the functions that draw import it.
 def _retention(table: Table, cells: pd.DataFrame, out: Path, drawing: Drawing) -> Pictures:
     from vico_eval.report.figures.files import write_figure
     from vico_eval.report.figures.retention import draw_retention
@@ -140,7 +140,7 @@ def _retention(table: Table, cells: pd.DataFrame, out: Path, drawing: Drawing) -
         for ending, sheet in _sheets(drawing.is_serif).items():
             paths += write_figure(draw_retention(table, sheet, drawing.axis), out, f"retention{ending}")
     except ReportError as error:
-        return Pictures((), f"No picture: {error}")
+        return Pictures((), f"No figure: {error}")
     return Pictures(tuple(paths))
 
 
@@ -175,7 +175,7 @@ def _router(calibration: pd.DataFrame, out: Path, is_serif: bool) -> tuple[Path,
 
 
 def _written(stem: str, draw: Callable[[Sheet], Figure | None], out: Path, is_serif: bool) -> tuple[Path, ...]:
-    """A picture's files for each sheet on which there is one."""
+    """Draw a figure and write its files, for each page format on which it fits."""
     from vico_eval.report.figures.files import write_figure
 
     paths: list[Path] = []

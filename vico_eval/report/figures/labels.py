@@ -1,4 +1,4 @@
-"""Names beside a picture: moved apart where they would touch, and cut to the room that there is."""
+"""Labels next to a figure: spread apart so that they don't overlap, and shortened to fit."""
 
 from collections.abc import Sequence
 
@@ -11,15 +11,15 @@ from vico_eval.report.figures.style import short
 def spread(
     heights: Sequence[float], least: float, low: float = float("-inf"), high: float = float("inf")
 ) -> list[float]:
-    """Descending heights moved apart to at least a distance, as little as may be in all (isotonic regression).
+    """Move heights apart to a minimum distance with the least total displacement (isotonic regression).
 
     Args:
-        heights: in descending order.
-        least: distance of neighbours.
-        low: no height is beneath it; the lowest ones are moved up.
-        high: nor above it; there must be room for all.
+        heights: the wanted heights, in descending order.
+        least: minimum distance between neighbours.
+        low: lower bound; the lowest heights are moved up to it.
+        high: upper bound; there must be room for all heights.
     """
-    # Where a block of neighbours touches, it stands around the mean of what its members want.
+    # A block of touching neighbours is centred on the mean of its members' wanted heights.
     blocks: list[tuple[float, int]] = []
     for place, height in enumerate(heights):
         mean, count = height + place * least, 1
@@ -36,7 +36,7 @@ def spread(
 
 
 def fitting(figure: Figure, text: str, width: float) -> str:
-    """Text in one line, cut where it is wider than so many inches, in the type of the picture's style."""
+    """Text on one line, shortened to at most `width` inches in the figure's font."""
     renderer = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
     ruler = figure.text(0, 0, "")
 

@@ -1,4 +1,4 @@
-"""Retention against visual tokens or another cost as a picture: one point a row, error bars from paired differences."""
+"""Scatter plot of retention against visual tokens or another cost, with error bars from paired differences."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,59 +17,60 @@ from vico_eval.report.figures.style import FAINT, GRID, INK, LINE, RULE, Look, S
 from vico_eval.report.stats.retention import pareto_front
 from vico_eval.report.tables.table import Table
 
-# Inches: beside and beneath the axes, and the gap where the upright axis is broken.
+# Inches: left of, below and above the axes, and the gap of a broken vertical axis.
 _LEFT, _BELOW, _ABOVE, _GAP = 0.42, 0.38, 0.08, 0.09
 
-# Inches from the axes to where a number ends and a name begins.
+# Inches from the axes to the end of a number and to the start of a name.
 _NUMBER, _NAME = 0.58, 0.63
 
 _NOTHING = (
-    "No row has both a retention and token counts, so there is nothing to draw. Every benchmark of the table and token "
-    "accounts are needed; the table's notes say what is missing."
+    "no row has both a retention and token counts. These need scores on every benchmark of the table, and token "
+    "accounts; the table's notes list what is missing."
 )
 _NOTHING_OF_COST = (
-    "No row has both a retention and {} that can be compared with the baseline's, so there is nothing to draw. Every "
-    "benchmark of the table is needed, and runs that say it (costs.csv, and time.csv's not_comparable); or draw over "
-    "another cost by --pareto."
+    "no row has both a retention and {} that can be compared with the baseline's. These need scores on every "
+    "benchmark of the table, and runs with this cost (see costs.csv, and not_comparable in time.csv). Choose another "
+    "cost with --pareto."
 )
 
 _SLOWER, _SLOWER_WIDTH = " (slower)", 0.46
-"""Behind the name of a row that takes more time for fewer operations; inches that it takes."""
+"""Suffix to the name of a row that takes more time despite fewer operations, and its width in inches."""
 
 _FEW = 1 / 3
-"""Of the rows, that may stand beneath the break."""
+"""Largest share of rows below the break of the axis."""
 
 _HALF_MARK = 0.03
-"""Inches, half of the stroke that marks the break."""
+"""Half the height of the stroke that marks the break, in inches."""
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A row of the picture; cost, retention and error in percent of the baseline."""
+    """A row in the figure; cost, retention and error in percent of the baseline."""
 
     title: str
     cost: float
-    """Visual tokens, or what an axis has in their place."""
+    """Visual tokens, or the axis's cost in their place."""
 
     retention: float
     error: float
     look: Look
     is_slower: bool = False
-    """Takes more time than the baseline although it needs fewer operations."""
+    """The row takes more time than the baseline despite fewer operations."""
 
     @property
     def saved(self) -> float:
-        """Percent; below zero where it costs more than the baseline."""
+        """Saving in percent; negative if the row costs more than the baseline."""
         return 100 - self.cost
 
 
 def draw_retention(table: Table, sheet: Sheet | None = None, axis: CostAxis | None = None) -> Figure:
-    """Relative retention over the share of visual tokens, both against the baseline, with paired standard errors.
+    """Plot relative retention over the share of visual tokens, both relative to the baseline, with paired standard
+    errors.
 
-    Over another cost where an axis is given; then rows that take more time for fewer operations are marked.
-    A line joins the Pareto front: the rows to which no other one is superior in both. It is one of means, so a row near
-    it may belong on it. Where a few rows are far beneath the others, the upright axis is broken, and both parts have a
-    scale of their own. Rows without both numbers are left out.
+    With `axis`, the plot is over another cost, and rows that take more time despite fewer operations are marked. A line
+    joins the Pareto front: the rows that no other row beats in both. It is based on means, so a row close to it may
+    belong to it. If a few rows are far below the others, the vertical axis is broken, and each part has its own scale.
+    Rows without both numbers are left out.
 
     Raises:
         ReportError: no row has both numbers.
@@ -126,10 +127,10 @@ def _points(table: Table, axis: CostAxis | None) -> list[Point]:
 
 
 def _break(retention: pd.Series) -> float:
-    """Retentions beneath it are drawn beneath a break of the axis; -inf where it isn't broken.
+    """Retention below which rows are drawn below a break of the axis; -inf without a break.
 
-    It is broken where at most a third of the rows are further from the others than these are from each other, and the
-    others take less than half of the whole range.
+    The axis is broken if at most a third of the rows are further from the others than those are from each other, and
+    the others take less than half of the whole range.
     """
     values = np.sort(retention.to_numpy(dtype=float))
     for place in range(1, int(len(values) * _FEW) + 1):
@@ -140,9 +141,9 @@ def _break(retention: pd.Series) -> float:
 
 
 def _draw(axes: Axes, part: Sequence[Point], points: Sequence[Point]) -> None:
-    """The points of a part of the axis, and of the front what passes through it."""
+    """Draw the points of one part of the axis, and the segment of the front within it."""
     front = pareto_front(points)
-    # What is known is that so much can be kept with so few tokens: steps, not slopes.
+    # A step, not a slope: a point shows what is reachable with its tokens, and nothing about values between points.
     axes.plot(
         [point.cost for point in front],
         [point.retention for point in front],
@@ -171,7 +172,7 @@ def _draw(axes: Axes, part: Sequence[Point], points: Sequence[Point]) -> None:
         )
     costs = [point.cost for point in points]
     room = 0.05 * max(max(costs) - min(costs), 20.0)
-    # Less to the right, where a method is to go.
+    # Costs decrease to the right, so better methods are at the top right.
     axes.set_xlim(max(100.0, *costs) + room, max(min(costs) - room, 0.0))
     low = min(point.retention - np.nan_to_num(point.error) for point in part)
     high = max(point.retention + np.nan_to_num(point.error) for point in part)
@@ -184,7 +185,7 @@ def _draw(axes: Axes, part: Sequence[Point], points: Sequence[Point]) -> None:
 
 
 def _mark_break(figure: Figure, drawn: Sequence[Axes], sheet: Sheet) -> None:
-    """Two strokes on the upright axis and the words that say so."""
+    """Mark the break with two strokes on the vertical axis and a label."""
     upper, lower = drawn
     upper.spines["bottom"].set_visible(False)
     upper.tick_params(axis="x", length=0, labelbottom=False)
@@ -207,7 +208,8 @@ def _mark_break(figure: Figure, drawn: Sequence[Axes], sheet: Sheet) -> None:
 
 
 def _name(figure: Figure, drawn: Sequence[Axes], parts: Sequence[Sequence[Point]]) -> None:
-    """Names and numbers beside the picture in the order of the points, each with a thin line to its own."""
+    """Write names and numbers to the right of the axes, in the order of the points, with a thin leader to each
+    point."""
     width, height = figure.get_size_inches()
     named = [
         (
@@ -228,7 +230,7 @@ def _name(figure: Figure, drawn: Sequence[Axes], parts: Sequence[Sequence[Point]
         mark, room = (_SLOWER, _SLOWER_WIDTH) if point.is_slower else ("", 0.02)
         name = fitting(figure, point.title, width * (1 - right) - _NAME - room) + mark
         figure.text(right + _NAME / width, up, name, ha="left", **words)
-        # The marker stands with the name, so that no line is needed to tell.
+        # The marker is repeated next to the name, so that the leader is not needed to identify a point.
         figure.add_artist(
             mpl.lines.Line2D(
                 [right + 0.17 / width],

@@ -1,4 +1,4 @@
-"""The router's scores as a picture: for each benchmark a histogram a row, one above the other, on one scale."""
+"""Histograms of router scores, with one panel per benchmark and the rows stacked on a common scale."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,19 +20,19 @@ from vico_eval.report.stats.retention import AVERAGE, compressed_tile_ratio, wit
 from vico_eval.report.tables.table import Table
 
 _HIGHEST = 20.0
-"""Percent of the tiles in one bin; a higher bar ends here with its number and doesn't flatten the others."""
+"""Upper limit of the scale, in percent of tiles per bin; a higher bar is cut off there and labelled with its value."""
 
 # Inches.
 _HISTOGRAM, _STEP, _BESIDE = 0.22, 0.36, 0.38
 _BELOW, _PANEL_TITLE, _TICKS = 0.28, 0.22, 0.24
 
 _NUMBER = 4
-"""Bins to either side that a number above a bar takes; of bars that near the highest alone has one."""
+"""Width of a label in bins to either side; among bars this close, only the highest is labelled."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class _Histogram:
-    """Percent of a row's tiles on a benchmark, [NUM_BINS]."""
+    """Percentages of a row's tiles on a benchmark, [NUM_BINS]."""
 
     tiles: np.ndarray
     compressed: np.ndarray | None
@@ -40,20 +40,20 @@ class _Histogram:
 
 
 def draw_scores(table: Table, cells: pd.DataFrame, sheet: Sheet | None = None) -> Figure | None:
-    """p_compress of all tiles of each benchmark, row by row, and `Avg.`, the mean of the benchmarks' histograms.
+    """Plot histograms of p_compress over all tiles, by benchmark and row, and `Avg.`, the mean of the histograms.
 
-    Dark are the tiles that were compressed, where the accounts say which were; the number beside a histogram is their
-    share, as in the table. A dashed line is the absolute threshold, where the run's record has one: a router by tile
-    compresses no tile below it, one by image compares it with the mean of an image's tiles. One that the checkpoint
-    brings isn't in the record, and a relative threshold is another score in each request.
+    Compressed tiles are dark if the accounts identify them; the number beside a histogram is their share, as in the
+    table. A dashed line marks the absolute threshold, if the run's record has one: a router per tile compresses no tile
+    below it, and a router per image compares it with the mean over an image's tiles. A threshold in the checkpoint is
+    not in the record, and a relative threshold corresponds to a different score in each request.
 
     Args:
-        table: for its rows, columns and title.
-        cells: of the `Measurements` that it was built from.
-        sheet: what it is for; across a page by default.
+        table: the table of measured runs.
+        cells: cells of the `Measurements` that it was built from.
+        sheet: page format; full page width by default.
 
     Returns:
-        None where no row has scores, or the sheet has no room.
+        None if no row has scores, or the sheet has no room.
     """
     found = _histograms(cells)
     if not found:
@@ -69,7 +69,7 @@ def draw_scores(table: Table, cells: pd.DataFrame, sheet: Sheet | None = None) -
 
 
 def _histograms(cells: pd.DataFrame) -> dict[tuple[str, str], _Histogram]:
-    """By row and benchmark, over all runs of the row; without those of which a run has no scores."""
+    """Histograms by row and benchmark, over all runs of the row; left out if a run has no scores."""
     found = {}
     for (title, column), own in cells.groupby(["row", "benchmark"], sort=False):
         counts = [value for value in own["scores"] if isinstance(value, ScoreCounts)]
@@ -142,19 +142,19 @@ def _draw(
 
 
 def _key(found: Mapping[tuple[str, str], _Histogram], top: float, longest: int) -> list[str]:
-    """What the marks mean that there are, in lines of at most so many characters."""
-    words = [f"{NUM_BINS} bins, up to {top:.0f}% of the tiles high", "right: compressed tiles"]
+    """A legend of the marks in use, in lines of at most `longest` characters."""
+    words = [f"{NUM_BINS} bins, full height {top:.0f}% of the tiles", "right: compressed tiles"]
     if any(each.compressed is not None for each in found.values()):
         words.append("dark: those tiles")
     if any(each.thresholds for each in found.values()):
         words.append("dashed: absolute threshold")
     if any(each.tiles.max() > _HIGHEST for each in found.values()):
-        words.append("above: percent in a bin that is higher")
+        words.append("above a bar: its percentage if cut off")
     return wrap("; ".join(words), longest)
 
 
 def _frame(axes: Axes, title: str, number: int) -> None:
-    """Axes whose lines are 1 apart, the first at 0 and the others beneath it."""
+    """Set up axes with baselines 1 unit apart, the first at 0 and the others below it."""
     axes.set(xlim=(0, 1), ylim=(-(number - 1) - 0.04, _HISTOGRAM / _STEP + 0.3))
     axes.set_title(title, fontsize=TEXT, color=INK, pad=2)
     axes.spines["left"].set_visible(False)
@@ -167,7 +167,8 @@ def _frame(axes: Axes, title: str, number: int) -> None:
 
 
 def _draw_histograms(axes: Axes, histograms: Sequence[_Histogram | None], colours: Sequence[str], top: float) -> None:
-    """Those of one panel, from above; None leaves a line empty. As few shapes as can be: each takes time."""
+    """Draw the histograms of one panel from top to bottom, with None for an empty line. Few shapes are used, since each
+    takes time."""
     known = [
         (-level, each, colour) for level, (each, colour) in enumerate(zip(histograms, colours, strict=True)) if each
     ]
@@ -188,13 +189,13 @@ def _draw_histograms(axes: Axes, histograms: Sequence[_Histogram | None], colour
 
 
 def _outline(shares: np.ndarray, level: float, top: float) -> np.ndarray:
-    """A histogram's steps, [2 x NUM_BINS + 2, 2], from its lower left to its lower right corner."""
+    """A histogram's outline, [2 x NUM_BINS + 2, 2], from its lower left to its lower right corner."""
     heights = level + _HISTOGRAM / _STEP / top * np.minimum(shares, top)
     return np.column_stack([np.repeat(EDGES, 2), np.concatenate([[level], np.repeat(heights, 2), [level]])])
 
 
 def _mark(axes: Axes, histogram: _Histogram, level: float, top: float, colour: str) -> None:
-    """A histogram's thresholds, and the share of a bin that is higher than the scale."""
+    """Draw a histogram's thresholds, and label bins that exceed the scale."""
     scale = _HISTOGRAM / _STEP / top
     for threshold in histogram.thresholds:
         axes.plot(

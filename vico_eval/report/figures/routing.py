@@ -1,7 +1,7 @@
-"""A router's decisions as a picture: an image's tiles with their scores, the compressed ones shaded.
+"""Figure of a router's decisions: an image's tiles with their scores, with compressed tiles shaded.
 
-Source: ViCO (arXiv 2510.12793), Figures 3 to 5, which show what becomes of the tiles of an image.
-Differs: each tile's score is written on it, and the thumbnail, which is routed too, stands beside them.
+Source: ViCO (arXiv 2510.12793), Figures 3 to 5, which show the routing of an image's tiles. Differs: each tile shows
+its score, and the thumbnail, which is also routed, is drawn next to the tiles.
 """
 
 from dataclasses import dataclass
@@ -18,57 +18,57 @@ from vico_eval.plain_text import one_line
 
 DPI = 160
 
-# Okabe and Ito's blue: apart from white and from black for every colour vision, and in grey.
+# Okabe and Ito's blue, which is distinct from white and black for every colour vision, and in greyscale.
 _COMPRESSED, _KEPT = "#0072B2", "#B5B5B5"
 _INK, _FAINT = "#222222", "#6B6B6B"
 _SHADE = 0.38
 
-# Inches. A grid is as long as _GRID; its tiles are never larger than _TILE, nor so small that a score can't be read.
+# Inches. The grid's longer side is _GRID, but tiles are at most _TILE, and large enough that scores are readable.
 _GRID, _TILE, _SMALLEST_TILE = 7.4, 2.6, 0.56
 _MARGIN, _HEADER, _FOOTER, _CAPTION = 0.28, 0.86, 0.44, 0.26
 _GAP, _BESIDE = 0.02, 0.3
 _LEAST_WIDTH = 5.4
 
-# matplotlib types the keys one by one, differently in each release.
+# matplotlib lists the keys' types one by one, differently in each release.
 _STYLE: Any = {"font.family": "DejaVu Sans", "text.parse_math": False}
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class RoutedImage:
-    """An image's tiles and what the router made of them."""
+    """An image's tiles and the router's decisions."""
 
     title: str
     method: str
     width: int
     height: int
-    """Of the image, px; it was stretched to the grid, and is drawn in its own shape."""
+    """Size of the image, px. It was stretched to the grid for tiling, and is drawn in its own aspect ratio."""
 
     columns: int
     rows: int
 
     tiles: np.ndarray
-    """[tiles, S, S, 3], uint8, row by row; then the thumbnail, if there is one."""
+    """[tiles, S, S, 3], uint8, row by row, followed by the thumbnail if there is one."""
 
     p_compress: tuple[float, ...]
-    """[tiles], the router's probability of compressing."""
+    """[tiles], the router's probability of compressing each."""
 
     compressed: tuple[bool, ...]
-    """[tiles], the decision."""
+    """[tiles], the decisions."""
 
     visual_tokens: tuple[int, ...]
-    """[tiles]."""
+    """[tiles], visual tokens of each."""
 
     visual_tokens_uncompressed: int
-    """What all tiles would have together with none compressed."""
+    """Total visual tokens without compression."""
 
     @property
     def has_thumbnail(self) -> bool:
-        """Whether a tile follows those of the grid."""
+        """True if a thumbnail follows the tiles of the grid."""
         return len(self.tiles) > self.columns * self.rows
 
     @property
     def totals(self) -> str:
-        """The counts in words; the thumbnail is a tile."""
+        """The counts as text; the thumbnail counts as a tile."""
         num_tiles, visual = len(self.tiles), sum(self.visual_tokens)
         return (
             f"{sum(self.compressed)} of {num_tiles} tile{'s' * (num_tiles > 1)} compressed, {visual:,} of "
@@ -77,7 +77,7 @@ class RoutedImage:
 
 
 def draw_routing(routed: RoutedImage) -> Figure:
-    """The image in its grid of tiles, each with its score and shaded where it is compressed, and the thumbnail."""
+    """Draw the image as a grid of tiles with their scores, compressed ones shaded, and the thumbnail."""
     width, height = _tile_size(routed)
     grid_width, grid_height = routed.columns * width, routed.rows * height
     thumbnail = min(max(0.4 * grid_height, 1.1), _TILE) if routed.has_thumbnail else 0.0
@@ -104,13 +104,13 @@ def draw_routing(routed: RoutedImage) -> Figure:
 
 
 def write_png(figure: Figure, path: Path) -> None:
-    """Writes a figure; the same figure gives the same bytes."""
+    """Write a figure as PNG; the same figure gives the same bytes."""
     with mpl.rc_context(_STYLE):
         figure.savefig(path, format="png", metadata={"Software": None})
 
 
 def _tile_size(routed: RoutedImage) -> tuple[float, float]:
-    """Width and height of a drawn tile, inches. A very long image is drawn less long than it is."""
+    """Width and height of a drawn tile, inches. Extreme aspect ratios are reduced."""
     shape = (routed.width / routed.columns) / (routed.height / routed.rows)
     width = min(max(shape, 0.5), 2.0)
     scale = min(_GRID / max(routed.columns * width, routed.rows), _TILE / max(width, 1.0))
@@ -119,7 +119,7 @@ def _tile_size(routed: RoutedImage) -> tuple[float, float]:
 
 
 def _draw_tile(axes: Axes, routed: RoutedImage, place: int, box: tuple[float, float, float, float]) -> None:
-    """A tile at (left, top, width, height), inches."""
+    """Draw a tile at (left, top, width, height), inches."""
     left, top, width, height = box
     compressed = routed.compressed[place]
     left, top, width, height = left + _GAP, top + _GAP, width - 2 * _GAP, height - 2 * _GAP
@@ -127,12 +127,12 @@ def _draw_tile(axes: Axes, routed: RoutedImage, place: int, box: tuple[float, fl
     if compressed:
         axes.add_patch(Rectangle((left, top), width, height, color=_COMPRESSED, alpha=_SHADE, linewidth=0, zorder=2))
     colour, line = (_COMPRESSED, 1.8) if compressed else (_KEPT, 0.8)
-    # Half of a line is outside of its rectangle; whole lines stay inside, so that the gap between tiles stays white.
+    # matplotlib centres a line on the rectangle's edge. Move it inside, so that the gap between tiles stays white.
     in_by = line / 72 / 2
     inner = Rectangle((left + in_by, top + in_by), width - 2 * in_by, height - 2 * in_by)
     inner.set(fill=False, edgecolor=colour, linewidth=line, zorder=3)
     axes.add_patch(inner)
-    # Four characters are two and a half times as wide as they are high; they take a third of a tile at most.
+    # Four characters are two and a half times as wide as high; they take at most about a third of a tile.
     size = min(9.5, 72 * 0.36 * width / 2.5, 72 * 0.3 * height)
     inset = 0.65 * size / 72
     axes.text(
@@ -155,7 +155,7 @@ def _draw_tile(axes: Axes, routed: RoutedImage, place: int, box: tuple[float, fl
 
 
 def _write_words(axes: Axes, routed: RoutedImage, width: float, bottom: float) -> None:
-    """Title and totals above, what the colours mean below."""
+    """Write title and totals above, and a legend of the colours below."""
     room = int((width - 2 * _MARGIN) / 0.115)
     title = one_line(routed.title)
     title = title if len(title) <= room else f"{title[: room - 1].rstrip()}…"

@@ -1,6 +1,6 @@
-"""What the pictures of a table have in common: sizes for a paper's page, colours, markers and type.
+"""Common style of a table's figures: sizes for a paper's page, colours, markers and fonts.
 
-Text is 8 pt at the size at which a picture is printed, so none is to be scaled. There are no titles: captions are.
+Text is 8 pt at print size, so figures should not be scaled. Figures have no titles, since papers have captions.
 """
 
 import re
@@ -10,25 +10,25 @@ from typing import Any
 from vico_eval.report.tables.table import Table
 
 PAGE, COLUMN = 6.9, 3.3
-"""Widths in inches: across both columns of a page, and one column."""
+"""Widths in inches: full page width and one column."""
 
 PAGE_HEIGHT = 9.0
-"""Inches of text."""
+"""Height of the text area, in inches."""
 
 TEXT = 8.0
-"""Points, of all text but numbers within marks."""
+"""Font size in points, except for numbers inside marks."""
 
 LINE = 0.135
-"""Inches from one line of text to the next."""
+"""Line spacing, in inches."""
 
-# Apart from each other for every common colour vision together with the markers; each has a contrast of at least 4.5
-# on white, since names are written in it. The family of the last table row gets the first.
+# Together with the markers, these are distinct for every common colour vision. Each has a contrast of at least 4.5 on
+# white, because names are written in it. The family of the last table row gets the first colour.
 COLOURS = ("#B84700", "#0069A8", "#00755A", "#A23E7E", "#7D5A00", "#5B4DB0", "#555555", "#000000")
 
-# One more than there are colours, so that no two of the first 72 families look alike.
+# One more marker than colours, so that the first 72 combinations differ.
 MARKERS = ("o", "s", "^", "D", "P", "X", "h", "p", "*")
 
-# Any: matplotlib types the keys one by one, differently in each release.
+# Any, because matplotlib lists the keys' types one by one, differently in each release.
 STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": TEXT,
@@ -54,34 +54,34 @@ RULE, GRID = "#8A8A8A", "#E9E9E9"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sheet:
-    """What a picture is drawn for."""
+    """The page format that a figure is drawn for."""
 
     width: float = PAGE
     """Inches."""
 
     is_serif: bool = False
-    """Type like Times, as the text of most papers, in place of a sans serif."""
+    """Use a Times-like font, as in most papers, in place of a sans serif."""
 
     @property
     def style(self) -> Any:
-        """For `matplotlib.rc_context`."""
-        # DejaVu has the signs that STIX lacks.
+        """Settings for `matplotlib.rc_context`."""
+        # DejaVu has the symbols that STIX lacks.
         return {**STYLE, "font.family": ["STIXGeneral", "DejaVu Serif"]} if self.is_serif else STYLE
 
     @property
     def is_narrow(self) -> bool:
-        """Whether it is for one column."""
+        """True for a single column."""
         return self.width < (PAGE + COLUMN) / 2
 
     def has_room(self, height: float) -> bool:
-        """Whether a picture of so many inches is to be drawn: a column ends with the page, and of many rows and
-        benchmarks the picture across the page is there."""
+        """True if a figure of this height, in inches, should be drawn. A column is limited to the page's height; for
+        many rows and benchmarks there is only the figure at page width."""
         return not self.is_narrow or height <= PAGE_HEIGHT
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """How a row is drawn in every picture of a table."""
+    """A row's style in every figure of a table."""
 
     colour: str
     marker: str
@@ -89,9 +89,9 @@ class Look:
 
 
 def looks(table: Table) -> dict[str, Look]:
-    """Each row's look by title: one colour a family of rows, and a marker of its own; the baseline is hollow.
+    """Each row's look by title: a colour per family of rows, and a marker per row; the baseline is hollow.
 
-    A family are the rows whose titles begin with the same word, such as ViCO and ViCO (All Compress).
+    A family consists of rows whose titles begin with the same word, such as ViCO and ViCO (All Compress).
     """
     found = {table.baseline: Look(INK, "o", is_hollow=True)}
     families: dict[str, list[str]] = {}
@@ -109,22 +109,22 @@ def family(title: str) -> str:
 
 
 def compared_rows(table: Table) -> list[str]:
-    """The rows other than the baseline, last one first: a row's place says its colour in every picture of the table."""
+    """The rows except the baseline, in reverse order. A row's position determines its colour in all figures."""
     return [str(title) for title in reversed(table.summary.index) if title != table.baseline]
 
 
 def short(text: str, longest: int) -> str:
-    """Text in one line of at most so many characters, as matplotlib takes it."""
+    """Text on one line, shortened to at most `longest` characters and escaped for matplotlib."""
     line = " ".join(text.split())
     return literal(line if len(line) <= longest else f"{line[: longest - 1].rstrip()}…")
 
 
 def literal(text: str) -> str:
-    """Text that matplotlib draws as it stands."""
-    # matplotlib reads a pair of dollars as mathematics.
+    """Text escaped so that matplotlib draws it literally."""
+    # matplotlib parses text between dollar signs as math.
     return text.replace("$", r"\$")
 
 
 def named_baseline(title: str, longest: int) -> str:
-    """The baseline's title for a label of an axis, or what it is where the title is longer than that."""
+    """The baseline's title for an axis label, or `the baseline` if the title is longer than `longest`."""
     return literal(title) if len(title) <= longest else "the baseline"

@@ -1,1 +1,1 @@
-"""The report as a page: a folder of static files that a browser opens without a server."""
+"""The report as a web page: a folder of static files that opens in a browser without a server."""

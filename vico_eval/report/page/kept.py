@@ -1,6 +1,6 @@
-"""What a page shows of each document, kept on disk from the reading of a run until the page is written.
+"""Store the documents shown on a page on disk, from reading a run until the page is written.
 
-A page puts the answers of all rows side by side, and all documents of all runs at once would take gigabytes.
+A page shows the answers of all rows side by side, and all documents of all runs would take gigabytes of memory.
 """
 
 import json
@@ -14,12 +14,12 @@ from vico_eval.errors import OutputError
 from vico_eval.runs.results import Document
 from vico_eval.runs.schema import TokenAccount
 
-# What a digest may be: it becomes part of a path.
+# Valid digests. They become part of a path, so anything else is rejected.
 _DIGEST = re.compile(r"[0-9a-f]{8,64}")
 
 
 class Sample(NamedTuple):
-    """What a page shows of a document in one run; of what JSON has."""
+    """A document in one run as shown on a page, with JSON-compatible values."""
 
     doc_id: int | str
     question: str
@@ -27,26 +27,26 @@ class Sample(NamedTuple):
     answer: str | None
     failure: str | None
     tokens: int | None
-    """Visual tokens that a layer saw, on average over layers; None without an account."""
+    """Visual tokens per layer, averaged over layers; None without an account."""
 
     counts: dict[str, Any]
-    """Tiles and what became of them, by the page's names; empty without an account."""
+    """Numbers and grids of tiles, under the page's names; empty without an account."""
 
     pictures: list[str | None]
-    """A picture or frame each: its file in the run's folder of previews; None where it can have none."""
+    """Preview files of the images or frames, within the run's folder of previews; None for those without one."""
 
     reply: str | None = None
-    """What the model said before a task's filters took something out; None where that is the answer, or not kept."""
+    """The model's reply before a task's filters; None if it equals the answer or was not kept."""
 
     seconds: float | None = None
-    """Encoding and the row's own work, summed over its answers: even shares of what their batches took."""
+    """Time of encoding and of the row's own work, summed over its answers; a batch's time is divided evenly."""
 
     category: str | None = None
-    """Of the benchmark's; None where it has none."""
+    """Category within the benchmark; None without one."""
 
 
 def sample_of(document: Document, category: str = "") -> Sample:
-    """What a page shows of a document, and of what category it is."""
+    """Convert a document and its category for the page."""
     accounts = document.account or ()
     counts: dict[str, Any] = {}
     if document.account is not None:
@@ -69,7 +69,7 @@ def sample_of(document: Document, category: str = "") -> Sample:
 
 
 class KeptSamples:
-    """The samples of a report's runs by number and benchmark, a file each in a folder of their own."""
+    """The samples of a report's runs, in one file per run and benchmark."""
 
     def __init__(self, folder: Path, benchmarks: Sequence[str]) -> None:
         self._folder = folder
@@ -78,16 +78,16 @@ class KeptSamples:
     def write(
         self, run: int, benchmark: str, documents: Sequence[Document], categories: Sequence[str] | None = None
     ) -> None:
-        """Keeps what a page shows of the documents.
+        """Store a run's samples of a benchmark.
 
         Args:
-            run: its number.
-            benchmark: title.
-            documents: of the run and benchmark.
-            categories: of the documents, empty where one has none; None where the benchmark has none.
+            run: number of the run.
+            benchmark: title of the benchmark.
+            documents: the run's documents of the benchmark.
+            categories: the documents' categories, empty for documents without one; None if the benchmark has none.
 
         Raises:
-            OutputError: there is no room for it.
+            OutputError: the file can't be written.
         """
         path = self._file(run, benchmark)
         try:
@@ -96,11 +96,11 @@ class KeptSamples:
             path.write_text(json.dumps(samples), encoding="ascii")
         except OSError as error:
             raise OutputError(
-                f"The page's documents can't be kept in {path}: {error}. Make room, or let TMPDIR name another folder."
+                f"The page's documents can't be stored in {path}: {error}. Make room, or set TMPDIR to another folder."
             ) from error
 
     def read(self, run: int, benchmark: str) -> list[Sample]:
-        """What was kept of a run's documents of a benchmark."""
+        """Read a run's samples of a benchmark."""
         return [Sample(*values) for values in json.loads(self._file(run, benchmark).read_text(encoding="ascii"))]
 
     def _file(self, run: int, benchmark: str) -> Path:
@@ -108,7 +108,7 @@ class KeptSamples:
 
 
 def _tiling(accounts: Sequence[TokenAccount]) -> dict[str, Any]:
-    """Grids of all pictures, scores and compressed places of all tiles; empty where an account doesn't say how."""
+    """Grids of all images, with scores and compressed indices of all tiles; empty if an account lacks grids."""
     grids = [grid for account in accounts for grid in account.grids or ()]
     tiles = sum(account.tiles for account in accounts)
     if not grids or sum(grid[2] for grid in grids) != tiles:
@@ -144,7 +144,7 @@ def _reply(document: Document) -> str | None:
 def _seconds(document: Document) -> float | None:
     if document.seconds is None:
         return None
-    # Shares of a batch's time: more digits say nothing.
+    # These are shares of a batch's time, so more digits would be meaningless.
     return float(f"{sum(answer.encoding + answer.own for answer in document.seconds):.3g}")
 
 

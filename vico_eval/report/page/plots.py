@@ -1,4 +1,4 @@
-"""The page's plot: retention over visual tokens or a cost, and how each row is drawn."""
+"""Data for the page's plot: retention over visual tokens or a cost, and the rows' styles."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,12 +16,12 @@ from vico_eval.report.stats.times import ALL
 from vico_eval.report.tables.table import Table
 
 Shares = Mapping[str, Mapping[tuple[str, str], float]]
-"""Percent of the baseline's, by axis, and by row and column."""
+"""Costs in percent of the baseline's, by axis, then by row and column."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Point:
-    """A row of the plot, in percent of the baseline."""
+    """A row's point, in percent of the baseline."""
 
     row: int
     saved: float
@@ -29,7 +29,7 @@ class _Point:
 
 
 def row_styles(table: Table) -> list[dict[str, Any]]:
-    """Title, colour (a place among `COLOURS`; None for the baseline), marker and number of runs of each row."""
+    """Title, colour (an index into `COLOURS`; None for the baseline), marker and number of runs of each row."""
     drawn = looks(table)
     return [
         {
@@ -43,17 +43,17 @@ def row_styles(table: Table) -> list[dict[str, Any]]:
 
 
 def axes(shares: Shares) -> list[dict[str, str]]:
-    """What retention can be drawn over: `name` and `title` of each."""
+    """`name` and `title` of each possible horizontal axis."""
     titles = {TOKENS: "Visual tokens"} | {asked.cost: asked.title for asked in ASKED.values()}
     return [{"name": name, "title": titles[name]} for name in shares]
 
 
 def shares_of(numbers: pd.DataFrame, costs: pd.DataFrame | None) -> dict[str, dict[tuple[str, str], float]]:
-    """What each row needs of visual tokens and of every cost that some row knows, percent of the baseline's.
+    """Each row's visual tokens and known costs, in percent of the baseline's.
 
     Args:
-        numbers: of `vico_eval.report.tables.numbers.tidy_numbers`.
-        costs: of `vico_eval.report.costs.frame.document_costs`.
+        numbers: result of `vico_eval.report.tables.numbers.tidy_numbers`.
+        costs: result of `vico_eval.report.costs.frame.document_costs`.
     """
     shares = {TOKENS: _by_row_and_column(numbers, "visual_token_share")}
     if costs is not None:
@@ -67,18 +67,18 @@ def shares_of(numbers: pd.DataFrame, costs: pd.DataFrame | None) -> dict[str, di
 
 
 def plots(table: Table, numbers: pd.DataFrame, uncertainty: pd.DataFrame, shares: Shares) -> list[dict[str, Any]]:
-    """Retention: of the average, then of each benchmark that has it with a share on some axis.
+    """Plots of retention for the average, and for each benchmark with retention and a cost on some axis.
 
     Args:
-        table: what the report prints.
-        numbers: of `vico_eval.report.tables.numbers.tidy_numbers`.
-        uncertainty: of `vico_eval.report.stats.uncertainty.compare_with_baseline`.
-        shares: of `shares_of`.
+        table: the report's table.
+        numbers: result of `vico_eval.report.tables.numbers.tidy_numbers`.
+        uncertainty: result of `vico_eval.report.stats.uncertainty.compare_with_baseline`.
+        shares: result of `shares_of`.
 
     Returns:
-        For each its `column`, `points` (row, retention, low and high of the 95% interval, ratio of compressed tiles;
-        percent, None where unknown; and by axis the share of the baseline's) and `fronts` (by axis the rows of the
-        Pareto front, by what they save).
+        For each plot its `column`, `points` (row, retention, low and high of the 95% interval, ratio of compressed
+        tiles, in percent, None for unknown; and shares of the baseline's cost by axis) and `fronts` (rows of the Pareto
+        front by axis, in order of saving).
     """
     titles = [str(title) for title in table.summary.index]
     ratios = _by_row_and_column(numbers, "compressed_tile_ratio")
@@ -110,7 +110,7 @@ def _interval(title: str, column: str, intervals: pd.DataFrame, table: Table) ->
     if title == table.baseline:
         return {"low": None, "high": None}
     line = intervals.loc[(title, column)]
-    # Where benchmarks are left out, the interval is that of another number.
+    # With benchmarks left out, the interval belongs to a different average.
     if line["left_out"]:
         return {"low": None, "high": None}
     return {"low": known(line["low"]), "high": known(line["high"])}

@@ -1,4 +1,4 @@
-"""What produced each row's numbers, as the page shows it: what all runs share once, then what a run has of its own."""
+"""Provenance on the page: facts that all runs share, followed by each run's own."""
 
 import json
 import shlex
@@ -11,7 +11,7 @@ from vico_eval.runs.schema import Checkpoint, RunRecord
 
 
 class Fact(NamedTuple):
-    """One thing that a run's record says."""
+    """One entry of a run's record."""
 
     group: str
     name: str
@@ -26,9 +26,9 @@ class Facts(NamedTuple):
 
 
 def provenance(runs: Sequence[CountedRun], rows: Sequence[str]) -> list[Facts]:
-    """What the records of `runs` say: first what all of them share, then the rest of each, in the order of `rows`.
+    """Facts from the records of `runs`: first those that all share, then each run's others, in the order of `rows`.
 
-    Facts that no run has are left out; the data and the scorer of a task are in the records of its runs.
+    Facts that no run has are left out. The data and the scorer of a task are in the records of its runs.
     """
     ordered = [run for row in rows for run in runs if run.row == row]
     records = [_unique(_facts(run.record)) for run in ordered]
@@ -67,7 +67,7 @@ def _facts(record: RunRecord) -> Iterator[Fact]:
         if value is not None:
             yield Fact("Run", name, value if isinstance(value, str) else json.dumps(value))
     conditions: dict[str, object] = {"Device": record.device, "Processes": record.num_processes}
-    conditions |= {"Type of numbers": record.dtype}
+    conditions |= {"Dtype": record.dtype}
     conditions |= {"Attention": record.attention, "System message": record.system_instruction}
     conditions |= {"Started": record.started and record.started.isoformat()}
     conditions |= {"Continued": ", ".join(time.isoformat() for time in record.continued) or None}

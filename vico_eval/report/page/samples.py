@@ -1,6 +1,6 @@
-"""The page's documents: what filters need of all of them, and what one shows when it is opened.
+"""The page's documents: an index for the filters, and the content of each document.
 
-A row with several runs is shown by its first one: answers of several can't be told apart by right and wrong.
+A row with several runs is represented by its first run, since several answers can't be filtered by right and wrong.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +17,7 @@ from vico_eval.report.stats.measurements import Measurements
 from vico_eval.report.stats.retention import runs_by_cell
 
 ReadSamples = Callable[[int, str], Sequence[Sample]]
-"""Reads the samples of a run, by its number among the measured ones, of a benchmark."""
+"""Function that reads a run's samples of a benchmark, given the run's number and the benchmark's title."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,10 +26,10 @@ class RowAnswers:
 
     samples: Sequence[Sample]
     previews: Path | None
-    """Folder of the pictures that the run kept."""
+    """The run's folder of image previews."""
 
     scores: np.ndarray
-    """[documents], 0-100; NaN where the benchmark has none by document."""
+    """[documents], 0-100; NaN without scores by document."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,13 +38,13 @@ class BenchmarkSamples:
 
     title: str
     tasks: tuple[tuple[str, int], ...]
-    """Its tasks, with their number of documents; the documents are in this order."""
+    """The benchmark's tasks with their numbers of documents, in the order of the documents."""
 
     rows: tuple[RowAnswers | None, ...]
-    """In the order of the table; None where a row was not run."""
+    """Rows in the table's order; None for rows that were not run."""
 
     baseline: int
-    """The place of the baseline among the rows."""
+    """Index of the baseline among the rows."""
 
     @property
     def _present(self) -> list[RowAnswers]:
@@ -53,10 +53,10 @@ class BenchmarkSamples:
         return [row for row in order if row is not None]
 
     def index(self) -> dict[str, Any]:
-        """What filters and sorting need: ids, and by row scores, tokens, which answers differ and which failed.
+        """Data for filtering and sorting: ids, and by row scores, tokens, differing answers and failures.
 
-        `differs` has a character a document: 1 where the answer is not the baseline's. `categories`, where some
-        document has one, are their names, and `category` each document's place among them (None without).
+        `differs` has one character per document: 1 if the answer differs from the baseline's. If any document has a
+        category, `categories` are their names, and `category` is each document's index among them (None without).
         """
         base = self.rows[self.baseline]
         return {
@@ -83,7 +83,7 @@ class BenchmarkSamples:
         return {"categories": list(names), "category": [name and names[name] for name in own]} if names else {}
 
     def documents(self) -> Iterator[tuple[dict[str, Any], dict[str, Path]]]:
-        """What each document shows, in order, and the files of its pictures by their place in the page's folder."""
+        """Yield each document's content, with the files of its images by path within the page's folder."""
         present = self._present
         for place in range(len(present[0].samples)):
             own = [row.samples[place] for row in present]
@@ -108,14 +108,14 @@ def read_samples(
     benchmarks: Sequence[str],
     baseline: str,
 ) -> Iterator[BenchmarkSamples]:
-    """The benchmarks that some row was run on, one at a time.
+    """Yield the benchmarks that any row was run on, one at a time.
 
     Args:
-        measured: what the runs measured.
+        measured: the runs' measurements.
         read: reads a run's samples of a benchmark.
-        previews: folders of the pictures that runs kept, by the runs' numbers.
-        rows: titles in the order of the table; the baseline among them.
-        benchmarks: titles.
+        previews: folders of the runs' image previews, by run number.
+        rows: row titles in the order of the table, including the baseline.
+        benchmarks: benchmark titles.
         baseline: the row to compare with.
     """
     runs = runs_by_cell(measured.cells)
@@ -149,7 +149,7 @@ def _differs(one: Sample, other: Sample) -> bool:
 
 
 def _shown(sample: Sample, question: str) -> dict[str, Any]:
-    """A row's answer with its counts, and its question where it was another; keys without a value are left out."""
+    """A row's answer with its counts, and its question if that differs; keys without a value are left out."""
     asked = None if sample.question in ("", question) else sample.question
     shown: dict[str, Any] = {"answer": sample.answer, "failure": sample.failure, "reply": sample.reply}
     shown |= {"question": asked, "seconds": sample.seconds, **sample.counts}
@@ -157,7 +157,8 @@ def _shown(sample: Sample, question: str) -> dict[str, Any]:
 
 
 def _pictures(rows: Sequence[RowAnswers], place: int) -> tuple[list[str | None], dict[str, Path]]:
-    """A name a picture or frame, None where it has no file, of the first row whose run kept any; and the files."""
+    """Names of the images or frames from the first row whose run kept previews, None for those without a file; and the
+    files."""
     for row in rows:
         if row.previews is None:
             continue
@@ -169,12 +170,12 @@ def _pictures(rows: Sequence[RowAnswers], place: int) -> tuple[list[str | None],
 
 
 def _is_in(folder: Path, name: str) -> bool:
-    """Whether the file is in the folder itself: a link beneath it may lead to anything, which is not the page's."""
+    """True if the file is in the folder itself. A symbolic link may lead anywhere, so it is not followed."""
     path = folder / name
     return path.is_file() and not (path.is_symlink() or path.parent.is_symlink())
 
 
 def _short(score: float) -> float | int | None:
-    """A score in as few characters as it needs."""
+    """A score in its shortest form."""
     value = known(score)
     return int(value) if value is not None and value.is_integer() else value

@@ -1,6 +1,6 @@
-"""Writes the page's folder: index.html, its style and scripts, data/ and pictures/.
+"""Write the page's folder: index.html, styles and scripts, data/ and pictures/.
 
-Files of data are scripts that register what they hold, for a page opened from a file may not fetch any.
+Data files are scripts that register their content, because a page opened from a file may not fetch other files.
 """
 
 import re
@@ -33,11 +33,12 @@ SCRIPTS = (
     *("page.js", "state.js", "markers.js", "choose.js", "table.js", "downloads.js", "names.js", "plot.js"),
     *("pictures.js", "document.js", "filters.js", "search.js", "samples.js"),
 )
-"""In the order in which they are loaded."""
+"""Scripts in loading order."""
 
 CHUNK_DOCUMENTS = 250
 CHUNK_CHARACTERS = 2_000_000
-"""A file of documents ends with the first of both, so that long answers make more files, not larger ones."""
+"""Limits on a file of documents, whichever is reached first, so that long answers give more files and not larger
+ones."""
 
 STYLES = ("page.css", "tables.css", "plot.css", "samples.css", "document.css", "narrow.css")
 
@@ -50,53 +51,53 @@ _PICTURE = re.compile(r"[0-9a-f]{2}/[0-9a-f]+-\d+\.jpg")
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
 class PageContent:
-    """What a page shows of a report."""
+    """The parts of a report that a page shows."""
 
     table: Table
-    """What the report prints."""
+    """The report's table."""
 
     measured: Measurements
-    """What it was made from."""
+    """The measurements behind it."""
 
     read: ReadSamples
-    """Reads a run's samples of a benchmark; asked for one benchmark after the other."""
+    """Reads a run's samples of a benchmark; called for one benchmark after the other."""
 
     previews: Mapping[int, Path]
-    """Folders of the pictures that runs kept, by the runs' numbers."""
+    """Folders of the runs' image previews, by run number."""
 
     numbers: pd.DataFrame
-    """Of `vico_eval.report.tables.numbers.tidy_numbers`."""
+    """Result of `vico_eval.report.tables.numbers.tidy_numbers`."""
 
     uncertainty: pd.DataFrame
-    """Of `vico_eval.report.stats.uncertainty.compare_with_baseline`."""
+    """Result of `vico_eval.report.stats.uncertainty.compare_with_baseline`."""
 
     loyalty: pd.DataFrame
-    """Of `vico_eval.report.stats.loyalty.loyalty`."""
+    """Result of `vico_eval.report.stats.loyalty.loyalty`."""
 
     endings: pd.DataFrame
-    """Of `vico_eval.report.endings.counts.endings`."""
+    """Result of `vico_eval.report.endings.counts.endings`."""
 
     runs: Sequence[CountedRun]
-    """Whose records say what produced the numbers."""
+    """The runs, for their records."""
 
     times: pd.DataFrame | None = None
-    """Of `vico_eval.report.stats.times.document_times`."""
+    """Result of `vico_eval.report.stats.times.document_times`."""
 
     costs: pd.DataFrame | None = None
-    """Of `vico_eval.report.costs.frame.document_costs`."""
+    """Result of `vico_eval.report.costs.frame.document_costs`."""
 
 
 def write_page(folder: Path, content: PageContent) -> Path:
-    """Writes the page of a report; the same report gives the same bytes.
+    """Write the page of a report; the same report gives the same bytes.
 
-    An earlier page in the folder, which is made if missing, is replaced once all of the new one is written, and files
-    that are no page's stay.
+    The folder is created if missing. An earlier page is replaced once the new one is complete, and unrelated files
+    stay.
 
     Returns:
         The path of index.html.
 
     Raises:
-        OutputError: the folder holds something else, or can't be written.
+        OutputError: the folder contains something else, or can't be written.
     """
     check_page_folder(folder)
     try:
@@ -113,7 +114,7 @@ def _write(folder: Path, content: PageContent) -> Path:
     with staged(folder) as files:
         pictures = _write_files(files.place, content)
         index = folder / INDEX
-        # Away first and back last: a page that is only half there can't be opened.
+        # Remove the index first and restore it last, so that an incomplete page can't be opened.
         index.unlink(missing_ok=True)
         for old in (folder / "data").glob("*.js"):
             old.unlink()
@@ -123,7 +124,7 @@ def _write(folder: Path, content: PageContent) -> Path:
 
 
 def _write_files(folder: Path, content: PageContent) -> set[str]:
-    """All of the page into an empty folder; its pictures by their place there."""
+    """Write the whole page to an empty folder, and return its images by path within it."""
     table = content.table
     (folder / "data").mkdir()
     styles = row_styles(table)
@@ -150,7 +151,7 @@ def _write_files(folder: Path, content: PageContent) -> set[str]:
 
 
 def _write_index(folder: Path, content: PageContent, titles: Sequence[str]) -> None:
-    """index.html, and the table of scores as it is downloaded."""
+    """Write index.html, and the score table for download."""
     table = with_known_costs(content.table, content.costs)
     columns = page_columns(table, content.table.costs)
     rows, published = page_rows(table, content.uncertainty, content.loyalty), paper_rows(table)
@@ -173,12 +174,12 @@ def _write_index(folder: Path, content: PageContent, titles: Sequence[str]) -> N
         styles=STYLES,
         scripts=(*SCRIPTS, "data/report.js", "data/table.js", "start.js"),
     )
-    # A note may hold half of a surrogate pair, which no encoding has.
+    # A note may contain a lone surrogate, which can't be encoded.
     (folder / INDEX).write_bytes(page.encode("utf-8", errors="replace"))
 
 
 def _drop_other_pictures(folder: Path, pictures: Collection[str]) -> None:
-    """Removes the pictures of an earlier page that this one doesn't show."""
+    """Remove images of an earlier page that this one doesn't use."""
     root = folder / "pictures"
     for path in sorted(root.glob("*/*.jpg")):
         name = path.relative_to(root).as_posix()
@@ -189,21 +190,21 @@ def _drop_other_pictures(folder: Path, pictures: Collection[str]) -> None:
 
 
 class _Documents:
-    """Writes documents into chunks as they come, and copies their pictures."""
+    """Writes documents to chunks as they arrive, and copies their images."""
 
     def __init__(self, folder: Path) -> None:
         self.starts: list[int] = []
-        """The number of each chunk's first document, over all benchmarks."""
+        """Number of each chunk's first document, counted over all benchmarks."""
 
         self.pictures: set[str] = set()
-        """Those of the page, by their place in its folder."""
+        """The page's images, by path within its folder."""
 
         self._folder = folder
         self._chunk: list[str] = []
         self._count = 0
 
     def add(self, samples: BenchmarkSamples) -> dict[str, Any]:
-        """Writes a benchmark's documents and returns what the page must know of all of them."""
+        """Write a benchmark's documents, and return the index of all of them."""
         for document, pictures in samples.documents():
             if not self._chunk:
                 self.starts.append(self._count)
@@ -216,7 +217,7 @@ class _Documents:
         return samples.index()
 
     def end_chunk(self) -> None:
-        """Writes what was added since the last chunk."""
+        """Write the documents added since the last chunk."""
         if self._chunk:
             name = f"documents-{len(self.starts) - 1}"
             text = f"vicoPage.register({as_json(name)}, [\n{','.join(self._chunk)}\n]);\n"

@@ -1,1 +1,1 @@
-"""Rows paired by document: draws of their scores, tests of no difference, and which are best."""
+"""Comparisons of rows paired by document: bootstrap draws, tests of no difference, and the best rows."""

@@ -1,4 +1,4 @@
-"""Which cells are bold: within a budget, the highest of a column and all that can't be told apart from it."""
+"""Cells to set in bold: within a budget, the highest of a column and all that don't differ significantly from it."""
 
 import math
 from collections.abc import Mapping
@@ -14,19 +14,19 @@ from vico_eval.report.tables.table import AVERAGE_DIGITS, Table
 
 
 def best_of(table: Table, draws: Draws, alpha: float) -> dict[str, frozenset[str]]:
-    """By column, `Avg.` included, the titles of the rows that may be its best.
+    """The titles of the best rows for each column, including `Avg.`.
 
-    Only rows that compete and save tokens in the column count. Within a budget each is tested against the highest on
-    the same documents, two-sided, with Holm's correction over these tests. Those that print as the highest does are
-    best with it; where documents can't be compared, no others are.
+    Only rows that compete and save tokens in the column count. Within a budget, each is tested against the highest on
+    the same documents, two-sided, with Holm's correction over these tests. Rows that print the same number as the
+    highest are also best; if documents can't be compared, no other rows are.
 
     Args:
-        table: what is printed.
-        draws: of its rows.
+        table: the table to mark.
+        draws: the bootstrap draws of its rows.
         alpha: level of the tests.
 
     Returns:
-        No titles of a budget in which fewer than two rows compete: a single one is best of nothing.
+        Titles by column, without those of budgets in which fewer than two rows compete.
     """
     rows = [row for row in table.rows if row.kind == "score" and row.competes]
     best = {}
@@ -43,7 +43,7 @@ def best_of(table: Table, draws: Draws, alpha: float) -> dict[str, frozenset[str
 
 
 def _together(draws: Draws, scores: Mapping[str, float], column: str, digits: int, alpha: float) -> frozenset[str]:
-    """The highest of these rows and those that can't be told apart from it."""
+    """The highest of these rows and those that don't differ significantly from it."""
     first = max(scores, key=lambda row: scores[row])
     others = [row for row in scores if row != first]
     p_values = holm(pd.Series([_p_equal(draws, row, first, column) for row in others], index=others, dtype=float))
@@ -53,7 +53,7 @@ def _together(draws: Draws, scores: Mapping[str, float], column: str, digits: in
 
 
 def _p_equal(draws: Draws, row: str, other: str, column: str) -> float:
-    """NaN where the rows' documents can't be compared."""
+    """p-value of the test of no difference; NaN if the rows' documents can't be compared."""
     own, second = draws.place(row), draws.place(other)
     compared = draws.compared(own, second)
     if column == AVERAGE:

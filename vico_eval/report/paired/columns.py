@@ -1,4 +1,4 @@
-"""A benchmark's documents as intervals and tests take them: values by row, summed over the clusters that are drawn."""
+"""A benchmark's documents in the form that intervals and tests need: values by row, summed over clusters."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,34 +17,35 @@ class Column:
 
     benchmark: str
     values: np.ndarray
-    """[documents, rows], mean over a row's runs. NaN where a row can't be compared."""
+    """[documents, rows], mean over a row's runs; NaN for rows that can't be compared."""
 
     clusters: np.ndarray
-    """[clusters], int: their numbers. One that another column has too is drawn together with it."""
+    """[clusters], int: cluster numbers. Columns with the same number draw that cluster together."""
 
     groups: np.ndarray
-    """[documents]: the place of each document's cluster in `clusters`."""
+    """[documents]: index of each document's cluster in `clusters`."""
 
     left_out: tuple[str, ...] = ()
-    """[rows]: why a row has no values; empty where it has."""
+    """[rows]: reason that a row has no values; empty if it has."""
 
     knows_pictures: bool = False
     cluster_points: float = 100.0
-    """Points of the score that ride on one cluster: a part's points over its clusters, for the part with the fewest."""
+    """Points of the score that depend on one cluster: a part's points over its clusters, for the part with the
+    fewest."""
 
     run_means: tuple[Mapping[int, float], ...] = ()
-    """[rows]: the score of each of a row's runs, by the runs' numbers."""
+    """[rows]: score of each of the row's runs, by run number."""
 
     sums: np.ndarray = field(init=False)
-    """[clusters, rows]: summed values; 0 where a row has none."""
+    """[clusters, rows]: sums of values; 0 where a row has none."""
 
     sizes: np.ndarray = field(init=False)
-    """[clusters]: numbers of documents."""
+    """[clusters]: number of documents."""
 
     def __post_init__(self) -> None:
         count = len(self.clusters)
         known = np.nan_to_num(self.values)
-        if count == len(known):  # each document is a cluster, in some order
+        if count == len(known):  # each document is its own cluster, in some order
             sums = np.empty_like(known)
             sums[self.groups] = known
         else:
@@ -58,24 +59,24 @@ class Column:
 
     @property
     def are_alone(self) -> bool:
-        """Whether no two documents share a cluster."""
+        """True if every document is its own cluster."""
         return len(self.clusters) == len(self.groups)
 
     def why_not(self, own: int, other: int) -> str:
-        """Why the rows at two places can't be compared; empty where they can."""
+        """Reason that two rows, given by index, can't be compared; empty if they can."""
         if self.left_out and (found := self.left_out[own] or self.left_out[other]):
             return found
         unknown = np.isnan(self.values[:, [other, own]])
         if unknown.all(axis=0).any():
             return "no score by document"
         if unknown.any():
-            return "a part of the score rests on one document or picture"
-        # One cluster has no spread, and says nothing of others.
-        return "" if self.num_clusters > 1 else "only one document or picture"
+            return "a part of the score depends on one document or image"
+            # A single cluster gives no estimate of spread.
+        return "" if self.num_clusters > 1 else "only one document or image"
 
 
 def columns_of(measured: Measurements, rows: Sequence[str], benchmarks: Sequence[str]) -> list[Column]:
-    """The benchmarks' values, of the rows in this order."""
+    """One `Column` per benchmark, with `rows` in the given order."""
     runs = runs_by_cell(measured.cells)
     reasons = why_left_out(measured.cells, rows, benchmarks)
     columns = []
@@ -121,5 +122,5 @@ def _means(documents: Documents, runs: Sequence[int]) -> dict[int, float]:
 
 def _cluster_points(groups: np.ndarray, scored: DocumentScores) -> float:
     own = [len(np.unique(groups[scored.strata == part])) for part in range(scored.strata.max() + 1)]
-    # A cluster may be in several parts, as a picture in all three of POPE.
+    # A cluster may be in several parts, like an image in all three splits of POPE.
     return scored.points * max(1 / min(own), len(own) / len(np.unique(groups[scored.strata >= 0])))

@@ -1,26 +1,26 @@
-"""Draws of every row's score, from which a report's intervals and tests are read.
+"""Bootstrap draws of every row's score, the basis of a report's intervals and tests.
 
-A draw gives each cluster of documents (`vico_eval.report.scores.clusters`) a random weight, exponential of mean 1: the
-Bayesian bootstrap (Rubin 1981). All rows see the same weights, and a cluster that several benchmarks share has one
-weight in all, so differences are paired. For counts the quantiles are those of the beta distribution, hence
-Clopper and Pearson's limits up to the unseen change below, and they are skewed as the data are.
+A draw gives each cluster of documents (`vico_eval.report.scores.clusters`) a random weight, exponential with mean 1:
+the Bayesian bootstrap (Rubin 1981). All rows share the weights, and a cluster in several benchmarks has one weight in
+all of them, so differences are paired. For counts, the quantiles are those of the beta distribution, hence Clopper and
+Pearson's limits up to the unseen change below, and they are as skewed as the data.
 
-What a plain bootstrap lacks is added, for each benchmark by itself:
+Three corrections to the plain bootstrap are applied per benchmark:
 
-- Few clusters: deviations grow by the root of (n + 1) / (n - 1), which makes their variance unbiased, and by that of
-  (n - 1) / chi-square(n - 1), which makes normal deviations Student's t with n - 1 degrees of freedom, as of Behrens
-  and Fisher. A benchmark about 10 pictures widens the average by what it weighs there, and no more.
-- Changes that were not seen: rows that agree on every document still have an interval. A change is taken off the lower
-  end and added to the upper one: half of one for retention (a gamma variable of shape 1/2), as in Jeffreys' limits of a
-  count, and a whole one (of shape 1), as in McNemar's exact test, for tests of no difference, where as many changes
-  either way may have been missed. It weighs as much as the changes that were seen: `unseen_change`.
-- Skew: quantiles of a mean of skewed values lie half of the third over the second moment off (Hall 1992, chapter 3).
+- Few clusters: deviations are scaled by the root of (n + 1) / (n - 1), which makes their variance unbiased, and by the
+  root of (n - 1) / chi-square(n - 1), which turns normal deviations into Student's t with n - 1 degrees of freedom, as
+  in Behrens and Fisher's problem. A benchmark with 10 images widens the average's interval only by its own weight.
+- Unseen changes: rows that agree on every document still get an interval. A change is subtracted from the lower end and
+  added to the upper end: half a change for retention (a gamma variable of shape 1/2), as in Jeffreys' limits for a
+  count, and a whole one (of shape 1), as in McNemar's exact test, for tests of no difference, which may have missed as
+  many changes in either direction. Its size is that of the observed changes: `unseen_change`.
+- Skew: quantiles of a mean of skewed values are off by half the third moment over the second (Hall 1992, chapter 3).
 
-Several runs of a row (seeds) are a level of their own: a draw weighs the runs too, independently of the documents. As
-in the crossed bootstrap of Owen and Eckles (2012) chance that acts on single documents counts twice, so this errs on
-the wide side; with two or three runs it is a rough estimate all the same.
+Several runs of a row (seeds) are a separate level: a draw also weights the runs, independently of the documents. As in
+the crossed bootstrap of Owen and Eckles (2012), randomness that acts on single documents counts twice, so intervals err
+on the wide side; with two or three runs they are rough estimates all the same.
 
-Coverage and errors: `benchmarks/coverage.py`.
+Coverage and error rates are measured in `benchmarks/coverage.py`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -33,7 +33,8 @@ from vico_eval.report.paired.columns import Column
 
 RESAMPLES = 4000
 
-# Draws that are held at once: few, for threads would take longer to share a product of 1,000 documents than to make it.
+# Draws per chunk. Small, so that matrix products over 1,000 documents stay below the size at which BLAS starts threads,
+# whose overhead would exceed the product's own time.
 _CHUNK = 25
 
 
@@ -48,14 +49,14 @@ class Pair(NamedTuple):
 
     own_spread: np.ndarray
     other_spread: np.ndarray
-    """[resamples]: the same without what makes up for few clusters, for standard errors."""
+    """[resamples]: the same draws without the correction for few clusters, for standard errors."""
 
     unseen: float
-    """Points of the mean that an unseen change weighs."""
+    """Size of an unseen change, in points of the mean."""
 
 
 class _Row(NamedTuple):
-    """One row's part of a `Pair`."""
+    """One row's half of a `Pair`."""
 
     score: float
     draws: np.ndarray
@@ -63,42 +64,42 @@ class _Row(NamedTuple):
 
 
 class Draws:
-    """Draws of all rows' scores in all columns."""
+    """Bootstrap draws of all rows' scores in all columns."""
 
     def __init__(self, rows: Sequence[str], columns: Sequence[Column]) -> None:
         self.rows = tuple(rows)
         self.columns = tuple(columns)
         self._deviations = [np.empty((0, 0))] * len(columns)
-        """By column, [rows, resamples]: from the row's score, less those of runs."""
+        """By column, [rows, resamples]: deviations from the row's score, without those between runs."""
 
         self._widening = [np.empty(0)] * len(columns)
-        """By column, [resamples]: what makes deviations Student's t."""
+        """By column, [resamples]: factors that turn deviations into Student's t."""
 
         for block in _blocks(columns):
             self._draw(block)
         self._of_runs = _run_deviations(self.rows, columns)
         generator = np.random.default_rng(0)
         self.half_change = generator.standard_gamma(0.5, RESAMPLES)
-        """[resamples]: draws of an unseen half of a change."""
+        """[resamples]: draws of half an unseen change."""
 
         self.whole_change = self.half_change + generator.standard_gamma(0.5, RESAMPLES)
 
     def place(self, row: str) -> int:
-        """Of a row."""
+        """Index of a row."""
         return self.rows.index(row)
 
     def compared(self, own: int, other: int) -> list[int]:
-        """Places of the columns in which the rows at two places can be compared."""
+        """Indices of the columns in which two rows, given by index, can be compared."""
         return [place for place, column in enumerate(self.columns) if not column.why_not(own, other)]
 
     def pair(self, own: int, other: int, places: Sequence[int]) -> Pair:
-        """The rows at two places, over the mean of the columns at `places`."""
+        """Scores and draws of two rows, averaged over the columns at `places`."""
         first, second = self._row(own, places), self._row(other, places)
         unseen = _unit([unseen_change(self.columns[place], own, other) for place in places])
         return Pair(first.score, second.score, first.draws, second.draws, first.spread, second.spread, unseen)
 
     def _row(self, row: int, places: Sequence[int]) -> "_Row":
-        """One row over the mean of the columns at `places`."""
+        """Score and draws of one row, averaged over the columns at `places`."""
         columns = [self.columns[place] for place in places]
         score = sum(float(column.sums[:, row].sum() / column.sizes.sum()) for column in columns) / len(columns)
         plain, widened = np.zeros(RESAMPLES), np.zeros(RESAMPLES)
@@ -110,12 +111,12 @@ class Draws:
         return _Row(score, score + widened / len(columns), score + plain / len(columns))
 
     def _draw(self, block: Sequence[int]) -> None:
-        """Fills in the columns of one block, which have clusters in common."""
+        """Compute the draws of one block of columns, which share clusters."""
         columns = [self.columns[place] for place in block]
         clusters = np.unique(np.concatenate([column.clusters for column in columns]))
         at = [np.searchsorted(clusters, column.clusters) for column in columns]
         totals = [np.column_stack([column.sums, column.sizes]) for column in columns]
-        # A benchmark's draws don't depend on which others the table has, but for those with its pictures.
+        # A benchmark's draws depend on no other benchmarks of the table, except those that share its images.
         generator = np.random.default_rng(crc32("\n".join(column.benchmark for column in columns).encode()))
         means: list[list[np.ndarray]] = [[] for _ in block]
         for start in range(0, RESAMPLES, _CHUNK):
@@ -133,12 +134,12 @@ class Draws:
 
 
 def unseen_change(column: Column, own: int, other: int) -> tuple[float, float, float]:
-    """What is known of the size of changes between two rows in a column.
+    """Size of the changes between two rows in a column.
 
     Returns:
-        The points of the score that ride on one document of a cluster, the most documents of a cluster that could
-        change (their mean number), and the number of documents that a cluster changes by where it changes (root mean
-        square over its clusters; NaN where none changed).
+        The points of the score that depend on one document of a cluster, the largest change of a cluster in documents
+        (their mean number per cluster), and the observed change in documents (root mean square over changed clusters;
+        NaN if none changed).
     """
     documents = len(column.groups) / column.num_clusters
     changed = np.abs(column.sums[:, own] - column.sums[:, other]) / 100
@@ -148,12 +149,12 @@ def unseen_change(column: Column, own: int, other: int) -> tuple[float, float, f
 
 
 def _unit(changes: Sequence[tuple[float, float, float]]) -> float:
-    """Points of the mean over columns that an unseen change weighs.
+    """Size of an unseen change, in points of the mean over columns.
 
-    A change is as large as those seen in its column, or where there are none as in the others, or else a whole
-    cluster. Over several columns it is the root mean square: the mean weight of Tiwari, Clegg and Zou (2006) for sums
-    of counts of different weights, of which the largest (Fay and Feuer 1997) would let a column of 10 documents decide
-    the average's interval.
+    A change is as large as the changes observed in its column; without any, as those in the other columns, or else a
+    whole cluster. Several columns are combined by the root mean square, the mean weight of Tiwari, Clegg and Zou (2006)
+    for sums of counts with different weights. With the largest weight (Fay and Feuer 1997), a column of 10 documents
+    would determine the average's interval.
     """
     points, documents, sizes = np.array(changes).T
     seen = ~np.isnan(sizes)
@@ -163,7 +164,7 @@ def _unit(changes: Sequence[tuple[float, float, float]]) -> float:
 
 
 def skew_shift(columns: Sequence[Column], own: int, other: int, slope: float) -> float:
-    """By how much draws of `own - slope x other` lie off for their skew, in points of the mean over columns."""
+    """Shift that corrects draws of `own - slope x other` for skew, in points of the mean over columns."""
     second = third = 0.0
     for column in columns:
         sums = column.sums[:, own] - slope * column.sums[:, other]
@@ -174,15 +175,15 @@ def skew_shift(columns: Sequence[Column], own: int, other: int, slope: float) ->
 
 
 def _student(degrees: int, shares: np.ndarray) -> np.ndarray:
-    """[shares]: what makes normal deviations those of Student's t."""
-    # Only here: what reads published tables draws nothing. scipy.stats would take a second more to load.
+    """[shares]: factors that turn normal deviations into Student's t."""
+    # Imported here because reading published tables needs no draws. scipy.stats would take a second longer to load.
     from scipy.special import chdtri
 
     return np.sqrt(degrees / np.asarray(chdtri(degrees, shares)))
 
 
 def _blocks(columns: Sequence[Column]) -> Iterator[list[int]]:
-    """Places of columns, those together that have clusters in common, also by way of others."""
+    """Groups of column indices, connected by shared clusters, directly or through other columns."""
     blocks: list[tuple[set[int], list[int]]] = []
     for place, column in enumerate(columns):
         clusters, places = set(column.clusters.tolist()), [place]
@@ -198,8 +199,7 @@ def _blocks(columns: Sequence[Column]) -> Iterator[list[int]]:
 
 
 def _run_deviations(rows: Sequence[str], columns: Sequence[Column]) -> dict[tuple[int, int], np.ndarray]:
-    """By place of a row and column where there are several runs, [resamples]: how far the row's mean lies off for the
-    choice of its runs."""
+    """[resamples] by row and column with several runs: deviation of the row's mean due to the choice of runs."""
     deviations = {}
     for row, title in enumerate(rows):
         means = {place: column.run_means[row] for place, column in enumerate(columns) if column.run_means}

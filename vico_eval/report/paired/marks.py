@@ -1,4 +1,5 @@
-"""What a table for a paper says of a comparison with the baseline: intervals beside averages, marks beside scores."""
+"""Comparison with the baseline in a table for a paper: intervals next to averages, significance marks next to
+scores."""
 
 import pandas as pd
 
@@ -9,18 +10,18 @@ def intervals(uncertainty: pd.DataFrame) -> dict[str, tuple[float, float]]:
     """The 95% interval of each row's retention, percent, by row; the upper end may be infinite.
 
     Args:
-        uncertainty: of `vico_eval.report.stats.uncertainty.compare_with_baseline`.
+        uncertainty: result of `vico_eval.report.stats.uncertainty.compare_with_baseline`.
     """
     known = uncertainty[(uncertainty["benchmark"] == AVERAGE) & uncertainty["retention"].notna()]
     return {str(row.row): (float(row.low), float(row.high)) for row in known.itertuples()}
 
 
 def significant(uncertainty: pd.DataFrame, alpha: float) -> dict[str, frozenset[str]]:
-    """The benchmarks on which a row differs from the baseline, by row.
+    """The benchmarks on which a row differs significantly from the baseline, by row.
 
     Args:
-        uncertainty: of `vico_eval.report.stats.uncertainty.compare_with_baseline`.
-        alpha: level, after the correction over all rows and benchmarks.
+        uncertainty: result of `vico_eval.report.stats.uncertainty.compare_with_baseline`.
+        alpha: significance level, applied after the correction over all rows and benchmarks.
     """
     found = uncertainty[uncertainty["p_equal_holm"] < alpha]
     return {str(row): frozenset(own["benchmark"]) for row, own in found.groupby("row")}

@@ -1,4 +1,5 @@
-"""Rows against rows: paired differences in points with intervals and tests, corrected over the pairs asked for."""
+"""Comparisons between rows: paired differences in points, with intervals and tests corrected over the requested
+pairs."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -13,7 +14,7 @@ from vico_eval.report.stats.retention import AVERAGE
 from vico_eval.report.stats.uncertainty import LEVEL, counts_of, left_out_of, quantile
 
 ALL = "all"
-"""Asks for every pair of rows."""
+"""Requests every pair of rows."""
 
 COLUMNS = (
     *("row", "against", "benchmark", "documents", "pictures", "difference", "low", "high"),
@@ -22,10 +23,10 @@ COLUMNS = (
 
 
 def pairs_of(rows: Sequence[str], against: Sequence[str]) -> list[tuple[str, str]]:
-    """Pairs of rows that are asked for, each once: all rows against those named, or `all` against all.
+    """The requested pairs of rows, each once: all rows against those named, or `all` for every pair.
 
     Raises:
-        ReportError: a name is none of a row.
+        ReportError: a name is not a row's.
     """
     if ALL in against and ALL not in rows:
         return [(second, first) for first, second in combinations(rows, 2)]
@@ -39,20 +40,19 @@ def pairs_of(rows: Sequence[str], against: Sequence[str]) -> list[tuple[str, str
 
 
 def compare_pairs(draws: Draws, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
-    """Each pair's difference by benchmark, and for `Avg.` that of the mean scores over the benchmarks compared.
+    """Each pair's difference by benchmark, and for `Avg.` that of the mean scores over the compared benchmarks.
 
     Args:
-        draws: of the rows.
-        pairs: the row and the one it is compared with, by title.
+        draws: the rows' bootstrap draws.
+        pairs: titles of the row and of the row it is compared with.
 
     Returns:
-        A line a pair and benchmark, with the columns `COLUMNS`:
-        documents, pictures and too_few (as of `vico_eval.report.stats.uncertainty.compare_with_baseline`),
-        difference (the row's score less the other's, points), low and high (95% interval),
-        test and p (two-sided, of no difference; for `Avg.` from the interval, which leaves out 0 where p < .05),
-        p_holm (after Holm's correction: of an average over the pairs' averages, of a benchmark over all tests of
-        single benchmarks), and
-        left_out (why there is no number; for `Avg.` the benchmarks left out).
+        One line per pair and benchmark, with the columns `COLUMNS`: documents, pictures and too_few (as in
+        `vico_eval.report.stats.uncertainty.compare_with_baseline`), difference (the row's score minus the other's, in
+        points), low and high (95% interval), test and p (two-sided, of no difference; for `Avg.` from the interval,
+        which excludes 0 if p < .05), p_holm (after Holm's correction: averages over the pairs' averages, benchmarks
+        over all tests of single benchmarks), and left_out (reason for a missing number; for `Avg.` the benchmarks left
+        out).
     """
     lines: list[dict[str, object]] = []
     for row, against in pairs:
@@ -76,19 +76,19 @@ def compare_pairs(draws: Draws, pairs: Sequence[tuple[str, str]]) -> pd.DataFram
 
 
 class Difference(NamedTuple):
-    """Two rows' difference over some columns, in points."""
+    """Difference between two rows over some columns, in points."""
 
     difference: float
     low: float
     high: float
-    """95%."""
+    """Ends of the 95% interval."""
 
     p: float
-    """Two-sided, of no difference: from the interval, which leaves out 0 where p < .05."""
+    """Two-sided p-value of no difference, from the interval, which excludes 0 if p < .05."""
 
 
 def difference_of(draws: Draws, own: int, other: int, places: Sequence[int]) -> Difference:
-    """The difference of the rows at two places over the mean of the columns at `places`."""
+    """Difference between two rows, given by index, averaged over the columns at `places`."""
     pair = draws.pair(own, other, places)
     drawn = pair.own_draws - pair.other_draws + skew_shift([draws.columns[place] for place in places], own, other, 1.0)
     difference, unseen = pair.own - pair.other, pair.unseen * draws.whole_change
@@ -98,9 +98,9 @@ def difference_of(draws: Draws, own: int, other: int, places: Sequence[int]) -> 
 
 
 def _p_from(difference: float, low: float, high: float) -> float:
-    """That of a normal variable with the end of the interval that faces 0. Shares of draws would be too coarse for
+    """p-value of a normal variable whose interval has the same end towards 0. Counting draws would be too coarse for
     Holm's correction over many pairs."""
-    # Only here: what reads published tables tests nothing.
+    # Imported here because reading published tables needs no tests.
     from scipy.special import ndtr, ndtri
 
     half = difference - low if difference > 0 else high - difference

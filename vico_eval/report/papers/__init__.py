@@ -1,1 +1,1 @@
-"""The papers' printed numbers: their tables, an audit of them, and their rows beneath measured ones."""
+"""The papers' printed numbers: their tables, an audit of them, and their rows below measured ones."""

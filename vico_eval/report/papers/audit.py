@@ -1,6 +1,7 @@
-"""Where a paper's numbers do not agree: averages with their cells, one quantity of several tables, text with tables.
+"""Find inconsistent numbers in a paper: averages and their cells, a quantity in several tables, the text and the
+tables.
 
-What is known of it lies beside the numbers (`results/published/exceptions.yaml`), each with its reason.
+Known inconsistencies are listed with their reasons in `results/published/exceptions.yaml`.
 """
 
 import math
@@ -19,30 +20,30 @@ from vico_eval.yaml_files import read_yaml
 
 EXCEPTIONS = "exceptions.yaml"
 
-# Sums of printed decimals are off by far less; what is exactly at a tolerance agrees.
+# Sums of printed decimals are off by far less; a difference equal to the tolerance counts as agreement.
 _ROUNDING = 1e-9
 
 
 class KnownException(Closed):
-    """A disagreement that was looked into."""
+    """An inconsistency that was investigated."""
 
     paper: str
     what: str
-    """As `Finding.what`."""
+    """Same as `Finding.what`."""
 
     values: dict[str, float]
-    """As `Finding.values`, to three decimals."""
+    """Same as `Finding.values`, to three decimals."""
 
     reason: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finding:
-    """A number that a paper gives in two ways."""
+    """A number for which a paper gives different values."""
 
     paper: str
     what: str
-    """Table, row and average, row and quantity where several tables print it, or the words of the text."""
+    """Table, row and average; row and quantity, if several tables print it; or a quotation of the text."""
 
     values: Mapping[str, float]
     """`printed` and `recomputed`, or by table; unrounded."""
@@ -51,41 +52,41 @@ class Finding:
 
     @property
     def difference(self) -> float:
-        """Of the last value from the first."""
+        """The last value minus the first."""
         first, *_, last = self.values.values()
         return last - first
 
     def is_as(self, known: KnownException) -> bool:
-        """Whether this is the known one, its values included."""
+        """True if this is the known exception, with the same values."""
         same = (self.paper, self.what, set(self.values)) == (known.paper, known.what, set(known.values))
         return same and all(abs(self.values[name] - value) < 6e-4 for name, value in known.values.items())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Audit:
-    """What the audit looked at and what it found."""
+    """Scope and findings of the audit."""
 
     num_averages: int
-    """Averages recomputed from scores."""
+    """Number of averages recomputed from scores."""
 
     without_scores: int
-    """Printed averages whose scores are nowhere in the paper."""
+    """Number of printed averages whose scores the paper does not print."""
 
     num_shared: int
-    """Quantities that several tables of a paper print."""
+    """Number of quantities printed in several tables of a paper."""
 
     statements: tuple[tuple[str, ReadStatement], ...]
-    """What the papers' texts say of their numbers, with the paper."""
+    """Statements in the papers' texts about their numbers, with the paper."""
 
     findings: tuple[tuple[Finding, KnownException | None], ...]
-    """Each with the exception that it is, if it is known."""
+    """Findings, each with its known exception or None."""
 
     missing: tuple[KnownException, ...]
-    """Known exceptions that were not found."""
+    """Known exceptions without a finding."""
 
     @property
     def unknown(self) -> tuple[Finding, ...]:
-        """Findings that no exception has."""
+        """Findings without a known exception."""
         return tuple(finding for finding, known in self.findings if known is None)
 
 
@@ -96,14 +97,14 @@ class _Recomputed:
 
 
 def audit_published(folder: Path) -> Audit:
-    """Compares the papers' numbers with themselves and with the exceptions that are known.
+    """Check the papers' numbers for consistency, and match the findings with the known exceptions.
 
     Args:
-        folder: the papers' numbers, a folder a paper, and the exceptions.
+        folder: the papers' numbers, one folder per paper, and the exceptions.
 
     Raises:
         ReportError: a CSV is missing or malformed.
-        ConfigError: the exceptions are.
+        ConfigError: the exceptions are missing or malformed.
     """
     findings: list[Finding] = []
     statements: list[tuple[str, ReadStatement]] = []
@@ -138,7 +139,7 @@ def audit_published(folder: Path) -> Audit:
 
 
 def _averages(tables: Sequence[PublishedTable]) -> Iterator[tuple[PublishedTable, PrintedRow, list[_Recomputed]]]:
-    """Every row with a printed average, and what recomputing gives: nothing where the paper has no scores for it."""
+    """Every row with a printed average, and the recomputed averages; empty if the paper has no scores for it."""
     for table in tables:
         average = table.layout.average
         if average is None:
@@ -160,7 +161,7 @@ def _averages(tables: Sequence[PublishedTable]) -> Iterator[tuple[PublishedTable
 def _from_other_tables(
     row: PrintedRow, table: PublishedTable, tables: Sequence[PublishedTable]
 ) -> Iterator[_Recomputed]:
-    """The plain mean from each table of the paper that has all its scores for the same system."""
+    """The plain mean from each table of the paper with all its scores for the same system."""
     average = table.layout.average
     if average is None:
         return
@@ -174,7 +175,8 @@ def _from_other_tables(
 
 
 def _compare(table: PublishedTable, row: PrintedRow, candidates: Sequence[_Recomputed]) -> Finding | None:
-    """What does not agree. Where tables print different scores, as a finding says, one of them is enough to agree."""
+    """The finding if no candidate agrees. If tables print different scores (a finding of its own), one that agrees is
+    enough."""
     average = table.layout.average
     if average is None or not candidates:
         return None
@@ -203,7 +205,7 @@ def _unfitting(paper: str, read: ReadStatement) -> Finding:
 
 
 def _by_quantity(tables: Sequence[PublishedTable]) -> dict[tuple[str, str], dict[str, float]]:
-    """The printed values by table, for each quantity of a system."""
+    """The printed values by table, for each system and quantity."""
     values: dict[tuple[str, str], dict[str, float]] = {}
     for table in tables:
         for row in table.rows:
@@ -218,7 +220,7 @@ def _system(row: PrintedRow, table: PublishedTable) -> str:
 
 
 def _quantity(key: str, row: PrintedRow, table: PublishedTable) -> str:
-    # Averages over other benchmarks are other quantities.
+    # Averages over different benchmarks are different quantities.
     average = table.layout.average
     of = f" of {', '.join(average.benchmarks)}" if key == AVERAGE and average is not None else ""
     return f"{key}{of}{', ratio' if row.kind == 'ratio' else ''}"

@@ -1,11 +1,11 @@
-"""ViCO's Figure 1(b) from the numbers of its tables: score and throughput with ViCO and without, by model size.
+"""ViCO's Figure 1(b) from the numbers in its tables: score and throughput with and without ViCO, by model size.
 
 Source:  ViCO (arXiv 2510.12793), Figure 1(b), drawn from Tables 1 and 4.
-Differs: the paper's throughput is relative to InternVL3.5-38B for all models. No table prints that, so here a model is
-         compared with itself without compression, as in Table 4, and models that Table 4 lacks are not drawn. Table 4
-         has fixed shares of compressed tokens: the nearest to what ViCO saves on Table 1's benchmarks is taken. It has
-         two lengths of text: each is a panel. Scores are the means of Table 1; the paper doesn't say which benchmarks
-         its figure is of. A bubble's area is the number of parameters in the model's name.
+Differs: the paper's throughput is relative to InternVL3.5-38B for all models. No table prints that, so here each model
+         is compared with itself without compression, as in Table 4, and models missing from Table 4 are not drawn.
+         Table 4 has fixed compression rates; the one closest to ViCO's saving on Table 1's benchmarks is used. It has
+         two text lengths, with one panel each. Scores are the means of Table 1, since the paper does not name the
+         benchmarks of its figure. A bubble's area is the number of parameters in the model's name.
 """
 
 import re
@@ -24,40 +24,40 @@ from vico_eval.report.figures.style import COLOURS, FAINT, GRID, INK, LINE, PAGE
 from vico_eval.report.papers.printed import PrintedRow, PublishedTable, own_averages, score
 
 SCORES, THROUGHPUT = 1, 4
-"""The tables of ViCO that have the numbers."""
+"""Numbers of ViCO's tables."""
 
-# Percent of a compressed tile's 256 tokens; 64 stay.
+# Percentage of a compressed tile's 256 tokens that are saved; 64 remain.
 _SAVED_PER_TILE = 75.0
 _AREA_PER_BILLION = 2.6
-"""Square points."""
+"""Area of a bubble per billion parameters, in square points."""
 
 _COMPRESSION = re.compile(r"token compression (\d+)%")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Bubble:
-    """A model with and without ViCO, for one length of text."""
+    """A model with and without ViCO, for one text length."""
 
     model: str
     billions: float
     panel: str
-    """Table 4's input, as `10 patches + 64 text tokens`."""
+    """Table 4's input, such as `10 patches + 64 text tokens`."""
 
     base_score: float
     vico_score: float
-    """Means over Table 1's benchmarks, 0-100."""
+    """Mean score over Table 1's benchmarks, 0-100."""
 
     tokens_saved: float
-    """By ViCO on these benchmarks, mean, percent."""
+    """Mean saving of ViCO on these benchmarks, percent."""
 
     compression: int
-    """Percent of tokens in the column of Table 4 that `speedup` stands in."""
+    """Compression of the column of Table 4 with `speedup`, in percent of tokens."""
 
     speedup: float
 
 
 def bubbles(scores: PublishedTable, throughput: PublishedTable) -> list[Bubble]:
-    """What Tables 1 and 4 say about the models that both have, in the order of Table 4.
+    """Combine Tables 1 and 4 for the models in both, in the order of Table 4.
 
     Raises:
         ReportError: no model is in both.
@@ -94,8 +94,10 @@ def bubbles(scores: PublishedTable, throughput: PublishedTable) -> list[Bubble]:
 
 
 def draw_bubbles(found: Sequence[Bubble]) -> Figure:
-    """Mean score against the throughput of the first token, each model relative to itself without compression: a hollow
-    bubble without ViCO, a filled one with it."""
+    """Plot mean score over first-token throughput, relative to the same model without compression.
+
+    Each model has a hollow bubble without ViCO and a filled bubble with it.
+    """
     panels = list(dict.fromkeys(bubble.panel for bubble in found))
     scores = [value for bubble in found for value in (bubble.base_score, bubble.vico_score)]
     fastest = max(bubble.speedup for bubble in found)
@@ -130,7 +132,7 @@ def draw_bubbles(found: Sequence[Bubble]) -> Figure:
 
 def _draw_panel(axes: Axes, found: Sequence[Bubble]) -> None:
     colour = COLOURS[0]
-    # The largest first: a small bubble must not be hidden by it.
+    # Largest first, so that large bubbles don't hide small ones.
     for bubble in sorted(found, key=lambda bubble: -bubble.billions):
         base, vico = (1.0, bubble.base_score), (bubble.speedup, bubble.vico_score)
         area = _AREA_PER_BILLION * bubble.billions
@@ -149,15 +151,15 @@ def _key(found: Sequence[Bubble]) -> str:
     saved = sorted(bubble.tokens_saved for bubble in found)
     shares = sorted({bubble.compression for bubble in found})
     return (
-        "Each model is normalised to itself: throughputs of two models can't be compared here. Hollow: without ViCO; "
-        "filled: with ViCO. Area: parameters. Throughput is that of the language model at "
+        "Each model is normalised to itself, so throughputs of different models can't be compared here. Hollow: "
+        "without ViCO; filled: with ViCO. Area: parameters. Throughput is that of the language model at "
         f"{' and '.join(f'{share}%' for share in shares)} fewer visual tokens, the column of Table 4 nearest to the "
         f"{saved[0]:.1f} to {saved[-1]:.1f}% that ViCO saves on the benchmarks of Table 1."
     )
 
 
 def _billions(model: str) -> float:
-    """Parameters in billions, from a name such as `InternVL3.5-30B-MoE`; NaN where it says none."""
+    """Parameters in billions, from a name such as `InternVL3.5-30B-MoE`; NaN if the name has none."""
     found = re.search(r"(\d+(?:\.\d+)?)B\b", model)
     return float(found[1]) if found else float("nan")
 
@@ -168,6 +170,6 @@ def _mean_score(row: PrintedRow, table: PublishedTable) -> float:
 
 
 def _speedups(row: PrintedRow) -> dict[int, float]:
-    """By percent of compressed tokens."""
+    """Speed-ups by percentage of compressed tokens."""
     found = {_COMPRESSION.search(key): number for key, number in row.numbers.items()}
     return {int(match[1]): float(number.value) for match, number in found.items() if match}

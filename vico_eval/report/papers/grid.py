@@ -1,10 +1,10 @@
-"""The papers' tables as they are laid out, every number as printed, and the files that they become.
+"""Lay out the papers' tables with every number as printed, and write them to files.
 
-A printed average that is not the one its cells make is marked, and a note beneath the table has what they make.
+A printed average that differs from the one recomputed from its cells is marked, and a note below the table gives the
+recomputed value.
 
-What is bold is ours to say, as the numbers carry no such mark: the highest score of a column within a group of rows,
-ties as printed included, if there are two to choose from. Rows that are there to be compared with never are, nor is the
-100% that others are relative to.
+Bold is our own choice, because the stored numbers don't include it: the highest score of a column within a group of at
+least two rows, including ties as printed. Reference rows are never bold, nor is the 100% that others are relative to.
 """
 
 import math
@@ -30,13 +30,13 @@ from vico_eval.report.tables.grid import (
 from vico_eval.report.tables.latex_table import grid_to_latex
 
 RATIO_TITLE = "Ratio of Compressed Patches"
-"""As ViCO's tables call the line."""
+"""Title of the row in ViCO's tables."""
 
 _TIDY = ("paper", "table", "row", "benchmark", "setting", "metric", "value", "unit", "recomputed", "note")
 
 
 def published_grid(table: PublishedTable) -> Grid:
-    """A paper's table as text: numbers as printed, averages marked where its cells make others."""
+    """A paper's table as text: numbers as printed, with averages marked that differ from their cells'."""
     layout = table.layout
     otherwise = printed_otherwise(table)
     lines: list[Line] = []
@@ -63,7 +63,7 @@ def published_grid(table: PublishedTable) -> Grid:
         caption=layout.caption,
         heads=tuple(head.title for head in layout.heads),
         columns=tuple(
-            # A benchmark's own name says what the column is wherever there is no line for groups.
+            # A benchmark's own name identifies the column where there is no line for groups.
             Column(title=quantity.title or quantity.benchmark, group=quantity.group, is_complete=not quantity.title)
             for quantity in layout.quantities
         ),
@@ -73,8 +73,8 @@ def published_grid(table: PublishedTable) -> Grid:
 
 
 def tidy_csv(table: PublishedTable) -> str:
-    """The table's numbers, one a line: `value` as printed; `recomputed`, in full, the average that the table's cells
-    make, and empty for other numbers and where cells are missing."""
+    """The table's numbers as CSV, one per line: `value` as printed, and `recomputed`, the unrounded average of the
+    table's cells, which is empty for other numbers and if cells are missing."""
     averages = own_averages(table)
     lines: list[Sequence[object]] = [_TIDY]
     for row in table.rows:
@@ -87,10 +87,10 @@ def tidy_csv(table: PublishedTable) -> str:
 
 
 def write_published(table: PublishedTable, out: Path) -> list[Path]:
-    """Writes `table3.csv` (tidy), `table3_layout.csv`, `table3.tex` and `table3.md`, in a folder of the paper.
+    """Write `table3.csv` (tidy), `table3_layout.csv`, `table3.tex` and `table3.md` to the paper's folder in `out`.
 
     Raises:
-        OutputError: they can't be written.
+        OutputError: the files can't be written.
     """
     layout, grid = table.layout, published_grid(table)
     stem = out / layout.paper / f"table{layout.number}"
@@ -151,7 +151,7 @@ def _best(group: Sequence[PrintedRow], quantity: Quantity, layout: Layout) -> st
 
 
 def _bare(row: PrintedRow, quantity: Quantity) -> str | None:
-    """The number as it is printed, without unit and marks; None where there is none."""
+    """The number as printed, without unit and marks; None if there is none."""
     number = row.numbers.get(quantity.key)
     return None if number is None else number.value
 
@@ -167,7 +167,7 @@ def _text(row: PrintedRow, quantity: Quantity, layout: Layout, otherwise: Mappin
 
 
 def _unit(kind: str, layout: Layout) -> str:
-    """Of a ratio, and of the layout's average."""
+    """The unit of a ratio or of the layout's average."""
     is_relative = layout.average is not None and layout.average.baseline is not None
     return "%" if kind == "ratio" or is_relative else ""
 
@@ -178,7 +178,7 @@ def _with_marks(text: str, number: PrintedNumber) -> str:
 
 
 def _average_note(table: PublishedTable, otherwise: Mapping[tuple[str, str], str]) -> tuple[str, ...]:
-    """What the average is, where the table has what it is of, and which ones its cells make otherwise."""
+    """Notes that define the average, if the table has its scores, and list recomputed averages that differ."""
     average = table.layout.average
     if average is None or not own_averages(table):
         return ()
@@ -188,5 +188,5 @@ def _average_note(table: PublishedTable, otherwise: Mapping[tuple[str, str], str
             f"{name}{' (ratios)' if kind == 'ratio' else ''} {text}{_unit(kind, table.layout)}"
             for (name, kind), text in otherwise.items()
         )
-        notes.append(f"{OTHERWISE} The cells of the row make another: {made}.")
+        notes.append(f"{OTHERWISE} The row's cells give another average: {made}.")
     return tuple(notes)

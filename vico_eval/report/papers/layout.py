@@ -1,6 +1,6 @@
-"""What a paper's table looks like, apart from its numbers: rows, columns and the definition of its average.
+"""Layout of a paper's tables: rows, columns and the definition of the average.
 
-Declared in `results/published/<paper>/tables.yaml`, beside the numbers.
+Declared in `results/published/<paper>/tables.yaml`, next to the numbers.
 """
 
 from collections.abc import Mapping
@@ -20,65 +20,65 @@ PAPERS = {"vico": "ViCO", "internvl-x": "InternVL-X", "tops": "TOPS", "avtp": "A
 
 
 class Head(Closed):
-    """A column that says what a row is."""
+    """A column that identifies a row."""
 
     title: str
     source: str
-    """Which of the row's fields; empty where a row has none of the name."""
+    """Field of the row to show; the cell is empty if the row lacks it."""
 
     names: Mapping[str, str] = Field(default_factory=dict)
-    """What to print in place of a field's value."""
+    """Replacements to print for the field's values."""
 
     is_merged: bool = False
-    """Said once for neighbouring rows of one value."""
+    """Print the value once for consecutive rows that share it."""
 
 
 class Quantity(Closed):
     """A column of numbers."""
 
     benchmark: str
-    """As the CSV names it; `Avg` is the table's average."""
+    """Benchmark name in the CSV; `Avg` is the table's average."""
 
     setting: str | None = None
-    """Where a benchmark has several columns: which; None: whatever setting the CSV names."""
+    """Selects the column of a benchmark with several; None matches any setting in the CSV."""
 
     title: str = ""
-    """Printed; by default the benchmark."""
+    """Printed title; by default the benchmark."""
 
     group: str = ""
-    """Stands above the titles of its columns."""
+    """Heading above the titles of a group of columns."""
 
     unit: str = ""
-    """Printed behind each number."""
+    """Unit printed after each number."""
 
     is_score: bool = True
-    """The highest is the best; otherwise nothing is printed bold."""
+    """Higher is better, so the highest is bold; otherwise nothing is bold."""
 
     @property
     def key(self) -> str:
-        """The quantity's name within its paper, and the same in all tables of the paper."""
+        """Name of the quantity, the same in all tables of a paper."""
         return AVERAGE if self.benchmark == "Avg" else f"{self.benchmark} {self.setting or ''}".strip()
 
 
 class Average(Closed):
-    """What a table's average is of; that of a ratio row is always the plain mean."""
+    """Definition of a table's average; for ratio rows it is always the plain mean."""
 
     benchmarks: tuple[str, ...]
-    """Keys of the quantities, of this table or, where it prints averages only, of the paper's others."""
+    """Keys of the averaged quantities, in this table or, if it prints only averages, in the paper's other tables."""
 
     baseline: str | None = None
-    """The variant whose mean counts as 100%; None: the plain mean, in points."""
+    """Variant whose mean counts as 100%; None for the plain mean, in points."""
 
     digits: int
     tolerance: float
-    """How far the printed average may be from the recomputed one."""
+    """Largest accepted difference between the printed and the recomputed average."""
 
     stated: str = ""
-    """In words, where the paper's average is not known to be ours."""
+    """Description, if the paper's average may differ from ours."""
 
     @property
     def definition(self) -> str:
-        """In words."""
+        """The definition as text."""
         if self.stated:
             return self.stated
         if self.baseline is None:
@@ -99,55 +99,55 @@ class Layout(Closed):
     caption: str
     heads: tuple[Head, ...]
     quantities: tuple[Annotated[Quantity, BeforeValidator(_quantity)], ...]
-    """Columns of numbers; one that is a benchmark and nothing else is given by its name."""
+    """Columns of numbers; a name stands for a column with only a benchmark."""
 
     average: Average | None = None
     group_by: str = "model"
-    """Field whose change begins a group of rows: a rule stands before it, and bold is the best within it."""
+    """Field whose change starts a new group of rows, which has a rule above it and its own best rows."""
 
     group_starts: tuple[str, ...] = ()
-    """Only these values of the field begin a group."""
+    """If set, only these values of the field start a group."""
 
     references: tuple[str, ...] = ()
-    """Variants that are there to be compared with; never the best."""
+    """Reference variants, which are never bold."""
 
     remark: str | None = None
-    """A note of the CSV that makes a row of its own, as the setting in which it was measured."""
+    """Note in the CSV that distinguishes a row, such as the setting of the measurement."""
 
     systems: Mapping[str, str] = Field(default_factory=dict)
-    """Rows that another table of the paper has under another name: that name, by the row's name here."""
+    """Names in other tables of the paper, by this table's row name, if they differ."""
 
     rows_of: Mapping[str, Mapping[str, str]] = Field(default_factory=dict)
-    """Rows that are a system of ours: the fields that tell them, by the system's name. Empty where the table has no
-    scores that a measured table could have."""
+    """Fields that identify the rows of our systems, by system. Empty if the table has no scores that we could
+    measure."""
 
     model_field: str = "model"
-    """Which field tells rows of one system from each other. A row without it, such as the one without compression
-    among rows of several budgets, belongs to each of its values."""
+    """Field that distinguishes rows of one system. A row without it, such as the uncompressed one among rows at several
+    budgets, belongs to each of its values."""
 
     notes: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
-        """As `ViCO, table 3`."""
+        """Title such as `ViCO, table 3`."""
         return f"{PAPERS[self.paper]}, table {self.number}"
 
 
 def published_dir() -> Path:
-    """The papers' numbers, a folder a paper."""
+    """The folder of the papers' numbers, with one subfolder per paper."""
     return results_dir() / "published"
 
 
 def paper_folder(folder: Path, paper: str) -> Path:
-    """Where the numbers of a paper lie beneath those of all papers."""
+    """The folder of a paper's numbers within `folder`."""
     return folder / paper.replace("-", "_")
 
 
 def layouts(paper: str | None = None, number: int | None = None) -> list[Layout]:
-    """The tables of a paper or of all papers, all of them or those of a number.
+    """The layouts of a paper's tables, or of all papers; limited to a table number if given.
 
     Raises:
-        ConfigError: there is no such paper or table, or a file of theirs doesn't fit.
+        ConfigError: the paper or table is unknown, or its file doesn't fit the schema.
     """
     if paper is not None and paper not in PAPERS:
         raise unknown_name("paper", paper, PAPERS)
@@ -159,6 +159,6 @@ def layouts(paper: str | None = None, number: int | None = None) -> list[Layout]
     return chosen
 
 
-@cache  # a report asks more than once, and YAML takes its time
+@cache  # a report needs them several times, and parsing YAML is slow
 def _read_layouts(paper: str) -> tuple[Layout, ...]:
     return read_yaml(TypeAdapter(tuple[Layout, ...]), paper_folder(published_dir(), paper) / "tables.yaml")

@@ -1,4 +1,4 @@
-"""A paper's numbers beside measured ones: which of its rows are a table's systems, and lines to print beneath them."""
+"""Show a paper's numbers with measured ones: match its rows to a table's systems, and add them below."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -16,14 +16,14 @@ from vico_eval.report.tables.table import AVERAGE_DIGITS, PublishedRow, Table
 
 @dataclass(frozen=True, slots=True)
 class PaperModel:
-    """A model of a paper's table."""
+    """A model in a paper's table."""
 
     table: PublishedTable
     model: str
 
     @property
     def place(self) -> str:
-        """Where its numbers lie, beneath the repository's top."""
+        """Path of its numbers, relative to the repository's root."""
         layout = self.table.layout
         return (
             published_csv(published_dir(), layout.paper, layout.number)
@@ -38,8 +38,8 @@ class PaperModel:
         return f"{self.table.layout.title}, {'' if field == 'model' else f'{field} '}{self.model}"
 
     def values(self, system: str, kind: str) -> dict[str, float]:
-        """What the paper prints of a system, by benchmark and `Avg.`: its scores on 0-100, or its ratios; empty where
-        nothing."""
+        """The paper's numbers for a system, by benchmark and `Avg.`: scores on 0-100, or ratios; empty if there are
+        none."""
         layout = self.table.layout
         if system not in layout.rows_of:
             return {}
@@ -53,12 +53,13 @@ class PaperModel:
         return {key: score(number) for row in rows for key, number in row.numbers.items()}
 
     def prints_average_of(self, columns: Collection[str], baseline: str, kind: str) -> bool:
-        """Whether its average is that of a measured table: of the same columns, and scores relative to the same row.
+        """True if the paper's average is defined as in a measured table: same columns, and for scores the same
+        baseline.
 
         Args:
             columns: the table's benchmarks.
             baseline: the system of the row that counts as 100%.
-            kind: of scores or of ratios, which are relative to nothing.
+            kind: `score` or `ratio`; ratios have no baseline.
         """
         layout = self.table.layout
         if layout.average is None or set(columns) != set(layout.average.benchmarks):
@@ -68,20 +69,20 @@ class PaperModel:
 
 
 def find_model(table: str, model: str | None) -> PaperModel:
-    """The model of a paper's table whose numbers can stand in a table of ours.
+    """Find the model in a paper's table whose numbers can be added to one of our tables.
 
     Args:
-        table: of ours, such as `vico-3`.
-        model: as the paper names it; None where its table has only one.
+        table: name of our table, such as `vico-3`.
+        model: the paper's name for the model; None if its table has only one.
 
     Raises:
-        ConfigError: no paper has such a table with scores of our rows, or it has no such model or several.
+        ConfigError: no paper has such a table with scores for our rows, the model is unknown, or it must be chosen.
     """
     known = {f"{layout.paper}-{layout.number}": layout for layout in layouts() if layout.rows_of}
     if table not in known:
         raise ConfigError(
-            f"No paper prints scores of the table `{table}`, so there are none to stand beside the measured ones. "
-            f"Tables that a paper has: {', '.join(known)}."
+            f"No paper prints scores of the table `{table}`, so none can be added to the measured ones. "
+            f"Tables with published scores: {', '.join(known)}."
         )
     printed = read_table(published_dir(), known[table])
     wanted = printed.layout.rows_of.values()
@@ -99,15 +100,15 @@ def find_model(table: str, model: str | None) -> PaperModel:
 
 
 def with_published(table: Table, systems: Mapping[str, str], paper: PaperModel) -> Table:
-    """The table with a paper's row beneath each measured one; of dashes where the paper has none.
+    """Add a paper's row below each measured one, with dashes if the paper has none.
 
-    Averages are the paper's own where they are of the table's columns, and marked where its cells make others. Of other
-    columns they are recomputed, relative to the paper's own row of the baseline's system.
+    Averages are the paper's own if they cover the table's columns, and are marked if its cells give a different value.
+    For other columns they are recomputed, relative to the paper's row for the baseline's system.
 
     Args:
-        table: of measured numbers.
+        table: the table of measured scores.
         systems: each row's system by row title.
-        paper: where the numbers come from.
+        paper: source of the numbers.
     """
     titles, columns = list(table.summary.index), list(table.columns)
     scores, ratios = (
@@ -144,7 +145,7 @@ def with_published(table: Table, systems: Mapping[str, str], paper: PaperModel) 
 
 
 def _with_one_average(printed: pd.Series, recomputed: float, is_own: bool) -> dict[str, float]:
-    """A row's values by column, with the average that is printed or the one that is recomputed."""
+    """A row's values by column, with either the printed or the recomputed average."""
     values = {str(column): float(value) for column, value in printed.items()}
     return values if is_own else {**values, AVERAGE: float(recomputed)}
 
@@ -152,7 +153,7 @@ def _with_one_average(printed: pd.Series, recomputed: float, is_own: bool) -> di
 def _note(table: Table, paper: PaperModel, is_own: bool, rows: Sequence[PublishedRow]) -> str:
     divided = ", MME divided by 28" if "MME" in table.columns else ""
     text = (
-        f"Lines marked (paper): {paper.title}, as printed{divided}. Nothing there was "
+        f"Lines marked (paper) are from {paper.title}, as printed{divided}. They were not "
         "measured here; checkpoints, prompts and scorers may differ from those of the runs."
     )
     if not is_own:
@@ -163,4 +164,4 @@ def _note(table: Table, paper: PaperModel, is_own: bool, rows: Sequence[Publishe
     made = "; ".join(
         f"{row.title} {row.recomputed:.{AVERAGE_DIGITS + 1}f}%" for row in rows if not math.isnan(row.recomputed)
     )
-    return f"{text} {OTHERWISE} The cells of the line make another average: {made}." if made else text
+    return f"{text} {OTHERWISE} The line's cells give another average: {made}." if made else text

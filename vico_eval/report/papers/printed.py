@@ -1,6 +1,6 @@
-"""The papers' numbers: what they print, row by row, and the averages that it makes.
+"""The papers' numbers as printed, row by row, and averages recomputed from them.
 
-Source: `results/published`, one printed number a line. `vico_eval.report.papers.layout` has how a table is laid out.
+Source: `results/published`, with one printed number per line. `vico_eval.report.papers.layout` has the tables' layout.
 """
 
 import csv
@@ -20,7 +20,7 @@ from vico_eval.report.stats.retention import AVERAGE, relative_retention, with_a
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PrintedNumber:
-    """A line of a CSV under `results/published`, as text."""
+    """A line of a CSV under `results/published`; all fields are text."""
 
     table: str
     model: str
@@ -34,7 +34,7 @@ class PrintedNumber:
 
     @property
     def kind(self) -> Literal["score", "ratio"]:
-        """Which line of the table it stands in: a row's own, or that of its ratio of compressed tiles."""
+        """The table line of the number: a row's scores, or its ratio of compressed tiles."""
         return "ratio" if self.metric == "compressed_ratio" else "score"
 
 
@@ -43,34 +43,34 @@ class PrintedRow:
     """One row of a paper's table."""
 
     name: str
-    """What tells it from every other row: model, variant and, where rows differ in them, settings."""
+    """Unique name of the row: model, variant and, if rows differ in them, settings."""
 
     kind: Literal["score", "ratio"]
     fields: Mapping[str, str]
-    """Of what its titles are made: `model`, `variant`, `remark` and what a text such as `LLM=...; PT/IT=...` names."""
+    """Fields for the row's titles: `model`, `variant`, `remark`, and those in text such as `LLM=...; PT/IT=...`."""
 
     numbers: Mapping[str, PrintedNumber]
-    """By the quantity's key; `Avg.` as the paper prints it."""
+    """Numbers by the quantity's key; `Avg.` is the printed average."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
 class PublishedTable:
-    """A paper's table: rows in the paper's order, a row's ratios beneath it."""
+    """A paper's table: rows in the paper's order, each followed by its ratios."""
 
     layout: Layout
     rows: tuple[PrintedRow, ...]
 
 
 def published_csv(folder: Path, paper: str, number: int) -> Path:
-    """Where the numbers of a paper's table lie, such as `published_csv(published_dir(), "vico", 3)`."""
+    """The file of a paper's table, such as `published_csv(published_dir(), "vico", 3)`."""
     return paper_folder(folder, paper) / f"table{number}.csv"
 
 
 def read_numbers(path: Path) -> list[PrintedNumber]:
-    """A published table's printed numbers, in the file's order.
+    """Read a published table's numbers, in the file's order.
 
     Raises:
-        ReportError: the file can't be read, has other columns, or a value that is no number.
+        ReportError: the file can't be read, has other columns, or has a value that is not a number.
     """
     expected = [field.name for field in fields(PrintedNumber)]
     try:
@@ -90,14 +90,14 @@ def read_numbers(path: Path) -> list[PrintedNumber]:
 
 
 def read_table(folder: Path, layout: Layout) -> PublishedTable:
-    """A paper's table as its layout declares it.
+    """Read a paper's table according to its layout.
 
     Args:
-        folder: the papers' numbers, a folder a paper.
-        layout: which table.
+        folder: the papers' numbers, one folder per paper.
+        layout: the table's layout.
 
     Raises:
-        ReportError: the CSV is malformed, has a number that the layout has no place for, or has one twice.
+        ReportError: the CSV is malformed, has a number without a column in the layout, or repeats a number.
     """
     path = published_csv(folder, layout.paper, layout.number)
     quantities: dict[tuple[str, str], dict[str, PrintedNumber]] = {}
@@ -120,16 +120,16 @@ def read_table(folder: Path, layout: Layout) -> PublishedTable:
 
 
 def score(number: PrintedNumber) -> float:
-    """The score on 0-100: MME, which is on 0-2800, divided by 28."""
+    """The score on 0-100; MME, which is on 0-2800, is divided by 28."""
     is_mme = number.benchmark == "MME" and number.kind == "score"
     return float(number.value) / 28 if is_mme else float(number.value)
 
 
-@cache  # its CSV, its layout and what is printed all ask
+@cache  # used by the CSV, the layout and the printed table
 def own_averages(table: PublishedTable) -> Mapping[tuple[str, str], float]:
-    """Averages recomputed from the table's own cells, by row name and kind; NaN where a cell is missing.
+    """Averages recomputed from the table's own cells, by row name and kind; NaN if a cell is missing.
 
-    Empty for a table that has no scores of the benchmarks that it averages, and for one without averages.
+    Empty for a table without averages, or without scores for the averaged benchmarks.
 
     Raises:
         ReportError: a model lacks the baseline that its rows are relative to.
@@ -152,11 +152,10 @@ def own_averages(table: PublishedTable) -> Mapping[tuple[str, str], float]:
 
 
 def printed_otherwise(table: PublishedTable) -> Mapping[tuple[str, str], str]:
-    """Averages recomputed from the table's cells, to a digit more than it prints, by row name and kind: only those that
-    are not the printed one to its last digit.
+    """Recomputed averages that differ from the printed ones, to one digit more than printed, by row name and kind.
 
     Raises:
-        ReportError: as `own_averages`.
+        ReportError: as in `own_averages`.
     """
     average = table.layout.average
     found: dict[tuple[str, str], str] = {}
@@ -170,7 +169,7 @@ def printed_otherwise(table: PublishedTable) -> Mapping[tuple[str, str], str]:
 
 
 def differs(printed: float, recomputed: float, digits: int) -> bool:
-    """Whether the recomputed average, printed to so many digits, would be another one."""
+    """True if the recomputed average differs from the printed one when rounded to `digits`."""
     return f"{printed:.{digits}f}" != f"{recomputed:.{digits}f}"
 
 
@@ -180,7 +179,7 @@ def _models(table: PublishedTable) -> Iterator[list[PrintedRow]]:
 
 
 def _frame(rows: list[PrintedRow], benchmarks: tuple[str, ...]) -> pd.DataFrame:
-    """Scores or ratios as rows x benchmarks, NaN where the paper prints none."""
+    """Scores or ratios as rows x benchmarks; NaN where the paper prints none."""
     cells = {row.name: {key: score(number) for key, number in row.numbers.items()} for row in rows}
     return pd.DataFrame.from_dict(cells, orient="index", dtype=float).reindex(columns=list(benchmarks))
 
@@ -207,11 +206,13 @@ def _quantity(number: PrintedNumber, layout: Layout, path: Path) -> Quantity:
             return quantity
     wanted = f"{number.benchmark} {number.setting}".strip()
     known = ", ".join(quantity.key for quantity in layout.quantities)
-    raise ReportError(f"{path} has {wanted} of {number.model}, which is no column of the table; they are {known}.")
+    raise ReportError(
+        f"{path} has {wanted} for {number.model}, which is not a column of the table; expected one of {known}."
+    )
 
 
 def _check_number(number: PrintedNumber, place: str) -> None:
     try:
         float(number.value)
     except ValueError as error:
-        raise ReportError(f"{place}: {number.value!r} is no number.") from error
+        raise ReportError(f"{place}: {number.value!r} is not a number.") from error

@@ -1,7 +1,7 @@
-"""What a paper's text says about its tables' numbers, and which of the printed numbers that fits.
+"""Check statements in a paper's text against the numbers in its tables.
 
-Declared in `results/published/<paper>/prose.yaml`, where a statement was looked up: a few words of it, and the rows and
-quantities that it is about. Where tables print a number twice, the statement can tell which of them the authors used.
+Statements are declared in `results/published/<paper>/prose.yaml`: a few words of each, and the rows and quantities that
+it is about. If tables print different values for a number, a statement can show which one the authors used.
 """
 
 from collections.abc import Mapping
@@ -21,53 +21,53 @@ PROSE = "prose.yaml"
 
 
 class Statement(Closed):
-    """A number in a paper's text that its tables must give."""
+    """A number in a paper's text that must follow from its tables."""
 
     says: str
-    """A few words of the text, the number among them."""
+    """A short quotation that contains the number."""
 
     value: str = Field(pattern=r"\d+\.\d+")
-    """The number as the text has it; its decimals count."""
+    """The number as printed in the text; its number of decimals matters."""
 
     measure: Literal["difference", "share"]
-    """The first row less the second, in points, or as a percentage of it."""
+    """`difference`: first row minus second, in points. `share`: first row as a percentage of the second."""
 
     row: str
-    """As the audit names it."""
+    """Name of the row in the audit."""
 
     against: str
-    """The second row."""
+    """Name of the second row."""
 
     quantities: tuple[str, ...]
-    """Their mean is compared; usually one."""
+    """Quantities whose mean is compared; usually one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reading:
-    """One way to read a statement: where tables print several values of a number, one of them each."""
+    """One interpretation of a statement, with one choice for each number that tables print with several values."""
 
     chosen: Mapping[str, float]
-    """Only the numbers that tables print in several ways: the value taken, by row, quantity and table."""
+    """Chosen values, by row, quantity and table; only for numbers with several printed values."""
 
     made: float
-    """What the statement's number would be."""
+    """The resulting value of the statement's number."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReadStatement:
-    """A statement with all ways to read it."""
+    """A statement with all its interpretations."""
 
     statement: Statement
     readings: tuple[Reading, ...]
 
     @property
     def fitting(self) -> tuple[Reading, ...]:
-        """The readings that give the statement's number, rounded or cut off."""
+        """The readings that give the statement's number, rounded or truncated."""
         return tuple(reading for reading in self.readings if _fits(self.statement.value, reading.made))
 
     @property
     def definition(self) -> str:
-        """What is compared, in words."""
+        """The comparison as text."""
         what = "difference" if self.statement.measure == "difference" else "percentage"
         of = ", ".join(self.statement.quantities)
         mean = "mean of " if len(self.statement.quantities) > 1 else ""
@@ -75,16 +75,16 @@ class ReadStatement:
 
 
 def read_prose(folder: Path, paper: str, printed: Mapping[tuple[str, str], Mapping[str, float]]) -> list[ReadStatement]:
-    """The statements of a paper's text that are on record, read with all numbers that its tables print.
+    """Read a paper's recorded statements, and evaluate them with all numbers that its tables print.
 
     Args:
-        folder: the papers' numbers, a folder a paper.
-        paper: which one; one without `prose.yaml` has no statements.
-        printed: by row and quantity, the value of each table that prints it.
+        folder: the papers' numbers, one folder per paper.
+        paper: name of the paper; without `prose.yaml` it has no statements.
+        printed: the value in each table that prints it, by row and quantity.
 
     Raises:
-        ConfigError: the file doesn't fit.
-        ReportError: a statement is about a number that no table has.
+        ConfigError: the file doesn't fit the schema.
+        ReportError: a statement refers to a number that no table has.
     """
     path = paper_folder(folder, paper) / PROSE
     if not path.is_file():
@@ -96,10 +96,10 @@ def read_prose(folder: Path, paper: str, printed: Mapping[tuple[str, str], Mappi
 def _readings(
     statement: Statement, printed: Mapping[tuple[str, str], Mapping[str, float]], path: Path
 ) -> tuple[Reading, ...]:
-    """Each combination of the different values that tables print of the statement's numbers."""
+    """All combinations of the different printed values of the statement's numbers."""
     keys = [(row, quantity) for row in (statement.row, statement.against) for quantity in statement.quantities]
     if unknown := [", ".join(key) for key in keys if key not in printed]:
-        raise ReportError(f"{path}: no table prints {'; '.join(unknown)}, which {statement.says!r} is about.")
+        raise ReportError(f"{path}: no table prints {'; '.join(unknown)}, to which {statement.says!r} refers.")
     # Tables that print the same value are one choice.
     choices = [{value: table for table, value in printed[key].items()} for key in keys]
     number = len(statement.quantities)

@@ -1,1 +1,1 @@
-"""From a run's documents to scores on 0-100, by document and by benchmark."""
+"""Scores on 0-100, by document and by benchmark, from a run's documents."""

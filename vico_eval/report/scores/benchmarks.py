@@ -1,4 +1,4 @@
-"""A table's columns: benchmarks of the catalogue with their scores, by document and in all."""
+"""A table's columns: benchmarks in the catalogue with the rules for their scores."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ from vico_eval.score_rules import (
 )
 from vico_eval.suites import load_benchmarks, load_suite, task_names
 
-# As much of a point, where lmms-eval rounds, as MMMU's accuracy to five digits.
+# Points lost to rounding in lmms-eval, such as MMMU's accuracy to five digits.
 _ROUNDING = 1e-3
 
 
@@ -38,27 +38,27 @@ class Benchmark:
     title: str
     tasks: tuple[str, ...]
     rule: Score | VLMEvalKit
-    """How its score comes out of the tasks' results."""
+    """Rule that computes the score from the tasks' results."""
 
     digits: int = 1
     category: Category | None = None
-    """Where its documents' categories are; None where they have none but its tasks."""
+    """Where the documents' categories are stored; None if the tasks are the only categories."""
 
     model_args: Mapping[str, str | int | float | bool] = field(default_factory=dict)
-    """What the model must have been started with; otherwise its score is one of another benchmark."""
+    """Model arguments that a run must have; with others, its score belongs to a different benchmark."""
 
     vlmevalkit: "Benchmark | None" = None
-    """The same column in runs of VLMEvalKit; None where it lacks the benchmark."""
+    """The same column in runs of VLMEvalKit; None if it lacks the benchmark."""
 
     def of(self, harness: str) -> "Benchmark | None":
-        """The column in runs of a toolkit, by the name in their records."""
+        """The column for runs of a toolkit, given by its name in records; None if the toolkit lacks the benchmark."""
         return self.vlmevalkit if harness == VLMEVALKIT else self
 
     def document_scores(self, tasks: Sequence[TaskResult]) -> DocumentScores | None:
-        """The documents' scores and values; None where the run doesn't say how they make the score.
+        """The documents' scores and values; None if the score can't be computed from documents.
 
         Raises:
-            ReportError: they make another score than the one reported.
+            ReportError: the documents give a different score than the reported one.
         """
         match self.rule:
             case MetricScore() | DocumentMeanScore() as rule:
@@ -72,23 +72,24 @@ class Benchmark:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TableSpec:
-    """A table: which benchmarks, in which order."""
+    """A table's benchmarks and systems, in order."""
 
     name: str
     caption: str
     benchmarks: tuple[Benchmark, ...]
     file_stem: str
-    """Name of its files, less the ending."""
+    """Name of the table's files, without the suffix."""
 
     systems: tuple[str, ...]
-    """Systems in the order of its rows; the first one counts as 100% unless a baseline is named."""
+    """Systems in row order; the first counts as 100% unless a baseline is named."""
 
 
 def table_spec(name: str) -> TableSpec:
-    """The table of the suite called `name`, or whose table is.
+    """Load the table of a suite, given by the suite's or the table's name.
 
     Raises:
-        ConfigError: there is none (the message lists those there are), or a file of the suite or a card doesn't fit.
+        ConfigError: the name is unknown (the message lists the known ones), or a suite's or card's file doesn't fit the
+            schema.
     """
     suite = load_suite(name)
     catalogue = load_benchmarks()
@@ -102,10 +103,10 @@ def table_spec(name: str) -> TableSpec:
 
 
 def as_column(benchmark: suites.Benchmark) -> Benchmark:
-    """An entry of the catalogue as a column that can be computed.
+    """Convert an entry of the catalogue to a column.
 
     Raises:
-        ConfigError: the file of an override among its tasks doesn't fit.
+        ConfigError: an override's file doesn't fit the schema.
     """
     column = Benchmark(
         title=benchmark.title,
@@ -117,14 +118,14 @@ def as_column(benchmark: suites.Benchmark) -> Benchmark:
     )
     if (other := benchmark.vlmevalkit) is None:
         return column
-    # There the data set's name says how many frames.
+    # In VLMEvalKit the data set's name sets the number of frames.
     model_args = {name: value for name, value in benchmark.model_args.items() if name != "num_frames"}
     in_vlmevalkit = replace(column, tasks=(other.dataset,), rule=other, category=other.category, model_args=model_args)
     return replace(column, vlmevalkit=in_vlmevalkit)
 
 
 def chosen(benchmarks: Sequence[Benchmark], titles: Sequence[str] | None) -> list[Benchmark]:
-    """Those of these titles, in the table's order; all where none are given.
+    """Select benchmarks by title, in the table's order; all if `titles` is None.
 
     Raises:
         ReportError: the table has no such benchmark.

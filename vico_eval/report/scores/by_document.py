@@ -1,13 +1,13 @@
-"""What each document adds to a benchmark's score, also where the score is no mean over documents.
+"""Contribution of each document to a benchmark's score, including scores that are not a mean over documents.
 
 F1, pairs of questions, circular accuracy and means over categories are means over strata of ratios of sums,
 
     score = 100 x mean over strata s of (sum of a_d over s) / (sum of b_d over s),
 
-so the score moves with a document by its influence, (100 / strata) x N (a_d - ratio_s b_d) / (sum of b_d over s). The
-score plus the influence is the document's *value*: the values' mean is the score, and their spread that of the score
-over documents drawn anew, to first order (the infinitesimal jackknife, Efron 1982). A plain mean's values are its
-scores.
+so a document's influence on the score is (100 / strata) x N (a_d - ratio_s b_d) / (sum of b_d over s). The score plus
+the influence is the document's *value*. The mean of the values is the score, and their spread gives, to first order,
+the score's sampling error over documents (the infinitesimal jackknife, Efron 1982). For a plain mean, the values are
+the documents' scores.
 """
 
 import math
@@ -21,67 +21,67 @@ import numpy as np
 from vico_eval.runs.results import TaskResult
 
 ROTATION = 1_000_000
-"""What MMBench adds to a question's index for each rotation of its options."""
+"""Offset in MMBench's question index for each rotation of the options."""
 
 _MME_CATEGORIES = 14
 _LETTER = re.compile(r"\(?([A-D])[).:,]*(?:\s|$)")
 
-# A decimal place more than any score is told apart by, and none that adding up in another order changes.
+# Finer than any difference between scores, and coarser than what the order of summation changes.
 _DIGITS = 9
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
 class DocumentScores:
-    """A benchmark's documents, task by task, ascending."""
+    """Scores of a benchmark's documents, task by task, in ascending order."""
 
     scores: np.ndarray
-    """[documents], 0-100: of the document by itself; NaN where only its unit has a score."""
+    """[documents], 0-100, the document's own score; NaN if only its unit has a score."""
 
     values: np.ndarray
-    """[documents], 0-100 in the mean, which is the benchmark's score; NaN where the spread of a stratum is unknown. As
-    units are drawn; `values_of` has them for larger clusters."""
+    """[documents], with the benchmark's score, 0-100, as mean; NaN if the spread of a stratum is unknown. Scaled for
+    resampling of units; `growth` and `grown` rescale them for larger clusters."""
 
     units: np.ndarray
-    """[documents], int: those of one number are scored together, as the two questions of a pair."""
+    """[documents], int: documents with the same number are scored together, like the two questions of a pair."""
 
     strata: np.ndarray
-    """[documents], int: those of one number make one of the parts whose sum is the score; -1 in none."""
+    """[documents], int: documents with the same number form one of the parts whose sum is the score; -1 for none."""
 
     points: float
-    """The most that each of the parts can be."""
+    """Maximum of each part."""
 
 
 class Terms(NamedTuple):
-    """A benchmark's documents as its score is made of them; lists are by document."""
+    """The terms of a benchmark's score, as lists by document."""
 
     rights: list[float]
-    """0-1: of the document by itself."""
+    """The documents' own scores, 0-1."""
 
     numerators: list[float]
     denominators: list[float]
     strata: list[Hashable]
-    """Labels; None where the document is in none."""
+    """Labels of strata; None for documents that don't count."""
 
     units: list[Hashable] | None = None
-    """Labels; None where each document is scored by itself."""
+    """Labels of units; None if each document is scored by itself."""
 
     num_strata: int | None = None
-    """How many there are in all; None where those that a limited run lacks don't count."""
+    """Number of strata in the whole benchmark; None if strata missing from a limited run don't count."""
 
 
 def plain(scores: Iterable[float]) -> DocumentScores:
-    """Documents whose scores' mean is the benchmark's."""
+    """Documents of a benchmark whose score is their mean."""
     own = np.array(list(scores), dtype=float)
     units, strata = np.arange(len(own)), np.zeros(len(own), dtype=np.int64)
     return DocumentScores(scores=own, values=own, units=units, strata=strata, points=100.0)
 
 
 def read_scores(name: str, tasks: Sequence[TaskResult]) -> DocumentScores | None:
-    """The scores and values of the documents of `tasks`, by the reader of `READERS` called `name`.
+    """The scores and values of the documents of `tasks`, by the rule `name` in `READERS`.
 
     Returns:
-        None where a document lacks a field or has something else in it, as in runs of other versions of a task, or
-        where no document counts.
+        None if a document lacks a field or has other content in it, as in runs of other versions of a task, or if no
+        document counts.
     """
     try:
         return from_terms(READERS[name](tasks))
@@ -90,10 +90,10 @@ def read_scores(name: str, tasks: Sequence[TaskResult]) -> DocumentScores | None
 
 
 def from_terms(terms: Terms) -> DocumentScores | None:
-    """The documents' scores and values; None where no document counts.
+    """Compute the documents' scores and values from the terms; None if no document counts.
 
     Raises:
-        ValueError: a numerator or denominator is no number.
+        ValueError: a numerator or denominator is not finite.
     """
     strata = _numbers([label for label in terms.strata if label is not None], terms.strata)
     counts = strata >= 0
@@ -101,11 +101,11 @@ def from_terms(terms: Terms) -> DocumentScores | None:
         return None
     numerators, denominators = (np.where(counts, part, 0.0) for part in (terms.numerators, terms.denominators))
     if not (np.isfinite(numerators).all() and np.isfinite(denominators).all()):
-        raise ValueError("a numerator or denominator is no number")
-    # Those that don't count add nothing to whichever stratum they are put into.
+        raise ValueError("a numerator or denominator is not finite")
+        # Documents that don't count have terms of 0, so any stratum will do.
     places = np.where(counts, strata, 0)
     summed = np.bincount(places, weights=denominators)
-    # Of no positive and no predicted one, F1 is 0 in both toolkits.
+    # Without positives and predicted positives, F1 is 0 in both toolkits.
     per_denominator = np.divide(1.0, summed, out=np.zeros_like(summed), where=summed > 0)
     ratios = np.bincount(places, weights=numerators) * per_denominator
     points = 100 / (terms.num_strata or len(ratios))
@@ -122,19 +122,19 @@ def from_terms(terms: Terms) -> DocumentScores | None:
 
 
 def growth(scored: DocumentScores, clusters: np.ndarray) -> np.ndarray:
-    """[documents]: how many times as far from the score their values are where not units but `clusters` are drawn.
+    """[documents]: factors by which deviations of values grow if `clusters` are resampled in place of units.
 
     Args:
-        scored: of any run.
-        clusters: [documents], int, of whole units.
+        scored: the documents' scores, of any run.
+        clusters: [documents], int; a cluster consists of whole units.
     """
     by_unit, by_cluster = (_spread_kept(groups, scored.strata) for groups in (scored.units, clusters))
     return np.asarray(np.where(np.isnan(by_unit), 1.0, by_cluster / by_unit)[scored.strata])
 
 
 def grown(values: np.ndarray, factors: np.ndarray) -> np.ndarray:
-    """Documents' values as far from their mean as factors of `growth` say: [documents]. Where some are unknown, so is
-    the mean, and the others stay."""
+    """[documents]: values with their deviations from the mean scaled by the factors of `growth`; unchanged if any value
+    is unknown, since the mean is then unknown too."""
     if (factors == 1).all() or np.isnan(values).any():
         return values
     mean = values.mean()
@@ -142,9 +142,10 @@ def grown(values: np.ndarray, factors: np.ndarray) -> np.ndarray:
 
 
 def _spread_kept(units: np.ndarray, strata: np.ndarray) -> np.ndarray:
-    """[strata]: what makes up for the spread that a ratio of few units takes out of them; NaN for a single one.
+    """[strata]: factors that correct the spread lost because a ratio is estimated from few units; NaN for a single
+    unit.
 
-    Where there is one stratum, it is that of all documents, and the bootstrap's customary share.
+    A single stratum gets 1, because the bootstrap corrects for the number of all clusters.
     """
     numbers = [len(np.unique(units[strata == stratum])) for stratum in range(strata.max() + 1)]
     if len(numbers) == 1:
@@ -154,14 +155,14 @@ def _spread_kept(units: np.ndarray, strata: np.ndarray) -> np.ndarray:
 
 
 def _pope(tasks: Sequence[TaskResult]) -> Terms:
-    """F1 of each split. A reply that is neither yes nor no counts in none of its sums, as lmms-eval has it."""
+    """F1 of each split. As in lmms-eval, a reply that is neither yes nor no is left out of all sums."""
     found = _of_documents(tasks, lambda fields: fields["pope_f1_score"])
     splits = [task.name for task in tasks for _ in task.documents]
     return f1([(field["ground_truth"], field["prediction"]) for field in found], splits)
 
 
 def _mme(tasks: Sequence[TaskResult]) -> Terms:
-    """Categories' accuracies, over questions and over pictures, each of which has two questions."""
+    """Accuracy of each category, over questions and over images with two questions each."""
     names = ("mme_perception_score", "mme_cognition_score")
     found = _of_documents(tasks, lambda fields: next(fields[name] for name in names if name in fields))
     categories = [field["category"] for field in found]
@@ -170,7 +171,7 @@ def _mme(tasks: Sequence[TaskResult]) -> Terms:
 
 
 def _mmbench_v11(tasks: Sequence[TaskResult]) -> Terms:
-    """Questions with all of their rotations; right if all are."""
+    """Questions with all rotations present; right if all rotations are."""
     found = _of_documents(tasks, lambda fields: fields["mmbench_v11_exact"])
     questions = [field["index"] % ROTATION for field in found]
     asked: dict[int, set[int]] = {}
@@ -181,7 +182,7 @@ def _mmbench_v11(tasks: Sequence[TaskResult]) -> Terms:
 
 
 def _mmbench(tasks: Sequence[TaskResult]) -> Terms:
-    """Questions that were asked unrotated; right if all rotations are."""
+    """Questions with the unrotated version present; right if all rotations are."""
     found = _of_documents(tasks, lambda fields: fields["gpt_eval_score"])
     asked = {field["index"] for field in found}
     questions = [field["index"] % ROTATION for field in found]
@@ -190,20 +191,20 @@ def _mmbench(tasks: Sequence[TaskResult]) -> Terms:
 
 
 def _mmiu(tasks: Sequence[TaskResult]) -> Terms:
-    """Accuracies of the spatial tasks."""
+    """Accuracy of each spatial task."""
     found = _of_documents(tasks, lambda fields: fields["mmiu_macro20"])
     strata = [field["task"] if field["spatial"] else None for field in found]
     return over_documents([float(field["score"]) for field in found], strata)
 
 
 def _mmmu(tasks: Sequence[TaskResult]) -> Terms:
-    """Questions, of which lmms-eval keeps the replies it read and the right answer."""
+    """Questions, for which lmms-eval keeps the parsed replies and the reference answer."""
     found = _of_documents(tasks, lambda fields: fields["mmmu_acc"])
     return over_documents([float(_is_right_mmmu(field)) for field in found], [""] * len(found))
 
 
 def _seed_image(tasks: Sequence[TaskResult]) -> Terms:
-    """Questions about pictures, among those about videos."""
+    """Questions about images; those about videos don't count."""
     found = _of_documents(tasks, lambda fields: fields["seed_all"])
     about_pictures = _of_documents(tasks, lambda fields: "seed_image" in fields)
     rights = [float(field["pred"].lower().strip() == field["answer"].lower().strip()) for field in found]
@@ -211,20 +212,21 @@ def _seed_image(tasks: Sequence[TaskResult]) -> Terms:
 
 
 def _muirbench(tasks: Sequence[TaskResult]) -> Terms:
-    """Questions, of which lmms-eval keeps the reply, less what stands behind its letter, and the right answer."""
+    """Questions, for which lmms-eval keeps the reply up to its letter, and the reference answer."""
     found = _of_documents(tasks, lambda fields: fields["muirbench_score_overall"])
     rights = [float(field["pred"].lower().strip() == field["answer"].lower().strip()) for field in found]
     return over_documents(rights, [""] * len(found))
 
 
 def _qbench2(tasks: Sequence[TaskResult]) -> Terms:
-    """Questions, of which lmms-eval keeps the letter it read, or drew, and the right one."""
+    """Questions, for which lmms-eval keeps the parsed or random letter, and the right one."""
     found = _of_documents(tasks, lambda fields: fields["qbench_acc"])
     return over_documents([float(field["parsed_pred"] == field["answer"]) for field in found], [""] * len(found))
 
 
 def _hallusion_bench(tasks: Sequence[TaskResult]) -> Terms:
-    """The mean of three accuracies over the same questions: by itself, by figure and by pair. Sets share no figure."""
+    """The mean of three accuracies over the same questions: per question, per figure and per pair. Sets share no
+    figures."""
     found = _of_documents(tasks, lambda fields: fields["hallusion_mean"])
     rights = [float(field["score"]) for field in found]
     return mean_of_groupings(
@@ -246,15 +248,15 @@ READERS: Mapping[str, Callable[[Sequence[TaskResult]], Terms]] = {
     "mmmu": _mmmu,
     "seed_image": _seed_image,
 }
-"""How documents make a score, by the name that the catalogue gives it under `documents`."""
+"""Rules that compute a score from documents, by their name under `documents` in the catalogue."""
 
 READINGS = frozenset({"mmbench", "mmmu"})
-"""Those whose samples hold replies, but not which were right. lmms-eval's own code for that takes longer to load than
-a report takes; here usual replies are read as it does, so that unusual ones may make another score."""
+"""Rules for samples that have replies but no correctness. lmms-eval's code for that takes longer to load than a report
+takes to write. Usual replies are parsed the same way here, but unusual ones may give a different score."""
 
 
 def over_documents(rights: list[float], strata: Sequence[Hashable]) -> Terms:
-    """Terms of the mean over strata of their documents' mean."""
+    """Terms of the mean over strata of the mean over their documents."""
     return Terms(rights, rights, [1.0] * len(rights), list(strata))
 
 
@@ -264,7 +266,7 @@ def over_units(
     units: Sequence[Hashable],
     score: Callable[[list[float]], float],
 ) -> Terms:
-    """Terms of the mean over strata of the mean over units of `score`, which takes the rights of a unit's documents."""
+    """Terms of the mean over strata of the mean over units of `score`, which is applied to the rights in a unit."""
     own: dict[Hashable, list[float]] = {}
     for unit, right in zip(units, rights, strict=True):
         own.setdefault(unit, []).append(right)
@@ -279,16 +281,16 @@ def over_units(
 
 
 def mean_of_groupings(rights: list[float], groupings: Sequence[Sequence[Hashable]], units: Sequence[Hashable]) -> Terms:
-    """Terms of the plain mean over groupings of the share of groups whose documents are all right.
+    """Terms of the mean over groupings of the share of groups whose documents are all right.
 
-    A document is in a group of every grouping, which no ratio of sums over strata says. Its numerator is its influence
-    on the mean of those ratios, plus the mean, so that the documents' plain mean is the score, and their spread that of
-    the ratios, of which the number of groups is one part.
+    A document is in one group of every grouping, which a ratio of sums over strata can't express. Its numerator is its
+    influence on the mean of the ratios plus the mean, so the documents' plain mean is the score, and their spread is
+    that of the ratios, including the random number of groups.
 
     Args:
         rights: [documents], 0-1.
         groupings: labels of the documents' groups, [documents] each.
-        units: [documents], labels: those of one unit share all of their groups.
+        units: [documents], labels; the documents of a unit include all documents of their groups.
     """
     numerators = np.zeros(len(rights))
     for labels in groupings:
@@ -301,7 +303,7 @@ def mean_of_groupings(rights: list[float], groupings: Sequence[Sequence[Hashable
 
 
 def f1(outcomes: Sequence[tuple[str, str]], strata: Sequence[Hashable]) -> Terms:
-    """Terms of the mean over strata of F1, from what is right and what was said, each `yes` or `no`."""
+    """Terms of the mean over strata of F1, from pairs of the right answer and the reply, each `yes` or `no`."""
     hits = [2.0 * (outcome == ("yes", "yes")) for outcome in outcomes]
     misses = [float(outcome in (("yes", "no"), ("no", "yes"))) for outcome in outcomes]
     return Terms(
@@ -313,13 +315,13 @@ def f1(outcomes: Sequence[tuple[str, str]], strata: Sequence[Hashable]) -> Terms
 
 
 def mme(rights: list[float], categories: Sequence[str], pictures: Sequence[Hashable]) -> Terms:
-    """Terms of the mean over MME's categories of accuracy over questions and accuracy over pictures, halved."""
+    """Terms of the mean over MME's categories of the mean of accuracy over questions and accuracy over images."""
     terms = over_units(rights, categories, pictures, lambda own: (sum(own) / len(own) + all(own)) / 2)
     return terms._replace(num_strata=_MME_CATEGORIES)
 
 
 def circular(rights: list[float], questions: Sequence[int], counts: Sequence[bool]) -> Terms:
-    """Terms of the mean over questions that count, right if its documents, the rotations, are all right."""
+    """Terms of the accuracy over the questions that count; a question is right if all its rotations are."""
     strata = ["" if own else None for own in counts]
     return over_units(rights, strata, questions, lambda own: float(all(own)))
 
@@ -329,7 +331,7 @@ def _of_documents(tasks: Sequence[TaskResult], get: Callable[[Mapping[str, Any]]
 
 
 def _letter_of(field: Mapping[str, Any]) -> str | None:
-    """The option that a reply begins with, or else the only one whose text it holds."""
+    """The option that a reply begins with, or else the only one whose text it contains."""
     reply = field["prediction"].strip()
     if begins := _LETTER.match(reply):
         return begins[1]
@@ -338,9 +340,9 @@ def _letter_of(field: Mapping[str, Any]) -> str | None:
 
 
 def _is_right_mmmu(field: Mapping[str, Any]) -> bool:
-    """Whether one of the replies to a question is right.
+    """True if one of the replies to a question is right.
 
-    Source: MMMU's evaluation script, as `lmms_eval.tasks.mmmu.utils` has it.
+    Source: MMMU's evaluation script, as in `lmms_eval.tasks.mmmu.utils`.
     """
     right = field["answer"] if isinstance(field["answer"], list) else [field["answer"]]
     if field["question_type"] == "multiple-choice":
@@ -350,14 +352,14 @@ def _is_right_mmmu(field: Mapping[str, Any]) -> bool:
 
 
 def _says(part: str | float, wanted: Sequence[str | float]) -> bool:
-    """Whether a part of an open reply is a number that is wanted, or holds a text that is."""
+    """True if a part of an open reply is a wanted number or contains a wanted text."""
     if isinstance(part, str):
         return any(isinstance(form, str) and form in part for form in wanted)
     return part in wanted
 
 
 def _forms(answer: str) -> list[str | float]:
-    """A right answer to an open question as it is looked for: a number to two digits, a single letter with a space."""
+    """Search forms of an open question's answer: a number rounded to two digits; a single letter with a space."""
     text = answer.strip()
     try:
         return [round(float(text.replace(",", "")), 2)]
@@ -367,6 +369,6 @@ def _forms(answer: str) -> list[str | float]:
 
 
 def _numbers(labels: Iterable[Hashable], of: Iterable[Hashable]) -> np.ndarray:
-    """[of], int: the place of each label among `labels`, in order of appearance; -1 where it isn't among them."""
+    """[of], int: index of each label in `labels`, in order of appearance; -1 if missing."""
     places = {label: place for place, label in enumerate(dict.fromkeys(labels))}
     return np.array([places.get(label, -1) for label in of], dtype=np.int64)

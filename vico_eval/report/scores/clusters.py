@@ -1,8 +1,8 @@
-"""Which documents of a table say something together: those that share a picture or are scored together.
+"""Cluster a table's documents: those that share an image or are scored together.
 
-They are drawn together, so every standard error, interval and test of a report takes these clusters for its sample: a
-table, its pictures, its page and its files then never give two answers to how sure a number is. Two benchmarks may
-share pictures, as Video-MME with and without subtitles does; then clusters reach over both.
+Clusters are resampled as a whole. Every standard error, interval and test of a report uses the same clusters, so
+tables, figures, page and files never disagree on uncertainty. Two benchmarks may share images, as Video-MME with and
+without subtitles does; then clusters span both.
 """
 
 from collections.abc import Hashable, Iterable, Sequence
@@ -11,27 +11,26 @@ from typing import NamedTuple
 import numpy as np
 
 SEPARATOR = "\n"
-"""Between the digests of a document that was asked in several requests."""
+"""Separator between the digests of a document with several requests."""
 
 
 class Together(NamedTuple):
-    """What joins the documents of a benchmark."""
+    """The links between a benchmark's documents."""
 
     units: Sequence[Hashable]
-    """[documents]: those of one label are scored together."""
+    """[documents]: documents with the same label are scored together."""
 
     media: Iterable[Sequence[str | None]]
-    """What runs say of the documents' pictures, by run: [documents], digests; empty where a document has none, None
-    where the run doesn't say. The first run that says it of every document counts, for all runs have the same
-    documents."""
+    """By run, [documents]: digests of the documents' images; empty if a document has none, None if unknown. The first
+    run that knows all of them is used, since all runs have the same documents."""
 
 
 def clusters_of(benchmarks: Sequence[Together]) -> list[np.ndarray]:
-    """The smallest clusters of which no two share a picture or are scored together.
+    """The smallest clusters such that no two share an image or a unit of scoring.
 
     Returns:
-        By benchmark, [documents], int: numbers of clusters, from 0 in the order in which they first appear. A number
-        in two benchmarks is one cluster.
+        By benchmark, [documents], int: cluster numbers, from 0 in order of first appearance. The same number in two
+        benchmarks is the same cluster.
     """
     parents: list[int] = []
 
@@ -48,7 +47,7 @@ def clusters_of(benchmarks: Sequence[Together]) -> list[np.ndarray]:
             place = len(parents)
             parents.append(place)
             pictures = (known[document] or "").split(SEPARATOR) if known is not None else ()
-            # A unit's label may look like a digest or like another benchmark's, so each has its kind beside it.
+            # A unit's label may equal a digest or another benchmark's label, so labels are tagged with their kind.
             for label in ((number, unit), *(("picture", picture) for picture in pictures if picture)):
                 one, other = root(firsts.setdefault(label, place)), root(place)
                 parents[max(one, other)] = min(one, other)

@@ -1,4 +1,4 @@
-"""What a run says of a table's benchmarks, counted, so that its documents can be let go before the next run is read."""
+"""Reduce a run to scores and counts, so that its documents can be freed before the next run is read."""
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -22,10 +22,10 @@ _COUNTS = ("tiles", "compressed_tiles", "visual_tokens", "visual_tokens_uncompre
 
 
 def count_run(row: str, run: Run, benchmarks: Sequence[Benchmark]) -> CountedRun:
-    """What a run, of the row of this title, says of each benchmark that it has a task of.
+    """Scores and counts of a run in row `row`, for each benchmark that it has a task of.
 
     Raises:
-        ReportError: a metric or a document's score is not what the benchmark needs.
+        ReportError: a metric or a document's score is missing or invalid.
     """
     counted = {}
     for benchmark in benchmarks:
@@ -46,7 +46,7 @@ def count_run(row: str, run: Run, benchmarks: Sequence[Benchmark]) -> CountedRun
 def _count(row: str, run: Run, benchmark: Benchmark) -> CountedBenchmark:
     if missing := [name for name in benchmark.tasks if name not in run.tasks]:
         return CountedBenchmark(
-            note=f"{row}: {benchmark.title} counts as missing, since {run.folder.name} lacks {', '.join(missing)}."
+            note=f"{row}: {benchmark.title} counts as missing, because {run.folder.name} lacks {', '.join(missing)}."
         )
     is_other, asked = _compare_arguments(benchmark, run)
     note = f"{row}: {asked}" if asked else ""
@@ -70,31 +70,31 @@ def _count(row: str, run: Run, benchmark: Benchmark) -> CountedBenchmark:
 
 
 class _Asked(NamedTuple):
-    """How a run asked a benchmark, against the catalogue."""
+    """Comparison of a run's arguments with the catalogue."""
 
     is_other: bool
-    """It was started with other arguments, so its score is not the benchmark's."""
+    """The run had other arguments, so its score is not the benchmark's."""
 
     note: str
 
 
 def _compare_arguments(benchmark: Benchmark, run: Run) -> _Asked:
-    """Whether a run's model was started with what the catalogue asks for the benchmark, such as frames or thinking."""
+    """Check that a run's model had the benchmark's arguments in the catalogue, such as frames or thinking."""
     said = {**run.record.method_args, **run.record.settings}
     place = f"{benchmark.title} of {run.folder.name}"
     unknown = []
     for name, wanted in benchmark.model_args.items():
         if name not in said:
             unknown.append(f"{name}={wanted}")
-        # Arguments of other programs are text.
+        # Other programs record their arguments as text.
         elif str(said[name]).lower() != str(wanted).lower():
             return _Asked(
                 True,
-                f"{place} counts as missing, since it was asked with {name}={said[name]}; expected {name}={wanted}.",
+                f"{place} counts as missing, because it was run with {name}={said[name]}; expected {name}={wanted}.",
             )
     if unknown:
         return _Asked(
-            False, f"it can't be checked that {place} was asked with {', '.join(unknown)}: the run doesn't say."
+            False, f"{place} may not have been run with {', '.join(unknown)}, since the run doesn't record it."
         )
     return _Asked(False, "")
 
@@ -119,7 +119,7 @@ def _cell(benchmark: Benchmark, tasks: Sequence[TaskResult]) -> dict[str, object
     failures = [document.failure for document in documents if document.failure is not None]
     return {
         "benchmark": benchmark.title,
-        # The harness has scored failed documents as blank answers: wrong, or right by chance.
+        # The harness scores failed documents as blank answers, which are wrong, or right by chance.
         "score": float("nan") if failures else checked_score(benchmark.title, tasks, benchmark.rule.score(tasks)),
         "documents": len(documents),
         "num_available": sum(task.num_available for task in tasks),
@@ -141,7 +141,7 @@ def _scores(documents: Sequence[Document]) -> ScoreCounts | None:
 
 
 def _threshold(record: RunRecord) -> float:
-    # None: the checkpoint's own, which the record doesn't have.
+    # None selects the checkpoint's own threshold, which is not in the record.
     value = record.method_args.get("absolute_threshold")
     return float(value) if isinstance(value, int | float) else float("nan")
 
@@ -161,10 +161,10 @@ def _counts(documents: Sequence[Document]) -> dict[str, float]:
 
 
 def count_documents(benchmark: Benchmark, tasks: Sequence[TaskResult]) -> CountedDocuments:
-    """What is kept of the documents of `tasks`, all of a benchmark's.
+    """Scores, answers, media, categories and router scores of a benchmark's documents.
 
     Raises:
-        ReportError: a document's score is not what the benchmark needs.
+        ReportError: a document's score is missing or invalid.
     """
     documents = [document for task in tasks for document in task.documents]
     failed = any(document.failure is not None for document in documents)
@@ -180,7 +180,7 @@ def count_documents(benchmark: Benchmark, tasks: Sequence[TaskResult]) -> Counte
 
 
 def _document_scores(documents: Sequence[Document]) -> np.ndarray | None:
-    """[documents]: mean p_compress over a document's tiles; None unless every tile of every document has one."""
+    """[documents]: mean p_compress over each document's tiles; None unless every tile has a score."""
     means = np.full(len(documents), np.nan)
     for place, document in enumerate(documents):
         scores: list[float] = []
@@ -194,7 +194,7 @@ def _document_scores(documents: Sequence[Document]) -> np.ndarray | None:
 
 
 def _writable(text: str) -> str:
-    """The text with a question mark for each half of a surrogate pair: pandas has no room for it, and no file."""
+    """The text with lone surrogates replaced by question marks, since pandas and files can't hold them."""
     return text if text.isascii() else text.encode(errors="replace").decode()
 
 

@@ -1,4 +1,4 @@
-"""What a report keeps of a run: counts and scores. All documents of all runs at once would take gigabytes."""
+"""Counts and scores that a report keeps of a run. All documents of all runs would take gigabytes of memory."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,75 +14,75 @@ from vico_eval.runs.schema import RunRecord
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
 class CountedTask:
-    """What runs of a task must have in common to be compared."""
+    """Properties of a task that comparable runs must share."""
 
     name: str
     version: str
     settings: Mapping[str, Any]
     doc_ids: Sequence[int | str]
     questions: np.ndarray
-    """[documents], uint32, checksums; all that is asked of them is whether two runs' differ."""
+    """[documents], uint32, checksums of the questions, used only to detect differences between runs."""
 
     targets: np.ndarray
-    """[documents], uint32, checksums of the right answers."""
+    """[documents], uint32, checksums of the reference answers."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
 class CountedDocuments:
-    """What is kept of each document of a benchmark, task by task, ascending."""
+    """Data kept for each document of a benchmark, task by task, in ascending order."""
 
     scored: DocumentScores | None
-    """None where a document failed, or the run doesn't say how documents make the score."""
+    """Scores by document; None if a document failed, or if the score can't be computed from documents."""
 
     answers: np.ndarray
-    """[documents], objects: texts; None where a document failed."""
+    """[documents], objects: the answers' texts; None for failed documents."""
 
     media: Sequence[str | None]
-    """[documents], the digest of its pictures (of several requests those of all, on lines of their own), empty where it
-    has none; None where the run doesn't say."""
+    """[documents], digests of the images, one line per request; empty for documents without images, None if unknown."""
 
     categories: Sequence[str] | None = None
-    """[documents], empty where one has none; None where the benchmark has none."""
+    """[documents], empty for documents without a category; None if the benchmark has no categories."""
 
     p_compress: np.ndarray | None = None
-    """[documents], float: the router's mean score of its tiles, NaN where it has no tile; None without a router."""
+    """[documents], float: the router's mean score over the document's tiles, NaN without tiles; None without a
+    router."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CountedBenchmark:
-    """What a run says of a benchmark."""
+    """A run's scores and counts for a benchmark."""
 
     note: str = ""
-    """Why it counts as missing, or what can't be checked."""
+    """Reason that the benchmark counts as missing, or a caveat."""
 
     tasks: tuple[CountedTask, ...] = ()
-    """None where it counts as missing; then the rest is empty too."""
+    """The benchmark's tasks; empty, like the other fields, if the benchmark counts as missing."""
 
     cell: Mapping[str, object] = field(default_factory=dict)
     """Columns of `Measurements.cells`."""
 
     documents: CountedDocuments | None = None
     times: TimeSums = field(default_factory=TimeSums)
-    """What its documents took, as far as the run has times."""
+    """Times of the documents, as far as the run has them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CountedRun:
-    """A run whose documents are counted, and gone."""
+    """A run reduced to scores and counts."""
 
     row: str
-    """Its row's title."""
+    """Title of the run's row."""
 
     method: str
-    """The title less the budget that it names, where there are several."""
+    """The row's title without its budget, if the method has several."""
 
     folder: Path
     record: RunRecord
     notes: tuple[str, ...]
-    """What a reader has to know of it besides its record."""
+    """Caveats for a reader that the record does not contain."""
 
     tasks: tuple[str, ...]
-    """All that it has, of the table or not."""
+    """All tasks of the run, in the table or not."""
 
     benchmarks: Mapping[str, CountedBenchmark]
-    """By title, those that it has a task of."""
+    """The benchmarks that the run has a task of, by title."""

@@ -1,4 +1,5 @@
-"""A router's scores over all tiles of a benchmark, as counts: a list of millions would not fit beside twenty rows."""
+"""Histograms of router scores over a benchmark's tiles. Lists of millions of scores for twenty rows would not fit in
+memory."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,24 +10,24 @@ import numpy as np
 from vico_eval.runs.schema import TokenAccount
 
 NUM_BINS = 40
-# Not linspace, whose 0.3 is more than 0.3: such a score would fall into the bin below.
+# Not linspace, whose value for 0.3 is slightly larger, so that a score of 0.3 would fall into the lower bin.
 EDGES = np.arange(NUM_BINS + 1) / NUM_BINS
-"""Of the scores' bins, [NUM_BINS + 1]; each has its lower edge, the last one both."""
+"""Edges of the bins, [NUM_BINS + 1]; a bin includes its lower edge, and the last bin both edges."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
 class ScoreCounts:
-    """How many tiles have which score."""
+    """Number of tiles per bin of scores."""
 
     tiles: np.ndarray
-    """[NUM_BINS], int64."""
+    """[NUM_BINS], int64, all tiles."""
 
     compressed: np.ndarray | None
-    """[NUM_BINS], int64, those of them that were compressed; None where an account doesn't say which were."""
+    """[NUM_BINS], int64, compressed tiles; None if an account doesn't identify them."""
 
 
 def count_scores(accounts: Iterable[TokenAccount]) -> ScoreCounts | None:
-    """The scores of a benchmark's requests; None unless every request with tiles has them."""
+    """Count the scores of a benchmark's requests; None unless every request with tiles has scores."""
     with_tiles = [account for account in accounts if account.tiles]
     scores = [account.p_compress for account in with_tiles if account.p_compress is not None]
     if not scores or len(scores) < len(with_tiles):

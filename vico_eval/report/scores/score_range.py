@@ -1,4 +1,4 @@
-"""Scores are numbers from 0 to 100, a benchmark's and each of its documents'."""
+"""Check that the scores of benchmarks and documents are between 0 and 100."""
 
 import math
 from collections.abc import Sequence
@@ -9,15 +9,16 @@ from vico_eval.errors import ReportError
 from vico_eval.report.scores.by_document import DocumentScores
 from vico_eval.runs.results import TaskResult
 
-# What adding up in another order may change, and rounding by a toolkit.
+# Covers the order of summation, and rounding by a toolkit.
 _TOLERANCE = 1e-3
 
 
 def checked_score(title: str, tasks: Sequence[TaskResult], score: float) -> float:
-    """The score, 0-100, of benchmark `title` over its tasks; NaN where a limit left a scorer too little for one.
+    """The score, 0-100, of benchmark `title`, after a check; NaN is allowed if a limit left too few documents for a
+    score.
 
     Raises:
-        ReportError: it is another number, or NaN in a whole run.
+        ReportError: the score is out of range, or NaN in a complete run.
     """
     is_limited = any(len(task.documents) < task.num_available for task in tasks)
     if (math.isnan(score) and is_limited) or _is_in_range(score):
@@ -31,14 +32,14 @@ def checked_score(title: str, tasks: Sequence[TaskResult], score: float) -> floa
 def checked_documents(
     title: str, tasks: Sequence[TaskResult], documents: DocumentScores | None
 ) -> DocumentScores | None:
-    """The scores of the documents of benchmark `title`, 0-100 each, or NaN where a document has none of its own.
+    """The documents' scores for benchmark `title`, after a check: 0-100, or NaN for documents without their own score.
 
     Raises:
-        ReportError: one is another number; names the document.
+        ReportError: a score is out of range; the message names the document.
     """
     if documents is None or not documents.scores.size:
         return documents
-    # Farthest from the middle; all NaN says nothing of any.
+    # The score farthest from the middle; if all are NaN, there is nothing to check.
     distances = np.nan_to_num(np.abs(documents.scores - 50), nan=0.0, posinf=math.inf)
     place = int(distances.argmax())
     if math.isnan(documents.scores[place]) or _is_in_range(documents.scores[place]):
@@ -56,6 +57,6 @@ def _is_in_range(value: float) -> bool:
 
 def _advice(tasks: Sequence[TaskResult]) -> str:
     return (
-        f"Files of {', '.join(task.name for task in tasks)} were changed, or the task counts otherwise than its entry "
-        "in tasks/benchmarks.yaml says (`score`); repeat the run, or mend the entry."
+        f"Files of {', '.join(task.name for task in tasks)} were changed, or `score` in the task's entry in "
+        "tasks/benchmarks.yaml is wrong. Repeat the run, or correct the entry."
     )

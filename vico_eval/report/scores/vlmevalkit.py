@@ -1,6 +1,6 @@
-"""What each document adds to a score of VLMEvalKit's, from its tables.
+"""Contribution of each document to a VLMEvalKit score, from the toolkit's tables.
 
-Source: the `evaluate` methods of ms-vlmeval 0.0.20's data sets, whose results are compared with the documents' sum.
+Source: the `evaluate` methods of the data sets in ms-vlmeval 0.0.20, whose results are checked against the documents.
 """
 
 import ast
@@ -27,7 +27,7 @@ _ANLS_THRESHOLD = 0.5
 
 
 def document_scores(rule: VLMEvalKit, task: TaskResult) -> DocumentScores | None:
-    """The documents' scores and values; None where VLMEvalKit's tables don't tell them, or make another score."""
+    """The documents' scores and values; None if VLMEvalKit's tables lack them or give a different score."""
     scores = read_scores(rule.documents, task.documents, rule.split)
     agrees = scores is not None and abs(float(scores.values.mean()) - rule.score([task])) <= 100 * _AGREEMENT
     return scores if agrees else None
@@ -37,12 +37,12 @@ def read_scores(kind: str | None, documents: Sequence[Document], split: str | No
     """The scores and values of a data set's documents.
 
     Args:
-        kind: of the catalogue's `vlmevalkit.documents`; None where the score is the mean over documents.
-        documents: with the fields of `vico_eval.harnesses.vlmevalkit.tables`.
-        split: to which the score is limited; None for all.
+        kind: `vlmevalkit.documents` in the catalogue; None if the score is the mean over documents.
+        documents: documents with the fields of `vico_eval.harnesses.vlmevalkit.tables`.
+        split: split to which the score is limited; None for all.
 
     Returns:
-        None where a document lacks a column.
+        None if a document lacks a column.
     """
     try:
         return from_terms(_mean(documents, split) if kind is None else READERS[kind](documents))
@@ -56,7 +56,7 @@ def _mean(documents: Sequence[Document], split: str | None) -> Terms:
 
 
 def _pope(documents: Sequence[Document]) -> Terms:
-    """F1 over all; a question of several categories counts in each, and no answer as no."""
+    """F1 over all documents; a question in several categories counts in each, and a missing answer counts as no."""
     outcomes = [(_yes_or_no(document.target), _yes_or_no(document.fields["extracted"])) for document in documents]
     terms = f1(outcomes, [""] * len(documents))
     times = [1 + document.fields["category"].count(",") for document in documents]
@@ -77,7 +77,7 @@ def _mme(documents: Sequence[Document]) -> Terms:
 
 
 def _circular(documents: Sequence[Document]) -> Terms:
-    """Questions, of which one score is kept, so that rotations have none of their own."""
+    """Accuracy over questions. The tables have one score per question, so rotations have none of their own."""
     scores = {document.doc_id: document.fields["score"] for document in documents if "score" in document.fields}
     questions = [int(document.doc_id) % ROTATION for document in documents]
     terms = circular(
@@ -89,13 +89,13 @@ def _circular(documents: Sequence[Document]) -> Terms:
 
 
 def _anls(documents: Sequence[Document]) -> Terms:
-    """One less the smallest distance to a right answer, 0 below a half."""
+    """One minus the smallest distance to a reference answer; 0 if below one half."""
     nearest = [1 - min(ast.literal_eval(document.fields["eval_match"])) for document in documents]
     return over_documents([near if near >= _ANLS_THRESHOLD else 0.0 for near in nearest], [""] * len(documents))
 
 
 def _ocrbench(documents: Sequence[Document]) -> Terms:
-    """Whether the reply holds a right answer: in formulas whatever the spaces, elsewhere whatever the case."""
+    """Share of replies that contain a reference answer, ignoring spaces in formulas, and case elsewhere."""
     return over_documents([float(_holds_answer(document)) for document in documents], [""] * len(documents))
 
 
@@ -115,4 +115,4 @@ READERS: Mapping[str, Callable[[Sequence[Document]], Terms]] = {
     "ocrbench": _ocrbench,
     "pope": _pope,
 }
-"""How documents make a score, by the name that the catalogue gives it under `vlmevalkit.documents`."""
+"""Rules that compute a score from documents, by their name under `vlmevalkit.documents` in the catalogue."""

@@ -1,1 +1,1 @@
-"""Measured speed as tables, ViCO's Table 4 among them."""
+"""Tables of measured speed, including ViCO's Table 4."""

@@ -1,4 +1,4 @@
-"""A ratio of two speeds, measured round by round, with its interval."""
+"""The ratio of two speeds measured in paired rounds, with its confidence interval."""
 
 from __future__ import annotations
 
@@ -15,28 +15,29 @@ from vico_eval.report.tables.grid import DASH
 CONFIDENCE = 0.95
 
 UNSOUND = "*"
-"""Marks a number that is not to be relied on."""
+"""Marks an unreliable number."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ratio:
-    """Of two speeds, each round's being a pair."""
+    """The ratio of two speeds, paired by round."""
 
     value: float
-    """Geometric mean over the rounds; NaN without one."""
+    """Geometric mean over the rounds; NaN without rounds."""
 
     low: float
-    """Of the 95% interval: Student's t over the rounds' logarithms. NaN with fewer than two rounds."""
+    """Lower end of the 95% interval, from Student's t over the rounds' logarithms; NaN with fewer than two rounds."""
 
     high: float
     num_rounds: int
 
     def as_record(self) -> dict[str, Any]:
-        """For a file; JSON has no NaN."""
+        """The fields for a JSON file, with None in place of NaN."""
         return {name: None if value != value else value for name, value in asdict(self).items()}
 
     def text(self, *, is_sound: bool = True) -> str:
-        """As tables print it: the interval in brackets where it is known, a star where the value isn't sound."""
+        """The ratio as printed in tables, with its interval in brackets if known, and a star if the value is
+        unreliable."""
         if math.isnan(self.value):
             return DASH
         has_interval = not math.isnan(self.low) and self.low != self.high
@@ -45,10 +46,10 @@ class Ratio:
 
 
 def mean_ratio(ratios: Sequence[float]) -> Ratio:
-    """The mean of a ratio over rounds.
+    """The geometric mean of a ratio over rounds, with its interval.
 
     Args:
-        ratios: [rounds], above 0.
+        ratios: [rounds], positive.
     """
     if not ratios:
         return Ratio(value=math.nan, low=math.nan, high=math.nan, num_rounds=0)

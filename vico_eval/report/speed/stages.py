@@ -1,6 +1,6 @@
-"""Measured speed as tables: a method's stages, its speed-ups beside their bounds, and ViCO's Table 4.
+"""Tables of measured speed: stages of a method, speed-ups with their bounds, and ViCO's Table 4.
 
-What comes in are the records that `vico-eval throughput` writes.
+The input is a record that `vico-eval throughput` wrote.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from vico_eval.report.speed.table4 import (
 )
 from vico_eval.report.tables.grid import DASH, Column, Grid, GridCell, Line, grid_to_csv
 
-_QUARTILES = "Speed-ups and times: median (quartiles) over the rounds of one process."
+_QUARTILES = "Speed-ups and times are medians (quartiles) over the rounds of one process."
 _BOUND = (
-    "Bound: the ratio of operations (vico_eval/bench/flops.py); shorter sequences may use caches better, so that a "
-    "measured speed-up can be above it."
+    "Bound is the ratio of operations (vico_eval/bench/flops.py). Shorter sequences may use caches better, so a "
+    "measured speed-up can exceed it."
 )
 
 _QUANTITIES: dict[str, Quantity] = {"llm": "llm_only", "end_to_end": "end_to_end"}
-"""Of Table 4, by the record's key."""
+"""Quantities of Table 4, by the record's key."""
 
 
 def stages_grid(record: Mapping[str, Any]) -> Grid:
-    """Seconds of each stage by method, with rates and memory."""
+    """The time of each stage by method, with rates and memory."""
     entries: Mapping[str, Any] = record["methods"]
     stages = [stage for stage in record["stages"] if any(stage in entry["stage_s"] for entry in entries.values())]
     rates = {"requests": "Requests/s", "visual_tokens": "Visual tokens/s", "generated_tokens": "Generated tokens/s"}
@@ -57,13 +57,14 @@ def stages_grid(record: Mapping[str, Any]) -> Grid:
         lines.append(_line([name], cells))
     notes = (
         f"{_count(record['batch_size'], 'request')} of {_per_request(entries, 'tiles')} tiles and "
-        f"{_per_request(entries, 'text_tokens')} tokens of text, answered together. Median (quartiles) over "
-        f"{_count(record['rounds'], 'round')} of one process, in which the methods take turns. Method: what it "
-        "computes to choose tokens. Other: what is between the stages. Visual tokens/s: those that enter the decoder, "
-        "over method and prefill. Generated tokens/s: over decode. Peak memory: of the GPU; not measured on a CPU.",
+        f"{_per_request(entries, 'text_tokens')} text tokens, answered in one batch. Median (quartiles) over "
+        f"{_count(record['rounds'], 'round')} of one process, in which the methods take turns. Method is its own "
+        "computation to choose tokens. Other is the time between stages. Visual tokens/s counts tokens entering the "
+        "decoder, over the time of method and prefill. Generated tokens/s is over decode. Peak memory is that of the "
+        "GPU; it is not measured on a CPU.",
     )
     return Grid(
-        caption=f"Where the engine's time goes: {_model(record)}.",
+        caption=f"Time by stage of the engine: {_model(record)}.",
         heads=("Method",),
         columns=tuple(columns),
         lines=tuple(lines),
@@ -72,7 +73,7 @@ def stages_grid(record: Mapping[str, Any]) -> Grid:
 
 
 def speedups_grid(record: Mapping[str, Any]) -> Grid:
-    """Speed-ups by method beside their bounds, and the operations that stand behind these."""
+    """Speed-ups by method with their bounds, and the underlying operations."""
     columns = (
         Column(title="Compressed tiles"),
         Column(title="Visual tokens"),
@@ -99,15 +100,16 @@ def speedups_grid(record: Mapping[str, Any]) -> Grid:
         lines.append(_line([name], cells))
     baseline = next(iter(record["methods"]))
     notes = (
-        f"Against {baseline}. LLM only: prefill with what the method computes. End-to-end: time to the first token; "
-        "its bound has vision encoder, router, connectors and prefill in series. Visual tokens: of a request, mean "
-        "over layers.",
+        f"Relative to {baseline}. LLM only is prefill, including the method's own computation. End-to-end is the time "
+        "to the first token; its bound has vision encoder, router, connectors and prefill in series. Visual tokens "
+        "are per request, averaged over layers.",
         f"{_QUARTILES} {_BOUND}",
-        "GFLOP: of a request's stages that a formula knows, as PyTorch counts them, full square of causal attention "
-        "and padding included; by formula: the same work by our formulas. Bounds count half of that square.",
+        "GFLOP is PyTorch's count for a request's stages that have a formula, including the full square of causal "
+        "attention and padding. By formula is our formulas' share of it for the same work. Bounds count half of that "
+        "square.",
     )
     return Grid(
-        caption=f"Speed-up of methods beside its bound: {_model(record)}.",
+        caption=f"Speed-up of methods and its bound: {_model(record)}.",
         heads=("Method",),
         columns=columns,
         lines=tuple(lines),
@@ -116,7 +118,7 @@ def speedups_grid(record: Mapping[str, Any]) -> Grid:
 
 
 def table4_speedups(record: Mapping[str, Any]) -> list[Speedup]:
-    """A record's numbers of Table 4; the paper's are among them where its prompts were measured.
+    """A record's numbers for Table 4, including the paper's if its prompts were measured.
 
     Raises:
         ReportError: the published numbers can't be read.
@@ -139,22 +141,24 @@ def _table4_notes(record: Mapping[str, Any]) -> list[str]:
     whole = [cell for cell in record["cells"] if cell["compression"] == 0]
     prefills = " and ".join(f"{median(cell['prefill_s']):.3g} s with {cell['text_tokens']}" for cell in whole)
     notes = [
-        f"{_model(record)}; {_count(record['rounds'], 'round')} of one process, one request at a time. LLM only: time "
-        "of the prefill. End-to-end: with the vision encoder's on the 10 tiles, without tiling, router and connectors. "
-        f"Medians at 0%: prefill {prefills} tokens of text, vision encoder {median(record['encoder_s']):.3g} s."
+        f"{_model(record)}; {_count(record['rounds'], 'round')} of one process, one request at a time. LLM only is the "
+        "prefill time. End-to-end adds the vision encoder on the 10 tiles, without tiling, router and connectors. "
+        f"Medians at 0%: prefill {prefills} text tokens, vision encoder {median(record['encoder_s']):.3g} s."
     ]
     if not _is_papers(record):
-        notes.append(f"10 tiles are {tiles:,} visual tokens here and {VISUAL_TOKENS:,} in the paper: not comparable.")
+        notes.append(
+            f"Not comparable with the paper: 10 tiles are {tiles:,} visual tokens here and {VISUAL_TOKENS:,} there."
+        )
     return notes
 
 
 def _is_papers(record: Mapping[str, Any]) -> bool:
-    """Whether the prompts were the paper's."""
+    """True if the prompts were the paper's."""
     return bool(record["cells"][0]["visual_tokens"] == VISUAL_TOKENS)
 
 
 def grids(record: Mapping[str, Any]) -> dict[str, Grid]:
-    """A record's tables, by what their files' names end in.
+    """A record's tables, by the suffix of their files' names.
 
     Raises:
         ReportError: the published numbers can't be read.
@@ -165,7 +169,7 @@ def grids(record: Mapping[str, Any]) -> dict[str, Grid]:
 
 
 def csvs(record: Mapping[str, Any]) -> dict[str, str]:
-    """The same tables as CSV: Table 4 with a line a number, the others as laid out.
+    """The same tables as CSV: Table 4 with one number per line, the others as laid out.
 
     Raises:
         ReportError: the published numbers can't be read.
@@ -187,7 +191,7 @@ def _count(number: int, what: str) -> str:
 
 
 def _per_request(entries: Mapping[str, Any], name: str) -> str:
-    """One number where all methods agree, else the range."""
+    """One number if all methods agree, else the range."""
     values = [entry["per_request"][name] for entry in entries.values()]
     low, high = (f"{value:.0f}" for value in (min(values), max(values)))
     return low if low == high else f"{low} to {high}"
@@ -199,7 +203,7 @@ def _speedup(entry: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _interval(values: Sequence[float] | None, form: str) -> str:
-    """Median and quartiles over rounds."""
+    """The median with quartiles over rounds, as text."""
     if values is None:
         return DASH
     low, middle, high = (f"{value:{form}}" for value in np.quantile(values, [0.25, 0.5, 0.75]))

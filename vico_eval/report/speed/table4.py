@@ -1,7 +1,7 @@
-"""ViCO's Table 4, printed and measured: how much sooner first tokens come with fewer visual tokens.
+"""ViCO's Table 4, printed and measured: speed-up of the first token with fewer visual tokens.
 
-Whoever measures (`vico-eval throughput serve` and `local --table4`) hands in its numbers, with the paper's and the
-bounds before them: the tidy CSV has a line for each, the grid lays the same numbers out as the paper does.
+The measuring commands (`vico-eval throughput serve` and `local --table4`) pass in their numbers, preceded by the
+paper's and the bounds. The tidy CSV has one line per number; the grid lays them out like the paper.
 """
 
 from __future__ import annotations
@@ -20,49 +20,49 @@ from vico_eval.report.tables.grid import DASH, Column, Grid, GridCell, Line
 
 TEXT_TOKENS = (64, 512)
 COMPRESSIONS = (0, 25, 50, 75)
-"""Percent of the visual tokens that are removed; none comes first."""
+"""Percentage of visual tokens removed; 0 comes first."""
 
 VISUAL_TOKENS = 2560
-"""Of the paper's 10 tiles: numbers of a checkpoint with others are not to be compared with it."""
+"""Visual tokens of the paper's 10 tiles. A checkpoint with a different number can't be compared with the paper."""
 
 Prompt = tuple[int, int]
 """Text tokens and compression."""
 
 PROMPTS: tuple[Prompt, ...] = tuple((text, share) for text in TEXT_TOKENS for share in COMPRESSIONS)
-"""In the table's order."""
+"""All prompts, in the table's order."""
 
 Quantity = Literal["llm_only", "end_to_end"]
 TITLES: dict[Quantity, str] = {"llm_only": "LLM only", "end_to_end": "End-to-end"}
 
-UNSOUND_NOTE = f"{UNSOUND} stopped early, or more than 1% of the requests failed: not to be relied on."
-RATIO_NOTE = "Measured: geometric mean over rounds, in brackets its 95% interval (Student's t over their logarithms)."
+UNSOUND_NOTE = f"{UNSOUND} Unreliable: stopped early, or more than 1% of the requests failed."
+RATIO_NOTE = "Measured values are geometric means over rounds, with 95% intervals (Student's t over their logarithms)."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Speedup:
-    """One number of the table."""
+    """One number in the table."""
 
     source: Literal["paper", "bound", "measured"]
     system: str
-    """What was measured: a model or a server; the paper's model."""
+    """The measured model or server, or the paper's model."""
 
     prompt: Prompt
     quantity: Quantity
     ratio: Ratio
     against: str = ""
-    """Another system, with the same prompt. Empty: the same system, with the prompt at 0%."""
+    """Reference system at the same prompt. Empty for the same system at 0%."""
 
     is_sound: bool = True
-    """Complete, and nearly without failures."""
+    """The measurement is complete and nearly without failures."""
 
     @property
     def line(self) -> tuple[str, str, str]:
-        """Which line of a block it stands in."""
+        """Key of the number's line within a block."""
         return self.source, self.system, self.against
 
     @property
     def title(self) -> str:
-        """Of this line."""
+        """Title of the line."""
         if self.source == "bound":
             return "bound by operations"
         if self.source == "paper":
@@ -71,10 +71,10 @@ class Speedup:
 
 
 def paper_speedups() -> list[Speedup]:
-    """The printed ones, model by model in the paper's order; all are of the language model only.
+    """The paper's numbers, by model in the paper's order; all are for the language model only.
 
     Raises:
-        ReportError: the file is malformed, or has another prompt.
+        ReportError: the file is malformed, or has an unknown prompt.
     """
     path = published_csv(published_dir(), "vico", 4)
     prompts = {
@@ -84,14 +84,14 @@ def paper_speedups() -> list[Speedup]:
     for number in read_numbers(path):
         prompt = prompts.get((number.variant, number.setting))
         if prompt is None:
-            raise ReportError(f"{path} has {number.variant}, {number.setting}, which is no prompt of Table 4.")
+            raise ReportError(f"{path} has {number.variant}, {number.setting}, which is not a prompt of Table 4.")
         ratio = _plain(float(number.value))
         printed.append(Speedup(source="paper", system=number.model, prompt=prompt, quantity="llm_only", ratio=ratio))
     return printed
 
 
 def bound_speedups(bounds: Mapping[Prompt, Mapping[Quantity, float | None]]) -> list[Speedup]:
-    """What operations allow; without what is not known (None)."""
+    """Speed-ups bounded by operations; unknown bounds (None) are left out."""
     return [
         Speedup(source="bound", system="operations", prompt=prompt, quantity=quantity, ratio=_plain(value))
         for prompt, values in bounds.items()
@@ -101,13 +101,13 @@ def bound_speedups(bounds: Mapping[Prompt, Mapping[Quantity, float | None]]) -> 
 
 
 def table4_csv(speedups: Iterable[Speedup]) -> str:
-    """One line a number, unrounded, for pandas.
+    """The numbers as CSV, one per line and unrounded.
 
     Columns: `source` (`paper`, `bound` or `measured`); `system` (the paper's model, `operations`, or what was
-    measured); `against` (another system at the same prompt; empty: the same system at 0%); `text_tokens`;
-    `compression` (percent); `quantity` (`llm_only` or `end_to_end`); `value`; `low` and `high` (95% interval) and
-    `rounds`, of measured numbers; `is_sound` (False: stopped early, or too many failures). What could not be
-    measured is empty; what nobody set out to measure has no line.
+    measured); `against` (another system at the same prompt; empty: the same system at 0%); `text_tokens`; `compression`
+    (percent); `quantity` (`llm_only` or `end_to_end`); `value`; `low` and `high` (95% interval) and `rounds`, for
+    measured numbers; `is_sound` (False: stopped early, or too many failures). A value that could not be measured is
+    empty; combinations that were not requested have no line.
     """
     names = ("source", "system", "against", "text_tokens", "compression", "quantity")
     lines: list[Sequence[object]] = [(*names, "value", "low", "high", "rounds", "is_sound")]
@@ -120,11 +120,11 @@ def table4_csv(speedups: Iterable[Speedup]) -> str:
 
 
 def table4_grid(speedups: Sequence[Speedup], notes: Sequence[str]) -> Grid:
-    """As the paper lays it out, a block a length of text; lines in the order in which the numbers come.
+    """The table in the paper's layout, with one block per text length, and lines in the order of the numbers.
 
     Args:
-        speedups: the numbers; a cell without one is a dash.
-        notes: of what was measured, beneath those that explain the lines.
+        speedups: the numbers; missing cells are dashes.
+        notes: notes on the measurement, which follow those that explain the lines.
     """
     cells = {(one.line, one.prompt, one.quantity): one for one in speedups}
     lines = []
@@ -150,17 +150,20 @@ def table4_grid(speedups: Sequence[Speedup], notes: Sequence[str]) -> Grid:
 
 
 def _notes(speedups: Sequence[Speedup]) -> list[str]:
-    notes = [f"Compression: share of the visual tokens that is removed. {RATIO_NOTE}"]
+    notes = [f"Compression is the share of visual tokens removed. {RATIO_NOTE}"]
     sources = {one.source for one in speedups}
     if "paper" in sources:
-        notes.append("(paper): as printed, of the language model only, in a serving engine with 32 requests at once.")
+        notes.append(
+            "Lines marked (paper) are as printed, for the language model only, in a serving engine with 32 "
+            "concurrent requests."
+        )
     if "bound" in sources:
         notes.append(
-            "Bound: the ratio of operations (vico_eval/bench/flops.py), end-to-end with the vision encoder's on 10 "
-            "tiles; shorter sequences may use caches better, so that a measured speed-up can be above it."
+            "Bound is the ratio of operations (vico_eval/bench/flops.py), end-to-end including the vision encoder on "
+            "10 tiles. Shorter sequences may use caches better, so a measured speed-up can exceed it."
         )
     if any(one.against for one in speedups):
-        notes.append("Against another server: first-token throughput with the same prompt.")
+        notes.append("Lines against another server compare first-token throughput at the same prompt.")
     if not all(one.is_sound for one in speedups):
         notes.append(UNSOUND_NOTE)
     return notes
@@ -171,5 +174,5 @@ def _text(one: Speedup | None) -> str:
 
 
 def _plain(value: float) -> Ratio:
-    """A number without an interval."""
+    """A ratio without an interval."""
     return Ratio(value=value, low=math.nan, high=math.nan, num_rounds=0)

@@ -1,1 +1,1 @@
-"""Comparing rows: retention, its uncertainty, agreement with the baseline, and whether runs can be compared at all."""
+"""Comparison of rows: retention and its uncertainty, agreement with the baseline, and comparability of runs."""

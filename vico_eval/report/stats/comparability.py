@@ -1,4 +1,4 @@
-"""What runs of one column have in common: what makes them incomparable is an error, what may matter is a note."""
+"""Check that the runs in a column are comparable. Decisive differences are errors, others become notes."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from vico_eval.report.scores.benchmarks import Benchmark
 from vico_eval.report.scores.counted import CountedDocuments, CountedRun, CountedTask
 from vico_eval.runs.schema import LMMS_EVAL, VLMEVALKIT, RunRecord
 
-# Of a task's settings, those that make its numbers others.
+# Task settings that change the scores.
 _DECISIVE = ("generation_kwargs", "generation", "num_fewshot", "judge")
 
 _MAY_DIFFER = frozenset(
@@ -19,35 +19,35 @@ _MAY_DIFFER = frozenset(
         *("batch_size", "max_batch_size", "device", "device_map", "record_dir", "previews"),
     }
 )
-"""Settings and arguments in which runs of one row may differ: seeds, over which their mean is, and what says where and
-how many documents are answered together, which is meant to change no answer. So may the number of processes, the times,
-the command and the folders of a run; versions of libraries are noted. All else makes another row."""
+"""Settings and arguments in which runs of one row may differ: seeds, which are averaged over, and device and batch
+settings, which should not affect answers. The number of processes, times, command and folders may differ too, and
+differing library versions are noted. Any other difference requires a separate row."""
 
 _FEW = 0.05
-"""Share of documents whose questions may be worded otherwise in two runs, as where a data set's mistakes were mended.
-With more of them the rows were asked other things, and their difference is of nothing. A right answer may not differ in
-any: the same reply would be right in one row and wrong in the other."""
+"""Largest share of documents whose questions may differ between two runs, for instance after corrections to a data set.
+Above it, the rows answered different questions and can't be compared. No reference answer may differ, because the same
+reply would be right in one row and wrong in the other."""
 
 
 def check_harness(benchmark: Benchmark, runs: Sequence[CountedRun]) -> None:
-    """Runs of one benchmark must be by one toolkit: prompts and scorers differ between them.
+    """Check that all runs of a benchmark are from one toolkit, since prompts and scorers differ between toolkits.
 
     Raises:
-        ReportError: they are not.
+        ReportError: the runs are from different toolkits.
     """
     found = {run.record.harness: run.row for run in runs}
     if len(found) > 1:
         raise ReportError(
             f"{benchmark.title} was run by {' and by '.join(f'{harness} ({row})' for harness, row in found.items())}, "
-            "which ask and score in different ways. The rows of a column need one toolkit; leave the other's runs out."
+            "whose prompts and scoring differ. The rows of a column need one toolkit; leave the other's runs out."
         )
 
 
 def check_repeats(benchmark: Benchmark, runs: Sequence[CountedRun]) -> None:
-    """Runs of one row on one benchmark must be two runs, under conditions that differ in no more than `_MAY_DIFFER`.
+    """Check that several runs of one row are distinct, and differ only in `_MAY_DIFFER`.
 
     Raises:
-        ReportError: they are not.
+        ReportError: runs differ in other conditions, or one is a copy of another.
     """
     earlier: dict[str, list[CountedRun]] = {}
     for run in runs:
@@ -61,7 +61,7 @@ def _check_repeat(benchmark: Benchmark, first: CountedRun, second: CountedRun) -
     what = f"{benchmark.title}: {first.folder} and {second.folder}"
     ours, theirs = _model(first.record), _model(second.record)
     asked, asked_theirs = _asked(first.record), _asked(second.record)
-    # A setting that only one of them has is new since the other was run.
+    # A setting in only one of the records was introduced after the other run.
     for name in [name for name in asked if name in asked_theirs]:
         ours[name], theirs[name] = asked[name], asked_theirs[name]
     if different := [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]:
@@ -73,8 +73,8 @@ def _check_repeat(benchmark: Benchmark, first: CountedRun, second: CountedRun) -
     answers = [run.benchmarks[benchmark.title].documents for run in (first, second)]
     if second.record.made_from is None and first.record == second.record and _are_the_same(*answers):
         raise ReportError(
-            f"{what} have the same answers, and the same record to the second they began, so one is a copy and "
-            f"`{first.row}` has no second run. Leave one of them out."
+            f"{what} have the same answers and the same record, including the start time, so one is a copy. Leave one "
+            "of them out."
         )
 
 
@@ -83,30 +83,31 @@ def _are_the_same(first: CountedDocuments | None, second: CountedDocuments | Non
 
 
 def condition_notes(runs: Sequence[CountedRun]) -> list[str]:
-    """What differs between a benchmark's runs besides the system: it may be part of a difference in scores."""
+    """Notes on differences between a benchmark's runs other than the system, which may contribute to score
+    differences."""
     notes = [
         f"{run.row}: only the first {limit} documents of each data set."
         for run in runs
-        # lmms-eval says how many there are, and the table does.
+        # lmms-eval reports the number of documents, so the table shows it.
         if run.record.harness == VLMEVALKIT and (limit := run.record.settings.get("limit")) is not None
     ]
     for run in runs[1:]:
         first = runs[0]
         ours, theirs = _conditions(first.record), _conditions(run.record)
         if first.record.made_from is not None or run.record.made_from is not None:
-            # Where one of them doesn't say, nobody knows that they differ.
+            # A value missing in one record is not a known difference.
             ours = {key: value for key, value in ours.items() if None not in (value, theirs.get(key))}
         if different := _different(ours, theirs):
-            notes.append(f"{run.row} ran with another {different} than {first.row}.")
+            notes.append(f"{run.row} was run with another {different} than {first.row}.")
     return notes
 
 
 def comparison_notes(answered: Sequence[tuple[CountedRun, Sequence[CountedTask]]]) -> list[str]:
-    """Notes on what differs between runs of one benchmark.
+    """Notes on differences between runs of one benchmark.
 
     Raises:
-        ReportError: they answered other documents, at another version of the task, asked them in other ways, or were
-            scored by other code.
+        ReportError: the runs have different documents, task versions, decisive settings, questions, reference answers
+            or scoring code.
     """
     notes: dict[str, None] = {}
     for run, tasks in answered[1:]:
@@ -127,7 +128,7 @@ def comparison_notes(answered: Sequence[tuple[CountedRun, Sequence[CountedTask]]
             }
             for what, (ours, theirs, allowed) in pairs.items():
                 if number := np.count_nonzero(ours != theirs):
-                    difference = f"{place} have other {what} in {number} of {len(theirs)} documents."
+                    difference = f"{place} have different {what} in {number} of {len(theirs)} documents."
                     if number > allowed * len(theirs):
                         raise ReportError(
                             f"{difference} Rows of one table need the same; repeat one of them with the other's data "
@@ -152,13 +153,13 @@ def _check_comparable(place: str, first: CountedTask, task: CountedTask) -> None
         ours, theirs = first.settings.get(key), task.settings.get(key)
         if None not in (ours, theirs) and ours != theirs:
             raise ReportError(
-                f"{place} were asked with another {key} ({ours} and {theirs}). Rows of one table need the same; repeat "
+                f"{place} were run with another {key} ({ours} and {theirs}). Rows of one table need the same; repeat "
                 "one of them with the other's, or leave it out."
             )
 
 
 def _check_scorers(place: str, task: str, first: RunRecord, second: RunRecord) -> None:
-    """Raises ReportError where two runs are known to have been scored by other code."""
+    """Raise ReportError if two runs are known to have been scored by different code."""
     ours, theirs = (record.scorers.get(task) for record in (first, second))
     if None in (ours, theirs) or ours == theirs:
         return
@@ -166,39 +167,39 @@ def _check_scorers(place: str, task: str, first: RunRecord, second: RunRecord) -
     versions = " and ".join(str(record.versions.get(toolkit)) for record in (first, second))
     raise ReportError(
         f"{place} were scored by different code ({ours} and {theirs}; {toolkit.replace('_', '-')} {versions}). Rows of "
-        "one table need the same; repeat one of them with the other's toolkit and task files, which keeps the answers "
-        "that are there where nothing else has changed, or leave it out."
+        "one table need the same; repeat one of them with the other's toolkit and task files, which reuses its answers "
+        "if nothing else has changed, or leave it out."
     )
 
 
 def _other_data(task: str, first: RunRecord, second: RunRecord) -> str:
-    """Whether runs read other data of a task, in words: pictures may differ where words and right answers do not."""
+    """Note that runs used different data, or empty. Images may differ even if texts and reference answers don't."""
     ours, theirs = (record.data_sets.get(task, "") for record in (first, second))
-    # Data that were made in memory have a name of their own in each process.
+    # Data created in memory have a different name in each process.
     if ours == theirs or not all(known.startswith(("revision ", "sha256 ")) for known in (ours, theirs)):
         return ""
-    return f"read other data of the task ({ours} and {theirs})."
+    return f"used different data for the task ({ours} and {theirs})."
 
 
 def _other_stop_strings(task: str, first: RunRecord, second: RunRecord) -> str:
-    """Whether runs of ours left out other stop strings of a task, in words; runs of others don't say."""
+    """Note that our runs ignored different stop strings of a task, or empty; other programs' runs don't record them."""
     ours, theirs = (record.left_out_until.get(task, ()) for record in (first, second))
     if ours == theirs or first.made_from is not None or second.made_from is not None:
         return ""
     named = " and ".join(", ".join(map(repr, until)) or "none" for until in (ours, theirs))
-    return f"left out other stop strings of the task ({named})."
+    return f"ignored different stop strings of the task ({named})."
 
 
 def _model(record: RunRecord) -> dict[str, object]:
     arguments = {name: value for name, value in record.method_args.items() if name not in _MAY_DIFFER}
-    # Without a digest or a name that we gave, only the whole path tells two checkpoints apart.
+    # Without a digest or a name assigned by us, only the full path distinguishes two checkpoints.
     name = record.checkpoint.name if record.made_from is None else record.checkpoint.path
     donor = record.donor and (record.donor.sha256 or record.donor.name)
     return {"checkpoint": record.checkpoint.sha256 or name, "donor": donor, "method": record.method} | arguments
 
 
 def _asked(record: RunRecord) -> dict[str, object]:
-    """How the model was asked and computed."""
+    """Settings of inference."""
     settings = {f"settings.{name}": value for name, value in record.all_settings.items() if name not in _MAY_DIFFER}
     return {"dtype": record.dtype, "attention": record.attention} | settings
 

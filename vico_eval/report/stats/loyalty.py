@@ -1,4 +1,4 @@
-"""How far a row answers as the baseline does, whether right or wrong: the same score can hide other answers."""
+"""Agreement of a row's answers with the baseline's, whether right or wrong. Equal scores can hide different answers."""
 
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -19,26 +19,25 @@ COLUMNS = (
 
 
 class FirstDifference(NamedTuple):
-    """How much two answers have in common before they part."""
+    """Length of the common prefix of two answers that differ."""
 
     characters: int
     words: int
 
 
 def loyalty(measured: Measurements, rows: Sequence[str], benchmarks: Sequence[str], baseline: str) -> pd.DataFrame:
-    """Each row's answers against the baseline's, by benchmark and for `Avg.`
+    """Compare each row's answers with the baseline's, by benchmark and for `Avg.`
 
-    Where a row or the baseline has several runs, each is paired with each.
+    If a row or the baseline has several runs, all pairs of runs are compared.
 
     Returns:
-        A line a row other than the baseline and benchmark, with the columns `COLUMNS`:
-        documents (their number), same_answer (percent of them whose answers are the same but for white space around
-        them), lost and gained (documents that score less or more than with the baseline: right to wrong and wrong to
-        right; the mean over pairs of runs; documents that take no part in the score, as SEED's videos, don't count; NaN
-        where the benchmark has no score by document),
-        first_difference_characters and _words (how much the answers that differ have in common at their start; median),
-        and left_out (why there is no number). `Avg.` has the mean of the benchmarks' percentages, the sums of their
-        documents, and the median over all.
+        One line per row other than the baseline and benchmark, with the columns `COLUMNS`: documents (their number),
+        same_answer (percentage with equal answers, ignoring leading and trailing white space), lost and gained
+        (documents with a lower or a higher score than in the baseline, such as right to wrong and wrong to right; mean
+        over pairs of runs; documents that don't count towards the score, such as SEED's videos, are left out; NaN
+        without scores by document), first_difference_characters and _words (median common prefix of answers that
+        differ), and left_out (reason for missing numbers). `Avg.` has the mean of the benchmarks' percentages, the sums
+        of their documents, and the overall median.
     """
     others = [row for row in rows if row != baseline]
     lines: dict[str, list[dict[str, object]]] = {row: [] for row in others}
@@ -66,15 +65,15 @@ def loyalty(measured: Measurements, rows: Sequence[str], benchmarks: Sequence[st
 
 
 def first_difference(one: str, other: str) -> FirstDifference | None:
-    """Where two answers part; None where they are the same. White space around them and the composition of Unicode
-    characters don't count."""
+    """The common prefix of two answers that differ; None if they are equal up to surrounding white space and Unicode
+    composition."""
     if one == other or (one := as_compared(one)) == (other := as_compared(other)):
         return None
     return FirstDifference(num_in_common(one, other), num_in_common(one.split(), other.split()))
 
 
 def _partings(runs: Mapping[int, CountedDocuments], own: Sequence[int], base: Sequence[int]) -> list[FirstDifference]:
-    """Of every pair of answers that differ."""
+    """First differences of all pairs of answers that differ."""
     found = []
     for run, other in product(own, base):
         answers, others = runs[run].answers, runs[other].answers
@@ -84,9 +83,9 @@ def _partings(runs: Mapping[int, CountedDocuments], own: Sequence[int], base: Se
 
 
 def _changes(runs: Mapping[int, CountedDocuments], own: Sequence[int], base: Sequence[int]) -> dict[str, float]:
-    """Documents lost and gained, mean over pairs of runs; empty where there is no score by document."""
+    """Documents lost and gained, mean over pairs of runs; empty without scores by document."""
     scored = {run: runs[run].scored for run in (*own, *base)}
-    # Those that take no part in the benchmark's score are none of its lost ones.
+    # Documents that don't count towards the score are neither lost nor gained.
     scores = {run: known.scores[known.strata >= 0] for run, known in scored.items() if known is not None}
     if len(scores) < len(scored):
         return {}
@@ -98,7 +97,7 @@ def _changes(runs: Mapping[int, CountedDocuments], own: Sequence[int], base: Seq
 
 
 def _total(row: str, lines: Sequence[dict[str, object]]) -> dict[str, object]:
-    """The `Avg.` line of a row; a sum is over the benchmarks that have the number."""
+    """The `Avg.` line of a row; sums are over the benchmarks with known numbers."""
     frame = pd.DataFrame(lines, columns=list(COLUMNS))
     total = {"row": row, "benchmark": AVERAGE, "same_answer": frame["same_answer"].mean()}
     left_out = [
@@ -119,7 +118,7 @@ def _medians(partings: Sequence[FirstDifference]) -> dict[str, float]:
 
 
 def num_in_common(one: Sequence[object], other: Sequence[object]) -> int:
-    """How many items two sequences share at their start."""
+    """Length of the common prefix of two sequences."""
     for place, (item, its) in enumerate(zip(one, other, strict=False)):
         if item != its:
             return place
@@ -127,5 +126,5 @@ def num_in_common(one: Sequence[object], other: Sequence[object]) -> int:
 
 
 def as_compared(text: str) -> str:
-    """An answer as it is compared: white space around it and the composition of its characters don't count."""
+    """An answer normalised for comparison: surrounding white space is stripped, and Unicode is composed (NFC)."""
     return unicodedata.normalize("NFC", text).strip()

@@ -1,4 +1,4 @@
-"""The numbers of a table: frames in, frame out. Nothing here rounds, and a missing benchmark is never skipped.
+"""Compute a table's numbers from frames, without rounding and without skipping missing benchmarks.
 
 Frames called `scores`, `ratios` or `shares` are rows x benchmarks. `cells` are those of
 `vico_eval.report.stats.measurements`. A row with several runs (seeds) has the mean over its runs.
@@ -19,7 +19,7 @@ from vico_eval.report.stats.measurements import Documents
 
 
 class Difference(NamedTuple):
-    """Differences from the baseline, rows x benchmarks and `Avg.` over all benchmarks, with their standard errors."""
+    """Differences from the baseline with standard errors, rows x benchmarks and `Avg.` over all benchmarks."""
 
     difference: pd.DataFrame
     standard_error: pd.DataFrame
@@ -35,7 +35,7 @@ def by_row(cells: pd.DataFrame, column: str) -> pd.DataFrame:
 
 
 def document_values(cells: pd.DataFrame, documents: Mapping[str, Documents]) -> dict[str, pd.DataFrame]:
-    """`Measurements.values` of these cells and documents."""
+    """Compute `Measurements.values` from cells and documents."""
     runs = runs_by_cell(cells)
     frames = {}
     all_clusters = clusters_of([own.together for own in documents.values()])
@@ -53,8 +53,8 @@ def document_values(cells: pd.DataFrame, documents: Mapping[str, Documents]) -> 
 
 
 def runs_by_cell(cells: pd.DataFrame) -> dict[tuple[str, str], list[int]]:
-    """The numbers of the runs of each row and benchmark that was run. Of hundreds of cells, filtering the frame for one
-    after the other would take seconds."""
+    """The run numbers of each row and benchmark run. Filtering the frame for each of hundreds of cells would take
+    seconds."""
     runs: dict[tuple[str, str], list[int]] = {}
     for row, benchmark, run in zip(cells["row"], cells["benchmark"], cells["run"], strict=True):
         runs.setdefault((row, benchmark), []).append(int(run))
@@ -62,7 +62,7 @@ def runs_by_cell(cells: pd.DataFrame) -> dict[tuple[str, str], list[int]]:
 
 
 def why_left_out(cells: pd.DataFrame, rows: Sequence[str], benchmarks: Sequence[str]) -> dict[tuple[str, str], str]:
-    """Why a row's documents of a benchmark can't be compared with another row's; empty where they can."""
+    """Reason that a row's documents can't be compared with another row's, by row and benchmark; empty if they can."""
     known = runs_by_cell(cells)
     failed = runs_by_cell(cells[cells["failed"] > 0])
     reasons = {}
@@ -80,15 +80,15 @@ def relative_retention(scores: pd.DataFrame, baseline: str) -> pd.Series:
         baseline: the row that counts as 100.
 
     Returns:
-        Percent by row; NaN where any benchmark is missing.
+        Percent by row; NaN if any benchmark is missing.
 
     Raises:
-        ReportError: no such baseline; the message lists the rows there are.
+        ReportError: the baseline is unknown; the message lists the rows.
     """
     _check_baseline(scores.index, baseline)
     means = scores.mean(axis="columns", skipna=False)  # a missing benchmark makes the mean unknown, not smaller
     if means[baseline] == 0:
-        return pd.Series(np.nan, index=scores.index)  # no percentage of zero
+        return pd.Series(np.nan, index=scores.index)  # a percentage of zero is undefined
     return 100 * means / means[baseline]
 
 
@@ -99,10 +99,10 @@ def compressed_tile_ratio(cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def visual_token_share(cells: pd.DataFrame, baseline: str) -> pd.DataFrame:
-    """Visual tokens that a decoder layer sees, as a percentage of the baseline's on the same documents.
+    """Visual tokens per decoder layer, as a percentage of the baseline's on the same documents.
 
-    Counts of two runs are compared, not a run's own counts with and without its method, so that a method that makes
-    fewer tiles is on the same scale as one that makes shorter tiles or drops tokens between layers.
+    Counts of two runs are compared, rather than a run's own counts with and without its method, so that methods with
+    fewer tiles are on the same scale as methods with shorter tiles or with tokens dropped between layers.
 
     Returns:
         Percent, rows x benchmarks; NaN without accounts.
@@ -113,35 +113,35 @@ def visual_token_share(cells: pd.DataFrame, baseline: str) -> pd.DataFrame:
 
 
 def with_average(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame with the plain mean over its benchmarks as a last column; NaN where any is missing."""
+    """The frame with the plain mean over its benchmarks as an extra last column; NaN if any benchmark is missing."""
     return frame.assign(**{AVERAGE: frame.mean(axis="columns", skipna=False)})
 
 
 def paired_difference(documents: Mapping[str, pd.DataFrame], baseline: str) -> Difference:
-    """Each row's mean score less the baseline's, in points, from differences on the same document.
+    """Each row's mean score minus the baseline's, in points, from paired differences by document.
 
-    A benchmark's standard error is that of the mean difference over its documents, of which those of a cluster (that
-    share a picture or are scored together) are drawn together. The average weighs benchmarks alike; where they share no
-    picture, its standard error is the root of the summed squares over the number of benchmarks, and otherwise what
-    their common clusters add is in it. A row with several runs has the mean of a document's values first: the error is
-    that of the choice of documents, not of seeds.
+    A benchmark's standard error is that of the mean difference, clustered by documents that share an image or are
+    scored together. The average weights benchmarks equally. If they share no images, its standard error is the root of
+    the summed squares over the number of benchmarks; otherwise it includes the covariance from common clusters. A row
+    with several runs enters with the mean over runs of each document's values, so the error reflects the choice of
+    documents, not of seeds.
 
     Args:
         documents: `Measurements.values`.
         baseline: one of its rows.
 
     Returns:
-        Rows x benchmarks and `Avg.`, points; NaN where the benchmark has no score by document, and for the standard
-        error of a single document.
+        Rows x benchmarks and `Avg.`, points; NaN without scores by document, and for the standard error of a single
+        document.
     """
     return _paired(documents, baseline, slopes=None)
 
 
 def retention_standard_error(documents: Mapping[str, pd.DataFrame], scores: pd.DataFrame, baseline: str) -> pd.Series:
-    """Standard error of the relative retention, percent by row, over the choice of documents.
+    """Standard error of the relative retention over the choice of documents, percent by row.
 
-    Retention is r = S / B with the mean scores S and B measured on the same documents, so its error is that of the mean
-    of s - r b over B (the delta method for a ratio estimated from pairs).
+    Retention is r = S / B, with mean scores S and B on the same documents, so its error is that of the mean of s - r b,
+    divided by B (the delta method for a ratio estimated from pairs).
     """
     retention = relative_retention(scores, baseline) / 100
     residual = _paired(documents, baseline, slopes=retention)
@@ -150,9 +150,9 @@ def retention_standard_error(documents: Mapping[str, pd.DataFrame], scores: pd.D
 
 
 def score_spread(cells: pd.DataFrame) -> dict[str, dict[str, float]]:
-    """Sample standard deviation over a row's runs of a benchmark's score, points, by row and benchmark.
+    """Sample standard deviation of a benchmark's score over a row's runs, points, by row and benchmark.
 
-    Only where there are several runs; NaN where one of them has no score.
+    Cells with a single run are left out; NaN if a run has no score.
     """
     spreads: dict[str, dict[str, float]] = {}
     for (row, benchmark), scores in cells.groupby(["row", "benchmark"], sort=False)["score"]:
@@ -162,9 +162,9 @@ def score_spread(cells: pd.DataFrame) -> dict[str, dict[str, float]]:
 
 
 def run_spread(cells: pd.DataFrame, baseline: str) -> pd.Series:
-    """Sample standard deviation over a row's runs of their relative retention, percent by row; NaN for a single run.
+    """Sample standard deviation of relative retention over a row's runs, percent by row; NaN for a single run.
 
-    Each run counts against the baseline row's mean over its own runs.
+    Each run is relative to the baseline's mean over its runs.
     """
     _check_baseline(pd.Index(cells["row"].unique()), baseline)
     base = by_row(cells, "score").loc[baseline].mean(skipna=False)
@@ -175,24 +175,24 @@ def run_spread(cells: pd.DataFrame, baseline: str) -> pd.Series:
 
 
 class HasBoth(Protocol):
-    """What the front compares, in percent of the baseline."""
+    """A point that a Pareto front compares, in percent of the baseline."""
 
     @property
     def saved(self) -> float:
-        """Visual tokens."""
+        """Visual tokens saved."""
 
     @property
     def retention(self) -> float:
-        """Score."""
+        """Score retained."""
 
 
 Compared = TypeVar("Compared", bound=HasBoth)
 
 
 def pareto_front(points: Sequence[Compared]) -> list[Compared]:
-    """The points that no other one equals or surpasses in both numbers and surpasses in one, by tokens saved."""
+    """The points that no other point dominates (as good in both numbers, better in one), by ascending saving."""
     front: list[Compared] = []
-    # From the most that is saved: a point is on the front if it retains more than every one that saves more.
+    # In descending order of saving, a point is on the front if it retains more than every point before it.
     for point in sorted(points, key=lambda point: (-point.saved, -point.retention)):
         if not front or point.retention > front[-1].retention:
             front.append(point)
@@ -200,7 +200,7 @@ def pareto_front(points: Sequence[Compared]) -> list[Compared]:
 
 
 def _paired(documents: Mapping[str, pd.DataFrame], baseline: str, slopes: pd.Series | None) -> Difference:
-    """Mean and standard error over documents of value - slope x the baseline's value; slope 1 unless given."""
+    """Mean and standard error over documents of value - slope x the baseline's value, with slope 1 by default."""
     rows = pd.Index(dict.fromkeys(row for values in documents.values() for row in values))
     _check_baseline(rows, baseline)
     factors = pd.Series(1.0, index=rows) if slopes is None else slopes.reindex(rows)
@@ -213,21 +213,20 @@ def _paired(documents: Mapping[str, pd.DataFrame], baseline: str, slopes: pd.Ser
         errors[benchmark] = _root_of_squares(by_cluster)
         shares.append(by_cluster)
     summed = pd.concat(shares).groupby(level=0).sum(min_count=1) / len(documents)
-    # A cluster that one benchmark can't tell the error of makes that of all unknown, though others know theirs.
+    # If the error of one benchmark is unknown, so is that of the average.
     unknown = pd.DataFrame(errors).isna().any(axis="columns")
     total = _root_of_squares(summed).mask(unknown)
     return Difference(with_average(pd.DataFrame(differences)), pd.DataFrame(errors).assign(**{AVERAGE: total}))
 
 
 def standard_error(values: pd.DataFrame) -> pd.Series:
-    """Standard errors of the columns' means over documents, of which those of one index are drawn together; NaN for one
-    cluster."""
+    """Standard errors of the columns' means, clustered by index; NaN for a single cluster."""
     return _root_of_squares(_error_by_cluster(values))
 
 
 def _error_by_cluster(values: pd.DataFrame) -> pd.DataFrame:
-    """Each cluster's part of the columns' means' errors, [clusters, columns]; documents of one index are drawn
-    together. NaN for one cluster: it has no error, not 0."""
+    """Contribution of each cluster to the errors of the columns' means, [clusters, columns]. NaN for a single cluster,
+    whose error is unknown, not 0."""
     residuals = values - values.mean(skipna=False)
     sums = residuals if values.index.is_unique else residuals.groupby(level=0).sum(min_count=1)
     if len(sums) == 1:
@@ -240,7 +239,7 @@ def _root_of_squares(parts: pd.DataFrame) -> pd.Series:
 
 
 def _values(documents: Documents, run: int, factors: np.ndarray) -> np.ndarray:
-    """[documents]"""
+    """[documents], a run's values, scaled by `factors`."""
     scored = documents.runs[run].scored
     return np.full(documents.number, np.nan) if scored is None else grown(scored.values, factors)
 

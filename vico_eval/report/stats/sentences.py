@@ -1,4 +1,4 @@
-"""What comparisons of rows show, in sentences: one a row or pair, then what to know about all of them."""
+"""Sentences on comparisons of rows: one per row or pair, followed by general notes."""
 
 import math
 from collections.abc import Sequence
@@ -12,17 +12,17 @@ from vico_eval.report.stats.uncertainty import FEW, Criterion
 def comparison_sentences(
     uncertainty: pd.DataFrame, loyalty: pd.DataFrame, criterion: Criterion | None = None
 ) -> tuple[str, ...]:
-    """Each row's retention with its interval, its verdict and how often it answers as the baseline does.
+    """Sentences with each row's retention, interval, verdict and agreement with the baseline.
 
     Args:
-        uncertainty: of `vico_eval.report.stats.uncertainty.compare_with_baseline`.
-        loyalty: of `vico_eval.report.stats.loyalty.loyalty`.
-        criterion: that of the verdicts.
+        uncertainty: result of `vico_eval.report.stats.uncertainty.compare_with_baseline`.
+        loyalty: result of `vico_eval.report.stats.loyalty.loyalty`.
+        criterion: hypothesis that verdicts test.
     """
     averages = uncertainty[uncertainty["benchmark"] == AVERAGE].set_index("row")
     agreements = loyalty[loyalty["benchmark"] == AVERAGE].set_index("row")
     tested = averages[averages["retention"].notna()]
-    # Of one where the baseline scores 0 there is no percentage, but it is part of the average.
+    # A benchmark with a baseline score of 0 has no percentage, but is part of the average.
     benchmarks = uncertainty[uncertainty["benchmark"] != AVERAGE].groupby("row")["documents"]
     sentences = [
         _row(str(row), line, agreements.loc[row], benchmarks.get_group(row)) for row, line in averages.iterrows()
@@ -38,10 +38,10 @@ def comparison_sentences(
 
 
 def pair_sentences(pairs: pd.DataFrame, alpha: float) -> tuple[str, ...]:
-    """Each pair's difference over the average with its interval, and where single benchmarks differ.
+    """Sentences with each pair's average difference and interval, and the benchmarks that differ significantly.
 
     Args:
-        pairs: of `vico_eval.report.paired.pairs.compare_pairs`.
+        pairs: result of `vico_eval.report.paired.pairs.compare_pairs`.
         alpha: level of the tests.
     """
     averages = pairs[pairs["benchmark"] == AVERAGE]
@@ -51,16 +51,16 @@ def pair_sentences(pairs: pd.DataFrame, alpha: float) -> tuple[str, ...]:
     for _, line in averages.iterrows():
         place = (pairs["row"] == line["row"]) & (pairs["against"] == line["against"])
         sentences.append(_pair(line, pairs[place & (pairs["benchmark"] != AVERAGE)], alpha))
-    tests = f"corrected for {len(averages)} pairs (Holm)" if len(averages) > 1 else "of one pair"
+    tests = f"is corrected for {len(averages)} pairs (Holm)" if len(averages) > 1 else "is for a single pair"
     return (
         *sentences,
-        f"Differences: of the mean scores, in points, with 95% intervals; p {tests}. Single benchmarks are named where "
-        f"p < {alpha:g} after correction for all of their tests.",
+        f"Differences are between mean scores, in points, with 95% intervals; p {tests}. Single benchmarks are listed "
+        f"if p < {alpha:g} after correction for all of their tests.",
     )
 
 
 def p_text(p: float) -> str:
-    """A p-value as sentences have it."""
+    """Format a p-value for a sentence."""
     return "p < .001" if p < 0.001 else f"p = {p:.3f}".replace("0.", ".", 1)
 
 
@@ -81,10 +81,10 @@ def _signed(points: float) -> str:
 
 
 def _row(row: str, line: pd.Series, agreement: pd.Series, benchmarks: pd.Series) -> str:
-    retained = "its retention is not known"
+    retained = "retention unknown"
     if not math.isnan(line["retention"]):
         high = f"to {line['high']:.1f}%" if math.isfinite(line["high"]) else "or more"
-        # Another number than the table's, then, which is over all of them.
+        # The table's number is over all benchmarks, so this one can differ.
         some = f" over {benchmarks.count()} of {len(benchmarks)} benchmarks" if benchmarks.hasnans else ""
         retained = f"{line['retention']:.1f}% ({line['low']:.1f}% {high}){some}, {line['verdict']}"
     if math.isnan(agreement["same_answer"]):
@@ -101,14 +101,14 @@ def _rows(rows: list[str], num_all: int) -> str:
 
 
 def _too_few(uncertainty: pd.DataFrame) -> Sequence[str]:
-    """Which benchmarks have too few pictures to be sure of."""
+    """A sentence on benchmarks with too few images for reliable intervals; empty without such benchmarks."""
     compared = uncertainty[(uncertainty["benchmark"] != AVERAGE) & (uncertainty["too_few"] == uncertainty["benchmark"])]
     named = list(compared["benchmark"].unique())
     if not named:
         return ()
     return (
-        f"Too few pictures (fewer than {FEW}, each document's own or shared) to be sure of {', '.join(named)}; the "
-        "average's interval has room for that.",
+        f"Intervals of {', '.join(named)} are unreliable, with fewer than {FEW} different images; the average's "
+        "interval allows for that.",
     )
 
 
@@ -118,10 +118,11 @@ def _note(uncertainty: pd.DataFrame, num_tested: int, criterion: Criterion) -> s
     alone = ""
     if unknown:
         where = "" if len(unknown) == compared["benchmark"].nunique() else f" in {', '.join(unknown)}"
-        alone = f"; the runs don't say which documents share them{where}, so there only those scored together are one"
-    corrected = f"corrected for {num_tested} rows (Holm)" if num_tested > 1 else "of one row"
+        alone = f" (the runs don't record shared images{where}, so only documents scored together are clustered there)"
+    corrected = f"corrected for {num_tested} rows (Holm)" if num_tested > 1 else "for a single row"
     return (
-        f"Intervals: 95%, bootstrap over documents, those that share a picture or are scored together as one{alone}, "
-        "and over a row's runs where there are several. "
-        f"Verdicts: one-sided tests at {criterion.alpha:g} of retaining {criterion.margin:g}%, {corrected}."
+        f"Intervals are 95% bootstrap intervals over documents, clustered by shared images and joint scoring{alone}, "
+        "and over a row's runs if there are several. "
+        f"Verdicts are one-sided tests at level {criterion.alpha:g} of retaining {criterion.margin:g}%, "
+        f"{corrected}."
     )

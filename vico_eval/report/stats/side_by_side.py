@@ -1,4 +1,4 @@
-"""Counted runs side by side, once they are known to be comparable: a line a run and benchmark, and its documents."""
+"""Check that counted runs are comparable, and combine them into measurements."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,11 +13,11 @@ from vico_eval.report.stats.retention import document_values
 
 
 def measure(runs: Sequence[CountedRun], benchmarks: Sequence[Benchmark]) -> Measurements:
-    """What `runs` measured on `benchmarks`.
+    """Combine the runs' measurements on `benchmarks`.
 
     Raises:
-        ReportError: a benchmark was run by another toolkit, on other documents or at another task version by one run
-            than by another, or no run has any of the benchmarks.
+        ReportError: runs of a benchmark differ in toolkit, documents or task version, or no run has any of the
+            benchmarks.
     """
     cells: list[dict[str, object]] = []
     documents: dict[str, Documents] = {}
@@ -54,7 +54,7 @@ def measure(runs: Sequence[CountedRun], benchmarks: Sequence[Benchmark]) -> Meas
 
 
 def _documents(answered: Mapping[int, CountedBenchmark]) -> Documents:
-    """Those of the runs by number."""
+    """The documents of a benchmark, from its runs by number."""
     tasks = next(iter(answered.values())).tasks
     return Documents(
         tasks={task.name: len(task.doc_ids) for task in tasks},

@@ -1,7 +1,7 @@
-"""What a row's answers took, relative to the baseline: mean seconds per document, from the runs' journals.
+"""Times of a row's answers relative to the baseline: mean seconds per document, from the runs' journals.
 
-Batches are timed, not documents, and the machine may have other work, so there is no standard error. Two rows are
-compared only if they answered the same documents, all of them timed, under the same conditions.
+Times are measured per batch, not per document, and the machine may have other load, so there is no standard error. Two
+rows are compared only if they answered the same documents under the same conditions, and all documents have times.
 """
 
 from collections import Counter
@@ -17,7 +17,7 @@ from vico_eval.runs.results import TimeSums
 from vico_eval.runs.schema import RunRecord
 
 ALL = "All documents"
-"""In place of a benchmark's title: all that a row answered."""
+"""In place of a benchmark's title: all documents that a row answered."""
 
 MIB = 2.0**20
 
@@ -31,14 +31,14 @@ COLUMNS = (
 
 @dataclass(kw_only=True, slots=True)
 class _Timed:
-    """What runs of a row took, on one benchmark or on all."""
+    """Times of a row's runs, on one benchmark or on all."""
 
     documents: Counter[str] = field(default_factory=Counter)
-    """By benchmark, of all runs: how many there are, timed or not."""
+    """Number of documents over all runs, timed or not, by benchmark."""
 
     sums: TimeSums = field(default_factory=TimeSums)
     records: list[RunRecord] = field(default_factory=list)
-    """Of the runs that have times."""
+    """Records of the runs with times."""
 
     def add(self, benchmark: str, documents: int, sums: TimeSums, record: RunRecord) -> None:
         self.documents[benchmark] += documents
@@ -50,20 +50,20 @@ class _Timed:
 def document_times(
     runs: Sequence[CountedRun], rows: Sequence[str], benchmarks: Sequence[str], baseline: str
 ) -> pd.DataFrame | None:
-    """What each row's documents took, by benchmark and over all of them (`ALL`).
+    """Times per document in each row, by benchmark and over all documents (`ALL`).
 
-    A batch may hold documents of several benchmarks, long and short ones, and each gets an even share of its time: the
-    sums over all documents are right, those of a benchmark are only as good as that.
+    A batch may contain long and short documents from several benchmarks, and its time is divided evenly among them.
+    Sums over all documents are therefore right; those of a single benchmark are approximate.
 
     Returns:
-        A line a row and benchmark that it was run on, with the columns `COLUMNS`: documents (their number, over all of
-        the row's runs), timed_documents (those with a time for every answer; the seconds are means over these),
-        reading_seconds, encoding_seconds and own_seconds (as in `AnswerSeconds`, per document), alone_seconds (encoding
-        and own: what the row would take by itself, since reading runs beside the model), prefill_seconds and
-        decode_seconds (parts of own, where all timed documents have them), own_relative and alone_relative (percent of
-        the baseline's), peak_mib (the most memory of any batch during own, on CUDA), rows_sharing (how many rows
-        reading and encoding were for), device, batch_size and processes (of the runs with times), and not_comparable
-        (why there is no percentage). None where no row has times.
+        One line per row and benchmark run, with the columns `COLUMNS`: documents (over all of the row's runs),
+        timed_documents (with a time for every answer; seconds are means over these), reading_seconds, encoding_seconds
+        and own_seconds (as in `AnswerSeconds`, per document), alone_seconds (encoding plus own: the time of the row by
+        itself, since reading runs in parallel to the model), prefill_seconds and decode_seconds (parts of own, if all
+        timed documents have them), own_relative and alone_relative (percent of the baseline's), peak_mib (peak memory
+        over batches during own, on CUDA), rows_sharing (number of rows that shared reading and encoding), device,
+        batch_size and processes (of the runs with times), and not_comparable (reason for missing percentages). None if
+        no row has times.
     """
     timed = {row: _by_benchmark([run for run in runs if run.row == row], benchmarks) for row in rows}
     if not any(own[ALL].sums.documents for own in timed.values()):
@@ -77,7 +77,7 @@ def document_times(
 
 
 def _by_benchmark(runs: Sequence[CountedRun], benchmarks: Sequence[str]) -> dict[str, _Timed]:
-    """What the runs of one row took, by benchmark and, last, in all."""
+    """Times of one row's runs, by benchmark, with the total last."""
     timed: dict[str, _Timed] = {}
     total = _Timed()
     for benchmark in benchmarks:
@@ -120,26 +120,26 @@ def _means(sums: TimeSums) -> dict[str, float]:
 
 
 def _why_not_comparable(own: _Timed, base: _Timed, baseline: str) -> str:
-    """Why a row's times are not set against the baseline's, in words; empty where they are."""
+    """Reason that a row's times can't be compared with the baseline's, as text; empty if they can."""
     for name, timed in (("", own), (f"{baseline}: ", base)):
         known, documents = timed.sums.documents, timed.documents.total()
         if known < documents or not documents:
             return f"{name}{f'only {known} of {documents}' if known else 'no'} documents have times"
     if _shares(own) != _shares(base):
-        return f"{baseline} answered other documents"
+        return f"{baseline} answered different documents"
     if different := _different_conditions([*own.records, *base.records]):
         return f"this row and {baseline} differ in {'; '.join(different)}"
     return "" if base.sums.own > 0 else f"{baseline} took no time"
 
 
 def _shares(timed: _Timed) -> dict[str, Fraction]:
-    """Each benchmark's share of the documents, which is the same for one run and for several of the same benchmarks."""
+    """Each benchmark's share of the documents, which does not depend on the number of runs."""
     total = timed.documents.total()
     return {name: Fraction(number, total) for name, number in timed.documents.items()}
 
 
 def _different_conditions(records: Sequence[RunRecord]) -> list[str]:
-    """Conditions that affect times and differ between runs, each with its values."""
+    """Conditions that affect times and differ between runs, with their values."""
     all_of_them = [_conditions(record) for record in records]
     names = dict.fromkeys(name for conditions in all_of_them for name in conditions)
     values = {name: _distinct([conditions.get(name) for conditions in all_of_them]) for name in names}

@@ -1,8 +1,8 @@
-"""How sure a row's relative retention is: intervals, tests and a verdict, from documents paired with the baseline's.
+"""Uncertainty of a row's relative retention: intervals, tests and a verdict, from documents paired with the baseline's.
 
-Intervals and one-sided tests are read from the same draws (`vico_eval.report.paired.draws`), in which documents that
-share a picture or are scored together stay together, across benchmarks too. What is drawn are documents' values
-(`vico_eval.report.scores.by_document`), so F1 and means over pairs or categories take part.
+Intervals and one-sided tests use the same bootstrap draws (`vico_eval.report.paired.draws`), which keep documents
+together that share an image or are scored together, also across benchmarks. Documents' values
+(`vico_eval.report.scores.by_document`) are resampled, so F1 and means over pairs or categories are covered.
 """
 
 from collections.abc import Sequence
@@ -19,10 +19,10 @@ from vico_eval.report.paired.equality import equality_test, holm
 from vico_eval.report.stats.retention import AVERAGE
 
 LEVEL = 0.05
-"""One less the coverage of intervals."""
+"""One minus the coverage of intervals."""
 
 FEW = 20
-"""Fewer clusters than this are too few for a benchmark to be sure of."""
+"""Minimum number of clusters for reliable intervals of a benchmark."""
 
 _POWER = 0.8
 
@@ -35,47 +35,46 @@ COLUMNS = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Criterion:
-    """What a row is tested for."""
+    """The hypothesis that a row's retention is tested for."""
 
     margin: float = 99.0
-    """Percent of the baseline that a row is said to retain, or not."""
+    """Retention to test for, in percent of the baseline."""
 
     alpha: float = 0.05
     """Level of every test, after Holm's correction."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.margin <= 100:
-            raise ReportError(f"Got a margin of {self.margin:g}; expected percent of the baseline, 1 to 100.")
+            raise ReportError(f"Got a margin of {self.margin:g}; expected a percentage of the baseline from 1 to 100.")
         if not 0 < self.alpha < 0.5:
-            raise ReportError(f"Got a level of {self.alpha:g}; expected a probability above 0 and below 0.5, as 0.05.")
+            raise ReportError(
+                f"Got a level of {self.alpha:g}; expected a probability above 0 and below 0.5, such as 0.05."
+            )
 
 
 def compare_with_baseline(draws: Draws, baseline: str, criterion: Criterion | None = None) -> pd.DataFrame:
-    """Each row's retention with its interval and tests, by benchmark and for `Avg.` over the benchmarks compared.
+    """Each row's retention with its interval and tests, by benchmark and for `Avg.` over the compared benchmarks.
 
     Args:
-        draws: of all rows; the baseline among them.
+        draws: the bootstrap draws of all rows, including the baseline.
         baseline: the row that counts as 100.
         criterion: margin and level of the verdicts.
 
     Returns:
-        A line a row other than the baseline and benchmark, with the columns `COLUMNS`:
-        documents (their number), pictures (clusters of documents that share one or are scored together, each counted
-        once; NaN where runs don't say which share one),
-        retention (percent), standard_error, low and high (95% interval),
-        p_at_least (of "less than the margin": small where the row retains at least that), p_less (of "at least the
-        margin"), p_holm (`Avg.` only: the smaller of both, after Holm's correction over rows),
-        verdict and detectable_loss (`Avg.` only: what the tests say in words, and percent of the baseline's score that
-        a row would have to lose for "less than the margin" to be found with 80% power),
-        test, p_equal and p_equal_holm (one benchmark only: two-sided, of no difference from the baseline; corrected
-        over all of these tests),
-        too_few (benchmarks among them with fewer than `FEW` clusters) and
-        left_out (why there is no number; for `Avg.` the benchmarks left out).
+        One line per row other than the baseline and benchmark, with the columns `COLUMNS`: documents (their number),
+        pictures (number of clusters of documents that share an image or are scored together; NaN if runs don't record
+        shared images), retention (percent), standard_error, low and high (95% interval), p_at_least (of the hypothesis
+        "less than the margin"; small if the row retains at least that), p_less (of "at least the margin"), p_holm
+        (`Avg.` only: the smaller of both, after Holm's correction over rows), verdict and detectable_loss (`Avg.` only:
+        the result of the tests as text, and the loss, in percent of the baseline's score, at which "less than the
+        margin" would be found with 80% power), test, p_equal and p_equal_holm (single benchmarks only: two-sided test
+        of no difference from the baseline; corrected over all of these tests), too_few (benchmarks with fewer than
+        `FEW` clusters) and left_out (reason for missing numbers; for `Avg.` the benchmarks left out).
     """
     criterion = criterion or Criterion()
     others = [row for row in draws.rows if row != baseline]
     base = draws.place(baseline)
-    # Holm's first step, the hardest.
+    # The level of Holm's first step, which is the strictest.
     level = criterion.alpha / max(1, len(others))
     lines: list[dict[str, object]] = []
     for row in others:
@@ -97,14 +96,14 @@ def compare_with_baseline(draws: Draws, baseline: str, criterion: Criterion | No
 
 
 class DrawnRetention(NamedTuple):
-    """Retention over documents drawn anew, percent, [resamples, rows]: the draws of an interval's two ends."""
+    """Bootstrap draws of retention, percent, [resamples, rows], for the two ends of an interval."""
 
     low: np.ndarray
     high: np.ndarray
 
 
 def drawn_retention(draws: Draws, rows: Sequence[str], baseline: str) -> DrawnRetention:
-    """Of rows over all benchmarks, on the same draws; NaN of a row that can't be compared in each of them."""
+    """Draws of the rows' retention over all benchmarks; NaN for rows that can't be compared in all of them."""
     base, places = draws.place(baseline), range(len(draws.columns))
     ends = []
     for own in map(draws.place, rows):
@@ -118,7 +117,7 @@ def drawn_retention(draws: Draws, rows: Sequence[str], baseline: str) -> DrawnRe
 
 
 def counts_of(columns: Sequence[Column]) -> dict[str, object]:
-    """Documents, pictures and too_few of a line over some columns."""
+    """The entries documents, pictures and too_few of a line over `columns`."""
     clusters = np.unique(np.concatenate([column.clusters for column in columns]))
     known = all(column.knows_pictures for column in columns)
     return {
@@ -129,23 +128,24 @@ def counts_of(columns: Sequence[Column]) -> dict[str, object]:
 
 
 def left_out_of(draws: Draws, own: int, other: int) -> str:
-    """The columns in which the rows at two places can't be compared, with the reasons."""
+    """The columns in which two rows, given by index, can't be compared, with the reasons."""
     reasons = {column.benchmark: column.why_not(own, other) for column in draws.columns}
     return "; ".join(f"{benchmark} ({reason})" for benchmark, reason in reasons.items() if reason)
 
 
 def quantile(draws: np.ndarray, share: float) -> float:
-    """The smallest draw that so many are not above."""
+    """The smallest draw that is at least as large as this share of all draws."""
     return float(np.quantile(draws, share, method="inverted_cdf"))
 
 
 def retention_of(
     draws: Draws, own: int, base: int, places: Sequence[int], margin: float, level: float | None = None
 ) -> dict[str, object]:
-    """Retention over the mean of the columns at `places`; `level` is that of detectable_loss, which needs one."""
+    """Retention averaged over the columns at `places`; `level` is the test level for detectable_loss, which is left out
+    without it."""
     pair = draws.pair(own, base, places)
     if pair.other == 0:
-        return {"left_out": "the baseline scores 0"}  # no percentage of zero
+        return {"left_out": "the baseline scores 0"}  # a percentage of zero is undefined
     retention = 100 * pair.own / pair.other
     low, high = _drawn_ends(draws, own, base, places, pair)
     line: dict[str, object] = {
@@ -157,15 +157,15 @@ def retention_of(
         "p_less": (1 + int((high >= margin).sum())) / (1 + len(low)),
     }
     if level is not None:
-        # "Less" is found where the upper end falls below the margin. With this power the retention found lies no
-        # farther above the true one than it now lies above its lower draws.
+        # "Less" is found if the upper end is below the margin. With this power, the estimate exceeds the true retention
+        # by at most its present distance to its lower draws.
         needed = quantile(high, 1 - level) - quantile(low, 1 - _POWER)
         line["detectable_loss"] = 100 - margin + needed
     return line
 
 
 def _drawn_ends(draws: Draws, own: int, base: int, places: Sequence[int], pair: Pair) -> tuple[np.ndarray, np.ndarray]:
-    """[resamples] each, percent: draws of retention from which the lower and the upper end of an interval are read."""
+    """[resamples] each, percent: draws of retention for the lower and for the upper end of an interval."""
     shift = skew_shift([draws.columns[place] for place in places], own, base, pair.own / pair.other)
     unseen = pair.unseen * draws.half_change
     low = _percent(pair.own_draws + shift - unseen, pair.other_draws, otherwise=-np.inf)
@@ -174,7 +174,7 @@ def _drawn_ends(draws: Draws, own: int, base: int, places: Sequence[int], pair: 
 
 
 def _with_holm(frame: pd.DataFrame) -> pd.DataFrame:
-    """With p_holm over the rows' averages, and p_equal_holm over all tests of single benchmarks."""
+    """Add p_holm over the rows' averages, and p_equal_holm over all tests of single benchmarks."""
     smaller = frame[["p_at_least", "p_less"]].min(axis="columns")
     return frame.assign(
         p_holm=holm(smaller.where(frame["benchmark"] == AVERAGE).astype(float)),
@@ -187,19 +187,19 @@ def _with_verdicts(frame: pd.DataFrame, criterion: Criterion) -> pd.DataFrame:
 
 
 def _verdict(line: pd.Series, criterion: Criterion) -> str:
-    """What an `Avg.` line says of the row's retention, in plain words; empty where it has none."""
+    """The verdict on a row's retention from its `Avg.` line, as text; empty without retention."""
     if np.isnan(line["p_holm"]):
         return ""
     if line["p_holm"] < criterion.alpha:
         side = "at least" if line["p_at_least"] < line["p_less"] else "less than"
         return f"retains {side} {criterion.margin:g}% (p < {f'{criterion.alpha:g}'.removeprefix('0')})"
     if line["detectable_loss"] < 100:
-        return f"can't tell: this size detects a loss of {line['detectable_loss']:.1f}% with 80% power"
-    return "can't tell: this size detects no loss with 80% power"
+        return f"too few documents to tell (a loss of {line['detectable_loss']:.1f}% is detectable with 80% power)"
+    return "too few documents to tell (no loss is detectable with 80% power)"
 
 
 def _percent(values: np.ndarray, base: np.ndarray, *, otherwise: float) -> np.ndarray:
-    """100 x values / base; `otherwise` where a draw's base is not above 0."""
+    """100 x values / base; `otherwise` where the base is not positive."""
     percent = np.full(len(base), otherwise)
     np.divide(100 * values, base, out=percent, where=base > 0)
     return percent

@@ -1,1 +1,1 @@
-"""Where a row loses: scores by category, on hard documents, and against what its router said of them."""
+"""Breakdown of a row's losses by category, on hard documents, and by router score."""

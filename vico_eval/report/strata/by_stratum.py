@@ -1,4 +1,4 @@
-"""Scores of the rows within categories and groups of hard documents, and how far they are from the baseline's."""
+"""Scores of rows within categories and groups of hard documents, and their differences from the baseline."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -21,14 +21,14 @@ COLUMNS = (
 def by_stratum(
     measured: Measurements, systems: Mapping[str, str], benchmarks: Sequence[str], baseline: str
 ) -> pd.DataFrame:
-    """Each row's documents by themselves within strata of each benchmark.
+    """Mean document scores of each row within strata of each benchmark.
 
     Returns:
-        A line a benchmark, stratum and row with the columns `COLUMNS`: kind (`CATEGORY` or `HARD`), documents (their
-        number), pictures (clusters of them), share (percent of the benchmark's documents that count), score and
-        baseline (mean over the documents, 0-100: where a benchmark's score is no mean over documents, as F1, it is
-        another number), difference (points) with low and high (its 95% interval). A group that is counted only has one
-        line, without a row. Documents of no category are left out.
+        One line per benchmark, stratum and row with the columns `COLUMNS`: kind (`CATEGORY` or `HARD`), documents
+        (their number), pictures (number of clusters), share (percentage of the benchmark's counting documents), score
+        and baseline (mean over the documents, 0-100; this differs from a benchmark's score that is not such a mean,
+        like F1), difference (points) with low and high (its 95% interval). A group without judged rows has one line,
+        without a row. Documents without a category are left out.
     """
     lines: list[dict[str, object]] = []
     runs = runs_by_cell(measured.cells)
@@ -66,14 +66,14 @@ def _strata(
 
 
 def _compared(own: pd.DataFrame, base: np.ndarray | None, baseline: str) -> dict[str, dict[str, float]]:
-    """By row its score, and the difference from the baseline's with its interval: Student's t over clusters.
+    """Each row's score, and its difference from the baseline with an interval, from Student's t over clusters.
 
     Args:
-        own: documents x rows, the index their clusters.
-        base: [documents], the baseline's; None where it has none.
-        baseline: its title, which is not compared with itself.
+        own: documents x rows, with clusters as index.
+        base: [documents], the baseline's scores; None if it has none.
+        baseline: title of the baseline, which is not compared with itself.
     """
-    # Only here, as in vico_eval.report.paired.draws: what reads published tables draws nothing.
+    # Imported here, as in vico_eval.report.paired.draws, because reading published tables needs no intervals.
     from scipy.special import stdtrit
 
     number = own.index.nunique()
@@ -92,5 +92,5 @@ def _compared(own: pd.DataFrame, base: np.ndarray | None, baseline: str) -> dict
 
 
 def _unseen(number: int) -> float:
-    """Points by which the mean may have changed where none of so many clusters did: Clopper and Pearson's limit."""
+    """Half-width of the interval, in points, if no cluster changed: Clopper and Pearson's limit."""
     return 100 * float(1 - (LEVEL / 2) ** (1 / number))

@@ -1,9 +1,9 @@
-"""Whether a router knows what compressing costs: its scores against documents lost when every tile is compressed.
+"""Calibration of a router: its scores against the documents lost when every tile is compressed.
 
-What compressing costs a document is read from two other rows of the report: it is lost where the baseline answers it
-and the row that compresses every tile does not. A router that knows gives such documents low scores. Its scores are of
-tiles and losses are of documents, so a document has the mean score of its tiles; a few tiles that matter among many
-that don't can't show.
+Losses are taken from two other rows of the report: a document is lost if the baseline answers it and the row that
+compresses every tile does not. A good router gives such documents low scores. Scores belong to tiles and losses to
+documents, so each document gets the mean score of its tiles; a few important tiles among many others have little effect
+on it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,20 +26,20 @@ _Z = 1.959964
 
 
 class Auc(NamedTuple):
-    """The chance that a lost document has a lower score than a kept one, a tie counting half."""
+    """Probability that a lost document has a lower score than a kept one, with ties counting half."""
 
     auc: float
     variance: float
-    """DeLong, DeLong and Clarke-Pearson (1988)."""
+    """Variance after DeLong, DeLong and Clarke-Pearson (1988)."""
 
     pairs: int
 
 
 class _Outcomes(NamedTuple):
-    """Documents that the baseline answers, one benchmark's."""
+    """A benchmark's documents that the baseline answers."""
 
     scores: np.ndarray
-    """[documents], 0-1, mean p(compress) of a document's tiles."""
+    """[documents], 0-1, mean p(compress) over a document's tiles."""
 
     is_lost: np.ndarray
     """[documents], bool."""
@@ -52,22 +52,22 @@ def router_calibration(
     benchmarks: Sequence[str],
     baseline: str,
 ) -> pd.DataFrame | None:
-    """Each router's scores against what compressing costs, by benchmark and for `Avg.` over all their documents.
+    """Calibration of each router, by benchmark and for `Avg.` over all benchmarks' documents.
 
     Args:
-        measured: what the runs measured.
-        weights: digest of each row's weights by row title; losses of one model say nothing of another's router.
-        rows: titles, in order.
-        benchmarks: titles.
+        measured: the runs' measurements.
+        weights: digest of each row's weights by row title; a router is compared only with losses of the same model.
+        rows: row titles, in order.
+        benchmarks: benchmark titles.
         baseline: the row that counts as 100%.
 
     Returns:
-        A line a row with scores, benchmark and bin of scores, with the columns `COLUMNS`: compressed (the first row of
-        the same weights that compresses every tile), low and high (of the bin; NaN in the line of all), documents
-        (those that the baseline answers), p_compress (their mean score), lost (percent of them that the compressed row
-        does not answer), and in the line of all auc with its 95% interval (documents as if they were independent; of
-        `Avg.` over pairs within a benchmark; NaN where fewer than two are lost, or kept). None where no row has scores
-        or none of its weights compresses every tile.
+        One line per row with scores, benchmark and bin of scores, with the columns `COLUMNS`: compressed (the first row
+        with the same weights that compresses every tile), low and high (edges of the bin; NaN in the line for all
+        documents), documents (those that the baseline answers), p_compress (their mean score), lost (percentage that
+        the compressed row does not answer), and in the line for all documents auc with its 95% interval (which treats
+        documents as independent; for `Avg.` over pairs within a benchmark; NaN if fewer than two are lost, or kept).
+        None if no row has scores or no row with the same weights compresses every tile.
     """
     all_compressed = _compressed_rows(measured.cells, rows, weights)
     lines: list[dict[str, object]] = []
@@ -87,14 +87,14 @@ def router_calibration(
 
 
 def area_under_curve(lost: np.ndarray, kept: np.ndarray) -> Auc:
-    """The area by the scores of lost and of kept documents; NaN where there are fewer than two of one kind."""
+    """AUC of the scores of lost against kept documents; NaN if there are fewer than two of either kind."""
     if min(lost.size, kept.size) < 2:
         return Auc(np.nan, np.nan, 0)
-    # pandas' ranks: scipy.stats would take a second more to load.
+    # Ranks by pandas, since scipy.stats would take a second longer to load.
     ranks, of_lost, of_kept = (
         pd.Series(scores).rank().to_numpy() for scores in (np.concatenate([lost, kept]), lost, kept)
     )
-    # For each document the share of the other kind on its right side.
+    # For each document, the share of the other kind that is ordered correctly with respect to it.
     above = 1 - (ranks[: lost.size] - of_lost) / kept.size
     below = (ranks[lost.size :] - of_kept) / lost.size
     variance = sum(part.var(ddof=1) / part.size for part in (above, below))
@@ -102,14 +102,14 @@ def area_under_curve(lost: np.ndarray, kept: np.ndarray) -> Auc:
 
 
 def calibration_sentences(calibration: pd.DataFrame | None, baseline: str) -> tuple[str, ...]:
-    """What the scores say of losses, a sentence a router."""
+    """Sentences on the calibration, one per router."""
     if calibration is None:
         return ()
     totals = calibration[(calibration["benchmark"] == AVERAGE) & calibration["auc"].notna()]
     return tuple(
-        f"{line.row}: a document that {baseline} answers and {line.compressed} does not has the lower mean p(compress) "
-        f"of two with probability {line.auc:.2f} ({line.auc_low:.2f} to {line.auc_high:.2f}; AUC within benchmarks, "
-        ".5 is chance)."
+        f"{line.row}: with probability {line.auc:.2f} ({line.auc_low:.2f} to {line.auc_high:.2f}), a document that "
+        f"{baseline} answers and {line.compressed} loses has a lower mean p(compress) than one that both answer (AUC "
+        "within benchmarks, chance is .5)."
         for line in totals.itertuples()
     )
 
@@ -117,7 +117,7 @@ def calibration_sentences(calibration: pd.DataFrame | None, baseline: str) -> tu
 def _compressed_rows(
     cells: pd.DataFrame, rows: Sequence[str], weights: Mapping[str, str | None]
 ) -> dict[str | None, str]:
-    """By weights, their first row all of whose tiles are compressed."""
+    """The first row of each model that compresses all its tiles, by digest of the weights."""
     ratios = compressed_tile_ratio(cells)
     are_all = (ratios.isna() | (ratios == 100)).all(axis="columns") & ratios.notna().any(axis="columns")
     found: dict[str | None, str] = {}
@@ -153,7 +153,7 @@ def _outcomes(
 def _lines(
     row: str, compressed: str, benchmark: str, own: _Outcomes, parts: Sequence[_Outcomes]
 ) -> list[dict[str, object]]:
-    """That of all documents, and one a bin that has some."""
+    """The line for all documents, and one for each bin that is not empty."""
     place = {"row": row, "compressed": compressed, "benchmark": benchmark}
     found = [area_under_curve(part.scores[part.is_lost], part.scores[~part.is_lost]) for part in parts]
     with_both = [one for one in found if one.pairs]

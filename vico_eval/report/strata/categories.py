@@ -1,4 +1,4 @@
-"""Which category of its benchmark each document is of, as the scorer kept it beside the score."""
+"""Each document's category within its benchmark, as stored by the scorer."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,14 +7,14 @@ from vico_eval.runs.results import TaskResult
 from vico_eval.score_rules import Category
 
 MOST_CATEGORIES = 64
-"""A benchmark with more has none worth a table: its scorer keeps something else under the name, as an index."""
+"""Maximum number of categories. With more, the scorer stores something else under that name, such as an index."""
 
 
 def categories_of(rule: Category | None, tasks: Sequence[TaskResult]) -> list[str] | None:
-    """The documents' categories, task by task; without a rule the tasks are the categories, where there are several.
+    """The documents' categories, task by task. Without a rule the tasks are the categories, if there are several.
 
     Returns:
-        [documents]; empty where a document's is not known. None where none is, all are the same or there are more than
+        [documents], empty for unknown categories. None if all are unknown or equal, or there are more than
         `MOST_CATEGORIES`.
     """
     if rule is None:
@@ -32,7 +32,7 @@ def _category(rule: Category, fields: Mapping[str, Any]) -> str:
             place = place.get(name) if isinstance(place, Mapping) else None
         others = [name for name in place if name != known] if isinstance(place, Mapping) else []
         return str(others[0]) if len(others) == 1 else ""
-    # The outcomes are objects, one a metric; VLMEvalKit's tables have the column itself.
+    # In lmms-eval, each metric's outcome is an object with the key; VLMEvalKit's tables have it as a column.
     places = [fields, *(value for value in fields.values() if isinstance(value, Mapping))]
     value = next((place[rule.key] for place in places if rule.key in place), "")
     return "" if value is None or isinstance(value, Mapping | list) else str(value).strip()

@@ -1,7 +1,7 @@
-"""Groups of hard documents, which every benchmark has: what a control loses, what no other method answers.
+"""Groups of hard documents, for any benchmark: those that a control loses, and those that no other method answers.
 
-All are documents that the baseline answers, so a row that is as good as the baseline but errs elsewhere has less than
-100 in each of them. Compare rows within a group with each other, and not with the row or rows that define it.
+All of them are documents that the baseline answers, so a row that is as good as the baseline but makes other errors
+scores less than 100 in each group. Compare rows within a group with each other, and not with the rows that define it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,29 +12,30 @@ import numpy as np
 from vico_eval.report.stats.measurements import Documents
 
 ANSWERED = 50.0
-"""A document's score, of 100, from which it counts as answered; scores as VQA's and ANLS have values between."""
+"""Score, 0-100, from which a document counts as answered; some scores, like VQA's and ANLS, have intermediate
+values."""
 
-CONTROLS = ("downsample", "single_tile")
-"""Systems that save tokens by taking detail from the picture, wherever it is: what they lose needs detail."""
+CONTROLS = ("downsample", "max_pixels", "single_tile")
+"""Systems that save tokens by reducing detail uniformly; the documents that they lose need detail."""
 
 
 class Group(NamedTuple):
-    """Documents of a benchmark."""
+    """A group of a benchmark's documents."""
 
     name: str
     members: np.ndarray
     """[documents], bool."""
 
     judged: tuple[str, ...]
-    """Rows whose scores the group says something of."""
+    """Rows whose scores in the group are meaningful."""
 
 
 def row_scores(documents: Documents, runs: Mapping[str, Sequence[int]]) -> dict[str, np.ndarray]:
-    """Each row's documents by themselves, 0-100, mean over its runs: [documents]; rows without are left out.
+    """Each row's document scores, 0-100, [documents], mean over its runs; rows without scores by document are left out.
 
     Args:
-        documents: of a benchmark.
-        runs: by row title, the numbers of its runs of it.
+        documents: a benchmark's documents.
+        runs: run numbers by row title.
     """
     found = {}
     for row, numbers in runs.items():
@@ -46,10 +47,10 @@ def row_scores(documents: Documents, runs: Mapping[str, Sequence[int]]) -> dict[
 
 
 def hard_groups(scores: Mapping[str, np.ndarray], systems: Mapping[str, str], baseline: str) -> list[Group]:
-    """The groups of a benchmark's documents; none where the baseline has no score by document.
+    """The hard groups of a benchmark's documents; empty if the baseline has no scores by document.
 
     Args:
-        scores: of `row_scores`, the baseline's among them.
+        scores: result of `row_scores`, including the baseline's.
         systems: each row's system by row title.
         baseline: the row that counts as 100%.
     """

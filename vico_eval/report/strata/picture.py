@@ -1,4 +1,4 @@
-"""What compressing costs against the router's score as a picture: one line a router, with 95% intervals."""
+"""Figure of the loss from compression against router score, with one line and 95% intervals per router."""
 
 from typing import Any
 
@@ -17,14 +17,14 @@ _LOOK: Any = {"markersize": 4, "linewidth": 1.3, "capsize": 2, "elinewidth": 0.9
 
 
 def draw_calibration(calibration: pd.DataFrame, sheet: Sheet | None = None) -> Figure:
-    """Documents lost when every tile is compressed, over the mean p(compress) of their tiles; a point a bin of scores.
+    """Plot documents lost when every tile is compressed over the mean p(compress) of their tiles, one point per bin.
 
-    A router that knows what compressing costs has a falling line. Intervals are Clopper and Pearson's, of documents as
-    if they were independent.
+    A well-calibrated router has a falling line. Intervals are Clopper and Pearson's, which treat documents as
+    independent.
 
     Args:
-        calibration: of `vico_eval.report.strata.calibration.router_calibration`.
-        sheet: what it is for; across a page by default.
+        calibration: result of `vico_eval.report.strata.calibration.router_calibration`.
+        sheet: page format; full page width by default.
     """
     bins = calibration[(calibration["benchmark"] == AVERAGE) & calibration["low"].notna()]
     areas = calibration[(calibration["benchmark"] == AVERAGE) & calibration["low"].isna()].set_index("row")["auc"]
@@ -57,10 +57,10 @@ def draw_calibration(calibration: pd.DataFrame, sheet: Sheet | None = None) -> F
 
 
 def _errors(own: pd.DataFrame) -> np.ndarray:
-    """[2, bins]: how far a share's interval reaches below and above, percent."""
+    """[2, bins]: lengths of the interval below and above each share, percent."""
     documents, share = own["documents"].to_numpy(), own["lost"].to_numpy() / 100
     lost = np.round(documents * share)
-    # Quantiles of the beta distribution, by its inverse alone: scipy.stats would take a second more to load.
+    # Quantiles of the beta distribution from scipy.special, since scipy.stats would take a second longer to load.
     low = np.where(lost > 0, betaincinv(np.maximum(lost, 1), documents - lost + 1, LEVEL / 2), 0)
     high = np.where(lost < documents, betaincinv(lost + 1, np.maximum(documents - lost, 1), 1 - LEVEL / 2), 1)
     return np.asarray(np.clip(100 * np.stack([share - low, high - share]), 0, None))

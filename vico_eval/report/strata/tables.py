@@ -1,4 +1,4 @@
-"""Strata as tables: one a benchmark with categories, and one of the hard documents of all benchmarks."""
+"""Tables of strata: one per benchmark with categories, and one for the hard documents of all benchmarks."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -10,24 +10,24 @@ from vico_eval.report.tables.grid import DASH, Column, Grid, GridCell, Line, gri
 from vico_eval.report.tables.latex_table import grid_to_latex
 
 _OF_CATEGORIES = (
-    "Means over documents by themselves, of 100; beneath a category its number of documents. Where a benchmark's score "
-    "is no such mean, as F1, categories do not average to it. Bold: 95% interval of the difference from {baseline} "
-    "without 0; nothing here is corrected for the number of categories."
+    "Mean document scores, 0-100; the first line has each category's number of documents. If a benchmark's score is "
+    "not such a mean (F1, for instance), the categories do not average to it. Bold marks differences from {baseline} "
+    "whose 95% interval excludes 0, without correction for the number of categories."
 )
 _OF_HARD = (
-    "Percent of a group's documents that a row answers, over all benchmarks; beneath a group its number of documents. "
-    "All are documents that {baseline} answers: compare rows with each other, not with 100. A row that defines a group "
-    "has no score in it."
+    "Percentage of a group's documents that a row answers, over all benchmarks; the first line has each group's number "
+    "of documents. {baseline} answers all of them, so compare rows with each other and not with 100. A row that "
+    "defines a group has no score in it."
 )
 
 
 def strata_grids(strata: pd.DataFrame, rows: Sequence[str], benchmarks: Sequence[str], baseline: str) -> list[Grid]:
-    """Tables of `vico_eval.report.strata.by_stratum`, those of categories first."""
+    """Lay out the result of `vico_eval.report.strata.by_stratum`, categories first."""
     return [*_categories(strata, rows, benchmarks, baseline), *_hard(strata, rows, baseline)]
 
 
 def strata_markdown(grids: Sequence[Grid]) -> str:
-    """The tables one beneath the other."""
+    """The tables in Markdown, one below the other."""
     return "\n".join(map(grid_to_markdown, grids))
 
 
@@ -74,7 +74,7 @@ def _hard(strata: pd.DataFrame, rows: Sequence[str], baseline: str) -> Iterator[
         cells = []
         for name in names:
             size = int(sizes.get((name, row), 0))
-            # Each row has its own documents that all other methods lose.
+            # The documents that all other methods lose differ by row.
             number = f" ({size})" if len(set(sizes.get(name, ()))) > 1 else ""
             cells.append(GridCell(text=f"{answered[name, row]:.1f}{number}" if size else DASH))
         if any(cell.text != DASH for cell in cells):
@@ -90,7 +90,7 @@ def _hard(strata: pd.DataFrame, rows: Sequence[str], baseline: str) -> Iterator[
 
 
 def _count(own: pd.DataFrame) -> int | None:
-    """Documents of a group; None where each row has others."""
+    """Number of documents in a group; None if it differs by row."""
     by_row = own.groupby(own["row"].astype(object), dropna=False)["documents"].sum()
     return int(by_row.iloc[0]) if len(set(by_row)) == 1 else None
 

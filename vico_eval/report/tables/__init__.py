@@ -1,1 +1,1 @@
-"""Tables of measured numbers, and the forms in which they are written."""
+"""Tables of measured numbers, and their output formats."""

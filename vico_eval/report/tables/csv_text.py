@@ -1,7 +1,7 @@
-"""CSV in which a spreadsheet finds what was meant: text that begins like a formula has an apostrophe before it.
+"""CSV that is safe in spreadsheets: text that looks like a formula is prefixed with an apostrophe.
 
-Numbers are written as they are, below zero too. A text that had such an apostrophe already gets one more, so that
-leaving out the first one gives the text back; of line ends only line feeds are kept.
+Numbers are written unchanged, including negative ones. Text that already starts with such an apostrophe gets another,
+so removing the first one restores the text. Line ends become line feeds.
 """
 
 import csv
@@ -12,29 +12,29 @@ from collections.abc import Iterable, Sequence
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
-# As spreadsheets of any language take it, full-width signs included, after blanks or not.
+# What spreadsheets of any language treat as a formula, including full-width signs and leading blanks.
 _FORMULA = re.compile(r"'*(?:\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n])")
 _NUMBER = re.compile(r"[+-]?[\d,]*\.?\d+(?:[eE][+-]?\d+)?%?")
 
 
 class Number(str):
-    """A number that is text already, rounded or as printed: it is written as it is."""
+    """A number already formatted as text, which is written unchanged."""
 
     __slots__ = ()
 
 
 def number_or_text(cell: str) -> str:
-    """A table's cell: a `Number` where it is nothing else."""
+    """A table's cell, as a `Number` if it contains only a number."""
     return Number(cell) if _NUMBER.fullmatch(cell) else cell
 
 
 def as_text(text: str) -> str:
-    """The text as a spreadsheet takes it for text."""
+    """The text, prefixed if a spreadsheet would take it for a formula."""
     return f"'{text}" if _FORMULA.match(text) else text
 
 
 def csv_text(lines: Iterable[Sequence[object]]) -> str:
-    """The lines as CSV; what is text, but no `Number`, as text."""
+    """The lines as CSV, with text protected unless it is a `Number`."""
     stream = io.StringIO()
     csv.writer(stream, lineterminator="\n").writerows([_cell(cell) for cell in line] for line in lines)
     return stream.getvalue()
@@ -53,5 +53,5 @@ def frame_to_csv(frame: pd.DataFrame) -> str:
 def _cell(cell: object) -> object:
     if not isinstance(cell, str) or isinstance(cell, Number):
         return cell
-    # Python's writer leaves a carriage return without quotes, and readers then begin a new line there.
+    # Python's writer does not quote a carriage return, at which readers then start a new line.
     return as_text(cell).replace("\r\n", "\n").replace("\r", "\n")

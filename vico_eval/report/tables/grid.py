@@ -1,6 +1,6 @@
-"""A table of text, and how it is written: Markdown, CSV, and for the terminal; LaTeX is in `latex_table`.
+"""A table of text, and its output as Markdown, as CSV and to the terminal; LaTeX is in `latex_table`.
 
-Measured tables and the papers' own come here as cells that are rounded already; nothing here knows what a number means.
+Cells of measured and published tables are already rounded; nothing here depends on the meaning of a number.
 """
 
 import re
@@ -18,7 +18,7 @@ from vico_eval.terminal import Words, lines_of
 DASH = "–"
 
 OTHERWISE = "†"
-"""Marks a paper's printed average that is not the one its cells make; a note has that one."""
+"""Marks a paper's printed average that differs from the one recomputed from its cells, which is in a note."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,48 +27,48 @@ class Column:
 
     title: str
     group: str = ""
-    """Stands above the titles of neighbouring columns of the same group."""
+    """Heading above the titles of adjacent columns of the same group."""
 
     is_complete: bool = False
-    """The title alone says what the column is; the group is there for the eye."""
+    """The title is clear without the group."""
 
     @property
     def full_title(self) -> str:
-        """In one line, where a form has no second one."""
+        """The title with its group, for formats with a single header line."""
         return self.title if self.is_complete else f"{self.group} {self.title}".strip()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GridCell:
-    """Text as a reader sees it, unescaped."""
+    """A cell with unescaped text."""
 
     text: str
     is_bold: bool = False
     is_repeated: bool = False
-    """Said in the line above already: left blank, but in CSV, where each line is read alone."""
+    """The text repeats the line above, so it is left blank, except in CSV."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Line:
-    """One line beneath the header."""
+    """One line below the header."""
 
     titles: tuple[GridCell, ...]
     cells: tuple[GridCell, ...]
     is_italic: bool = False
-    """A line about the one above it: its title is indented."""
+    """The line belongs to the one above it, so its title is indented."""
 
     rule_after: bool = False
     heading: str = ""
-    """Stands above it, over all columns, and is about the lines up to the next one; not in CSV."""
+    """Heading above the line, across all columns, for the lines up to the next heading; not in CSV."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Grid:
-    """A table ready to be written."""
+    """A table ready for output."""
 
     caption: str
     heads: tuple[str, ...]
-    """Titles of the columns that say what a line is."""
+    """Titles of the columns that identify a line."""
 
     columns: tuple[Column, ...]
     lines: tuple[Line, ...]
@@ -76,24 +76,24 @@ class Grid:
 
 
 def escape_markdown(text: str) -> str:
-    """`text` as Markdown prints it literally inside a line or a table's cell; GitHub makes no link of it."""
+    """`text` escaped for literal output within a Markdown line or cell, without automatic links on GitHub."""
     escaped = re.sub(r"([\\`*_{}\[\]<>#|~$&])", r"\\\1", one_line(text))
     return re.sub(r"(?<=www)\.|:(?=//)", r"\\\g<0>", escaped)
 
 
 def markdown_line(text: str) -> str:
-    """`text` as a line of its own, which begins neither a list nor a heading."""
+    """`text` escaped as a Markdown line that starts neither a list nor a heading."""
     return re.sub(r"^([-+=]|\d+(?=[.)]))", _not_a_list, escape_markdown(text))
 
 
 def best_text(shown: Iterable[tuple[float, str]]) -> str | None:
-    """What is printed for the highest of the values, so that ties are as printed; None without a value."""
+    """The printed text of the highest value, so that ties are judged as printed; None without values."""
     known = [(value, text) for value, text in shown if value == value]
     return max(known)[1] if known else None
 
 
 def with_columns(grid: Grid, places: Sequence[int]) -> Grid:
-    """The table with these columns of numbers, in this order."""
+    """The table with the columns at `places`, in this order."""
     return replace(
         grid,
         columns=tuple(grid.columns[place] for place in places),
@@ -102,7 +102,7 @@ def with_columns(grid: Grid, places: Sequence[int]) -> Grid:
 
 
 def column_groups(columns: Sequence[Column]) -> list[tuple[str, int, int]]:
-    """Name, first and behind the last index of each run of columns of one group."""
+    """Name, first index and end index (exclusive) of each run of columns of the same group."""
     groups: list[tuple[str, int, int]] = []
     for index, column in enumerate(columns):
         if groups and groups[-1][0] == column.group:
@@ -113,7 +113,7 @@ def column_groups(columns: Sequence[Column]) -> list[tuple[str, int, int]]:
 
 
 def grid_to_markdown(grid: Grid) -> str:
-    """The table in Markdown, its notes beneath."""
+    """The table in Markdown, followed by its notes."""
     header = [*grid.heads, *(column.full_title for column in grid.columns)]
     lines = [
         f"**{escape_markdown(grid.caption)}**",
@@ -130,7 +130,7 @@ def grid_to_markdown(grid: Grid) -> str:
 
 
 def grid_to_csv(grid: Grid) -> str:
-    """The table as laid out, one header line, every line's titles in full."""
+    """The table as CSV, as laid out, with one header line and every line's titles in full."""
     header = [*grid.heads, *(column.full_title for column in grid.columns)]
     lines = [
         [*(cell.text for cell in line.titles), *(number_or_text(cell.text) for cell in line.cells)]
@@ -140,12 +140,11 @@ def grid_to_csv(grid: Grid) -> str:
 
 
 def grid_to_terminal(grid: Grid, width: int | None = None) -> Group:
-    """The table for a rich console; names are printed as they are, never read as markup.
+    """The table for a rich console; names are printed literally, not as markup.
 
     Args:
-        grid: what to print.
-        width: the console's columns; where the table needs more, its columns follow in further blocks. None prints a
-            single one, whatever it needs.
+        grid: the table.
+        width: the console's width in columns; a wider table is split into blocks. None prints a single block.
     """
     blocks = [_terminal_block(grid, columns) for columns in _fitting_columns(grid, width)]
     return Group(Words(grid.caption, "bold"), *blocks, *lines_of(grid.notes, "dim"))
@@ -172,7 +171,7 @@ _GAP, _EDGES = 2, 3
 
 
 def _fitting_columns(grid: Grid, width: int | None) -> list[range]:
-    """The columns of each block, so that a block fits the console beside the lines' titles."""
+    """The columns of each block, chosen so that a block with its titles fits the console."""
     if width is None:
         return [range(len(grid.columns))]
     blocks = [range(0)]
@@ -217,5 +216,5 @@ def _terminal_title(line: Line, place: int) -> str:
 
 
 def _width(text: str) -> int:
-    """On any terminal: one without our signs shows some as two characters."""
+    """Width on any terminal; one limited to ASCII shows some of our signs as two characters."""
     return max(len(text), len(shown(text, "ascii")))

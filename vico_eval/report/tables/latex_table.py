@@ -1,8 +1,8 @@
-r"""A grid as a LaTeX float for a two-column article: 8 pt, in one column or across both, never shrunk.
+r"""Format a grid as a LaTeX float for a two-column article: 8 pt, in one column or across both, never scaled.
 
-The narrowest form that fits is taken: titles in one line or in two, `table` (one column) or `table*` (the page), and
-what is wider than the page continues in a second tabular beneath. Widths are those of Computer Modern, the widest of
-the common text fonts, a little too large rather than too small.
+The narrowest format that fits is used: titles on one or two lines, `table` (one column) or `table*` (full page). A
+table wider than the page continues in a second tabular below. Widths are those of Computer Modern, the widest of the
+common text fonts, and rather over- than underestimated.
 """
 
 import re
@@ -14,19 +14,19 @@ from vico_eval.report.tables.grid import DASH, OTHERWISE, Column, Grid, GridCell
 from vico_eval.report.tables.latex_text import escape_latex
 
 COLUMN, PAGE = 238.0, 496.0
-"""Points: 3.3 and 6.875 inches, a column and the text of the usual two-column styles."""
+"""Points: 3.3 and 6.875 inches, the column and text widths of common two-column styles."""
 
 SIZE = r"\fontsize{8}{9.5}\selectfont"
 
 _GAP, _NARROW_GAP, _MARK_GAP = 8.0, 4.0, 6.0
-"""Points between columns; the last is for a column with marks behind its numbers, which hang in the gap."""
+"""Points between columns; the last is for columns whose numbers have marks, which hang in the gap."""
 
 _LONGEST_TITLE = 150.0
-"""Points; longer titles of lines are broken."""
+"""Points; longer line titles are wrapped."""
 
-# Advance widths of Computer Modern Roman by character, in em; bold type is wider, and kerns and ligatures only narrow.
+# Advance widths of Computer Modern Roman by character, in em. Bold is wider; kerning and ligatures only reduce widths.
 _EM = 8.5
-"""Points, of the type at 8 pt."""
+"""Points per em of 8 pt type."""
 
 _WIDTHS = {
     character: width
@@ -51,11 +51,12 @@ _WIDTHS = {
 _OTHER, _BOLD = 0.8, 1.16
 
 _INDENT = 8.5
-"""Points, of the title of a line about the one above it."""
+"""Indentation of the title of a line that belongs to the one above it, in points."""
 
 _MARKS = f"*{OTHERWISE}"
 
-# Where a title may be broken: at a blank, behind a hyphen, and before a word of a compound such as TextVQA or MMBench.
+# Where a title may be broken: at a blank, after a hyphen, and between the words of a compound such as TextVQA or
+# MMBench.
 _BREAKS = re.compile(r" |(?<=-)(?=.)|(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z]{2})")
 
 _RULE = r"\midrule"
@@ -63,14 +64,14 @@ _RULE = r"\midrule"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Form:
-    """How a grid is set."""
+    """Format of a grid."""
 
     width: float
-    """Of the place for it, points."""
+    """Available width, points."""
 
     gap: float
     has_two_lines: bool
-    """Titles of columns may be broken."""
+    """Column titles may be broken into two lines."""
 
 
 _FORMS = (
@@ -89,7 +90,7 @@ def grid_to_latex(grid: Grid, label: str) -> str:
         r"% Needs \usepackage{booktabs}.",
         rf"\begin{{{environment}}}[t]",
         r"  \centering",
-        # A caption above a table touches it: the space of most classes is for one beneath a figure.
+        # Most classes put the space above captions, as for figures, so a caption above a table would touch it.
         r"  \setlength{\abovecaptionskip}{0pt}\setlength{\belowcaptionskip}{5pt}",
         rf"  \caption{{{escape_latex(grid.caption)}}}",
         rf"  \label{{{re.sub(r'[^A-Za-z0-9:-]', '-', label)}}}",
@@ -105,7 +106,7 @@ def grid_to_latex(grid: Grid, label: str) -> str:
 
 
 def _fitting(grid: Grid) -> tuple[_Form, list[range]]:
-    """The first form that has room for all columns, or else the last one, with the columns of each tabular."""
+    """The first format that fits all columns, or else the last one, with the columns of each tabular."""
     everything = range(len(grid.columns))
     for form in _FORMS:
         if _width(grid, everything, form) <= form.width:
@@ -114,7 +115,7 @@ def _fitting(grid: Grid) -> tuple[_Form, list[range]]:
 
 
 def _blocks(grid: Grid, form: _Form) -> list[range]:
-    """As few tabulars as there can be, each at most as wide as the page; a group isn't parted where it fits in one."""
+    """Split the columns into as few tabulars as fit the page, keeping a group together if it fits."""
     starts = {start for _, start, _ in column_groups(grid.columns)}
     blocks = []
     first = 0
@@ -130,14 +131,14 @@ def _blocks(grid: Grid, form: _Form) -> list[range]:
 
 
 def _width(grid: Grid, columns: range, form: _Form) -> float:
-    """Of a tabular with these columns, points."""
+    """Width of a tabular with these columns, points."""
     heads = [_head_width(grid, place, form) for place in range(len(grid.heads))]
-    # A title across all of these columns spreads the last one.
+    # A title that spans all of these columns widens the last one.
     across = max((_cell_width(line.titles[-1]) + _INDENT for line in grid.lines if _spans(line)), default=0.0)
     heads[-1] += max(0.0, across - sum(heads) - form.gap * (len(heads) - 1))
     numbers = [_column_width(grid, place, form) for place in columns]
     for name, start, stop in column_groups([grid.columns[place] for place in columns]):
-        # A group's name may be wider than its columns, which are then spread.
+        # A group's name may be wider than its columns, which are then widened.
         spare = _text_width(name) - sum(numbers[start:stop]) - form.gap * (stop - start - 1)
         numbers[stop - 1] += max(0.0, spare)
     return sum(heads) + sum(numbers) + form.gap * (len(heads) + len(numbers))
@@ -149,7 +150,7 @@ def _head_width(grid: Grid, place: int, form: _Form) -> float:
 
 
 def _spans(line: Line) -> bool:
-    """Whether a line has room for its title across all columns of titles: it is about the line above."""
+    """True if a line's title can span all title columns, because it belongs to the line above."""
     return line.is_italic and len(line.titles) > 1 and all(cell.is_repeated for cell in line.titles[:-1])
 
 
@@ -159,7 +160,7 @@ def _column_width(grid: Grid, place: int, form: _Form) -> float:
 
 
 def _extra_gap(grid: Grid, place: int, form: _Form) -> float:
-    """What a column needs behind it besides the form's gap, points."""
+    """Extra space after a column in addition to the format's gap, points."""
     has_marks = any(line.cells[place].text.endswith(tuple(_MARKS)) for line in grid.lines)
     return max(0.0, _MARK_GAP - form.gap) if has_marks else 0.0
 
@@ -177,7 +178,7 @@ def _text_width(text: str) -> float:
 
 
 def _title_lines(title: str, form: _Form) -> tuple[str, str]:
-    """A title's two lines, the upper one empty where it isn't broken."""
+    """A title's two lines; the upper one is empty if the title isn't broken."""
     places = [(found.start(), found.end()) for found in _BREAKS.finditer(title)] if form.has_two_lines else []
     parts = [("", title), *((title[:start], title[end:]) for start, end in places)]
     return min(parts, key=lambda part: max(map(_text_width, part)))
@@ -186,7 +187,7 @@ def _title_lines(title: str, form: _Form) -> tuple[str, str]:
 def _tabular(grid: Grid, columns: range, form: _Form) -> Iterator[str]:
     shown = [grid.columns[place] for place in columns]
     heads = "".join(
-        # A title that is too long becomes a paragraph.
+        # Long titles are set as paragraphs.
         rf"p{{{_LONGEST_TITLE:g}pt}}" if _head_width(grid, place, form) >= _LONGEST_TITLE else "l"
         for place in range(len(grid.heads))
     )
@@ -196,7 +197,7 @@ def _tabular(grid: Grid, columns: range, form: _Form) -> Iterator[str]:
     yield r"  \toprule"
     yield from (f"  {line}" for line in _header(grid.heads, shown, form))
     lines = [line for line in grid.lines if not line.is_italic or any(line.cells[place].text for place in columns)]
-    # A heading has a rule above and beneath it, and no two rules follow each other.
+    # A heading has a rule above and below it; consecutive rules are merged.
     body = [_RULE, *(text for line in lines for text in _line(line, columns, len(grid.heads) + len(shown)))]
     yield from (f"  {one}" for before, one in pairwise(["", *body]) if not before == one == _RULE)
     yield r"  \bottomrule"
@@ -204,7 +205,7 @@ def _tabular(grid: Grid, columns: range, form: _Form) -> Iterator[str]:
 
 
 def _header(heads: Sequence[str], columns: Sequence[Column], form: _Form) -> list[str]:
-    """The titles, beneath their groups where there are some."""
+    """The titles, below their groups if there are any."""
     lines = []
     if any(column.group for column in columns):
         groups, rules = [""] * len(heads), []
@@ -245,6 +246,6 @@ def _cell(line: Line, cell: GridCell, *, is_title: bool) -> str:
     if line.is_italic and text and cell.text != DASH:
         text = rf"\textit{{{text}}}"
         text = rf"\quad{text}" if is_title else text
-    # Marks hang, so that the digits of a column stand beneath each other.
+    # Marks hang to the right, so that the digits of a column are aligned.
     marks = cell.text[len(bare) :]
     return rf"{text}\rlap{{{escape_latex(marks)}}}" if marks else text

@@ -1,7 +1,7 @@
-r"""Any text as LaTeX prints it literally, in ASCII, with any class and engine, and wherever it stands in a table.
+r"""Escape text for literal output by LaTeX, as ASCII, for any class and engine and any place in a table.
 
-Letters with accents become commands. A character that only fonts of XeTeX and LuaTeX have is set there, and elsewhere
-written as its code, as U+4E2D: pdfTeX would stop at it.
+Accented letters become commands. Other characters are set directly in XeTeX and LuaTeX, and are replaced by their code,
+such as U+4E2D, elsewhere, since pdfTeX would fail on them.
 """
 
 import unicodedata
@@ -29,7 +29,7 @@ _COMMANDS = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    # babel gives the character another meaning in some languages.
+    # babel redefines this character in some languages.
     '"': r"{\char34}",
     "`": r"\`{}",
     "–": "--",
@@ -63,7 +63,7 @@ _COMMANDS = {
     "ı": r"\i{}",
 } | {letter: rf"$\{name}$" for letter, name in zip("αβγδεζηθκλμνξπρστυφχψωΓΔΘΛΞΠΣΥΦΨΩ", _GREEK, strict=True)}
 
-# Those that every font encoding of LaTeX has, by the combining mark.
+# Accents available in every LaTeX font encoding, by combining mark.
 _ACCENTS = dict(
     zip(
         "\u0300\u0301\u0302\u0303\u0304\u0306\u0307\u0308\u030a\u030b\u030c\u0323\u0327\u0331",
@@ -72,15 +72,15 @@ _ACCENTS = dict(
     )
 )
 
-# Two of one set beside each other, or the first beside the second, would become one other sign.
+# Adjacent characters, the first from the left set and the second from the right set, would form a ligature.
 _JOINING = (("-–—", "-–—"), ("'’”", "'’”"), ("‘“", "‘“"), (",", ","), ("?!", "‘“"))
 
-# At the start of a table's line they would be an argument of the row end before them.
+# At the start of a table's line, these would be parsed as an argument of the previous row end.
 _ARGUMENTS = "[*"
 
 
 def escape_latex(text: str) -> str:
-    """`text` as LaTeX prints it literally; line breaks become spaces."""
+    """`text` escaped for literal output by LaTeX; line breaks become spaces."""
     line = unicodedata.normalize("NFC", one_line(text))
     if not line:
         return ""

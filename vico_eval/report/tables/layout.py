@@ -1,4 +1,5 @@
-"""Measured numbers as a table: rows in the order of their cards, a ratio row beneath each row that routes its tiles."""
+"""Build a table from measurements: rows in the order of their cards, with a ratio row below each row that routes
+tiles."""
 
 from collections.abc import Mapping, Sequence
 
@@ -25,17 +26,17 @@ from vico_eval.report.tables.table import Row, Table
 
 
 def order_rows(systems: Mapping[str, str], order: Sequence[str]) -> dict[str, str]:
-    """Each row's system by row title, sorted by the systems' places in `order`; other systems follow as given."""
+    """Each row's system by row title, sorted by the systems' order; other systems follow in the given order."""
     places = {system: place for place, system in enumerate(order)}
     titles = sorted(systems, key=lambda title: places.get(systems[title], len(places)))
     return {title: systems[title] for title in titles}
 
 
 def find_baseline(systems: Mapping[str, str], wanted: str) -> str:
-    """The row to compare with: the one titled `wanted`, else the only one of that system.
+    """The title of the baseline: the row titled `wanted`, else the only row of that system.
 
     Raises:
-        ReportError: there is none, or several of that system.
+        ReportError: there is no such row, or several rows of that system.
     """
     if wanted in systems:
         return wanted
@@ -57,12 +58,12 @@ def build_table(
     caption: str,
     baseline: str,
 ) -> Table:
-    """The measured numbers as a table.
+    """Build the table of measured numbers.
 
     Args:
-        measured: runs on the benchmarks.
+        measured: the runs' measurements on the benchmarks.
         benchmarks: the columns.
-        systems: each row's system by row title, in the order of the rows of a budget, where there are several.
+        systems: each row's system by row title, in row order (within a budget, if there are several).
         caption: printed above the table.
         baseline: title of the row that counts as 100%.
     """
@@ -93,9 +94,9 @@ def build_table(
         if recorded[title] and _routes(ratios.loc[title]):
             ratio = {str(column): float(value) for column, value in ratios.loc[title].items()}
             rows.append(Row(title=title, kind="ratio", values=ratio, competes=False))
-    divided = ("MME: its two sums together, divided by 28.",) if "MME" in columns else ()
+    divided = ("MME is the sum of its two parts, divided by 28.",) if "MME" in columns else ()
     is_zero = bool((scores.loc[baseline] == 0).all())
-    zero = (f"{baseline} has a mean score of 0: nothing can be relative to it.",) if is_zero else ()
+    zero = (f"{baseline} has a mean score of 0, so there are no relative scores.",) if is_zero else ()
     return Table(
         caption=caption,
         columns=tuple(columns),
@@ -118,7 +119,7 @@ def build_table(
 
 
 def _summary(measured: Measurements, scores: pd.DataFrame, baseline: str) -> pd.DataFrame:
-    # A column that no run has makes every average unknown; the paired errors must not overlook it.
+    # A column without runs makes every average unknown, which the paired errors would not show.
     complete = scores.notna().any().all()
     paired = paired_difference(measured.values, baseline)
     nan = pd.Series(np.nan, index=scores.index)
@@ -137,23 +138,24 @@ def _summary(measured: Measurements, scores: pd.DataFrame, baseline: str) -> pd.
 
 def _missed_notes(budgets: Mapping[str, float], missed: Mapping[str, float]) -> tuple[str, ...]:
     return tuple(
-        f"{title}: leaves {used:.1f}% of the visual tokens where it was asked for {budgets[title]:.1f}%."
+        f"{title}: keeps {used:.1f}% of the visual tokens instead of the requested {budgets[title]:.1f}%."
         for title, used in missed.items()
     )
 
 
 def _num_repeats(cells: pd.DataFrame) -> int:
-    """How often a row was run, from its cells; runs of different benchmarks are parts of one."""
+    """Number of times that a row was run; runs of different benchmarks count as parts of one."""
     return int(cells.groupby("benchmark")["run"].nunique().max()) if len(cells) else 0
 
 
 def _saves_nothing(shares: pd.Series) -> frozenset[str]:
-    """The columns in which a row is not known to have fewer visual tokens than the baseline, by its shares, percent."""
+    """The columns in which a row does not have fewer visual tokens than the baseline, or its share (percent) is
+    unknown."""
     return frozenset(str(column) for column, share in shares.items() if not share < 100 or np.isclose(share, 100))
 
 
 def _routes(ratios: pd.Series) -> bool:
-    """Whether a row's ratios say something: not 0% everywhere, nor 100%; unknown ones are shown as unknown."""
+    """True unless a row's known ratios are all 0% or all 100%; rows with only unknown ratios are shown as unknown."""
     known = ratios.dropna()
     return known.empty or not ((known == 0).all() or (known == 100).all())
 
@@ -167,13 +169,11 @@ def _notes(cells: pd.DataFrame, order: Sequence[str], columns: Sequence[str]) ->
         for cell in own[own["failed"] > 0].itertuples():
             notes.append(
                 f"{title}, {cell.benchmark}: {cell.failed} of {cell.documents} documents could not be answered "
-                f"({cell.failure}), so it has no score and the row no average."
+                f"({cell.failure}), so there is no score and the row has no average."
             )
         unknown = own[own["score"].isna() & (own["failed"] == 0)]
         if not unknown.empty:
-            notes.append(
-                f"{title}: the scorer of {', '.join(unknown['benchmark'])} had too few documents for a number."
-            )
+            notes.append(f"{title}: the scorer of {', '.join(unknown['benchmark'])} had too few documents for a score.")
         repeats = own.groupby("benchmark", sort=False)["run"].nunique()
         if repeats.nunique() > 1:
             fewer = ", ".join(str(name) for name in repeats.index[repeats < repeats.max()])

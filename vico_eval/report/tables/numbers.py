@@ -1,4 +1,4 @@
-"""Every number of a table as one line: what it is, unrounded, over how many documents, from which runs."""
+"""A table's numbers in tidy form: one line per number, unrounded, with its documents and runs."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,19 +34,20 @@ _SUMMARY = {
 def tidy_numbers(
     table: Table, measured: Measurements, systems: Mapping[str, str], places: Sequence[str], records: Sequence[str]
 ) -> pd.DataFrame:
-    """The table's numbers, one a line, at full precision.
+    """The table's numbers, one per line, at full precision.
 
     Args:
-        table: the numbers' rows and averages.
-        measured: what it was built from.
+        table: the table with its rows and averages.
+        measured: the measurements behind it.
         systems: each row's system.
-        places: folder of each run, in the order of the runs' numbers.
-        records: file of each run that says what produced its numbers.
+        places: folder of each run, by run number.
+        records: record file of each run, by run number.
 
     Returns:
-        The columns `COLUMNS`; `runs` and `records` hold one path a run, joined by semicolons. Unknown values are NaN.
-        Where a paper's numbers stand beside them, they follow, and a last column `source` tells them: `measured`,
-        `published` (without documents and runs; `records` is the file they are in), or the difference of both.
+        The columns `COLUMNS`; `runs` and `records` have one path per run, joined by semicolons. Unknown values are NaN.
+        If the table includes a paper's numbers, they follow, and an additional column `source` is `measured`,
+        `published` (without documents and runs; `records` is the file of the numbers), or the difference between the
+        two.
     """
     lines = list(_cell_lines(table, measured)) + list(_average_lines(table, measured))
     frame = pd.DataFrame(lines, columns=["row", "benchmark", "metric", "value", "unit", "documents", "numbers"])
@@ -98,7 +99,7 @@ def _average_lines(table: Table, measured: Measurements) -> Iterator[Line]:
 
 
 def _published_lines(table: Table, systems: Mapping[str, str]) -> Iterator[tuple[object, ...]]:
-    """A paper's numbers, then the measured mean score less the paper's; what the paper doesn't have is left out."""
+    """A paper's numbers, and the measured mean score minus the paper's; missing numbers are left out."""
     for row in table.published:
         for column, value in row.values.items():
             if math.isnan(value):

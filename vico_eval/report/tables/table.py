@@ -1,4 +1,4 @@
-"""A table ready to be written, unrounded: its rows, and a paper's beneath them."""
+"""An unrounded table: measured rows, with a paper's rows below them."""
 
 import math
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from typing import Literal
 import pandas as pd
 
 AVERAGE_DIGITS = 1
-"""Of a relative retention, as it is printed."""
+"""Number of decimals of a printed relative retention."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -17,56 +17,56 @@ class Row:
 
     title: str
     kind: Literal["score", "ratio"]
-    """Scores with their retention, or the compressed-tile ratio of the row above."""
+    """Scores with their retention, or the compressed-tile ratios of the row above."""
 
     values: Mapping[str, float]
-    """By column, `Avg.` included; NaN prints as a dash."""
+    """Values by column, including `Avg.`; NaN is printed as a dash."""
 
     failed: frozenset[str] = frozenset()
     """Columns without a value because documents could not be answered."""
 
     competes: bool
-    """May be among the best of a column in which it saves tokens. The baseline never competes, nor a run without a
-    record."""
+    """The row can be the best of a column in which it saves tokens. The baseline and runs without a record never
+    compete."""
 
     saves_nothing: frozenset[str] = frozenset()
-    """Columns in which it has no fewer visual tokens than the baseline, or it isn't known."""
+    """Columns in which the row does not have fewer visual tokens than the baseline, or its number is unknown."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PublishedRow:
-    """A paper's numbers of a measured row's system, to be printed beneath it; never compared with what was measured."""
+    """A paper's numbers for the system of a measured row, printed below it and never compared with it."""
 
     title: str
-    """Of the measured row."""
+    """Title of the measured row."""
 
     kind: Literal["score", "ratio"]
     values: Mapping[str, float]
-    """By column, `Avg.` included, which is the paper's own where it is of the table's columns, and otherwise recomputed
-    over these; NaN where the paper has none."""
+    """Values by column, including `Avg.`, which is the paper's own if it covers the table's columns and is otherwise
+    recomputed over them; NaN where the paper has none."""
 
     recomputed: float = float("nan")
-    """The average that its cells make, where the paper prints another."""
+    """The average recomputed from the cells, if the paper prints a different one."""
 
     difference: float = float("nan")
-    """The measured mean score less the paper's, in points; of a row of scores."""
+    """The measured mean score minus the paper's, in points; only for rows of scores."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CostColumn:
-    """A column of what a document of a row costs."""
+    """A column with a row's cost per document."""
 
     title: str
     meaning: str
-    """In a footnote's words."""
+    """Explanation in a footnote."""
 
     values: Mapping[str, float]
-    """By row title; rows that don't say it are missing or NaN."""
+    """Costs by row title; unknown costs are missing or NaN."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Table:
-    """What the writers print. Unrounded; `digits` says how many decimals a benchmark's scores have."""
+    """The table that writers print, unrounded; `digits` has the number of decimals for each benchmark."""
 
     caption: str
     columns: tuple[str, ...]
@@ -79,42 +79,43 @@ class Table:
     token_share, documents, runs. Empty for a published table, which has no documents."""
 
     budgets: Mapping[str, float] = field(default_factory=dict)
-    """By row title, its budget in percent of the baseline's visual tokens (`vico_eval.report.budgets.groups`): rows of
-    the same number have the same one; NaN where it isn't known. Empty for a published table."""
+    """Budgets in percent of the baseline's visual tokens, by row title (`vico_eval.report.budgets.groups`); rows with
+    equal numbers share a budget, and NaN is unknown. Empty for a published table."""
 
     methods: Mapping[str, str] = field(default_factory=dict)
-    """By row title, the title less its budget, if methods were run at several: the table is then grouped by budget."""
+    """Titles without budgets, by row title, if methods were run at several budgets; the table is then grouped by
+    budget."""
 
     costs: tuple[CostColumn, ...] = ()
-    """Those that were asked for."""
+    """Requested cost columns."""
 
     score_spread: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """Sample standard deviation of a score over a row's runs, points, by row title and column, if there are several."""
 
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    """95% interval of a retention, percent, by row title; of rows that are compared."""
+    """95% interval of the retention, percent, by title of the compared rows."""
 
     significant: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    """By row title, the benchmarks on which it differs from the baseline."""
+    """Benchmarks on which a row differs significantly from the baseline, by row title."""
 
     comparison: tuple[str, ...] = ()
-    """How each row compares with the baseline, in sentences; empty for a published table."""
+    """Sentences that compare each row with the baseline; empty for a published table."""
 
     pairs: tuple[str, ...] = ()
-    """How rows compare with each other, in sentences; empty unless it was asked for."""
+    """Sentences that compare rows with each other; empty unless requested."""
 
     best: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    """By column, the titles of the rows that are bold (`vico_eval.report.paired.best`)."""
+    """Titles of the bold rows, by column (`vico_eval.report.paired.best`)."""
 
     published: tuple[PublishedRow, ...] = ()
-    """A paper's rows, in the order of the measured ones; empty unless they were asked for."""
+    """A paper's rows, in the order of the measured ones; empty unless requested."""
 
     published_place: str = ""
     """File of the paper's numbers."""
 
     def retention(self, column: str) -> dict[str, float]:
-        """Each row's score of a column as a percentage of the baseline's, by row title; NaN where one of both is
-        unknown, or the baseline's is zero."""
+        """Each row's score in a column as a percentage of the baseline's, by row title; NaN if either is unknown or the
+        baseline's is zero."""
         scores = {row.title: row.values[column] for row in self.rows if row.kind == "score"}
         base = scores.get(self.baseline, math.nan)
         return {title: 100 * score / base if base > 0 else math.nan for title, score in scores.items()}

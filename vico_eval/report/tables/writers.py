@@ -1,8 +1,7 @@
-"""A measured table as text: LaTeX (booktabs), Markdown, and a table for the terminal.
+"""Write a measured table as LaTeX (booktabs), as Markdown, and for the terminal.
 
-Numbers are rounded here and in sentences; nowhere before. The best values of a column are bold
-(`vico_eval.report.paired.best`); ratio rows and a paper's are italic; what is unknown is a dash, and a cell with
-documents that could not be answered says `failed`.
+Numbers are rounded only here and in sentences. The best values of a column are bold (`vico_eval.report.paired.best`),
+ratio rows and a paper's rows are italic, unknown values are dashes, and a cell with failed documents is `failed`.
 """
 
 import math
@@ -38,23 +37,23 @@ PAPER = "(paper)"
 """Marks a line of published numbers."""
 
 INTERVAL = "95% interval"
-"""Title of the column of intervals, of the retention."""
+"""Title of the column with the retention's intervals."""
 
 SIGNIFICANT = "*"
 
-_OF_PAPER = "; of a paper's line: the measured mean score less the paper's"
+_OF_PAPER = "; in a paper's line, the measured mean score minus the paper's"
 
 
 def to_latex(table: Table, label: str, columns: Sequence[str] = ()) -> str:
     """The table as a LaTeX float, for a document that loads booktabs.
 
     Args:
-        table: what to print.
-        label: of the float.
+        table: the table.
+        label: label of the float.
         columns: titles of the columns to print, in this order; by default all but the interval.
 
     Raises:
-        ReportError: it has no such column.
+        ReportError: the table has no such column.
     """
     grid = text_grid(table, has_margins=True, is_for_paper=True)
     known = {column.title: place for place, column in enumerate(grid.columns)}
@@ -65,7 +64,7 @@ def to_latex(table: Table, label: str, columns: Sequence[str] = ()) -> str:
 
 
 def to_markdown(table: Table) -> str:
-    """The table in Markdown, with what it measured against the baseline beside the averages, and the notes beneath."""
+    """The table in Markdown, with differences from the baseline, notes and comparisons."""
     text = grid_to_markdown(text_grid(table, has_margins=True))
     for heading, sentences in _comparisons(table):
         lines = "".join(f"- {markdown_line(sentence)}\n" for sentence in sentences)
@@ -74,12 +73,11 @@ def to_markdown(table: Table) -> str:
 
 
 def to_terminal(table: Table, width: int | None = None) -> Group:
-    """The table for a rich console; names are printed as they are, never read as markup.
+    """The table for a rich console; names are printed literally, not as markup.
 
     Args:
-        table: what to print.
-        width: the console's columns; where the table needs more, its columns follow in further blocks. None prints a
-            single one, whatever it needs.
+        table: the table.
+        width: the console's width in columns; a wider table is split into blocks. None prints a single block.
     """
     text = grid_to_terminal(text_grid(table, has_margins=True), width)
     below = [(Words(f"\n{heading}", "bold"), *lines_of(sentences)) for heading, sentences in _comparisons(table)]
@@ -87,17 +85,17 @@ def to_terminal(table: Table, width: int | None = None) -> Group:
 
 
 def percent(value: float, digits: int) -> str:
-    """A percentage as tables print it; a dash where it is unknown."""
+    """A percentage formatted for a table; a dash if unknown."""
     return DASH if math.isnan(value) else f"{value:.{digits}f}%"
 
 
 def text_grid(table: Table, *, has_margins: bool, is_for_paper: bool = False) -> Grid:
-    """The table's text.
+    """Format the table's text.
 
     Args:
-        table: what to print.
-        has_margins: with the difference and the visual tokens.
-        is_for_paper: with marks of significance and the retention's interval, which other forms have in sentences.
+        table: the table.
+        has_margins: include the columns of differences and visual tokens.
+        is_for_paper: include significance marks and the retention's interval, which other formats have in sentences.
     """
     has_margins = has_margins and not table.summary.empty
     has_interval = is_for_paper and has_margins
@@ -145,7 +143,7 @@ def text_grid(table: Table, *, has_margins: bool, is_for_paper: bool = False) ->
 
 
 def _heading(table: Table, place: int) -> str:
-    """What stands above a row, where the table is grouped by budget and the row begins a group."""
+    """Heading above a row, if the table is grouped by budget and the row starts a group."""
     if not table.methods:
         return ""
     budgets = [table.budgets[row.title] for row in table.rows[max(0, place - 1) : place + 1]]
@@ -157,8 +155,8 @@ def _heading(table: Table, place: int) -> str:
 
 
 def _comparisons(table: Table) -> list[tuple[str, tuple[str, ...]]]:
-    """What stands beneath the table: headings and sentences."""
-    found = [(f"Against {table.baseline}", table.comparison), ("Row against row", table.pairs)]
+    """Headings and sentences below the table."""
+    found = [(f"Compared with {table.baseline}", table.comparison), ("Comparisons between rows", table.pairs)]
     return [(heading, sentences) for heading, sentences in found if sentences]
 
 
@@ -179,7 +177,7 @@ def _marked(table: Table, row: Row, cell: GridCell, column: str) -> GridCell:
 
 
 def _interval(table: Table, row: Row) -> str:
-    """Of the retention; blank for a ratio row and for the baseline."""
+    """The retention's interval; blank for a ratio row and for the baseline."""
     if row.kind == "ratio" or row.title == table.baseline:
         return ""
     low, high = table.intervals.get(row.title, (math.nan, math.nan))
@@ -189,7 +187,7 @@ def _interval(table: Table, row: Row) -> str:
 
 
 def published_line(table: Table, row: PublishedRow, has_margins: bool, has_interval: bool = False) -> Line:
-    """A paper's numbers; never bold. The margins are its difference and a blank for visual tokens."""
+    """A line with a paper's numbers, never bold. Its margins are the difference and a blank for visual tokens."""
     columns = (*table.columns, AVERAGE)
     if row.kind == "ratio":
         texts = [percent(row.values[column], digits=1 if column == AVERAGE else 0) for column in columns]
@@ -220,7 +218,7 @@ def _margins(table: Table, row: Row) -> tuple[str, str]:
 
 
 def _cost(column: CostColumn, row: Row) -> str:
-    """Of a document, to three digits; blank for a ratio row, whose score row has it."""
+    """Cost per document, to three digits; blank for a ratio row, whose score row has it."""
     if row.kind == "ratio":
         return ""
     value = column.values.get(row.title, math.nan)
@@ -228,37 +226,37 @@ def _cost(column: CostColumn, row: Row) -> str:
 
 
 def _footnotes(table: Table, *, has_margins: bool, has_marks: bool) -> list[str]:
-    text = f"{AVERAGE}: mean score relative to that of {table.baseline}."
+    text = f"{AVERAGE} is the mean score relative to that of {table.baseline}."
     if has_margins:
         documents = table.summary["documents"].max()
         text += (
-            " Difference: of the mean scores, in points, ± its standard error from differences on the same document, "
-            f"clustered as for the intervals ({documents:.0f} documents a row){_OF_PAPER if table.published else ''}. "
-            f"Visual tokens: those a decoder layer sees, relative to {table.baseline}."
+            " Difference is between the mean scores, in points, ± its standard error from paired documents, clustered "
+            f"as for the intervals ({documents:.0f} documents per row){_OF_PAPER if table.published else ''}. "
+            f"Visual tokens are those that a decoder layer processes, relative to {table.baseline}."
         )
     if has_marks:
         text += (
-            f" {SIGNIFICANT}: differs from {table.baseline}, by a paired test, corrected for all rows and "
-            "benchmarks (Holm)."
+            f" {SIGNIFICANT} marks significant differences from {table.baseline}, by a paired test corrected for all "
+            "rows and benchmarks (Holm)."
         )
     for column in table.costs:
         text += f" {column.title}: {column.meaning}."
     if table.methods:
-        text += " Retain: budget of visual tokens; a row that was not given one stands where it comes near to one."
+        text += " Retain is the visual-token budget; a row without a budget is placed with the closest one."
     if any(table.best.values()):
-        text += " Bold: within a budget of visual tokens, the best and all that can't be told apart from it."
+        text += " Bold marks the best row within a budget, and all rows not significantly different from it."
     return [text, *table.notes, *(_spread(table, title) for title in table.score_spread)]
 
 
 def _spread(table: Table, title: str) -> str:
-    """How far a row's runs are apart."""
+    """A footnote with the spread over a row's runs."""
     of_scores = ", ".join(
         f"{column} {DASH if math.isnan(spread) else _number(table, column, spread)}"
         for column, spread in table.score_spread[title].items()
     )
     of_retention = table.summary.loc[title, "retention_spread"]
-    also = "" if math.isnan(of_retention) else f"; of its retention: {of_retention:.1f}"
-    return f"{title}: sample standard deviation over its runs, in points: {of_scores}{also}."
+    also = "" if math.isnan(of_retention) else f"; retention {of_retention:.1f}"
+    return f"{title}, sample standard deviation over its runs, in points: {of_scores}{also}."
 
 
 def _number(table: Table, column: str, value: float) -> str:

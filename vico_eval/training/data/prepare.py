@@ -17,6 +17,7 @@ from PIL import Image
 from vico_eval.engine.preprocess import Preprocessor
 from vico_eval.engine.requests import ImageInput, Message, Request, Text, VideoInput
 from vico_eval.errors import ConfigError
+from vico_eval.families.family import SizeLimits
 from vico_eval.families.internvl.prompting import InternVLPrompting
 from vico_eval.training.data.reading.conversations import Conversation
 from vico_eval.training.data.reading.corrupt import CorruptSample
@@ -207,7 +208,7 @@ class Prepare:
         return ids[-1]
 
     def _tiles_of(self, conversation: Conversation, size: tuple[int, int] | None) -> int:
-        limits = self._prompting.limits(self._max_tiles_each(conversation), None, 1)
+        limits = self._prompting.limits(SizeLimits(max_tiles=self._max_tiles_each(conversation)), 1)
         if size is None:
             return self._prompting.with_thumbnail(limits.max_tiles)
         return self._prompting.num_tiles(*size, limits)

@@ -11,7 +11,8 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from transformers import PreTrainedTokenizerBase
 
-from vico_eval.engine.preprocess import Preprocessor, PreprocessSettings
+from vico_eval.engine.preprocess import Preprocessor
+from vico_eval.engine.preprocess_settings import PreprocessSettings
 from vico_eval.errors import ConfigError
 from vico_eval.families.internvl.config import VicoInternVLConfig
 from vico_eval.families.internvl.prompting import InternVLPrompting, InternVLSettings

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from vico_eval.errors import CheckpointError, ConfigError
-from vico_eval.families.internvl.checkpoint import check_tokenizer_fits, find_checkpoint, load_model, load_tokenizer
+from vico_eval.families.checkpoint import check_tokenizer_fits
+from vico_eval.families.internvl.checkpoint import find_checkpoint, load_model, load_tokenizer
 from vico_eval.families.internvl.config import PARTS
 from vico_eval.families.internvl.modeling import FlashParts, VicoInternVL
 from vico_eval.training.config import LoraSettings

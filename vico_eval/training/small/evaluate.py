@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from vico_eval.families.internvl.modeling import VicoInternVL
-from vico_eval.methods.interface import ResolutionPart
+from vico_eval.methods.interface import PixelPart, ResolutionPart
 from vico_eval.tiny.scenes import TASKS, make_scene
 from vico_eval.training.loop.finite import NotFinite
 from vico_eval.training.models.measures import document_means
@@ -54,7 +54,7 @@ def validation_documents(
     model: VicoInternVL,
     seed: int,
     num_documents: int,
-    resolution: ResolutionPart | None = None,
+    resolution: ResolutionPart | PixelPart | None = None,
 ) -> Iterator[tuple[str, TokenizedDocument]]:
     """Yield the same number of documents of every task, each with its first question, from a random stream that
     training never uses."""
@@ -71,7 +71,7 @@ def validation_batches(
     seed: int,
     num_documents: int,
     max_tiles: int = 128,
-    resolution: ResolutionPart | None = None,
+    resolution: ResolutionPart | PixelPart | None = None,
 ) -> list[tuple[str, Batch]]:
     """Return the validation documents in batches with the same task and number of tiles."""
     alike: dict[tuple[str, int], list[TokenizedDocument]] = defaultdict(list)

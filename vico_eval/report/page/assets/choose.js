@@ -1,9 +1,9 @@
 "use strict";
 
-// Lists of boxes by which a reader chooses columns and rows.
+// Lists of checkboxes to choose columns and rows.
 vicoPage.choose = (() => {
   const { element } = vicoPage;
-  const MANY = 6; // boxes; more of them stand in several columns
+  const MANY = 6; // checkboxes; longer lists have several columns
 
   function box(title, isOn, change, key) {
     const input = element("input", { type: "checkbox", checked: isOn, "data-focus": key });
@@ -11,8 +11,8 @@ vicoPage.choose = (() => {
     return element("label", { class: "switch" }, input, element("span", {}, title));
   }
 
-  // A group of boxes under a heading; with more than two of them another box is for all.
-  // `items` are [number, title]; `chosen` is a set of numbers; `change` gets the new one.
+  // A group of checkboxes under a heading, with an "All" box if there are more than two.
+  // `items` are [number, title]; `chosen` is a set of numbers; `change` receives the new set.
   function group(name, items, chosen, change) {
     const numbers = items.map(([number]) => number);
     const turn = (some, isOn) => {
@@ -26,7 +26,7 @@ vicoPage.choose = (() => {
     return element("fieldset", { class: items.length > MANY ? "long" : null }, element("legend", {}, name), all, boxes);
   }
 
-  // The same with a set of what is not chosen.
+  // The same for a set of hidden items.
   function except(name, items, hidden, change) {
     const shown = new Set(items.map(([number]) => number).filter((number) => !hidden.has(number)));
     return group(name, items, shown, (next) => change(new Set(items.map(([number]) => number).filter((number) => !next.has(number)))));

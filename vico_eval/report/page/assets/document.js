@@ -1,11 +1,11 @@
 "use strict";
 
-// One document: its pictures, question and target, and each row's answer.
+// One document: its images, question and target, and each row's answer.
 vicoPage.document = (() => {
   const { element, number } = vicoPage;
-  const LONGEST = 600; // characters shown of a text before it is asked for
+  const LONGEST = 600; // characters of a text that are shown at first
 
-  // Text as it stands; a long one is cut, with a button for the rest.
+  // Literal text; a long one is shortened, with a button for the rest.
   function text(value, name) {
     const made = element("div", { class: "text" }, element("span", {}, vicoPage.shorten(value, LONGEST)));
     if (!value.trim()) made.replaceChildren(element("span", { class: "faint" }, value === "" ? "(empty)" : "(blank)"));
@@ -31,7 +31,7 @@ vicoPage.document = (() => {
     return element("span", { class: `mark ${name}`, role: "img", "aria-label": words, title: words }, symbol);
   }
 
-  // Columns of the answers besides the method and what it said: title, the name on a phone, and the text of a cell.
+  // Columns of the answers after method and answer: title, the name on a phone, and the text of a cell.
   const COLUMNS = [
     ["Score", "score", (sample) => number(sample.score, Number.isInteger(sample.score) ? 0 : 1)],
     ["Visual tokens", "visual tokens", (sample) => number(sample.tokens)],
@@ -39,7 +39,7 @@ vicoPage.document = (() => {
     ["Seconds", "s, share of its batch", (_, own) => (own.seconds === undefined ? "–" : String(own.seconds))],
   ];
 
-  // What is kept of an answer besides what was scored: asked for by a click.
+  // Further texts of an answer besides the scored one, which open on a click.
   function more(name, value) {
     return value !== undefined && element("details", {}, element("summary", {}, name), text(value, name.toLowerCase()));
   }
@@ -72,7 +72,7 @@ vicoPage.document = (() => {
     const lines = rows.map((_, which) => shown.rows[which] && !state.hidden.has(which) && answer(place, shown.rows[which], which, state, columns));
     const heads = ["Method", "Answer", ...columns.map(([title]) => title)];
     const head = element("tr", {}, heads.map((name, column) => element("th", { scope: "col", class: column > 1 ? "number" : null }, name)));
-    const words = `Answers of ${state.hidden.size ? "the rows that are shown" : "all rows"}. A click on one shows its tiles; “differs”: not ${baseline}'s answer. Seconds: encoding and the row's own work, an even share of what its batch took.`;
+    const words = `Answers of ${state.hidden.size ? "the visible rows" : "all rows"}. Click an answer to show its tiles. “differs” marks answers that differ from ${baseline}'s. Seconds are for encoding and the row's own work; a batch's time is divided evenly.`;
     const caption = element("caption", {}, words);
     return element("table", { class: "answers" }, caption, element("thead", {}, head), element("tbody", {}, lines.filter((line) => line)));
   }
@@ -94,9 +94,9 @@ vicoPage.document = (() => {
     const parts = [];
     if (pictures) parts.push(pictures);
     const { tokens } = vicoPage.filters.sample(place, state.row);
-    if (own?.tiles === 0) parts.push(element("p", { class: "message" }, "This document has no picture."));
-    else if (!hasPictures) parts.push(element("p", { class: "message" }, "These runs kept no pictures."));
-    else if (!shown.pictures.length) parts.push(element("p", { class: "message" }, "The runs kept no picture of this document."));
+    if (own?.tiles === 0) parts.push(element("p", { class: "message" }, "This document has no image."));
+    else if (!hasPictures) parts.push(element("p", { class: "message" }, "These runs kept no image previews."));
+    else if (!shown.pictures.length) parts.push(element("p", { class: "message" }, "The runs kept no image preview of this document."));
     if (own?.tiles) {
       const share = `${own.compressed} of ${own.tiles} tiles compressed, ${number(tokens)} visual tokens`;
       const facts = element("p", { class: "tiling" }, vicoPage.markers.icon(row), element("span", {}, element("b", {}, row.title), `: ${share}`));
@@ -104,7 +104,7 @@ vicoPage.document = (() => {
       if (own.scores) keys.push(element("span", { class: "score" }, "0.50"), "p(compress)");
       parts.push(facts);
       if (pictures && own.grids) parts.push(element("p", { class: "key" }, keys));
-      if (!own.grids) parts.push(element("p", { class: "key" }, "This run kept no tile grids."));
+      if (!own.grids) parts.push(element("p", { class: "key" }, "This run recorded no tile grids."));
     } else if (!own) parts.push(element("p", { class: "key" }, `${row.title} was not run on this benchmark.`));
     return parts;
   }
@@ -119,7 +119,7 @@ vicoPage.document = (() => {
     return made;
   }
 
-  // The way back, the document's name and the ways to those before and after it.
+  // The link back, the document's name, and links to the previous and the next document.
   function bar(place, around) {
     const back = element("a", { class: "button", href: vicoPage.state.address({ document: null }), "aria-keyshortcuts": "Escape", "data-focus": "back" }, "All samples");
     back.addEventListener("click", (event) => {
@@ -139,7 +139,7 @@ vicoPage.document = (() => {
     );
   }
 
-  // The view of the document of a number; `around` are those before and after it in the selection.
+  // The view of a document; `around` has the previous and the next document in the selection.
   function view(place, shown, state, around, isChoosing) {
     const words = element("div", { class: "words" },
       element("h4", {}, "Prompt"), text(shown.question, "prompt"),

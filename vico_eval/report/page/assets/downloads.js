@@ -1,11 +1,11 @@
 "use strict";
 
-// The table as it is shown, in its order, as CSV and LaTeX. Python has written each cell in both ways; here they are joined.
+// The visible table, in its current order, as CSV and LaTeX. Python has formatted each cell in both ways; here they are joined.
 vicoPage.downloads = (() => {
   const { element } = vicoPage;
   const [CSV, LATEX] = [0, 1];
 
-  // The lines that are shown: a row's scores, then, where it has some, what stands small beneath them.
+  // The visible lines: a row's scores, followed by the small numbers below them, if any.
   function lines(table, kind) {
     const { lines: all, ratio } = vicoPage.data.table;
     const shown = [...vicoPage.state.read().columns].sort((one, other) => one - other);
@@ -58,12 +58,12 @@ vicoPage.downloads = (() => {
   function save(name, text, type) {
     const address = URL.createObjectURL(new Blob([text], { type }));
     element("a", { href: address, download: name }).click();
-    // Once the browser has begun to read it.
+    // After the browser has started to read it.
     setTimeout(() => URL.revokeObjectURL(address), 1000);
   }
 
   function buttons(table) {
-    const made = (words, write) => element("button", { type: "button", class: "button", "aria-label": `Table as ${words}`, title: "The rows and columns that are shown", onclick: write }, words);
+    const made = (words, write) => element("button", { type: "button", class: "button", "aria-label": `Table as ${words}`, title: "The visible rows and columns", onclick: write }, words);
     return [
       made("CSV", () => save("table.csv", csv(table), "text/csv")),
       made("LaTeX", () => save("table.tex", latex(table), "application/x-tex")),

@@ -1,21 +1,21 @@
 "use strict";
 
-// Which documents are shown: by benchmark, category, outcome, and which rows are right or wrong.
+// Filters for documents: by benchmark, category, outcome, and by the rows that are right or wrong.
 vicoPage.filters = (() => {
   const { element, number } = vicoPage;
   const OUTCOMES = {
     all: "All",
-    lost: "Lost: scores less",
-    gained: "Gained: scores more",
+    lost: "Lost: lower score",
+    gained: "Gained: higher score",
     wrong: "Both wrong",
     differ: "Answers differ",
     failed: "Failed",
   };
-  const SORTS = { order: "As in the benchmark", difference: "Largest difference first", tokens: "Most visual tokens first" };
+  const SORTS = { order: "Benchmark order", difference: "Largest difference first", tokens: "Most visual tokens first" };
   const [RIGHT, WRONG] = ["right", "wrong"];
 
-  let starts = []; // the number of each benchmark's first document
-  let names = []; // of all benchmarks' categories
+  let starts = []; // number of each benchmark's first document
+  let names = []; // names of all benchmarks' categories
   let failed = []; // by benchmark and row: a set of documents
   let baseline = 0;
 
@@ -31,14 +31,14 @@ vicoPage.filters = (() => {
     baseline = rows.findIndex((row) => row.title === title);
   }
 
-  // A value of `fails`: right or wrong in all rows, or wrong in so many; empty for any.
+  // A valid value of `fails`: right or wrong in all rows, or wrong in at least a number of rows; empty for any.
   function known(given) {
     const count = Number(given);
     const isCount = Number.isInteger(count) && count > 0 && count <= vicoPage.data.report.rows.length;
     return given === RIGHT || given === WRONG || (given && isCount) ? given : "";
   }
 
-  // What is known of a row's answer without loading it.
+  // Data on a row's answer that is known without loading it.
   function sample({ benchmark, at, own }, row) {
     return {
       score: benchmark.scores[row]?.[own] ?? null,
@@ -60,7 +60,7 @@ vicoPage.filters = (() => {
     };
   }
 
-  // As the marks say it: partly right is neither. An answer that failed is wrong.
+  // Consistent with the marks: partly right is neither right nor wrong, and a failed answer is wrong.
   function isRight(spot, row) {
     return (spot.benchmark.scores[row]?.[spot.own] ?? null) >= 100;
   }
@@ -70,7 +70,7 @@ vicoPage.filters = (() => {
     return (score !== null && score <= 0) || (failed[spot.at][row]?.has(spot.own) ?? false);
   }
 
-  // Whether so many of the rows that are shown, and were run, are wrong.
+  // Checks `fails` over the visible rows that were run.
   function passes(spot, fails, rows) {
     const present = rows.filter((row) => spot.benchmark.scores[row]);
     if (fails === RIGHT) return present.length > 0 && present.every((row) => isRight(spot, row));
@@ -80,7 +80,7 @@ vicoPage.filters = (() => {
     return wrong >= Number(fails);
   }
 
-  // The numbers of the documents that pass the filters, in order, and how many have each outcome.
+  // The numbers of the documents that pass the filters, in order, and the number of documents by outcome.
   function select(state) {
     const { benchmarks, rows } = vicoPage.data.report;
     const counts = Object.fromEntries(Object.keys(OUTCOMES).map((name) => [name, 0]));
@@ -116,7 +116,7 @@ vicoPage.filters = (() => {
     return element("label", {}, label, select);
   }
 
-  // The categories that the chosen benchmark has, or all; null where no document has one.
+  // The categories of the chosen benchmark, or all categories; false if there are none.
   function categoryChoice(state, go) {
     const own = state.benchmark === null ? names : (vicoPage.data.report.benchmarks[state.benchmark].categories ?? []);
     const numbers = names.map((_, place) => place).filter((place) => own.includes(names[place]) || place === state.category);
@@ -138,7 +138,7 @@ vicoPage.filters = (() => {
     ];
   }
 
-  // The form; choosing goes to the first page.
+  // The form; a change returns to the first page.
   function form(state, counts) {
     const { rows, benchmarks, baseline: title } = vicoPage.data.report;
     const go = (changes) => vicoPage.state.go({ page: 1, ...changes });
@@ -152,7 +152,7 @@ vicoPage.filters = (() => {
       choice("benchmark", "Benchmark", [["", "All"], ...named], state.benchmark ?? "", (value) => go({ benchmark: numberOf(value), category: null })),
       categoryChoice(state, go),
       choice("row", "Row", titles, state.row, (value) => go({ row: Number(value) })),
-      choice("outcome", `Against ${vicoPage.shorten(title, 24)}`, words, state.outcome, (value) => go({ outcome: value })),
+      choice("outcome", `Compared with ${vicoPage.shorten(title, 24)}`, words, state.outcome, (value) => go({ outcome: value })),
       several && choice("right", "Right in", [["", "Any"], ...titles], state.right ?? "", (value) => go({ right: numberOf(value) })),
       several && choice("wrong", "Wrong in", [["", "Any"], ...titles], state.wrong ?? "", (value) => go({ wrong: numberOf(value) })),
       several && choice("fails", "Rows that are wrong", failures(state), state.fails, (value) => go({ fails: value })),

@@ -1,6 +1,6 @@
 "use strict";
 
-// The rows' markers and colours, those of the report's pictures (figure_style.py).
+// The rows' markers and colours, the same as in the report's figures (figures/style.py).
 vicoPage.markers = (() => {
   const polygon = (corners, radius, turn = 0) =>
     Array.from({ length: corners }, (_, number) => {
@@ -38,7 +38,7 @@ vicoPage.markers = (() => {
 
   const hue = (row) => (row.hue === null ? "hue hue-baseline" : `hue hue-${row.hue}`);
 
-  // A small picture of a row's marker, to stand beside its title.
+  // An icon of a row's marker, for use next to its title.
   function icon(row) {
     return vicoPage.svg("svg", { class: `marker ${hue(row)}`, viewBox: "-8 -8 16 16", "aria-hidden": "true" }, shape(row));
   }

@@ -1,6 +1,6 @@
 "use strict";
 
-// The names of a plot's points: each at a free place around its point, or in a list beneath the plot.
+// The names of a plot's points: each at a free place near its point, or in a list below the plot.
 vicoPage.names = (() => {
   const { element, svg } = vicoPage;
   const TALL = 17; // px, of a line of text
@@ -13,7 +13,7 @@ vicoPage.names = (() => {
     Math.max(0, Math.min(one.right, other.right) - Math.max(one.left, other.left)) *
     Math.max(0, Math.min(one.bottom, other.bottom) - Math.max(one.top, other.top));
 
-  // What no name may cover: points, their bars, and the steps of the front.
+  // Boxes that no name may cover: points, their bars, and the steps of the front.
   function obstacles(at, steps) {
     const taken = at.map(({ x, y }) => box(x, y, 17, 17));
     for (const { x, bar } of at) if (bar) taken.push({ left: x - 3, right: x + 3, top: bar[0], bottom: bar[1] });
@@ -25,7 +25,7 @@ vicoPage.names = (() => {
     return taken;
   }
 
-  // The first free place around a point; null where there is none.
+  // The first free place around a point; null if there is none.
   function free({ x, y }, wide, taken, inside) {
     for (const distance of DISTANCES) {
       for (const [across, up] of AROUND) {
@@ -39,9 +39,9 @@ vicoPage.names = (() => {
     return null;
   }
 
-  // The points' names as pieces of the picture, the crowded ones first; null where one of them has no room, since a
-  // picture with some of its names leaves the reader guessing the others.
-  // `at` are {row, x, y, bar: its ends or null}; `steps` those of the front; `inside` is where names may be.
+  // The points' names as SVG elements, placed in order of crowding; null if one of them has no room, since a plot with
+  // only some of its names would be unclear.
+  // `at` are {row, x, y, bar: its ends or null}; `steps` are the front's points; `inside` is the area for names.
   function around(at, steps, inside, family) {
     const { rows } = vicoPage.data.report;
     const crowd = ({ x, y }) => Math.min(...at.map((other) => Math.hypot(other.x - x, other.y - y) || Infinity));
@@ -66,7 +66,7 @@ vicoPage.names = (() => {
     return parts;
   }
 
-  // All names with their markers.
+  // A list of all names with their markers.
   function list(numbers) {
     const { rows } = vicoPage.data.report;
     const items = numbers.map((number) => element("li", {}, vicoPage.markers.icon(rows[number]), element("span", {}, rows[number].title)));

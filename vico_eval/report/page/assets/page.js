@@ -1,11 +1,11 @@
 "use strict";
 
-// What all scripts share: the data that registers itself, and how elements are made. Text reaches the page by
-// textContent alone, attributes by setAttribute: nothing from models or data is ever read as HTML.
+// Shared by all scripts: registered data, and creation of elements. Text is set only by textContent and attributes
+// only by setAttribute, so nothing from models or data is parsed as HTML.
 const vicoPage = {
   data: {},
 
-  // Called by the files of data/.
+  // Called by the files in data/.
   register(name, value) {
     this.data[name] = value;
   },
@@ -38,15 +38,15 @@ const vicoPage = {
   },
 
   shorten(text, length) {
-    // By code points: half of a pair is no character.
+    // By code points, so that surrogate pairs are not split.
     const characters = text.length > length ? Array.from(text.slice(0, 2 * length)) : null;
     return characters && characters.length > length ? `${characters.slice(0, length - 1).join("").trimEnd()}…` : text;
   },
 };
 
-// Chunks of documents, loaded by a script element when they are needed; the latest ones are kept.
+// Chunks of documents, loaded by a script element on demand; the most recent ones are kept.
 vicoPage.chunks = (() => {
-  const KEPT = 64; // more than a page of cards can need at once
+  const KEPT = 64; // more than a page of cards can need
   const loaded = new Map();
 
   function load(number) {
@@ -75,7 +75,7 @@ vicoPage.chunks = (() => {
     return found;
   }
 
-  // The number of the file that has a document, by its number over all benchmarks.
+  // The number of the file with a document, which is given by its number over all benchmarks.
   function of(which) {
     const starts = vicoPage.data.report.chunks;
     let low = 0;

@@ -1,9 +1,9 @@
 "use strict";
 
-// A document's pictures with a row's tiles over them: scores, and the compressed ones shaded.
+// A document's images overlaid with a row's tiles: scores, and shading of compressed tiles.
 vicoPage.pictures = (() => {
   const { element } = vicoPage;
-  const SMALL = 320; // px; pixels of smaller pictures are shown as they are, not smoothed
+  const SMALL = 320; // px; smaller images are scaled without smoothing
 
   function image(source, attributes = {}) {
     const made = element("img", { alt: "", decoding: "async", draggable: "false", ...attributes });
@@ -11,12 +11,12 @@ vicoPage.pictures = (() => {
       made.classList.toggle("small", Math.max(made.naturalWidth, made.naturalHeight) < SMALL);
       made.dispatchEvent(new CustomEvent("shape"));
     });
-    made.addEventListener("error", () => made.replaceWith(element("span", { class: "gone" }, "This picture's file is missing.")));
+    made.addEventListener("error", () => made.replaceWith(element("span", { class: "gone" }, "This image's file is missing.")));
     made.src = source;
     return made;
   }
 
-  // What a row made of each picture: its grid, and its tiles with score and decision.
+  // Each image's grid in a row, and its tiles with score and decision.
   function tiled(row) {
     if (!row?.grids) return [];
     const compressed = row.places ? new Set(row.places) : null;
@@ -50,7 +50,7 @@ vicoPage.pictures = (() => {
   function stage(source, made, attributes = {}) {
     const shape = made ? made.columns / made.rows : 1;
     const whole = element("div", { class: `stage${source ? "" : " bare"}` });
-    // Until the picture is there, and where there is none, the grid's shape keeps its place.
+    // Until the image is loaded, or without one, the grid's shape reserves the space.
     whole.style.aspectRatio = shape;
     whole.style.setProperty("--shape", shape);
     if (source) {
@@ -72,7 +72,7 @@ vicoPage.pictures = (() => {
     return element("figure", { class: "thumbnail" }, square, element("figcaption", {}, "thumbnail"));
   }
 
-  // All pictures of a document as a row of the table saw them; null where neither pictures nor grids are known.
+  // All images of a document with a row's tiles; null if neither images nor grids are known.
   function show(shown, row) {
     const grids = tiled(row);
     const count = Math.max(grids.length, shown.pictures.length);
@@ -80,7 +80,7 @@ vicoPage.pictures = (() => {
     const figures = [];
     for (let number = 0; number < count; number += 1) {
       const [source, made] = [shown.pictures[number] ?? null, grids[number] ?? null];
-      const label = count > 1 ? `Picture ${number + 1} of ${count}` : "The document's picture";
+      const label = count > 1 ? `Image ${number + 1} of ${count}` : "The document's image";
       const parts = [stage(source, made, { alt: label })];
       if (made?.thumbnail) parts.push(thumbnail(source, made.thumbnail));
       figures.push(element("div", { class: "picture" }, parts));
@@ -89,7 +89,7 @@ vicoPage.pictures = (() => {
     return element("div", { class: `pictures ${size}` }, figures);
   }
 
-  // The first picture that there is, small; null where there is none.
+  // The first available image, small; null if there is none.
   function first(shown, row) {
     const place = shown.pictures.findIndex((source) => source !== null);
     return place < 0 ? null : stage(shown.pictures[place], tiled(row)[place] ?? null, { loading: "lazy" });

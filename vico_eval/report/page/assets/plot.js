@@ -1,10 +1,10 @@
 "use strict";
 
-// Retention over visual tokens or a cost: a point a row, with the Pareto front.
+// Retention over visual tokens or a cost: one point per row, with the Pareto front.
 vicoPage.plot = (() => {
   const { element, svg, percent } = vicoPage;
   const MARGIN = { top: 14, right: 18, bottom: 46, left: 56 };
-  const NAMED_FROM = 620; // px; a narrower plot has its names beneath it
+  const NAMED_FROM = 620; // px; a narrower plot has its names below it
 
   let area;
   let tip;
@@ -39,7 +39,7 @@ vicoPage.plot = (() => {
     return select;
   }
 
-  // Round numbers from low to high, about as many as wanted.
+  // Round numbers from low to high, about `wanted` of them.
   function ticks(low, high, wanted) {
     const rough = (high - low) / wanted;
     const power = 10 ** Math.floor(Math.log10(rough));
@@ -50,8 +50,8 @@ vicoPage.plot = (() => {
 
   function scales(points, width, height) {
     const shares = points.map((point) => point.share);
-    // An interval of a few documents may be wider than all points are apart: it is cut off rather than the points pressed
-    // together.
+    // An interval from few documents may be wider than the range of all points. It is cut off, so that the points stay
+    // apart.
     const found = points.map((point) => point.retention);
     const [least, most] = [Math.min(...found), Math.max(100, ...found)];
     const beyond = Math.max(most - least, 4);
@@ -69,13 +69,13 @@ vicoPage.plot = (() => {
     return {
       x,
       y,
-      // The cheaper to the right, where a method is to go.
+      // Costs decrease to the right, so better methods are at the top right.
       toX: (value) => MARGIN.left + ((x.high - value) / (x.high - x.low)) * inner,
       toY: (value) => MARGIN.top + ((y.high - value) / (y.high - y.low)) * tall,
     };
   }
 
-  // The points that are shown: those of rows that are, with a share on the axis.
+  // The points of visible rows with a share on the axis.
   function shown(state) {
     const { plots, axes } = vicoPage.data.report;
     const { name } = axes[state.axis];
@@ -90,7 +90,7 @@ vicoPage.plot = (() => {
     const { plots, axes } = vicoPage.data.report;
     const points = shown(state);
     if (!points.length) {
-      area.replaceChildren(element("p", { class: "message" }, "No row that is shown has this score and this cost."));
+      area.replaceChildren(element("p", { class: "message" }, "No visible row has this score and this cost."));
       return;
     }
     const axis = axes[state.axis];
@@ -99,12 +99,12 @@ vicoPage.plot = (() => {
     const scale = scales(points, width, height);
     const picture = svg("svg", { viewBox: `0 0 ${width} ${height}`, width, height, role: "group" });
     picture.setAttribute("aria-label", `${column}: score retained over ${axis.title}`);
-    // The front of all rows, as far as they are shown: a front of the shown ones alone would be another.
+    // The visible part of the front of all rows; a front of only the visible rows would differ.
     const steps = fronts[axis.name].map((row) => points.find((point) => point.row === row)).filter((point) => point);
     picture.append(...axesOf(scale, width, height, axis), frontLine(steps, scale));
     // The picked row last, on top of the others.
     const order = [...points].sort((one, other) => (one.row === state.row) - (other.row === state.row));
-    // Where points overlap, the mouse means the nearest, not the one on top.
+    // Where points overlap, the mouse selects the nearest, not the one on top.
     const nearest = (event) => {
       const box = picture.getBoundingClientRect();
       const [x, y] = [event.clientX - box.left, event.clientY - box.top];
@@ -150,7 +150,7 @@ vicoPage.plot = (() => {
     return parts;
   }
 
-  // What is known is that so much can be kept at this cost: steps, not slopes.
+  // A step, not a slope: a point shows what is reachable at its cost, and nothing about values between points.
   function frontLine(steps, scale) {
     const path = steps.map((point, number) => {
       const [x, y] = [scale.toX(point.share), scale.toY(point.retention)];

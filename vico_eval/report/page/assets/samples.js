@@ -1,17 +1,17 @@
 "use strict";
 
-// The documents: the search, the filters, pages of cards, and the one that is open. Only what is on the page is in the DOM.
+// The documents: search, filters, pages of cards, and the open document. Only the current page is in the DOM.
 vicoPage.samples = (() => {
   const { element, number } = vicoPage;
-  const PAUSE = 300; // ms without a key until what was typed is looked for
+  const PAUSE = 300; // ms without a key press before a search starts
 
-  let form; // the parts of the section, each made anew without the others
+  let form; // parts of the section, which are redrawn independently
   let results;
   let bar;
   let field;
-  let opened = null; // the address of the document that is open
-  let drawn = ""; // the cards that are shown, which stay while a search finds others
-  let turn = 0; // of what is shown last; an earlier one that is still loading is dropped
+  let opened = null; // address of the open document
+  let drawn = ""; // the visible cards, which stay while a search continues
+  let turn = 0; // number of the latest view; an earlier one that is still loading is dropped
 
   function place(which) {
     const { benchmarks } = vicoPage.data.report;
@@ -32,7 +32,7 @@ vicoPage.samples = (() => {
     };
     const step = (words, target, label) =>
       element("button", { type: "button", class: "button", "aria-label": label, "data-focus": label, disabled: target < 1 || target > pages, onclick: () => turnTo(target) }, words);
-    const sizes = vicoPage.filters.choice("size", "A page has", vicoPage.state.sizes.map((size) => [size, String(size)]), state.size,
+    const sizes = vicoPage.filters.choice("size", "Per page", vicoPage.state.sizes.map((size) => [size, String(size)]), state.size,
       (value) => vicoPage.state.go({ size: Number(value), page: 1 }));
     return element("div", { class: "pager" },
       step("«", page === 1 ? 0 : 1, "First page"), step("←", page - 1, "Previous page"),
@@ -41,7 +41,7 @@ vicoPage.samples = (() => {
       element("span", { class: "key" }, `${number(count)} ${count === 1 ? "document" : "documents"}`), sizes);
   }
 
-  // The rows whose answers a card has.
+  // The rows whose answers are on a card.
   const compared = (state) => [...new Set([vicoPage.filters.baseline(), state.row, state.right, state.wrong])].filter((row) => row !== null);
 
   function said(row, which, own) {
@@ -51,7 +51,7 @@ vicoPage.samples = (() => {
       vicoPage.document.mark(which.score, which.isFailed), element("span", { class: "line", title: rows[row].title }, words));
   }
 
-  // Where a card has the words that were looked for.
+  // The excerpt of a card that matches the search.
   function snippet(spot, shown, state) {
     const hit = state.search.trim() && vicoPage.search.find(state.search.trim(), spot, shown);
     return hit && element("span", { class: "hit" }, element("b", {}, `${hit.where}: `), hit.before, element("mark", {}, hit.words), hit.after);
@@ -59,7 +59,7 @@ vicoPage.samples = (() => {
 
   function card(spot, shown, state) {
     const picture = vicoPage.pictures.first(shown, shown.rows[state.row]);
-    const frame = element("span", { class: "frame" }, picture ?? element("span", { class: "faint" }, "no picture"));
+    const frame = element("span", { class: "frame" }, picture ?? element("span", { class: "faint" }, "no image"));
     const own = vicoPage.filters.sample(spot, state.row);
     const made = element(
       "a",
@@ -110,10 +110,10 @@ vicoPage.samples = (() => {
       return;
     }
     progress.value = search.share;
-    stop.textContent = search.isStopped ? "Go on" : "Stop";
+    stop.textContent = search.isStopped ? "Continue" : "Stop";
     const looked = search.isDone ? candidates.length : candidates.filter(search.looked).length;
     const words = `${number(found.length)} found in ${number(looked)} of ${number(candidates.length)} documents`;
-    // Said aloud at the end alone.
+    // Announced to screen readers only at the end.
     live.textContent = search.isDone || search.isStopped ? `${words}${search.isDone ? "" : ", stopped"}` : "";
     bar.querySelector(".count").textContent = live.textContent ? "" : words;
   }
@@ -159,7 +159,7 @@ vicoPage.samples = (() => {
     opened = spot.address;
   }
 
-  // The same control keeps the focus where what is around it is made anew; without one, the document's name gets it.
+  // Keep the focus on the same control after a redraw; without it, focus the document's name.
   function replace(part, ...children) {
     const focused = part.contains(document.activeElement) ? (document.activeElement.dataset.focus ?? null) : undefined;
     part.replaceChildren(...children);
@@ -198,7 +198,7 @@ vicoPage.samples = (() => {
       vicoPage.state.notify();
     });
     return element("div", { class: "search", role: "search" }, element("label", {}, "Search", field),
-      element("progress", { max: 1, value: 0, "aria-label": "Documents looked through", hidden: true }), stop,
+      element("progress", { max: 1, value: 0, "aria-label": "Documents searched", hidden: true }), stop,
       element("span", { class: "key count" }), element("span", { class: "key", role: "status" }));
   }
 
@@ -207,7 +207,7 @@ vicoPage.samples = (() => {
     [form, results] = [element("div"), element("div", { id: "samples-results" })];
     bar = searchBar();
     document.getElementById("samples-body").append(bar, form, results);
-    document.getElementById("samples-note").textContent = hasPictures ? "" : "These runs kept no pictures.";
+    document.getElementById("samples-note").textContent = hasPictures ? "" : "These runs kept no image previews.";
     document.addEventListener("keydown", keys);
     vicoPage.state.listen(show);
   }

@@ -1,15 +1,15 @@
 "use strict";
 
-// Looks for text in questions, targets, answers and the documents' numbers. Documents lie in files that are loaded one
-// after the other, so what is found is shown as it is found, and the search can be stopped.
+// Search in questions, targets, answers and document ids. Documents are in files that are loaded one after the other,
+// so results appear as they are found, and the search can be stopped.
 vicoPage.search = (() => {
-  const EVERY = 200; // ms between two looks at what was found
-  const BEFORE = 40; // characters shown before what was found
+  const EVERY = 200; // ms between updates of the results
+  const BEFORE = 40; // characters shown before a match
 
-  let job = null; // the latest words: the files that were looked through, and the documents found
+  let job = null; // the current search: its words, the searched files, and the documents found
   let isRunning = false;
 
-  // All texts of a document, each with where it is.
+  // All texts of a document, each with its place.
   function* texts(spot, shown) {
     const { rows } = vicoPage.data.report;
     yield ["Document", `${spot.benchmark.title} ${spot.id}`];
@@ -21,14 +21,14 @@ vicoPage.search = (() => {
     }
   }
 
-  // Where a document has the words: the place and the text around them; null where it doesn't.
+  // The first match in a document: its place and the text around it; null if there is none.
   function find(words, spot, shown) {
     const wanted = words.toLowerCase();
     for (const [where, text] of texts(spot, shown)) {
       const lower = text.toLowerCase();
       const at = lower.indexOf(wanted);
       if (at < 0) continue;
-      // A few letters are two in lower case, behind which the places differ.
+      // A few letters become two in lower case, which shifts the positions after them.
       const own = lower.length === text.length ? text : lower;
       const start = Math.max(0, at - BEFORE);
       return {
@@ -41,7 +41,7 @@ vicoPage.search = (() => {
     return null;
   }
 
-  // What is found of `candidates` (documents' numbers) so far; goes on looking, and calls `tell` as it does.
+  // Start or continue a search through `candidates` (document numbers), calling `tell` with progress.
   function start(words, candidates, tell) {
     if (job?.words !== words) job = { words, looked: new Set(), found: new Set(), isStopped: false };
     job.needed = [...new Set(candidates.map(vicoPage.chunks.of))].sort((one, other) => one - other);
@@ -88,7 +88,7 @@ vicoPage.search = (() => {
     return {
       isDone: left() === undefined,
       isStopped: job.isStopped,
-      // Of files, not documents: those of a file are looked through at once.
+      // Share of files, not documents, since a file is searched at once.
       share: job.needed.length ? job.needed.filter((chunk) => job.looked.has(chunk)).length / job.needed.length : 1,
       has: (which) => job.found.has(which),
       looked: (which) => job.looked.has(vicoPage.chunks.of(which)),

@@ -1,7 +1,7 @@
 "use strict";
 
-// What is shown is in the address behind the #, so that a view can be linked and the back button works. Values are only
-// looked up, never trusted: what the report doesn't have falls back to the default.
+// The view is stored in the address after the #, so that it can be linked and the back button works. Values are only
+// looked up, never trusted: unknown ones fall back to the default.
 vicoPage.state = (() => {
   const OUTCOMES = ["all", "lost", "gained", "wrong", "differ", "failed"];
   const SORTS = ["order", "difference", "tokens"];
@@ -9,7 +9,7 @@ vicoPage.state = (() => {
   const LONGEST = 200; // characters of a search
   const listeners = [];
 
-  // A lone half of a surrogate pair can't stand in an address; both sides are compared without.
+  // An address can't contain a lone surrogate, so both sides are normalised before comparing.
   const plain = (text) => new URLSearchParams({ text }).toString().slice("text=".length);
 
   function titles() {
@@ -38,7 +38,7 @@ vicoPage.state = (() => {
     return others.length ? others[others.length - 1] : 0;
   }
 
-  // Columns of the table that are not as they were at first.
+  // Columns of the table whose visibility differs from the default.
   function changed(columns) {
     const isChanged = (column, number) => columns.has(number) !== column.isShown;
     return vicoPage.data.table.columns.filter(isChanged).map((column) => column.title);
@@ -78,7 +78,7 @@ vicoPage.state = (() => {
     };
   }
 
-  // A document's number over all benchmarks by its address, `benchmark/task/id`; null where there is none.
+  // A document's number over all benchmarks, from its address `benchmark/task/id`; null if there is none.
   function find(address) {
     if (address === null) return null;
     let start = 0;
@@ -98,7 +98,7 @@ vicoPage.state = (() => {
     return null;
   }
 
-  // The address of the present view with some of it changed.
+  // The address of the current view with some changes.
   function address(changes) {
     const state = { ...read(), ...changes };
     const { rows, benchmarks, plots, axes, categories, answers } = titles();
@@ -137,7 +137,7 @@ vicoPage.state = (() => {
 
   addEventListener("hashchange", notify);
 
-  // Links to sections move the page; in the address they would take the place of the view.
+  // Links to sections only scroll the page; in the address they would replace the view.
   for (const link of document.querySelectorAll("nav a")) {
     link.addEventListener("click", (event) => {
       event.preventDefault();

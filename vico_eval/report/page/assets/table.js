@@ -1,6 +1,6 @@
 "use strict";
 
-// The table of scores: sorting by any column, picking a row, and choosing columns and rows.
+// The score table: sorting by any column, selecting a row, and choosing columns and rows.
 vicoPage.table = (() => {
   const { element } = vicoPage;
   let table;
@@ -19,7 +19,7 @@ vicoPage.table = (() => {
     boxes = element("div", { class: "choice" });
     const chooser = element("details", { id: "choose-table", class: "choose" }, element("summary", {}, "Columns and rows"), boxes);
     document.getElementById("table-actions").append(chooser, ...vicoPage.downloads.buttons(table));
-    // Open, it lies over what follows.
+    // When open, it covers the content below, so a click elsewhere closes it.
     document.addEventListener("click", (event) => {
       if (!event.composedPath().includes(chooser)) chooser.open = false;
     });
@@ -56,7 +56,7 @@ vicoPage.table = (() => {
     if (focused !== undefined) [...boxes.querySelectorAll("input")].find((one) => one.dataset.focus === focused)?.focus();
   }
 
-  // The first click on numbers puts the highest on top, the next one the lowest; what is unknown stays below.
+  // The first click on numbers puts the highest on top, the next one the lowest; unknown values stay at the bottom.
   function sort(column) {
     const heads = [...table.tHead.rows[0].cells];
     const lines = [...table.tBodies[0].rows];

@@ -1,1 +1,1 @@
-"""The tables of the page: rows of cells as a reader sees them, made from what the report computed."""
+"""The page's tables: rows of formatted cells, from the report's results."""

@@ -1,15 +1,15 @@
-"""What the page's tables consist of."""
+"""Building blocks of the page's tables."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PageCell:
-    """A cell as a reader sees it."""
+    """A formatted cell."""
 
     text: str
     sort: float | str | None
-    """What a column is sorted by; None comes last either way."""
+    """Sort key; None comes last in either direction."""
 
     below: str = ""
     is_bold: bool = False
@@ -26,17 +26,17 @@ class PageRow:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PageColumn:
-    """A column behind the rows' titles."""
+    """A column after the rows' titles."""
 
     title: str
     group: str
-    """Columns of one group stand together where a reader chooses them."""
+    """Group under which the column is listed for selection."""
 
     is_shown: bool = True
-    """Until a reader chooses otherwise."""
+    """Shown by default."""
 
     is_words: bool = False
-    """Whether its cells are text that may take several lines."""
+    """The cells are text that may wrap."""
 
 
 NONE = PageCell(text="", sort=None)

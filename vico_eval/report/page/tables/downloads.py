@@ -1,6 +1,6 @@
-"""The table of scores as the page hands it out: each cell as CSV and LaTeX have it.
+"""The score table for download, with each cell formatted for CSV and LaTeX.
 
-The page only joins the rows and columns that are shown; what needs care, it gets from the report's own writers.
+The page only joins the visible rows and columns; escaping is done here by the report's own writers.
 """
 
 from collections.abc import Sequence
@@ -14,24 +14,24 @@ from vico_eval.report.tables.table import Table
 from vico_eval.report.tables.writers import RATIO_TITLE
 
 Texts = tuple[str, str]
-"""As CSV and as LaTeX have it."""
+"""A text in its CSV and its LaTeX form."""
 
 
 def downloads(
     table: Table, columns: Sequence[PageColumn], rows: Sequence[PageRow], published: Sequence[PageRow], note: str
 ) -> dict[str, Any]:
-    """What the page's files of CSV and LaTeX are joined from.
+    """The parts from which the page assembles CSV and LaTeX files.
 
     Args:
-        table: of the report.
-        columns: of the page's table.
-        rows: the measured ones.
-        published: a paper's.
-        note: stands beneath the table in LaTeX.
+        table: the report's table.
+        columns: columns of the page's table.
+        rows: the measured rows.
+        published: a paper's rows.
+        note: note below the table in LaTeX.
 
     Returns:
-        `columns` (title, group, isShown, isWords, texts), `lines` of the table in its order (row: its number, None for
-        a paper's; title, cells, below: texts), and the float's `caption`, `size` and `note` in LaTeX.
+        `columns` (title, group, isShown, isWords, texts), `lines` in the table's order (row: its number, None for a
+        paper's; title, cells, below: texts), and the float's `caption`, `size` and `note` in LaTeX.
     """
     lines = [_line(place, row) for place, row in enumerate(rows)]
     return {

@@ -1,4 +1,4 @@
-"""The page's table of how answers ended: cut off at the limit on new tokens, or in a repetition loop."""
+"""The page's table of answers that were truncated or end in a repetition loop."""
 
 import math
 
@@ -11,19 +11,19 @@ from vico_eval.report.tables.writers import percent
 
 
 def ending_heads(table: Table) -> list[str]:
-    """Titles of the columns behind the method's."""
+    """Titles of the columns after the method's."""
     return [*table.columns, ALL]
 
 
 def ending_rows(table: Table, endings: pd.DataFrame) -> list[PageRow]:
-    """A line a row: the share of its answers that were cut off, and beneath it of those that end in a loop.
+    """One line per row with the share of truncated answers, and below it the share of looping answers.
 
     Args:
-        table: what the report prints.
-        endings: of `vico_eval.report.endings.counts.endings`.
+        table: the report's table.
+        endings: result of `vico_eval.report.endings.counts.endings`.
 
     Returns:
-        Empty where no run says why its answers ended and no answer loops.
+        Empty if no run records why its answers ended and no answer loops.
     """
     if endings["truncated"].isna().all() and not endings["looping"].any():
         return []

@@ -1,6 +1,6 @@
-"""The page's table of scores: numbers that the report has, beside their text.
+"""The page's score table: the report's numbers with their formatted text.
 
-What sums up a row comes first, so that its verdict is in sight however many benchmarks follow.
+A row's summary comes first, so that its verdict is visible however many benchmarks follow.
 """
 
 import math
@@ -23,11 +23,11 @@ _LOYALTY = ("Same answers", "Lost", "Gained")
 
 
 def with_known_costs(table: Table, costs: pd.DataFrame | None) -> Table:
-    """The table with every cost that some row has: those that were asked for, then the others.
+    """The table with all known costs: requested ones first, then the others.
 
     Args:
-        table: what the report prints.
-        costs: of `vico_eval.report.costs.frame.document_costs`.
+        table: the report's table.
+        costs: result of `vico_eval.report.costs.frame.document_costs`.
     """
     asked = {column.title for column in table.costs}
     others = [column for column in cost_columns(costs, list(ASKED)) if column.title not in asked]
@@ -35,11 +35,11 @@ def with_known_costs(table: Table, costs: pd.DataFrame | None) -> Table:
 
 
 def page_columns(table: Table, shown_costs: Sequence[CostColumn]) -> list[PageColumn]:
-    """The columns behind the method's.
+    """The columns after the method's.
 
     Args:
-        table: of `with_known_costs`.
-        shown_costs: those that were asked for.
+        table: result of `with_known_costs`.
+        shown_costs: the requested costs.
     """
     asked = {column.title for column in shown_costs}
     return [
@@ -55,12 +55,12 @@ def page_columns(table: Table, shown_costs: Sequence[CostColumn]) -> list[PageCo
 
 
 def page_rows(table: Table, uncertainty: pd.DataFrame, loyalty: pd.DataFrame) -> list[PageRow]:
-    """The table's rows: each score with its ratio beneath it, with how sure and how loyal the row is.
+    """The table's rows: scores with ratios below them, the retention's interval and verdict, and the agreement.
 
     Args:
-        table: of `with_known_costs`.
-        uncertainty: of `vico_eval.report.stats.uncertainty.compare_with_baseline`.
-        loyalty: of `vico_eval.report.stats.loyalty.loyalty`.
+        table: result of `with_known_costs`.
+        uncertainty: result of `vico_eval.report.stats.uncertainty.compare_with_baseline`.
+        loyalty: result of `vico_eval.report.stats.loyalty.loyalty`.
     """
     lines = list(zip(table.rows, text_grid(replace(table, published=()), has_margins=True).lines, strict=True))
     ratios = {row.title: line for row, line in lines if row.kind == "ratio"}
@@ -85,7 +85,7 @@ def page_rows(table: Table, uncertainty: pd.DataFrame, loyalty: pd.DataFrame) ->
 
 
 def paper_rows(table: Table) -> list[PageRow]:
-    """A paper's rows, where they were asked for: scores with ratios beneath them, and the difference from ours."""
+    """A paper's rows, if requested: scores with ratios below them, and the difference from ours."""
     ratios = {row.title: published_line(table, row, has_margins=True) for row in table.published if row.kind == "ratio"}
     rows = []
     for row in table.published:
@@ -108,7 +108,7 @@ def _is_known(column: CostColumn) -> bool:
 def _ordered(
     table: Table, cells: Sequence[PageCell], beside: Sequence[PageCell], loyal: Sequence[PageCell]
 ) -> tuple[PageCell, ...]:
-    """A line's cells in the order of `page_columns`; `cells` are in that of the printed table."""
+    """A line's cells in the order of `page_columns`; `cells` are in the order of the printed table."""
     count = len(table.columns)
     scores, (average, difference, *costs) = cells[:count], cells[count:]
     return (average, *beside, difference, *costs, *scores, *loyal)

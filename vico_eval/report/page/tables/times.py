@@ -1,4 +1,4 @@
-"""The page's table of times: what each row would take by itself, and with how many it shared the encoding."""
+"""The page's table of times: each row's time by itself, and the number of rows that shared the encoding."""
 
 import math
 from collections.abc import Hashable, Mapping
@@ -15,14 +15,14 @@ TIME_HEADS = (
     *("Documents", "Reading", "Encoding", "Own", "Alone", "Own, relative", "Alone, relative"),
     *("Rows", "Device", "Batch", "Processes"),
 )
-"""Titles of the columns behind the method's."""
+"""Titles of the columns after the method's."""
 
 
 def time_rows(times: pd.DataFrame, baseline: str) -> list[PageRow]:
-    """A line a row, over all of its documents.
+    """One line per row, over all of its documents.
 
     Args:
-        times: of `vico_eval.report.stats.times.document_times`.
+        times: result of `vico_eval.report.stats.times.document_times`.
         baseline: title of the row that the others are relative to.
     """
     return [
@@ -36,13 +36,13 @@ def time_rows(times: pd.DataFrame, baseline: str) -> list[PageRow]:
 
 
 def time_notes(times: pd.DataFrame, baseline: str) -> list[str]:
-    """What the numbers mean, and why rows have no percentage."""
+    """Notes on the numbers, and the reasons for missing percentages."""
     notes = [
-        "Mean seconds per document. Alone = encoding + own is what the row would take by itself. In a pass of several "
-        "rows, reading and encoding were spent once for all of them; Rows is their number. Reading runs beside "
-        "the model, so Alone does not include it.",
-        f"Percentages are relative to {baseline}. Batches are timed, and each answer gets an even share. Times vary "
-        "between runs and with the machine's load, so small differences mean nothing.",
+        "Mean seconds per document. Alone is encoding plus own, the time of the row by itself. In a pass of several "
+        "rows, reading and encoding were done once for all of them; Rows is their number. Reading runs in parallel "
+        "to the model, so Alone does not include it.",
+        f"Percentages are relative to {baseline}. The time of a batch is divided evenly among its answers. Times vary "
+        "between runs and with the machine's load, so small differences are not meaningful.",
     ]
     reasons = {line["row"]: line["not_comparable"] for line in _whole(times)}
     return notes + [f"{row} has no percentage: {reason}." for row, reason in reasons.items() if reason]
@@ -66,7 +66,7 @@ def _texts(line: Mapping[Hashable, Any]) -> list[str]:
 
 
 def _seconds(value: float) -> str:
-    """Three digits, or all of those before the point."""
+    """Seconds with three significant digits, or all digits before the decimal point."""
     if math.isnan(value):
         return DASH
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"

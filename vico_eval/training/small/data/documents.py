@@ -19,7 +19,7 @@ from vico_eval.engine.preprocess import Preprocessor
 from vico_eval.engine.requests import ImageInput, Message, Text
 from vico_eval.families.internvl.config import VicoInternVLConfig
 from vico_eval.families.internvl.prompting import InternVLPrompting, InternVLSettings
-from vico_eval.methods.interface import ResolutionPart
+from vico_eval.methods.interface import PixelPart, ResolutionPart
 from vico_eval.tiny.scenes import Question, Scene
 from vico_eval.training.data.prepare import Prepare
 from vico_eval.training.data.reading.conversations import Conversation
@@ -61,7 +61,10 @@ class DocumentMaker:
     """Makes documents for one model, with the prompts of evaluation."""
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, config: VicoInternVLConfig, resolution: ResolutionPart | None = None
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        config: VicoInternVLConfig,
+        resolution: ResolutionPart | PixelPart | None = None,
     ) -> None:
         """`resolution` divides images into tiles, by default as InternVL does. Labels need scenes of whole tiles."""
         self.tokenizer = tokenizer

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedTokenizerBase
 
 from vico_eval.families.internvl.config import VicoInternVLConfig
-from vico_eval.methods.interface import ResolutionPart
+from vico_eval.methods.interface import PixelPart, ResolutionPart
 from vico_eval.training.small.data.batches import Batch
 from vico_eval.training.small.data.documents import DocumentMaker
 from vico_eval.training.small.data.drawing import make_batch, step_rng
@@ -36,7 +36,7 @@ class DocumentParts:
     """The numbers of this process's parts. They are set in advance, because the worker process that prepares batches
     does not know its training process."""
 
-    resolution: ResolutionPart | None = None
+    resolution: ResolutionPart | PixelPart | None = None
     """Divides images into tiles; None means InternVL's tiling."""
 
     def __call__(self, step: int) -> list[tuple[int, Batch]]:

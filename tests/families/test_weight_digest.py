@@ -3,7 +3,7 @@
 import torch
 from safetensors.torch import save_file
 
-from vico_eval.families.internvl.weight_digest import weights_digest
+from vico_eval.families.weight_digest import weights_digest
 
 
 def weights(**changes):

@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from vico_eval.digests import remembered
-from vico_eval.families.internvl.weight_files import read_tensors, shapes_of
+from vico_eval.families.weight_files import read_tensors, shapes_of
 
 THREADS = 8
 SILENT_S = 5

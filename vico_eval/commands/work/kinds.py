@@ -1,0 +1,84 @@
+"""What the kind of a table's checkpoint makes of its rows: which can be run, and by which model of lmms-eval's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rich.console import Console
+
+from vico_eval.cards import Card, Checkpoints, load_checkpoints
+from vico_eval.errors import ConfigError
+from vico_eval.harnesses.lmms_eval.kinds import INTERNVL, KINDS, Kind, kind_of_checkpoint, split_model
+from vico_eval.paths import models_dir
+
+
+def kind_of_checkpoints(checkpoints: Checkpoints) -> Kind:
+    """The kind of a table's checkpoints, by the one that its first row loads.
+
+    Those of models/checkpoints.yaml are known; of another one `config.json` is read, which is downloaded for a hub id.
+    Where it can't be had InternVL is assumed: the commands can still be shown, and a model that loads a checkpoint of
+    another kind refuses it.
+    """
+    for known in load_checkpoints(models_dir()).values():
+        if known.base == checkpoints.base:
+            return next(kind for kind in KINDS if kind.name == known.kind)
+    return kind_of_checkpoint(checkpoints.base) or INTERNVL
+
+
+def cards_of_kind(
+    cards: Mapping[str, Card],
+    kind: Kind,
+    *,
+    asked: Sequence[str],
+    by_suite: Sequence[str],
+    has_budgets: bool,
+    console: Console,
+) -> tuple[dict[str, Card], Sequence[str]]:
+    """The cards whose rows checkpoints of a kind can fill, as they read there, and the names of those to run.
+
+    No names at all mean all of them.
+
+    Args:
+        cards: of the suite's family.
+        kind: of the checkpoints.
+        asked: rows that the user named, or none.
+        by_suite: rows that the suite names, or none.
+        has_budgets: whether rows are told what share of the tokens to leave.
+        console: is told which of the suite's rows are left out.
+
+    Raises:
+        ConfigError: a row was asked for that can't be run, or one that takes its share from such a row.
+    """
+    able = {
+        name: card.model_copy(update={"lmms_model": model, "title": card.titles.get(kind.name, card.title)})
+        for name, card in cards.items()
+        if (model := _model(card, kind)) is not None
+    }
+    if unable := [name for name in asked if name not in able]:
+        raise ConfigError(
+            f"{', '.join(unable)} can't be run on {kind.title} checkpoints, which lack what the method needs. Rows "
+            f"that can: {', '.join(able)}."
+        )
+    rows = asked or [name for name in by_suite if name in able]
+    if left_out := [name for name in by_suite if name not in able and not asked]:
+        console.print(
+            f"Left out: {', '.join(left_out)}, which can't be run on {kind.title} checkpoints.",
+            highlight=False,
+            soft_wrap=True,
+        )
+    wanting = {name: able[name].ratio_from for name in rows or able if able[name].ratio_from not in (None, *able)}
+    if wanting and not has_budgets:
+        name, source = next(iter(wanting.items()))
+        raise ConfigError(
+            f"row {name} saves as many tokens as row {source}, which does not run on {kind.title} checkpoints. Say how "
+            "many with --budgets, for example --budgets 0.5,0.25."
+        )
+    return able, rows
+
+
+def _model(card: Card, kind: Kind) -> str | None:
+    """lmms-eval's name of the model that runs a card's row on checkpoints of a kind; None where none can."""
+    named = split_model(card.lmms_model)
+    if named is None:
+        return card.lmms_model if kind is INTERNVL else None
+    return kind.model_of(named[0]) if named[0] in kind.methods else None

@@ -1,0 +1,71 @@
+"""How images, videos and messages are shown to a model, where it isn't as the checkpoint says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vico_eval.engine.tile_limits import parse_grid
+from vico_eval.errors import ConfigError
+from vico_eval.families.family import MOST, MOST_PIXELS
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreprocessSettings:
+    """How images, videos and messages become pictures and text, where it isn't as the checkpoint says."""
+
+    max_tiles: int | None = None
+    """Tiles an image may have, thumbnail not counted, where the request names no limit."""
+
+    total_max_tiles: int | None = None
+    """Tiles that the images of one request share, where the request names no total: each gets total // images, at
+    least 1, as in VLMEvalKit. None is no limit."""
+
+    tiles: str | int | None = None
+    """Columns x rows that every image is resized to in tiles, as `2x2`, whatever its shape and the request's limits;
+    frames of a video stay one tile. None cuts by shape."""
+
+    min_pixels: int | None = None
+    max_pixels: int | None = None
+    """Of an image, where the checkpoint resizes images to its patches and the request names no limit."""
+
+    num_frames: int | None = None
+    """Frames of a video."""
+
+    fps: float | None = None
+    """Frames a second of a video, in the place of num_frames, where the checkpoint shows videos so."""
+
+    label_images: bool = True
+    """Whether several images are introduced as `Image-1: `; otherwise they stand without words."""
+
+    system_prompt: str | None = None
+    """The user's; wins over every other system message."""
+
+    thinking: bool = False
+    """Whether the model is told to think before it answers."""
+
+    def __post_init__(self) -> None:
+        for name, most in (
+            *dict.fromkeys(("max_tiles", "total_max_tiles", "num_frames"), MOST).items(),
+            *dict.fromkeys(("min_pixels", "max_pixels"), MOST_PIXELS).items(),
+        ):
+            value = getattr(self, name)
+            if value is not None and (type(value) is not int or not 1 <= value <= most):
+                raise ConfigError(f"Got {name}={value!r}; expected a whole number from 1 to {most}.")
+        if self.min_pixels is not None and self.max_pixels is not None and self.min_pixels > self.max_pixels:
+            raise ConfigError(f"Got min_pixels={self.min_pixels} and max_pixels={self.max_pixels}; expected no less.")
+        if self.fps is not None and (self.num_frames is not None or not 0 < self.fps <= MOST):
+            raise ConfigError(
+                f"Got fps={self.fps} and num_frames={self.num_frames}; expected frames a second above 0 or a number "
+                "of frames, and not both."
+            )
+        if self.tiles is not None:
+            parse_grid(self.tiles)
+            if limits := [name for name in ("max_tiles", "total_max_tiles") if getattr(self, name) is not None]:
+                raise ConfigError(
+                    f"Got tiles={self.tiles} and {' and '.join(limits)}; tiles says how many an image has. Leave out "
+                    f"{' and '.join(limits)}, or tiles."
+                )
+        if self.thinking and self.system_prompt is not None:
+            raise ConfigError(
+                "Got both thinking and system_prompt; thinking is a system prompt of its own. Leave one of them out."
+            )

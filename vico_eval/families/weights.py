@@ -1,0 +1,115 @@
+"""A checkpoint's weights into transformers' classes, whatever family it is of; what does not fit is named."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError
+from transformers import PreTrainedModel
+
+from vico_eval.errors import CheckpointError, ConfigError
+from vico_eval.families.checkpoint import CheckpointFiles
+from vico_eval.families.placement import check_attention, check_device, check_device_map, torch_dtype
+from vico_eval.families.weight_files import MAX_NAMED, is_pickled, named
+
+M = TypeVar("M", bound=PreTrainedModel)
+
+
+def load_placed(
+    model_class: type[M],
+    checkpoint: CheckpointFiles,
+    *,
+    dtype: str = "auto",
+    device: str | None = None,
+    device_map: str | dict[str, Any] | None = None,
+    attn_implementation: str = "sdpa",
+) -> M:
+    """A model where it is to compute, in evaluation mode.
+
+    Args:
+        model_class: made with the checkpoint's configuration.
+        checkpoint: whose files are complete.
+        dtype: "auto" (the checkpoint's own), "float32", "bfloat16" or "float16".
+        device: "cpu", "cuda", "cuda:1", ...; None leaves the model on the CPU or to `device_map`.
+        device_map: transformers' and accelerate's ("auto", "balanced", a dict); instead of `device`.
+        attn_implementation: attention kernel of encoder and decoder.
+
+    Raises:
+        CheckpointError: missing, unexpected or mis-shaped weights, named.
+        ConfigError: a device that is not there, an unknown dtype or attention kernel, `device` with `device_map`.
+    """
+    if device is not None and device_map is not None:
+        raise ConfigError("got both device and device_map; give one: device_map places the parts itself.")
+    check_device(device)
+    check_device_map(device_map)
+    computed_in = torch_dtype(dtype)
+    check_attention(
+        attn_implementation,
+        is_on_cpu=device_map is None and torch.device(device or "cpu").type == "cpu",
+        dtype=checkpoint.config.dtype if computed_in == "auto" else computed_in,
+    )
+    model = load_weights(
+        model_class,
+        checkpoint,
+        dtype=computed_in,
+        # Every weight goes straight from its file to the device: processes that share a host would fill its memory.
+        device_map=device_map if device is None else {"": torch.device(device)},
+        attn_implementation=attn_implementation,
+    )
+    model.eval()  # type: ignore[no-untyped-call]
+    return model
+
+
+def load_weights(model_class: type[M], checkpoint: CheckpointFiles, *, attn_implementation: str, **options: Any) -> M:
+    """A model of a class with the weights that a checkpoint has for it.
+
+    Args:
+        model_class: made with the checkpoint's configuration.
+        checkpoint: whose files are complete.
+        attn_implementation: attention kernel, one that can run here.
+        **options: further ones of `from_pretrained` (dtype, device_map), or of the class.
+
+    Raises:
+        CheckpointError: missing, unexpected or mis-shaped weights, named.
+        ConfigError: an attention kernel that can't be loaded.
+    """
+    try:
+        loaded: Any = model_class.from_pretrained(
+            checkpoint.folder,
+            config=checkpoint.config,
+            attn_implementation=attn_implementation,
+            use_safetensors=not any(map(is_pickled, checkpoint.weights.values())),
+            weights_only=True,
+            ignore_mismatched_sizes=True,  # so that all of them can be named below
+            output_loading_info=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            **options,
+        )
+    except ImportError as error:  # flash-attn is there and can't be loaded
+        raise ConfigError(f"attn_implementation={attn_implementation!r} can't be used here: {error}") from error
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"the weights in {checkpoint.folder} can't be read: {error}. Download them again."
+        ) from error
+    model: M = loaded[0]
+    _refuse_wrong_weights(checkpoint, loaded[1])
+    return model
+
+
+def _refuse_wrong_weights(checkpoint: CheckpointFiles, info: dict[str, Any]) -> None:
+    problems = []
+    if info["missing_keys"]:
+        problems.append(f"missing: {named(info['missing_keys'])}")
+    if info["unexpected_keys"]:
+        problems.append(f"unexpected: {named(info['unexpected_keys'])}")
+    for name, found, expected in info["mismatched_keys"]:
+        problems.append(f"{name} has shape {list(found)}, expected {list(expected)}")
+    if info.get("error_msgs"):
+        problems.append("; ".join(info["error_msgs"]))
+    if problems:
+        raise CheckpointError(
+            f"the weights in {checkpoint.folder} do not fit its config.json: {'; '.join(problems[:MAX_NAMED])}. "
+            "Names are those of this package's modules. Use weights and config of the same checkpoint."
+        )
