@@ -40,5 +40,5 @@ def test_a_loss_that_is_no_number_on_one_process_stops_all(start_loaded, consist
     said = finish(start_loaded([HERE / "odd_rank.py", config], log, processes=2), log)
     first, second = (line for line in said.splitlines() if line.startswith("stopped:"))
     assert first == second
-    assert "In step 0 of train: the loss of" in first
+    assert "In step 0 of train, the loss of" in first
     assert not (settings["out"] / "log.jsonl").exists()
