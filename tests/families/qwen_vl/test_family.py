@@ -240,3 +240,34 @@ def test_logits_that_are_not_finite_name_the_document(qwen):
         model.engine.model.whole.model.language_model.norm.weight.fill_(float("nan"))
     with pytest.raises(DocumentError, match="ask"):
         model.ask("Which?", images=picture(60, 60), max_new_tokens=2)
+
+
+def test_a_folder_of_frames_has_two_a_second(found, tmp_path):
+    for number in range(6):
+        picture(64, 64, number).save(tmp_path / f"frame_{number}.png")
+    prepared = found("qwen3_vl").preprocessor(request(VideoInput(tmp_path), Text("What?")))
+    assert prepared.frames_of == (3,)
+    # Frames 0 and 1 are at 0 and 0.5 s, 2 and 3 at 1 and 1.5 s.
+    assert [f"<{second:.1f} seconds>" in prepared.text for second in (0.25, 1.25, 2.25)] == [True] * 3
+
+
+def test_frames_that_come_as_images_are_images(found):
+    frame = ImageInput(picture(64, 64), is_frame=True)
+    prepared = found().preprocessor(request(frame, frame, Text("What?")))
+    assert [shown.is_film for shown in prepared.pictures] == [False, False]
+
+
+def test_two_films_side_by_side_have_their_own_clocks(found, write_video, tmp_path):
+    first, second = (write_video(tmp_path / f"{number}.mp4", 20 + number, fps=10) for number in range(2))
+    one = found()
+    prepared = one.preprocessor(request(VideoInput(first), VideoInput(second), Text("Which?")))
+    assert prepared.frames_of == (2, 2)
+    assert [shown.number for shown in prepared.pictures] == [0, 1, 0, 1]
+    model = one.family.load(one.checkpoint, one.placement, one.preprocessor.image_token_id)
+    counts = [shown.num_tokens for shown in prepared.pictures]
+    ids = one.preprocessor.prompt_ids(prepared, counts)
+    time = model.positions(ids, prepared.pictures)[0][torch.tensor(ids) == one.preprocessor.image_token_id]
+    starts = [part[0].item() for part in time.split(counts)]
+    # 4 positions a second; patches lie 1 s apart: two frames, of four in 2 s.
+    assert starts[1] - starts[0] == 4
+    assert starts[3] - starts[2] == 4
