@@ -107,6 +107,7 @@ def run_vlmeval(
     for name in NOT_OURS.keys() & arguments.keys():
         raise ConfigError(f"--model-args {name}= has no effect here: {NOT_OURS[name]}.")
     check_writable(work_dir)
+
     from vico_eval.engine.loading import find_engine
     from vico_eval.engine.previews import check_previews
     from vico_eval.engine.requests import GenerationSettings
@@ -115,14 +116,13 @@ def run_vlmeval(
     check_previews(previews)
     given = {"pretrained": pretrained, "method": method, "label_images": False, **arguments}
     found = find_engine(given)
-    asked_to_think = found.settings.thinking
-    thinks = asked_to_think or found.preprocessor.prompting.always_thinks
+    thinks = found.settings.thinking or found.preprocessor.prompting.always_thinks
     kind = kind_of_checkpoint(pretrained)
     assert kind is not None, "find_engine refuses other checkpoints"
     generation = GenerationSettings.from_gen_kwargs(
         parse_arguments(gen_kwargs, "--gen-kwargs"), **default_generation(kind, thinks=thinks)
     )
-    _set_environment(asked_to_think=asked_to_think, thinks=thinks)
+    _set_environment(asks_for_thoughts=thinks and kind is INTERNVL, thinks=thinks)
 
     from vlmeval.run import main as vlmeval_main
 
@@ -147,16 +147,16 @@ def default_generation(kind: Kind, *, thinks: bool) -> dict[str, Any]:
     return _GENERATION[kind.name]
 
 
-def _set_environment(*, asked_to_think: bool, thinks: bool) -> None:
+def _set_environment(*, asks_for_thoughts: bool, thinks: bool) -> None:
     """VLMEvalKit's settings that only environment variables can give, so that the run's record tells all of them.
 
     Args:
-        asked_to_think: whether InternVL's thinking mode was asked for, in which VLMEvalKit has other questions.
+        asks_for_thoughts: whether VLMEvalKit has other questions where the model thinks, as it has for InternVL.
         thinks: whether answers have thoughts before them, which are no part of what is scored.
     """
     os.environ["PRED_FORMAT"] = "tsv"  # a cell of a spreadsheet ends after 32,767 characters
     os.environ["EVAL_FORMAT"] = "csv"
-    os.environ["USE_COT"] = "1" if asked_to_think else "0"
+    os.environ["USE_COT"] = "1" if asks_for_thoughts else "0"
     # MMEVAL_ROOT would replace --work-dir; with SKIP_ERR an error's text would be scored as an answer.
     for name in ("SPLIT_THINK", "MMEVAL_ROOT", "SKIP_ERR"):
         os.environ.pop(name, None)
