@@ -1,6 +1,7 @@
 """Max pixels: an image comes with fewer pixels, and so becomes fewer visual tokens.
 
 Place:   resolution.
+Models:  with a limit on pixels, such as Qwen-VL.
 Source:  none; on models that resize images to whole visual tokens (Qwen-VL) what `downsample` is on those with tiles:
          the control that every way of saving tokens has to beat at an equal number of tokens.
 Differs: frames of videos keep their size.
