@@ -29,10 +29,10 @@ from typer.main import get_command
 
 from vico_eval.cards import Card, load_cards
 from vico_eval.cli import app
-from vico_eval.errors import UserError
 from vico_eval.methods import registry
+from vico_eval.methods.about import about
 from vico_eval.methods.arguments import default_text
-from vico_eval.methods.interface import NEEDS, PLACES, ModelFacts
+from vico_eval.methods.interface import PLACES
 from vico_eval.paths import models_dir
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -172,9 +172,9 @@ def _place(name: str) -> str:
 
 
 def _sections(name: str) -> dict[str, str]:
-    """A method's docstring in pieces: `summary`, then Place, Source and Differs as far as it has them."""
+    """A method's docstring in pieces: `summary`, then Place, Needs, Source and Differs as far as it has them."""
     summary, _, rest = registry.describe(name).partition("\n\n")
-    pieces = re.split(r"^(Place|Source|Differs):\s*", rest, flags=re.M)
+    pieces = re.split(r"^(Place|Models|Needs|Source|Differs):\s*", rest, flags=re.M)
     named = dict(zip(pieces[1::2], (re.sub(r"\s+", " ", piece).strip() for piece in pieces[2::2]), strict=True))
     return {"summary": re.sub(r"\s+", " ", summary), **{key: _marked_up(text) for key, text in named.items()}}
 
@@ -202,26 +202,6 @@ def golden_folder(name: str) -> str | None:
     return folder if (ROOT / folder).is_dir() else None
 
 
-def runs_without_tiles(name: str) -> bool:
-    """Whether a method runs on a family that cuts no tiles, as the check before loading decides it."""
-    facts = ModelFacts(
-        checkpoint="any",
-        family="any",
-        num_layers=36,
-        num_heads=32,
-        offers=frozenset(NEEDS),
-        score_sources=frozenset({"cls", "mean"}),
-        num_vision_layers=24,
-    )
-    required = {"ratio": 0.5, "recipe": "llava"}
-    own = {key: value for key, value in required.items() if key in registry.parameters(name)}
-    try:
-        registry.build(name, own).check(facts)
-    except UserError:
-        return False
-    return True
-
-
 def _measured() -> pd.DataFrame:
     """Retention and visual tokens on the built-in benchmark, percent, a row a system."""
     frame = pd.read_csv(ROOT / f"{MEASURED}.csv")
@@ -237,27 +217,24 @@ def overview() -> str:
         lines += [
             f"## {place.capitalize()}",
             "",
-            "| method | what it does | runs on | golden data |",
+            "| method | what it does | models | golden data |",
             "|:--|:--|:--|:--|",
         ]
         for name in names:
             folder = golden_folder(name)
             golden = f"[{folder.rpartition('/')[2]}](../../{folder}/README.md)" if folder else ""
             summary = _marked_up(_sections(name)["summary"].partition(": ")[2])
-            lines.append(f"| [`{name}`]({name}.md) | {summary} | {families(name)} | {golden} |")
+            lines.append(f"| [`{name}`]({name}.md) | {summary} | {about(name).models} | {golden} |")
         lines.append("")
     return "\n".join(lines)
-
-
-def families(name: str) -> str:
-    """On which families a method runs, in words."""
-    return "any family" if runs_without_tiles(name) else "InternVL"
 
 
 def method_page(name: str) -> str:
     """A method's page: where it acts and comes from, what differs, its parameters, golden data and functions."""
     sections, card, folder = _sections(name), _card(name), golden_folder(name)
-    facts = {"Place": sections["Place"], "Source": sections["Source"], "Runs on": families(name)}
+    facts = {"Place": sections["Place"], "Source": sections["Source"], "Models": about(name).models}
+    if "Needs" in sections:
+        facts["Needs"] = sections["Needs"]
     if card is not None:
         facts["Weights"] = {"base": "those of the base model", "vico": "trained by ViCO (Flash)"}.get(
             card.weights, card.weights

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from vico_eval.methods import registry
+from vico_eval.methods.about import about
 from vico_eval.suites import load_benchmarks, load_suite
 
 ROOT = Path(__file__).parents[2]
@@ -27,7 +28,7 @@ def generate():
 @pytest.mark.parametrize("name", registry.BUILT_IN)
 def test_every_methods_page_says_where_it_is_from_and_what_its_parameters_mean(generate, name):
     page = generate.method_page(name)
-    for fact in ("Place", "Source", "Runs on", "Golden data", "Code"):
+    for fact in ("Place", "Source", "Models", "Golden data", "Code"):
         assert re.search(rf"^\| \*\*{fact}\*\* \| \S", page, re.MULTILINE), fact
     for parameter in registry.parameters(name):
         row = re.search(rf"^\| `{parameter}` \| (.*) \| (.*) \| (.*) \|$", page, re.MULTILINE)
@@ -59,13 +60,13 @@ def readme_rows():
                 yield name, cells
 
 
-def test_the_readme_lists_every_method_with_its_place_families_and_golden_data(generate):
+def test_the_readme_lists_every_method_with_its_place_models_and_golden_data(generate):
     rows = dict(readme_rows())
     assert len(rows) == len(list(readme_rows()))
     assert rows.keys() == registry.BUILT_IN.keys()
-    for name, (place, families, paper, golden) in rows.items():
+    for name, (place, models, paper, golden) in rows.items():
         assert place == registry.load(name).place
-        assert families == generate.families(name), name
+        assert models == about(name).models, name
         folder = generate.golden_folder(name)
         assert golden == "" if folder is None else f"]({folder}/README.md)" in golden, name
         source = registry.describe(name).partition("Source:")[2].partition("Differs:")[0]
