@@ -244,5 +244,7 @@ def test_what_other_machines_would_do_in_their_own_way_is_refused(tmp_path):
         ConfigError, match="--shard 1/2 can't be combined with an --accelerate-config of several machines"
     ):
         RunOptions(launching=launching, shard=Shard(1, 2))
-    with pytest.raises(ConfigError, match="--fixtures can't be combined with an --accelerate-config of several machines"):
+    with pytest.raises(
+        ConfigError, match="--fixtures can't be combined with an --accelerate-config of several machines"
+    ):
         RunOptions(launching=launching, fixtures=True)
