@@ -15,7 +15,7 @@ def open_model(arguments, model="vico_internvl"):
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("record_dir=20240101", r"record_dir is 20240101; expected a folder\. .*written \./20240101"),
+        ("record_dir=20240101", r"record_dir is 20240101; expected a folder\. .*pass \./20240101"),
         ("record_dir=1e5", "record_dir is 100000.0; expected a folder"),
         ("record_dir=true", "record_dir is True; expected a folder"),
         ("record_dir=", "record_dir is ''; expected a folder"),

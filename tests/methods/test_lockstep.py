@@ -285,9 +285,9 @@ def test_parts_of_another_checkpoint_do_not_take_the_place_of_the_models_own(unt
     shutil.copytree(untrained / "vico", other)
     borrowing = {"method": "vanilla_vir", "flash_from": str(other)}
     with pytest.raises(ConfigError, match=r"'vico' and 'vanilla_vir' can't answer in one pass.*flash_from"):
-        vico_eval.evaluate(untrained / "vico", ["vico", borrowing], [], device="cpu")
+        vico_eval.compare(untrained / "vico", ["vico", borrowing], [], device="cpu")
     lent = {"method": "vanilla_vir", "flash_from": str(untrained / "vico")}
-    assert vico_eval.evaluate(untrained / "vico", ["vico", lent], [], device="cpu") == [[], []]
+    assert vico_eval.compare(untrained / "vico", ["vico", lent], [], device="cpu") == [[], []]
 
 
 def test_a_decoder_that_cannot_take_a_part_fails_that_row_alone(engine, alone, requests, monkeypatch):
@@ -304,16 +304,16 @@ def test_a_decoder_that_cannot_take_a_part_fails_that_row_alone(engine, alone, r
     assert all("its layers slide" in str(outcome) for outcome in found[2].values())
 
 
-def test_evaluate_gives_each_methods_answers(untrained, requests):
+def test_compare_gives_each_methods_answers(untrained, requests):
     methods = ["vanilla", {"method": "divprune", "keep_ratio": 0.3}, "vico"]
     checkpoint = untrained / "vico"
-    found = vico_eval.evaluate(checkpoint, methods, requests, device="cpu", batch_size=2)
+    found = vico_eval.compare(checkpoint, methods, requests, device="cpu", batch_size=2)
     for method, answers in zip(methods, found, strict=True):
         own = {"method": method} if isinstance(method, str) else method
         given = {"pretrained": str(checkpoint), "device": "cpu", "batch_size": 2, **own}
         assert answers == open_engine(given, show_progress=False).engine.answer(requests)
     page = vico_eval.request("Which?", images=requests[1].messages[0].content[0].source, key="page", max_new_tokens=4)
-    ((answer,),) = vico_eval.evaluate(checkpoint, ["vanilla"], [page], device="cpu")
+    ((answer,),) = vico_eval.compare(checkpoint, ["vanilla"], [page], device="cpu")
     assert (answer.key, answer.text) == ("page", found[0][1].text)
 
 
@@ -327,6 +327,6 @@ def test_evaluate_gives_each_methods_answers(untrained, requests):
         (["vanilla", {"method": "fastv", "keep": 3}], "unknown argument 'keep'"),
     ],
 )
-def test_methods_that_cannot_be_evaluated_together_are_refused(untrained, methods, message):
+def test_methods_that_cannot_be_compared_together_are_refused(untrained, methods, message):
     with pytest.raises(ConfigError, match=message):
-        vico_eval.evaluate(untrained / "vico", methods, [], device="cpu")
+        vico_eval.compare(untrained / "vico", methods, [], device="cpu")

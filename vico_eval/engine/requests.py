@@ -142,7 +142,7 @@ class GenerationSettings:
         _require(_is_number(self.top_p) and 0 < self.top_p <= 1, self, "top_p", "a share in (0, 1]")
         penalty = self.repetition_penalty
         _require(_is_number(penalty) and penalty > 0, self, "repetition_penalty", "a number above 0")
-        _require(self.seed is None or _is_int(self.seed), self, "seed", "a whole number or nothing")
+        _require(self.seed is None or _is_int(self.seed), self, "seed", "a whole number or None")
         is_list = isinstance(self.until, tuple) and all(isinstance(stop, str) and stop for stop in self.until)
         _require(is_list, self, "until", "a tuple of strings that are not empty")
         for name in ("temperature", "top_p", "repetition_penalty"):
