@@ -109,7 +109,7 @@ def test_where_a_control_has_gone_the_documents_name_gets_the_focus(watched):
 
 def test_a_search_keeps_what_is_typed_while_its_results_change(watched):
     page = watched.open()
-    field = page.get_by_label("Search")
+    field = page.get_by_label("Search", exact=True)
     field.press_sequentially("also wrong", delay=60)
     page.get_by_text("1 found in").first.wait_for()
     field.press("ArrowLeft")

@@ -118,7 +118,7 @@ def test_text_is_found_wherever_it_stands(more, words, expected, where):
 
 def test_a_search_is_typed_goes_with_filters_and_leads_through_what_it_found(more):
     page = more.open(benchmark="Read")
-    page.get_by_label("Search").fill("wrong")
+    page.get_by_label("Search", exact=True).fill("wrong")
     page.get_by_text("2 found in 6 of 6 documents").wait_for()
     assert documents(page) == read(2, 3)
     assert "search=wrong" in page.url
@@ -142,7 +142,7 @@ def test_what_is_found_is_shown_while_a_search_goes_on_which_can_be_stopped(more
         }"""
     )
     page.select_option("#filter-benchmark", "")
-    page.get_by_label("Search").fill("wrong")
+    page.get_by_label("Search", exact=True).fill("wrong")
     page.get_by_text("2 found in 30 of 48 documents").wait_for()
     assert documents(page) == read(2, 3)
     assert page.get_by_label("Documents searched").is_visible()

@@ -16,7 +16,7 @@ import vico_eval
 from vico_eval.errors import CheckpointError, ConfigError
 from vico_eval.families.internvl.checkpoint import find_checkpoint, load_model
 from vico_eval.methods import registry
-from vico_eval.methods.interface import TileLimits
+from vico_eval.methods.interface import ResolutionPart, TileLimits
 from vico_eval.methods.lvtc import LVTCSettings
 from vico_eval.paths import models_dir
 from vico_eval.tiny.scenes import GRIDS, TASKS, make_scene
@@ -196,14 +196,14 @@ def test_a_plain_model_is_evaluated_as_without_compression(recipe, tokenizer):
 
 
 def test_training_cuts_tiles_with_the_part_it_is_given(micro_model, tokenizer):
-    class OneTile:
+    class OneTile(ResolutionPart):
         def limits(self, image):
             assert (image.width, image.height) == (2 * image.tile_size, image.tile_size)
             return TileLimits(1, 1)
 
     scene = make_scene("read", np.random.default_rng(0), (2, 1))
     plain = DocumentMaker(tokenizer, micro_model.config)(scene, scene.questions[:1])
-    cut = DocumentMaker(tokenizer, micro_model.config, OneTile())(scene, scene.questions[:1])
+    cut = DocumentMaker(tokenizer, micro_model.config, OneTile(None))(scene, scene.questions[:1])
     assert (len(plain.tiles), len(cut.tiles)) == (3, 1)
 
 
@@ -246,7 +246,7 @@ def test_a_wrong_recipe_names_its_field(tmp_path, changes, named):
 
 def test_lvtc_that_the_decoder_cannot_run_is_refused(recipe, tmp_path):
     deep = recipe.model_copy(update={"lvtc": recipe.lvtc.model_copy(update={"num_low_resolution": 3})})
-    with pytest.raises(ConfigError, match="insertion would meet or follow the expansion"):
+    with pytest.raises(ConfigError, match="expected every insertion before the expansion"):
         train(deep, tmp_path, ("lvtc",))
 
 
