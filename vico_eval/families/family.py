@@ -216,7 +216,8 @@ class Prompting(ABC):
             num_frames: that somebody asks for; None leaves it to `rate` or the checkpoint.
             rate: frames a second that somebody asks for, of a family that shows videos so; None leaves it to the
                 checkpoint.
-            first, last: the stretch to take them from, both included; `last` None is the end.
+            first: number of the first frame of the stretch to take them from.
+            last: number of its last frame, included; None is the end.
         """
 
     @abstractmethod
