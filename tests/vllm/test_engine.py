@@ -40,15 +40,15 @@ def requests(tmp_path_factory, write_video):
     ]
 
 
-def evaluate(methods, requests, **arguments):
-    return vico_eval.evaluate("vico-tiny", methods, requests, batch_size=3, device="cpu", num_frames=4, **arguments)
+def compare(methods, requests, **arguments):
+    return vico_eval.compare("vico-tiny", methods, requests, batch_size=3, device="cpu", num_frames=4, **arguments)
 
 
 def test_every_method_has_the_same_answers_and_accounts(vllm_server, requests):
     names, methods = zip(*systems(), strict=True)
     assert {"vico", "random", "pool", "divprune", "visionzip", "holov", "vico+divprune"} <= set(names)
-    expected = evaluate(methods, requests)
-    found = evaluate(methods, requests, engine="vllm", server=vllm_server.url)
+    expected = compare(methods, requests)
+    found = compare(methods, requests, engine="vllm", server=vllm_server.url)
     for name, ours, theirs in zip(names, expected, found, strict=True):
         assert theirs == ours, name
     assert all(answer.seconds.own > 0 for row in found for answer in row)
@@ -61,8 +61,8 @@ SAMPLED = GenerationSettings(max_new_tokens=12, do_sample=True, temperature=1.5,
 def test_sampled_answers_are_the_same_again_whoever_else_is_asked(vllm_server):
     asked = [request(number, picture(1, 1, seed=number), Text("?"), settings=SAMPLED) for number in range(6)]
     served = {"engine": "vllm", "server": vllm_server.url}
-    (first,) = evaluate(["vico"], asked, **served)
-    (again,) = evaluate(["vico"], asked[::-1], **served)
+    (first,) = compare(["vico"], asked, **served)
+    (again,) = compare(["vico"], asked[::-1], **served)
     assert [answer.text for answer in again[::-1]] == [answer.text for answer in first]
     assert len({answer.text for answer in first}) > 1
 
@@ -75,7 +75,7 @@ def test_two_servers_share_the_prompts_and_one_that_dies_is_dropped(vllm_server,
         request(number, picture(1, 1, seed=number % 5), Text("Go"), settings=GenerationSettings(max_new_tokens=24))
         for number in range(60)
     ]
-    expected = evaluate(["vico"], asked)
+    expected = compare(["vico"], asked)
     model = vico_eval.load(
         "vico-tiny", "vico", device="cpu", engine="vllm", server=f"{vllm_server.url}/{other.url}", batch_size=3
     )
@@ -98,12 +98,12 @@ def test_what_a_server_cannot_do_is_said_before_or_for_its_document(vllm_server,
     served = {"engine": "vllm", "server": vllm_server.url}
     beams = request(0, Text("x"), settings=GenerationSettings(max_new_tokens=2, num_beams=2))
     with pytest.raises(ConfigError, match="num_beams=2 can't be had with engine=vllm"):
-        evaluate(["vico"], [beams], **served)
+        compare(["vico"], [beams], **served)
     penalty = request(0, Text("x"), settings=GenerationSettings(max_new_tokens=2, repetition_penalty=1.2))
     with pytest.raises(ConfigError, match=r"repetition_penalty=1.2 can't be had from a vLLM server"):
-        evaluate(["vico"], [penalty], **served)
+        compare(["vico"], [penalty], **served)
     with pytest.raises(ConfigError, match=r"FastV.*Pass engine=transformers"):
-        evaluate(["vico", "vico+fastv"], requests, **served)
+        compare(["vico", "vico+fastv"], requests, **served)
 
 
 def test_a_server_of_another_model_is_refused(base_server, decoder_of, start_server, tmp_path):
@@ -130,7 +130,7 @@ def test_a_server_without_embeddings_or_with_little_room(start_server, requests)
     without.options = (*without.options, "--enable-prompt-embeds")
     without.restart()
     long = request(9, *(picture(3, 3, seed=seed) for seed in range(2)), Text("Long"))
-    (answers,) = evaluate(["vanilla"], [requests[0], long], engine="vllm", server=without.url, max_tiles=9)
+    (answers,) = compare(["vanilla"], [requests[0], long], engine="vllm", server=without.url, max_tiles=9)
     assert answers[0].account.visual_tokens > 0
     assert isinstance(answers[1], DocumentError)
     assert "vLLM was started for 256" in str(answers[1])
@@ -150,7 +150,7 @@ if __name__ == "__main__":
     ]
     answers = {}
     for engine in ("transformers", "vllm"):
-        (row,) = vico_eval.evaluate(sys.argv[1], ["vico"], asked, engine=engine, device="cpu", batch_size=4)
+        (row,) = vico_eval.compare(sys.argv[1], ["vico"], asked, engine=engine, device="cpu", batch_size=4)
         answers[engine] = [[answer.text, answer.account.to_dict()] for answer in row]
     print("ANSWERS", json.dumps(answers))
 """
