@@ -29,6 +29,7 @@ from typer.main import get_command
 
 from vico_eval.cards import Card, load_cards
 from vico_eval.cli import app
+from vico_eval.harnesses.lmms_eval.kinds import KINDS
 from vico_eval.methods import registry
 from vico_eval.methods.about import about
 from vico_eval.methods.arguments import default_text
@@ -246,7 +247,8 @@ def method_page(name: str) -> str:
     module = registry.BUILT_IN[name].partition(":")[0]
     facts["Code"] = f"`{module.replace('.', '/')}.py`"
     summary = _marked_up(sections["summary"].partition(": ")[2])
-    lines = [f"# {_title(name)}", "", summary, "", f"| Name | `{name}`; in lmms-eval `{name}_internvl` |", "|:--|:--|"]
+    models = ", ".join(f"`{kind.model_of(name)}`" for kind in KINDS if name in kind.methods)
+    lines = [f"# {_title(name)}", "", summary, "", f"| Name | `{name}`; in lmms-eval {models} |", "|:--|:--|"]
     lines += [f"| **{key}** | {text} |" for key, text in facts.items()]
     if "Differs" in sections:
         lines += ["", "## What differs from the source", "", sections["Differs"]]
