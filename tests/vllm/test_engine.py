@@ -15,7 +15,7 @@ from vico_eval.methods.registry import build
 from ..methods.systems import SYSTEMS, picture, request  # noqa: TID252 - one list for all properties
 from .servers import SETTINGS, VllmServer
 
-NOT_OF_VICO = ("pvtc", "lvtc", "vanilla_vir")
+NOT_OF_VICO = ("pvtc", "lvtc", "vanilla_vir", "max_pixels")
 """Methods of other checkpoints."""
 
 
