@@ -17,7 +17,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from vico_eval.methods.interface import ENCODER_ATTENTION, ENCODER_KEYS, ScoreSource, SelectionPart
+
 CLS, MEAN = "cls", "mean"
+
+
+def score_source(selection: SelectionPart | None) -> ScoreSource | None:
+    """Where the encoder's scores come from that a part needs; None where it needs none."""
+    if selection is None or not selection.needs & {ENCODER_ATTENTION, ENCODER_KEYS}:
+        return None
+    return selection.score_source
 
 
 class PatchAttention(NamedTuple):

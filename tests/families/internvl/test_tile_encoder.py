@@ -125,7 +125,7 @@ def test_where_memory_runs_out_fewer_tiles_are_encoded_at_once(engine, small_dev
     assert small_device == [3, 2]
     # The attempt that failed left nothing behind in the layer that is watched.
     alone = TileEncoder(engine.model.vision_tower, [source])
-    alone._at_once = 1
+    alone._portions.most = 1
     expected = alone([page])
     torch.testing.assert_close(found.vit_tokens, expected.vit_tokens)
     torch.testing.assert_close(tuple(found.attention[source]), tuple(expected.attention[source]))

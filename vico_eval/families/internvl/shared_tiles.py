@@ -13,20 +13,13 @@ import torch
 from torch import Tensor
 
 from vico_eval.families.clock import seconds_on
+from vico_eval.families.encoder_attention import score_source
 from vico_eval.families.family import Look, Shown
 from vico_eval.families.internvl.tile_encoder import Encoded, TileEncoder
-from vico_eval.methods.interface import ENCODER_ATTENTION, ENCODER_KEYS, Route, ScoreSource
+from vico_eval.methods.interface import Route
 
 if TYPE_CHECKING:
     from vico_eval.families.internvl.modeling import VicoInternVL
-
-
-def score_source(look: Look) -> ScoreSource | None:
-    """Where the encoder's scores come from that a look needs; None where it needs none."""
-    selection = look.selection
-    if selection is None or not selection.needs & {ENCODER_ATTENTION, ENCODER_KEYS}:
-        return None
-    return selection.score_source
 
 
 class SharedTiles:
@@ -35,7 +28,7 @@ class SharedTiles:
     def __init__(self, model: VicoInternVL, looks: Sequence[Look]) -> None:
         self._model = model
         self._is_shared = len(looks) > 1
-        sources = dict.fromkeys(filter(None, map(score_source, looks)))
+        sources = dict.fromkeys(filter(None, (score_source(look.selection) for look in looks)))
         self._encode = TileEncoder(model.vision_tower, sources, is_shared=self._is_shared)
         self._encode_for_router = self._encode
         if model.router_vision is not None:

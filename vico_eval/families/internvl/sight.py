@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from vico_eval.families.encoder_attention import PatchAttention
+from vico_eval.families.encoder_attention import PatchAttention, score_source
 from vico_eval.families.family import Look, Seen, SeenTiles, Shown, Sight
 from vico_eval.families.finite import refuse_not_finite
 from vico_eval.families.internvl.mixed_inputs import MixedInputs
-from vico_eval.families.internvl.shared_tiles import BatchTiles, SharedTiles, score_source
+from vico_eval.families.internvl.shared_tiles import BatchTiles, SharedTiles
 from vico_eval.families.internvl.token_places import grid_yx, of_squares, tokens_of
 from vico_eval.methods.interface import (
     CONNECTOR_INPUTS,
@@ -39,7 +39,7 @@ class InternVLSight(Sight):
         self._model = model
         self._look = look
         self._shared = shared
-        self._source = score_source(look)
+        self._source = score_source(look.selection)
 
     def encode(self, batch: Sequence[Shown]) -> float:
         """Have the tiles encoded, by the routers' own encoder too where they are asked."""

@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from accelerate.utils.memory import clear_device_cache
 from torch import Tensor
 from transformers.models.internvl import InternVLVisionModel
 
@@ -20,7 +19,7 @@ from vico_eval.families.clock import seconds_on
 from vico_eval.families.encoder_attention import LayerInput, PatchAttention
 from vico_eval.families.family import Shown
 from vico_eval.families.internvl.tiling import normalise
-from vico_eval.logs import logger
+from vico_eval.families.portions import Portions
 from vico_eval.methods.interface import ScoreSource
 
 VISION_TILES = 64
@@ -72,7 +71,7 @@ class TileEncoder:
         """
         self._vision_tower = vision_tower
         self._is_shared = is_shared
-        self._at_once = VISION_TILES
+        self._portions = Portions(VISION_TILES, "tiles")
         self._kept: tuple[tuple[bytes, ...], Encoded] | None = None
         """Digests of the last batch's tiles, each once, and what was made of them; where somebody may want it again."""
 
@@ -113,14 +112,9 @@ class TileEncoder:
 
     def _encode(self, tiles: Sequence[np.ndarray]) -> Encoded:
         device: torch.device = next(self._vision_tower.parameters()).device
-        remaining = torch.from_numpy(np.stack(tiles))
+        stacked = torch.from_numpy(np.stack(tiles))
         started = seconds_on(device)
-        chunks: list[Encoded] = []
-        while len(remaining):
-            chunk = remaining[: self._at_once]
-            if (encoded := self._encode_or_shrink(chunk, device)) is not None:
-                chunks.append(encoded)
-                remaining = remaining[len(chunk) :]
+        chunks = self._portions.encode([1] * len(stacked), lambda span: self._encode_portion(stacked[span], device))
         attention = {
             source: PatchAttention(*map(torch.cat, zip(*(chunk.attention[source] for chunk in chunks), strict=True)))
             for source in self._layers
@@ -128,26 +122,11 @@ class TileEncoder:
         vit_tokens = torch.cat([chunk.vit_tokens for chunk in chunks])
         return Encoded(vit_tokens, attention, seconds_on(device) - started)
 
-    def _encode_or_shrink(self, tiles: Tensor, device: torch.device) -> Encoded | None:
-        """What is made of tiles [tiles, S, S, 3], uint8; None where they don't fit, and fewer are taken from now on.
-
-        Raises:
-            torch.OutOfMemoryError: one tile alone does not fit.
-        """
-        try:
-            with ExitStack() as watched:
-                for layer in self._layers.values():
-                    watched.enter_context(layer.watching())
-                # Bytes travel to the device, not floats.
-                vit_tokens = encode_tiles(self._vision_tower, normalise(tiles.to(device)))
-            return Encoded(vit_tokens, {source: layer.taken() for source, layer in self._layers.items()}, 0.0)
-        except torch.OutOfMemoryError:
-            if len(tiles) == 1:
-                raise
-            self._at_once = len(tiles) // 2
-        # The exception held the tensors of the attempt; from here on they are free.
-        clear_device_cache(garbage_collection=True)
-        logger.warning(
-            f"the vision encoder ran out of memory with {len(tiles)} tiles; it takes {self._at_once} at once from now"
-        )
-        return None
+    def _encode_portion(self, tiles: Tensor, device: torch.device) -> Encoded:
+        """What is made of tiles [tiles, S, S, 3], uint8."""
+        with ExitStack() as watched:
+            for layer in self._layers.values():
+                watched.enter_context(layer.watching())
+            # Bytes travel to the device, not floats.
+            vit_tokens = encode_tiles(self._vision_tower, normalise(tiles.to(device)))
+        return Encoded(vit_tokens, {source: layer.taken() for source, layer in self._layers.items()}, 0.0)

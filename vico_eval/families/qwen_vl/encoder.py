@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from accelerate.utils.memory import clear_device_cache
 from torch import Tensor
 from transformers.vision_utils import get_vision_window_index
 
 from vico_eval.families.encoder_attention import PatchAttention
+from vico_eval.families.portions import Portions
 from vico_eval.families.qwen_vl.patch_attention import WatchedLayer
-from vico_eval.logs import logger
 from vico_eval.methods.interface import ScoreSource
 
 if TYPE_CHECKING:
@@ -60,7 +59,7 @@ class PictureEncoder:
     def __init__(self, model: QwenVLModel, sources: Sequence[ScoreSource], *, keeps_merged: bool) -> None:
         self._model = model
         self._keeps_merged = keeps_merged
-        self._at_once = ENCODED_PATCHES
+        self._portions = Portions(ENCODED_PATCHES, "patches")
         self._layers = {source: WatchedLayer(model.visual.blocks[source.layer].attn) for source in sources}
 
     def __call__(self, pictures: Sequence[QwenPicture]) -> list[SeenPicture]:
@@ -72,38 +71,9 @@ class PictureEncoder:
         return [found[picture.digests[0]] for picture in pictures]
 
     def _encode_all(self, pictures: Sequence[QwenPicture], is_film: bool) -> list[SeenPicture]:
-        seen: list[SeenPicture] = []
-        while len(seen) < len(pictures):
-            portion = self._portion(pictures[len(seen) :])
-            seen += self._encode_or_shrink(portion, is_film) or []
-        return seen
-
-    def _portion(self, pictures: Sequence[QwenPicture]) -> list[QwenPicture]:
-        """The first pictures, as many as are encoded at once."""
-        portion, patches = [pictures[0]], pictures[0].pieces.shape[1]
-        for picture in pictures[1:]:
-            patches += picture.pieces.shape[1]
-            if patches > self._at_once:
-                break
-            portion.append(picture)
-        return portion
-
-    def _encode_or_shrink(self, pictures: Sequence[QwenPicture], is_film: bool) -> list[SeenPicture] | None:
-        """What is made of pictures; None where they don't fit, and fewer are taken from now on.
-
-        Raises:
-            torch.OutOfMemoryError: one picture alone does not fit.
-        """
-        try:
-            return self._encode(pictures, is_film)
-        except torch.OutOfMemoryError:
-            if len(pictures) == 1:
-                raise
-            self._at_once = sum(picture.pieces.shape[1] for picture in pictures) // 2
-        # The exception held the tensors of the attempt; from here on they are free.
-        clear_device_cache(garbage_collection=True)
-        logger.warning(f"the vision encoder ran out of memory; it takes {self._at_once} patches at once from now")
-        return None
+        sizes = [picture.pieces.shape[1] for picture in pictures]
+        portions = self._portions.encode(sizes, lambda span: self._encode(pictures[span], is_film))
+        return [seen for portion in portions for seen in portion]
 
     def _encode(self, pictures: Sequence[QwenPicture], is_film: bool) -> list[SeenPicture]:
         visual: Any = self._model.visual

@@ -13,26 +13,16 @@ import torch
 from torch import Tensor
 
 from vico_eval.families.clock import seconds_on
+from vico_eval.families.encoder_attention import score_source
 from vico_eval.families.family import Look, Seen, Shown, Sight
 from vico_eval.families.qwen_vl.encoder import PictureEncoder, SeenPicture
 from vico_eval.methods.interface import (
     CONNECTOR_INPUTS,
-    ENCODER_ATTENTION,
-    ENCODER_KEYS,
-    ScoreSource,
-    SelectionPart,
     VisualTokens,
 )
 
 if TYPE_CHECKING:
     from vico_eval.families.qwen_vl.model import QwenVLModel
-
-
-def score_source(selection: SelectionPart | None) -> ScoreSource | None:
-    """Where the encoder's scores come from that a part needs; None where it needs none."""
-    if selection is None or not selection.needs & {ENCODER_ATTENTION, ENCODER_KEYS}:
-        return None
-    return selection.score_source
 
 
 class SharedPictures:

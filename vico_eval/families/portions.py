@@ -1,0 +1,69 @@
+"""A vision encoder's work in portions that fit into memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import torch
+from accelerate.utils.memory import clear_device_cache
+
+from vico_eval.logs import logger
+
+T = TypeVar("T")
+
+
+class Portions:
+    """Splits what an encoder is given into portions, which become smaller for good when memory runs out.
+
+    Args:
+        most: largest portion; bounds the encoder's memory, not the batch.
+        unit: what portions are counted in, for the warning.
+    """
+
+    def __init__(self, most: int, unit: str) -> None:
+        self.most = most
+        self._unit = unit
+
+    def encode(self, sizes: Sequence[int], encode: Callable[[slice], T]) -> list[T]:
+        """The result of each portion, in order.
+
+        Args:
+            sizes: of the items, in units. A portion has at least one item.
+            encode: encodes the items of a slice.
+
+        Raises:
+            torch.OutOfMemoryError: one item alone does not fit.
+        """
+        made: list[T] = []
+        start = 0
+        while start < len(sizes):
+            span = slice(start, self._end(sizes, start))
+            if self._fits(span, sizes, encode, made):
+                start = span.stop
+        return made
+
+    def _end(self, sizes: Sequence[int], start: int) -> int:
+        end, size = start + 1, sizes[start]
+        while end < len(sizes) and size + sizes[end] <= self.most:
+            size += sizes[end]
+            end += 1
+        return end
+
+    def _fits(self, span: slice, sizes: Sequence[int], encode: Callable[[slice], T], made: list[T]) -> bool:
+        """Add what is made of a portion; False where it does not fit, and portions are smaller from now on."""
+        try:
+            made.append(encode(span))
+        except torch.OutOfMemoryError:
+            if span.stop - span.start == 1:
+                raise
+        else:
+            return True
+        # The exception held the tensors of the attempt; from here on they are free.
+        clear_device_cache(garbage_collection=True)
+        size = sum(sizes[span])
+        self.most = size // 2
+        logger.warning(
+            f"the vision encoder ran out of memory with {size} {self._unit}; it takes {self.most} at once from now"
+        )
+        return False
