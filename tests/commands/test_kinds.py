@@ -8,6 +8,7 @@ from vico_eval.commands.work.kinds import kind_of_checkpoints
 from vico_eval.commands.work.options import RunOptions
 from vico_eval.commands.work.table import plan_table
 from vico_eval.errors import ConfigError
+from vico_eval.families.registry import SUPPORTED
 from vico_eval.harnesses.lmms_eval.kinds import INTERNVL, KINDS, QWEN2_5_VL, QWEN3_VL
 from vico_eval.methods import registry
 
@@ -75,3 +76,7 @@ def test_a_kind_lacks_those_methods_that_its_checkpoints_refuse(untrained, qwen)
     for kind in KINDS:
         refused = {method for method in registry.method_names() if is_refused(method, kind.name)}
         assert refused - of_a_checkpoint.get(kind.name, set()) == kind.lacks
+
+
+def test_each_supported_checkpoint_is_of_one_kind():
+    assert sorted(known for kind in KINDS for known in kind.model_types) == sorted(SUPPORTED)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, ClassVar
@@ -95,7 +96,7 @@ def locate(pretrained: str, look: Callable[[Path], object], *, allow_pickle: boo
     folder = _here(pretrained)
     if folder is not None:
         return folder
-    look(_download(pretrained, [CONFIG, ADAPTER_CONFIG_NAME]))
+    look(_with_config(pretrained))
     folder = _download(pretrained, HUB_FILES)
     if allow_pickle and not list(folder.glob("*.safetensors")):
         _download(pretrained, ["*.bin"])
@@ -104,7 +105,7 @@ def locate(pretrained: str, look: Callable[[Path], object], *, allow_pickle: boo
 
 def config_values(pretrained: str) -> dict[str, Any]:
     """The `config.json` of a checkpoint, of which nothing else is downloaded; as `locate` and `read_config`."""
-    return read_config(_here(pretrained) or _download(pretrained, [CONFIG, ADAPTER_CONFIG_NAME]))
+    return read_config(_here(pretrained) or _with_config(pretrained))
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -190,6 +191,12 @@ def _here(pretrained: str) -> Path | None:
             f"({', '.join(known) or 'none is installed'})."
         )
     return None
+
+
+@cache
+def _with_config(pretrained: str) -> Path:
+    """A folder with a hub id's `config.json`. Several callers need it for each row; the hub is asked once."""
+    return _download(pretrained, [CONFIG, ADAPTER_CONFIG_NAME])
 
 
 def _download(pretrained: str, patterns: list[str]) -> Path:
