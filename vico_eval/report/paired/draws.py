@@ -5,11 +5,13 @@ the Bayesian bootstrap (Rubin 1981). All rows share the weights, and a cluster i
 all of them, so differences are paired. For counts, the quantiles are those of the beta distribution, hence Clopper and
 Pearson's limits up to the unseen change below, and they are as skewed as the data.
 
-Three corrections to the plain bootstrap are applied per benchmark:
+Four corrections to the plain bootstrap are applied per benchmark:
 
 - Few clusters: deviations are scaled by the root of (n + 1) / (n - 1), which makes their variance unbiased, and by the
   root of (n - 1) / chi-square(n - 1), which turns normal deviations into Student's t with n - 1 degrees of freedom, as
   in Behrens and Fisher's problem. A benchmark with 10 images widens the average's interval only by its own weight.
+- Several documents per cluster: few clusters contain most of the changes, so a cluster pulls the mean towards itself.
+  Deviations are scaled by n / (n - 1), as if taken from the mean of the other clusters (the jackknife's residual).
 - Unseen changes: rows that agree on every document still get an interval. A change is subtracted from the lower end and
   added to the upper end: half a change for retention (a gamma variable of shape 1/2), as in Jeffreys' limits for a
   count, and a whole one (of shape 1), as in McNemar's exact test, for tests of no difference, which may have missed as
@@ -129,6 +131,8 @@ class Draws:
             degrees = max(column.num_clusters - 1, 1)
             centre = column.sums.sum(axis=0) / column.sizes.sum()
             growth = np.sqrt((degrees + 2) / degrees)
+            if len(column.groups) > column.num_clusters:
+                growth *= (degrees + 1) / degrees
             self._deviations[place] = np.ascontiguousarray((growth * (np.concatenate(drawn) - centre)).T)
             self._widening[place] = _student(degrees, shares)
 
