@@ -59,6 +59,15 @@ def test_other_answers_are_shown_and_fail_only_if_they_must_not(run, runs, tmp_p
     assert "after token" not in again
 
 
+def test_as_json_it_is_what_the_file_holds(run, runs, tmp_path, monkeypatch):
+    change_answers(runs[1], first_answer(runs[1]), "another")
+    monkeypatch.chdir(tmp_path)
+    status, out, _ = run("agree", *runs, "--json", "--out", tmp_path, "--require-equal")
+    assert status == 1
+    assert json.loads(out) == json.loads((tmp_path / "agreement.json").read_text())
+    assert json.loads(out)[0]["total"]["same_answers"] == 11
+
+
 def test_runs_of_two_folders_are_paired_by_their_names(run, runs, tmp_path):
     shutil.copytree(runs[0], tmp_path / "one" / "alone")
     change_answers(runs[1], first_answer(runs[1]), "no")

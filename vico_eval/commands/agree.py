@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from vico_eval.commands import options
+
 
 def agree(
     first: Annotated[
@@ -28,18 +30,20 @@ def agree(
         bool,
         typer.Option("--require-equal", help="Exit with status 1 unless every document has the same answer in both."),
     ] = False,
+    as_json: options.Json = False,
 ) -> None:
     """Compare the answers of two runs of the same documents.
 
     Prints how many answers are equal and where the others first diverge, both scores with an interval for their
     difference, whether the token accounts are equal, and how the conditions of the runs differ. Use it to compare
-    engines, toolkits, devices or versions. The files of --out include JSON for scripts.
+    engines, toolkits, devices or versions.
 
     \b
     Examples:
       vico-eval agree runs/transformers/vico runs/vllm/vico
       vico-eval agree runs/one-gpu runs/eight-gpus --out results/agreement --require-equal
+      vico-eval agree runs/transformers/vico runs/vllm/vico --json
     """
     from vico_eval.commands.work.agree import print_agreement
 
-    print_agreement(first, second, out=out, num_examples=examples, require_equal=require_equal)
+    print_agreement(first, second, out=out, num_examples=examples, require_equal=require_equal, as_json=as_json)

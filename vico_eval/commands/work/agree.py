@@ -6,18 +6,24 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from vico_eval.commands.output import message_console, results_console
+from vico_eval.commands.output import message_console, print_json, results_console
 from vico_eval.errors import ReportError
 from vico_eval.paths import models_dir
 from vico_eval.report.agreement.compare import Comparison, compare_runs
 from vico_eval.report.agreement.partings import Encode
-from vico_eval.report.agreement.writers import to_terminal, write_agreement
+from vico_eval.report.agreement.writers import to_records, to_terminal, write_agreement
 from vico_eval.runs.folders import check_folder, runs_below
 from vico_eval.runs.read import read_record
 
 
 def print_agreement(
-    first: Path, second: Path, *, out: Path | None, num_examples: int, require_equal: bool = False
+    first: Path,
+    second: Path,
+    *,
+    out: Path | None,
+    num_examples: int,
+    require_equal: bool = False,
+    as_json: bool = False,
 ) -> None:
     """Print how far runs agree, and write it into `out` where one is given.
 
@@ -27,6 +33,7 @@ def print_agreement(
         out: folder of agreement.csv, .md and .json; made if missing.
         num_examples: documents with other answers that are shown of each pair.
         require_equal: whether a difference is an error.
+        as_json: print the entries of agreement.json, with paths relative to the working directory, and no table.
 
     Raises:
         ReportError: no two runs of the same documents, or answers that differ where they must not.
@@ -37,8 +44,11 @@ def print_agreement(
     for path in alone:
         messages.print(f"{path} has no counterpart and is not compared.", soft_wrap=True)
     compared = _compare(pairs)
-    results = results_console()
-    results.print(to_terminal(compared, examples=num_examples, width=results.width))
+    if as_json:
+        print_json(to_records(compared, Path.cwd(), examples=num_examples))
+    else:
+        results = results_console()
+        results.print(to_terminal(compared, examples=num_examples, width=results.width))
     if out is not None:
         messages.print("Written:")
         for path in write_agreement(compared, out, examples=num_examples):

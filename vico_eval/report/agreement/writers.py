@@ -58,17 +58,38 @@ def to_markdown(comparisons: Sequence[Comparison], *, examples: int) -> str:
     return "".join(parts)
 
 
+def to_records(comparisons: Sequence[Comparison], out: Path, *, examples: int) -> list[dict[str, Any]]:
+    """Return the entries of agreement.json, one per comparison, with paths relative to `out`."""
+    return [
+        {
+            "run": comparison.name,
+            "runs": [
+                {"folder": relative_place(folder, out), "record": record.model_dump(mode="json")}
+                for folder, record in zip(comparison.folders, comparison.records, strict=True)
+            ],
+            "benchmarks": [_line_record(line) for line in comparison.benchmarks],
+            "total": _line_record(comparison.total),
+            "different_conditions": [one._asdict() for one in comparison.different_conditions],
+            "examples": [
+                {"benchmark": benchmark, **parting._asdict()} for benchmark, parting in comparison.examples(examples)
+            ],
+            "notes": list(comparison.notes),
+        }
+        for comparison in comparisons
+    ]
+
+
 def write_agreement(comparisons: Sequence[Comparison], out: Path, *, examples: int) -> tuple[Path, ...]:
     """Write agreement.csv, agreement.md and agreement.json to `out`, which is created if missing.
 
     Raises:
         OutputError: the files can't be written; the folder is then unchanged.
     """
-    record = [_record(comparison, out, examples) for comparison in comparisons]
+    records = to_records(comparisons, out, examples=examples)
     texts = {
         f"{STEM}.csv": frame_to_csv(_frame(comparisons)),
         f"{STEM}.md": to_markdown(comparisons, examples=examples),
-        f"{STEM}.json": json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
+        f"{STEM}.json": json.dumps(records, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
     }
     try:
         with staged(out) as files:
@@ -200,24 +221,6 @@ def _scores(line: Agreement) -> dict[str, float]:
     scores = line.scores
     own = {"score_first": scores.first, "score_second": scores.second}
     return {**own, **scores.interval._asdict(), "lost": scores.lost, "gained": scores.gained}
-
-
-def _record(comparison: Comparison, out: Path, examples: int) -> dict[str, Any]:
-    """An entry of agreement.json; paths are relative to the file's folder."""
-    runs = zip(comparison.folders, comparison.records, strict=True)
-    return {
-        "run": comparison.name,
-        "runs": [
-            {"folder": relative_place(folder, out), "record": record.model_dump(mode="json")} for folder, record in runs
-        ],
-        "benchmarks": [_line_record(line) for line in comparison.benchmarks],
-        "total": _line_record(comparison.total),
-        "different_conditions": [one._asdict() for one in comparison.different_conditions],
-        "examples": [
-            {"benchmark": benchmark, **parting._asdict()} for benchmark, parting in comparison.examples(examples)
-        ],
-        "notes": list(comparison.notes),
-    }
 
 
 def _line_record(line: Agreement) -> dict[str, Any]:
