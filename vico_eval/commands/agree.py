@@ -42,7 +42,6 @@ def agree(
     Examples:
       vico-eval agree runs/transformers/vico runs/vllm/vico
       vico-eval agree runs/one-gpu runs/eight-gpus --out results/agreement --require-equal
-      vico-eval agree runs/transformers/vico runs/vllm/vico --json
     """
     from vico_eval.commands.work.agree import print_agreement
 
