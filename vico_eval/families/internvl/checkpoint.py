@@ -1,7 +1,7 @@
-"""From a folder, a built-in name or a hub id to InternVL and its tokenizer, without remote code.
+"""Loading InternVL and its tokenizer from a folder, a built-in name or a hub id, without remote code.
 
-The weights' names and shapes are checked before and after loading: what is missing, unexpected or of another shape is
-an error that names it.
+The weights' names and shapes are checked before and after loading. Errors name missing and unexpected weights, and
+those of another shape.
 """
 
 from __future__ import annotations
@@ -37,23 +37,24 @@ class Checkpoint(CheckpointFiles):
 
     @property
     def facts(self) -> ModelFacts:
-        """What parts of a method may know of it."""
+        """The checkpoint's facts for parts of methods."""
         return facts_of(self.config, self.name)
 
 
 def find_checkpoint(pretrained: str | Path, *, allow_pickle: bool = False) -> Checkpoint:
-    """Look at a checkpoint's files without loading weights.
+    """Find and check a checkpoint's files without loading weights.
 
     Args:
         pretrained: a folder, a built-in name (`vico-tiny`, `vico-tiny-base`) or a hub id, which is downloaded.
-        allow_pickle: where there are no safetensors, read `.bin` files, as plain tensors only (`weights_only`).
+        allow_pickle: without safetensors, read `.bin` files, as plain tensors only (`weights_only`).
 
     Raises:
-        CheckpointError: no such folder, no network for a hub id, half a checkpoint, or another architecture.
+        CheckpointError: the folder is missing, a hub id can't be downloaded, or the checkpoint is incomplete or of
+            another architecture.
     """
     pretrained = str(pretrained)
     folder = locate(pretrained, lambda found: _read_config(found, frozenset()), allow_pickle=allow_pickle)
-    _read_config(folder, frozenset())  # before a word about weights: a folder of another kind has none of ours
+    _read_config(folder, frozenset())  # checked before the weights, which another kind of checkpoint lacks
     weights = find_weights(folder, allow_pickle=allow_pickle)
     return Checkpoint(name=pretrained, folder=folder, config=_read_config(folder, frozenset(weights)), weights=weights)
 
@@ -69,10 +70,10 @@ def _read_config(folder: Path, tensor_names: frozenset[str]) -> VicoInternVLConf
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
-    """The checkpoint's tokenizer.
+    """Load the checkpoint's tokenizer.
 
     Raises:
-        CheckpointError: no tokenizer files, or a vocabulary without `<IMG_CONTEXT>`.
+        CheckpointError: tokenizer files are missing, or the vocabulary lacks `<IMG_CONTEXT>`.
     """
     if not any((checkpoint.folder / name).is_file() for name in TOKENIZER_FILES):
         raise CheckpointError(
@@ -95,22 +96,24 @@ def load_model(
     """Load the weights, in evaluation mode.
 
     Args:
-        checkpoint: from `find_checkpoint`.
-        model_class: of the model.
-        **placement: as of `load_placed`.
+        checkpoint: the result of `find_checkpoint`.
+        model_class: the model's class.
+        **placement: see `load_placed`.
 
     Raises:
-        CheckpointError: missing, unexpected or mis-shaped weights, named.
-        ConfigError: a device that is not there, an unknown dtype or attention kernel, `device` with `device_map`.
+        CheckpointError: weights are missing, unexpected or of another shape; the message names them.
+        ConfigError: the device doesn't exist, the dtype or attention kernel is unknown, or `device` is used with
+            `device_map`.
     """
     refuse_wrong_stacks(checkpoint)
     return load_placed(model_class, checkpoint, **placement)
 
 
 def refuse_wrong_stacks(checkpoint: Checkpoint) -> None:
-    """Raises CheckpointError for experts, or fused q, k, v of InternLM2, of another number or shape than the config's.
+    """Raise CheckpointError if the number or shape of experts, or of InternLM2's fused q, k, v, doesn't match the
+    configuration.
 
-    Loading stacks the former, which lie one by one, and splits the latter: behind it nothing can be named.
+    Loading stacks the experts and splits q, k, v, so later errors couldn't name the original weights.
     """
     files = {file for name, file in checkpoint.weights.items() if ".experts." in name or FUSED in name}
     shapes = {name: shape for file in files for name, shape in shapes_of(file).items()}

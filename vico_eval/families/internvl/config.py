@@ -1,4 +1,4 @@
-"""One configuration for every layout an InternVL checkpoint comes in.
+"""One configuration for all layouts of InternVL checkpoints.
 
 Three kinds of `config.json` are understood:
 
@@ -21,26 +21,26 @@ from vico_eval.families.checkpoint import refuse_quantised
 from vico_eval.families.internvl.internlm2 import is_internlm2, llama_values
 
 DECODERS = ("qwen3", "qwen3_moe", "qwen2", "llama")
-"""`model_type` of the language models that a checkpoint may hold."""
+"""`model_type` of supported language models."""
 
 LAYOUTS = ("vico_internvl", "internvl_chat", "internvl")
 
 PARTS: Mapping[str, Mapping[str, Any]] = {
     "low_connector": {},
-    # The released Flash code routes with these where a config names none.
+    # Defaults of the released Flash code for configurations without thresholds.
     "router": {"relative_threshold": 0.1, "absolute_threshold": 0.5, "image_threshold": None},
     "image_router": {},
     "pvtc": {},
     "lvtc": {},
 }
-"""Parts that a checkpoint may hold, with their settings' defaults.
+"""Parts that a checkpoint may have, with the defaults of their settings.
 
-- `low_connector`: ViCO's; a tile through it takes a quarter of its visual tokens.
+- `low_connector`: ViCO's low connector, which gives a tile a quarter of its visual tokens.
 - `router`: ViCO's. A tile is compressed above the quantile `relative_threshold` of its request's scores (None switches
   that rule off, so that the decision about a tile depends on that tile alone) and at `absolute_threshold` or above; an
   image that is decided on as a whole, at `image_threshold` or above (None: at the absolute one).
-- `image_router`: a router that is trained on whole images.
-- `pvtc`: InternVL-X's projector in the place of the connector.
+- `image_router`: a router trained on whole images.
+- `pvtc`: InternVL-X's projector, which replaces the connector.
 - `lvtc`: InternVL-X's further projectors; settings are `vico_eval.methods.lvtc.LVTCSettings`.
 """
 
@@ -48,7 +48,7 @@ FLAGS = (
     *("has_low_connector", "has_router", "has_image_router", "connector", "lvtc"),
     *("flash_relative_threshold", "flash_absolute_threshold", "image_absolute_threshold"),
 )
-"""How versions of this package before 0.2 named parts and their settings in `config.json`."""
+"""Names of parts and their settings in `config.json` by versions of this package before 0.2."""
 
 
 class VicoInternVLConfig(PreTrainedConfig):
@@ -59,17 +59,17 @@ class VicoInternVLConfig(PreTrainedConfig):
         text_config: the decoder, one of `DECODERS`.
         image_token_id: id of `<IMG_CONTEXT>`; None until a tokenizer is known.
         downsample_ratio: pixel shuffle of the high connector; the low one uses half of it.
-        ps_version: "v2", or "v1" for checkpoints whose pixel shuffle leaves height and width swapped.
+        ps_version: "v2", or "v1" for checkpoints whose pixel shuffle swaps height and width.
         template: name of the conversation template (see `vico_eval.families.internvl.prompts`).
         system_message: replaces the template's own; "" for none.
         min_tiles, max_tiles, use_thumbnail: the tiling of an image.
-        num_frames: frames shown of a video, one tile each.
+        num_frames: number of frames of a video, one tile each.
         router_num_heads: heads of a router's attention pooling.
-        parts: what the checkpoint holds beyond encoder, connector and decoder, each with its settings; see `PARTS`.
-        **kwargs: transformers' own settings, and the flags by which older versions of this package named parts.
+        parts: the checkpoint's parts besides encoder, connector and decoder, each with its settings; see `PARTS`.
+        **kwargs: transformers' own settings, and flags for parts by older versions of this package.
 
     Raises:
-        ConfigError: a part, or a setting of it, that nobody knows.
+        ConfigError: a part or a setting is unknown.
     """
 
     model_type = "vico_internvl"
@@ -122,7 +122,7 @@ class VicoInternVLConfig(PreTrainedConfig):
 
     @property
     def vit_grid(self) -> int:
-        """Vision tokens along one side of a tile."""
+        """Vision tokens along a side of a tile."""
         return self.tile_size // _side(self.vision_config.patch_size)
 
     @property
@@ -132,7 +132,7 @@ class VicoInternVLConfig(PreTrainedConfig):
 
     @property
     def num_high_tokens(self) -> int:
-        """Visual tokens of a tile at full length."""
+        """Visual tokens of an uncompressed tile."""
         return int(self.vit_grid * self.downsample_ratio) ** 2
 
     @property
@@ -142,7 +142,7 @@ class VicoInternVLConfig(PreTrainedConfig):
 
 
 def _complete(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The parts with all their settings."""
+    """Return the parts with all their settings."""
     if unknown := sorted(parts.keys() - PARTS.keys()):
         names = ", ".join(map(repr, unknown))
         raise ConfigError(f"a checkpoint can't hold part {names}; known are {', '.join(PARTS)}.")
@@ -153,7 +153,7 @@ def _complete(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any
 
 
 def _parts_of_flags(flags: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Parts that flags name; thresholds are settings of a router."""
+    """Return the parts that flags name; thresholds are settings of a router."""
     thresholds = {
         "relative_threshold": "flash_relative_threshold",
         "absolute_threshold": "flash_absolute_threshold",
@@ -173,20 +173,20 @@ def _parts_of_flags(flags: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return parts
 
 
-# AutoTokenizer reads config.json beside the tokenizer: without this it warns of a model type that it does not know.
+# AutoTokenizer reads config.json beside the tokenizer and would warn about an unknown model type.
 AutoConfig.register(VicoInternVLConfig.model_type, VicoInternVLConfig, exist_ok=True)
 
 
 def _side(size: int | list[int] | tuple[int, ...]) -> int:
-    """Side of a square in px, which transformers writes once or for height and width."""
+    """Return a square's side in px, which transformers writes once or for height and width."""
     return size if isinstance(size, int) else size[0]
 
 
 def decoder_config(values: Mapping[str, Any]) -> PreTrainedConfig:
-    """The decoder's configuration from its part of a `config.json`.
+    """Return the decoder's configuration from its section of a `config.json`.
 
     Raises:
-        CheckpointError: an architecture that is not supported; names it and those that are.
+        CheckpointError: the architecture isn't supported; the message lists those that are.
     """
     values = llama_values(values) if is_internlm2(values) else dict(values)
     model_type = values.pop("model_type", None)
@@ -200,12 +200,12 @@ def decoder_config(values: Mapping[str, Any]) -> PreTrainedConfig:
 
 
 def from_checkpoint_config(values: Mapping[str, Any], tensor_names: frozenset[str]) -> VicoInternVLConfig:
-    """Our configuration from a checkpoint's `config.json` and the names of its weights.
+    """Return our configuration from a checkpoint's `config.json` and the names of its weights.
 
-    Which of ViCO's parts exist is read off the weights: a config can promise what the files do not hold.
+    ViCO's parts are determined from the weights, because a configuration may name parts that the files lack.
 
     Raises:
-        CheckpointError: not an InternVL checkpoint, or one with an architecture that is not supported.
+        CheckpointError: it isn't an InternVL checkpoint, or its architecture isn't supported.
     """
     model_type = values.get("model_type")
     if model_type not in LAYOUTS:
@@ -224,7 +224,7 @@ def from_checkpoint_config(values: Mapping[str, Any], tensor_names: frozenset[st
             config = VicoInternVLConfig(**values)
         except ConfigError as error:
             raise CheckpointError(f"config.json can't be used: {error}") from error
-    # InternVL's first versions showed a picture as one tile, or padded it to a square.
+    # InternVL's first versions used one tile per image, or padded it to a square.
     _require(values, {"dynamic_image_size": (True,), "pad2square": (False,), "image_fold": (None,)})
     check_tiles(config)
     for name, threshold in config.parts.get("router", {}).items():
@@ -236,7 +236,7 @@ def from_checkpoint_config(values: Mapping[str, Any], tensor_names: frozenset[st
 
 
 def check_tiles(config: VicoInternVLConfig) -> None:
-    """Raises CheckpointError if no number of tiles lies between the limits: no image could be cut."""
+    """Raise CheckpointError if the limits on tiles allow no number of tiles."""
     few, many = config.min_tiles, config.max_tiles
     if not (isinstance(few, int) and isinstance(many, int) and 1 <= few <= many):
         raise CheckpointError(
@@ -246,7 +246,7 @@ def check_tiles(config: VicoInternVLConfig) -> None:
 
 
 def _require(values: Mapping[str, Any], expected: Mapping[str, tuple[Any, ...]]) -> None:
-    """Refuse settings that would change the features and that this package does not compute; absent ones pass."""
+    """Reject settings that would change features and aren't implemented; missing ones are accepted."""
     for name, supported in expected.items():
         if values.get(name, supported[0]) not in supported:
             raise CheckpointError(
@@ -288,7 +288,7 @@ def _from_released(values: Mapping[str, Any], tensor_names: frozenset[str]) -> V
 
 
 def _released_vision(values: Mapping[str, Any]) -> InternVLVisionConfig:
-    """transformers' InternViT, in the words of the released configuration and with its defaults (InternViT-6B's)."""
+    """Convert the released configuration to transformers' InternViT, with its defaults (InternViT-6B's)."""
     return InternVLVisionConfig(
         hidden_size=values["hidden_size"],
         num_hidden_layers=values["num_hidden_layers"],
@@ -307,7 +307,7 @@ def _released_vision(values: Mapping[str, Any]) -> InternVLVisionConfig:
 
 
 def _untie_if_it_has_a_head(text_config: PreTrainedConfig, tensor_names: frozenset[str]) -> None:
-    """Checkpoints exist that say tied and hold a trained head of their own: what the files hold counts."""
+    """Untie the head if the files contain one, because some checkpoints are marked as tied but have a trained head."""
     if any(name.endswith(("lm_head.weight", "language_model.output.weight")) for name in tensor_names):
         text_config.tie_word_embeddings = False
 

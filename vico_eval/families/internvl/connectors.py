@@ -1,4 +1,4 @@
-"""Connectors: the vision encoder's tokens of a tile become visual tokens of the decoder.
+"""Connectors, which turn a tile's vision tokens into visual tokens of the decoder.
 
 Source: InternVL's `mlp1` (high) and ViCO's `mlp2` (low), as in the modelling code released with InternVL3.5-Flash.
 
@@ -16,8 +16,8 @@ def pixel_shuffle(vit_tokens: Tensor, block: int, version: str = "v2") -> Tensor
     """Stack the channels of every `block` x `block` square of vision tokens.
 
     Args:
-        vit_tokens: [tiles, 1 + h*w, C], class token first; it is left out.
-        block: side of a square, in vision tokens (2 for the high connector, 4 for the low one).
+        vit_tokens: [tiles, 1 + h*w, C], class token first, which is dropped.
+        block: side of a square in vision tokens (2 for the high connector, 4 for the low one).
         version: "v2" keeps rows as rows; "v1", of early checkpoints, returns the grid transposed.
 
     Returns:
@@ -49,7 +49,7 @@ class HighConnector(nn.Module):
         return self.project(pixel_shuffle(vit_tokens, self.block, self.version))
 
     def project(self, squares: Tensor) -> Tensor:
-        """[..., block*block*C], as `pixel_shuffle` stacks them -> [..., D]."""
+        """[..., block*block*C], as stacked by `pixel_shuffle` -> [..., D]."""
         return self.linear_2(self.act(self.linear_1(self.norm(squares))))  # type: ignore[no-any-return]
 
 
@@ -73,7 +73,7 @@ class LowConnector(nn.Module):
         return self.project(pixel_shuffle(vit_tokens, self.block, self.version))
 
     def project(self, squares: Tensor) -> Tensor:
-        """[..., block*block*C], as `pixel_shuffle` stacks them -> [..., D]."""
+        """[..., block*block*C], as stacked by `pixel_shuffle` -> [..., D]."""
         hidden = self.dropout(self.act(self.linear_1(self.norm(squares))))
         hidden = self.dropout(self.act(self.linear_2(hidden)))
         return self.linear_3(hidden)  # type: ignore[no-any-return]

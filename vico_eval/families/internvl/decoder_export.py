@@ -1,9 +1,10 @@
-"""The decoder of a checkpoint as a plain folder, which vLLM, SGLang and transformers load without this package.
+"""Export of a checkpoint's decoder to a folder that vLLM, SGLang and transformers load without this package.
 
-No model is loaded: weights go from the checkpoint's files into shards, one shard's worth in memory.
+No model is loaded: weights are copied from the checkpoint's files to shards, with one shard in memory.
 
-Differs: rotary embeddings with dynamic NTK are written as plain ones. Up to `max_position_embeddings`, behind which
-         nothing is answered here, the two are the same; vLLM would take longer prompts, for which it has no positions.
+Differs: rotary embeddings with dynamic NTK are written as plain ones. They are the same up to
+        `max_position_embeddings`, beyond which the engine rejects prompts; vLLM would accept longer prompts, for which
+        it has no positions.
 """
 
 from __future__ import annotations
@@ -35,29 +36,29 @@ from vico_eval.files import NoLocks, check_locks, check_unused, lock, new_folder
 from vico_eval.logs import logger
 
 EXPORT = "export.json"
-"""Says what the folder was made from; written last."""
+"""The file that describes the folder's source; written last."""
 
 FORMAT = 1
-"""Of what is written; a cache makes anew what is of another one."""
+"""Version of the format; a cache replaces exports of other versions."""
 
 SHARD_BYTES = 2_000_000_000
 SILENT_S = 5
-"""Only what takes longer says what it does."""
+"""Seconds after which progress is shown."""
 
 _OF_THE_WRITER = {"transformers_version", "architectures", "dtype", "id2label", "label2id"}
 
 
 def exported_decoder(checkpoint: Checkpoint, cache: Path | None = None) -> Path:
-    """The folder of a checkpoint's decoder in a cache, written if it is not there yet.
+    """Return the folder of a checkpoint's decoder in a cache, which is written if missing.
 
-    Of several processes that ask at once, one writes and the others wait.
+    If several processes need it at once, one writes and the others wait.
 
     Args:
         checkpoint: from `find_checkpoint`.
         cache: folder of exports; None for the user's own cache.
 
     Raises:
-        CheckpointError: as `export_decoder`.
+        CheckpointError: see `export_decoder`.
         OutputError: the cache can't be written, or is on a file system without locks.
     """
     cache = cache or user_cache_path("vico-eval") / "decoders"
@@ -96,15 +97,15 @@ def export_decoder(checkpoint: Checkpoint, out: Path, *, shard_bytes: int = SHAR
 
     Args:
         checkpoint: from `find_checkpoint`.
-        out: a new or empty folder. It appears when everything is written.
-        shard_bytes: most in one file of weights, and about what memory is needed for.
+        out: a new or empty folder, which appears when everything is written.
+        shard_bytes: maximum size of a weight file, and approximate memory needed.
 
     Returns:
-        Whether it was written; False where `out` is a finished export of the same checkpoint.
+        Whether it was written; False if `out` is a finished export of the same checkpoint.
 
     Raises:
-        CheckpointError: weights that do not fit, a tokenizer that can't be loaded, or parts inside the decoder.
-        OutputError: `out` holds something else, or can't be written.
+        CheckpointError: weights don't match, the tokenizer can't be loaded, or the decoder contains parts.
+        OutputError: `out` has other content or can't be written.
     """
     out = out.expanduser().resolve()
     _refuse_inner_parts(checkpoint)
@@ -122,7 +123,7 @@ def export_decoder(checkpoint: Checkpoint, out: Path, *, shard_bytes: int = SHAR
 
 
 def is_export(folder: Path, checkpoint: Checkpoint) -> bool:
-    """Whether a folder is a finished export of a checkpoint, with all its files in their sizes."""
+    """Return whether a folder is a finished export of a checkpoint, with all files in their sizes."""
     try:
         marker = json.loads((folder / EXPORT).read_text(encoding="utf-8"))
         sizes = {name: (folder / name).stat().st_size for name in marker["files"]}
@@ -133,7 +134,7 @@ def is_export(folder: Path, checkpoint: Checkpoint) -> bool:
 
 
 def not_in_export(checkpoint: Checkpoint) -> list[str]:
-    """Sentences about what of a checkpoint's decoder is written in another way."""
+    """Return sentences about what is converted in a checkpoint's decoder."""
     config = checkpoint.config.text_config
     if not _is_stretched(config):
         return []
@@ -164,7 +165,7 @@ def _write_weights(checkpoint: Checkpoint, shards: _Shards, num_weights: int) ->
 
 
 class _Shards:
-    """Writes tensors as they come, into files of at most so many bytes, or of one tensor."""
+    """Writes tensors in order to files of limited size, or of one tensor."""
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
         self.folder = folder
@@ -176,12 +177,12 @@ class _Shards:
     def add(self, name: str, tensor: Tensor) -> None:
         if self.waiting and sum(held.nbytes for held in self.waiting.values()) + tensor.nbytes > self.max_bytes:
             self._write()
-        # A copy shares no memory, which safetensors refuses within a file.
+        # A copy, because safetensors rejects shared memory within a file.
         self.waiting[name] = tensor.clone(memory_format=torch.contiguous_format)
         self.num_bytes += tensor.nbytes
 
     def finish(self) -> None:
-        """Name the files by how many there are, and index them where they are several."""
+        """Name the files by their number, and write an index if there are several."""
         self._write()
         if len(self.written) == 1:
             self._unnamed(1).rename(self.folder / SINGLE)
@@ -210,14 +211,14 @@ def _write_settings(checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerBase, 
     plain_tokenizer(tokenizer).save_pretrained(folder)
     end_of_turn = tokenizer.convert_tokens_to_ids(get_template(checkpoint.config.template).stop)
     ends = {end_of_turn, tokenizer.eos_token_id} - {None, tokenizer.unk_token_id}
-    # Without values of their own, engines would take temperature and penalties from what a release suggests.
+    # Without explicit values, engines would use the release's suggested temperature and penalties.
     GenerationConfig(
         bos_token_id=config.bos_token_id, eos_token_id=sorted(ends), pad_token_id=config.pad_token_id
     ).save_pretrained(folder)
 
 
 def plain_config(checkpoint: Checkpoint) -> PreTrainedConfig:
-    """The decoder's configuration with what transformers' class for it declares, and nothing that a release added."""
+    """Return the decoder's configuration with the fields of transformers' class, without additions by releases."""
     text_config = checkpoint.config.text_config
     declared = {field.name for field in fields(text_config)} - _OF_THE_WRITER
     values: dict[str, Any] = {name: getattr(text_config, name) for name in declared}
@@ -230,7 +231,7 @@ def plain_config(checkpoint: Checkpoint) -> PreTrainedConfig:
 
 
 def _early_words(config: PreTrainedConfig) -> dict[str, Any]:
-    """What a transformers before 5 asks for: without them it would take its defaults, unsaid."""
+    """Return fields for transformers before version 5, which would otherwise silently use defaults."""
     rope = dict(config.rope_parameters)
     theta = rope.pop("rope_theta")
     scaling = {} if rope["rope_type"] == "default" else {"rope_scaling": {**rope, "type": rope["rope_type"]}}

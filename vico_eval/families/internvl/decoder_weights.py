@@ -1,6 +1,6 @@
-"""The decoder's weights of a checkpoint in any layout, tensor by tensor, under the names of transformers' own class.
+"""A checkpoint's decoder weights from any layout, tensor by tensor, with the names of transformers' own class.
 
-Nothing is loaded: safetensors give views of their files, so that memory holds what is looked at.
+Nothing is loaded in advance: safetensors give views of files, so only accessed tensors are in memory.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from vico_eval.families.weight_files import named, read_tensors, shapes_of
 
 HEAD = "lm_head.weight"
 _COMPUTED = re.compile(r"rotary_emb\.inv_freq$")
-"""In some old checkpoints; transformers computes it from the configuration."""
+"""Tensors in some old checkpoints that transformers computes from the configuration."""
 
 
 def expected_shapes(text_config: PreTrainedConfig) -> dict[str, list[int]]:
-    """Shape by name of the weights that transformers' class for a decoder reads; experts one by one, as released."""
+    """Return the shapes of the weights that transformers' class for a decoder reads, by name; experts separately, as
+    released."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(text_config, attn_implementation="eager", trust_remote_code=False)
     return {
@@ -36,7 +37,7 @@ def expected_shapes(text_config: PreTrainedConfig) -> dict[str, list[int]]:
 
 
 def check_weights(checkpoint: Checkpoint) -> dict[str, list[int]]:
-    """See that a checkpoint has a decoder's weights, in full and in shape; from the files' headers alone.
+    """Check, from the files' headers, that a checkpoint has all decoder weights with the right shapes.
 
     Returns:
         `expected_shapes` of its decoder.
@@ -72,7 +73,7 @@ def check_weights(checkpoint: Checkpoint) -> dict[str, list[int]]:
 
 
 def decoder_weights(checkpoint: Checkpoint) -> Iterator[tuple[str, Tensor]]:
-    """The decoder's weights with their names, file by file. Of a pickled file (`.bin`), memory holds all of it."""
+    """Yield the decoder's weights with their names, file by file. A pickled file (`.bin`) is loaded completely."""
     text_config = checkpoint.config.text_config
     wholes = {stored: _kept_name(stored, text_config) for stored in checkpoint.weights}
     for file in sorted(set(checkpoint.weights.values())):
@@ -89,7 +90,7 @@ def _kept_name(stored: str, text_config: PreTrainedConfig) -> str | None:
 
 
 def _pieces(name: str, tensor: Tensor, text_config: PreTrainedConfig) -> Iterator[tuple[str, Tensor]]:
-    """What a stored tensor is in a released checkpoint of the decoder alone: itself, q, k and v, or its experts."""
+    """Split a stored tensor as in a released checkpoint of the decoder: unchanged, into q, k and v, or into experts."""
     if FUSED in name:
         for part, weight in zip("qkv", split_groups(tensor, text_config), strict=True):
             yield name.replace(FUSED, f".self_attn.{part}_proj"), weight

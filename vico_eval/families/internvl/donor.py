@@ -1,7 +1,7 @@
-"""ViCO's parts for base weights, from a ViCO (Flash) checkpoint: low connector, routers, and the encoder they read.
+"""ViCO's parts for a base model from a ViCO (Flash) checkpoint: low connector, routers, and the routers' encoder.
 
-ViCO's first stage trains the vision encoder too, and its routers are trained on what that encoder sees: of another
-encoder's tokens they decide otherwise.
+ViCO's first stage also trains the vision encoder, and its routers are trained on that encoder's tokens. With another
+encoder's tokens their decisions differ.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from vico_eval.families.weights import load_weights
 
 
 class DonorParts(PreTrainedModel):
-    """What a ViCO checkpoint can give to base weights.
+    """The parts that a ViCO checkpoint can supply to a base model.
 
     Args:
-        config: of the whole checkpoint.
-        routes: whether routers and vision encoder are among them, or the low connector alone.
+        config: the configuration of the whole checkpoint.
+        routes: include routers and vision encoder; otherwise only the low connector.
     """
 
     config_class = VicoInternVLConfig
@@ -53,17 +53,17 @@ register_checkpoint_conversion_mapping(DonorParts.__name__, conversions(), overw
 
 
 def adopt(model: VicoInternVL, donor: Checkpoint, *, routes: bool = True) -> None:
-    """Give a loaded model the donor's low connector, its routers with their thresholds, and the encoder they read.
+    """Add the donor's low connector, its routers with their thresholds, and the routers' encoder to a loaded model.
 
-    The encoder is taken only where its weights differ from the model's own.
+    The encoder is only added if its weights differ from the model's own.
 
     Args:
-        model: of base weights; the parts are put beside its own, in its dtype.
+        model: a base model; the parts are added in its dtype.
         donor: a ViCO (Flash) checkpoint of the same size.
-        routes: whether tiles are routed by the donor; otherwise only its low connector is taken.
+        routes: route tiles by the donor; otherwise only its low connector is added.
 
     Raises:
-        CheckpointError: a donor of another size, without a low connector, or with unfit weights.
+        CheckpointError: the donor has another size, no low connector, or weights that don't match.
     """
     ours, theirs = model.config, donor.config
     if "low_connector" not in theirs.parts:
@@ -74,7 +74,7 @@ def adopt(model: VicoInternVL, donor: Checkpoint, *, routes: bool = True) -> Non
         DonorParts,
         donor,
         dtype=model.dtype,
-        # A connector that waits on disk is on no device.
+        # A connector that is offloaded to disk is on no device.
         device_map=None if near.type == "meta" else {"": near},
         attn_implementation=ours.vision_config._attn_implementation,
         routes=routes,

@@ -1,4 +1,4 @@
-"""What parts of a method may know of an InternVL checkpoint."""
+"""Facts of an InternVL checkpoint for parts of methods."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FAMILY = "internvl"
 
 
 def facts_of(config: VicoInternVLConfig, checkpoint: str) -> ModelFacts:
-    """Of a checkpoint, by its configuration and the name that the user gave it."""
+    """Return a checkpoint's facts from its configuration and the name given by the user."""
     parts = config.parts
     return ModelFacts(
         checkpoint=checkpoint,
@@ -36,7 +36,7 @@ def facts_of(config: VicoInternVLConfig, checkpoint: str) -> ModelFacts:
         offers=frozenset(
             {ENCODER_ATTENTION, ENCODER_KEYS, QUESTION}
             | ({P_COMPRESS} if "router" in parts else set())
-            # PVTC makes a token of its neighbours as well: there is no single input to mix.
+            # PVTC also uses a token's neighbours, so there is no single input to mix.
             | ({CONNECTOR_INPUTS} if "pvtc" not in parts else set())
         ),
         score_sources=frozenset({CLS, MEAN}),

@@ -1,4 +1,4 @@
-"""InternVL as a family: what the engine asks for, by the modules of this folder."""
+"""InternVL as a family: the engine's interface to the modules of this folder."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ class InternVL(Family):
     """InternVL 2 to 3.5, Flash and InternVL-X."""
 
     def find(self, pretrained: str, *, allow_pickle: bool) -> Checkpoint:
-        """As `find_checkpoint`."""
+        """Find a checkpoint; see `find_checkpoint`."""
         return find_checkpoint(pretrained, allow_pickle=allow_pickle)
 
     def tokenizer(self, checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
-        """As `load_tokenizer`, and it fits the embedding."""
+        """Load the tokenizer (see `load_tokenizer`) and check it against the embedding."""
         tokenizer = load_tokenizer(checkpoint)
         check_tokenizer_fits(tokenizer, checkpoint)
         return tokenizer
 
     def prompting(self, checkpoint: Checkpoint) -> InternVLPrompting:
-        """By the checkpoint's configuration."""
+        """Return the prompting by the checkpoint's configuration."""
         return InternVLPrompting(InternVLSettings.of(checkpoint.config))
 
     def load(
         self, checkpoint: Checkpoint, placement: Placement, image_token_id: int, *, with_decoder: bool = True
     ) -> VicoInternVL:
-        """As `load_model`."""
+        """Load the model; see `load_model`."""
         checkpoint.config.image_token_id = image_token_id
         load = load_model if with_decoder else load_without_decoder
         return load(
@@ -53,9 +53,9 @@ class InternVL(Family):
         )
 
     def decoder_folder(self, checkpoint: Checkpoint) -> Path:
-        """As `exported_decoder`, in the user's cache."""
+        """Return the exported decoder in the user's cache; see `exported_decoder`."""
         return exported_decoder(checkpoint)
 
     def adopt(self, model: VicoInternVL, donor: Checkpoint, *, routes: bool) -> None:
-        """ViCO's parts for base weights."""
+        """Add ViCO's parts to a base model."""
         adopt(model, donor, routes=routes)

@@ -1,9 +1,9 @@
-"""InternLM2, the decoder of InternVL2 and InternVL-X, as transformers' Llama: its configuration and its weights.
+"""InternLM2, the decoder of InternVL2 and InternVL-X, converted to transformers' Llama: configuration and weights.
 
-It is Llama with other names and one fused, grouped projection to queries, keys and values. For the rotary embedding
-nothing is permuted: both turn the two halves of a head.
+It is Llama with other names and a fused, grouped projection to queries, keys and values. The rotary embedding needs no
+permutation, because both rotate the two halves of a head.
 
-Source: InternLM2's modelling and configuration code, as shipped with InternVL2.
+Source: InternLM2's modelling and configuration code, as released with InternVL2.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _SETTINGS = (
     *("num_key_value_heads", "hidden_act", "max_position_embeddings", "initializer_range", "rms_norm_eps"),
     *("use_cache", "pad_token_id", "bos_token_id", "eos_token_id", "tie_word_embeddings", "torch_dtype", "dtype"),
 )
-"""Same name and same default in both; only the sizes have other defaults, and no checkpoint leaves those out."""
+"""Fields with the same name and default in both. Only sizes have other defaults, which no checkpoint relies on."""
 
 _LAYER = r"^(language_model\.model\.layers\.\d+)"
 
@@ -37,21 +37,21 @@ RENAMED: tuple[tuple[str, str], ...] = (
     (_LAYER + r"\.feed_forward\.w3\.", r"\1.mlp.up_proj."),
     (_LAYER + r"\.feed_forward\.w2\.", r"\1.mlp.down_proj."),
 )
-"""In a whole model; `norm` has the same name, and the fused projection is split by `split_qkv`."""
+"""Names in a whole model; `norm` has the same name, and the fused projection is split by `split_qkv`."""
 
 FUSED = ".attention.wqkv"
 
 
 def is_internlm2(values: Mapping[str, Any]) -> bool:
-    """Whether an `llm_config` is InternLM2's; some name only the architecture."""
+    """Return whether an `llm_config` is InternLM2's; some only have the architecture's name."""
     return values.get("model_type") == "internlm2" or values.get("architectures") == ["InternLM2ForCausalLM"]
 
 
 def llama_values(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A Llama configuration, `model_type` included, from InternLM2's.
+    """Convert InternLM2's configuration to Llama's, including `model_type`.
 
     Raises:
-        CheckpointError: positions that Llama does not have.
+        CheckpointError: Llama doesn't support its positions.
         KeyError: a size is missing.
     """
     scaling = values.get("rope_scaling")
@@ -79,10 +79,10 @@ def llama_values(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class SplitGroupedQKV(ConversionOps):
-    """Query, key and value weights (or biases) of a fused one whose rows stand group by group.
+    """Splits a fused weight or bias with rows in groups into query, key and value.
 
-    A group is a key-value head: the rows of its query heads, then those of its key, then those of its value. Query
-    heads keep their order.
+    A group is a key-value head: the rows of its query heads, of its key, and of its value. Query heads keep their
+    order.
     """
 
     @torch.no_grad()
@@ -93,9 +93,9 @@ class SplitGroupedQKV(ConversionOps):
         target_patterns: list[str],
         **kwargs: Any,
     ) -> dict[str, list[Tensor]]:
-        """transformers' interface: one fused tensor in, the three by target pattern out.
+        """Implement transformers' interface: convert a fused tensor to three, by target pattern.
 
-        Rows [groups * (queries + 2) * head_dim, ...] become [heads * head_dim, ...] and twice [groups * head_dim, ...].
+        [groups * (queries + 2) * head_dim, ...] becomes [heads * head_dim, ...] and twice [groups * head_dim, ...].
         """
         (fused,) = next(iter(input_dict.values()))
         parts = split_groups(fused, kwargs["config"].get_text_config())
@@ -103,11 +103,11 @@ class SplitGroupedQKV(ConversionOps):
 
 
 def split_groups(fused: Tensor, text_config: PreTrainedConfig) -> tuple[Tensor, Tensor, Tensor]:
-    """Query, key and value rows of a fused weight or bias; sizes as of `SplitGroupedQKV.convert`.
+    """Return the query, key and value rows of a fused weight or bias; sizes as in `SplitGroupedQKV.convert`.
 
     Args:
         fused: [groups * (queries + 2) * head_dim, ...].
-        text_config: of the decoder, as Llama.
+        text_config: the decoder's configuration, as Llama.
     """
     groups = text_config.num_key_value_heads
     queries = text_config.num_attention_heads // groups
@@ -118,17 +118,17 @@ def split_groups(fused: Tensor, text_config: PreTrainedConfig) -> tuple[Tensor, 
 
 
 def split_qkv() -> WeightConverter:
-    """What transformers has to do to the fused projections."""
+    """Return transformers' conversion of the fused projections."""
     targets = [".self_attn.q_proj", ".self_attn.k_proj", ".self_attn.v_proj"]
     return WeightConverter(source_patterns=FUSED, target_patterns=targets, operations=[SplitGroupedQKV()])
 
 
 def fused_problems(shapes: Mapping[str, Sequence[int]], text_config: PreTrainedConfig) -> list[str]:
-    """What is wrong with fused projections, each named: behind the split their shape could no longer be told.
+    """Return the problems of fused projections by name; after the split their shape is unknown.
 
     Args:
-        shapes: shape by name of a checkpoint's weights; names of another form are left alone.
-        text_config: of the decoder, as Llama.
+        shapes: shape by name of a checkpoint's weights; other names are ignored.
+        text_config: the decoder's configuration, as Llama.
     """
     head_dim = text_config.hidden_size // text_config.num_attention_heads
     rows = (text_config.num_attention_heads + 2 * text_config.num_key_value_heads) * head_dim

@@ -1,6 +1,6 @@
-"""InternLM2's tokenizer, of InternVL2 and InternVL-X: a sentencepiece model and tokens beside it, without remote code.
+"""InternLM2's tokenizer (InternVL2 and InternVL-X): a sentencepiece model with added tokens, without remote code.
 
-Source: the slow tokenizer shipped with InternLM2, which InternVL's own code asks for (`use_fast=False`).
+Source: the slow tokenizer released with InternLM2, which InternVL's own code uses (`use_fast=False`).
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ CLASS_NAMES = ("InternLM2Tokenizer", "InternLM2TokenizerFast")
 
 
 class InternLM2Tokenizer(SentencePieceBackend):
-    """Text between added tokens goes to sentencepiece as it is; a prompt starts with BOS.
+    """Text between added tokens is tokenized by sentencepiece; a prompt starts with BOS.
 
     Args:
-        add_bos_token: whether a tokenised text starts with BOS, as in every release.
-        **arguments: of transformers' class: `vocab_file`, special tokens, ...
+        add_bos_token: start a tokenized text with BOS, as in every release.
+        **arguments: arguments of transformers' class: `vocab_file`, special tokens, ...
     """
 
     def __init__(self, add_bos_token: bool = True, **arguments: Any) -> None:
@@ -30,20 +30,20 @@ class InternLM2Tokenizer(SentencePieceBackend):
                 **defaults,
                 **arguments,
                 "sp_model_kwargs": arguments.get("sp_model_kwargs") or {},
-                "legacy": True,  # otherwise transformers changes how a piece of text begins
+                "legacy": True,  # otherwise transformers changes the beginning of a piece of text
                 "special_tokens_pattern": "bos" if add_bos_token else "none",
                 "add_bos_token": add_bos_token,
             }
         )
 
     def convert_tokens_to_string(self, tokens: list[str]) -> str:
-        """The text of tokens: sentencepiece joins bytes to characters and turns its marks into spaces."""
+        """Return the text of tokens: sentencepiece joins bytes to characters and converts its marks to spaces."""
         runs = groupby(tokens, key=self._added_tokens_encoder.__contains__)
         return "".join("".join(run) if is_added else self.sp_model.decode(list(run)) for is_added, run in runs)
 
 
 def is_internlm2_tokenizer(folder: Path) -> bool:
-    """Whether a checkpoint's tokenizer is this one."""
+    """Return whether a checkpoint's tokenizer is this one."""
     file = folder / "tokenizer_config.json"
     if not file.is_file() or not (folder / "tokenizer.model").is_file():
         return False

@@ -1,6 +1,6 @@
-"""LVTC's projectors: what an InternVL-X checkpoint holds beyond its connector. `methods/lvtc.py` says when they act.
+"""LVTC's projectors: the parts of an InternVL-X checkpoint besides its connector. `methods/lvtc.py` applies them.
 
-Source: InternVL-X, section 3.2 and algorithm 1. Its authors released no code of it, so this is our reading of the
+Source: InternVL-X, section 3.2 and algorithm 1. Its authors released no code for it, so this is our reading of the
         paper.
 """
 
@@ -15,15 +15,15 @@ from vico_eval.families.internvl.connectors import HighConnector
 
 
 class LVTCProjectors(nn.Module):
-    """The projectors beyond the connector: T - 1 of low resolution and one of high resolution.
+    """The projectors besides the connector: T - 1 with low resolution and one with high resolution.
 
     Args:
-        num_low_resolution: T, the connector's own projection included.
-        high_block: side of the square of vision tokens that one token of high resolution is made of.
-        low_resolution: makes a new projector of the connector's kind; each has its own weights.
+        num_low_resolution: T, including the connector's own projection.
+        high_block: side of the square of vision tokens that form a token of high resolution.
+        low_resolution: creates a projector of the connector's kind; each has its own weights.
         vision_width: C.
         decoder_width: D.
-        version: of the pixel shuffle, as the connector's.
+        version: version of the pixel shuffle, as in the connector.
     """
 
     def __init__(
@@ -40,10 +40,10 @@ class LVTCProjectors(nn.Module):
         self.high_resolution = HighConnector(vision_width, decoder_width, high_block, version)
 
     def zero_outputs(self) -> None:
-        """Let training start from the decoder without them: every projection is zero, upsampling remains.
+        """Let training start from the decoder without them: set every projection to zero; upsampling remains.
 
         Raises:
-            ConfigError: a projector of another kind than InternVL's, whose output no single layer makes.
+            ConfigError: a projector isn't InternVL's, so its output isn't computed by a single layer.
         """
         for projector in (*self.low_resolution, self.high_resolution):
             if not isinstance(projector, HighConnector):

@@ -1,4 +1,4 @@
-"""Visual tokens of mixtures: weighted sums of what a connector takes in, through that connector.
+"""Visual tokens of mixtures: a connector's outputs for weighted sums of its inputs.
 
 Shapes: tiles = those of one request; n = visual tokens of the request; D = decoder width; C = vision width; groups,
 members, mixed = as in `VisualTokens.connect_mixed`.
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
 
 class MixedInputs:
-    """What mixtures of one request's connector inputs become."""
+    """The connector's outputs for mixtures of a request's inputs."""
 
     def __init__(self, model: VicoInternVL, vit_tokens: Tensor, choice: Tensor, routes: Sequence[Route]) -> None:
         """
         Args:
-            model: its connectors are the plain ones, not PVTC.
+            model: a model with plain connectors, not PVTC.
             vit_tokens: [tiles, 1 + h*w, C].
-            choice: [tiles], int64: which of `routes` each tile has taken.
-            routes: none for the high connector alone; none of them does anything behind its connector.
+            choice: [tiles], int64, the index of each tile's route in `routes`.
+            routes: empty for the high connector alone; routes must have no computation after their connector.
         """
         self._model = model
         self._vit_tokens = vit_tokens
@@ -40,10 +40,11 @@ class MixedInputs:
         self._first = counts.cumsum(dim=0) - counts
 
     def __call__(self, members: Tensor, weights: Tensor) -> Tensor:
-        """[groups, mixed, D] of tokens [groups, members], on the CPU, and their weights [groups, mixed, members].
+        """Return [groups, mixed, D] for tokens [groups, members], on the CPU, and their weights [groups, mixed,
+        members].
 
         Raises:
-            RuntimeError: a group has tokens of several tiles, whose connectors may take in rows of unlike width.
+            RuntimeError: a group has tokens of several tiles, whose connectors may have different input widths.
         """
         members = members.cpu()
         tiles = self._tile[members]
@@ -72,6 +73,6 @@ class MixedInputs:
 
 
 def _beside(connector: HighConnector | LowConnector, vit_tokens: Tensor) -> Tensor:
-    """`vit_tokens` where the connector's weights are; weights that wait elsewhere come to their inputs."""
+    """Return `vit_tokens` on the device of the connector's weights; offloaded weights move to their inputs."""
     device = connector.norm.weight.device
     return vit_tokens if device.type == "meta" else vit_tokens.to(device)

@@ -35,14 +35,14 @@ class PackedTokens(NamedTuple):
     """Visual tokens of several tiles, packed."""
 
     tokens: Tensor
-    """[M, D], tile after tile."""
+    """[M, D], tile by tile."""
 
     counts: Tensor
-    """[tiles], int64, on the CPU: how many of them each tile takes."""
+    """[tiles], int64, on the CPU: number of tokens of each tile."""
 
 
 class FlashParts(NamedTuple):
-    """What a ViCO (Flash) checkpoint has beyond InternVL; None where it has not."""
+    """The parts of a ViCO (Flash) checkpoint besides InternVL's; None for missing ones."""
 
     connector_low: LowConnector | None
     router: Router | None
@@ -50,7 +50,7 @@ class FlashParts(NamedTuple):
 
     @classmethod
     def build(cls, config: VicoInternVLConfig) -> FlashParts:
-        """The parts that `config` names, with new weights."""
+        """Create the parts that `config` names."""
         vision_width, decoder_width = config.vision_config.hidden_size, config.text_config.hidden_size
         low = LowConnector(vision_width, decoder_width, 2 * config.high_block, config.ps_version)
         return cls(
@@ -61,10 +61,10 @@ class FlashParts(NamedTuple):
 
 
 def _high_connector(config: VicoInternVLConfig) -> HighConnector | PvtcConnector:
-    """The connector of full tiles, with new weights: InternVL's, or PVTC where the checkpoint holds that.
+    """Create the connector of uncompressed tiles: InternVL's, or PVTC if the checkpoint has it.
 
     Raises:
-        CheckpointError: sizes that PVTC can't have.
+        CheckpointError: PVTC doesn't support the sizes.
     """
     widths = config.vision_config.hidden_size, config.text_config.hidden_size
     if "pvtc" in config.parts:
@@ -87,11 +87,11 @@ def _lvtc_projectors(config: VicoInternVLConfig) -> LVTCProjectors | None:
 
 
 class VicoInternVL(FamilyModel, PreTrainedModel):
-    """InternVL whose tiles may take their full or a quarter of their visual tokens.
+    """InternVL in which tiles have all or a quarter of their visual tokens.
 
-    A checkpoint without ViCO's parts has `connector_low`, `router` and `image_router` set to None, one without
-    InternVL-X's LVTC has `lvtc` set to None. `router_vision` is the vision encoder that the routers read where it isn't
-    the model's own: routers that another checkpoint gave (`donor.adopt`) are trained on the tokens of its encoder.
+    Without ViCO's parts, `connector_low`, `router` and `image_router` are None; without InternVL-X's LVTC, `lvtc` is
+    None. `router_vision` is the routers' vision encoder if it isn't the model's own, because routers from another
+    checkpoint (`donor.adopt`) are trained on that checkpoint's encoder.
     """
 
     config_class = VicoInternVLConfig
@@ -102,7 +102,7 @@ class VicoInternVL(FamilyModel, PreTrainedModel):
     _supports_flash_attn = True
     _supports_flash_attn_2 = True
     supports_gradient_checkpointing = True
-    # Each adds or concatenates what its own layers made; a device map that cut through one would part the summands.
+    # Each adds or concatenates outputs of its own layers, which a device map must keep on one device.
     _no_split_modules = ["HighConnector", "PvtcConnector", "LowConnector", "Router"]  # noqa: RUF012
     _keys_to_ignore_on_load_unexpected = [DEAD_ROUTER_WEIGHTS]  # noqa: RUF012
 
@@ -117,14 +117,14 @@ class VicoInternVL(FamilyModel, PreTrainedModel):
         self.router_vision: InternVLVisionModel | None = None
         self.lvtc = _lvtc_projectors(config)
         self.language_model = AutoModelForCausalLM.from_config(config.text_config, trust_remote_code=False)
-        # transformers makes this of config.json and falls back on it in every `generate`: a penalty that stands there
-        # would change answers behind the back of whoever asks.
+        # transformers creates this from config.json and falls back to it in every `generate`; a penalty in it would
+        # silently change answers.
         self.language_model.generation_config = GenerationConfig()
         self.post_init()  # type: ignore[no-untyped-call]
 
     @property
     def num_high_tokens(self) -> int:
-        """Visual tokens of a tile at full length."""
+        """Visual tokens of an uncompressed tile."""
         return self.config.num_high_tokens
 
     @property
@@ -133,7 +133,7 @@ class VicoInternVL(FamilyModel, PreTrainedModel):
         return self.config.num_low_tokens
 
     def get_input_embeddings(self) -> nn.Embedding:
-        """The decoder's token embedding."""
+        """Return the decoder's token embedding."""
         return self.language_model.get_input_embeddings()  # type: ignore[no-any-return]
 
     def set_input_embeddings(self, value: nn.Module) -> None:
@@ -141,21 +141,21 @@ class VicoInternVL(FamilyModel, PreTrainedModel):
         self.language_model.set_input_embeddings(value)
 
     def get_output_embeddings(self) -> nn.Module:
-        """The decoder's head."""
+        """Return the decoder's head."""
         return self.language_model.get_output_embeddings()  # type: ignore[no-any-return]
 
     def encode_tiles(self, pixel_values: Tensor) -> Tensor:
-        """Vision tokens [tiles, 1 + h*w, C], class token first, of normalised tiles [tiles, 3, S, S]."""
+        """Return vision tokens [tiles, 1 + h*w, C], class token first, of normalised tiles [tiles, 3, S, S]."""
         return encode_tiles(self.vision_tower, pixel_values)
 
     @property
     def facts(self) -> ModelFacts:
-        """What parts of a method may know of the model."""
+        """The model's facts for parts of methods."""
         return facts_of(self.config, str(self.config.name_or_path))
 
     @property
     def image_token_id(self) -> int:
-        """Of `<IMG_CONTEXT>`.
+        """The id of `<IMG_CONTEXT>`.
 
         Raises:
             RuntimeError: it isn't known.
@@ -166,41 +166,41 @@ class VicoInternVL(FamilyModel, PreTrainedModel):
 
     @property
     def part_modules(self) -> dict[str, nn.Module]:
-        """Those beyond encoder, connector and decoder, by the names of `facts.parts`."""
+        """Parts besides encoder, connector and decoder, by the names of `facts.parts`."""
         parts = {"router": self.router, "image_router": self.image_router, "lvtc": self.lvtc}
         return {name: module for name, module in parts.items() if module is not None}
 
     def sights(self, looks: Sequence[Look]) -> list[Sight]:
-        """What encodes, routes and connects tiles, for each look; all share what they have in common of a batch."""
+        """Return the sights, which encode, route and connect tiles for each look and share a batch's computations."""
         shared = SharedTiles(self, looks)
         return [InternVLSight(self, look, shared) for look in looks]
 
     def p_compress(self, scorer: str, vit_tokens: Tensor) -> Tensor:
-        """Scores [tiles] of a router, by its name, for vision tokens [tiles, 1 + h*w, C]."""
+        """Return the scores [tiles] of a router, given by name, for vision tokens [tiles, 1 + h*w, C]."""
         router: Any = self.part_modules[scorer]
         scores: Tensor = router.p_compress(vit_tokens)
         return scores
 
     def visual_tokens(self, vit_tokens: Tensor, compressed: Tensor) -> PackedTokens:
-        """Every tile through the high connector or, compressed, the low one; arguments as of `connect`."""
+        """Apply the high connector or, for compressed tiles, the low one; see `connect`."""
         return self.connect(vit_tokens, compressed.long(), (HIGH, LOW))
 
     def connect(self, vit_tokens: Tensor, choice: Tensor, routes: Sequence[Route]) -> PackedTokens:
-        """Every tile through the route that it takes, and only that one.
+        """Apply to each tile the connector of its route, and no other.
 
         Args:
             vit_tokens: [tiles, 1 + h*w, C].
-            choice: [tiles], int64: which of `routes`. On the CPU, nobody has to wait for the device.
-            routes: none for the high connector alone.
+            choice: [tiles], int64, index into `routes`. On the CPU, it needs no synchronisation.
+            routes: empty for the high connector alone.
 
         Raises:
-            RuntimeError: a tile is to take the low connector and the checkpoint has none.
+            RuntimeError: a tile needs the low connector, but the checkpoint has none.
         """
         choice = choice.cpu()
         taken = [(choice == number, route) for number, route in enumerate(routes or (HIGH,))]
-        # Without any tile, the first route makes nothing of nothing.
+        # Without tiles, the first route returns an empty tensor.
         taken = [(is_taken, route) for is_taken, route in taken if bool(is_taken.any())] or taken[:1]
-        # Low before high: with ZeRO-3 every process has to call the same parts in the same order.
+        # Low before high, because ZeRO-3 needs all processes to call the same parts in the same order.
         taken.reverse()
         if len(taken) == 1:
             made = [self._through(taken[0][1], vit_tokens)]
@@ -217,13 +217,13 @@ class VicoInternVL(FamilyModel, PreTrainedModel):
         return PackedTokens(packed, counts)
 
     def _through(self, route: Route, vit_tokens: Tensor) -> Tensor:
-        """Visual tokens [tiles, n, D] of tiles that all take one route."""
+        """Return visual tokens [tiles, n, D] of tiles with the same route."""
         if route.connector == LOW.connector:
             if self.connector_low is None:
                 raise RuntimeError(
                     "this checkpoint has no low connector; load a ViCO (Flash) checkpoint to compress tiles"
                 )
-            # A connector borrowed from another checkpoint is in no device map, so nothing else moves its input.
+            # A connector from another checkpoint is in no device map, so its input must be moved here.
             tokens: Tensor = self.connector_low(vit_tokens.to(self.connector_low.norm.weight.device))
         else:
             tokens = self.connector_high(vit_tokens)
@@ -240,12 +240,12 @@ class VicoInternVL(FamilyModel, PreTrainedModel):
         attention_mask: Tensor | None = None,
         **decoder_arguments: Any,
     ) -> Any:
-        """The decoder's output for prompts whose tiles are given.
+        """Return the decoder's output for prompts and their tiles.
 
         Args:
-            input_ids: [batch, N], with as many `<IMG_CONTEXT>` ids as the tiles take.
+            input_ids: [batch, N], with one `<IMG_CONTEXT>` id per visual token.
             pixel_values: [tiles, 3, S, S] of all prompts, in order; None for text only.
-            compressed: [tiles], bool; None keeps every tile at full length.
+            compressed: [tiles], bool; None compresses no tile.
             attention_mask: [batch, N].
             **decoder_arguments: passed on to the language model (labels, logits_to_keep, ...).
         """
@@ -264,7 +264,7 @@ class VicoInternVL(FamilyModel, PreTrainedModel):
         )
 
     def save_pretrained(self, save_directory: str | PathLike[Any], **kwargs: Any) -> None:  # type: ignore[override]
-        """Save in this package's own layout, whichever layout the weights were loaded from."""
+        """Save in this package's own layout, regardless of the layout of the loaded weights."""
         kwargs.setdefault("save_original_format", False)
         super().save_pretrained(save_directory, **kwargs)
 

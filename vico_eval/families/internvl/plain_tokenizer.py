@@ -1,9 +1,9 @@
-"""A tokenizer that transformers loads without this package: InternLM2's, which it has no class for, as one of its own.
+"""Conversion of InternLM2's tokenizer, for which transformers has no class, to one that it loads without this package.
 
 Ids and texts are the same.
 
-Differs: a placeholder that is typed out (`[UNUSED_TOKEN_9]`) is text; and with a sentencepiece model that puts a space
-         before every text, which no release has, text behind a special token is read back with that space.
+Differs: a literal placeholder (`[UNUSED_TOKEN_9]`) is text. With a sentencepiece model that adds a space before every
+        text, which no release has, text after a special token is decoded with that space.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _SPACE = "▁"
 
 
 def plain_tokenizer(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-    """The tokenizer itself, or what stands for InternLM2's."""
+    """Return the tokenizer itself, or a replacement for InternLM2's."""
     if not isinstance(tokenizer, InternLM2Tokenizer):
         return tokenizer
     pieces: SentencePieceProcessor = tokenizer.sp_model
@@ -54,7 +54,7 @@ def plain_tokenizer(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBa
 
 
 def _bpe(pieces: SentencePieceProcessor, added: Mapping[int, object]) -> BPE:
-    """Merges in the order of the scores of what they make, as sentencepiece makes them."""
+    """Return merges in order of the scores of their results, as sentencepiece applies them."""
     names = {number: pieces.id_to_piece(number) for number in range(pieces.get_piece_size())}
     made = {
         name: pieces.get_score(number)
@@ -68,7 +68,7 @@ def _bpe(pieces: SentencePieceProcessor, added: Mapping[int, object]) -> BPE:
         if name[:cut] in made and name[cut:] in made
     ]
     merges.sort(key=lambda merge: merge[0], reverse=True)
-    # Added tokens take the places of placeholders.
+    # Added tokens replace placeholders.
     vocabulary = {str(added.get(number, name)): number for number, name in names.items()}
     kept = [pair for _, pair in merges if {*pair, "".join(pair)} <= vocabulary.keys()]
     return BPE(

@@ -1,7 +1,7 @@
-"""How pictures become pixels, as the files beside `config.json` say.
+"""Image preprocessing settings in the files beside `config.json`.
 
-In the `-HF` layout transformers' processor acts on them. InternVL's own code and this package's never read them; what
-they say of normalisation is still how the weights were trained.
+In the `-HF` layout, transformers' processor uses them. InternVL's own code and this package's don't read them, but
+their normalisation is still the one of training.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ IMAGE_PROCESSOR = "preprocessor_config.json"
 
 
 def apply_processor_files(folder: Path, config: VicoInternVLConfig, *, is_hf: bool) -> None:
-    """Take the limits on tiles over into `config`, and refuse what would make other pixels than `tiling` does.
+    """Copy the limits on tiles to `config`, and reject settings with other pixels than `tiling`.
 
-    `crop_to_patches` does not count: transformers' InternVL processor cuts images whatever that says.
+    `crop_to_patches` is ignored, because transformers' InternVL processor tiles images regardless of it.
 
     Args:
-        folder: of the checkpoint; each file may be missing.
-        config: of the checkpoint.
-        is_hf: whether it is in transformers' layout.
+        folder: the checkpoint's folder; each file may be missing.
+        config: the checkpoint's configuration.
+        is_hf: whether it has transformers' layout.
 
     Raises:
-        CheckpointError: a file that can't be read, or a setting that is not supported; names both.
+        CheckpointError: a file can't be read, or a setting isn't supported; the message names both.
     """
     processor = _read(folder / PROCESSOR)
-    nested = processor.get("image_processor")  # where transformers 5 writes it, and what it then prefers
+    nested = processor.get("image_processor")  # the file that transformers 5 writes and prefers
     file, settings = (
         (PROCESSOR, nested) if isinstance(nested, dict) else (IMAGE_PROCESSOR, _read(folder / IMAGE_PROCESSOR))
     )
@@ -60,10 +60,10 @@ def apply_processor_files(folder: Path, config: VicoInternVLConfig, *, is_hf: bo
 
 
 def released_processor(tile_size: int) -> dict[str, Any]:
-    """The content of `preprocessor_config.json` beside a checkpoint in the released layout.
+    """Return the content of `preprocessor_config.json` for a checkpoint in the released layout.
 
     Args:
-        tile_size: pixels along a tile's side.
+        tile_size: side of a tile in pixels.
     """
     return {
         "crop_size": tile_size,
@@ -91,7 +91,7 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _require(file: Path, settings: Mapping[str, Any], name: str, expected: Any) -> None:
-    """Absent ones pass."""
+    """Require a setting's value; missing ones are accepted."""
     given = settings.get(name)
     if given is not None and not _is_close(given, expected):
         raise CheckpointError(

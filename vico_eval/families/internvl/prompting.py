@@ -1,4 +1,4 @@
-"""How InternVL writes prompts and cuts pictures, by a checkpoint's configuration."""
+"""InternVL's prompts and tiles, by a checkpoint's configuration."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class InternVLSettings:
-    """What a checkpoint's configuration says of prompts and tiles."""
+    """A checkpoint's settings for prompts and tiles."""
 
     tile_size: int = 448
     """Side of a tile in px."""
@@ -39,18 +39,18 @@ class InternVLSettings:
     min_tiles: int = 1
 
     max_tiles: int = 12
-    """Tiles an image may have, thumbnail not counted, where nobody names a limit."""
+    """Default maximum number of tiles per image, without the thumbnail."""
 
     use_thumbnail: bool = True
 
     num_frames: int = 64
-    """Frames of a video, one tile each, where nobody names a number."""
+    """Default number of frames of a video, one tile each."""
 
     template: str = "internvl2_5"
     """Name of the conversation template."""
 
     system_message: str | None = None
-    """The checkpoint's; None takes the template's own."""
+    """The checkpoint's system message; None uses the template's."""
 
     def __post_init__(self) -> None:
         for name in ("tile_size", "min_tiles", "max_tiles", "num_frames"):
@@ -61,7 +61,7 @@ class InternVLSettings:
 
     @classmethod
     def of(cls, config: VicoInternVLConfig) -> InternVLSettings:
-        """A checkpoint's."""
+        """Return a checkpoint's settings."""
         return cls(**{name: getattr(config, name) for name in cls.__dataclass_fields__})
 
 
@@ -82,11 +82,12 @@ class InternVLPrompting(Prompting):
         self.system_message = settings.system_message
 
     def render(self, turns: Sequence[tuple[str, str]], system: str | None) -> str:
-        """The conversation in the checkpoint's template; without a system message, with the template's own."""
+        """Return the conversation in the checkpoint's template, with the template's default if there is no system
+        message."""
         return self.template.render(turns, system)
 
     def slot_ids(self, vocabulary: Mapping[str, int]) -> Slot:
-        """`<img></img>`, between which visual tokens are put."""
+        """Return the ids of `<img></img>`, between which visual tokens are inserted."""
         if missing := [token for token in (IMAGE_START, IMAGE_END, IMAGE_TOKEN) if token not in vocabulary]:
             raise ConfigError(
                 f"The tokenizer has no token {', '.join(missing)}; expected the tokenizer of an InternVL checkpoint."
@@ -95,13 +96,13 @@ class InternVLPrompting(Prompting):
         return Slot(ids=(start, end), before=(start,), after=(end,))
 
     def image(self, number: int | None, *, is_inline: bool = False) -> Stand:
-        """A line of its own, `Image-1: ` before it where it is numbered."""
+        """Return an image's own line, with the label `Image-1: ` if it is numbered."""
         if is_inline:
             return Stand(self.slot)
         return Stand(f"{self.slot}\n") if number is None else Stand(f"Image-{number}: {self.slot}\n", begins_line=True)
 
     def limits(self, asked: SizeLimits, num_images: int) -> TileLimits:
-        """The caller's limit or the checkpoint's; images that share a total get total // images, at least 1."""
+        """Return the caller's limits or the checkpoint's; images that share a total get total // images, at least 1."""
         most = asked.max_tiles or self.settings.max_tiles
         if asked.total_max_tiles is not None and num_images:
             most = max(1, min(most, asked.total_max_tiles // num_images))
@@ -110,8 +111,8 @@ class InternVLPrompting(Prompting):
     def cut(
         self, image: Image.Image, limits: TileLimits, resolution: ResolutionPart | PixelPart | None = None
     ) -> Picture:
-        """The limits' own grid, else the one nearest to the image's shape within them; a part may set them anew. Then a
-        thumbnail."""
+        """Tile an image by the grid in the limits, or else the grid within the limits that is nearest to the image's
+        aspect ratio, and add a thumbnail. A part may change the limits."""
         if resolution is not None:
             assert isinstance(resolution, ResolutionPart), "Method.check refuses a part that sets pixels"
             width, height = image.size
@@ -136,7 +137,7 @@ class InternVLPrompting(Prompting):
         )
 
     def cut_frame(self, frame: Image.Image) -> Picture:
-        """One tile."""
+        """Make a tile of a frame."""
         return _picture(tile_image(frame, max_tiles=1, tile_size=self.settings.tile_size))
 
     def choose_frames(
@@ -149,17 +150,17 @@ class InternVLPrompting(Prompting):
         first: int = 0,
         last: int | None = None,
     ) -> list[int]:
-        """Spaced evenly, as many as the checkpoint says where nobody else does."""
+        """Choose evenly spaced frames; by default, the checkpoint's number."""
         return frame_indices(total, num_frames or self.num_frames, first=first, last=last)
 
     def show(self, clip: Clip) -> Strip:
-        """A tile each, on lines that number them."""
+        """Return one tile per frame, on numbered lines."""
         pictures = [self.cut_frame(frame) for frame in clip.frames]
         text = "".join(f"Frame{number}: {self.slot}\n" for number in range(1, len(pictures) + 1))
         return Strip(pictures, Stand(text, begins_line=True))
 
     def num_tiles(self, width: int, height: int, limits: TileLimits) -> int:
-        """Tiles that an image of so many px becomes, thumbnail included."""
+        """Return the number of tiles of an image of this size, including the thumbnail."""
         columns, rows = tile_grid(
             width,
             height,
@@ -170,11 +171,11 @@ class InternVLPrompting(Prompting):
         return self.with_thumbnail(columns * rows)
 
     def with_thumbnail(self, num_tiles: int) -> int:
-        """Tiles of a grid of so many, and the thumbnail where it gets one."""
+        """Return the number of tiles of a grid, including its thumbnail if it gets one."""
         return num_tiles + 1 if self.settings.use_thumbnail and num_tiles > 1 else num_tiles
 
     def tiles(self, pictures: Sequence[Picture]) -> np.ndarray:
-        """Those of all pictures, [tiles, S, S, 3], uint8; none without a picture."""
+        """Return the tiles of all images, [tiles, S, S, 3], uint8; empty without images."""
         size = self.settings.tile_size
         nothing = np.zeros((0, size, size, 3), dtype=np.uint8)
         return np.concatenate([nothing, *(picture.pieces for picture in pictures)])

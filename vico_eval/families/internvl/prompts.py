@@ -1,6 +1,6 @@
-"""Conversation templates of InternVL checkpoints, and the tokens between which an image's visual tokens stand.
+"""Conversation templates of InternVL checkpoints, and the tokens around an image's visual tokens.
 
-Source: the conversation code released with InternVL 2.5, 3 and 3.5, whose strings these equal.
+Source: the conversation code released with InternVL 2.5, 3 and 3.5, with equal strings.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ THINKING_SYSTEM_MESSAGE = (
     "Ensure that the thinking process is thorough but remains focused on the query. The final answer should be "
     "standalone and not reference the thinking section."
 )
-"""System message that InternVL3.5 was trained to think under (its model card); a word changed is another mode."""
+"""InternVL3.5's system message for thinking mode (from its model card), which must not be changed."""
 
 
 @dataclass(frozen=True)
 class Template:
-    """How one family of checkpoints writes a conversation: a head per role, and what ends every message."""
+    """A conversation template: a head per role, and the end of every message."""
 
     system_head: str
     user_head: str
@@ -46,25 +46,25 @@ class Template:
     """Follows every message; `stop` is the token in it."""
 
     system_message: str
-    """Used where neither checkpoint nor caller gives one."""
+    """Used if neither checkpoint nor caller sets one."""
 
     @property
     def stop(self) -> str:
-        """The token with which the assistant ends an answer."""
+        """The token that ends an answer."""
         return self.end.strip()
 
     @property
     def markers(self) -> tuple[str, ...]:
-        """Control tokens that shape the conversation; in somebody's text they would forge it."""
+        """Control tokens that structure the conversation, which user text must not contain."""
         heads = (self.system_head, self.user_head, self.assistant_head)
         return tuple(dict.fromkeys([*(head[: head.index(">") + 1] for head in heads), self.stop]))
 
     def render(self, turns: Sequence[tuple[str, str]], system: str | None = None) -> str:
-        """The conversation up to where the assistant is to answer.
+        """Return the conversation up to the assistant's answer.
 
         Args:
             turns: (role, text), role `user` or `assistant`.
-            system: system message; None takes the template's own, an empty one stays an empty message.
+            system: system message; None uses the template's, an empty one is an empty message.
         """
         heads = {"user": self.user_head, "assistant": self.assistant_head}
         message = self.system_message if system is None else system
@@ -89,10 +89,10 @@ TEMPLATES: dict[str, Template] = {
 
 
 def get_template(name: str) -> Template:
-    """The template that a checkpoint's `template` field names.
+    """Return the template in a checkpoint's `template` field.
 
     Raises:
-        ConfigError: no such template; the message lists the known ones.
+        ConfigError: the template is unknown; the message lists the known ones.
     """
     if name not in TEMPLATES:
         raise ConfigError(

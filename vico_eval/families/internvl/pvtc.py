@@ -1,10 +1,11 @@
-"""PVTC: a connector whose visual tokens read their own window of vision tokens through two queries.
+"""PVTC: a connector in which each visual token attends to its window of vision tokens with two queries.
 
-The local query of a window is its vision tokens stacked along the channels, the global one is the tile's class token,
-scaled for each window. Each attends to the window's vision tokens in a block of its own; a visual token is their sum.
+The local query of a window is its vision tokens, stacked along the channels. The global query is the tile's class
+token, scaled per window. Each attends to the window's vision tokens in its own block; a visual token is the sum of
+both.
 
 Source: InternVL-X (arXiv 2503.21307), point-to-region visual token compression, as in the code released with it (its
-`projector`), which has one block a branch; the paper says "MLP" for what is a norm, a linear layer and SiLU.
+`projector`), which has one block per branch; the paper's "MLP" is a norm, a linear layer and SiLU.
 
 Shapes: tiles = tiles in the call; S = vision tokens along a tile's side; C = vision width; M = side of a window in
 vision tokens; N = S / M; windows = tiles * N * N; D = decoder width.
@@ -24,13 +25,14 @@ from vico_eval.families.internvl.connectors import pixel_shuffle
 
 NUM_HEADS = 16
 NORM_EPS = 1e-6
-"""Whatever the decoder's is."""
+"""The same for all decoders."""
 
 DROP_RATE = 0.1
-"""How often a residual branch of a window is left out in training."""
+"""Probability that a window's residual branch is dropped in training."""
 
 MAX_WINDOWS = 16384
-"""Windows that are attended to at once, 64 tiles of 256: bounds memory, and attention kernels take 65,535 at most."""
+"""Maximum number of windows per attention call, 64 tiles of 256, which bounds memory; attention kernels support at most
+65,535."""
 
 
 class PvtcConnector(nn.Module):
@@ -39,13 +41,13 @@ class PvtcConnector(nn.Module):
     Args:
         vision_width: C.
         decoder_width: D.
-        vit_grid: S. The scales of the global query fix the number of windows.
+        vit_grid: S, because the scales of the global query determine the number of windows.
         block: M.
         version: of the pixel shuffle that makes local queries; "v1" transposes them against their windows, as in the
             released code under that setting.
 
     Raises:
-        CheckpointError: sizes that make no windows or no heads.
+        CheckpointError: the sizes allow no windows or heads.
     """
 
     def __init__(
@@ -78,7 +80,8 @@ class PvtcConnector(nn.Module):
         return local + from_class
 
     def branches(self, vit_tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """What the local and the global query give, [tiles, N*N, D] each; their sum is the visual tokens."""
+        """Return the outputs of the local and the global query, [tiles, N*N, D] each, whose sum is the visual
+        tokens."""
         tiles_at_once = max(1, MAX_WINDOWS // self.cls_scale[..., 0].numel())
         parts = [self._branches(part) for part in torch.split(vit_tokens, tiles_at_once)]
         return torch.cat([local for local, _ in parts]), torch.cat([from_class for _, from_class in parts])
@@ -96,7 +99,8 @@ class PvtcConnector(nn.Module):
 
 
 def windows(tokens: Tensor, block: int) -> Tensor:
-    """Squares of `block` x `block` neighbours: [tiles, S*S, D] -> [tiles * N*N, block*block, D], row by row in both."""
+    """Split into squares of `block` x `block` neighbours: [tiles, S*S, D] -> [tiles * N*N, block*block, D], both row by
+    row."""
     tiles, length, width = tokens.shape
     side = isqrt(length)
     squares = tokens.reshape(tiles, side // block, block, side // block, block, width)
@@ -114,7 +118,7 @@ class _Projection(nn.Module):
 
 
 class _WindowBlock(nn.Module):
-    """Cross attention from one query to its window, then a gated MLP, each added to what came in."""
+    """Cross attention from a query to its window, then a gated MLP, both with residual connections."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -145,7 +149,8 @@ class _WindowBlock(nn.Module):
         return self.projection(attended.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
     def _drop(self, branch: Tensor) -> Tensor:
-        """Stochastic depth: in training a branch [windows, 1, D] is left out of some windows, and the others grow."""
+        """Apply stochastic depth: in training, a branch [windows, 1, D] is dropped for some windows and scaled up for
+        the others."""
         if not self.training:
             return branch
         kept = branch.new_empty(len(branch), 1, 1).bernoulli_(1 - DROP_RATE)

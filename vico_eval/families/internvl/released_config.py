@@ -17,24 +17,24 @@ from vico_eval.families.internvl.prompts import get_template
 
 RELEASED_ROUTER_HEADS = 16
 RELEASED_TILE_TOKENS = (256, 64)
-"""Both are written into the released code and into LMDeploy, not read from a configuration."""
+"""Both are constants in the released code and in LMDeploy."""
 
 AUTO_MAP = {
     "AutoConfig": "configuration_internvl_chat.InternVLChatConfig",
     "AutoModel": "modeling_internvl_chat.InternVLChatModel",
     "AutoModelForCausalLM": "modeling_internvl_chat.InternVLChatModel",
 }
-"""Where transformers finds the authors' classes, in files of theirs beside `config.json`."""
+"""Locations of the authors' classes in files beside `config.json`, for transformers."""
 
-# transformers keeps these with every configuration; the released ones name what their model has.
+# transformers adds these to every configuration; releases only have those that their model uses.
 _KEPT_OF_EVERY_CONFIG = frozenset({"architectures", "model_type"})
 
 
 def not_in_released(config: VicoInternVLConfig) -> list[str]:
-    """What the released layout can't say of a checkpoint, a sentence each; empty where nothing is lost.
+    """Return sentences about what the released layout can't represent; empty if nothing is lost.
 
     Raises:
-        CheckpointError: what can't be said is needed to run the other weights.
+        CheckpointError: the other weights don't work without it.
     """
     parts = config.parts
     if "pvtc" in parts or "lvtc" in parts:
@@ -94,18 +94,18 @@ def _lost_of_prompts(config: VicoInternVLConfig) -> list[str]:
 
 
 def released_config(config: VicoInternVLConfig, dtype: torch.dtype) -> dict[str, Any]:
-    """The content of `config.json`, without the `AUTO_MAP` that points to the authors' code.
+    """Return the content of `config.json`, without `AUTO_MAP`, which refers to the authors' code.
 
     Args:
-        config: one that `not_in_released` accepts.
-        dtype: of the weights.
+        config: a configuration that `not_in_released` accepts.
+        dtype: the weights' dtype.
     """
     stored = str(dtype).removeprefix("torch.")
     text_config = config.text_config
     flash = {}
     router = config.parts.get("router")
     if router is not None:
-        # In other releases these are absent. LMDeploy builds the Flash parts wherever flash_mode is there, even false.
+        # Other releases lack these. LMDeploy builds the Flash parts if flash_mode exists, even if false.
         flash = {
             "flash_absolute_threshold": router["absolute_threshold"],
             "flash_mode": True,
@@ -139,13 +139,13 @@ def released_config(config: VicoInternVLConfig, dtype: torch.dtype) -> dict[str,
 
 
 def _llm_config(text_config: PreTrainedConfig) -> dict[str, Any]:
-    """A decoder's configuration in the words that transformers had when InternVL was released."""
+    """Return a decoder's configuration with the names in transformers when InternVL was released."""
     of_every_config = PreTrainedConfig().to_dict().keys() - _KEPT_OF_EVERY_CONFIG
     values = {name: value for name, value in text_config.to_dict().items() if name not in of_every_config}
     values["architectures"] = [MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[text_config.model_type]]
     rope = dict(values.pop("rope_parameters"))
     values["rope_theta"] = rope.pop("rope_theta")
-    # Early transformers ask for `type`, later ones for `rope_type`; the releases have both.
+    # Early transformers versions read `type`, later ones `rope_type`; releases have both.
     values["rope_scaling"] = None if rope["rope_type"] == "default" else {**rope, "type": rope["rope_type"]}
     if set(values.get("layer_types") or ()) == {"full_attention"}:
         del values["layer_types"]  # derived
@@ -155,7 +155,7 @@ def _llm_config(text_config: PreTrainedConfig) -> dict[str, Any]:
 
 
 def _vision_config(config: VicoInternVLConfig) -> dict[str, Any]:
-    """InternViT's; regularisation of its training that transformers has no word for is off."""
+    """Return InternViT's configuration; training regularisation without a field in transformers is off."""
     vision = config.vision_config
     return {
         "architectures": ["InternVisionModel"],

@@ -1,10 +1,10 @@
 """Saving in the layout that InternVL is released in (`internvl_chat`), which LMDeploy and the authors' code read.
 
-The inverse of loading, from the same table of names. InternLM2 stays the Llama that it was loaded as: the released code
-has that decoder too.
+This is the inverse of loading, with the same table of names. InternLM2 is saved as Llama, which the released code also
+supports.
 
-Differs: released Flash checkpoints hold two attention blocks of the router that no code runs. They are gone after
-loading; see `_dead_router_weights` for what stands in their place.
+Differs: released Flash checkpoints have two attention blocks of the router that no code runs. They are dropped by
+        loading; see `_dead_router_weights` for their replacement.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from vico_eval.families.weight_files import INDEX, named
 from vico_eval.files import check_unused, new_folder, write_json
 
 PARTS = ("vision_model.", "mlp1.", "mlp2.", "pooling_before_gating.", "gating.", "language_model.")
-"""What every name of the released layout begins with."""
+"""Prefixes of the released layout's names."""
 
 _HEAD = "language_model.lm_head.weight"
 
@@ -42,19 +42,19 @@ def save_released(
     auto_map: bool = False,
     max_shard_size: int | str = "5GB",
 ) -> None:
-    """Save weights, configurations and tokenizer; beyond the model, no more memory is taken than one shard needs.
+    """Save weights, configurations and tokenizer, using no more additional memory than one shard.
 
-    What the layout can't say is lost: `not_in_released` names it. The authors' code is not part of what is written.
+    What the layout can't represent is lost; see `not_in_released`. The authors' code is not written.
 
     Args:
-        model: none of its weights offloaded.
-        write_tokenizer: writes the files of the model's tokenizer into a folder.
-        folder: a new or empty one. It appears when everything is written.
-        auto_map: whether `config.json` points to the authors' code, for those who copy its files into the folder.
+        model: a model without offloaded weights.
+        write_tokenizer: writes the tokenizer's files to a folder.
+        folder: a new or empty folder, which appears when everything is written.
+        auto_map: refer to the authors' code in `config.json`, for users who copy its files to the folder.
         max_shard_size: bytes, or as in "5GB".
 
     Raises:
-        CheckpointError: the model has parts that the released layout has no place for.
+        CheckpointError: the model has parts that the released layout can't represent.
         OutputError: the folder is in use, or can't be written.
     """
     not_in_released(model.config)
@@ -66,15 +66,15 @@ def save_released(
         write_tokenizer(partial)
         write_json(partial / IMAGE_PROCESSOR, released_processor(model.config.tile_size))
         GenerationConfig.from_model_config(model.config.text_config).save_pretrained(partial)
-        # Last: a folder without it is taken for no checkpoint, so what a killed process leaves is never loaded.
+        # Written last: a folder without it isn't a checkpoint, so the remains of a killed process are never loaded.
         config = released_config(model.config, model.dtype) | ({"auto_map": AUTO_MAP} if auto_map else {})
         (partial / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _released_weights(model: VicoInternVL) -> dict[str, list[Tensor]]:
-    """By released name, what makes a tensor when it is joined along its first dimension; the model's own memory.
+    """Return, by released name, the model's tensors that are concatenated along the first dimension.
 
-    transformers' reversal of its conversions would make all fused and unstacked tensors at once.
+    transformers' reverse conversion would create all fused and unstacked tensors at once.
     """
     ours = model.state_dict()
     if model.config.text_config.tie_word_embeddings:
@@ -98,9 +98,9 @@ def _released_weights(model: VicoInternVL) -> dict[str, list[Tensor]]:
 
 
 def _dead_router_weights(released: dict[str, list[Tensor]]) -> dict[str, list[Tensor]]:
-    """Blocks 3 and 4 of the router's pooling, which the released code and LMDeploy register and never run.
+    """Return blocks 3 and 4 of the router's pooling, which the released code and LMDeploy register but never run.
 
-    They are copies of block 2, which runs three times: code that ran all four blocks would make the same decisions.
+    They are copies of block 2, which runs three times, so code that ran all four blocks would make the same decisions.
     """
     return {
         re.sub(r"\.(attn|norm)2\.", rf".\g<1>{block}.", name): weight
@@ -114,7 +114,7 @@ def _save_weights(weights: dict[str, list[Tensor]], folder: Path, max_shard_size
     shapes = {name: torch.cat([part.to("meta") for part in parts]) for name, parts in weights.items()}
     split = split_torch_state_dict_into_shards(shapes, max_shard_size=max_shard_size)
     for file, names in split.filename_to_tensors.items():
-        # Joined even where it is one part: a copy shares no memory, which safetensors refuses within a file.
+        # Concatenated even if it is one part, because safetensors rejects shared memory within a file.
         save_file({name: torch.cat(weights[name]) for name in names}, folder / file, metadata={"format": "pt"})
     if split.is_sharded:
         index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}

@@ -1,4 +1,4 @@
-"""ViR, the visual resolution router: may a tile be compressed?
+"""ViR, the visual resolution router, which decides whether a tile can be compressed.
 
 Source: ViCO (arXiv 2510.12793), section 3.2, and the modelling code released with InternVL3.5-Flash.
 
@@ -14,15 +14,15 @@ from torch.nn import functional as F
 NUM_BLOCKS = 4
 NUM_REPEATS = 3
 GATING_DROPOUT = 0.1
-"""In training, of the released class."""
+"""Dropout rate in training, from the released class."""
 
 
 class QueryAttention(nn.Module):
-    """Multi-head attention of one query per tile over that tile's vision tokens, weights laid out as in torch's own.
+    """Multi-head attention of one query per tile over that tile's vision tokens, with torch's weight layout.
 
-    With a single query it is cheaper to carry the query into the space of the tokens than every token into the space
-    of the keys: `q . (W_k x) = (W_k^T q) . x`, and likewise the values are mixed before they are projected. The key
-    bias adds the same to all scores of a head, so softmax removes it.
+    With a single query, it is cheaper to project the query into the space of the tokens than every token into the space
+    of the keys: `q . (W_k x) = (W_k^T q) . x`. Likewise, values are mixed before they are projected. The key bias adds
+    a constant to all scores of a head, which softmax removes.
     """
 
     def __init__(self, width: int, num_heads: int) -> None:
@@ -47,7 +47,7 @@ class QueryAttention(nn.Module):
 
 
 class GatingBlock(nn.Module):
-    """Residual MLP whose branch ends in a LayerNorm; in training, dropout follows GELU and the second layer."""
+    """Residual MLP with a final LayerNorm in its branch; in training, dropout follows GELU and the second layer."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -63,15 +63,15 @@ class GatingBlock(nn.Module):
 
 
 class Router(nn.Module):
-    """Attention pooling over a tile's vision tokens, then a gate of two logits: compress, keep."""
+    """Attention pooling over a tile's vision tokens, followed by a gate with two logits: compress, keep."""
 
     def __init__(self, width: int, num_heads: int = 16) -> None:
         super().__init__()
         self.query = nn.Parameter(0.02 * torch.randn(1, width))
         self.first_attention = QueryAttention(width, num_heads)
         self.first_norm = nn.LayerNorm(width)
-        # The released weights hold four attention blocks, but the released code runs the second one three times and
-        # never the third and fourth. The weights were trained that way, so the dead blocks have no module here.
+        # The released weights contain four attention blocks, but the released code runs the second one three times and
+        # never the third and fourth. They were trained that way, so the unused blocks have no module here.
         self.repeated_attention = QueryAttention(width, num_heads)
         self.repeated_norm = nn.LayerNorm(width)
         self.blocks = nn.ModuleList(GatingBlock(width) for _ in range(NUM_BLOCKS))
@@ -79,7 +79,7 @@ class Router(nn.Module):
         self.gate = nn.Linear(width, 2)
 
     def pool(self, vit_tokens: Tensor) -> Tensor:
-        """[tiles, 1 + N, C], class token first and left out -> [tiles, C]."""
+        """[tiles, 1 + N, C], class token first, which is dropped -> [tiles, C]."""
         tokens = vit_tokens[:, 1:]
         query = self.query.expand(len(tokens), -1)
         query = self.first_norm(self.first_attention(query, tokens))
@@ -88,14 +88,14 @@ class Router(nn.Module):
         return query  # type: ignore[no-any-return]
 
     def forward(self, vit_tokens: Tensor) -> Tensor:
-        """Gate logits [tiles, 2] of [tiles, 1 + N, C]; column 0 is "compress", column 1 "keep"."""
+        """Return gate logits [tiles, 2] for [tiles, 1 + N, C]; column 0 is "compress", column 1 "keep"."""
         hidden = self.pool(vit_tokens)
         for block in self.blocks:
             hidden = block(hidden)
         return self.gate(self.gate_norm(hidden))  # type: ignore[no-any-return]
 
     def p_compress(self, vit_tokens: Tensor) -> Tensor:
-        """Probability of "compress" per tile, [tiles], in the model's dtype."""
-        # A router borrowed from another checkpoint is in no device map, so nothing else moves its input.
+        """Return the probability of "compress" per tile, [tiles], in the model's dtype."""
+        # A router from another checkpoint is in no device map, so its input must be moved here.
         logits: Tensor = self(vit_tokens.to(self.query.device))
         return logits.softmax(dim=-1)[:, 0]

@@ -1,6 +1,7 @@
-"""What all methods on one model share of a batch's tiles: vision tokens, routers' scores, visual tokens by route.
+"""Computations on a batch's tiles that all methods of a model share: vision tokens, router scores, visual tokens by
+route.
 
-Shapes: tiles = those of the batch; S = vision tokens along a tile's side; M = visual tokens of the batch; C = vision
+Shapes: tiles = tiles of the batch; S = vision tokens along a tile's side; M = visual tokens of the batch; C = vision
 width; D = decoder width.
 """
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class SharedTiles:
-    """What is computed of the last batch's tiles, each thing once for all looks."""
+    """Results for the last batch's tiles, each computed once for all looks."""
 
     def __init__(self, model: VicoInternVL, looks: Sequence[Look]) -> None:
         self._model = model
@@ -36,19 +37,19 @@ class SharedTiles:
         self._last: BatchTiles | None = None
 
     def of(self, batch: Sequence[Shown]) -> BatchTiles:
-        """Of a batch, which may be the one that another look has just asked about."""
+        """Return the shared results of a batch, which another look may just have used."""
         if self._last is None or not self._last.is_of(batch):
-            self._last = None  # before the encoder needs memory
+            self._last = None  # released before the encoder needs memory
             self._last = BatchTiles(self._model, batch, self._encode, self._encode_for_router)
         return self._last
 
     def done(self) -> None:
-        """A look has seen the batch; where nobody else will ask about it, let go of it."""
+        """Record that a look has processed the batch, and release it if no other look needs it."""
         if not self._is_shared:
             self._last = None
 
     def forget(self) -> None:
-        """Let go of everything that is kept, for its memory."""
+        """Release all memory."""
         self._last = None
         self._encode.forget()
         self._encode_for_router.forget()
@@ -69,26 +70,26 @@ class BatchTiles:
         self._scores: dict[str, tuple[Tensor, float]] = {}
         self._connected: dict[tuple[tuple[int, ...], tuple[Route, ...]], tuple[Tensor, Tensor, float]] = {}
         self.saved_s = 0.0
-        """What scores and connectors would have taken that were there already; set anew by whoever asks."""
+        """Time of scores and connectors that were already computed; reset by the caller."""
 
     def is_of(self, batch: Sequence[Shown]) -> bool:
-        """Whether a batch has these tiles of these documents, which may be prepared anew."""
+        """Return whether a batch, which may have been prepared again, has these tiles and documents."""
         return _known_by(batch) == self._known_by
 
     @property
     def has_tiles(self) -> bool:
-        """Whether there is any tile."""
+        """Whether there are tiles."""
         return bool(self._known_by[1])
 
     @property
     def for_router(self) -> Encoded:
-        """What the routers read: another encoder's tokens, where they came with one."""
+        """The routers' input: another encoder's tokens, if they have their own."""
         if self._for_router is None:
             self._for_router = self._encode_for_router(self._batch)
         return self._for_router
 
     def p_compress(self, scorer: str) -> Tensor:
-        """Scores [tiles] of a router, by its name."""
+        """Return the scores [tiles] of a router, given by name."""
         if scorer in self._scores:
             scores, seconds = self._scores[scorer]
             self.saved_s += seconds
@@ -100,10 +101,10 @@ class BatchTiles:
         return scores
 
     def connect(self, choice: Tensor, routes: tuple[Route, ...]) -> tuple[Tensor, Tensor]:
-        """Visual tokens [M, D] by the route that each tile takes, and how many of them each has.
+        """Return visual tokens [M, D] by each tile's route, and the number of tokens of each tile.
 
         Args:
-            choice: [tiles], int64: which of `routes`.
+            choice: [tiles], int64, index into `routes`.
             routes: none for the high connector alone.
         """
         if not self.has_tiles:
@@ -121,6 +122,6 @@ class BatchTiles:
 
 
 def _known_by(batch: Sequence[Shown]) -> tuple[tuple[str, ...], tuple[bytes, ...]]:
-    """Keys of the documents, and digests of all tiles in order."""
+    """Return the documents' keys, and digests of all tiles in order."""
     digests = (digest for shown in batch for picture in shown.pictures for digest in picture.digests)
     return tuple(shown.key for shown in batch), tuple(digests)

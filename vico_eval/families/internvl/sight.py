@@ -1,4 +1,4 @@
-"""InternVL's sight: tiles are encoded together, then each request's are routed and pass a connector.
+"""InternVL's sight: tiles are encoded together, then routed and connected for each request.
 
 Shapes: tiles = tiles in the call; S = vision tokens along a tile's side; n = visual tokens of a request; D = decoder
 width; C = vision width.
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class InternVLSight(Sight):
-    """Which connector each tile takes, and what comes of it."""
+    """The route and the visual tokens of each tile."""
 
     def __init__(self, model: VicoInternVL, look: Look, shared: SharedTiles) -> None:
         self._model = model
@@ -42,7 +42,7 @@ class InternVLSight(Sight):
         self._source = score_source(look.selection)
 
     def encode(self, batch: Sequence[Shown]) -> float:
-        """Have the tiles encoded, by the routers' own encoder too where they are asked."""
+        """Encode the tiles, and also by the routers' own encoder if routers are used."""
         of_batch = self._shared.of(batch)
         seconds = of_batch.encoded.seconds
         if self._scorer is not None and of_batch.for_router is not of_batch.encoded:
@@ -50,7 +50,7 @@ class InternVLSight(Sight):
         return seconds
 
     def forget(self) -> None:
-        """Let go of the last pictures' tokens."""
+        """Release the last images' tokens."""
         self._shared.forget()
 
     def __call__(self, batch: Sequence[Shown]) -> list[Seen]:
@@ -82,7 +82,7 @@ class InternVLSight(Sight):
 
     @property
     def _scorer(self) -> str | None:
-        """Which router is asked."""
+        """Return the router's name."""
         connector, selection = self._look.connector, self._look.selection
         scorer = None if connector is None else connector.scored_by(self._model.facts)
         if scorer is None and selection is not None and P_COMPRESS in selection.needs:
@@ -90,11 +90,11 @@ class InternVLSight(Sight):
         return scorer
 
     def _scores(self, batch: Sequence[Shown], of_batch: BatchTiles, sizes: list[int]) -> list[Tensor | None]:
-        """The router's scores [tiles] of each request, on the CPU; None where there are none."""
+        """Return the router's scores [tiles] of each request, on the CPU; None without a router."""
         scorer = self._scorer
         if scorer is None or not of_batch.has_tiles:
             return [None] * len(batch)
-        # A few numbers, which decide what comes next: here the host waits once for all requests.
+        # A few numbers that decide on the next step: one synchronisation for all requests.
         found = torch.split(of_batch.p_compress(scorer).cpu(), sizes)
         is_finite = [bool(part.isfinite().all()) for part in found]
         refuse_not_finite(
@@ -103,14 +103,14 @@ class InternVLSight(Sight):
         return [part if len(part) else None for part in found]
 
     def _decide(self, shown: Shown, p_compress: Tensor | None) -> Tensor:
-        """Which route each tile of one request takes, [tiles], int64."""
+        """Return the route of each tile of a request, [tiles], int64."""
         connector, num_tiles = self._look.connector, shown.num_pieces
         if connector is None or not connector.routes or not num_tiles:
             return torch.zeros(num_tiles, dtype=torch.int64)
         tiles = RequestTiles(shown.key, torch.from_numpy(shown.piece_image), p_compress, shown.media, shown.grids)
         with stage(METHOD):
             choice = connector.route(tiles, self._model.facts).cpu().long()
-        # A tile on no route would be lost without a word.
+        # A tile without a route would be lost silently.
         if choice.shape != (num_tiles,) or not bool(((choice >= 0) & (choice < len(connector.routes))).all()):
             raise RuntimeError(
                 f"a part chose routes {choice.tolist()} for the {num_tiles} tiles of {shown.key}; expected one of 0 to "
@@ -138,7 +138,7 @@ class InternVLSight(Sight):
         )
 
     def _described(self, shown: Shown, tokens: Tensor, tiles: _Tiles) -> VisualTokens:
-        """The tokens with what a selection part may see of them, on their device."""
+        """Return the tokens with the inputs of a selection part, on their device."""
         config, device = self._model.config, tokens.device
         is_swapped = config.ps_version == "v1"
         tile = tokens_of(tiles.counts)
@@ -160,7 +160,7 @@ class InternVLSight(Sight):
         )
 
     def _mixer(self, tiles: _Tiles) -> MixedInputs | None:
-        """What mixes the connector's inputs, for a part that asks for it."""
+        """Return the function that mixes the connector's inputs, for a part that needs it."""
         selection = self._look.selection
         if selection is None or CONNECTOR_INPUTS not in selection.needs:
             return None
@@ -168,7 +168,7 @@ class InternVLSight(Sight):
 
 
 class _Tiles(NamedTuple):
-    """What is known of one request's tiles."""
+    """A request's tiles."""
 
     vit_tokens: Tensor
     """[tiles, 1 + S*S, C]."""
@@ -177,10 +177,10 @@ class _Tiles(NamedTuple):
     """[tiles], int64: the route of each."""
 
     counts: Tensor
-    """[tiles], int64: visual tokens of each."""
+    """[tiles], int64: number of visual tokens of each."""
 
     p_compress: Tensor | None
     """[tiles], the router's scores."""
 
     attention: PatchAttention | None
-    """[tiles, S*S, ...], of the layer that was asked for."""
+    """[tiles, S*S, ...], from the requested layer."""

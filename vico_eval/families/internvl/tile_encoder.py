@@ -1,7 +1,7 @@
-"""Vision tokens of a batch's tiles, equal ones encoded once.
+"""Encoding of a batch's tiles, without repeating equal ones.
 
-Benchmarks ask several questions about a picture or a video (POPE six, Video-MME three), pages and charts have empty
-tiles, and of a small model's time the vision encoder takes the most.
+Benchmarks ask several questions about an image or video (POPE six, Video-MME three), pages and charts have empty tiles,
+and the vision encoder takes most of a small model's time.
 """
 
 from __future__ import annotations
@@ -23,30 +23,30 @@ from vico_eval.families.portions import Portions
 from vico_eval.methods.interface import ScoreSource
 
 VISION_TILES = 64
-"""Tiles that go through the vision encoder at once; bounds its memory, not the batch. Where they don't fit, fewer."""
+"""Maximum number of tiles per encoder call, which bounds its memory, not the batch. Reduced if they don't fit."""
 
 
 def encode_tiles(vision_tower: InternVLVisionModel, pixel_values: Tensor) -> Tensor:
-    """Vision tokens [tiles, 1 + h*w, C], class token first, of normalised tiles [tiles, 3, S, S]."""
+    """Return vision tokens [tiles, 1 + h*w, C], class token first, of normalised tiles [tiles, 3, S, S]."""
     patch = vision_tower.embeddings.patch_embeddings.projection.weight
     output = vision_tower(pixel_values=pixel_values.to(device=patch.device, dtype=patch.dtype))
     return output.last_hidden_state  # type: ignore[no-any-return]
 
 
 class Encoded(NamedTuple):
-    """What the encoder makes of tiles."""
+    """The encoder's output for tiles."""
 
     vit_tokens: Tensor
     """[tiles, 1 + h*w, C]."""
 
     attention: Mapping[ScoreSource, PatchAttention]
-    """[tiles, h*w, ...] by where it comes from: those that were asked for."""
+    """[tiles, h*w, ...] by source, if requested."""
 
     seconds: float
-    """What encoding took; 0 of tokens that are taken over from another batch."""
+    """Time of encoding; 0 for tokens reused from another batch."""
 
     def take(self, places: Sequence[int]) -> Encoded:
-        """Those of some tiles, in another order or more than once."""
+        """Return the output for some tiles, in any order and with repetitions."""
         attention = {
             source: PatchAttention(found.scores[places], found.keys[places]) for source, found in self.attention.items()
         }
@@ -54,10 +54,10 @@ class Encoded(NamedTuple):
 
 
 class TileEncoder:
-    """A vision encoder in front of whole batches.
+    """A vision encoder for whole batches.
 
-    Tokens never depend on the batches before: another batch's are taken over only where it had the same tiles in the
-    same order, so that they are what they would be now.
+    Tokens never depend on earlier batches: they are only reused if a batch had the same tiles in the same order, so
+    that they are equal to the last bit.
     """
 
     def __init__(
@@ -65,15 +65,15 @@ class TileEncoder:
     ) -> None:
         """
         Args:
-            vision_tower: encodes.
-            sources: whose attention is wanted as well.
-            is_shared: whether several ask about each batch, one after the other.
+            vision_tower: the vision encoder.
+            sources: also return the attention of these sources.
+            is_shared: several callers use each batch, one after the other.
         """
         self._vision_tower = vision_tower
         self._is_shared = is_shared
         self._portions = Portions(VISION_TILES, "tiles")
         self._kept: tuple[tuple[bytes, ...], Encoded] | None = None
-        """Digests of the last batch's tiles, each once, and what was made of them; where somebody may want it again."""
+        """Digests of the last batch's distinct tiles and their output, if they may be needed again."""
 
         self._layers = {
             source: LayerInput(
@@ -83,14 +83,14 @@ class TileEncoder:
         }
 
     def __call__(self, batch: Sequence[Shown]) -> Encoded:
-        """What is made of every tile of every request, in order."""
+        """Return the encoder's output for all tiles of all requests, in order."""
         pictures = [picture for shown in batch for picture in shown.pictures]
         digests = [digest for picture in pictures for digest in picture.digests]
         if not digests:
             return Encoded(torch.zeros(0, 1, self._vision_tower.config.hidden_size), {}, 0.0)
         tiles = dict(zip(digests, (tile for picture in pictures for tile in picture.pieces), strict=True))
         encoded = self._encode_or_take_over(tuple(tiles), list(tiles.values()))
-        # A question about the only pictures of a batch is often followed by another one about them.
+        # The only images of a batch are often asked about again by the next question.
         if not self._is_shared and len({shown.media for shown in batch if shown.media is not None}) > 1:
             self.forget()
         if len(digests) == len(tiles):
@@ -99,7 +99,7 @@ class TileEncoder:
         return encoded.take([places[digest] for digest in digests])
 
     def forget(self) -> None:
-        """Let go of what is kept, for its memory."""
+        """Release memory."""
         self._kept = None
 
     def _encode_or_take_over(self, digests: tuple[bytes, ...], tiles: Sequence[np.ndarray]) -> Encoded:
@@ -123,10 +123,10 @@ class TileEncoder:
         return Encoded(vit_tokens, attention, seconds_on(device) - started)
 
     def _encode_portion(self, tiles: Tensor, device: torch.device) -> Encoded:
-        """What is made of tiles [tiles, S, S, 3], uint8."""
+        """Encode tiles [tiles, S, S, 3], uint8."""
         with ExitStack() as watched:
             for layer in self._layers.values():
                 watched.enter_context(layer.watching())
-            # Bytes travel to the device, not floats.
+            # Bytes are transferred to the device instead of floats.
             vit_tokens = encode_tiles(self._vision_tower, normalise(tiles.to(device)))
         return Encoded(vit_tokens, {source: layer.taken() for source, layer in self._layers.items()}, 0.0)

@@ -1,4 +1,4 @@
-"""InternVL's dynamic high resolution: an image becomes a grid of square tiles and a thumbnail.
+"""InternVL's dynamic high resolution: an image is divided into a grid of square tiles, plus a thumbnail.
 
 Source: the preprocessing released with InternVL 1.5 to 3.5. Same grid, same resampling, same order of tiles.
 """
@@ -21,14 +21,14 @@ PIXEL_STD = (0.229, 0.224, 0.225)
 
 
 class TiledImage(NamedTuple):
-    """The tiles of one image."""
+    """The tiles of an image."""
 
     tiles: np.ndarray
     """[tiles, S, S, 3], uint8: the grid row by row, then the thumbnail if there is one."""
 
     columns: int
     rows: int
-    """Of the grid. A tile more than columns x rows is the thumbnail."""
+    """Columns of the grid. A tile beyond columns x rows is the thumbnail."""
 
     @property
     def grid(self) -> tuple[int, int, int]:
@@ -50,14 +50,14 @@ def _grids(min_tiles: int, max_tiles: int) -> tuple[tuple[int, int], ...]:
 def tile_grid(
     width: int, height: int, *, min_tiles: int = 1, max_tiles: int = 12, tile_size: int = 448
 ) -> tuple[int, int]:
-    """The grid of `min_tiles` to `max_tiles` tiles whose shape is nearest to the image's.
+    """Return the grid of `min_tiles` to `max_tiles` tiles with the aspect ratio nearest to the image's.
 
-    Nearest is the smallest absolute difference of width/height. Grids of equal difference (2x1 and 4x2 for a wide
-    picture) are taken in ascending size, and a larger one wins only where the image has more than half its pixels.
+    Nearest means the smallest absolute difference of width/height. Among grids of equal difference (2x1 and 4x2 for a
+    wide image), a larger one is only chosen if the image has more than half its pixels.
 
     Args:
-        width, height: of the image, in pixels, at least 1.
-        min_tiles, max_tiles: bounds on columns * rows, thumbnail not counted.
+        width, height: the image's size in pixels, at least 1.
+        min_tiles, max_tiles: bounds on columns * rows, without the thumbnail.
         tile_size: side of a tile in pixels.
 
     Returns:
@@ -92,14 +92,14 @@ def tile_image(
     use_thumbnail: bool = True,
     grid: tuple[int, int] | None = None,
 ) -> TiledImage:
-    """The tiles of one image, row by row, and its thumbnail last where there is more than one tile.
+    """Divide an image into tiles, row by row, followed by its thumbnail if there is more than one tile.
 
     Args:
         image: any mode; converted to RGB as PIL does (alpha is dropped, not blended).
-        max_tiles, min_tiles: bounds on the grid, thumbnail not counted.
+        max_tiles, min_tiles: bounds on the grid, without the thumbnail.
         tile_size: side S of a tile in pixels.
-        use_thumbnail: whether a grid of several tiles is followed by the whole image in one.
-        grid: columns and rows, whatever the image's shape; None chooses them within the bounds.
+        use_thumbnail: add the whole image as another tile after several tiles.
+        grid: columns and rows, regardless of the aspect ratio; None chooses them within the bounds.
 
     Raises:
         MediaError: the image has no pixels.
@@ -125,7 +125,7 @@ def _check_pixels(width: int, height: int) -> None:
 
 
 def normalise(tiles: np.ndarray | Tensor) -> Tensor:
-    """Pixel values for the vision encoder: (tile / 255 - mean) / std per channel.
+    """Return pixel values for the vision encoder: (tile / 255 - mean) / std per channel.
 
     Args:
         tiles: [tiles, S, S, 3], uint8, array or tensor on any device.
@@ -133,10 +133,10 @@ def normalise(tiles: np.ndarray | Tensor) -> Tensor:
     Returns:
         [tiles, 3, S, S], float32, on the device of `tiles`.
     """
-    import torch  # here, so that tiling alone needs only numpy and Pillow
+    import torch  # imported here, so that tiling alone needs only numpy and Pillow
 
     if isinstance(tiles, np.ndarray):
-        # torch can't mark a tensor read-only, so it warns about read-only arrays: those are copied.
+        # torch warns about read-only arrays, because tensors can't be read-only, so these are copied.
         tiles = torch.from_numpy(tiles if tiles.flags.writeable else tiles.copy())
     mean = torch.tensor(PIXEL_MEAN, device=tiles.device).view(3, 1, 1)
     std = torch.tensor(PIXEL_STD, device=tiles.device).view(3, 1, 1)

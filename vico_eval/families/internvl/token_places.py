@@ -1,9 +1,9 @@
-"""Where InternVL's visual tokens lie in their image, and what the vision encoder says of each.
+"""Positions of InternVL's visual tokens in their image, and their values from the vision encoder.
 
-A tile's visual tokens stand row by row, or, under `ps_version` v1, column by column: there the pixel shuffle leaves
-height and width swapped. Each covers a square of vision tokens, 2 x 2 at full length.
+A tile's visual tokens are in order of rows or, under `ps_version` v1, of columns, because its pixel shuffle swaps
+height and width. Each covers a square of vision tokens, 2 x 2 in an uncompressed tile.
 
-Shapes: tiles = those of one request; S = vision tokens along a tile's side; n = visual tokens of the request.
+Shapes: tiles = tiles of a request; S = vision tokens along a tile's side; n = visual tokens of the request.
 """
 
 from __future__ import annotations
@@ -16,20 +16,21 @@ from torch import Tensor
 
 
 def tokens_of(counts: Tensor) -> Tensor:
-    """[n], int64: the tile of each token, by how many each tile [tiles] has."""
+    """Return the tile of each token, [n], int64, from the numbers of tokens per tile [tiles]."""
     return torch.arange(len(counts)).repeat_interleave(counts)
 
 
 def grid_yx(grids: Sequence[tuple[int, int, int]], counts: Tensor, full_side: int, *, swapped: bool) -> Tensor:
-    """Row and column of each token's middle within its image, [n, 2], float32.
+    """Return the row and column of each token's centre within its image, [n, 2], float32.
 
-    In units of tokens at full length, the first of an image at (0, 0). A thumbnail's lie over the whole grid.
+    The unit is a token of an uncompressed tile, with the first token of an image at (0, 0). A thumbnail's tokens cover
+    the whole grid.
 
     Args:
         grids: columns, rows and tiles of each image.
-        counts: [tiles], tokens of each tile.
-        full_side: tokens along a tile's side at full length.
-        swapped: whether a tile's tokens stand column by column.
+        counts: [tiles], number of tokens of each tile.
+        full_side: tokens along the side of an uncompressed tile.
+        swapped: whether a tile's tokens are in order of columns.
     """
     found = []
     tile_counts = iter(counts.tolist())
@@ -44,7 +45,7 @@ def grid_yx(grids: Sequence[tuple[int, int, int]], counts: Tensor, full_side: in
 
 
 def _middles(side: int, corner: tuple[int, int], size: tuple[int, int], swapped: bool) -> Tensor:
-    """Of side x side squares in a rectangle, [side * side, 2]."""
+    """Return the centres of side x side squares in a rectangle, [side * side, 2]."""
     y, x = (
         start + (torch.arange(side, dtype=torch.float32) + 0.5) * length / side - 0.5
         for start, length in zip(corner, size, strict=True)
@@ -54,12 +55,12 @@ def _middles(side: int, corner: tuple[int, int], size: tuple[int, int], swapped:
 
 
 def of_squares(values: Tensor, counts: Tensor, *, swapped: bool) -> Tensor:
-    """Values of vision tokens as the mean over the square that each visual token covers.
+    """Return the mean of vision tokens' values over the square that each visual token covers.
 
     Args:
         values: [tiles, S * S, ...], row by row.
-        counts: [tiles], visual tokens of each tile.
-        swapped: whether a tile's visual tokens stand column by column.
+        counts: [tiles], number of visual tokens of each tile.
+        swapped: whether a tile's visual tokens are in order of columns.
 
     Returns:
         [n, ...], in the order of the visual tokens.

@@ -1,7 +1,7 @@
-"""A checkpoint's tokenizer files for another folder, byte for byte, as its authors wrote them.
+"""Copying a checkpoint's tokenizer files to another folder, byte for byte.
 
-A tokenizer that transformers 5 saves again is not read by transformers 4 (`'list' object has no attribute 'keys'`), and
-loses files that a slow tokenizer needs (`vocab.json`, `merges.txt`).
+A tokenizer that transformers 5 saved can't be read by transformers 4 (`'list' object has no attribute 'keys'`), and
+lacks files that a slow tokenizer needs (`vocab.json`, `merges.txt`).
 """
 
 from __future__ import annotations
@@ -20,21 +20,22 @@ TOKENIZER_FILES = (
     *("tokenizer.json", TOKENIZER_CONFIG, "special_tokens_map.json", "added_tokens.json"),
     *("vocab.json", "merges.txt", "tokenizer.model", "chat_template.jinja", "chat_template.json"),
 )
-"""All that a tokenizer without code of its own may be made of."""
+"""All files of a tokenizer without its own code."""
 
 _NAMES_BEFORE_5 = {"TokenizersBackend": "PreTrainedTokenizerFast"}
-"""Class names that came with transformers 5, and what the same thing is called in 4."""
+"""Class names that are new in transformers 5, and their names in version 4."""
 
 
 def copy_tokenizer(source: Path, out: Path) -> None:
-    """Copy the tokenizer files of one folder into another, byte for byte."""
+    """Copy the tokenizer files of a folder to another, byte for byte."""
     for name in TOKENIZER_FILES:
         if (source / name).is_file():
             shutil.copyfile(source / name, out / name)
 
 
 def export_tokenizer(source: Path, out: Path) -> None:
-    """As `copy_tokenizer`; a `tokenizer_config.json` in the words of transformers 5 is written in those of 4.
+    """Copy tokenizer files (see `copy_tokenizer`), and convert a `tokenizer_config.json` of transformers 5 for version
+    4.
 
     Raises:
         CheckpointError: `tokenizer_config.json` can't be read.
@@ -46,7 +47,7 @@ def export_tokenizer(source: Path, out: Path) -> None:
 
 
 def is_of_transformers_5(folder: Path) -> bool:
-    """Whether transformers 4 can't read the `tokenizer_config.json` of a folder.
+    """Return whether transformers 4 can't read the `tokenizer_config.json` of a folder.
 
     Raises:
         CheckpointError: it can't be read.
@@ -67,7 +68,7 @@ def _settings(folder: Path) -> dict[str, Any]:
 
 
 def _before_5(settings: dict[str, Any]) -> dict[str, Any]:
-    """The same settings for transformers 4, where `extra_special_tokens` are tokens by name, never a list."""
+    """Return the settings for transformers 4, in which `extra_special_tokens` are tokens by name, never a list."""
     values = dict(settings)
     if isinstance(values.get("extra_special_tokens"), list):
         values["additional_special_tokens"] = values.pop("extra_special_tokens")

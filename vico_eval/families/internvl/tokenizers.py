@@ -1,4 +1,4 @@
-"""The tokenizer in a checkpoint's folder, without remote code."""
+"""Loading the tokenizer in a checkpoint's folder, without remote code."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from vico_eval.families.internvl.internlm2_tokenizer import InternLM2Tokenizer, 
 
 
 def read_tokenizer(folder: Path, config: PreTrainedConfig | None) -> PreTrainedTokenizerBase:
-    """The tokenizer whose files lie in a folder.
+    """Load the tokenizer in a folder.
 
     Args:
-        folder: where they lie.
-        config: of the checkpoint; None where it is not known.
+        folder: the folder.
+        config: the checkpoint's configuration; None if unknown.
 
     Raises:
         CheckpointError: it can't be loaded.

@@ -1,7 +1,7 @@
-"""Names of weights: from the layouts that checkpoints come in to the modules of this package, and back to the released.
+"""Conversion of weight names: from all layouts of checkpoints to this package's modules, and to the released layout.
 
-`register_checkpoint_conversion_mapping` makes `from_pretrained` apply them, whatever the sharding or the device map.
-Our own names pass unchanged.
+`register_checkpoint_conversion_mapping` makes `from_pretrained` apply them, for any sharding and device map. Our own
+names don't change.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from transformers.core_model_loading import Chunk, WeightConverter, WeightRenami
 from vico_eval.families.internvl import internlm2
 
 DEAD_ROUTER_WEIGHTS = r"^pooling_before_gating\.(attn|norm)[34]\."
-"""In every released Flash checkpoint and used by none: the released code repeats block 2 instead."""
+"""Weights in every released Flash checkpoint that are never used: the released code repeats block 2 instead."""
 
 _VISION_LAYER = r"(vision_tower\.encoder\.layer\.\d+)"
 
@@ -25,7 +25,7 @@ SPLIT_QKV = (".attention.q_proj", ".attention.k_proj", ".attention.v_proj")
 """Queries, keys and values of the vision encoder: one projection in the released layout, three here."""
 
 STACKED_EXPERTS = (".experts.gate_up_proj", ".experts.down_proj")
-"""Those of a layer, stacked as transformers keeps them; released ones lie one by one."""
+"""A layer's experts, stacked as in transformers; in releases they are separate."""
 
 RELEASED: tuple[tuple[str, str], ...] = (
     # vision encoder
@@ -62,7 +62,7 @@ RELEASED: tuple[tuple[str, str], ...] = (
     (r"^gating\.gate\.0\.", "router.gate_norm."),
     (r"^gating\.gate\.1\.", "router.gate."),
 )
-"""The custom-code layout of InternVL 2 to 3.5-Flash, in the order in which renames build on each other."""
+"""The custom-code layout of InternVL 2 to 3.5-Flash; later renames build on earlier ones."""
 
 _PVTC: tuple[tuple[str, str], ...] = (
     *(
@@ -80,7 +80,7 @@ _PVTC: tuple[tuple[str, str], ...] = (
         )
     ),
 )
-"""InternVL-X, beside the released names."""
+"""InternVL-X's names, in addition to the released ones."""
 
 _HF: tuple[tuple[str, str], ...] = (
     (r"^model\.vision_tower\.", "vision_tower."),
@@ -91,13 +91,14 @@ _HF: tuple[tuple[str, str], ...] = (
     (r"^model\.language_model\.", "language_model.model."),
     (r"^lm_head\.", "language_model.lm_head."),
 )
-"""The -HF layout, as saved by transformers before and since its 4.53."""
+"""The -HF layout, as saved by transformers before and since version 4.53."""
 
 RENAMED = (*RELEASED, *_PVTC, *internlm2.RENAMED, *_HF)
 
 
 def _undone(theirs: str, ours: str) -> tuple[str, str]:
-    """Pattern and replacement that undo a renaming, whose sides are literal but for one captured group."""
+    """Return the pattern and replacement that undo a renaming, whose sides are literal except for one captured
+    group."""
     pattern, replacement = f"^{re.escape(ours)}", theirs.removeprefix("^")
     if group := re.search(r"\(.*\)", theirs):
         pattern, replacement = pattern.replace(r"\\1", group[0]), replacement.replace(group[0], r"\1")
@@ -108,9 +109,10 @@ _UNDONE = [_undone(*names) for names in reversed(RELEASED)]
 
 
 def released_name(name: str) -> str:
-    """A weight's name in the released layout, for a name in this package; the encoder's q, k, v are fused before.
+    """Return a weight's name in the released layout from its name in this package, after the encoder's q, k, v are
+    fused.
 
-    transformers reverses renames too, but takes the `.` of a name for any character, and so `router.gate_norm` for
+    transformers also reverses renames, but its `.` matches any character, so `router.gate_norm` would match
     `router.gate.`.
     """
     for ours, theirs in _UNDONE:
@@ -119,7 +121,8 @@ def released_name(name: str) -> str:
 
 
 def decoder_name(name: str) -> str | None:
-    """A weight's name in the decoder alone (`model.layers.0...`), for a name in any layout; None for other parts'."""
+    """Return a weight's name in the decoder alone (`model.layers.0...`) from its name in any layout; None for other
+    parts."""
     for theirs, ours in RENAMED:
         name = re.sub(theirs, ours, name, count=1)
     prefix = "language_model."
@@ -127,7 +130,7 @@ def decoder_name(name: str) -> str | None:
 
 
 def one_by_one(name: str, stacked: Tensor) -> Iterator[tuple[str, Tensor]]:
-    """Experts as they are released: [experts, kinds * out, in] of one or two kinds to [out, in], each named."""
+    """Split experts as in releases: [experts, kinds * out, in] of one or two kinds to named [out, in]."""
     experts, joined = name.rsplit(".", 1)
     kinds = joined.removesuffix("_proj").split("_")
     for expert, kinds_of_expert in enumerate(stacked):
@@ -136,7 +139,7 @@ def one_by_one(name: str, stacked: Tensor) -> Iterator[tuple[str, Tensor]]:
 
 
 def conversions() -> list[WeightRenaming | WeightConverter]:
-    """What transformers has to do to a checkpoint's weights: renames first, then the fused q, k, v split in three."""
+    """Return transformers' conversions of a checkpoint's weights: renames first, then splitting the fused q, k, v."""
     split = WeightConverter(
         source_patterns=FUSED_QKV,
         target_patterns=list(SPLIT_QKV),
@@ -146,11 +149,11 @@ def conversions() -> list[WeightRenaming | WeightConverter]:
 
 
 def expert_problems(shapes: Mapping[str, Sequence[int]], text_config: PreTrainedConfig) -> list[str]:
-    """What is wrong with experts that are stored one by one (`...experts.7.up_proj.weight`), each named.
+    """Return the problems of experts that are stored separately (`...experts.7.up_proj.weight`), by name.
 
     Args:
-        shapes: shape by name of a checkpoint's weights; names of another form are left alone.
-        text_config: of the decoder; one without experts has no problems.
+        shapes: shape by name of a checkpoint's weights; other names are ignored.
+        text_config: the decoder's configuration; one without experts has no problems.
     """
     num_experts = getattr(text_config, "num_experts", 0)
     if not num_experts:

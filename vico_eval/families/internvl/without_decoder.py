@@ -1,6 +1,6 @@
-"""A model without its decoder's layers, where another program decodes: it sees and embeds.
+"""A model without its decoder's layers, for decoding by another program: it computes visual tokens and embeddings.
 
-The layers' weights are not read. At 8B that leaves 2.5 of 17 GB.
+The layers' weights are not loaded. At 8B, 2.5 of 17 GB remain.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from vico_eval.families.internvl.weight_names import conversions
 
 
 class SeeingInternVL(VicoInternVL):
-    """Its checkpoints hold layers that it does not have."""
+    """InternVL without decoder layers, which its checkpoints still contain."""
 
     _keys_to_ignore_on_load_unexpected = [  # noqa: RUF012
         *(VicoInternVL._keys_to_ignore_on_load_unexpected or ()),
@@ -26,14 +26,14 @@ class SeeingInternVL(VicoInternVL):
     ]
 
 
-# transformers knows the names of a class's weights in a release by the class's own name.
+# transformers looks up a class's weight names by the name of the class.
 register_checkpoint_conversion_mapping(SeeingInternVL.__name__, conversions(), overwrite=True)
 
 
 def load_without_decoder(checkpoint: Checkpoint, **placement: Any) -> VicoInternVL:
-    """As `load_model`, less the layers and the head of the decoder.
+    """Load a model without the decoder's layers and head; see `load_model`.
 
-    Its configuration and facts still count the layers.
+    Its configuration and facts still include the layers.
     """
     config = deepcopy(checkpoint.config)
     text = config.text_config
