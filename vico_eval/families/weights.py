@@ -53,7 +53,7 @@ def load_placed(
         model_class,
         checkpoint,
         dtype=computed_in,
-        # Every weight goes straight from its file to the device: processes that share a host would fill its memory.
+        # Weights are loaded directly to the device, because processes that share a host would fill its memory.
         device_map=device_map if device is None else {"": torch.device(device)},
         attn_implementation=attn_implementation,
     )
@@ -81,13 +81,13 @@ def load_weights(model_class: type[M], checkpoint: CheckpointFiles, *, attn_impl
             attn_implementation=attn_implementation,
             use_safetensors=not any(map(is_pickled, checkpoint.weights.values())),
             weights_only=True,
-            ignore_mismatched_sizes=True,  # so that all of them can be named below
+            ignore_mismatched_sizes=True,  # so that the message below can name all of them
             output_loading_info=True,
             trust_remote_code=False,
             local_files_only=True,
             **options,
         )
-    except ImportError as error:  # flash-attn is there and can't be loaded
+    except ImportError as error:  # flash-attn is installed but can't be loaded
         raise ConfigError(f"attn_implementation={attn_implementation!r} can't be used here: {error}") from error
     except (SafetensorError, OSError) as error:
         raise CheckpointError(

@@ -39,8 +39,8 @@ class DecoderAttention:
         """The rotary embedding [batch, n, head_dim] at `positions` [axes, batch, n], in the dtype of `hidden`."""
         (places,) = positions
         if "dynamic" in rotary.rope_type:
-            # Such a table keeps the base of the longest sequence that it has seen; a short one brings it back, so that
-            # every segment has the base of its own length.
+            # Such a table keeps the base of the longest sequence so far. A short input resets it, so that every segment
+            # has the base of its own length.
             rotary(hidden, torch.zeros_like(places[:, :1]))
         return RotaryTables(*rotary(hidden, places))
 
@@ -91,7 +91,7 @@ class DecoderAttention:
         """What gives rows of a layer's softmax attention weights, as `LayerState.attention` describes."""
 
         module, inputs, keys = attending
-        in_float32: list[Tensor] = []  # made once, for those who ask for many rows
+        in_float32: list[Tensor] = []  # computed once, for callers that need many rows
 
         def rows_of(queries: Tensor) -> Tensor:
             if not in_float32:
@@ -109,4 +109,4 @@ class DecoderAttention:
 
 
 LLAMA_LIKE = DecoderAttention()
-"""That of the decoders named above."""
+"""The attention of the decoders named above."""
