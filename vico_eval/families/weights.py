@@ -1,4 +1,4 @@
-"""A checkpoint's weights into transformers' classes, whatever family it is of; what does not fit is named."""
+"""Loading a checkpoint's weights into transformers' classes, for all families. Errors name tensors that don't match."""
 
 from __future__ import annotations
 
@@ -25,19 +25,20 @@ def load_placed(
     device_map: str | dict[str, Any] | None = None,
     attn_implementation: str = "sdpa",
 ) -> M:
-    """A model where it is to compute, in evaluation mode.
+    """Load a model on its device, in evaluation mode.
 
     Args:
-        model_class: made with the checkpoint's configuration.
-        checkpoint: whose files are complete.
+        model_class: a class that is created from the checkpoint's configuration.
+        checkpoint: a checkpoint with complete files.
         dtype: "auto" (the checkpoint's own), "float32", "bfloat16" or "float16".
         device: "cpu", "cuda", "cuda:1", ...; None leaves the model on the CPU or to `device_map`.
         device_map: transformers' and accelerate's ("auto", "balanced", a dict); instead of `device`.
         attn_implementation: attention kernel of encoder and decoder.
 
     Raises:
-        CheckpointError: missing, unexpected or mis-shaped weights, named.
-        ConfigError: a device that is not there, an unknown dtype or attention kernel, `device` with `device_map`.
+        CheckpointError: weights are missing, unexpected or of another shape; the message names them.
+        ConfigError: the device doesn't exist, the dtype or attention kernel is unknown, or `device` is used with
+            `device_map`.
     """
     if device is not None and device_map is not None:
         raise ConfigError("got both device and device_map; give one: device_map places the parts itself.")
@@ -62,17 +63,17 @@ def load_placed(
 
 
 def load_weights(model_class: type[M], checkpoint: CheckpointFiles, *, attn_implementation: str, **options: Any) -> M:
-    """A model of a class with the weights that a checkpoint has for it.
+    """Load a model with a checkpoint's weights.
 
     Args:
-        model_class: made with the checkpoint's configuration.
-        checkpoint: whose files are complete.
+        model_class: a class that is created from the checkpoint's configuration.
+        checkpoint: a checkpoint with complete files.
         attn_implementation: attention kernel, one that can run here.
-        **options: further ones of `from_pretrained` (dtype, device_map), or of the class.
+        **options: further arguments of `from_pretrained` (dtype, device_map) or of the class.
 
     Raises:
-        CheckpointError: missing, unexpected or mis-shaped weights, named.
-        ConfigError: an attention kernel that can't be loaded.
+        CheckpointError: weights are missing, unexpected or of another shape; the message names them.
+        ConfigError: the attention kernel can't be loaded.
     """
     try:
         loaded: Any = model_class.from_pretrained(
