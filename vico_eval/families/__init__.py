@@ -1,1 +1,1 @@
-"""Families of checkpoints: what loads one, shows it pictures and runs its decoder. Imports no method."""
+"""Families of checkpoints: loading, visual tokens and decoding. Imports no method."""

@@ -1,4 +1,5 @@
-"""A checkpoint's files, whatever family it is of: where they lie, what they say, and the digest of all that counts."""
+"""A checkpoint's files, for all families: their location, their content, and a digest of everything that affects
+answers."""
 
 from __future__ import annotations
 
@@ -31,10 +32,10 @@ HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 CONFIG = "config.json"
 
 UNLOADABLE: tuple[type[Exception], ...] = (*BAD_INPUT, RuntimeError, StrictDataclassError)
-"""What transformers raises for a configuration or a tokenizer that is missing or broken."""
+"""Errors that transformers raises for a missing or broken configuration or tokenizer."""
 
 QUANTISED = ("quantization_config", "compression_config")
-"""Keys under which a `config.json`, or the part of it for one of its models, says how its weights are quantised."""
+"""Keys for quantisation in a `config.json` or its sections."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,31 +47,31 @@ class CheckpointFiles:
         *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
         *("vocab.json", "merges.txt", "tokenizer.model"),
     )
-    """What of it, besides its weights, may decide an answer."""
+    """Files besides the weights that may affect answers."""
 
     name: str
-    """As the user gave it."""
+    """The name given by the user."""
 
     folder: Path
 
     config: Any
-    """transformers' configuration of the model."""
+    """The model's transformers configuration."""
 
     weights: dict[str, Path]
     """File of every tensor, by the tensor's name in the checkpoint."""
 
     @property
     def dtype(self) -> torch.dtype | None:
-        """That its weights are kept in, where its configuration says."""
+        """The dtype of its weights, if the configuration states it."""
         stated: Any = self.config.dtype
         dtype: torch.dtype | None = getattr(torch, stated) if isinstance(stated, str) else stated
         return dtype
 
     def identity(self) -> dict[str, str]:
-        """Name, folder and a digest over all weights, the tokenizer and the configuration.
+        """Return name, folder and a digest over all weights, the tokenizer and the configuration.
 
-        The weights count tensor by tensor (`weights_digest`). Digests that older versions wrote are hex digits alone:
-        they are over `config.json` and both ends of the weight files, and agree with none of these.
+        Weights are included tensor by tensor (`weights_digest`). Digests by older versions are plain hex digits over
+        `config.json` and both ends of the weight files, and never equal these.
         """
         digest = sha256()
         for name in self.ANSWERING_FILES:
@@ -82,16 +83,16 @@ class CheckpointFiles:
 
 
 def locate(pretrained: str, look: Callable[[Path], object], *, allow_pickle: bool) -> Path:
-    """The folder of a checkpoint, which is downloaded where it is named by a hub id.
+    """Return the folder of a checkpoint, which is downloaded if it is a hub id.
 
     Args:
         pretrained: a folder, the name of a built-in checkpoint or a hub id.
-        look: called with a folder that holds a hub id's `config.json`, before gigabytes are on their way. It raises
-            what is wrong with that.
-        allow_pickle: download `.bin` files where there are no safetensors.
+        look: called with a folder that contains a hub id's `config.json`, before gigabytes are downloaded; raises an
+            error if the configuration is unsuitable.
+        allow_pickle: download `.bin` files if there are no safetensors.
 
     Raises:
-        CheckpointError: no such folder, or no network for a hub id.
+        CheckpointError: the folder is missing, or a hub id can't be downloaded.
     """
     folder = _here(pretrained)
     if folder is not None:
@@ -104,18 +105,18 @@ def locate(pretrained: str, look: Callable[[Path], object], *, allow_pickle: boo
 
 
 def config_values(pretrained: str) -> dict[str, Any]:
-    """The `config.json` of a checkpoint, of which nothing else is downloaded; as `locate` and `read_config`."""
+    """Return the `config.json` of a checkpoint, downloading nothing else; see `locate` and `read_config`."""
     return read_config(_here(pretrained) or _with_config(pretrained))
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """A folder's `config.json`.
+    """Read a folder's `config.json`.
 
     Raises:
-        CheckpointError: there is none, it can't be read, or the folder holds an adapter.
+        CheckpointError: it is missing or can't be read, or the folder contains an adapter.
     """
     if (folder / ADAPTER_CONFIG_NAME).exists():
-        # Where PEFT is installed, transformers puts it on the weights unsaid, and no digest of them knows of it.
+        # If PEFT is installed, transformers silently applies it to the weights, which no digest would show.
         raise CheckpointError(
             f"{folder} holds {ADAPTER_CONFIG_NAME}, an adapter (LoRA); expected weights that are complete without one. "
             "Merge it into them (PEFT's merge_and_unload, then save_pretrained) and give that folder, or move "
@@ -137,12 +138,12 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def incomplete(file: Path, why: object) -> CheckpointError:
-    """The error for a configuration that can't be used."""
+    """Return the error for an unusable configuration."""
     return CheckpointError(f"{file} is no complete configuration: {why}. Download it again.")
 
 
 def refuse_quantised(values: Mapping[str, Any]) -> None:
-    """Raises CheckpointError for weights that are packed: they have other names, shapes and meanings."""
+    """Raise CheckpointError for quantised weights, which have other names, shapes and meanings."""
     parts = {"": values} | {
         f"{name}.": values[name]
         for name in ("llm_config", "text_config", "vision_config")
@@ -162,7 +163,7 @@ def refuse_quantised(values: Mapping[str, Any]) -> None:
 
 
 def check_tokenizer_fits(tokenizer: PreTrainedTokenizerBase, checkpoint: CheckpointFiles) -> None:
-    """Raises CheckpointError if the tokenizer has ids that the checkpoint's embedding has no row for."""
+    """Raise CheckpointError if the tokenizer has ids without a row in the checkpoint's embedding."""
     rows = checkpoint.config.text_config.vocab_size
     num_ids = max(tokenizer.get_vocab().values()) + 1
     if num_ids > rows:
@@ -173,10 +174,10 @@ def check_tokenizer_fits(tokenizer: PreTrainedTokenizerBase, checkpoint: Checkpo
 
 
 def _here(pretrained: str) -> Path | None:
-    """The folder that is meant, where it is on this machine; None for a hub id.
+    """Return the folder if it is on this machine; None for a hub id.
 
     Raises:
-        CheckpointError: neither a folder nor a hub id.
+        CheckpointError: it is neither a folder nor a hub id.
     """
     path = user_path(pretrained)
     if pretrained.strip() and is_folder(path):
@@ -195,7 +196,7 @@ def _here(pretrained: str) -> Path | None:
 
 @cache
 def _with_config(pretrained: str) -> Path:
-    """A folder with a hub id's `config.json`. Several callers need it for each row; the hub is asked once."""
+    """Return a folder with a hub id's `config.json`. Cached, because several callers need it for each row."""
     return _download(pretrained, [CONFIG, ADAPTER_CONFIG_NAME])
 
 

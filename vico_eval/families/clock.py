@@ -1,4 +1,4 @@
-"""Time on a device, whose work may still be under way when the call that started it returns."""
+"""Time on a device, whose calls may return before their work is finished."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 
 def seconds_on(device: torch.device) -> float:
-    """Now, once the device has done all that it was given; only differences mean anything."""
+    """Return the time after the device has finished its work, in seconds; only differences are meaningful."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()

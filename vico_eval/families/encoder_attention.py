@@ -1,11 +1,10 @@
 """Scores and keys from one layer of a vision encoder, while all layers stay on their fast kernel.
 
-The attention modules of transformers' InternViT and CLIP name their parts alike: `q_proj`, `k_proj`, `num_heads`, and,
-in some InternViTs, a norm of queries and keys. The keys are those that the layer makes for itself. Queries are computed
-once more from the layer's input, for the rows that are wanted.
+The attention modules of transformers' InternViT and CLIP use the same names: `q_proj`, `k_proj`, `num_heads`, and, in
+some InternViTs, a norm of queries and keys. Keys are captured from the layer. Queries are recomputed from the layer's
+input for the requested rows.
 
-Shapes: images = pieces in the call; N = patches of a piece, the class token not counted; heads, head_dim = the
-layer's.
+Shapes: images = pieces in the call; N = patches of a piece, without the class token; heads, head_dim = the layer's.
 """
 
 from __future__ import annotations
@@ -23,31 +22,31 @@ CLS, MEAN = "cls", "mean"
 
 
 def score_source(selection: SelectionPart | None) -> ScoreSource | None:
-    """Where the encoder's scores come from that a part needs; None where it needs none."""
+    """Return the source of the encoder's scores that a part needs; None if it needs none."""
     if selection is None or not selection.needs & {ENCODER_ATTENTION, ENCODER_KEYS}:
         return None
     return selection.score_source
 
 
 class PatchAttention(NamedTuple):
-    """What an encoder's layer says of each patch."""
+    """Scores and keys of each patch from an encoder layer."""
 
     scores: Tensor
-    """[images, N], float32: softmax attention that the patch receives, mean over heads and over the rows asked for."""
+    """[images, N], float32: softmax attention that the patch receives, mean over heads and over the requested rows."""
 
     keys: Tensor
     """[images, N, head_dim], float32: mean over heads."""
 
 
 class LayerInput:
-    """What a layer's attention got in the calls of the encoder inside `watching`."""
+    """The inputs and keys of a layer's attention in the encoder calls within `watching`."""
 
     def __init__(self, attention: Any, *, rows: str, has_class_token: bool) -> None:
         """
         Args:
-            attention: the layer's module.
+            attention: the layer's attention module.
             rows: `cls` or `mean`.
-            has_class_token: whether the first token is no patch.
+            has_class_token: whether the first token is a class token.
         """
         self._attention = attention
         self._rows = rows
@@ -57,7 +56,7 @@ class LayerInput:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Inside, what the encoder sees is noted."""
+        """Record the encoder's calls within this context."""
         self._found.clear()
         attention = self._attention
         handles = (
@@ -71,7 +70,7 @@ class LayerInput:
                 handle.remove()
 
     def taken(self) -> PatchAttention:
-        """Of all pieces that were encoded since."""
+        """Return the result for all pieces that were encoded since the last call."""
         scores, keys = (torch.cat(each) for each in zip(*self._found, strict=True))
         self._found.clear()
         return PatchAttention(scores, keys)
@@ -83,7 +82,7 @@ class LayerInput:
         assert self._keys is not None, "the layer has made keys by now"
         keys, self._keys = self._keys, None
         hidden: Tensor = arguments[0] if arguments else named["hidden_states"]
-        # Piece by piece: the mean of all rows takes whole attention matrices.
+        # Piece by piece, because the mean over all rows needs whole attention matrices.
         size = 1 if self._rows == MEAN else len(hidden)
         self._found.extend(map(self._of, hidden.split(size), keys.split(size)))
 
@@ -92,7 +91,7 @@ class LayerInput:
         keys = self._heads(all_keys)
         wanted = hidden[:, :1] if self._rows == CLS else hidden[:, self._first :]
         queries = self._heads(getattr(attention, "q_norm", nn.Identity())(attention.q_proj(wanted)))
-        # Heads one by one, where each has a matrix: those of all heads together would leave the CPU's caches.
+        # Head by head if each has a whole matrix, because those of all heads wouldn't fit into the CPU's caches.
         size = 1 if self._rows == MEAN else attention.num_heads
         received = [
             (some @ theirs.transpose(-1, -2)).mul_(attention.scale).softmax(dim=-1)[..., self._first :].mean(dim=(1, 2))
@@ -101,6 +100,6 @@ class LayerInput:
         return PatchAttention(torch.stack(received).mean(dim=0), keys[:, :, self._first :].mean(dim=1))
 
     def _heads(self, states: Tensor) -> Tensor:
-        """[images, heads, tokens, head_dim], float32."""
+        """Return [images, heads, tokens, head_dim], float32."""
         heads: Tensor = states.unflatten(-1, (self._attention.num_heads, -1))
         return heads.transpose(1, 2).float()

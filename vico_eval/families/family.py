@@ -1,11 +1,11 @@
-"""The contract of a family: what the engine asks of one kind of checkpoint.
+"""The interface of a family: everything that the engine needs of a kind of checkpoint.
 
-A family is three things. `Family` finds and loads a checkpoint. `Prompting` needs no weights: it writes conversations
-and cuts pictures, in threads that read ahead. `FamilyModel` is the loaded model: it sees (pictures to visual tokens,
-with what parts of a method may know of them) and decodes. Nothing outside a family knows how many pieces a picture has,
-or how its encoder lays out tokens.
+A family has three parts. `Family` finds and loads a checkpoint. `Prompting` needs no weights: it writes conversations
+and divides images into pieces, in threads that read ahead. `FamilyModel` is the loaded model: it computes visual tokens
+of images, with the information that methods need, and decodes. Nothing outside a family depends on the number of pieces
+per image or on the encoder's token layout.
 
-Shapes: pieces = what the encoder takes as one, a tile or a whole image; n = visual tokens of a request; D = decoder
+Shapes: pieces = inputs of the encoder, tiles or whole images; n = visual tokens of a request; D = decoder
 width; C = vision width.
 """
 
@@ -40,26 +40,28 @@ if TYPE_CHECKING:
 
 
 MOST = 4096
-"""Tiles and frames that a setting may name. More are a slip of the finger: only to list the grids takes minutes."""
+"""Maximum number of tiles and frames in a setting. More are a typing error: listing the grids alone would take
+minutes."""
 
 MOST_PIXELS = 2**30
-"""Of an image, that a setting may name."""
+"""Maximum number of pixels of an image in a setting."""
 
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """One image or video frame, cut for the encoder."""
+    """An image or video frame, divided into pieces for the encoder."""
 
     pieces: np.ndarray
-    """[pieces, ...], uint8. Where a family cuts tiles, [pieces, height, width, 3]: a grid's tiles row by row, then the
+    """[pieces, ...], uint8. For families with tiles, [pieces, height, width, 3]: the grid's tiles row by row, then the
     thumbnail if there is one."""
 
     columns: int
     rows: int
-    """Of the grid of tiles, where a piece more than columns x rows is the thumbnail; else of visual tokens."""
+    """Columns of the grid of tiles, in which a piece beyond columns x rows is the thumbnail; otherwise of visual
+    tokens."""
 
     digests: tuple[bytes, ...]
-    """[pieces]: equal pieces have equal ones."""
+    """[pieces]: digests, equal for equal pieces."""
 
     @property
     def grid(self) -> tuple[int, int, int]:
@@ -69,34 +71,34 @@ class Picture:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Shown:
-    """The pictures of one request, in the order of the prompt."""
+    """The images of a request, in the order of the prompt."""
 
     key: str
 
     pictures: tuple[Picture, ...]
 
     media: str | None
-    """Digest of all pieces, by which requests about the same pictures are known; None where there is none."""
+    """Digest of all pieces, which identifies requests about the same images; None without images."""
 
     @property
     def grids(self) -> tuple[tuple[int, int, int], ...]:
-        """Columns, rows and pieces of each picture."""
+        """Columns, rows and pieces of each image."""
         return tuple(picture.grid for picture in self.pictures)
 
     @property
     def num_pieces(self) -> int:
-        """Of all pictures."""
+        """The number of pieces of all images."""
         return sum(len(picture.pieces) for picture in self.pictures)
 
     @property
     def piece_image(self) -> np.ndarray:
-        """[pieces], int64: index of the picture that each one is of."""
+        """[pieces], int64: index of each piece's image."""
         counts = [len(picture.pieces) for picture in self.pictures]
         return np.repeat(np.arange(len(counts)), counts).astype(np.int64)
 
 
 class Slot(NamedTuple):
-    """The ids that stand for a picture in a prepared prompt, and those that its visual tokens are put between."""
+    """The ids that stand for an image in a prepared prompt, and those around its visual tokens."""
 
     ids: tuple[int, ...]
     before: tuple[int, ...]
@@ -105,97 +107,98 @@ class Slot(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class SizeLimits:
-    """How large images may be by what the caller and the benchmark say; None leaves it to the checkpoint.
+    """Limits on an image's size from the caller and the benchmark; None uses the checkpoint's.
 
-    A family takes those that mean something to it.
+    A family uses the limits that apply to it.
     """
 
     max_tiles: int | None = None
-    """Of an image, thumbnail not counted."""
+    """Maximum number of tiles per image, without the thumbnail."""
 
     total_max_tiles: int | None = None
-    """That the images of a request share."""
+    """Maximum number of tiles of all images of a request."""
 
     min_pixels: int | None = None
     max_pixels: int | None = None
-    """Of an image, where a family resizes each to the encoder's patches."""
+    """Limit on an image's pixels, for families that resize images to the encoder's patches."""
 
 
 class Stand(NamedTuple):
-    """What stands in a message for a picture or a film."""
+    """The text of an image or video in a message."""
 
     text: str
     begins_line: bool = False
 
 
 class Strip(NamedTuple):
-    """A film as a model is shown it."""
+    """A video as a model sees it."""
 
     pictures: list[Picture]
-    """One for each slot of the text."""
+    """One image or frame per slot of the text."""
 
     stand: Stand
 
 
 class Prompting(ABC):
-    """How a family writes prompts and cuts pictures."""
+    """How a family writes prompts and divides images into pieces."""
 
     image_token: str
-    """Stands for one visual token."""
+    """The token that stands for one visual token."""
 
     slot: str
-    """Stands for a picture in a prepared text; made of control tokens, which nobody's words can contain."""
+    """The text that stands for an image in a prepared prompt, made of control tokens, which user text can't contain."""
 
     control: tuple[str, ...]
-    """Tokens that shape a prompt, and would forge it in somebody's words."""
+    """Tokens that structure a prompt, which user text must not contain."""
 
     end: str
-    """What stands behind every message."""
+    """The end of every message."""
 
     stop: str
-    """Token with which an answer ends."""
+    """The token that ends an answer."""
 
     system_message: str | None = None
-    """The checkpoint's own; None takes what `render` puts there by itself."""
+    """The checkpoint's system message; None uses the default of `render`."""
 
     thinking_message: str | None = None
-    """System message under which the model thinks first; None where it can't."""
+    """System message of thinking mode; None without it."""
 
     always_thinks: bool = False
-    """Whether the template has the model think first, whatever is asked."""
+    """Whether the template always makes the model think first."""
 
     @abstractmethod
     def render(self, turns: Sequence[tuple[str, str]], system: str | None) -> str:
-        """The conversation of (role, text) up to where the assistant is to answer."""
+        """Return the conversation of (role, text) up to the assistant's answer."""
 
     @abstractmethod
     def slot_ids(self, vocabulary: Mapping[str, int]) -> Slot:
-        """`slot` in ids.
+        """Return `slot` in ids.
 
         Raises:
-            ConfigError: the tokenizer lacks one of its tokens.
+            ConfigError: the tokenizer lacks a token of the slot.
         """
 
     @abstractmethod
     def image(self, number: int | None, *, is_inline: bool = False) -> Stand:
-        """What stands for an image.
+        """Return the text of an image.
 
         Args:
-            number: of the image where several are to be introduced, from 1; None otherwise.
-            is_inline: whether it stands in the words as they are.
+            number: the image's number, from 1, if several images are labelled; otherwise None.
+            is_inline: whether the image is inline in the text.
         """
 
     @abstractmethod
     def limits(self, asked: SizeLimits, num_images: int) -> Any:
-        """Limits of each image of a request with so many of them, as `cut` takes them."""
+        """Return the limits of each image of a request with this many images, for `cut`."""
 
     @abstractmethod
     def cut(self, image: Image.Image, limits: Any, resolution: ResolutionPart | PixelPart | None) -> Picture:
-        """An RGB image for the encoder; where the limits have a grid, cut into that one, whatever the image's shape."""
+        """Divide an RGB image into pieces for the encoder. A grid in the limits applies regardless of the aspect
+        ratio."""
 
     @abstractmethod
     def cut_frame(self, frame: Image.Image) -> Picture:
-        """An RGB frame of a video for the encoder, which stands in a prompt as an image does."""
+        """Divide an RGB video frame for the encoder, which has a prompt like an image."""
 
     @abstractmethod
     def choose_frames(
@@ -208,24 +211,23 @@ class Prompting(ABC):
         first: int = 0,
         last: int | None = None,
     ) -> list[int]:
-        """Which frames of a video are shown, ascending.
+        """Return the numbers of the frames of a video to show, ascending.
 
         Args:
-            total: frames of the video.
-            fps: their rate; None where nothing states it.
-            num_frames: that somebody asks for; None leaves it to `rate` or the checkpoint.
-            rate: frames a second that somebody asks for, of a family that shows videos so; None leaves it to the
-                checkpoint.
-            first: number of the first frame of the stretch to take them from.
-            last: number of its last frame, included; None is the end.
+            total: number of frames of the video.
+            fps: frame rate; None if unknown.
+            num_frames: requested number of frames; None uses `rate` or the checkpoint's choice.
+            rate: requested frames per second, for families that sample by rate; None uses the checkpoint's.
+            first: first frame of the interval.
+            last: last frame of the interval, inclusive; None is the end.
         """
 
     @abstractmethod
     def show(self, clip: Clip) -> Strip:
-        """The chosen frames of a video for the encoder, and what stands for them in a message.
+        """Return the selected frames of a video for the encoder, and their text in a message.
 
         Raises:
-            MediaError: a video that the encoder can't take.
+            MediaError: the encoder doesn't support the video.
         """
 
 
@@ -234,27 +236,27 @@ class FamilyCheckpoint(Protocol):
 
     @property
     def name(self) -> str:
-        """As the user gave it."""
+        """The name given by the user."""
 
     @property
     def folder(self) -> Path:
-        """Where its files are."""
+        """The folder of its files."""
 
     @property
     def facts(self) -> ModelFacts:
-        """What parts of a method may know of it."""
+        """The checkpoint's facts for parts of methods."""
 
     @property
     def dtype(self) -> torch.dtype | None:
         """That its weights are kept in, where its configuration says."""
 
     def identity(self) -> dict[str, str]:
-        """Name, folder (`path`) and digest (`sha256`) of all that decides an answer."""
+        """Return name, folder (`path`) and digest (`sha256`) of everything that affects answers."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:
-    """Where and how a model computes; `vico_eval.families.placement` checks it."""
+    """Device, dtype and attention kernel of a model, checked by `vico_eval.families.placement`."""
 
     dtype: str
     device: str | None
@@ -263,136 +265,136 @@ class Placement:
 
 
 class Family(ABC):
-    """One kind of checkpoint: how it is found, prompted and loaded, without code from outside."""
+    """A kind of checkpoint: how it is found, prompted and loaded, without remote code."""
 
     needs_positions: str | None = None
-    """Why a prompt's embeddings alone are not enough to decode it, so that no other program can; None where they
-    are."""
+    """Why decoding needs more than a prompt's embeddings, so that other programs can't do it; None if it doesn't."""
 
     @abstractmethod
     def find(self, pretrained: str, *, allow_pickle: bool) -> FamilyCheckpoint:
-        """The checkpoint of a folder, a built-in name or a hub id, without loading weights.
+        """Find the checkpoint of a folder, a built-in name or a hub id, without loading weights.
 
         Raises:
-            CheckpointError: there is none, or it is incomplete or of another kind.
+            CheckpointError: it is missing, incomplete or of another kind.
         """
 
     @abstractmethod
     def tokenizer(self, checkpoint: Any) -> PreTrainedTokenizerBase:
-        """The checkpoint's; raises CheckpointError if there is none or it doesn't fit."""
+        """Return the checkpoint's tokenizer. Raises CheckpointError if it is missing or doesn't match."""
 
     @abstractmethod
     def prompting(self, checkpoint: Any) -> Prompting:
-        """How the checkpoint wants prompts and pictures."""
+        """Return the checkpoint's prompting."""
 
     @abstractmethod
     def load(
         self, checkpoint: Any, placement: Placement, image_token_id: int, *, with_decoder: bool = True
     ) -> FamilyModel:
-        """The model with its weights, in evaluation mode.
+        """Load the model with its weights, in evaluation mode.
 
         Args:
-            with_decoder: whether it is to decode; otherwise it sees and embeds, and has no layers that it won't use.
+            with_decoder: load the decoder's layers; otherwise the model only computes visual tokens and embeddings.
 
         Raises:
-            CheckpointError: weights that are missing, unexpected or of another shape, named.
-            ConfigError: a placement that this machine can't do.
+            CheckpointError: weights are missing, unexpected or of another shape; the message names them.
+            ConfigError: this machine doesn't support the placement.
         """
 
     def decoder_folder(self, checkpoint: Any) -> Path:
-        """The checkpoint's decoder as a plain folder, as other programs load it; made where it is not there yet.
+        """Return a folder with the checkpoint's decoder for other programs, which is created if missing.
 
         Raises:
-            CheckpointError: the decoder is none that others have.
+            CheckpointError: other programs don't support the decoder.
         """
         raise CheckpointError("the decoder of this family of checkpoints can't be had by itself")
 
     def adopt(self, model: Any, donor: Any, *, routes: bool) -> None:
-        """Give a model the parts of a second checkpoint, for methods that need them (`Part.needs_donor`).
+        """Add the parts of a second checkpoint to a model, for methods that need them (`Part.needs_donor`).
 
         Raises:
-            CheckpointError: the family has no such parts, or they don't fit.
+            CheckpointError: the family has no such parts, or they don't match.
         """
         raise CheckpointError("this family of checkpoints gives no parts to others")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """What the engine wants to know of pictures, the same for all requests."""
+    """The information about images that the engine needs, the same for all requests."""
 
     connector: ConnectorPart | None = None
     selection: SelectionPart | None = None
     vit_tokens: bool = False
-    """Whether the encoder's tokens are kept for a part in the decoder."""
+    """Whether the encoder's tokens are kept for a decoder part."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class SeenTiles:
-    """What became of a request's tiles, where a family has some."""
+    """The routing of a request's tiles, if the family has tiles."""
 
     counts: list[int]
-    """[tiles]: visual tokens of each, before any selection."""
+    """[tiles]: visual tokens of each tile, before any selection."""
 
     compressed: list[bool]
-    """[tiles]: whether it takes fewer than a tile can."""
+    """[tiles]: whether the tile is compressed."""
 
     p_compress: list[float] | None
-    """[tiles]: the router's scores, where the method has it score tiles."""
+    """[tiles]: the router's scores, if the method uses it."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Seen:
-    """The visual tokens of one request."""
+    """The visual tokens of a request."""
 
     tokens: Tensor
     """[n, D], in the order of the prompt."""
 
     per_image: list[int]
-    """[pictures]: how many of them are each one's."""
+    """[pictures]: number of tokens of each image."""
 
     uncompressed: int
-    """How many there would be without any method."""
+    """The number of tokens without any method."""
 
     visual: VisualTokens | None = None
-    """What a selection part may see; None where there is none."""
+    """The input of a selection part; None without one."""
 
     tiles: SeenTiles | None = None
     vit_tokens: Tensor | None = None
-    """[tiles, 1 + h*w, C], where the look wants them."""
+    """[tiles, 1 + h*w, C], if the look needs them."""
 
     added: Tensor | None = None
-    """[features, n, D]: what is added to the tokens behind each of the decoder's first layers (DeepStack)."""
+    """[features, n, D]: added to the tokens after each of the decoder's first layers (DeepStack)."""
 
 
 class Sight(ABC):
-    """From pictures to visual tokens, for one `Look`."""
+    """Computes visual tokens of images, for one `Look`."""
 
     @abstractmethod
     def __call__(self, batch: Sequence[Shown]) -> list[Seen]:
-        """What is seen of each request's pictures; all of the batch are encoded together, each is decided on alone.
+        """Return the visual tokens of each request. All images of a batch are encoded together, but each request is
+        routed separately.
 
         Raises:
-            FloatingPointError: scores that are NaN or infinite; names the documents.
+            FloatingPointError: scores are NaN or infinite; the message names the documents.
         """
 
     saved_s: float = 0.0
-    """What the last call would have taken longer, in seconds, had no other sight been asked about the batch before."""
+    """Additional seconds that the last call would have taken without the work of other sights on the batch."""
 
     def encode(self, batch: Sequence[Shown]) -> float:
-        """Do ahead of `__call__` what sights of one model share: encode the pictures of a batch, once for all of them.
+        """Encode the images of a batch before `__call__`, once for all sights of a model.
 
         Returns:
-            What that took, in seconds, whichever of them had it done; 0 where nothing is shared.
+            The time of encoding in seconds, whichever sight did it; 0 if nothing is shared.
         """
         return 0.0
 
     def forget(self) -> None:  # noqa: B027
-        """Let go of what is kept from batch to batch, for its memory."""
+        """Release memory that is kept between batches."""
 
 
 class FamilyModel(PromptDecoder):
-    """A loaded model: it sees, and it decodes (`PromptDecoder`)."""
+    """A loaded model, which computes visual tokens and decodes (`PromptDecoder`)."""
 
     @abstractmethod
     def sights(self, looks: Sequence[Look]) -> list[Sight]:
-        """What turns pictures into visual tokens, for each look. They are asked about a batch one after the other."""
+        """Return a sight for each look. They process a batch one after the other."""

@@ -1,4 +1,4 @@
-"""Numbers by which nothing can be decided."""
+"""Rejection of NaN and infinite numbers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 
 def refuse_not_finite(what: str, keys: Iterable[str]) -> None:
-    """Raises FloatingPointError, which names `what` and the documents, if there are any."""
+    """Raise FloatingPointError, which names `what` and the documents, if any number is not finite."""
     if named := ", ".join(dict.fromkeys(keys)):
         raise FloatingPointError(
             f"the {what} of {named} are not finite (NaN or infinite), so nothing can be decided by them. Check the "

@@ -1,4 +1,4 @@
-"""Frames of a video, and which are shown where a family has no way of its own."""
+"""Frames of a video, and the default choice of frames."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ class Clip(NamedTuple):
     """Frames of a video."""
 
     frames: list[Image.Image]
-    """Upright, in RGB, in order of time; at least one."""
+    """One or more upright RGB images in order of time."""
 
     places: list[int]
-    """[frames]: the number of each in the video, from 0."""
+    """[frames]: number of each frame in the video, from 0."""
 
     total: int
-    """Frames of the video."""
+    """Number of frames of the video."""
 
     fps: float | None
-    """Of the video; None where nothing states it."""
+    """Frame rate of the video; None if unknown."""
 
 
 def frame_indices(total: int, num_frames: int, *, first: int = 0, last: int | None = None) -> list[int]:
-    """Frames in the middle of `num_frames` equal segments, as InternVL's released code picks them.
+    """Return the frames in the middle of `num_frames` equal segments, as in InternVL's released code.
 
-    A stretch of at most `num_frames` frames gives each frame once. (The released code then repeats some frames and
-    leaves others out, which costs tokens and shows less.)
+    An interval of at most `num_frames` frames returns each frame once. (The released code then repeats some frames and
+    skips others, which costs tokens and shows less.)
 
     Args:
-        total: frames in the video.
-        num_frames: how many to take.
-        first, last: the stretch to take them from, both included; `last` None is the end.
+        total: number of frames of the video.
+        num_frames: number of frames to choose.
+        first, last: the interval, inclusive; `last` None is the end.
 
     Returns:
         Ascending indices, at most `num_frames`.

@@ -1,4 +1,4 @@
-"""Where and how a model computes: device, dtype and attention kernel, checked before anything is loaded."""
+"""Device, dtype and attention kernel of a model, checked before anything is loaded."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ FLASH_PACKAGES = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash
 
 
 def check_attention(name: str, *, is_on_cpu: bool, dtype: torch.dtype | str | None = None) -> None:
-    """Raises ConfigError if `name` is no attention kernel, or one that can't run here or in `dtype`."""
+    """Raise ConfigError if `name` isn't an attention kernel, or can't run here or in `dtype`."""
     if name not in ATTENTION:
         raise ConfigError(f"unknown attn_implementation {name!r}; known: {', '.join(ATTENTION)}.")
     package = FLASH_PACKAGES.get(name)
     if package is None:
         return
-    # Without the package transformers may download compiled kernels instead, which is code from the hub.
+    # Without the package, transformers may download compiled kernels, which are code from the hub.
     if importlib.util.find_spec(package) is None:
         raise ConfigError(
             f"attn_implementation={name!r} can't be used here: {package} is not installed. Install it "
@@ -34,7 +34,7 @@ def check_attention(name: str, *, is_on_cpu: bool, dtype: torch.dtype | str | No
 
 
 def check_device(device: str | None) -> None:
-    """Raises ConfigError if `device` is no device of this machine."""
+    """Raise ConfigError if `device` isn't a device of this machine."""
     if device is None:
         return
     try:
@@ -55,7 +55,7 @@ def check_device(device: str | None) -> None:
 
 
 def check_device_map(device_map: str | dict[str, Any] | None) -> None:
-    """Raises ConfigError if a model can't be spread so over the devices of this machine."""
+    """Raise ConfigError if a model can't be distributed this way over this machine's devices."""
     if device_map is None or device_map in DEVICE_MAPS:
         return
     for place in device_map.values() if isinstance(device_map, dict) else (device_map,):
@@ -63,7 +63,7 @@ def check_device_map(device_map: str | dict[str, Any] | None) -> None:
 
 
 def torch_dtype(name: str) -> torch.dtype | str:
-    """The dtype of that name, or "auto"; raises ConfigError if there is none."""
+    """Return the dtype of that name, or "auto". Raises ConfigError if it is unknown."""
     known = {"auto": "auto", "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if name not in known:
         raise ConfigError(f"unknown dtype {name!r}; known: {', '.join(known)}.")

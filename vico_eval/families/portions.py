@@ -14,11 +14,11 @@ T = TypeVar("T")
 
 
 class Portions:
-    """Splits what an encoder is given into portions, which become smaller for good when memory runs out.
+    """Splits an encoder's input into portions, which become permanently smaller when memory runs out.
 
     Args:
-        most: largest portion; bounds the encoder's memory, not the batch.
-        unit: what portions are counted in, for the warning.
+        most: maximum size of a portion, which bounds the encoder's memory, not the batch.
+        unit: the unit of sizes, for the warning.
     """
 
     def __init__(self, most: int, unit: str) -> None:
@@ -26,14 +26,14 @@ class Portions:
         self._unit = unit
 
     def encode(self, sizes: Sequence[int], encode: Callable[[slice], T]) -> list[T]:
-        """The result of each portion, in order.
+        """Return the result of each portion, in order.
 
         Args:
-            sizes: of the items, in units. A portion has at least one item.
+            sizes: sizes of the items, in units. A portion has at least one item.
             encode: encodes the items of a slice.
 
         Raises:
-            torch.OutOfMemoryError: one item alone does not fit.
+            torch.OutOfMemoryError: a single item doesn't fit.
         """
         made: list[T] = []
         start = 0
@@ -51,7 +51,7 @@ class Portions:
         return end
 
     def _fits(self, span: slice, sizes: Sequence[int], encode: Callable[[slice], T], made: list[T]) -> bool:
-        """Add what is made of a portion; False where it does not fit, and portions are smaller from now on."""
+        """Add a portion's result; return False if it doesn't fit, after which portions are smaller."""
         try:
             made.append(encode(span))
         except torch.OutOfMemoryError:
@@ -59,7 +59,7 @@ class Portions:
                 raise
         else:
             return True
-        # The exception held the tensors of the attempt; from here on they are free.
+        # The exception kept the attempt's tensors alive; from here on they are free.
         clear_device_cache(garbage_collection=True)
         size = sum(sizes[span])
         self.most = size // 2

@@ -1,4 +1,5 @@
-"""Which family a checkpoint is of, by the `model_type` of its `config.json`. Asking imports that family alone."""
+"""The registry of families by the `model_type` in a checkpoint's `config.json`. Only the requested family is
+imported."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ SUPPORTED = {
     "qwen3_vl": QWEN_VL,
     "qwen3_vl_moe": QWEN_VL,
 }
-"""Where the class of each kind of checkpoint stands, "module:Class"."""
+"""The class of each kind of checkpoint, "module:Class"."""
 
 GENERATIONS = "InternVL 2 to 3.5, 3.5-Flash, InternVL-X, Qwen2.5-VL and Qwen3-VL"
 
@@ -32,17 +33,17 @@ REFUSED = {
     "qwen3_5": "its decoder has layers without attention, from which no token can be taken out. Give a Qwen3-VL",
     "qwen3_5_moe": "its decoder has layers without attention, from which no token can be taken out. Give a Qwen3-VL",
 }
-"""Kinds of checkpoints that are near to one of those and refused on purpose, with the reason."""
+"""Similar kinds of checkpoints that are rejected on purpose, with the reason."""
 
 
 def family_of(pretrained: str | Path) -> Family:
-    """The family of a checkpoint.
+    """Return the family of a checkpoint.
 
     Args:
-        pretrained: a folder, the name of a built-in checkpoint or a hub id, of which `config.json` alone is downloaded.
+        pretrained: a folder, the name of a built-in checkpoint or a hub id, of which only `config.json` is downloaded.
 
     Raises:
-        CheckpointError: there is no such checkpoint, or it is of no family; lists what is supported.
+        CheckpointError: the checkpoint is missing, or no family supports it; the message lists the supported ones.
     """
     name = str(pretrained)
     model_type = config_values(name).get("model_type")

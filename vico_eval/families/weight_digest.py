@@ -1,6 +1,6 @@
-"""A digest of a checkpoint's weights to which every byte of every tensor counts.
+"""A digest of a checkpoint's weights that includes every byte of every tensor.
 
-Which file a tensor lies in does not: a checkpoint in one file and the same one in shards have one digest.
+The distribution over files is not included: a checkpoint in one file has the same digest as in shards.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from vico_eval.families.weight_files import read_tensors, shapes_of
 
 THREADS = 8
 SILENT_S = 5
-"""Only what takes longer says what it does."""
+"""Seconds after which progress is shown."""
 
 
 def weights_digest(files: Iterable[Path]) -> str:
-    """SHA-256 over name, dtype, shape and bytes of every tensor in weight files, in hex."""
+    """Return a SHA-256 over name, dtype, shape and bytes of every tensor in weight files, in hex."""
     tensors = sorted(entry for file in files for entry in remembered("tensors", file, _tensor_digests).items())
     return sha256("".join(f"{name}\0{digest}\n" for name, digest in tensors).encode()).hexdigest()
 
 
 def _tensor_digests(file: Path) -> dict[str, str]:
-    """Dtype, shape and SHA-256 of every tensor of a file, by name."""
-    tensors = read_tensors(file, shapes_of(file))  # of safetensors, views of the file: nothing is read yet
+    """Return dtype, shape and SHA-256 of every tensor of a file, by name."""
+    tensors = read_tensors(file, shapes_of(file))  # for safetensors, views of the file: nothing is read yet
     size, title = file.stat().st_size, f"digest of {file.name}"
     with (
         tqdm(total=size, unit="B", unit_scale=True, delay=SILENT_S, desc=title) as bar,

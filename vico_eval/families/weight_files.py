@@ -1,7 +1,7 @@
-"""Files of weights: which there are, and what they hold.
+"""Weight files of a checkpoint and their tensors.
 
-safetensors are plain data. A pickled file (`.bin`) is read only where the caller allows it, and then by torch's
-`weights_only` loader, which makes plain tensors and runs nothing that the file names.
+safetensors files are plain data. A pickled file (`.bin`) is only read if the caller allows it, with torch's
+`weights_only` loader, which creates plain tensors and runs no code from the file.
 """
 
 from __future__ import annotations
@@ -25,20 +25,22 @@ MAX_NAMED = 8
 
 
 def is_pickled(file: Path) -> bool:
-    """Whether reading it means unpickling."""
+    """Return whether reading the file means unpickling."""
     return file.suffix == ".bin"
 
 
 def find_weights(folder: Path, *, allow_pickle: bool = False) -> dict[str, Path]:
-    """File of every tensor of a checkpoint, by the tensor's name in it. safetensors win over pickled files.
+    """Return the file of every tensor of a checkpoint, by the tensor's name. safetensors take precedence over pickled
+    files.
 
     Raises:
-        CheckpointError: no weights, missing or incomplete files, or only pickled ones that are not allowed.
+        CheckpointError: there are no weights, files are missing or incomplete, or there are only pickled ones, which
+            are not allowed.
     """
     pickled = ""
     files = _files(folder, INDEX, SINGLE)
     if others := [file.name for file in files if is_pickled(file)]:
-        # transformers would go by the flag alone, and read other files than those that were looked at.
+        # transformers would decide by the flag alone, and read other files than those that were checked.
         raise CheckpointError(f"{folder / INDEX} names files that are no safetensors: {named(others)}. Mend the index.")
     if not files and allow_pickle:
         files = _files(folder, PICKLED_INDEX, PICKLED_SINGLE)
@@ -54,10 +56,10 @@ def find_weights(folder: Path, *, allow_pickle: bool = False) -> dict[str, Path]
 
 
 def shapes_of(file: Path) -> dict[str, list[int]]:
-    """Shape of every tensor in a file, by name.
+    """Return the shape of every tensor in a file, by name.
 
     Raises:
-        CheckpointError: the file is incomplete, or a pickle of something else than tensors.
+        CheckpointError: the file is incomplete, or a pickle of something other than tensors.
     """
     if is_pickled(file):
         return {name: list(tensor.shape) for name, tensor in _unpickle(file, device="meta").items()}
@@ -69,7 +71,7 @@ def shapes_of(file: Path) -> dict[str, list[int]]:
 
 
 def read_tensors(file: Path, names: Iterable[str]) -> dict[str, Tensor]:
-    """Some tensors of a file, by name."""
+    """Read some tensors of a file, by name."""
     if is_pickled(file):
         tensors = _unpickle(file, device="cpu")
         return {name: tensors[name] for name in names}
@@ -79,7 +81,7 @@ def read_tensors(file: Path, names: Iterable[str]) -> dict[str, Tensor]:
 
 def _files(folder: Path, index_name: str, single: str) -> list[Path]:
     index = folder / index_name
-    if (folder / single).is_file():  # before an index beside it, as transformers does
+    if (folder / single).is_file():  # takes precedence over an index beside it, as in transformers
         return [folder / single]
     if not index.is_file():
         return []
@@ -87,7 +89,7 @@ def _files(folder: Path, index_name: str, single: str) -> list[Path]:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
     except (UnicodeDecodeError, json.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
         raise CheckpointError(f"{index} has no readable weight_map ({error!r}). Download it again.") from error
-    # A file may be a link, as in the hub's cache; a name may not lead out of the folder.
+    # A file may be a link, as in the hub's cache, but a name must not lead out of the folder.
     if elsewhere := [str(name) for name in names if not _is_plain(name)]:
         raise CheckpointError(
             f"{index} names files outside of its folder: {named(elsewhere)}. Expected names of files beside it; "
@@ -103,7 +105,7 @@ def _files(folder: Path, index_name: str, single: str) -> list[Path]:
 
 
 def _is_plain(name: object) -> bool:
-    """Whether it is the name of a file, on every system, and nothing of a path."""
+    """Return whether it is a plain file name on every system, without a path."""
     return (
         isinstance(name, str)
         and name not in ("", ".", "..")
@@ -124,5 +126,5 @@ def _unpickle(file: Path, *, device: str) -> dict[str, Tensor]:
 
 
 def named(names: Iterable[str], separator: str = ", ") -> str:
-    """The first few names in order, and how many more there are."""
+    """Return the first few names in order, and the number of others."""
     return listed(sorted(names), MAX_NAMED, separator)

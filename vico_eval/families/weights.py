@@ -1,4 +1,4 @@
-"""A checkpoint's weights into transformers' classes, whatever family it is of; what does not fit is named."""
+"""Loading a checkpoint's weights into transformers' classes, for all families. Errors name tensors that don't match."""
 
 from __future__ import annotations
 
@@ -25,19 +25,20 @@ def load_placed(
     device_map: str | dict[str, Any] | None = None,
     attn_implementation: str = "sdpa",
 ) -> M:
-    """A model where it is to compute, in evaluation mode.
+    """Load a model on its device, in evaluation mode.
 
     Args:
-        model_class: made with the checkpoint's configuration.
-        checkpoint: whose files are complete.
+        model_class: a class that is created from the checkpoint's configuration.
+        checkpoint: a checkpoint with complete files.
         dtype: "auto" (the checkpoint's own), "float32", "bfloat16" or "float16".
         device: "cpu", "cuda", "cuda:1", ...; None leaves the model on the CPU or to `device_map`.
         device_map: transformers' and accelerate's ("auto", "balanced", a dict); instead of `device`.
         attn_implementation: attention kernel of encoder and decoder.
 
     Raises:
-        CheckpointError: missing, unexpected or mis-shaped weights, named.
-        ConfigError: a device that is not there, an unknown dtype or attention kernel, `device` with `device_map`.
+        CheckpointError: weights are missing, unexpected or of another shape; the message names them.
+        ConfigError: the device doesn't exist, the dtype or attention kernel is unknown, or `device` is used with
+            `device_map`.
     """
     if device is not None and device_map is not None:
         raise ConfigError("got both device and device_map; give one: device_map places the parts itself.")
@@ -53,7 +54,7 @@ def load_placed(
         model_class,
         checkpoint,
         dtype=computed_in,
-        # Every weight goes straight from its file to the device: processes that share a host would fill its memory.
+        # Weights are loaded directly to the device, because processes that share a host would fill its memory.
         device_map=device_map if device is None else {"": torch.device(device)},
         attn_implementation=attn_implementation,
     )
@@ -62,17 +63,17 @@ def load_placed(
 
 
 def load_weights(model_class: type[M], checkpoint: CheckpointFiles, *, attn_implementation: str, **options: Any) -> M:
-    """A model of a class with the weights that a checkpoint has for it.
+    """Load a model with a checkpoint's weights.
 
     Args:
-        model_class: made with the checkpoint's configuration.
-        checkpoint: whose files are complete.
+        model_class: a class that is created from the checkpoint's configuration.
+        checkpoint: a checkpoint with complete files.
         attn_implementation: attention kernel, one that can run here.
-        **options: further ones of `from_pretrained` (dtype, device_map), or of the class.
+        **options: further arguments of `from_pretrained` (dtype, device_map) or of the class.
 
     Raises:
-        CheckpointError: missing, unexpected or mis-shaped weights, named.
-        ConfigError: an attention kernel that can't be loaded.
+        CheckpointError: weights are missing, unexpected or of another shape; the message names them.
+        ConfigError: the attention kernel can't be loaded.
     """
     try:
         loaded: Any = model_class.from_pretrained(
@@ -81,13 +82,13 @@ def load_weights(model_class: type[M], checkpoint: CheckpointFiles, *, attn_impl
             attn_implementation=attn_implementation,
             use_safetensors=not any(map(is_pickled, checkpoint.weights.values())),
             weights_only=True,
-            ignore_mismatched_sizes=True,  # so that all of them can be named below
+            ignore_mismatched_sizes=True,  # so that the message below can name all of them
             output_loading_info=True,
             trust_remote_code=False,
             local_files_only=True,
             **options,
         )
-    except ImportError as error:  # flash-attn is there and can't be loaded
+    except ImportError as error:  # flash-attn is installed but can't be loaded
         raise ConfigError(f"attn_implementation={attn_implementation!r} can't be used here: {error}") from error
     except (SafetensorError, OSError) as error:
         raise CheckpointError(

@@ -1,1 +1,1 @@
-"""Decoder layers whose tokens change on the way, and their caches; no family's own."""
+"""Decoder layers whose tokens may change in between, and their caches, for all families."""

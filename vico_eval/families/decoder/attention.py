@@ -1,4 +1,4 @@
-"""Queries, keys and rotary tables of single decoder layers, for what has to be computed beside a layer's own forward.
+"""Queries, keys and rotary tables of single decoder layers, for computations outside a layer's forward pass.
 
 Shapes: batch = rows of the call; tokens = a single request's; n = tokens of a row; D = width; axes = of position ids.
 """
@@ -22,7 +22,7 @@ class RotaryTables(NamedTuple):
 
 
 class AttendingLayer(NamedTuple):
-    """A layer, and one request's tokens in it: one that has run, or one that is to come."""
+    """A layer that has run or will run, and one request's tokens in it."""
 
     module: Any
     inputs: Tensor
@@ -33,25 +33,26 @@ class AttendingLayer(NamedTuple):
 
 
 class DecoderAttention:
-    """The attention of transformers' Llama, Qwen2, Qwen3 and Qwen3-MoE; a family with another one derives its own."""
+    """The attention of transformers' Llama, Qwen2, Qwen3 and Qwen3-MoE; families with another one derive from it."""
 
     def tables(self, rotary: Any, hidden: Tensor, positions: Tensor) -> RotaryTables:
-        """The rotary embedding [batch, n, head_dim] at `positions` [axes, batch, n], in the dtype of `hidden`."""
+        """Return the rotary embedding [batch, n, head_dim] at `positions` [axes, batch, n], in the dtype of
+        `hidden`."""
         (places,) = positions
         if "dynamic" in rotary.rope_type:
-            # Such a table keeps the base of the longest sequence that it has seen; a short one brings it back, so that
-            # every segment has the base of its own length.
+            # Such a table keeps the base of the longest sequence so far. A short input resets it, so that every segment
+            # has the base of its own length.
             rotary(hidden, torch.zeros_like(places[:, :1]))
         return RotaryTables(*rotary(hidden, places))
 
     def rotate(self, states: Tensor, tables: RotaryTables) -> Tensor:
-        """Queries or keys [..., heads, head_dim] with the rotary embedding [..., head_dim]."""
+        """Apply the rotary embedding [..., head_dim] to queries or keys [..., heads, head_dim]."""
         cos, sin = (table.unsqueeze(-2).to(states) for table in tables)
         rotated: Tensor = states * cos + rotate_half(states) * sin
         return rotated
 
     def queries(self, layer: Any, inputs: Tensor, tables: RotaryTables) -> Tensor:
-        """[..., heads, head_dim] of a layer's inputs [..., D]."""
+        """Return [..., heads, head_dim] for a layer's inputs [..., D]."""
         attention = layer.self_attn
         states = attention.q_proj(layer.input_layernorm(inputs)).unflatten(-1, (-1, attention.head_dim))
         if getattr(attention, "q_norm", None) is not None:
@@ -59,7 +60,7 @@ class DecoderAttention:
         return self.rotate(states, tables)
 
     def keys(self, layer: Any, normed: Tensor, tables: RotaryTables) -> Tensor:
-        """[..., key_heads, head_dim] of a layer's inputs [..., D] behind its norm."""
+        """Return [..., key_heads, head_dim] for a layer's normalised inputs [..., D]."""
         attention = layer.self_attn
         keys = attention.k_proj(normed).unflatten(-1, (-1, attention.head_dim))
         if getattr(attention, "k_norm", None) is not None:
@@ -67,16 +68,17 @@ class DecoderAttention:
         return self.rotate(keys, tables)
 
     def keys_and_values(self, layer: Any, inputs: Tensor, tables: RotaryTables) -> tuple[Tensor, Tensor]:
-        """[..., key_heads, head_dim] each, of a layer's inputs [..., D]."""
+        """Return [..., key_heads, head_dim] each, for a layer's inputs [..., D]."""
         normed = layer.input_layernorm(inputs)
         values = layer.self_attn.v_proj(normed).unflatten(-1, (-1, layer.self_attn.head_dim))
         return self.keys(layer, normed, tables), values
 
     def rows_to_come(self, layer: Any, inputs: Tensor, tables: RotaryTables) -> Callable[[Tensor], Tensor]:
-        """What gives rows of the weights that a layer would have, as `LayerState.next_attention` describes.
+        """Return a function for rows of the attention weights of a layer that hasn't run; see
+        `LayerState.next_attention`.
 
         Args:
-            layer: that has not run yet.
+            layer: a layer that hasn't run yet.
             inputs: [tokens, D], of one request.
             tables: [tokens, head_dim].
         """
@@ -88,10 +90,10 @@ class DecoderAttention:
         return rows_of
 
     def rows(self, attending: AttendingLayer, tables: RotaryTables) -> Callable[[Tensor], Tensor]:
-        """What gives rows of a layer's softmax attention weights, as `LayerState.attention` describes."""
+        """Return a function for rows of a layer's softmax attention weights; see `LayerState.attention`."""
 
         module, inputs, keys = attending
-        in_float32: list[Tensor] = []  # made once, for those who ask for many rows
+        in_float32: list[Tensor] = []  # computed once, for callers that need many rows
 
         def rows_of(queries: Tensor) -> Tensor:
             if not in_float32:
@@ -109,4 +111,4 @@ class DecoderAttention:
 
 
 LLAMA_LIKE = DecoderAttention()
-"""That of the decoders named above."""
+"""The attention of the decoders named above."""

@@ -1,6 +1,6 @@
-"""Keys and values of a decoder's layers, with room for those of the tokens to come.
+"""A KV cache with preallocated room for the tokens to come.
 
-Shapes: batch = rows of the call; H = key and value heads; N = tokens held; n = new ones; d = width of a head.
+Shapes: batch = rows of the call; H = key and value heads; N = cached tokens; n = new tokens; d = head dimension.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 ROOM = 16
-"""Tokens for which there is room behind those that a layer holds when it takes more memory."""
+"""Number of further tokens that a layer reserves when it allocates memory."""
 
 
 class PreallocatedCache(DynamicCache):
-    """transformers' growing cache, which does not copy everything it holds for every new token.
+    """transformers' dynamic cache, without copying all entries for every new token.
 
     Args:
-        config: the decoder's. Its layers with sliding attention keep transformers' own cache.
+        config: the decoder's configuration. Layers with sliding attention keep transformers' own cache.
     """
 
     def __init__(self, config: Any) -> None:
@@ -28,7 +28,7 @@ class PreallocatedCache(DynamicCache):
 
 
 class PreallocatedLayer(DynamicLayer):
-    """Keys and values of one layer, [batch, H, N, d] each: the beginning of a longer buffer."""
+    """Keys and values of a layer, [batch, H, N, d] each: views of the beginning of a longer buffer."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -38,7 +38,7 @@ class PreallocatedLayer(DynamicLayer):
     def update(
         self, key_states: Tensor, value_states: Tensor, *arguments: Any, **keywords: Any
     ) -> tuple[Tensor, Tensor]:
-        """All keys and values, with [batch, H, n, d] new ones behind those held."""
+        """Append [batch, H, n, d] new keys and values, and return all."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         self.keys, self._key_buffer = _appended(self.keys, key_states, self._key_buffer)
@@ -47,9 +47,9 @@ class PreallocatedLayer(DynamicLayer):
 
 
 def _appended(held: Tensor | None, new: Tensor, buffer: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Both, and the buffer that they are the beginning of."""
+    """Append new entries; return all of them and their buffer."""
     assert held is not None
-    before = held.shape[-2] if held.numel() else 0  # what holds nothing yet has one dimension
+    before = held.shape[-2] if held.numel() else 0  # an empty cache has one dimension
     length = before + new.shape[-2]
     if buffer is None or not _begins(held, buffer) or buffer.shape[-2] < length:
         buffer = new.new_empty(*new.shape[:-2], length + ROOM, new.shape[-1])
@@ -60,5 +60,5 @@ def _appended(held: Tensor | None, new: Tensor, buffer: Tensor | None) -> tuple[
 
 
 def _begins(held: Tensor, buffer: Tensor) -> bool:
-    # Reordering beams, choosing rows and moving to another device put tensors of their own in the place of ours.
+    # Reordering beams, selecting rows and moving to another device replace our tensors.
     return held.data_ptr() == buffer.data_ptr() and held.shape[0] == buffer.shape[0]

@@ -1,14 +1,14 @@
-"""A decoder whose set of tokens may change between its layers, on transformers' own layers.
+"""A decoder whose set of tokens may change between layers, built on transformers' own layers.
 
-`CompressingDecoder` stands in the place of a causal language model's base model (Qwen3, Qwen3-MoE, Qwen2, Llama) and
-runs that model's layers. Before the layers that its part names, the part says for every request which tokens go on and
-which new ones join; they are packed again, so a token that leaves takes no position in later layers and no entry in
-their cache, and one that joins takes none in earlier ones. What leaves or joins is decided once, in prefill. Features
-that a model adds to visual tokens behind its first layers (DeepStack) are added to those that are still there.
+`CompressingDecoder` replaces a causal language model's base model (Qwen3, Qwen3-MoE, Qwen2, Llama) and runs that
+model's layers. Before the layers that its part names, the part chooses for every request which tokens stay and which
+new ones are added. The batch is then packed again: a removed token occupies no column in later layers and no entry in
+their KV cache, and an added one occupies none in earlier layers. These choices are made once, in prefill. Features that
+a model adds to visual tokens after its first layers (DeepStack) are added to the tokens that remain.
 
-Shapes: batch = rows of the call, a request's beams next to each other; N = prompt tokens; n = tokens of a segment, that
-is of a run of layers with one set of tokens; tokens = a single request's, without padding; D = width; L = layers;
-tiles = all requests'; C = vision width.
+Shapes: batch = rows of the call, with a request's beams next to each other; N = prompt tokens; n = tokens of a segment,
+which is a run of layers with the same set of tokens; tokens = those of a single request, without padding; D = width; L
+= layers; tiles = those of all requests; C = vision width.
 """
 
 from __future__ import annotations
@@ -39,21 +39,21 @@ from vico_eval.stages import METHOD, stage
 
 @dataclass
 class DecoderOutput(MoeModelOutputWithPast):
-    """transformers' own, and after a prefill where each of its columns stood in the input."""
+    """transformers' output and, after a prefill, the input position of each column."""
 
     columns: Tensor | None = None
-    """[batch, n], int64; -1 for padding and for tokens that joined. None after later calls with the same cache."""
+    """[batch, n], int64; -1 for padding and added tokens. None after later calls with the same cache."""
 
 
 class CompressingDecoder(nn.Module):
-    """A base model's layers, with a part that takes tokens out or puts tokens in between them.
+    """A base model's layers, with a part that removes or adds tokens between them.
 
-    Its submodules are the base model's own and carry the same names, so weights are found and saved as before.
+    Its submodules are the base model's own with the same names, so weights are loaded and saved as before.
 
     Args:
         base: transformers' `Qwen3Model`, `Qwen3MoeModel`, `Qwen2Model` or `LlamaModel`.
-        part: says which tokens go on and which join.
-        attention: of the layers.
+        part: chooses the tokens that stay and new ones.
+        attention: the layers' attention.
 
     Raises:
         CheckpointError: the decoder has layers with a sliding window.
@@ -73,12 +73,12 @@ class CompressingDecoder(nn.Module):
         self.rotary_emb = base.rotary_emb
         self.part = part
         self.attention = attention
-        # In a tuple, so that it is no submodule and every weight keeps its one name.
+        # In a tuple, so that it isn't a submodule and every weight has only one name.
         self._base = (base,)
 
     @property
     def base(self) -> Any:
-        """The model that this one stands for."""
+        """The model that this one replaces."""
         return self._base[0]
 
     def forward(
@@ -92,20 +92,20 @@ class CompressingDecoder(nn.Module):
         prompt: Prompt | None = None,
         **arguments: Any,
     ) -> DecoderOutput:
-        """Hidden states [batch, n, D] of the tokens that the last layer worked on, left-padded.
+        """Return the hidden states [batch, n, D] of the tokens in the last layer, left-padded.
 
         Args:
             input_ids: [batch, N], or `inputs_embeds`.
-            attention_mask: [batch, N]; padding stands left.
+            attention_mask: [batch, N], left-padded.
             position_ids: [batch, N] or [axes, batch, N]; by default 0, 1, 2, ...
-            past_key_values: the batch's cache. The first call with it is the prefill.
+            past_key_values: the batch's cache; the first call with it is the prefill.
             inputs_embeds: [batch, N, D].
             use_cache: False returns no cache.
-            prompt: instead of a cache. Columns behind the prompt's are an answer, which no part sees or takes from.
+            prompt: instead of a cache. Columns after the prompt's are an answer, which parts neither see nor change.
             **arguments: passed on to the layers.
 
         Raises:
-            RuntimeError: neither cache nor prompt, a batch that isn't padded left, or a prefill in pieces.
+            RuntimeError: there is neither cache nor prompt, the batch isn't left-padded, or the prefill is split.
         """
         if inputs_embeds is None:
             inputs_embeds = self.embed_tokens(input_ids)
@@ -153,7 +153,7 @@ class CompressingDecoder(nn.Module):
                 rotary = tuple(table.to(before.hidden) for table in before.tables)
                 mask = self._mask(before.hidden, before.segment)
             before.inputs = before.hidden
-            # No position ids: with gaps in them flash attention takes a sequence for several packed ones.
+            # No position ids: flash attention would interpret gaps as boundaries of packed sequences.
             before.hidden = layer(
                 before.hidden,
                 attention_mask=mask,
@@ -168,7 +168,7 @@ class CompressingDecoder(nn.Module):
         return before.hidden
 
     def _continue(self, hidden: Tensor, cache: PromptCache, arguments: dict[str, Any]) -> Tensor:
-        """Further tokens [batch, new, D] behind what the cache holds."""
+        """Process further tokens [batch, new, D] after those in the cache."""
         new = hidden.shape[1]
         starts = [segment.first_layer for segment in cache.segments]
         rotary = mask = None
@@ -193,20 +193,20 @@ class CompressingDecoder(nn.Module):
         return hidden
 
     def _tables(self, hidden: Tensor, segment: Segment) -> RotaryTables:
-        """cos and sin of a segment, in float32 for the parts; cast, they are what transformers gives its layers."""
+        """Return cos and sin of a segment, in float32 for the parts; after casting, they equal transformers'."""
         in_float32 = hidden.new_zeros((), dtype=torch.float32)
         return self.attention.tables(self.rotary_emb, in_float32, segment.positions)
 
     def _mask(self, hidden: Tensor, segment: Segment, answer: int = 0, layer_cache: Cache | None = None) -> Any:
-        """What the model's attention implementation wants as mask; often None, which keeps kernels fastest.
+        """Return the mask for the model's attention implementation; often None, which allows the fastest kernels.
 
-        Where padding stands is known here, so that nobody has to wait for the device to tell.
+        The padding is known on the CPU, so no synchronisation is needed.
 
         Args:
-            hidden: [batch, n, D], what the mask is for.
-            segment: of the layers.
-            answer: columns behind the segment's.
-            layer_cache: of one layer alone; transformers would take the first layer's length for all of them.
+            hidden: [batch, n, D], the input that the mask is for.
+            segment: the layers' segment.
+            answer: number of columns after the segment's.
+            layer_cache: the cache of one layer, because transformers would use the first layer's length for all.
         """
         is_padded = any(segment.starts)
         is_real = torch.cat([segment.is_real, segment.is_real.new_ones(len(hidden), answer)], dim=1)
@@ -219,7 +219,7 @@ class CompressingDecoder(nn.Module):
         )
 
     def _prepare(self, before: _BeforeLayer) -> list[Any]:
-        """What the part wants to know later of each request, [requests]."""
+        """Return the part's prepared state of each request, [requests]."""
         segment, prepared = before.segment, []
         for key, row in before.requests:
             span = before.span(row)
@@ -229,7 +229,7 @@ class CompressingDecoder(nn.Module):
         return prepared
 
     def _change(self, index: int, before: _BeforeLayer) -> None:
-        """Have the part say which tokens layer `index` works on, and bring them there."""
+        """Let the part choose the tokens of layer `index`, and change the hidden states accordingly."""
         asked = self._ask(index, before)
         if any(entry is not None for entry in asked):
             before.hidden, changed = change_tokens(
@@ -239,7 +239,7 @@ class CompressingDecoder(nn.Module):
                 before.segment, before.tables = changed, self._tables(before.hidden, changed)
 
     def _ask(self, index: int, before: _BeforeLayer) -> list[NextTokens | None]:
-        """What each row's tokens are to be in layer `index`, [batch]; asked once a request."""
+        """Return the chosen tokens of each row in layer `index`, [batch]; the part is called once per request."""
         projected = self._project(index, before.cache.prompt)
         asked: list[NextTokens | None] = []
         for request, (_, row) in enumerate(before.requests):
@@ -249,20 +249,20 @@ class CompressingDecoder(nn.Module):
                 with stage(METHOD):
                     entry = self.part.next_tokens(state)
                 if entry is not None:
-                    entry = entry._replace(source=entry.source.cpu())  # here the host waits for the device
+                    entry = entry._replace(source=entry.source.cpu())  # this synchronises with the device
                     check_next_tokens(state, before.segment.is_visual[row, before.span(row)], entry)
             asked += [entry] * before.beams
         return asked
 
     def _state(self, index: int, before: _BeforeLayer, request: int, projected: Tensor | None) -> LayerState:
-        """What the part sees of a request before layer `index`."""
+        """Return the state of a request before layer `index`, as the part sees it."""
         key, row = before.requests[request]
         segment, device, span = before.segment, before.hidden.device, before.span(row)
         hidden = before.hidden[row, span]
         tables = RotaryTables(
             *(table.expand(len(before.hidden), -1, -1)[row, span].to(device) for table in before.tables)
         )
-        # No keys where a training run recomputes its layers, which takes their cache away.
+        # No keys if a training recomputes its layers, because their cache is then missing.
         cached: Tensor | None = None if before.inputs is None else before.cache.layers[index - 1].keys  # type: ignore[union-attr]
         keys = None if cached is None else cached[row, :, span]
         rows = None
@@ -288,12 +288,13 @@ class CompressingDecoder(nn.Module):
         )
 
     def _final_norm(self, hidden: Tensor) -> Tensor:
-        """The norm of `hidden`, where that lies: under a device map the norm is with the last layer."""
+        """Apply the final norm on the device of `hidden`; under a device map the norm is with the last layer."""
         normed: Tensor = self.norm(hidden)
         return normed.to(hidden.device)
 
     def _project(self, index: int, prompt: Prompt) -> list[Tensor | None]:
-        """What the part makes of each request's vision tokens, [requests]; all tiles of the batch at once."""
+        """Return the part's projection of each request's vision tokens, [requests], computed for all tiles of the batch
+        at once."""
         projected = None
         if prompt.vit_tokens is not None and len(prompt.vit_tokens):
             with stage(METHOD):
@@ -303,28 +304,28 @@ class CompressingDecoder(nn.Module):
 
 @dataclass
 class _BeforeLayer:
-    """A prefill right before one of its layers."""
+    """The state of a prefill before a layer."""
 
     cache: PromptCache
     answer: int
-    """Columns behind the prompts'."""
+    """Number of columns after the prompts'."""
 
     segment: Segment
     hidden: Tensor
-    """[batch, n, D]: what the layer is to work on."""
+    """[batch, n, D]: input of the layer."""
 
     tables: RotaryTables
-    """Of the segment, in float32."""
+    """The segment's tables, in float32."""
 
     inputs: Tensor | None = None
-    """[batch, n, D]: what the layer before worked on."""
+    """[batch, n, D]: input of the previous layer."""
 
     prepared: list[Any] = field(default_factory=list)
     """[requests]."""
 
     @property
     def beams(self) -> int:
-        """Rows of each request."""
+        """Number of rows per request."""
         return len(self.hidden) // len(self.cache.prompt.keys)
 
     @property
@@ -333,5 +334,5 @@ class _BeforeLayer:
         return [(key, number * self.beams) for number, key in enumerate(self.cache.prompt.keys)]
 
     def span(self, row: int) -> slice:
-        """Columns of a row's prompt."""
+        """The columns of a row's prompt."""
         return slice(self.segment.starts[row], self.segment.length - self.answer)

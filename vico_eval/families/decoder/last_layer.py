@@ -1,4 +1,4 @@
-"""A decoder's last layer in a prefill: nothing but the last token's output is ever read.
+"""A decoder's last layer in a prefill, of which only the last token's output is needed.
 
 Shapes: batch = rows of the call; N = prompt tokens; D = width.
 """
@@ -15,13 +15,14 @@ from vico_eval.families.decoder.attention import LLAMA_LIKE, DecoderAttention, R
 
 
 class LastLayer(nn.Module):
-    """A layer that works on the last of the tokens alone, which sees the keys and values of all.
+    """A layer that only processes the last token, which attends to the keys and values of all tokens.
 
-    The others' keys and values go to the cache; then the layer takes the last token as in any step of decoding.
+    The keys and values of the others are added to the cache; then the layer processes the last token like a decoding
+    step.
 
     Args:
-        layer: of a decoder.
-        attention: how it makes its keys and values.
+        layer: a decoder's layer.
+        attention: computes its keys and values.
     """
 
     def __init__(self, layer: Any, attention: DecoderAttention) -> None:
@@ -31,12 +32,12 @@ class LastLayer(nn.Module):
 
     @property
     def input_layernorm(self) -> Any:
-        """The layer's own, for whoever computes with its weights beside its forward."""
+        """The layer's own norm, for code that uses its weights outside its forward pass."""
         return self.layer.input_layernorm
 
     @property
     def self_attn(self) -> Any:
-        """The layer's own."""
+        """The layer's own attention."""
         return self.layer.self_attn
 
     def forward(
@@ -49,14 +50,15 @@ class LastLayer(nn.Module):
         position_ids: Tensor | None = None,
         **arguments: Any,
     ) -> Tensor:
-        """[batch, 1, D] of [batch, N, D], without a cache [batch, N, D]; arguments as for the layer."""
+        """Return [batch, 1, D] for an input [batch, N, D], or [batch, N, D] without a cache; arguments as for the
+        layer."""
         if hidden.shape[1] > 1 and past_key_values is not None:
             self._keep(hidden[:, :-1], RotaryTables(*(table[:, :-1] for table in position_embeddings)), past_key_values)
             hidden = hidden[:, -1:]
             position_embeddings = (position_embeddings[0][:, -1:], position_embeddings[1][:, -1:])
             if position_ids is not None:
                 position_ids = position_ids[:, -1:]
-            if attention_mask is not None and attention_mask.ndim == 4:  # flash attention's has no rows
+            if attention_mask is not None and attention_mask.ndim == 4:  # flash attention's mask has no rows
                 attention_mask = attention_mask[:, :, -1:]
         output: Tensor = self.layer(
             hidden,
@@ -75,14 +77,14 @@ class LastLayer(nn.Module):
 
 @contextmanager
 def last_token_only(decoder: Any, attention: DecoderAttention = LLAMA_LIKE) -> Iterator[None]:
-    """Inside, a prefill of `decoder` gives the hidden states of the last token alone, [batch, 1, D].
+    """Within this context, a prefill of `decoder` only returns the hidden states of the last token, [batch, 1, D].
 
-    Nothing changes where the last layer has sliding attention, whose cache drops keys while they are filled in, or is
-    moved between devices by accelerate, which acts when the layer is called.
+    Nothing changes if the last layer has sliding attention, whose cache drops keys during prefill, or if accelerate
+    moves it between devices, which happens when the layer is called.
 
     Args:
         decoder: a causal language model's base model.
-        attention: of its layers.
+        attention: its layers' attention.
     """
     layers: nn.ModuleList = decoder.layers
     last: Any = layers[-1]

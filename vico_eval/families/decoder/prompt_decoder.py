@@ -1,4 +1,4 @@
-"""The decoding half of a family's model: prompts with visual tokens in them, a method's part in the decoder, answers.
+"""The decoding half of a family's model: prompts with visual tokens, a method's decoder part, and generation.
 
 Shapes: batch = prompts, left-padded; N = prompt tokens; M = visual tokens of all prompts; tiles = those of all prompts;
 D = decoder width; C = vision width.
@@ -26,51 +26,51 @@ if TYPE_CHECKING:
 
 
 class PromptDecoder(ABC):
-    """A mix-in of modules that hold a causal language model of transformers as `language_model`."""
+    """A mix-in for modules with a transformers causal language model as `language_model`."""
 
     language_model: Any
 
     decoder_attention: DecoderAttention = LLAMA_LIKE
-    """Of its layers."""
+    """The attention of its layers."""
 
     counts_positions: bool = True
-    """Whether positions are the numbers of the tokens that enter the decoder; otherwise `positions` says which."""
+    """Whether positions are consecutive over the tokens that enter the decoder; otherwise `positions` computes them."""
 
     ends_early: bool = True
-    """Whether the last layer of a prefill works on the last token alone. That saves a layer's time and moves logits by
-    their last bits, as any other shape of a matrix product does."""
+    """Whether the last layer of a prefill only processes the last token. This saves a layer's time and changes the last
+    bits of logits, like any other shape of a matrix product."""
 
     @property
     @abstractmethod
     def facts(self) -> ModelFacts:
-        """What parts may know of the model."""
+        """The model's facts for parts of methods."""
 
     @property
     @abstractmethod
     def image_token_id(self) -> int:
-        """Stands for one visual token in a prompt."""
+        """The token that stands for one visual token in a prompt."""
 
     @property
     def part_modules(self) -> Mapping[str, nn.Module]:
-        """Modules of the checkpoint's parts, by the names of `facts.parts`."""
+        """The modules of the checkpoint's parts, by the names of `facts.parts`."""
         return {}
 
     @property
     def embedding(self) -> nn.Embedding:
-        """Of the decoder's tokens."""
+        """The decoder's token embedding."""
         return self.language_model.get_input_embeddings()  # type: ignore[no-any-return]
 
     @property
     def decoder_device(self) -> torch.device:
-        """Where prompts are to be put; under a device map the model's parts lie on several."""
+        """The device of prompts; under a device map the model is on several devices."""
         return self.embedding.weight.device
 
     def embed(self, input_ids: Tensor, visual_tokens: Tensor) -> Tensor:
-        """Token embeddings with the visual tokens in the places of the image token, in order.
+        """Return token embeddings with the visual tokens inserted at the image tokens, in order.
 
         Args:
             input_ids: [..., N], padded or not.
-            visual_tokens: [M, D]; M is the number of the image token's ids.
+            visual_tokens: [M, D], one per image token.
 
         Returns:
             [..., N, D].
@@ -83,18 +83,18 @@ class PromptDecoder(ABC):
         return embeddings.masked_scatter(is_visual, visual_tokens.to(embeddings))
 
     def no_visual_tokens(self) -> Tensor:
-        """[0, D]."""
+        """Return [0, D]."""
         weight = self.embedding.weight
         return weight.new_zeros(0, weight.shape[1])
 
     @property
     def decoder_part(self) -> DecoderPart | None:
-        """What changes the tokens between the decoder's layers, bound to this model."""
+        """The part that changes the tokens between the decoder's layers, bound to this model."""
         decoder = self.language_model.model
         return decoder.part if isinstance(decoder, CompressingDecoder) else None
 
     def use_decoder_part(self, part: DecoderPart | None) -> None:
-        """Let a part change the tokens between the decoder's layers; None gives back transformers' own decoder.
+        """Let a part change the tokens between the decoder's layers; None restores transformers' own decoder.
 
         Raises:
             CheckpointError: the decoder has layers with sliding attention.
@@ -106,20 +106,20 @@ class PromptDecoder(ABC):
         self.language_model.model = base
 
     def positions(self, input_ids: Sequence[int], pictures: Sequence[Any]) -> Tensor:
-        """Position ids of a whole prompt, before anything is taken out of it. Asked unless `counts_positions`.
+        """Return position ids of a whole prompt, before selection. Not called if `counts_positions`.
 
         Args:
-            input_ids: [N], with all visual tokens of the pictures.
-            pictures: of the prompt, as the family cuts them.
+            input_ids: [N], with all visual tokens of the images.
+            pictures: the prompt's images, as divided by the family.
 
         Returns:
-            [axes, N], int64, on the CPU. Tokens that enter the decoder keep theirs, and an answer goes on behind the
+            [axes, N], int64, on the CPU. Tokens that enter the decoder keep theirs, and an answer continues after the
             last.
         """
         raise NotImplementedError("a family whose positions are not simply counted says which they are")
 
     def decoder_arguments(self, input_ids: Tensor, positions: Tensor | None, added: Tensor | None) -> dict[str, Any]:
-        """What the language model's `generate` needs beside embeddings; arguments as of `generate`."""
+        """Return further arguments of the language model's `generate`; see `generate`."""
         return {}
 
     def prompt_cache(
@@ -130,17 +130,17 @@ class PromptDecoder(ABC):
         counts: Tensor | None = None,
         added: Tensor | None = None,
     ) -> PromptCache | None:
-        """What `generate` needs as `past_key_values`, and knows afterwards what each layer worked on.
+        """Make the cache for `generate`, which also records how many tokens each layer processed.
 
         Args:
             input_ids: [batch, N], left-padded.
             keys: document keys, [batch].
-            vit_tokens: [tiles, 1 + h*w, C], prompt after prompt, for a part that needs them.
+            vit_tokens: [tiles, 1 + h*w, C], prompt by prompt, for a part that needs them.
             counts: [tiles], int64: visual tokens of each of those tiles.
-            added: [features, M, D], as of `Prompt.added`.
+            added: [features, M, D]; see `Prompt.added`.
 
         Returns:
-            None without a decoder part: `generate` then makes a cache itself.
+            None without a decoder part; `generate` then creates a cache itself.
         """
         if self.decoder_part is None:
             return None
@@ -154,11 +154,12 @@ class PromptDecoder(ABC):
         counts: Tensor | None = None,
         added: Tensor | None = None,
     ) -> Prompt:
-        """What the decoder's part may know of prompts, for a forward pass without a cache; arguments as above."""
+        """Return the prompts' information for the decoder part, for a forward pass without a cache; see
+        `prompt_cache`."""
         is_visual = input_ids == self.image_token_id
         if vit_tokens is None or counts is None:
             return Prompt(is_visual, tuple(keys), added=added)
-        # A prompt's tiles end where its visual tokens do.
+        # A prompt's tiles end with its visual tokens.
         ends = is_visual.sum(dim=1).cumsum(dim=0)
         tiles = torch.searchsorted(counts.cumsum(dim=0).to(ends), ends, right=True)
         num_tiles = tiles.diff(prepend=tiles.new_zeros(1)).tolist()
@@ -175,14 +176,14 @@ class PromptDecoder(ABC):
         added: Tensor | None = None,
         **generation: Any,
     ) -> Tensor:
-        """New token ids [batch, generated] for left-padded prompts [batch, N] and their visual tokens [M, D].
+        """Generate token ids [batch, generated] for left-padded prompts [batch, N] and their visual tokens [M, D].
 
         Args:
-            input_ids: prompts.
-            visual_tokens: of all prompts, in order.
+            input_ids: the prompts.
+            visual_tokens: the visual tokens of all prompts, in order.
             attention_mask: [batch, N].
-            positions: [axes, batch, N], int64, where the family gives tokens positions of their own.
-            added: [features, M, D], as of `Prompt.added`.
+            positions: [axes, batch, N], int64, if the family's positions aren't consecutive.
+            added: [features, M, D]; see `Prompt.added`.
             **generation: passed on to transformers.
         """
         if generation.get("use_cache") is not False:

@@ -1,8 +1,8 @@
-"""The sets of tokens that a decoder's layers work on: which there are at first, and what becomes of them.
+"""Segments: the sets of tokens in a decoder's layers, and their changes.
 
 Shapes: batch = rows of the call, a request's beams next to each other; N = prompt tokens; n = tokens of a segment, that
 is of a run of layers with one set of tokens; tokens = a single request's, without padding; D = width; L = layers;
-axes = of position ids; tiles = all requests'; C = vision width.
+axes = axes of position ids; tiles = those of all requests; C = vision width.
 """
 
 from __future__ import annotations
@@ -19,30 +19,31 @@ from vico_eval.methods.interface import LayerState, NextTokens
 
 @dataclass(frozen=True)
 class Prompt:
-    """What parts may know of a batch beside its embeddings."""
+    """Information about a batch for parts, besides its embeddings."""
 
     is_visual: Tensor
-    """[requests, N], bool, padding included. A forward pass over prompt and answer has more columns than N."""
+    """[requests, N], bool, including padding. A forward pass over prompt and answer has more than N columns."""
 
     keys: tuple[str, ...]
     """[requests]: document keys."""
 
     vit_tokens: Tensor | None = None
-    """[tiles, 1 + h*w, C], request after request, for a part that projects them anew."""
+    """[tiles, 1 + h*w, C], request by request, for a part that projects them again."""
 
     num_tiles: tuple[int, ...] = ()
-    """[requests]: how many of those are each one's."""
+    """[requests]: number of tiles of each request."""
 
     added: Tensor | None = None
-    """[features, M, D]: what each of M visual tokens, request after request, gets behind the first layers, one feature
-    a layer (DeepStack)."""
+    """[features, M, D]: features of the M visual tokens, request by request, added after the first layers, one per
+    layer (DeepStack)."""
 
     def visual_places(self, rows: int, length: int) -> Tensor:
-        """Which of the M visual tokens stands where, [rows, length], int64, on the CPU; -1 for text and padding.
+        """Return the index of the visual token in each column, [rows, length], int64, on the CPU; -1 for text and
+        padding.
 
         Args:
-            rows: of a call, the same number for every request.
-            length: columns of the call; those behind the prompt's are an answer.
+            rows: number of rows of the call, a multiple of the number of requests.
+            length: number of columns of the call; those after the prompt's are an answer.
         """
         is_visual = self.is_visual.cpu()
         places = torch.full((len(is_visual), length), -1)
@@ -52,12 +53,11 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Segment:
-    """A run of layers in which the batch's tokens are the same. What tokens there are is kept on the CPU, so that
-    nobody has to wait for a device to learn it."""
+    """A run of layers with the same tokens. Which tokens these are is kept on the CPU, which avoids synchronisation."""
 
     first_layer: int
     is_real: Tensor
-    """[batch, n], bool, on the CPU: False at the padding, which stands left."""
+    """[batch, n], bool, on the CPU: False at the left padding."""
 
     is_visual: Tensor
     """[batch, n], bool, on the CPU."""
@@ -66,7 +66,7 @@ class Segment:
     """[axes, batch, n], int64."""
 
     columns: Tensor
-    """[batch, n], int64, on the CPU: where in the input a token stood; -1 for padding and for tokens that joined."""
+    """[batch, n], int64, on the CPU: the token's position in the input; -1 for padding and added tokens."""
 
     starts: list[int] = field(init=False)
     """[batch]: length of the padding."""
@@ -84,9 +84,9 @@ class Segment:
 
 
 class PromptCache(PreallocatedCache):
-    """Keys and values of a batch whose layers hold different numbers of tokens, and what its prompts are.
+    """The KV cache of a batch whose layers have different numbers of tokens, with information about its prompts.
 
-    Made for one `generate`. Reordering beams needs no more than the base class does: the beams of a request have lost
+    Used for one `generate`. Reordering beams needs nothing beyond the base class, because all beams of a request have
     the same tokens.
     """
 
@@ -97,11 +97,11 @@ class PromptCache(PreallocatedCache):
         self._visual_tokens: list[list[int]] = []
 
     def visual_tokens_per_layer(self, request: int) -> tuple[int, ...]:
-        """Visual tokens of a request that each layer worked on in prefill, [L]."""
+        """Return the number of a request's visual tokens in each layer in prefill, [L]."""
         return tuple(counts[request] for counts in self._visual_tokens)
 
     def count_layer(self, segment: Segment) -> None:
-        """Note what the next layer has worked on."""
+        """Record the tokens of the next layer."""
         beams = len(segment.visual_counts) // len(self.prompt.keys)
         self._visual_tokens.append(segment.visual_counts[::beams])
 
@@ -109,10 +109,10 @@ class PromptCache(PreallocatedCache):
 def first_segment(
     hidden: Tensor, prompt: Prompt, attention_mask: Tensor | None, position_ids: Tensor | None
 ) -> Segment:
-    """The tokens of the first layers.
+    """Return the tokens of the first layers.
 
     Raises:
-        RuntimeError: a batch that isn't padded left, or less than the whole prompts.
+        RuntimeError: the batch isn't left-padded, or doesn't contain the whole prompts.
     """
     batch, length = hidden.shape[:2]
     requests, prompt_length = prompt.is_visual.shape
@@ -125,9 +125,9 @@ def first_segment(
     is_visual[:, :prompt_length] = prompt.is_visual.cpu().repeat_interleave(batch // requests, dim=0)
     is_real = torch.ones_like(is_visual) if attention_mask is None else attention_mask.cpu().bool()
     if bool((is_real[:, :-1] & ~is_real[:, 1:]).any()):
-        raise RuntimeError("the batch's padding stands to the right of tokens; expected it left of every prompt")
+        raise RuntimeError("the batch has padding to the right of tokens; expected left padding")
     if position_ids is None:
-        # Padding counted, as transformers' decoders do where nobody says otherwise; `generate` always says.
+        # Including padding, the default of transformers' decoders; `generate` always passes positions.
         position_ids = torch.arange(length)[None]
     positions = position_ids.to(hidden.device).expand(*position_ids.shape[:-2], batch, length)
     columns = torch.arange(length).where(is_real, -1)
@@ -142,15 +142,16 @@ def change_tokens(
     layer: int,
     renumbers: bool,
 ) -> tuple[Tensor, Segment]:
-    """Hidden states [batch, n', D] as asked for, packed to the right, and their segment; the same one if none moved.
+    """Return the chosen hidden states [batch, n', D], packed to the right, and their segment, which is the same one if
+    nothing changed.
 
     Args:
         hidden: [batch, n, D].
-        segment: of the layers before.
-        asked: [batch], `source` on the CPU.
-        answer: columns behind the prompts'.
-        layer: that comes next.
-        renumbers: whether the tokens of a row from which some leave take positions 0, 1, 2, ..., on every axis.
+        segment: the previous layers' segment.
+        asked: [batch], the chosen tokens, with `source` on the CPU.
+        answer: number of columns after the prompts'.
+        layer: the next layer.
+        renumbers: give the tokens of a changed row the positions 0, 1, 2, ..., on every axis.
     """
     device = hidden.device
     end = segment.length - answer
@@ -164,7 +165,7 @@ def change_tokens(
         is_new_column = columns < 0
         moves.append(len(columns) != len(before) or not bool((is_new_column | (columns == before)).all()))
         if not moves[-1]:
-            columns = before  # each new token stands for the old one in its place
+            columns = before  # each new token represents the old one in its place
         elif not renumbers and bool(is_new_column.any()):
             raise RuntimeError("a part made new tokens and keeps positions; only renumbered tokens give them a place")
         rows.append((columns, is_new_column))
@@ -188,7 +189,7 @@ def change_tokens(
     is_visual = (segment.is_visual.gather(1, source) | joins) & is_real
     positions = segment.positions.to(device).gather(2, source_there.expand(len(segment.positions), -1, -1))
     if renumbers:
-        # Rows that stay as they are keep theirs, which on several axes are other ones.
+        # Unchanged rows keep their positions, which differ between axes.
         counted = (is_real.long().cumsum(dim=1) - 1).clamp(min=0).to(device)
         positions = torch.where(torch.tensor(moves, device=device)[:, None], counted, positions)
     origins = segment.columns.gather(1, source).masked_fill(joins | ~is_real, -1)
@@ -196,36 +197,36 @@ def change_tokens(
 
 
 def with_feature(hidden: Tensor, segment: Segment, places: Tensor, feature: Tensor) -> Tensor:
-    """Hidden states [batch, n, D] with a feature [M, D] added to the visual tokens that are still there.
+    """Return hidden states [batch, n, D] with a feature [M, D] added to the remaining visual tokens.
 
-    A token that stands for others has the feature of the one in whose place it stands; one that joined has none.
+    A token that represents others gets the feature of the one that it replaces; an added token gets none.
 
     Args:
-        hidden: of the segment's tokens.
-        segment: of the layer.
-        places: [batch, N], as of `Prompt.visual_places`.
+        hidden: the segment's hidden states.
+        segment: the layer's segment.
+        places: [batch, N]; see `Prompt.visual_places`.
     """
     there = places.gather(1, segment.columns.clamp(min=0)).masked_fill(segment.columns < 0, -1)
     rows, columns = (there >= 0).nonzero(as_tuple=True)
     chosen = there[rows, columns].to(feature.device)
     rows, columns = rows.to(hidden.device), columns.to(hidden.device)
-    # A copy: a part may hold what the layer made.
+    # A copy, because a part may hold the layer's output.
     hidden = hidden.clone()
     hidden[rows, columns] = hidden[rows, columns] + feature[chosen].to(hidden)
     return hidden
 
 
 def check_next_tokens(state: LayerState, is_visual: Tensor, asked: NextTokens) -> None:
-    """Refuses what a part asked for.
+    """Check a part's choice.
 
     Args:
-        state: what it saw.
+        state: the state that the part saw.
         is_visual: [tokens], bool, on the CPU.
-        asked: `source` on the CPU.
+        asked: the choice, with `source` on the CPU.
 
     Raises:
-        RuntimeError: it dropped or reordered text, or made more or fewer tokens than it has places for.
-        FloatingPointError: it made tokens that are not finite.
+        RuntimeError: it drops or reorders text, or its number of new tokens doesn't match their slots.
+        FloatingPointError: its new tokens are not finite.
     """
     is_new = asked.source < 0
     kept = asked.source[~is_new]

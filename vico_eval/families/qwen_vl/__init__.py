@@ -1,1 +1,1 @@
-"""Qwen2.5-VL and Qwen3-VL, dense and with experts, on transformers' own classes."""
+"""Qwen2.5-VL and Qwen3-VL, dense and MoE, on transformers' own classes."""

@@ -23,7 +23,7 @@ from vico_eval.families.weight_files import find_weights
 from vico_eval.methods.interface import ModelFacts
 
 _BROKEN: tuple[type[Exception], ...] = (*UNLOADABLE, ImportError)
-"""What transformers raises for a processor that is missing or broken, or that needs what is not installed."""
+"""Errors that transformers raises for a processor that is missing, broken, or has missing dependencies."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,12 +38,12 @@ class QwenCheckpoint(CheckpointFiles):
 
     @property
     def facts(self) -> ModelFacts:
-        """What parts of a method may know of it."""
+        """The checkpoint's facts for parts of methods."""
         return facts_of(self.config, self.name, self.processor.image_processor)
 
     @cached_property
     def processor(self) -> Any:
-        """transformers' processor: tokenizer, chat template, image and video processor.
+        """transformers' processor: tokenizer, chat template, image processor and video processor.
 
         Raises:
             CheckpointError: its files are missing or broken, or it has no chat template.
@@ -69,14 +69,15 @@ class QwenCheckpoint(CheckpointFiles):
 
 
 def find_checkpoint(pretrained: str, *, allow_pickle: bool = False) -> QwenCheckpoint:
-    """Look at a checkpoint's files without loading weights.
+    """Find and check a checkpoint's files without loading weights.
 
     Args:
         pretrained: a folder or a hub id, which is downloaded.
-        allow_pickle: where there are no safetensors, read `.bin` files, as plain tensors only (`weights_only`).
+        allow_pickle: without safetensors, read `.bin` files, as plain tensors only (`weights_only`).
 
     Raises:
-        CheckpointError: no such folder, no network for a hub id, half a checkpoint, or one that is quantised.
+        CheckpointError: the folder is missing, a hub id can't be downloaded, or the checkpoint is incomplete or
+            quantised.
     """
     folder = locate(pretrained, read_config, allow_pickle=allow_pickle)
     refuse_quantised(read_config(folder))

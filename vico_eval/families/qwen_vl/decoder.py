@@ -1,4 +1,4 @@
-"""Qwen-VL's text model as a causal language model of its own: prompts are embeddings with positions on three axes.
+"""Qwen-VL's text model as a causal language model: prompts are embeddings with positions on three axes.
 
 Shapes: batch = rows of the call; N = prompt tokens; n = tokens of a call; D = width; V = vocabulary.
 """
@@ -17,18 +17,17 @@ from vico_eval.families.decoder.segments import Prompt
 
 
 class MRopeAttention(DecoderAttention):
-    """The attention of Qwen2.5-VL's and Qwen3-VL's text models: Qwen2's and Qwen3's, with three axes of positions."""
+    """The attention of Qwen2.5-VL's and Qwen3-VL's text models: that of Qwen2 and Qwen3 with three position axes."""
 
     def tables(self, rotary: Any, hidden: Tensor, positions: Tensor) -> RotaryTables:
-        """The rotary embedding [batch, n, head_dim] at `positions` [3, batch, n], in the dtype of `hidden`."""
+        """Return the rotary embedding [batch, n, head_dim] at `positions` [3, batch, n], in the dtype of `hidden`."""
         return RotaryTables(*rotary(hidden, positions))
 
 
 class QwenDecoder(PreTrainedModel, GenerationMixin):
     """transformers' text model and head, without the vision encoder.
 
-    The whole model of transformers takes pixels or token ids and has no place for visual tokens that were chosen from
-    among others; its own text model has.
+    transformers' whole model takes pixels or token ids and can't process selected visual tokens; its text model can.
     """
 
     _supports_sdpa = True
@@ -40,13 +39,13 @@ class QwenDecoder(PreTrainedModel, GenerationMixin):
         super().__init__(text_model.config)
         self.model = text_model
         self.lm_head = head
-        # transformers falls back on the checkpoint's in every `generate`; what counts is what the task says.
+        # transformers falls back to the checkpoint's settings in every `generate`; only the task's settings must apply.
         self.generation_config = GenerationConfig()
 
     @classmethod
     def _can_set_experts_implementation(cls) -> bool:
-        # transformers looks for experts in the module of this class; they are in that of the text model, which was
-        # asked when it was made.
+        # transformers looks for experts in this class's module; they are in the text model's, which was checked when it
+        # was created.
         return True
 
     def get_input_embeddings(self) -> nn.Embedding:
@@ -70,17 +69,17 @@ class QwenDecoder(PreTrainedModel, GenerationMixin):
         prompt: Prompt | None = None,
         **arguments: Any,
     ) -> CausalLMOutputWithPast:
-        """Logits [batch, n, V].
+        """Return logits [batch, n, V].
 
         Args:
-            input_ids: [batch, n] of a step of decoding.
+            input_ids: [batch, n], in a decoding step.
             attention_mask: [batch, tokens so far].
             position_ids: [3, batch, n].
             past_key_values: the cache.
-            inputs_embeds: [batch, N, D] of a prefill.
+            inputs_embeds: [batch, N, D], in a prefill.
             use_cache: False returns no cache.
-            logits_to_keep: of the last tokens; 0 for all.
-            prompt: of a prefill; which tokens are visual, and what is added to them.
+            logits_to_keep: number of last tokens with logits; 0 for all.
+            prompt: in a prefill: which tokens are visual, and what is added to them.
             **arguments: passed on to the layers.
         """
         if isinstance(self.model, CompressingDecoder):
@@ -102,7 +101,8 @@ class QwenDecoder(PreTrainedModel, GenerationMixin):
 
 
 def _features(prompt: Prompt, embeddings: Tensor) -> dict[str, Any]:
-    """What transformers' text model adds to visual tokens, for the rows of a call: a request's beams are alike."""
+    """Return what transformers' text model adds to visual tokens, for the rows of a call; the same for a request's
+    beams."""
     assert prompt.added is not None
     places = prompt.visual_places(*embeddings.shape[:2])
     is_visual = places >= 0

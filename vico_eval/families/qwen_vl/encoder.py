@@ -1,10 +1,10 @@
-"""Visual tokens of a batch's pictures, equal ones encoded once.
+"""Encoding of a batch's images, without repeating equal ones.
 
-Images are encoded together and frames of films together, as in transformers. Qwen2.5-VL's encoder works window by
-window; whatever is kept of patches is brought back from its order to that of the visual tokens.
+Images are encoded together and video frames together, as in transformers. Qwen2.5-VL's encoder works by windows; kept
+values of patches are reordered to the order of visual tokens.
 
-Shapes: patches = those of a call, in the encoder's order; n = visual tokens of a picture; M = those of a call; D =
-decoder width; W = what the merger takes in for a visual token.
+Shapes: patches = those of a call, in the encoder's order; n = visual tokens of an image; M = those of a call; D =
+decoder width; W = input width of the merger per visual token.
 """
 
 from __future__ import annotations
@@ -28,32 +28,32 @@ if TYPE_CHECKING:
     from vico_eval.families.qwen_vl.pictures import QwenPicture
 
 ENCODED_PATCHES = 2**16
-"""That go through the vision encoder at once; bounds its memory, not the batch. Where they don't fit, fewer."""
+"""Maximum number of patches per encoder call, which bounds its memory, not the batch. Reduced if they don't fit."""
 
 
 class SeenPicture(NamedTuple):
-    """What the encoder makes of a picture."""
+    """The encoder's output for an image."""
 
     tokens: Tensor
     """[n, D]."""
 
     added: Tensor | None
-    """[features, n, D]: what DeepStack adds behind the decoder's first layers; None where there is none."""
+    """[features, n, D]: DeepStack's features, added after the decoder's first layers; None without DeepStack."""
 
     attention: dict[ScoreSource, PatchAttention]
-    """[n, ...], pooled over the patches of a visual token, by where it comes from."""
+    """[n, ...], pooled over the patches of a visual token, by source."""
 
     merged: Tensor | None
-    """[n, W]: what the merger takes in, where that is kept."""
+    """[n, W]: the merger's input, if it is kept."""
 
 
 class PictureEncoder:
-    """A vision encoder in front of whole batches.
+    """A vision encoder for whole batches.
 
     Args:
-        model: whose encoder it is.
-        sources: whose attention is wanted as well.
-        keeps_merged: whether what the merger takes in is wanted.
+        model: the model with the encoder.
+        sources: also return the attention of these sources.
+        keeps_merged: also return the merger's input.
     """
 
     def __init__(self, model: QwenVLModel, sources: Sequence[ScoreSource], *, keeps_merged: bool) -> None:
@@ -63,7 +63,7 @@ class PictureEncoder:
         self._layers = {source: WatchedLayer(model.visual.blocks[source.layer].attn) for source in sources}
 
     def __call__(self, pictures: Sequence[QwenPicture]) -> list[SeenPicture]:
-        """What is made of each picture, in order."""
+        """Return the encoder's output for each image, in order."""
         found: dict[bytes, SeenPicture] = {}
         for is_film in (False, True):
             distinct = {picture.digests[0]: picture for picture in pictures if picture.is_film == is_film}
@@ -111,7 +111,7 @@ class PictureEncoder:
         ]
 
     def _normalised(self, patches: Tensor, is_film: bool) -> Tensor:
-        """[patches, values], float32, of bytes: by the processor's own arithmetic."""
+        """Normalise bytes to [patches, values], float32, with the processor's own arithmetic."""
         processor = self._model.processor.video_processor if is_film else self._model.processor.image_processor
         side = processor.patch_size
         channels = len(processor.image_mean)
@@ -121,14 +121,15 @@ class PictureEncoder:
             processor.do_rescale,
             processor.rescale_factor,
             processor.do_normalize,
-            # Tuples, since transformers keeps what it makes of them.
+            # Tuples, because transformers caches results by them.
             tuple(processor.image_mean),
             tuple(processor.image_std),
         )
         return normalised.reshape(len(patches), -1)
 
     def _order(self, grids: Tensor) -> Tensor | None:
-        """Where in the encoder's order each visual token stands, [M], int64; None where that is the order."""
+        """Return the position of each visual token in the encoder's order, [M], int64; None if the order is the
+        same."""
         vision = self._model.visual.config
         if not hasattr(vision, "window_size"):
             return None
@@ -136,7 +137,7 @@ class PictureEncoder:
         return windows.argsort()
 
     def _pooled(self, found: PatchAttention, order: Tensor | None) -> PatchAttention:
-        """[M, ...] of patches: the mean over those of a visual token."""
+        """Return [M, ...], the mean over the patches of each visual token."""
         unit = self._model.visual.spatial_merge_size**2
         scores = found.scores.view(-1, unit).mean(dim=1)
         keys = found.keys.view(-1, unit, found.keys.shape[-1]).mean(dim=1)

@@ -1,4 +1,4 @@
-"""What parts of a method may know of a Qwen-VL checkpoint."""
+"""Facts of a Qwen-VL checkpoint for parts of methods."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ FAMILY = "qwen_vl"
 
 
 def facts_of(config: Any, checkpoint: str, image_processor: Any) -> ModelFacts:
-    """Of a checkpoint, by its configuration, the name that the user gave it, and its image processor.
+    """Return a checkpoint's facts from its configuration, the name given by the user, and its image processor.
 
-    The encoder has no class token. Qwen2.5-VL's attends within windows but for a few layers: scores are from the last
-    of these. In Qwen3-VL's every layer attends to the whole image.
+    The encoder has no class token. Most layers of Qwen2.5-VL's encoder attend within windows; scores are taken from the
+    last layer with full attention. All layers of Qwen3-VL's encoder attend to the whole image.
     """
     vision, text = config.vision_config, config.text_config
     whole = getattr(vision, "fullatt_block_indexes", None)

@@ -1,4 +1,4 @@
-"""Qwen-VL as a family: what the engine asks for, by the modules of this folder."""
+"""Qwen-VL as a family: the engine's interface to the modules of this folder."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CLASSES: dict[str, type[PreTrainedModel]] = {
     "qwen3_vl": Qwen3VLForConditionalGeneration,
     "qwen3_vl_moe": Qwen3VLMoeForConditionalGeneration,
 }
-"""By `model_type`."""
+"""The model classes, by `model_type`."""
 
 
 class QwenVL(Family):
@@ -36,26 +36,26 @@ class QwenVL(Family):
     )
 
     def find(self, pretrained: str, *, allow_pickle: bool) -> QwenCheckpoint:
-        """As `find_checkpoint`."""
+        """Find a checkpoint; see `find_checkpoint`."""
         return find_checkpoint(str(pretrained), allow_pickle=allow_pickle)
 
     def tokenizer(self, checkpoint: QwenCheckpoint) -> PreTrainedTokenizerBase:
-        """The processor's, and it fits the embedding."""
+        """Return the processor's tokenizer, after checking it against the embedding."""
         tokenizer: PreTrainedTokenizerBase = checkpoint.processor.tokenizer
         check_tokenizer_fits(tokenizer, checkpoint)
         return tokenizer
 
     def prompting(self, checkpoint: QwenCheckpoint) -> QwenPrompting:
-        """By the checkpoint's chat template and processors."""
+        """Return the prompting by the checkpoint's chat template and processors."""
         return QwenPrompting(checkpoint.processor)
 
     def load(
         self, checkpoint: QwenCheckpoint, placement: Placement, image_token_id: int, *, with_decoder: bool = True
     ) -> QwenVLModel:
-        """transformers' own model.
+        """Load transformers' own model.
 
         Raises:
-            CheckpointError: as of the contract, or it is to see without decoding.
+            CheckpointError: see `Family.load`; also if only the encoder is requested.
         """
         if not with_decoder:
             raise CheckpointError(

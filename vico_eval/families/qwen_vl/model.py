@@ -1,7 +1,7 @@
 """A loaded Qwen-VL model.
 
-Shapes: batch = prompts, left-padded; N = prompt tokens; patches = those of all pictures in a call; n = visual tokens of
-a picture; D = decoder width.
+Shapes: batch = prompts, left-padded; N = prompt tokens; patches = those of all images in a call; n = visual tokens of
+an image; D = decoder width.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from vico_eval.families.qwen_vl.sight import QwenSight, SharedPictures
 from vico_eval.methods.interface import ModelFacts
 
 IMAGE, FILM = 1, 2
-"""transformers' numbers of what a token is of; 0 is text."""
+"""transformers' token types; 0 is text."""
 
 
 class QwenVLModel(FamilyModel, nn.Module):
-    """transformers' whole model, seen as an encoder and a decoder.
+    """transformers' whole model, split into an encoder and a decoder.
 
     Args:
         whole: `Qwen2_5_VLForConditionalGeneration`, `Qwen3VLForConditionalGeneration` or
             `Qwen3VLMoeForConditionalGeneration`.
-        processor: the checkpoint's.
-        checkpoint: as the user named it.
-        image_token_id: stands for a visual token.
+        processor: the checkpoint's processor.
+        checkpoint: the name given by the user.
+        image_token_id: the token that stands for a visual token.
     """
 
     decoder_attention = MRopeAttention()
     counts_positions = False
-    ends_early = False  # so that logits are transformers' own to the bit
+    ends_early = False  # so that logits equal transformers' to the bit
 
     def __init__(self, whole: Any, processor: Any, checkpoint: str, image_token_id: int) -> None:
         super().__init__()
@@ -49,17 +49,17 @@ class QwenVLModel(FamilyModel, nn.Module):
 
     @property
     def facts(self) -> ModelFacts:
-        """What parts of a method may know of the model."""
+        """The model's facts for parts of methods."""
         return facts_of(self.whole.config, self._checkpoint, self.processor.image_processor)
 
     @property
     def image_token_id(self) -> int:
-        """Of `<|image_pad|>`, for frames of films too."""
+        """The id of `<|image_pad|>`, also for video frames."""
         return self._image_token_id
 
     @property
     def dtype(self) -> torch.dtype:
-        """That it computes in."""
+        """The compute dtype."""
         return self.whole.dtype  # type: ignore[no-any-return]
 
     @property
@@ -68,16 +68,17 @@ class QwenVLModel(FamilyModel, nn.Module):
         return self.whole.model.visual
 
     def sights(self, looks: Sequence[Look]) -> list[Sight]:
-        """What encodes pictures, once for all looks."""
+        """Return the sights, which encode images once for all looks."""
         shared = SharedPictures(self, looks)
         return [QwenSight(self, look, shared) for look in looks]
 
     def positions(self, input_ids: Sequence[int], pictures: Sequence[QwenPicture]) -> Tensor:
-        """[3, N]: time, row and column of a visual token, and one number three times of text, as transformers has it.
+        """Return [3, N]: time, row and column of visual tokens, and the same number three times for text, as in
+        transformers.
 
         Args:
             input_ids: [N], of the whole prompt.
-            pictures: those in it.
+            pictures: the prompt's images.
         """
         ids = torch.tensor(input_ids)
         kinds = torch.zeros_like(ids)
@@ -98,12 +99,12 @@ class QwenVLModel(FamilyModel, nn.Module):
         return positions[:, 0]  # type: ignore[no-any-return]
 
     def decoder_arguments(self, input_ids: Tensor, positions: Tensor | None, added: Tensor | None) -> dict[str, Any]:
-        """Positions, and what is added to visual tokens."""
+        """Return positions, and what is added to visual tokens."""
         return {"position_ids": positions, "prompt": self.prompt(input_ids, [""] * len(input_ids), added=added)}
 
 
 def _films(pictures: Sequence[QwenPicture]) -> list[list[QwenPicture]]:
-    """The temporal patches of each film."""
+    """Return the temporal patches of each video."""
     films: list[list[QwenPicture]] = []
     for picture in pictures:
         if picture.number == 0:

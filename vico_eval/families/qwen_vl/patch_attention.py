@@ -1,8 +1,8 @@
 """Scores and keys from one layer of Qwen-VL's vision encoder, while all layers stay on their fast kernel.
 
-The queries and keys are those that the layer makes for itself. A patch attends to its own picture.
+Queries and keys are captured from the layer. A patch attends to its own image.
 
-Shapes: patches = those of all pictures in the call, in the encoder's order; n = patches of a picture; heads, head_dim =
+Shapes: patches = those of all images in the call, in the encoder's order; n = patches of an image; heads, head_dim =
 the layer's.
 """
 
@@ -19,11 +19,11 @@ from transformers.models.qwen3_vl.modeling_qwen3_vl import apply_rotary_pos_emb_
 from vico_eval.families.encoder_attention import PatchAttention
 
 MAX_NUMBERS = 2**24
-"""Attention weights of a head that are worked on at once: a picture of 65536 patches has 2^32."""
+"""Maximum number of attention weights of a head in memory; an image of 65,536 patches has 2^32."""
 
 
 class WatchedLayer:
-    """What a layer's attention made in the calls of the encoder inside `watching`."""
+    """The queries and keys of a layer's attention in the encoder calls within `watching`."""
 
     def __init__(self, attention: Any) -> None:
         self._attention = attention
@@ -32,7 +32,7 @@ class WatchedLayer:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Inside, what the encoder sees is noted."""
+        """Record the encoder's calls within this context."""
         handles = (
             self._attention.qkv.register_forward_hook(self._note_fused),
             self._attention.register_forward_hook(self._note, with_kwargs=True),
@@ -44,7 +44,7 @@ class WatchedLayer:
                 handle.remove()
 
     def taken(self) -> PatchAttention:
-        """Scores [patches], the mean over rows and heads, and keys [patches, head_dim] of the last call."""
+        """Return scores [patches], the mean over rows and heads, and keys [patches, head_dim] of the last call."""
         assert self._found is not None, "the layer has been called by now"
         found, self._found = self._found, None
         return found
@@ -66,16 +66,16 @@ class WatchedLayer:
 
 
 def received(query: Tensor, key: Tensor, scaling: float) -> Tensor:
-    """Softmax attention that each patch of a picture receives, [n], float32: mean over rows and heads.
+    """Return the softmax attention that each patch of an image receives, [n], float32: mean over rows and heads.
 
     Args:
-        query: [n, heads, head_dim], float32, rotary embedding applied.
-        key: the same of keys.
-        scaling: of the logits.
+        query: [n, heads, head_dim], float32, with rotary embedding.
+        key: like `query`.
+        scaling: factor of the logits.
     """
     total = query.new_zeros(len(key))
     rows = max(1, MAX_NUMBERS // len(key))
-    # Head by head: the matrices of all heads together would leave the CPU's caches.
+    # Head by head, because the matrices of all heads wouldn't fit into the CPU's caches.
     for some, theirs in zip(query.unbind(1), key.unbind(1), strict=True):
         for portion in some.split(rows):
             total += (portion @ theirs.T).mul_(scaling).softmax(dim=-1).sum(dim=0)

@@ -1,10 +1,10 @@
-"""Pictures as Qwen-VL's encoder takes them: an image, or a few frames of a film that share their visual tokens.
+"""Inputs of Qwen-VL's encoder: an image, or a few video frames that share their visual tokens.
 
-transformers' processors resize them and lay them out in patches, in bytes; what is left, a scale and a shift for each
-channel, is done beside the encoder, so that bytes travel to its device.
+transformers' processors resize images and divide them into patches of bytes. Normalisation, a scale and shift per
+channel, happens on the encoder's device, so that only bytes are transferred.
 
-Shapes: patches = those of a picture, merged 2 x 2 ones side by side; values = channels * frames * height * width of a
-patch.
+Shapes: patches = those of an image, in groups of 2 x 2 that are merged; values = channels * frames * height * width of
+a patch.
 """
 
 from __future__ import annotations
@@ -20,35 +20,35 @@ from vico_eval.families.family import Picture
 
 @dataclass(frozen=True, eq=False)
 class QwenPicture(Picture):
-    """An image, or what of a film lies within one temporal patch. `pieces` is [1, patches, values]."""
+    """An image, or a temporal patch of a video. `pieces` is [1, patches, values]."""
 
     number: int | None = None
-    """Of the temporal patch within its film, from 0; None of an image."""
+    """Number of the temporal patch within its video, from 0; None for an image."""
 
     seconds: float = 0.0
-    """From one temporal patch of the film to the next."""
+    """Time between temporal patches of the video."""
 
     @property
     def is_film(self) -> bool:
-        """Whether it is of a film."""
+        """Whether it is part of a video."""
         return self.number is not None
 
     @property
     def num_tokens(self) -> int:
-        """Visual tokens of the picture."""
+        """Number of visual tokens."""
         return self.columns * self.rows
 
 
 def picture_of(
     patches: Tensor, grid: tuple[int, int], merge: int, *, number: int | None = None, seconds: float = 0.0
 ) -> QwenPicture:
-    """A picture of patches [patches, values], uint8, in a grid of rows and columns.
+    """Make a picture from patches [patches, values], uint8, in a grid of rows and columns.
 
     Args:
-        patches: of the picture.
+        patches: the picture's patches.
         grid: rows and columns of patches.
         merge: patches along a visual token's side.
-        number, seconds: as of `QwenPicture`.
+        number, seconds: see `QwenPicture`.
     """
     pieces = np.ascontiguousarray(patches.numpy())[None]
     rows, columns = (side // merge for side in grid)

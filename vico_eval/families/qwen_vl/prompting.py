@@ -1,8 +1,7 @@
-"""How Qwen-VL writes prompts and cuts pictures: by the checkpoint's own chat template and processors.
+"""Qwen-VL's prompts and images, by the checkpoint's own chat template and processors.
 
-In a prepared prompt one `<|image_pad|>` stands for each picture, an image or a temporal patch of a film. Which id
-stands for a visual token does not matter to the model, whose input is an embedding; films are told from images by their
-pictures.
+In a prepared prompt, one `<|image_pad|>` stands for each image or temporal patch of a video. The id of visual tokens
+doesn't matter, because the model's input is embeddings; videos are distinguished by their pictures.
 """
 
 from __future__ import annotations
@@ -29,14 +28,13 @@ VISION_START, VISION_END = "<|vision_start|>", "<|vision_end|>"
 TURN_START, TURN_END = "<|im_start|>", "<|im_end|>"
 
 FRAMES_A_SECOND = 2.0
-"""Shown of a video, and assumed of one that states no rate, where the video processor says nothing (Qwen2.5-VL's).
-
-Source: `FPS` of the authors' qwen-vl-utils.
+"""Frames per second of a video, and assumed rate of one without, if the video processor doesn't set it (Qwen2.5-VL).
+Source: `FPS` in the authors' qwen-vl-utils.
 """
 
 
 class PixelLimits(NamedTuple):
-    """How many pixels an image is to have."""
+    """Limits on an image's pixels."""
 
     fewest: int
     most: int
@@ -61,7 +59,7 @@ class QwenPrompting(Prompting):
         self.always_thinks = self.render([("user", "")], None).rstrip().endswith("<think>")
 
     def render(self, turns: Sequence[tuple[str, str]], system: str | None) -> str:
-        """The conversation in the checkpoint's template; without a system message, as that has it."""
+        """Return the conversation in the checkpoint's template, with its default if there is no system message."""
         messages = [{"role": role, "content": text} for role, text in turns]
         if system is not None:
             messages.insert(0, {"role": "system", "content": system})
@@ -71,7 +69,7 @@ class QwenPrompting(Prompting):
         return text
 
     def slot_ids(self, vocabulary: Mapping[str, int]) -> Slot:
-        """`<|image_pad|>`, in the place of which visual tokens are put."""
+        """Return the id of `<|image_pad|>`, which visual tokens replace."""
         if missing := [token for token in self.control if token not in vocabulary]:
             raise ConfigError(
                 f"The tokenizer has no token {', '.join(missing)}; expected the tokenizer of a Qwen-VL checkpoint."
@@ -79,14 +77,14 @@ class QwenPrompting(Prompting):
         return Slot(ids=(int(vocabulary[self.slot]),), before=(), after=())
 
     def image(self, number: int | None, *, is_inline: bool = False) -> Stand:
-        """As the template has it: in the words, whatever its number."""
+        """Return the template's image text: inline, without a number."""
         return Stand(f"{VISION_START}{self.slot}{VISION_END}")
 
     def limits(self, asked: SizeLimits, num_images: int) -> PixelLimits:
-        """The caller's limits or the checkpoint's; those on tiles mean nothing here.
+        """Return the caller's limits or the checkpoint's; limits on tiles don't apply.
 
         Raises:
-            ConfigError: fewer pixels than a visual token has, or a largest size below the smallest.
+            ConfigError: there are fewer pixels than in a visual token, or the maximum is below the minimum.
         """
         size = self._images.size
         fewest, most = asked.min_pixels or size["shortest_edge"], asked.max_pixels or size["longest_edge"]
@@ -106,10 +104,10 @@ class QwenPrompting(Prompting):
     def cut(
         self, image: Image.Image, limits: PixelLimits, resolution: ResolutionPart | PixelPart | None = None
     ) -> Picture:
-        """Resized to whole visual tokens within the limits; a part may lower them.
+        """Resize to whole visual tokens within the limits, which a part may lower.
 
         Raises:
-            MediaError: an image that is more than 200 times as long as wide.
+            MediaError: the image's aspect ratio is above 200.
         """
         width, height = image.size
         if max(width, height) > 200 * min(width, height):
@@ -142,7 +140,7 @@ class QwenPrompting(Prompting):
         return PixelLimits(min(limits.fewest, most), most)
 
     def cut_frame(self, frame: Image.Image) -> Picture:
-        """As an image of the checkpoint's own limits."""
+        """Process a frame like an image, with the checkpoint's own limits."""
         return self.cut(frame, self.limits(SizeLimits(), 1))
 
     def choose_frames(
@@ -155,10 +153,10 @@ class QwenPrompting(Prompting):
         first: int = 0,
         last: int | None = None,
     ) -> list[int]:
-        """As the checkpoint's video processor samples them.
+        """Choose frames like the checkpoint's video processor.
 
         Raises:
-            MediaError: fewer frames than a temporal patch takes.
+            MediaError: there are fewer frames than in a temporal patch.
         """
         last = total - 1 if last is None else min(last, total - 1)
         first = min(max(first, 0), last)
@@ -175,10 +173,11 @@ class QwenPrompting(Prompting):
         return [first + int(index) for index in indices]
 
     def show(self, clip: Clip) -> Strip:
-        """Frames of a temporal patch share their visual tokens; Qwen3-VL's text says when each patch is.
+        """Return pictures in which the frames of a temporal patch share visual tokens. Qwen3-VL's text has the time of
+        each patch.
 
         Raises:
-            MediaError: fewer frames than a temporal patch takes.
+            MediaError: there are fewer frames than in a temporal patch.
         """
         self._check_length(len(clip.frames))
         metadata = VideoMetadata(

@@ -1,6 +1,6 @@
-"""Qwen-VL's sight: pictures are encoded together, and each becomes its visual tokens.
+"""Qwen-VL's sight: encodes images together and returns the visual tokens of each.
 
-Shapes: n = visual tokens of a request; D = decoder width; W = what the merger takes in for a visual token.
+Shapes: n = visual tokens of a request; D = decoder width; W = input width of the merger per visual token.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class SharedPictures:
-    """What is made of the last batch's pictures, once for all looks."""
+    """The encoder's outputs for the last batch's images, shared by all looks."""
 
     def __init__(self, model: QwenVLModel, looks: Sequence[Look]) -> None:
         parts = [look.selection for look in looks if look.selection is not None]
@@ -42,11 +42,12 @@ class SharedPictures:
         self._seconds = 0.0
 
     def of(self, batch: Sequence[Shown]) -> tuple[list[SeenPicture], float]:
-        """What is made of a batch's pictures, and how many seconds that took; 0 where the batch before had them."""
+        """Return the encoder's outputs for a batch's images, and the time in seconds; 0 if the previous batch had the
+        same images."""
         pictures: list[Any] = [picture for shown in batch for picture in shown.pictures]
         keys, digests = [shown.key for shown in batch], [picture.digests for picture in pictures]
         if digests != self._digests:
-            self.forget()  # before the encoder needs memory
+            self.forget()  # released before the encoder needs memory
             started = seconds_on(self._model.decoder_device)
             self._seen = self._encode(pictures)
             self._seconds = seconds_on(self._model.decoder_device) - started
@@ -57,29 +58,29 @@ class SharedPictures:
         return self._seen, self._seconds
 
     def done(self, batch: Sequence[Shown]) -> None:
-        """A look has seen the batch; let go of it where nobody will ask about these pictures again."""
-        # A question about the only pictures of a batch is often followed by another one about them.
+        """Record that a look has processed the batch, and release it if these images aren't needed any more."""
+        # The only images of a batch are often asked about again by the next question.
         if not self._is_shared and len({shown.media for shown in batch if shown.media is not None}) > 1:
             self.forget()
 
     def forget(self) -> None:
-        """Let go of what is kept, for its memory."""
+        """Release memory."""
         self._digests, self._seen = None, []
 
 
 class QwenSight(Sight):
-    """What a look sees of pictures."""
+    """The visual tokens of images for a look."""
 
     def __init__(self, model: QwenVLModel, look: Look, shared: SharedPictures) -> None:
         self._model, self._look, self._shared = model, look, shared
         self._source = score_source(look.selection)
 
     def encode(self, batch: Sequence[Shown]) -> float:
-        """Have the pictures encoded."""
+        """Encode the images."""
         return self._shared.of(batch)[1]
 
     def forget(self) -> None:
-        """Let go of the last pictures' tokens."""
+        """Release the last images' tokens."""
         self._shared.forget()
 
     def __call__(self, batch: Sequence[Shown]) -> list[Seen]:
@@ -105,7 +106,7 @@ class QwenSight(Sight):
         )
 
     def _added(self, pictures: Sequence[SeenPicture], nothing: Tensor) -> Tensor | None:
-        """[features, n, D]; None where the model adds nothing."""
+        """Return [features, n, D]; None if the model adds nothing."""
         count = len(getattr(self._model.visual, "deepstack_visual_indexes", ()))
         if not count:
             return None
@@ -113,7 +114,7 @@ class QwenSight(Sight):
         return torch.cat(found, dim=1) if found else nothing.expand(count, *nothing.shape)
 
     def _described(self, shown: Shown, pictures: Sequence[SeenPicture], tokens: Tensor) -> VisualTokens:
-        """The tokens with what a selection part may see of them, on their device."""
+        """Return the tokens with the inputs of a selection part, on their device."""
         grids = [
             torch.cartesian_prod(torch.arange(picture.rows), torch.arange(picture.columns))
             for picture in shown.pictures
@@ -142,17 +143,17 @@ class QwenSight(Sight):
 
 @dataclass(frozen=True, eq=False)
 class MixedInputs:
-    """What the merger makes of weighted sums of what it takes in."""
+    """The merger's outputs for weighted sums of its inputs."""
 
     merger: Any
     inputs: Tensor
     """[n, W]."""
 
     def __call__(self, members: Tensor, weights: Tensor) -> Tensor:
-        """[groups, mixed, D] of tokens [groups, members] and their weights [groups, mixed, members]."""
+        """Return [groups, mixed, D] for tokens [groups, members] and their weights [groups, mixed, members]."""
         rows = self.inputs[members.to(self.inputs.device)].float()
         mixed = (weights.to(rows.device) @ rows).to(self.inputs)
-        # The merger takes patches, and norms each before it puts those of a token together.
+        # The merger normalises patches before it concatenates those of a token.
         patch_width = self.inputs.shape[1] // self._patches
         made: Tensor = self.merger(mixed.reshape(-1, patch_width))
         return made.view(*mixed.shape[:2], -1).to(weights)
