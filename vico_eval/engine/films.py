@@ -1,6 +1,6 @@
-"""Films are decoded and cut once for all questions about them that follow each other.
+"""Videos, decoded and tiled once for consecutive questions about them.
 
-Video-MME asks three questions about a film, and decoding one takes longer than most models take to answer.
+Video-MME asks three questions per video, and decoding takes longer than most models take to answer.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ KEPT = 3
 
 @dataclass(frozen=True, eq=False)
 class Film:
-    """What is shown of a film."""
+    """The frames of a video that a model sees."""
 
     pictures: list[Picture]
     """Of its frames, in order."""
@@ -43,13 +43,13 @@ class Film:
 
 
 class Films:
-    """Reads films; the last ones are kept. May be asked in several threads at once."""
+    """A reader of videos that caches the last ones. Thread-safe."""
 
     def __init__(self, prompting: Prompting, rate: float | None = None) -> None:
         """
         Args:
-            prompting: how frames are chosen and cut.
-            rate: frames a second that are shown where no number of them is asked for; None leaves it to the checkpoint.
+            prompting: chooses frames and divides them into tiles.
+            rate: frames per second if no number of frames is requested; None uses the checkpoint's choice.
         """
         self._prompting = prompting
         self._rate = rate
@@ -57,12 +57,12 @@ class Films:
         self._kept: OrderedDict[Hashable, Future[Film]] = OrderedDict()
 
     def read(self, video: VideoInput, num_frames: int | None, *, previewed: bool = False) -> Film:
-        """The frames of a film that are shown; a film may also be a folder of frames.
+        """Read the selected frames of a video, which may also be a folder of frames.
 
         Args:
-            video: the film.
-            num_frames: how many are shown; None leaves it to the checkpoint.
-            previewed: whether some are wanted whole, for small copies.
+            video: the video.
+            num_frames: number of frames; None uses the checkpoint's choice.
+            previewed: also keep some whole frames, for previews.
 
         Raises:
             MediaError: it can't be read.
@@ -101,7 +101,7 @@ class Films:
 
 
 def _key(video: VideoInput, num_frames: int | None, previewed: bool) -> Hashable | None:
-    """By what a film's frames are known again; None where only reading it would tell."""
+    """Return a key of a video's frames for the cache; None if it can only be known by reading the video."""
     if isinstance(video.source, bytes) or is_folder(video.source):
         return None
     try:

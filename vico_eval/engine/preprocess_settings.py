@@ -1,4 +1,4 @@
-"""How images, videos and messages are shown to a model, where it isn't as the checkpoint says."""
+"""Settings of preprocessing that deviate from the checkpoint's."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vico_eval.families.family import MOST, MOST_PIXELS
 
 @dataclass(frozen=True, kw_only=True)
 class PreprocessSettings:
-    """How images, videos and messages become pictures and text, where it isn't as the checkpoint says."""
+    """Deviations from the checkpoint's settings for images, videos and messages."""
 
     max_tiles: int | None = None
     """Tiles an image may have, thumbnail not counted, where the request names no limit."""

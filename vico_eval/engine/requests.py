@@ -1,4 +1,4 @@
-"""What the engine is asked: messages with images and videos, how to generate, and a stable key."""
+"""Requests to the engine: messages with images and videos, generation settings, and a stable key."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ presence.)"""
 
 @dataclass(frozen=True)
 class Text:
-    """Words. Nothing in them is markup: a literal `<image>` stays seven characters (`harnesses` may cut them there)."""
+    """Text without markup: a literal `<image>` is seven characters, at which only `harnesses` may split it."""
 
     text: str
 
@@ -60,7 +60,7 @@ class ImageInput:
 
 @dataclass(frozen=True)
 class VideoInput:
-    """One video file, of which frames between two moments are shown."""
+    """A video file, or an interval of it."""
 
     source: str | Path | bytes
 
@@ -86,7 +86,7 @@ Part = Text | ImageInput | VideoInput
 
 @dataclass(frozen=True)
 class Message:
-    """One turn: who speaks, and text, images and videos in the order they are given."""
+    """A turn of a conversation: its role, and text, images and videos in order."""
 
     role: Role
     content: tuple[Part, ...]
@@ -106,7 +106,7 @@ class Message:
 
 @dataclass(frozen=True)
 class GenerationSettings:
-    """How an answer is generated. Greedy unless `do_sample`; then temperature, top_p and top_k apply."""
+    """Settings of generation: greedy, or sampling with temperature, top_p and top_k if `do_sample`."""
 
     max_new_tokens: int = 1024
 
@@ -150,20 +150,20 @@ class GenerationSettings:
 
     @classmethod
     def from_gen_kwargs(cls, gen_kwargs: Mapping[str, Any], **defaults: Any) -> GenerationSettings:
-        """Settings from the `generation_kwargs` of an lmms-eval task, which stay untouched.
+        """Convert the `generation_kwargs` of an lmms-eval task, without changing them.
 
-        A key that is absent or null takes its default. `do_sample` decides whether there is sampling; where it is not
-        given, a temperature above 0 does. lmms-eval writes temperature 0 or top_p 0 for greedy, and that is what they
-        mean here whatever `do_sample` says. Settings of sampling are dropped from a greedy answer, so that equal
-        answers have equal settings. MM-Vet asks for temperature 0.2 and no sampling: that is greedy, where
-        lmms-eval's own InternVL samples.
+        A missing or null key takes its default. `do_sample` decides on sampling; without it, a temperature above 0
+        does. lmms-eval writes temperature 0 or top_p 0 for greedy decoding, which they mean here regardless of
+        `do_sample`. Sampling settings are dropped for greedy decoding, so that equal answers have equal settings.
+        MM-Vet sets temperature 0.2 without sampling, which is greedy here, although lmms-eval's own InternVL samples.
 
         Args:
-            gen_kwargs: of the task; read only, since lmms-eval's answer cache computes its key from it twice.
-            defaults: settings for what the task leaves open.
+            gen_kwargs: the task's settings, which must not be changed because lmms-eval's cache computes its key from
+                them twice.
+            defaults: settings for keys that the task doesn't set.
 
         Raises:
-            ConfigError: an unknown key (the message lists the known ones) or a value outside its range.
+            ConfigError: a key is unknown (the message lists the known ones) or a value is out of range.
         """
         known = [setting.name for setting in fields(cls)]
         if unknown := [key for key in gen_kwargs if key not in known and key not in IGNORED_GEN_KWARGS]:
@@ -186,7 +186,7 @@ class GenerationSettings:
 
 @dataclass(frozen=True)
 class Request:
-    """One question to the model."""
+    """A request to the model."""
 
     key: str
     """Names the document, the same in every run: `task/split/number` under lmms-eval."""
@@ -223,14 +223,14 @@ class Request:
 
     @property
     def words(self) -> str:
-        """What the user says, a line for each text; without pictures and system message."""
+        """The user's text, one line per text part, without images and system message."""
         asked = (part for message in self.messages if message.role == "user" for part in message.content)
         return "\n".join(part.text for part in asked if isinstance(part, Text))
 
 
 @dataclass(frozen=True, eq=False)
 class DeferredRequest:
-    """A request that is made when its turn comes: the open pictures of a whole benchmark do not fit into memory."""
+    """A request that is created when it is needed, because the images of a whole benchmark don't fit into memory."""
 
     key: str
 
@@ -242,7 +242,7 @@ class DeferredRequest:
 
 
 def stop_strings(until: str | Sequence[str] | None) -> tuple[str, ...]:
-    """The stop strings that a task's `until` names."""
+    """Return the stop strings in a task's `until`."""
     if until is None:
         return ()
     # An empty string would end every answer before it begins.

@@ -1,4 +1,4 @@
-"""What an engine is opened with."""
+"""The settings of an engine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ OF_VLLM_HERE = ("tensor_parallel_size", "gpu_memory_utilization", "max_model_len
 
 @dataclass(frozen=True, kw_only=True)
 class EngineSettings:
-    """What to load and how to ask it; every field is also a model argument in lmms-eval."""
+    """The checkpoint and the settings of an engine; every field is also a model argument in lmms-eval."""
 
     pretrained: str
     """A folder, a hub id (`OpenGVLab/InternVL3_5-8B-Flash`) or a built-in checkpoint (`vico-tiny`)."""

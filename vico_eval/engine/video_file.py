@@ -1,4 +1,4 @@
-"""A local video file through FFmpeg: which of its streams is the video, when its frames are shown, and the frames."""
+"""A local video file read with FFmpeg: its video stream, the times of its frames, and the frames."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _MISSING_SHARE = 0.02
 
 
 class Decoded(NamedTuple):
-    """Frames out of a decoder."""
+    """Frames from a decoder."""
 
     frames: list[Image.Image]
     """Those that were wanted, upright and in RGB."""
@@ -38,7 +38,7 @@ class Decoded(NamedTuple):
 
 
 class VideoFacts(NamedTuple):
-    """What a file says about its video before anything is decoded."""
+    """A file's metadata of its video, read without decoding."""
 
     total: int
     """Frames."""
@@ -59,7 +59,7 @@ class VideoFacts(NamedTuple):
     """When the last frame leaves the screen; 0 where no times are known."""
 
     def is_cut_off(self, decoded: Decoded) -> bool:
-        """Whether the pictures end long before the stream does: in time, or in frames where it claims no length."""
+        """Whether the frames end long before the stream does: in time, or in number if it states no length."""
         if not self.stated_s:
             return self.total - len(decoded.times_s) > max(2, _MISSING_SHARE * self.total)
         frame_s = 1 / self.fps if self.fps else 0.0
@@ -69,15 +69,15 @@ class VideoFacts(NamedTuple):
 
 
 def look(source: Path | bytes, name: str, *, with_times: bool) -> VideoFacts:
-    """The facts of a video; what nobody asks for, and the file does not state, is not looked for.
+    """Return a video's metadata; values that the file doesn't state are only determined if needed.
 
     Args:
-        source: a file, or its bytes.
-        name: what errors call it.
-        with_times: whether to look when each frame is shown, for which the whole file is read, without decoding.
+        source: a file or its bytes.
+        name: its name in errors.
+        with_times: determine the time of each frame, for which the whole file is read without decoding.
 
     Raises:
-        MediaError: no video file, or one without a video stream.
+        MediaError: it isn't a video file, or has no video stream.
     """
     with _opened(source, name) as (container, stream):
         total, fps = stream.frames, float(stream.average_rate or 0)
@@ -104,10 +104,10 @@ def look(source: Path | bytes, name: str, *, with_times: bool) -> VideoFacts:
 
 
 def decode(source: Path | bytes, name: str, wanted: Collection[int]) -> Decoded:
-    """The wanted frames, by their places in order of time, as far as there are any.
+    """Decode the requested frames, given by their indices in order of time, as far as they exist.
 
-    They are sought where that is less to decode. Otherwise decoding begins with the video and ends with the last of
-    them; where none is wanted, with the video.
+    Seeks where that saves decoding. Otherwise decoding starts at the beginning and ends with the last requested frame,
+    or with the video if none is requested.
     """
     with _opened(source, name) as (container, stream):
         sought = seek_frames(container, stream, wanted)
@@ -149,7 +149,7 @@ def _opened(source: Path | bytes, name: str) -> Iterator[tuple[av.container.Inpu
 
 
 def _video_stream(container: av.container.InputContainer) -> av.VideoStream | None:
-    """The stream that FFmpeg would play, unless it is a cover picture; None where there are only such."""
+    """Return the stream that FFmpeg would play, ignoring cover pictures; None if there is no other."""
     videos = [stream for stream in container.streams.video if not _is_cover(stream)]
     best = container.streams.best("video")
     return next((stream for stream in videos if stream is best), videos[0] if videos else None)

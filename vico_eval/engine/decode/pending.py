@@ -1,4 +1,4 @@
-"""Answers that vLLM still works on, and how they come back."""
+"""Prompts that vLLM is still decoding, and how their answers return."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MAX_BYTES = 2 * 2**30
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Pending:
-    """A prompt whose answer is vLLM's to give."""
+    """A prompt that waits for vLLM's answer."""
 
     prompt: EmbeddedPrompt
     seconds: AnswerSeconds
@@ -37,15 +37,15 @@ class Pending:
 def settled(
     outcomes: Iterable[tuple[int, int, Outcome | Pending]], backend: Backend | None, known: Sequence[Collection[int]]
 ) -> Iterator[tuple[int, int, Outcome]]:
-    """The same outcomes with vLLM's answers, in the order in which they come.
+    """Yield the outcomes with pending ones replaced by vLLM's answers, in order of completion.
 
     Args:
-        outcomes: row, number of the request and what became of it; read only as far as vLLM has room.
-        backend: that answers what is pending; None where nothing is.
+        outcomes: row, number of the request and its outcome; consumed only as far as vLLM has capacity.
+        backend: the backend that decodes pending prompts; None if there are none.
         known: by row, numbers of requests that need no answer.
 
     Raises:
-        UserError: nobody answers any more.
+        UserError: vLLM is gone.
     """
     waiting: dict[Future[Decoded], tuple[int, int, Pending]] = {}
     try:
@@ -87,7 +87,7 @@ def _exchanged(
 
 
 class _Held:
-    """How many prompts wait, and their size."""
+    """The number of waiting prompts and their size."""
 
     def __init__(self, most: int) -> None:
         self._most, self._number, self._bytes = most, 0, 0
@@ -106,7 +106,7 @@ class _Held:
 
 
 class _Clock:
-    """Parts the time in which vLLM works among answers: each has what has passed since the one before it came."""
+    """Distribution of vLLM's working time over answers: each gets the time since the previous answer."""
 
     def start(self) -> None:
         self._since = time.perf_counter()
