@@ -11,17 +11,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 KEPT_BYTES = 2**30
-"""As much free memory as glibc keeps at the end of its heap."""
+"""The amount of free memory that glibc keeps at the end of its heap."""
 
 HEAP_BYTES = 2**25
-"""Larger blocks never come from there, as glibc has it at most by itself; they would tear it to pieces."""
+"""Larger blocks are never taken from the heap, which they would fragment. This is glibc's own maximum."""
 
 SMALL_WEIGHT = 2**18
-"""Weights of a layer of which a plain copy is kept, for the few rows of a decoding step."""
+"""Layers with at most this many weights keep a plain copy, which is faster for the few rows of a decoding step."""
 
 FEW_ROWS = 16
 
-# Of glibc's malloc.h.
+# From glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
@@ -54,7 +54,7 @@ class PackedLinear(nn.Module):
         """Return [..., out] for an input [..., in]."""
         if self.plain is not None and inputs.numel() < FEW_ROWS * inputs.shape[-1]:
             return F.linear(inputs, self.plain, self.bias)
-        # The operator that torch.compile puts in the place of linear layers; `F.linear` would copy input and output.
+        # The operator that torch.compile uses for linear layers; `F.linear` would copy input and output.
         output: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, self.weight, self.bias, "none", [], "")
         return output
 
@@ -76,7 +76,7 @@ def pack_linears(model: nn.Module) -> None:
 
 
 def _can_be_packed(module: nn.Module) -> TypeGuard[nn.Linear]:
-    # Exactly this class: attention modules of PyTorch reach for the weights of a class derived from it.
+    # Exactly this class: PyTorch's attention modules access the weights of its subclasses directly.
     if type(module) is not nn.Linear:
         return False
     return module.weight.dtype == torch.float32 and module.weight.device.type == "cpu"

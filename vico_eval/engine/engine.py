@@ -32,16 +32,17 @@ from vico_eval.methods.interface import PixelPart, ResolutionPart
 from vico_eval.methods.registry import Method
 
 WINDOW = 4
-"""Batches whose requests are sorted by length together, for less padding; the next window is read meanwhile."""
+"""Number of batches per window. Requests of a window are sorted by length to reduce padding, while the next window is
+read."""
 
 Cuts = list[Prepared | DocumentError]
-"""A request cut in each way that the methods ask for."""
+"""A request under each tiling that the methods need."""
 
 Entry = tuple[int, Prepared]
 """A prepared request with its number."""
 
 Outcome = Answer | Pending | DocumentError
-"""What became of a request; `Pending` where vLLM decodes."""
+"""The outcome of a request; `Pending` if vLLM decodes."""
 
 
 class Engine:
@@ -186,7 +187,7 @@ class Engine:
         given_up: Collection[int],
     ) -> Iterator[tuple[int, int, Outcome]]:
         """Yield the outcomes of the requests `numbers`, which share their generation settings."""
-        # Sorting makes no batch of one better, and a window would only hold tiles in memory.
+        # Sorting doesn't help batches of one, and a window would only keep tiles in memory.
         size = self.batch_size * (WINDOW if self.batch_size > 1 else 1)
         windows = [numbers[start : start + size] for start in range(0, len(numbers), size)]
         windows = [window for window in windows if not all(row.issuperset(window) for row in known)]
@@ -260,7 +261,7 @@ class Engine:
             return
         except DOCUMENT_FAILURES as error:
             reason = f"{type(error).__name__}: {error}"
-        # The exception held the tensors of the failed batch; from here on they are free.
+        # The exception kept the failed batch's tensors alive; from here on they are free.
         if len(batch) > 1:
             half = len(batch) // 2
             of_row = "" if len(self.rows) == 1 else f" of {row.method.name}"

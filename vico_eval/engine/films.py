@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from vico_eval.families.family import Picture, Prompting, Stand
 
 KEPT = 3
-"""Films: as many as the threads that read, and the one before. One of 64 frames takes 40 MB, and some frames whole."""
+"""Number of cached videos: one per reading thread, and the previous one. 64 frames take 40 MB, and more for whole
+frames."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,13 +34,13 @@ class Film:
     """The frames of a video that a model sees."""
 
     pictures: list[Picture]
-    """Of its frames, in order."""
+    """Of the frames, in order."""
 
     stand: Stand
-    """What stands for it in a message."""
+    """The video's text in a message."""
 
     previewed: dict[int, Image.Image]
-    """By number, the frames of which a small copy is to be made; none where nobody wants any."""
+    """The frames to make previews of, by number; empty if none are wanted."""
 
 
 class Films:
@@ -82,7 +83,7 @@ class Films:
             try:
                 film.set_result(self._read(video, num_frames, previewed))
             except BaseException as error:
-                # Whoever waits for it gets the error; the next one who asks tries again.
+                # Waiting threads get the error; the next request tries again.
                 film.set_exception(error)
                 with self._lock:
                     self._kept.pop(key, None)
@@ -94,7 +95,7 @@ class Films:
         choose = partial(self._prompting.choose_frames, num_frames=num_frames, rate=self._rate)
         clip = read(video.source, choose, start_s=video.start_s, end_s=video.end_s)
         strip = self._prompting.show(clip)
-        # A picture may be of several frames; its copy is of the first.
+        # An image may combine several frames; its preview shows the first.
         step = max(1, round(len(clip.frames) / len(strip.pictures)))
         shown = previewed_frames(len(strip.pictures)) if previewed else []
         return Film(strip.pictures, strip.stand, {number: clip.frames[number * step] for number in shown})
@@ -106,8 +107,8 @@ def _key(video: VideoInput, num_frames: int | None, previewed: bool) -> Hashable
         return None
     try:
         state = Path(video.source).stat()
-    except (OSError, ValueError):  # an address, or not there
+    except (OSError, ValueError):  # a URL, or missing
         return None
-    # The second time changes with every write, also where the first is set back.
+    # The second time (ctime) changes with every write, even if the first (mtime) is set back.
     changed = state.st_size, state.st_mtime_ns, state.st_ctime_ns
     return str(video.source), changed, num_frames, video.start_s, video.end_s, previewed

@@ -19,7 +19,7 @@ from vico_eval.errors import MediaError
 from vico_eval.families.frame_choice import Clip, frame_indices
 
 FRAME_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-"""Of the files in a folder that are its frames, in any case."""
+"""File name suffixes of frames, in upper or lower case."""
 
 
 def is_folder(source: str | Path | bytes) -> bool:
@@ -59,8 +59,8 @@ def read_folder_clip(
     assert not isinstance(folder, bytes), "bytes are no folder"
     if start_s is not None or end_s is not None:
         raise MediaError(
-            f"The folder of frames {folder} states no times, so a stretch in seconds can't be found in it. Leave the "
-            "stretch out, or cut the folder."
+            f"The folder of frames {folder} has no times, so it can't be cut to an interval in seconds. Leave out the "
+            "interval, or remove frames."
         )
     try:
         names = [entry.name for entry in Path(folder).iterdir() if entry.is_file()]
@@ -68,9 +68,7 @@ def read_folder_clip(
         raise MediaError(f"The folder of frames {folder} can't be read: {error}.") from error
     frames = in_order(name for name in names if name.lower().endswith(FRAME_SUFFIXES) and not name.startswith("."))
     if not frames:
-        raise MediaError(
-            f"The folder {folder} holds no frames; expected files that end in {', '.join(FRAME_SUFFIXES)}."
-        )
+        raise MediaError(f"The folder {folder} has no frames; expected files that end in {', '.join(FRAME_SUFFIXES)}.")
     places = choose(len(frames), None)
     opened = [load_image(Path(folder) / frames[place]) for place in places]
     return Clip(opened, places, total=len(frames), fps=None)

@@ -13,7 +13,7 @@ from av.video.reformatter import ColorRange, Colorspace
 from PIL import Image
 
 _MATRICES = {1: 1, 4: 4, 7: 7, 9: 9, 10: 9}
-"""FFmpeg's numbers of the matrices that swscale knows besides BT.601: BT.709, FCC, SMPTE 240M, BT.2020."""
+"""FFmpeg's numbers of the colour matrices that swscale supports besides BT.601: BT.709, FCC, SMPTE 240M, BT.2020."""
 
 _BT601 = 5
 
@@ -31,8 +31,8 @@ def _rgb(frame: av.VideoFrame) -> np.ndarray:
     """Return the stored pixels as RGB, [H, W, 3], uint8."""
     if frame.format.is_rgb or frame.format.has_palette:
         return np.asarray(frame.to_ndarray(format="rgb24"))
-    # Before version 17, PyAV sets matrix and range only where those of the target are others; what is left then is
-    # swscale's default, BT.601 in limited range. So these are named as the target's, which has none, being RGB.
+    # Before version 17, PyAV sets matrix and range only if they differ from the target's; otherwise swscale's default
+    # remains, BT.601 in limited range. So that default is passed as the target's, which is unused for RGB.
     frame.colorspace = _MATRICES.get(int(frame.colorspace), _BT601)
     rgb = frame.reformat(
         format="rgb24",
@@ -47,7 +47,7 @@ def _display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
     """Return (a, b, c, d): a pixel at (x, y) is shown at (a x + c y, b x + d y), up to a shift and a factor."""
     try:
         matrix: Any = frame.side_data.get("DISPLAYMATRIX")
-    except ValueError:  # beside it lies something that this version of PyAV has no name for
+    except ValueError:  # other side data that this version of PyAV doesn't know
         return _quarter_turns(frame)
     if matrix is None:
         return 1, 0, 0, 1

@@ -53,7 +53,7 @@ WITHOUT_EFFECT: dict[str, Any] = {
     **dict.fromkeys(("min_p", "max_time", "exponential_decay_length_penalty")),
     "top_k": 50,
 }
-"""Generation settings that a checkpoint's files may hold, with the values at which transformers does nothing."""
+"""Generation settings that a checkpoint's files may contain, with the values at which transformers does nothing."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -66,29 +66,29 @@ class PromptTokens:
     input_ids: list[int]
 
     visual_tokens: Tensor
-    """[M, D], in the places of the image token."""
+    """[M, D], inserted at the image tokens."""
 
     counts: list[int]
-    """[tiles]: how many of those each tile takes, where vision tokens are kept."""
+    """[tiles], number of visual tokens of each tile, if vision tokens are kept."""
 
     vit_tokens: Tensor | None = None
-    """[tiles, 1 + h*w, C], where the decoder's part needs them."""
+    """[tiles, 1 + h*w, C], if the decoder part needs them."""
 
     positions: Tensor | None = None
-    """[axes, N], int64, on the CPU, where the family gives tokens positions of their own."""
+    """[axes, N], int64, on the CPU, if the family's positions aren't consecutive."""
 
     added: Tensor | None = None
-    """[features, M, D]: what is added to the visual tokens behind the decoder's first layers."""
+    """[features, M, D], added to the visual tokens after the decoder's first layers."""
 
 
 class GeneratedTokens(NamedTuple):
     """The tokens that the decoder generated and processed."""
 
     tokens: list[int]
-    """New token ids, up to and with the end of text."""
+    """New token ids, up to and including the end of text."""
 
     visual_tokens_per_layer: tuple[int, ...]
-    """Visual tokens that each decoder layer worked on in prefill."""
+    """Number of visual tokens that each decoder layer processed in prefill."""
 
 
 class Generator:
@@ -107,7 +107,7 @@ class Generator:
         """Each ends an answer."""
 
         self.prefill_s = self.decode_s = 0.0
-        """What the last batch took, up to its first token's logits and from there on."""
+        """Times of the last batch, up to its first token's logits and after them."""
 
         self._pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self.stop_ids[0]
 
@@ -188,7 +188,7 @@ class Generator:
         )
 
     def _stop_strings(self, until: tuple[str, ...]) -> list[StopStringCriteria]:
-        # Looking at every token of a vocabulary takes long, and every batch of a benchmark has the same stop strings.
+        # Scanning the vocabulary is slow, and all batches of a benchmark have the same stop strings.
         if until and until not in self._stop_criteria:
             self._stop_criteria[until] = StopStringCriteria(self._tokenizer, list(until))
         return [self._stop_criteria[until]] if until else []
@@ -198,7 +198,7 @@ class Generator:
         for position, token in enumerate(tokens):
             if token in self.stop_ids:
                 return tokens[: position + 1]
-        # Rows that ended at a stop string are padded up to the longest.
+        # Rows that ended at a stop string are padded to the longest.
         while tokens and tokens[-1] == self._pad_id:
             tokens = tokens[:-1]
         return tokens
@@ -228,8 +228,8 @@ class FiniteLogits(LogitsProcessor):
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Return the scores [rows, V] unchanged."""
-        # The largest is NaN where any is, plus infinity where any is, and minus infinity where all are. Beam search
-        # hands over log-probabilities, which are NaN for all of these.
+        # The maximum is NaN or plus infinity if any score is, and minus infinity if all are. Beam search passes
+        # log-probabilities, which are NaN in all of these cases.
         failed = ~scores.amax(dim=-1).isfinite().view(self._num_requests, -1).all(dim=1)
         self.failed = failed if self.failed is None else self.failed | failed
         return scores
@@ -284,7 +284,7 @@ class DrawnToken(LogitsProcessor):
         drawn = torch.empty_like(scores)
         for row, generator in zip(drawn, self._generators, strict=True):
             row.exponential_(generator=generator)
-        # A draw of 0 would choose a token whatever its score, and make NaN of a score of minus infinity.
+        # A draw of 0 would choose a token regardless of its score, and turn minus infinity into NaN.
         return scores - drawn.clamp_(min=torch.finfo(drawn.dtype).tiny).log_()
 
 
@@ -314,7 +314,7 @@ def _stop_ids(tokenizer: PreTrainedTokenizerBase, end_of_turn: str) -> list[int]
     ids = {tokenizer.convert_tokens_to_ids(end_of_turn), tokenizer.eos_token_id}
     found = sorted(token for token in ids if token is not None and token != tokenizer.unk_token_id)
     if not found:
-        raise ValueError("the tokenizer knows neither an end of text nor the template's end of turn")
+        raise ValueError("the tokenizer has neither an end-of-text token nor the template's end of turn")
     return found
 
 

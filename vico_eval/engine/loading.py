@@ -42,10 +42,10 @@ class Found:
     placement: Placement
 
     dtype: str | None
-    """That it computes in; None where only the weights say."""
+    """The compute dtype; None if only the weights determine it."""
 
     device: str | None
-    """Of the decoder's input; None where a device map will say."""
+    """The device of the decoder's input; None if a device map decides."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,10 +211,10 @@ def _backend(found: Found, model: Any) -> Backend:
 
 
 _LENT = frozenset({"low_connector", "router", "image_router"})
-"""Parts that a donor may give."""
+"""Parts that a donor may supply."""
 
 OF_A_ROW = ("method", "flash_from")
-"""Fields of `EngineSettings` in which rows may differ that share weights."""
+"""Fields of `EngineSettings` in which rows with shared weights may differ."""
 
 
 def check_same_model(one: Found, other: Found) -> None:
@@ -226,14 +226,14 @@ def check_same_model(one: Found, other: Found) -> None:
     names = [field.name for field in fields(EngineSettings) if field.name not in OF_A_ROW]
     different = [name for name in names if getattr(one.settings, name) != getattr(other.settings, name)]
     donors = {donor.folder for donor in (one.donor, other.donor) if donor is not None}
-    # A donor's parts take the place of the model's own, which the other row means.
+    # A donor's parts replace the model's own, which the other row needs.
     has_own = (one.donor is None or other.donor is None) and not _LENT.isdisjoint(one.checkpoint.facts.parts)
     if len(donors) > 1 or (has_own and not donors <= {one.checkpoint.folder}):
         different.append("flash_from")
     if different:
         raise ConfigError(
             f"methods {one.method.name!r} and {other.method.name!r} can't answer in one pass: they differ in "
-            f"{', '.join(different)}. Put them into passes of their own."
+            f"{', '.join(different)}. Run them in separate passes."
         )
 
 
@@ -254,7 +254,7 @@ def check_tiles(tiles: str | int | None, parts: Iterable[Part], facts: ModelFact
     if choosing := [part for part in parts if part.place == RESOLUTION]:
         name = type(choosing[0]).__name__
         raise ConfigError(
-            f"got tiles={tiles} and a method whose part {name} chooses how an image is cut. Leave out tiles, or that "
+            f"got tiles={tiles} and a method whose part {name} chooses an image's grid. Leave out tiles, or that "
             "part of the method."
         )
     if facts is not None and facts.tile is None:

@@ -25,8 +25,8 @@ RASTER_FORMATS = (
     *("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "MPO", "PPM", "JPEG2000", "AVIF", "HEIF"),
     *("DIB", "ICO", "JXL", "PCX", "PSD", "QOI", "SGI", "TGA"),
 )
-"""Pillow's names of the formats that are opened, as far as Pillow or one of its plug-ins has them. Others are refused
-before they are decoded: for PostScript, Pillow starts Ghostscript."""
+"""Pillow's names of the supported formats, as far as Pillow or a plug-in has them. Other formats are rejected before
+decoding, because Pillow starts Ghostscript for PostScript."""
 
 _UPRIGHT = 1
 """In EXIF."""
@@ -65,11 +65,11 @@ def load_image(source: Image.Image | str | Path | bytes) -> Image.Image:
 def _upright_rgb(image: Image.Image, name: str) -> Image.Image:
     _check_size(image, name)
     with whole_images_only():
-        image.load()  # a cut-off file opens, and fails only here
+        image.load()  # a truncated file can be opened and only fails here
     rgb = image if image.mode == "RGB" else image.convert("RGB")
     if (orientation := _orientation(image)) == _UPRIGHT:
         return rgb
-    # Its other notes may be broken, and turning writes them anew.
+    # Its other metadata may be broken, and rotating would rewrite it.
     note = Image.Exif()
     note[ExifTags.Base.Orientation] = orientation
     lying = rgb.copy()
@@ -216,7 +216,7 @@ def read_clip(
             found = len(decoded.times_s)
             if not found or video.is_cut_off(decoded):
                 raise _cut_off(name, found, total)
-            # A clip cut without encoding it anew counts frames that its edit list hides: take those there are.
+            # A clip cut without re-encoding counts frames that its edit list hides, so take the visible ones.
             total, wanted = found, _choose(name, video, found, times, choose, stretch)
             decoded = decode(file, name, wanted)
     return Clip(decoded.frames, wanted, total, video.fps or None)
@@ -235,13 +235,13 @@ def _choose(
     if stretch is None:
         return choose(total, fps)
     if times is None and not video.fps:
-        raise MediaError(f"The video {name} states no frame rate, so a stretch in seconds can't be found in it.")
+        raise MediaError(f"The video {name} has no frame rate, so it can't be cut to an interval in seconds.")
     length_s = total / video.fps if times is None else video.end_s - times[0]
     start_s, end_s = stretch[0], min(stretch[1], length_s)
     if start_s >= length_s:
         raise MediaError(
-            f"The video {name} is {length_s:.2f} s long and the stretch that is asked for begins at {start_s:g} s; "
-            "expected one that begins before the end. Check the moments, and whether they are in seconds."
+            f"The video {name} is {length_s:.2f} s long and the requested interval begins at {start_s:g} s; "
+            "expected a beginning before the end. Check the interval, and whether it is in seconds."
         )
     if times is None:
         first, last = round(start_s * video.fps), round(end_s * video.fps)
@@ -268,7 +268,7 @@ def _as_media_error(what: str) -> Iterator[None]:
             "Shrink it, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust the file."
         ) from error
     except UnidentifiedImageError as error:
-        raise MediaError(f"{what} is not in a format that is read. {_expected_image()}") from error
+        raise MediaError(f"{what} is not in a supported format. {_expected_image()}") from error
     # SyntaxError is how Pillow's PNG reader reports broken chunks.
     except (OSError, ValueError, SyntaxError, av.FFmpegError) as error:
         raise MediaError(f"{what} can't be read: {error}.") from error
@@ -283,7 +283,7 @@ def _file(source: str | Path) -> Path:
     """Return the file; folders, pipes and devices are rejected."""
     path = _path(source)
     if path.exists() and not path.is_file():
-        raise OSError("it is no file")
+        raise OSError("it is not a file")
     return path
 
 
@@ -294,7 +294,7 @@ def _path(source: str | Path) -> Path:
     if address.scheme == "file":
         return Path(url2pathname(address.path))
     if "://" in source:
-        raise MediaError(f"{source[:200]} is an address; expected a file. Download it first, nothing is fetched here.")
+        raise MediaError(f"{source[:200]} is a URL; expected a file. Download it first: vico-eval doesn't fetch media.")
     return Path(source)
 
 

@@ -44,24 +44,24 @@ class Prepared(Shown):
     """A request with its media read. Only the number of tokens per image is still unknown."""
 
     text: str
-    """The conversation with the family's slot where a picture goes."""
+    """The conversation with the family's slot in the place of each image."""
 
     text_ids: list[int]
-    """`text` in tokens, BOS first where the tokenizer has it: every id of the prompt that is not an image token."""
+    """`text` in tokens, with BOS if the tokenizer has it: all ids of the prompt except image tokens."""
 
     slot_positions: list[int]
-    """Where in `text_ids` each picture's slot begins."""
+    """The position in `text_ids` at which each image's slot begins."""
 
     words: str
-    """What the user said, turn after turn, a line each; without pictures, template and system message."""
+    """The user's text, one line per turn, without images, template and system message."""
 
     frames_of: tuple[int, ...]
-    """How many pictures each `VideoInput` is shown in."""
+    """Number of images that each `VideoInput` is shown as."""
 
     generation: GenerationSettings
 
     reading_s: float = 0.0
-    """What reading and cutting took."""
+    """Time of reading and tiling."""
 
 
 @dataclass(eq=False)
@@ -73,10 +73,10 @@ class _Media:
     """Of each, in order."""
 
     seconds: float = 0.0
-    """Spent on cutting."""
+    """Time of tiling."""
 
     error: Exception | None = None
-    """Why they can't be cut so."""
+    """The reason that they can't be tiled this way."""
 
 
 @dataclass(eq=False)
@@ -84,13 +84,13 @@ class _Opened:
     """Metadata of a request's images and videos."""
 
     frames_of: list[int] = field(default_factory=list)
-    """How many pictures each video is shown in."""
+    """Number of images that each video is shown as."""
 
     stands: list[Stand] = field(default_factory=list)
-    """What stands for each video in a message."""
+    """Each video's text in a message."""
 
     previewed: dict[int, Image.Image] = field(default_factory=dict)
-    """By number, those of which a small copy is kept; they are held only where any are."""
+    """The images to make previews of, by number; empty if there are no previews."""
 
     num_pictures: int = 0
 
@@ -119,7 +119,7 @@ class Preprocessor:
         self.settings = settings = PreprocessSettings() if settings is None else settings
         self.prompting = prompting
         self.previews: Previews | None = None
-        """Where small copies of the pictures go; None keeps none."""
+        """Where previews are written; None for no previews."""
 
         if settings.thinking and prompting.thinking_message is None and not prompting.always_thinks:
             raise ConfigError("Got thinking=true; these checkpoints have no thinking mode. Leave it out.")
@@ -127,7 +127,7 @@ class Preprocessor:
         self._resolution = resolution
         self._films = Films(prompting, settings.fps)
         self._tokenizer = tokenizer
-        # A fast tokenizer keeps truncation and padding as state that every call sets anew.
+        # A fast tokenizer keeps truncation and padding as state, which every call sets.
         self._tokenizer_lock = threading.Lock()
         vocabulary = tokenizer.get_vocab()
         self._slot = prompting.slot_ids(vocabulary)
@@ -174,7 +174,7 @@ class Preprocessor:
         positions = self._slots(text_ids)
         if len(positions) != opened.num_pictures:
             raise ConfigError(
-                f"The prompt of {request.key} has {len(positions)} places for {opened.num_pictures} images: the "
+                f"The prompt of {request.key} has {len(positions)} placeholders for {opened.num_pictures} images: the "
                 f"tokenizer does not keep {self.prompting.slot} as {len(self._slot.ids)} tokens. Use the tokenizer of "
                 "the checkpoint."
             )
@@ -269,7 +269,7 @@ class Preprocessor:
             started = time.perf_counter()
             try:
                 way.cut.append(self.prompting.cut(image, limits, way.resolution))
-            except (UserError, *DOCUMENT_FAILURES) as error:  # of a part; the other ways can still cut it
+            except (UserError, *DOCUMENT_FAILURES) as error:  # of one part; the other parts may still succeed
                 way.error = error
             way.seconds += time.perf_counter() - started
 
@@ -326,8 +326,8 @@ class Preprocessor:
     def tokenise(self, text: str) -> list[int]:
         """Tokenize a rendered conversation, with BOS if the tokenizer has it."""
         with self._tokenizer_lock:
-            # As InternVL's own code asks for it: with BOS where the tokenizer begins with one (InternLM2, Llama 3).
-            # The model's own limit on length is the engine's business: no truncation, no warning.
+            # As in InternVL's own code: with BOS if the tokenizer adds one (InternLM2, Llama 3). The engine checks the
+            # model's length limit, so there is no truncation or warning here.
             ids: list[int] = self._tokenizer(text, truncation=False, verbose=False).input_ids
         return ids
 

@@ -18,13 +18,13 @@ from vico_eval.families.frame_choice import frame_indices
 from vico_eval.logs import logger
 
 LONGEST_PX = 640
-"""Longest side of a copy; a smaller picture keeps its size."""
+"""Longest side of a preview; smaller images keep their size."""
 
 QUALITY = 85
-"""Of JPEG."""
+"""JPEG quality."""
 
 FRAMES = 8
-"""Frames that are kept of a video."""
+"""Number of frames that are kept of a video."""
 
 
 class Previews:
@@ -43,7 +43,7 @@ class Previews:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(
-                f"the folder of pictures {folder} can't be made: {error}. Pass previews= another folder, or false."
+                f"the folder of previews {folder} can't be created: {error}. Pass previews= another folder, or false."
             ) from error
 
     def keep(self, media: str, pictures: Mapping[int, Image.Image]) -> None:
@@ -104,11 +104,11 @@ def small_copy(picture: Image.Image) -> Image.Image:
     longest = max(picture.size)
     if longest > LONGEST_PX:
         width, height = (max(1, round(side * LONGEST_PX / longest)) for side in picture.size)
-        # Cheaper than bicubic over all pixels: Pillow first averages whole ones, as far as nobody sees it.
+        # Cheaper than bicubic over all pixels: Pillow first averages blocks, without a visible difference.
         copy = picture.resize((width, height), Image.Resampling.HAMMING, reducing_gap=2.0)
     else:
         copy = picture.copy()
-    copy.info.clear()  # JPEG would take over a comment, and fail on a long one
+    copy.info.clear()  # JPEG would copy a comment, and fail on a long one
     return copy
 
 
@@ -116,7 +116,7 @@ def _write(copy: Image.Image, path: Path) -> None:
     """Write a file atomically, also if others write it at the same time."""
     path.parent.mkdir(exist_ok=True)
     part = path.with_name(f".{path.stem}.{uuid4().hex}.part")
-    # A picture that was small keeps its colours at full resolution, which its thin lines need.
+    # Small images keep colours at full resolution, which thin lines need.
     subsampling = "4:4:4" if max(copy.size) < LONGEST_PX else "4:2:0"
     try:
         copy.save(part, format="JPEG", quality=QUALITY, subsampling=subsampling)

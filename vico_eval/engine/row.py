@@ -38,7 +38,7 @@ class Answer:
     account: TokenAccount
 
     seconds: AnswerSeconds | None = field(default=None, compare=False)
-    """What it took. Answers are the same however long they took."""
+    """Times of the stages, which equality of answers ignores."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -52,10 +52,10 @@ class Routing:
     """[tiles]."""
 
     p_compress: tuple[float, ...] | None
-    """[tiles], the router's scores, where the method has it score tiles."""
+    """[tiles], the router's scores, if the method uses it."""
 
     visual_tokens: tuple[int, ...]
-    """[tiles], those that the connector makes."""
+    """[tiles], numbers of tokens that the connector makes."""
 
     visual_tokens_uncompressed: int
 
@@ -115,7 +115,7 @@ class Row:
             self._finish(prompt.key, self._prompt_account(entry, prompt), settings, said)
             for entry, prompt, said in zip(ready, prompts, generated, strict=True)
         ]
-        # The last tokens are on the CPU by now, so no device is still at work.
+        # The last tokens are on the CPU, so no device is still working.
         own = time.perf_counter() - started + self.see.saved_s
         peak = peak_bytes()
         return [
@@ -251,8 +251,8 @@ class Row:
         if self.method.decoder is not None:
             length += self.method.decoder.num_joining(num_visual, self._model.facts)
         limit = self._model.language_model.config.max_position_embeddings
-        # Beyond it a decoder answers with noise. One with dynamic NTK would go on to a multiple of it, but with a table
-        # that the longest prompt of the batch sets, and the longest so far: an answer would depend on its neighbours.
+        # Beyond this limit a decoder generates noise. Dynamic NTK would extend it, but with a table that depends on the
+        # longest prompt so far, so an answer would depend on other requests.
         if length > limit:
             raise ValueError(
                 f"its prompt has {length} tokens and the decoder {limit} positions; lower max_tiles, "

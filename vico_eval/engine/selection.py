@@ -24,13 +24,12 @@ class Entering(NamedTuple):
     """[kept, D]."""
 
     per_image: list[int]
-    """[pictures]: how many of them are each one's."""
+    """[pictures], number of tokens of each image or tile."""
 
     num_merged: int = 0
 
     keep: Tensor | None = None
-    """[kept], int64, on the CPU: which of the tokens that were seen each one is or stands for; None where it is all of
-    them."""
+    """[kept], int64, on the CPU: index of the original token that each one is or represents; None if all are kept."""
 
 
 def select(part: SelectionPart, requests: Sequence[VisualTokens], num_images: Sequence[int]) -> list[Entering]:
@@ -61,7 +60,7 @@ LOOKED_AT = {
     "question_embeddings": "embeddings of the question",
     "p_compress": "router's scores",
 }
-"""What parts choose by, and how a message names it."""
+"""The values that parts choose by, and their names in messages."""
 
 
 def _refuse_not_finite(requests: Sequence[VisualTokens]) -> None:
@@ -88,7 +87,7 @@ class _Choice(NamedTuple):
     """[kept], bool."""
 
     is_finite: Tensor
-    """[], bool: whether the merged tokens are."""
+    """[], bool: whether the merged tokens are finite."""
 
     @classmethod
     def of(cls, chosen: Selected) -> _Choice:
@@ -105,7 +104,7 @@ def _entering(
     given = {number: each for number, each in enumerate(chosen) if each is not None}
     images, *read = moved(CPU, [visual.image for visual in requests], *map(_Choice.of, given.values()))
     choices = [_Choice(*values) for values in read]
-    # By places and not by marks, whose number the host would have to wait for.
+    # By indices instead of a mask, whose sum would need a synchronisation.
     merged_at = [choice.is_merged.nonzero()[:, 0] for choice in choices]
     there = moved(requests[0].tokens.device, [each.keep for each in given.values()], merged_at)
     entering = [
@@ -131,7 +130,7 @@ def _check(visual: VisualTokens, image: Tensor, chosen: Selected, read: _Choice)
     if len(keep.unique()) < len(keep):
         raise RuntimeError(f"a part chose a token of {visual.key} twice")
     if bool((image[keep].diff() < 0).any()) or bool((keep[~is_merged].diff() < 0).any()):
-        raise RuntimeError(f"a part reordered the visual tokens of {visual.key}; those that stay keep their order")
+        raise RuntimeError(f"a part reordered the visual tokens of {visual.key}; kept tokens must stay in order")
     expected, made = int(is_merged.sum()), 0 if chosen.merged is None else len(chosen.merged)
     if made != expected:
         raise RuntimeError(f"a part returned {made} merged tokens of {visual.key} and marked {expected}")

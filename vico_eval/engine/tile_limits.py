@@ -19,15 +19,15 @@ TASK_MAX_TILES: dict[str, int | None] = {
     "docvqa": 18,
     "infovqa": 24,
     "ocrbench": 24,
-    "tiny": None,  # the built-in benchmark draws pictures of up to 12 tiles: the checkpoint's own limit
+    "tiny": None,  # the built-in benchmark's images have up to 12 tiles, the checkpoint's own limit
 }
-"""By the first words of a task's name: `docvqa` also means `docvqa_val`. None leaves it to the checkpoint."""
+"""By prefix of a task's name: `docvqa` includes `docvqa_val`. None uses the checkpoint's limit."""
 
 DEFAULT_TOTAL_MAX_TILES = 64
-"""What VLMEvalKit lets the images of one document share."""
+"""VLMEvalKit's limit for all images of a document."""
 
 TASK_TOTAL_MAX_TILES: dict[str, int | None] = {"mmiu": 12}
-"""As in InternVL's own evaluation script; by the first words of a task's name."""
+"""From InternVL's own evaluation script, by prefix of a task's name."""
 
 
 _GRID = re.compile(r"([1-9][0-9]*)x([1-9][0-9]*)")
@@ -44,7 +44,7 @@ def parse_grid(text: str | int) -> tuple[int, int]:
         raise ConfigError(f"Got tiles={text!r}; expected columns x rows of an image's grid, as in 2x2.")
     columns, rows = int(found[1]), int(found[2])
     if columns * rows > MOST:
-        raise ConfigError(f"Got tiles={text}, {columns * rows} tiles an image; expected at most {MOST}.")
+        raise ConfigError(f"Got tiles={text}, {columns * rows} tiles per image; expected at most {MOST}.")
     return columns, rows
 
 

@@ -15,15 +15,15 @@ from vico_eval.engine.frames import upright_rgb
 from vico_eval.engine.video_seek import seek_frames
 from vico_eval.errors import MediaError
 
-# FFmpeg's names. What names other files or addresses is absent: playlists, lists of files, descriptions of streams.
+# FFmpeg's names. Formats that refer to other files or URLs are excluded: playlists, file lists, stream descriptions.
 _FORMATS = (
     *("mov", "mp4", "matroska", "webm", "avi", "mpegts", "mpeg", "flv", "asf", "ogg", "gif", "apng", "mxf", "nut"),
     *("ivf", "dv", "rm", "wtv", "obu", "h264", "hevc", "m4v", "mpegvideo", "yuv4mpegpipe"),
-    *("mp3", "flac", "wav", "aac"),  # so that sound is said to be sound
+    *("mp3", "flac", "wav", "aac"),  # so that audio files get the right error
 )
 _LOCAL_ONLY = {"protocol_whitelist": "file", "format_whitelist": ",".join(_FORMATS)}
 
-# Share of a video's stated length that may be missing at its end, where that is more than two frames.
+# Share of a video's stated length that may be missing at its end, if more than two frames.
 _MISSING_SHARE = 0.02
 
 
@@ -31,10 +31,10 @@ class Decoded(NamedTuple):
     """Frames from a decoder."""
 
     frames: list[Image.Image]
-    """Those that were wanted, upright and in RGB."""
+    """The requested frames, upright and in RGB."""
 
     times_s: list[float]
-    """When each frame begins: of frames that were sought, those alone; otherwise all that were decoded on the way."""
+    """Start of each frame: of the requested frames if they were sought, otherwise of all decoded frames."""
 
 
 class VideoFacts(NamedTuple):
@@ -44,19 +44,20 @@ class VideoFacts(NamedTuple):
     """Frames."""
 
     fps: float
-    """On average; 0 where it is unknown."""
+    """Average rate; 0 if unknown."""
 
     is_constant: bool
-    """Whether each frame begins within half a frame of where the average rate has it; also where no times are known."""
+    """Whether each frame begins within half a frame of its time at the average rate; also true if no times are
+    known."""
 
     start_s: float
-    """When the stream begins."""
+    """Start of the stream."""
 
     stated_s: float | None
-    """How long the stream claims to be."""
+    """Stated length of the stream."""
 
     end_s: float
-    """When the last frame leaves the screen; 0 where no times are known."""
+    """End of the last frame; 0 if no times are known."""
 
     def is_cut_off(self, decoded: Decoded) -> bool:
         """Whether the frames end long before the stream does: in time, or in number if it states no length."""
@@ -94,7 +95,7 @@ def look(source: Path | bytes, name: str, *, with_times: bool) -> VideoFacts:
                     if moment is not None:
                         begins.append(float(moment * packet.time_base))
                         end_s = max(end_s, float((moment + (packet.duration or 0)) * packet.time_base))
-            total = total or count  # containers such as Matroska state none
+            total = total or count  # containers such as Matroska have none
             if len(begins) == count:
                 begins.sort()
                 is_constant = bool(fps) and all(
@@ -129,7 +130,7 @@ def decode(source: Path | bytes, name: str, wanted: Collection[int]) -> Decoded:
 
 @contextmanager
 def _opened(source: Path | bytes, name: str) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
-    # The prefix: without it FFmpeg takes `http:`, `concat:`, `subfile:` and the like in a name for a protocol.
+    # Without this prefix, FFmpeg interprets `http:`, `concat:`, `subfile:` etc. in a name as a protocol.
     file = io.BytesIO(source) if isinstance(source, bytes) else f"file:{source}"
     try:
         container = av.open(file, mode="r", container_options=_LOCAL_ONLY)
@@ -138,7 +139,7 @@ def _opened(source: Path | bytes, name: str) -> Iterator[tuple[av.container.Inpu
     except av.FFmpegError as error:
         raise MediaError(
             f"The video {name} can't be read: {error}. Expected a video in one local file (mp4, mkv, webm, avi, ...); "
-            "playlists and addresses are not followed."
+            "playlists and URLs are not followed."
         ) from error
     with container:
         stream = _video_stream(container)
@@ -157,6 +158,6 @@ def _video_stream(container: av.container.InputContainer) -> av.VideoStream | No
 
 def _is_cover(stream: av.VideoStream) -> bool:
     disposition = getattr(stream, "disposition", None)
-    if disposition is None:  # PyAV 13: a picture has no rate
+    if disposition is None:  # PyAV 13: an image has no rate
         return not stream.average_rate
     return bool(disposition & type(disposition).attached_pic)

@@ -13,18 +13,18 @@ from typing import NamedTuple
 import av
 
 _INDEXED = {"mov", "mp4", "matroska", "webm"}
-"""FFmpeg's names of the containers that mark key frames themselves. In others, marks are guessed, or a file has no
-index and seeking is a guess."""
+"""FFmpeg's names of containers that mark key frames. Others have guessed marks, or no index, so that seeking is
+unreliable."""
 
 
 class _Packet(NamedTuple):
     """A frame before decoding."""
 
     pts: int
-    """When it is shown."""
+    """Presentation time."""
 
     sought_at: int
-    """Under which time an index has it."""
+    """Time in the container's index."""
 
     is_key: bool
 
@@ -34,7 +34,7 @@ class _Jump(NamedTuple):
 
     key: _Packet
     wanted: list[int]
-    """Times (pts) of the frames that are taken."""
+    """Times (pts) of the requested frames."""
 
     num_packets: int
 
@@ -68,7 +68,7 @@ def seek_frames(
 def _packets(container: av.container.InputContainer, stream: av.VideoStream) -> list[_Packet] | None:
     """Return all packets in decoding order; None if they don't correspond one to one to decoded frames."""
     packets = []
-    # Matroska's index has the times when frames are shown, MP4's those when they are decoded.
+    # Matroska's index has presentation times, MP4's has decoding times.
     has_shown_times = "matroska" in container.format.name
     for packet in container.demux(stream):
         if not packet.size:
@@ -79,7 +79,7 @@ def _packets(container: av.container.InputContainer, stream: av.VideoStream) -> 
         packets.append(_Packet(packet.pts, sought_at, packet.is_keyframe))
     times = {packet.pts for packet in packets}
     is_whole = not stream.frames or stream.frames == len(packets)
-    # Frames that are shown before the first key frame can't be decoded, and decoders drop some of them.
+    # Frames shown before the first key frame can't be decoded, and decoders drop some of them.
     begins_with_key = bool(packets) and packets[0].is_key and packets[0].pts == min(times)
     return packets if is_whole and begins_with_key and len(times) == len(packets) else None
 
@@ -92,7 +92,7 @@ def _jumps(packets: Sequence[_Packet], wanted: Sequence[int]) -> list[_Jump]:
     """
     order = {packet.pts: place for place, packet in enumerate(packets)}
     times = sorted(order)
-    # A decoder gives a frame when it has given all that are shown before it.
+    # A decoder outputs a frame after all frames that are shown before it.
     last_needed = list(accumulate((order[time] for time in times), max))
     keys = sorted((packet for packet in packets if packet.is_key), key=lambda packet: packet.pts)
     jumps: list[_Jump] = []

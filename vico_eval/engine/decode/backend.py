@@ -23,7 +23,7 @@ from vico_eval.errors import ConfigError
 T = TypeVar("T")
 
 ENDED = ("stop", "length")
-"""vLLM's reasons of an answer that is one; `abort` is that of a server which shuts down in the middle."""
+"""vLLM's finish reasons of complete answers; `abort` comes from a server that shuts down."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -55,13 +55,13 @@ class Transport(ABC):
     """A connection to vLLM. All methods are called in one event loop."""
 
     max_in_flight: int
-    """Prompts that it should have at once."""
+    """The number of prompts to submit at once."""
 
     max_length: int
-    """Tokens of a prompt with its answer."""
+    """Maximum number of tokens of a prompt and its answer."""
 
     can_penalise: bool = False
-    """Whether a repetition penalty counts the tokens of the answer alone, as in transformers."""
+    """Whether a repetition penalty counts only the answer's tokens, as in transformers."""
 
     @abstractmethod
     async def open(self) -> Mapping[str, Any]:
@@ -99,7 +99,7 @@ class Backend:
         self._thread.start()
         try:
             self.facts: Mapping[str, Any] = self._run(transport.open())
-            """What a run's record says of it."""
+            """Its description in a run's record."""
         except BaseException:
             self.close()
             raise
@@ -113,14 +113,14 @@ class Backend:
         """Raise ConfigError if vLLM can't generate from embeddings under these settings."""
         if settings.num_beams > 1:
             raise ConfigError(
-                f"num_beams={settings.num_beams} can't be had with engine=vllm, which searches no beams from "
-                "embeddings. Pass engine=transformers."
+                f"num_beams={settings.num_beams} isn't possible with engine=vllm, which has no beam search "
+                "from embeddings. Pass engine=transformers."
             )
         if settings.repetition_penalty != 1 and not self._transport.can_penalise:
-            # The ids of a prompt of embeddings are unknown there, and whatever was asked before stands in their place.
+            # vLLM has no ids of a prompt of embeddings and uses those of an earlier prompt instead.
             raise ConfigError(
-                f"repetition_penalty={settings.repetition_penalty:g} can't be had from a vLLM server, which would also "
-                "count tokens of other prompts. Leave out server=, so that vLLM runs in this process, or pass "
+                f"repetition_penalty={settings.repetition_penalty:g} isn't possible with a vLLM server, which would "
+                "also count tokens of other prompts. Leave out server=, so that vLLM runs in this process, or pass "
                 "engine=transformers."
             )
 

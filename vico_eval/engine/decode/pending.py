@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     Outcome: TypeAlias = Answer | DocumentError
 
 MAX_BYTES = 2 * 2**30
-"""Of embeddings that wait for an answer; a prompt of 3,000 tokens at 8B has 24 MB."""
+"""Maximum size of embeddings waiting for an answer, in bytes; a prompt of 3,000 tokens takes 24 MB at 8B."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -28,10 +28,10 @@ class Pending:
 
     prompt: EmbeddedPrompt
     seconds: AnswerSeconds
-    """What it took so far."""
+    """The time it has taken so far."""
 
     finish: Callable[[list[int]], Answer]
-    """Makes the answer of its tokens."""
+    """Makes the answer from its tokens."""
 
 
 def settled(
@@ -51,7 +51,7 @@ def settled(
     try:
         yield from _exchanged(outcomes, backend, known, waiting)
     finally:
-        for future in waiting:  # where nobody wants the answers any more
+        for future in waiting:  # if the answers are no longer needed
             future.cancel()
     if backend is not None and (words := backend.closing_words()):
         logger.warning(words)
@@ -122,7 +122,7 @@ def _taken(
     held: _Held,
     clock: _Clock,
 ) -> Iterator[tuple[int, int, Outcome]]:
-    # What has been answered comes before an error that ends all.
+    # Finished answers are yielded before an error that ends the run.
     for future in sorted(done, key=lambda future: future.exception() is not None):
         row, number, pending = waiting.pop(future)
         held.remove(pending.prompt)

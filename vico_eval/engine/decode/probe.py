@@ -22,7 +22,7 @@ from vico_eval.errors import ConfigError
 TEXTS = ("The number in the picture is", "What is shown here? It is", "0 1 2 3 4 5 6")
 
 WITHOUT = "enable-prompt-embeds"
-"""What vLLM's words have in them where a server takes no embeddings."""
+"""Part of vLLM's message if a server accepts no embeddings."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -30,16 +30,16 @@ class Probe:
     """The expected responses of a server with a checkpoint's decoder."""
 
     checkpoint: str
-    """Its name."""
+    """The checkpoint's name."""
 
     sha256: str
-    """Digest of it (`FamilyCheckpoint.identity`)."""
+    """The checkpoint's digest (`FamilyCheckpoint.identity`)."""
 
     prompts: Sequence[tuple[Sequence[int], Tensor]]
     """Ids [n] and their embeddings [n, D], on the CPU."""
 
     end: tuple[str, int]
-    """The end of text and its id."""
+    """The end-of-text token and its id."""
 
 
 async def check_server(server: Server, probe: Probe, root: str) -> None:

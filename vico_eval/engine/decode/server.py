@@ -18,22 +18,22 @@ from vico_eval.server_address import Address, Redactor
 from vico_eval.server_reading import MAX_LIST_BYTES, UnreadableAnswer, read_body, read_json, read_start
 
 TRIES = 3
-"""How often a prompt is sent."""
+"""How often a prompt is tried."""
 
 ERRORS = 3 * TRIES
-"""So many errors one after another are not a prompt's fault: one prompt alone has fewer."""
+"""This many consecutive errors can't be caused by one prompt, which has fewer tries."""
 
 OF_THE_PROMPT = (400, 413, 422)
-"""Statuses with which a server refuses a prompt; others say that it is none of ours any more, or overloaded."""
+"""HTTP statuses that reject a prompt. Other errors mean that the server changed or is overloaded."""
 
 LOOK_S = 10.0
-"""For what a server says of itself."""
+"""Timeout of questions about the server, in seconds."""
 
 SHOWN = 300
-"""Letters of a server's words in a message."""
+"""Maximum number of characters of a server's text in a message."""
 
 MAX_ANSWER_BYTES = 64 * 2**20
-"""A hundred thousand tokens with their ids and text take a few of them."""
+"""Maximum size of a response. A hundred thousand tokens with ids and text take a few MB."""
 
 
 class Lost(Exception):
@@ -87,12 +87,12 @@ class Server:
             }
         except (httpx.HTTPError, asyncio.TimeoutError) as error:
             raise ConfigError(
-                f"no vLLM server answers at {self.shown}: {self._named(error)}. Start one with `vllm serve DECODER "
-                "--enable-prompt-embeds`, where `vico-eval export-decoder` makes DECODER, or mend server=."
+                f"no vLLM server responds at {self.shown}: {self._named(error)}. Start one with `vllm serve DECODER "
+                "--enable-prompt-embeds`, where `vico-eval export-decoder` writes DECODER, or correct server=."
             ) from error
         except (KeyError, TypeError, ValueError, UnreadableAnswer) as error:
             raise ConfigError(
-                f"{self.shown} does not answer as a vLLM server with one model does ({self._named(error)}). Expected "
+                f"{self.shown} does not respond like a vLLM server with one model ({self._named(error)}). Expected "
                 "the address of `vllm serve`."
             ) from error
 

@@ -21,17 +21,17 @@ from vico_eval.paths import user_path
 from vico_eval.server_address import Address, Redactor, hide_in_addresses
 
 IN_FLIGHT = 128
-"""Prompts that a server has at once; vLLM works on up to 256, and several processes may share a server."""
+"""Number of prompts in flight per server; vLLM processes up to 256, and several processes may share a server."""
 
 CONNECT_S = 10.0
 READ_S = 7200.0
-"""Longest that a server may take for an answer; one of 64K tokens takes a good quarter of an hour."""
+"""Maximum time for an answer in seconds; 64K tokens take about 15 minutes."""
 
 PROBE_S = 300.0
-"""For what is asked before the first prompt; others may keep the server busy."""
+"""Timeout of the checks before the first prompt, in seconds; the server may be busy with other requests."""
 
 WATCH_S = 15.0
-"""Between two looks at whether a server that is asked something still lives."""
+"""Seconds between two checks of whether a server with prompts in flight still responds."""
 
 MAX_ADDRESSES = 1024
 
@@ -75,10 +75,10 @@ class Servers(Transport):
         """
         self._client = httpx.AsyncClient(
             timeout=httpx.Timeout(READ_S, connect=CONNECT_S),
-            # Servers close a connection that has been idle for 5 s; a prompt sent then would be lost.
+            # Servers close connections that are idle for 5 s, which would lose a prompt sent at that moment.
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=1.0),
             headers={"accept-encoding": "identity"},
-            trust_env=False,  # no proxy: servers are on this machine or beside it
+            trust_env=False,  # no proxy: servers are on this machine or its network
         )
         redact = Redactor(secret for address in addresses for secret in address.secrets)
         self._servers = [Server(address, self._client, redact) for address in addresses]
