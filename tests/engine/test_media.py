@@ -72,7 +72,7 @@ def test_what_is_no_image(tmp_path):
     (tmp_path / "words.png").write_text("not a picture")
     (tmp_path / "empty.png").write_bytes(b"")
     for name in ("words.png", "empty.png"):
-        with pytest.raises(MediaError, match=f"{name} is not in a format"):
+        with pytest.raises(MediaError, match=f"{name} is not in a supported format"):
             load_image(tmp_path / name)
     with pytest.raises(MediaError, match=r"gone\.png does not exist"):
         load_image(tmp_path / "gone.png")

@@ -390,7 +390,7 @@ def test_settings_from_a_checkpoint():
             {"tiles": "2x2", "max_tiles": 4, "total_max_tiles": 4},
             "Got tiles=2x2 and max_tiles and total_max_tiles; .* Leave out max_tiles and total_max_tiles, or tiles",
         ),
-        ({"thinking": True, "system_prompt": "x"}, "Leave one of them out"),
+        ({"thinking": True, "system_prompt": "x"}, "Leave out one of them"),
         ({"template": "vicuna"}, "known are internvl2_5"),
     ],
 )
