@@ -72,7 +72,7 @@ def test_what_is_no_image(tmp_path):
     (tmp_path / "words.png").write_text("not a picture")
     (tmp_path / "empty.png").write_bytes(b"")
     for name in ("words.png", "empty.png"):
-        with pytest.raises(MediaError, match=f"{name} is not in a format"):
+        with pytest.raises(MediaError, match=f"{name} is not in a supported format"):
             load_image(tmp_path / name)
     with pytest.raises(MediaError, match=r"gone\.png does not exist"):
         load_image(tmp_path / "gone.png")
@@ -98,7 +98,7 @@ POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 20\n%%EndComments\
 def test_postscript_starts_no_ghostscript(tmp_path, ghostscript):
     (tmp_path / "a.png").write_bytes(POSTSCRIPT)
     for source in (tmp_path / "a.png", str(tmp_path / "a.png"), POSTSCRIPT):
-        with pytest.raises(MediaError, match=r"not in a format that is read\. Expected a raster image: JPEG, PNG, "):
+        with pytest.raises(MediaError, match=r"not in a supported format\. Expected a raster image: JPEG, PNG, "):
             load_image(source)
     with pytest.raises(MediaError, match=r"in the format EPS\. Expected a raster image"):
         load_image(Image.open(tmp_path / "a.png"))

@@ -384,13 +384,13 @@ def test_settings_from_a_checkpoint():
                 "9" * 99 + "x1",
             )
         ),
-        ({"tiles": "64x65"}, "Got tiles=64x65, 4160 tiles an image; expected at most 4096"),
+        ({"tiles": "64x65"}, "Got tiles=64x65, 4160 tiles per image; expected at most 4096"),
         ({"tiles": "2x2", "max_tiles": 4}, "Got tiles=2x2 and max_tiles; .* Leave out max_tiles, or tiles"),
         (
             {"tiles": "2x2", "max_tiles": 4, "total_max_tiles": 4},
             "Got tiles=2x2 and max_tiles and total_max_tiles; .* Leave out max_tiles and total_max_tiles, or tiles",
         ),
-        ({"thinking": True, "system_prompt": "x"}, "Leave one of them out"),
+        ({"thinking": True, "system_prompt": "x"}, "Leave out one of them"),
         ({"template": "vicuna"}, "known are internvl2_5"),
     ],
 )

@@ -133,5 +133,5 @@ def test_a_model_argument_that_is_none(tmp_path, value):
 
 def test_a_folder_that_cannot_be_made_is_an_error_before_anything_is_asked(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(OutputError, match=r"pictures .*file/previews can't be made.*Pass previews="):
+    with pytest.raises(OutputError, match=r"previews .*file/previews can't be created.*Pass previews="):
         Previews(tmp_path / "file" / "previews")

@@ -146,11 +146,11 @@ def test_order_of_roles(messages):
 
 
 def test_what_a_message_may_hold():
-    with pytest.raises(ConfigError, match="holds a str"):
+    with pytest.raises(ConfigError, match="contains a str"):
         Message("user", ("Hi",))
     with pytest.raises(ConfigError, match="role 'bot'"):
         Message("bot", ())
-    with pytest.raises(ConfigError, match="system message holds a ImageInput"):
+    with pytest.raises(ConfigError, match="system message contains a ImageInput"):
         Message("system", (ImageInput("a.png"),))
     with pytest.raises(ConfigError, match="no key"):
         Request("", (user(),))

@@ -191,7 +191,7 @@ def test_colours_that_were_never_coded_stay_as_they_are(tmp_path):
 def test_a_stretch_that_begins_behind_the_end_is_an_error(shown):
     path = MEDIA / "04_cfr.mp4"
     for start_s in (3.0, 3.5, 100, float("inf")):
-        with pytest.raises(MediaError, match=r"04_cfr\.mp4 is 3\.00 s long and the stretch .* begins at"):
+        with pytest.raises(MediaError, match=r"04_cfr\.mp4 is 3\.00 s long and the requested interval begins at"):
             read_frames(path, 4, start_s=start_s, end_s=start_s + 1)
     assert shown(read_frames(path, 4, start_s=2.8, end_s=9)) == [28, 29]  # partly behind: up to the end
     assert shown(read_frames(path, 4, start_s=2.96)) == [29]  # the last frame is on screen until 3.0
@@ -203,7 +203,7 @@ def test_a_stretch_behind_the_end_names_its_document():
     (outcome,) = prepare_ahead(preprocessor, [Request("films/test/7", (Message("user", (video, Text("?"))),))])
     assert isinstance(outcome, DocumentError)
     assert "films/test/7" in str(outcome)
-    assert "is 3.00 s long and the stretch that is asked for begins at 5 s" in str(outcome)
+    assert "is 3.00 s long and the requested interval begins at 5 s" in str(outcome)
 
 
 def test_a_stretch_at_a_constant_rate_is_rounded_to_frames(shown):
@@ -308,5 +308,5 @@ def test_a_local_list_leads_nowhere(asked_for, tmp_path, monkeypatch, name):
 def test_what_is_no_file(tmp_path):
     os.mkfifo(tmp_path / "pipe.mp4")
     for name in (tmp_path / "pipe.mp4", tmp_path):
-        with pytest.raises(MediaError, match="it is no file"):
+        with pytest.raises(MediaError, match="it is not a file"):
             read_frames(name, 2)

@@ -97,10 +97,10 @@ def test_two_servers_share_the_prompts_and_one_that_dies_is_dropped(vllm_server,
 def test_what_a_server_cannot_do_is_said_before_or_for_its_document(vllm_server, requests):
     served = {"engine": "vllm", "server": vllm_server.url}
     beams = request(0, Text("x"), settings=GenerationSettings(max_new_tokens=2, num_beams=2))
-    with pytest.raises(ConfigError, match="num_beams=2 can't be had with engine=vllm"):
+    with pytest.raises(ConfigError, match="num_beams=2 isn't possible with engine=vllm"):
         compare(["vico"], [beams], **served)
     penalty = request(0, Text("x"), settings=GenerationSettings(max_new_tokens=2, repetition_penalty=1.2))
-    with pytest.raises(ConfigError, match=r"repetition_penalty=1.2 can't be had from a vLLM server"):
+    with pytest.raises(ConfigError, match=r"repetition_penalty=1.2 isn't possible with a vLLM server"):
         compare(["vico"], [penalty], **served)
     with pytest.raises(ConfigError, match=r"FastV.*Pass engine=transformers"):
         compare(["vico", "vico+fastv"], requests, **served)
@@ -135,7 +135,7 @@ def test_a_server_without_embeddings_or_with_little_room(start_server, requests)
     assert isinstance(answers[1], DocumentError)
     assert "vLLM was started for 256" in str(answers[1])
     without.kill()
-    with pytest.raises(ConfigError, match="no vLLM server answers at"):
+    with pytest.raises(ConfigError, match="no vLLM server responds at"):
         vico_eval.load("vico-tiny", engine="vllm", server=without.url)
 
 

@@ -1,1 +1,1 @@
-"""Requests in, answers out: media, prompts, batches, generation and the account of every token."""
+"""The engine, which turns requests into answers: media, prompts, batching, generation and token accounts."""

@@ -1,4 +1,4 @@
-"""Requests are prepared in threads, ahead of the model."""
+"""Preparation of requests in threads, ahead of the model."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ def prepare_ahead(
     workers: int = 2,
     ahead: int | None = None,
 ) -> Iterator[P | DocumentError]:
-    """Prepared requests in their order, with threads reading ahead of whoever consumes them.
+    """Yield prepared requests in order, while threads prepare the next ones.
 
-    In the place of a request that could not be prepared, whatever the reason, is the error that names it.
+    A request that can't be prepared yields an error that names it, whatever the reason.
 
     Args:
         prepare: a `Preprocessor`, or another function of it.
-        requests: read no further than the requests ahead.
-        workers: threads.
-        ahead: how many requests may be prepared or waiting at once, so that memory stays bounded; twice the workers
-            by default.
+        requests: consumed only as far as `ahead` allows.
+        workers: number of threads.
+        ahead: maximum number of requests that are being prepared or waiting, which bounds memory; by default twice the
+            number of workers.
     """
     limit = 2 * workers if ahead is None else ahead
     pending: deque[tuple[str, Future[P]]] = deque()
@@ -54,7 +54,7 @@ def prepare_ahead(
 
 
 def cannot_prepare(key: str, error: BaseException) -> DocumentError:
-    """The error that names the document."""
+    """Return the error that names the document."""
     failure = DocumentError(f"document {key} can't be prepared: {str(error) or type(error).__name__}")
     failure.__cause__ = error
     return failure

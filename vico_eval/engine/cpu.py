@@ -1,4 +1,4 @@
-"""What makes inference faster on a CPU; answers stay the same but for the last bits of their logits."""
+"""Faster inference on CPUs, with the same answers up to the last bits of the logits."""
 
 from __future__ import annotations
 
@@ -11,32 +11,33 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 KEPT_BYTES = 2**30
-"""As much free memory as glibc keeps at the end of its heap."""
+"""The amount of free memory that glibc keeps at the end of its heap."""
 
 HEAP_BYTES = 2**25
-"""Larger blocks never come from there, as glibc has it at most by itself; they would tear it to pieces."""
+"""Larger blocks are never taken from the heap, which they would fragment. This is glibc's own maximum."""
 
 SMALL_WEIGHT = 2**18
-"""Weights of a layer of which a plain copy is kept, for the few rows of a decoding step."""
+"""Layers with at most this many weights keep a plain copy, which is faster for the few rows of a decoding step."""
 
 FEW_ROWS = 16
 
-# Of glibc's malloc.h.
+# From glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 def prepare_for_cpu(model: nn.Module) -> None:
-    """Make a loaded float32 model on the CPU ready for inference; it can't be trained or moved elsewhere afterwards."""
+    """Prepare a loaded float32 model for inference on the CPU. It can't be trained or moved to another device
+    afterwards."""
     pack_linears(model)
     keep_freed_memory()
 
 
 class PackedLinear(nn.Module):
-    """A float32 `nn.Linear` whose product oneDNN computes.
+    """A float32 `nn.Linear` that is computed by oneDNN.
 
-    PyTorch leaves these products to MKL, which uses AVX-512 on Intel's processors only. oneDNN, which PyTorch brings
-    along as well, uses it on all: on an AMD EPYC of 2025 that is twice as fast. Beginning takes it 10 us longer, which
-    a small product does not win back.
+    PyTorch uses MKL for these products, which uses AVX-512 on Intel processors only. oneDNN, which is also part of
+    PyTorch, uses it on all processors and is twice as fast on an AMD EPYC of 2025. Its calls cost 10 us more, so small
+    products don't gain.
     """
 
     weight: Tensor
@@ -50,21 +51,21 @@ class PackedLinear(nn.Module):
         self.plain = weight if weight.numel() <= SMALL_WEIGHT else None
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """[..., out] of [..., in]."""
+        """Return [..., out] for an input [..., in]."""
         if self.plain is not None and inputs.numel() < FEW_ROWS * inputs.shape[-1]:
             return F.linear(inputs, self.plain, self.bias)
-        # The operator that torch.compile puts in the place of linear layers; `F.linear` would copy input and output.
+        # The operator that torch.compile uses for linear layers; `F.linear` would copy input and output.
         output: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, self.weight, self.bias, "none", [], "")
         return output
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
-        """Weights as they were, so that the model can be saved."""
+        """Save the weights in their original layout, so that the model can be saved."""
         super()._save_to_state_dict(destination, prefix, keep_vars)
         destination[f"{prefix}weight"] = self.weight.to_dense()
 
 
 def pack_linears(model: nn.Module) -> None:
-    """Put a `PackedLinear` in the place of every linear layer where there is something to gain; else change nothing."""
+    """Replace linear layers by `PackedLinear` where that is faster."""
     if torch.backends.cpu.get_cpu_capability() != "AVX512" or not torch.backends.mkldnn.is_available():
         return
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
@@ -75,17 +76,17 @@ def pack_linears(model: nn.Module) -> None:
 
 
 def _can_be_packed(module: nn.Module) -> TypeGuard[nn.Linear]:
-    # Exactly this class: attention modules of PyTorch reach for the weights of a class derived from it.
+    # Exactly this class: PyTorch's attention modules access the weights of its subclasses directly.
     if type(module) is not nn.Linear:
         return False
     return module.weight.dtype == torch.float32 and module.weight.device.type == "cpu"
 
 
 def keep_freed_memory() -> None:
-    """Let the process keep memory that tensors have left, for the next ones.
+    """Let the process keep the memory of freed tensors for the next ones.
 
-    glibc gives what is free at the end of its heap back to the system from 64 MB on, and the batch that comes next has
-    every page of it zeroed anew: up to a seventh of the small model's time. Other C libraries are left as they are.
+    From 64 MB on, glibc returns free memory at the end of its heap to the system, which zeroes every page again for the
+    next batch. That takes up to a seventh of the small model's time. Other C libraries aren't changed.
     """
     if not sys.platform.startswith("linux"):
         return

@@ -1,7 +1,8 @@
-"""Requests in, answers with their token accounts out, in batches across documents, by one method or by several.
+"""The engine: answers requests in batches across documents, by one method or several, and counts tokens.
 
-Requests are read and cut in threads, ahead of the model. Methods answer in lockstep: a batch's pictures are read, cut
-and encoded once, then each method (`vico_eval.engine.row`) answers it, and gives the answers that it gives alone.
+Threads read requests and divide images into tiles ahead of the model. Several methods run in lockstep: a batch's images
+are read, tiled and encoded once, then each method (`vico_eval.engine.row`) answers it with the same answers as when it
+runs alone.
 """
 
 from __future__ import annotations
@@ -31,20 +32,21 @@ from vico_eval.methods.interface import PixelPart, ResolutionPart
 from vico_eval.methods.registry import Method
 
 WINDOW = 4
-"""Batches whose requests are sorted by length together, for less padding; the next window is read meanwhile."""
+"""Number of batches per window. Requests of a window are sorted by length to reduce padding, while the next window is
+read."""
 
 Cuts = list[Prepared | DocumentError]
-"""A request cut in each way that the methods ask for."""
+"""A request under each tiling that the methods need."""
 
 Entry = tuple[int, Prepared]
 """A prepared request with its number."""
 
 Outcome = Answer | Pending | DocumentError
-"""What became of a request; `Pending` where vLLM decodes."""
+"""The outcome of a request; `Pending` if vLLM decodes."""
 
 
 class Engine:
-    """A loaded model with one method or several, answering requests."""
+    """A loaded model that answers requests by one method or several."""
 
     def __init__(
         self,
@@ -59,13 +61,13 @@ class Engine:
     ) -> None:
         """
         Args:
-            model: with the weights of all methods.
-            tokenizer: the checkpoint's.
-            preprocessor: made with the first method's resolution part.
-            methods: one row each; at least one.
-            batch_size: requests that are answered together.
-            show_progress: on stderr.
-            backend: decodes in the place of the model's own decoder; methods then have no part in it.
+            model: the model with the weights of all methods.
+            tokenizer: the checkpoint's tokenizer.
+            preprocessor: a preprocessor with the first method's resolution part.
+            methods: one or more methods, one per row.
+            batch_size: number of requests per batch.
+            show_progress: show a progress bar on stderr.
+            backend: replaces the model's own decoder; methods can't act in it then.
         """
         self.backend = backend
         if backend is not None:
@@ -85,14 +87,14 @@ class Engine:
 
     @property
     def method(self) -> Method:
-        """The first one."""
+        """The first method."""
         return self.rows[0].method
 
     def answer(self, requests: Sequence[Request | DeferredRequest]) -> list[Answer]:
-        """The first method's answers in the order of `requests`.
+        """Return the first method's answers in the order of `requests`.
 
         Raises:
-            DocumentError: a document that can't be read or answered; names it.
+            DocumentError: a document, which the message names, can't be read or answered.
         """
         answers: dict[int, Answer] = {}
         for number, outcome in self.outcomes(requests):
@@ -103,11 +105,11 @@ class Engine:
 
     @torch.inference_mode()
     def routing(self, request: Request | DeferredRequest) -> Routing:
-        """Which of a request's tiles the first method compresses, decided as for its answer; nothing is generated.
+        """Return which of a request's tiles the first method compresses when it answers, without generating.
 
         Raises:
             MediaError: an image or a video can't be read.
-            DocumentError: its tiles can't be decided on; names it.
+            DocumentError: the routing of the document, which the message names, failed.
         """
         prepared = self.preprocessor(request)
         try:
@@ -121,7 +123,7 @@ class Engine:
     def outcomes(
         self, requests: Sequence[Request | DeferredRequest], known: Collection[int] = ()
     ) -> Iterator[tuple[int, Answer | DocumentError]]:
-        """As `row_outcomes`, of the first method alone: the number of each request with what became of it."""
+        """Yield the number and outcome of each request, for the first method alone; see `row_outcomes`."""
         others = [range(len(requests))] * (len(self.rows) - 1)
         for _, number, outcome in self.row_outcomes(requests, [known, *others]):
             yield number, outcome
@@ -132,17 +134,18 @@ class Engine:
         known: Sequence[Collection[int]],
         given_up: Collection[int] = (),
     ) -> Iterator[tuple[int, int, Answer | DocumentError]]:
-        """The numbers of row and request with the answer, or with the error that it ended in, as soon as it is there.
+        """Yield row, request number and answer or error, as soon as each is available.
 
-        Requests with the same generation settings share batches. A batch that fails is halved, for the row that it
-        failed for, until its documents stand alone; one that fails alone, twice, is an error of its own and the others
-        go on.
+        Requests with the same generation settings share batches. If a batch fails for a row, it is halved for that row
+        until the failing documents are alone. A document that fails alone twice yields an error, and the others
+        continue.
 
         Args:
-            requests: any number; deferred ones are made, and images opened, shortly before they are needed.
-            known: by row, numbers of requests that have an answer already. Nothing comes for them, and all others are
-                answered in the batches in which they are when nothing is known, so that they get the same answers.
-            given_up: rows that are to answer nothing more; looked at before each batch, so it may grow meanwhile.
+            requests: any number of requests; deferred ones are created, and images opened, shortly before they are
+                needed.
+            known: by row, numbers of requests that are already answered. They are skipped; the others stay in the
+                batches that they would be in otherwise, so that they get the same answers.
+            given_up: rows that stop answering; read before each batch, so it may grow meanwhile.
         """
         left_out = [frozenset(numbers) for numbers in known]
         progress = tqdm(
@@ -183,8 +186,8 @@ class Engine:
         known: Sequence[frozenset[int]],
         given_up: Collection[int],
     ) -> Iterator[tuple[int, int, Outcome]]:
-        """Outcomes of the requests `numbers`, which share their generation settings."""
-        # Sorting makes no batch of one better, and a window would only hold tiles in memory.
+        """Yield the outcomes of the requests `numbers`, which share their generation settings."""
+        # Sorting doesn't help batches of one, and a window would only keep tiles in memory.
         size = self.batch_size * (WINDOW if self.batch_size > 1 else 1)
         windows = [numbers[start : start + size] for start in range(0, len(numbers), size)]
         windows = [window for window in windows if not all(row.issuperset(window) for row in known)]
@@ -221,9 +224,9 @@ class Engine:
         known: Sequence[frozenset[int]],
         given_up: Collection[int],
     ) -> Iterator[tuple[int, int, Outcome]]:
-        """Outcomes of a window: batch after batch, each by all rows of its tiling.
+        """Yield the outcomes of a window, batch by batch, each by all rows of its tiling.
 
-        Batches of several tilings take turns, since those of films, which are cut alike, are often the same.
+        Batches of different tilings alternate, because videos are tiled alike and their batches are often the same.
         """
         for step in zip_longest(*(of_tiling for _, of_tiling in batches), fillvalue=()):
             for (rows, _), batch in zip(batches, step, strict=True):
@@ -239,7 +242,7 @@ class Engine:
     def _answer_by(
         self, row: Row, batch: Sequence[Prepared], settings: GenerationSettings, num_rows: int
     ) -> Iterator[Outcome]:
-        """An outcome for each document of a batch, in order, with the row's part in the decoder."""
+        """Return the outcome of each document of a batch, in order, with the row's decoder part applied."""
         if len(self.rows) > 1 and self.backend is None:
             try:
                 self.model.use_decoder_part(row.method.decoder)
@@ -251,14 +254,14 @@ class Engine:
     def _answer_or_halve(
         self, row: Row, batch: Sequence[Prepared], settings: GenerationSettings, num_rows: int
     ) -> Iterator[Outcome]:
-        """An outcome for each document of a batch, in order; a single one is tried twice."""
+        """Return the outcome of each document of a batch, in order. A single document is tried twice."""
         answer: Callable[..., Sequence[Outcome]] = row.answer if self.backend is None else row.send
         try:
             yield from answer(batch, settings, num_rows)
             return
         except DOCUMENT_FAILURES as error:
             reason = f"{type(error).__name__}: {error}"
-        # The exception held the tensors of the failed batch; from here on they are free.
+        # The exception kept the failed batch's tensors alive; from here on they are free.
         if len(batch) > 1:
             half = len(batch) // 2
             of_row = "" if len(self.rows) == 1 else f" of {row.method.name}"
@@ -280,7 +283,7 @@ class Engine:
 
 
 def _tilings(methods: Sequence[Method]) -> dict[ResolutionPart | PixelPart | None, list[int]]:
-    """Numbers of the methods by what decides how images are cut; equal parts of several methods count as one."""
+    """Group method indices by tiling; methods with equal resolution parts are in one group."""
     first: dict[str, ResolutionPart | PixelPart | None] = {}
     rows: dict[ResolutionPart | PixelPart | None, list[int]] = {}
     for number, method in enumerate(methods):
@@ -290,7 +293,8 @@ def _tilings(methods: Sequence[Method]) -> dict[ResolutionPart | PixelPart | Non
 
 
 def _by_length(entries: Sequence[Entry]) -> list[Entry]:
-    """For less padding; those about the same pictures side by side, which are encoded once if they share a batch."""
+    """Sort requests by length, which reduces padding. Requests about the same images stay together, because images are
+    encoded once per batch."""
     shortest: dict[str | None, tuple[int, int]] = {}
     for place, (_, prepared) in enumerate(entries):
         length, first = shortest.get(prepared.media, (len(prepared.text_ids), place))
@@ -299,7 +303,7 @@ def _by_length(entries: Sequence[Entry]) -> list[Entry]:
 
 
 def _by_generation(requests: Sequence[Request | DeferredRequest]) -> dict[GenerationSettings, list[int]]:
-    """Numbers of the requests by how they are answered. A request that is repeated is sampled anew each time."""
+    """Group request numbers by generation settings. A repeated request is sampled anew each time."""
     groups: dict[GenerationSettings, list[int]] = {}
     draws: Counter[tuple[str, GenerationSettings]] = Counter()
     for number, request in enumerate(requests):

@@ -1,6 +1,6 @@
-"""Films are decoded and cut once for all questions about them that follow each other.
+"""Videos, decoded and tiled once for consecutive questions about them.
 
-Video-MME asks three questions about a film, and decoding one takes longer than most models take to answer.
+Video-MME asks three questions per video, and decoding takes longer than most models take to answer.
 """
 
 from __future__ import annotations
@@ -25,31 +25,32 @@ if TYPE_CHECKING:
     from vico_eval.families.family import Picture, Prompting, Stand
 
 KEPT = 3
-"""Films: as many as the threads that read, and the one before. One of 64 frames takes 40 MB, and some frames whole."""
+"""Number of cached videos: one per reading thread, and the previous one. 64 frames take 40 MB, and more for whole
+frames."""
 
 
 @dataclass(frozen=True, eq=False)
 class Film:
-    """What is shown of a film."""
+    """The frames of a video that a model sees."""
 
     pictures: list[Picture]
-    """Of its frames, in order."""
+    """Of the frames, in order."""
 
     stand: Stand
-    """What stands for it in a message."""
+    """The video's text in a message."""
 
     previewed: dict[int, Image.Image]
-    """By number, the frames of which a small copy is to be made; none where nobody wants any."""
+    """The frames to make previews of, by number; empty if none are wanted."""
 
 
 class Films:
-    """Reads films; the last ones are kept. May be asked in several threads at once."""
+    """A reader of videos that caches the last ones. Thread-safe."""
 
     def __init__(self, prompting: Prompting, rate: float | None = None) -> None:
         """
         Args:
-            prompting: how frames are chosen and cut.
-            rate: frames a second that are shown where no number of them is asked for; None leaves it to the checkpoint.
+            prompting: chooses frames and divides them into tiles.
+            rate: frames per second if no number of frames is requested; None uses the checkpoint's choice.
         """
         self._prompting = prompting
         self._rate = rate
@@ -57,12 +58,12 @@ class Films:
         self._kept: OrderedDict[Hashable, Future[Film]] = OrderedDict()
 
     def read(self, video: VideoInput, num_frames: int | None, *, previewed: bool = False) -> Film:
-        """The frames of a film that are shown; a film may also be a folder of frames.
+        """Read the selected frames of a video, which may also be a folder of frames.
 
         Args:
-            video: the film.
-            num_frames: how many are shown; None leaves it to the checkpoint.
-            previewed: whether some are wanted whole, for small copies.
+            video: the video.
+            num_frames: number of frames; None uses the checkpoint's choice.
+            previewed: also keep some whole frames, for previews.
 
         Raises:
             MediaError: it can't be read.
@@ -82,7 +83,7 @@ class Films:
             try:
                 film.set_result(self._read(video, num_frames, previewed))
             except BaseException as error:
-                # Whoever waits for it gets the error; the next one who asks tries again.
+                # Waiting threads get the error; the next request tries again.
                 film.set_exception(error)
                 with self._lock:
                     self._kept.pop(key, None)
@@ -94,20 +95,20 @@ class Films:
         choose = partial(self._prompting.choose_frames, num_frames=num_frames, rate=self._rate)
         clip = read(video.source, choose, start_s=video.start_s, end_s=video.end_s)
         strip = self._prompting.show(clip)
-        # A picture may be of several frames; its copy is of the first.
+        # An image may combine several frames; its preview shows the first.
         step = max(1, round(len(clip.frames) / len(strip.pictures)))
         shown = previewed_frames(len(strip.pictures)) if previewed else []
         return Film(strip.pictures, strip.stand, {number: clip.frames[number * step] for number in shown})
 
 
 def _key(video: VideoInput, num_frames: int | None, previewed: bool) -> Hashable | None:
-    """By what a film's frames are known again; None where only reading it would tell."""
+    """Return a key of a video's frames for the cache; None if it can only be known by reading the video."""
     if isinstance(video.source, bytes) or is_folder(video.source):
         return None
     try:
         state = Path(video.source).stat()
-    except (OSError, ValueError):  # an address, or not there
+    except (OSError, ValueError):  # a URL, or missing
         return None
-    # The second time changes with every write, also where the first is set back.
+    # The second time (ctime) changes with every write, even if the first (mtime) is set back.
     changed = state.st_size, state.st_mtime_ns, state.st_ctime_ns
     return str(video.source), changed, num_frames, video.start_s, video.end_s, previewed

@@ -1,6 +1,6 @@
-"""A decoded frame of a video as people see it: upright, in RGB.
+"""Conversion of a decoded video frame to an upright RGB image.
 
-How colours are coded and how a phone was held stand beside the pixels of a frame; a decoder leaves both to its caller.
+The colour coding and the orientation of the camera are metadata of a frame. A decoder leaves both to its caller.
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ from av.video.reformatter import ColorRange, Colorspace
 from PIL import Image
 
 _MATRICES = {1: 1, 4: 4, 7: 7, 9: 9, 10: 9}
-"""FFmpeg's numbers of the matrices that swscale knows besides BT.601: BT.709, FCC, SMPTE 240M, BT.2020."""
+"""FFmpeg's numbers of the colour matrices that swscale supports besides BT.601: BT.709, FCC, SMPTE 240M, BT.2020."""
 
 _BT601 = 5
 
 
 def upright_rgb(frame: av.VideoFrame) -> Image.Image:
-    """The picture of a frame, turned as its display matrix asks and with the colours of its own matrix and range.
+    """Return a frame's image, rotated by its display matrix, with the colours of its own matrix and range.
 
-    A frame that states no matrix has BT.601's and one that states no range the one of its pixel format, as in swscale,
-    decord and OpenCV, whatever its size. High dynamic range is not mapped to the range of a screen.
+    Without a matrix, BT.601 is assumed, and without a range, that of the pixel format, as in swscale, decord and
+    OpenCV, whatever the size. High dynamic range isn't tone-mapped.
     """
     return Image.fromarray(np.ascontiguousarray(_turned(_rgb(frame), _display_matrix(frame))))
 
 
 def _rgb(frame: av.VideoFrame) -> np.ndarray:
-    """[H, W, 3], uint8, as stored."""
+    """Return the stored pixels as RGB, [H, W, 3], uint8."""
     if frame.format.is_rgb or frame.format.has_palette:
         return np.asarray(frame.to_ndarray(format="rgb24"))
-    # Before version 17, PyAV sets matrix and range only where those of the target are others; what is left then is
-    # swscale's default, BT.601 in limited range. So these are named as the target's, which has none, being RGB.
+    # Before version 17, PyAV sets matrix and range only if they differ from the target's; otherwise swscale's default
+    # remains, BT.601 in limited range. So that default is passed as the target's, which is unused for RGB.
     frame.colorspace = _MATRICES.get(int(frame.colorspace), _BT601)
     rgb = frame.reformat(
         format="rgb24",
@@ -44,10 +44,10 @@ def _rgb(frame: av.VideoFrame) -> np.ndarray:
 
 
 def _display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
-    """(a, b, c, d) by which a pixel at (x, y) is shown at (a x + c y, b x + d y), but for a shift and a factor."""
+    """Return (a, b, c, d): a pixel at (x, y) is shown at (a x + c y, b x + d y), up to a shift and a factor."""
     try:
         matrix: Any = frame.side_data.get("DISPLAYMATRIX")
-    except ValueError:  # beside it lies something that this version of PyAV has no name for
+    except ValueError:  # other side data that this version of PyAV doesn't know
         return _quarter_turns(frame)
     if matrix is None:
         return 1, 0, 0, 1
@@ -56,13 +56,15 @@ def _display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
 
 
 def _quarter_turns(frame: av.VideoFrame) -> tuple[int, int, int, int]:
-    """The same from the angle alone, which does not tell mirrored pictures; PyAV has it from version 14 on."""
+    """Return the matrix from the rotation angle alone, which doesn't include mirroring. PyAV has the angle since
+    version 14."""
     turns = round(getattr(frame, "rotation", 0) / 90) % 4  # counterclockwise
     return ((1, 0, 0, 1), (0, -1, 1, 0), (-1, 0, 0, -1), (0, 1, -1, 0))[turns]
 
 
 def _turned(pixels: np.ndarray, matrix: tuple[int, int, int, int]) -> np.ndarray:
-    """[H, W, 3] or [W, H, 3]: the pixels turned by the nearest quarter turn, and mirrored where the matrix does."""
+    """Return the pixels rotated by the nearest quarter turn and mirrored if the matrix mirrors, [H, W, 3] or [W, H,
+    3]."""
     a, b, c, d = matrix
     if abs(a) + abs(d) >= abs(b) + abs(c):
         to_the_left, upwards = a < 0, d < 0

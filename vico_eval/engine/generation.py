@@ -1,12 +1,12 @@
-"""From a batch of prompts to the tokens of their answers: transformers' loop, under the settings of the request alone.
+"""Generation of a batch's answers with transformers' loop, controlled by the request's settings alone.
 
-The prompts are embeddings, as in InternVL's own `chat`, so transformers knows the tokens of the answer and no others:
-a repetition penalty counts the answer's own tokens, never those of the prompt. Every processor of logits is put
-together here, since those that transformers makes by itself take the prompts' padding for tokens of the answer. Nothing
-that a checkpoint's files say about generation is applied; what they say is named when the checkpoint is opened.
+Prompts are embeddings, as in InternVL's own `chat`, so transformers only knows the answer's tokens: a repetition
+penalty counts those and never the prompt's. All logits processors are created here, because the ones that transformers
+creates would take the prompts' padding for tokens of the answer. Generation settings in a checkpoint's files are not
+applied; they are reported when the checkpoint is opened.
 
-Shapes: requests = those of the batch; rows = their beams, a request's next to each other; V = vocabulary; new = tokens
-generated so far.
+Shapes: requests = requests of the batch; rows = their beams, with a request's beams next to each other; V = vocabulary;
+new = tokens generated so far.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ WITHOUT_EFFECT: dict[str, Any] = {
     **dict.fromkeys(("min_p", "max_time", "exponential_decay_length_penalty")),
     "top_k": 50,
 }
-"""Generation settings that a checkpoint's files may hold, with the values at which transformers does nothing."""
+"""Generation settings that a checkpoint's files may contain, with the values at which transformers does nothing."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class PromptTokens:
-    """A prompt as the decoder takes it."""
+    """A prompt in the form that the decoder accepts."""
 
     key: str
     """Of the document."""
@@ -66,38 +66,39 @@ class PromptTokens:
     input_ids: list[int]
 
     visual_tokens: Tensor
-    """[M, D], in the places of the image token."""
+    """[M, D], inserted at the image tokens."""
 
     counts: list[int]
-    """[tiles]: how many of those each tile takes, where vision tokens are kept."""
+    """[tiles], number of visual tokens of each tile, if vision tokens are kept."""
 
     vit_tokens: Tensor | None = None
-    """[tiles, 1 + h*w, C], where the decoder's part needs them."""
+    """[tiles, 1 + h*w, C], if the decoder part needs them."""
 
     positions: Tensor | None = None
-    """[axes, N], int64, on the CPU, where the family gives tokens positions of their own."""
+    """[axes, N], int64, on the CPU, if the family's positions aren't consecutive."""
 
     added: Tensor | None = None
-    """[features, M, D]: what is added to the visual tokens behind the decoder's first layers."""
+    """[features, M, D], added to the visual tokens after the decoder's first layers."""
 
 
 class GeneratedTokens(NamedTuple):
-    """What the decoder said, and worked on."""
+    """The tokens that the decoder generated and processed."""
 
     tokens: list[int]
-    """New token ids, up to and with the end of text."""
+    """New token ids, up to and including the end of text."""
 
     visual_tokens_per_layer: tuple[int, ...]
-    """Visual tokens that each decoder layer worked on in prefill."""
+    """Number of visual tokens that each decoder layer processed in prefill."""
 
 
 class Generator:
-    """Generates the answers to whole batches; a row's tokens don't depend on the rows beside it."""
+    """Generates the answers of a batch. A row's tokens don't depend on the other rows."""
 
     def __init__(self, model: FamilyModel, tokenizer: PreTrainedTokenizerBase, end_of_turn: str) -> None:
         """
         Args:
-            end_of_turn: the prompt template's; it ends an answer as the tokenizer's end of text does.
+            end_of_turn: the prompt template's end-of-turn token, which ends an answer like the tokenizer's end-of-text
+                token.
         """
         self._model = model
         self._tokenizer = tokenizer
@@ -106,15 +107,15 @@ class Generator:
         """Each ends an answer."""
 
         self.prefill_s = self.decode_s = 0.0
-        """What the last batch took, up to its first token's logits and from there on."""
+        """Times of the last batch, up to its first token's logits and after them."""
 
         self._pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self.stop_ids[0]
 
     def __call__(self, prompts: Sequence[PromptTokens], settings: GenerationSettings) -> list[GeneratedTokens]:
-        """What is generated for each prompt.
+        """Generate an answer to each prompt.
 
         Raises:
-            FloatingPointError: the logits of a prompt are NaN or infinite; names its document.
+            FloatingPointError: the logits of a prompt are NaN or infinite; the message names its document.
         """
         keys = [prompt.key for prompt in prompts]
         input_ids, attention_mask = self._padded([prompt.input_ids for prompt in prompts])
@@ -156,7 +157,7 @@ class Generator:
         ]
 
     def _padded(self, prompts: Sequence[list[int]]) -> tuple[Tensor, Tensor]:
-        """Token ids and attention mask [requests, N], padded left."""
+        """Return token ids and attention mask [requests, N], padded on the left."""
         longest = max(map(len, prompts))
         input_ids = torch.full((len(prompts), longest), self._pad_id)
         attention_mask = torch.zeros_like(input_ids)
@@ -167,7 +168,7 @@ class Generator:
 
     @staticmethod
     def _padded_positions(prompts: Sequence[PromptTokens], length: int) -> Tensor | None:
-        """Position ids [axes, requests, N], 0 at the padding; None where tokens are simply counted."""
+        """Return position ids [axes, requests, N], 0 at the padding; None if positions are consecutive."""
         known = [prompt.positions for prompt in prompts if prompt.positions is not None]
         if not known:
             return None
@@ -187,23 +188,24 @@ class Generator:
         )
 
     def _stop_strings(self, until: tuple[str, ...]) -> list[StopStringCriteria]:
-        # Looking at every token of a vocabulary takes long, and every batch of a benchmark has the same stop strings.
+        # Scanning the vocabulary is slow, and all batches of a benchmark have the same stop strings.
         if until and until not in self._stop_criteria:
             self._stop_criteria[until] = StopStringCriteria(self._tokenizer, list(until))
         return [self._stop_criteria[until]] if until else []
 
     def up_to_stop(self, tokens: list[int]) -> list[int]:
-        """New tokens without what stands behind the one that ends the answer."""
+        """Return the new tokens up to and including the one that ends the answer."""
         for position, token in enumerate(tokens):
             if token in self.stop_ids:
                 return tokens[: position + 1]
-        # Rows that ended at a stop string are padded up to the longest.
+        # Rows that ended at a stop string are padded to the longest.
         while tokens and tokens[-1] == self._pad_id:
             tokens = tokens[:-1]
         return tokens
 
     def finish(self, tokens: list[int], until: Sequence[str]) -> Finish:
-        """Why an answer ended, from its tokens (of `up_to_stop`) and its stop strings, whatever generated it."""
+        """Return why an answer ended, from its tokens (after `up_to_stop`) and stop strings, whichever engine generated
+        it."""
         if tokens and tokens[-1] in self.stop_ids:
             return "stop"
         # With its special tokens, one of which may be a stop string.
@@ -212,10 +214,10 @@ class Generator:
 
 
 class FiniteLogits(LogitsProcessor):
-    """Notes the requests whose logits are NaN or infinite; changes none.
+    """Records the requests whose logits are NaN or infinite, without changing logits.
 
-    It comes first, so what it sees is the model's own: minus infinity for single tokens is what the other processors
-    write. What it notes stays on the device: one reduction a token, and nobody waits for it.
+    It is the first processor and sees the model's own logits, because other processors set single tokens to minus
+    infinity. Its record stays on the device: one reduction per token, without synchronisation.
     """
 
     def __init__(self, num_requests: int) -> None:
@@ -225,50 +227,50 @@ class FiniteLogits(LogitsProcessor):
         self._num_requests = num_requests
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """The scores [rows, V] as they are."""
-        # The largest is NaN where any is, plus infinity where any is, and minus infinity where all are. Beam search
-        # hands over log-probabilities, which are NaN for all of these.
+        """Return the scores [rows, V] unchanged."""
+        # The maximum is NaN or plus infinity if any score is, and minus infinity if all are. Beam search passes
+        # log-probabilities, which are NaN in all of these cases.
         failed = ~scores.amax(dim=-1).isfinite().view(self._num_requests, -1).all(dim=1)
         self.failed = failed if self.failed is None else self.failed | failed
         return scores
 
     def failed_of(self, keys: Sequence[str]) -> list[str]:
-        """The keys of the noted requests, of all [requests]."""
+        """Return the keys of the recorded requests, given the keys of all [requests]."""
         assert self.failed is not None, "at least one token is generated"
         return [key for key, failed in zip(keys, self.failed.tolist(), strict=True) if failed]
 
 
 class FirstLogits(LogitsProcessor):
-    """Notes when the first token's logits are there; changes none."""
+    """Records the time of the first token's logits, without changing logits."""
 
     def __init__(self) -> None:
         self.at_s: float = math.nan
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """The scores [rows, V] as they are; the device is waited for the first time only."""
+        """Return the scores [rows, V] unchanged. Only the first call waits for the device."""
         if math.isnan(self.at_s):
             self.at_s = seconds_on(scores.device)
         return scores
 
 
 class StopAtNotFinite(StoppingCriteria):
-    """Ends the rows of a request whose logits were not finite: what would follow is no answer."""
+    """Ends the rows of a request whose logits were not finite, because further tokens would be meaningless."""
 
     def __init__(self, finite: FiniteLogits) -> None:
         self._finite = finite
 
     def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
-        """Which rows [rows, new] are done, [rows], bool; beam search shows more rows than it has beams."""
+        """Return which rows of [rows, new] are done, [rows], bool. Beam search passes more rows than it has beams."""
         failed = self._finite.failed
         assert failed is not None, "processors see a token's logits first"
         return failed.repeat_interleave(len(input_ids) // len(failed)).to(input_ids.device)
 
 
 class DrawnToken(LogitsProcessor):
-    """Makes the largest score of each row a draw from the softmax of its scores, so that a greedy choice samples.
+    """Adds noise to the scores so that the largest one is a sample from their softmax, and a greedy choice samples.
 
-    By Gumbel's noise: the largest of `score - log(e)`, with exponentially distributed `e`, is each token with its
-    probability. Every row draws from a generator of its own, so its tokens don't depend on the rows beside it.
+    This is the Gumbel-max trick: with exponentially distributed `e`, the largest `score - log(e)` is at each token with
+    that token's probability. Every row has its own generator, so its tokens don't depend on the other rows.
     """
 
     def __init__(self, seeds: Sequence[int]) -> None:
@@ -276,18 +278,18 @@ class DrawnToken(LogitsProcessor):
         self._generators: list[torch.Generator] = []
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """The scores [rows, V] with noise."""
+        """Return the scores [rows, V] with noise."""
         if not self._generators:
             self._generators = [torch.Generator(scores.device).manual_seed(seed) for seed in self._seeds]
         drawn = torch.empty_like(scores)
         for row, generator in zip(drawn, self._generators, strict=True):
             row.exponential_(generator=generator)
-        # A draw of 0 would choose a token whatever its score, and make NaN of a score of minus infinity.
+        # A draw of 0 would choose a token regardless of its score, and turn minus infinity into NaN.
         return scores - drawn.clamp_(min=torch.finfo(drawn.dtype).tiny).log_()
 
 
 def _processors(settings: GenerationSettings, keys: Sequence[str]) -> list[LogitsProcessor]:
-    """What changes logits, in transformers' order; it takes no whole numbers."""
+    """Return the logits processors in transformers' order; their parameters must be floats."""
     processors: list[LogitsProcessor] = []
     if settings.repetition_penalty != 1:
         processors.append(RepetitionPenaltyLogitsProcessor(float(settings.repetition_penalty)))
@@ -303,7 +305,7 @@ def _processors(settings: GenerationSettings, keys: Sequence[str]) -> list[Logit
 
 
 def seed_of(settings: GenerationSettings, key: str) -> int:
-    """Of a document's sampling: it samples the same answer in every run."""
+    """Return the seed of a document's sampling, which is the same in every run."""
     digest = sha256(f"{settings.seed or 0}/{key}".encode()).digest()
     return int.from_bytes(digest[:7], "big")
 
@@ -312,15 +314,16 @@ def _stop_ids(tokenizer: PreTrainedTokenizerBase, end_of_turn: str) -> list[int]
     ids = {tokenizer.convert_tokens_to_ids(end_of_turn), tokenizer.eos_token_id}
     found = sorted(token for token in ids if token is not None and token != tokenizer.unk_token_id)
     if not found:
-        raise ValueError("the tokenizer knows neither an end of text nor the template's end of turn")
+        raise ValueError("the tokenizer has neither an end-of-text token nor the template's end of turn")
     return found
 
 
 def own_settings(folder: Path) -> dict[str, Any]:
-    """What a checkpoint's files say about generation that would change answers, by name; none of it is applied.
+    """Return the generation settings in a checkpoint's files that would change answers, by name. None of them is
+    applied.
 
     Raises:
-        CheckpointError: a generation_config.json that can't be read.
+        CheckpointError: generation_config.json can't be read.
     """
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     said = config | (config.get("llm_config") or config.get("text_config") or {})

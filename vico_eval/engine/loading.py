@@ -1,4 +1,4 @@
-"""From a checkpoint's name, a method and settings to an engine that answers."""
+"""Opening an engine from a checkpoint's name, a method and settings."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from vico_eval.methods.registry import Method
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """A model with a method, of which everything is checked that can be without reading weights."""
+    """A checkpoint and a method that passed all checks possible without reading weights."""
 
     settings: EngineSettings
     method: Method
@@ -42,24 +42,24 @@ class Found:
     placement: Placement
 
     dtype: str | None
-    """That it computes in; None where only the weights say."""
+    """The compute dtype; None if only the weights determine it."""
 
     device: str | None
-    """Of the decoder's input; None where a device map will say."""
+    """The device of the decoder's input; None if a device map decides."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Opened(Found):
-    """The same, loaded."""
+    """A loaded checkpoint with its methods."""
 
     engine: Engine
 
 
 def split_arguments(method: str, arguments: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The arguments of the engine, and those of the method.
+    """Split arguments into the engine's and the method's.
 
     Raises:
-        ConfigError: an argument that neither knows; lists the valid ones.
+        ConfigError: neither has such an argument; the message lists the valid ones.
     """
     engine_names = {field.name for field in fields(EngineSettings)}
     spelled = engine_names | registry.spellings(method)
@@ -77,15 +77,15 @@ def split_arguments(method: str, arguments: Mapping[str, Any]) -> tuple[dict[str
 
 
 def open_engine(arguments: Mapping[str, Any], *, show_progress: bool = True) -> Opened:
-    """Check everything that can be checked, then load.
+    """Check the arguments and the checkpoint, then load the weights.
 
     Args:
-        arguments: fields of `EngineSettings` and of the method's own configuration.
-        show_progress: a progress bar over documents.
+        arguments: fields of `EngineSettings` and of the method's configuration.
+        show_progress: show a progress bar over documents.
 
     Raises:
-        ConfigError: an unknown or impossible argument.
-        CheckpointError: a checkpoint that is missing, incomplete, or lacks what the method needs.
+        ConfigError: an argument is unknown or invalid.
+        CheckpointError: the checkpoint is missing, incomplete, or lacks parts that the method needs.
     """
     found = find_engine(arguments)
     engine = open_rows([found], show_progress=show_progress)
@@ -93,12 +93,12 @@ def open_engine(arguments: Mapping[str, Any], *, show_progress: bool = True) -> 
 
 
 def described(engine: Engine) -> dict[str, str]:
-    """Of a loaded model: the dtype that it computes in, and the device of its decoder's input."""
+    """Return a loaded model's compute dtype and the device of its decoder's input."""
     return {"dtype": str(engine.model.dtype).removeprefix("torch."), "device": str(engine.model.decoder_device)}
 
 
 def find_engine(arguments: Mapping[str, Any]) -> Found:
-    """Check everything that can be checked without reading weights; as `open_engine`."""
+    """Make all checks that are possible without reading weights; see `open_engine`."""
     method_name = str(arguments.get("method", "vanilla"))
     own, method_arguments = split_arguments(method_name, arguments)
     settings = typed(EngineSettings, own)
@@ -166,15 +166,15 @@ def find_engine(arguments: Mapping[str, Any]) -> Found:
 
 
 def open_rows(found: Sequence[Found], *, show_progress: bool = True) -> Engine:
-    """Load the weights that several methods share, once; they answer in lockstep, in this order.
+    """Load the weights once for several methods, which answer in lockstep and in this order.
 
     Args:
-        found: at least one, all of the same checkpoint and settings, besides their methods.
-        show_progress: a progress bar over documents.
+        found: one or more, with the same checkpoint and settings but different methods.
+        show_progress: show a progress bar over documents.
 
     Raises:
-        ConfigError: they can't share weights; says in what they differ.
-        CheckpointError: weights that don't fit.
+        ConfigError: they can't share weights; the message gives the differences.
+        CheckpointError: the weights don't match the model.
     """
     first = found[0]
     for other in found[1:]:
@@ -211,50 +211,50 @@ def _backend(found: Found, model: Any) -> Backend:
 
 
 _LENT = frozenset({"low_connector", "router", "image_router"})
-"""Parts that a donor may give."""
+"""Parts that a donor may supply."""
 
 OF_A_ROW = ("method", "flash_from")
-"""Fields of `EngineSettings` in which rows may differ that share weights."""
+"""Fields of `EngineSettings` in which rows with shared weights may differ."""
 
 
 def check_same_model(one: Found, other: Found) -> None:
-    """See that two methods can answer in lockstep.
+    """Check that two methods can answer in lockstep.
 
     Raises:
-        ConfigError: another checkpoint or donor, or settings that an answer depends on.
+        ConfigError: they differ in checkpoint, donor, or in settings that answers depend on.
     """
     names = [field.name for field in fields(EngineSettings) if field.name not in OF_A_ROW]
     different = [name for name in names if getattr(one.settings, name) != getattr(other.settings, name)]
     donors = {donor.folder for donor in (one.donor, other.donor) if donor is not None}
-    # A donor's parts take the place of the model's own, which the other row means.
+    # A donor's parts replace the model's own, which the other row needs.
     has_own = (one.donor is None or other.donor is None) and not _LENT.isdisjoint(one.checkpoint.facts.parts)
     if len(donors) > 1 or (has_own and not donors <= {one.checkpoint.folder}):
         different.append("flash_from")
     if different:
         raise ConfigError(
             f"methods {one.method.name!r} and {other.method.name!r} can't answer in one pass: they differ in "
-            f"{', '.join(different)}. Put them into passes of their own."
+            f"{', '.join(different)}. Run them in separate passes."
         )
 
 
 def check_tiles(tiles: str | int | None, parts: Iterable[Part], facts: ModelFacts | None = None) -> None:
-    """See that `tiles` has the last word on how images are cut.
+    """Check that nothing but `tiles` decides on an image's grid.
 
     Args:
-        tiles: the argument; None cuts by shape.
-        parts: of the method.
-        facts: of the checkpoint, where it is known.
+        tiles: the argument; None chooses the grid by aspect ratio.
+        parts: the method's parts.
+        facts: the checkpoint's facts, if known.
 
     Raises:
-        ConfigError: a part chooses an image's grid too.
-        CheckpointError: the checkpoint cuts no images into tiles.
+        ConfigError: a part of the method also chooses the grid.
+        CheckpointError: the checkpoint has no tiles.
     """
     if tiles is None:
         return
     if choosing := [part for part in parts if part.place == RESOLUTION]:
         name = type(choosing[0]).__name__
         raise ConfigError(
-            f"got tiles={tiles} and a method whose part {name} chooses how an image is cut. Leave out tiles, or that "
+            f"got tiles={tiles} and a method whose part {name} chooses an image's grid. Leave out tiles, or that "
             "part of the method."
         )
     if facts is not None and facts.tile is None:
@@ -265,10 +265,10 @@ def check_tiles(tiles: str | int | None, parts: Iterable[Part], facts: ModelFact
 
 
 def check_limits(settings: EngineSettings, facts: ModelFacts) -> None:
-    """See that limits on an image's size are of the kind that the checkpoint knows.
+    """Check that limits on an image's size are of the checkpoint's kind.
 
     Raises:
-        CheckpointError: limits on tiles where there are none, or on pixels where images are cut into tiles.
+        CheckpointError: the limits are on tiles but the checkpoint has none, or on pixels but it has tiles.
     """
     kinds = {
         "does not cut images into tiles": ("max_tiles", "total_max_tiles") if facts.tile is None else (),

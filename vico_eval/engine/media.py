@@ -1,4 +1,4 @@
-"""Images and video frames from local files, upright and in RGB; what can't be read is an error that names it."""
+"""Reading images and video frames from local files, upright and in RGB. Errors name the file."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ RASTER_FORMATS = (
     *("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "MPO", "PPM", "JPEG2000", "AVIF", "HEIF"),
     *("DIB", "ICO", "JXL", "PCX", "PSD", "QOI", "SGI", "TGA"),
 )
-"""Pillow's names of the formats that are opened, as far as Pillow or one of its plug-ins has them. Others are refused
-before they are decoded: for PostScript, Pillow starts Ghostscript."""
+"""Pillow's names of the supported formats, as far as Pillow or a plug-in has them. Other formats are rejected before
+decoding, because Pillow starts Ghostscript for PostScript."""
 
 _UPRIGHT = 1
 """In EXIF."""
@@ -38,17 +38,17 @@ _PILLOW_SETTING = threading.RLock()
 
 
 def load_image(source: Image.Image | str | Path | bytes) -> Image.Image:
-    """The image in RGB, decoded, and upright as its EXIF orientation has it; alpha is dropped.
+    """Decode an image to RGB, rotated upright by its EXIF orientation and without alpha.
 
-    A picture that was turned before, as by `datasets`, holds no orientation any more and stays as it is. InternVL's
-    own preprocessing opens files as they lie.
+    An image that was rotated before, for example by `datasets`, has no orientation any more and isn't rotated again.
+    InternVL's own preprocessing ignores the orientation.
 
     Args:
-        source: an open image, a path, a `file:` address, or the bytes of an image file.
+        source: an open image, a path, a `file:` URL, or the bytes of an image file.
 
     Raises:
-        MediaError: missing, not an image of `RASTER_FORMATS`, cut off, without pixels, or larger than Pillow's safety
-            limit.
+        MediaError: the file is missing, is no image of `RASTER_FORMATS`, is truncated, has no pixels, or exceeds
+            Pillow's safety limit.
     """
     name = _name(source)
     with _as_media_error(f"The image {name}"):
@@ -65,11 +65,11 @@ def load_image(source: Image.Image | str | Path | bytes) -> Image.Image:
 def _upright_rgb(image: Image.Image, name: str) -> Image.Image:
     _check_size(image, name)
     with whole_images_only():
-        image.load()  # a cut-off file opens, and fails only here
+        image.load()  # a truncated file can be opened and only fails here
     rgb = image if image.mode == "RGB" else image.convert("RGB")
     if (orientation := _orientation(image)) == _UPRIGHT:
         return rgb
-    # Its other notes may be broken, and turning writes them anew.
+    # Its other metadata may be broken, and rotating would rewrite it.
     note = Image.Exif()
     note[ExifTags.Base.Orientation] = orientation
     lying = rgb.copy()
@@ -78,7 +78,7 @@ def _upright_rgb(image: Image.Image, name: str) -> Image.Image:
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF's number of how a decoded image lies, 1 to 8; notes that can't be read say nothing."""
+    """Return EXIF's orientation of a decoded image, 1 to 8; unreadable metadata is ignored."""
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
     except (SyntaxError, ValueError, TypeError, LookupError, OSError, EOFError, struct.error):
@@ -87,7 +87,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _known_formats() -> list[str]:
-    """Those of `RASTER_FORMATS` that this Pillow has."""
+    """Return the formats of `RASTER_FORMATS` that this Pillow supports."""
     Image.init()
     return [name for name in RASTER_FORMATS if name in Image.OPEN]
 
@@ -98,12 +98,12 @@ def _expected_image() -> str:
 
 @contextmanager
 def whole_images_only() -> Iterator[None]:
-    """Has Pillow refuse cut-off images, in the whole process; one thread at a time.
+    """Make Pillow reject truncated images, in the whole process. For one thread at a time.
 
-    lmms-eval has it fill them up with grey, and an answer about grey is no answer.
+    lmms-eval lets Pillow fill them with grey, and an answer about a grey area would be meaningless.
 
     Raises:
-        MediaError: a PostScript file was opened as an image, after `start_no_ghostscript`.
+        MediaError: a PostScript file was opened as an image after `start_no_ghostscript`.
     """
     with _PILLOW_SETTING:
         before = ImageFile.LOAD_TRUNCATED_IMAGES
@@ -119,25 +119,25 @@ def whole_images_only() -> Iterator[None]:
 
 
 def start_no_ghostscript() -> None:
-    """Has Pillow take Ghostscript for missing, in the whole process.
+    """Make Pillow treat Ghostscript as missing, in the whole process.
 
-    For the processes of harnesses, where `datasets` and tasks open pictures before their format can be looked at.
+    For processes of the toolkits, where `datasets` and tasks open images before their format can be checked.
     """
     EpsImagePlugin.gs_binary = False
 
 
 class PickFrames(Protocol):
-    """Chooses among the frames of a video, as `frame_indices` does."""
+    """Chooses frames of a video, like `frame_indices`."""
 
     def __call__(self, total: int, num_frames: int, *, first: int = 0, last: int | None = None) -> list[int]: ...
 
 
 def frames_between(times: Sequence[float], start_s: float, end_s: float) -> tuple[int, int]:
-    """First and last of the frames that begin in a stretch; where none does, the one that is on screen in it.
+    """Return the first and last frame that begin in an interval; if none does, the frame that is shown during it.
 
     Args:
-        times: [frames], when each begins, in seconds, ascending.
-        start_s, end_s: the stretch, both included; it begins no earlier than the first frame.
+        times: [frames], start of each frame in seconds, ascending.
+        start_s, end_s: the interval, inclusive; it doesn't begin before the first frame.
     """
     first = int(np.searchsorted(times, start_s, side="left"))
     last = int(np.searchsorted(times, end_s, side="right")) - 1
@@ -152,25 +152,25 @@ def read_frames(
     end_s: float | None = None,
     pick: PickFrames = frame_indices,
 ) -> list[Image.Image]:
-    """Frames of a video, spaced evenly unless `pick` chooses others. Seeks them where that is less to decode, and
-    holds only what it returns.
+    """Read frames of a video, evenly spaced unless `pick` selects others. Seeks where that saves decoding, and keeps
+    only the returned frames in memory.
 
-    The video is the stream that its file marks as the one to be shown, never a cover picture. Seconds count from its
-    first frame. At a constant frame rate they are rounded to frames, as in InternVL's code; where the rate varies, a
-    stretch has the frames that begin in it (`frames_between`), for which the video is decoded twice.
+    The video is the file's default stream, never a cover picture. Seconds count from its first frame. At a constant
+    frame rate they are rounded to frames, as in InternVL's code. If the rate varies, an interval has the frames that
+    begin in it (`frames_between`), for which the video is decoded twice.
 
     Args:
-        source: path, `file:` address or bytes of a video file.
-        num_frames: how many frames to take at most.
-        start_s, end_s: the stretch to take them from, in seconds; None is the beginning and the end, and so is a moment
-            behind the end.
-        pick: which frames of a stretch are taken.
+        source: path, `file:` URL or bytes of a video file.
+        num_frames: maximum number of frames.
+        start_s, end_s: the interval to take them from, in seconds; None means the beginning or the end, and a later
+            moment than the end means the end.
+        pick: selects the frames of an interval.
 
     Returns:
-        Upright RGB images in order of time, at least one.
+        One or more upright RGB images in order of time.
 
     Raises:
-        MediaError: missing, not a video, without frames, cut off, or the stretch begins behind its end.
+        MediaError: the file is missing, is no video, has no frames, is truncated, or ends before the interval begins.
     """
 
     def choose(total: int, fps: float | None, **stretch: int) -> list[int]:
@@ -186,13 +186,13 @@ def read_clip(
     start_s: float | None = None,
     end_s: float | None = None,
 ) -> Clip:
-    """As `read_frames`, with the numbers of the frames.
+    """Read frames with their numbers; see `read_frames`.
 
     Args:
-        source: path, `file:` address or bytes of a video file.
-        choose: called with the number of frames and their rate, and with `first` and `last` of a stretch; gives numbers
-            of frames, ascending.
-        start_s, end_s: as of `read_frames`.
+        source: path, `file:` URL or bytes of a video file.
+        choose: called with the number of frames, their rate, and `first` and `last` of an interval; returns frame
+            numbers, ascending.
+        start_s, end_s: see `read_frames`.
     """
     name = _name(source)
     stretch = None
@@ -216,7 +216,7 @@ def read_clip(
             found = len(decoded.times_s)
             if not found or video.is_cut_off(decoded):
                 raise _cut_off(name, found, total)
-            # A clip cut without encoding it anew counts frames that its edit list hides: take those there are.
+            # A clip cut without re-encoding counts frames that its edit list hides, so take the visible ones.
             total, wanted = found, _choose(name, video, found, times, choose, stretch)
             decoded = decode(file, name, wanted)
     return Clip(decoded.frames, wanted, total, video.fps or None)
@@ -230,18 +230,18 @@ def _choose(
     choose: Callable[..., list[int]],
     stretch: tuple[float, float] | None,
 ) -> list[int]:
-    """Which frames of `total` are taken; `times` is when each begins, or None where they come at a constant rate."""
+    """Choose frames out of `total`; `times` are their starts, or None at a constant rate."""
     fps = video.fps or None
     if stretch is None:
         return choose(total, fps)
     if times is None and not video.fps:
-        raise MediaError(f"The video {name} states no frame rate, so a stretch in seconds can't be found in it.")
+        raise MediaError(f"The video {name} has no frame rate, so it can't be cut to an interval in seconds.")
     length_s = total / video.fps if times is None else video.end_s - times[0]
     start_s, end_s = stretch[0], min(stretch[1], length_s)
     if start_s >= length_s:
         raise MediaError(
-            f"The video {name} is {length_s:.2f} s long and the stretch that is asked for begins at {start_s:g} s; "
-            "expected one that begins before the end. Check the moments, and whether they are in seconds."
+            f"The video {name} is {length_s:.2f} s long and the requested interval begins at {start_s:g} s; "
+            "expected a beginning before the end. Check the interval, and whether it is in seconds."
         )
     if times is None:
         first, last = round(start_s * video.fps), round(end_s * video.fps)
@@ -256,7 +256,7 @@ def _cut_off(name: str, found: int, total: int) -> MediaError:
 
 @contextmanager
 def _as_media_error(what: str) -> Iterator[None]:
-    """Turns what PIL, FFmpeg and the file system raise about a file into a MediaError that names it."""
+    """Convert errors of PIL, FFmpeg and the file system to a MediaError that names the file."""
     try:
         yield
     except FileNotFoundError as error:
@@ -268,7 +268,7 @@ def _as_media_error(what: str) -> Iterator[None]:
             "Shrink it, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust the file."
         ) from error
     except UnidentifiedImageError as error:
-        raise MediaError(f"{what} is not in a format that is read. {_expected_image()}") from error
+        raise MediaError(f"{what} is not in a supported format. {_expected_image()}") from error
     # SyntaxError is how Pillow's PNG reader reports broken chunks.
     except (OSError, ValueError, SyntaxError, av.FFmpegError) as error:
         raise MediaError(f"{what} can't be read: {error}.") from error
@@ -280,10 +280,10 @@ def _check_size(image: Image.Image, name: str) -> None:
 
 
 def _file(source: str | Path) -> Path:
-    """The file that is meant; a folder, a pipe or a device is none."""
+    """Return the file; folders, pipes and devices are rejected."""
     path = _path(source)
     if path.exists() and not path.is_file():
-        raise OSError("it is no file")
+        raise OSError("it is not a file")
     return path
 
 
@@ -294,7 +294,7 @@ def _path(source: str | Path) -> Path:
     if address.scheme == "file":
         return Path(url2pathname(address.path))
     if "://" in source:
-        raise MediaError(f"{source[:200]} is an address; expected a file. Download it first, nothing is fetched here.")
+        raise MediaError(f"{source[:200]} is a URL; expected a file. Download it first: vico-eval doesn't fetch media.")
     return Path(source)
 
 

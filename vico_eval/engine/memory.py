@@ -1,4 +1,4 @@
-"""Memory that tensors take on this process's accelerators."""
+"""Memory of tensors on this process's accelerators."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import torch
 
 
 def forget_peak() -> None:
-    """Have `peak_bytes` count from now on."""
+    """Restart the measurement of `peak_bytes`."""
     if torch.cuda.is_initialized():
         for device in range(torch.cuda.device_count()):
             torch.cuda.reset_peak_memory_stats(device)
 
 
 def peak_bytes() -> int | None:
-    """The most since `forget_peak`, weights included, by PyTorch's allocator; of several accelerators the sum.
+    """Return the peak since `forget_peak`, including weights, from PyTorch's allocator, summed over accelerators.
 
-    None without CUDA: the most that a process has had resident says little of a model on a CPU, whose weights may be
-    files in memory, and goes down only with the process.
+    None without CUDA: a process's peak resident memory says little about a model on a CPU, whose weights may be
+    memory-mapped files, and can't be reset.
     """
     if not torch.cuda.is_initialized():
         return None

@@ -1,4 +1,4 @@
-"""The engine from Python, for notebooks and scripts: one question, or many documents by several methods."""
+"""The Python interface for notebooks and scripts: single questions, or many documents by several methods."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ class Model:
         video: str | Path | None = None,
         **generation: Any,
     ) -> Answer:
-        """The model's answer to one question about images or a video, with its token account.
+        """Answer a question about images or a video, with the token account.
 
         Args:
-            question: text; the images stand in front of it, in order.
-            images: one image or several: open ones, paths or the bytes of image files.
+            question: text, which follows the images in the prompt.
+            images: one or more images: open images, paths or the bytes of image files.
             video: path of a video file.
             **generation: fields of `GenerationSettings` (max_new_tokens, do_sample, temperature, ...).
 
         Raises:
-            DocumentError: an image or video that can't be read.
-            ConfigError: an unknown generation argument.
+            DocumentError: an image or video can't be read.
+            ConfigError: a generation argument is unknown.
         """
         return self.engine.answer([request(question, images, video, thinking=self._is_thinking, **generation)])[0]
 
@@ -61,18 +61,18 @@ def request(
     thinking: bool = False,
     **generation: Any,
 ) -> Request:
-    """A question about images or a video, for `compare`; arguments as of `Model.ask`.
+    """Make a request about images or a video, for `compare`; see `Model.ask`.
 
     Args:
         question: text.
         images: one image or several.
         video: path of a video file.
-        key: names the document in answers and errors, and is what methods with chance draw by; one a request.
-        thinking: whether answers are sampled as InternVL's authors do in thinking mode; give it to `compare` too.
+        key: names the document in answers and errors and seeds stochastic methods; unique per request.
+        thinking: sample answers as InternVL's authors do in thinking mode; pass it to `compare` as well.
         **generation: fields of `GenerationSettings`.
 
     Raises:
-        ConfigError: an unknown generation argument, or a value outside its range.
+        ConfigError: a generation argument is unknown or out of range.
     """
     several = [images] if isinstance(images, ImageSource) else [] if images is None else images
     media = [ImageInput(image) for image in several] + ([VideoInput(video)] if video is not None else [])
@@ -88,7 +88,7 @@ def load(pretrained: str | Path, method: str = "vanilla", **arguments: Any) -> M
 
     Args:
         pretrained: a folder, a hub id or a built-in checkpoint.
-        method: name of a method, or several joined by `+` (`vico-eval methods` lists them).
+        method: name of a method, or several joined by `+`; `vico-eval methods` lists them.
         **arguments: fields of `EngineSettings` and hyper-parameters of the method.
 
     Example:
@@ -108,23 +108,23 @@ def compare(
     show_progress: bool = False,
     **arguments: Any,
 ) -> list[list[Answer | DocumentError]]:
-    """What several methods answer to the same requests, in one pass over them.
+    """Answer the same requests by several methods, in one pass.
 
-    Pictures and films are read, cut and encoded once for all methods; each gives the answers that it gives alone.
+    Images and videos are read, tiled and encoded once for all methods. Each method gives the same answers as alone.
 
     Args:
-        pretrained: a folder, a hub id or a built-in checkpoint; all methods run on its weights.
+        pretrained: a folder, a hub id or a built-in checkpoint, used by all methods.
         methods: names, or names with hyper-parameters, as in `{"method": "divprune", "keep_ratio": 0.5}`.
-        requests: made by `request`, or deferred ones, whose pictures are opened when their turn comes.
-        show_progress: a progress bar on stderr.
+        requests: results of `request`, or deferred requests, whose images are opened when they are needed.
+        show_progress: show a progress bar on stderr.
         **arguments: fields of `EngineSettings`, the same for all methods.
 
     Returns:
-        By method, in order, by request, in order: the answer, or why this method has none.
+        For each method, in order, a list with the answer to each request, in order, or the error that prevented it.
 
     Raises:
-        ConfigError: no method, an unknown or impossible argument, or an argument that methods can't share.
-        CheckpointError: a checkpoint that is missing, incomplete, or lacks what a method needs.
+        ConfigError: there is no method, or an argument is unknown, invalid, or can't be shared by the methods.
+        CheckpointError: the checkpoint is missing, incomplete, or lacks parts that a method needs.
 
     Example:
         >>> import vico_eval

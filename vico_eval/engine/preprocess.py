@@ -1,7 +1,7 @@
-"""From a request to pictures for the encoder and to the ids of its prompt.
+"""Preprocessing of requests: images for the encoder, and the ids of the prompt.
 
-How many tokens a picture takes is known only later, so a request is prepared first (images read and cut, text tokenised
-once) and its prompt finished then, by putting runs of the image token between the ids of the text.
+The number of tokens per image is only known later. A request is therefore prepared first (images read and tiled, text
+tokenized once), and its prompt is completed later by inserting runs of the image token into the ids of the text.
 """
 
 from __future__ import annotations
@@ -41,62 +41,62 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Prepared(Shown):
-    """A request whose media are read: everything about it but the number of tokens its pictures take."""
+    """A request with its media read. Only the number of tokens per image is still unknown."""
 
     text: str
-    """The conversation with the family's slot where a picture goes."""
+    """The conversation with the family's slot in the place of each image."""
 
     text_ids: list[int]
-    """`text` in tokens, BOS first where the tokenizer has it: every id of the prompt that is not an image token."""
+    """`text` in tokens, with BOS if the tokenizer has it: all ids of the prompt except image tokens."""
 
     slot_positions: list[int]
-    """Where in `text_ids` each picture's slot begins."""
+    """The position in `text_ids` at which each image's slot begins."""
 
     words: str
-    """What the user said, turn after turn, a line each; without pictures, template and system message."""
+    """The user's text, one line per turn, without images, template and system message."""
 
     frames_of: tuple[int, ...]
-    """How many pictures each `VideoInput` is shown in."""
+    """Number of images that each `VideoInput` is shown as."""
 
     generation: GenerationSettings
 
     reading_s: float = 0.0
-    """What reading and cutting took."""
+    """Time of reading and tiling."""
 
 
 @dataclass(eq=False)
 class _Media:
-    """The images and frames of a request, cut in one way."""
+    """The images and frames of a request under one tiling."""
 
     resolution: ResolutionPart | PixelPart | None
     cut: list[Picture] = field(default_factory=list)
     """Of each, in order."""
 
     seconds: float = 0.0
-    """Spent on cutting."""
+    """Time of tiling."""
 
     error: Exception | None = None
-    """Why they can't be cut so."""
+    """The reason that they can't be tiled this way."""
 
 
 @dataclass(eq=False)
 class _Opened:
-    """What a request's images and videos hold besides pictures."""
+    """Metadata of a request's images and videos."""
 
     frames_of: list[int] = field(default_factory=list)
-    """How many pictures each video is shown in."""
+    """Number of images that each video is shown as."""
 
     stands: list[Stand] = field(default_factory=list)
-    """What stands for each video in a message."""
+    """Each video's text in a message."""
 
     previewed: dict[int, Image.Image] = field(default_factory=dict)
-    """By number, those of which a small copy is kept; they are held only where any are."""
+    """The images to make previews of, by number; empty if there are no previews."""
 
     num_pictures: int = 0
 
 
 class Preprocessor:
-    """Prepares requests; one object may serve many threads."""
+    """Prepares requests. Thread-safe."""
 
     def __init__(
         self,
@@ -108,18 +108,18 @@ class Preprocessor:
         """
         Args:
             tokenizer: the checkpoint's.
-            prompting: how its family writes prompts and cuts pictures.
-            settings: where it isn't as the checkpoint says.
-            resolution: decides how images are cut.
+            prompting: writes prompts and tiles images for the checkpoint's family.
+            settings: deviations from the checkpoint's settings.
+            resolution: decides how images are tiled.
 
         Raises:
-            ConfigError: the tokenizer lacks a token of the family's, the family can't think, or no image can have sizes
+            ConfigError: the tokenizer lacks a token of the family, the family has no thinking mode, or no image size is
                 within the settings' limits.
         """
         self.settings = settings = PreprocessSettings() if settings is None else settings
         self.prompting = prompting
         self.previews: Previews | None = None
-        """Where small copies of the pictures go; None keeps none."""
+        """Where previews are written; None for no previews."""
 
         if settings.thinking and prompting.thinking_message is None and not prompting.always_thinks:
             raise ConfigError("Got thinking=true; these checkpoints have no thinking mode. Leave it out.")
@@ -127,7 +127,7 @@ class Preprocessor:
         self._resolution = resolution
         self._films = Films(prompting, settings.fps)
         self._tokenizer = tokenizer
-        # A fast tokenizer keeps truncation and padding as state that every call sets anew.
+        # A fast tokenizer keeps truncation and padding as state, which every call sets.
         self._tokenizer_lock = threading.Lock()
         vocabulary = tokenizer.get_vocab()
         self._slot = prompting.slot_ids(vocabulary)
@@ -137,11 +137,11 @@ class Preprocessor:
 
     @property
     def tiling(self) -> str:
-        """What decides how images are cut, besides the settings: equal for parts that cut alike."""
+        """A key of the tiling apart from the settings, equal for parts with the same tiling."""
         return tiling_of(self._resolution)
 
     def __call__(self, request: Request | DeferredRequest) -> Prepared:
-        """Reads, tiles and tokenises what a request holds; a deferred one is made first.
+        """Read, tile and tokenize a request; a deferred one is created first.
 
         Raises:
             MediaError: an image or a video can't be read.
@@ -154,10 +154,10 @@ class Preprocessor:
     def each_cut(
         self, request: Request | DeferredRequest, resolutions: Sequence[ResolutionPart | PixelPart | None]
     ) -> list[Prepared | Exception]:
-        """As `__call__`, by each of several parts that decide how images are cut. What the request holds is read once.
+        """Prepare a request for each of several resolution parts, reading its media once; see `__call__`.
 
         Returns:
-            In the order of `resolutions`; the error of one that can't cut it in its place.
+            One result per part of `resolutions`, in order, or the error of a part that can't tile the request.
 
         Raises:
             MediaError: an image or a video can't be read.
@@ -174,7 +174,7 @@ class Preprocessor:
         positions = self._slots(text_ids)
         if len(positions) != opened.num_pictures:
             raise ConfigError(
-                f"The prompt of {request.key} has {len(positions)} places for {opened.num_pictures} images: the "
+                f"The prompt of {request.key} has {len(positions)} placeholders for {opened.num_pictures} images: the "
                 f"tokenizer does not keep {self.prompting.slot} as {len(self._slot.ids)} tokens. Use the tokenizer of "
                 "the checkpoint."
             )
@@ -204,18 +204,18 @@ class Preprocessor:
         return prepared
 
     def _slots(self, ids: Sequence[int]) -> list[int]:
-        """Where slots begin."""
+        """Return the positions at which slots begin."""
         slot = self._slot.ids
         return [place for place in range(len(ids)) if tuple(ids[place : place + len(slot)]) == slot]
 
     def prompt_ids(self, prepared: Prepared, tokens_per_picture: Sequence[int]) -> list[int]:
-        """The ids of the whole prompt, once every picture's number of tokens is known.
+        """Return the ids of the whole prompt, given every image's number of tokens.
 
-        The same ids as of the text with image tokens written out, without tokenising thousands of them.
+        They equal the ids of the text with all image tokens written out, without tokenizing thousands of them.
 
         Args:
-            prepared: by this preprocessor.
-            tokens_per_picture: [pictures], visual tokens of each picture in the order of the prompt.
+            prepared: a request prepared by this preprocessor.
+            tokens_per_picture: [pictures], visual tokens of each image or tile in the order of the prompt.
         """
         ids: list[int] = []
         done = 0
@@ -232,7 +232,7 @@ class Preprocessor:
         num_images: int,
         ways: Sequence[_Media],
     ) -> _Opened:
-        """Open pictures one after the other and cut each in every way, so that only one is open at a time."""
+        """Open images one by one and tile each in every way, so that only one is in memory at a time."""
         settings, limits = self.settings, self._limits(request, num_images)
         keeps_copies = self.previews is not None
         opened = _Opened()
@@ -258,7 +258,7 @@ class Preprocessor:
         return opened
 
     def _add_frames(self, frames: Sequence[Picture], ways: Sequence[_Media]) -> None:
-        """Frames are cut alike in every way."""
+        """Add frames, which are tiled alike by all parts."""
         for way in ways:
             way.cut += frames
 
@@ -269,7 +269,7 @@ class Preprocessor:
             started = time.perf_counter()
             try:
                 way.cut.append(self.prompting.cut(image, limits, way.resolution))
-            except (UserError, *DOCUMENT_FAILURES) as error:  # of a part; the other ways can still cut it
+            except (UserError, *DOCUMENT_FAILURES) as error:  # of one part; the other parts may still succeed
                 way.error = error
             way.seconds += time.perf_counter() - started
 
@@ -314,25 +314,25 @@ class Preprocessor:
         return "".join(part.text for part in message.content if isinstance(part, Text))
 
     def defuse(self, text: str) -> str:
-        """`text` with a space after the first character of every control token in it.
+        """Return `text` with a space after the first character of every control token in it.
 
-        Such words would otherwise end a turn or take the place of an image. Other special tokens (`<ref>`, `<box>`)
-        are left alone, because prompts of grounding tasks use them on purpose.
+        Control tokens in a question would end the turn or stand for an image. Other special tokens (`<ref>`, `<box>`)
+        are kept, because prompts of grounding tasks use them on purpose.
         """
         said = Said()
         said.add(text, is_words=True)
         return self._control.defuse(said)
 
     def tokenise(self, text: str) -> list[int]:
-        """The ids of a rendered conversation, BOS first where the tokenizer has it; nothing is taken apart."""
+        """Tokenize a rendered conversation, with BOS if the tokenizer has it."""
         with self._tokenizer_lock:
-            # As InternVL's own code asks for it: with BOS where the tokenizer begins with one (InternLM2, Llama 3).
-            # The model's own limit on length is the engine's business: no truncation, no warning.
+            # As in InternVL's own code: with BOS if the tokenizer adds one (InternLM2, Llama 3). The engine checks the
+            # model's length limit, so there is no truncation or warning here.
             ids: list[int] = self._tokenizer(text, truncation=False, verbose=False).input_ids
         return ids
 
     def word_ids(self, prepared: Prepared) -> list[int]:
-        """The ids of the user's words, without BOS."""
+        """Tokenize the user's text, without BOS."""
         words = self.defuse(prepared.words)
         with self._tokenizer_lock:
             ids: list[int] = self._tokenizer(words, truncation=False, verbose=False, add_special_tokens=False).input_ids
@@ -340,14 +340,14 @@ class Preprocessor:
 
 
 def tiling_of(resolution: ResolutionPart | PixelPart | None) -> str:
-    """Equal for parts that cut alike."""
+    """Return a key that is equal for parts with the same tiling."""
     if resolution is None:
         return ""
     return f"{type(resolution).__module__}.{type(resolution).__name__} {resolution.config!r}"
 
 
 def _digest(pictures: Sequence[Picture]) -> str | None:
-    """Of all pieces, one after the other; None where there is none."""
+    """Return the digest of all pieces in order; None without any."""
     digest = sha256()
     for picture in pictures:
         digest.update(picture.pieces.data)

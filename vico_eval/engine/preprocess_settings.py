@@ -1,4 +1,4 @@
-"""How images, videos and messages are shown to a model, where it isn't as the checkpoint says."""
+"""Settings of preprocessing that deviate from the checkpoint's."""
 
 from __future__ import annotations
 
@@ -11,34 +11,35 @@ from vico_eval.families.family import MOST, MOST_PIXELS
 
 @dataclass(frozen=True, kw_only=True)
 class PreprocessSettings:
-    """How images, videos and messages become pictures and text, where it isn't as the checkpoint says."""
+    """Deviations from the checkpoint's settings for images, videos and messages."""
 
     max_tiles: int | None = None
-    """Tiles an image may have, thumbnail not counted, where the request names no limit."""
+    """Maximum number of tiles per image, without the thumbnail, for requests without their own limit."""
 
     total_max_tiles: int | None = None
-    """Tiles that the images of one request share, where the request names no total: each gets total // images, at
-    least 1, as in VLMEvalKit. None is no limit."""
+    """Maximum number of tiles of all images of a request, for requests without their own total. Each image gets total
+    // images, at least 1, as in VLMEvalKit. None is no limit."""
 
     tiles: str | int | None = None
-    """Columns x rows that every image is resized to in tiles, as `2x2`, whatever its shape and the request's limits;
-    frames of a video stay one tile. None cuts by shape."""
+    """Columns x rows of tiles that every image is resized to, such as `2x2`, regardless of its aspect ratio and the
+    request's limits. Video frames stay one tile. None chooses by aspect ratio."""
 
     min_pixels: int | None = None
     max_pixels: int | None = None
-    """Of an image, where the checkpoint resizes images to its patches and the request names no limit."""
+    """Limit on an image's pixels, for checkpoints that resize images to their patches and requests without their own
+    limit."""
 
     num_frames: int | None = None
     """Frames of a video."""
 
     fps: float | None = None
-    """Frames a second of a video, in the place of num_frames, where the checkpoint shows videos so."""
+    """Frames per second of a video instead of num_frames, for checkpoints that sample videos by rate."""
 
     label_images: bool = True
-    """Whether several images are introduced as `Image-1: `; otherwise they stand without words."""
+    """Whether several images are introduced as `Image-1: `; otherwise they have no label."""
 
     system_prompt: str | None = None
-    """The user's; wins over every other system message."""
+    """The user's system message, which replaces any other."""
 
     thinking: bool = False
     """Whether the model is told to think before it answers."""
@@ -55,8 +56,8 @@ class PreprocessSettings:
             raise ConfigError(f"Got min_pixels={self.min_pixels} and max_pixels={self.max_pixels}; expected no less.")
         if self.fps is not None and (self.num_frames is not None or not 0 < self.fps <= MOST):
             raise ConfigError(
-                f"Got fps={self.fps} and num_frames={self.num_frames}; expected frames a second above 0 or a number "
-                "of frames, and not both."
+                f"Got fps={self.fps} and num_frames={self.num_frames}; expected frames per second above 0 or a "
+                "number of frames, not both."
             )
         if self.tiles is not None:
             parse_grid(self.tiles)
@@ -67,5 +68,5 @@ class PreprocessSettings:
                 )
         if self.thinking and self.system_prompt is not None:
             raise ConfigError(
-                "Got both thinking and system_prompt; thinking is a system prompt of its own. Leave one of them out."
+                "Got both thinking and system_prompt; thinking is a system prompt of its own. Leave out one of them."
             )

@@ -1,6 +1,6 @@
-"""Small copies of the pictures that documents are about, for whoever looks at answers later.
+"""Previews: small copies of the documents' images, for inspecting answers later.
 
-A picture is known by what the account of its request says: the digest of the request's tiles and the picture's number.
+An image is identified by values in its request's account: the digest of the request's tiles and the image's number.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from vico_eval.families.frame_choice import frame_indices
 from vico_eval.logs import logger
 
 LONGEST_PX = 640
-"""Longest side of a copy; a smaller picture keeps its size."""
+"""Longest side of a preview; smaller images keep their size."""
 
 QUALITY = 85
-"""Of JPEG."""
+"""JPEG quality."""
 
 FRAMES = 8
-"""Frames that are kept of a video."""
+"""Number of frames that are kept of a video."""
 
 
 class Previews:
-    """A folder of copies, `<media[:2]>/<media>-<number>.jpg`; threads, processes and runs may share it."""
+    """A folder of previews, `<media[:2]>/<media>-<number>.jpg`, which threads, processes and runs may share."""
 
     def __init__(self, folder: Path) -> None:
-        """Makes the folder.
+        """Create the folder.
 
         Raises:
-            OutputError: it can't be made.
+            OutputError: it can't be created.
         """
         self.folder = folder
         self._has_warned = False
@@ -43,17 +43,17 @@ class Previews:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(
-                f"the folder of pictures {folder} can't be made: {error}. Pass previews= another folder, or false."
+                f"the folder of previews {folder} can't be created: {error}. Pass previews= another folder, or false."
             ) from error
 
     def keep(self, media: str, pictures: Mapping[int, Image.Image]) -> None:
-        """Write those of a request's pictures that are not there yet.
+        """Write the previews of a request's images that don't exist yet.
 
-        A copy that can't be written, as on a full disk, is no error: the first one is logged and the run goes on, since
-        its answers are worth more than its pictures.
+        A preview that can't be written, for example on a full disk, is no error. The first failure is logged and the
+        run continues, since answers matter more than previews.
 
         Args:
-            media: digest of the request's tiles.
+            media: the digest of the request's tiles.
             pictures: RGB images by their number in the request.
         """
         for number, picture in pictures.items():
@@ -75,17 +75,18 @@ class Previews:
 
 
 def check_previews(asked: object) -> None:
-    """Raises ConfigError if `asked` is no value of the model argument `previews`."""
+    """Raise ConfigError unless `asked` is a valid value of the model argument `previews`."""
     if not isinstance(asked, bool | str | Path) or asked in ("", "None"):
         raise ConfigError(f"previews is {asked!r}; expected true, false or a folder.")
 
 
 def open_previews(asked: bool | str | Path, default: Path) -> Previews | None:
-    """What the model argument `previews` asks for: true is the default folder, false none at all, words a folder.
+    """Open the folder for the model argument `previews`: true is the default folder, false is none, a string is a
+    folder.
 
     Raises:
-        ConfigError: another value.
-        OutputError: the folder can't be made.
+        ConfigError: the value is invalid.
+        OutputError: the folder can't be created.
     """
     check_previews(asked)
     if asked is False:
@@ -94,28 +95,28 @@ def open_previews(asked: bool | str | Path, default: Path) -> Previews | None:
 
 
 def previewed_frames(num_frames: int) -> list[int]:
-    """Numbers of the frames of a video that are kept: at most `FRAMES`, spaced evenly, ascending."""
+    """Return the numbers of the frames that are kept of a video: at most `FRAMES`, evenly spaced, ascending."""
     return frame_indices(num_frames, FRAMES)
 
 
 def small_copy(picture: Image.Image) -> Image.Image:
-    """An RGB picture whose longest side is at most `LONGEST_PX`, without the notes that its file held."""
+    """Return an RGB image with a longest side of at most `LONGEST_PX`, without metadata."""
     longest = max(picture.size)
     if longest > LONGEST_PX:
         width, height = (max(1, round(side * LONGEST_PX / longest)) for side in picture.size)
-        # Cheaper than bicubic over all pixels: Pillow first averages whole ones, as far as nobody sees it.
+        # Cheaper than bicubic over all pixels: Pillow first averages blocks, without a visible difference.
         copy = picture.resize((width, height), Image.Resampling.HAMMING, reducing_gap=2.0)
     else:
         copy = picture.copy()
-    copy.info.clear()  # JPEG would take over a comment, and fail on a long one
+    copy.info.clear()  # JPEG would copy a comment, and fail on a long one
     return copy
 
 
 def _write(copy: Image.Image, path: Path) -> None:
-    """All of a file or nothing, whoever else writes it."""
+    """Write a file atomically, also if others write it at the same time."""
     path.parent.mkdir(exist_ok=True)
     part = path.with_name(f".{path.stem}.{uuid4().hex}.part")
-    # A picture that was small keeps its colours at full resolution, which its thin lines need.
+    # Small images keep colours at full resolution, which thin lines need.
     subsampling = "4:4:4" if max(copy.size) < LONGEST_PX else "4:2:0"
     try:
         copy.save(part, format="JPEG", quality=QUALITY, subsampling=subsampling)

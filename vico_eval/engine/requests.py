@@ -1,4 +1,4 @@
-"""What the engine is asked: messages with images and videos, how to generate, and a stable key."""
+"""Requests to the engine: messages with images and videos, generation settings, and a stable key."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from vico_eval.errors import ConfigError
 Role = Literal["system", "user", "assistant"]
 
 ImageSource = Image.Image | str | Path | bytes
-"""An open image, a path, a `file:` address or the bytes of an image file."""
+"""An open image, a path, a `file:` URL or the bytes of an image file."""
 
 IGNORED_GEN_KWARGS = ("image_aspect_ratio", "image_sizes", "skip_special_tokens")
-"""Keys that lmms-eval tasks carry for other models; they can't change an answer of this one."""
+"""Keys in lmms-eval's tasks for other models, which have no effect here."""
 
 THINKING_GENERATION = {"max_new_tokens": 2**16, "do_sample": True, "temperature": 0.6, "top_p": 0.95}
-"""How an answer in thinking mode is generated where nobody says otherwise: as VLMEvalKit's entries of InternVL3.5 in
-thinking mode (64K tokens, sampled) and its InternVL class (temperature, top_p) do."""
+"""Default generation settings in thinking mode: those of VLMEvalKit's entries of InternVL3.5 in thinking mode (64K
+tokens, sampled) and of its InternVL class (temperature, top_p)."""
 
 QWEN3_THINKING_GENERATION = {
     "max_new_tokens": 40960,
@@ -31,13 +31,13 @@ QWEN3_THINKING_GENERATION = {
     "top_p": 0.95,
     "top_k": 20,
 }
-"""The same of Qwen3-VL's thinking checkpoints: as VLMEvalKit's entries of them. (Its runs on vLLM also penalise
-presence.)"""
+"""Default generation settings of Qwen3-VL's thinking checkpoints: those of VLMEvalKit's entries. (Its runs on vLLM also
+have a presence penalty.)"""
 
 
 @dataclass(frozen=True)
 class Text:
-    """Words. Nothing in them is markup: a literal `<image>` stays seven characters (`harnesses` may cut them there)."""
+    """Text without markup: a literal `<image>` is seven characters, at which only `harnesses` may split it."""
 
     text: str
 
@@ -49,36 +49,36 @@ class ImageInput:
     source: ImageSource
 
     is_inline: bool = False
-    """Whether it stands in the words as they are; otherwise a line of its own, with a label among several, is made."""
+    """Whether it is inline in the text; otherwise it gets its own line, with a label if there are several images."""
 
     is_frame: bool = False
-    """Whether it is a frame of a video, which is cut as those of `VideoInput` are."""
+    """Whether it is a frame of a video, which is tiled like those of `VideoInput`."""
 
     is_previewed: bool = True
-    """Whether a small copy is kept, where any are; of a video's frames only a few are worth one."""
+    """Whether it gets a preview if previews are kept; only a few frames of a video do."""
 
 
 @dataclass(frozen=True)
 class VideoInput:
-    """One video file, of which frames between two moments are shown."""
+    """A video file, or an interval of it."""
 
     source: str | Path | bytes
 
     start_s: float | None = None
-    """First moment in seconds; None is the beginning."""
+    """Start in seconds; None is the beginning."""
 
     end_s: float | None = None
-    """Last moment in seconds; None is the end."""
+    """End in seconds; None is the end of the video."""
 
     num_frames: int | None = None
-    """How many frames are shown; None takes the engine's."""
+    """Number of frames; None uses the engine's setting."""
 
     def __post_init__(self) -> None:
         start_s, end_s = self.start_s or 0.0, self.end_s
         if start_s < 0 or (end_s is not None and end_s <= start_s):
             raise ConfigError(f"A video is to be shown from {start_s} s to {end_s} s; expected 0 <= start < end.")
         if self.num_frames is not None and not (_is_int(self.num_frames) and self.num_frames >= 1):
-            raise ConfigError(f"A video is to show num_frames={self.num_frames!r}; expected a whole number from 1 up.")
+            raise ConfigError(f"A video is to show num_frames={self.num_frames!r}; expected an integer of at least 1.")
 
 
 Part = Text | ImageInput | VideoInput
@@ -86,7 +86,7 @@ Part = Text | ImageInput | VideoInput
 
 @dataclass(frozen=True)
 class Message:
-    """One turn: who speaks, and text, images and videos in the order they are given."""
+    """A turn of a conversation: its role, and text, images and videos in order."""
 
     role: Role
     content: tuple[Part, ...]
@@ -98,15 +98,15 @@ class Message:
         for part in self.content:
             if not isinstance(part, (Text, ImageInput, VideoInput)):
                 raise ConfigError(
-                    f"A message holds a {type(part).__name__}; expected Text, ImageInput or VideoInput parts."
+                    f"A message contains a {type(part).__name__}; expected Text, ImageInput or VideoInput parts."
                 )
             if self.role == "system" and not isinstance(part, Text):
-                raise ConfigError(f"A system message holds a {type(part).__name__}; only text can stand there.")
+                raise ConfigError(f"A system message contains a {type(part).__name__}; expected only text.")
 
 
 @dataclass(frozen=True)
 class GenerationSettings:
-    """How an answer is generated. Greedy unless `do_sample`; then temperature, top_p and top_k apply."""
+    """Settings of generation: greedy, or sampling with temperature, top_p and top_k if `do_sample`."""
 
     max_new_tokens: int = 1024
 
@@ -116,24 +116,24 @@ class GenerationSettings:
     """Above 0."""
 
     top_p: float = 1.0
-    """Share of probability that may be sampled, in (0, 1]."""
+    """Share of probability to sample from, in (0, 1]."""
 
     top_k: int = 0
-    """How many tokens may be sampled; 0 is all (not transformers' default of 50)."""
+    """Number of tokens to sample from; 0 is all (transformers' default is 50)."""
 
     num_beams: int = 1
 
     repetition_penalty: float = 1.0
 
     seed: int | None = None
-    """Of sampling; None leaves it to the engine."""
+    """Seed of sampling; None leaves it to the engine."""
 
     until: tuple[str, ...] = ()
-    """The answer ends before the first of these strings."""
+    """Strings at which the answer ends; they aren't part of it."""
 
     def __post_init__(self) -> None:
         for name in ("max_new_tokens", "num_beams"):
-            _require(_is_int(getattr(self, name)) and getattr(self, name) >= 1, self, name, "a whole number from 1 up")
+            _require(_is_int(getattr(self, name)) and getattr(self, name) >= 1, self, name, "an integer of at least 1")
         alone = self.num_beams == 1 or not self.do_sample
         _require(alone, self, "num_beams", "1 with do_sample: beams are searched, not sampled")
         _require(_is_int(self.top_k) and self.top_k >= 0, self, "top_k", "a whole number from 0 (all) up")
@@ -146,24 +146,24 @@ class GenerationSettings:
         is_list = isinstance(self.until, tuple) and all(isinstance(stop, str) and stop for stop in self.until)
         _require(is_list, self, "until", "a tuple of strings that are not empty")
         for name in ("temperature", "top_p", "repetition_penalty"):
-            object.__setattr__(self, name, float(getattr(self, name)))  # transformers refuses a whole number
+            object.__setattr__(self, name, float(getattr(self, name)))  # transformers rejects integers
 
     @classmethod
     def from_gen_kwargs(cls, gen_kwargs: Mapping[str, Any], **defaults: Any) -> GenerationSettings:
-        """Settings from the `generation_kwargs` of an lmms-eval task, which stay untouched.
+        """Convert the `generation_kwargs` of an lmms-eval task, without changing them.
 
-        A key that is absent or null takes its default. `do_sample` decides whether there is sampling; where it is not
-        given, a temperature above 0 does. lmms-eval writes temperature 0 or top_p 0 for greedy, and that is what they
-        mean here whatever `do_sample` says. Settings of sampling are dropped from a greedy answer, so that equal
-        answers have equal settings. MM-Vet asks for temperature 0.2 and no sampling: that is greedy, where
-        lmms-eval's own InternVL samples.
+        A missing or null key takes its default. `do_sample` decides on sampling; without it, a temperature above 0
+        does. lmms-eval writes temperature 0 or top_p 0 for greedy decoding, which they mean here regardless of
+        `do_sample`. Sampling settings are dropped for greedy decoding, so that equal answers have equal settings.
+        MM-Vet sets temperature 0.2 without sampling, which is greedy here, although lmms-eval's own InternVL samples.
 
         Args:
-            gen_kwargs: of the task; read only, since lmms-eval's answer cache computes its key from it twice.
-            defaults: settings for what the task leaves open.
+            gen_kwargs: the task's settings, which must not be changed because lmms-eval's cache computes its key from
+                them twice.
+            defaults: settings for keys that the task doesn't set.
 
         Raises:
-            ConfigError: an unknown key (the message lists the known ones) or a value outside its range.
+            ConfigError: a key is unknown (the message lists the known ones) or a value is out of range.
         """
         known = [setting.name for setting in fields(cls)]
         if unknown := [key for key in gen_kwargs if key not in known and key not in IGNORED_GEN_KWARGS]:
@@ -186,25 +186,26 @@ class GenerationSettings:
 
 @dataclass(frozen=True)
 class Request:
-    """One question to the model."""
+    """A request to the model."""
 
     key: str
-    """Names the document, the same in every run: `task/split/number` under lmms-eval."""
+    """The document's name, the same in every run; `task/split/number` under lmms-eval."""
 
     messages: tuple[Message, ...]
-    """An optional system message, then turns of user and assistant; the last is the user's."""
+    """An optional system message, then turns of user and assistant, ending with the user's."""
 
     generation: GenerationSettings = field(default_factory=GenerationSettings)
 
     max_tiles: int | None = None
-    """Tiles an image may have, thumbnail not counted; None takes the engine's."""
+    """Maximum number of tiles per image, without the thumbnail; None uses the engine's setting."""
 
     total_max_tiles: int | None = None
-    """Tiles that its images share: each may have total // images, at least 1; None takes the engine's."""
+    """Maximum number of tiles of all images; each gets total // images, at least 1. None uses the engine's setting."""
 
     min_pixels: int | None = None
     max_pixels: int | None = None
-    """Of an image, where the checkpoint resizes images to its patches; None takes the engine's."""
+    """Limit on an image's pixels, for checkpoints that resize images to their patches; None uses the engine's
+    setting."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "messages", tuple(self.messages))
@@ -219,33 +220,33 @@ class Request:
         for name in ("max_tiles", "total_max_tiles", "min_pixels", "max_pixels"):
             value = getattr(self, name)
             if value is not None and not (_is_int(value) and value >= 1):
-                raise ConfigError(f"Request {self.key} has {name}={value!r}; expected a whole number from 1 up.")
+                raise ConfigError(f"Request {self.key} has {name}={value!r}; expected an integer of at least 1.")
 
     @property
     def words(self) -> str:
-        """What the user says, a line for each text; without pictures and system message."""
+        """The user's text, one line per text part, without images and system message."""
         asked = (part for message in self.messages if message.role == "user" for part in message.content)
         return "\n".join(part.text for part in asked if isinstance(part, Text))
 
 
 @dataclass(frozen=True, eq=False)
 class DeferredRequest:
-    """A request that is made when its turn comes: the open pictures of a whole benchmark do not fit into memory."""
+    """A request that is created when it is needed, because the images of a whole benchmark don't fit into memory."""
 
     key: str
 
     generation: GenerationSettings
 
     load: Callable[[], Request]
-    """The request itself, of the same key and generation. Called in a thread; once more where an earlier answer is
-    compared before."""
+    """Creates the request, with the same key and generation settings. Called in a thread, and a second time if an
+    earlier answer is compared first."""
 
 
 def stop_strings(until: str | Sequence[str] | None) -> tuple[str, ...]:
-    """The stop strings that a task's `until` names."""
+    """Return the stop strings in a task's `until`."""
     if until is None:
         return ()
-    # An empty string would end every answer before it begins.
+    # An empty string would end every answer at its start.
     return tuple(stop for stop in ((until,) if isinstance(until, str) else until) if stop)
 
 

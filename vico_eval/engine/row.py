@@ -1,7 +1,7 @@
-"""One method on a loaded model: from prepared requests to answers with their token accounts.
+"""A method on a loaded model: turns prepared requests into answers with token accounts.
 
-A batch goes through three steps: see (encode all its pictures at once, route each request on its own), select visual
-tokens, and generate for a left-padded batch of prompts.
+A batch passes three steps: see (encode all images at once, route each request separately), select visual tokens, and
+generate answers for a left-padded batch of prompts.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ from vico_eval.runs.schema import AnswerSeconds, TokenAccount
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model said to one request, and what it cost."""
+    """The answer to a request, and its cost."""
 
     key: str
     text: str
     account: TokenAccount
 
     seconds: AnswerSeconds | None = field(default=None, compare=False)
-    """What it took. Answers are the same however long they took."""
+    """Times of the stages, which equality of answers ignores."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Routing:
-    """What became of one request's tiles before the decoder saw any; what an answer's account sums up."""
+    """The routing of a request's tiles before the decoder, which an answer's account summarises."""
 
     pictures: tuple[Picture, ...]
     """In the order of the prompt."""
@@ -52,10 +52,10 @@ class Routing:
     """[tiles]."""
 
     p_compress: tuple[float, ...] | None
-    """[tiles], the router's scores, where the method has it score tiles."""
+    """[tiles], the router's scores, if the method uses it."""
 
     visual_tokens: tuple[int, ...]
-    """[tiles], those that the connector makes."""
+    """[tiles], numbers of tokens that the connector makes."""
 
     visual_tokens_uncompressed: int
 
@@ -70,7 +70,7 @@ class _Ready:
 
 
 def look_of(method: Method) -> Look:
-    """What a method wants to know of pictures."""
+    """Return the information about images that a method needs."""
     return Look(
         connector=method.connector,
         selection=method.selection,
@@ -79,7 +79,7 @@ def look_of(method: Method) -> Look:
 
 
 class Row:
-    """A loaded model with one method. Several may share the model; a row of a table is one."""
+    """A loaded model with one method, which makes one row of a table. Several rows may share the model."""
 
     def __init__(
         self,
@@ -98,12 +98,12 @@ class Row:
 
     @torch.inference_mode()
     def answer(self, batch: Sequence[Prepared], settings: GenerationSettings, num_rows: int = 1) -> list[Answer]:
-        """Answers to a batch, in order. The model's decoder has the method's part in it.
+        """Answer a batch, in order, with the method's decoder part applied.
 
         Args:
-            batch: prepared with the method's resolution part.
-            settings: of all of them.
-            num_rows: that answer the batch, this one included.
+            batch: requests prepared with the method's resolution part.
+            settings: the generation settings of all requests.
+            num_rows: number of rows that answer the batch, including this one.
         """
         encoding = self.see.encode(batch)
         forget_peak()
@@ -115,7 +115,7 @@ class Row:
             self._finish(prompt.key, self._prompt_account(entry, prompt), settings, said)
             for entry, prompt, said in zip(ready, prompts, generated, strict=True)
         ]
-        # The last tokens are on the CPU by now, so no device is still at work.
+        # The last tokens are on the CPU, so no device is still working.
         own = time.perf_counter() - started + self.see.saved_s
         peak = peak_bytes()
         return [
@@ -136,7 +136,7 @@ class Row:
 
     @torch.inference_mode()
     def send(self, batch: Sequence[Prepared], settings: GenerationSettings, num_rows: int = 1) -> list[Pending]:
-        """What vLLM is to answer, of a batch; arguments as of `answer`. The method has no part in the decoder."""
+        """Submit a batch to vLLM; see `answer`. The method has no decoder part."""
         encoding = self.see.encode(batch)
         started = time.perf_counter()
         ready = self.ready(batch)
@@ -177,7 +177,7 @@ class Row:
         return self._finish(key, account, settings, GeneratedTokens(self.generate.up_to_stop(tokens), layers))
 
     def routing(self, prepared: Prepared) -> Routing | None:
-        """What becomes of a request's tiles; None where the family has none."""
+        """Return the routing of a request's tiles; None if the family has no tiles."""
         (seen,) = self.see([prepared])
         tiles = seen.tiles
         if tiles is None:
@@ -191,12 +191,12 @@ class Row:
         )
 
     def ready(self, batch: Sequence[Prepared]) -> list[_Ready]:
-        """The requests with the visual tokens that enter the decoder."""
+        """Return the requests with the visual tokens that enter the decoder."""
         seen = self.see(batch)
         return [_Ready(*each) for each in zip(batch, seen, self._select(batch, seen), strict=True)]
 
     def _select(self, batch: Sequence[Prepared], seen: Sequence[Seen]) -> list[Entering]:
-        """The visual tokens of each request that enter the decoder."""
+        """Select the visual tokens of each request that enter the decoder."""
         entering = [Entering(one.tokens, one.per_image) for one in seen]
         part = self.method.selection
         asked = [number for number, one in enumerate(seen) if one.visual is not None and len(one.tokens)]
@@ -230,8 +230,8 @@ class Row:
         )
 
     def _positions(self, entry: _Ready, input_ids: list[int]) -> torch.Tensor | None:
-        """Position ids [axes, N] of a prompt's tokens: those that they have in the whole prompt. None where they are
-        simply counted."""
+        """Return the position ids [axes, N] of a prompt's tokens, which are those of the whole prompt before selection.
+        None if positions are consecutive."""
         if self._model.counts_positions:
             return None
         whole_ids = self._preprocessor.prompt_ids(entry.prepared, entry.seen.per_image)
@@ -251,8 +251,8 @@ class Row:
         if self.method.decoder is not None:
             length += self.method.decoder.num_joining(num_visual, self._model.facts)
         limit = self._model.language_model.config.max_position_embeddings
-        # Beyond it a decoder answers with noise. One with dynamic NTK would go on to a multiple of it, but with a table
-        # that the longest prompt of the batch sets, and the longest so far: an answer would depend on its neighbours.
+        # Beyond this limit a decoder generates noise. Dynamic NTK would extend it, but with a table that depends on the
+        # longest prompt so far, so an answer would depend on other requests.
         if length > limit:
             raise ValueError(
                 f"its prompt has {length} tokens and the decoder {limit} positions; lower max_tiles, "
@@ -260,7 +260,7 @@ class Row:
             )
 
     def _prompt_account(self, entry: _Ready, prompt: PromptTokens) -> dict[str, Any]:
-        """What an account says of a prompt."""
+        """Return an account's fields about a prompt."""
         visual = len(entry.entering.tokens)
         return {
             "visual_tokens": visual,
@@ -286,7 +286,7 @@ class Row:
         return Answer(key, text.strip(), account)
 
     def _of_selection(self, entry: _Ready) -> dict[str, Any]:
-        """What an account says of a selection; nothing where the method has none."""
+        """Return an account's fields about a selection; none if the method has none."""
         if self.method.selection is None:
             return {}
         return {
@@ -296,7 +296,7 @@ class Row:
 
 
 def _of_tiles(entry: _Ready) -> dict[str, Any]:
-    """What an account says of tiles; nothing where a family has none."""
+    """Return an account's fields about tiles; none if the family has no tiles."""
     tiles = entry.seen.tiles
     if tiles is None:
         return {}

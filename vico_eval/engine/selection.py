@@ -1,6 +1,6 @@
-"""A method's selection between connector and decoder: which visual tokens of each request go on.
+"""Selection between connector and decoder: the visual tokens of each request that enter the decoder.
 
-Shapes: n = visual tokens of a request that were seen, kept = those that go on; D = decoder width.
+Shapes: n = visual tokens of a request before selection; kept = after it; D = decoder width.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ class Entering(NamedTuple):
     """[kept, D]."""
 
     per_image: list[int]
-    """[pictures]: how many of them are each one's."""
+    """[pictures], number of tokens of each image or tile."""
 
     num_merged: int = 0
 
     keep: Tensor | None = None
-    """[kept], int64, on the CPU: which of the tokens that were seen each one is or stands for; None where it is all of
-    them."""
+    """[kept], int64, on the CPU: index of the original token that each one is or represents; None if all are kept."""
 
 
 def select(part: SelectionPart, requests: Sequence[VisualTokens], num_images: Sequence[int]) -> list[Entering]:
-    """What the part lets in of each request.
+    """Let a method's part select the visual tokens of each request.
 
     Args:
-        part: of the method.
-        requests: those with visual tokens.
-        num_images: [requests], pictures of each.
+        part: the method's selection part.
+        requests: requests with visual tokens.
+        num_images: [requests], number of images of each request.
 
     Raises:
-        RuntimeError: the part gave back something else than it was asked for.
-        FloatingPointError: it would choose by values, or made tokens, that are NaN or infinite; names the documents.
+        RuntimeError: the part returned an invalid selection.
+        FloatingPointError: the values that it would choose by, or the tokens that it made, are NaN or infinite; the
+            message names the documents.
     """
     _refuse_not_finite(requests)
     with stage(METHOD):
@@ -60,11 +60,11 @@ LOOKED_AT = {
     "question_embeddings": "embeddings of the question",
     "p_compress": "router's scores",
 }
-"""What parts choose by, and how a message names it."""
+"""The values that parts choose by, and their names in messages."""
 
 
 def _refuse_not_finite(requests: Sequence[VisualTokens]) -> None:
-    """Raises FloatingPointError where a part would choose by NaN or infinite values."""
+    """Raise FloatingPointError if a part would choose by NaN or infinite values."""
     given = [
         (what, visual.key, values)
         for name, what in LOOKED_AT.items()
@@ -78,7 +78,7 @@ def _refuse_not_finite(requests: Sequence[VisualTokens]) -> None:
 
 
 class _Choice(NamedTuple):
-    """What is read of a part's choice for one request."""
+    """A part's choice for one request, copied to the CPU."""
 
     keep: Tensor
     """[kept], int64."""
@@ -87,7 +87,7 @@ class _Choice(NamedTuple):
     """[kept], bool."""
 
     is_finite: Tensor
-    """[], bool: whether the merged tokens are."""
+    """[], bool: whether the merged tokens are finite."""
 
     @classmethod
     def of(cls, chosen: Selected) -> _Choice:
@@ -99,11 +99,12 @@ class _Choice(NamedTuple):
 def _entering(
     requests: Sequence[VisualTokens], chosen: Sequence[Selected | None], num_images: Sequence[int]
 ) -> list[Entering]:
-    """The tokens by what was chosen, which is read and checked on the CPU: the host waits once for all requests."""
+    """Gather the chosen tokens. Choices are copied to the CPU and checked there, with one synchronisation for all
+    requests."""
     given = {number: each for number, each in enumerate(chosen) if each is not None}
     images, *read = moved(CPU, [visual.image for visual in requests], *map(_Choice.of, given.values()))
     choices = [_Choice(*values) for values in read]
-    # By places and not by marks, whose number the host would have to wait for.
+    # By indices instead of a mask, whose sum would need a synchronisation.
     merged_at = [choice.is_merged.nonzero()[:, 0] for choice in choices]
     there = moved(requests[0].tokens.device, [each.keep for each in given.values()], merged_at)
     entering = [
@@ -122,14 +123,14 @@ def _entering(
 
 
 def _check(visual: VisualTokens, image: Tensor, chosen: Selected, read: _Choice) -> None:
-    """Raises RuntimeError or FloatingPointError unless a request's choice is one."""
+    """Raise RuntimeError or FloatingPointError if a request's choice is invalid."""
     keep, is_merged, num_tokens = read.keep, read.is_merged, len(visual.tokens)
     if keep.numel() and not (int(keep.min()) >= 0 and int(keep.max()) < num_tokens):
         raise RuntimeError(f"a part chose tokens of {visual.key} outside its {num_tokens}")
     if len(keep.unique()) < len(keep):
         raise RuntimeError(f"a part chose a token of {visual.key} twice")
     if bool((image[keep].diff() < 0).any()) or bool((keep[~is_merged].diff() < 0).any()):
-        raise RuntimeError(f"a part reordered the visual tokens of {visual.key}; those that stay keep their order")
+        raise RuntimeError(f"a part reordered the visual tokens of {visual.key}; kept tokens must stay in order")
     expected, made = int(is_merged.sum()), 0 if chosen.merged is None else len(chosen.merged)
     if made != expected:
         raise RuntimeError(f"a part returned {made} merged tokens of {visual.key} and marked {expected}")

@@ -1,4 +1,4 @@
-"""A local video file through FFmpeg: which of its streams is the video, when its frames are shown, and the frames."""
+"""A local video file read with FFmpeg: its video stream, the times of its frames, and the frames."""
 
 from __future__ import annotations
 
@@ -15,51 +15,52 @@ from vico_eval.engine.frames import upright_rgb
 from vico_eval.engine.video_seek import seek_frames
 from vico_eval.errors import MediaError
 
-# FFmpeg's names. What names other files or addresses is absent: playlists, lists of files, descriptions of streams.
+# FFmpeg's names. Formats that refer to other files or URLs are excluded: playlists, file lists, stream descriptions.
 _FORMATS = (
     *("mov", "mp4", "matroska", "webm", "avi", "mpegts", "mpeg", "flv", "asf", "ogg", "gif", "apng", "mxf", "nut"),
     *("ivf", "dv", "rm", "wtv", "obu", "h264", "hevc", "m4v", "mpegvideo", "yuv4mpegpipe"),
-    *("mp3", "flac", "wav", "aac"),  # so that sound is said to be sound
+    *("mp3", "flac", "wav", "aac"),  # so that audio files get the right error
 )
 _LOCAL_ONLY = {"protocol_whitelist": "file", "format_whitelist": ",".join(_FORMATS)}
 
-# Share of a video's stated length that may be missing at its end, where that is more than two frames.
+# Share of a video's stated length that may be missing at its end, if more than two frames.
 _MISSING_SHARE = 0.02
 
 
 class Decoded(NamedTuple):
-    """Frames out of a decoder."""
+    """Frames from a decoder."""
 
     frames: list[Image.Image]
-    """Those that were wanted, upright and in RGB."""
+    """The requested frames, upright and in RGB."""
 
     times_s: list[float]
-    """When each frame begins: of frames that were sought, those alone; otherwise all that were decoded on the way."""
+    """Start of each frame: of the requested frames if they were sought, otherwise of all decoded frames."""
 
 
 class VideoFacts(NamedTuple):
-    """What a file says about its video before anything is decoded."""
+    """A file's metadata of its video, read without decoding."""
 
     total: int
     """Frames."""
 
     fps: float
-    """On average; 0 where it is unknown."""
+    """Average rate; 0 if unknown."""
 
     is_constant: bool
-    """Whether each frame begins within half a frame of where the average rate has it; also where no times are known."""
+    """Whether each frame begins within half a frame of its time at the average rate; also true if no times are
+    known."""
 
     start_s: float
-    """When the stream begins."""
+    """Start of the stream."""
 
     stated_s: float | None
-    """How long the stream claims to be."""
+    """Stated length of the stream."""
 
     end_s: float
-    """When the last frame leaves the screen; 0 where no times are known."""
+    """End of the last frame; 0 if no times are known."""
 
     def is_cut_off(self, decoded: Decoded) -> bool:
-        """Whether the pictures end long before the stream does: in time, or in frames where it claims no length."""
+        """Whether the frames end long before the stream does: in time, or in number if it states no length."""
         if not self.stated_s:
             return self.total - len(decoded.times_s) > max(2, _MISSING_SHARE * self.total)
         frame_s = 1 / self.fps if self.fps else 0.0
@@ -69,15 +70,15 @@ class VideoFacts(NamedTuple):
 
 
 def look(source: Path | bytes, name: str, *, with_times: bool) -> VideoFacts:
-    """The facts of a video; what nobody asks for, and the file does not state, is not looked for.
+    """Return a video's metadata; values that the file doesn't state are only determined if needed.
 
     Args:
-        source: a file, or its bytes.
-        name: what errors call it.
-        with_times: whether to look when each frame is shown, for which the whole file is read, without decoding.
+        source: a file or its bytes.
+        name: its name in errors.
+        with_times: determine the time of each frame, for which the whole file is read without decoding.
 
     Raises:
-        MediaError: no video file, or one without a video stream.
+        MediaError: it isn't a video file, or has no video stream.
     """
     with _opened(source, name) as (container, stream):
         total, fps = stream.frames, float(stream.average_rate or 0)
@@ -94,7 +95,7 @@ def look(source: Path | bytes, name: str, *, with_times: bool) -> VideoFacts:
                     if moment is not None:
                         begins.append(float(moment * packet.time_base))
                         end_s = max(end_s, float((moment + (packet.duration or 0)) * packet.time_base))
-            total = total or count  # containers such as Matroska state none
+            total = total or count  # containers such as Matroska have none
             if len(begins) == count:
                 begins.sort()
                 is_constant = bool(fps) and all(
@@ -104,10 +105,10 @@ def look(source: Path | bytes, name: str, *, with_times: bool) -> VideoFacts:
 
 
 def decode(source: Path | bytes, name: str, wanted: Collection[int]) -> Decoded:
-    """The wanted frames, by their places in order of time, as far as there are any.
+    """Decode the requested frames, given by their indices in order of time, as far as they exist.
 
-    They are sought where that is less to decode. Otherwise decoding begins with the video and ends with the last of
-    them; where none is wanted, with the video.
+    Seeks where that saves decoding. Otherwise decoding starts at the beginning and ends with the last requested frame,
+    or with the video if none is requested.
     """
     with _opened(source, name) as (container, stream):
         sought = seek_frames(container, stream, wanted)
@@ -129,7 +130,7 @@ def decode(source: Path | bytes, name: str, wanted: Collection[int]) -> Decoded:
 
 @contextmanager
 def _opened(source: Path | bytes, name: str) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
-    # The prefix: without it FFmpeg takes `http:`, `concat:`, `subfile:` and the like in a name for a protocol.
+    # Without this prefix, FFmpeg interprets `http:`, `concat:`, `subfile:` etc. in a name as a protocol.
     file = io.BytesIO(source) if isinstance(source, bytes) else f"file:{source}"
     try:
         container = av.open(file, mode="r", container_options=_LOCAL_ONLY)
@@ -138,7 +139,7 @@ def _opened(source: Path | bytes, name: str) -> Iterator[tuple[av.container.Inpu
     except av.FFmpegError as error:
         raise MediaError(
             f"The video {name} can't be read: {error}. Expected a video in one local file (mp4, mkv, webm, avi, ...); "
-            "playlists and addresses are not followed."
+            "playlists and URLs are not followed."
         ) from error
     with container:
         stream = _video_stream(container)
@@ -149,7 +150,7 @@ def _opened(source: Path | bytes, name: str) -> Iterator[tuple[av.container.Inpu
 
 
 def _video_stream(container: av.container.InputContainer) -> av.VideoStream | None:
-    """The stream that FFmpeg would play, unless it is a cover picture; None where there are only such."""
+    """Return the stream that FFmpeg would play, ignoring cover pictures; None if there is no other."""
     videos = [stream for stream in container.streams.video if not _is_cover(stream)]
     best = container.streams.best("video")
     return next((stream for stream in videos if stream is best), videos[0] if videos else None)
@@ -157,6 +158,6 @@ def _video_stream(container: av.container.InputContainer) -> av.VideoStream | No
 
 def _is_cover(stream: av.VideoStream) -> bool:
     disposition = getattr(stream, "disposition", None)
-    if disposition is None:  # PyAV 13: a picture has no rate
+    if disposition is None:  # PyAV 13: an image has no rate
         return not stream.average_rate
     return bool(disposition & type(disposition).attached_pic)

@@ -1,7 +1,7 @@
-"""Frames of a video sought: decoding begins at the key frame before a wanted frame, not at the start of the file.
+"""Seeking frames of a video: decoding starts at the key frame before a requested frame, not at the start of the file.
 
-A frame is found by the time that its packet states, so that it is the one that reading from the start gives. Where
-packets don't tell that for certain, nothing is sought.
+Frames are identified by the time in their packets, so that seeking finds the same frames as reading from the start. If
+packets don't identify them with certainty, nothing is sought.
 """
 
 from __future__ import annotations
@@ -13,28 +13,28 @@ from typing import NamedTuple
 import av
 
 _INDEXED = {"mov", "mp4", "matroska", "webm"}
-"""FFmpeg's names of the containers that mark key frames themselves. In others, marks are guessed, or a file has no
-index and seeking is a guess."""
+"""FFmpeg's names of containers that mark key frames. Others have guessed marks, or no index, so that seeking is
+unreliable."""
 
 
 class _Packet(NamedTuple):
-    """A frame before it is decoded."""
+    """A frame before decoding."""
 
     pts: int
-    """When it is shown."""
+    """Presentation time."""
 
     sought_at: int
-    """Under which time an index has it."""
+    """Time in the container's index."""
 
     is_key: bool
 
 
 class _Jump(NamedTuple):
-    """A run of packets to be decoded."""
+    """A run of packets to decode."""
 
     key: _Packet
     wanted: list[int]
-    """Times (pts) of the frames that are taken."""
+    """Times (pts) of the requested frames."""
 
     num_packets: int
 
@@ -42,10 +42,10 @@ class _Jump(NamedTuple):
 def seek_frames(
     container: av.container.InputContainer, stream: av.VideoStream, wanted: Collection[int]
 ) -> list[av.VideoFrame] | None:
-    """The wanted frames, by their places in order of time.
+    """Decode the requested frames, given by their indices in order of time.
 
     Returns:
-        As many as wanted, in order; None where seeking saves nothing, or might find other frames than reading does.
+        The requested frames, in order; None if seeking saves nothing or might find other frames than reading.
     """
     if not wanted or _INDEXED.isdisjoint(container.format.name.split(",")):
         return None
@@ -66,9 +66,9 @@ def seek_frames(
 
 
 def _packets(container: av.container.InputContainer, stream: av.VideoStream) -> list[_Packet] | None:
-    """All, in order of decoding; None where they are not the frames that a decoder gives, one for one."""
+    """Return all packets in decoding order; None if they don't correspond one to one to decoded frames."""
     packets = []
-    # Matroska's index has the times when frames are shown, MP4's those when they are decoded.
+    # Matroska's index has presentation times, MP4's has decoding times.
     has_shown_times = "matroska" in container.format.name
     for packet in container.demux(stream):
         if not packet.size:
@@ -79,20 +79,20 @@ def _packets(container: av.container.InputContainer, stream: av.VideoStream) -> 
         packets.append(_Packet(packet.pts, sought_at, packet.is_keyframe))
     times = {packet.pts for packet in packets}
     is_whole = not stream.frames or stream.frames == len(packets)
-    # Frames that are shown before the first key frame can't be decoded, and decoders drop some of them.
+    # Frames shown before the first key frame can't be decoded, and decoders drop some of them.
     begins_with_key = bool(packets) and packets[0].is_key and packets[0].pts == min(times)
     return packets if is_whole and begins_with_key and len(times) == len(packets) else None
 
 
 def _jumps(packets: Sequence[_Packet], wanted: Sequence[int]) -> list[_Jump]:
-    """By the last key frame, in order of time, that is not behind the frame.
+    """Group requested frames by the last key frame that isn't after them in time.
 
-    What is shown before a key frame and decoded after it may need frames in front of it: for such a frame the key frame
-    before is taken.
+    A frame that is shown before a key frame but decoded after it may need earlier frames, so it is decoded from the
+    previous key frame.
     """
     order = {packet.pts: place for place, packet in enumerate(packets)}
     times = sorted(order)
-    # A decoder gives a frame when it has given all that are shown before it.
+    # A decoder outputs a frame after all frames that are shown before it.
     last_needed = list(accumulate((order[time] for time in times), max))
     keys = sorted((packet for packet in packets if packet.is_key), key=lambda packet: packet.pts)
     jumps: list[_Jump] = []
@@ -109,7 +109,7 @@ def _jumps(packets: Sequence[_Packet], wanted: Sequence[int]) -> list[_Jump]:
 
 
 def _decode(container: av.container.InputContainer, stream: av.VideoStream, jump: _Jump) -> list[av.VideoFrame] | None:
-    """The wanted frames of a jump; None where the container leads elsewhere."""
+    """Decode the requested frames of a jump; None if seeking in the container ended elsewhere."""
     container.seek(jump.key.sought_at, stream=stream)
     missing = set(jump.wanted)
     frames: list[av.VideoFrame] = []

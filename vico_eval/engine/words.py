@@ -1,4 +1,4 @@
-"""Somebody's words in a prompt: no control token comes of them, however they are cut into parts."""
+"""User text in a prompt, made safe: it never forms a control token, however it is split into parts."""
 
 from __future__ import annotations
 
@@ -9,36 +9,37 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Said:
-    """The text of a message, as its parts are added, and which of its characters are somebody's words."""
+    """The text of a message and which of its characters are user text."""
 
     text: str = ""
 
     is_words: list[bool] = field(default_factory=list)
 
     def add(self, text: str, *, is_words: bool = False) -> None:
-        """Put `text` behind what is there."""
+        """Append `text`."""
         self.text += text
         self.is_words += [is_words] * len(text)
 
     def end_line(self) -> None:
-        """Have the next text begin a line."""
+        """Start a new line before the next text."""
         if self.text and not self.text.endswith("\n"):
             self.add("\n")
 
 
 class ControlTokens:
-    """The tokens that shape a prompt; in somebody's words they would forge it."""
+    """The tokens that structure a prompt, which user text must not contain."""
 
     def __init__(self, tokens: Iterable[str], *, end: str) -> None:
-        """`end` is what the template puts behind every message."""
+        """`end` is the template's end of every message."""
         longest_first = sorted({token for token in tokens if len(token) > 1}, key=lambda token: (-len(token), token))
         self._pattern = re.compile("|".join(map(re.escape, longest_first)))
         self._end = end
 
     def defuse(self, said: Said) -> str:
-        """The message's text; a control token that is made of somebody's words, if only in part, has a space in it.
+        """Return the message's text, with a space inserted into every control token that consists of user text, even in
+        part.
 
-        Parts are joined before: two of them, or one and what stands beside it, can make a token together.
+        Parts are joined first, because two parts, or a part and its surroundings, can form a token together.
         """
         before = "\n"  # as every template's head of a message ends
         is_words = [False, *said.is_words, *(False for _ in self._end)]

@@ -210,9 +210,9 @@ def test_a_prompt_beyond_the_server_s_room_has_no_answer(serve, open_backend):
 @pytest.mark.parametrize(
     ("fault", "when", "message"),
     [
-        ("two models", "self", "does not answer as a vLLM server with one model does"),
-        ("no vllm", "self", "does not answer as a vLLM server with one model does"),
-        ("a page", "self", "does not answer as a vLLM server with one model does"),
+        ("two models", "self", "does not respond like a vLLM server with one model"),
+        ("no vllm", "self", "does not respond like a vLLM server with one model"),
+        ("a page", "self", "does not respond like a vLLM server with one model"),
         ("other tokens", "self", r"it may serve another model: <\|im_end\|> is \[8\] there and \[7\] here"),
         ("no tokens", "self", r"<\|im_end\|> is \[\] there"),
         ("other weights", "probe", "it may serve another model: ids give token 99 and their embeddings 3"),
@@ -230,7 +230,7 @@ def test_a_server_that_cannot_be_used_is_refused_before_the_first_document(serve
 def test_no_server_is_refused(serve, open_backend):
     server = serve()
     server.stop()
-    with pytest.raises(ConfigError, match=r"no vLLM server answers at http://127.0.0.1.*export-decoder"):
+    with pytest.raises(ConfigError, match=r"no vLLM server responds at http://127.0.0.1.*export-decoder"):
         open_backend(server)
 
 

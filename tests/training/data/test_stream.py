@@ -218,7 +218,7 @@ def test_a_clip_behind_the_end_of_its_video_is_a_corrupt_sample(make, make_prepa
     batch = run(make(make_prepare(), source, global_batch=2, micro_batch=1, window_steps=1), 1)[0]
     skipped = [one for samples in batch.micro_batches for one in samples if isinstance(one, Skipped)]
     assert [(one.key, one.kind) for one in skipped] == [(source.key(1), "media")]
-    assert "s long and the stretch that is asked for begins at 100 s" in skipped[0].reason
+    assert "s long and the requested interval begins at 100 s" in skipped[0].reason
 
 
 def batch_of(step, *reasons):

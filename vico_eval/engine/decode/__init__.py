@@ -1,1 +1,1 @@
-"""Decoding by vLLM: our embedded prompts in, its tokens out, in this process or by servers."""
+"""Decoding by vLLM, in this process or by servers: prompts go in as embeddings, tokens come out."""

@@ -1,8 +1,8 @@
-"""What decodes prompts that are embedded already, many at once: vLLM, wherever it runs.
+"""A decoder for prompts that are already embedded, many at once: vLLM in this process or behind servers.
 
-Everything up to the decoder's input is ours (encoder, router, connector, selection); the prompt goes on as embeddings.
+Everything before the decoder is computed here (encoder, router, connector, selection); prompts are sent as embeddings.
 
-Shapes: N = tokens of a prompt, visual ones included; D = decoder width.
+Shapes: N = tokens of a prompt, including visual ones; D = decoder width.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from vico_eval.errors import ConfigError
 T = TypeVar("T")
 
 ENDED = ("stop", "length")
-"""vLLM's reasons of an answer that is one; `abort` is that of a server which shuts down in the middle."""
+"""vLLM's finish reasons of complete answers; `abort` comes from a server that shuts down."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class EmbeddedPrompt:
-    """A prompt as vLLM takes it."""
+    """A prompt in the form that vLLM accepts."""
 
     key: str
     """Of the document."""
@@ -45,51 +45,51 @@ class EmbeddedPrompt:
 
 
 class Decoded(NamedTuple):
-    """What vLLM said."""
+    """The result of decoding a prompt with vLLM."""
 
     tokens: list[int]
     """New token ids, up to and with the end of text."""
 
 
 class Transport(ABC):
-    """Where vLLM is. All of it is called in one event loop."""
+    """A connection to vLLM. All methods are called in one event loop."""
 
     max_in_flight: int
-    """Prompts that it should have at once."""
+    """The number of prompts to submit at once."""
 
     max_length: int
-    """Tokens of a prompt with its answer."""
+    """Maximum number of tokens of a prompt and its answer."""
 
     can_penalise: bool = False
-    """Whether a repetition penalty counts the tokens of the answer alone, as in transformers."""
+    """Whether a repetition penalty counts only the answer's tokens, as in transformers."""
 
     @abstractmethod
     async def open(self) -> Mapping[str, Any]:
-        """See that it is there; what a run's record says of it.
+        """Check that vLLM is available and return its description for a run's record.
 
         Raises:
-            ConfigError: it is not, or can't take embeddings.
+            ConfigError: it is not available or doesn't accept embeddings.
         """
 
     @abstractmethod
     async def decode(self, prompt: EmbeddedPrompt) -> Decoded:
-        """What is generated for a prompt.
+        """Decode a prompt.
 
         Raises:
-            ValueError, RuntimeError: this prompt has no answer.
-            UserError: nothing is there any more that answers.
+            ValueError, RuntimeError: this prompt can't be answered.
+            UserError: vLLM is gone, so that no prompt can be answered.
         """
 
     async def close(self) -> None:  # noqa: B027
-        """Let go of it."""
+        """Release vLLM."""
 
     def closing_words(self) -> str | None:
-        """What there is to say once all is answered."""
+        """Return remarks for the user at the end of a run."""
         return None
 
 
 class Backend:
-    """A transport with an event loop of its own, in a thread."""
+    """A transport with its own event loop in a thread."""
 
     def __init__(self, transport: Transport) -> None:
         """Raises ConfigError, as `Transport.open`."""
@@ -99,33 +99,33 @@ class Backend:
         self._thread.start()
         try:
             self.facts: Mapping[str, Any] = self._run(transport.open())
-            """What a run's record says of it."""
+            """Its description in a run's record."""
         except BaseException:
             self.close()
             raise
 
     @property
     def max_in_flight(self) -> int:
-        """Prompts that are worth to be submitted at once."""
+        """The number of prompts that keeps vLLM busy."""
         return self._transport.max_in_flight
 
     def check(self, settings: GenerationSettings) -> None:
-        """Raises ConfigError if vLLM can't generate so from embeddings."""
+        """Raise ConfigError if vLLM can't generate from embeddings under these settings."""
         if settings.num_beams > 1:
             raise ConfigError(
-                f"num_beams={settings.num_beams} can't be had with engine=vllm, which searches no beams from "
-                "embeddings. Pass engine=transformers."
+                f"num_beams={settings.num_beams} isn't possible with engine=vllm, which has no beam search "
+                "from embeddings. Pass engine=transformers."
             )
         if settings.repetition_penalty != 1 and not self._transport.can_penalise:
-            # The ids of a prompt of embeddings are unknown there, and whatever was asked before stands in their place.
+            # vLLM has no ids of a prompt of embeddings and uses those of an earlier prompt instead.
             raise ConfigError(
-                f"repetition_penalty={settings.repetition_penalty:g} can't be had from a vLLM server, which would also "
-                "count tokens of other prompts. Leave out server=, so that vLLM runs in this process, or pass "
+                f"repetition_penalty={settings.repetition_penalty:g} isn't possible with a vLLM server, which would "
+                "also count tokens of other prompts. Leave out server=, so that vLLM runs in this process, or pass "
                 "engine=transformers."
             )
 
     def submit(self, prompt: EmbeddedPrompt) -> Future[Decoded]:
-        """Have a prompt decoded; the future raises as `Transport.decode`."""
+        """Submit a prompt for decoding. The future raises the same errors as `Transport.decode`."""
         return asyncio.run_coroutine_threadsafe(self._decode(prompt), self._loop)
 
     async def _decode(self, prompt: EmbeddedPrompt) -> Decoded:
@@ -138,11 +138,11 @@ class Backend:
         return await self._transport.decode(prompt)
 
     def closing_words(self) -> str | None:
-        """What there is to say once all is answered."""
+        """Return remarks for the user at the end of a run."""
         return self._transport.closing_words()
 
     def close(self) -> None:
-        """Let go of vLLM; nothing can be submitted any more."""
+        """Release vLLM. Nothing can be submitted afterwards."""
         if self._loop.is_closed() or threading.current_thread() is self._thread:
             return
         self._run(self._transport.close())
@@ -155,12 +155,12 @@ class Backend:
 
 
 def sampling(prompt: EmbeddedPrompt, max_length: int) -> dict[str, Any]:
-    """vLLM's parameters of a prompt, by its names.
+    """Return vLLM's sampling parameters of a prompt.
 
-    All of them are said, since vLLM takes what is not from the checkpoint's generation_config.json.
+    All parameters are set, because vLLM takes missing ones from the checkpoint's generation_config.json.
 
     Args:
-        max_length: tokens of a prompt with its answer.
+        max_length: maximum number of tokens of a prompt and its answer.
     """
     settings = prompt.settings
     chance: dict[str, Any] = {"temperature": 0.0, "top_p": 1.0, "top_k": 0}

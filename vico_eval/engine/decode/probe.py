@@ -1,7 +1,7 @@
-"""Whether a server has the decoder of a checkpoint: asked before the first document.
+"""A check that a server has the decoder of a checkpoint, made before the first document.
 
-A short text is sent as ids, which the server embeds by its own table, and as embeddings of the checkpoint's table; both
-must give the same greedy token. A server with other weights of the same width embeds the ids otherwise.
+A short text is sent twice: as ids, which the server embeds with its own table, and as embeddings from the checkpoint's
+table. Both must give the same greedy token; a server with other weights of the same width embeds the ids differently.
 """
 
 from __future__ import annotations
@@ -22,36 +22,36 @@ from vico_eval.errors import ConfigError
 TEXTS = ("The number in the picture is", "What is shown here? It is", "0 1 2 3 4 5 6")
 
 WITHOUT = "enable-prompt-embeds"
-"""What vLLM's words have in them where a server takes no embeddings."""
+"""Part of vLLM's message if a server accepts no embeddings."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Probe:
-    """What a server of a checkpoint's decoder should say."""
+    """The expected responses of a server with a checkpoint's decoder."""
 
     checkpoint: str
-    """Its name."""
+    """The checkpoint's name."""
 
     sha256: str
-    """Digest of it (`FamilyCheckpoint.identity`)."""
+    """The checkpoint's digest (`FamilyCheckpoint.identity`)."""
 
     prompts: Sequence[tuple[Sequence[int], Tensor]]
     """Ids [n] and their embeddings [n, D], on the CPU."""
 
     end: tuple[str, int]
-    """The end of text and its id."""
+    """The end-of-text token and its id."""
 
 
 async def check_server(server: Server, probe: Probe, root: str) -> None:
-    """See that a server has the checkpoint's decoder.
+    """Check that a server has the checkpoint's decoder.
 
     Args:
-        server: it has said which model it serves.
-        probe: of the checkpoint.
-        root: where the server's model lies, as it says.
+        server: a server whose model is known.
+        probe: the checkpoint's probe.
+        root: location of the server's model, according to the server.
 
     Raises:
-        ConfigError: it takes no embeddings, or has another model; says by what that is known.
+        ConfigError: it accepts no embeddings or has another model; the message gives the evidence.
     """
     exported = _exported_from(root)
     if exported is not None and exported != probe.sha256:
@@ -83,7 +83,7 @@ def _other(server: Server, probe: Probe) -> str:
 
 
 def _exported_from(root: str) -> str | None:
-    """The checkpoint's digest that an exported decoder names, where the server's folder is on this machine."""
+    """Return the checkpoint digest recorded in an exported decoder, if the server's folder is on this machine."""
     try:
         said: Mapping[str, object] = json.loads((Path(root) / "export.json").read_text(encoding="utf-8"))
         return str(said["sha256"])
@@ -92,7 +92,7 @@ def _exported_from(root: str) -> str | None:
 
 
 def encoded(embeddings: torch.Tensor) -> str:
-    """Embeddings [N, D] as vLLM's servers take them: `torch.save` in base64."""
+    """Encode embeddings [N, D] for vLLM's servers: `torch.save` in base64."""
     buffer = io.BytesIO()
     torch.save(embeddings, buffer)
     return base64.b64encode(buffer.getbuffer()).decode("ascii")

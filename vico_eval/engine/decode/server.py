@@ -1,6 +1,6 @@
-"""One vLLM server: what it says of itself, and OpenAI's completions with embeddings in the place of a prompt.
+"""A vLLM server: its description of itself, and OpenAI-style completions for prompts given as embeddings.
 
-Nothing that it says is trusted: its answers have limits, and its words are cleaned before they are shown.
+Its responses are not trusted: their size is limited, and text is cleaned before it is shown.
 """
 
 from __future__ import annotations
@@ -18,38 +18,38 @@ from vico_eval.server_address import Address, Redactor
 from vico_eval.server_reading import MAX_LIST_BYTES, UnreadableAnswer, read_body, read_json, read_start
 
 TRIES = 3
-"""How often a prompt is sent."""
+"""How often a prompt is tried."""
 
 ERRORS = 3 * TRIES
-"""So many errors one after another are not a prompt's fault: one prompt alone has fewer."""
+"""This many consecutive errors can't be caused by one prompt, which has fewer tries."""
 
 OF_THE_PROMPT = (400, 413, 422)
-"""Statuses with which a server refuses a prompt; others say that it is none of ours any more, or overloaded."""
+"""HTTP statuses that reject a prompt. Other errors mean that the server changed or is overloaded."""
 
 LOOK_S = 10.0
-"""For what a server says of itself."""
+"""Timeout of questions about the server, in seconds."""
 
 SHOWN = 300
-"""Letters of a server's words in a message."""
+"""Maximum number of characters of a server's text in a message."""
 
 MAX_ANSWER_BYTES = 64 * 2**20
-"""A hundred thousand tokens with their ids and text take a few of them."""
+"""Maximum size of a response. A hundred thousand tokens with ids and text take a few MB."""
 
 
 class Lost(Exception):
-    """A server does not answer any more."""
+    """A server no longer responds."""
 
 
 class Failed(Exception):
-    """A server answered with an error of its own, or with no answer; the prompt can be asked again."""
+    """A server failed to answer a prompt, which can be sent again."""
 
 
 class Refused(ValueError):
-    """A server refuses a prompt; says why in its words."""
+    """A server rejected a prompt; the message has its reason."""
 
 
 class Server:
-    """One address, and how far it can be relied on."""
+    """A server's address and state."""
 
     def __init__(self, address: Address, client: httpx.AsyncClient, redact: Redactor) -> None:
         self.shown = address.shown
@@ -62,17 +62,17 @@ class Server:
         self._lost = asyncio.Event()
 
     def lose(self, reason: str) -> None:
-        """Send nothing there any more, and wait for nothing from there."""
+        """Stop sending to the server and drop its pending requests."""
         if self.why_lost is None:
             self.why_lost = reason
             self._lost.set()
             logger.warning(f"vLLM at {self.shown} is dropped: {reason}; what it was asked is asked again elsewhere")
 
     async def look_at(self) -> dict[str, Any]:
-        """What it says of itself: version, model, its root and `max_model_len`.
+        """Ask the server for its version, model, model location and `max_model_len`.
 
         Raises:
-            ConfigError: it does not answer, or is not vLLM.
+            ConfigError: it doesn't respond or isn't vLLM.
         """
         try:
             version, models = [await asyncio.wait_for(self._get(path), LOOK_S) for path in ("/version", "/v1/models")]
@@ -87,30 +87,30 @@ class Server:
             }
         except (httpx.HTTPError, asyncio.TimeoutError) as error:
             raise ConfigError(
-                f"no vLLM server answers at {self.shown}: {self._named(error)}. Start one with `vllm serve DECODER "
-                "--enable-prompt-embeds`, where `vico-eval export-decoder` makes DECODER, or mend server=."
+                f"no vLLM server responds at {self.shown}: {self._named(error)}. Start one with `vllm serve DECODER "
+                "--enable-prompt-embeds`, where `vico-eval export-decoder` writes DECODER, or correct server=."
             ) from error
         except (KeyError, TypeError, ValueError, UnreadableAnswer) as error:
             raise ConfigError(
-                f"{self.shown} does not answer as a vLLM server with one model does ({self._named(error)}). Expected "
+                f"{self.shown} does not respond like a vLLM server with one model ({self._named(error)}). Expected "
                 "the address of `vllm serve`."
             ) from error
 
     async def is_alive(self, limit_s: float) -> bool:
-        """Whether it says so in this time; one that is busy does."""
+        """Return whether the server responds to a health check in time; a busy server does."""
         try:
             return await asyncio.wait_for(self._status("/health"), limit_s) == httpx.codes.OK
         except (httpx.HTTPError, asyncio.TimeoutError):
             return False
 
     async def complete(self, content: Mapping[str, Any]) -> list[int]:
-        """The new token ids of a completion.
+        """Return the generated token ids of a completion.
 
         Args:
-            content: of the request, less the model.
+            content: the request's body without the model.
 
         Raises:
-            Refused, Failed, Lost: there are none.
+            Refused, Failed, Lost: no ids were returned.
         """
         said = await self._ask("/v1/completions", content)
         try:
@@ -123,17 +123,17 @@ class Server:
         return tokens
 
     async def tokenize(self, text: str) -> list[int]:
-        """A text's ids by its tokenizer, no others added.
+        """Tokenize a text with the server's tokenizer, without special tokens.
 
         Raises:
-            Refused, Failed, Lost: there are none.
+            Refused, Failed, Lost: no ids were returned.
         """
         said = await self._ask("/tokenize", {"prompt": text, "add_special_tokens": False})
         tokens = said.get("tokens")
         return tokens if isinstance(tokens, list) else []
 
     async def _ask(self, path: str, content: Mapping[str, Any]) -> dict[str, Any]:
-        """Raises Refused, Failed, Lost."""
+        """Send a request. Raises Refused, Failed or Lost."""
         self.in_flight += 1
         try:
             return await self._until_lost(self._post(path, content))

@@ -1,7 +1,7 @@
-"""vLLM behind addresses.
+"""Several vLLM servers.
 
-A prompt goes to the server with the fewest in flight. A server that no longer answers is dropped, and its prompts are
-asked again of the others.
+A prompt is sent to the server with the fewest prompts in flight. A server that no longer responds is dropped, and its
+prompts are sent to the others.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ from vico_eval.paths import user_path
 from vico_eval.server_address import Address, Redactor, hide_in_addresses
 
 IN_FLIGHT = 128
-"""Prompts that a server has at once; vLLM works on up to 256, and several processes may share a server."""
+"""Number of prompts in flight per server; vLLM processes up to 256, and several processes may share a server."""
 
 CONNECT_S = 10.0
 READ_S = 7200.0
-"""Longest that a server may take for an answer; one of 64K tokens takes a good quarter of an hour."""
+"""Maximum time for an answer in seconds; 64K tokens take about 15 minutes."""
 
 PROBE_S = 300.0
-"""For what is asked before the first prompt; others may keep the server busy."""
+"""Timeout of the checks before the first prompt, in seconds; the server may be busy with other requests."""
 
 WATCH_S = 15.0
-"""Between two looks at whether a server that is asked something still lives."""
+"""Seconds between two checks of whether a server with prompts in flight still responds."""
 
 MAX_ADDRESSES = 1024
 
 
 class NoServer(UserError):
-    """No server is left that answers; what has been answered is kept."""
+    """All servers are gone. Earlier answers are kept."""
 
 
 def read_addresses(text: str) -> list[Address]:
-    """Addresses from `http://a:8000`, several of them joined by `/`, or a file with one a line.
+    """Read addresses from a string like `http://a:8000`, several joined by `/`, or from a file with one per line.
 
     Raises:
-        ConfigError: there is none, or one that is no address.
+        ConfigError: there are none, or one is invalid.
     """
     path = user_path(text)
     if "//" not in text and path.is_file():
@@ -64,21 +64,21 @@ def read_addresses(text: str) -> list[Address]:
 
 
 class Servers(Transport):
-    """vLLM servers that all serve the decoder of one checkpoint."""
+    """vLLM servers with the decoder of the same checkpoint."""
 
     def __init__(self, addresses: Sequence[Address], probe: Probe, *, watch_s: float = WATCH_S) -> None:
         """
         Args:
-            addresses: at least one.
-            probe: what each server is asked before the first prompt.
-            watch_s: as `WATCH_S`.
+            addresses: one or more addresses.
+            probe: the check of each server before the first prompt.
+            watch_s: see `WATCH_S`.
         """
         self._client = httpx.AsyncClient(
             timeout=httpx.Timeout(READ_S, connect=CONNECT_S),
-            # Servers close a connection that has been idle for 5 s; a prompt sent then would be lost.
+            # Servers close connections that are idle for 5 s, which would lose a prompt sent at that moment.
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=1.0),
             headers={"accept-encoding": "identity"},
-            trust_env=False,  # no proxy: servers are on this machine or beside it
+            trust_env=False,  # no proxy: servers are on this machine or its network
         )
         redact = Redactor(secret for address in addresses for secret in address.secrets)
         self._servers = [Server(address, self._client, redact) for address in addresses]
@@ -88,7 +88,7 @@ class Servers(Transport):
         self.max_length = 0
 
     async def open(self) -> Mapping[str, Any]:
-        """As `Transport.open`; every server has to be there, with the checkpoint's decoder."""
+        """See `Transport.open`. Every server must respond and have the checkpoint's decoder."""
         found = []
         for server in self._servers:
             found.append(await server.look_at())
@@ -105,7 +105,7 @@ class Servers(Transport):
         return {"version": found[0]["version"], "servers": found}
 
     async def close(self) -> None:
-        """Closes connections."""
+        """Close the connections."""
         for watcher in self._watchers:
             watcher.cancel()
         await self._client.aclose()
@@ -134,7 +134,7 @@ class Servers(Transport):
         return min(alive, key=lambda server: server.in_flight)
 
     async def _watch(self, server: Server) -> None:
-        """Drop a server that hangs."""
+        """Drop a server that stops responding."""
         silent = 0
         while server.why_lost is None:
             await asyncio.sleep(self._watch_s)
@@ -143,7 +143,7 @@ class Servers(Transport):
                 server.lose(f"{TRIES} times it has not even said that it lives")
 
     def closing_words(self) -> str | None:
-        """Names the servers that were lost."""
+        """Return a remark that names the lost servers."""
         lost = [server for server in self._servers if server.why_lost is not None]
         if not lost:
             return None
