@@ -166,7 +166,7 @@ def add_a_record_with_gaps(run):
         (damage_samples, "samples_tiny_read.jsonl, line 4 is not valid JSON"),
         (lose_a_document, "tiny_read (4 documents expected): document 3 not in the samples file"),
         (add_a_document, "tiny_read (4 documents expected): document 4 not expected"),
-        (repeat_a_document, "is the second line of document 0; expected one a document. Two runs wrote into the file"),
+        (repeat_a_document, "is the second line of document 0; expected one per document. Two runs wrote to the file"),
         (put_bytes, "can't be read"),
         (take_samples_away, "which its aggregated number doesn't show. Run lmms-eval with --log_samples."),
         (take_samples_of_another_run, "20261121_000000_samples_tiny_read.jsonl is there, of another run."),
