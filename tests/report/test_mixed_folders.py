@@ -166,9 +166,9 @@ def add_a_record_with_gaps(run):
         (damage_samples, "samples_tiny_read.jsonl, line 4 is not valid JSON"),
         (lose_a_document, "tiny_read (4 documents expected): document 3 not in the samples file"),
         (add_a_document, "tiny_read (4 documents expected): document 4 not expected"),
-        (repeat_a_document, "is the second line of document 0; expected one a document. Two runs wrote into the file"),
+        (repeat_a_document, "is the second line of document 0; expected one per document. Two runs wrote to the file"),
         (put_bytes, "can't be read"),
-        (take_samples_away, "its aggregated number doesn't tell. Run lmms-eval with --log_samples."),
+        (take_samples_away, "which its aggregated number doesn't show. Run lmms-eval with --log_samples."),
         (take_samples_of_another_run, "20261121_000000_samples_tiny_read.jsonl is there, of another run."),
         (abort, "lists no task under `n-samples`; nothing was evaluated."),
         (strip, "has no object `n-samples`; expected a results file of lmms-eval"),
@@ -245,7 +245,7 @@ def test_a_table_that_was_cut_off_is_refused(vlmevalkit):
     status.write_text(status.read_text().replace("always_POPE.xlsx", "always_POPE.tsv"))
     table = "index\tquestion\tanswer\tprediction\n0\tWhy?\tYes\tYes\n1\tWhy?"
     (vlmevalkit / "always" / "always_POPE.tsv").write_text(table)
-    assert "always_POPE.tsv was cut off inside its last row" in error_of(vlmevalkit)
+    assert "always_POPE.tsv is truncated inside its last row" in error_of(vlmevalkit)
 
 
 def test_a_format_that_is_not_read_says_the_way_out(vlmevalkit):

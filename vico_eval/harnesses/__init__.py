@@ -1,1 +1,1 @@
-"""Evaluation harnesses: thin translations to the engine's requests and back, and readers of what they leave."""
+"""Evaluation toolkits: translation between their interfaces and the engine's requests, and readers of their results."""

@@ -1,8 +1,8 @@
-"""What a document was asked, so that an answer that is there already is taken over for the same words and pictures.
+"""Reuse of earlier answers: what each document asked, so that an answer is only reused for the same text and images.
 
-A task's documents keep their numbers when its files are exchanged, and pictures are opened only when their turn comes.
-So an answer is looked for by the little that is known beforehand (`answer_keys`), and before it is taken over, its
-document is read again and compared; nothing of that goes through the model.
+A task's documents keep their numbers if its files are replaced, and images are only opened when needed. An answer is
+therefore looked up by what is known in advance (`answer_keys`). Before it is reused, its document is read again and
+compared, without running the model.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from vico_eval.runs.schema import AnswerKey, StoredAnswer
 from vico_eval.runs.write import Asked, RunFolder
 
 SILENT_S = 5
-"""Only a comparison that takes longer shows how far it is."""
+"""Seconds after which a comparison shows its progress."""
 
 READERS = 2
-"""Threads, as for answering."""
+"""Number of threads, as for answering."""
 
 
 def answer_keys(requests: Iterable[Request | DeferredRequest], questions: Iterable[str]) -> list[AnswerKey]:
-    """What the answer of each request is stored under.
+    """Return the key under which each request's answer is stored.
 
     Args:
-        requests: what is asked.
-        questions: the text of each, as far as it is known before pictures are opened.
+        requests: the requests.
+        questions: the text of each, as far as it is known before images are opened.
     """
     times: Counter[str] = Counter()
     keys = []
@@ -49,7 +49,7 @@ def answer_keys(requests: Iterable[Request | DeferredRequest], questions: Iterab
 
 
 def asked_by(request: Request) -> Asked:
-    """Fingerprints of a request that has been made. Files are looked at and not read."""
+    """Return fingerprints of a created request, from file metadata without reading files."""
     words = [
         [message.role, [part.text if isinstance(part, Text) else _place_of(part) for part in message.content]]
         for message in request.messages
@@ -63,19 +63,19 @@ def asked_by(request: Request) -> Asked:
 
 
 class Asking:
-    """Requests, of which it is noted what they ask as they are made."""
+    """Requests whose content is recorded when they are created."""
 
     def __init__(self, requests: Sequence[DeferredRequest]) -> None:
         self.requests = [
             replace(request, load=partial(self._load, number, request.load)) for number, request in enumerate(requests)
         ]
-        """The same ones."""
+        """The requests that are recorded when created."""
 
         self.made: dict[int, Asked] = {}
-        """By number, what those that were made so far ask."""
+        """By number, the fingerprints of requests created so far."""
 
         self._media: dict[tuple[int, str], str | None] = {}
-        """By number and tiling, the digest of the pictures that were compared so far; several rows may ask for it."""
+        """By number and tiling, digests of the images compared so far, which several rows may need."""
 
     def _load(self, number: int, load: Callable[[], Request]) -> Request:
         request = load()
@@ -85,11 +85,11 @@ class Asking:
     def changed(
         self, stored: Mapping[int, StoredAnswer], preprocessor: Preprocessor, *, show_progress: bool = False
     ) -> list[int]:
-        """Numbers of the requests that now ask something else than when their answer was stored.
+        """Return the numbers of requests that have changed since their answer was stored.
 
         Args:
-            stored: answers by number of request.
-            preprocessor: makes tiles of a request.
+            stored: answers by request number.
+            preprocessor: prepares a request for comparison.
         """
         with (
             ThreadPoolExecutor(READERS, thread_name_prefix="compare") as pool,
@@ -116,10 +116,10 @@ class Asking:
                 self._media[place] = preprocessor(request or self.requests[number]).media
             media = self._media[place]
         except (UserError, *DOCUMENT_FAILURES) as error:
-            # It is asked again, and then fails by name.
+            # It is asked again, and then fails with an error that names it.
             logger.debug(f"document {answer.document} can't be compared: {error}")
             return False
-        # Lines of older versions say nothing of their pictures.
+        # Lines of older versions have no fingerprint of images.
         return answer.account.media == media or (answer.account.media is None and answer.account.tiles > 0)
 
 
@@ -132,17 +132,17 @@ def take_over(
     unchanged: Container[AnswerKey] = (),
     show_progress: bool = False,
 ) -> dict[int, StoredAnswer]:
-    """Answers that a run's folder has already, by number of request: those to the same words and pictures.
+    """Return the answers in a run's folder that can be reused, by request number: those to the same text and images.
 
-    The others are set aside, and said.
+    Other answers are moved aside, with a message.
 
     Args:
-        run: the folder.
-        keys: of the requests.
+        run: the run's folder.
+        keys: the requests' keys.
         asking: the requests.
-        preprocessor: makes tiles of one.
-        unchanged: keys of requests that are known to be as they were.
-        show_progress: where comparing takes long.
+        preprocessor: prepares a request for comparison.
+        unchanged: keys of requests that are known to be unchanged.
+        show_progress: show a progress bar if the comparison takes long.
     """
     found = {number: run.answers[key] for number, key in enumerate(keys) if key in run.answers}
     compared = {number: answer for number, answer in found.items() if keys[number] not in unchanged}
@@ -164,7 +164,7 @@ def _place_of(part: ImageInput | VideoInput) -> dict[str, object]:
 
 
 def _files_of(request: Request) -> str | None:
-    """Of paths, sizes and times, where every picture and film is a file."""
+    """Return a fingerprint of paths, sizes and times, if all images and videos are files."""
     parts = (part for message in request.messages for part in message.content)
     sources = [part.source for part in parts if not isinstance(part, Text)]
     states = []
@@ -173,8 +173,8 @@ def _files_of(request: Request) -> str | None:
             return None
         try:
             state = Path(source).stat()
-        except (OSError, ValueError):  # an address, or not there
+        except (OSError, ValueError):  # a URL, or missing
             return None
-        # The second time changes with every write, also where the first is set back.
+        # The second time (ctime) changes with every write, even if the first (mtime) is set back.
         states.append([str(source), state.st_size, state.st_mtime_ns, state.st_ctime_ns])
     return text_digest(json.dumps(states)) if states else None

@@ -1,4 +1,4 @@
-"""What each toolkit's own adapter of Qwen-VL shows: pixels of an image, frames of a video (`models/pixel_limits.yaml`).
+"""Limits in each toolkit's own Qwen-VL adapter: pixels of an image, frames of a video (`models/pixel_limits.yaml`).
 
 Imports neither torch nor transformers.
 """
@@ -16,14 +16,14 @@ from vico_eval.yaml_files import read_yaml
 
 
 class PixelLimits(NamedTuple):
-    """Between which numbers of pixels an image is resized; None leaves it to the checkpoint."""
+    """The range of pixels that an image is resized to; None uses the checkpoint's."""
 
     min_pixels: int | None
     max_pixels: int | None
 
 
 class _Limits(Closed):
-    """Limits, and where they stand in the toolkit's code."""
+    """Limits and their place in the toolkit's code."""
 
     min_pixels: int = Field(ge=1)
     max_pixels: int = Field(ge=1)
@@ -38,27 +38,27 @@ class _Limits(Closed):
 
 
 class _OfKind(Closed):
-    """Those of one kind of checkpoint."""
+    """The limits of a kind of checkpoint."""
 
     all: _Limits
     data_sets: dict[str, _Limits] = Field(default_factory=dict)
-    """By the toolkit's own names."""
+    """By the toolkit's names."""
 
 
 def pixel_limits(
     harness: str, kind: str, task: str, *, min_pixels: int | None = None, max_pixels: int | None = None
 ) -> PixelLimits:
-    """The limits of an image of a benchmark.
+    """Return the pixel limits of a benchmark's images.
 
     Args:
         harness: `vico_eval.runs.schema.LMMS_EVAL` or `VLMEVALKIT`.
-        kind: of checkpoint, as the names of lmms-eval's models end.
+        kind: the kind of checkpoint, as in the names of our lmms-eval models.
         task: its name in the toolkit.
-        min_pixels, max_pixels: the user's own, for every benchmark; where only one is given, the toolkit's other one
-            gives way to it.
+        min_pixels, max_pixels: the user's limits for every benchmark. If only one is given, it wins over the toolkit's
+            other one.
 
     Returns:
-        None for both where the toolkit limits no pixels, as for InternVL, which has tiles.
+        None for both if the toolkit doesn't limit pixels, as for InternVL, which has tiles.
     """
     of_kind = _table()[harness].get(kind)
     if of_kind is None:
@@ -70,7 +70,8 @@ def pixel_limits(
 
 
 def default_num_frames(harness: str, kind: str) -> int | None:
-    """Frames of a video; None where the toolkit, or its adapter of this kind, leaves them open. Arguments as above."""
+    """Return the number of frames of a video; None if the toolkit's adapter of this kind doesn't set it. See
+    `pixel_limits`."""
     of_kind = _table()[harness].get(kind)
     return None if of_kind is None else of_kind.all.num_frames
 

@@ -1,4 +1,4 @@
-"""The record of a run: what a number needs beside it to be reported."""
+"""The record of a run: everything that must be known about a reported number."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ def run_record(
     settings: Mapping[str, Any] | None = None,
     command: tuple[str, ...] | None = None,
 ) -> RunRecord:
-    """The record of a run that starts now.
+    """Make the record of a run that starts now.
 
     Args:
-        found: the model that answers, loaded or not.
-        title: of the row.
-        harness: who asks.
-        num_processes: that share the documents.
-        settings: how documents are asked besides the engine's settings; they win.
-        command: by which the run is repeated, where this process was started by another one.
+        found: the checkpoint and method, loaded or not.
+        title: the row's title.
+        harness: the toolkit.
+        num_processes: number of processes that share the documents.
+        settings: further settings, which override the engine's.
+        command: the command that repeats the run, if another process started this one.
     """
     given = found.settings
     code = commit()
@@ -62,7 +62,7 @@ def run_record(
             "batch_size": given.batch_size,
             "max_tiles": given.max_tiles,
             "total_max_tiles": given.total_max_tiles,
-            # Only where it is given, since records of earlier runs have no such setting and are alike otherwise.
+            # Only if given, because records of earlier runs lack this setting and would otherwise differ.
             **{
                 name: value
                 for name in ("tiles", "min_pixels", "max_pixels", "fps")
@@ -86,22 +86,22 @@ def run_record(
 
 
 def title_of(method: Method) -> str:
-    """The row's title on the method's model card, or its name where it has none, with what its arguments add."""
+    """Return the row's title from the method's model card, or else its name, with additions for its arguments."""
     card, title = models_dir() / "systems" / f"{method.name}.yaml", method.name
     if card.is_file():
         values: Mapping[str, Any] = yaml.safe_load(card.read_text(encoding="utf-8"))
         title = str(values["title"])
     if any(type(part).remark is not Part.remark for part in method.parts):
-        title = title.partition(" (")[0]  # the remark on the card is of the card's arguments
+        title = title.partition(" (")[0]  # the card's remark applies to the card's arguments only
     remarks = [part.remark for part in method.parts if part.remark is not None]
     return f"{title} ({', '.join(remarks)})" if remarks else title
 
 
 def open_previews(run: RunFolder, asked: bool | str | Path) -> previews.Previews | None:
-    """Where small copies of pictures go, by the model argument `previews`; the run's record will name it.
+    """Open the folder of previews for the model argument `previews`, which the run's record names.
 
     Raises:
-        ConfigError, OutputError: as `vico_eval.engine.previews.open_previews`.
+        ConfigError, OutputError: see `vico_eval.engine.previews.open_previews`.
     """
     opened = previews.open_previews(asked, run.folder / "previews")
     if opened is not None:
@@ -115,7 +115,7 @@ def _identity(checkpoint: FamilyCheckpoint) -> schema.Checkpoint:
 
 
 def _command() -> tuple[str, ...]:
-    """What was typed, `python -m lmms_eval ...` or ours, with paths that mean the same on another machine."""
+    """Return the command as typed (`python -m lmms_eval ...` or ours), with paths that are valid on other machines."""
     program = Path(sys.argv[0])
     module = program.parent.name if program.name == "__main__.py" else program.name.replace("-", "_")
     start = ["vico-eval"] if module == "vico_eval" else ["python", "-m", module]
@@ -123,11 +123,11 @@ def _command() -> tuple[str, ...]:
 
 
 def shown(command: Sequence[str]) -> tuple[str, ...]:
-    """A command as a record shows it: without secrets, with paths that mean the same on another machine."""
-    # lmms-eval takes hub tokens as arguments, and records are meant to be shown.
+    """Return a command for the record: without secrets, with paths that are valid on other machines."""
+    # lmms-eval accepts hub tokens as arguments, and records are meant to be shared.
     return tuple(_from_here(hide_in_addresses(re.sub(r"(token=)[^,]+", r"\1***", word))) for word in command)
 
 
 def _from_here(text: str) -> str:
-    """`text` with paths below the working directory made relative to it."""
+    """Return `text` with paths below the working directory made relative."""
     return text.replace(f"{Path.cwd()}/", "")

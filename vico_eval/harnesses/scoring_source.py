@@ -1,8 +1,7 @@
-"""By what the code that scores a task is known again: the functions it begins with, and all of the toolkit's own that
-these reach.
+"""Digest of the code that scores a task: its entry functions, and all functions of the toolkit that these reach.
 
-A release of a toolkit changes a few scorers among hundreds, and two rows are comparable if theirs are not among them.
-So what counts is the code that is reached, as Python understands it: comments, docstrings and layout don't.
+A toolkit's release changes a few scorers among hundreds, and two rows are comparable if theirs are unchanged. Therefore
+only the reached code is included, without comments, docstrings and layout.
 """
 
 from __future__ import annotations
@@ -18,50 +17,50 @@ from typing import Any, NamedTuple
 from vico_eval.digests import text_digest
 
 _EVERYTHING = "*"
-"""In the place of a name: the whole file."""
+"""Stands for the whole file instead of a name."""
 
 
 class _Symbol(NamedTuple):
-    """A definition at the top of a file, or the file as a whole."""
+    """A top-level definition, or a whole file."""
 
     file: Path
     name: str
 
 
 class Toolkit(NamedTuple):
-    """Whose code is followed; all else is known by its version."""
+    """The toolkit whose code is followed; other packages are identified by their versions."""
 
     package: Path
-    """Its folder."""
+    """The toolkit's folder."""
 
     parts: tuple[str, ...]
-    """Folders in it that scorers are in."""
+    """Its folders that contain scorers."""
 
     @classmethod
     def of(cls, module: ModuleType, *parts: str) -> Toolkit:
-        """A toolkit by its package."""
+        """Return the toolkit of a package."""
         return cls(Path(module.__file__ or "").parent.resolve(), parts)
 
     def file_of(self, place: Path | None) -> Path | None:
-        """The file of the module at a place, without suffix; None where that is none of the scorers' parts."""
+        """Return the file of the module at a place (without suffix); None if it isn't in the scorers' folders."""
         if place is None or not any(place.is_relative_to(self.package / part) for part in self.parts):
             return None
         files = (place.with_name(f"{place.name}.py"), place / "__init__.py")
         return next((file for file in files if file.is_file()), None)
 
     def place_of(self, module: str) -> Path | None:
-        """Where a module lies, by its full name; None of other packages."""
+        """Return a module's place from its full name; None for other packages."""
         package, *names = module.split(".")
         return self.package.joinpath(*names) if package == self.package.name else None
 
 
 def scorer_digest(functions: Iterable[Callable[..., Any]], toolkit: Toolkit, settings: object = None) -> str:
-    """The first 16 hex digits of a SHA-256 of the code that scores a task, and of what it is told.
+    """Return the first 16 hex digits of a SHA-256 over a task's scoring code and its settings.
 
     Args:
-        functions: what the toolkit calls to score the task.
-        toolkit: whose functions they are.
-        settings: of the scorer, in plain values.
+        functions: the functions that the toolkit calls to score the task.
+        toolkit: the toolkit.
+        settings: the scorer's settings, as plain values.
     """
     begin = [_symbol_of(function) for function in functions]
     texts = sorted({_text(symbol) for symbol in _reached(begin, toolkit)})
@@ -69,7 +68,7 @@ def scorer_digest(functions: Iterable[Callable[..., Any]], toolkit: Toolkit, set
 
 
 def _symbol_of(function: Callable[..., Any]) -> _Symbol:
-    """Where a function is defined; its file as a whole where it has no name there, as a lambda has none."""
+    """Return where a function is defined; its whole file if it has no name there, like a lambda."""
     while isinstance(function, partial):
         function = function.func
     function = inspect.unwrap(function)
@@ -79,7 +78,7 @@ def _symbol_of(function: Callable[..., Any]) -> _Symbol:
 
 
 def _reached(begin: Iterable[_Symbol], toolkit: Toolkit) -> set[_Symbol]:
-    """The symbols `begin` and all that they reach in their own files and in the toolkit."""
+    """Return the symbols `begin` and all that they reach in their files and in the toolkit."""
     found: set[_Symbol] = set()
     left = list(begin)
     while left:
@@ -98,7 +97,7 @@ def _mentioned(symbol: _Symbol, toolkit: Toolkit) -> Iterator[_Symbol]:
                 if inner.id in definitions:
                     yield _Symbol(symbol.file, inner.id)
                 yield from imports.get(inner.id, ())
-            elif isinstance(inner, ast.Import | ast.ImportFrom):  # inside of a function
+            elif isinstance(inner, ast.Import | ast.ImportFrom):  # inside a function
                 for symbols in _imported(inner, symbol.file, toolkit).values():
                     yield from symbols
 
@@ -108,13 +107,13 @@ def _nodes(symbol: _Symbol) -> list[ast.stmt]:
 
 
 def _text(symbol: _Symbol) -> str:
-    """The symbol's code without docstrings, as Python would write it."""
+    """Return the symbol's code without docstrings, as unparsed by Python."""
     return "\n".join(ast.unparse(node) for node in _nodes(symbol))
 
 
 @cache
 def _tree(file: Path) -> ast.Module:
-    """A file's code without docstrings; nothing of a file that is no Python."""
+    """Return a file's code without docstrings; nothing if it isn't Python."""
     try:
         tree = ast.parse(file.read_bytes())
     except (OSError, SyntaxError, ValueError):
@@ -128,14 +127,14 @@ def _tree(file: Path) -> ast.Module:
 
 
 def _is_a_list_of_data(node: ast.stmt) -> bool:
-    """Whether a statement is VLMEvalKit's table of a class's data sets, to which releases add."""
+    """Return whether a statement is VLMEvalKit's table of a class's data sets, which releases extend."""
     targets = node.targets if isinstance(node, ast.Assign) else []
     return any(isinstance(target, ast.Name) and target.id.startswith("DATASET_") for target in targets)
 
 
 @cache
 def _definitions(file: Path) -> dict[str, list[ast.stmt]]:
-    """What stands at the top of a file, by the names that it defines."""
+    """Return the top-level statements of a file by the names that they define."""
     found: dict[str, list[ast.stmt]] = {}
     for node in _tree(file).body:
         for name in _names(node):
@@ -144,7 +143,7 @@ def _definitions(file: Path) -> dict[str, list[ast.stmt]]:
 
 
 def _names(node: ast.stmt) -> set[str]:
-    """The names that a statement at the top of a file gives a value."""
+    """Return the names that a top-level statement assigns."""
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         return {node.name}
     if isinstance(node, ast.Import | ast.ImportFrom):
@@ -155,7 +154,7 @@ def _names(node: ast.stmt) -> set[str]:
 
 @cache
 def _imports(file: Path, toolkit: Toolkit) -> dict[str, list[_Symbol]]:
-    """By the names that a file's imports give them, what they bring from the toolkit; those in functions aside."""
+    """Return what a file's top-level imports bring from the toolkit, by local name."""
     found: dict[str, list[_Symbol]] = {}
     for node in _tree(file).body:
         inner = [node] if isinstance(node, ast.Import | ast.ImportFrom) else []
@@ -168,7 +167,7 @@ def _imports(file: Path, toolkit: Toolkit) -> dict[str, list[_Symbol]]:
 
 
 def _imported(node: ast.Import | ast.ImportFrom, file: Path, toolkit: Toolkit) -> dict[str, list[_Symbol]]:
-    """What an import brings from the toolkit, by the names that it gives them; `*` gives all of a file's."""
+    """Return what an import brings from the toolkit, by local name; `*` brings all of a file."""
     found: dict[str, list[_Symbol]] = {}
     if isinstance(node, ast.Import):
         for alias in node.names:
@@ -190,6 +189,6 @@ def _imported(node: ast.Import | ast.ImportFrom, file: Path, toolkit: Toolkit) -
             found |= {one: [_Symbol(module, one)] for one in _definitions(module)}
         elif module is not None and alias.name in _definitions(module):
             found[name] = [_Symbol(module, alias.name)]
-        elif module is not None:  # what it imports itself
+        elif module is not None:  # its own imports
             found[name] = _imports(module, toolkit).get(alias.name, []) if module != file else []
     return found

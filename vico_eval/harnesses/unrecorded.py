@@ -1,8 +1,8 @@
-"""Words for what is unknown of a run that another program started."""
+"""Notes about what is unknown of runs started by other programs."""
 
 
 def what_is_unknown(toolkit: str) -> str:
-    """What a reader has to know of such a run's row."""
+    """Return the note for readers of such a run's row."""
     return (
         f"started by {toolkit} itself, so all that is known of it is what that wrote. Without token accounts the row "
         "has no ratio of compressed tiles, no share of visual tokens and no place in the picture of retention; "

@@ -1,1 +1,1 @@
-"""lmms-eval: the models that it asks, and its results."""
+"""lmms-eval: our models for it, and its results."""

@@ -1,7 +1,6 @@
-"""A checkpoint with a compression method behind lmms-eval's chat interface.
+"""A checkpoint with a compression method as a chat model of lmms-eval.
 
-The classes that lmms-eval asks for, one for each kind of checkpoint and method, are in
-`vico_eval.harnesses.lmms_eval.models`.
+The classes that lmms-eval loads, one per kind of checkpoint and method, are in `vico_eval.harnesses.lmms_eval.models`.
 """
 
 from __future__ import annotations
@@ -60,32 +59,32 @@ OF_THE_ADAPTER = (
     *("record_dir", "previews", "resume", "keep_going", "shared_pass", "shard"),
     *("gpus_per_process", "batch_size", "device"),
 )
-"""Arguments of a model that this class takes itself."""
+"""Arguments of a model that this class handles itself."""
 
 
 class CompressedModel(lmms):  # type: ignore[misc]
-    """What a model of lmms-eval's is here, whatever the kind of its checkpoint.
+    """Base class of our models in lmms-eval, for all kinds of checkpoints.
 
     Arguments are the fields of `vico_eval.engine.settings.EngineSettings`, those of the method, and
 
-    - `record_dir`: the run's folder, of record, answers and accounts;
-    - `previews`: whether small copies of pictures are kept in its folder `previews` (by default they are), or a folder;
-    - `resume=true`: answers that a stopped run of the same arguments left there are taken over;
-    - `keep_going=true`: a document that can't be answered is noted there, and the others are still answered;
-    - `shared_pass`: file of a pass (`vico_eval.harnesses.lmms_eval.passes`), whose other rows are answered too;
-    - `shard=2/8`: only this part of the documents is answered, and nothing is scored;
-    - `gpus_per_process`: GPUs that `device_map` spreads the model over, and that no other process sees.
+    - `record_dir`: the run's folder, with its record, answers and accounts;
+    - `previews`: whether small copies of images are kept in its folder `previews` (the default), or another folder;
+    - `resume=true`: reuse the answers of a stopped run with the same arguments;
+    - `keep_going=true`: record a document that can't be answered, and continue with the others;
+    - `shared_pass`: the file of a pass (`vico_eval.harnesses.lmms_eval.passes`), whose other rows are answered as well;
+    - `shard=2/8`: answer only this part of the documents, without scoring;
+    - `gpus_per_process`: number of GPUs that `device_map` distributes the model over and no other process sees.
 
-    One that nobody knows is an error; lmms-eval itself would swallow it.
+    An unknown argument is an error, although lmms-eval itself would ignore it.
     """
 
     is_simple = False
 
     kind: Kind
-    """That its checkpoints are of."""
+    """The kind of its checkpoints."""
 
     method_name: str | None = None
-    """Fixed by the classes that stand for one method."""
+    """Set by the subclasses for one method."""
 
     def __init__(
         self,
@@ -146,7 +145,7 @@ class CompressedModel(lmms):  # type: ignore[misc]
                 self._own = self._row(found, path, resume, keep_going, own)
             if pass_file is not None:
                 self._others = self._rows_beside(rows)
-            # One preprocessor reads for all rows.
+            # One preprocessor serves all rows.
             copies = found.preprocessor.previews = open_previews(self._run, previews)
             for row in self._others:
                 if copies is not None:
@@ -154,17 +153,17 @@ class CompressedModel(lmms):  # type: ignore[misc]
             self.accelerator.wait_for_everyone()
             for row in self._rows:
                 row.run.write_record()
-            # Weights are read now, so that they fail before data sets are looked for, unless they may not be needed.
+            # Weights are loaded now, so that errors appear before data sets are loaded, unless they may not be needed.
             if not all(row.run.answers for row in self._rows):
                 self._load()
         logger.info(f"record and answers of this run: {self._run.folder}")
 
     @classmethod
     def engine_arguments(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """What the engine takes, of the arguments of a model that is no business of this class.
+        """Return the engine's and the method's arguments out of a model's arguments.
 
         Raises:
-            ConfigError: no checkpoint, or a method where the class stands for one.
+            ConfigError: the checkpoint is missing, or a method is given although the class implies one.
         """
         if cls.method_name is not None and "method" in arguments:
             raise ConfigError(
@@ -178,7 +177,7 @@ class CompressedModel(lmms):  # type: ignore[misc]
 
     @property
     def _rows(self) -> list[RowRun]:
-        """This row first, then those that it shares a pass with."""
+        """Return this row, followed by those that share its pass."""
         return [self._own, *self._others]
 
     @property
@@ -187,7 +186,7 @@ class CompressedModel(lmms):  # type: ignore[misc]
 
     @property
     def _engine(self) -> Engine:
-        """With the methods of all rows."""
+        """Return the engine with the methods of all rows."""
         return self._load() if self._opened is None else self._opened
 
     def _load(self) -> Engine:
@@ -213,7 +212,8 @@ class CompressedModel(lmms):  # type: ignore[misc]
         return RowRun(found, run, keep_going=keep_going, asked=asked_here(folder) if self._is_in_pass else None)
 
     def _rows_beside(self, rows: Sequence[PassRow]) -> list[RowRun]:
-        """The rows of a pass that this process has not asked yet; one that can't be opened is left to its own time."""
+        """Return the rows of a pass that this process hasn't answered yet. A row that can't be opened fails later, in
+        its own evaluation."""
         opened: dict[str, RowRun] = {}
         with self.accelerator.main_process_first():
             for row in rows:
@@ -226,13 +226,13 @@ class CompressedModel(lmms):  # type: ignore[misc]
                     logger.error(f"{row.folder} is not answered in this pass: {error}")
         kept = [list(opened)]
         if self._world_size > 1:
-            broadcast_object_list(kept)  # of the first process, which alone knows which folders are free
+            broadcast_object_list(kept)  # from the first process, which alone knows which folders are free
         return [opened[folder] for folder in kept[0] if folder in opened]
 
     def _open_beside(self, row: PassRow) -> RowRun:
         model_class = get_model(row.model)
         if not issubclass(model_class, CompressedModel):
-            raise ConfigError(f"model {row.model} is none of this package's.")
+            raise ConfigError(f"model {row.model} is not one of this package's models.")
         arguments = {name: value for name, value in row.arguments.items() if name not in OF_THE_ADAPTER}
         device = self._own.found.settings.device if self._world_size > 1 else row.device
         found = find_engine(
@@ -244,7 +244,7 @@ class CompressedModel(lmms):  # type: ignore[misc]
 
     @property
     def chat_template(self) -> str:
-        """lmms-eval asks for it with `--apply_chat_template` only.
+        """Reject lmms-eval's `--apply_chat_template`, which is the only caller.
 
         Raises:
             ConfigError: always.
@@ -256,12 +256,12 @@ class CompressedModel(lmms):  # type: ignore[misc]
 
     @property
     def apply_chat_template(self) -> str:
-        """As `chat_template`: lmms-eval asks for one and then the other. Raises ConfigError."""
+        """Reject `--apply_chat_template`; see `chat_template`. Raises ConfigError."""
         return self.chat_template
 
     @property
     def device(self) -> torch.device:
-        """Where lmms-eval puts the counts that its processes exchange."""
+        """The device of the counts that lmms-eval's processes exchange."""
         opened = self._opened
         if opened is None or self._world_size > 1:
             device: torch.device = self.accelerator.device
@@ -270,12 +270,13 @@ class CompressedModel(lmms):  # type: ignore[misc]
         return device
 
     def generate_until(self, requests: list[Instance]) -> list[GenerationResult]:
-        """Answers in the order of `requests`, each with its account. Those that the run's folder has are not repeated.
+        """Answer `requests` in order, each with its account. Answers in the run's folder are reused.
 
         Raises:
-            UserError: a document that can't be answered, named; with keep_going, `FAILURES_IN_A_ROW` of them.
-            ConfigError: settings of lmms-eval that can't have an effect, or exclude ours.
-            ShardAnswered: of a shard, in place of the answers.
+            UserError: a document, which the message names, can't be answered; with keep_going, `FAILURES_IN_A_ROW`
+                documents.
+            ConfigError: settings of lmms-eval have no effect here or contradict ours.
+            ShardAnswered: raised instead of returning answers, if this is a shard.
         """
         with ending_together(self._world_size):
             self._note_data_sets(requests)
@@ -286,8 +287,8 @@ class CompressedModel(lmms):  # type: ignore[misc]
             tasks = {instance.args[4] for instance in requests}
             requests = in_shard(requests, self._shard)
             asked = [self._request(instance, instruction) for instance in requests]
-            # What stands first is the text of the question, unless a task has messages of its own; these are compared
-            # when an answer is taken over.
+            # The first argument is the question's text, unless a task makes its own messages; these are compared when
+            # an answer is reused.
             keys = answer_keys(asked, (str(instance.args[0]) for instance in requests))
             answers = self._answer(asked, keys)
             if self._shard is None:
@@ -310,18 +311,18 @@ class CompressedModel(lmms):  # type: ignore[misc]
                 f"so don't use these; {self._run.folder}/failures.rank*.jsonl says what happened. The same command "
                 "with resume=true asks only them again."
             )
-        # lmms-eval needs something to score; the report looks at the failures and drops the score.
+        # lmms-eval needs something to score; the report checks the failures and drops the score.
         said = [self._own.results[number] for number in range(len(requests))]
         return [GenerationResult("", None) if one is None else result_of(*one) for one in said]
 
     def _end_pass(self) -> None:
-        """Let the rows' own evaluations, in this process, have their folders and what is known."""
+        """Pass the rows' folders and results on to their own evaluations in this process."""
         if self._is_in_pass:
             for row in self._rows:
                 remember_asked(row.run.folder, row.outcomes())
         for row in self._others:
             row.run.close()
-            self._opened = None  # it answers for rows that have ended
+            self._opened = None  # another row's request may come for rows that have ended
         self._others = []
 
     def _note_data_sets(self, requests: Sequence[Instance]) -> None:
@@ -337,11 +338,11 @@ class CompressedModel(lmms):  # type: ignore[misc]
         self._run.add_data_sets(found, scorers_of(requests))
 
     def generate_until_multi_round(self, requests: list[Instance]) -> list[str]:
-        """Not offered: no benchmark of the tables asks in rounds."""
+        """Not supported: no benchmark of the tables has several rounds."""
         raise ConfigError("this model answers single-round tasks only; choose tasks of type generate_until.")
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
-        """Not offered: all benchmarks of the tables generate."""
+        """Not supported: all benchmarks of the tables generate text."""
         raise ConfigError("this model generates answers and scores none; choose tasks of type generate_until.")
 
     def _system_instruction(self, requests: list[Instance]) -> str | None:
@@ -363,7 +364,7 @@ class CompressedModel(lmms):  # type: ignore[misc]
         )
 
         def load() -> Request:
-            # Looking at a document decodes its pictures. One at a time: tasks need not be safe in threads.
+            # Accessing a document decodes its images. One at a time, because tasks may not be thread-safe.
             with self._documents, whole_images_only():
                 messages = messages_of(
                     doc_to_messages(self.task_dict[task][split][doc_id]), instruction, at_marks=self.kind.at_marks
@@ -381,7 +382,7 @@ class CompressedModel(lmms):  # type: ignore[misc]
         return DeferredRequest(key, generation, load)
 
     def _new_folder(self, method: str) -> Path:
-        # All processes of a run share a folder, and only one clock may name it.
+        # All processes of a run share a folder, which one clock must name.
         name = [f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-{method}"]
         if self._world_size > 1:
             broadcast_object_list(name)

@@ -1,4 +1,4 @@
-"""By what a task's data are known again: the revision of a hub's repository, or the content of files."""
+"""Fingerprints of a task's data: the revision of a hub repository, or the content of files."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def split_fingerprint(split: Any) -> str | None:
-    """Of a split of the library `datasets`; None where it is something else.
+    """Return the fingerprint of a split of the library `datasets`; None for other objects.
 
-    What `datasets` made of a hub's repository lies in a folder that is named by the commit. All else is known by the
-    content of its Arrow files; pictures and films that these only name do not count, but each document's are compared
-    when its answer is taken over.
+    `datasets` stores the files of a hub repository in a folder named after the commit. Other data are identified by the
+    content of their Arrow files. Images and videos that these only refer to are not included, but each document's are
+    compared when its answer is reused.
     """
     files = [Path(file["filename"]) for file in getattr(split, "cache_files", ())]
     commits = {file.parent.name for file in files}

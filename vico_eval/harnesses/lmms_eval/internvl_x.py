@@ -1,4 +1,4 @@
-"""InternVL-X's rows by the paper's names: a `variant` stands for a combination of methods.
+"""InternVL-X's rows by the paper's names: a `variant` is a combination of methods.
 
 Imports neither torch nor transformers.
 """
@@ -13,19 +13,19 @@ if TYPE_CHECKING:
     from vico_eval.families.internvl.checkpoint import Checkpoint
 
 METHODS = {"rvtc": "rvtc_edge", "pvtc": "pvtc", "lvtc": "lvtc"}
-"""Method of each part, in the order in which they act. Of RVTC's rules it is the one that the released code uses."""
+"""Method of each part, in the order in which they are applied. For RVTC, it is the rule of the released code."""
 
 FULL = "full"
 
 
 def parts_of(variant: str | None) -> tuple[str, ...]:
-    """The parts that a variant names, in the order in which they act.
+    """Return the parts that a variant names, in the order in which they are applied.
 
     Args:
-        variant: one or several of rvtc, pvtc, lvtc joined by `+`, in any order, or `full` for all of them.
+        variant: one or more of rvtc, pvtc, lvtc joined by `+`, in any order, or `full` for all.
 
     Raises:
-        ConfigError: none, an unknown one, or one that is named twice.
+        ConfigError: no part is named, or one is unknown or named twice.
     """
     names = list(METHODS) if variant == FULL else str(variant or "").split("+")
     if not set(names) <= set(METHODS) or len(set(names)) < len(names):
@@ -37,14 +37,15 @@ def parts_of(variant: str | None) -> tuple[str, ...]:
 
 
 def method_of(variant: str | None) -> str:
-    """The combination of methods that a variant stands for; raises ConfigError as `parts_of`."""
+    """Return the combination of methods of a variant. Raises ConfigError; see `parts_of`."""
     return "+".join(METHODS[part] for part in parts_of(variant))
 
 
 def check_names_every_part(variant: str | None, checkpoint: Checkpoint) -> None:
-    """Raises CheckpointError if the checkpoint holds a part that the variant leaves out; its row would be another's.
+    """Raise CheckpointError if the checkpoint has a part that the variant doesn't name, because its row would be
+    mislabelled.
 
-    A part that the checkpoint lacks is reported by the part's own method.
+    A part that the checkpoint lacks is reported by that part's method.
     """
     named = parts_of(variant)
     if left_out := [part for part in METHODS if part in checkpoint.config.parts and part not in named]:

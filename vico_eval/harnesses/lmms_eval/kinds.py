@@ -1,6 +1,6 @@
-"""Kinds of checkpoints as the names of lmms-eval's models have them: `<method>_<kind>`, `compressed_<kind>`.
+"""Kinds of checkpoints, as used in the names of our lmms-eval models: `<method>_<kind>`, `compressed_<kind>`.
 
-Imports neither torch nor transformers before a checkpoint is looked at.
+Imports torch and transformers only when a checkpoint is read.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from vico_eval.errors import CheckpointError
 from vico_eval.methods.registry import method_names
 
 COMBINED = "compressed"
-"""Stands in a model's name for a method, and takes `method=`."""
+"""Replaces the method in the name of the model that takes `method=`."""
 
 _ON_TILES = frozenset({"downsample", "rvtc_area", "rvtc_edge", "rvtc_ratio", "single_tile"})
 _ON_CONNECTORS = frozenset({"all_compress", "image_vir", "lvtc", "pool", "pvtc", "random", "vanilla_vir", "vico"})
@@ -23,39 +23,39 @@ _ON_CONNECTORS = frozenset({"all_compress", "image_vir", "lvtc", "pool", "pvtc",
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """One kind of checkpoint."""
+    """A kind of checkpoint."""
 
     name: KindName
-    """Behind the method in a model's name."""
+    """The part of a model's name after the method."""
 
     title: str
-    """For people."""
+    """Name for messages."""
 
     model_types: frozenset[str]
-    """As its checkpoints' `config.json` has them."""
+    """Values of `model_type` in its checkpoints' `config.json`."""
 
     at_marks: bool
-    """Whether lmms-eval's own adapter puts an image where the words have a mark `<image>`. Otherwise it stands where
-    the task has put it."""
+    """Whether lmms-eval's own adapter moves images to the marks `<image>` in the text. Otherwise they stay where the
+    task puts them."""
 
     thinking: Mapping[str, Any]
-    """How an answer is generated that has thoughts before it, where a task doesn't say."""
+    """Generation settings of thinking mode, unless a task sets its own."""
 
     lacks: frozenset[str]
-    """Methods that need what no checkpoint of this kind has; they have no model of their own."""
+    """Methods that no checkpoint of this kind supports, which have no model."""
 
     @property
     def combined(self) -> str:
-        """The model that takes `method=`."""
+        """Name of the model that takes `method=`."""
         return f"{COMBINED}_{self.name}"
 
     @property
     def methods(self) -> tuple[str, ...]:
-        """Those that have a model of their own, sorted."""
+        """The methods that have their own model, sorted."""
         return tuple(name for name in method_names() if name not in self.lacks)
 
     def model_of(self, method: str) -> str:
-        """Name of the model of a method."""
+        """Return the name of a method's model."""
         return f"{method}_{self.name}"
 
 
@@ -88,12 +88,13 @@ KINDS = (INTERNVL, QWEN2_5_VL, QWEN3_VL)
 
 
 def kind_of(model_type: object) -> Kind | None:
-    """The kind that a checkpoint's `model_type` means; None for one of no kind."""
+    """Return the kind for a checkpoint's `model_type`; None if it is unsupported."""
     return next((kind for kind in KINDS if model_type in kind.model_types), None)
 
 
 def kind_of_checkpoint(pretrained: str) -> Kind | None:
-    """The kind of a checkpoint by its `config.json`, which is downloaded for a hub id; None where that can't be had."""
+    """Return the kind of a checkpoint by its `config.json`, which is downloaded for a hub id; None if it isn't
+    available."""
     from vico_eval.families.checkpoint import config_values  # loads torch and transformers
 
     try:
@@ -103,15 +104,15 @@ def kind_of_checkpoint(pretrained: str) -> Kind | None:
 
 
 def check_kind(kind: Kind, method: str | None, pretrained: str) -> None:
-    """See that a checkpoint is of the kind that a model is named after.
+    """Check that a checkpoint has the kind in a model's name.
 
     Args:
-        kind: of the model.
-        method: that the model stands for; None for the one that takes `method=`.
-        pretrained: the checkpoint. One that is not there, or of no kind, is left to what loads it.
+        kind: the model's kind.
+        method: the model's method; None for the model that takes `method=`.
+        pretrained: the checkpoint. A missing or unsupported one is reported by the loader.
 
     Raises:
-        CheckpointError: it is of another kind; names the model to take.
+        CheckpointError: it has another kind; the message names the right model.
     """
     found = kind_of_checkpoint(pretrained)
     if found in (None, kind):
@@ -124,9 +125,9 @@ def check_kind(kind: Kind, method: str | None, pretrained: str) -> None:
 
 
 def split_model(model: str) -> tuple[str, Kind] | None:
-    """The method, or `COMBINED`, and the kind that a model's name has; None where it is no such name.
+    """Split a model's name into the method, or `COMBINED`, and the kind; None if it isn't such a name.
 
-    `internvl_x`, which takes `variant=`, is none.
+    `internvl_x`, which takes `variant=`, isn't.
     """
     for kind in KINDS:
         if model.endswith(f"_{kind.name}"):

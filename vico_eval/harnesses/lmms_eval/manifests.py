@@ -1,5 +1,5 @@
-"""What lmms-eval learns of this package at start-up: names and where the classes are. Imports neither torch nor
-transformers."""
+"""The names of our models and the locations of their classes, which lmms-eval reads at start-up. Imports neither torch
+nor transformers."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ INTERNVL_X = "internvl_x"
 
 
 def manifests() -> list[ModelManifest]:
-    """The names of all models, and where their classes are.
+    """Return the names of all models and the locations of their classes.
 
-    For each kind of checkpoint there is one model `<method>_<kind>` for every method that runs on it, and
-    `compressed_<kind>`, which takes `method=`; `internvl_x` takes `variant=`.
+    Each kind of checkpoint has a model `<method>_<kind>` for every method that it supports, and `compressed_<kind>`,
+    which takes `method=`. `internvl_x` takes `variant=`.
     """
     names = [name for kind in KINDS for name in (*map(kind.model_of, kind.methods), kind.combined)]
     return [

@@ -1,4 +1,4 @@
-"""The model classes that lmms-eval asks for, by the names of `vico_eval.harnesses.lmms_eval.manifests`."""
+"""The model classes that lmms-eval loads, by their names in `vico_eval.harnesses.lmms_eval.manifests`."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from vico_eval.methods.arguments import typed
 class InternVLX(CompressedModel):
     """`--model internvl_x --model_args pretrained=...,variant=rvtc+pvtc`.
 
-    The variant says which of InternVL-X's parts run, and names all that the checkpoint holds.
+    The variant names the parts of InternVL-X that run, which must be all that the checkpoint has.
     """
 
     kind = INTERNVL
 
     @classmethod
     def engine_arguments(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """As for every model, with a method instead of the variant that names all parts of the checkpoint."""
+        """Return the arguments as for every model, with a method in place of the variant."""
         if "method" in arguments:
             raise ConfigError(f"--model {INTERNVL_X} takes variant= and no method=; --model {cls.kind.combined} does.")
         others = {name: value for name, value in arguments.items() if name != "variant"}
@@ -39,7 +39,7 @@ class InternVLX(CompressedModel):
 
 
 def __getattr__(name: str) -> type[CompressedModel]:
-    """The model class of a name, so that neither a new method nor a new kind of checkpoint needs a class here."""
+    """Create the model class for a name, so that new methods and kinds of checkpoints need no class here."""
     method, kind = split_model(name) or (None, INTERNVL)
     if method != COMBINED and method not in kind.methods:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,9 +1,8 @@
-"""A pass: rows of the same weights that one process of lmms-eval answers in lockstep and then scores one by one.
+"""A pass: rows with the same weights that one lmms-eval process answers in lockstep and then scores one by one.
 
-Its file is what lmms-eval's `--config` takes, a list of evaluations; `run_pass` is the program that runs it. The model
-of the first one answers every document for all rows and writes their journals; those after it find their answers there
-and read no weights. What this process has asked is remembered, so that no picture is read again only to see that it is
-still the same.
+Its file is a list of evaluations in the format of lmms-eval's `--config`; `run_pass` is the program that runs it. The
+first row's model answers every document for all rows and writes their journals. The other rows find their answers there
+and load no weights. What this process has asked is remembered, so that images aren't read again just to compare them.
 """
 
 from __future__ import annotations
@@ -21,22 +20,22 @@ from vico_eval.runs.schema import AnswerKey
 from vico_eval.schemas import Closed
 
 MAX_BYTES = 2**22
-"""Of a pass's file; a row takes about a kilobyte."""
+"""Maximum size of a pass's file; a row takes about a kilobyte."""
 
 NOT_OPENED: tuple[type[Exception], ...] = (UserError, *BAD_INPUT)
-"""What a row can raise when it is opened; the others go on."""
+"""Errors when a row is opened, which don't stop the other rows."""
 
 IN_A_PASS = ("shared_pass", "shard", "previews")
-"""Arguments of a row's model that its own command does not have, and that change no answer."""
+"""Arguments of a row's model that are missing in its own command because they don't change answers."""
 
 
 class PassRow(Closed):
-    """One evaluation of a pass, in lmms-eval's words: what its command line takes."""
+    """One evaluation of a pass, as options of lmms-eval's command line."""
 
     model: str = Field(min_length=1)
     model_args: str
     tasks: str = Field(min_length=1)
-    """Names joined by commas."""
+    """Names, joined by commas."""
 
     include_path: str | None = None
     output_path: str
@@ -47,7 +46,7 @@ class PassRow(Closed):
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """The model's, as lmms-eval hands them over."""
+        """The model's arguments, as lmms-eval passes them."""
         return {**self._own_arguments, "batch_size": self.batch_size, "device": self.device}
 
     @property
@@ -57,10 +56,10 @@ class PassRow(Closed):
 
     @property
     def folder(self) -> Path:
-        """Of the run.
+        """The run's folder.
 
         Raises:
-            ConfigError: it names none.
+            ConfigError: the arguments name no folder.
         """
         folder = self.arguments.get("record_dir")
         if not folder:
@@ -69,7 +68,7 @@ class PassRow(Closed):
 
     @property
     def command(self) -> tuple[str, ...]:
-        """By which the row is repeated alone."""
+        """The command that runs this row alone."""
         words = ["python", "-m", "lmms_eval"]
         alone = {name: value for name, value in self._own_arguments.items() if name not in IN_A_PASS}
         for name, value in self.model_dump(exclude_none=True).items():
@@ -86,10 +85,10 @@ _ROWS = TypeAdapter(Annotated[list[PassRow], Field(min_length=1)])
 
 
 def read_pass(path: Path) -> list[PassRow]:
-    """The rows of a pass.
+    """Read the rows of a pass.
 
     Raises:
-        ConfigError: there is no such file, or it is no pass.
+        ConfigError: the file is missing or isn't a pass.
     """
     try:
         if path.stat().st_size > MAX_BYTES:
@@ -107,10 +106,10 @@ _asked: dict[Path, dict[AnswerKey, str | None]] = {}
 
 
 def remember_asked(folder: Path, outcomes: Mapping[AnswerKey, str | None]) -> None:
-    """Note what this process has asked for the run in `folder`: None where it was answered, else why it was not."""
+    """Remember what this process asked for the run in `folder`: None if answered, otherwise why not."""
     _asked.setdefault(folder.resolve(), {}).update(outcomes)
 
 
 def asked_here(folder: Path) -> Mapping[AnswerKey, str | None] | None:
-    """What this process has asked for the run in `folder`, as `remember_asked`; None where it has not."""
+    """Return what this process asked for the run in `folder` (see `remember_asked`); None if nothing."""
     return _asked.get(folder.resolve())

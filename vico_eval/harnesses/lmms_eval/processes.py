@@ -1,4 +1,4 @@
-"""Processes that share a run's documents: they end together, and know together when a shard is done."""
+"""Processes that share a run's documents: they end together and agree on when a shard is finished."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from vico_eval.runs.shards import Shard, ShardTask
 
 
 class ShardAnswered(Exception):
-    """A shard's documents have been asked, and there is nothing to score: ends lmms-eval's evaluation of a row."""
+    """Ends lmms-eval's evaluation of a row after a shard's documents were answered, because shards aren't scored."""
 
 
 @contextmanager
 def ending_together(world_size: int) -> Iterator[None]:
-    """Has all processes of a run end where one of them fails.
+    """Make all processes of a run end if one of them fails.
 
-    lmms-eval catches an error and ends that process with 0; the others would wait for it for hours. One that ends with
-    1 has its launcher stop them.
+    lmms-eval catches an error and ends that process with status 0, and the others would wait for it for hours. If a
+    process ends with 1, its launcher stops the others.
 
     Raises:
-        SystemExit: there are several processes, and this one failed.
+        SystemExit: this process failed and there are several.
     """
     try:
         yield
@@ -41,10 +41,10 @@ def ending_together(world_size: int) -> Iterator[None]:
 
 
 def check_own_gpus(world_size: int, gpus_per_process: int | None) -> None:
-    """See that a model may be spread over all GPUs that this process sees.
+    """Check that a model may be distributed over all GPUs that this process sees.
 
     Raises:
-        ConfigError: other processes see them too, or fewer are there than were asked for.
+        ConfigError: other processes see them as well, or there are fewer than requested.
     """
     seen = torch.cuda.device_count()
     if gpus_per_process is not None and seen != gpus_per_process:
@@ -61,22 +61,22 @@ def check_own_gpus(world_size: int, gpus_per_process: int | None) -> None:
 
 
 def in_shard(requests: Sequence[Instance], shard: Shard | None) -> list[Instance]:
-    """The requests about a shard's documents; all of them without one."""
+    """Return the requests about a shard's documents; without a shard, all requests."""
     return [instance for instance in requests if shard is None or shard.has(instance.args[3])]
 
 
 def note_shard(row: RowRun, tasks: Collection[str], requests: Sequence[Instance], rank: int) -> None:
-    """Note in a run's folder that a shard has been asked.
+    """Record in a run's folder that a shard is finished.
 
-    Called by all processes, when each has asked its documents.
+    Called by all processes after each has answered its documents.
 
     Args:
-        row: of the run.
-        tasks: of all documents, also where the shard has none of them.
-        requests: of this process.
-        rank: of this process.
+        row: the row of the run.
+        tasks: the tasks of all documents, including tasks without documents in the shard.
+        requests: the requests of this process.
+        rank: the rank of this process.
     """
-    # lmms-eval repeats documents so that all processes have equally many.
+    # lmms-eval repeats documents so that all processes have the same number.
     asked = {(task, doc_id) for *_, doc_id, task, _ in (instance.args for instance in requests)}
     found = gather_object([(set(tasks), asked, row.failed_documents)])
     if rank != 0:

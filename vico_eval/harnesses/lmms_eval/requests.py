@@ -1,4 +1,4 @@
-"""From lmms-eval's instances to requests: what the task wants, told apart from what lmms-eval adds to it."""
+"""Conversion of lmms-eval's instances to requests, separating the task's settings from lmms-eval's defaults."""
 
 from __future__ import annotations
 
@@ -23,15 +23,14 @@ from vico_eval.families.internvl.prompts import IMAGE_MARK
 
 
 def generation_of(instance: Instance, *, thinking: Mapping[str, Any] | None) -> GenerationSettings:
-    """How an instance is to be answered.
+    """Return the generation settings of an instance.
 
     Args:
-        instance: of lmms-eval.
-        thinking: how an answer with thoughts before it is generated where the task doesn't say; None where there are
-            none.
+        instance: an instance of lmms-eval.
+        thinking: generation settings of thinking mode, unless the task sets its own; None without thinking mode.
 
     Raises:
-        ConfigError: an unknown generation argument or a value outside its range.
+        ConfigError: a generation argument is unknown or out of range.
     """
     gen_kwargs = dict(instance.args[2])
     if _is_left_out(instance, thinks=thinking is not None):
@@ -40,7 +39,7 @@ def generation_of(instance: Instance, *, thinking: Mapping[str, Any] | None) -> 
 
 
 def left_out_until(instances: Iterable[Instance], *, thinks: bool) -> dict[str, tuple[str, ...]]:
-    """By task, the stop strings that answers don't end at, where there are any."""
+    """Return the stop strings that are ignored, by task."""
     left_out = {
         instance.args[4]: stop_strings(instance.args[2]["until"])
         for instance in first_of_each_task(instances)
@@ -50,12 +49,11 @@ def left_out_until(instances: Iterable[Instance], *, thinks: bool) -> dict[str, 
 
 
 def _is_left_out(instance: Instance, *, thinks: bool) -> bool:
-    """Whether an instance's stop strings are those that lmms-eval fills in, or would end a thought.
+    """Return whether an instance's stop strings are lmms-eval's default, or could end a thought.
 
-    lmms-eval makes its few-shot delimiter, a blank line, the stop string of each task whose YAML names none. One that
-    names the delimiter has an equal string, and the YAML is gone by now; but that string is another object, where
-    lmms-eval puts in its delimiter itself. (Python has one object for all equal strings of one character; those count
-    as lmms-eval's.)
+    lmms-eval uses its few-shot delimiter, a blank line, as the stop string of each task whose YAML has none. A task
+    that sets the same string can only be told apart by identity: lmms-eval's default is the delimiter object itself.
+    (Python has one object per single-character string; these count as lmms-eval's.)
     """
     if "until" not in instance.args[2]:
         return False
@@ -65,11 +63,11 @@ def _is_left_out(instance: Instance, *, thinks: bool) -> bool:
 
 
 def system_instruction(instances: Iterable[Instance]) -> str | None:
-    """What lmms-eval's `--system_instruction` says; None where it says nothing.
+    """Return lmms-eval's `--system_instruction`; None without one.
 
-    lmms-eval only puts it into the text that models without messages get, in front of the task's description and the
-    question. It is the same for all tasks, so it is read off the first of them whose words are the same each time: not
-    off one that draws examples, or shuffles its options.
+    lmms-eval only adds it to the text for models without messages, before the task's description and the question. It
+    is the same for all tasks, so it is taken from the first task with deterministic text: one that doesn't draw
+    examples or shuffle options.
     """
     for instance in first_of_each_task(instances):
         context, _, _, doc_id, _, _ = instance.args
@@ -87,7 +85,7 @@ def system_instruction(instances: Iterable[Instance]) -> str | None:
 
 
 def refuse_examples(instances: Iterable[Instance]) -> None:
-    """Raises ConfigError for a task whose few-shot examples lmms-eval puts into no message."""
+    """Raise ConfigError for a task whose few-shot examples lmms-eval doesn't put into messages."""
     for instance in first_of_each_task(instances):
         task = task_of(instance)
         if task is None or (task.config.doc_to_visual is None and task.config.doc_to_messages is None):
@@ -100,15 +98,15 @@ def refuse_examples(instances: Iterable[Instance]) -> None:
 
 
 def messages_of(document_messages: Any, instruction: str | None, *, at_marks: bool) -> tuple[Message, ...]:
-    """The messages about a document, behind the system instruction.
+    """Return the messages about a document, after the system instruction.
 
     Args:
-        document_messages: of the task.
+        document_messages: the task's messages.
         instruction: the system instruction; None for none.
-        at_marks: whether images are put where the words have marks for them.
+        at_marks: move images to their marks in the text.
 
     Raises:
-        ConfigError: a message holds something else than text, images and video.
+        ConfigError: a message contains other parts than text, images and video.
     """
     messages = [
         Message(message.role, placed_at_marks(parts) if at_marks else tuple(parts))
@@ -118,17 +116,17 @@ def messages_of(document_messages: Any, instruction: str | None, *, at_marks: bo
     if instruction is None:
         return tuple(messages)
     own = messages.pop(0).content if messages and messages[0].role == "system" else ()
-    # As lmms-eval joins it with a task's description.
+    # The way lmms-eval joins it with a task's description.
     between = (Text(TaskConfig.fewshot_delimiter),) if own else ()
     return (Message("system", (Text(instruction), *between, *own)), *messages)
 
 
 def placed_at_marks(parts: Sequence[Part]) -> tuple[Part, ...]:
-    """The parts of a message with each image in place of its mark `<image>`, where there are as many of both.
+    """Return the parts of a message with images moved to the marks `<image>`, if there are as many marks as images.
 
-    So lmms-eval's own InternVL3 shows them. It moves only images in front of all words, where lmms-eval puts those of a
-    task that has no messages of its own. Otherwise marks are words and images stay: a task that has placed them
-    among its words knows better.
+    lmms-eval's own InternVL3 does the same. It only moves images that precede all text, which is where lmms-eval puts
+    them for tasks without their own messages. Otherwise marks are text and images stay, because the task has placed
+    them.
     """
     images = [part for part in parts if isinstance(part, ImageInput)]
     words = [number for number, part in enumerate(parts) if isinstance(part, Text)]
@@ -155,17 +153,17 @@ def _part(content: Any) -> Part:
         return ImageInput(content.url)
     if content.type == "video":
         return VideoInput(content.url, start_s=content.start_time, end_s=content.end_time)
-    raise ConfigError(f"a document holds {content.type}; this model takes text, images and video.")
+    raise ConfigError(f"a document contains {content.type}; this model accepts text, images and video.")
 
 
 def task_of(instance: Instance) -> ConfigurableTask | None:
-    """The task that makes an instance's messages; None where something else does, as in rounds of an agent."""
+    """Return the task that makes an instance's messages; None if something else does, such as an agent."""
     owner = getattr(instance.args[1], "__self__", None)
     return owner if isinstance(owner, ConfigurableTask) else None
 
 
 def first_of_each_task(instances: Iterable[Instance]) -> list[Instance]:
-    """The first instance of every task."""
+    """Return the first instance of every task."""
     first: dict[str, Instance] = {}
     for instance in instances:
         first.setdefault(instance.args[4], instance)

@@ -1,11 +1,11 @@
-"""A finished run, read from the folder that lmms-eval wrote.
+"""Reader of a finished run from the folder that lmms-eval wrote.
 
-lmms-eval ends with exit code 0 when an evaluation failed, and a model may hand it empty answers that score zero. So a
-run counts only if its results file exists and every document of every task has an answer, or is named among those that
-the run went on without; all else is a ReportError.
+lmms-eval exits with code 0 if an evaluation failed, and a model may return empty answers that score zero. A run is
+therefore only accepted if its results file exists and every document of every task has an answer or is recorded as
+failed. Otherwise a ReportError is raised.
 
-A run that another program started has no such names. There a blank answer without token counts counts as one of them:
-it can't be told from a failure, so its cell has no score.
+Runs started by other programs don't record failures. There, a blank answer without token counts can't be told from a
+failure, so its cell has no score.
 """
 
 from collections.abc import Collection, Mapping
@@ -33,25 +33,25 @@ CACHED = (
     "its answer came from lmms-eval's response cache, `--use_cache`, and no account of this run's says which weights "
     "and libraries gave it; repeat the run without that option"
 )
-"""Why a document of a run of ours counts as one without an answer, though it has one."""
+"""Why a document of one of our runs counts as unanswered although it has an answer."""
 
 NO_JOURNAL = "it left no answers.rank*.jsonl, so nobody can check that its samples are its own."
 
 
 def read_run(folder: Path, only: Collection[str] | None = None, *, blank_is_wrong: bool = False) -> Run:
-    """The run in `folder`, every document of every task answered or known to have failed.
+    """Read the run in `folder`, in which every document of every task is answered or recorded as failed.
 
-    Where a folder holds several results files of the same settings, the newest counts for each task.
+    If a folder has several results files with the same settings, the newest is used for each task.
 
     Args:
         folder: lmms-eval's --output_path.
         only: tasks to read; None for all.
-        blank_is_wrong: whether a blank answer of a run that another program started is an answer, as it was scored.
+        blank_is_wrong: count a blank answer in a run started by another program as an answer, as it was scored.
 
     Raises:
-        ReportError: no results, or of several runs; settings that differ between results files, a malformed file,
-            results or samples of another run than the record's, or documents without an answer; the message names
-            task and documents.
+        ReportError: there are no results or those of several runs, settings differ between results files, a file is
+            malformed, results or samples don't belong to the record, or documents lack answers; the message names task
+            and documents.
     """
     check_folder(folder)
     record = read_record(folder)
@@ -79,7 +79,7 @@ def read_run(folder: Path, only: Collection[str] | None = None, *, blank_is_wron
     if any(document.account is not None for task in tasks.values() for document in task.documents):
         raise ReportError(
             f"{folder} has no record.json, but token accounts, so it is a run of one of this package's models that "
-            "lost it, and nobody could say what produced its numbers. Put the file back, or run it again."
+            "lost it, so the origin of its numbers is unknown. Put the file back, or run it again."
         )
     notes = [what_is_unknown(LMMS_EVAL)]
     if blank_is_wrong:
@@ -88,7 +88,7 @@ def read_run(folder: Path, only: Collection[str] | None = None, *, blank_is_wron
 
 
 def _own_run(folder: Path, record: RunRecord, newest: list[Results]) -> Run:
-    """A run of one of this package's models: its samples are held against its journal and its failures."""
+    """Read a run of one of our models, comparing its samples with its journal and its failures."""
     journal = read_journal(folder, {results.task for results in newest})
     failures = read_failures(folder)
     samples: dict[str, dict[int, Sample]] = {}
@@ -120,12 +120,12 @@ def _tasks(
     failed: Mapping[str, Mapping[int, str]],
     known_blank: Mapping[str, Collection[int]] | None = None,
 ) -> dict[str, TaskResult]:
-    """The tasks, by name.
+    """Return the tasks, by name.
 
     Args:
-        samples: by task and document.
-        failed: why documents count as ones without an answer, by task.
-        known_blank: documents whose answer may be blank; those that failed where it is None.
+        samples: samples by task and document.
+        failed: by task, why documents count as unanswered.
+        known_blank: documents whose answer may be blank; None for those that failed.
     """
     tasks: dict[str, TaskResult] = {}
     problems: list[str] = []

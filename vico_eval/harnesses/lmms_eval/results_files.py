@@ -1,4 +1,4 @@
-"""Results files of lmms-eval: the newest of each task, all of one run's settings.
+"""lmms-eval's results files: the newest per task, all with the same settings.
 
 Format: lmms-eval 0.7.3, `<run>/[<model folder>/]<date>_results.json` and `<date>_samples_<task>.jsonl`.
 """
@@ -14,29 +14,29 @@ from vico_eval.errors import ReportError
 from vico_eval.runs.json_text import read_json
 from vico_eval.runs.schema import RunRecord
 
-# What must agree before two results files of a folder may be read as one run. Batch size, devices and tasks may differ.
+# Settings in which results files of one run must agree. Batch size, devices and tasks may differ.
 _SETTINGS = ("model", "model_args", "limit", "offset", "gen_kwargs", "random_seed", "numpy_seed", "torch_seed")
 
 _MODEL_ARGUMENT = re.compile(r",(?=\w+=)")
 
-# Dates have whole seconds.
+# Dates are rounded to seconds.
 _CLOCK_STEP = timedelta(seconds=2)
 
 
 class Results(NamedTuple):
-    """Where a task's numbers are."""
+    """The location of a task's numbers."""
 
     path: Path
     task: str
     content: dict[str, Any]
-    """The whole file, which other tasks may share."""
+    """The whole file's content, which other tasks may share."""
 
 
 def newest_by_task(folder: Path, paths: Sequence[Path]) -> list[Results]:
-    """For each task of the results files `paths`, which are ordered by date, the newest that has it.
+    """Return the newest results file of each task, from `paths` in order of date.
 
     Raises:
-        ReportError: a file that is none of lmms-eval's, settings that differ between files, or no task.
+        ReportError: a file isn't lmms-eval's, settings differ between files, or there is no task.
     """
     newest: dict[str, Results] = {}
     first: tuple[Path, dict[str, Any]] | None = None
@@ -49,7 +49,7 @@ def newest_by_task(folder: Path, paths: Sequence[Path]) -> list[Results]:
         if first and settings != first[1]:
             different = ", ".join(key for key in settings if settings[key] != first[1][key])
             raise ReportError(
-                f"{folder} holds results of different settings: {first[0].name} and {path.name} differ in {different}. "
+                f"{folder} has results with different settings: {first[0].name} and {path.name} differ in {different}. "
                 "Give each run its own --output_path; of those here, move one with its samples to another folder."
             )
         first = first or (path, settings)
@@ -61,7 +61,7 @@ def newest_by_task(folder: Path, paths: Sequence[Path]) -> list[Results]:
 
 
 def run_settings(content: dict[str, Any]) -> dict[str, Any]:
-    """How the model was asked, as far as a results file says it of the whole run."""
+    """Return the settings of a whole run that a results file contains."""
     config = content["config"]
     given = config.get("resolved_cli_args") or {}
     return {key: config.get(key) for key in _SETTINGS} | {
@@ -71,7 +71,7 @@ def run_settings(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def model_arguments(given: object) -> dict[str, Any]:
-    """What `model_args` says, by name: lmms-eval takes them as `a=1,b=2` and from Python as a mapping too."""
+    """Parse `model_args` by name; lmms-eval accepts `a=1,b=2` and, from Python, a mapping."""
     if isinstance(given, Mapping):
         return dict(given)
     pairs = (part.partition("=") for part in _MODEL_ARGUMENT.split(str(given or "")) if part)
@@ -79,10 +79,10 @@ def model_arguments(given: object) -> dict[str, Any]:
 
 
 def expected_documents(results: Results) -> range:
-    """The documents that a run must have answered.
+    """Return the documents that a run must have answered.
 
     Raises:
-        ReportError: the file doesn't say it in numbers.
+        ReportError: the file's numbers are missing or invalid.
     """
     counts = results.content["n-samples"][results.task]
     offset = results.content["config"].get("offset") or 0
@@ -96,10 +96,10 @@ def expected_documents(results: Results) -> range:
 
 
 def samples_path(results: Results) -> Path:
-    """The file with a task's answers.
+    """Return the file with a task's answers.
 
     Raises:
-        ReportError: there is none of the same date.
+        ReportError: no such file has the same date.
     """
     date = results.path.name.removesuffix("_results.json")
     path = results.path.with_name(f"{date}_samples_{results.task}.jsonl")
@@ -109,16 +109,16 @@ def samples_path(results: Results) -> Path:
     found = f" {', '.join(others)} is there, of another run." if others else ""
     raise ReportError(
         f"{path} is missing, so it can't be checked that every document of {results.task} has an answer: lmms-eval "
-        f"scores one that failed as wrong, and its aggregated number doesn't tell.{found} Run lmms-eval with "
+        f"scores one that failed as wrong, which its aggregated number doesn't show.{found} Run lmms-eval with "
         "--log_samples."
     )
 
 
 def begun(path: Path, content: dict[str, Any]) -> datetime | None:
-    """When lmms-eval began; None where its time zone is not known, as when it was called from Python.
+    """Return when lmms-eval started; None if its time zone is unknown, as when called from Python.
 
     Raises:
-        ReportError: the date can't be read.
+        ReportError: the date is unreadable.
     """
     zone = _zone((content["config"].get("resolved_cli_args") or {}).get("timezone"))
     if zone is None:
@@ -130,11 +130,11 @@ def begun(path: Path, content: dict[str, Any]) -> datetime | None:
 
 
 def check_times(folder: Path, record: RunRecord, path: Path, content: dict[str, Any]) -> None:
-    """Refuses results that another run left in the record's folder, such as those of the run before a failed one, or of
-    one under other conditions.
+    """Reject results of another run in the record's folder, such as a run before a failed one or under other
+    conditions.
 
-    lmms-eval takes its date before it loads the model and its total time when it saves, so a run's own record was
-    started in between.
+    lmms-eval takes its date before loading the model and its total time when saving, so a run's own record was started
+    in between.
     """
     start, total = begun(path, content), content.get("total_evaluation_time_seconds")
     if record.started is None or start is None or not total:
@@ -154,7 +154,7 @@ def check_times(folder: Path, record: RunRecord, path: Path, content: dict[str, 
 
 def _zone(name: str | None) -> tzinfo | None:
     if name == "Asia/Singapore":
-        return timezone(timedelta(hours=8))  # lmms-eval's default; a machine without zone data must know it too
+        return timezone(timedelta(hours=8))  # lmms-eval's default, defined here for machines without time zone data
     try:
         return ZoneInfo(name) if name else None
     except (ZoneInfoNotFoundError, ValueError):

@@ -1,4 +1,4 @@
-"""A row while lmms-eval's documents are answered: its run's folder, what is there already, and what fails."""
+"""The run of a row while lmms-eval's documents are answered: its folder, earlier answers, and failures."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from vico_eval.runs.schema import AnswerKey, TokenAccount
 from vico_eval.runs.write import RunFolder
 
 FAILURES_IN_A_ROW = 20
-"""So many documents one after another fail for a reason that is not theirs."""
+"""This many consecutive failures have a cause other than the documents."""
 
 Said = tuple[str, TokenAccount]
-"""An answer, wherever it comes from."""
+"""An answer, new or earlier."""
 
 
 class RowRun:
-    """The run of one row."""
+    """The run of a row."""
 
     def __init__(
         self, found: Found, run: RunFolder, *, keep_going: bool, asked: Mapping[AnswerKey, str | None] | None = None
     ) -> None:
         """
         Args:
-            found: the model.
-            run: where answers go.
-            keep_going: whether a document that can't be answered is noted and the others are still answered.
-            asked: what a pass of this process has asked for it, as `passes.asked_here`.
+            found: the checkpoint and method.
+            run: the folder for answers.
+            keep_going: record a document that can't be answered and continue with the others.
+            asked: what a pass of this process asked for it; see `passes.asked_here`.
         """
         self.found = found
         self.run = run
         self.results: dict[int, Said | None] = {}
-        """By number of request; None where there is no answer."""
+        """By request number; None without an answer."""
 
         self._keep_going = keep_going
         self._asked = {} if asked is None else asked
@@ -48,21 +48,21 @@ class RowRun:
 
     @property
     def failed(self) -> int:
-        """How many documents have no answer."""
+        """The number of documents without an answer."""
         return len(self._failed)
 
     @property
     def failed_documents(self) -> set[str]:
-        """Documents without an answer, `task/split/number`."""
+        """The documents without an answer, `task/split/number`."""
         return self._failed
 
     def begin(self, keys: Sequence[AnswerKey], asking: Asking, *, show_progress: bool) -> None:
-        """Take over the answers that there are, and what this process has found to have none.
+        """Reuse earlier answers and failures found by this process.
 
         Args:
-            keys: of the requests.
+            keys: the requests' keys.
             asking: the requests.
-            show_progress: where many are compared.
+            show_progress: show a progress bar if many are compared.
         """
         self._keys = keys
         stored = take_over(
@@ -78,10 +78,10 @@ class RowRun:
             logger.info(f"{len(stored)} of {len(keys)} answers are there already, in {self.run.folder}")
 
     def add(self, number: int, outcome: Answer | DocumentError, asking: Asking) -> None:
-        """Keep what became of a request.
+        """Record the outcome of a request.
 
         Raises:
-            DocumentError: it has no answer, and the row is not to go on.
+            DocumentError: it failed, and the row must stop at failures.
         """
         key = self._keys[number]
         if isinstance(outcome, Answer):
@@ -93,7 +93,7 @@ class RowRun:
             raise outcome
         self.run.add_failure(key, str(outcome))
         logger.error(str(outcome))
-        # Those that failed before say nothing new; between them others may have been answered before.
+        # Earlier failures are not counted, because documents between them may have been answered earlier.
         self._failures_in_a_row += key[0] not in self._failed | self.run.failed
         self._failed.add(key[0])
         self.results[number] = None
@@ -102,20 +102,20 @@ class RowRun:
             raise DocumentError(f"{FAILURES_IN_A_ROW} documents in a row could not be answered; the last: {outcome}")
 
     def outcomes(self) -> dict[AnswerKey, str | None]:
-        """What became of each request so far: None where there is an answer, else why there is none."""
+        """Return each request's outcome so far: None if answered, otherwise why not."""
         return {key: self._reasons.get(key) for number, key in enumerate(self._keys) if number in self.results}
 
 
 def ask(engine: Engine, rows: Sequence[RowRun], asking: Asking) -> None:
-    """Have rows answer what has no answer yet.
+    """Answer the requests that have no answer yet, for several rows.
 
     Args:
-        engine: with the methods of the rows, in their order.
-        rows: which have begun.
+        engine: the engine with the rows' methods, in order.
+        rows: rows that have begun.
         asking: the requests.
 
     Raises:
-        UserError, OSError: the first row can't go on; the others are answered first.
+        UserError, OSError: the first row can't continue; raised after the others are answered.
     """
     given_up: set[int] = set()
     own: list[Exception] = []
@@ -125,9 +125,9 @@ def ask(engine: Engine, rows: Sequence[RowRun], asking: Asking) -> None:
             continue
         try:
             rows[place].add(number, outcome, asking)
-        except (UserError, OSError) as error:  # its folder may be gone, or the disk full
+        except (UserError, OSError) as error:  # its folder may be deleted, or the disk full
             given_up.add(place)
-            # Without its frames, which hold the model.
+            # Without its frames, which keep the model alive.
             own += [error.with_traceback(None)] if place == 0 else []
             if len(rows) > 1:
                 logger.error(f"{rows[place].run.folder} is given up, the other rows go on: {error}")

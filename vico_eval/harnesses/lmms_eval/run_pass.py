@@ -1,7 +1,7 @@
-"""The program of a pass: its rows through lmms-eval, one after the other, in this process.
+"""The program of a pass: evaluates its rows with lmms-eval, one after the other, in this process.
 
-`python -m lmms_eval --config FILE` does the same, and reads its 3,290 task files anew for every row, which takes it
-longer than to score one. Here they are read once, and not at all where all tasks are of the rows' own folder.
+`python -m lmms_eval --config FILE` does the same but reads its 3,290 task files for every row, which takes longer than
+scoring one. Here they are read once, or not at all if all tasks are in the rows' own folder.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from vico_eval.harnesses.lmms_eval.processes import ShardAnswered
 from vico_eval.logs import logger
 
 WAIT = timedelta(seconds=60000)
-"""What processes wait for each other, as lmms-eval has it."""
+"""lmms-eval's timeout for processes that wait for each other."""
 
 FAILURES: tuple[type[Exception], ...] = (UserError, *BAD_INPUT, *DOCUMENT_FAILURES)
-"""What a row, its tasks and its data can raise; the other rows go on."""
+"""Errors of a row, its tasks and its data, which don't stop the other rows."""
 
 
 def main() -> None:
     """Run the pass that `--config` names.
 
     Raises:
-        SystemExit: status 1 where a row has no results; of several processes, all then end at that row.
+        SystemExit: status 1 if a row has no results; with several processes, all end at that row.
     """
     logger.remove()
     logger.add(sys.stdout, level="INFO")
@@ -59,29 +59,29 @@ def main() -> None:
             logger.error(f"{row.folder} has no results: {error}")
             failed += 1
             if accelerator.num_processes > 1:
-                sys.exit(1)  # the others may be waiting for this one; its launcher stops them
+                sys.exit(1)  # others may be waiting for this process; its launcher stops them
         accelerator.wait_for_everyone()
     sys.exit(1 if failed else 0)
 
 
 def _task_manager(rows: Sequence[PassRow]) -> TaskManager:
-    """What finds the rows' tasks."""
+    """Return the task manager of the rows' tasks."""
     include_path = rows[0].include_path
     own = TaskManager("INFO", include_path=include_path, include_defaults=False)
-    # A group may be made of lmms-eval's tasks.
+    # A group may contain lmms-eval's tasks.
     if all(own.task_index.get(name, {}).get("type") == "task" for row in rows for name in row.tasks.split(",")):
         return own
     return TaskManager("INFO", include_path=include_path)
 
 
 def _options_of(row: PassRow, parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """The row's options with lmms-eval's defaults."""
+    """Return the row's options with lmms-eval's defaults."""
     return argparse.Namespace(**{**vars(parser.parse_args([])), **row.model_dump(exclude_none=True)})
 
 
 def _evaluate(row: PassRow, options: argparse.Namespace, tasks: TaskManager) -> None:
-    """As lmms-eval's command line does it."""
-    tasks.model_name = row.model  # by which a task may have words of its own for a model
+    """Evaluate a row like lmms-eval's command line."""
+    tasks.model_name = row.model  # a task may have model-specific prompts
     names = row.tasks.split(",")
     known = tasks.match_tasks(names)
     if missing := [name for name in names if name not in known]:
@@ -106,7 +106,7 @@ def _evaluate(row: PassRow, options: argparse.Namespace, tasks: TaskManager) -> 
         datetime_str=started,
         process_docs_parallel=options.process_docs_parallel,
     )
-    if results is None:  # another process has them
+    if results is None:  # another process has the results
         return
     samples = results.pop("samples", None)
     tracker.save_results_aggregated(results=results, samples=samples, datetime_str=started)

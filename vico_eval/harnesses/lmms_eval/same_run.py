@@ -1,7 +1,7 @@
-"""Whether lmms-eval's results are of the run whose record lies beside them: model, arguments, checkpoint and folder.
+"""A check that lmms-eval's results belong to the record beside them: model, arguments, checkpoint and folder.
 
-lmms-eval writes results into `--output_path`, our models their record into `record_dir`. Where two commands have each
-other's `--output_path`, a folder has one run's record and the other's results.
+lmms-eval writes results to `--output_path`, our models write their record to `record_dir`. If two commands have each
+other's `--output_path`, a folder contains one run's record and the other's results.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,14 +31,14 @@ _CHANGES_NO_ANSWER = frozenset(
         "shared_pass",
     }
 )
-"""Model arguments in which commands that go on with a run may differ."""
+"""Model arguments that may differ between the commands of a resumed run."""
 
 _HIDDEN = ("***", "[REDACTED]")
-"""In place of secrets, in our records and in lmms-eval's results."""
+"""Replaces secrets in our records and in lmms-eval's results."""
 
 
 class _Difference(NamedTuple):
-    """In what results and record differ."""
+    """A difference between results and record."""
 
     name: str
     found: object
@@ -46,18 +46,18 @@ class _Difference(NamedTuple):
 
 
 def check_model(folder: Path, record: RunRecord, path: Path, content: Mapping[str, Any]) -> None:
-    """Refuses results of another model, checkpoint, method or folder than the record's.
+    """Reject results of another model, checkpoint, method or folder than the record's.
 
-    They are compared with the record's own fields and, where it was started from a command line, with that.
+    They are compared with the record's fields and, if there is one, its command line.
 
     Args:
-        folder: the run's.
-        record: in it.
-        path: of the results file.
-        content: of that file.
+        folder: the run's folder.
+        record: the record in it.
+        path: the results file.
+        content: the file's content.
 
     Raises:
-        ReportError: they differ; says in what.
+        ReportError: they differ; the message gives the differences.
     """
     model, arguments = str(content["config"].get("model")), model_arguments(content["config"].get("model_args"))
     found = {
@@ -66,7 +66,7 @@ def check_model(folder: Path, record: RunRecord, path: Path, content: Mapping[st
     }
     instruction = content.get("system_instruction") or None
     if instruction != record.system_instruction:
-        # Not every task shows it to the model, and then nobody was asked under it.
+        # A task may not show it to the model, and then it has no effect.
         found["system_instruction"] = _Difference("system_instruction", instruction, record.system_instruction)
     if not found:
         return
@@ -79,7 +79,7 @@ def check_model(folder: Path, record: RunRecord, path: Path, content: Mapping[st
 
 
 def option(command: Sequence[str], name: str) -> str | None:
-    """What a command line gives for an option, as `--name value` or `--name=value`."""
+    """Return the value of a command-line option, given as `--name value` or `--name=value`."""
     for place, word in enumerate(command):
         if word == name and place + 1 < len(command):
             return command[place + 1]
@@ -124,7 +124,8 @@ def _is(given: object, checkpoint: Checkpoint | None) -> bool:
 
 
 def _same(first: object, second: object) -> bool:
-    """Whether two arguments mean the same: one may be text, and a path may be written from a working directory."""
+    """Return whether two arguments mean the same; one may be text, and a path may be relative to a working
+    directory."""
     ours, theirs = _plain(first), _plain(second)
     if ours == theirs or any(word in text for word in _HIDDEN for text in (str(ours), str(theirs))):
         return True
@@ -134,7 +135,7 @@ def _same(first: object, second: object) -> bool:
 
 
 def _plain(value: object) -> object:
-    """A number where it is one, else text; paths without what changes nothing in them."""
+    """Return a number if possible, otherwise text, with paths normalised."""
     text = str(value).strip()
     if text.lower() in ("true", "false", "none"):
         return text.lower()

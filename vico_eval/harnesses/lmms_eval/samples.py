@@ -1,4 +1,4 @@
-"""Samples files of lmms-eval 0.7.3: what was answered to each document, whether it is an answer at all, and whose."""
+"""lmms-eval 0.7.3's samples files: each document's answer, and whether it is valid and from this run."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from vico_eval.runs.answers import Answered, find_answer
 from vico_eval.runs.json_text import parse_object, read_lines, validate
 from vico_eval.runs.schema import AnswerSeconds, TokenAccount
 
-# What lmms-eval writes into every samples line; the other keys are metrics.
+# lmms-eval's fields in every samples line; other keys are metrics.
 _LINE_KEYS = frozenset(
     {"doc_id", "target", "filtered_resps", "resps", "token_counts", "doc_hash", "input", "input_media"}
 )
@@ -23,45 +23,46 @@ T = TypeVar("T")
 
 
 class _Entry(TypedDict, total=False):
-    """One request's counts."""
+    """The counts of a request."""
 
     __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
     account: TokenAccount | None
 
 
 class _Line(TypedDict, total=False):
-    """As far as it is checked while it is parsed."""
+    """The fields of a line that are checked during parsing."""
 
     __pydantic_config__ = ConfigDict(extra="allow", cache_strings="keys")  # type: ignore[misc]
     token_counts: list[_Entry | None] | None
 
 
-# Not the adapter itself, which looks at its arguments for a fifth of the time.
+# Not the adapter itself, which spends a fifth of the time on its arguments.
 _LINE = TypeAdapter(_Line).validator
 
 
 class Sample(NamedTuple):
-    """What is kept of a samples line. The line itself would take several times the memory, and the time to make it."""
+    """The fields that are kept of a samples line. The whole line would take several times the memory and parsing
+    time."""
 
     has_answer: bool
-    """Whether the line holds an answer, which may be blank if its tokens were counted."""
+    """Whether the line has an answer, which may be blank if its tokens were counted."""
 
     answer: str
-    """After the task's filter, which is what its scorer saw."""
+    """The answer after the task's filter, as its scorer saw it."""
 
     account: tuple[TokenAccount, ...] | None
-    """One for each of the document's requests, from the line or the run's journal; None where neither has them all."""
+    """One account per request of the document, from the line or the run's journal; None if neither has all."""
 
     fields: Mapping[str, Any]
-    """The metrics' fields."""
+    """The fields of the metrics."""
 
     question: str
     target: str
     seconds: tuple[AnswerSeconds, ...] | None = None
-    """What each of its answers took; None unless the run's journal has a time for all of them."""
+    """Times of its answers; None unless the run's journal has all of them."""
 
     said: tuple[str, ...] = ()
-    """What the model said to each request: by the run's journal, else as the line has it before the task's filter."""
+    """The model's answer to each request: from the run's journal, or else from the line before the task's filter."""
 
 
 def read_samples(
@@ -70,17 +71,17 @@ def read_samples(
     *,
     says_what_the_model_said: bool = True,
 ) -> dict[int, Sample]:
-    """What a samples file says of each document, by document, ascending.
+    """Read a samples file, by document, in ascending order.
 
     Args:
-        path: of the file.
-        journal: what the run's own journal says of the task's documents; None where there is no journal.
-        says_what_the_model_said: whether the file has answers as the model gave them. Where a task has filters of its
-            own it may not, and only accounts are compared.
+        path: the file.
+        journal: the run's journal of the task's documents; None without a journal.
+        says_what_the_model_said: whether the file has the model's unfiltered answers. If a task has its own filters it
+            may not, and only accounts are compared.
 
     Raises:
-        ReportError: the file can't be read or is cut off, a document is missing its number or has two lines, its
-            account is of another schema, or answers are others than the journal's.
+        ReportError: the file is unreadable or truncated, a document has no number or two lines, its account has another
+            schema, or answers differ from the journal's.
     """
     samples: dict[int, Sample] = {}
     of_others = []
@@ -91,8 +92,8 @@ def read_samples(
             raise ReportError(f"{place}: `doc_id` is {doc_id!r}; expected an integer.")
         if doc_id in samples:
             raise ReportError(
-                f"{place} is the second line of document {doc_id}; expected one a document. Two runs wrote into the "
-                "file, or it was put together by hand; repeat the run into a folder of its own."
+                f"{place} is the second line of document {doc_id}; expected one per document. Two runs wrote to the "
+                "file, or it was edited by hand; repeat the run into a folder of its own."
             )
         said = _said(line)
         sample = _read_sample(line, said)
@@ -114,12 +115,12 @@ def what_is_wrong(
     samples: Mapping[int, Sample],
     failed: Collection[int],
 ) -> str | None:
-    """What is wrong with the answers of task `name`, in words; None if nothing is.
+    """Return what is wrong with the answers of task `name`, as text; None if nothing is.
 
     Args:
-        expected: the documents that the run was to answer.
-        samples: of `read_samples`.
-        failed: documents that are known to have no answer.
+        expected: the documents that the run had to answer.
+        samples: the result of `read_samples`.
+        failed: documents that are known to have failed.
     """
     wanted = set(expected)
     problems = []
@@ -136,13 +137,13 @@ def what_is_wrong(
 
 
 def _read_line(place: str, text: str) -> Mapping[str, Any]:
-    """The line with its accounts as `TokenAccount`s."""
+    """Parse a line, with its accounts as `TokenAccount`s."""
     try:
-        # Parsing and checking one after the other takes half as long again.
+        # Parsing and checking separately would take 50% longer.
         line: Mapping[str, Any] = _LINE.validate_json(text)
         return line
     except ValidationError:
-        line = parse_object(text, place)  # takes half of a character too, and says where an error is
+        line = parse_object(text, place)  # accepts lone surrogates and reports where an error is
     entries = line.get("token_counts") or []
     for entry in entries if isinstance(entries, list) else []:
         if isinstance(entry, dict) and entry.get("account") is not None:
@@ -165,22 +166,22 @@ def _read_sample(line: Mapping[str, Any], said: Sequence[object]) -> Sample:
 def _as_in_journal(
     sample: Sample, line: Mapping[str, Any], text: str, answers: Sequence[Answered], said: Sequence[object]
 ) -> Sample | None:
-    """The sample with accounts that only the journal has; None where the journal has other answers than the sample.
+    """Return the sample with accounts from the journal; None if the journal has other answers.
 
-    An answer that neither has an account of is a response cache's, and left without one.
+    An answer without an account in either is from a response cache and has none.
 
     Args:
-        sample: of the line.
-        line: of the samples file.
-        text: the same, not parsed.
-        answers: the journal's, of the document.
-        said: what the model said to each request; empty where the file doesn't have it.
+        sample: the line's sample.
+        line: the line of the samples file.
+        text: the line, not parsed.
+        answers: the journal's answers to the document.
+        said: the model's answer to each request; empty if the file doesn't have them.
     """
     given = _accounts_of(line)
-    # Of several requests lmms-eval keeps the first one's words.
+    # lmms-eval keeps the text of the first of several requests.
     question = line["input"] if len(given) == 1 and isinstance(line.get("input"), str) else None
     if sample.account is not None and len(sample.account) == 1 >= len(said):
-        # Nearly all are so, and need no more.
+        # Nearly all are like this and need no further checks.
         answer = str(said[0]) if said else None
         own = find_answer(answers, answer, sample.account[0], text, question=question)
         return None if own is None else sample._replace(seconds=_known([own.took()]), said=(own.text,))
@@ -199,8 +200,8 @@ def _as_in_journal(
     known = _known(found)
     if known is None:
         return sample._replace(account=None)
-    # A word "None" is an answer if the journal has counted its tokens; a blank one without counts of its own is none,
-    # since caches keep no blank ones.
+    # The text "None" is an answer if the journal has its token counts. A blank one without counts isn't, because caches
+    # keep no blank answers.
     has_answer = sample.has_answer or (bool(said) and all(str(answer).strip() for answer in said))
     return sample._replace(
         account=known[: len(given)],
@@ -211,13 +212,13 @@ def _as_in_journal(
 
 
 def _known(values: Sequence[T | None]) -> tuple[T, ...] | None:
-    """The values; None unless all of them are known."""
+    """Return the values; None unless all are known."""
     known = tuple(value for value in values if value is not None)
     return known if len(known) == len(values) else None
 
 
 def _not_of_this_run(path: Path, documents: Sequence[tuple[int, Sample, Sequence[Answered]]]) -> str:
-    """What to say of samples that are not the journal's answers."""
+    """Return the message about samples that differ from the journal."""
     named = _documents([doc_id for doc_id, _, _ in documents])
     _, sample, answers = documents[0]
     return (
@@ -228,7 +229,7 @@ def _not_of_this_run(path: Path, documents: Sequence[tuple[int, Sample, Sequence
 
 
 def _unlike_journal(sample: Sample, answers: Sequence[Answered]) -> str:
-    """What a sample says and what the journal has in its place."""
+    """Return a sample's answer and the journal's."""
     if not answers:
         return f"{sample.answer!r}; expected none by the answers.rank*.jsonl beside record.json"
     own = next((answer for answer in reversed(answers) if answer.text == sample.answer), answers[-1])
@@ -248,28 +249,28 @@ def _has_answer(line: Mapping[str, Any], answers: Sequence[object]) -> bool:
     if not answers or not all(isinstance(answer, str) for answer in answers):
         return False
     if all(_num_generated(entry) > 0 for entry in line.get("token_counts") or [None]):
-        return True  # a model may end at once: a blank answer whose tokens were counted is an answer
+        return True  # a model may stop at once: a blank answer with token counts is an answer
     counted = any(line.get("token_counts") or [])
-    # lmms-eval writes a missing answer as the text "None"; a model that really said so has token counts.
+    # lmms-eval writes a missing answer as the text "None"; if the model generated it, there are token counts.
     return all(str(answer).strip() and (counted or answer != "None") for answer in answers)
 
 
 def _said(line: Mapping[str, Any]) -> list[object]:
-    """What the model said, one for each request and repetition, before marks of reasoning were taken out.
+    """Return the model's answers, one per request and repetition, before reasoning was removed.
 
-    lmms-eval leaves `resps` out where that changed nothing. It may have it after the task's own filters.
+    lmms-eval omits `resps` if that changed nothing, and may store it after the task's own filters.
     """
     return _flatten(line.get("resps", line.get("filtered_resps")))
 
 
 def _accounts_of(line: Mapping[str, Any]) -> list[TokenAccount | None]:
-    """One for each request of the document; None where a request has none."""
+    """Return the account of each request of the document; None if a request has none."""
     counts = line.get("token_counts") or [None]
     return [entry.get("account") if isinstance(entry, dict) else None for entry in counts]
 
 
 def _text_of(value: object) -> str:
-    """A question or right answer as text; several are joined by line breaks."""
+    """Return a question or reference answer as text; several are joined by line breaks."""
     return (
         value if isinstance(value, str) else "\n".join(["" if item is None else str(item) for item in _flatten(value)])
     )
@@ -280,7 +281,7 @@ def _documents(doc_ids: list[int]) -> str:
 
 
 def _num_generated(entry: object) -> int:
-    """Tokens that the model wrote for a request: by its account, else as lmms-eval's own models count them."""
+    """Return the number of generated tokens: from the account, or from the count of lmms-eval's own models."""
     if not isinstance(entry, dict):
         return 0
     account = entry.get("account")

@@ -1,4 +1,4 @@
-"""By what the scorers of lmms-eval's tasks are known again."""
+"""Digests of the scorers of lmms-eval's tasks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LMMS_EVAL = Toolkit.of(lmms_eval, "tasks", "api")
 
 
 def scorers_of(instances: Iterable[Instance]) -> dict[str, str]:
-    """Digests of the code that scores each task, as far as tasks say what that is."""
+    """Return the digest of each task's scoring code, if the task defines it."""
     tasks = {instance.args[4]: task_of(instance) for instance in first_of_each_task(instances)}
     return {
         name: scorer_digest(_functions(task), _LMMS_EVAL, _plain(_settings(task)))
@@ -27,7 +27,7 @@ def scorers_of(instances: Iterable[Instance]) -> dict[str, str]:
 
 
 def _functions(task: ConfigurableTask) -> list[Callable[..., Any]]:
-    """What lmms-eval calls with an answer; what is its own for all tasks is known by its version."""
+    """Return the functions that lmms-eval calls with an answer. Its code for all tasks is identified by its version."""
     config = task.config
     own = [config.process_results, config.doc_to_target, *task.aggregation().values()]
     if config.process_results is None:
@@ -41,7 +41,7 @@ def _settings(task: ConfigurableTask) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """The same with functions by name, in an order of its own."""
+    """Return the settings with functions replaced by their names, sorted."""
     if isinstance(value, Mapping):
         return sorted((str(name), _plain(own)) for name, own in value.items())
     if isinstance(value, list | tuple):

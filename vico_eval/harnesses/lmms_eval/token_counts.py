@@ -1,4 +1,4 @@
-"""An answer as lmms-eval takes it, with the account that goes into its samples file."""
+"""Answers in lmms-eval's form, with the account for its samples file."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from vico_eval.runs.schema import TokenAccount
 
 
 def result_of(text: str, account: TokenAccount) -> GenerationResult:
-    """With the account."""
+    """Return lmms-eval's result of an answer, with the account."""
     return GenerationResult(text, AccountedTokens(account))
 
 
 class AccountedTokens(TokenCounts):  # type: ignore[misc]
-    """lmms-eval's token counts that carry the whole account into its samples file."""
+    """lmms-eval's token counts, extended by the whole account for its samples file."""
 
     def __init__(self, account: TokenAccount) -> None:
         super().__init__(
@@ -24,5 +24,5 @@ class AccountedTokens(TokenCounts):  # type: ignore[misc]
         self.account = account
 
     def to_dict(self) -> dict[str, Any]:
-        """lmms-eval's counts, and ours under `account`."""
+        """Return lmms-eval's counts, and ours under `account`."""
         return {**super().to_dict(), "account": self.account.to_dict()}

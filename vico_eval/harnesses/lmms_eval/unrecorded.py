@@ -1,4 +1,4 @@
-"""Runs of lmms-eval that another program started: a record out of its results file, and what a blank answer means."""
+"""lmms-eval runs started by other programs: a record made from the results file, and the meaning of blank answers."""
 
 from pathlib import Path
 
@@ -7,14 +7,14 @@ from vico_eval.runs.json_text import validate
 from vico_eval.runs.schema import LMMS_EVAL, VERSION, Checkpoint, RunRecord
 
 BLANK = "blank, and without token counts it can't be told from a failure, which lmms-eval scores as wrong"
-"""Why a document of such a run counts as one without an answer."""
+"""Why a document of such a run counts as unanswered."""
 
 
 def lmms_eval_record(folder: Path, results: Results) -> RunRecord:
-    """What lmms-eval's own results file says of a run.
+    """Make a run's record from lmms-eval's results file.
 
     Raises:
-        ReportError: its date can't be read.
+        ReportError: its date is unreadable.
     """
     config = results.content["config"]
     model, arguments = str(config.get("model")), model_arguments(config.get("model_args"))
@@ -29,7 +29,7 @@ def lmms_eval_record(folder: Path, results: Results) -> RunRecord:
         "system": model,
         "title": f"{name} ({model})" if name else model,
         "command": (),
-        # As it names it: the branch and commit of the folder that it was started in, whatever that holds.
+        # lmms-eval's term: branch and commit of the folder that it was started in, whatever that contains.
         "versions": {"lmms_eval_version": results.content.get("lmms_eval_version")},
         "checkpoint": Checkpoint(name=name or model, path=checkpoint, sha256=None),
         "donor": None,
@@ -48,7 +48,7 @@ def lmms_eval_record(folder: Path, results: Results) -> RunRecord:
 
 
 def blanks_count(task: str, number: int, documents: int) -> str:
-    """What a reader has to know where blank answers count."""
+    """Return the note for readers if blank answers count."""
     return (
         f"{task}: {number} of {documents} answers are blank or missing and, as asked for, count as lmms-eval scored "
         "them: as wrong, or as a guess where the task guesses for unreadable ones. Some may be failures."

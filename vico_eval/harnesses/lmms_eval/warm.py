@@ -1,7 +1,7 @@
-"""A process that has loaded lmms-eval once and runs each pass in a copy of itself.
+"""A process that loads lmms-eval once and runs each pass in a fork of itself.
 
-To load lmms-eval takes longer than to score a row. On stdin comes a line of JSON for each pass (`Order`); on stdout
-goes one when a pass has been started and one when it has ended (`Told`). Passes that run go on when stdin is closed.
+Loading lmms-eval takes longer than scoring a row. The process reads a JSON line per pass from stdin (`Order`) and
+writes one to stdout when a pass starts and when it ends (`Told`). Running passes continue after stdin is closed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TextIO
 from vico_eval.schemas import Closed
 
 LOOK_S = 0.1
-"""How often ended passes are looked for."""
+"""Interval at which ended passes are checked, in seconds."""
 
 
 class Order(Closed):
@@ -25,31 +25,31 @@ class Order(Closed):
     number: int
 
     config: Path
-    """Its file."""
+    """The pass's file."""
 
     log: Path
-    """Its output is added to it."""
+    """The log that its output is appended to."""
 
 
 class Told(Closed):
-    """What became of one."""
+    """The state of a pass."""
 
     number: int
 
     pid: int | None = None
-    """Of its process and process group, once it has been started."""
+    """Id of its process and process group, after it has been started."""
 
     status: int | None = None
-    """How it has ended: an exit status, or a signal as a negative number."""
+    """Its exit status, or a signal as a negative number."""
 
 
 def main() -> None:
-    """Run passes until there are no more orders."""
+    """Run passes until stdin is closed."""
     told = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # for what libraries print while they are loaded
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # for output of libraries during loading
     from vico_eval.harnesses.lmms_eval import models, run_pass  # noqa: F401 - models is what a pass asks for
 
-    # Unbuffered: what has been read ahead would not be seen by `select`.
+    # Unbuffered, because `select` doesn't see data that was read ahead.
     with open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) as orders:
         numbers: dict[int, int] = {}
         while True:
@@ -70,12 +70,12 @@ def main() -> None:
 
 
 def fork(told: TextIO, number: int) -> int:
-    """Make a copy of this process, in a process group of its own, and tell of it before it does anything.
+    """Fork this process into its own process group, and report the fork before it does anything.
 
-    Where this process is killed before that, the copy ends: nobody could stop it.
+    If this process is killed before that, the fork ends, because nothing could stop it.
 
     Returns:
-        The pid of the copy; 0 in the copy.
+        The fork's pid; 0 in the fork.
     """
     told_of, say = os.pipe()
     pid = os.fork()
@@ -87,7 +87,7 @@ def fork(told: TextIO, number: int) -> int:
         os.close(told_of)
         return 0
     os.close(told_of)
-    # A copy that somebody has killed meanwhile has an end, which is told later.
+    # The exit of a fork that was killed meanwhile is reported later.
     with suppress(ProcessLookupError):
         os.setpgid(pid, pid)
     _tell(told, Told(number=number, pid=pid))
@@ -102,7 +102,7 @@ def _tell(told: TextIO, what: Told) -> None:
 
 
 def _set_up(order: Order) -> None:
-    """Have this copy write to the log of a pass, and give it its command line."""
+    """Redirect this fork's output to the log of a pass, and set its command line."""
     output = os.open(order.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     for stream, place in ((os.open(os.devnull, os.O_RDONLY), 0), (output, 1), (output, 2)):
         os.dup2(stream, place)

@@ -1,1 +1,1 @@
-"""VLMEvalKit: the model that it asks, and its results."""
+"""VLMEvalKit: our models for it, and its results."""

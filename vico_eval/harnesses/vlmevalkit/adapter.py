@@ -1,4 +1,4 @@
-"""A checkpoint with a compression method behind VLMEvalKit's model interface, whatever the kind of checkpoint.
+"""A checkpoint with a compression method as a VLMEvalKit model, for all kinds of checkpoints.
 
 What is asked in which words is said by the classes of `vico_eval.harnesses.vlmevalkit.models`.
 """
@@ -26,18 +26,18 @@ from vico_eval.runs.write import RunFolder
 
 
 class CompressedModel(BaseModel):  # type: ignore[misc]
-    """An engine as a model of VLMEvalKit.
+    """An engine as a VLMEvalKit model.
 
-    VLMEvalKit asks a model that it runs itself for one document at a time and offers no hook for batches.
+    VLMEvalKit passes local models one document at a time and has no hook for batches.
     """
 
     def __init__(
         self, engine: Engine, settings: EngineSettings, run: RunFolder, generation: GenerationSettings
     ) -> None:
-        BaseModel.__init__(self)  # a subclass is of a class, too, whose own would load its model
+        BaseModel.__init__(self)  # a subclass also inherits from a class whose __init__ would load its model
         start_no_ghostscript()
         self.failure: UserError | None = None
-        """Why the last document has no answer. VLMEvalKit notes an error and goes on to the next data set."""
+        """Why the last document has no answer. VLMEvalKit logs the error and continues with the next data set."""
 
         self._engine = engine
         self._settings = settings
@@ -48,60 +48,60 @@ class CompressedModel(BaseModel):  # type: ignore[misc]
 
     @abstractmethod
     def message_of(self, line: pd.Series, dataset: str) -> list[dict[str, Any]]:
-        """VLMEvalKit's message about a document of a data set of pictures, in the words of its own adapter."""
+        """Return VLMEvalKit's message about a document of an image data set, with the prompt of its own adapter."""
 
     @abstractmethod
     def film_message_of(self, line: pd.Series, dataset: Any) -> list[dict[str, Any]]:
-        """The same about a document of a data set of videos, which is given itself."""
+        """Return VLMEvalKit's message about a document of a video data set, which is passed as an object."""
 
     @abstractmethod
     def request_of(
         self, key: str, message: Sequence[dict[str, Any]], *, is_video: bool, dataset: str | None
     ) -> Request:
-        """What the engine is asked for a message; called where pictures are read."""
+        """Convert a message to a request; called when images are read."""
 
     def start(self, task: str, kept: Path) -> None:
-        """The documents that follow are of this data set, by the name that VLMEvalKit's `--data` takes.
+        """Set the data set of the following documents, by its name in VLMEvalKit's `--data`.
 
-        A video data set's own name lacks what tells its variants apart (`_64frame`, `_subs`).
+        A video data set's own name doesn't include its variant (`_64frame`, `_subs`).
 
         Args:
             task: the data set.
-            kept: where VLMEvalKit keeps what it has of earlier commands; it does not ask for these documents again.
+            kept: where VLMEvalKit keeps results of earlier commands, whose documents it doesn't ask again.
 
         Raises:
-            OutputError: it has answers to a table that has changed since.
+            OutputError: it has answers to a table that has changed since then.
         """
         self._task = task
         self.failure = None
         known = _data_fingerprint(task)
         if self._run.changed_data_sets(known) and (files := sorted(kept.rglob(f"*_{task}*"))):
             raise OutputError(
-                f"the data of {task} have changed since {kept} began, and VLMEvalKit would take the answers in "
-                f"{files[0].name} for theirs. Move {len(files)} files of {task} out of that folder, or pass another "
+                f"the data of {task} have changed since {kept} began, and VLMEvalKit would use the old answers in "
+                f"{files[0].name}. Move {len(files)} files of {task} out of that folder, or pass another "
                 "--work-dir."
             )
 
     def note_data(self) -> None:
-        """Record what the data set is known by, once it is there, and the code that scores it."""
+        """Record the fingerprint of the data set, after it is loaded, and of its scoring code."""
         self._run.add_data_sets(_data_fingerprint(self._task), scorer_of(self._task))
 
     def set_dump_image(self, dump_image_func: Callable[..., Any]) -> None:
-        """Called by VLMEvalKit before it asks about pictures: with a method of the data set."""
+        """Called by VLMEvalKit with a method of the data set, before documents with images."""
         super().set_dump_image(dump_image_func)
         self._dataset = getattr(dump_image_func, "__self__", None)
 
     def use_custom_prompt(self, dataset: str) -> bool:
-        """Always: only where a model builds prompts does VLMEvalKit say which document it asks about."""
+        """Always true: VLMEvalKit only names the document if the model builds prompts."""
         return True
 
     def build_prompt(self, line: pd.Series, dataset: Any = None, video_llm: bool = False) -> list[dict[str, Any]]:
-        """A document's prompt, with its name.
+        """Build a document's prompt, with the document's name.
 
         Args:
             line: the document's row.
-            dataset: name of a data set of pictures; for videos, VLMEvalKit gives the data set itself.
-            video_llm: VLMEvalKit's word for models that take video files.
+            dataset: name of an image data set; for videos, VLMEvalKit passes the data set itself.
+            video_llm: VLMEvalKit's flag for models that accept video files.
         """
         is_video = not isinstance(dataset, str)
         message = self.film_message_of(line, dataset) if is_video else self.message_of(line, dataset)
@@ -110,10 +110,10 @@ class CompressedModel(BaseModel):  # type: ignore[misc]
         return [{**message[0], "document": f"{self._task}/{split}/{line['index']}", "is_video": is_video}, *message[1:]]
 
     def generate_inner(self, message: Sequence[dict[str, Any]], dataset: str | None = None) -> str:
-        """The answer to one document, from the run's folder if it is there already.
+        """Answer a document, or return its answer from the run's folder.
 
         Raises:
-            UserError: a document that can't be answered, named; also in `failure`.
+            UserError: the document, which the message names, can't be answered; also in `failure`.
         """
         try:
             question = "\n".join(str(part["value"]) for part in message if part["type"] == "text")
@@ -123,7 +123,7 @@ class CompressedModel(BaseModel):  # type: ignore[misc]
             raise
 
     def chat(self, messages: Any, dataset: str | None = None) -> str:
-        """Not offered, and not inherited: VLMEvalKit's own answers with the words of a failure where there is one."""
+        """Not supported, and not inherited: VLMEvalKit's own version would return an error message as the answer."""
         self.failure = ConfigError(
             f"{self._task} asks in several rounds; this model answers single-round data sets only."
         )
@@ -153,6 +153,6 @@ class CompressedModel(BaseModel):  # type: ignore[misc]
 
 
 def _data_fingerprint(task: str) -> dict[str, str]:
-    """What a data set's table is known by, which holds pictures too, under its name; empty where it is not there."""
+    """Return the fingerprint of a data set's table, which contains images, under its name; empty if it is missing."""
     table = Path(LMUDataRoot()) / f"{task}.tsv"
     return {task: f"sha256 {file_digest(table)}"} if table.is_file() else {}

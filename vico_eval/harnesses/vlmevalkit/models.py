@@ -1,7 +1,7 @@
-"""The models of VLMEvalKit's that this package has, one for each kind of checkpoint.
+"""Our VLMEvalKit models, one per kind of checkpoint.
 
-Which words each data set puts around its questions, and where its pictures stand in them, is what VLMEvalKit's own
-classes say; they are inherited from, and their models never loaded.
+Prompts of each data set, and the places of images in them, come from VLMEvalKit's own classes, which are inherited
+without loading their models.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ from vico_eval.runs.schema import VLMEVALKIT
 from vico_eval.runs.write import RunFolder
 
 THINKING_QUESTION = "Please answer the question and put the final answer within \\boxed{}."
-"""What VLMEvalKit's entries of InternVL3.5 in thinking mode ask after a question."""
+"""Suffix of questions in VLMEvalKit's entries of InternVL3.5 in thinking mode."""
 
 
 class CompressedInternVL(CompressedModel, InternVLChat):  # type: ignore[misc]
-    """InternVL, in the words of VLMEvalKit's `InternVLChat`."""
+    """InternVL with the prompts of VLMEvalKit's `InternVLChat`."""
 
     def __init__(
         self, engine: Engine, settings: EngineSettings, run: RunFolder, generation: GenerationSettings
     ) -> None:
         super().__init__(engine, settings, run, generation)
-        # What InternVLChat.build_prompt looks at.
+        # Attributes that InternVLChat.build_prompt reads.
         self._use_custom_prompt = True
         self.use_mpo_prompt = False
         self.use_cot = settings.thinking
@@ -49,7 +49,7 @@ class CompressedInternVL(CompressedModel, InternVLChat):  # type: ignore[misc]
         self.kwargs: dict[str, Any] = {}
 
     def message_of(self, line: pd.Series, dataset: str) -> list[dict[str, Any]]:
-        """InternVL's prompt, or the data set's own where InternVL has none."""
+        """Return InternVL's prompt, or the data set's own if InternVL has none."""
         if InternVLChat.use_custom_prompt(self, dataset):
             message: list[dict[str, Any]] = InternVLChat.build_prompt(self, line, dataset)
         else:
@@ -57,14 +57,14 @@ class CompressedInternVL(CompressedModel, InternVLChat):  # type: ignore[misc]
         return message
 
     def film_message_of(self, line: pd.Series, dataset: Any) -> list[dict[str, Any]]:
-        """The data set's own, with the frames of the video."""
+        """Return the data set's own prompt, with the video's frames."""
         message: list[dict[str, Any]] = dataset.build_prompt(line, video_llm=False)
         return message
 
     def request_of(
         self, key: str, message: Sequence[dict[str, Any]], *, is_video: bool, dataset: str | None
     ) -> Request:
-        """As `InternVLChat` places pictures; the first one of a document of MMMU at twice its size, as it does."""
+        """Place images like `InternVLChat`, with the first image of a document of MMMU at twice its size."""
         paths = [part["value"] for part in message if part["type"] == "image"]
         prompt = reorganize_prompt(message, len(paths), dataset=dataset)
         if is_video:
@@ -85,9 +85,9 @@ class CompressedInternVL(CompressedModel, InternVLChat):  # type: ignore[misc]
 
 
 class CompressedQwenVL(CompressedModel):
-    """Qwen2.5-VL or Qwen3-VL, in the words of VLMEvalKit's mixins of prompts for them.
+    """Qwen2.5-VL or Qwen3-VL with the prompts of VLMEvalKit's mixins.
 
-    Parts of a message stand in the prompt one after the other, as the checkpoint's chat template joins them.
+    Parts of a message are joined by the checkpoint's chat template, in order.
     """
 
     def __init__(
@@ -98,12 +98,12 @@ class CompressedQwenVL(CompressedModel):
         self._prompts = _PROMPTS[kind.name]()
 
     def set_dump_image(self, dump_image_func: Callable[..., Any]) -> None:
-        """As in every model; the prompts' pictures are written by it, too."""
+        """Set the function for all models; it also writes the prompts' images."""
         super().set_dump_image(dump_image_func)
         self._prompts.set_dump_image(dump_image_func)
 
     def message_of(self, line: pd.Series, dataset: str) -> list[dict[str, Any]]:
-        """Qwen-VL's prompt, or the data set's own where Qwen-VL has none."""
+        """Return Qwen-VL's prompt, or the data set's own if Qwen-VL has none."""
         if self._prompts.use_custom_prompt(dataset):
             message: list[dict[str, Any]] = self._prompts.build_prompt(line, dataset)
         else:
@@ -111,14 +111,14 @@ class CompressedQwenVL(CompressedModel):
         return message
 
     def film_message_of(self, line: pd.Series, dataset: Any) -> list[dict[str, Any]]:
-        """The data set's own, with the video file and the number of frames that the data set's name says."""
+        """Return the data set's own prompt, with the video file and the number of frames in the data set's name."""
         message: list[dict[str, Any]] = dataset.build_prompt(line, video_llm=True)
         return [{**part, "num_frames": dataset.nframe} if part["type"] == "video" else part for part in message]
 
     def request_of(
         self, key: str, message: Sequence[dict[str, Any]], *, is_video: bool, dataset: str | None
     ) -> Request:
-        """The parts in their order, images within the limits of VLMEvalKit's own entries of this kind."""
+        """Convert the parts in order, with images within the pixel limits of VLMEvalKit's own entries of this kind."""
         settings = self._settings
         limits = pixel_limits(
             VLMEVALKIT,
@@ -141,7 +141,7 @@ _PROMPTS = {QWEN2_5_VL.name: Qwen2VLPromptMixin, QWEN3_VL.name: Qwen3VLPromptMix
 def open_model(
     kind: Kind, engine: Engine, settings: EngineSettings, run: RunFolder, generation: GenerationSettings
 ) -> CompressedModel:
-    """The model of a kind of checkpoint."""
+    """Open the model of a kind of checkpoint."""
     if kind.name in _PROMPTS:
         return CompressedQwenVL(engine, settings, run, generation, kind)
     return CompressedInternVL(engine, settings, run, generation)
@@ -154,13 +154,13 @@ def _part(part: dict[str, Any]) -> Text | ImageInput | VideoInput:
         return ImageInput(part["value"])
     if part["type"] == "video":
         return VideoInput(part["value"], num_frames=part.get("num_frames"))
-    raise ConfigError(f"a document holds {part['type']}; this model takes text, images and video.")
+    raise ConfigError(f"a document contains {part['type']}; this model accepts text, images and video.")
 
 
 def _interleaved(prompt: str, images: Sequence[ImageInput]) -> tuple[Text | ImageInput, ...]:
-    """A prompt and pictures as parts of a message. Marks beyond the number of pictures are words of the question.
+    """Split a prompt and images into parts of a message. Marks beyond the number of images are part of the question.
 
-    The engine ends the line after a picture, as the prompts do.
+    The engine adds a line break after an image, as the prompts do.
     """
     first, *pieces = prompt.split(f"{IMAGE_MARK}\n", len(images)) if images else [prompt]
     if len(pieces) != len(images):
@@ -175,6 +175,6 @@ def _interleaved(prompt: str, images: Sequence[ImageInput]) -> tuple[Text | Imag
 
 
 def _enlarged(path: str) -> ImageInput:
-    """The picture at twice its size: so VLMEvalKit shows InternVL the first one of a document of MMMU."""
+    """Return the image at twice its size, as VLMEvalKit does for the first image of a document of MMMU."""
     image = load_image(path)
     return ImageInput(image.resize((2 * image.width, 2 * image.height), Image.Resampling.BILINEAR))

@@ -1,11 +1,11 @@
-"""A finished run of VLMEvalKit, read from the folder that `vico-eval vlmeval run` or VLMEvalKit itself wrote.
+"""Reader of a finished VLMEvalKit run from the folder that `vico-eval vlmeval run` or VLMEvalKit itself wrote.
 
-VLMEvalKit notes an error in a data set and goes on with the next one, so a run counts only if every data set has a
-score and every prediction is an answer that we gave. Of a run that VLMEvalKit started itself, data sets without a score
-are left out, and an answer is what it does not mark as a failure.
+VLMEvalKit logs an error in a data set and continues with the next, so a run is only accepted if every data set has a
+score and every prediction is an answer of ours. For runs started by VLMEvalKit itself, data sets without a score are
+left out, and every prediction that it doesn't mark as a failure is an answer.
 
-Format: ms-vlmeval 0.0.20, `<run>/<model>/status.json`, `<model>_<data set>.xlsx` or .tsv with the predictions, and a
-file beside it with each document's score, whose name depends on the kind of data set.
+Format: ms-vlmeval 0.0.20, `<run>/<model>/status.json`, `<model>_<data set>.xlsx` or .tsv with the predictions, and
+beside it a file with each document's score, whose name depends on the kind of data set.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -24,23 +24,23 @@ from vico_eval.runs.results import Document, Run, TaskResult
 from vico_eval.runs.schema import RECORD_NAME, VLMEVALKIT, AnswerSeconds, TokenAccount
 
 _ASKED = ("category", "l2_category", "l2-category", "duration", "image_path", "split")
-"""Columns of the predictions that a score may be made from, and categories."""
+"""Columns of the predictions that scores and categories may be computed from."""
 
 
 def read_run(folder: Path, only: Collection[str] | None = None, *, blank_is_wrong: bool = False) -> Run:
-    """The run in `folder`, every document of every data set answered by us and every data set scored.
+    """Read the run in `folder`, in which we answered every document and every data set is scored.
 
     Args:
         folder: VLMEvalKit's --work-dir.
         only: data sets to read; None for all.
-        blank_is_wrong: makes no difference here, since VLMEvalKit marks what it has no answer to.
+        blank_is_wrong: has no effect here, because VLMEvalKit marks failures.
 
     Raises:
-        ReportError: no status or several, a data set without a score, or documents without an answer; named.
+        ReportError: there is no status file or several, or a data set lacks a score or answers; the message names it.
     """
     found = status_files(folder)
     if not found:
-        raise ReportError(f"{folder} holds no file status.json; expected VLMEvalKit's one of a run.")
+        raise ReportError(f"{folder} has no file status.json; expected the one that VLMEvalKit writes for a run.")
     check_one_run(folder, found)
     (status_path,) = found
     status = read_json(status_path)
@@ -80,10 +80,10 @@ def read_run(folder: Path, only: Collection[str] | None = None, *, blank_is_wron
 
 
 def check_evaluated(model_folder: Path, name: str) -> dict[str, Any]:
-    """What VLMEvalKit's status of a run says of data set `name`.
+    """Return VLMEvalKit's status of data set `name`.
 
     Raises:
-        ReportError: it has no score; says why.
+        ReportError: it has no score; the message says why.
     """
     path = model_folder / "status.json"
     status: dict[str, Any] = _datasets(path).get(name, {})
@@ -91,7 +91,7 @@ def check_evaluated(model_folder: Path, name: str) -> dict[str, Any]:
     if reason or not status.get("metrics"):
         raise ReportError(
             f"VLMEvalKit has no score of {name} in {path}: {reason or status.get('status', 'it was not begun')}. "
-            "Its log is in the folder logs beside; mend the cause and repeat the command."
+            "Its log is in the folder logs beside it; fix the cause and repeat the command."
         )
     return status
 
@@ -106,17 +106,17 @@ def _datasets(status_path: Path) -> dict[str, Any]:
 
 
 def _predictions(status_path: Path, status: Mapping[str, Any], name: str, entry: Mapping[str, Any]) -> Path:
-    """The file of a data set's predictions beside the status, wherever the folder has been moved to."""
+    """Return the file of a data set's predictions beside the status, also after the folder was moved."""
     model = status.get("model_name") or status_path.parent.name
     given = entry.get("prediction_file") or f"{model}_{name}.tsv"
     return status_path.parent / Path(str(given)).name
 
 
 def _check_model(folder: Path, method: str, path: Path, status: Mapping[str, Any]) -> None:
-    """See that the status is of the record's method, by whose name VLMEvalKit knows the model.
+    """Check that the status belongs to the record's method, which is the model's name in VLMEvalKit.
 
     Raises:
-        ReportError: it is of another.
+        ReportError: it belongs to another method.
     """
     model = status.get("model_name") or path.parent.name
     if model != method:
@@ -129,10 +129,10 @@ def _check_model(folder: Path, method: str, path: Path, status: Mapping[str, Any
 def _documents(
     predictions: Path, judge: str, journal: Mapping[int | str, Sequence[Answered]] | None
 ) -> tuple[Document, ...]:
-    """The documents in the order of the data set; their field `score` is VLMEvalKit's, 0-1, where it has one.
+    """Return the documents in the data set's order; the field `score` is VLMEvalKit's score, 0-1, if there is one.
 
     Args:
-        journal: the run's own answers to them; None for a run that VLMEvalKit started itself.
+        journal: the run's answers to them; None for a run that VLMEvalKit started itself.
     """
     table = prediction_table(predictions)
     scored = scored_fields(predictions, judge, list(table["index"]))
@@ -179,5 +179,5 @@ def _documents(
 
 
 def _own_answer(answers: Sequence[Answered], prediction: str) -> Answered | None:
-    """The last of a document's answers in the journal that VLMEvalKit has as `prediction`; None where none is."""
+    """Return the journal's last answer to a document that equals VLMEvalKit's `prediction`; None without one."""
     return next((own for own in reversed(answers) if is_prediction_of(prediction, own.text)), None)

@@ -1,4 +1,4 @@
-"""By what the scorers of VLMEvalKit's data sets are known again."""
+"""Digests of the scorers of VLMEvalKit's data sets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _VLMEVALKIT = Toolkit.of(vlmeval, "dataset", "smp")
 
 
 def scorer_of(data_set: str) -> dict[str, str]:
-    """A digest of the code that scores a data set, under its name; empty where VLMEvalKit has no class for the name."""
+    """Return the digest of a data set's scoring code, under its name; empty if VLMEvalKit has no class for it."""
     of_videos: Callable[..., Any] | None = supported_video_datasets.get(data_set)
     of_pictures = (one for one in DATASET_CLASSES if data_set in one.supported_datasets())
     found = next(of_pictures, None) if of_videos is None else of_videos

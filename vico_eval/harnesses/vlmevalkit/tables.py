@@ -1,6 +1,7 @@
-"""VLMEvalKit's tables: predictions of a data set, and each document's score, as .tsv or .xlsx.
+"""VLMEvalKit's tables: a data set's predictions and each document's score, as .tsv or .xlsx.
 
-Format: ms-vlmeval 0.0.20. Its default is .xlsx, whose cells end after 32,767 characters; PRED_FORMAT=tsv asks for .tsv.
+Format: ms-vlmeval 0.0.20. Its default is .xlsx, whose cells hold at most 32,767 characters; PRED_FORMAT=tsv selects
+.tsv.
 """
 
 from __future__ import annotations
@@ -16,24 +17,24 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FAILED = "Failed to obtain answer"
-"""What VLMEvalKit writes in place of an answer that it could not get, and scores."""
+"""VLMEvalKit's text for a failed answer, which it scores."""
 
 _END_OF_THOUGHT = "</think>"
 
 _SCORES = (("_{judge}_result", "hit"), ("_auxmatch", "score"), ("_results", "eval_score"), ("_score", "score"))
-"""Endings of the files with documents' scores and the column: multiple choice, yes or no, short answers, videos."""
+"""Suffixes of the files with documents' scores and their column: multiple choice, yes or no, short answers, videos."""
 
 _MADE_FROM = ("extracted", "eval_match")
-"""Columns of those files from which a score is made, where it is no mean over documents."""
+"""Columns of those files for scores that aren't means over documents."""
 
 _AS_TSV = "repeat VLMEvalKit's command with PRED_FORMAT=tsv in the environment"
 
 
 def prediction_table(path: Path) -> pd.DataFrame:
-    """A data set's predictions, one row a document, all cells as text: `None` and `NA` are answers.
+    """Read a data set's predictions, one row per document, with all cells as text, because `None` and `NA` are answers.
 
     Raises:
-        ReportError: the file is missing, can't be read or is cut off, or a document is in it twice.
+        ReportError: the file is missing, unreadable or truncated, or contains a document twice.
     """
     table = _read(path)
     if "prediction" not in table:
@@ -47,21 +48,22 @@ def prediction_table(path: Path) -> pd.DataFrame:
 
 
 def scored_fields(predictions: Path, judge: str, documents: Sequence[str]) -> dict[str, dict[str, str | float]]:
-    """Each document's `score`, 0-1, and what its data set's is made from, by index; empty where VLMEvalKit leaves none.
+    """Read each document's `score`, 0-1, and the fields that its data set's score is computed from, by index; empty if
+    VLMEvalKit writes none.
 
     Args:
-        predictions: the file beside which they are.
+        predictions: the file of predictions, which the scores are beside.
         judge: the judge's name, which is part of some files' names.
-        documents: indices of the documents that have predictions.
+        documents: indices of the documents with predictions.
 
     Raises:
-        ReportError: a file can't be read, or is of other documents.
+        ReportError: a file is unreadable or has other documents.
     """
     for ending, column in _SCORES:
         path = predictions.with_name(f"{predictions.stem}{ending.format(judge=judge)}{predictions.suffix}")
         if not path.is_file() or column not in (table := _read(path)):
             continue
-        # Some may lack one: questions whose options are rotated have a score in all.
+        # Some may lack one: circular questions have one score for all rotations.
         if others := sorted(set(table["index"]) - set(documents)):
             raise ReportError(
                 f"{path} has scores of documents that {predictions.name} has no answers to: {', '.join(others[:10])}. "
@@ -75,28 +77,28 @@ def scored_fields(predictions: Path, judge: str, documents: Sequence[str]) -> di
 
 
 def is_prediction_of(prediction: str, text: str) -> bool:
-    """Whether a prediction is what VLMEvalKit writes of what a model said: of a thought, what follows it."""
+    """Return whether a prediction is VLMEvalKit's version of a model's answer, which omits its thoughts."""
     return prediction == text or (_END_OF_THOUGHT in text and prediction == text.rpartition(_END_OF_THOUGHT)[2].strip())
 
 
 def column_of(table: pd.DataFrame, name: str) -> Sequence[str]:
-    """A column's cells; blank ones where the table lacks it."""
+    """Return a column's cells; blank ones if the table lacks it."""
     return list(table[name]) if name in table else [""] * len(table)
 
 
 def _read(path: Path) -> pd.DataFrame:
-    # Only here: what reads lmms-eval's runs starts in half the time without.
+    # Imported here, because it would double the start-up time of reading lmms-eval's runs.
     import pandas as pd
 
     try:
         if path.suffix == ".tsv":
-            if not path.read_bytes().endswith(b"\n"):  # pandas would read a row that ends early as blank cells
-                raise ReportError(f"{path} was cut off inside its last row. Remove it and repeat the command.")
+            if not path.read_bytes().endswith(b"\n"):  # pandas would read a truncated row as blank cells
+                raise ReportError(f"{path} is truncated inside its last row. Remove it and repeat the command.")
             table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
         elif path.suffix == ".xlsx":
             table = pd.read_excel(path, dtype=str, keep_default_na=False, engine="openpyxl")
         else:
-            raise ReportError(f"{path} is of a format that the report doesn't read, only .tsv and .xlsx; {_AS_TSV}.")
+            raise ReportError(f"{path} has a format that the report can't read, only .tsv and .xlsx; {_AS_TSV}.")
     except ImportError as error:
         raise ReportError(f"{path} is a spreadsheet: pip install openpyxl to have it read, or {_AS_TSV}.") from error
     except (OSError, ValueError, KeyError, BadZipFile) as error:

@@ -1,4 +1,4 @@
-"""Runs that VLMEvalKit started itself: a record out of its status file."""
+"""Runs started by VLMEvalKit itself: a record made from the status file."""
 
 import itertools
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from vico_eval.runs.schema import VERSION, VLMEVALKIT, Checkpoint, RunRecord
 
 
 def vlmevalkit_record(folder: Path, path: Path, status: Mapping[str, Any]) -> RunRecord:
-    """What VLMEvalKit's own status file says of a run."""
+    """Make a run's record from VLMEvalKit's status file."""
     name = str(status.get("model_name") or path.parent.name)
     command = tuple(map(str, status.get("argv") or ()))
     said = {
