@@ -19,17 +19,17 @@ from vico_eval.runs.read import read_record
 def print_agreement(
     first: Path, second: Path, *, out: Path | None, num_examples: int, require_equal: bool = False
 ) -> None:
-    """Print how far runs agree, and write it into `out` where one is given.
+    """Print how far runs agree and, if `out` is given, write it there.
 
     Args:
-        first: a run's folder, or one that holds runs.
-        second: as the first; runs in two folders are paired by their path in them.
-        out: folder of agreement.csv, .md and .json; made if missing.
-        num_examples: documents with other answers that are shown of each pair.
-        require_equal: whether a difference is an error.
+        first: a run's folder, or a folder of runs.
+        second: like `first`; runs in two folders are paired by their relative paths.
+        out: folder of agreement.csv, .md and .json; created if missing.
+        num_examples: number of documents with different answers to show per pair.
+        require_equal: treat a difference as an error.
 
     Raises:
-        ReportError: no two runs of the same documents, or answers that differ where they must not.
+        ReportError: there are no two runs of the same documents, or answers differ with `require_equal`.
         OutputError: `out` can't be written.
     """
     messages = message_console()
@@ -48,7 +48,7 @@ def print_agreement(
 
 
 def _paired(first: Path, second: Path) -> tuple[list[tuple[str, Path, Path]], list[Path]]:
-    """Name and folders of each pair, and runs that only one of the folders has."""
+    """Return name and folders of each pair, and runs that only one folder has."""
     for folder in (first, second):
         check_folder(folder)
     if first.resolve() == second.resolve():
@@ -70,10 +70,10 @@ def _paired(first: Path, second: Path) -> tuple[list[tuple[str, Path, Path]], li
 
 
 def _compare(pairs: Sequence[tuple[str, Path, Path]]) -> list[Comparison]:
-    """The pairs' comparisons.
+    """Compare the pairs.
 
     Raises:
-        ReportError: pairs that can't be compared; all of them are named.
+        ReportError: some pairs can't be compared; the message names all of them.
     """
     compared = []
     problems = []
@@ -88,7 +88,7 @@ def _compare(pairs: Sequence[tuple[str, Path, Path]]) -> list[Comparison]:
 
 
 def _encoder(*folders: Path) -> Encode | None:
-    """The tokenizer of a run's checkpoint; None where none of them is at hand as a file that needs no model."""
+    """Return the tokenizer of a run's checkpoint; None if no run's checkpoint is available locally."""
     for folder in folders:
         record = read_record(folder)
         if record is None:
@@ -102,13 +102,13 @@ def _encoder(*folders: Path) -> Encode | None:
 
 @cache
 def _tokenizer(file: Path) -> Encode:
-    # Only here: it belongs to transformers, which a report does without.
+    # Imported here, because it belongs to transformers, which reports don't need.
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(file))
 
     def encode(text: str) -> list[int]:
-        # It takes no half of a surrogate pair, which may end an answer.
+        # It can't encode half of a surrogate pair, which may end an answer.
         whole = text.encode(errors="replace").decode()
         ids: list[int] = tokenizer.encode(whole, add_special_tokens=False).ids
         return ids
@@ -117,7 +117,7 @@ def _tokenizer(file: Path) -> Encode:
 
 
 def _difference(compared: Sequence[Comparison], alone: Sequence[Path]) -> str:
-    """What --require-equal found."""
+    """Return the message of --require-equal."""
     found = [f"{path} has no counterpart" for path in alone]
     for comparison in compared:
         counts = comparison.total.counts
