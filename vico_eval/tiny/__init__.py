@@ -1,1 +1,1 @@
-"""The built-in benchmark: pictures drawn on the fly, a byte-level tokenizer, and fixed test and validation splits."""
+"""The built-in benchmark: images drawn on the fly, a byte-level tokenizer, and fixed test and validation splits."""

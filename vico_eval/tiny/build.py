@@ -1,7 +1,7 @@
 """Write the fixed test and validation splits of the built-in benchmark: `python -m vico_eval.tiny.build tasks/tiny`.
 
-One parquet file a task and split, and one mp4 file a video. Every task and split has its own seed, and no two documents
-of a task show the same picture with the same question.
+There is one parquet file per task and split, and one mp4 file per video. Every task and split has its own seed, and no
+two documents of a task ask the same question about the same image.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ SPLITS = {"test": 170, "validation": 60}
 """Split -> documents per task."""
 
 SEED = 20260831
-"""Starts the seed of every split; a training run that draws scenes must not start its seeds with it."""
+"""First number of every split's seed. Training must not draw scenes from seeds that start with it."""
 
 FRAME_REPEATS = 4
-"""Times that each picture of a video is shown in its file.
+"""How often each frame is repeated in a video's file.
 
 Readers sample frames at different points: InternVL's takes interior midpoints, others include both ends. With four
-equal frames in a row, eight samples are the eight pictures in order for each of them.
+repetitions, all of them get the eight frames in order.
 """
 
 FRAMES_PER_SECOND = 8
@@ -37,7 +37,7 @@ FRAMES_PER_SECOND = 8
 
 @dataclass(frozen=True)
 class TinyDocument:
-    """One row of a split."""
+    """A row of a split."""
 
     id: str
     scene: Scene
@@ -48,7 +48,7 @@ class TinyDocument:
 
 
 def fingerprint(scene: Scene, question: Question) -> str:
-    """Hash of the pixels and the question: equal for documents that ask the same about the same picture."""
+    """Return a hash of the pixels and the question, equal for documents that ask the same about the same image."""
     digest = hashlib.sha256(question.text.encode())
     for image in scene.images:
         digest.update(f"{image.size}".encode())
@@ -57,10 +57,10 @@ def fingerprint(scene: Scene, question: Question) -> str:
 
 
 def documents(split: str, task: str) -> Iterator[TinyDocument]:
-    """The documents of one task in one split, the same on every call; repeated pictures are left out.
+    """Return the documents of a task in a split, the same on every call, without repeated images.
 
     Raises:
-        KeyError: no such split.
+        KeyError: the split doesn't exist.
     """
     rng = np.random.default_rng([SEED, list(SPLITS).index(split), TASKS.index(task)])
     seen: set[str] = set()
@@ -79,7 +79,7 @@ def png(image: Image.Image) -> bytes:
 
 
 def write_video(path: Path, frames: tuple[Image.Image, ...]) -> None:
-    """Write frames as a lossless H.264 file: RGB and quantiser 0, so decoding gives back every pixel."""
+    """Write frames as a lossless H.264 file (RGB, quantiser 0): decoding returns the same pixels."""
     import av
     from av.video.stream import VideoStream
 
@@ -96,7 +96,7 @@ def write_video(path: Path, frames: tuple[Image.Image, ...]) -> None:
 
 
 def write_task(folder: Path, split: str, task: str) -> None:
-    """Write `data/<split>-<task>.parquet`, and for videos `videos/<id>.mp4`, below `folder`."""
+    """Write `data/<split>-<task>.parquet` and, for videos, `videos/<id>.mp4` into `folder`."""
     from datasets import Dataset, Features, Value, disable_progress_bars
     from datasets import Image as ImageFeature
 

@@ -1,9 +1,9 @@
-"""A picture under construction: its pixels, and beside them what every cell and every slot shows.
+"""An image under construction: its pixels, and labels of what every cell and every slot shows.
 
 Lengths:
-    tile  56 px, what the vision encoder sees at once
-    slot  14 px, one glyph; 16 in a tile, as many as high visual tokens
-    cell   7 px, one patch of the vision encoder; 4 in a slot
+    tile  56 px, one input of the vision encoder
+    slot  14 px, one glyph; a tile has 16 slots, as many as high visual tokens
+    cell   7 px, one patch of the vision encoder; a slot has 4 cells
 """
 
 from __future__ import annotations
@@ -43,17 +43,17 @@ CELL_CLASSES = _FIRST_BAR + len(COLOURS)
 
 
 def glyph_class(glyph: str, quarter: int) -> int:
-    """Class of a cell that shows one quarter of a glyph; quarters count along rows from the top left."""
+    """Return the class of a cell that shows a quarter of a glyph; quarters are numbered by rows from the top left."""
     return 1 + 4 * GLYPHS.index(glyph) + quarter
 
 
 def shape_class(shape: str, colour: str) -> int:
-    """Class of the cells that a shape lies on."""
+    """Return the class of the cells that a shape covers."""
     return _FIRST_SHAPE + SHAPES.index(shape) * len(COLOURS) + COLOUR_NAMES.index(colour)
 
 
 def bar_class(colour: str) -> int:
-    """Class of the cells that a bar lies on."""
+    """Return the class of the cells that a bar covers."""
     return _FIRST_BAR + COLOUR_NAMES.index(colour)
 
 
@@ -61,7 +61,7 @@ _GLYPH_CELLS = {glyph: np.array([[glyph_class(glyph, 2 * i + j) for j in (0, 1)]
 
 
 def _shape_mask(shape: str, size: int) -> np.ndarray:
-    """One shape filling a square of `size` px, bool [size, size]."""
+    """Return the mask of a shape that fills a square of `size` px, bool [size, size]."""
     centre = (np.arange(size) + 0.5) / size * 2 - 1  # -1..1
     y, x = centre[:, None], centre[None, :]
     if shape == "circle":
@@ -84,15 +84,15 @@ _SHAPE_MASKS = {
 
 
 class NoRoomError(Exception):
-    """No free place of the wanted size is left on the canvas."""
+    """The canvas has no free place of the requested size."""
 
 
 class Canvas:
-    """Pixels [H, W, 3] with their labels; everything but the background is placed on the grid of slots.
+    """Pixels [H, W, 3] with their labels. Everything except the background is placed on the grid of slots.
 
     Args:
         columns, rows: size in tiles.
-        rng: where every random choice comes from.
+        rng: the generator of all random choices.
         background: draw gradients and blobs; a plain colour otherwise.
     """
 
@@ -131,7 +131,7 @@ class Canvas:
             self._paint_blob()
 
     def _paint_blob(self) -> None:
-        """A large pale ellipse or rectangle: something to see, nothing to read."""
+        """Paint a large pale ellipse or rectangle, as a distraction without information."""
         height, width = self.pixels.shape[:2]
         y, x = self.rng.integers(0, height), self.rng.integers(0, width)
         half = self.rng.integers(20, 60, 2)
@@ -147,11 +147,11 @@ class Canvas:
             area[down[:, None] ** 2 + across**2 <= 1] = colour
 
     def _colour(self, name: str) -> np.ndarray:
-        """The named colour, a little off every time."""
+        """Return the named colour with a small random shift."""
         return np.clip(np.array(COLOURS[name]) + self.rng.integers(-12, 13, 3), 0, 255).astype(np.uint8)
 
     def region(self) -> tuple[slice, slice]:
-        """A rectangle of slots, at least one tile large and mostly a small part of the canvas, for scattered detail."""
+        """Return a random rectangle of slots for detail: at least a tile, usually a small part of the canvas."""
         edges = []
         for slots in (self.slot_rows, self.slot_columns):
             length = int(self.rng.integers(SLOTS, slots + 1, 2).min())
@@ -160,14 +160,14 @@ class Canvas:
         return edges[0], edges[1]
 
     def find(self, height: int, width: int, region: tuple[slice, slice] | None = None) -> tuple[int, int]:
-        """Top left slot of a random free rectangle of slots.
+        """Return the top left slot of a random free rectangle of slots.
 
         Args:
             height, width: in slots.
             region: slots to stay within; the whole canvas by default.
 
         Raises:
-            NoRoomError: there is no such rectangle.
+            NoRoomError: no such rectangle is free.
         """
         busy, top, left = self.busy, 0, 0
         if region is not None:
@@ -187,7 +187,7 @@ class Canvas:
         return top + row, left + column
 
     def text(self, row: int, column: int, text: str, ink: str) -> None:
-        """Write `text` from a slot to the right, one glyph a slot, and keep the slots at both ends free."""
+        """Write `text` to the right from a slot, one glyph per slot, and reserve the slots at both ends."""
         colour = self._colour(ink)
         down, right = (int(shift) for shift in self.rng.integers(0, (3, 5)))
         for offset, glyph in enumerate(text):
@@ -203,7 +203,7 @@ class Canvas:
         self.busy[row : row + size, column : column + size] = True
 
     def shape_at_cell(self, row: int, column: int, size: int, shape: str, colour: str) -> None:
-        """Draw a shape of `size` slots from a top left *cell*; marks no slot as busy."""
+        """Draw a shape of `size` slots from a top left *cell*, without reserving its slots."""
         low, high = (11, 15) if size == 1 else (24, 29)
         side = int(self.rng.integers(low, high))
         down, right = self.rng.integers(0, size * SLOT_PX - side + 1, 2)
@@ -212,7 +212,7 @@ class Canvas:
         self.cells[row : row + 2 * size, column : column + 2 * size] = shape_class(shape, colour)
 
     def bar(self, bottom: int, column: int, width: int, height: int, colour: str) -> None:
-        """A bar that stands on the lower edge of slot row `bottom`; `width` in slots, `height` in cells."""
+        """Draw a bar upwards from the lower edge of slot row `bottom`; `width` in slots, `height` in cells."""
         y = (bottom + 1) * SLOT_PX
         left, right = column * SLOT_PX + 2, (column + width) * SLOT_PX - 2
         self.pixels[y - height * CELL_PX : y, left:right] = self._colour(colour)
@@ -225,5 +225,5 @@ class Canvas:
 
 
 def choose(rng: np.random.Generator, items: Sequence[str], count: int) -> list[str]:
-    """`count` different items in random order."""
+    """Return `count` different items in random order."""
     return [items[index] for index in rng.permutation(len(items))[:count]]

@@ -1,4 +1,4 @@
-"""What all kinds of scenes are made with: questions, random choices and scattered shapes."""
+"""Common parts of all scenes: questions, random choices and scattered shapes."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from vico_eval.tiny.font import GLYPHS
 
 DIGITS, LETTERS = GLYPHS[:10], GLYPHS[10:36]
 MAX_QUESTIONS = 4
-"""Most questions about one scene."""
+"""Maximum number of questions about a scene."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked, and the one answer that counts."""
+    """A question and its only correct answer."""
 
     text: str
     answer: str
@@ -24,7 +24,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Drawing:
-    """The canvases of a scene, and every question that can be asked about them, the most important first."""
+    """The canvases of a scene and all questions about them, the most important first."""
 
     canvases: list[Canvas]
     questions: list[Question]
@@ -47,7 +47,7 @@ def shuffled(rng: np.random.Generator, questions: list[Question]) -> list[Questi
 
 
 def scatter(canvas: Canvas, drawn: list[tuple[str, str]], *, large: float) -> None:
-    """Put (shape, colour) pairs into a random region, a share `large` of them two slots wide where there is room."""
+    """Draw (shape, colour) pairs in a random region, a share `large` of them two slots wide where they fit."""
     region = canvas.region()
     for index, (shape, colour) in enumerate(drawn):
         # Leave a slot for each shape to come; a region has at least 16.

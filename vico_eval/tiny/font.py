@@ -1,4 +1,4 @@
-"""A 5x7 bitmap font for digits, capitals and the colon, so that pictures do not depend on installed fonts."""
+"""A 5x7 bitmap font for digits, capitals and the colon, so that images don't depend on installed fonts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scenes of one picture: read, doc, bar, tallest, count, colour and presence."""
+"""Scenes with one image: read, doc, bar, tallest, count, colour and presence."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from vico_eval.tiny.drawing import (
 
 
 def draw_read(rng: np.random.Generator, columns: int, rows: int) -> Drawing:
-    """One or two 3-digit numbers somewhere, now and then with a stray word."""
+    """Draw one or two 3-digit numbers and, sometimes, a word that is never asked for."""
     canvas = Canvas(columns, rows, rng)
     inks = choose(rng, INKS, 3)
     first = random_number(rng)
@@ -39,7 +39,7 @@ def draw_read(rng: np.random.Generator, columns: int, rows: int) -> Drawing:
 
 
 def draw_doc(rng: np.random.Generator, columns: int, rows: int) -> Drawing:
-    """Lines of a letter and three digits; a picture one tile wide has no room for the colon between them."""
+    """Draw lines of a letter and three digits. An image one tile wide has no room for the colon between them."""
     canvas = Canvas(columns, rows, rng)
     separator = ":" if columns > 1 else ""
     width = 4 + len(separator)
@@ -57,7 +57,7 @@ def draw_doc(rng: np.random.Generator, columns: int, rows: int) -> Drawing:
 def _bars(
     canvas: Canvas, num_digits: int, max_bars: int, *, distinct: bool
 ) -> tuple[list[str], list[str], list[int], list[str]]:
-    """Bars side by side with a letter under each and, for `num_digits` > 0, a number on each.
+    """Draw bars with a letter below each and, for `num_digits` > 0, a number above each.
 
     Returns letters, colours, heights in cells and numbers, from left to right.
     """
@@ -91,7 +91,7 @@ def _bars(
 
 
 def draw_bar(rng: np.random.Generator, columns: int, rows: int) -> Drawing:
-    """Bars with a number on each; asked by colour or by the letter below."""
+    """Draw bars with numbers, which are asked for by the bar's colour or letter."""
     canvas = Canvas(columns, rows, rng)
     letters, colours, _, numbers = _bars(canvas, 2, 5, distinct=False)
     questions = []
@@ -101,7 +101,7 @@ def draw_bar(rng: np.random.Generator, columns: int, rows: int) -> Drawing:
 
 
 def draw_tallest(rng: np.random.Generator, columns: int, rows: int) -> Drawing:
-    """Bars without numbers, all of different heights; the highest and the lowest are asked for."""
+    """Draw bars of different heights without numbers; the questions ask for the tallest and the shortest."""
     canvas = Canvas(columns, rows, rng)
     letters, colours, heights, _ = _bars(canvas, 0, 6, distinct=True)
     high, low = int(np.argmax(heights)), int(np.argmin(heights))
@@ -119,7 +119,7 @@ def _plural(shape: str) -> str:
 
 
 def draw_count(rng: np.random.Generator, columns: int, rows: int) -> Drawing:
-    """1 to 9 shapes of one kind among a few of another."""
+    """Draw 1 to 9 shapes of one kind and a few of another."""
     canvas = Canvas(columns, rows, rng)
     wanted, other = choose(rng, SHAPES, 2)
     num_wanted, num_other = int(rng.integers(1, 10)), int(rng.integers(0, 5))
@@ -132,7 +132,7 @@ def draw_count(rng: np.random.Generator, columns: int, rows: int) -> Drawing:
 
 
 def draw_colour(rng: np.random.Generator, columns: int, rows: int) -> Drawing:
-    """Shapes of different kinds; the colour of one is asked."""
+    """Draw different shapes; the questions ask for their colours."""
     canvas = Canvas(columns, rows, rng)
     drawn = [(shape, pick(rng, COLOUR_NAMES)) for shape in choose(rng, SHAPES, int(rng.integers(2, 7)))]
     scatter(canvas, drawn, large=0.4)
@@ -140,7 +140,7 @@ def draw_colour(rng: np.random.Generator, columns: int, rows: int) -> Drawing:
 
 
 def draw_presence(rng: np.random.Generator, columns: int, rows: int) -> Drawing:
-    """Shapes and single digits; is one of them there?"""
+    """Draw shapes and single digits; the questions ask whether one of them is there."""
     canvas = Canvas(columns, rows, rng)
     drawn = [(pick(rng, SHAPES), pick(rng, COLOUR_NAMES)) for _ in range(int(rng.integers(2, 7)))]
     scatter(canvas, drawn, large=0.4)
@@ -172,7 +172,10 @@ def draw_presence(rng: np.random.Generator, columns: int, rows: int) -> Drawing:
 
 
 def _pair(rng: np.random.Generator, drawn: list[tuple[str, str]], *, present: bool) -> tuple[str, str]:
-    """A (shape, colour) that is there, or one that is not and in half of the cases nearly is."""
+    """Return a (shape, colour) pair that is shown, or one that is not.
+
+    Half of the latter differ from a pair that is shown in one property only.
+    """
     shape, colour = drawn[int(rng.integers(len(drawn)))]
     if present:
         return shape, colour

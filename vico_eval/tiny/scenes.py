@@ -1,8 +1,8 @@
-"""Scenes of the built-in benchmark: pictures with questions whose answers are known because we drew them.
+"""Scenes of the built-in benchmark: generated images with questions and their answers.
 
-Pictures are pale gradients and blobs with fine detail on some of their tiles, so most tiles can be compressed without
-losing an answer. Sizes are whole tiles, so InternVL's tiling resizes nothing. Answers are balanced within each kind of
-question, and a question's text says nothing about its answer.
+Images are pale gradients and blobs with fine detail on some of their tiles, so most tiles can be compressed without
+losing an answer. Sizes are multiples of a tile, so InternVL's tiling doesn't resize them. Answers are balanced within
+each kind of question, so that a question's text doesn't predict its answer.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from vico_eval.tiny.sequences import NUM_FRAMES
 __all__ = ["CELL_CLASSES", "COMPARE_GRIDS", "GRIDS", "NUM_FRAMES", "TASKS", "Question", "Scene", "make_scene"]
 
 MAX_TILES = 12
-"""Most tiles of one image."""
+"""Maximum number of tiles of an image."""
 
 GRIDS = ((2, 1), (1, 2), (2, 2), (3, 1), (1, 3), (3, 2), (2, 3), (4, 2), (2, 4), (3, 3), (4, 3), (3, 4))
 """Columns x rows of tiles that a single picture may have; InternVL's ratio matching gives back each of them."""
 
 COMPARE_GRIDS = ((1, 1), (2, 1), (1, 2), (2, 2), (3, 2))
-"""Sizes of the two pictures of a comparison."""
+"""Sizes of the two images of a comparison."""
 
 
 @dataclass(frozen=True)
 class Scene:
-    """One or more pictures, questions about them, and what every part of them shows."""
+    """One or more images, questions about them, and labels of their content."""
 
     task: str
     images: tuple[Image.Image, ...]
@@ -40,7 +40,7 @@ class Scene:
 
     is_video: bool
     questions: tuple[Question, ...]
-    """One to four about the same pictures; the first is the one that the fixed splits ask."""
+    """One to four questions about the same images; the fixed splits use the first."""
 
     cells: tuple[np.ndarray, ...]
     """Per image, int16 [rows*8, columns*8]: class of each 7 px cell, 0 for nothing, below `CELL_CLASSES`."""
@@ -50,16 +50,16 @@ class Scene:
 
 
 def make_scene(task: str, rng: np.random.Generator, grid: tuple[int, int] | None = None) -> Scene:
-    """A random scene of one task; the same generator state gives the same scene.
+    """Draw a random scene of a task; the same generator state gives the same scene.
 
     Args:
         task: one of `TASKS`.
-        rng: where every random choice comes from.
+        rng: the generator of all random choices.
         grid: (columns, rows) of 56 px tiles, at most 12 tiles, of each image; by default a random one of the task's
             sizes. A video frame is always one tile.
 
     Raises:
-        ValueError: unknown task, or a grid that the task can't have.
+        ValueError: the task is unknown, or can't have this grid.
     """
     if task not in _DRAW:
         raise ValueError(f"unknown task {task!r}; expected one of {', '.join(TASKS)}")

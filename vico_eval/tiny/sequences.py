@@ -1,4 +1,4 @@
-"""Scenes of several pictures: two to compare, and the frames of a video."""
+"""Scenes with several images: two to compare, or the frames of a video."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ NUM_FRAMES = 8
 
 
 def draw_compare(rng: np.random.Generator, columns: int, rows: int) -> Drawing:
-    """Two pictures: the larger number, more shapes, or the same thing in both."""
+    """Draw two images; the questions ask for the larger number, for more shapes, or whether both show the same."""
     canvases = [Canvas(columns, rows, rng) for _ in range(2)]
     if rng.random() < 1 / 3:
         same, second_is_larger = rng.random() < 0.2, coin(rng)
@@ -55,7 +55,7 @@ _DIRECTIONS = {"left": (0, -1), "right": (0, 1), "up": (-1, 0), "down": (1, 0)}
 
 
 def draw_video(rng: np.random.Generator, columns: int, rows: int) -> Drawing:
-    """Eight frames of one tile: something moves, or things appear one after the other."""
+    """Draw eight frames of one tile, in which a shape moves or things appear one after the other."""
     state = int(rng.integers(2**32))
     # Every frame has the same background.
     frames = [Canvas(columns, rows, np.random.default_rng(state)) for _ in range(NUM_FRAMES)]
@@ -66,7 +66,7 @@ def draw_video(rng: np.random.Generator, columns: int, rows: int) -> Drawing:
 
 
 def _moving(rng: np.random.Generator, frames: list[Canvas], colour: str) -> list[Question]:
-    """A shape goes one cell a frame, from edge to edge, and rests in the first or the last frame."""
+    """Draw a shape that moves one cell per frame from edge to edge and rests in the first or the last frame."""
     shape, direction = pick(rng, SHAPES), pick(rng, tuple(_DIRECTIONS))
     across, rest = int(rng.integers(0, 7)), int(rng.integers(2))
     for index, frame in enumerate(frames):
@@ -80,7 +80,7 @@ def _moving(rng: np.random.Generator, frames: list[Canvas], colour: str) -> list
 
 
 def _appearing(rng: np.random.Generator, frames: list[Canvas]) -> list[Question]:
-    """One digit after another, and a shape in some of the frames."""
+    """Draw one digit after another, and a shape in some of the frames."""
     first, last = choose(rng, DIGITS, 2)
     change = int(rng.integers(2, NUM_FRAMES - 1))
     shape, colour = pick(rng, SHAPES), pick(rng, COLOUR_NAMES)

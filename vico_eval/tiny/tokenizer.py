@@ -1,4 +1,4 @@
-"""The tiny model's tokenizer: one token a byte, and the chat format's special tokens after the 256 bytes."""
+"""The tiny model's tokenizer: one token per byte, followed by the chat format's special tokens."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ SPECIAL_TOKENS = (PAD, "<|im_start|>", END_OF_TURN, "<img>", "</img>", IMAGE_CON
 
 
 def byte_characters() -> list[str]:
-    """The character that stands for each byte 0..255 in `tokenizers`' byte-level scheme.
+    """Return the character of each byte 0-255 in the byte-level scheme of `tokenizers`.
 
-    Bytes that print stand for themselves, the others for the characters from U+0100 on (Radford et al., 2019, GPT-2).
+    Printable bytes are their own characters; the others are characters from U+0100 on (Radford et al., 2019, GPT-2).
     """
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     characters, stand_in = [], 0x100
@@ -31,9 +31,9 @@ def byte_characters() -> list[str]:
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """A fast tokenizer whose ids 0..255 are the bytes themselves; any text round-trips.
+    """Build a fast tokenizer whose ids 0-255 are bytes, so that any text can be encoded and decoded.
 
-    The end of a turn is `<|im_end|>`, padding is `<|endoftext|>`; no token is added at the start.
+    Turns end with `<|im_end|>`, padding is `<|endoftext|>`, and no token is added at the start.
     """
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast

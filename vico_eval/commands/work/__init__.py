@@ -1,1 +1,1 @@
-"""What the commands do; imported when a command runs, so that `--help` needs none of it."""
+"""The implementation of the commands, imported only when a command runs, so that `--help` is fast."""

@@ -1,4 +1,4 @@
-"""What accelerate's own configuration says of machines: how many, which one this is, and where they meet."""
+"""The machines in accelerate's own configuration: their number, this machine's rank, and where they meet."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from vico_eval.errors import ConfigError
 from vico_eval.yaml_files import read_yaml
 
 UNCONNECTED = ("NO", "MULTI_CPU")
-"""Kinds of processes of which accelerate starts one a machine that knows nothing of the others."""
+"""Distribution types with which accelerate starts one isolated process per machine."""
 
 AGREED = "c10d"
-"""The way to meet in which machines agree on their numbers themselves."""
+"""The rendezvous backend with which machines agree on their ranks."""
 
 MAKE_IT = "Make one with: accelerate config --config_file FILE."
 
 
 class AccelerateFile(BaseModel):
-    """The keys of `accelerate config --config_file FILE` that matter here; the others are accelerate's business."""
+    """The keys of `accelerate config --config_file FILE` that are used here; accelerate handles the others."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -37,33 +37,33 @@ class AccelerateFile(BaseModel):
 
     @property
     def words(self) -> tuple[str, ...]:
-        """Options of accelerate's launcher for those keys that it doesn't take from its configuration."""
+        """Options of accelerate's launcher for keys that it doesn't read from its configuration."""
         if self.num_machines == 1:
             return ()
         return ("--rdzv_backend", self.rdzv_backend, *(("--same_network",) if self.same_network else ()))
 
     @property
     def is_of_mpi(self) -> bool:
-        """Whether mpirun starts the processes, on all machines."""
+        """Whether mpirun starts the processes on all machines."""
         return bool((self.mpirun_config or {}).get("mpirun_hostfile"))
 
 
 @dataclass(frozen=True, slots=True)
 class Meeting:
-    """Several machines with a command each."""
+    """Several machines with one command each."""
 
     rank: int
-    """Of this machine; the command of machine 0 decides what is started."""
+    """This machine's rank; the command of machine 0 decides what is started."""
 
     address: str
     """Where they meet, `HOST:PORT`."""
 
 
 def read_accelerate_file(path: Path) -> AccelerateFile:
-    """Accelerate's configuration.
+    """Read accelerate's configuration.
 
     Raises:
-        ConfigError: there is none, or machines can't meet by what it says.
+        ConfigError: it is missing, or machines can't meet with its settings.
     """
     if not path.is_file():
         raise ConfigError(f"--accelerate-config {path} is not a file. {MAKE_IT}")
@@ -92,18 +92,18 @@ def read_accelerate_file(path: Path) -> AccelerateFile:
 
 
 def read_meeting(path: Path, *, has_prefix: bool) -> Meeting | None:
-    """The machines of a configuration, where each has a command of its own.
+    """Return the machines of a configuration if each needs its own command.
 
     Args:
-        path: of the configuration.
-        has_prefix: whether words of `--launch` stand before what is started. With `c10d` these start it on all
-            machines, since each can get the same words; otherwise each machine has its number from a file of its own.
+        path: the configuration.
+        has_prefix: whether commands have a `--launch` prefix. With `c10d`, the prefix starts the same command on all
+            machines; otherwise each machine gets its rank from its own file.
 
     Returns:
-        None where one command starts all.
+        None if one command starts all machines.
 
     Raises:
-        ConfigError: as `read_accelerate_file`.
+        ConfigError: see `read_accelerate_file`.
     """
     found = read_accelerate_file(path)
     if found.num_machines == 1 or found.is_of_mpi or (has_prefix and found.rdzv_backend == AGREED):

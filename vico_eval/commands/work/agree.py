@@ -25,18 +25,18 @@ def print_agreement(
     require_equal: bool = False,
     as_json: bool = False,
 ) -> None:
-    """Print how far runs agree, and write it into `out` where one is given.
+    """Print how far runs agree and, if `out` is given, write it there.
 
     Args:
-        first: a run's folder, or one that holds runs.
-        second: as the first; runs in two folders are paired by their path in them.
-        out: folder of agreement.csv, .md and .json; made if missing.
-        num_examples: documents with other answers that are shown of each pair.
-        require_equal: whether a difference is an error.
+        first: a run's folder, or a folder of runs.
+        second: like `first`; runs in two folders are paired by their relative paths.
+        out: folder of agreement.csv, .md and .json; created if missing.
+        num_examples: number of documents with different answers to show per pair.
+        require_equal: treat a difference as an error.
         as_json: print the entries of agreement.json, with paths relative to the working directory, and no table.
 
     Raises:
-        ReportError: no two runs of the same documents, or answers that differ where they must not.
+        ReportError: there are no two runs of the same documents, or answers differ with `require_equal`.
         OutputError: `out` can't be written.
     """
     messages = message_console()
@@ -58,7 +58,7 @@ def print_agreement(
 
 
 def _paired(first: Path, second: Path) -> tuple[list[tuple[str, Path, Path]], list[Path]]:
-    """Name and folders of each pair, and runs that only one of the folders has."""
+    """Return name and folders of each pair, and runs that only one folder has."""
     for folder in (first, second):
         check_folder(folder)
     if first.resolve() == second.resolve():
@@ -80,10 +80,10 @@ def _paired(first: Path, second: Path) -> tuple[list[tuple[str, Path, Path]], li
 
 
 def _compare(pairs: Sequence[tuple[str, Path, Path]]) -> list[Comparison]:
-    """The pairs' comparisons.
+    """Compare the pairs.
 
     Raises:
-        ReportError: pairs that can't be compared; all of them are named.
+        ReportError: some pairs can't be compared; the message names all of them.
     """
     compared = []
     problems = []
@@ -98,7 +98,7 @@ def _compare(pairs: Sequence[tuple[str, Path, Path]]) -> list[Comparison]:
 
 
 def _encoder(*folders: Path) -> Encode | None:
-    """The tokenizer of a run's checkpoint; None where none of them is at hand as a file that needs no model."""
+    """Return the tokenizer of a run's checkpoint; None if no run's checkpoint is available locally."""
     for folder in folders:
         record = read_record(folder)
         if record is None:
@@ -112,13 +112,13 @@ def _encoder(*folders: Path) -> Encode | None:
 
 @cache
 def _tokenizer(file: Path) -> Encode:
-    # Only here: it belongs to transformers, which a report does without.
+    # Imported here, because it belongs to transformers, which reports don't need.
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(file))
 
     def encode(text: str) -> list[int]:
-        # It takes no half of a surrogate pair, which may end an answer.
+        # It can't encode half of a surrogate pair, which may end an answer.
         whole = text.encode(errors="replace").decode()
         ids: list[int] = tokenizer.encode(whole, add_special_tokens=False).ids
         return ids
@@ -127,7 +127,7 @@ def _tokenizer(file: Path) -> Encode:
 
 
 def _difference(compared: Sequence[Comparison], alone: Sequence[Path]) -> str:
-    """What --require-equal found."""
+    """Return the message of --require-equal."""
     found = [f"{path} has no counterpart" for path in alone]
     for comparison in compared:
         counts = comparison.total.counts

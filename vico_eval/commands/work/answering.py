@@ -1,4 +1,4 @@
-"""Has runs of a table answered: processes in their environment, with their GPUs, and a display of how far they are."""
+"""Execution of a table's runs: processes with their environment and GPUs, and a progress display."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ def answer(
     console: Console,
     claim: AbstractContextManager[object] = NOTHING,
 ) -> list[Failure]:
-    """Answer what is left of runs; what could not be done.
+    """Answer the unfinished cells of runs, and return failures.
 
     Args:
-        table: that they are of.
-        runs: all that others of them wait for included.
-        left: by run, the cells to do.
-        goal: what is to be there at the end.
-        console: for messages.
-        claim: entered once all is checked and before anything is written.
+        table: the runs' table.
+        runs: the runs, including all that others wait for.
+        left: by run, the cells to answer.
+        goal: the results that are expected.
+        console: the console for messages.
+        claim: a context manager that is entered after all checks and before anything is written.
 
     Raises:
         UserError: a checkpoint, an argument or the device can't be used.
@@ -53,7 +53,7 @@ def answer(
     environment = environment_of(threads, is_offline=table.is_offline)
     with starting(passes, environment, shares) as launch:
         if passes:
-            if not launching.prefix:  # which may start them on another machine
+            if not launching.prefix:  # the prefix may start them on another machine
                 check_device(table.device)
             check_models_of(table.runs)
         with claim, leading(table, launch) as launch_on_all:
@@ -61,15 +61,16 @@ def answer(
 
 
 def check_models_of(runs: Sequence[PlannedRun]) -> None:
-    """What loads torch and transformers, which takes seconds; a table that is finished does without."""
+    """Check the models' arguments. It loads torch and transformers, which takes seconds and is skipped for a finished
+    table."""
     check_models(runs, check_folders(dict.fromkeys(name for run in runs for name in run.checkpoints)))
 
 
 def gpu_shares(table: Table) -> list[tuple[str, ...]]:
-    """The GPUs of each of the commands that run at once; none where they need not be told.
+    """Return the GPUs of each command that runs at the same time; empty if they need no assignment.
 
     Raises:
-        ConfigError: there are too few.
+        ConfigError: there are too few GPUs.
     """
     return divide(table.options.launching, table.device, table.jobs)
 

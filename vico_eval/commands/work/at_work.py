@@ -1,4 +1,4 @@
-"""Which command works on which runs of a table: locks beside the runs' folders, which may be set aside."""
+"""Locks of runs that a command works on. They are beside the runs' folders, because these may be moved aside."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ LOCKS = ".locks"
 def held(
     runs: Sequence[PlannedRun], shard: Shard | None = None, prepare: Callable[[PlannedRun], None] | None = None
 ) -> Iterator[None]:
-    """Holds runs against other commands while they are worked on; shards hold them beside each other.
+    """Lock runs against other commands. Shards of the same run can be locked at the same time.
 
     Args:
-        runs: to be answered.
-        shard: part of them.
-        prepare: what is done with each before another command may look at it.
+        runs: the runs to lock.
+        shard: the part of their documents.
+        prepare: called with each run before other commands may access it.
 
     Raises:
-        ConfigError: another command works on some of them; names these.
-        NoLocks: the file system has no locks.
+        ConfigError: another command works on some of them; the message names these.
+        NoLocks: the file system doesn't support locks.
     """
     with ExitStack() as stack:
         busy = [run.name for run in runs if not _take(stack, run, shard, prepare)]
@@ -43,18 +43,18 @@ def held(
 
 @contextmanager
 def held_if_free(runs: Sequence[PlannedRun]) -> Iterator[list[PlannedRun]]:
-    """As `held`, for those of the runs that no other command works on; gives these."""
+    """Lock the runs that no other command works on, and yield these; see `held`."""
     with ExitStack() as stack:
         yield [run for run in runs if _take(stack, run, None, None)]
 
 
 def lock_file(run: PlannedRun) -> Path:
-    """What stands for a run; held by a command, where `.lock` in the run's folder is held by its processes."""
+    """Return a run's lock file for commands; `.lock` in the run's folder is for its processes."""
     return run.folder.parent / LOCKS / f"{run.name}.lock"
 
 
 def _take(stack: ExitStack, run: PlannedRun, shard: Shard | None, prepare: Callable[[PlannedRun], None] | None) -> bool:
-    """Whether the run could be taken."""
+    """Try to lock a run; return whether it succeeded."""
     path = lock_file(run)
     path.parent.mkdir(parents=True, exist_ok=True)
     with alone_for_a_moment(path):

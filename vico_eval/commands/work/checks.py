@@ -1,6 +1,6 @@
-"""What can be checked of a table's runs before the first of them starts: devices, checkpoints and models' arguments.
+"""Checks of a table's runs before the first one starts: devices, checkpoints and model arguments.
 
-Each process of lmms-eval checks the same, but one after the other, each after seconds of loading.
+Each lmms-eval process makes the same checks, but one after the other and after seconds of loading.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
     from vico_eval.families.family import FamilyCheckpoint
 
 OF_THE_ADAPTER = frozenset(("record_dir", "resume", "keep_going", "previews", "variant", "gpus_per_process"))
-"""Model arguments that neither the engine nor a method has."""
+"""Model arguments that belong neither to the engine nor to a method."""
 
 CUTTING = ("max_tiles", "total_max_tiles", "min_pixels", "max_pixels", "num_frames", "fps", "tiles")
 
 
 def check_folders(names: Iterable[str]) -> dict[str, FamilyCheckpoint]:
-    """See that what can only be a folder is a checkpoint's; a hub id is looked up when it is loaded.
+    """Check checkpoints that can only be folders. A hub id is looked up when it is loaded.
 
     Returns:
-        The checkpoints that are on this machine, by name.
+        The checkpoints on this machine, by name.
 
     Raises:
-        CheckpointError: no such folder, or it holds no complete checkpoint.
+        CheckpointError: a folder is missing or has no complete checkpoint.
     """
     from vico_eval.families.registry import family_of  # loads torch and transformers
 
@@ -50,7 +50,7 @@ def check_folders(names: Iterable[str]) -> dict[str, FamilyCheckpoint]:
 
 
 def check_device(device: str) -> None:
-    """Raises ConfigError if `--device` is none of this machine."""
+    """Raise ConfigError if `--device` doesn't exist on this machine."""
     from vico_eval.families.placement import check_device as check
 
     try:
@@ -60,22 +60,22 @@ def check_device(device: str) -> None:
 
 
 def check_models(runs: Sequence[PlannedRun], checkpoints: Mapping[str, FamilyCheckpoint]) -> None:
-    """See that every run's model takes its arguments, `--model-args` among them, and runs on its checkpoint.
+    """Check that every run's model accepts its arguments, including `--model-args`, and supports its checkpoint.
 
     Args:
-        runs: of one table.
-        checkpoints: those that are on this machine, by name.
+        runs: the runs of a table.
+        checkpoints: the checkpoints on this machine, by name.
 
     Raises:
-        ConfigError: a row's model has no such argument, or refuses its value; names the row.
-        CheckpointError: a checkpoint lacks what a row's method needs.
+        ConfigError: a row's model has no such argument or rejects its value; the message names the row.
+        CheckpointError: a checkpoint lacks parts that a row's method needs.
     """
     for run in runs:
         _check_model(run, checkpoints)
 
 
 def refusals(runs: Sequence[PlannedRun]) -> dict[str, str]:
-    """Why models refuse runs' arguments, by the runs' names; of those alone that are refused."""
+    """Return why models reject runs' arguments, by name of the rejected runs."""
     checkpoints = check_folders(dict.fromkeys(name for run in runs for name in run.checkpoints))
     refused = {}
     for run in runs:
@@ -111,7 +111,7 @@ def _check_model(run: PlannedRun, checkpoints: Mapping[str, FamilyCheckpoint]) -
         raise ConfigError(f"row {run.name} can't be run with these arguments: {error}") from error
     if settings.pretrained in checkpoints:
         check_limits(settings, checkpoints[settings.pretrained].facts)
-    if "ratio_from" in own:  # it is measured by a run that may not be there yet
+    if "ratio_from" in own:  # it is measured by a run that may not exist yet
         return
     for part in method.parts:
         name = settings.flash_from if part.needs_donor and settings.flash_from else settings.pretrained
@@ -120,7 +120,7 @@ def _check_model(run: PlannedRun, checkpoints: Mapping[str, FamilyCheckpoint]) -
 
 
 def _method(run: PlannedRun) -> str:
-    """Name of the method that a run's model stands for (`vico_eval.harnesses.lmms_eval.manifests`)."""
+    """Return the method of a run's model (`vico_eval.harnesses.lmms_eval.manifests`)."""
     if run.model == "internvl_x":
         return method_of(str(run.model_args.get("variant")))
     named = split_model(run.model)

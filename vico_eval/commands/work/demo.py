@@ -26,19 +26,19 @@ def run_demo(
 
     Args:
         table: `tiny` (ViCO's Table 3) or `internvl-x`.
-        limit: first documents of each task; None for all.
-        out: folder of table and picture. Default: `results/measured/<table>`, with all rows `<table>-all` beside it;
-            with a limit or only some rows, a folder under `runs/`, so that a partial table never takes the place of
-            another.
-        rows: names of systems, or `all`; the table's own where empty.
-        num_seeds: runs of each random row, at most as many as its card has seeds.
-        jobs: processes at once; None for one a core, at most four.
-        fresh: whether complete rows are repeated.
-        shared_pass: whether rows of the same weights are answered together.
-        html: folder of the table as a page with its samples; None for none.
+        limit: number of first documents of each task; None for all.
+        out: folder of table and figure. By default `results/measured/<table>`, or `<table>-all` beside it with all
+            rows. With a limit or only some rows, a folder under `runs/`, so that a partial table never replaces a
+            complete one.
+        rows: names of systems, or `all`; empty for the table's own.
+        num_seeds: number of runs of each random row, at most the number of seeds on its card.
+        jobs: number of processes at once; None for one per core, at most four.
+        fresh: run finished rows again.
+        shared_pass: answer rows with the same weights together.
+        html: folder of an HTML page with the table and its samples; None for no page.
 
     Raises:
-        UserError: bad input, or a row whose documents were not all answered.
+        UserError: the input is invalid, or a row has unanswered documents.
     """
     suite = load_suite(table)
     if out is None and limit is None and (not rows or tuple(rows) == ("all",)):

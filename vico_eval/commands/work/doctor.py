@@ -1,4 +1,4 @@
-"""`vico-eval doctor`: what this machine and this environment can run."""
+"""`vico-eval doctor`: a report of what this machine and environment can run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vico_eval.commands.output import print_json, print_lines
 from vico_eval.commands.work.starting import num_cores
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "accelerate", "datasets", "numpy", "pandas", "av")
-"""Whose versions decide what answers are."""
+"""Packages whose versions affect answers."""
 
 HUB_SECONDS = 3.0
 
@@ -32,12 +32,12 @@ class Extra:
 
     name: str
     module: str
-    """Found if it is installed."""
+    """A module that shows that the extra is installed."""
 
     distribution: str
     gives: str
     hint: str = ""
-    """What to know before installing it."""
+    """A note about its installation."""
 
 
 EXTRAS = (
@@ -56,11 +56,11 @@ EXTRAS = (
 
 
 def print_diagnosis(*, ask_hub: bool, as_json: bool) -> None:
-    """Print what there is.
+    """Print the report.
 
     Args:
-        ask_hub: whether to see if the Hugging Face hub answers.
-        as_json: as JSON, and otherwise as lines.
+        ask_hub: check whether the Hugging Face hub responds.
+        as_json: print JSON instead of lines.
     """
     found = diagnose(ask_hub=ask_hub)
     if as_json:
@@ -70,7 +70,8 @@ def print_diagnosis(*, ask_hub: bool, as_json: bool) -> None:
 
 
 def diagnose(*, ask_hub: bool) -> dict[str, Any]:
-    """Versions, devices, memory and disk in GiB, extras, and whether the hub answers (None where it wasn't asked)."""
+    """Return versions, devices, memory and disk in GiB, extras, and whether the hub responds (None if it wasn't
+    asked)."""
     return {
         "vico_eval": vico_eval.__version__,
         "python": platform.python_version(),
@@ -92,12 +93,12 @@ def _version(distribution: str) -> str | None:
 
 
 def _unnamed(extra: Extra) -> str | None:
-    """Of a module that is there under another distribution's name, as vLLM's build for CPUs is."""
+    """Return the version of a module whose distribution has another name, like vLLM's build for CPUs."""
     return "installed" if find_spec(extra.module) is not None else None
 
 
 def _memory() -> dict[str, float | None]:
-    """Memory of this machine; None where the system doesn't tell it as Linux does."""
+    """Return this machine's memory; None on systems other than Linux."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     except OSError:
@@ -123,14 +124,14 @@ def _gpus() -> list[dict[str, Any]]:
 
 
 def _folders() -> Mapping[str, Path]:
-    """Where runs and downloads go."""
+    """Return the folders of runs and downloads."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
     return {"runs": Path.cwd(), "downloads": Path(HF_HUB_CACHE)}
 
 
 def _free_gib(path: Path) -> float | None:
-    """Free space of the disk that a folder is on, or will be."""
+    """Return the free space on the disk of a folder, which may not exist yet."""
     while not path.exists() and path != path.parent:
         path = path.parent
     try:
@@ -140,7 +141,7 @@ def _free_gib(path: Path) -> float | None:
 
 
 def _hub(*, ask: bool) -> dict[str, Any]:
-    """The hub's address, and whether it answers; None where it wasn't asked or HF_HUB_OFFLINE forbids it."""
+    """Return the hub's address and whether it responds; None if it wasn't asked or HF_HUB_OFFLINE forbids it."""
     from huggingface_hub.constants import ENDPOINT, HF_HUB_OFFLINE
 
     return {"address": ENDPOINT, "reachable": _answers(ENDPOINT) if ask and not HF_HUB_OFFLINE else None}

@@ -1,4 +1,4 @@
-"""What a table's command would do: its passes and runs, what is finished of them, and every command."""
+"""The plan of a table's command: its passes and runs, what is finished, and every command."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vico_eval.commands.work.passes import Pass, conditions_of, donors_of
 from vico_eval.commands.work.plan import Cell, PlannedRun
 
 _WORDS = {"pretrained": "checkpoint"}
-"""What is called otherwise than its argument."""
+"""Names that differ from the argument's."""
 
 _EXPLAINED = (
     "A pass is one process for several runs; its file is written when it starts. Each run's own command follows."
@@ -18,7 +18,7 @@ _EXPLAINED = (
 
 
 def in_passes(runs: Sequence[PlannedRun], passes: Sequence[Pass]) -> str:
-    """How many runs there are, and how many passes answer what is left of them, where runs share one."""
+    """Return the number of runs and, if runs share passes, the number of passes for the unfinished ones."""
     if all(len(one.runs) == 1 for one in passes):
         return f"{len(runs)} runs"
     left = sum(len(one.runs) for one in passes)
@@ -31,12 +31,12 @@ def show_plan(
     plans: Mapping[str, tuple[str | None, Sequence[Cell]]],
     passes: Sequence[Pass],
 ) -> None:
-    """Print each pass with its command and its runs, and each run with its benchmarks and the command of its own.
+    """Print each pass with its command and runs, and each run with its benchmarks and own command.
 
     Args:
-        runs: of a table.
-        plans: by run, why what is there is stale, if it is, and the cells to do (`run_folders.unfinished`).
-        passes: that answer these cells.
+        runs: the runs of a table.
+        plans: by run, why earlier results are stale, if they are, and the cells to answer (`run_folders.unfinished`).
+        passes: the passes that answer these cells.
     """
     console = message_console()
     num_left = sum(len(one.runs) * len(one.cells) for one in passes)
@@ -62,9 +62,9 @@ def print_plan(
     plans: Mapping[str, tuple[str | None, Sequence[Cell]]],
     passes: Sequence[Pass],
 ) -> None:
-    """Print the same as JSON on stdout; arguments as of `show_plan`.
+    """Print the plan as JSON on stdout; see `show_plan`.
 
-    Commands are lists of words, with what they need in their environment beside them.
+    Commands are lists of arguments, with their environment variables beside them.
     """
     left = {name: [cell.benchmark for cell in cells] for name, (_, cells) in plans.items()}
     print_json(
@@ -120,7 +120,7 @@ def _told(run: PlannedRun, stale: str | None, left: Sequence[Cell]) -> list[str]
 
 
 def _why_apart(one: Pass, earlier: Sequence[Pass]) -> str | None:
-    """Why the runs of a pass are in none of the earlier ones, said of the one that it has most in common with."""
+    """Return why a pass is separate from the earlier pass that it has most in common with."""
     if not earlier:
         return None
     nearest = min(earlier, key=lambda other: len(_differences(one, other)))
@@ -138,7 +138,7 @@ def _why_apart(one: Pass, earlier: Sequence[Pass]) -> str | None:
 
 
 def _differences(one: Pass, other: Pass) -> list[str]:
-    """In what the models of two passes differ, and whether the passes have other benchmarks to do."""
+    """Return the differences between two passes' models, and whether their benchmarks differ."""
     ours, theirs = conditions_of(one.runs[0]), conditions_of(other.runs[0])
     names = [name for name in {**theirs, **ours} if ours.get(name) != theirs.get(name)]
     words = [

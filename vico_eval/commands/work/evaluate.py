@@ -1,4 +1,4 @@
-"""A suite from Python: the table of `vico-eval run` as a DataFrame."""
+"""Evaluation of a suite from Python, as a DataFrame."""
 
 from __future__ import annotations
 
@@ -33,33 +33,33 @@ def evaluate(
     model_args: ModelArgs | None = None,
     out: str | Path | None = None,
 ) -> pd.DataFrame:
-    """The table of a suite, as `vico-eval run` fills it: rows (systems) on benchmarks, through lmms-eval.
+    """Evaluate a suite with lmms-eval, like `vico-eval run`, and return its table of rows (systems) and benchmarks.
 
-    Processes are started for what is not finished; answers, logs, the table and its page are kept under `runs/` of the
+    Processes are started for unfinished cells. Answers, logs, the table and its page are kept under `runs/` in the
     working folder, so a repeated call only reads them.
 
     Args:
         suite: name of a suite, or of its table (`vico-eval tasks --suites` lists them).
-        rows: names of systems; empty for the suite's own. The row that counts as 100% is always among them.
-        benchmarks: names in tasks/benchmarks.yaml; empty for all of the suite.
+        rows: names of systems; empty for the suite's own. The baseline is always included.
+        benchmarks: names in tasks/benchmarks.yaml; empty for all benchmarks of the suite.
         checkpoint: a size (`8B`), a folder or hub id for all rows, or `base=...,vico=...`; None for the suite's own.
-        budgets: shares of the visual tokens, in (0, 1), for rows that would otherwise take another row's.
+        budgets: shares of the visual tokens to keep, in (0, 1), for rows that would otherwise use another row's share.
         limit: first documents of each task; None for all.
-        num_seeds: runs of each row with chance in it.
+        num_seeds: number of seeds of each stochastic row.
         batch_size: documents per batch; None for 8, or 32 with a built-in checkpoint.
-        device: of the models; None for a GPU where there is one.
+        device: the models' device; None for a GPU if available.
         engine: `transformers` or `vllm`.
         model_args: further arguments of every row's model.
         out: folder of the table's files; None for one beside the runs.
 
     Returns:
-        By row title: a score for each benchmark (0 to 100), and `Avg.`, which is the retention, as in papers; then
-        mean_score, retention (percent of the baseline's mean score) with retention_low and retention_high (95%
+        One line per row title: a score for each benchmark (0 to 100), and `Avg.`, which is the retention, as in papers;
+        then mean_score, retention (percent of the baseline's mean score) with retention_low and retention_high (95%
         interval), difference (points), tile_ratio and token_share (percent), documents, runs and the standard errors.
-        NaN for what is not known.
+        NaN for unknown values.
 
     Raises:
-        UserError: bad input, or cells that failed; says which, and how to repeat them.
+        UserError: the input is invalid, or cells failed; the message names them and the command that repeats them.
 
     Example:
         >>> import vico_eval

@@ -1,4 +1,5 @@
-"""Runs planned lmms-eval processes: several at once, each with a log; what is finished is kept, what fails is named."""
+"""Execution of planned lmms-eval processes: several at once, each with a log. Finished cells are kept, failures
+reported."""
 
 from __future__ import annotations
 
@@ -20,43 +21,43 @@ from vico_eval.runs.follow import AnswerCount
 from vico_eval.runs.shards import Shard
 
 SAME_REASON = 2
-"""So many cells failing alone for one reason fail for a reason that is not theirs; the others are not tried."""
+"""After this many cells failed alone for the same reason, the cause isn't the cells, and the others are not tried."""
 
 Launch = Callable[[PlannedRun, Sequence[str], Path], Process]
-"""Starts a command whose output goes to a log file, in the environment of a run."""
+"""Starts a command in a run's environment, with its output in a log file."""
 
 
 @dataclass(eq=False, slots=True)
 class _State:
-    """How far a run is."""
+    """The progress of a run."""
 
     run: PlannedRun
     answered: AnswerCount
     attempts: deque[tuple[Cell, ...]] = field(default_factory=deque)
-    """Cells to be answered, a process each."""
+    """Groups of cells, answered by one process each."""
 
     failures: list[Failure] = field(default_factory=list)
     looked_again: bool = False
     num_started: int = 0
-    """Processes of its own."""
+    """Number of its own processes so far."""
 
     is_alone: bool = True
-    """Whether its next process is started by its own command and not as a pass."""
+    """Whether its next process runs its own command instead of a pass."""
 
     since: float | None = None
-    """When its first process was started."""
+    """Start of its first process."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Running:
-    """A process, and the runs that it answers some cells of."""
+    """A process, and the runs whose cells it answers."""
 
     states: tuple[_State, ...]
     cells: tuple[Cell, ...]
     process: Process
     log: Path
     outcomes_before: Mapping[str, frozenset[object]]
-    """By run, what showed that processes had gone through all documents when it was started."""
+    """By run, the evidence of earlier processes that went through all documents, as of the start."""
 
 
 def execute(
@@ -71,20 +72,20 @@ def execute(
     fresh: bool = False,
     poll_s: float = 0.25,
 ) -> list[Failure]:
-    """Bring every run to completion, `jobs` processes at a time; finished cells are kept.
+    """Complete every run, `jobs` processes at a time. Finished cells are kept.
 
-    The runs of a pass share a process, and so do a run's cells. When it has ended, each run is looked at by itself:
-    where cells are unfinished, the run tries them again alone, first together, then one by one.
+    The runs of a pass share a process, and so do a run's cells. After it has ended, each run is checked separately.
+    Unfinished cells are tried again by a process of their run alone, first together, then one by one.
 
     Args:
         runs: of one table.
-        passes: what is to be done of them.
-        inputs: what the runs read.
-        goal: what is to be there in the end.
-        fresh: repeat finished cells too.
+        passes: the passes to execute.
+        inputs: the runs' inputs.
+        goal: the results that are expected.
+        fresh: also repeat finished cells.
 
     Returns:
-        What failed, and what could not start because the run that it draws on failed.
+        The failures, including cells that could not start because the run that they depend on failed.
     """
     for run in runs:
         prepare(run, inputs, progress, fresh=fresh)
@@ -92,7 +93,7 @@ def execute(
 
 
 class _Execution:
-    """The processes of one command, and the runs that wait for one."""
+    """The processes of a command, and the runs that wait for a process."""
 
     def __init__(
         self,
@@ -112,12 +113,12 @@ class _Execution:
                 states[run.name].is_alone = one.is_alone
         shared = [tuple(states[run.name] for run in one.runs) for one in most_work_first(passes)]
         self._waiting = [(state,) for state in states.values() if not state.attempts] + shared
-        """Runs that share their next process, in the order in which they are started."""
+        """Runs that share their next process, in order of start."""
         self._running: list[_Running] = []
         self._settled: dict[str, _State] = {}
 
     def finish(self, poll_s: float) -> list[Failure]:
-        """All of it."""
+        """Execute everything."""
         try:
             while self._waiting or self._running:
                 self._settle()
@@ -134,7 +135,7 @@ class _Execution:
         return all(state.run.after is None or state.run.after in self._settled for state in states)
 
     def _settle(self) -> None:
-        """Runs that have nothing left to do are done, and with them what only waited to hear that."""
+        """Mark runs without remaining cells as done, and those that only waited for them."""
         while done := [one for one in self._waiting if not one[0].attempts and self._is_ready(one)]:
             for states in done:
                 (state,) = states
@@ -149,7 +150,7 @@ class _Execution:
         return next((states for states in self._waiting if states[0].attempts and self._is_ready(states)), None)
 
     def _begin(self, states: tuple[_State, ...]) -> None:
-        """Start the next process of runs, or part them where they no longer have the same cells to do."""
+        """Start the next process of runs, or separate runs that no longer have the same cells left."""
         place = self._waiting.index(states)
         missing = {name: self._missing(name) for name in {state.run.after for state in states} if name is not None}
         groups: dict[tuple[str, ...], list[_State]] = {}
@@ -166,7 +167,7 @@ class _Execution:
             self._start(parts[-1])
 
     def _missing(self, name: str) -> set[str]:
-        """Benchmarks that a settled run has not finished."""
+        """Return the benchmarks that a settled run has not finished."""
         source = self._settled[name].run
         return {cell.benchmark for cell, _ in problems_of(source, source.cells, self._goal.check)}
 
@@ -187,7 +188,7 @@ class _Execution:
         self._running.append(_Running(states, cells, self._launch(runs[0], one.command, log), log, before))
 
     def _look(self, running: _Running) -> None:
-        """Tell how far a process is; once it has ended, its runs go on one by one."""
+        """Report a process's progress. After it has ended, its runs continue one by one."""
         for state in running.states:
             self._progress.advanced(state.run, state.answered.count())
         status = running.process.poll()
@@ -210,7 +211,7 @@ class _Execution:
 
 
 def _drop(state: _State, source: str, missing: set[str]) -> None:
-    """Cells that draw on a run which has not finished them can't be answered."""
+    """Drop cells that depend on another run's unfinished cells."""
     for cells in state.attempts:
         for cell in cells:
             if cell.benchmark in missing:
@@ -220,7 +221,7 @@ def _drop(state: _State, source: str, missing: set[str]) -> None:
 
 
 def _lost(state: _State, check: Check) -> tuple[Cell, ...]:
-    """A run whose ratio has changed since some of its cells were finished has to answer these anew; once."""
+    """Repeat finished cells of a run whose ratio has changed since then, once."""
     if state.looked_again:
         return ()
     state.looked_again = True
@@ -230,9 +231,9 @@ def _lost(state: _State, check: Check) -> tuple[Cell, ...]:
 
 
 def _sort(state: _State, ended: _Running, status: int, goal: Goal) -> None:
-    """Sort the cells of an ended process into a run's finished ones, failed ones and ones to be tried again."""
+    """Sort the cells of an ended process into finished ones, failed ones and ones to try again."""
     unfinished = problems_of(state.run, ended.cells, goal.check)
-    # They come when all of a run is done: those that were there before say nothing of this process.
+    # They appear at the end of a run; earlier ones are not from this process.
     has_results = not ended.outcomes_before[state.run.name].issuperset(goal.outcomes(state.run.folder))
     again = []
     for cell, problem in unfinished:
@@ -252,7 +253,7 @@ def _sort(state: _State, ended: _Running, status: int, goal: Goal) -> None:
 
 
 def _give_up(state: _State) -> None:
-    """Don't try further cells where the last ones failed alone for the same reason."""
+    """Stop trying further cells if the last ones failed alone for the same reason."""
     kinds = [failure.kind for failure in state.failures if failure.kind]
     if len(kinds) >= SAME_REASON and len(set(kinds[-SAME_REASON:])) == 1:
         last = state.failures[-1]
@@ -262,6 +263,6 @@ def _give_up(state: _State) -> None:
 
 
 def log_path(run: PlannedRun, number: int = 1, shard: Shard | None = None) -> Path:
-    """Where the output of a run's own process goes: beside its folder; `number` counts those of one command."""
+    """Return the log of a run's own process, beside the run's folder; `number` counts the processes of a command."""
     name = run.name if shard is None else f"{run.name}.{shard.name}"
     return run.folder.with_name(f"{name}.log" if number == 1 else f"{name}.{number}.log")

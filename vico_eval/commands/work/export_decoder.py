@@ -1,4 +1,4 @@
-"""`vico-eval export-decoder`: the language model of a checkpoint for other programs."""
+"""`vico-eval export-decoder`: export of a checkpoint's language model for other programs."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from vico_eval.families.internvl.decoder_export import export_decoder, not_in_ex
 
 
 def write_decoder(checkpoint: str, out: Path) -> None:
-    """Export it, and say what is written in another way, or that it was there.
+    """Export the decoder, and report what was converted, or that the export already exists.
 
     Raises:
-        CheckpointError: the checkpoint is missing or broken, or its decoder is no plain one.
-        OutputError: `out` holds something else or can't be written.
+        CheckpointError: the checkpoint is missing or broken, or its decoder can't stand alone.
+        OutputError: `out` has other content or can't be written.
     """
     found = find_checkpoint(checkpoint)
     check_writable(out.absolute().parent)

@@ -1,4 +1,4 @@
-"""What failed of a table's runs, and how it is told."""
+"""Failures of a table's runs, and their messages."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ class Failure:
     cell: Cell
     reason: str
     log: Path | None = None
-    """Of its process, where it had one."""
+    """Log of its process, if it had one."""
 
     kind: str = ""
-    """The reason less what tells one cell from another."""
+    """The reason without the parts that are specific to a cell."""
 
 
 def by_hand(run: PlannedRun, command: Sequence[str]) -> str:
-    """A command as it is typed in a shell, with what a run's needs in its environment."""
+    """Return a command as typed in a shell, with a run's environment variables."""
     variables = [f"{name}={shlex.quote(value)}" for name, value in run.environment.items()]
     return " ".join([*variables, shlex.join(command)])
 
 
 def without_source(name: str, cell: Cell) -> str:
-    """Why a cell can't be answered whose run draws on run `name`, which failed there."""
+    """Return why a cell can't be answered because run `name`, which it depends on, failed there."""
     return f"it needs the result of {name} on {cell.benchmark}, which is incomplete."
 
 
 def describe(failures: Iterable[Failure], *, can_repeat: bool = True) -> str:
-    """Failures in words, those of one run and reason together: what, why, the log and the command to repeat.
+    """Describe failures, grouped by run and reason: what failed, why, the log and the command to repeat.
 
     Args:
-        failures: of a table.
-        can_repeat: whether a run's own command does the same; it answers all documents, not a shard of them.
+        failures: the failures of a table.
+        can_repeat: whether a run's own command does the same; it doesn't for a shard, because it answers all documents.
     """
     grouped: dict[tuple[str, str], list[Failure]] = {}
     for failure in failures:
@@ -63,11 +63,11 @@ def describe(failures: Iterable[Failure], *, can_repeat: bool = True) -> str:
 
 
 def crash(log: Path, status: int) -> tuple[str, str] | None:
-    """How lmms-eval ended without results, in short and in words; None where it says nothing of it."""
+    """Return how lmms-eval ended without results, in short and as text; None if its log doesn't show it."""
     text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
     if said := _LMMS_EVAL_ERROR.search(text):
         return said[1], said[1]
     if status == 0:
-        return None  # it ends with 0 after most failures; what is missing says more
+        return None  # it exits with 0 after most failures, so missing results tell more
     tail = "\n".join(f"  {line}" for line in text.splitlines()[-LOG_TAIL_LINES:])
     return f"status {status}", f"lmms-eval exited with status {status}; the end of its log:\n{tail}"

@@ -1,4 +1,4 @@
-"""`vico-eval fit-recipe`: search FitPrune's recipes for a checkpoint."""
+"""`vico-eval fit-recipe`: search of FitPrune's recipes for a checkpoint."""
 
 from __future__ import annotations
 
@@ -26,22 +26,23 @@ PREFILL = GenerationSettings(max_new_tokens=1)
 def fit_recipe(
     samples: Path, *, checkpoint: str, reductions: str, root: Path, limit: int, model_args: str, out: Path
 ) -> None:
-    """Search a recipe for each reduction on a file's first samples, print them, and write them for `recipe=`.
+    """Search a recipe for each reduction on the first samples of a file, print the recipes, and write them for
+    `recipe=`.
 
     Args:
-        samples: JSON lines in InternVL's format, of pictures with questions.
+        samples: JSON lines in InternVL's format, with images and questions.
         checkpoint: a folder, a hub id or a built-in one.
         reductions: shares of the operations on visual tokens to save, in (0, 1), separated by commas.
-        root: folder that the paths of pictures are relative to.
-        limit: how many samples.
+        root: folder that image paths are relative to.
+        limit: number of samples.
         model_args: further arguments of the engine, `k=v,...`.
         out: the file to write, FILE.json.
 
     Raises:
-        ConfigError: an impossible argument, a sample without pictures, or a reduction that no recipe reaches.
+        ConfigError: an argument is invalid, a sample has no image, or no recipe reaches a reduction.
         CheckpointError: the checkpoint is missing or incomplete.
-        CorruptSample: a sample can't be used.
-        DocumentError: a sample's picture can't be read, or the model can't be run on it.
+        CorruptSample: a sample is unusable.
+        DocumentError: a sample's image can't be read, or the model can't process it.
         OutputError: the file can't be written.
     """
     wanted = _reductions(reductions)
@@ -67,18 +68,18 @@ def fit_recipe(
 def search_recipes(
     engine: Engine, requests: Sequence[Request], reductions: Sequence[float], *, checkpoint: str, sha256: str
 ) -> RecipeFile:
-    """Recipes for each of the reductions.
+    """Search a recipe for each reduction.
 
     Args:
-        engine: without a method in the decoder.
-        requests: each with pictures.
+        engine: an engine without a decoder method.
+        requests: requests with images.
         reductions: shares of the operations on visual tokens to save.
-        checkpoint: name of the engine's.
-        sha256: of its files.
+        checkpoint: name of the engine's checkpoint.
+        sha256: digest of its files.
 
     Raises:
-        ConfigError: a reduction that no recipe reaches.
-        DocumentError: a request that can't be run.
+        ConfigError: no recipe reaches a reduction.
+        DocumentError: a request can't be processed.
     """
     measure = Measure()
     whole = _entering(engine, requests, measure)
@@ -104,7 +105,7 @@ def search_recipes(
 
 
 def widths_of(config: Any) -> Widths:
-    """Of a decoder's configuration; a token of a mixture goes through some of its experts."""
+    """Return the widths in a decoder's configuration; with a mixture of experts, a token passes only some experts."""
     mlp = config.intermediate_size
     if getattr(config, "num_experts_per_tok", None):
         mlp = config.moe_intermediate_size * config.num_experts_per_tok
@@ -112,13 +113,13 @@ def widths_of(config: Any) -> Widths:
 
 
 def _entering(engine: Engine, requests: Sequence[Request], part: DecoderPart) -> list[tuple[int, ...]]:
-    """Visual tokens that enter each layer of each request, [requests][layers]."""
+    """Return the number of visual tokens that enter each layer, [requests][layers]."""
     engine.model.use_decoder_part(part)
     return [answer.account.visual_tokens_per_layer for answer in engine.answer(requests)]
 
 
 def _question(conversation: Conversation) -> Request:
-    """All that is said before the last answer."""
+    """Return everything before the last answer."""
     if all(isinstance(part, Text) for message in conversation.messages for part in message.content):
         raise ConfigError(f"{conversation.key} has no image; each sample needs one, followed by a question.")
     return Request(key=conversation.key, messages=conversation.messages[:-1], generation=PREFILL)

@@ -1,4 +1,4 @@
-"""The command of a machine that starts what machine 0 starts, see `vico_eval.commands.work.machines`."""
+"""The command of a machine that follows machine 0; see `vico_eval.commands.work.machines`."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from vico_eval.commands.work.table import Table
 from vico_eval.errors import ConfigError, OutputError
 
 LOOK_S = 0.5
-"""How often machine 0 is looked at."""
+"""Interval at which machine 0 is checked, in seconds."""
 
 WAIT_S = 600.0
-"""How long it is waited for; as long as launchers wait for each other."""
+"""How long to wait for it in seconds, the same as launchers wait for each other."""
 
 PROGRAMS = (passes.PROGRAM, "lmms_eval")
-"""What is started for machine 0."""
+"""The process that follows machine 0."""
 
 
 def follow(table: Table, place: Place, console: Console, wait_s: float = WAIT_S) -> None:
-    """Start here what the command of machine 0 starts, until it is done or no longer there.
+    """Start the processes that machine 0 starts, until its command ends or disappears.
 
     Args:
-        table: the same that machine 0 fills.
-        place: of the machines.
+        table: the table that machine 0 fills.
+        place: the machines' meeting place.
         console: for messages.
-        wait_s: how long machine 0 is waited for.
+        wait_s: how long to wait for machine 0, in seconds.
 
     Raises:
         ConfigError: machine 0 fills another table, or the device can't be used.
-        OutputError: machine 0 does not begin, or has stopped before the end.
+        OutputError: machine 0 doesn't start, or stopped early.
     """
     launching = table.options.launching
     if not launching.prefix:  # which may start them on another machine
@@ -62,7 +62,7 @@ def follow(table: Table, place: Place, console: Console, wait_s: float = WAIT_S)
 
 
 class _Follower:
-    """What runs here."""
+    """The processes on this machine."""
 
     def __init__(self, table: Table, place: Place, launch: Launch, console: Console) -> None:
         self._table, self._place, self._launch, self._console = table, place, launch, console
@@ -72,11 +72,11 @@ class _Follower:
 
     @property
     def has_worked(self) -> bool:
-        """Whether machine 0 was there."""
+        """Whether machine 0 has started."""
         return self._number > 0
 
     def obey(self, order: Order) -> None:
-        """Do what machine 0 does."""
+        """Follow machine 0's order."""
         if order.state == "running" and order.number == self._number:
             return
         self.end()
@@ -85,19 +85,19 @@ class _Follower:
             self._start(order)
 
     def end(self) -> None:
-        """Have the process end that runs here; it does so by itself where that of machine 0 has ended."""
+        """Wait for the process here to end, which it does by itself after that of machine 0."""
         if self._process is not None:
             self._process.end()
             self._process = None
 
     def stop(self) -> None:
-        """Have it end now."""
+        """Stop it now."""
         if self._process is not None:
             self._process.stop()
             self.end()
 
     def _check(self, order: Order) -> None:
-        """See that machine 0 fills the same table from the same inputs."""
+        """Check that machine 0 fills the same table from the same inputs."""
         reason = _difference(order, self._table)
         if reason is not None:
             self._place.refuse(reason)
@@ -112,10 +112,10 @@ class _Follower:
 
 
 def _wait(table: Table, place: Place, console: Console, wait_s: float) -> bool:
-    """Wait for machine 0; whether it has anything to do."""
+    """Wait for machine 0; return whether it has anything to do."""
     until = time.monotonic() + wait_s
     if place.order() is None:
-        # Without machine 0 nothing is answered: one look is enough.
+        # Without machine 0 nothing is answered, so one check is enough.
         if not table.options.fresh and not _has_work(table):
             console.print("All rows are complete.", highlight=False)
             return False
@@ -135,7 +135,7 @@ def _has_work(table: Table) -> bool:
 
 
 def _difference(order: Order, table: Table) -> str | None:
-    """In what machine 0 fills another table than this command would; None where it is the same."""
+    """Return how machine 0's table differs from this command's; None if it doesn't."""
     rows = tuple(run.name for run in table.runs)
     if order.root != str(table.runs_root):
         return f"it fills {order.root}, and this one {table.runs_root}. Give both the same options."

@@ -1,4 +1,4 @@
-"""What processes are started for: whole results of a run's benchmarks, or the answers of a shard."""
+"""The goal of processes: complete results of a run's benchmarks, or the answers of a shard."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from vico_eval.runs.shards import Shard
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """How a run's folder shows that a process has done its work. By default, by results of lmms-eval."""
+    """The evidence in a run's folder that a process has finished; by default, lmms-eval's results."""
 
     check: Check = check_cells
-    """Of the cells that it was started for."""
+    """Check of the cells that it was started for."""
 
     outcomes: Callable[[Path], Iterable[object]] = results_files
-    """What a process leaves in the folder when it has gone through all documents: there is more of it then."""
+    """The files that a process adds to the folder after going through all documents."""
 
     shard: Shard | None = None
-    """Part of the documents that is answered, without a score; None for all."""
+    """The part of the documents to answer, without scoring; None for all."""

@@ -1,4 +1,4 @@
-"""The GPUs of this machine, shared among commands that run at once."""
+"""Assignment of this machine's GPUs to commands that run at the same time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 def split_visible(text: str) -> list[str]:
-    """The GPUs that a value of that variable names; as CUDA reads it, those behind a -1 are left out."""
+    """Return the GPUs in a value of that variable; like CUDA, ignore those after a -1."""
     names = [name.strip() for name in text.split(",")]
     if "-1" in names:
         names = names[: names.index("-1")]
@@ -22,10 +22,10 @@ def split_visible(text: str) -> list[str]:
 
 
 def visible_gpus() -> list[str]:
-    """Those that this command may use.
+    """Return the GPUs that this command may use.
 
     Raises:
-        ConfigError: one is named twice.
+        ConfigError: a GPU is named twice.
     """
     given = os.environ.get(VISIBLE)
     if given is None:
@@ -39,12 +39,12 @@ def visible_gpus() -> list[str]:
 
 
 def own_gpus(visible: Sequence[str] | None, place: int, number: int) -> list[str]:
-    """The GPUs of one of several processes on a machine.
+    """Return the GPUs of one of several processes on a machine.
 
     Args:
-        visible: to all of them; None for all of the machine.
-        place: of the process, from 0 on.
-        number: of GPUs for each.
+        visible: the GPUs that all of them see; None for all of the machine.
+        place: index of the process, from 0.
+        number: number of GPUs per process.
     """
     wanted = range(place * number, (place + 1) * number)
     if visible is None:
@@ -53,12 +53,12 @@ def own_gpus(visible: Sequence[str] | None, place: int, number: int) -> list[str
 
 
 def divide(launching: Launching, device: str, jobs: int) -> list[tuple[str, ...]]:
-    """The GPUs of each of several commands that run at once; none where they need not be told.
+    """Return the GPUs of each command that runs at the same time; empty if they need no assignment.
 
     Args:
-        launching: how each is started.
-        device: of the models.
-        jobs: commands at once.
+        launching: how each command is started.
+        device: the models' device.
+        jobs: number of commands at once.
 
     Raises:
         ConfigError: fewer GPUs are visible than are needed, or `device` names one of them.
@@ -76,7 +76,7 @@ def divide(launching: Launching, device: str, jobs: int) -> list[tuple[str, ...]
         return []
     visible = visible_gpus()
     if launching.prefix and not visible:
-        return []  # what stands before the command chooses the machine and its GPUs
+        return []  # the prefix chooses the machine and its GPUs
     each = launching.gpus
     if len(visible) < jobs * each:
         instead = f" If --launch assigns the GPUs, hide those here: {VISIBLE}=''." if launching.prefix else ""
@@ -89,17 +89,17 @@ def divide(launching: Launching, device: str, jobs: int) -> list[tuple[str, ...]
 
 
 class GpuShares:
-    """Which command has which GPUs; a share is free again when its process has ended."""
+    """The GPUs of each running command. A share is free again after its process has ended."""
 
     def __init__(self, shares: Sequence[Sequence[str]]) -> None:
         self._shares = [",".join(share) for share in shares]
         self._users: dict[str, Process] = {}
 
     def free(self) -> str | None:
-        """A value of the variable that no living process has; None where GPUs aren't divided.
+        """Return a value of the variable that no running process has; None if GPUs aren't divided.
 
         Raises:
-            RuntimeError: all are taken; more commands run at once than was said.
+            RuntimeError: all are taken, because more commands run at once than planned.
         """
         if not self._shares:
             return None
@@ -110,5 +110,5 @@ class GpuShares:
         raise RuntimeError(f"all {len(self._shares)} shares of GPUs are taken")
 
     def take(self, share: str, process: Process) -> None:
-        """Note who has a share."""
+        """Assign a share to a process."""
         self._users[share] = process

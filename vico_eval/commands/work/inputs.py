@@ -1,4 +1,5 @@
-"""What finished answers depend on besides their command, before a model is loaded: see `vico_eval.runs.staleness`."""
+"""Inputs that finished answers depend on besides their command, known without loading a model; see
+`vico_eval.runs.staleness`."""
 
 from __future__ import annotations
 
@@ -17,35 +18,35 @@ from vico_eval.runs.staleness import versions
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """What runs read."""
+    """The inputs of runs."""
 
     versions: Mapping[str, str | None]
-    """Of this package and of libraries."""
+    """Versions of this package and of libraries."""
 
     checkpoints: Mapping[str, Mapping[str, str]]
-    """By run, digests of the checkpoints by name: its own and those of the run that it draws on."""
+    """By run, digests of its checkpoints by name, and of those of the run that it depends on."""
 
     written_s: Mapping[str, float]
-    """By run, when the newest file of these was written, in seconds since 1970; 0 where none is on this machine."""
+    """By run, when the newest of these files was written, in seconds since 1970; 0 if none is on this machine."""
 
     cells: Mapping[str, str]
     """By benchmark: the files of its tasks."""
 
 
 def local_checkpoints(runs: Sequence[PlannedRun], trained_by: str | None) -> dict[str, Path]:
-    """The folders of the checkpoints that runs load, by name, as far as they are on this machine.
+    """Return the folders of the runs' checkpoints, by name, as far as they are on this machine.
 
     Args:
         runs: of one table.
-        trained_by: the command that trains the built-in ones.
+        trained_by: the command that trains built-in checkpoints.
 
     Raises:
-        CheckpointError: a built-in one is not there; says how to train it.
+        CheckpointError: a built-in one is missing; the message has the command that trains it.
     """
     names = dict.fromkeys(name for run in runs for name in run.checkpoints)
     given = {name: paths.user_path(name) for name in names}
     folders = {name: path if paths.is_folder(path) else paths.models_dir() / name for name, path in given.items()}
-    # A name with a slash that is no folder is a hub id.
+    # A name with a slash that isn't a folder is a hub id.
     built_in = [folder for name, folder in folders.items() if "/" not in name and folder != given[name]]
     if missing := [folder for folder in built_in if not (folder / "config.json").is_file()]:
         listed = ", ".join(folder.name for folder in missing)
@@ -57,13 +58,13 @@ def local_checkpoints(runs: Sequence[PlannedRun], trained_by: str | None) -> dic
 def find_inputs(
     runs: Sequence[PlannedRun], checkpoints: Mapping[str, Path], cells: Iterable[Cell], include_path: Path
 ) -> Inputs:
-    """What `runs` read.
+    """Return the inputs of `runs`.
 
     Args:
         runs: of one table.
-        checkpoints: of `local_checkpoints`.
-        cells: of the table.
-        include_path: folder of our own tasks.
+        checkpoints: the result of `local_checkpoints`.
+        cells: the table's cells.
+        include_path: the folder of our own tasks.
     """
     digests = {name: fingerprint([folder]) for name, folder in checkpoints.items()}
     times = {
@@ -81,7 +82,7 @@ def find_inputs(
 
 
 def cell_inputs(cells: Iterable[Cell], include_path: Path) -> dict[str, str]:
-    """Fingerprint of the files of our own tasks, by benchmark; those of packaged ones go with lmms-eval's version."""
+    """Return fingerprints of our own tasks' files, by benchmark. lmms-eval's tasks are identified by its version."""
     folders: dict[str, Path] = {}
     for file in include_path.rglob("*.yaml"):
         for name in re.findall(r"^(?:task|group): *(\w+) *$", file.read_text(encoding="utf-8"), flags=re.MULTILINE):
@@ -94,9 +95,9 @@ def cell_inputs(cells: Iterable[Cell], include_path: Path) -> dict[str, str]:
 
 
 def fingerprint(paths: Iterable[Path]) -> str:
-    """SHA-256 over the names and bytes of files and of those under folders; texts for people and caches left out.
+    """Return a SHA-256 over names and bytes of files and folders, without documentation and caches.
 
-    Weights are read once as long as they stay as they are.
+    Unchanged weights are only read once.
     """
     digest = hashlib.sha256()
     for root in paths:

@@ -1,4 +1,4 @@
-"""What the kind of a table's checkpoint makes of its rows: which can be run, and by which model of lmms-eval's."""
+"""The rows that a table's kind of checkpoint supports, and their lmms-eval models."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from vico_eval.paths import models_dir
 
 
 def kind_of_checkpoints(checkpoints: Checkpoints) -> Kind:
-    """The kind of a table's checkpoints, by the one that its first row loads.
+    """Return the kind of a table's checkpoints, from the one that its first row loads.
 
-    Those of models/checkpoints.yaml are known; of another one `config.json` is read, which is downloaded for a hub id.
-    Where it can't be had InternVL is assumed: the commands can still be shown, and a model that loads a checkpoint of
-    another kind refuses it.
+    Checkpoints in models/checkpoints.yaml are known. For others, `config.json` is read, which is downloaded for a hub
+    id. If it isn't available, InternVL is assumed: the commands can still be shown, and a model that loads a checkpoint
+    of another kind rejects it.
     """
     for known in load_checkpoints(models_dir()).values():
         if known.base == checkpoints.base:
@@ -34,20 +34,20 @@ def cards_of_kind(
     has_budgets: bool,
     console: Console,
 ) -> tuple[dict[str, Card], Sequence[str]]:
-    """The cards whose rows checkpoints of a kind can fill, as they read there, and the names of those to run.
+    """Return the cards of rows that a kind of checkpoint supports, adapted to it, and the names of those to run.
 
-    No names at all mean all of them.
+    No names mean all of them.
 
     Args:
-        cards: of the suite's family.
-        kind: of the checkpoints.
-        asked: rows that the user named, or none.
-        by_suite: rows that the suite names, or none.
-        has_budgets: whether rows are told what share of the tokens to leave.
-        console: is told which of the suite's rows are left out.
+        cards: the cards of the suite's family.
+        kind: the checkpoints' kind.
+        asked: rows that the user named, if any.
+        by_suite: rows that the suite names, if any.
+        has_budgets: whether token budgets are given.
+        console: the console for messages about skipped rows.
 
     Raises:
-        ConfigError: a row was asked for that can't be run, or one that takes its share from such a row.
+        ConfigError: a requested row isn't supported, or takes its share from such a row.
     """
     able = {
         name: card.model_copy(update={"lmms_model": model, "title": card.titles.get(kind.name, card.title)})
@@ -77,7 +77,7 @@ def cards_of_kind(
 
 
 def _model(card: Card, kind: Kind) -> str | None:
-    """lmms-eval's name of the model that runs a card's row on checkpoints of a kind; None where none can."""
+    """Return the lmms-eval model that runs a card's row on a kind of checkpoint; None if there is none."""
     named = split_model(card.lmms_model)
     if named is None:
         return card.lmms_model if kind is INTERNVL else None

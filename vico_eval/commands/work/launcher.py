@@ -1,4 +1,4 @@
-"""What starts a row's or pass's program: how many processes, on which machines, with which GPUs each."""
+"""The launcher of a row or pass: its number of processes, machines, and GPUs per process."""
 
 from __future__ import annotations
 
@@ -17,38 +17,38 @@ OWN_GPUS = "vico_eval.commands.work.own_gpus"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Launching:
-    """How the processes of a row, or of a pass of several rows, are started. It changes no answer."""
+    """How the processes of a row or pass are started. It doesn't change answers."""
 
     processes: int = 1
-    """That share the documents, on all machines together."""
+    """Number of processes that share the documents, over all machines."""
 
     gpus_per_process: int | None = None
-    """GPUs that one model is spread over; None for a whole model on one GPU."""
+    """Number of GPUs that a model is distributed over; None for one GPU."""
 
     machines: int = 1
-    """That the processes are spread over."""
+    """Number of machines that the processes are distributed over."""
 
     accelerate_config: Path | None = None
-    """Accelerate's own configuration, in place of `machines`. One of several machines may be for one of them alone."""
+    """Accelerate's own configuration, in place of `machines`. With several machines, each may have its own file."""
 
     prefix: tuple[str, ...] = ()
-    """Words before each command."""
+    """Prefix of each command."""
 
     @property
     def is_spread(self) -> bool:
-        """Whether one row's processes may be on several machines."""
+        """Whether a row's processes may be on several machines."""
         return self.machines > 1 or self.accelerate_config is not None
 
     @property
     def meeting(self) -> Meeting | None:
-        """The machines that have a command each; None where this one starts all processes."""
+        """The machines that have their own commands; None if this command starts all processes."""
         if self.accelerate_config is None:
             return None
         return read_meeting(self.accelerate_config, has_prefix=bool(self.prefix))
 
     @property
     def processes_here(self) -> int:
-        """Of one row on a machine."""
+        """Number of a row's processes on a machine."""
         if self.accelerate_config is None:
             return self.processes // self.machines
         found = read_accelerate_file(self.accelerate_config)
@@ -56,14 +56,14 @@ class Launching:
 
     @property
     def gpus(self) -> int:
-        """That one command needs on a machine, as far as that is known here."""
+        """Number of GPUs that a command needs on a machine, as far as it is known."""
         return self.processes // self.machines * (self.gpus_per_process or 1)
 
     def check(self, device: str, jobs: int | None) -> None:
-        """See that the options go together.
+        """Check that the options are compatible.
 
         Raises:
-            ConfigError: they don't.
+            ConfigError: they aren't.
         """
         if self.gpus_per_process is not None and device != "cuda":
             raise ConfigError(
@@ -85,7 +85,7 @@ class Launching:
                 raise ConfigError("pass either --machines or --accelerate-config, whose file lists the machines.")
             machines = read_accelerate_file(self.accelerate_config).num_machines
             named = f"the {machines} machines of {self.accelerate_config}"
-        # One process is the default, which leaves the number to the configuration.
+        # One process is the default, so the configuration decides on the number.
         if self.processes % machines and (self.processes > 1 or self.accelerate_config is None):
             raise ConfigError(
                 f"--processes {self.processes} can't be divided evenly among {named}; --processes is the total over "
@@ -98,7 +98,7 @@ class Launching:
             )
 
     def words(self, device: str) -> tuple[str, ...]:
-        """The command up to the name of the module that is run.
+        """Return the command up to the name of the module to run.
 
         Args:
             device: of the models.
@@ -112,7 +112,7 @@ class Launching:
             more = ("--num_processes", number) if self.processes > 1 else ()
             own = read_accelerate_file(self.accelerate_config).words
             return ("-m", "accelerate.commands.launch", "--config_file", str(self.accelerate_config), *own, *more)
-        # On a CPU accelerate's launcher starts a single process, whatever it is asked for, seconds later than Python.
+        # On a CPU, accelerate's launcher always starts a single process, seconds later than Python.
         if device == "cpu" and self.processes == 1:
             return ()
         if device == "cpu":
@@ -123,7 +123,7 @@ class Launching:
             return ("-m", "torch.distributed.run", "--nnodes", str(self.machines), *meeting, *each)
         return (
             *("-m", "accelerate.commands.launch"),
-            # Stated, since accelerate otherwise takes every GPU it sees and warns about each default.
+            # Set explicitly, because accelerate otherwise uses every visible GPU and warns about each default.
             *("--num_processes", number, "--num_machines", str(self.machines)),
             *("--mixed_precision", "no", "--dynamo_backend", "no"),
             *(("--multi_gpu",) if self.processes > 1 else ()),
@@ -132,7 +132,7 @@ class Launching:
 
 
 def split_prefix(text: str) -> tuple[str, ...]:
-    """The words of `--launch`.
+    """Split `--launch` into arguments.
 
     Raises:
         ConfigError: a quotation mark is missing.
@@ -144,19 +144,19 @@ def split_prefix(text: str) -> tuple[str, ...]:
 
 
 def _meeting() -> tuple[str, ...]:
-    """How the launchers of several machines find each other.
+    """Return the options with which the launchers of several machines find each other.
 
-    They agree on their ranks themselves (c10d): each machine gets the same command, so none can be told its rank.
+    They agree on their ranks (c10d), because each machine gets the same command.
     """
     host, port = _meeting_place()
     return (
         *("--rdzv_backend", "c10d", "--main_process_ip", host, "--main_process_port", str(port)),
-        *("--machine_rank", "0"),  # accelerate wants a number; c10d doesn't look at it
+        *("--machine_rank", "0"),  # accelerate requires a rank, which c10d ignores
     )
 
 
 def _meeting_place() -> tuple[str, int]:
-    """This machine, and a port that is free on it."""
+    """Return this machine's name and a free port."""
     with socket.socket() as free:
         free.bind(("", 0))
         port: int = free.getsockname()[1]

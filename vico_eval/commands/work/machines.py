@@ -1,9 +1,9 @@
-"""One row over several machines with a command each: `vico-eval run --accelerate-config FILE`, one file a machine.
+"""A row over several machines, with one command per machine: `vico-eval run --accelerate-config FILE`, one file each.
 
-The files differ in `machine_rank`. The command of machine 0 works as one alone would, and writes down each command that
-it starts, in a file under `runs/` that is named for the address where the launchers meet. The commands of the other
-machines start the same with launchers of their own, and look for nothing else: which documents are missing, and what is
-tried again, is decided in one place.
+The files differ in `machine_rank`. The command of machine 0 works as if it were alone and records each command that it
+starts in a file under `runs/`, which is named after the address where the launchers meet. The other machines' commands
+start the same with their own launchers and decide nothing: only machine 0 determines which documents are missing and
+what is tried again.
 """
 
 from __future__ import annotations
@@ -30,40 +30,40 @@ FOLDER = Path(".machines")
 
 
 class Order(Closed):
-    """What the command of machine 0 does."""
+    """The current action of machine 0's command."""
 
     number: int
-    """Of the started command, from 1 on."""
+    """Number of the started command, from 1."""
 
     state: Literal["preparing", "running", "between", "over"]
 
     root: str
-    """Folder of the table's runs."""
+    """The folder of the table's runs."""
 
     rows: tuple[str, ...]
-    """Names of its runs."""
+    """The names of its runs."""
 
     processes: int
-    """Of one row on each machine."""
+    """Number of a row's processes on each machine."""
 
     run: str = ""
-    """That the started command is of; its environment is needed."""
+    """The run of the started command, for its environment."""
 
     words: tuple[str, ...] = ()
-    """The started command behind its launcher."""
+    """The started command without its launcher."""
 
     log: str = ""
-    """Of its output."""
+    """The log of its output."""
 
 
 class Place:
-    """Where the commands of several machines find each other."""
+    """The place where the commands of several machines find each other."""
 
     def __init__(self, root: Path, meeting: Meeting) -> None:
         """
         Args:
-            root: of the table's runs; the folders of all tables are beside it.
-            meeting: of the machines.
+            root: folder of the table's runs, beside those of other tables.
+            meeting: the machines' meeting.
         """
         self.root, self.rank = root, meeting.rank
         self.folder = root.parent / FOLDER
@@ -71,33 +71,33 @@ class Place:
 
     @property
     def lock(self) -> Path:
-        """Held by the command of machine 0."""
+        """The lock of machine 0's command."""
         return self.folder / f"{self.name}.lock"
 
     @property
     def own_lock(self) -> Path:
-        """Held by the command of this machine."""
+        """The lock of this machine's command."""
         return self.lock if self.rank == 0 else self.folder / f"{self.name}.machine{self.rank}.lock"
 
     @property
     def orders(self) -> Path:
-        """What the command of machine 0 writes."""
+        """The file of machine 0's orders."""
         return self.folder / f"{self.name}.json"
 
     @property
     def refusal(self) -> Path:
-        """Why another machine can't join, in words."""
+        """The file with the reason that another machine can't join."""
         return self.folder / f"{self.name}.refused"
 
     def refuse(self, reason: str) -> None:
-        """Tell machine 0 that this one can't join."""
+        """Report to machine 0 that this one can't join."""
         write_text(self.refusal, f"machine {self.rank} can't join: {reason}")
 
     def order(self) -> Order | None:
-        """What machine 0 does; None where no command of it is at work.
+        """Return machine 0's current order; None if no command of it is running.
 
         Raises:
-            ReportError: the file is none of ours.
+            ReportError: the file isn't ours.
         """
         with alone_for_a_moment(self.lock):
             if is_free(self.lock) or not self.orders.exists():
@@ -105,7 +105,7 @@ class Place:
             return self._read()
 
     def is_over(self) -> bool:
-        """Whether the last command of machine 0 has told the end."""
+        """Return whether the last command of machine 0 has reported its end."""
         return self.orders.exists() and self._read().state == "over"
 
     def _read(self) -> Order:
@@ -114,15 +114,15 @@ class Place:
 
 @contextmanager
 def held_place(place: Place, begin: Callable[[], None] | None = None) -> Iterator[None]:
-    """Has this command be the only one of its machine.
+    """Ensure that this command is the only one of its machine.
 
     Args:
-        place: of the machines.
-        begin: done before another command may look at what machine 0 does.
+        place: the machines' meeting place.
+        begin: called before other commands may read machine 0's orders.
 
     Raises:
-        ConfigError: another one is at work.
-        NoLocks: the file system has no locks.
+        ConfigError: another command is running.
+        NoLocks: the file system doesn't support locks.
     """
     place.folder.mkdir(parents=True, exist_ok=True)
     with alone_for_a_moment(place.lock):
@@ -142,10 +142,10 @@ def held_place(place: Place, begin: Callable[[], None] | None = None) -> Iterato
 
 
 def place_of(table: Table) -> Place | None:
-    """Where the commands of a table's machines find each other; None where this is the only command.
+    """Return where the commands of a table's machines find each other; None if this is the only command.
 
     Raises:
-        ConfigError: machines can't meet by their accelerate configuration.
+        ConfigError: the machines can't meet with their accelerate configuration.
     """
     meeting = table.options.launching.meeting
     return None if meeting is None else Place(table.runs_root, meeting)
@@ -153,14 +153,14 @@ def place_of(table: Table) -> Place | None:
 
 @contextmanager
 def leading(table: Table, launch: Launch) -> Iterator[Launch]:
-    """Has the other machines, where there are any, start what this one, machine 0, starts.
+    """Make the other machines, if any, start what this one, machine 0, starts.
 
     Args:
-        table: which all of them fill.
-        launch: starts a command here.
+        table: the table that all of them fill.
+        launch: starts a command on this machine.
 
     Raises:
-        ConfigError: another command is at work as machine 0.
+        ConfigError: another command is running as machine 0.
     """
     place = place_of(table)
     if place is None:
@@ -186,12 +186,12 @@ class _Leader:
         )
 
     def begin(self) -> None:
-        """Forget what was before this command."""
+        """Remove what earlier commands left."""
         self._place.refusal.unlink(missing_ok=True)
         self.say(state="preparing")
 
     def say(self, **changes: object) -> None:
-        """Write down what this command does now."""
+        """Record this command's current action."""
         self._order = self._order.model_copy(update=changes)
         write_json(self._place.orders, self._order.model_dump(mode="json"), indent=1)
 
@@ -203,18 +203,18 @@ class _Leader:
         return _Led(process, self)
 
     def ended(self) -> None:
-        """The last started command has ended here, so that nobody needs to start it any more."""
+        """Record that the last command has ended here, so that no other machine starts it."""
         if self._order.state == "running":
             self.say(state="between")
 
     def check(self) -> None:
-        """Raises ConfigError if another machine can't join."""
+        """Raise ConfigError if another machine can't join."""
         if self._place.refusal.exists():
             raise ConfigError(self._place.refusal.read_text(encoding="utf-8"))
 
 
 class _Led:
-    """A process of machine 0, as a `vico_eval.commands.work.processes.Process`."""
+    """A process of machine 0, with the interface of `vico_eval.commands.work.processes.Process`."""
 
     def __init__(self, process: Process, leader: _Leader) -> None:
         self._process, self._leader = process, leader

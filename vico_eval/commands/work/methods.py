@@ -1,4 +1,4 @@
-"""`vico-eval methods`: the registered methods. The list imports none of them; only the description of one does."""
+"""`vico-eval methods`: the registered methods. Listing them imports none; describing one does."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def print_methods(name: str | None, *, as_json: bool = False) -> None:
     """Print a table of all methods, or the description of one with its arguments.
 
     Raises:
-        ConfigError: no method of that name.
+        ConfigError: no method has that name.
     """
     if name is not None:
         print_method(name, as_json=as_json)
@@ -30,7 +30,7 @@ def print_methods(name: str | None, *, as_json: bool = False) -> None:
 
 
 def print_method(name: str, *, as_json: bool) -> None:
-    """Print what one method does and its arguments with their defaults."""
+    """Print a method's description and its arguments with their defaults."""
     fields = parameters(name)
     if as_json:
         defaults = [
@@ -53,7 +53,7 @@ def _record(one: About) -> dict[str, Any]:
 
 
 def _plain(default: Any) -> Any:
-    """A default as JSON has it; null for a required argument, which has none."""
+    """Return a default for JSON; null for a required argument."""
     if default is MISSING:
         return None
     return default if isinstance(default, str | int | float | bool | None) else repr(default)

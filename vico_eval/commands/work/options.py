@@ -1,4 +1,4 @@
-"""What a user may choose of a suite's runs."""
+"""The user's options for a suite's runs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vico_eval.server_address import hide_in_addresses
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """What a user may choose of a suite's runs."""
+    """The user's options for a suite's runs."""
 
     rows: Sequence[str] = ()
     """Names of systems; empty for the suite's own, `all` for every card of its family."""
@@ -27,46 +27,47 @@ class RunOptions:
     """Names in the catalogue; empty for all of the suite."""
 
     budgets: Sequence[float] = ()
-    """Shares of the visual tokens that rows leave which would otherwise take another row's; empty for the suite's."""
+    """Shares of visual tokens to keep, for rows that would otherwise use another row's share; empty for the suite's."""
 
     checkpoint: str | None = None
     """A size of checkpoints.yaml, a checkpoint for all rows, or `base=...,vico=...`; None for the suite's own."""
 
     limit: int | None = None
-    """First documents of each task; None for all."""
+    """Number of first documents of each task; None for all."""
 
     fixtures: bool = False
-    """Whether small local data sets take the place of the benchmarks' own."""
+    """Replace the benchmarks' data by small local data sets."""
 
     judge: bool = False
-    """Whether benchmarks that call another model to judge answers are run."""
+    """Run benchmarks that need a judge model."""
 
     num_seeds: int = 1
-    """Draws of each row that has chance in it."""
+    """Number of seeds of stochastic rows."""
 
     launching: Launching = field(default_factory=Launching)
     """How the processes of a row are started."""
 
     shard: Shard | None = None
-    """Part of the documents that is answered; None for all."""
+    """The part of the documents to answer; None for all."""
 
     jobs: int | None = None
-    """Rows, or passes of several, at once; None for one on a GPU, and on a CPU for one a core, at most four."""
+    """Number of rows, or passes of several rows, at once; None for one on a GPU, or one per core on a CPU, at most
+    four."""
 
     batch_size: int | None = None
-    """Documents at once; None for 8, or 32 with a built-in checkpoint."""
+    """Documents per batch; None for 8, or 32 with a built-in checkpoint."""
 
     device: str | None = None
-    """Of the models; None for a GPU where there is one."""
+    """The models' device; None for a GPU if available."""
 
     engine: str = TRANSFORMERS
-    """What decodes."""
+    """The decoder's engine."""
 
     servers: Mapping[str, str] = field(default_factory=dict)
     """Addresses of vLLM servers by kind of weights (`base`, `vico`, ...), or `ALL_WEIGHTS` for those of all rows."""
 
     model_args: ModelArgs = field(default_factory=dict)
-    """For every row's model; wins over its own."""
+    """Arguments of every row's model, which override its own."""
 
     out: Path | None = None
     """Folder of the table; None for one beside the runs."""
@@ -75,13 +76,13 @@ class RunOptions:
     """Folder of the page; None for one beside the runs."""
 
     page: bool = True
-    """Whether there is a page."""
+    """Write the page."""
 
     fresh: bool = False
-    """Whether finished cells are repeated."""
+    """Run finished cells again."""
 
     shared_pass: bool = True
-    """Whether rows of the same weights are answered together."""
+    """Answer rows with the same weights together."""
 
     def __post_init__(self) -> None:
         if self.engine not in ENGINES:
@@ -106,10 +107,10 @@ class RunOptions:
 
 
 def parse_servers(text: str) -> dict[str, str]:
-    """The servers that `--server` names, by kind of weights: one for all rows, or `base=http://a:8000,vico=...`.
+    """Parse `--server` into servers by kind of weights: one for all rows, or `base=http://a:8000,vico=...`.
 
     Raises:
-        ConfigError: a kind of weights that there is not, one twice or none.
+        ConfigError: a kind of weights is unknown, repeated or missing.
     """
     if not text:
         return {}

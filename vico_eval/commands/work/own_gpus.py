@@ -1,7 +1,7 @@
-"""Runs a module with GPUs of its own: `python -m vico_eval.commands.work.own_gpus NUMBER MODULE ARGUMENTS...`.
+"""Runs a module with its own GPUs: `python -m vico_eval.commands.work.own_gpus NUMBER MODULE ARGUMENTS...`.
 
-A launcher starts several such processes on a machine and tells each its place among them (LOCAL_RANK). Process 0 then
-sees the first NUMBER of the visible GPUs, process 1 the next ones, and so on.
+A launcher starts several such processes on a machine and sets each one's index (LOCAL_RANK). Process 0 sees the first
+NUMBER of the visible GPUs, process 1 the next ones, and so on.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`vico-eval papers`: the papers' printed numbers as tables, and where they do not agree with each other."""
+"""`vico-eval papers`: the papers' printed numbers as tables, and an audit of their consistency."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def print_papers(*, paper: str | None, number: int | None, out: Path, figure: bo
 
     Args:
         paper: `vico`, `internvl-x`, `tops` or `avtp`; None for all.
-        number: of the table; None for all.
-        out: folder of the files, which lie in a folder a paper; made where it is missing.
-        figure: whether ViCO's Figure 1(b) is drawn too, whichever tables are written.
+        number: the table's number; None for all.
+        out: folder for the files, with a subfolder per paper; created if missing.
+        figure: also draw ViCO's Figure 1(b), whichever tables are written.
 
     Raises:
-        ConfigError: there is no such paper or table.
+        ConfigError: the paper or table doesn't exist.
         ReportError: the numbers under `results/published` are malformed.
-        OutputError: `out` can't be written; what was there is as it was.
+        OutputError: `out` can't be written; its files are then unchanged.
     """
     tables = [read_table(published_dir(), layout) for layout in layouts(paper, number)]
     try:
@@ -55,7 +55,7 @@ def print_numbers(*, paper: str | None, number: int | None) -> None:
     """Print the numbers of the papers' tables as JSON, one object each with the columns of their tidy CSV.
 
     Raises:
-        ConfigError: there is no such paper or table.
+        ConfigError: the paper or table doesn't exist.
         ReportError: the numbers under `results/published` are malformed.
     """
     tables = [read_table(published_dir(), layout) for layout in layouts(paper, number)]
@@ -73,7 +73,7 @@ def print_numbers(*, paper: str | None, number: int | None) -> None:
 
 
 def _write_bubbles(out: Path) -> tuple[Path, ...]:
-    # Only here: matplotlib takes half a second to load.
+    # Imported here, because matplotlib takes half a second to load.
     from vico_eval.report.figures.files import write_figure
     from vico_eval.report.papers.figure1b import SCORES, THROUGHPUT, bubbles, draw_bubbles
 
@@ -85,13 +85,13 @@ def _write_bubbles(out: Path) -> tuple[Path, ...]:
 
 
 def print_audit(*, as_json: bool = False) -> None:
-    """Print where the papers' numbers do not agree with each other.
+    """Print where the papers' numbers are inconsistent.
 
     Args:
-        as_json: whether the findings are printed as a JSON list.
+        as_json: print the findings as a JSON list.
 
     Raises:
-        ReportError: something else than the known exceptions was found, or one of them was not.
+        ReportError: the findings are not exactly the known exceptions.
     """
     folder = published_dir()
     found = audit_published(folder)
@@ -140,7 +140,7 @@ def _finding_text(finding: Finding, known: KnownException | None) -> str:
 
 
 def _statement_text(paper: str, read: ReadStatement) -> str:
-    """A statement that the tables give, and what it tells of numbers that they print twice."""
+    """Return a statement's text, with the values of numbers that the tables print twice."""
     lines = [f"{PAPERS[paper]}, text, “{read.statement.says}”", f"  {read.definition}"]
     lines += [f"  fits {_reading_text(reading)}" for reading in read.fitting]
     lines += [f"  not {_reading_text(reading)}" for reading in read.readings if reading not in read.fitting]

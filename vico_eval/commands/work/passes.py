@@ -1,8 +1,7 @@
-"""Which runs share a pass: one lmms-eval process that answers several rows of the same weights in lockstep.
+"""Planning of passes: a pass is an lmms-eval process that answers several rows with the same weights in lockstep.
 
-In a pass, pictures are read, cut and encoded once for all rows; the process then scores each row from its journal. Rows
-can share one if the model is loaded, and documents are asked, in the same way for all of them. What a row's method does
-with the tokens is its own.
+In a pass, images are read, tiled and encoded once for all rows; the process then scores each row from its journal. Rows
+can share a pass if loading the model and asking documents is the same for all of them. Only their methods differ.
 """
 
 from __future__ import annotations
@@ -20,61 +19,61 @@ from vico_eval.files import write_text
 from vico_eval.runs.shards import Shard
 
 FOLDER = "passes"
-"""Beside the runs, of the files that lmms-eval reads passes from."""
+"""Folder of the passes' files, beside the runs."""
 
 PROGRAM = "vico_eval.harnesses.lmms_eval.run_pass"
-"""Runs such a file; lmms-eval itself would read its tasks anew for every row."""
+"""Module that runs such a file; lmms-eval itself would read its tasks again for every row."""
 
 UNKNOWN_DOCUMENTS = 1000
-"""What a benchmark counts for that does not say how many documents it has; a usual number."""
+"""Assumed number of documents of benchmarks that don't state it."""
 
 _OF_THE_METHOD = frozenset({"method", "flash_from"})
 """Settings of the engine in which rows of a pass may differ."""
 
 _OF_THE_ROW = frozenset({"model", "model_args", "output_path"})
-"""lmms-eval's options in which they may."""
+"""Options of lmms-eval in which they may differ."""
 
 _NUMBERS = {"limit": float}
-"""Values of lmms-eval's options that are no text once its command line has been read."""
+"""Types of lmms-eval's options that aren't text after parsing."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pass:
-    """Runs that one process answers together, of the table's order."""
+    """Runs that one process answers together, in the table's order."""
 
     runs: tuple[PlannedRun, ...]
     cells: tuple[Cell, ...]
-    """Those that it answers, the same of each run."""
+    """The cells that it answers, the same for each run."""
 
     after: tuple[str, ...] = ()
-    """Unfinished runs that it draws on; each is of another pass."""
+    """Unfinished runs that it depends on, each in another pass."""
 
     is_alone: bool = False
-    """Whether it is one run that has asked for a process of its own, started by its own command."""
+    """Whether it is a single run that needs its own process, started by its own command."""
 
     shard: Shard | None = None
     """Part of the documents that it answers, without a score; None for all."""
 
     @property
     def name(self) -> str:
-        """That of its first run, how many there are besides, and the shard."""
+        """The name of its first run, the number of others, and the shard."""
         first, *others = self.runs
         of_shard = "" if self.shard is None else f".{self.shard.name}"
         return f"{first.name}+{len(others)}{of_shard}" if others else f"{first.name}{of_shard}"
 
     @property
     def file(self) -> Path:
-        """What the program of a pass reads: a YAML list with the options of each run."""
+        """The file that the program of a pass reads: a YAML list with the options of each run."""
         return self.runs[0].folder.parent / FOLDER / f"{self.name}.yaml"
 
     @property
     def log(self) -> Path:
-        """Where the output of its process goes."""
+        """The log of its process."""
         return self.runs[0].folder.with_name(f"{self.name}.log")
 
     @property
     def command(self) -> tuple[str, ...]:
-        """What answers it, once its file is written."""
+        """The command that answers it, after its file is written."""
         first = self.runs[0]
         if self.is_alone and self.shard is None:  # our own program leaves out the scores
             return first.command(self.cells)
@@ -82,7 +81,7 @@ class Pass:
 
     @property
     def documents(self) -> int:
-        """How many answers it gives, as far as that is known."""
+        """The number of its answers, as far as it is known."""
         known = (UNKNOWN_DOCUMENTS if cell.documents is None else cell.documents for cell in self.cells)
         return len(self.runs) * sum(known)
 
@@ -102,17 +101,17 @@ def plan_passes(
     shared: bool = True,
     shard: Shard | None = None,
 ) -> list[Pass]:
-    """As few passes as can answer what is left of the runs, those that were asked for first in front.
+    """Plan as few passes as possible for the unfinished cells of runs, in order of request.
 
-    No pass waits for itself, also not by way of others. A run that draws on a finished one waits for nobody.
+    Passes have no circular dependencies. A run that depends on a finished one doesn't wait.
 
     Args:
-        runs: of one table.
-        left: by run, the cells that are not finished; a run without any is in no pass.
-        jobs: processes at once. With several of them, a run that others wait for is answered first, and runs that wait
-            have passes of their own, so that nobody waits longer than for what is needed.
-        shared: whether runs share passes at all.
-        shard: part of the documents that they answer.
+        runs: the runs of a table.
+        left: by run, the unfinished cells; a run without any is in no pass.
+        jobs: number of processes at once. With several, a run that others wait for is answered first, and waiting runs
+            have their own passes, so that none waits longer than necessary.
+        shared: let runs share passes.
+        shard: the part of the documents to answer.
     """
     sources = {run.name: _source(run, runs, left) for run in runs}
     to_do = sorted((run for run in runs if left[run.name]), key=lambda run: _depth(run.name, sources))
@@ -141,7 +140,8 @@ def plan_passes(
 
 
 def at_once(passes: Sequence[Pass], jobs: int) -> int:
-    """How many processes the passes keep busy, at most `jobs`: those that wait for others can't run beside them."""
+    """Return how many processes the passes keep busy, at most `jobs`; passes can't run beside those that they wait
+    for."""
     place = {run.name: one for one in passes for run in one.runs}
 
     def depth(one: Pass) -> int:
@@ -151,7 +151,8 @@ def at_once(passes: Sequence[Pass], jobs: int) -> int:
 
 
 def most_work_first(passes: Sequence[Pass]) -> list[Pass]:
-    """Passes by the answers that they and what waits for them still have to give, which is what decides the end."""
+    """Sort passes by the number of remaining answers, including those of passes that wait for them, which decides when
+    all end."""
 
     def work(one: Pass) -> int:
         names = {run.name for run in one.runs}
@@ -161,7 +162,7 @@ def most_work_first(passes: Sequence[Pass]) -> list[Pass]:
 
 
 def conditions_of(run: PlannedRun) -> dict[str, str]:
-    """What the model is loaded with and how documents are asked, by name: alike in all rows of a pass."""
+    """Return how the model is loaded and documents are asked, by name; the same for all rows of a pass."""
     names = {field.name for field in fields(EngineSettings)} - _OF_THE_METHOD
     told = {name: value for name, value in run.model_args.items() if name in names}
     asked = {name: value for name, value in _typed(run.options(())).items() if name not in (*_OF_THE_ROW, "tasks")}
@@ -170,29 +171,29 @@ def conditions_of(run: PlannedRun) -> dict[str, str]:
 
 
 def donors_of(runs: Sequence[PlannedRun]) -> set[object]:
-    """The checkpoints that lend rows their low connector and router; one process has room for one of them."""
+    """Return the checkpoints that supply rows' low connector and router; a process can hold one of them."""
     return {run.model_args["flash_from"] for run in runs if "flash_from" in run.model_args}
 
 
 @dataclass(eq=False, slots=True)
 class _Group:
-    """A pass that is being put together."""
+    """A pass under construction."""
 
     alike: object
-    """What its runs agree in."""
+    """The conditions that its runs share."""
 
     runs: list[PlannedRun] = field(default_factory=list)
     needs: list[_Group] = field(default_factory=list)
-    """Those that its runs draw on."""
+    """The groups that its runs depend on."""
 
     def takes(self, run: PlannedRun, source: _Group | None) -> bool:
-        """Whether a run that agrees in all that matters may join, where it draws on a run of group `source`."""
+        """Return whether a compatible run, which depends on a run of group `source`, may join."""
         if len(donors_of([*self.runs, run])) > 1:
             return False
         return source is None or not source.waits_for(self)
 
     def waits_for(self, other: _Group) -> bool:
-        """Whether it is that group, or can start only once that one has ended."""
+        """Return whether it is that group, or can only start after that group has ended."""
         return self is other or any(needed.waits_for(other) for needed in self.needs)
 
 
@@ -202,7 +203,7 @@ def _pass_of(runs: Sequence[PlannedRun], left: Mapping[str, Sequence[Cell]], sou
 
 
 def _source(run: PlannedRun, runs: Sequence[PlannedRun], left: Mapping[str, Sequence[Cell]]) -> str | None:
-    """The unfinished run that a run has to wait for; a finished one may itself wait for another."""
+    """Return the unfinished run that a run has to wait for; a finished one may itself wait for another."""
     after = {other.name: other.after for other in runs}
     source = run.after
     while source is not None and not left[source]:
@@ -213,10 +214,10 @@ def _source(run: PlannedRun, runs: Sequence[PlannedRun], left: Mapping[str, Sequ
 def _turns(
     runs: Sequence[PlannedRun], alike: Mapping[str, object], sources: Mapping[str, str | None]
 ) -> dict[str, str]:
-    """By run, when it is answered, where several processes work at once.
+    """Return each run's turn, if several processes work at once.
 
-    What others wait for comes first, without runs of the same weights that nobody waits for: these come with those that
-    wait, if there are any, so that no pass is added.
+    Runs that others wait for come first, without other runs of the same weights. These join the waiting runs, if there
+    are any, so that no pass is added.
     """
     awaited = set(filter(None, sources.values()))
     waiting = [alike[run.name] for run in runs if sources[run.name] is not None]
@@ -237,7 +238,7 @@ def _depth(name: str, sources: Mapping[str, str | None]) -> int:
 
 
 def _typed(options: Sequence[str]) -> dict[str, object]:
-    """Options of a command line as lmms-eval has them once it has read them; one without a value is True."""
+    """Return command-line options as lmms-eval parses them; an option without a value is True."""
     found: dict[str, object] = {}
     for place, word in enumerate(options):
         following = options[place + 1] if place + 1 < len(options) else "--"

@@ -1,4 +1,4 @@
-"""From the rows and benchmarks of a suite to the lmms-eval commands that fill its table."""
+"""Planning of the lmms-eval commands that fill a suite's table."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vico_eval.errors import ConfigError
 ModelArgs = Mapping[str, str | int | float | bool]
 
 ALL_WEIGHTS = "all"
-"""Stands for every kind of weights, where servers are named by kind."""
+"""Stands for all kinds of weights in servers by kind."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,24 +23,24 @@ class Cell:
     """One benchmark of a row."""
 
     benchmark: str
-    """Its title."""
+    """The benchmark's title."""
 
     tasks: tuple[str, ...]
-    """What stands for it in lmms-eval's `--tasks`."""
+    """Its name in lmms-eval's `--tasks`."""
 
     results: tuple[str, ...]
-    """The tasks that its results are filed under."""
+    """The tasks in its results."""
 
     model_args: ModelArgs = field(default_factory=dict)
-    """What the model is started with for it, besides a row's own arguments."""
+    """Its model arguments, in addition to a row's own."""
 
     documents: int | None = None
-    """How many a run of it answers, where that is known beforehand."""
+    """Number of its documents in a run, if known in advance."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Conditions:
-    """What every row of a table has in common."""
+    """The conditions that all rows of a table share."""
 
     cells: tuple[Cell, ...]
     include_path: Path
@@ -52,22 +52,22 @@ class Conditions:
     """First documents of each task; None for all."""
 
     model_args: ModelArgs = field(default_factory=dict)
-    """What every row's model is started with; wins over a card's."""
+    """Arguments of every row's model, which override a card's."""
 
     budgets: tuple[float, ...] = ()
-    """Shares of visual tokens that rows leave, a run each, which would otherwise take the ratio of another row."""
+    """Shares of visual tokens to keep, one run each, for rows that would otherwise take another row's ratio."""
 
     environment: Mapping[str, str] = field(default_factory=dict)
-    """What lmms-eval needs in its environment to find the documents."""
+    """Environment variables with which lmms-eval finds the documents."""
 
     servers: Mapping[str, str] = field(default_factory=dict)
     """Addresses of vLLM servers by kind of weights."""
 
     def server(self, weights: Weights) -> str | None:
-        """That of the decoder of such weights; None where there are no servers.
+        """Return the server with the decoder of these weights; None without servers.
 
         Raises:
-            ConfigError: other weights have one, and these have none.
+            ConfigError: other weights have a server, but these don't.
         """
         if not self.servers:
             return None
@@ -82,57 +82,57 @@ class Conditions:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlannedRun:
-    """The cells of a row, or of one seed of it, that one model can answer; they share a folder."""
+    """The cells of a row, or of one of its seeds, that a single model can answer; they share a folder."""
 
     name: str
     system: str
     title: str
-    """Of the row; runs that share it are of one row."""
+    """The row's title; runs with the same title form one row."""
 
     folder: Path
     """lmms-eval's `--output_path`."""
 
     cells: tuple[Cell, ...]
     launcher: tuple[str, ...]
-    """What starts a module of Python, `python -m` or accelerate's launcher, behind the words of `--launch`; it changes
-    no answer."""
+    """The command that starts a Python module, `python -m` or accelerate's launcher, after the `--launch` prefix; it
+    doesn't change answers."""
 
     arguments: tuple[str, ...]
-    """Those of lmms-eval, less its tasks."""
+    """lmms-eval's options without its tasks."""
 
     model: str = ""
-    """lmms-eval's name of the model."""
+    """The model's name in lmms-eval."""
 
     model_args: Mapping[str, object] = field(default_factory=dict)
-    """Those in `arguments`, one by one."""
+    """The model arguments in `arguments`, one by one."""
 
     more_args: Mapping[str, object] = field(default_factory=dict)
-    """Further ones that change no answer, so that a run is not made anew for them."""
+    """Further model arguments that don't change answers, so that a run isn't repeated for them."""
 
     device: str | None = None
-    """lmms-eval's `--device`; it changes no answer. None to leave the choice to the model."""
+    """lmms-eval's `--device`, which doesn't change answers; None lets the model choose."""
 
     environment: Mapping[str, str] = field(default_factory=dict)
-    """What the command needs in its environment."""
+    """The command's environment variables."""
 
     budget: float | None = None
-    """Share of the visual tokens that it was planned to leave; None where the row takes none."""
+    """Planned share of visual tokens to keep; None if the row takes none."""
 
     after: str | None = None
-    """Run that has to be finished before this one starts."""
+    """The run that must be finished before this one starts."""
 
     checkpoints: tuple[str, ...] = ()
-    """Those that it loads."""
+    """The checkpoints that it loads."""
 
     def command(self, cells: Sequence[Cell]) -> tuple[str, ...]:
-        """The lmms-eval command that answers these of its cells."""
+        """Return the lmms-eval command that answers these cells."""
         return (*self.launcher, "lmms_eval", *self.options(cells))
 
     def options(self, cells: Sequence[Cell], **more: object) -> tuple[str, ...]:
-        """The command less what starts lmms-eval.
+        """Return the command without the part that starts lmms-eval.
 
         Args:
-            cells: those that it is to answer.
+            cells: the cells to answer.
             **more: further model arguments.
         """
         tasks = dict.fromkeys(task for cell in cells for task in cell.tasks)
@@ -144,7 +144,7 @@ class PlannedRun:
 
     @property
     def documents(self) -> int | None:
-        """Those of all cells, where every one is known."""
+        """Number of documents of all cells, if known for each."""
         counts = [cell.documents for cell in self.cells]
         return None if None in counts else sum(count for count in counts if count is not None)
 
@@ -156,21 +156,20 @@ def plan_runs(
     runs_root: Path,
     num_seeds: int | None = None,
 ) -> list[PlannedRun]:
-    """The runs that fill the named rows (all of them where `rows` is empty), those that others wait for first.
+    """Plan the runs that fill the named rows (all rows if `rows` is empty), starting with those that others wait for.
 
-    The first row, which counts as 100%, is always among them, and so is a row that another one takes its ratio from,
-    unless the conditions name budgets.
-    Benchmarks whose model is started with other arguments are runs of their own.
+    The first row, the baseline, is always included, and so is a row that another one takes its ratio from, unless the
+    conditions have budgets. Benchmarks whose model needs other arguments are separate runs.
 
     Args:
-        num_seeds: how many of a card's seeds to run; None for all.
+        num_seeds: number of a card's seeds to run; None for all.
 
     Raises:
-        ConfigError: an unknown row, more seeds than a card has, or a path that lmms-eval's argument strings can't hold.
+        ConfigError: a row is unknown, a card has fewer seeds, or a path can't be part of lmms-eval's argument strings.
     """
     loaded = filter(None, (getattr(conditions.checkpoints, kind) for kind in get_args(Weights)))
     for path in (runs_root, conditions.include_path, *loaded):
-        # lmms-eval passes them through strings like "a=1,b=2" and has no way to quote.
+        # lmms-eval passes them in strings like "a=1,b=2", without quoting.
         if set(",=") & set(str(path)):
             raise ConfigError(f"{path} has a comma or an equals sign in its name; lmms-eval can't take either.")
     chosen = select_cards(cards, rows)
@@ -194,7 +193,7 @@ def plan_runs(
 
 
 def _same_model(cells: Sequence[Cell]) -> list[tuple[Cell, ...]]:
-    """Cells parted by what the model is started with; those without arguments of their own first."""
+    """Group cells by model arguments; those without their own arguments come first."""
     groups: dict[tuple[tuple[str, object], ...], list[Cell]] = {}
     for cell in cells:
         groups.setdefault(tuple(sorted(cell.model_args.items())), []).append(cell)
@@ -213,7 +212,7 @@ def _planned(
     part = "".join(f".{name}" if value is True else f".{name}-{value}" for name, value in sorted(own_args.items()))
     share: dict[str, float] = {} if budget is None else {card.share_argument: told(budget, card.share_argument)}
     name = (card.name if seed is None else f"{card.name}-seed{seed}") + part
-    # Runs at several budgets lie beside each other.
+    # Runs at several budgets are beside each other.
     name += "".join(f".{argument}-{value:g}" for argument, value in share.items())
     folder = runs_root / name
     checkpoints = conditions.checkpoints
@@ -232,8 +231,8 @@ def _planned(
     more_args = _more_args(model_args, conditions.launching, runs_root)
     if (server := conditions.server(card.weights)) is not None:
         more_args["server"] = server
-    is_placed = "device_map" in {**model_args, **more_args}  # which says itself on which devices
-    # What a stopped or failed command has answered is kept, and a document that can't be answered stops no others.
+    is_placed = "device_map" in {**model_args, **more_args}  # which decides on the devices
+    # Answers of a stopped or failed command are kept, and a document that can't be answered doesn't stop the others.
     model_args |= {"record_dir": folder, "resume": True, "keep_going": True}
     return PlannedRun(
         name=name,
@@ -264,9 +263,9 @@ def _planned(
 
 
 def _more_args(model_args: dict[str, object], launching: Launching, runs_root: Path) -> dict[str, object]:
-    """Arguments that change no answer, those among `model_args` taken out of there."""
+    """Move arguments that don't change answers out of `model_args`, and return them."""
     previews = model_args.pop("previews", True)
-    # One folder for all rows: those that cut pictures alike share them.
+    # One folder for all rows: rows with the same tiling share previews.
     more: dict[str, object] = {"previews": runs_root / "previews" if previews is True else previews}
     if launching.gpus_per_process is not None:
         more["gpus_per_process"] = launching.gpus_per_process

@@ -1,4 +1,4 @@
-"""Commands as processes that are stopped with everything that they started."""
+"""Commands as processes, which are stopped together with their child processes."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from pathlib import Path
 from typing import Protocol
 
 STOP_S = 20.0
-"""What a process has to end by itself."""
+"""Seconds that a process has to end by itself."""
 
 
 class Process(Protocol):
     """A started command."""
 
     def poll(self) -> int | None:
-        """The exit status, or None while it runs."""
+        """Return the exit status, or None while it runs."""
 
     def stop(self) -> None:
-        """Ask it to end, with everything that it started."""
+        """Ask it and its child processes to end."""
 
     def end(self) -> None:
-        """Wait until it has ended; not for ever."""
+        """Wait until it has ended, and kill it after a timeout."""
 
 
 class Subprocess:
-    """A command as a process group of its own, so that stopping it leaves no orphan behind accelerate's launcher.
+    """A command in its own process group, so that stopping it leaves no orphans of accelerate's launcher.
 
-    Its log begins with the command.
+    Its log starts with the command.
     """
 
     def __init__(self, command: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:

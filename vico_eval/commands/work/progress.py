@@ -1,4 +1,4 @@
-"""How far the rows are, on stderr: live bars on a terminal, a line an event elsewhere."""
+"""Progress of rows on stderr: live bars on a terminal, otherwise a line per event."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ from vico_eval.commands.work.plan import PlannedRun
 
 
 class Progress(Protocol):
-    """What happens to the rows."""
+    """Events of the rows."""
 
     def set_aside(self, run: PlannedRun, folder: Path, reason: str) -> None:
-        """Answers that the run can't go on with are kept in `folder`."""
+        """Answers that the run can't reuse were moved to `folder`."""
 
     def kept(self, run: PlannedRun) -> None:
-        """The run was complete already."""
+        """The run was already complete."""
 
     def started(self, runs: Sequence[PlannedRun]) -> None:
-        """A process has started that answers for all of these."""
+        """A process that answers these runs has started."""
 
     def parted(self, run: PlannedRun, log: Path) -> None:
-        """A process of several runs has ended without finishing this one, which goes on alone."""
+        """A process of several runs has ended without finishing this one, which continues alone."""
 
     def advanced(self, run: PlannedRun, documents: int) -> None:
-        """So many documents have an answer."""
+        """This many documents are answered."""
 
     def finished(self, run: PlannedRun, seconds: float) -> None:
-        """Every document has an answer."""
+        """Every document is answered."""
 
     def failed(self, run: PlannedRun) -> None:
-        """It ended, and a document or a whole benchmark has none."""
+        """It ended with unanswered documents or benchmarks."""
 
 
 class LiveProgress:
-    """One bar a run, with documents, time and time left; a context manager."""
+    """One bar per run, with documents, time and time left; a context manager."""
 
     def __init__(self, console: Console, runs: Sequence[PlannedRun]) -> None:
         width = max(len(run.name) for run in runs)
@@ -58,7 +58,7 @@ class LiveProgress:
             run.name: self._bars.add_task("waiting", row=run.name, total=run.documents, start=False) for run in runs
         }
         self._together: dict[str, Sequence[PlannedRun]] = {}
-        """By run, those of its last process."""
+        """By run, the documents of its last process."""
 
         self._answered: dict[str, int] = {}
 
@@ -88,7 +88,7 @@ class LiveProgress:
         self._answered[run.name] = documents
         description = "answering" if documents else "loading"
         if self._has_all(run):
-            # Rows of one process are scored when the last of them has its answers.
+            # Rows of one process are scored after the last of them is answered.
             description = "scoring" if all(map(self._has_all, self._together[run.name])) else "answered"
         self._bars.update(self._tasks[run.name], completed=documents, description=description)
 
@@ -158,11 +158,11 @@ class PlainProgress:
 
 @dataclass(slots=True)
 class _Started:
-    """A process, and the runs that it answers for."""
+    """A process, and the runs that it answers."""
 
     runs: Sequence[PlannedRun]
     told: float
-    """When something was said of it."""
+    """When it was last reported."""
 
     answered: dict[str, int] = field(default_factory=dict)
 

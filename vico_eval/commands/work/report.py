@@ -1,4 +1,4 @@
-"""`vico-eval report`: finished runs -> the table on stdout, its files and its figures in a folder."""
+"""`vico-eval report`: a table of finished runs on stdout, with files and figures in a folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vico_eval.report.tables.table import Table
 
 
 def print_report(written: Report) -> None:
-    """Print a written report's table, and say where its files are."""
+    """Print a written report's table and the paths of its files."""
     results = results_console()
     results.print(to_terminal(written.table, width=results.width))
     messages = message_console()
@@ -29,7 +29,7 @@ def print_report(written: Report) -> None:
 
 
 def print_summary(written: Report) -> None:
-    """Print a written report's numbers as JSON, and where its files are."""
+    """Print a written report's numbers and paths as JSON."""
     table = written.table
     print_json(
         {
@@ -45,11 +45,11 @@ def print_summary(written: Report) -> None:
 
 
 def table_frame(table: Table) -> pd.DataFrame:
-    """A table's scores and, behind them, its summary (`Table.summary`) and the interval of each retention.
+    """Return a table's scores, followed by its summary (`Table.summary`) and the interval of each retention.
 
     Returns:
-        By row title, a column for each benchmark, `Avg.`, and those of the summary with retention_low and
-        retention_high; NaN for what is not known.
+        One line per row title, with a column for each benchmark, `Avg.`, and those of the summary with retention_low
+        and retention_high; NaN for unknown values.
     """
     scores = {row.title: row.values for row in table.rows if row.kind == "score"}
     ends = {title: table.intervals.get(title, (math.nan, math.nan)) for title in scores}
@@ -58,7 +58,7 @@ def table_frame(table: Table) -> pd.DataFrame:
 
 
 def _row(title: str, table: Table) -> dict[str, Any]:
-    """A row's scores by column, and its line of the summary; null for what is not known or not finite."""
+    """Return a row's scores by column, and its line of the summary; null for unknown or non-finite values."""
     numbers = {
         str(name): float(value) if math.isfinite(value) else None
         for name, value in table_frame(table).loc[title].items()
@@ -69,12 +69,12 @@ def _row(title: str, table: Table) -> dict[str, Any]:
 
 
 def titled_run(text: str) -> tuple[str | None, Path]:
-    """A run as the command line names it, `FOLDER` or `TITLE=FOLDER`: title and folder.
+    """Parse a run on the command line, `FOLDER` or `TITLE=FOLDER`, into title and folder.
 
-    What is there is a folder, whatever its name; a title may hold equals signs, the folder behind it none.
+    An existing path is a folder, whatever its name. A title may contain equals signs, but the folder after it may not.
 
     Raises:
-        ConfigError: it is the word `published`, which is an option here, and no folder.
+        ConfigError: it is the word `published`, which is an option here, and not a folder.
     """
     if text == "published" and not Path(text).exists():
         raise ConfigError(

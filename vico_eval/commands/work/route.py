@@ -1,4 +1,4 @@
-"""`vico-eval route`: which tiles of an image the router compresses, as a picture and in numbers."""
+"""`vico-eval route`: the tiles of an image that the router compresses, as a picture and as numbers."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ def draw_routes(
     """Draw each image with the router's decisions into `out`, and print them.
 
     Args:
-        images: files; `page.png` becomes `<out>/page-route.png`.
-        checkpoint: a folder, a hub id or a built-in one, with a router.
-        method: name of a method that asks a router, or several joined by `+`.
+        images: image files; `page.png` becomes `<out>/page-route.png`.
+        checkpoint: a folder, a hub id or a built-in checkpoint, with a router.
+        method: name of a method with a router, or several joined by `+`.
         model_args: further arguments of engine and method, `k=v,...`.
-        out: folder of the pictures; made if missing.
-        as_json: whether the numbers are printed as JSON.
+        out: folder for the pictures; created if missing.
+        as_json: print the numbers as JSON.
 
     Raises:
-        ConfigError: an unknown argument, or a method that asks no router.
-        CheckpointError: the checkpoint is missing, or has no router.
-        MediaError: an image that can't be read; found before the model is loaded.
-        OutputError: the pictures can't be written, or two would have one name.
+        ConfigError: an argument is unknown, or the method has no router.
+        CheckpointError: the checkpoint is missing or has no router.
+        MediaError: an image can't be read; raised before the model is loaded.
+        OutputError: the pictures can't be written, or two would have the same name.
     """
     arguments = parse_arguments(model_args, "--model-args")
     for name, option in (("pretrained", "--checkpoint"), ("method", "--method")):
@@ -60,10 +60,10 @@ def draw_routes(
 
 
 def route_image(engine: Engine, path: Path) -> RoutedImage:
-    """An image's tiles, scores and decisions, as in a request that has no other image.
+    """Return an image's tiles, scores and decisions, as in a request with this image only.
 
     Args:
-        engine: of a method that asks a router.
+        engine: an engine with a method that has a router.
         path: an image file.
 
     Raises:
@@ -104,7 +104,7 @@ def _asks_a_router(part: type[Part]) -> bool:
 
 
 def _pictures(images: Sequence[Path], out: Path) -> list[Path]:
-    """Where each image's picture goes."""
+    """Return each image's output file."""
     pictures = [out / f"{path.stem}-route.png" for path in images]
     if twice := sorted({str(picture) for picture in pictures if pictures.count(picture) > 1}):
         raise OutputError(f"Several images would be drawn into {', '.join(twice)}. Draw them one after the other.")
@@ -114,7 +114,7 @@ def _pictures(images: Sequence[Path], out: Path) -> list[Path]:
 
 
 def _record(routed: RoutedImage, path: Path, picture: Path) -> dict[str, Any]:
-    """An image for scripts."""
+    """Return an image's result for JSON."""
     return {
         "image": str(path),
         "picture": str(picture),
@@ -134,7 +134,7 @@ def _record(routed: RoutedImage, path: Path, picture: Path) -> dict[str, Any]:
 
 
 def _lines(routed: RoutedImage) -> list[str]:
-    """The image, its tiles one a line, and the totals."""
+    """Return the lines of an image, its tiles, and the totals."""
     lines = [f"{routed.title}: {routed.width} x {routed.height} px, {routed.columns} x {routed.rows} tiles"]
     lines += ["      row  column  p_compress"]
     for place, (score, compressed) in enumerate(zip(routed.p_compress, routed.compressed, strict=True)):

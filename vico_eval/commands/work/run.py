@@ -1,4 +1,4 @@
-"""`vico-eval run`: the rows and benchmarks of a suite through lmms-eval, then the table and its picture."""
+"""`vico-eval run`: evaluation of a suite's rows and benchmarks with lmms-eval, then its table and figure."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FIXTURES_NOTE = "Rehearsal on small local data sets in the benchmarks' schemas; 
 
 
 class CellsFailed(UserError):
-    """Cells of a table have no result, or documents without an answer; says how to repeat each."""
+    """Cells of a table have no result or unanswered documents; the message has the commands that repeat them."""
 
 
 def run_suite(
@@ -40,18 +40,18 @@ def run_suite(
     as_json: bool = False,
     show: Callable[[Report], None] = print_report,
 ) -> None:
-    """Fill a suite's table: run what is not finished and write the table, or only show what would be run.
+    """Fill a suite's table: run unfinished cells and write the table, or only show the plan.
 
     Args:
-        name: of the suite.
-        options: what the user chose.
-        dry_run: whether to show the plan only.
-        as_json: whether the plan is printed as JSON.
-        show: gets the written table; not called for a dry run, a shard that leaves others to do, and a process that
-            follows another.
+        name: the suite's name.
+        options: the user's options.
+        dry_run: only show the plan.
+        as_json: print the plan as JSON.
+        show: called with the written table, but not for a dry run, for a shard while others are unfinished, and for a
+            process that follows another.
 
     Raises:
-        UserError: bad input; or, after everything else has been done, cells that failed.
+        UserError: the input is invalid; or, after everything else is finished, cells failed.
     """
     started = time.monotonic()
     console = message_console()
@@ -81,7 +81,7 @@ def run_suite(
 
 
 def _show(table: Table, console: Console, *, as_json: bool) -> None:
-    """Print what would be run."""
+    """Print the plan."""
     check_models_of(table.runs)
     shard = table.options.shard
     goal = Goal() if shard is None else shard_goal(shard)
@@ -103,7 +103,7 @@ def _answer_all(table: Table, console: Console) -> list[Failure]:
 
 
 def _write_table(table: Table, console: Console, show: Callable[[Report], None]) -> str | None:
-    """Write the table of all runs with results; what keeps it from that, in words."""
+    """Write the table of all runs with results; return why it can't be written, if so."""
     finished = _with_results(table.runs, table.baseline, console)
     if not finished:
         return None
@@ -125,10 +125,10 @@ def _write_table(table: Table, console: Console, show: Callable[[Report], None])
 
 
 def _with_results(runs: Sequence[PlannedRun], baseline: str, console: Console) -> dict[Path, list[str]]:
-    """The tasks that a table can be made of, by folder; none where the row that counts as 100% has no results."""
+    """Return the tasks that a table can be made of, by folder; none if the baseline has no results."""
     found: dict[Path, list[str]] = {}
     for run in runs:
-        # A cell with documents that failed is in the table, and says so there.
+        # A cell with failed documents is in the table, with a note.
         unreadable = [
             cell
             for cell, problem in problems_of(run, run.cells, check_cells)

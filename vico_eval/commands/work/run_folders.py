@@ -1,4 +1,4 @@
-"""What a run's folder holds: which cells are finished, and whether what is there is of the same command and inputs."""
+"""The state of a run's folder: finished cells, and whether they have the same command and inputs."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from vico_eval.runs.staleness import completed, why_stale
 from vico_eval.runs.write import write_request
 
 Check = Callable[[Path, Sequence[Cell]], None]
-"""Raises ReportError where a run's folder has no results of a cell, or documents of one without an answer."""
+"""Raises ReportError if a run's folder lacks results of a cell, or has unanswered documents."""
 
 
 class DocumentsFailed(ReportError):
-    """A cell has results, but documents of it have no answer."""
+    """A cell has results, but unanswered documents."""
 
 
 def check_cells(folder: Path, cells: Sequence[Cell]) -> None:
-    """See that a run has an answer to every document of cells.
+    """Check that a run has an answer to every document of cells.
 
     Raises:
-        DocumentsFailed: it has results, and documents that could not be answered.
-        ReportError: it has none, or documents are missing from them.
+        DocumentsFailed: it has results, but some documents failed.
+        ReportError: it has no results, or they lack documents.
     """
     wanted = [task for cell in cells for task in cell.results]
     tasks = read_run(folder, only=wanted).tasks
@@ -41,11 +41,11 @@ def check_cells(folder: Path, cells: Sequence[Cell]) -> None:
 
 
 def problems_of(run: PlannedRun, cells: Sequence[Cell], check: Check) -> list[tuple[Cell, ReportError]]:
-    """The cells that are not finished, with what keeps each from it."""
+    """Return the unfinished cells, with the reason for each."""
     problem = _problem(run, cells, check)
     if problem is None or len(cells) == 1:
         return [] if problem is None else [(cells[0], problem)]
-    # Cells are looked at together first, since a run that is finished is then read once.
+    # Cells are first checked together, so that a finished run is read once.
     alone = ((cell, _problem(run, (cell,), check)) for cell in cells)
     return [(cell, problem) for cell, problem in alone if problem is not None]
 
@@ -61,13 +61,13 @@ def _problem(run: PlannedRun, cells: Sequence[Cell], check: Check) -> ReportErro
 def unfinished(
     run: PlannedRun, inputs: Inputs, check: Check, *, fresh: bool = False
 ) -> tuple[str | None, tuple[Cell, ...]]:
-    """Why what a run's folder holds is to be set aside, if it is; and the cells that are to be answered.
+    """Return why a run's folder must be moved aside, if it must, and the cells to answer.
 
     Args:
-        run: planned.
-        inputs: what it reads.
-        check: of finished cells.
-        fresh: whether finished cells are repeated.
+        run: the planned run.
+        inputs: its inputs.
+        check: the check of finished cells.
+        fresh: repeat finished cells.
     """
     reason = _why_set_aside(run, inputs, fresh=fresh)
     if reason is not None:
@@ -76,7 +76,7 @@ def unfinished(
 
 
 def prepare(run: PlannedRun, inputs: Inputs, progress: Progress, *, fresh: bool) -> None:
-    """Make a run's folder ready; one that holds stale answers is set aside, under `old/`."""
+    """Prepare a run's folder; one with stale answers is moved to `old/`."""
     reason = _why_set_aside(run, inputs, fresh=fresh)
     if reason is not None:
         aside = free_path(run.folder.parent / "old" / f"{run.folder.name}.")
@@ -100,7 +100,7 @@ def _request(run: PlannedRun, inputs: Inputs) -> RunRequest:
 
 
 def _why_set_aside(run: PlannedRun, inputs: Inputs, *, fresh: bool) -> str | None:
-    """Why what a run's folder holds is not gone on with; None also where there is no folder yet."""
+    """Return why a run's folder can't be resumed; None also if it doesn't exist."""
     if not run.folder.exists():
         return None
     if fresh:

@@ -1,9 +1,9 @@
-"""`vico-eval run --shard`: a part of a table's documents, and the scores of rows whose parts are all there.
+"""`vico-eval run --shard`: answering a part of a table's documents, and scoring rows when all parts are finished.
 
-Commands know of each other by the runs' folders alone. Each answers its part of every row. Whoever ends a row's last
-part has it scored, by a process that finds all answers there and reads no weights; only documents that could not be
-answered are asked once more, and the row's cells then say that they failed. A row that draws on another one
-(`ratio_from`) begins when that one is scored, on the benchmarks that have all answers there.
+Commands only communicate through the runs' folders. Each answers its part of every row. The command that finishes a
+row's last part starts its scoring, in a process that finds all answers there and loads no weights. Only failed
+documents are asked once more, and if they fail again, the row's cells report it. A row that depends on another one
+(`ratio_from`) starts when that one is scored, on the benchmarks that are complete there.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ _NAMED = 20
 
 
 def answer_shard(table: Table, shard: Shard, console: Console) -> tuple[list[Failure], bool]:
-    """Answer a shard of every row that need not wait, and score the rows that are complete by that.
+    """Answer a shard of every row that needn't wait, and score the rows that this completes.
 
     Returns:
-        What could not be done; and whether all rows have been scored, be it with documents that failed.
+        The failures, and whether all rows have been scored, possibly with failed documents.
 
     Raises:
-        ConfigError: another command has the same shard, or shards of another number are at work.
+        ConfigError: another command has the same shard, or commands with another number of shards are running.
     """
     goal = shard_goal(shard)
     prepare_for_shard = partial(_prepare, table=table, shard=shard, console=console)
@@ -50,9 +50,9 @@ def answer_shard(table: Table, shard: Shard, console: Console) -> tuple[list[Fai
         if to_do:
             failures = answer(table, to_do, left, goal, console, claimed(table, to_do, shard, prepare_for_shard))
         scored, not_scored = _score(table, ready, console)
-        # The row's score says what its shards have said, of all its documents.
+        # The row's score covers all documents of its shards.
         failures = [failure for failure in failures if failure.run.name not in scored] + not_scored
-        if failures or not scored:  # else what waited for a row may begin
+        if failures or not scored:  # otherwise runs that waited for a row may begin
             break
     unscored = [run for run in table.runs if not _is_settled(run, table)]
     _tell(unscored, shard, console)
@@ -60,12 +60,12 @@ def answer_shard(table: Table, shard: Shard, console: Console) -> tuple[list[Fai
 
 
 def shard_goal(shard: Shard) -> Goal:
-    """That a shard has asked all its documents."""
+    """Return the goal of a shard: all its documents have been asked."""
     return Goal(partial(_check_shard, shard), partial(_outcome, shard), shard)
 
 
 def split_ready(table: Table) -> tuple[list[PlannedRun], list[PlannedRun]]:
-    """A table's runs that wait for nobody (any more), and those that draw on one which is not scored yet."""
+    """Split a table's runs into those that can start and those that depend on a run which isn't scored yet."""
     settled = {run.name for run in table.runs if _is_settled(run, table)}
     waiting = [run for run in table.runs if run.after is not None and not {run.name, run.after} & settled]
     ready = [replace(run, after=None, cells=_possible(run, table)) for run in table.runs if run not in waiting]
@@ -73,11 +73,11 @@ def split_ready(table: Table) -> tuple[list[PlannedRun], list[PlannedRun]]:
 
 
 def _check_shard(shard: Shard, folder: Path, cells: Sequence[Cell]) -> None:
-    """As `check_cells`, of the documents of a shard.
+    """Check that a run has an answer to every document of a shard; see `check_cells`.
 
     Raises:
-        DocumentsFailed: some could not be answered.
-        ReportError: not all have been asked.
+        DocumentsFailed: some documents failed.
+        ReportError: not all documents have been asked.
     """
     done = read_shards(folder).get(shard, {})
     wanted = [task for cell in cells for task in cell.results]
@@ -87,14 +87,14 @@ def _check_shard(shard: Shard, folder: Path, cells: Sequence[Cell]) -> None:
             check_cells(folder, cells)
         except ReportError as error:
             raise ReportError(f"shard {shard} has not asked all its documents of {', '.join(missing)}.") from error
-        return  # scored, in whichever way
+        return  # scored, with or without failures
     if failed := sum(done[task].failed for task in wanted):
         number = sum(done[task].documents for task in wanted)
         raise DocumentsFailed(f"{failed} of {number} documents of shard {shard} have no answer.")
 
 
 def _outcome(shard: Shard, folder: Path) -> list[int]:
-    """When the shard was last gone through."""
+    """Return when the shard was last completed."""
     path = shard_file(folder, shard)
     return [path.stat().st_mtime_ns] if path.exists() else []
 
@@ -104,7 +104,7 @@ def _left(run: PlannedRun, table: Table, goal: Goal) -> Sequence[Cell]:
 
 
 def _is_settled(run: PlannedRun, table: Table) -> bool:
-    """Whether a run has been scored, as far as it can be: documents may have failed."""
+    """Return whether a run has been scored as far as possible; documents may have failed."""
     source = _source(run, table)
     if source is not None and not _is_settled(source, table):
         return unfinished(run, table.inputs, check_cells) == (None, ())
@@ -115,7 +115,7 @@ def _is_settled(run: PlannedRun, table: Table) -> bool:
 
 
 def _possible(run: PlannedRun, table: Table) -> tuple[Cell, ...]:
-    """The cells of a run that draw on nothing which failed in the run that it draws on."""
+    """Return the cells of a run whose source run has no failures in them."""
     source = _source(run, table)
     missing = () if source is None else unfinished(source, table.inputs, check_cells)[1]
     lost = {cell.benchmark for cell in missing}
@@ -123,12 +123,12 @@ def _possible(run: PlannedRun, table: Table) -> tuple[Cell, ...]:
 
 
 def _source(run: PlannedRun, table: Table) -> PlannedRun | None:
-    """The run of the table that a run draws on."""
+    """Return the run that a run depends on."""
     return next((other for other in table.runs if other.name == run.after), None)
 
 
 def _without_ratio(table: Table, unscored: Sequence[PlannedRun]) -> list[Failure]:
-    """The cells that could not be answered because the run that theirs draws on failed there."""
+    """Return the cells that could not be answered because their source run failed there."""
     failures = []
     for run in table.runs:
         source = _source(run, table)
@@ -141,10 +141,10 @@ def _without_ratio(table: Table, unscored: Sequence[PlannedRun]) -> list[Failure
 
 
 def _prepare(run: PlannedRun, *, table: Table, shard: Shard, console: Console) -> None:
-    """Set aside what the run can't go on with, before other shards begin.
+    """Move aside stale answers of a run, before other shards begin.
 
     Raises:
-        ConfigError: others have begun, on something else.
+        ConfigError: others have begun with different inputs.
     """
     reason, _ = unfinished(run, table.inputs, check_cells)
     if reason is not None and others_at_work(lock_file(run), shard):
@@ -153,7 +153,7 @@ def _prepare(run: PlannedRun, *, table: Table, shard: Shard, console: Console) -
 
 
 def _score(table: Table, runs: Sequence[PlannedRun], console: Console) -> tuple[set[str], list[Failure]]:
-    """Score the runs whose shards are all there, unless another command does; which these were, and failures."""
+    """Score the runs whose shards are complete, unless another command does; return these runs and the failures."""
     left = {run.name: _left(run, table, Goal()) for run in runs}
     complete = [run for run in runs if left[run.name] and _is_complete(run, left[run.name])]
     with held_if_free(complete) as taken:
@@ -166,10 +166,10 @@ def _score(table: Table, runs: Sequence[PlannedRun], console: Console) -> tuple[
 
 
 def _is_complete(run: PlannedRun, cells: Sequence[Cell]) -> bool:
-    """Whether shards have asked all documents.
+    """Return whether shards have asked all documents.
 
     Raises:
-        ReportError: they say so, but answers are missing.
+        ReportError: the shards are marked as finished, but answers are missing.
     """
     tasks = [task for cell in cells for task in cell.results]
     done = read_shards(run.folder)
@@ -180,7 +180,7 @@ def _is_complete(run: PlannedRun, cells: Sequence[Cell]) -> bool:
 
 
 def _tell(unscored: Sequence[PlannedRun], shard: Shard, console: Console) -> None:
-    """Say what is still to come, and from whom."""
+    """Print what is still missing, and which shards have to deliver it."""
     awaited: dict[tuple[str, ...], list[str]] = {}
     for run in unscored:
         tasks = [task for cell in run.cells for task in cell.results]
@@ -197,7 +197,7 @@ def _tell(unscored: Sequence[PlannedRun], shard: Shard, console: Console) -> Non
 
 
 def tell_waiting(runs: Sequence[PlannedRun], console: Console) -> None:
-    """Say what runs wait for, and how to go on."""
+    """Print what runs wait for, and how to continue."""
     for run in runs:
         console.print(
             f"{run.name} waits for {run.after}, whose ratio it uses. Repeat this command and those of the other "

@@ -1,4 +1,4 @@
-"""How a table's processes are started: in which environment, and whether with lmms-eval loaded before."""
+"""How a table's processes are started: their environment, and whether lmms-eval is preloaded."""
 
 from __future__ import annotations
 
@@ -17,22 +17,21 @@ from vico_eval.commands.work.processes import Process, Subprocess
 from vico_eval.commands.work.warm import WarmStart
 
 LONE = (sys.executable, "-m")
-"""Launcher of a run that one process answers, on a CPU."""
+"""Launcher of a run with a single process on a CPU."""
 
 
 @contextmanager
 def starting(
     passes: Sequence[Pass], environment: Mapping[str, str], gpu_shares: Sequence[Sequence[str]] = ()
 ) -> Iterator[Launch]:
-    """Gives what starts a command of the passes' runs.
+    """Yield the function that starts commands of the passes' runs.
 
-    Where several passes have a lone process each, lmms-eval is loaded once for all of them, from now on and while the
-    caller does other things.
+    If several passes have a single process each, lmms-eval is loaded once for all of them, in the background.
 
     Args:
-        passes: that are to be started.
-        environment: of all processes, on top of this one's.
-        gpu_shares: GPUs of each process that runs beside others; empty where all see the same ones.
+        passes: the passes to start.
+        environment: environment variables of all processes, in addition to this one's.
+        gpu_shares: GPUs of each process that runs beside others; empty if all see the same ones.
     """
     shares = GpuShares(gpu_shares)
 
@@ -48,7 +47,7 @@ def starting(
     if first is None or len(passes) == 1 or first.launcher != LONE or any(one.is_alone for one in passes):
         yield start
         return
-    # They are of one table, whose runs all have the same environment.
+    # They belong to one table, whose runs have the same environment.
     with WarmStart({**environment, **first.environment}) as warm:
 
         def start_warm(run: PlannedRun, command: Sequence[str], log: Path) -> Process:
@@ -60,7 +59,7 @@ def starting(
 
 
 def num_cores() -> int:
-    """Cores that this process may use: its affinity, and a container's quota where there is one."""
+    """Return the number of cores that this process may use, from its affinity and a container's quota."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
@@ -70,21 +69,21 @@ def num_cores() -> int:
 
 
 def environment_of(threads: int, *, is_offline: bool) -> dict[str, str]:
-    """What processes need in their environment.
+    """Return the environment variables of processes.
 
     Args:
-        threads: that each may use.
-        is_offline: whether everything that they read is on this machine.
+        threads: number of threads of each.
+        is_offline: everything that they read is on this machine.
     """
     environment = {
         "TOKENIZERS_PARALLELISM": "false",
         "PYTHONUNBUFFERED": "1",
         "OMP_NUM_THREADS": str(max(1, threads)),
-        # glibc otherwise hands the memory of each large tensor back to the kernel and has it zeroed again.
+        # glibc otherwise returns the memory of each large tensor to the kernel, which zeroes it again.
         "MALLOC_MMAP_MAX_": "0",
         "MALLOC_TRIM_THRESHOLD_": str(2**40),
     }
     if is_offline:
-        # Everything is on this machine; a look at the hub could only fail or wait.
+        # Everything is on this machine; asking the hub could only fail or take time.
         environment |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
     return environment

@@ -1,4 +1,4 @@
-"""A suite as a table to fill: its rows and benchmarks, where they are kept, and what each run reads."""
+"""A suite as a table to fill: its rows and benchmarks, their folders, and each run's inputs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ RESERVED = frozenset(
         *("record_dir", "resume", "keep_going", "shared_pass", "shard"),
     )
 )
-"""Arguments of a model that tell rows and runs apart."""
+"""Model arguments that distinguish rows and runs."""
 
 OPTIONS = {
     "batch_size": "--batch-size",
@@ -44,36 +44,36 @@ OPTIONS = {
     "server": "--server",
     "target_ratio": "--budgets",
 }
-"""Arguments of a model that are options of the command; lmms-eval passes them beside the others."""
+"""Model arguments that are options of the command; lmms-eval passes them separately."""
 
 REHEARSED_SHARE = 0.5
-"""Of visual tokens: what every method can leave in the four layers of the built-in checkpoints."""
+"""Token budgets that every method can reach with the four layers of the built-in checkpoints."""
 
 SMALL_BATCH, LARGE_BATCH = 8, 32
-"""Documents at once: of a real checkpoint, and of a built-in one."""
+"""Documents per batch for real checkpoints, and for built-in ones."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Table:
-    """What is to be run, and where it goes."""
+    """The runs of a table, and the places of its results."""
 
     suite: Suite
     options: RunOptions
     benchmarks: tuple[Benchmark, ...]
     runs: tuple[PlannedRun, ...]
     baseline: str
-    """Title of the row that counts as 100%."""
+    """Title of the baseline."""
 
     inputs: Inputs
     device: str
     jobs: int
-    """Processes, or launchers of several, at once."""
+    """Number of processes, or launchers of several, at once."""
 
     is_offline: bool
-    """Whether everything that the runs read is on this machine."""
+    """Whether all inputs of the runs are on this machine."""
 
     runs_root: Path
-    """Folder of the runs' folders."""
+    """The folder of the runs' folders."""
 
     out: Path
     """Folder of the table."""
@@ -83,10 +83,10 @@ class Table:
 
 
 def plan_table(name: str, options: RunOptions, console: Console) -> Table:
-    """A suite as these options would have it filled.
+    """Plan the table of a suite with the user's options.
 
     Raises:
-        UserError: bad input.
+        UserError: the input is invalid.
     """
     _check_arguments(options.model_args)
     suite = load_suite(name)
@@ -150,10 +150,10 @@ def claimed(
     shard: Shard | None = None,
     prepare: Callable[[PlannedRun], None] | None = None,
 ) -> Iterator[None]:
-    """Sees that results can be written, and holds runs, or a shard of them, against other commands; as `held`.
+    """Check that results can be written, and lock runs, or a shard of them, against other commands; see `held`.
 
     Raises:
-        UserError: they can't, or another command works on some of the runs.
+        UserError: they can't be written, or another command works on some of the runs.
     """
     check_outputs(table)
     with held(runs, shard, prepare):
@@ -161,7 +161,7 @@ def claimed(
 
 
 def check_outputs(table: Table) -> None:
-    """Raises OutputError if the table, its page or its runs can't be written."""
+    """Raise OutputError if the table, its page or its runs can't be written."""
     for folder in (table.out, table.runs_root):
         check_writable(folder)
     if table.html is not None:
@@ -169,10 +169,10 @@ def check_outputs(table: Table) -> None:
 
 
 def choose_benchmarks(suite: Suite, options: RunOptions, console: Console) -> list[Benchmark]:
-    """The suite's benchmarks that are to be run; says which are left out because they need a judge.
+    """Return the suite's benchmarks to run; print which are skipped because they need a judge.
 
     Raises:
-        ConfigError: one that the suite doesn't have, or none is left.
+        ConfigError: the suite doesn't have a benchmark, or none is left.
     """
     catalogue = load_benchmarks()
     for name in options.benchmarks:
@@ -192,7 +192,7 @@ def choose_benchmarks(suite: Suite, options: RunOptions, console: Console) -> li
 
 
 def _check_arguments(model_args: ModelArgs) -> None:
-    """Raises ConfigError for arguments that the command sets itself or has as options."""
+    """Raise ConfigError for arguments that the command sets itself or has as options."""
     if reserved := RESERVED & model_args.keys():
         raise ConfigError(
             f"--model-args has {', '.join(sorted(reserved))}, which each row's command sets itself; leave it out."
@@ -206,13 +206,13 @@ def _default_jobs(options: RunOptions, device: str) -> int:
 
 
 def _model_args(suite: Suite, options: RunOptions) -> ModelArgs:
-    """The suite's arguments and the user's, which win."""
+    """Merge the suite's arguments with the user's, which take precedence."""
     engine = {} if options.engine == TRANSFORMERS else {"engine": options.engine}
     return {**suite.model_args, **options.model_args, **engine}
 
 
 def _budgets(suite: Suite, options: RunOptions) -> tuple[float, ...]:
-    """The user's, or else the suite's; in a rehearsal those that can be left there."""
+    """Return the user's budgets, or else the suite's; in a rehearsal, those that are possible there."""
     if options.budgets:
         return tuple(options.budgets)
     least = REHEARSED_SHARE if options.fixtures else 0.0
@@ -220,14 +220,14 @@ def _budgets(suite: Suite, options: RunOptions) -> tuple[float, ...]:
 
 
 def _reachable(runs: list[PlannedRun], budgets: Sequence[float], console: Console) -> list[PlannedRun]:
-    """The runs less those of budgets that their method can't reach, as where more layers work on all tokens than that.
+    """Return the runs whose budgets their method can reach; it can't if too many layers process all tokens.
 
-    Says which are left out.
+    Print which are skipped.
 
     Raises:
-        ConfigError: a row reaches none.
+        ConfigError: a row reaches no budget.
     """
-    if len(budgets) < 2:  # checked with all else where there is something to do: it takes seconds
+    if len(budgets) < 2:  # checked with everything else if there is something to do, because it takes seconds
         return runs
     refused = refusals([run for run in runs if run.budget is not None])
     for run in runs:
@@ -241,7 +241,7 @@ def _reachable(runs: list[PlannedRun], budgets: Sequence[float], console: Consol
 
 
 def _check_servers(runs: Sequence[PlannedRun], servers: Mapping[str, str]) -> None:
-    """Raises ConfigError if one server is to decode for several checkpoints."""
+    """Raise ConfigError if one server would decode for several checkpoints."""
     names = list(dict.fromkeys(str(run.model_args["pretrained"]) for run in runs))
     if ALL_WEIGHTS in servers and len(names) > 1:
         raise ConfigError(

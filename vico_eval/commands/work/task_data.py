@@ -1,4 +1,4 @@
-"""Where a suite's documents come from: the benchmarks' own data, or small local data sets of the same schemas."""
+"""The source of a suite's documents: the benchmarks' own data, or small local data sets with the same schemas."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from vico_eval.suites import Benchmark, overrides, task_names
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TaskData:
-    """How lmms-eval is pointed at a suite's documents."""
+    """How lmms-eval finds a suite's documents."""
 
     include_path: Path
     """lmms-eval's `--include_path`."""
 
     tasks: Callable[[Benchmark], tuple[str, ...]]
-    """What stands for a benchmark in lmms-eval's `--tasks`."""
+    """A benchmark's name in lmms-eval's `--tasks`."""
 
     files: Mapping[str, Path]
-    """Local file of a task's documents, where there is one."""
+    """Local file of a task's documents, if there is one."""
 
     environment: Mapping[str, str] = field(default_factory=dict)
-    """What lmms-eval's process needs in its environment."""
+    """Environment variables of lmms-eval's process."""
 
     def cell(self, benchmark: Benchmark, limit: int | None) -> Cell:
-        """A benchmark as a part of a row; with a limit, the first documents of each task."""
+        """Return a benchmark as a cell of a row; with a limit, for the first documents of each task."""
         results = task_names(benchmark)
         files = [self.files[task] for task in results if task in self.files]
         rows = [pyarrow.parquet.read_metadata(file).num_rows for file in files]
@@ -48,7 +48,7 @@ class TaskData:
 
 
 def own_data() -> TaskData:
-    """The data that the benchmarks name themselves; those of the built-in one are on this machine."""
+    """Return the benchmarks' own data; those of the built-in benchmark are on this machine."""
     root = paths.tasks_dir()
     files = {}
     for task in (root / "tiny").glob("tiny_*.yaml"):
@@ -58,10 +58,10 @@ def own_data() -> TaskData:
 
 
 def local_data(folder: Path, benchmarks: Iterable[Benchmark]) -> TaskData:
-    """Small data sets in the benchmarks' schemas, written into `folder`.
+    """Write small data sets with the benchmarks' schemas to `folder`.
 
     Raises:
-        ConfigError: there is none for a benchmark; nothing is written then.
+        ConfigError: a benchmark has none; nothing is written then.
     """
     from vico_eval.fixtures.build import TASKS, build_fixtures  # `datasets` takes seconds to import
 

@@ -29,27 +29,27 @@ from vico_eval.report.tables.grid import grid_to_markdown, grid_to_terminal
 from vico_eval.report.tables.latex_table import grid_to_latex
 
 _NAME = re.compile(r"\w[\w .+-]{0,99}")
-"""Of a record: its files are called so, in the folder that `--out` names."""
+"""Name of the record's files, in the folder `--out`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LocalOptions:
-    """What to measure, and on what."""
+    """What to measure, and the model and hardware."""
 
     checkpoint: str
-    """A folder, a hub id or a built-in one."""
+    """A folder, a hub id or a built-in checkpoint."""
 
     shape: str | None
-    """Instead: random weights of a shape in `SIZES`."""
+    """Random weights of a shape in `SIZES`, instead of a checkpoint."""
 
     methods: list[str]
-    """The first is what the others are compared with."""
+    """The methods; the others are compared with the first."""
 
     method_args: str
-    """Hyper-parameters, `k=v,...`; each goes to all methods that know it."""
+    """Hyper-parameters, `k=v,...`; each is passed to all methods that have it."""
 
     table4: bool
-    """ViCO's Table 4 instead of methods."""
+    """Measure ViCO's Table 4 instead of methods."""
 
     batch_size: int
     device: str | None
@@ -66,8 +66,8 @@ def run_local(options: LocalOptions) -> None:
     """Measure, print the tables, and write record, CSV, LaTeX and README.
 
     Raises:
-        ConfigError: an unknown or impossible option, or too little memory.
-        CheckpointError: a checkpoint that is missing, incomplete, or lacks what a method needs.
+        ConfigError: an option is unknown or invalid, or there is too little memory.
+        CheckpointError: the checkpoint is missing, incomplete, or lacks parts that a method needs.
         DocumentError: the engine can't answer.
         OutputError: the folder can't be written.
     """
@@ -115,7 +115,7 @@ def _check_name_and_threads(options: LocalOptions) -> None:
 
 
 def _load(options: LocalOptions, device: str, dtype: str) -> tuple[VicoInternVL, PreTrainedTokenizerBase, list[Method]]:
-    """The model, its tokenizer, and the methods, which are checked before any weight is read."""
+    """Load the model, its tokenizer, and the methods, which are checked before weights are read."""
     methods: list[Method] = []
     arguments = parse_arguments(options.method_args, "--method-args")
     if options.shape is not None:

@@ -1,4 +1,4 @@
-"""`vico-eval throughput serve`: checks what it got, runs the load under a bar, writes and prints what was measured."""
+"""`vico-eval throughput serve`: checks options, runs the load with a progress bar, and writes and prints results."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ FAILED = 1
 SIGNALLED = 128
 
 OTHER_FILES = 64
-"""Files that this program has open besides its connections."""
+"""Number of open files besides connections."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServeOptions:
-    """As given on the command line; `cli_throughput.py` says what they mean."""
+    """The options of the command line; see `vico_eval/commands/throughput.py`."""
 
     url: str | None
     compare: tuple[str, ...]
@@ -82,11 +82,11 @@ class _Loaded:
 
 
 def measure_servers(options: ServeOptions) -> None:
-    """Run it all. Ends with 1 if a number can't be relied on, with 130 after Ctrl-C.
+    """Run the measurement. Exits with 1 if a number is unreliable, and with 130 after Ctrl-C.
 
     Raises:
-        ConfigError: options that don't go together, a server that can't be measured.
-        CheckpointError: no tokenizer.
+        ConfigError: options are incompatible, or a server can't be measured.
+        CheckpointError: there is no tokenizer.
         OutputError: the folder can't be written.
     """
     addresses = server_addresses(options.url, options.compare)
@@ -127,7 +127,7 @@ def measure_servers(options: ServeOptions) -> None:
 
 
 def _workload(options: ServeOptions) -> tuple[Workload, dict[Prompt, dict[Quantity, float | None]]]:
-    """What to send, and the bounds of operations where the model's config is known."""
+    """Return the workload, and the bounds of operations if the model's config is known."""
     if options.images is not None:
         return ImageLoad(options.images), {}
     if options.tokenizer is None:
@@ -143,7 +143,8 @@ def _workload(options: ServeOptions) -> tuple[Workload, dict[Prompt, dict[Quanti
 
 
 def _bounds(config: Any) -> dict[Prompt, dict[Quantity, float | None]]:
-    """Of the paper's prompts, which are sent to every model: one with other tiles has no bound behind its encoder."""
+    """Return the bounds for the paper's prompts, which are sent to every model. A model with other tiles only has a
+    bound of its encoder."""
     from vico_eval.bench.table4 import bounds, visual_tokens  # loads torch, which images can do without
     from vico_eval.families.internvl.config import VicoInternVLConfig
 
@@ -154,7 +155,7 @@ def _bounds(config: Any) -> dict[Prompt, dict[Quantity, float | None]]:
 
 
 def _check_files(plan: Plan) -> None:
-    """Raises ConfigError if this process may not open a connection for every request in flight."""
+    """Raise ConfigError if this process may not open a connection for every request in flight."""
     most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if most != resource.RLIM_INFINITY and plan.num_connections + OTHER_FILES > most:
         raise ConfigError(
@@ -218,7 +219,7 @@ async def _load(
 
 @contextmanager
 def _bar(console: Console, path: Path, total: int) -> Iterator[Tell]:
-    """A bar on the terminal, and a line in the file for every request."""
+    """Show a bar on the terminal, and write a line per request to the file."""
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -244,7 +245,7 @@ def _bar(console: Console, path: Path, total: int) -> Iterator[Tell]:
 def _record(
     options: ServeOptions, plan: Plan, loaded: _Loaded, measured: Measured, redactor: Redactor
 ) -> dict[str, Any]:
-    """Conditions and numbers."""
+    """Return the record: conditions and numbers."""
     return origin(None, ("vico-eval", "httpx", "transformers"), written=redactor) | {
         "client_processor": processor("cpu"),
         "mode": "text" if options.images is None else "images",
@@ -271,7 +272,7 @@ def _cell_record(measured: Measured, cell: LoadCell) -> dict[str, Any]:
 
 
 def _write_table(measured: Measured, name: str, out: Path) -> Grid:
-    """Write `table4` (of texts) or `images` as CSV, LaTeX and Markdown."""
+    """Write `table4` (for text) or `images` as CSV, LaTeX and Markdown."""
     if name == "table4":
         speedups = table4_speedups(measured)
         grid, numbers = table4_grid(speedups, TABLE4_NOTES), table4_csv(speedups)
@@ -284,7 +285,7 @@ def _write_table(measured: Measured, name: str, out: Path) -> Grid:
 
 
 def _close(console: Console, stop: Stop, cells: dict[LoadCell, CellSummary], out: Path) -> None:
-    """Say what failed and where all is; end with what it means."""
+    """Print failures and the files' folder, and exit with the right status."""
     for cell, one in cells.items():
         for kind, failure in one.failures.items():
             words = "; ".join(failure["words"])

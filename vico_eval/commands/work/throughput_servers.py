@@ -1,4 +1,4 @@
-"""Which servers `vico-eval throughput serve` asks, for which model, and with which key."""
+"""The servers, models and API key of `vico-eval throughput serve`."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from vico_eval.errors import ConfigError, unknown_name
 from vico_eval.server_address import Address, hide_in_addresses
 
 ONLY = "server"
-"""Name of the one that has none."""
+"""Name of a server without one."""
 
 _NAME = re.compile(r"[^/@?:#]+")
-"""Of a server, in tables. An address without a name in front is none, and may hold a password."""
+"""Syntax of a server's name in tables. An address without a name isn't one, and may contain a password."""
 
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
-"""How environment variables are called. A key in the place of one is not repeated."""
+"""Syntax of environment variables. A key given by mistake is not repeated in messages."""
 
 _BEARER = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 """Syntax of a bearer token (RFC 6750, 2.1)."""
 
 
 def server_addresses(url: str | None, compare: Sequence[str]) -> dict[str, Address]:
-    """Address of each server by its name.
+    """Return the address of each server by name.
 
     Args:
-        url: of the only server.
-        compare: in its place NAME=URL, each name once.
+        url: the address of the only server.
+        compare: NAME=URL for several servers, each name once.
 
     Raises:
-        ConfigError: both or none of them, or no such pair.
+        ConfigError: both or neither are given, or a pair is invalid.
     """
     if (url is None) == (not compare):
         raise ConfigError("give the address of one server, or --compare NAME=URL for each of several; not both.")
@@ -46,15 +46,15 @@ def server_addresses(url: str | None, compare: Sequence[str]) -> dict[str, Addre
 
 
 def server_models(models: Sequence[str], names: Sequence[str]) -> dict[str, str | None]:
-    """Model to ask each server for; None where nobody says.
+    """Return the model to request from each server; None if not specified.
 
     Args:
-        models: MODEL for all servers, or NAME=MODEL for one of several, which goes before. The only server has no name,
-            so that anything is its model.
-        names: of the servers.
+        models: MODEL for all servers, or NAME=MODEL for one of several, which takes precedence. A single server has no
+            name, so any value is its model.
+        names: the servers' names.
 
     Raises:
-        ConfigError: another server's name, or two models for one server.
+        ConfigError: a server's name is unknown, or has two models.
     """
     said: dict[str, str] = {}
     for part in models:
@@ -73,10 +73,10 @@ def server_models(models: Sequence[str], names: Sequence[str]) -> dict[str, str 
 
 
 def api_key(variable: str | None) -> str | None:
-    """The key in an environment variable; None without a variable. No message has the key in it.
+    """Return the key in an environment variable; None without a variable. Messages never contain the key.
 
     Raises:
-        ConfigError: it is not set, or holds what no key can be.
+        ConfigError: it isn't set, or isn't a valid key.
     """
     if variable is None:
         return None

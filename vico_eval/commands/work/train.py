@@ -1,4 +1,4 @@
-"""`vico-eval train`: training from recipe files, and the export of what was trained."""
+"""`vico-eval train`: training from recipe files, and the export of trained checkpoints."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from vico_eval.training.small.vico_tiny import train as vico_tiny
 
 
 def train_tiny(recipe: Path, out: Path, stages: Sequence[str], *, resume: bool) -> None:
-    """Run the named stages of a recipe; where there are none, all that come before ViCO's own.
+    """Run the named stages of a recipe; by default, all stages before ViCO's own.
 
     Raises:
-        ConfigError: a recipe that can't be read or has an unknown key, or an unknown stage.
+        ConfigError: the recipe can't be read or has an unknown key, or a stage is unknown.
         OutputError: `out` can't be written.
     """
     chosen = parse_stages(stages or BEFORE_VICO)
@@ -38,10 +38,10 @@ def train_tiny(recipe: Path, out: Path, stages: Sequence[str], *, resume: bool) 
 
 
 def train_internvl_x(recipe: Path, out: Path, variants: Sequence[str], *, resume: bool) -> None:
-    """Train the named variants of a recipe, all of them where `variants` is empty.
+    """Train the named variants of a recipe, or all if `variants` is empty.
 
     Raises:
-        ConfigError: a recipe that can't be read or has an unknown key, or an unknown variant.
+        ConfigError: the recipe can't be read or has an unknown key, or a variant is unknown.
         CheckpointError: the base checkpoint is missing.
         OutputError: `out` can't be written.
     """
@@ -53,7 +53,7 @@ def train_internvl_x(recipe: Path, out: Path, variants: Sequence[str], *, resume
 
 
 def _train(arguments: Sequence[str | Path], processes: int, out: Path, resume: bool, work: Callable[[], None]) -> None:
-    """Do `work` here; or run `vico-eval train ARGUMENTS` in each of several processes, which do it there."""
+    """Do `work` in this process, or run `vico-eval train ARGUMENTS` in several processes, which do it there."""
     if processes > 1 and not is_torchelastic_launched():
         launch([*arguments, "--out", out, *(["--resume"] if resume else [])], processes)
         return
@@ -64,22 +64,22 @@ def _train(arguments: Sequence[str | Path], processes: int, out: Path, resume: b
 
 
 def export_checkpoint(checkpoint: str, out: Path, *, auto_map: bool) -> None:
-    """Write a checkpoint in the layout that InternVL is released in, and say what that layout leaves out.
+    """Write a checkpoint in the layout of InternVL's releases, and print what that layout can't represent.
 
     Args:
         checkpoint: a folder, a built-in name or a hub id.
         out: a new or empty folder.
-        auto_map: whether its `config.json` points to the authors' code.
+        auto_map: refer to the authors' code in `config.json`.
 
     Raises:
-        CheckpointError: the checkpoint is missing, or has parts that the layout has no place for.
+        CheckpointError: the checkpoint is missing, or has parts that the layout can't represent.
         OutputError: `out` is in use or can't be written.
     """
     found = find_checkpoint(checkpoint)
     lost = not_in_released(found.config)
     check_unused(out)
     check_writable(out.absolute().parent)
-    load_tokenizer(found)  # refuses one that is missing or of another model, before anything is written
+    load_tokenizer(found)  # rejects a missing or unsupported checkpoint before anything is written
     save_released(load_model(found), partial(export_tokenizer, found.folder), out, auto_map=auto_map)
     if is_of_transformers_5(found.folder):
         lost.append(

@@ -19,8 +19,8 @@ def train(stage: Stage, config: Path, processes: int | None, accelerate_config: 
     """Run a stage, or launch the processes that do.
 
     Raises:
-        ConfigError: a configuration that can't be read or is not valid; nothing has been started then.
-        As `train_consistency` and `train_router`.
+        ConfigError: the configuration can't be read or is invalid; nothing is started then.
+        See `train_consistency` and `train_router` for others.
     """
     settings = read_consistency(config) if stage == "consistency" else read_router(config)
     check_writable(settings.out)

@@ -1,7 +1,7 @@
-"""`vico-eval vlmeval run`: VLMEvalKit's own evaluation of our models.
+"""`vico-eval vlmeval run`: evaluation of our models by VLMEvalKit.
 
-VLMEvalKit knows models by the entries of a public dictionary and has no hook for those of other packages; so this
-command puts ours in and calls VLMEvalKit's command line.
+VLMEvalKit finds models in a public dictionary and has no hook for other packages. This command adds our models to it
+and calls VLMEvalKit's command line.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
     from vico_eval.harnesses.vlmevalkit.adapter import CompressedModel
 
 MAX_NEW_TOKENS = 4096
-"""VLMEvalKit's own for InternVL where it doesn't think."""
+"""VLMEvalKit's settings of InternVL without thinking mode."""
 
 QWEN2_5_GENERATION = {"max_new_tokens": 2048}
-"""As VLMEvalKit's class of Qwen2.5-VL, which samples among the one likeliest token (`top_k=1`)."""
+"""Settings of VLMEvalKit's Qwen2.5-VL class, which samples with `top_k=1`."""
 
 QWEN3_GENERATION = {"max_new_tokens": 16384, "do_sample": True, "temperature": 0.7, "top_p": 0.8, "top_k": 20}
-"""As VLMEvalKit's entries of Qwen3-VL. (Its runs on vLLM also penalise presence.)"""
+"""Settings of VLMEvalKit's Qwen3-VL entries. (Its runs on vLLM also have a presence penalty.)"""
 
 _GENERATION: Mapping[str, dict[str, Any]] = {
     INTERNVL.name: {"max_new_tokens": MAX_NEW_TOKENS},
@@ -52,7 +52,7 @@ NOT_OURS = {
     "fps": "VLMEvalKit's data sets of videos say how many frames are shown; name one such as Video-MME_64frame",
     "num_frames": "VLMEvalKit takes the frames of videos; name a data set such as Video-MME_64frame",
 }
-"""Model arguments that can't have an effect, and why."""
+"""Model arguments without effect, and the reason."""
 
 
 def run_vlmeval(
@@ -68,22 +68,22 @@ def run_vlmeval(
 ) -> None:
     """Evaluate a method on data sets, one after the other.
 
-    A repeated command goes on where it was stopped. The first document that can't be answered ends it.
+    A repeated command resumes. The first document that can't be answered ends it.
 
     Args:
-        data: names that VLMEvalKit's `--data` takes.
+        data: names of data sets in VLMEvalKit's `--data`.
         pretrained: a folder, a hub id or a built-in checkpoint.
         method: name of a method, or several joined by `+`.
         model_args: further arguments of engine and method, and `previews` (true, false or a folder), `k=v,...`.
         gen_kwargs: fields of `GenerationSettings`, `k=v,...`.
         work_dir: the run's folder; VLMEvalKit's files go to `<work_dir>/<method>`.
-        limit: first documents of each data set; VLMEvalKit has no limit for videos.
-        judge: VLMEvalKit's name of a model that reads answers, or `exact_matching` for none.
+        limit: number of first documents of each data set; VLMEvalKit has no limit for videos.
+        judge: VLMEvalKit's name of a judge model, or `exact_matching` for none.
 
     Raises:
-        ConfigError: VLMEvalKit is not installed, or an argument that can't be.
-        OutputError: `work_dir` holds another run.
-        UserError: a data set without a score, or a document that can't be answered; named.
+        ConfigError: VLMEvalKit isn't installed, or an argument is invalid.
+        OutputError: `work_dir` has another run.
+        UserError: a data set has no score, or a document can't be answered; the message names it.
     """
     if find_spec("vlmeval") is None:
         raise ConfigError(
@@ -141,20 +141,20 @@ def run_vlmeval(
 
 
 def default_generation(kind: Kind, *, thinks: bool) -> dict[str, Any]:
-    """How answers are generated where `--gen-kwargs` doesn't say: as VLMEvalKit's own entries of the same kind do."""
+    """Return the generation settings without `--gen-kwargs`: those of VLMEvalKit's own entries of the same kind."""
     if thinks:
         return dict(kind.thinking)
     return _GENERATION[kind.name]
 
 
 def _set_environment(*, asks_for_thoughts: bool, thinks: bool) -> None:
-    """VLMEvalKit's settings that only environment variables can give, so that the run's record tells all of them.
+    """Set VLMEvalKit's environment variables explicitly, so that the run's record has all settings.
 
     Args:
-        asks_for_thoughts: whether VLMEvalKit has other questions where the model thinks, as it has for InternVL.
-        thinks: whether answers have thoughts before them, which are no part of what is scored.
+        asks_for_thoughts: VLMEvalKit has other prompts in thinking mode, as for InternVL.
+        thinks: answers start with thoughts, which are not scored.
     """
-    os.environ["PRED_FORMAT"] = "tsv"  # a cell of a spreadsheet ends after 32,767 characters
+    os.environ["PRED_FORMAT"] = "tsv"  # spreadsheet cells hold at most 32,767 characters
     os.environ["EVAL_FORMAT"] = "csv"
     os.environ["USE_COT"] = "1" if asks_for_thoughts else "0"
     # MMEVAL_ROOT would replace --work-dir; with SKIP_ERR an error's text would be scored as an answer.
@@ -172,7 +172,7 @@ def _open_model(
     previews: Any,
     conditions: Mapping[str, Any],
 ) -> tuple[CompressedModel, str]:
-    """The model and its name in VLMEvalKit, which is the method's."""
+    """Open the model; its name in VLMEvalKit is the method's."""
     from vlmeval.config import supported_VLM
 
     from vico_eval.engine.loading import open_engine
@@ -181,7 +181,7 @@ def _open_model(
 
     opened = open_engine(arguments, show_progress=False)
     name = opened.method.name
-    words = {**asdict(generation), "until": list(generation.until)}  # as JSON will have it, to compare with
+    words = {**asdict(generation), "until": list(generation.until)}  # in the form of JSON, for the comparison
     record = run_record(
         opened,
         title=title_of(opened.method),
@@ -203,7 +203,7 @@ def _open_model(
 
 
 def _differs(work_dir: Path, record: RunRecord) -> tuple[str, ...]:
-    """In which conditions the run that is there differs; none where there is no run.
+    """Return the conditions in which an earlier run differs; none if there is no run.
 
     Raises:
         OutputError: its record can't be read.
@@ -217,9 +217,10 @@ def _differs(work_dir: Path, record: RunRecord) -> tuple[str, ...]:
 
 @contextmanager
 def _as_vlmevalkit(arguments: list[str]) -> Iterator[None]:
-    """VLMEvalKit reads its arguments from the command line only, and stops its scoring processes with SIGTERM.
+    """Set the command line, from which VLMEvalKit reads its arguments, and the default handler of SIGTERM, with which
+    it stops its scoring processes.
 
-    They are copies of this process; with its handler, which ends Python in order, some would wait for ever.
+    These are forks of this process; with its handler, which exits Python in order, some would never end.
     """
     before, handler = sys.argv, signal.signal(signal.SIGTERM, signal.SIG_DFL)
     sys.argv = arguments

@@ -1,4 +1,4 @@
-"""Passes in processes that start with lmms-eval loaded (`vico_eval.harnesses.lmms_eval.warm`)."""
+"""Passes in processes with lmms-eval preloaded (`vico_eval.harnesses.lmms_eval.warm`)."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from vico_eval.commands.work.processes import STOP_S
 PROGRAM = (sys.executable, "-m", "vico_eval.harnesses.lmms_eval.warm")
 
 LOST = -signal.SIGKILL
-"""Status of a pass whose end nobody can tell, since the process that would is gone; the pass is killed then."""
+"""Status of a pass whose end is unknown, because the preloaded process is gone; the pass is then killed."""
 
 LOOK_S = 0.05
 
 
 class WarmStart:
-    """Loads lmms-eval in the background, and starts passes from there; until the end of a `with`."""
+    """Loads lmms-eval in the background and starts passes from that process; a context manager."""
 
     def __init__(self, environment: Mapping[str, str], program: Sequence[str] = PROGRAM) -> None:
         """
         Args:
-            environment: of all passes, on top of this process's.
-            program: what takes the orders.
+            environment: environment variables of all passes, in addition to this process's.
+            program: the program that receives orders.
         """
         self._server = subprocess.Popen(
             list(program),
@@ -61,33 +61,33 @@ class WarmStart:
 
     @property
     def is_alive(self) -> bool:
-        """Whether it can start passes."""
+        """Return whether it can start passes."""
         return self._server.poll() is None
 
     def start(self, command: Sequence[str], config: Path, log: Path) -> WarmProcess:
         """Start a pass.
 
         Args:
-            command: that does the same, for the log.
-            config: file of the pass.
-            log: of its output.
+            command: the equivalent command, for the log.
+            config: the file of the pass.
+            log: the log of its output.
         """
         log.write_text(f"$ {shlex.join(command)}\n\n", encoding="utf-8")
         self._num_orders += 1
         order = {"number": self._num_orders, "config": str(config), "log": str(log)}
         assert self._server.stdin is not None
-        with suppress(BrokenPipeError):  # then it is lost, which `status` says
+        with suppress(BrokenPipeError):  # then it is lost, which `status` reports
             self._server.stdin.write(json.dumps(order) + "\n")
             self._server.stdin.flush()
         return WarmProcess(self, self._num_orders)
 
     def status(self, number: int) -> int | None:
-        """How a pass has ended; None while it runs."""
-        is_listening = self._listener.is_alive()  # asked first: the last thing it hears may be this one's end
+        """Return a pass's exit status; None while it runs."""
+        is_listening = self._listener.is_alive()  # checked first: the last message may be this one's end
         return self._statuses.get(number, None if is_listening else LOST)
 
     def signal(self, number: int, what: signal.Signals) -> None:
-        """Send a signal to all processes of a pass. One that waits is ended with all others, by what starts them."""
+        """Send a signal to all processes of a pass. A pass that hasn't started ends with the preloaded process."""
         pid = self._pids.get(number)
         if pid is None:
             self._server.kill()
@@ -96,7 +96,7 @@ class WarmStart:
                 os.killpg(pid, what)
 
     def _listen(self) -> None:
-        """Hear what becomes of passes, until what starts them is gone; then end those that it has left behind."""
+        """Receive the states of passes until the preloaded process is gone, then end those that it left behind."""
         assert self._server.stdout is not None
         for line in self._server.stdout:
             told = json.loads(line)
@@ -111,7 +111,7 @@ class WarmStart:
 
 
 class WarmProcess:
-    """A pass, as a `vico_eval.commands.work.processes.Process`."""
+    """A pass, with the interface of `vico_eval.commands.work.processes.Process`."""
 
     def __init__(self, origin: WarmStart, number: int) -> None:
         self._origin, self._number = origin, number
