@@ -2,15 +2,17 @@
 
 import pytest
 
-from vico_eval.cards import Checkpoints
+from vico_eval.cards import Checkpoints, load_cards
 from vico_eval.commands.output import message_console
-from vico_eval.commands.work.kinds import kind_of_checkpoints
+from vico_eval.commands.work.kinds import kind_of_checkpoints, with_methods
 from vico_eval.commands.work.options import RunOptions
 from vico_eval.commands.work.table import plan_table
 from vico_eval.errors import ConfigError
 from vico_eval.families.registry import SUPPORTED
 from vico_eval.harnesses.lmms_eval.kinds import INTERNVL, KINDS, QWEN2_5_VL, QWEN3_VL
 from vico_eval.methods import registry
+from vico_eval.methods.divprune import DivPrune
+from vico_eval.paths import models_dir
 
 BUDGETS = {"budgets": (0.5,), "device": "cpu", "benchmarks": ["docvqa"]}
 
@@ -76,6 +78,23 @@ def test_a_kind_lacks_those_methods_that_its_checkpoints_refuse(untrained, qwen)
     for kind in KINDS:
         refused = {method for method in registry.method_names() if is_refused(method, kind.name)}
         assert refused - of_a_checkpoint.get(kind.name, set()) == kind.lacks
+
+
+def test_a_method_without_a_card_is_a_row_by_its_name():
+    cards = load_cards(models_dir())
+    assert "rvtc_edge" not in cards
+    found = with_methods(cards, ["vanilla", "rvtc_edge", "nonsense"])
+    assert [*found] == [*cards, "rvtc_edge"]
+    card = found["rvtc_edge"]
+    assert (card.title, card.lmms_model, card.weights) == ("rvtc_edge", "rvtc_edge_internvl", "base")
+    runs = planned("tiny", rows=["rvtc_edge"], budgets=(), benchmarks=())
+    assert [run.model for run in runs.values()] == ["vanilla_internvl", "rvtc_edge_internvl"]
+
+
+def test_a_method_of_this_process_alone_is_no_row(monkeypatch):
+    monkeypatch.setattr(registry, "_registered", {"of_this_process": DivPrune})
+    with pytest.raises(ConfigError, match=r"registered in this process only.*entry point"):
+        with_methods(load_cards(models_dir()), ["of_this_process"])
 
 
 def test_each_supported_checkpoint_is_of_one_kind():

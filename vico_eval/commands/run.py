@@ -21,7 +21,9 @@ def run(
     ],
     rows: Annotated[
         str | None,
-        options.rows("Systems to run, separated by commas, or all. Default: the rows that the suite lists."),
+        options.rows(
+            "Systems or installed methods to run, separated by commas, or all. Default: the rows that the suite lists."
+        ),
     ] = None,
     budgets: Annotated[
         str | None,

@@ -218,6 +218,11 @@ def method_names() -> tuple[str, ...]:
     return tuple(sorted({*BUILT_IN, *_plugins(), *_registered}))
 
 
+def is_installed(name: str) -> bool:
+    """Whether other processes also know a method: it is built in, or an entry point of an installed package."""
+    return name in BUILT_IN or name in _plugins()
+
+
 def describe(name: str) -> str:
     """The method's docstring: what it does, and its source. A built-in method is read without importing it."""
     _require_known(name)

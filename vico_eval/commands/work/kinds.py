@@ -9,6 +9,7 @@ from rich.console import Console
 from vico_eval.cards import Card, Checkpoints, load_checkpoints
 from vico_eval.errors import ConfigError
 from vico_eval.harnesses.lmms_eval.kinds import INTERNVL, KINDS, Kind, kind_of_checkpoint, split_model
+from vico_eval.methods.registry import describe, is_installed, method_names, parameters
 from vico_eval.paths import models_dir
 
 
@@ -23,6 +24,40 @@ def kind_of_checkpoints(checkpoints: Checkpoints) -> Kind:
         if known.base == checkpoints.base:
             return next(kind for kind in KINDS if kind.name == known.kind)
     return kind_of_checkpoint(checkpoints.base) or INTERNVL
+
+
+def with_methods(cards: Mapping[str, Card], names: Sequence[str]) -> dict[str, Card]:
+    """Add a card for each named method that has none, such as a method of another package.
+
+    Its row is named after the method, comes last, and uses the base weights. A method that takes `target_ratio` and
+    `ratio_from` gets ViCO's share of tokens, or the budgets, like the methods that have cards.
+
+    Args:
+        cards: the cards of the suite's family.
+        names: rows that the user named.
+
+    Raises:
+        ConfigError: a method is only registered in this process, and rows are run by others.
+    """
+    found = dict(cards)
+    known = method_names()
+    for name in names:
+        if name not in cards and name in known:
+            if not is_installed(name):
+                raise ConfigError(
+                    f"method {name!r} is registered in this process only, and lmms-eval runs rows in processes of its "
+                    "own. Name it as an entry point of a package (docs/add-a-method.md), or call vico_eval.compare."
+                )
+            found[name] = Card(
+                name=name,
+                title=name,
+                order=1 + max(card.order for card in found.values()),
+                description=describe(name).partition("\n")[0],
+                lmms_model=INTERNVL.model_of(name),
+                weights="base",
+                ratio_from="vico" if {"target_ratio", "ratio_from"} <= set(parameters(name)) else None,
+            )
+    return found
 
 
 def cards_of_kind(

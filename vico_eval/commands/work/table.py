@@ -17,7 +17,7 @@ from vico_eval.commands.output import check_writable
 from vico_eval.commands.work.at_work import held
 from vico_eval.commands.work.checks import refusals
 from vico_eval.commands.work.inputs import Inputs, find_inputs, local_checkpoints
-from vico_eval.commands.work.kinds import cards_of_kind, kind_of_checkpoints
+from vico_eval.commands.work.kinds import cards_of_kind, kind_of_checkpoints, with_methods
 from vico_eval.commands.work.options import RunOptions
 from vico_eval.commands.work.plan import ALL_WEIGHTS, Conditions, ModelArgs, PlannedRun, plan_runs
 from vico_eval.commands.work.starting import num_cores
@@ -90,7 +90,7 @@ def plan_table(name: str, options: RunOptions, console: Console) -> Table:
     """
     _check_arguments(options.model_args)
     suite = load_suite(name)
-    cards = load_cards(paths.models_dir(), suite.cards)
+    cards = with_methods(load_cards(paths.models_dir(), suite.cards), options.rows)
     checkpoints = find_checkpoints(options.checkpoint, suite, is_small=options.fixtures)
     benchmarks = choose_benchmarks(suite, options, console)
     is_all, budgets = tuple(options.rows) == ("all",), _budgets(suite, options)
