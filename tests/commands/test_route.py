@@ -108,7 +108,7 @@ def test_a_grid_that_the_method_cuts_its_own_way_is_drawn(route, tmp_path):
     ("arguments", "message"),
     [
         (["missing.png"], "missing.png does not exist"),
-        (["page.png", "text.png"], "text.png is not in a format"),
+        (["page.png", "text.png"], "text.png is not in a supported format"),
         (["page.png", "--checkpoint", "vico-tiny-base"], "'vico-tiny-base' has no low connector"),
         (["page.png", "--checkpoint", "vico-smal"], "vico-smal"),
         (["page.png", "--method", "fastv"], "has no router, .*: image_vir, vanilla_vir, vico"),

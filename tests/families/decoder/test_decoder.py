@@ -386,7 +386,7 @@ def test_misuse_is_named():
     ids, mask, prompt = prompts(15, 12)
     with pytest.raises(RuntimeError, match="needs to know the prompt"):
         model(input_ids=ids)
-    with pytest.raises(RuntimeError, match="padding stands to the right"):
+    with pytest.raises(RuntimeError, match="padding to the right"):
         model(input_ids=ids, attention_mask=mask.flip(1), prompt=prompt)
     with pytest.raises(RuntimeError, match=r"the prompts are \[2, 15\] and the input is \[2, 7\]"):
         model(input_ids=ids[:, :7], prompt=prompt)
