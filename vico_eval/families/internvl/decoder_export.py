@@ -123,7 +123,7 @@ def export_decoder(checkpoint: Checkpoint, out: Path, *, shard_bytes: int = SHAR
 
 
 def is_export(folder: Path, checkpoint: Checkpoint) -> bool:
-    """Return whether a folder is a finished export of a checkpoint, with all files in their sizes."""
+    """Return whether a folder is a finished export of a checkpoint, with all files at their recorded sizes."""
     try:
         marker = json.loads((folder / EXPORT).read_text(encoding="utf-8"))
         sizes = {name: (folder / name).stat().st_size for name in marker["files"]}
@@ -134,7 +134,7 @@ def is_export(folder: Path, checkpoint: Checkpoint) -> bool:
 
 
 def not_in_export(checkpoint: Checkpoint) -> list[str]:
-    """Return sentences about what is converted in a checkpoint's decoder."""
+    """Return sentences about what the export changes or loses of a checkpoint's decoder; empty if nothing."""
     config = checkpoint.config.text_config
     if not _is_stretched(config):
         return []

@@ -36,7 +36,7 @@ def apply_processor_files(folder: Path, config: VicoInternVLConfig, *, is_hf: bo
         CheckpointError: a file can't be read, or a setting isn't supported; the message names both.
     """
     processor = _read(folder / PROCESSOR)
-    nested = processor.get("image_processor")  # the file that transformers 5 writes and prefers
+    nested = processor.get("image_processor")  # the section that transformers 5 writes and prefers
     file, settings = (
         (PROCESSOR, nested) if isinstance(nested, dict) else (IMAGE_PROCESSOR, _read(folder / IMAGE_PROCESSOR))
     )

@@ -32,7 +32,7 @@ THINKING_SYSTEM_MESSAGE = (
     "Ensure that the thinking process is thorough but remains focused on the query. The final answer should be "
     "standalone and not reference the thinking section."
 )
-"""InternVL3.5's system message for thinking mode (from its model card), which must not be changed."""
+"""InternVL3.5's system message for thinking mode, from its model card. Any other wording is another mode."""
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,7 @@ class PvtcConnector(nn.Module):
         tiles = len(vit_tokens)
         keys = windows(self.key_value(vit_tokens[:, 1:]), self.block)  # [windows, M*M, D]
         local = self.local_query(pixel_shuffle(vit_tokens, self.block, self.version))  # [tiles, N*N, D]
-        # Scaled behind the activation, each window by its own vector.
+        # Scaled after the activation, each window by its own vector.
         from_class = self.global_query(vit_tokens[:, :1]) * self.cls_scale.flatten(1, 2)
         return (
             self.local_block(local.flatten(0, 1)[:, None], keys).view(tiles, -1, local.shape[-1]),

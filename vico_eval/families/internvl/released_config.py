@@ -34,7 +34,8 @@ def not_in_released(config: VicoInternVLConfig) -> list[str]:
     """Return sentences about what the released layout can't represent; empty if nothing is lost.
 
     Raises:
-        CheckpointError: the other weights don't work without it.
+        CheckpointError: the other weights need a part that can't be represented, or the router's number of
+            heads differs from the released code's.
     """
     parts = config.parts
     if "pvtc" in parts or "lvtc" in parts:

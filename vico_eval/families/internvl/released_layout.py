@@ -72,7 +72,7 @@ def save_released(
 
 
 def _released_weights(model: VicoInternVL) -> dict[str, list[Tensor]]:
-    """Return, by released name, the model's tensors that are concatenated along the first dimension.
+    """Return, by released name, the tensors to concatenate along the first dimension, which share the model's memory.
 
     transformers' reverse conversion would create all fused and unstacked tensors at once.
     """

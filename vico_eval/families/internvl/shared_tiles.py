@@ -105,7 +105,7 @@ class BatchTiles:
 
         Args:
             choice: [tiles], int64, index into `routes`.
-            routes: none for the high connector alone.
+            routes: empty for the high connector alone.
         """
         if not self.has_tiles:
             return self._model.no_visual_tokens(), torch.zeros(0, dtype=torch.int64)

@@ -28,7 +28,7 @@ class TiledImage(NamedTuple):
 
     columns: int
     rows: int
-    """Columns of the grid. A tile beyond columns x rows is the thumbnail."""
+    """Columns and rows of the grid. A tile beyond columns x rows is the thumbnail."""
 
     @property
     def grid(self) -> tuple[int, int, int]:
@@ -52,8 +52,8 @@ def tile_grid(
 ) -> tuple[int, int]:
     """Return the grid of `min_tiles` to `max_tiles` tiles with the aspect ratio nearest to the image's.
 
-    Nearest means the smallest absolute difference of width/height. Among grids of equal difference (2x1 and 4x2 for a
-    wide image), a larger one is only chosen if the image has more than half its pixels.
+    Nearest means the smallest absolute difference of width/height. Grids of equal difference (2x1 and 4x2 for a wide
+    image) are tried in ascending size, and a larger one is only chosen if the image has more than half its pixels.
 
     Args:
         width, height: the image's size in pixels, at least 1.
