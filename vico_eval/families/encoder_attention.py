@@ -70,7 +70,7 @@ class LayerInput:
                 handle.remove()
 
     def taken(self) -> PatchAttention:
-        """Return the result for all pieces that were encoded since the last call."""
+        """Return the result for all pieces that were encoded since `watching` began or the last call."""
         scores, keys = (torch.cat(each) for each in zip(*self._found, strict=True))
         self._found.clear()
         return PatchAttention(scores, keys)

@@ -198,7 +198,7 @@ class Prompting(ABC):
 
     @abstractmethod
     def cut_frame(self, frame: Image.Image) -> Picture:
-        """Divide an RGB video frame for the encoder, which has a prompt like an image."""
+        """Divide an RGB video frame for the encoder, which appears in a prompt like an image."""
 
     @abstractmethod
     def choose_frames(
@@ -248,7 +248,7 @@ class FamilyCheckpoint(Protocol):
 
     @property
     def dtype(self) -> torch.dtype | None:
-        """That its weights are kept in, where its configuration says."""
+        """The dtype of its weights, if the configuration states it."""
 
     def identity(self) -> dict[str, str]:
         """Return name, folder (`path`) and digest (`sha256`) of everything that affects answers."""
@@ -335,7 +335,7 @@ class SeenTiles:
     """[tiles]: visual tokens of each tile, before any selection."""
 
     compressed: list[bool]
-    """[tiles]: whether the tile is compressed."""
+    """[tiles]: whether the tile has fewer visual tokens than an uncompressed one."""
 
     p_compress: list[float] | None
     """[tiles]: the router's scores, if the method uses it."""

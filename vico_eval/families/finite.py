@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 
 def refuse_not_finite(what: str, keys: Iterable[str]) -> None:
-    """Raise FloatingPointError, which names `what` and the documents, if any number is not finite."""
+    """Raise FloatingPointError, which names `what` and the documents, if `keys` (those with such numbers) has any."""
     if named := ", ".join(dict.fromkeys(keys)):
         raise FloatingPointError(
             f"the {what} of {named} are not finite (NaN or infinite), so nothing can be decided by them. Check the "

@@ -54,7 +54,7 @@ def load_placed(
         model_class,
         checkpoint,
         dtype=computed_in,
-        # Weights are loaded directly to the device, because processes that share a host would fill its memory.
+        # Weights are loaded directly to the device. Otherwise processes that share a host would fill its memory.
         device_map=device_map if device is None else {"": torch.device(device)},
         attn_implementation=attn_implementation,
     )

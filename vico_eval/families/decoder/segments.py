@@ -87,7 +87,7 @@ class PromptCache(PreallocatedCache):
     """The KV cache of a batch whose layers have different numbers of tokens, with information about its prompts.
 
     Used for one `generate`. Reordering beams needs nothing beyond the base class, because all beams of a request have
-    the same tokens.
+    lost the same prompt tokens.
     """
 
     def __init__(self, config: Any, prompt: Prompt) -> None:
@@ -189,7 +189,7 @@ def change_tokens(
     is_visual = (segment.is_visual.gather(1, source) | joins) & is_real
     positions = segment.positions.to(device).gather(2, source_there.expand(len(segment.positions), -1, -1))
     if renumbers:
-        # Unchanged rows keep their positions, which differ between axes.
+        # Unchanged rows keep their positions, which aren't 0, 1, 2, ... if there are several axes.
         counted = (is_real.long().cumsum(dim=1) - 1).clamp(min=0).to(device)
         positions = torch.where(torch.tensor(moves, device=device)[:, None], counted, positions)
     origins = segment.columns.gather(1, source).masked_fill(joins | ~is_real, -1)
