@@ -65,7 +65,7 @@ $(VLLM_GPU_STAMP):
 	@touch $@
 
 demo: $(STAMP) ## Fill Table 3 on the built-in benchmark: results/measured/tiny.
-	@$(BIN)/vico-eval demo $(ARGS)
+	@$(BIN)/python -m vico_eval demo $(ARGS)
 
 test: $(STAMP) ## Run the tests; needs no network.
 	@# Tests of one file share loaded models, so they run in the same process.
@@ -73,7 +73,7 @@ test: $(STAMP) ## Run the tests; needs no network.
 
 # Without --quiet, which would also keep warnings from counting as errors.
 docs: $(STAMP) ## Build the documentation's site: site/index.html.
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict $(ARGS)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict $(ARGS)
 
 bench: $(STAMP) $(VLLM_STAMP) ## Repeat all speed measurements: results/measured (two hours; docs/speed.md explains them).
 	$(BIN)/python benchmarks/startup.py
@@ -85,9 +85,9 @@ bench: $(STAMP) $(VLLM_STAMP) ## Repeat all speed measurements: results/measured
 	$(BIN)/python benchmarks/evaluation.py --rounds 3 --name tiny-cpu-float32-all-cores
 	$(BIN)/python benchmarks/evaluation.py --shape 0.6b --rounds 2 --threads $(THREADS)
 	$(BIN)/python benchmarks/evaluation.py --shape 0.6b-pairs --rounds 2 --threads $(THREADS)
-	$(BIN)/vico-eval throughput local --methods vanilla,vico,all_compress,fastv,sparsevlm,vico+fastv \
+	$(BIN)/python -m vico_eval throughput local --methods vanilla,vico,all_compress,fastv,sparsevlm,vico+fastv \
 		--rounds 15 --threads $(THREADS) --out results/measured/throughput-local
-	$(BIN)/vico-eval throughput local --table4 --shape 0.6b --rounds 3 --minutes 20 --threads $(THREADS) \
+	$(BIN)/python -m vico_eval throughput local --table4 --shape 0.6b --rounds 3 --minutes 20 --threads $(THREADS) \
 		--out results/measured/throughput-local
 	$(BIN)/python benchmarks/prefill.py --threads $(THREADS)
 	$(BIN)/python benchmarks/internvl_x.py --threads $(THREADS)
@@ -102,7 +102,7 @@ bench: $(STAMP) $(VLLM_STAMP) ## Repeat all speed measurements: results/measured
 bench-gpu: $(STAMP) $(VLLM_GPU_STAMP) ## Run the measurements that need a GPU with at least 80 GB: results/measured.
 	$(VLLM_GPU_VENV)/bin/python benchmarks/engines.py --size 8b --documents 256 --batch-size 64 $(ON_GPU)
 	$(BIN)/python benchmarks/evaluation.py --shape 8b --rounds 1 $(ON_GPU)
-	$(BIN)/vico-eval throughput local --table4 --shape 8b --rounds 5 --minutes 5 --attention $(ATTENTION) $(ON_GPU) \
+	$(BIN)/python -m vico_eval throughput local --table4 --shape 8b --rounds 5 --minutes 5 --attention $(ATTENTION) $(ON_GPU) \
 		--out results/measured/throughput-local
 	$(BIN)/python benchmarks/prefill.py --size 8b --rounds 2 --attention $(ATTENTION) $(ON_GPU)
 
@@ -121,13 +121,13 @@ test-vllm: $(STAMP) $(VLLM_STAMP) ## Run the tests that need vLLM.
 		--vllm-python $(abspath $(VLLM_VENV)/bin/python) $(ARGS)
 
 lint: $(STAMP) ## Check style and types.
-	@$(BIN)/ruff check .
-	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy
+	@$(BIN)/python -m ruff check .
+	@$(BIN)/python -m ruff format --check .
+	@$(BIN)/python -m mypy
 
 format: $(STAMP) ## Format the code and fix style problems automatically.
-	@$(BIN)/ruff check --fix .
-	@$(BIN)/ruff format .
+	@$(BIN)/python -m ruff check --fix .
+	@$(BIN)/python -m ruff format .
 
 package: $(STAMP) ## Build sdist and wheel into dist/, and try the wheel in an environment of its own.
 	@.ci/package $(VENV)

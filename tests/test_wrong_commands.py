@@ -108,7 +108,7 @@ def test_a_number_out_of_reach_is_wrong_usage(wrong, arguments):
         (["run", "tiny", "--model-args", "max_tiles"], "--model-args got 'max_tiles'"),
         (["run", "tiny", "--model-args", "max_tile=3"], "did you mean 'max_tiles'?"),
         (["run", "tiny", "--model-args", "max_tiles=abc"], "row vico can't be run with these arguments"),
-        (["run", "tiny", "--model-args", f"max_tiles={HUGE}"], f"Got max_tiles={HUGE}; expected a whole number from 1"),
+        (["run", "tiny", "--model-args", f"max_tiles={HUGE}"], f"Got max_tiles={HUGE}; expected an integer from 1"),
         (["run", "tiny", "--model-args", "tiles=4"], "Got tiles=4; expected columns x rows"),
         (
             ["run", "tiny", "--model-args", "tiles=2x2"],
@@ -125,7 +125,7 @@ def test_a_number_out_of_reach_is_wrong_usage(wrong, arguments):
         ([*TABLE3, "~nobody-here/missing"], "--checkpoint names ~nobody-here/missing"),
         ([*TABLE3, "a/b/c"], "--checkpoint names a/b/c"),
         ([*TABLE3, "./binary.yaml"], "--checkpoint names ./binary.yaml, which is not a folder"),
-        ([*TABLE3, "empty"], "empty is no checkpoint: it holds no config.json"),
+        ([*TABLE3, "empty"], "empty is not a checkpoint: it has no config.json"),
         ([*TABLE3, "nested"], "config.json can't be read as JSON"),
         ([*TABLE3, "zero"], "downsample_ratio is 0; expected a share in (0, 1]"),
         ([*TABLE3, "base=vico-tiny-base,vico=./missing"], "--checkpoint names ./missing"),

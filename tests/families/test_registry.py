@@ -28,7 +28,7 @@ def test_a_built_in_checkpoint():
     ("model_type", "reason"),
     [
         ("qwen2_vl", "Give a Qwen2.5-VL checkpoint"),
-        ("qwen3_omni_moe", "it hears and speaks as well"),
+        ("qwen3_omni_moe", "it also speaks and hears"),
         ("qwen2_5_omni", "Give a Qwen3-VL checkpoint"),
         ("qwen3_5", "layers without attention"),
     ],
@@ -39,9 +39,9 @@ def test_near_relatives_are_refused_with_the_reason(tmp_path, model_type, reason
 
 
 def test_others_are_refused_by_name_with_what_is_supported(tmp_path):
-    with pytest.raises(CheckpointError, match=r"says model_type 'llava'; expected one of vico_.*qwen3_vl_moe"):
+    with pytest.raises(CheckpointError, match=r"has model_type 'llava'; expected one of vico_.*qwen3_vl_moe"):
         family_of(folder_of(tmp_path, model_type="llava"))
-    with pytest.raises(CheckpointError, match="says model_type None"):
+    with pytest.raises(CheckpointError, match="has model_type None"):
         family_of(folder_of(tmp_path))
 
 
@@ -50,10 +50,10 @@ def test_no_kind_is_both_supported_and_refused():
 
 
 def test_a_folder_that_is_no_checkpoint(tmp_path):
-    with pytest.raises(CheckpointError, match=r"is no checkpoint: it holds no config\.json"):
+    with pytest.raises(CheckpointError, match=r"is not a checkpoint: it has no config\.json"):
         family_of(tmp_path)
     (tmp_path / "config.json").write_text("[1]")
-    with pytest.raises(CheckpointError, match="is no complete configuration: it holds a list"):
+    with pytest.raises(CheckpointError, match="is not a complete configuration: it contains a list"):
         family_of(tmp_path)
 
 

@@ -107,7 +107,7 @@ def test_a_ratio_from_an_earlier_run_is_the_mean_over_benchmarks_of_its_tokens_i
         registry.build(name, {"ratio_from": str(tmp_path), field: 0.3}).resolved()
     again = registry.build(name, {key: value for key, value in method.arguments().items() if value is not None})
     assert again.arguments() == method.arguments()
-    with pytest.raises(ConfigError, match=r"holds no answers.rank\*.jsonl"):
+    with pytest.raises(ConfigError, match=r"has no answers.rank\*.jsonl"):
         registry.build(name, {"ratio_from": str(tmp_path / "nowhere")}).resolved()
 
 

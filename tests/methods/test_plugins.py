@@ -84,7 +84,7 @@ def test_the_example_is_listed_and_runs_on_both_families(install, untrained):
         ("vico = even_tokens:Mine", "two methods are named 'vico': vico_eval.methods.vico:ViCO and even_tokens:Mine"),
         ("mine = even_tokens:Missing", "method 'mine' can't be loaded from 'even_tokens:Missing'"),
         ("mine = no_such_module:Mine", "method 'mine' can't be loaded from 'no_such_module:Mine'"),
-        ("mine = even_tokens:Mine", "'even_tokens:Mine', which is no part of a method; expected a subclass of"),
+        ("mine = even_tokens:Mine", "'even_tokens:Mine', which is not a part of a method; expected a subclass of"),
     ],
 )
 def test_an_entry_point_that_is_no_method_is_named(install, points, message):

@@ -116,9 +116,9 @@ def test_targets_at_the_ends_keep_everything_and_nothing():
     ("arguments", "message"),
     [
         ({"layers": "0/8"}, "layers='0/8'; expected layers from 1 on"),
-        ({"layers": "8/8"}, "layers='8/8'; expected rising whole numbers"),
-        ({"layers": "8/4"}, "layers='8/4'; expected rising whole numbers"),
-        ({"layers": "2.5/4"}, "layers='2.5/4'; expected rising whole numbers"),
+        ({"layers": "8/8"}, "layers='8/8'; expected increasing integers"),
+        ({"layers": "8/4"}, "layers='8/4'; expected increasing integers"),
+        ({"layers": "2.5/4"}, "layers='2.5/4'; expected increasing integers"),
         ({"layers": "all"}, "layers='all'; expected numbers"),
         ({"shares": "0.5/0.6/0.1"}, "shares='0.5/0.6/0.1'; expected shares .* that don't rise"),
         ({"shares": "1.5/0.5/0.1"}, r"shares='1.5/0.5/0.1'; expected shares of all visual tokens in \[0, 1\]"),

@@ -85,7 +85,7 @@ def test_random_reads_vicos_ratio_benchmark_by_benchmark(tmp_path):
 
 def test_random_says_when_there_is_no_run(tmp_path):
     method = registry.build("random", {"ratio_from": str(tmp_path / "nowhere")})
-    with pytest.raises(ConfigError, match=r"holds no answers.rank\*.jsonl; expected the record_dir of a finished run"):
+    with pytest.raises(ConfigError, match=r"has no answers.rank\*.jsonl; expected the record_dir of a finished run"):
         method.connector.check(facts_of(RELEASED, "vico-tiny"))
 
 

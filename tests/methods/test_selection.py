@@ -67,7 +67,7 @@ SELECTIONS = ("random_tokens", "top_attention", "divprune", "visionzip", "vispru
 
 @pytest.mark.parametrize("name", SELECTIONS)
 def test_an_earlier_run_is_read_when_a_model_is_loaded_and_its_mean_is_recorded(name, tmp_path):
-    with pytest.raises(ConfigError, match=r"holds no answers.rank\*.jsonl"):
+    with pytest.raises(ConfigError, match=r"has no answers.rank\*.jsonl"):
         registry.build(name, {"ratio_from": str(tmp_path)}).resolved()
     write_run(tmp_path, docvqa=[(20, 10), (10, 10)], chartqa=[(10, 5)])
     resolved = registry.build(name, {"ratio_from": str(tmp_path)}).resolved()

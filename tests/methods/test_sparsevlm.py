@@ -318,7 +318,7 @@ def test_a_schedule_of_ones_own():
         ({"layers": "2/two"}, "layers='2/two'; expected numbers"),
         ({"layers": "-1/2"}, "layers='-1/2'; expected numbers of at least 0"),
         ({"keep_shares": "0.5/nan/0.1"}, "keep_shares='0.5/nan/0.1'; expected numbers of at least 0"),
-        ({"layers": "6/2/15"}, "expected rising whole numbers"),
+        ({"layers": "6/2/15"}, "expected increasing integers"),
         ({"keep_shares": "0.5/0.2"}, "2 shares for 3 layers"),
         ({"keep_shares": "50/20/10"}, r"keep_shares='50/20/10'; expected shares in \[0, 1\]"),
         ({"plus_heads": 0}, "plus_heads=0"),

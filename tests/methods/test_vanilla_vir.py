@@ -166,7 +166,7 @@ def test_runs_of_something_else_are_refused_before_anything_is_answered(make, ot
             make(decisions_from=folder)
         shutil.rmtree(tmp_path / "other", ignore_errors=True)
 
-    refused("holds no readable record.json", str(tmp_path))
+    refused("has no readable record.json", str(tmp_path))
     refused(
         "is a run of method 'vanilla'; expected a run of vico", other_run(lambda record: record | {"method": "vanilla"})
     )

@@ -22,7 +22,7 @@ def parse_names(text: str | None, option: str) -> list[str]:
 
 
 def parse_arguments(text: str, option: str) -> Arguments:
-    """`k=v,...` as values, as lmms-eval reads its own: true and false, whole numbers, numbers, and words.
+    """`k=v,...` as values, as lmms-eval reads its own: true and false, integers, numbers, and words.
 
     Raises:
         ConfigError: a part without `=`, or a name that is given twice.

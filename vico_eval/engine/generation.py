@@ -61,7 +61,7 @@ class PromptTokens:
     """A prompt in the form that the decoder accepts."""
 
     key: str
-    """Of the document."""
+    """The document's key."""
 
     input_ids: list[int]
 

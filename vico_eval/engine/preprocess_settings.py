@@ -51,7 +51,7 @@ class PreprocessSettings:
         ):
             value = getattr(self, name)
             if value is not None and (type(value) is not int or not 1 <= value <= most):
-                raise ConfigError(f"Got {name}={value!r}; expected a whole number from 1 to {most}.")
+                raise ConfigError(f"Got {name}={value!r}; expected an integer from 1 to {most}.")
         if self.min_pixels is not None and self.max_pixels is not None and self.min_pixels > self.max_pixels:
             raise ConfigError(f"Got min_pixels={self.min_pixels} and max_pixels={self.max_pixels}; expected no less.")
         if self.fps is not None and (self.num_frames is not None or not 0 < self.fps <= MOST):
@@ -63,7 +63,7 @@ class PreprocessSettings:
             parse_grid(self.tiles)
             if limits := [name for name in ("max_tiles", "total_max_tiles") if getattr(self, name) is not None]:
                 raise ConfigError(
-                    f"Got tiles={self.tiles} and {' and '.join(limits)}; tiles says how many an image has. Leave out "
+                    f"Got tiles={self.tiles} and {' and '.join(limits)}; tiles is the number of an image. Leave out "
                     f"{' and '.join(limits)}, or tiles."
                 )
         if self.thinking and self.system_prompt is not None:

@@ -68,7 +68,7 @@ class Previews:
         with self._warning:
             if not self._has_warned:
                 logger.warning(
-                    f"{path} can't be written: {error}. The run goes on; pictures that can't be written are left out, "
+                    f"{path} can't be written: {error}. The run continues without pictures that can't be written, "
                     "without further warning."
                 )
             self._has_warned = True

@@ -136,13 +136,13 @@ class GenerationSettings:
             _require(_is_int(getattr(self, name)) and getattr(self, name) >= 1, self, name, "an integer of at least 1")
         alone = self.num_beams == 1 or not self.do_sample
         _require(alone, self, "num_beams", "1 with do_sample: beams are searched, not sampled")
-        _require(_is_int(self.top_k) and self.top_k >= 0, self, "top_k", "a whole number from 0 (all) up")
+        _require(_is_int(self.top_k) and self.top_k >= 0, self, "top_k", "an integer of at least 0 (0: all)")
         _require(isinstance(self.do_sample, bool), self, "do_sample", "true or false")
         _require(_is_number(self.temperature) and self.temperature > 0, self, "temperature", "a number above 0")
         _require(_is_number(self.top_p) and 0 < self.top_p <= 1, self, "top_p", "a share in (0, 1]")
         penalty = self.repetition_penalty
         _require(_is_number(penalty) and penalty > 0, self, "repetition_penalty", "a number above 0")
-        _require(self.seed is None or _is_int(self.seed), self, "seed", "a whole number or None")
+        _require(self.seed is None or _is_int(self.seed), self, "seed", "an integer or None")
         is_list = isinstance(self.until, tuple) and all(isinstance(stop, str) and stop for stop in self.until)
         _require(is_list, self, "until", "a tuple of strings that are not empty")
         for name in ("temperature", "top_p", "repetition_penalty"):

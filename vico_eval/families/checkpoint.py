@@ -118,14 +118,14 @@ def read_config(folder: Path) -> dict[str, Any]:
     if (folder / ADAPTER_CONFIG_NAME).exists():
         # If PEFT is installed, transformers silently applies it to the weights, which no digest would show.
         raise CheckpointError(
-            f"{folder} holds {ADAPTER_CONFIG_NAME}, an adapter (LoRA); expected weights that are complete without one. "
+            f"{folder} contains {ADAPTER_CONFIG_NAME}, an adapter (LoRA); expected complete weights without one. "
             "Merge it into them (PEFT's merge_and_unload, then save_pretrained) and give that folder, or move "
             "adapter_config.json and the adapter's weights elsewhere."
         )
     file = folder / CONFIG
     if not file.is_file():
         raise CheckpointError(
-            f"{folder} is no checkpoint: it holds no config.json. Expected config.json, tokenizer files and "
+            f"{folder} is not a checkpoint: it has no config.json. Expected config.json, tokenizer files and "
             f"{SINGLE} (or {INDEX} and its shards)."
         )
     try:
@@ -133,13 +133,13 @@ def read_config(folder: Path) -> dict[str, Any]:
     except BAD_INPUT as error:
         raise CheckpointError(f"{file} can't be read as JSON: {error}. Download it again.") from error
     if not isinstance(values, dict):
-        raise incomplete(file, f"it holds a {type(values).__name__}")
+        raise incomplete(file, f"it contains a {type(values).__name__}")
     return values
 
 
 def incomplete(file: Path, why: object) -> CheckpointError:
     """Return the error for an unusable configuration."""
-    return CheckpointError(f"{file} is no complete configuration: {why}. Download it again.")
+    return CheckpointError(f"{file} is not a complete configuration: {why}. Download it again.")
 
 
 def refuse_quantised(values: Mapping[str, Any]) -> None:
@@ -168,8 +168,8 @@ def check_tokenizer_fits(tokenizer: PreTrainedTokenizerBase, checkpoint: Checkpo
     num_ids = max(tokenizer.get_vocab().values()) + 1
     if num_ids > rows:
         raise CheckpointError(
-            f"the tokenizer in {checkpoint.folder} has {num_ids} ids and the model's embedding {rows} rows; a token "
-            "beyond them can't be read. Copy the tokenizer files from the same release as config.json."
+            f"the tokenizer in {checkpoint.folder} has {num_ids} ids, but the model's embedding has {rows} rows. "
+            "Tokens beyond them have no embedding. Copy the tokenizer files from the same release as config.json."
         )
 
 
@@ -188,7 +188,7 @@ def _here(pretrained: str) -> Path | None:
     if path.is_absolute() or pretrained.startswith((".", "~")) or pretrained.count("/") != 1:
         known = sorted(entry.parent.name for entry in models_dir().glob("*/config.json"))
         raise CheckpointError(
-            f"no checkpoint {pretrained!r}: it is no folder, no hub id (owner/name) and none of the built-in ones "
+            f"no checkpoint {pretrained!r}: it is not a folder, a hub id (owner/name) or a built-in checkpoint "
             f"({', '.join(known) or 'none is installed'})."
         )
     return None
@@ -210,5 +210,5 @@ def _download(pretrained: str, patterns: list[str]) -> Path:
         ) from error
     except (HfHubHTTPError, HFValidationError) as error:
         raise CheckpointError(
-            f"the hub did not give {pretrained!r}: {error}. Check the name, and log in if it is private."
+            f"{pretrained!r} can't be downloaded from the hub: {error}. Check the name, and log in if it is private."
         ) from error

@@ -306,7 +306,7 @@ class Family(ABC):
         Raises:
             CheckpointError: other programs don't support the decoder.
         """
-        raise CheckpointError("the decoder of this family of checkpoints can't be had by itself")
+        raise CheckpointError("this family's decoder can't be exported for other programs")
 
     def adopt(self, model: Any, donor: Any, *, routes: bool) -> None:
         """Add the parts of a second checkpoint to a model, for methods that need them (`Part.needs_donor`).
@@ -314,7 +314,7 @@ class Family(ABC):
         Raises:
             CheckpointError: the family has no such parts, or they don't match.
         """
-        raise CheckpointError("this family of checkpoints gives no parts to others")
+        raise CheckpointError("checkpoints of this family have no parts for other checkpoints")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,6 @@ def refuse_not_finite(what: str, keys: Iterable[str]) -> None:
     """Raise FloatingPointError, which names `what` and the documents, if `keys` (those with such numbers) has any."""
     if named := ", ".join(dict.fromkeys(keys)):
         raise FloatingPointError(
-            f"the {what} of {named} are not finite (NaN or infinite), so nothing can be decided by them. Check the "
-            "checkpoint's weights; where they are sound, another dtype= has room for larger numbers."
+            f"the {what} of {named} are not finite (NaN or infinite), so no decision can be based on them. Check "
+            "the checkpoint's weights; if they are correct, pass a dtype= with a larger range."
         )

@@ -28,7 +28,7 @@ def check_attention(name: str, *, is_on_cpu: bool, dtype: torch.dtype | str | No
             "(pip install 'vico-eval[flash]'), or pass sdpa."
         )
     if is_on_cpu:
-        raise ConfigError(f"attn_implementation={name!r} needs a GPU and the model is to run on the CPU; pass sdpa.")
+        raise ConfigError(f"attn_implementation={name!r} needs a GPU, but the model runs on the CPU; pass sdpa.")
     if dtype is torch.float32:
         raise ConfigError(f"attn_implementation={name!r} can't compute in float32; pass dtype=bfloat16, or sdpa.")
 
@@ -40,10 +40,10 @@ def check_device(device: str | None) -> None:
     try:
         wanted = torch.device(device)
     except RuntimeError as error:
-        raise ConfigError(f"device={device!r} is no device name; expected cpu, cuda, cuda:0, mps, ...") from error
+        raise ConfigError(f"device={device!r} is not a device name; expected cpu, cuda, cuda:0, mps, ...") from error
     if wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count():
         raise ConfigError(
-            f"device={device!r} was asked for and torch sees {torch.cuda.device_count()} GPUs here. "
+            f"device={device!r} was requested, but torch sees {torch.cuda.device_count()} GPUs here. "
             "Pass device=cpu, or install a torch build and driver that fit your GPU."
         )
     if wanted.type == "meta" or (wanted.type == "cpu" and wanted.index):
@@ -51,7 +51,7 @@ def check_device(device: str | None) -> None:
     try:
         torch.empty(0, device=wanted)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ConfigError(f"device={device!r} is not there: {str(error).splitlines()[0]}") from error
+        raise ConfigError(f"device={device!r} is not available: {str(error).splitlines()[0]}") from error
 
 
 def check_device_map(device_map: str | dict[str, Any] | None) -> None:

@@ -64,6 +64,6 @@ class Portions:
         size = sum(sizes[span])
         self.most = size // 2
         logger.warning(
-            f"the vision encoder ran out of memory with {size} {self._unit}; it takes {self.most} at once from now"
+            f"the vision encoder ran out of memory with {size} {self._unit}; from now on it gets at most {self.most}"
         )
         return False

@@ -24,14 +24,13 @@ SUPPORTED = {
 
 GENERATIONS = "InternVL 2 to 3.5, 3.5-Flash, InternVL-X, Qwen2.5-VL and Qwen3-VL"
 
-_QWEN_OMNI = "it hears and speaks as well, and its thinker takes sound between the frames of a video. Give a Qwen3-VL"
+_QWEN_OMNI = "it also speaks and hears, and its thinker reads audio between the frames of a video. Give a Qwen3-VL"
 REFUSED = {
-    "qwen2_vl": "Qwen2.5-VL has the same sizes and a better encoder, and no test here covers the older one. Give a "
-    "Qwen2.5-VL",
+    "qwen2_vl": "Qwen2.5-VL has the same sizes and a better encoder, and Qwen2-VL is untested here. Give a Qwen2.5-VL",
     "qwen2_5_omni": _QWEN_OMNI,
     "qwen3_omni_moe": _QWEN_OMNI,
-    "qwen3_5": "its decoder has layers without attention, from which no token can be taken out. Give a Qwen3-VL",
-    "qwen3_5_moe": "its decoder has layers without attention, from which no token can be taken out. Give a Qwen3-VL",
+    "qwen3_5": "its decoder has layers without attention, from which tokens can't be removed. Give a Qwen3-VL",
+    "qwen3_5_moe": "its decoder has layers without attention, from which tokens can't be removed. Give a Qwen3-VL",
 }
 """Similar kinds of checkpoints that are rejected on purpose, with the reason."""
 
@@ -53,7 +52,7 @@ def family_of(pretrained: str | Path) -> Family:
         )
     if model_type not in SUPPORTED:
         raise CheckpointError(
-            f"config.json of {name!r} says model_type {model_type!r}; expected one of {', '.join(SUPPORTED)}. Give the "
+            f"config.json of {name!r} has model_type {model_type!r}; expected one of {', '.join(SUPPORTED)}. Give the "
             f"folder or the hub id of a checkpoint of {GENERATIONS}."
         )
     module, _, of_family = SUPPORTED[model_type].partition(":")

@@ -41,17 +41,17 @@ def find_weights(folder: Path, *, allow_pickle: bool = False) -> dict[str, Path]
     files = _files(folder, INDEX, SINGLE)
     if others := [file.name for file in files if is_pickled(file)]:
         # transformers would decide by the flag alone, and read other files than those that were checked.
-        raise CheckpointError(f"{folder / INDEX} names files that are no safetensors: {named(others)}. Mend the index.")
+        raise CheckpointError(f"{folder / INDEX} names files that are not safetensors: {named(others)}. Fix the index.")
     if not files and allow_pickle:
         files = _files(folder, PICKLED_INDEX, PICKLED_SINGLE)
-        pickled = f" Of pickled weights: {PICKLED_SINGLE}, or {PICKLED_INDEX} and its shards."
+        pickled = f" As pickled weights: {PICKLED_SINGLE}, or {PICKLED_INDEX} and its shards."
     elif list(folder.glob("*.bin")):
         pickled = (
-            " It holds pickled weights (.bin), which are not read: pickles can run code. If you must, pass "
-            "allow_pickle=true, which takes plain tensors from them and nothing else."
+            " It has pickled weights (.bin), which are not read, because pickles can run code. If you must, pass "
+            "allow_pickle=true, which reads only plain tensors from them."
         )
     if not files:
-        raise CheckpointError(f"{folder} holds no weights: expected {SINGLE}, or {INDEX} and its shards.{pickled}")
+        raise CheckpointError(f"{folder} has no weights: expected {SINGLE}, or {INDEX} and its shards.{pickled}")
     return {name: file for file in files for name in shapes_of(file)}
 
 
@@ -92,14 +92,14 @@ def _files(folder: Path, index_name: str, single: str) -> list[Path]:
     # A file may be a link, as in the hub's cache, but a name must not lead out of the folder.
     if elsewhere := [str(name) for name in names if not _is_plain(name)]:
         raise CheckpointError(
-            f"{index} names files outside of its folder: {named(elsewhere)}. Expected names of files beside it; "
+            f"{index} names files outside of its folder: {named(elsewhere)}. Expected files in the same folder; "
             "download it again."
         )
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise CheckpointError(
-            f"{folder} is half a checkpoint: {len(missing)} of the {len(names)} weight files that {index_name} names "
-            f"are missing: {named(missing)}. Download them into that folder."
+            f"{folder} is an incomplete checkpoint: {len(missing)} of the {len(names)} weight files in "
+            f"{index_name} are missing: {named(missing)}. Download them into that folder."
         )
     return [folder / name for name in names]
 
@@ -121,7 +121,7 @@ def _unpickle(file: Path, *, device: str) -> dict[str, Tensor]:
             f"{file} can't be read as pickled tensors: {error} Download it again, or convert it to safetensors."
         ) from error
     if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
-        raise CheckpointError(f"{file} holds something else than tensors by name; expected a model's state dict.")
+        raise CheckpointError(f"{file} contains something other than named tensors; expected a model's state dict.")
     return tensors
 
 

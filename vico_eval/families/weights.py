@@ -41,7 +41,7 @@ def load_placed(
             `device_map`.
     """
     if device is not None and device_map is not None:
-        raise ConfigError("got both device and device_map; give one: device_map places the parts itself.")
+        raise ConfigError("got both device and device_map; pass one. device_map places all parts itself.")
     check_device(device)
     check_device_map(device_map)
     computed_in = torch_dtype(dtype)

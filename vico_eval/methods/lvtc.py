@@ -58,7 +58,7 @@ class LVTCSettings:
         for name, minimum in {**least, "high_block": 1}.items():
             value = getattr(self, name)
             if type(value) is not int or value < minimum:
-                raise ConfigError(f"lvtc got {name}={value!r}; expected a whole number of at least {minimum}.")
+                raise ConfigError(f"lvtc got {name}={value!r}; expected an integer of at least {minimum}.")
         if self.upsample not in UPSAMPLING:
             raise ConfigError(f"lvtc got upsample={self.upsample!r}; expected {' or '.join(UPSAMPLING)}.")
         if self.insertions and self.insertions[-1] >= self.expand_before:

@@ -170,6 +170,6 @@ def counts_for_target(target: float, num_visual: int, cuts: tuple[int, ...], num
             low = middle
         else:
             high = middle
-    # Counts are whole numbers, so one of the two neighbours is nearest.
+    # Counts are integers, so one of the two neighbours is nearest.
     neighbours = (counts(low), counts(high))
     return min(neighbours, key=lambda kept: abs(layer_tokens(num_visual, kept, cuts, num_layers) - wanted))

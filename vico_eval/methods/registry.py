@@ -260,7 +260,7 @@ def _plugin(point: EntryPoint) -> type[Part]:
         ) from error
     if not (isinstance(found, type) and issubclass(found, Part) and getattr(found, "place", None) in PLACES):
         raise ConfigError(
-            f"method {point.name!r} is {point.value!r}, which is no part of a method; expected a subclass of "
+            f"method {point.name!r} is {point.value!r}, which is not a part of a method; expected a subclass of "
             "ResolutionPart, PixelPart, ConnectorPart, SelectionPart or DecoderPart of vico_eval.methods.interface."
         )
     return found

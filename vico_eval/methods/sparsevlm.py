@@ -282,7 +282,7 @@ def solve_factor(config: SparseVLMConfig, num_visual: int, num_layers: int) -> f
     for _ in range(40):
         middle = (low + high) / 2
         low, high = (middle, high) if average_share(config, num_visual, num_layers, middle) < target else (low, middle)
-    # Counts are whole numbers, so one of the two neighbours is nearest.
+    # Counts are integers, so one of the two neighbours is nearest.
     return min(low, high, key=lambda factor: abs(average_share(config, num_visual, num_layers, factor) - target))
 
 

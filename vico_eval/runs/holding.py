@@ -52,12 +52,12 @@ def take(path: Path, shard: Shard | None = None) -> FileLock:
     own = path if shard is None else path.with_name(f"{path.name}.{shard.name}")
     for other in _others(path, own, shard):
         if not is_free(other):
-            raise Held(f"another command holds {other}")
+            raise Held(f"another command is using {other}")
     held = lock(own)
     try:
         held.acquire(timeout=0)
     except Timeout as error:
-        raise Held(f"another command holds {own}") from error
+        raise Held(f"another command is using {own}") from error
     return held
 
 

@@ -66,7 +66,7 @@ def parse_object(text: str, place: str) -> dict[str, Any]:
             f"{place} is not valid JSON ({error}). It may have been cut off when a run was stopped; repeat the run."
         ) from error
     if not isinstance(value, dict):
-        raise ReportError(f"{place} holds a JSON {type(value).__name__}; expected an object.")
+        raise ReportError(f"{place} is a JSON {type(value).__name__}; expected an object.")
     return value
 
 

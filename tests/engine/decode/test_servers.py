@@ -238,8 +238,8 @@ def test_no_server_is_refused(serve, open_backend):
     ("fault", "message"),
     [
         ("no ids", "vLLM failed 3 times; the last: an answer can't be used"),
-        ("wrong ids", "token_ids are no whole numbers"),
-        ("empty", "token_ids are no whole numbers"),
+        ("wrong ids", "token_ids are not integers"),
+        ("empty", "token_ids are not integers"),
         ("aborts", "it ended by 'abort', not stop or length"),
         ("huge", "more than"),
         ("deep", "JSON"),
@@ -286,7 +286,7 @@ def test_where_no_server_is_left_what_is_asked_ends(serve, open_backend):
     futures = [backend.submit(prompt(length)) for length in (1, 2)]
     wait(futures, timeout=60)
     for future in futures:
-        with pytest.raises(NoServer, match=r"no vLLM server is left .*repeat the command, and it goes on"):
+        with pytest.raises(NoServer, match=r"no vLLM server is left .*repeat the command, and it resumes"):
             future.result(timeout=0)
 
 

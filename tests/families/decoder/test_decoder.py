@@ -353,9 +353,9 @@ def test_before_the_first_layer_there_is_no_attention():
     [
         (lambda n: NextTokens(torch.arange(n).flip(0)), "dropped text of task/test/15, or reordered its tokens"),
         (lambda n: NextTokens(torch.arange(n).repeat_interleave(2)), "or reordered its tokens, before layer 2"),
-        (lambda n: NextTokens(torch.tensor([*range(n), -1])), "left places for 1 new tokens .* and made 0"),
-        (lambda n: NextTokens(torch.arange(n), torch.zeros(2, 32)), "left places for 0 new tokens .* and made 2"),
-        (lambda n: NextTokens(torch.tensor([*range(n), -1]), torch.zeros(1, 32)), "only renumbered tokens give them"),
+        (lambda n: NextTokens(torch.tensor([*range(n), -1])), "reserved 1 slots .* but returned 0 new tokens"),
+        (lambda n: NextTokens(torch.arange(n), torch.zeros(2, 32)), "reserved 0 slots .* but returned 2 new tokens"),
+        (lambda n: NextTokens(torch.tensor([*range(n), -1]), torch.zeros(1, 32)), "only `renumbers` gives them"),
     ],
 )
 @torch.inference_mode()

@@ -253,7 +253,7 @@ class TestWrongFiles:
 
     def test_no_checkpoint(self, tmp_path):
         (tmp_path / "notes.txt").write_text("hello")
-        self.refused(tmp_path, rf"{tmp_path} is no checkpoint: it holds no config\.json")
+        self.refused(tmp_path, rf"{tmp_path} is not a checkpoint: it has no config\.json")
 
     @pytest.mark.parametrize("text", ['{"model_type": ', "", "\udcff"])
     def test_broken_config(self, tmp_path, text):
@@ -267,12 +267,12 @@ class TestWrongFiles:
         folder = altered(**change)
         if "use" in change:
             (Path(folder) / "config.json").write_text("[1, 2]")
-        self.refused(folder, r"config\.json is no complete configuration")
+        self.refused(folder, r"config\.json is not a complete configuration")
 
     def test_missing_shard(self, altered):
         folder = altered(num_shards=4)
         (Path(folder) / "model-00003-of-00004.safetensors").unlink()
-        self.refused(folder, r"half a checkpoint: 1 of the 4 weight files .*missing: model-00003-of-00004\.safetensors")
+        self.refused(folder, r"incomplete checkpoint: 1 of the 4 .*missing: model-00003-of-00004\.safetensors")
 
     @pytest.mark.parametrize("index", ["{", "{}", "[]", '{"weight_map": 3}'])
     def test_broken_index(self, altered, index):
@@ -303,7 +303,7 @@ class TestWrongFiles:
     def test_an_adapter_beside_the_weights(self, altered, tmp_path, is_complete):
         folder = Path(altered()) if is_complete else tmp_path
         (folder / "adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": "elsewhere"}')
-        self.refused(folder, r"holds adapter_config\.json, an adapter \(LoRA\).*Merge it into them")
+        self.refused(folder, r"contains adapter_config\.json, an adapter \(LoRA\).*Merge it into them")
 
     @pytest.mark.parametrize(
         ("num_shards", "file"), [(1, "model.safetensors"), (3, "model-00002-of-00003.safetensors")]
@@ -320,19 +320,17 @@ class TestWrongFiles:
         (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
         self.refused(
             folder,
-            r"holds no weights: expected model\.safetensors.*pickled weights \(\.bin\).*not read.*allow_pickle=true",
+            r"has no weights: expected model\.safetensors.*pickled weights \(\.bin\).*not read.*allow_pickle=true",
         )
 
     def test_no_weights(self, altered):
         folder = Path(altered())
         (folder / "model.safetensors").unlink()
-        self.refused(folder, r"holds no weights: expected model\.safetensors, or .*index\.json and its shards\.$")
+        self.refused(folder, r"has no weights: expected model\.safetensors, or .*index\.json and its shards\.$")
 
     @pytest.mark.parametrize("name", ["no/such/folder", "/no/such", "./such", "vico-tinyy", "~/no-such-folder"])
     def test_no_such_path(self, name):
-        self.refused(
-            name, rf"no checkpoint '{name}': it is no folder, no hub id \(owner/name\) and none of the built-in"
-        )
+        self.refused(name, rf"no checkpoint '{name}': it is not a folder, a hub id \(owner/name\) or a built-in")
 
     def test_hub_id_without_network(self):
         self.refused(
@@ -357,9 +355,9 @@ class TestWrongArguments:
             ({"attn_implementation": "flash"}, r"unknown attn_implementation 'flash'; known: sdpa, eager"),
             ({"attn_implementation": "flex_attention"}, r"unknown attn_implementation 'flex_attention'"),
             ({"device": "cpu", "device_map": "auto"}, "both device and device_map"),
-            ({"device": "gpu"}, r"device='gpu' is no device name; expected cpu, cuda"),
-            ({"device_map": "nowhere"}, r"device='nowhere' is no device name"),
-            ({"device_map": {"": "cpu", "vision_tower": "nowhere"}}, r"device='nowhere' is no device name"),
+            ({"device": "gpu"}, r"device='gpu' is not a device name; expected cpu, cuda"),
+            ({"device_map": "nowhere"}, r"device='nowhere' is not a device name"),
+            ({"device_map": {"": "cpu", "vision_tower": "nowhere"}}, r"device='nowhere' is not a device name"),
         ],
     )
     def test_refused(self, flash, arguments, message):
@@ -369,7 +367,7 @@ class TestWrongArguments:
     @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
     @pytest.mark.parametrize("device", ["cuda", "cuda:0"])
     def test_gpu_where_there_is_none(self, device):
-        with pytest.raises(ConfigError, match=f"device='{device}' was asked for and torch sees 0 GPUs"):
+        with pytest.raises(ConfigError, match=f"device='{device}' was requested, but torch sees 0 GPUs"):
             check_device(device)
 
     @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -479,7 +477,7 @@ class TestTokenizer:
 
     def test_no_tokenizer_files(self, altered):
         with pytest.raises(
-            CheckpointError, match=r"holds no tokenizer: expected tokenizer\.json, or vocab\.json and merges"
+            CheckpointError, match=r"has no tokenizer: expected tokenizer\.json, or vocab\.json and merges"
         ):
             load_tokenizer(find_checkpoint(altered()))
 
@@ -502,7 +500,7 @@ class TestTokenizer:
 def test_a_share_of_tokens_that_is_none_is_refused(tmp_path, ratio):
     content = json.loads((models_dir() / "vico-tiny" / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(content | {"downsample_ratio": ratio}))
-    with pytest.raises(CheckpointError, match=r"config\.json is no complete configuration"):
+    with pytest.raises(CheckpointError, match=r"config\.json is not a complete configuration"):
         find_checkpoint(str(tmp_path))
 
 

@@ -260,7 +260,7 @@ def test_flags_of_older_versions_are_parts():
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        ({"resampler": {}}, "can't hold part 'resampler'; known are low_connector, router"),
+        ({"resampler": {}}, "unknown parts of a checkpoint: 'resampler'; known are low_connector, router"),
         ({"router": {"threshold": 0.5}}, "part 'router' has no setting threshold; it has relative_threshold"),
     ],
 )

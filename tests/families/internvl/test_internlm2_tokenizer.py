@@ -173,7 +173,7 @@ def test_a_broken_model_file(tokens, tmp_path):
 
 def test_without_the_model_file(tokens, tmp_path):
     (tmp_path / "tokenizer.model").unlink()
-    with pytest.raises(CheckpointError, match=r"holds no tokenizer: expected .*tokenizer\.model"):
+    with pytest.raises(CheckpointError, match=r"has no tokenizer: expected .*tokenizer\.model"):
         load(tmp_path)
 
 

@@ -64,5 +64,5 @@ def test_without_routes_all_take_the_high_connector_and_nothing_of_nothing_is_no
 @torch.inference_mode()
 def test_tokens_of_two_tiles_are_not_mixed(model, vit_tokens):
     mix = MixedInputs(model, vit_tokens, CHOICE, (HIGH, LOW))
-    with pytest.raises(RuntimeError, match="across tiles"):
+    with pytest.raises(RuntimeError, match="of several tiles"):
         mix(torch.tensor([[0, model.num_high_tokens]]), torch.ones(1, 1, 2))

@@ -88,18 +88,18 @@ def test_other_pixels_are_refused(apply, changed, message):
 
 
 def test_another_number_of_tokens_is_refused(apply):
-    with pytest.raises(CheckpointError, match=r"processor_config\.json says image_seq_length 64; supported is 256"):
+    with pytest.raises(CheckpointError, match=r"processor_config\.json has image_seq_length 64; supported is 256"):
         apply(RELEASED, {"image_seq_length": 64})
 
 
 def test_another_normalisation_is_refused_in_every_layout(apply):
-    with pytest.raises(CheckpointError, match=r"preprocessor_config\.json says image_mean \[0\.5, 0\.5, 0\.5\]"):
+    with pytest.raises(CheckpointError, match=r"preprocessor_config\.json has image_mean \[0\.5, 0\.5, 0\.5\]"):
         apply(OF_CODE | {"image_mean": [0.5] * 3}, is_hf=False)
 
 
 @pytest.mark.parametrize("content", ["{", "[]"])
 def test_a_broken_file_is_named(apply, content):
-    with pytest.raises(CheckpointError, match=r"preprocessor_config\.json (can't be read as JSON|holds no settings)"):
+    with pytest.raises(CheckpointError, match=r"preprocessor_config\.json (can't be read as JSON|has no settings)"):
         apply(content)
 
 

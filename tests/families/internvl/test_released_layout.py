@@ -188,7 +188,7 @@ def test_what_is_lost_is_said(capsys, tmp_path):
     assert len(notes) == len(expected)
     for note, words in zip(notes, expected, strict=True):
         assert words in note
-    assert export(capsys, GOLDEN, tmp_path / "golden")[0] == 1  # it holds no tokenizer
+    assert export(capsys, GOLDEN, tmp_path / "golden")[0] == 1  # it has no tokenizer
     assert not_in_released(find_checkpoint(str(GOLDEN)).config) == []
 
 

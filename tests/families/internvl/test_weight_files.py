@@ -94,21 +94,21 @@ def test_a_truncated_file(pickled, content):
 def test_something_else_than_tensors(pickled):
     folder = Path(pickled())
     torch.save({"state_dict": {"a": torch.zeros(1)}}, folder / "pytorch_model.bin")
-    with pytest.raises(CheckpointError, match="holds something else than tensors by name"):
+    with pytest.raises(CheckpointError, match="contains something other than named tensors"):
         find_checkpoint(str(folder), allow_pickle=True)
 
 
 def test_a_missing_shard(pickled):
     folder = Path(pickled(3))
     (folder / "pytorch_model-00002-of-00003.bin").unlink()
-    with pytest.raises(CheckpointError, match=r"half a checkpoint: 1 of the 3 .*pytorch_model-00002-of-00003\.bin"):
+    with pytest.raises(CheckpointError, match=r"incomplete checkpoint: 1 of the 3 .*pytorch_model-00002-of-00003\.bin"):
         find_checkpoint(str(folder), allow_pickle=True)
 
 
 def test_pickles_of_another_name(pickled):
     folder = Path(pickled())
     (folder / "pytorch_model.bin").rename(folder / "optimizer.bin")
-    with pytest.raises(CheckpointError, match=r"holds no weights.*Of pickled weights: pytorch_model\.bin, or"):
+    with pytest.raises(CheckpointError, match=r"has no weights.*As pickled weights: pytorch_model\.bin, or"):
         find_checkpoint(str(folder), allow_pickle=True)
 
 
@@ -116,5 +116,5 @@ def test_an_index_of_safetensors_that_names_a_pickle(pickled):
     folder = pickled()
     weights = {"weight_map": {"language_model.lm_head.weight": "pytorch_model.bin"}}
     (Path(folder) / "model.safetensors.index.json").write_text(json.dumps(weights))
-    with pytest.raises(CheckpointError, match=r"names files that are no safetensors: pytorch_model\.bin"):
+    with pytest.raises(CheckpointError, match=r"names files that are not safetensors: pytorch_model\.bin"):
         find_checkpoint(str(folder))

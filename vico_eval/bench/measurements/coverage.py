@@ -226,10 +226,10 @@ def _rates(lines: np.ndarray, retention: float) -> dict[str, float]:
 def readme(records: dict[str, dict[str, Any]]) -> str:
     """Render the README of the records."""
     lines = [
-        "# Do the report's intervals hold?",
+        "# Coverage of the report's intervals",
         "",
         "Invented evaluations with a known retention, the same on every benchmark, compared by the report's own code.",
-        "Coverage: share of 95% intervals that hold the true retention, 95% if they are right. Too high and too low:",
+        "Coverage: share of the 95% intervals that contain the true retention, ideally 95%. Too high and too low: the",
         "share of intervals wholly above and below it. Verdicts: how often a row is said to retain at least, or less",
         "than, the margin, one-sided at 5% without correction; where the margin is true, both are errors. Width: mean",
         "of the intervals, percent of the baseline. Written by `benchmarks/coverage.py`.",

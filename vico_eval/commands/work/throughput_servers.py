@@ -89,7 +89,7 @@ def api_key(variable: str | None) -> str | None:
         )
     if not _BEARER.fullmatch(key):
         raise ConfigError(
-            f"the environment variable {variable} holds no key that a server could be sent: expected letters, digits "
+            f"the environment variable {variable} has no usable key: expected letters, digits "
             "and -._~+/ with = at the end only, without spaces or line breaks."
         )
     return key

@@ -31,14 +31,14 @@ class EmbeddedPrompt:
     """A prompt in the form that vLLM accepts."""
 
     key: str
-    """Of the document."""
+    """The document's key."""
 
     embeddings: Tensor
     """[N, D], on the CPU, in the model's dtype, in memory of its own."""
 
     settings: GenerationSettings
     seed: int
-    """Of its sampling."""
+    """Seed of its sampling."""
 
     stop_ids: Sequence[int]
     """Each ends an answer."""
@@ -48,7 +48,7 @@ class Decoded(NamedTuple):
     """The result of decoding a prompt with vLLM."""
 
     tokens: list[int]
-    """New token ids, up to and with the end of text."""
+    """New token ids, up to and including the end of text."""
 
 
 class Transport(ABC):

@@ -116,7 +116,7 @@ class InProcess(Transport):
             if self._engine.errored:
                 raise EngineGone(
                     f"vLLM in this process has ended: {type(error).__name__}: {error}. What has been answered is kept: "
-                    "repeat the command, and it goes on."
+                    "repeat the command, and it resumes."
                 ) from error
             raise RuntimeError(f"{type(error).__name__}: {error}") from error
         if not tokens or reason not in ENDED:

@@ -211,7 +211,7 @@ def _tokens(said: Mapping[str, Any]) -> list[int]:
         if reason not in ENDED:
             raise ValueError(f"it ended by {reason!r}, not {' or '.join(ENDED)}")
         if not tokens or not all(type(token) is int and token >= 0 for token in tokens):
-            raise ValueError("token_ids are no whole numbers")
+            raise ValueError("token_ids are not integers")
         return list(tokens)
     except (KeyError, TypeError, ValueError) as error:
         words = " ".join(f"{type(error).__name__}: {error}".split())[:SHOWN]

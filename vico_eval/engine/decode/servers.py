@@ -111,7 +111,7 @@ class Servers(Transport):
         await self._client.aclose()
 
     async def decode(self, prompt: EmbeddedPrompt) -> Decoded:
-        """As `Transport.decode`."""
+        """See `Transport.decode`."""
         content = await asyncio.to_thread(_content, prompt, self.max_length)
         failures: list[Failed] = []
         while len(failures) < TRIES:
@@ -129,7 +129,7 @@ class Servers(Transport):
             reasons = "; ".join(f"{server.shown}: {server.why_lost}" for server in self._servers)
             raise NoServer(
                 f"no vLLM server is left ({reasons}). What has been answered is kept: start a server and repeat the "
-                "command, and it goes on."
+                "command, and it resumes."
             )
         return min(alive, key=lambda server: server.in_flight)
 

@@ -1,6 +1,7 @@
 """Queries, keys and rotary tables of single decoder layers, for computations outside a layer's forward pass.
 
-Shapes: batch = rows of the call; tokens = a single request's; n = tokens of a row; D = width; axes = of position ids.
+Shapes: batch = rows of the call; tokens = those of one request; n = tokens of a row; D = width; axes = axes of the
+position ids.
 """
 
 from __future__ import annotations

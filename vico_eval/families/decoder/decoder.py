@@ -64,8 +64,8 @@ class CompressingDecoder(nn.Module):
         self.config = base.config
         if {*(getattr(self.config, "layer_types", None) or ()), "full_attention"} != {"full_attention"}:
             raise CheckpointError(
-                "the checkpoint's decoder has layers with sliding attention, and methods in the decoder need full "
-                "attention in every layer. Choose a method of another place."
+                "the checkpoint's decoder has layers with sliding attention, but methods in the decoder need full "
+                "attention in every layer. Choose a method that acts before the decoder."
             )
         self.embed_tokens = base.embed_tokens
         self.layers = base.layers

@@ -79,7 +79,7 @@ class PromptDecoder(ABC):
         is_visual = (input_ids == self.image_token_id).unsqueeze(-1).to(embeddings.device)
         places = int(is_visual.sum())
         if places != len(visual_tokens):
-            raise RuntimeError(f"the prompt has places for {places} visual tokens and got {len(visual_tokens)}")
+            raise RuntimeError(f"the prompt has {places} image tokens but got {len(visual_tokens)} visual tokens")
         return embeddings.masked_scatter(is_visual, visual_tokens.to(embeddings))
 
     def no_visual_tokens(self) -> Tensor:
@@ -116,7 +116,7 @@ class PromptDecoder(ABC):
             [axes, N], int64, on the CPU. Tokens that enter the decoder keep theirs, and an answer continues after the
             last.
         """
-        raise NotImplementedError("a family whose positions are not simply counted says which they are")
+        raise NotImplementedError("a family without consecutive positions must override `positions`")
 
     def decoder_arguments(self, input_ids: Tensor, positions: Tensor | None, added: Tensor | None) -> dict[str, Any]:
         """Return further arguments of the language model's `generate`; see `generate`."""

@@ -1,8 +1,10 @@
 """Segments: the sets of tokens in a decoder's layers, and their changes.
 
-Shapes: batch = rows of the call, a request's beams next to each other; N = prompt tokens; n = tokens of a segment, that
-is of a run of layers with one set of tokens; tokens = a single request's, without padding; D = width; L = layers;
-axes = axes of position ids; tiles = those of all requests; C = vision width.
+A segment is a sequence of consecutive layers with the same tokens.
+
+Shapes: batch = rows of the call, a request's beams next to each other; N = prompt tokens; n = tokens of a segment;
+tokens = those of one request, without padding; D = width; L = layers; axes = axes of the position ids; tiles = those of
+all requests; C = vision width.
 """
 
 from __future__ import annotations
@@ -167,7 +169,7 @@ def change_tokens(
         if not moves[-1]:
             columns = before  # each new token represents the old one in its place
         elif not renumbers and bool(is_new_column.any()):
-            raise RuntimeError("a part made new tokens and keeps positions; only renumbered tokens give them a place")
+            raise RuntimeError("a part that keeps positions added tokens; only `renumbers` gives them positions")
         rows.append((columns, is_new_column))
     any_moves = any(moves)
     length = max(len(columns) for columns, _ in rows) if any_moves else segment.length
@@ -237,7 +239,8 @@ def check_next_tokens(state: LayerState, is_visual: Tensor, asked: NextTokens) -
     expected, made = int(is_new.sum()), 0 if asked.new is None else len(asked.new)
     if made != expected:
         raise RuntimeError(
-            f"a part left places for {expected} new tokens of {state.key} before layer {state.layer} and made {made}"
+            f"a part reserved {expected} slots for {state.key} before layer {state.layer} but returned {made} new "
+            "tokens"
         )
     if asked.new is not None:
         state.check_finite("new tokens' vectors", asked.new)

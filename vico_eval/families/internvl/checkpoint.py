@@ -77,7 +77,7 @@ def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
     """
     if not any((checkpoint.folder / name).is_file() for name in TOKENIZER_FILES):
         raise CheckpointError(
-            f"{checkpoint.folder} holds no tokenizer: expected tokenizer.json, or vocab.json and merges.txt, or "
+            f"{checkpoint.folder} has no tokenizer: expected tokenizer.json, or vocab.json and merges.txt, or "
             "tokenizer.model. Copy them and tokenizer_config.json from the same InternVL release."
         )
     tokenizer = read_tokenizer(checkpoint.folder, checkpoint.config)

@@ -145,7 +145,7 @@ def _complete(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any
     """Return the parts with all their settings."""
     if unknown := sorted(parts.keys() - PARTS.keys()):
         names = ", ".join(map(repr, unknown))
-        raise ConfigError(f"a checkpoint can't hold part {names}; known are {', '.join(PARTS)}.")
+        raise ConfigError(f"unknown parts of a checkpoint: {names}; known are {', '.join(PARTS)}.")
     for name, settings in parts.items():
         if PARTS[name] and (strange := sorted(settings.keys() - PARTS[name].keys())):
             raise ConfigError(f"part {name!r} has no setting {', '.join(strange)}; it has {', '.join(PARTS[name])}.")
@@ -210,7 +210,7 @@ def from_checkpoint_config(values: Mapping[str, Any], tensor_names: frozenset[st
     model_type = values.get("model_type")
     if model_type not in LAYOUTS:
         raise CheckpointError(
-            f"config.json says model_type {model_type!r}; expected one of {', '.join(LAYOUTS)}. "
+            f"config.json has model_type {model_type!r}; expected one of {', '.join(LAYOUTS)}. "
             "Give the folder or the hub id of an InternVL 2, 2.5, 3, 3.5, 3.5-Flash or InternVL-X checkpoint."
         )
     refuse_quantised(values)
@@ -230,7 +230,7 @@ def from_checkpoint_config(values: Mapping[str, Any], tensor_names: frozenset[st
     for name, threshold in config.parts.get("router", {}).items():
         if threshold is not None and not 0 <= threshold <= 1:
             raise CheckpointError(
-                f"config.json says {name} {threshold} of the router; expected a probability in [0, 1]."
+                f"config.json has {name} {threshold} for the router; expected a probability in [0, 1]."
             )
     return config
 
@@ -240,7 +240,7 @@ def check_tiles(config: VicoInternVLConfig) -> None:
     few, many = config.min_tiles, config.max_tiles
     if not (isinstance(few, int) and isinstance(many, int) and 1 <= few <= many):
         raise CheckpointError(
-            f"the checkpoint asks for at least {few!r} and at most {many!r} tiles of an image; expected whole numbers "
+            f"the checkpoint asks for at least {few!r} and at most {many!r} tiles of an image; expected integers "
             "from 1 up, the first no larger. Correct them in its config.json or preprocessor_config.json."
         )
 
@@ -250,7 +250,7 @@ def _require(values: Mapping[str, Any], expected: Mapping[str, tuple[Any, ...]])
     for name, supported in expected.items():
         if values.get(name, supported[0]) not in supported:
             raise CheckpointError(
-                f"config.json says {name} {values[name]!r}; supported is {' or '.join(map(repr, supported))}, "
+                f"config.json has {name} {values[name]!r}; supported is {' or '.join(map(repr, supported))}, "
                 "as in every InternVL 2 to 3.5 and InternVL-X checkpoint."
             )
 

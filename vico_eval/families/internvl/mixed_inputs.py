@@ -49,7 +49,7 @@ class MixedInputs:
         members = members.cpu()
         tiles = self._tile[members]
         if not bool((tiles == tiles[:, :1]).all()):
-            raise RuntimeError("a part mixed what the connector takes in across tiles; expected groups within a tile")
+            raise RuntimeError("a part mixed connector inputs of several tiles; expected groups within a tile")
         tile = tiles[:, 0]
         places = members - self._first[tile, None]
         made = weights.new_empty(*weights.shape[:2], self._model.config.text_config.hidden_size)

@@ -86,7 +86,7 @@ def _read(file: Path) -> dict[str, Any]:
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{file} can't be read as JSON: {error}. Download it again.") from error
     if not isinstance(values, dict):
-        raise CheckpointError(f"{file} holds no settings; expected a JSON object. Download it again.")
+        raise CheckpointError(f"{file} has no settings; expected a JSON object. Download it again.")
     return values
 
 
@@ -95,7 +95,7 @@ def _require(file: Path, settings: Mapping[str, Any], name: str, expected: Any) 
     given = settings.get(name)
     if given is not None and not _is_close(given, expected):
         raise CheckpointError(
-            f"{file} says {name} {given!r}; supported is {expected!r}, as in every InternVL 2 to 3.5 checkpoint. "
+            f"{file} has {name} {given!r}; supported is {expected!r}, as in every InternVL 2 to 3.5 checkpoint. "
             "The model would see other pixels than it was trained with."
         )
 

@@ -56,7 +56,7 @@ class InternVLSettings:
         for name in ("tile_size", "min_tiles", "max_tiles", "num_frames"):
             value = getattr(self, name)
             if type(value) is not int or not 1 <= value <= MOST:
-                raise ConfigError(f"Got {name}={value!r}; expected a whole number from 1 to {MOST}.")
+                raise ConfigError(f"Got {name}={value!r}; expected an integer from 1 to {MOST}.")
         get_template(self.template)
 
     @classmethod

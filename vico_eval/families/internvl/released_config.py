@@ -41,13 +41,13 @@ def not_in_released(config: VicoInternVLConfig) -> list[str]:
     if "pvtc" in parts or "lvtc" in parts:
         part = "LVTC's projectors" if "lvtc" in parts else "InternVL-X's projector (PVTC)"
         raise CheckpointError(
-            f"the checkpoint holds {part}, for which InternVL's released layout has no place, and its other weights "
-            "are trained with them. Export a checkpoint without; this one runs in this package only."
+            f"the checkpoint has {part}, which InternVL's released layout can't represent, and its other weights are "
+            "trained with them. Export a checkpoint without them; this one runs in this package only."
         )
     if ("low_connector" in parts) != ("router" in parts):
         has, lacks = ("low connector", "router") if "low_connector" in parts else ("router", "low connector")
         raise CheckpointError(
-            f"the checkpoint has a {has} and no {lacks}; the released layout holds both (Flash) or neither. Export it "
+            f"the checkpoint has a {has} and no {lacks}; the released layout has both (Flash) or neither. Export it "
             "when both are trained."
         )
     if "router" in parts and config.router_num_heads != RELEASED_ROUTER_HEADS:
@@ -63,18 +63,19 @@ def _lost_of_flash(config: VicoInternVLConfig) -> list[str]:
     lost = []
     router = config.parts.get("router")
     if "image_router" in config.parts:
-        lost.append("The image-level router and its threshold are left out: the released layout has no place for them.")
+        lost.append("The image-level router and its threshold are left out: the released layout can't represent them.")
     if router is not None and router["relative_threshold"] is None:
         lost.append(
-            "The relative rule is off in this checkpoint, and the released layout can't say so. It is written as 0.0, "
-            "the nearest there is: the released rule compresses only above a request's lowest score, so the tile that "
-            "has it stays at full length, and so does a lone tile. In this package absolute_only=true routes as before."
+            "The relative rule is off in this checkpoint, which the released layout can't represent. It is written as "
+            "0.0, the closest value: the released rule compresses only tiles above a request's lowest score, so the "
+            "tile with that score, or a single tile, is never compressed. In this package absolute_only=true routes as "
+            "before."
         )
     if router is not None and (config.num_high_tokens, config.num_low_tokens) != RELEASED_TILE_TOKENS:
         high, low = RELEASED_TILE_TOKENS
         lost.append(
             f"A tile of this checkpoint takes {config.num_high_tokens} or {config.num_low_tokens} visual tokens; the "
-            f"released Flash code and LMDeploy count on {high} or {low} and can't serve it. This package reads it."
+            f"released Flash code and LMDeploy support only {high} or {low} and can't serve it. This package can."
         )
     return lost
 
@@ -83,13 +84,13 @@ def _lost_of_prompts(config: VicoInternVLConfig) -> list[str]:
     lost = []
     if config.system_message not in (None, get_template(config.template).system_message):
         lost.append(
-            f"The released code takes the system message of its template {config.template!r}, whatever config.json "
-            f"says. This checkpoint's own is {config.system_message!r}: give it with the prompt."
+            f"The released code uses the system message of its template {config.template!r} and ignores config.json's. "
+            f"This checkpoint's own is {config.system_message!r}: pass it with the prompt."
         )
     if config.num_frames != (default := VicoInternVLConfig().num_frames):
         lost.append(
-            f"How many frames of a video are shown is not kept: {config.num_frames} here, {default} where nothing is "
-            f"said. Pass num_frames={config.num_frames}."
+            f"The number of frames of a video is not written: it is {config.num_frames} here and {default} by default. "
+            f"Pass num_frames={config.num_frames}."
         )
     return lost
 

@@ -57,12 +57,12 @@ class QwenCheckpoint(CheckpointFiles):
             ) from error
         if getattr(processor, "image_processor", None) is None:
             raise CheckpointError(
-                f"{self.folder} holds no image processor: expected preprocessor_config.json or processor_config.json. "
+                f"{self.folder} has no image processor: expected preprocessor_config.json or processor_config.json. "
                 "Copy it from the same release."
             )
         if processor.chat_template is None:
             raise CheckpointError(
-                f"{self.folder} holds no chat template: expected chat_template.jinja, chat_template.json or one in "
+                f"{self.folder} has no chat template: expected chat_template.jinja, chat_template.json or one in "
                 "tokenizer_config.json. Copy it from the same release."
             )
         return processor

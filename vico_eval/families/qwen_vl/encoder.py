@@ -1,10 +1,10 @@
-"""Encoding of a batch's images, without repeating equal ones.
+"""Encoding of a batch's images and videos, each distinct one once.
 
-Images are encoded together and video frames together, as in transformers. Qwen2.5-VL's encoder works by windows; kept
-values of patches are reordered to the order of visual tokens.
+Images are encoded together and videos together, as in transformers. Qwen2.5-VL's encoder reorders patches by window;
+values of patches that are kept are put back into the order of the visual tokens.
 
-Shapes: patches = those of a call, in the encoder's order; n = visual tokens of an image; M = those of a call; D =
-decoder width; W = input width of the merger per visual token.
+Shapes: patches = those of a call, in the encoder's order; n = visual tokens of an image or video; M = those of a
+call; D = decoder width; W = input width of the merger per visual token.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ ENCODED_PATCHES = 2**16
 
 
 class SeenPicture(NamedTuple):
-    """The encoder's output for an image."""
+    """The encoder's output for an image or video."""
 
     tokens: Tensor
     """[n, D]."""
@@ -63,7 +63,7 @@ class PictureEncoder:
         self._layers = {source: WatchedLayer(model.visual.blocks[source.layer].attn) for source in sources}
 
     def __call__(self, pictures: Sequence[QwenPicture]) -> list[SeenPicture]:
-        """Return the encoder's output for each image, in order."""
+        """Return the encoder's output for each image or video, in order."""
         found: dict[bytes, SeenPicture] = {}
         for is_film in (False, True):
             distinct = {picture.digests[0]: picture for picture in pictures if picture.is_film == is_film}

@@ -59,8 +59,8 @@ class QwenVL(Family):
         """
         if not with_decoder:
             raise CheckpointError(
-                "another program can't decode for Qwen-VL: prompts go there as embeddings, without their positions on "
-                "three axes. Pass engine=transformers."
+                "other programs can't decode for Qwen-VL: they receive prompts as embeddings, without their positions "
+                "on three axes. Pass engine=transformers."
             )
         whole = load_placed(
             CLASSES[checkpoint.config.model_type],

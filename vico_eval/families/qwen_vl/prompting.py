@@ -94,10 +94,9 @@ class QwenPrompting(Prompting):
                 f"expected at least {self._side**2}."
             )
         if most < fewest:
-            of_whom = "" if asked.min_pixels else ", the checkpoint's own"
+            whose = "" if asked.min_pixels else " of the checkpoint"
             raise ConfigError(
-                f"An image is to have at most {most} pixels (max_pixels) and at least {fewest} "
-                f"(min_pixels{of_whom}); expected no more than the most. Pass min_pixels={most} or less."
+                f"max_pixels={most} is less than min_pixels={fewest}{whose}. Pass min_pixels={most} or less."
             )
         return PixelLimits(fewest, most)
 

@@ -114,7 +114,7 @@ class CompressedModel(lmms):  # type: ignore[misc]
         if max_batch_size is not None:
             raise ConfigError("max_batch_size only belongs to --batch_size auto, which is not supported; drop it.")
         if not str(batch_size).isdigit():
-            raise ConfigError(f"batch_size is {batch_size!r}; expected a whole number of documents.")
+            raise ConfigError(f"batch_size is {batch_size!r}; expected an integer, the number of documents.")
         arguments = self.engine_arguments(arguments)
         check_kind(self.kind, self.method_name, str(arguments["pretrained"]))
         self.accelerator = Accelerator()

@@ -18,7 +18,7 @@ class KeepRatio(TargetRatio):
     """Hyper-parameters of a method that keeps a share of the visual tokens; give one of the three."""
 
     keep_ratio: float | None = None
-    """Share of each group's visual tokens that stays, in (0, 1], to the nearest whole number and at least one; 0.5
+    """Share of each group's visual tokens that stays, in (0, 1], to the nearest integer and at least one; 0.5
     unless a target is given. A group is a tile, or an image if there are no tiles."""
 
     def __post_init__(self) -> None:
@@ -53,7 +53,7 @@ class KeepRatio(TargetRatio):
 
 
 def num_keep(num_tokens: int, keep_ratio: float) -> int:
-    """Number of a group's tokens that stay: the share to the nearest whole number, halves to even, at least 1."""
+    """Number of a group's tokens that stay: the share to the nearest integer, halves to even, at least 1."""
     return max(1, round(keep_ratio * num_tokens))
 
 

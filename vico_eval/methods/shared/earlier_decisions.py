@@ -76,7 +76,7 @@ class EarlierDecisions:
             record, problem = None, str(error)
         if record is None:
             raise ConfigError(
-                f"decisions_from={self._folder} holds no readable record.json ({problem}); expected the record_dir of "
+                f"decisions_from={self._folder} has no readable record.json ({problem}); expected the record_dir of "
                 "a finished run of ViCO."
             )
         if "vico" not in record.method.split("+"):

@@ -166,7 +166,7 @@ def finished_accounts(folder: str, argument: str) -> dict[str, dict[Document, To
     accounts = read_accounts(Path(folder))
     if accounts is None:
         raise ConfigError(
-            f"{argument}={folder} holds no answers.rank*.jsonl; expected the record_dir of a finished run of ViCO."
+            f"{argument}={folder} has no answers.rank*.jsonl; expected the record_dir of a finished run of ViCO."
         )
     if not accounts:
         raise ConfigError(f"the run in {argument}={folder} has no answers yet; wait until it is finished.")

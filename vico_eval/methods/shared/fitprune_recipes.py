@@ -95,7 +95,7 @@ def read_recipes(path: Path) -> RecipeFile:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "the file"
         raise ConfigError(
-            f"recipe={path} holds no recipes ({place}: {first['msg']}). Expected a file of `vico-eval fit-recipe`."
+            f"recipe={path} has no recipes ({place}: {first['msg']}). Expected a file of `vico-eval fit-recipe`."
         ) from error
     for recipe in file.recipes:
         left = sum(recipe.leave)

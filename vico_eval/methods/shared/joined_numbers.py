@@ -31,14 +31,14 @@ def rising_layers(method: str, name: str, text: str | int | None) -> tuple[int, 
     """The layers in an argument, each after the one before; None if it is None.
 
     Raises:
-        ConfigError: the argument is not rising whole numbers joined by `/`.
+        ConfigError: the argument is not increasing integers joined by `/`.
     """
     numbers = joined_numbers(method, name, text)
     if numbers is None:
         return None
     layers = tuple(int(number) for number in numbers if number.is_integer())
     if len(layers) < len(numbers) or not is_rising(layers):
-        raise ConfigError(f"{method} got {name}={text!r}; expected rising whole numbers, as in 2/6/15.")
+        raise ConfigError(f"{method} got {name}={text!r}; expected increasing integers, as in 2/6/15.")
     return layers
 
 

@@ -94,7 +94,7 @@ def open_corpus(config: DataConfig) -> Corpus:
         held_out, _ = _split_and_repeat(apart, 0)
     elif config.held_out_share and not len(held_out):
         raise ConfigError(
-            f"held_out_share {config.held_out_share} holds out no samples; raise it, or name sources in held_out."
+            f"held_out_share {config.held_out_share} leaves no held-out samples; raise it, or name sources in held_out."
         )
     return Corpus(
         train,

@@ -138,7 +138,7 @@ class TrainingStream:
                 f"{micro_batch}; expected a multiple of {micro_batch * world}."
             )
         if not isinstance(source, RowStream) and not len(source):
-            raise ConfigError("There are no samples to train on; the repeat factors of all sources leave none.")
+            raise ConfigError("There are no samples to train on: the repeat factors of all sources leave none.")
         self._source, self._prepare = source, prepare
         self._seed, self._global_batch, self._micro_batch = seed, global_batch, micro_batch
         self._rank, self._world = rank, world

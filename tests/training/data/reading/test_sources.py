@@ -203,7 +203,7 @@ def test_held_out_samples_are_trained_on_in_no_repeat(lines):
     own = corpus({"jsonl": str(lines)}, held_out=[{"jsonl": str(lines), "repeat": 0.5}])
     assert (len(own.train), len(own.held_out)) == (10, 5)
     assert corpus({"jsonl": str(lines)}).held_out is None
-    with pytest.raises(ConfigError, match="holds out no samples"):
+    with pytest.raises(ConfigError, match="leaves no held-out samples"):
         corpus({"jsonl": str(lines)}, held_out_share=0.01)
 
 

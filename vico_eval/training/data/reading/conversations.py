@@ -168,7 +168,7 @@ class _Turns:
 def from_line(key: str, line: object, reading: Reading) -> Conversation:
     """Build the conversation of one parsed line of a JSONL file; raises CorruptSample."""
     if not isinstance(line, Mapping):
-        raise CorruptSample("line", f"the line holds {type(line).__name__}; expected an object with conversations")
+        raise CorruptSample("line", f"the line is a {type(line).__name__}; expected an object with conversations")
     turns = _Turns(_all_media(one_of(line, IMAGES), reading), _all_media(one_of(line, VIDEOS), reading))
     return _conversation(key, line, one_of(line, TURNS), TURNS[0], turns, reading)
 
@@ -190,7 +190,7 @@ def _conversation(
         turns.add("system", _content(system, reading))
     for turn in said:
         if not isinstance(turn, Mapping):
-            raise CorruptSample("turns", f"a turn holds {type(turn).__name__}; expected an object")
+            raise CorruptSample("turns", f"a turn is a {type(turn).__name__}; expected an object")
         turns.add(_role(one_of(turn, SPEAKER)), _content(_words(turn), reading))
     length = record.get("length")
     return Conversation(
@@ -225,7 +225,7 @@ def _split(words: str) -> list[Text | _Place]:
 
 def _part(part: object, reading: Reading) -> Text | _Place:
     if not isinstance(part, Mapping):
-        raise CorruptSample("turns", f"a part holds {type(part).__name__}; expected an object")
+        raise CorruptSample("turns", f"a part is a {type(part).__name__}; expected an object")
     kind = part.get("type")
     if kind == "text":
         if not isinstance(words := part.get("text") or "", str):
