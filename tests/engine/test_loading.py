@@ -59,7 +59,7 @@ def test_a_tokenizer_larger_than_the_embedding_is_refused(untrained, tmp_path):
     rows = json.loads((folder / "config.json").read_text())["text_config"]["vocab_size"]
     tokenizer.add_tokens([f"<extra_{number}>" for number in range(rows - len(tokenizer) + 3)])
     tokenizer.save_pretrained(folder)
-    with pytest.raises(CheckpointError, match=rf"has {rows + 3} ids and the model's embedding {rows} rows"):
+    with pytest.raises(CheckpointError, match=rf"has {rows + 3} ids, but the model's embedding has {rows} rows"):
         vico_eval.load(folder)
 
 

@@ -170,11 +170,11 @@ def test_our_config_survives_saving(released, tmp_path):
         ({"max_dynamic_patch": None}, r"at least 1 and at most None tiles"),
         (
             {"flash_absolute_threshold": 1.5},
-            r"absolute_threshold 1\.5 of the router; expected a probability",
+            r"absolute_threshold 1\.5 for the router; expected a probability",
         ),
         (
             {"flash_relative_threshold": -0.1},
-            r"relative_threshold -0\.1 of the router; expected a probability",
+            r"relative_threshold -0\.1 for the router; expected a probability",
         ),
     ],
 )

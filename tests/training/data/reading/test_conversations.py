@@ -184,9 +184,9 @@ def test_unknown_roles_and_lines_that_are_no_object(say):
     said["conversations"][0]["from"] = "function"
     with pytest.raises(CorruptSample, match="'function'; expected one of human, gpt, user, assistant, system"):
         read(said)
-    with pytest.raises(CorruptSample, match="holds list"):
+    with pytest.raises(CorruptSample, match="line is a list"):
         read([said])
-    with pytest.raises(CorruptSample, match="holds str"):
+    with pytest.raises(CorruptSample, match="a turn is a str"):
         read({"conversations": ["Hello."]})
 
 
