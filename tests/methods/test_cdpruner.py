@@ -95,6 +95,12 @@ def test_without_words_every_token_is_as_relevant():
     assert kept(alike) == without
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_without_relevance_the_first_token_is_chosen_first_and_not_one_that_rounding_favours(seed):
+    tokens = torch.randn(16, 48, generator=torch.Generator().manual_seed(seed))
+    assert kept(visual_tokens(tokens, tile=[0] * 16), relevance="none", keep_ratio=1 / 16) == [0]
+
+
 def test_relevance_has_the_papers_sign_and_spans_the_request():
     # Every token is new, so that relevance alone decides; the second tile is the closer one throughout.
     tokens = torch.eye(8)

@@ -14,7 +14,8 @@ Differs: the released code takes relevance from CLIP's two towers and negates it
          Relevance is 1 if the question has no words or all tokens are equally close to it. Once the kept tokens span
          all others, the released code chooses by rounding errors and repeats tokens. Here, a token is spent once its
          gain is at most 1e-5 of its initial gain; when all are spent, the most relevant of the remaining tokens fill
-         the budget.
+         the budget. Without relevance all first gains are equal; the released code then begins with a token that
+         rounding errors choose, and this one with the first token.
 """
 
 from __future__ import annotations
@@ -94,7 +95,11 @@ class CDPruner(BudgetedSelection):
 
         def weigh(groups: Groups) -> tuple[Tensor, Tensor]:
             weight = groups.stack(weights)
-            return weight[:, :, None] * cosines(groups.tokens) * weight[:, None, :], weight
+            between = cosines(groups.tokens)
+            # Rounding, which depends on the batch, moves the last bit of a cosine of a token with itself. Without
+            # relevance all first gains are equal, and that bit would choose the first token.
+            between.diagonal(dim1=1, dim2=2).round_()
+            return weight[:, :, None] * between * weight[:, None, :], weight
 
         return select_on_host(requests, self.config, weigh, _choose)
 
